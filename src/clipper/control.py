@@ -1,0 +1,114 @@
+"""The channel between the supervisor and a query worker: messages and their framing, no I/O.
+
+The worker listens on a unix socket; the supervisor, old or new, dials it. Each message is a u32
+little-endian size and that many bytes of MessagePack. The supervisor asks, the worker answers in order.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from clipper.errors import ProtocolViolation
+from clipper.snapshot import Snapshot
+from clipper.statistics import WorkerStatistics
+
+# A snapshot of ten thousand applications is about 3 MB; more than this is a bug, not a need.
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+T = TypeVar("T")
+
+_SIZE = struct.Struct("<I")
+
+
+class Apply(Struct, frozen=True, tag=True):
+    """Serve by this snapshot. Answered by ``Applied``."""
+
+    snapshot: Snapshot
+
+
+class Applied(Struct, frozen=True, tag=True):
+    """The snapshot is in force.
+
+    Sent once every replica in it has been dialled, and every replica that is no longer in it has
+    answered its last batch; or when that took over ``settle_timeout_s`` of the worker's settings.
+
+    Attributes:
+        generation: of the snapshot in force, which may be newer than the one that was sent.
+        unlinked: replica id to why it could not be dialled.
+        undrained: ids of removed replicas that still have a batch in flight.
+    """
+
+    generation: int
+    unlinked: dict[str, str]
+    undrained: tuple[str, ...]
+
+
+class GetStatistics(Struct, frozen=True, tag=True):
+    """Answered by ``Statistics``."""
+
+
+class Statistics(Struct, frozen=True, tag=True):
+    worker: WorkerStatistics
+
+
+class Drain(Struct, frozen=True, tag=True):
+    """Stop accepting, answer what is in flight, then exit 0. Answered by ``Draining`` at once."""
+
+
+class Draining(Struct, frozen=True, tag=True):
+    pass
+
+
+Command = Apply | GetStatistics | Drain
+Reply = Applied | Statistics | Draining
+
+_encoder = msgspec.msgpack.Encoder()
+_commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+_replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+
+
+def encode(message: Command | Reply) -> bytes:
+    body = _encoder.encode(message)
+    return _SIZE.pack(len(body)) + body
+
+
+def decode_command(body: bytes) -> Command:
+    return _decode(_commands, body)
+
+
+def decode_reply(body: bytes) -> Reply:
+    return _decode(_replies, body)
+
+
+def _decode(decoder: "msgspec.msgpack.Decoder[T]", body: bytes) -> T:
+    try:
+        return decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise ProtocolViolation(f"control message is malformed: {error}") from error
+
+
+class Framer:
+    """Cuts a byte stream into message bodies, however it was split on the way."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield each body that is complete.
+
+        Raises:
+            ProtocolViolation: a message is over ``MAX_MESSAGE_BYTES``; close the connection.
+        """
+        self._buffer += data
+        while len(self._buffer) >= _SIZE.size:
+            (size,) = _SIZE.unpack_from(self._buffer)
+            if size > MAX_MESSAGE_BYTES:
+                raise ProtocolViolation(f"control message of {size} bytes is over {MAX_MESSAGE_BYTES}")
+            if len(self._buffer) < _SIZE.size + size:
+                return
+            body = bytes(self._buffer[_SIZE.size : _SIZE.size + size])
+            del self._buffer[: _SIZE.size + size]
+            yield body

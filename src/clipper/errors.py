@@ -1,0 +1,119 @@
+"""Every error that Clipper raises on purpose, split by whose fault it is.
+
+    ClipperError
+    ├── RequestError          the caller's: the request has to change
+    │   ├── MalformedRequest      malformed_request     not HTTP, not JSON, or not of the expected form
+    │   ├── WrongInput            wrong_input           an input that is not of the declared type or shape
+    │   ├── InvalidArgument       invalid_argument      a value outside its range
+    │   ├── NotFound              not_found             no such application, model, version, replica or path
+    │   ├── MethodNotAllowed      method_not_allowed
+    │   ├── TooLarge              too_large             over a size limit
+    │   ├── RequestTimeout        request_timeout       the request did not arrive in time
+    │   └── Conflict              conflict              the name is taken, or the thing is in use
+    ├── ModelFault            the model's
+    │   ├── ModelFailed           model_error           predict_batch raised or broke its contract
+    │   └── ContainerFailed       container_failed      a container cannot start; carries its last log lines
+    └── ServiceError          Clipper's, or its machine's: the same request may work later
+        ├── DeadlineExceeded      timeout
+        ├── NoReplica             no_replica
+        ├── Overloaded            overloaded
+        ├── Unavailable           unavailable           starting, draining, or the server is not running
+        ├── RegistryUnavailable   registry_unavailable  the registry cannot be written (disk full, locked)
+        ├── ProtocolViolation     protocol_violation    a container spoke the protocol wrongly
+        └── NotImplementedYet     not_implemented
+
+Codes are stable: they are in answers, metrics and logs. This module knows no HTTP; each front maps
+codes to statuses in one table. Standard library only.
+"""
+
+
+class ClipperError(Exception):
+    """The root. ``code`` is stable; the message says what was expected, what came and what to do."""
+
+    code = "internal_error"
+
+
+class RequestError(ClipperError):
+    """The caller has to change the request."""
+
+
+class MalformedRequest(RequestError):
+    code = "malformed_request"
+
+
+class WrongInput(RequestError):
+    code = "wrong_input"
+
+
+class InvalidArgument(RequestError):
+    code = "invalid_argument"
+
+
+class NotFound(RequestError):
+    code = "not_found"
+
+
+class MethodNotAllowed(RequestError):
+    code = "method_not_allowed"
+
+
+class TooLarge(RequestError):
+    code = "too_large"
+
+
+class RequestTimeout(RequestError):
+    code = "request_timeout"
+
+
+class Conflict(RequestError):
+    code = "conflict"
+
+
+class ModelFault(ClipperError):
+    """The model or its environment has to change."""
+
+
+class ModelFailed(ModelFault):
+    code = "model_error"
+
+
+class ContainerFailed(ModelFault):
+    """A container could not start. ``log_tail`` holds its own last lines, oldest first."""
+
+    code = "container_failed"
+
+    def __init__(self, message: str, log_tail: list[str] | None = None) -> None:
+        super().__init__(message)
+        self.log_tail = log_tail or []
+
+
+class ServiceError(ClipperError):
+    """The same request may work later."""
+
+
+class DeadlineExceeded(ServiceError):
+    code = "timeout"
+
+
+class NoReplica(ServiceError):
+    code = "no_replica"
+
+
+class Overloaded(ServiceError):
+    code = "overloaded"
+
+
+class Unavailable(ServiceError):
+    code = "unavailable"
+
+
+class RegistryUnavailable(ServiceError):
+    code = "registry_unavailable"
+
+
+class ProtocolViolation(ServiceError):
+    code = "protocol_violation"
+
+
+class NotImplementedYet(ServiceError):
+    code = "not_implemented"

@@ -1,0 +1,79 @@
+"""What the supervisor pushes to each query worker: all that answering a query needs to know.
+
+A worker never reads the registry. It gets a whole snapshot each time, never a difference, so that
+a worker which missed one is right again after the next.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+BatchingPolicy = Literal["aimd", "quantile", "fixed", "none"]
+
+
+class Batching(Struct, frozen=True):
+    """How a version's queries are batched.
+
+    Attributes:
+        policy: who decides a replica's batch limit; ``none`` is one query a batch.
+        max_batch: the limit under ``fixed``, and an upper bound under ``aimd`` and ``quantile``.
+        delay_ms: how long a batch that is not full may wait for more, from its oldest query's arrival.
+    """
+
+    policy: BatchingPolicy = "aimd"
+    max_batch: int = 1024
+    delay_ms: float = 0.0
+
+
+class ReplicaAddress(Struct, frozen=True):
+    """Where a replica listens. ``address`` is ``unix:PATH`` or ``tcp:HOST:PORT``.
+
+    ``id`` names one process, e.g. ``digits:2#1.g7``: a restarted replica has a new id, so that a worker
+    never mistakes it for the one before.
+    """
+
+    id: str
+    address: str
+    token: str = ""
+
+
+class VersionSnapshot(Struct, frozen=True):
+    """One version of a model. ``input_type`` is the text form of ``types.InputType``."""
+
+    version: str
+    input_type: str
+    batching: Batching = Batching()
+    cache: bool = True
+    replicas: tuple[ReplicaAddress, ...] = ()
+
+
+class ModelSnapshot(Struct, frozen=True):
+    name: str
+    current: str | None
+    versions: tuple[VersionSnapshot, ...]
+
+
+class Link(Struct, frozen=True):
+    """A model that an application may ask: its current version, or the pinned one."""
+
+    model: str
+    version: str | None = None
+
+
+class ApplicationSnapshot(Struct, frozen=True):
+    """An application. ``default_output`` is JSON text, or None if it has no default."""
+
+    name: str
+    input_type: str
+    slo_ms: float
+    default_output: str | None = None
+    policy: str = "single"
+    links: tuple[Link, ...] = ()
+
+
+class Snapshot(Struct, frozen=True):
+    """``generation`` grows by one with each change, so that an old one is never applied over a new."""
+
+    generation: int = 0
+    applications: tuple[ApplicationSnapshot, ...] = ()
+    models: tuple[ModelSnapshot, ...] = ()

@@ -1,0 +1,81 @@
+"""What a query worker tells of itself when asked: plain counts, read at scrape time only.
+
+All counts are since the worker started. Histograms share the bounds given here; ``counts`` has one
+entry more than its bounds, for what lies above the last.
+"""
+
+from msgspec import Struct
+
+# Fine enough to tell p99 from the SLO around 20 ms, wide enough for an SLO of seconds.
+LATENCY_BOUNDS_S = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02,
+    0.025, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
+)  # fmt: skip
+SIZE_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+
+class HistogramData(Struct, frozen=True):
+    counts: tuple[int, ...]
+    sum: float
+
+
+class ApplicationStatistics(Struct, frozen=True):
+    """``defaults`` and ``errors`` count by reason; ``errors`` are answers that had no output at all."""
+
+    name: str
+    queries: int
+    defaults: dict[str, int]
+    errors: dict[str, int]
+    slo_misses: int
+    latency_s: HistogramData
+
+
+class VersionStatistics(Struct, frozen=True):
+    """A model version's queue and what its containers answered."""
+
+    model: str
+    version: str
+    queue_length: int
+    queue_bytes: int
+    outputs: int
+    model_errors: int
+    rejected: int
+    expired: int
+    cache_hits: int
+    cache_misses: int
+    cache_joins: int
+    queue_wait_s: HistogramData
+    batch_size: HistogramData
+    batch_latency_s: HistogramData
+
+
+class ReplicaStatistics(Struct, frozen=True):
+    """``state`` is ``dialing``, ``linked``, ``draining`` or ``lost``."""
+
+    id: str
+    model: str
+    version: str
+    state: str
+    batch_limit: int
+    in_flight: int
+    batches: int
+    last_error: str | None
+
+
+class CacheStatistics(Struct, frozen=True):
+    entries: int
+    size_bytes: int
+    capacity_bytes: int
+    evictions: int
+
+
+class WorkerStatistics(Struct, frozen=True):
+    index: int
+    pid: int
+    generation: int
+    connections: int
+    requests_refused: dict[str, int]
+    applications: tuple[ApplicationStatistics, ...]
+    versions: tuple[VersionStatistics, ...]
+    replicas: tuple[ReplicaStatistics, ...]
+    cache: CacheStatistics

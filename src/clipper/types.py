@@ -1,0 +1,174 @@
+"""The words that every layer shares: what a model is called and what it takes.
+
+Standard library only: the container runtime imports this file inside a model's own environment.
+"""
+
+import enum
+import re
+from dataclasses import dataclass
+
+from clipper.errors import InvalidArgument
+
+# Names go into file names, URLs and metric labels, so they are restricted to what all three take.
+_NAME = re.compile(r"[a-z0-9]([-._a-z0-9]{0,61}[a-z0-9])?")
+
+Shape = tuple[int | None, ...]
+
+
+class DType(enum.IntEnum):
+    """What one element of an input is; the value is its code in the container protocol."""
+
+    INT32 = 1
+    INT64 = 2
+    FLOAT32 = 3
+    FLOAT64 = 4
+    UINT8 = 5
+    BOOL = 6
+    STRING = 7
+    BYTES = 8
+
+    @property
+    def label(self) -> str:
+        """The name on the wire, in the CLI and in the registry, e.g. ``float64``."""
+        return self.name.lower()
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of one element; 1 for strings and bytes, whose elements are bytes."""
+        return _SIZES_BYTES[self]
+
+    @property
+    def is_numeric(self) -> bool:
+        return self < DType.STRING
+
+    @staticmethod
+    def parse(text: str) -> "DType":
+        """Read a dtype's name or one of the old system's (``ints floats doubles strings bytes``).
+
+        Raises:
+            InvalidArgument: the name is not known.
+        """
+        name = text.strip().lower()
+        try:
+            return _ALIASES[name]
+        except KeyError:
+            known = ", ".join(dtype.label for dtype in DType)
+            raise InvalidArgument(f"input type {text!r} is not known: expected one of {known}") from None
+
+
+_SIZES_BYTES = {
+    DType.INT32: 4,
+    DType.INT64: 8,
+    DType.FLOAT32: 4,
+    DType.FLOAT64: 8,
+    DType.UINT8: 1,
+    DType.BOOL: 1,
+    DType.STRING: 1,
+    DType.BYTES: 1,
+}
+
+_ALIASES = {dtype.label: dtype for dtype in DType} | {
+    "int": DType.INT32,
+    "ints": DType.INT32,
+    "integers": DType.INT32,
+    "float": DType.FLOAT32,
+    "floats": DType.FLOAT32,
+    "double": DType.FLOAT64,
+    "doubles": DType.FLOAT64,
+    "str": DType.STRING,
+    "strings": DType.STRING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class InputType:
+    """What one input of a model or application is.
+
+    Attributes:
+        dtype: the element type.
+        shape: one entry a dimension, None where any length will do. ``(None,)``, a flat list of
+            any length, is what a numeric model that declares nothing takes. A scalar is ``()``.
+            Strings and bytes have no dimensions: always ``()``.
+    """
+
+    dtype: DType
+    shape: Shape = (None,)
+
+    def __post_init__(self) -> None:
+        if not self.dtype.is_numeric and self.shape != ():
+            object.__setattr__(self, "shape", ())
+        if any(size is not None and size < 1 for size in self.shape):
+            raise InvalidArgument(f"input shape {self.shape} has a dimension below 1")
+        if len(self.shape) > MAX_DIMENSIONS:
+            raise InvalidArgument(f"input shape {self.shape} has over {MAX_DIMENSIONS} dimensions")
+
+    @property
+    def row_bytes(self) -> int | None:
+        """The size of one row where the shape fixes it, else None."""
+        if not self.dtype.is_numeric:
+            return None
+        size = self.dtype.size_bytes
+        for length in self.shape:
+            if length is None:
+                return None
+            size *= length
+        return size
+
+    def accepts(self, other: "InputType") -> bool:
+        """Whether every input of type ``other`` is one of this type."""
+        return self.dtype == other.dtype and (
+            len(self.shape) == len(other.shape)
+            and all(mine is None or mine == theirs for mine, theirs in zip(self.shape, other.shape))
+        )
+
+    def __str__(self) -> str:
+        """``float64[784]``, ``float32[3,*,*]``, ``string``."""
+        if not self.dtype.is_numeric:
+            return self.dtype.label
+        sizes = ",".join("*" if size is None else str(size) for size in self.shape)
+        return f"{self.dtype.label}[{sizes}]"
+
+    @staticmethod
+    def parse(text: str) -> "InputType":
+        """The inverse of ``str()``; a bare dtype such as ``doubles`` means a list of any length.
+
+        Raises:
+            InvalidArgument: the text is not of that form.
+        """
+        match = re.fullmatch(r"\s*(\w+)\s*(?:\[([\d\s,*]*)\])?\s*", text)
+        if match is None:
+            raise InvalidArgument(f"input type {text!r} is malformed: expected e.g. float64[784]")
+        dtype = DType.parse(match[1])
+        if match[2] is None:
+            return InputType(dtype)
+        sizes = [size.strip() for size in match[2].split(",") if size.strip()]
+        return InputType(dtype, tuple(None if size == "*" else int(size) for size in sizes))
+
+
+# Enough for a batch of video; a bound so that a hostile declaration cannot cost time per query.
+MAX_DIMENSIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ModelId:
+    """A model's version: the unit that has replicas, a queue and cache entries."""
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.version}"
+
+
+def check_name(kind: str, name: str) -> str:
+    """Return ``name`` if it may name an application, a model or a version.
+
+    Raises:
+        InvalidArgument: it may not; the message says what may.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidArgument(
+            f"{kind} {name!r} is not a valid name: use 1 to 63 of a-z, 0-9, '-', '_' and '.', "
+            "beginning and ending with a letter or digit"
+        )
+    return name
