@@ -1,0 +1,88 @@
+"""The port between the management API and the supervisor: everything an operator can ask for.
+
+Routes turn HTTP into these calls and results into JSON; they hold no rules. The supervisor implements them.
+Every method runs on the supervisor's event loop and raises only ``ClipperError``s.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from clipper.management.schemas import (
+    Application,
+    ApplicationChange,
+    Deployment,
+    LinkChange,
+    Logs,
+    Model,
+    NewApplication,
+    Replica,
+    Status,
+    Version,
+)
+from clipper.statistics import WorkerStatistics
+
+
+class Operations(Protocol):
+    """What the supervisor does for an operator.
+
+    ``NotFound`` is raised for an unknown name, ``Conflict`` for a name that is taken or a thing in use,
+    ``InvalidArgument`` for a value outside its range, ``RegistryUnavailable`` if the registry cannot be written.
+    """
+
+    async def status(self) -> Status: ...
+
+    async def has_artifact(self, digest: str) -> bool: ...
+
+    async def add_artifact(self, digest: str, chunks: AsyncIterator[bytes]) -> bool:
+        """Stream a tar to disk, check its SHA-256, unpack it. Returns whether it is new."""
+
+    async def list_applications(self) -> list[Application]: ...
+
+    async def get_application(self, name: str) -> Application: ...
+
+    async def create_application(self, new: NewApplication) -> Application:
+        """Returns once every worker serves it."""
+
+    async def change_application(self, name: str, change: ApplicationChange) -> Application: ...
+
+    async def delete_application(self, name: str) -> None: ...
+
+    async def link(self, application: str, model: str, change: LinkChange) -> Application: ...
+
+    async def unlink(self, application: str, model: str) -> Application: ...
+
+    async def list_models(self) -> list[Model]: ...
+
+    async def get_model(self, name: str) -> Model: ...
+
+    async def delete_model(self, name: str) -> None:
+        """Conflict while an application links it."""
+
+    async def deploy(self, model: str, deployment: Deployment) -> Version:
+        """Registers the version and starts it; returns at once, in state ``starting``."""
+
+    async def get_version(self, model: str, version: str) -> Version: ...
+
+    async def delete_version(self, model: str, version: str) -> None:
+        """Conflict while it is current or pinned."""
+
+    async def rollback(self, model: str, version: str | None) -> Model:
+        """Returns once every worker serves it, or when its start failed (``ContainerFailed``)."""
+
+    async def scale(self, model: str, replicas: int, version: str | None) -> Version:
+        """Returns at once; poll the version for its replicas' states."""
+
+    async def logs(self, model: str, version: str | None, replica: str | None, lines: int) -> Logs: ...
+
+    async def list_replicas(self) -> list[Replica]: ...
+
+    async def get_replica(self, replica_id: str) -> Replica: ...
+
+    async def worker_statistics(self) -> list[WorkerStatistics]:
+        """From every worker that answers within a second."""
+
+    async def problems(self) -> list[str]:
+        """Why the server is not ready to answer queries; empty if it is."""
+
+    async def stop(self) -> None:
+        """Begin to stop: drain workers, then containers. Returns at once."""

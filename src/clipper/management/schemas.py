@@ -1,0 +1,159 @@
+"""What the management API takes and gives, as JSON. The CLI and the Python client read the same types.
+
+Requests refuse unknown fields, so that a misspelt option is an error and not a surprise.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from clipper.snapshot import Batching, Link
+
+VersionState = Literal["starting", "ready", "failed", "sleeping"]
+ReplicaState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
+Loader = Literal["file", "import"]
+
+
+class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
+    """``input_type`` None means the linked model's. ``default_output`` may be any JSON; absent means none."""
+
+    name: str
+    slo_ms: float
+    input_type: str | None = None
+    default_output: Any | UnsetType = UNSET
+    policy: str = "single"
+    links: tuple[Link, ...] = ()
+
+
+class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
+    """Absent fields stay as they are. ``default_output`` null is a default of null, not none."""
+
+    slo_ms: float | UnsetType = UNSET
+    default_output: Any | UnsetType = UNSET
+
+
+class LinkChange(Struct, frozen=True, forbid_unknown_fields=True):
+    """``version`` None follows the model's current version."""
+
+    version: str | None = None
+
+
+class Application(Struct, frozen=True, omit_defaults=False):
+    name: str
+    input_type: str
+    slo_ms: float
+    policy: str
+    links: tuple[Link, ...]
+    default_output: Any | UnsetType = UNSET
+
+
+class Deployment(Struct, frozen=True, forbid_unknown_fields=True):
+    """A version to deploy. See ARCHITECTURE.md, "Management API", for each field.
+
+    ``target`` is a path inside the artifact for the loader ``file``, ``module:attribute`` for ``import``.
+    ``data`` is a path inside the artifact that a class gets as ``model_data``.
+    """
+
+    artifact: str
+    loader: Loader
+    target: str
+    version: str | None = None
+    data: str | None = None
+    input_type: str | None = None
+    replicas: int = 1
+    python: str | None = None
+    batching: Batching = Batching()
+    cache: bool = True
+    make_current: bool = True
+    start_timeout_s: float = 60.0
+    memory_bytes: int | None = None
+
+
+class Replica(Struct, frozen=True):
+    """``batch_limit`` is the smallest over the workers, None until one has linked it."""
+
+    id: str
+    model: str
+    version: str
+    state: ReplicaState
+    pid: int | None
+    restarts: int
+    last_error: str | None
+    batch_limit: int | None
+    log: str
+
+
+class Version(Struct, frozen=True):
+    """``current`` tells whether it is the model's current one. ``input_type`` is None until a container has told."""
+
+    model: str
+    version: str
+    state: VersionState
+    current: bool
+    input_type: str | None
+    runtime: str
+    batching: Batching
+    cache: bool
+    replicas_wanted: int
+    replicas: tuple[Replica, ...]
+    created_at: float
+    last_error: str | None = None
+    log_tail: tuple[str, ...] = ()
+
+
+class Model(Struct, frozen=True):
+    name: str
+    current: str | None
+    previous: str | None
+    versions: tuple[Version, ...]
+
+
+class Rollback(Struct, frozen=True, forbid_unknown_fields=True):
+    version: str | None = None
+
+
+class Scale(Struct, frozen=True, forbid_unknown_fields=True):
+    replicas: int
+    version: str | None = None
+
+
+class Logs(Struct, frozen=True):
+    """The last lines of each replica's log, oldest first, by replica name such as ``digits:2#1``."""
+
+    lines: dict[str, tuple[str, ...]]
+
+
+class WorkerStatus(Struct, frozen=True):
+    index: int
+    pid: int | None
+    state: Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
+    restarts: int
+    generation: int
+    last_error: str | None
+
+
+class Status(Struct, frozen=True):
+    version: str
+    pid: int
+    home: str
+    query_url: str
+    management_url: str
+    uptime_s: float
+    ready: bool
+    problems: tuple[str, ...]
+    workers: tuple[WorkerStatus, ...]
+    applications: int
+    models: int
+    replicas: dict[str, int]
+
+
+class Failure(Struct, frozen=True):
+    """Every error's body."""
+
+    error: str
+    cause: str
+
+
+def to_json(value: Struct) -> bytes:
+    return msgspec.json.encode(value)
