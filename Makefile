@@ -1,0 +1,42 @@
+# Every path is relative to this folder, so the tree may lie anywhere, also below a path with spaces.
+# PYTHON=python3.12 picks an interpreter; else the first of python3, python3.13, 3.12, 3.11 that is 3.11 or later.
+
+PY := .venv/bin/python
+
+.PHONY: help setup check format test bench demo clean
+
+help:
+	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
+	@echo "make demo    train two models on MNIST and serve them for a minute"
+	@echo "make bench   measure against the floors; ROWS=\"sum4_c32 linear_svm_c32\" picks rows"
+	@echo "make check   lint and type-check only"
+	@echo "make format  let ruff format and fix"
+	@echo "make clean   remove .venv and caches"
+
+setup:
+	@sh scripts/setup.sh dev
+
+check: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: setup
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+# pytest comes last: its closing line is the last line of a run.
+test: check
+	$(PY) -m pytest $(PYTEST)
+
+demo:
+	@sh scripts/setup.sh bench
+	@$(PY) examples/demo/demo.py
+
+bench:
+	@sh scripts/setup.sh bench
+	@command -v wrk >/dev/null || sh scripts/apt-install.sh wrk
+	@$(PY) -m benchmarks $(ROWS)
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
