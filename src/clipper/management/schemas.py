@@ -148,11 +148,18 @@ class Status(Struct, frozen=True):
     replicas: dict[str, int]
 
 
-class Failure(Struct, frozen=True):
-    """Every error's body."""
+class Health(Struct, frozen=True):
+    """What a health check that passes answers, and what ``POST /stop`` does."""
+
+    status: Literal["live", "ready", "stopping"]
+
+
+class Failure(Struct, frozen=True, omit_defaults=True):
+    """Every error's body. ``log_tail``, only with ``container_failed``, holds the container's last lines."""
 
     error: str
     cause: str
+    log_tail: tuple[str, ...] = ()
 
 
 def to_json(value: Struct) -> bytes:

@@ -1,0 +1,37 @@
+"""The management API as an ASGI application."""
+
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
+
+from clipper import __version__
+from clipper.errors import ClipperError
+from clipper.management.operations import Operations
+from clipper.management.page import PlainPage
+from clipper.management.routes.applications import Applications
+from clipper.management.routes.artifacts import Artifacts
+from clipper.management.routes.models import Models, Versions
+from clipper.management.routes.replicas import Replicas
+from clipper.management.routes.server import Server
+from clipper.management.statuses import clipper_error, http_error, too_deep, unexpected_error
+
+# Every body but an artifact is a few hundred bytes of JSON, and a default output perhaps some KB.
+MAX_BODY_BYTES = 1024 * 1024
+
+
+def create_app(operations: Operations) -> Litestar:
+    """Build the API over ``operations``. It holds no state of its own, and starts no thread."""
+    return Litestar(
+        route_handlers=[Applications, Artifacts, Models, Versions, Replicas, Server],
+        dependencies={"operations": Provide(lambda: operations, sync_to_thread=False)},
+        exception_handlers={
+            ClipperError: clipper_error,
+            HTTPException: http_error,
+            RecursionError: too_deep,
+            Exception: unexpected_error,
+        },
+        openapi_config=OpenAPIConfig(title="Clipper management API", version=__version__, render_plugins=[PlainPage()]),
+        request_max_body_size=MAX_BODY_BYTES,
+        logging_config=None,
+    )

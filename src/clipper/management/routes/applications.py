@@ -1,0 +1,40 @@
+"""Applications and their links to models."""
+
+from litestar import Controller, delete, get, patch, post, put
+from litestar.params import JSONBody
+
+from clipper.management.routes import Name, Port
+from clipper.management.schemas import Application, ApplicationChange, LinkChange, NewApplication
+
+
+class Applications(Controller):
+    path = "/applications"
+    tags = ("applications",)
+
+    @get(summary="List the applications")
+    async def list_all(self, operations: Port) -> list[Application]:
+        return await operations.list_applications()
+
+    @post(summary="Create an application; answers once every worker serves it")
+    async def create(self, operations: Port, data: JSONBody[NewApplication]) -> Application:
+        return await operations.create_application(data)
+
+    @get("/{app:str}", summary="Show an application")
+    async def show(self, operations: Port, app: Name) -> Application:
+        return await operations.get_application(app)
+
+    @patch("/{app:str}", summary="Change its objective or its default output")
+    async def change(self, operations: Port, app: Name, data: JSONBody[ApplicationChange]) -> Application:
+        return await operations.change_application(app, data)
+
+    @delete("/{app:str}", summary="Remove an application")
+    async def remove(self, operations: Port, app: Name) -> None:
+        await operations.delete_application(app)
+
+    @put("/{app:str}/links/{model:str}", summary="Link a model, following its current version or pinned to one")
+    async def link(self, operations: Port, app: Name, model: Name, data: JSONBody[LinkChange]) -> Application:
+        return await operations.link(app, model, data)
+
+    @delete("/{app:str}/links/{model:str}", status_code=200, summary="Unlink a model")
+    async def unlink(self, operations: Port, app: Name, model: Name) -> Application:
+        return await operations.unlink(app, model)

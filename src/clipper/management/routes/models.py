@@ -1,0 +1,67 @@
+"""Models and their versions."""
+
+from typing import Annotated
+
+from litestar import Controller, delete, get, post
+from litestar.params import FromQuery, JSONBody, QueryParameter
+
+from clipper.management.routes import Name, Port
+from clipper.management.schemas import Deployment, Logs, Model, Rollback, Scale, Version
+
+# A log is bounded at a few MB on disk; this many of its lines still make one modest answer.
+MAX_LOG_LINES = 10_000
+
+Lines = Annotated[int, QueryParameter(ge=1, le=MAX_LOG_LINES, description="how many lines of each replica's log")]
+
+
+class Models(Controller):
+    path = "/models"
+    tags = ("models",)
+
+    @get(summary="List the models")
+    async def list_all(self, operations: Port) -> list[Model]:
+        return await operations.list_models()
+
+    @get("/{model:str}", summary="Show a model: its versions and their replicas")
+    async def show(self, operations: Port, model: Name) -> Model:
+        return await operations.get_model(model)
+
+    @delete("/{model:str}", summary="Remove a model with all its versions")
+    async def remove(self, operations: Port, model: Name) -> None:
+        await operations.delete_model(model)
+
+    @post("/{model:str}/rollback", status_code=200, summary="Make the previous, or the given, version current")
+    async def rollback(self, operations: Port, model: Name, data: JSONBody[Rollback]) -> Model:
+        return await operations.rollback(model, data.version)
+
+    @post("/{model:str}/scale", status_code=202, summary="Set how many replicas a version has")
+    async def scale(self, operations: Port, model: Name, data: JSONBody[Scale]) -> Version:
+        return await operations.scale(model, data.replicas, data.version)
+
+    @get("/{model:str}/logs", summary="The last lines of its containers' logs")
+    async def logs(
+        self,
+        operations: Port,
+        model: Name,
+        lines: Lines = 100,
+        version: FromQuery[str | None] = None,
+        replica: FromQuery[str | None] = None,
+    ) -> Logs:
+        return await operations.logs(model, version, replica, lines)
+
+
+class Versions(Controller):
+    path = "/models/{model:str}/versions"
+    tags = ("models",)
+
+    @post(status_code=202, summary="Deploy a version; poll it until it is ready or failed")
+    async def deploy(self, operations: Port, model: Name, data: JSONBody[Deployment]) -> Version:
+        return await operations.deploy(model, data)
+
+    @get("/{version:str}", summary="Show a version")
+    async def show(self, operations: Port, model: Name, version: Name) -> Version:
+        return await operations.get_version(model, version)
+
+    @delete("/{version:str}", summary="Remove a version that is neither current nor pinned")
+    async def remove(self, operations: Port, model: Name, version: Name) -> None:
+        await operations.delete_version(model, version)

@@ -1,0 +1,19 @@
+"""Replicas: one model process each."""
+
+from litestar import Controller, get
+
+from clipper.management.routes import Name, Port
+from clipper.management.schemas import Replica
+
+
+class Replicas(Controller):
+    path = "/replicas"
+    tags = ("replicas",)
+
+    @get(summary="List the replicas")
+    async def list_all(self, operations: Port) -> list[Replica]:
+        return await operations.list_replicas()
+
+    @get("/{replica:str}", summary="Show a replica, by its id with '#' written as %23")
+    async def show(self, operations: Port, replica: Name) -> Replica:
+        return await operations.get_replica(replica)

@@ -1,0 +1,38 @@
+"""The server itself: health, status, metrics, stop."""
+
+from litestar import Controller, Response, get, post
+
+from clipper.errors import Unavailable
+from clipper.management.routes import Port
+from clipper.management.schemas import Health, Status
+from clipper.metrics.exposition import CONTENT_TYPE, render
+
+
+class Server(Controller):
+    path = "/"
+    tags = ("server",)
+
+    @get("/health/live", summary="Whether the supervisor answers")
+    async def live(self) -> Health:
+        return Health("live")
+
+    @get("/health/ready", summary="Whether queries are answered: 200, or 503 with the causes")
+    async def ready(self, operations: Port) -> Health:
+        problems = await operations.problems()
+        if problems:
+            raise Unavailable("; ".join(problems))
+        return Health("ready")
+
+    @get("/status", summary="Version, processes, addresses and counts")
+    async def status(self, operations: Port) -> Status:
+        return await operations.status()
+
+    @get("/metrics", summary="Prometheus text of all workers and containers", media_type="text/plain")
+    async def metrics(self, operations: Port) -> Response[bytes]:
+        text = render(await operations.worker_statistics(), await operations.list_replicas(), await operations.status())
+        return Response(text, media_type=CONTENT_TYPE)
+
+    @post("/stop", status_code=202, summary="Begin to stop: drain the workers, then the containers")
+    async def stop(self, operations: Port) -> Health:
+        await operations.stop()
+        return Health("stopping")

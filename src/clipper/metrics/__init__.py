@@ -1,0 +1,1 @@
+"""Prometheus text from what the workers tell, made at scrape time: counting costs a query nothing here."""

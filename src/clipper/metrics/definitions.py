@@ -1,0 +1,160 @@
+"""Every metric: its name, kind, labels and what it reads. One table for each thing that is measured.
+
+Names end in their base unit; a counter's ``_total`` is added by the client library. ``extra`` names the
+one label whose values are the keys of the mapping that ``read`` returns.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar, get_args
+
+from clipper.management.schemas import Replica, ReplicaState, Status, WorkerStatus
+from clipper.statistics import (
+    LATENCY_BOUNDS_S,
+    SIZE_BOUNDS,
+    ApplicationStatistics,
+    HistogramData,
+    ReplicaStatistics,
+    VersionStatistics,
+    WorkerStatistics,
+)
+
+Kind = Literal["counter", "gauge"]
+LINK_STATES = ("dialing", "linked", "draining", "lost")
+REPLICA_STATES: tuple[str, ...] = get_args(ReplicaState)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Number(Generic[T]):
+    """A counter or gauge: one number, or one for each value of the label ``extra``."""
+
+    kind: Kind
+    name: str
+    help: str
+    read: Callable[[T], float | Mapping[str, float]]
+    extra: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram(Generic[T]):
+    name: str
+    help: str
+    read: Callable[[T], HistogramData]
+    bounds: tuple[float, ...] = LATENCY_BOUNDS_S
+
+
+Metric = Number[T] | Histogram[T]
+
+
+@dataclass(frozen=True, slots=True)
+class Group(Generic[T]):
+    """The metrics of one kind of thing, and the labels that tell these things apart."""
+
+    labels: tuple[str, ...]
+    metrics: tuple[Metric[T], ...]
+
+
+def _one_hot(states: tuple[str, ...], state: str) -> Mapping[str, float]:
+    """One for the state in force, zero for the others; a state that is not known yet shows as one more."""
+    return {**dict.fromkeys(states, 0.0), state: 1.0}
+
+
+SERVER: Group[Status] = Group(
+    (),
+    (
+        Number("gauge", "clipper_info", "Always 1; the label tells the version.", lambda s: {s.version: 1}, "version"),
+        Number("gauge", "clipper_ready", "Whether queries are answered.", lambda s: s.ready),
+        Number("gauge", "clipper_uptime_seconds", "Age of the supervisor.", lambda s: s.uptime_s),
+        Number("gauge", "clipper_applications", "Applications that exist.", lambda s: s.applications),
+        Number("gauge", "clipper_models", "Models that exist.", lambda s: s.models),
+    ),
+)
+
+WORKER_PROCESS: Group[WorkerStatus] = Group(
+    ("worker",),
+    (
+        Number("counter", "clipper_worker_restarts", "Times that the worker was restarted.", lambda w: w.restarts),
+        Number("gauge", "clipper_worker_ready", "Whether it serves.", lambda w: w.state == "ready"),
+    ),
+)
+
+WORKER: Group[WorkerStatistics] = Group(
+    ("worker",),
+    (
+        Number("gauge", "clipper_worker_up", "1 for each worker that answered this scrape.", lambda w: 1),
+        Number("gauge", "clipper_worker_generation", "Generation of the snapshot in force.", lambda w: w.generation),
+        Number("gauge", "clipper_connections", "Open client connections.", lambda w: w.connections),
+        Number(
+            "counter",
+            "clipper_requests_refused",
+            "Requests refused before they became queries, by error code.",
+            lambda w: w.requests_refused,
+            "reason",
+        ),
+        Number("gauge", "clipper_cache_entries", "Outputs in the cache.", lambda w: w.cache.entries),
+        Number("gauge", "clipper_cache_bytes", "Size of the cache, inputs counted.", lambda w: w.cache.size_bytes),
+        Number("gauge", "clipper_cache_capacity_bytes", "Bound of the cache.", lambda w: w.cache.capacity_bytes),
+        Number("counter", "clipper_cache_evictions", "Outputs evicted from the cache.", lambda w: w.cache.evictions),
+    ),
+)
+
+APPLICATION: Group[ApplicationStatistics] = Group(
+    ("application", "worker"),
+    (
+        Number("counter", "clipper_queries", "Queries accepted.", lambda a: a.queries),
+        Number("counter", "clipper_defaults", "Default outputs answered, by reason.", lambda a: a.defaults, "reason"),
+        Number("counter", "clipper_errors", "Answers without any output, by error code.", lambda a: a.errors, "reason"),
+        Number("counter", "clipper_slo_misses", "Answers later than the objective.", lambda a: a.slo_misses),
+        Histogram("clipper_query_latency_seconds", "From a query's arrival to its answer.", lambda a: a.latency_s),
+    ),
+)
+
+VERSION: Group[VersionStatistics] = Group(
+    ("model", "version", "worker"),
+    (
+        Number("gauge", "clipper_queue_length", "Queries that wait for a replica.", lambda v: v.queue_length),
+        Number("gauge", "clipper_queue_bytes", "Size of the inputs that wait.", lambda v: v.queue_bytes),
+        Histogram("clipper_queue_wait_seconds", "From the queue's end to its head.", lambda v: v.queue_wait_s),
+        Histogram("clipper_batch_size", "Queries in a batch.", lambda v: v.batch_size, SIZE_BOUNDS),
+        Histogram("clipper_batch_latency_seconds", "From sending a batch to its results.", lambda v: v.batch_latency_s),
+        Number("counter", "clipper_outputs", "Outputs that the model gave.", lambda v: v.outputs),
+        Number("counter", "clipper_model_errors", "Inputs on which the model failed.", lambda v: v.model_errors),
+        Number("counter", "clipper_queue_rejected", "Queries refused by a full queue.", lambda v: v.rejected),
+        Number("counter", "clipper_queue_expired", "Queries whose deadline came in the queue.", lambda v: v.expired),
+        Number("counter", "clipper_cache_hits", "Queries answered from the cache.", lambda v: v.cache_hits),
+        Number("counter", "clipper_cache_misses", "Queries that had to run.", lambda v: v.cache_misses),
+        Number("counter", "clipper_cache_joins", "Queries that joined an equal one.", lambda v: v.cache_joins),
+    ),
+)
+
+LINK: Group[ReplicaStatistics] = Group(
+    ("model", "version", "replica", "worker"),
+    (
+        Number("gauge", "clipper_batch_limit", "Largest batch allowed now.", lambda r: r.batch_limit),
+        Number("gauge", "clipper_batches_in_flight", "Batches sent and not answered.", lambda r: r.in_flight),
+        Number("counter", "clipper_batches", "Batches answered.", lambda r: r.batches),
+        Number(
+            "gauge",
+            "clipper_link_state",
+            "1 for the state of the worker's connection to the replica.",
+            lambda r: _one_hot(LINK_STATES, r.state),
+            "state",
+        ),
+    ),
+)
+
+REPLICA: Group[Replica] = Group(
+    ("model", "version", "replica"),
+    (
+        Number(
+            "gauge",
+            "clipper_replica_state",
+            "1 for the state of the replica's process.",
+            lambda r: _one_hot(REPLICA_STATES, r.state),
+            "state",
+        ),
+        Number("counter", "clipper_replica_restarts", "Times that the replica was restarted.", lambda r: r.restarts),
+    ),
+)

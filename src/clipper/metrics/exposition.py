@@ -1,0 +1,114 @@
+"""The tables of ``definitions`` filled with what the server knows now, as Prometheus text."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
+from typing import TypeVar
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from clipper.management.schemas import Replica, Status
+from clipper.metrics.definitions import (
+    APPLICATION,
+    LINK,
+    REPLICA,
+    SERVER,
+    VERSION,
+    WORKER,
+    WORKER_PROCESS,
+    Group,
+    Histogram,
+    Number,
+)
+from clipper.statistics import HistogramData, ReplicaStatistics, WorkerStatistics
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+# ``digits:2#1.g7``: replica 1 of digits:2, its seventh process.
+_PROCESS_ID = re.compile(r"(?P<replica>.+#\d+)\.g(?P<generation>\d+)")
+
+T = TypeVar("T")
+Rows = Iterable[tuple[tuple[str, ...], T]]
+
+
+def render(workers: Iterable[WorkerStatistics], replicas: Iterable[Replica], status: Status) -> bytes:
+    """Return the exposition of one scrape; its HTTP type is ``CONTENT_TYPE``."""
+    return generate_latest(ServerCollector(tuple(workers), tuple(replicas), status))
+
+
+class ServerCollector(Collector):
+    """One scrape's numbers, as the metric families of the client library."""
+
+    def __init__(self, workers: tuple[WorkerStatistics, ...], replicas: tuple[Replica, ...], status: Status) -> None:
+        self._workers = workers
+        self._replicas = replicas
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        workers = [(str(worker.index), worker) for worker in self._workers]
+        yield from _families(SERVER, [((), self._status)])
+        yield from _families(WORKER_PROCESS, [((str(w.index),), w) for w in self._status.workers])
+        yield from _families(WORKER, [((index,), worker) for index, worker in workers])
+        yield from _families(APPLICATION, [((a.name, index), a) for index, w in workers for a in w.applications])
+        yield from _families(VERSION, [((v.model, v.version, index), v) for index, w in workers for v in w.versions])
+        yield from _families(
+            LINK,
+            [((r.model, r.version, name, i), r) for i, w in workers for name, r in newest(w.replicas).items()],
+        )
+        replicas = {replica_name(r.id): r for r in self._replicas}
+        yield from _families(REPLICA, [((r.model, r.version, name), r) for name, r in replicas.items()])
+
+
+def replica_name(replica_id: str) -> str:
+    """A replica's name without its process's number, so that a restart does not begin new series."""
+    match = _PROCESS_ID.fullmatch(replica_id)
+    return match["replica"] if match else replica_id
+
+
+def newest(replicas: Iterable[ReplicaStatistics]) -> dict[str, ReplicaStatistics]:
+    """By name, the newest process of each: one that drains beside its successor must not share its series."""
+    return {replica_name(replica.id): replica for replica in sorted(replicas, key=lambda r: _generation(r.id))}
+
+
+def _generation(replica_id: str) -> int:
+    match = _PROCESS_ID.fullmatch(replica_id)
+    return int(match["generation"]) if match else 0
+
+
+def _families(group: Group[T], rows: Rows[T]) -> Iterator[Metric]:
+    rows = list(rows)
+    for metric in group.metrics:
+        if isinstance(metric, Histogram):
+            yield _histogram(metric, group.labels, rows)
+        else:
+            yield _number(metric, group.labels, rows)
+
+
+def _histogram(metric: Histogram[T], labels: tuple[str, ...], rows: Rows[T]) -> Metric:
+    family = HistogramMetricFamily(metric.name, metric.help, labels=labels)
+    for values, thing in rows:
+        data = metric.read(thing)
+        family.add_metric(values, buckets=_buckets(metric.bounds, data), sum_value=data.sum)
+    return family
+
+
+def _buckets(bounds: tuple[float, ...], data: HistogramData) -> list[tuple[str, float]]:
+    """Cumulative, as the format wants it."""
+    ends = [*(str(float(bound)) for bound in bounds), "+Inf"]
+    return list(zip(ends, map(float, accumulate(data.counts))))
+
+
+def _number(metric: Number[T], labels: tuple[str, ...], rows: Rows[T]) -> Metric:
+    make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    names = labels if metric.extra is None else (*labels, metric.extra)
+    family = make(metric.name, metric.help, labels=names)
+    for values, thing in rows:
+        number = metric.read(thing)
+        if isinstance(number, Mapping):
+            for key, value in number.items():
+                family.add_metric((*values, key), value)
+        else:
+            family.add_metric(values, number)
+    return family

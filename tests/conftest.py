@@ -1,0 +1,62 @@
+"""Fixtures that several packages' tests share."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import uvicorn
+from litestar import post
+from litestar.params import FromPath, JSONBody
+
+from clipper.management.app import create_app
+from memory_operations import MemoryOperations
+
+
+@dataclass(frozen=True)
+class Api:
+    """The management API on a real socket, over operations in memory; ``home`` leads commands to it."""
+
+    url: str
+    home: Path
+    operations: MemoryOperations
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    operations = MemoryOperations()
+    app = create_app(operations)
+    app.register(_predict_route(operations))
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    wait_until(lambda: server.started)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    operations.url, operations.home = url, str(tmp_path)
+    place = {"pid": 1, "management_url": url, "query_url": url + "/query", "started_at": time.time()}
+    (tmp_path / "supervisor.json").write_text(json.dumps(place))
+    yield Api(url, tmp_path, operations)
+    server.should_exit = True
+    thread.join(10)
+    listener.close()
+
+
+def _predict_route(operations: MemoryOperations) -> object:
+    @post("/query/{app_name:str}/predict", status_code=200)
+    async def predict(app_name: FromPath[str], data: JSONBody[dict[str, object]]) -> object:
+        one = operations.predict(app_name)
+        return {"batch_predictions": [one for _ in data["input_batch"]]} if "input_batch" in data else one
+
+    return predict

@@ -1,0 +1,204 @@
+"""The management API over a real socket."""
+
+import hashlib
+import socket
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from clipper import errors
+from clipper.errors import ClipperError
+from clipper.management.routes.artifacts import MAX_ARTIFACT_BYTES
+from clipper.management.statuses import STATUSES
+from conftest import Api
+from memory_operations import LOG_TAIL
+
+TAR = b"\0" * 1024
+DIGEST = hashlib.sha256(TAR).hexdigest()
+
+
+def call(api: Api, method: str, path: str, **options: object) -> httpx.Response:
+    return httpx.request(method, api.url + path, timeout=10, **options)  # type: ignore[arg-type]
+
+
+def failure(response: httpx.Response) -> tuple[int, str, str]:
+    body = response.json()
+    assert {"error", "cause"} <= body.keys() <= {"error", "cause", "log_tail"}
+    return response.status_code, body["error"], body["cause"]
+
+
+def deploy(api: Api, model: str = "digits", **fields: object) -> httpx.Response:
+    call(api, "PUT", f"/artifacts/{DIGEST}", content=TAR)
+    body = {"artifact": DIGEST, "loader": "file", "target": "model.joblib", **fields}
+    return call(api, "POST", f"/models/{model}/versions", json=body)
+
+
+def test_every_error_code_has_a_status() -> None:
+    codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ClipperError)}
+    assert codes == STATUSES.keys()
+
+
+def test_an_application_from_creation_to_removal(api: Api) -> None:
+    new = {"name": "digits", "slo_ms": 20, "default_output": None, "links": [{"model": "m"}]}
+    made = call(api, "POST", "/applications", json=new)
+    assert (made.status_code, made.json()["default_output"], made.json()["slo_ms"]) == (201, None, 20)
+    changed = call(api, "PATCH", "/applications/digits", json={"slo_ms": 50})
+    assert (changed.status_code, changed.json()["slo_ms"], changed.json()["default_output"]) == (200, 50, None)
+    linked = call(api, "PUT", "/applications/digits/links/other", json={"version": "3"})
+    assert (linked.status_code, linked.json()["links"]) == (200, [{"model": "other", "version": "3"}])
+    unlinked = call(api, "DELETE", "/applications/digits/links/other")
+    assert (unlinked.status_code, unlinked.json()["links"]) == (200, [])
+    assert [app["name"] for app in call(api, "GET", "/applications").json()] == ["digits"]
+    assert call(api, "DELETE", "/applications/digits").status_code == 204
+    assert failure(call(api, "GET", "/applications/digits"))[:2] == (404, "not_found")
+
+
+def test_an_application_without_a_default_shows_none(api: Api) -> None:
+    made = call(api, "POST", "/applications", json={"name": "digits", "slo_ms": 20})
+    assert made.status_code == 201
+    assert "default_output" not in made.json()
+
+
+def test_a_model_from_deployment_to_removal(api: Api) -> None:
+    first = deploy(api)
+    assert (first.status_code, first.json()["state"], first.json()["version"]) == (202, "starting", "1")
+    assert deploy(api, batching={"policy": "none"}, replicas=2).json()["current"] is True
+    assert call(api, "GET", "/models/digits/versions/2").status_code == 200
+    rolled = call(api, "POST", "/models/digits/rollback", json={})
+    assert (rolled.status_code, rolled.json()["current"], rolled.json()["previous"]) == (200, "1", "2")
+    scaled = call(api, "POST", "/models/digits/scale", json={"replicas": 3})
+    assert (scaled.status_code, scaled.json()["replicas_wanted"]) == (202, 3)
+    logs = call(api, "GET", "/models/digits/logs?lines=1&version=2&replica=digits:2%231")
+    assert logs.json() == {"lines": {"digits:2#1": [LOG_TAIL[-1]]}}
+    assert call(api, "DELETE", "/models/digits/versions/2").status_code == 204
+    assert [model["name"] for model in call(api, "GET", "/models").json()] == ["digits"]
+    assert call(api, "DELETE", "/models/digits").status_code == 204
+    assert failure(call(api, "GET", "/models/digits"))[:2] == (404, "not_found")
+
+
+def test_replicas(api: Api) -> None:
+    deploy(api, replicas=2)
+    assert [replica["id"] for replica in call(api, "GET", "/replicas").json()] == ["digits:1#1", "digits:1#2"]
+    assert call(api, "GET", "/replicas/digits:1%232").json()["id"] == "digits:1#2"
+    assert failure(call(api, "GET", "/replicas/digits:1%239"))[:2] == (404, "not_found")
+
+
+def test_a_container_that_cannot_start_gives_its_last_lines(api: Api) -> None:
+    answer = call(api, "POST", "/models/broken/rollback", json={"version": "1"})
+    assert failure(answer)[:2] == (502, "container_failed")
+    assert answer.json()["log_tail"] == list(LOG_TAIL)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"name": "a"}, ["slo_ms", "required"]),
+        ({"name": "a", "slo_ms": "fast"}, ["slo_ms", "float", "str"]),
+        ({"name": "a", "slo_ms": 1, "slo": 2}, ["unknown field", "slo"]),
+        ({"name": "a", "slo_ms": 1, "links": [{"version": "1"}]}, ["links", "model"]),
+        ([1], ["object", "array"]),
+    ],
+)
+def test_a_body_that_does_not_fit_is_told_field_and_types(api: Api, body: object, expected: list[str]) -> None:
+    status, code, cause = failure(call(api, "POST", "/applications", json=body))
+    assert (status, code) == (400, "malformed_request")
+    assert all(part in cause for part in expected), cause
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"nul", b"[" * 100_000])
+def test_a_body_that_is_not_json(api: Api, body: bytes) -> None:
+    answer = call(api, "POST", "/applications", content=body, headers={"content-type": "application/json"})
+    assert failure(answer)[:2] == (400, "malformed_request")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected", "names"),
+    [
+        ("GET", "/nothing", (404, "not_found"), "/nothing"),
+        ("POST", "/status", (405, "method_not_allowed"), "GET"),
+        ("GET", "/models/digits/logs?lines=many", (400, "malformed_request"), "lines"),
+        ("GET", "/models/digits/logs?lines=0", (400, "malformed_request"), "lines"),
+        ("PUT", "/artifacts/..%2f..%2fetc", (404, "not_found"), "/artifacts"),
+        ("PUT", "/artifacts/abc", (400, "malformed_request"), "sha256"),
+    ],
+)
+def test_what_the_framework_refuses_has_the_same_form(
+    api: Api, method: str, path: str, expected: tuple[int, str], names: str
+) -> None:
+    status, code, cause = failure(call(api, method, path))
+    assert (status, code) == expected
+    assert names in cause
+
+
+def test_a_large_json_body_is_refused(api: Api) -> None:
+    body = {"name": "a", "slo_ms": 1, "default_output": "x" * 2_000_000}
+    assert failure(call(api, "POST", "/applications", json=body))[:2] == (413, "too_large")
+
+
+def test_an_artifact_is_streamed(api: Api) -> None:
+    chunk, count = b"\1" * 1_000_000, 32
+    digest = hashlib.sha256(chunk * count).hexdigest()
+    assert call(api, "HEAD", f"/artifacts/{digest}").status_code == 404
+    sent = call(api, "PUT", f"/artifacts/{digest}", content=(chunk for _ in range(count)))
+    assert sent.status_code == 201
+    assert api.operations.artifacts == {digest: len(chunk) * count}
+    assert api.operations.largest_chunk_bytes <= len(chunk)
+    assert call(api, "HEAD", f"/artifacts/{digest}").status_code == 200
+    again = call(api, "PUT", f"/artifacts/{digest}", content=(chunk for _ in range(count)))
+    assert again.status_code == 200
+
+
+def test_an_artifact_of_another_digest_is_refused(api: Api) -> None:
+    assert failure(call(api, "PUT", f"/artifacts/{DIGEST}", content=b"other"))[:2] == (400, "invalid_argument")
+
+
+def test_an_artifact_over_the_bound_is_refused_before_it_is_sent(api: Api) -> None:
+    address = urlsplit(api.url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        head = f"PUT /artifacts/{DIGEST} HTTP/1.1\r\nHost: x\r\nContent-Length: {MAX_ARTIFACT_BYTES + 1}\r\n\r\n"
+        connection.sendall(head.encode())
+        answer = b""
+        while b"too_large" not in answer:
+            received = connection.recv(65536)
+            assert received, f"closed after {answer!r}"
+            answer += received
+    assert answer.startswith(b"HTTP/1.1 413")
+
+
+def test_health(api: Api) -> None:
+    assert call(api, "GET", "/health/live").json() == {"status": "live"}
+    assert call(api, "GET", "/health/ready").json() == {"status": "ready"}
+    api.operations.causes = ["worker 0 is starting", "the registry is read-only"]
+    answer = call(api, "GET", "/health/ready")
+    assert failure(answer) == (503, "unavailable", "worker 0 is starting; the registry is read-only")
+    assert answer.headers["retry-after"] == "1"
+    assert call(api, "GET", "/health/live").status_code == 200
+
+
+def test_a_bug_is_answered_without_its_traceback(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    api.operations.raises = KeyError("secret detail")
+    status, code, cause = failure(call(api, "GET", "/status"))
+    assert (status, code) == (500, "internal_error")
+    assert "secret detail" not in cause
+    assert "secret detail" in caplog.text
+
+
+def test_status_metrics_and_stop(api: Api) -> None:
+    assert call(api, "GET", "/status").json()["management_url"] == api.url
+    metrics = call(api, "GET", "/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain; version=")
+    assert 'clipper_worker_up{worker="0"} 1.0' in metrics.text
+    assert call(api, "POST", "/stop").status_code == 202
+    assert api.operations.stopped
+
+
+def test_the_page_lists_every_call_and_needs_no_other_site(api: Api) -> None:
+    schema = call(api, "GET", "/schema/openapi.json").json()
+    page = call(api, "GET", "/schema")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "/models/{model}/versions" in schema["paths"]
+    for path, operations in schema["paths"].items():
+        for method in operations:
+            assert f"{method.upper()} {path}" in page.text
+    assert "//" not in page.text.replace("<!doctype html>", "")

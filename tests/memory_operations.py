@@ -1,0 +1,257 @@
+"""The management API's port, kept in memory: what its routes, the client and the commands are tested against.
+
+A deployed version is ``starting`` until it is asked for twice. A version of the model ``broken`` fails.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from clipper.errors import Conflict, ContainerFailed, InvalidArgument, NotFound
+from clipper.management.schemas import (
+    Application,
+    ApplicationChange,
+    Deployment,
+    LinkChange,
+    Logs,
+    Model,
+    NewApplication,
+    Replica,
+    Status,
+    Version,
+    WorkerStatus,
+)
+from clipper.snapshot import Link
+from clipper.statistics import CacheStatistics, WorkerStatistics
+from clipper.types import check_name
+
+LOG_TAIL = ("Traceback (most recent call last):", "ModuleNotFoundError: No module named 'left_pad'")
+
+
+class MemoryOperations:
+    """``url`` and ``home`` are what ``status`` tells."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.home = ""
+        self.causes: list[str] = []
+        self.raises: Exception | None = None
+        self.stopped = False
+        self.artifacts: dict[str, int] = {}
+        self.largest_chunk_bytes = 0
+        self.applications: dict[str, Application] = {}
+        self.versions: dict[str, dict[str, Version]] = {}
+        self.deployments: list[Deployment] = []
+        self.current: dict[str, str | None] = {}
+        self.previous: dict[str, str | None] = {}
+        self.polls: dict[tuple[str, str], int] = {}
+
+    async def status(self) -> Status:
+        if self.raises is not None:
+            raise self.raises
+        return Status(
+            version="0.1.0",
+            pid=os.getpid(),
+            home=self.home,
+            query_url=self.url + "/query",
+            management_url=self.url,
+            uptime_s=1.5,
+            ready=not self.causes,
+            problems=tuple(self.causes),
+            workers=(WorkerStatus(0, os.getpid(), "ready", 0, 1, None),),
+            applications=len(self.applications),
+            models=len(self.versions),
+            replicas={"ready": len(await self.list_replicas())},
+        )
+
+    async def has_artifact(self, digest: str) -> bool:
+        return digest in self.artifacts
+
+    async def add_artifact(self, digest: str, chunks: AsyncIterator[bytes]) -> bool:
+        is_new = digest not in self.artifacts
+        hashed, size_bytes = hashlib.sha256(), 0
+        async for chunk in chunks:
+            hashed.update(chunk)
+            size_bytes += len(chunk)
+            self.largest_chunk_bytes = max(self.largest_chunk_bytes, len(chunk))
+        if hashed.hexdigest() != digest:
+            raise InvalidArgument(f"artifact has digest {hashed.hexdigest()}, expected {digest}")
+        self.artifacts[digest] = size_bytes
+        return is_new
+
+    async def list_applications(self) -> list[Application]:
+        return list(self.applications.values())
+
+    async def get_application(self, name: str) -> Application:
+        if name not in self.applications:
+            raise NotFound(f"no application {name!r}")
+        return self.applications[name]
+
+    async def create_application(self, new: NewApplication) -> Application:
+        check_name("application", new.name)
+        if new.name in self.applications:
+            raise Conflict(f"application {new.name!r} exists")
+        made = Application(
+            new.name, new.input_type or "float64[*]", new.slo_ms, new.policy, new.links, new.default_output
+        )
+        self.applications[new.name] = made
+        return made
+
+    async def change_application(self, name: str, change: ApplicationChange) -> Application:
+        old = await self.get_application(name)
+        changed = {
+            field: value for field, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET
+        }
+        self.applications[name] = msgspec.structs.replace(old, **changed)
+        return self.applications[name]
+
+    async def delete_application(self, name: str) -> None:
+        await self.get_application(name)
+        del self.applications[name]
+
+    async def link(self, application: str, model: str, change: LinkChange) -> Application:
+        old = await self.get_application(application)
+        self.applications[application] = msgspec.structs.replace(old, links=(Link(model, change.version),))
+        return self.applications[application]
+
+    async def unlink(self, application: str, model: str) -> Application:
+        old = await self.get_application(application)
+        links = tuple(link for link in old.links if link.model != model)
+        self.applications[application] = msgspec.structs.replace(old, links=links)
+        return self.applications[application]
+
+    async def list_models(self) -> list[Model]:
+        return [await self.get_model(name) for name in self.versions]
+
+    async def get_model(self, name: str) -> Model:
+        versions = self._versions(name)
+        shown = tuple(self._shown(version) for version in versions.values())
+        return Model(name, self.current.get(name), self.previous.get(name), shown)
+
+    async def delete_model(self, name: str) -> None:
+        self._versions(name)
+        if any(link.model == name for app in self.applications.values() for link in app.links):
+            raise Conflict(f"model {name!r} is linked")
+        del self.versions[name]
+
+    async def deploy(self, model: str, deployment: Deployment) -> Version:
+        check_name("model", model)
+        if deployment.artifact not in self.artifacts:
+            raise NotFound(f"no artifact {deployment.artifact}")
+        versions = self.versions.setdefault(model, {})
+        name = deployment.version or str(len(versions) + 1)
+        if name in versions:
+            raise Conflict(f"version {model}:{name} exists")
+        self.deployments.append(deployment)
+        versions[name] = Version(
+            model=model,
+            version=name,
+            state="starting",
+            current=False,
+            input_type=deployment.input_type or "float64[4]",
+            runtime="python 3.11",
+            batching=deployment.batching,
+            cache=deployment.cache,
+            replicas_wanted=deployment.replicas,
+            replicas=self._replicas(model, name, deployment.replicas),
+            created_at=time.time(),
+        )
+        if deployment.make_current:
+            self.previous[model], self.current[model] = self.current.get(model), name
+        return self._shown(versions[name])
+
+    async def get_version(self, model: str, version: str) -> Version:
+        found = self._version(model, version)
+        polls = self.polls[model, version] = self.polls.get((model, version), 0) + 1
+        if found.state == "starting" and polls > 1:
+            found = self._settle(found)
+        return self._shown(found)
+
+    async def delete_version(self, model: str, version: str) -> None:
+        self._version(model, version)
+        if self.current.get(model) == version:
+            raise Conflict(f"version {model}:{version} is current")
+        del self.versions[model][version]
+
+    async def rollback(self, model: str, version: str | None) -> Model:
+        to = version or self.previous.get(model)
+        if to is None:
+            raise Conflict(f"model {model!r} has no previous version")
+        if model == "broken":
+            raise ContainerFailed("broken:1 cannot start: its process exited with 1", list(LOG_TAIL))
+        self._version(model, to)
+        self.previous[model], self.current[model] = self.current[model], to
+        return await self.get_model(model)
+
+    async def scale(self, model: str, replicas: int, version: str | None) -> Version:
+        name = version or self.current.get(model) or ""
+        if replicas < 1:
+            raise InvalidArgument(f"replicas is {replicas}: expected at least 1")
+        old = self._version(model, name)
+        new = self._replicas(model, name, replicas)
+        self.versions[model][name] = msgspec.structs.replace(old, replicas_wanted=replicas, replicas=new)
+        return self._shown(self.versions[model][name])
+
+    async def logs(self, model: str, version: str | None, replica: str | None, lines: int) -> Logs:
+        names = [r.id for v in self._versions(model).values() for r in v.replicas if version in (None, v.version)]
+        return Logs({name: LOG_TAIL[-lines:] for name in names if replica in (None, name)})
+
+    async def list_replicas(self) -> list[Replica]:
+        return [replica for versions in self.versions.values() for v in versions.values() for replica in v.replicas]
+
+    async def get_replica(self, replica_id: str) -> Replica:
+        for replica in await self.list_replicas():
+            if replica.id == replica_id:
+                return replica
+        raise NotFound(f"no replica {replica_id!r}")
+
+    async def worker_statistics(self) -> list[WorkerStatistics]:
+        return [WorkerStatistics(0, os.getpid(), 1, 0, {}, (), (), (), CacheStatistics(0, 0, 1024, 0))]
+
+    async def problems(self) -> list[str]:
+        return self.causes
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+    def predict(self, application: str) -> object:
+        """What the query API would answer; only its errors and its form matter here."""
+        if application not in self.applications:
+            raise NotFound(f"no application {application!r}")
+        return {"query_id": "q1", "output": 7, "default": False, "confidence": 1.0}
+
+    def _versions(self, model: str) -> dict[str, Version]:
+        if model not in self.versions:
+            raise NotFound(f"no model {model!r}")
+        return self.versions[model]
+
+    def _version(self, model: str, version: str) -> Version:
+        versions = self._versions(model)
+        if version not in versions:
+            raise NotFound(f"no version {model}:{version}")
+        return versions[version]
+
+    def _shown(self, version: Version) -> Version:
+        return msgspec.structs.replace(version, current=self.current.get(version.model) == version.version)
+
+    def _settle(self, version: Version) -> Version:
+        if version.model == "broken":
+            settled = msgspec.structs.replace(
+                version, state="failed", last_error="its process exited with 1", log_tail=LOG_TAIL, replicas=()
+            )
+        else:
+            replicas = tuple(msgspec.structs.replace(replica, state="ready") for replica in version.replicas)
+            settled = msgspec.structs.replace(version, state="ready", replicas=replicas)
+        self.versions[version.model][version.version] = settled
+        return settled
+
+    def _replicas(self, model: str, version: str, count: int) -> tuple[Replica, ...]:
+        return tuple(
+            Replica(
+                f"{model}:{version}#{n}", model, version, "ready", os.getpid(), 0, None, 8, f"{model}-{version}-{n}.log"
+            )
+            for n in range(1, count + 1)
+        )
