@@ -1,0 +1,1 @@
+"""What should exist: applications, models and their versions, kept across restarts."""

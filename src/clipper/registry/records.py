@@ -1,0 +1,87 @@
+"""What the registry holds. A record is stored as JSON; fields may be added with a default, never renamed."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from clipper.snapshot import Batching, Link
+from clipper.types import ModelId
+
+VersionState = Literal["starting", "ready", "failed", "sleeping"]
+Loader = Literal["file", "import"]
+
+
+class ApplicationRecord(Struct, frozen=True):
+    """``default_output`` is JSON text, None if there is none. ``input_type`` is ``str(InputType)``."""
+
+    name: str
+    input_type: str
+    slo_ms: float
+    default_output: str | None = None
+    policy: str = "single"
+    links: tuple[Link, ...] = ()
+
+
+class ModelRecord(Struct, frozen=True):
+    """``current`` is None until a first version has come up; ``previous`` is what a rollback returns to."""
+
+    name: str
+    current: str | None = None
+    previous: str | None = None
+
+
+class VersionSpec(Struct, frozen=True):
+    """How to run a version: what was deployed. Two containers of equal specs are interchangeable.
+
+    Attributes:
+        artifact: SHA-256 of the tar, in hex.
+        target: a path inside the artifact (``file``) or ``module:attribute`` (``import``).
+        data: a path inside the artifact that a class gets as ``model_data``.
+        input_type: as declared at deployment; None means what the container says.
+        python: the interpreter to run it with; None means Clipper's own.
+        memory_bytes: the most address space that one replica may have; None means no bound.
+    """
+
+    artifact: str
+    loader: Loader
+    target: str
+    data: str | None = None
+    input_type: str | None = None
+    python: str | None = None
+    start_timeout_s: float = 60.0
+    memory_bytes: int | None = None
+
+
+class VersionRecord(Struct, frozen=True):
+    """A version of a model.
+
+    Attributes:
+        input_type: what its containers take; None until one has said so.
+        runtime: free text from its containers.
+        kept: runs although it is neither current nor previous (deployed with ``make_current: false``).
+        promotion: it is to become current once it is up. Of two, the higher number wins; None if it is not to.
+        created_at: seconds since the epoch.
+        log_tail: of the container whose start failed, oldest line first.
+    """
+
+    model: str
+    version: str
+    spec: VersionSpec
+    batching: Batching
+    cache: bool
+    replicas_wanted: int
+    created_at: float
+    state: VersionState = "starting"
+    input_type: str | None = None
+    runtime: str = ""
+    kept: bool = False
+    promotion: int | None = None
+    last_error: str | None = None
+    log_tail: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> ModelId:
+        return ModelId(self.model, self.version)
+
+
+Record = ApplicationRecord | ModelRecord | VersionRecord

@@ -1,0 +1,181 @@
+"""The registry in one SQLite file.
+
+Records are few and are read once, at start; so each is one row of JSON, and there is nothing to migrate when
+a record gains a field. Calls block for one fsync: the supervisor, which makes them, is on no query's path.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from clipper.errors import RegistryUnavailable
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
+from clipper.registry.store import Change, Contents, DeleteApplication, DeleteModel, DeleteVersion, Put
+
+SCHEMA_VERSION = 1
+
+# The supervisor's lock keeps other supervisors out, so only an operator's own sqlite3 can hold the file.
+BUSY_TIMEOUT_S = 1.0
+
+_SCHEMA = """
+CREATE TABLE schema (version INTEGER NOT NULL) STRICT;
+CREATE TABLE applications (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
+CREATE TABLE models (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
+CREATE TABLE versions (
+    model TEXT NOT NULL REFERENCES models (name) ON DELETE CASCADE,
+    version TEXT NOT NULL,
+    record TEXT NOT NULL,
+    PRIMARY KEY (model, version)
+) STRICT;
+CREATE TABLE counters (name TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT;
+"""
+
+# What an operator can do about each of SQLite's complaints, by the name of its primary result code.
+_REMEDIES = {
+    "SQLITE_FULL": "the disk is full: free some space",
+    "SQLITE_BUSY": "another program holds it locked: close that program",
+    "SQLITE_LOCKED": "another program holds it locked: close that program",
+    "SQLITE_READONLY": "it is read-only: check the owner and mode of the file and its folder",
+    "SQLITE_CANTOPEN": "it cannot be opened: check that the folder exists and may be written",
+    "SQLITE_PERM": "permission is denied: check the owner and mode of the file and its folder",
+    "SQLITE_CORRUPT": "it is damaged: restore it from a backup, or move it away to start empty",
+    "SQLITE_NOTADB": "it is not a registry: restore it from a backup, or move it away to start empty",
+    "SQLITE_IOERR": "reading or writing failed: check the disk, its free space and its quotas",
+}
+
+T = TypeVar("T")
+
+
+class SqliteRegistry:
+    """A ``Registry`` in the file ``path``, which is made if it does not exist.
+
+    Raises:
+        RegistryUnavailable: the file cannot be used, or a newer Clipper wrote it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._explained():
+            self._connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        try:
+            self._prepare()
+        except RegistryUnavailable:
+            self._connection.close()
+            raise
+
+    def load(self) -> Contents:
+        with self._explained():
+            return Contents(
+                self._read(ApplicationRecord, "SELECT record FROM applications ORDER BY name"),
+                self._read(ModelRecord, "SELECT record FROM models ORDER BY name"),
+                self._read(VersionRecord, "SELECT record FROM versions ORDER BY model, version"),
+            )
+
+    def write(self, *changes: Change) -> None:
+        with self._transaction():
+            for change in changes:
+                self._make(change)
+
+    def reserve(self, counter: str, count: int) -> int:
+        with self._transaction():
+            (last,) = self._connection.execute(
+                "INSERT INTO counters (name, last) VALUES (?1, ?2)"
+                " ON CONFLICT (name) DO UPDATE SET last = last + ?2 RETURNING last",
+                (counter, count),
+            ).fetchone()
+        return int(last) - count + 1
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _prepare(self) -> None:
+        with self._explained():
+            # FULL: a change that was acknowledged is on the disk, also after a power cut.
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute("PRAGMA foreign_keys = ON")
+        with self._transaction():
+            found = self._schema_version()
+            if found is None:
+                self._create_schema()
+            elif found != SCHEMA_VERSION:
+                raise RegistryUnavailable(
+                    f"registry {self._path} has schema version {found}, this Clipper knows {SCHEMA_VERSION}: "
+                    "run the Clipper that wrote it, or a newer one"
+                )
+
+    def _schema_version(self) -> int | None:
+        query = "SELECT count(*) FROM sqlite_schema WHERE name = 'schema'"
+        if not self._connection.execute(query).fetchone()[0]:
+            return None
+        row = self._connection.execute("SELECT max(version) FROM schema").fetchone()
+        return int(row[0] or 0)
+
+    def _create_schema(self) -> None:
+        # Not executescript: it would commit the transaction that makes this all or nothing.
+        for statement in _SCHEMA.split(";"):
+            self._connection.execute(statement)
+        self._connection.execute("INSERT INTO schema VALUES (?)", (SCHEMA_VERSION,))
+
+    def _make(self, change: Change) -> None:
+        execute = self._connection.execute
+        match change:
+            case Put(ApplicationRecord() as application):
+                execute("REPLACE INTO applications VALUES (?, ?)", (application.name, _to_json(application)))
+            case Put(ModelRecord() as model):
+                # Not REPLACE: that deletes the row first, and its versions with it.
+                execute(
+                    "INSERT INTO models VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET record = ?2",
+                    (model.name, _to_json(model)),
+                )
+            case Put(VersionRecord() as version):
+                row = (version.model, version.version, _to_json(version))
+                execute("REPLACE INTO versions VALUES (?, ?, ?)", row)
+            case DeleteApplication(name):
+                execute("DELETE FROM applications WHERE name = ?", (name,))
+            case DeleteModel(name):
+                execute("DELETE FROM models WHERE name = ?", (name,))
+            case DeleteVersion(version_id):
+                row_id = (version_id.name, version_id.version)
+                execute("DELETE FROM versions WHERE model = ? AND version = ?", row_id)
+
+    def _read(self, record: type[T], query: str) -> tuple[T, ...]:
+        decode = msgspec.json.Decoder(record).decode
+        return tuple(decode(text) for (text,) in self._connection.execute(query))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._explained():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            finally:
+                # A full disk can have rolled it back already; a failed COMMIT leaves it open.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn SQLite's errors into one that says what to do."""
+        try:
+            yield
+        except (sqlite3.Error, msgspec.MsgspecError) as error:
+            raise RegistryUnavailable(f"registry {self._path}: {_remedy(error)} ({error})") from error
+
+
+def _remedy(error: Exception) -> str:
+    # An extended code's name begins with its primary one's, e.g. SQLITE_IOERR_WRITE.
+    name: str = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
+    for primary, remedy in _REMEDIES.items():
+        if name == primary or name.startswith(primary + "_"):
+            return remedy
+    return f"it cannot be used ({name})"
+
+
+def _to_json(record: ApplicationRecord | ModelRecord | VersionRecord) -> str:
+    return msgspec.json.encode(record).decode()

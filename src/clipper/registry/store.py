@@ -1,0 +1,56 @@
+"""The port to the registry, and the changes that can be made to it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from clipper.registry.records import ApplicationRecord, ModelRecord, Record, VersionRecord
+from clipper.types import ModelId
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Store a record, in place of the one of the same name if there is one."""
+
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteApplication:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteModel:
+    """Removes its versions too."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteVersion:
+    id: ModelId
+
+
+Change = Put | DeleteApplication | DeleteModel | DeleteVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    applications: tuple[ApplicationRecord, ...]
+    models: tuple[ModelRecord, ...]
+    versions: tuple[VersionRecord, ...]
+
+
+class Registry(Protocol):
+    """What should exist. Every method raises ``RegistryUnavailable`` if the storage does not let it."""
+
+    def load(self) -> Contents:
+        """Everything, each kind by name."""
+
+    def write(self, *changes: Change) -> None:
+        """Make all the changes or none. When it returns they survive the death of process and machine."""
+
+    def reserve(self, counter: str, count: int) -> int:
+        """Take ``count`` numbers that nobody got before, nor will again; return the first. They begin at 1."""
+
+    def close(self) -> None: ...

@@ -1,0 +1,221 @@
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from clipper.errors import RegistryUnavailable
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.sqlite import SCHEMA_VERSION, SqliteRegistry
+from clipper.registry.store import DeleteApplication, DeleteModel, DeleteVersion, Put
+from clipper.snapshot import Batching, Link
+from clipper.types import ModelId
+
+SPEC = VersionSpec("ab" * 32, "file", "model.joblib", input_type="float64[4]", memory_bytes=1 << 30)
+APPLICATION = ApplicationRecord("digits", "float64[4]", 20.0, "null", links=(Link("svm"), Link("forest", "2")))
+
+
+def version_of(model: str, version: str, **fields: object) -> VersionRecord:
+    return VersionRecord(model, version, SPEC, Batching("fixed", 8, 1.5), False, 2, 1e9, **fields)  # type: ignore[arg-type]
+
+
+Open = Callable[[Path], SqliteRegistry]
+
+
+@pytest.fixture
+def open_registry() -> Iterator[Open]:
+    with ExitStack() as stack:
+        yield lambda path: stack.enter_context(closing(SqliteRegistry(path)))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "registry.sqlite3"
+
+
+def test_everything_comes_back_after_reopening(path: Path, open_registry: Open) -> None:
+    versions = (version_of("svm", "1", state="ready"), version_of("svm", "2", promotion=3, log_tail=("a", "b")))
+    registry = open_registry(path)
+    registry.write(Put(APPLICATION), Put(ModelRecord("svm", "1")), *map(Put, versions))
+    registry.close()
+
+    contents = open_registry(path).load()
+    assert contents.applications == (APPLICATION,)
+    assert contents.models == (ModelRecord("svm", "1"),)
+    assert contents.versions == versions
+
+
+def test_putting_a_model_again_keeps_its_versions(path: Path, open_registry: Open) -> None:
+    registry = open_registry(path)
+    registry.write(Put(ModelRecord("svm")), Put(version_of("svm", "1")))
+    registry.write(Put(ModelRecord("svm", "1")))
+    contents = registry.load()
+    assert contents.models == (ModelRecord("svm", "1"),)
+    assert len(contents.versions) == 1
+
+
+def test_deleting(path: Path, open_registry: Open) -> None:
+    registry = open_registry(path)
+    registry.write(Put(APPLICATION), Put(ModelRecord("svm")), Put(ModelRecord("forest")))
+    registry.write(*(Put(version_of(model, version)) for model in ("svm", "forest") for version in "12"))
+    registry.write(DeleteApplication("digits"), DeleteVersion(ModelId("svm", "1")), DeleteModel("forest"))
+    contents = registry.load()
+    assert contents.applications == ()
+    assert [str(version.id) for version in contents.versions] == ["svm:2"]
+
+
+def test_a_write_is_all_or_nothing(path: Path, open_registry: Open) -> None:
+    registry = open_registry(path)
+    with pytest.raises(RegistryUnavailable):
+        registry.write(Put(APPLICATION), Put(version_of("no-such-model", "1")))
+    assert registry.load().applications == ()
+    registry.write(Put(APPLICATION))
+    assert registry.load().applications == (APPLICATION,)
+
+
+def test_reserved_numbers_are_never_given_twice(path: Path, open_registry: Open) -> None:
+    registry = open_registry(path)
+    assert [registry.reserve("replica", 10), registry.reserve("replica", 1), registry.reserve("worker", 1)] == [
+        1,
+        11,
+        1,
+    ]
+    registry.close()
+    assert open_registry(path).reserve("replica", 1) == 12
+
+
+def test_a_newer_schema_is_refused_and_left_alone(path: Path, open_registry: Open) -> None:
+    open_registry(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("INSERT INTO schema VALUES (?)", (SCHEMA_VERSION + 1,))
+    connection.close()
+    with pytest.raises(RegistryUnavailable, match=r"schema version 2.*newer"):
+        open_registry(path)
+
+
+def test_a_locked_registry_says_so_in_bounded_time(path: Path, open_registry: Open) -> None:
+    registry = open_registry(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(RegistryUnavailable, match="locked"):
+        registry.write(Put(APPLICATION))
+    other.execute("ROLLBACK")
+    other.close()
+    registry.write(Put(APPLICATION))
+
+
+def test_a_damaged_registry_says_so(path: Path, open_registry: Open) -> None:
+    path.write_bytes(b"this is no database, " * 100)
+    with pytest.raises(RegistryUnavailable, match="not a registry"):
+        open_registry(path)
+
+
+def test_a_record_that_is_not_one_says_so(path: Path, open_registry: Open) -> None:
+    registry = open_registry(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("INSERT INTO applications VALUES ('x', '{}')")
+    connection.close()
+    with pytest.raises(RegistryUnavailable, match="damaged"):
+        registry.load()
+
+
+def test_a_folder_that_is_not_there_says_so(tmp_path: Path, open_registry: Open) -> None:
+    with pytest.raises(RegistryUnavailable, match="folder exists"):
+        open_registry(tmp_path / "none" / "registry.sqlite3")
+
+
+FILL = """
+import resource, sys
+from pathlib import Path
+from clipper.errors import RegistryUnavailable
+from clipper.registry.records import ApplicationRecord
+from clipper.registry.sqlite import SqliteRegistry
+from clipper.registry.store import Put
+registry = SqliteRegistry(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+written = 0
+try:
+    while written < 1000:
+        registry.write(Put(ApplicationRecord(f"a{written}", "string", 20.0, '"' + "x" * 5000 + '"')))
+        written += 1
+except RegistryUnavailable as error:
+    print(error)
+limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+registry.write(Put(ApplicationRecord("after", "string", 20.0)))
+print(written, len(registry.load().applications))
+"""
+
+
+def test_a_full_disk_is_an_error_and_no_damage(path: Path, open_registry: Open) -> None:
+    """The bound on a file's size stands for the disk's end: the same write fails, and only in that process."""
+    run = subprocess.run(
+        [sys.executable, "-c", FILL, str(path)], capture_output=True, text=True, check=True, timeout=60
+    )
+    complaint, counts = run.stdout.splitlines()
+    assert "disk" in complaint
+    written, kept = map(int, counts.split())
+    assert 0 < written < 1000
+    assert kept == written + 1
+    assert len(open_registry(path).load().applications) == kept
+
+
+MOUNT = ["mount", "-t", "tmpfs", "-o", "size=512k", "none"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_really_full_disk(tmp_path: Path, open_registry: Open) -> None:
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if subprocess.run([*MOUNT, mount], check=False, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        registry = open_registry(mount / "registry.sqlite3")
+        registry.write(Put(APPLICATION))
+        with pytest.raises(OSError, match="No space"), (mount / "ballast").open("wb", buffering=0) as ballast:
+            while True:
+                ballast.write(b"x" * 4096)
+        with pytest.raises(RegistryUnavailable, match="the disk is full: free some space"):
+            registry.write(Put(ApplicationRecord("big", "string", 20.0, '"' + "x" * 100_000 + '"')))
+        (mount / "ballast").unlink()
+        registry.write(Put(ApplicationRecord("after", "string", 20.0)))
+        assert [application.name for application in registry.load().applications] == ["after", "digits"]
+        registry.close()
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+WRITE = """
+import sys
+from pathlib import Path
+from clipper.registry.records import ApplicationRecord, ModelRecord
+from clipper.registry.sqlite import SqliteRegistry
+from clipper.registry.store import Put
+registry = SqliteRegistry(Path(sys.argv[1]))
+number = len(registry.load().models)
+while True:
+    registry.write(Put(ApplicationRecord(f"a{number}", "string", 20.0)), Put(ModelRecord(f"a{number}")))
+    print(number, flush=True)
+    number += 1
+"""
+
+
+def test_what_was_acknowledged_survives_kill_9(path: Path, open_registry: Open) -> None:
+    rng = random.Random(1)
+    for _ in range(4):
+        process = subprocess.Popen([sys.executable, "-c", WRITE, str(path)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for _ in range(rng.randrange(3, 30)):
+            acknowledged = int(process.stdout.readline())
+        process.kill()
+        process.stdout.close()
+        process.wait()
+        contents = open_registry(path).load()
+        names = [application.name for application in contents.applications]
+        assert f"a{acknowledged}" in names
+        assert names == [model.name for model in contents.models]
