@@ -19,10 +19,13 @@ from clipper.errors import ProtocolViolation
 PROTOCOL_VERSION = 1
 MAGIC = b"CLPR"
 
-# A batch of 1,024 images of 3x224x224 float32 is 616 MB; a row over the HTTP body limit cannot exist.
+# A batch of 1,024 images of 3x224x224 float32 is 616 MB, so this is above what is sent and below what a u32 could say.
 MAX_BODY_BYTES = 1 << 30
 
 HEADER = struct.Struct("<IBBHQ")
+HEADER_BYTES = 16
+
+Frame = tuple[int, int, memoryview]  # kind, id, body
 
 
 class Kind(enum.IntEnum):
@@ -45,52 +48,67 @@ def header(kind: Kind, body_bytes: int, frame_id: int = 0) -> bytes:
 
 
 class Splitter:
-    """Cuts a byte stream into ``(kind, id, body)``, however it was split on the way.
+    """Cuts a byte stream into frames, however it was split on the way.
 
-    Memory is bounded by one frame of ``max_body_bytes`` and one read.
+    Iterating takes the frames that are complete, each once, as ``(kind, id, body)``; those not yet taken stay.
+    A body is the caller's for as long as it is kept. Memory is bounded by one frame and one read.
+
+    Attributes:
+        max_body_bytes: the largest body accepted; may be changed between frames, e.g. once a caller is known.
     """
 
-    __slots__ = ("_buffer", "_max_body_bytes")
+    __slots__ = ("_data", "_start", "max_body_bytes")
 
     def __init__(self, max_body_bytes: int = MAX_BODY_BYTES) -> None:
-        self._buffer: bytes | bytearray = b""
-        self._max_body_bytes = max_body_bytes
+        self.max_body_bytes = max_body_bytes
+        # Bytes from _start on belong to no frame that was taken.
+        self._data: bytes | bytearray = b""
+        self._start = 0
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, int, memoryview]]:
-        """Yield each complete frame; its body is valid for as long as the caller keeps it.
+    def feed(self, data: bytes | memoryview) -> "Splitter":
+        """Add what was read and return self, to iterate. A memoryview is copied: its memory may be reused.
+
+        Bodies cut from bytes are read-only, those from a memoryview are writable.
+        """
+        if self._start == len(self._data):
+            self._data = bytearray(data) if type(data) is memoryview else bytes(data)
+            self._start = 0
+            return self
+        if self._start or type(self._data) is bytes:
+            # Bodies that were taken may still refer to the old buffer, so it must not grow.
+            self._data = bytearray(memoryview(self._data)[self._start :])
+            self._start = 0
+        # In place: a frame that comes in many reads is copied once.
+        self._data += data
+        return self
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self
+
+    def __next__(self) -> Frame:
+        """Take the next complete frame.
 
         Raises:
+            StopIteration: there is none yet; feed more.
             ProtocolViolation: a header is impossible; the stream cannot be read on, so close it.
         """
-        if self._buffer:
-            # A bytearray grows in place: a frame that comes in many reads costs its size once.
-            if not isinstance(self._buffer, bytearray):
-                self._buffer = bytearray(self._buffer)
-            self._buffer += data
-            if len(self._buffer) < self._wanted_bytes():
-                return
-            data = bytes(self._buffer)
-            self._buffer = b""
-        view = memoryview(data)
-        start = 0
-        while len(data) - start >= HEADER.size:
-            size, kind, frame_id = self._read_header(data, start)
-            end = start + HEADER.size + size
-            if end > len(data):
-                break
-            yield kind, frame_id, view[start + HEADER.size : end]
-            start = end
-        self._buffer = data[start:]
-
-    def _wanted_bytes(self) -> int:
-        if len(self._buffer) < HEADER.size:
-            return HEADER.size
-        return HEADER.size + self._read_header(self._buffer, 0)[0]
-
-    def _read_header(self, data: bytes | bytearray, start: int) -> tuple[int, int, int]:
-        size, kind, flags, reserved, frame_id = HEADER.unpack_from(data, start)
+        data = self._data
+        body = self._start + HEADER_BYTES
+        if len(data) < body:
+            raise StopIteration
+        size, kind, flags, reserved, frame_id = HEADER.unpack_from(data, self._start)
         if kind not in _KINDS or flags or reserved:
-            raise ProtocolViolation(f"frame header {data[start : start + 16].hex()} is not of protocol 1")
-        if size > self._max_body_bytes:
-            raise ProtocolViolation(f"frame of {size} bytes is over the limit of {self._max_body_bytes}")
-        return size, kind, frame_id
+            raise ProtocolViolation(
+                f"frame header {bytes(data[self._start : body]).hex()} is not of protocol {PROTOCOL_VERSION}: "
+                "the peer speaks something else, or the stream is out of step"
+            )
+        if size > self.max_body_bytes:
+            raise ProtocolViolation(f"frame has a body of {size} bytes: expected at most {self.max_body_bytes}")
+        end = body + size
+        if len(data) < end:
+            raise StopIteration
+        self._start = end
+        if end == len(data):
+            # Nothing is left: let go of the buffer, which the body alone keeps alive from here on.
+            self._data, self._start = b"", 0
+        return kind, frame_id, memoryview(data)[body:end]

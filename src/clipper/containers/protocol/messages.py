@@ -6,17 +6,17 @@ array for the whole batch; outputs are small and end in a JSON answer, which Cli
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clipper.containers.protocol.frames import MAGIC, PROTOCOL_VERSION, Kind, header
-from clipper.errors import ProtocolViolation
-from clipper.types import DType, InputType
+from clipper.errors import ClipperError, ProtocolViolation
+from clipper.types import MAX_DIMENSIONS, DType, InputType
 
 Buffer = bytes | memoryview
 
 _HELLO = struct.Struct("<4sHH")  # magic, protocol version, token bytes
-_PREDICT = struct.Struct("<IIBBHI")  # rows, row bytes (0: each its own), dtype, dimensions, 0, 0
+_PREDICT = struct.Struct("<IIBBHI")  # rows, row bytes (0: each its own), dtype, dimensions, reserved, reserved
 _RESULTS = struct.Struct("<IIQ")  # rows, failed rows, evaluation time in microseconds
 _FAILURE = struct.Struct("<II")  # row, message bytes
 _PONG = struct.Struct("<Q")  # microseconds that the batch in hand has been running, 0 if idle
@@ -25,6 +25,10 @@ _PONG = struct.Struct("<Q")  # microseconds that the batch in hand has been runn
 MAX_ROWS = 65_536
 # Enough for a traceback's last lines; the rest is in the container's log.
 MAX_ERROR_BYTES = 4096
+# A HELLO's token has a u16 size: no caller that is not known yet may send more.
+MAX_HELLO_BYTES = _HELLO.size + 0xFFFF
+
+_DTYPES = {int(dtype): dtype for dtype in DType}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +50,34 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Predict:
-    """A batch. ``rows[i]`` is the raw little-endian buffer of one input.
+    """A batch as it came: not yet cut into rows, since most models take it as one array.
 
-    Where the model's shape has an open dimension and more than one dimension in all, a row begins with its
-    dimensions as u32 each (``dimensions`` of them); else ``dimensions`` is 0.
+    Attributes:
+        rows: how many inputs.
+        row_bytes: the size of every row, or None where ``lengths`` has one for each.
+        dimensions: how many u32 dimensions stand at the beginning of each row, before its elements.
+        payload: the rows one after another, raw and little-endian.
     """
 
     dtype: DType
-    dimensions: int
-    rows: Sequence[Buffer]
+    rows: int
     row_bytes: int | None
+    dimensions: int
+    lengths: tuple[int, ...] | None
+    payload: memoryview
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
     """``outputs[i]`` is JSON text; it is empty where ``failures`` has a message for row i."""
 
-    outputs: Sequence[Buffer]
+    outputs: Sequence[bytes]
     evaluation_us: int = 0
-    failures: dict[int, str] = field(default_factory=dict)
+    failures: Mapping[int, str] = field(default_factory=dict)
 
 
 def encode_hello(token: str = "") -> bytes:
+    """A worker's first frame; ``token`` is what the container was started with, at most 65,535 bytes."""
     secret = token.encode()
     body = _HELLO.pack(MAGIC, PROTOCOL_VERSION, len(secret)) + secret
     return header(Kind.HELLO, len(body)) + body
@@ -82,10 +92,13 @@ def decode_hello(body: Buffer) -> str:
     if len(body) < _HELLO.size:
         raise ProtocolViolation(f"HELLO of {len(body)} bytes is too short")
     magic, version, size = _HELLO.unpack_from(body)
-    if magic != MAGIC or len(body) != _HELLO.size + size:
-        raise ProtocolViolation("HELLO is malformed: the caller does not speak the container protocol")
+    if magic != MAGIC:
+        raise ProtocolViolation("HELLO does not begin with CLPR: the caller does not speak the container protocol")
+    # Before the size: what follows the version is for that version to say.
     if version != PROTOCOL_VERSION:
         raise ProtocolViolation(f"caller speaks protocol {version}, this container {PROTOCOL_VERSION}")
+    if len(body) != _HELLO.size + size:
+        raise ProtocolViolation(f"HELLO has {len(body) - _HELLO.size} bytes for a token of {size}")
     return _text(body[_HELLO.size :])
 
 
@@ -107,30 +120,51 @@ def decode_welcome(body: Buffer) -> Welcome:
     try:
         fields = json.loads(bytes(body))
         protocol = fields["protocol"]
-        welcome = Welcome(
-            str(fields["model"]),
-            str(fields["version"]),
-            InputType.parse(fields["input_type"]),
-            None if fields.get("max_batch") is None else max(1, int(fields["max_batch"])),
-            str(fields.get("runtime", "")),
-        )
-    except Exception as error:  # whatever a foreign container may send ends as one kind of error
-        raise ProtocolViolation(f"WELCOME is malformed: {error!r}") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ProtocolViolation(f"WELCOME is not a JSON object with a protocol: {error!r}") from error
     if protocol != PROTOCOL_VERSION:
-        raise ProtocolViolation(f"container speaks protocol {protocol}, Clipper {PROTOCOL_VERSION}")
-    return welcome
+        raise ProtocolViolation(f"container speaks protocol {protocol!r}, Clipper {PROTOCOL_VERSION}")
+    try:
+        return Welcome(
+            _string(fields["model"]),
+            _string(fields["version"]),
+            InputType.parse(_string(fields["input_type"])),
+            _max_batch(fields.get("max_batch")),
+            _string(fields.get("runtime", "")),
+        )
+    except (KeyError, ValueError, ClipperError) as error:
+        raise ProtocolViolation(f"WELCOME is malformed: {error!r}") from error
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"expected a text, got {value!r}")
+    return value
+
+
+def _max_batch(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"max_batch: expected a whole number above 0 or null, got {value!r}")
+    return value
 
 
 def encode_predict(batch_id: int, dtype: DType, dimensions: int, rows: Sequence[Buffer]) -> list[Buffer]:
-    """Return the frame as buffers to write one after another, so that rows are joined only once."""
+    """Return the frame as buffers to write one after another, so that rows are joined only once.
+
+    Args:
+        dimensions: how many u32 dimensions each row begins with.
+        rows: 1 to ``MAX_ROWS`` inputs, whose bytes together are below ``MAX_BODY_BYTES``.
+    """
     sizes = list(map(len, rows))
     first = sizes[0]
     payload = b"".join(rows)
-    if sizes.count(first) == len(sizes) and first:
+    if first and sizes.count(first) == len(sizes):
         lengths, row_bytes = b"", first
     else:
         lengths, row_bytes = _pad8(struct.pack(f"<{len(sizes)}I", *sizes)), 0
-    body = _PREDICT.pack(len(rows), row_bytes, dtype, dimensions, 0, 0) + lengths
+    body = _PREDICT.pack(len(sizes), row_bytes, dtype, dimensions, 0, 0) + lengths
     return [header(Kind.PREDICT, len(body) + len(payload), batch_id) + body, payload]
 
 
@@ -139,42 +173,51 @@ def decode_predict(body: Buffer) -> Predict:
     view = memoryview(body)
     if len(view) < _PREDICT.size:
         raise ProtocolViolation(f"PREDICT of {len(view)} bytes is too short")
-    rows, row_bytes, dtype, dimensions, _, _ = _PREDICT.unpack_from(view)
-    if not 1 <= rows <= MAX_ROWS or dtype not in DType._value2member_map_:
-        raise ProtocolViolation(f"PREDICT has {rows} rows of type {dtype}: expected 1 to {MAX_ROWS}, 1 to 8")
-    view = view[_PREDICT.size :]
-    if row_bytes:
-        if len(view) != rows * row_bytes:
-            raise ProtocolViolation(f"PREDICT has {len(view)} bytes for {rows} rows of {row_bytes}")
-        starts = range(0, rows * row_bytes, row_bytes)
-        cut = [view[start : start + row_bytes] for start in starts]
-        return Predict(DType(dtype), dimensions, cut, row_bytes)
-    return Predict(DType(dtype), dimensions, _cut_by_lengths(view, rows), None)
+    rows, row_bytes, code, dimensions, reserved, reserved_too = _PREDICT.unpack_from(view)
+    dtype = _DTYPES.get(code)
+    if dtype is None or not 1 <= rows <= MAX_ROWS:
+        raise ProtocolViolation(f"PREDICT has {rows} rows of type {code}: expected 1 to {MAX_ROWS}, 1 to 8")
+    if dimensions > MAX_DIMENSIONS or reserved or reserved_too:
+        raise ProtocolViolation(f"PREDICT has rows of {dimensions} dimensions, or a reserved bit set")
+    payload = view[_PREDICT.size :]
+    if not row_bytes:
+        lengths, payload = _split_lengths(payload, rows)
+        return Predict(dtype, rows, None, dimensions, lengths, payload)
+    if len(payload) != rows * row_bytes:
+        raise ProtocolViolation(f"PREDICT has {len(payload)} bytes for {rows} rows of {row_bytes}")
+    return Predict(dtype, rows, row_bytes, dimensions, None, payload)
 
 
-def _cut_by_lengths(view: memoryview, rows: int) -> list[memoryview]:
-    table = -(-rows * 4 // 8) * 8
-    if len(view) < table:
+def _split_lengths(view: memoryview, rows: int) -> tuple[tuple[int, ...], memoryview]:
+    table_bytes = -(-rows * 4 // 8) * 8
+    if len(view) < table_bytes:
         raise ProtocolViolation("PREDICT ends inside its table of lengths")
     lengths = struct.unpack_from(f"<{rows}I", view)
-    if sum(lengths) != len(view) - table:
-        raise ProtocolViolation(f"PREDICT has {len(view) - table} bytes for rows of {sum(lengths)}")
-    cut, start = [], table
-    for length in lengths:
-        cut.append(view[start : start + length])
-        start += length
-    return cut
+    payload = view[table_bytes:]
+    if sum(lengths) != len(payload):
+        raise ProtocolViolation(f"PREDICT has {len(payload)} bytes for rows of {sum(lengths)} in all")
+    return lengths, payload
 
 
-def encode_results(batch_id: int, results: Results) -> bytes:
-    text = b"\n".join(results.outputs)
-    parts = [_RESULTS.pack(len(results.outputs), len(results.failures), results.evaluation_us)]
-    for row, message in sorted(results.failures.items()):
-        data = message.encode()[:MAX_ERROR_BYTES]
-        parts.append(_FAILURE.pack(row, len(data)) + data)
-    parts.append(text)
-    body = b"".join(parts)
+def encode_results(
+    batch_id: int, rows: int, outputs: bytes, evaluation_us: int = 0, failures: Mapping[int, str] | None = None
+) -> bytes:
+    """Return the answer to a batch.
+
+    Args:
+        rows: how many inputs the batch had.
+        outputs: one JSON text a row, joined by line feeds; empty for a row with a failure.
+        failures: row to message, of the rows that have no output.
+    """
+    texts = [_FAILURE.pack(row, len(text)) + text for row, text in _encoded(failures)] if failures else []
+    counts = _RESULTS.pack(rows, len(texts), evaluation_us)
+    body = b"".join((counts, *texts, outputs))
     return header(Kind.RESULTS, len(body), batch_id) + body
+
+
+def _encoded(failures: Mapping[int, str]) -> Iterator[tuple[int, bytes]]:
+    for row, message in sorted(failures.items()):
+        yield row, _error_text(message)
 
 
 def decode_results(body: Buffer) -> Results:
@@ -183,11 +226,16 @@ def decode_results(body: Buffer) -> Results:
         raise ProtocolViolation(f"RESULTS of {len(body)} bytes is too short")
     rows, failed, evaluation_us = _RESULTS.unpack_from(body)
     if not 1 <= rows <= MAX_ROWS or failed > rows:
-        raise ProtocolViolation(f"RESULTS has {failed} failures in {rows} rows")
+        raise ProtocolViolation(f"RESULTS has {failed} failures in {rows} rows: expected 1 to {MAX_ROWS} rows")
     failures, start = _read_failures(body, rows, failed) if failed else ({}, _RESULTS.size)
-    outputs = bytes(body[start:]).split(b"\n")
+    # At most one part more than expected: a body of nothing but line feeds must not become a billion objects.
+    outputs = bytes(body[start:]).split(b"\n", rows)
     if len(outputs) != rows:
-        raise ProtocolViolation(f"RESULTS has {len(outputs)} lines for {rows} rows")
+        raise ProtocolViolation(
+            f"RESULTS has {'too many' if len(outputs) > rows else len(outputs)} lines for {rows} rows"
+        )
+    if any(outputs[row] for row in failures):
+        raise ProtocolViolation("RESULTS has a row with both a failure and an output")
     return Results(outputs, evaluation_us, failures)
 
 
@@ -199,8 +247,8 @@ def _read_failures(body: Buffer, rows: int, failed: int) -> tuple[dict[int, str]
             raise ProtocolViolation("RESULTS ends inside its failures")
         row, size = _FAILURE.unpack_from(body, start)
         start += _FAILURE.size
-        if row >= rows or len(body) < start + size:
-            raise ProtocolViolation(f"RESULTS has a failure of {size} bytes for row {row} of {rows}")
+        if row >= rows or row in failures or size > MAX_ERROR_BYTES or len(body) < start + size:
+            raise ProtocolViolation(f"RESULTS has a failure of {size} bytes for row {row} of {rows}, or two for it")
         failures[row] = _text(body[start : start + size])
         start += size
     return failures, start
@@ -208,12 +256,13 @@ def _read_failures(body: Buffer, rows: int, failed: int) -> tuple[dict[int, str]
 
 def encode_error(batch_id: int, message: str) -> bytes:
     """The whole batch failed, or (id 0, before WELCOME) the caller is refused."""
-    body = message.encode()[:MAX_ERROR_BYTES]
+    body = _error_text(message)
     return header(Kind.ERROR, len(body), batch_id) + body
 
 
 def decode_error(body: Buffer) -> str:
-    return _text(body)
+    """Return the message, of which at most ``MAX_ERROR_BYTES`` are read."""
+    return _text(body[:MAX_ERROR_BYTES])
 
 
 def encode_ping(ping_id: int) -> bytes:
@@ -233,8 +282,17 @@ def decode_pong(body: Buffer) -> int:
 
 
 def _text(data: Buffer) -> str:
-    # Cut at a byte count, a message may end inside a character: replaced, not refused.
+    # A message is for people: what is not UTF-8 in it is shown as such, not refused.
     return bytes(data).decode("utf-8", "replace")
+
+
+def _error_text(message: str) -> bytes:
+    # A message may hold half a surrogate pair, e.g. of a file name: shown as an escape.
+    text = message.encode("utf-8", "backslashreplace")
+    if len(text) <= MAX_ERROR_BYTES:
+        return text
+    # Not cut inside a character.
+    return text[:MAX_ERROR_BYTES].decode("utf-8", "ignore").encode()
 
 
 def _pad8(data: bytes) -> bytes:
