@@ -1,0 +1,1 @@
+"""Starting model containers and keeping them alive. ``reconcile/`` decides, the files beside it act."""
