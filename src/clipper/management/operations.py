@@ -59,7 +59,10 @@ class Operations(Protocol):
         """Conflict while an application links it."""
 
     async def deploy(self, model: str, deployment: Deployment) -> Version:
-        """Registers the version and starts it; returns at once, in state ``starting``."""
+        """Registers the version and starts it; returns at once, in state ``starting``.
+
+        It is told to be ``ready`` only once every worker serves it and, if that was asked for, it is current.
+        """
 
     async def get_version(self, model: str, version: str) -> Version: ...
 

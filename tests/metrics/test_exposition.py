@@ -1,0 +1,158 @@
+"""What a scrape says, read back by the client library's own parser."""
+
+import re
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from clipper.management.schemas import Replica, Status, WorkerStatus
+from clipper.metrics.definitions import APPLICATION, LINK, REPLICA, SERVER, VERSION, WORKER, WORKER_PROCESS, Number
+from clipper.metrics.exposition import newest, render, replica_name
+from clipper.statistics import (
+    LATENCY_BOUNDS_S,
+    SIZE_BOUNDS,
+    ApplicationStatistics,
+    CacheStatistics,
+    HistogramData,
+    ReplicaStatistics,
+    VersionStatistics,
+    WorkerStatistics,
+)
+
+DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+LATENCY = HistogramData(tuple(range(len(LATENCY_BOUNDS_S) + 1)), 12.5)
+SIZES = HistogramData((1,) * (len(SIZE_BOUNDS) + 1), 99.0)
+STATUS = Status(
+    version="0.1.0",
+    pid=1,
+    home="/h",
+    query_url="q",
+    management_url="m",
+    uptime_s=12.0,
+    ready=True,
+    problems=(),
+    workers=(WorkerStatus(0, 2, "ready", 3, 1, None), WorkerStatus(1, None, "backing_off", 5, 0, "died")),
+    applications=1,
+    models=1,
+    replicas={"ready": 1},
+)
+
+
+def worker(index: int = 0, application: str = "digits", reason: str = "timeout") -> WorkerStatistics:
+    return WorkerStatistics(
+        index=index,
+        pid=2,
+        generation=4,
+        connections=7,
+        requests_refused={"malformed_request": 6},
+        applications=(ApplicationStatistics(application, 100, {reason: 3}, {"no_replica": 2}, 5, LATENCY),),
+        versions=(
+            VersionStatistics("digits", "2", 11, 88, 90, 1, 2, 3, 4, 5, 6, LATENCY, SIZES, LATENCY),
+        ),
+        replicas=(
+            ReplicaStatistics("digits:2#1.g7", "digits", "2", "linked", 64, 2, 40, None),
+            ReplicaStatistics("digits:2#1.g6", "digits", "2", "draining", 8, 1, 9, "lost"),
+        ),
+        cache=CacheStatistics(10, 2048, 4096, 1),
+    )  # fmt: skip
+
+
+def replica(state: str = "ready") -> Replica:
+    return Replica("digits:2#1.g7", "digits", "2", state, 9, 2, None, 64, "l")  # type: ignore[arg-type]
+
+
+def samples(*workers: WorkerStatistics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    text = render(workers or (worker(),), (replica(),), STATUS).decode()
+    read = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    found = {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in read}
+    assert len(found) == len(read), "two samples share name and labels"
+    return found
+
+
+def value(name: str, *workers: WorkerStatistics, **labels: str) -> float:
+    return samples(*workers)[name, tuple(sorted(labels.items()))]
+
+
+def test_counts_of_an_application() -> None:
+    own = {"application": "digits", "worker": "0"}
+    assert value("clipper_queries_total", **own) == 100
+    assert value("clipper_defaults_total", **own, reason="timeout") == 3
+    assert value("clipper_errors_total", **own, reason="no_replica") == 2
+    assert value("clipper_slo_misses_total", **own) == 5
+
+
+def test_a_histogram_is_cumulative_and_ends_at_its_count() -> None:
+    own = {"application": "digits", "worker": "0"}
+    buckets = [value("clipper_query_latency_seconds_bucket", **own, le=str(bound)) for bound in LATENCY_BOUNDS_S]
+    assert buckets == [sum(range(n + 1)) for n in range(len(LATENCY_BOUNDS_S))]
+    count = value("clipper_query_latency_seconds_count", **own)
+    assert value("clipper_query_latency_seconds_bucket", **own, le="+Inf") == count == sum(LATENCY.counts)
+    assert value("clipper_query_latency_seconds_sum", **own) == 12.5
+
+
+def test_counts_of_a_version() -> None:
+    own = {"model": "digits", "version": "2", "worker": "0"}
+    names = ("queue_length", "queue_bytes", "outputs_total", "model_errors_total", "queue_rejected_total")
+    more = ("queue_expired_total", "cache_hits_total", "cache_misses_total", "cache_joins_total")
+    assert [value(f"clipper_{name}", **own) for name in names + more] == [11, 88, 90, 1, 2, 3, 4, 5, 6]
+    assert value("clipper_batch_size_bucket", **own, le="1.0") == 1
+    assert value("clipper_batch_size_sum", **own) == 99
+
+
+def test_a_replica_keeps_its_series_over_a_restart() -> None:
+    own = {"model": "digits", "version": "2", "replica": "digits:2#1"}
+    assert value("clipper_batch_limit", **own, worker="0") == 64
+    assert value("clipper_link_state", **own, worker="0", state="linked") == 1
+    assert value("clipper_link_state", **own, worker="0", state="lost") == 0
+    assert value("clipper_replica_state", **own, state="ready") == 1
+    assert value("clipper_replica_state", **own, state="crash_loop") == 0
+    assert value("clipper_replica_restarts_total", **own) == 2
+
+
+def test_replica_names() -> None:
+    assert replica_name("digits:2#1.g7") == "digits:2#1"
+    assert replica_name("digits:1.g5#12") == "digits:1.g5#12"
+    assert list(newest(worker().replicas)) == ["digits:2#1"]
+
+
+def test_workers_have_series_of_their_own() -> None:
+    both = (worker(0), worker(1))
+    assert value("clipper_worker_up", *both, worker="1") == 1
+    assert value("clipper_queries_total", *both, application="digits", worker="1") == 100
+    assert value("clipper_worker_ready", *both, worker="1") == 0
+    assert value("clipper_worker_restarts_total", *both, worker="1") == 5
+
+
+def test_a_worker_that_does_not_answer_has_no_series_but_its_state() -> None:
+    text = render((), (), STATUS).decode()
+    assert "clipper_worker_up{" not in text
+    assert 'clipper_worker_ready{worker="0"} 1.0' in text
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_any_text_in_a_label_comes_back_whole(application: str, reason: str) -> None:
+    labels = {"application": application, "worker": "0", "reason": reason}
+    assert value("clipper_defaults_total", worker(0, application, reason), **labels) == 3
+
+
+def documented() -> dict[str, str]:
+    """Metric name to its row of the page."""
+    rows = re.findall(r"^\| `(clipper_\w+)` \|(.*)\|$", DOCS.read_text(), re.MULTILINE)
+    assert len(rows) == len(dict(rows)), "a metric is documented twice"
+    return dict(rows)
+
+
+def test_the_page_lists_every_metric_with_its_kind_and_labels() -> None:
+    expected = {}
+    for group in (SERVER, WORKER_PROCESS, WORKER, APPLICATION, VERSION, LINK, REPLICA):
+        for metric in group.metrics:
+            is_number = isinstance(metric, Number)
+            kind = metric.kind if is_number else "histogram"
+            extra = (metric.extra,) if is_number and metric.extra else ()
+            name = metric.name + ("_total" if kind == "counter" else "")
+            labels = ", ".join((*group.labels, *extra)) or "none"
+            expected[name] = f" {kind} | {labels} | {metric.help} "
+    assert documented() == expected
