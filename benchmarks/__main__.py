@@ -1,0 +1,82 @@
+"""``python -m benchmarks [ROW ...]``: measures the rows that are named, or all, and exits 1 if one misses its floor."""
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import footprint, recovery, throughput
+from benchmarks.machine import facts
+from benchmarks.outcome import Outcome, Row
+from benchmarks.workbench import ROUND_S, ROUNDS, SLO_MS, WARM_UP_S, Workbench
+
+ROWS = [*throughput.ROWS, *recovery.ROWS, *footprint.ROWS]
+RESULTS = Path(__file__).parent / "results"
+VERDICTS = {True: "[green]pass[/]", False: "[red]FAIL[/]", None: ""}
+
+Measured = list[tuple[Row, Outcome]]
+
+
+def main(names: list[str]) -> int:
+    console = Console()
+    unknown = sorted(set(names) - {row.name for row in ROWS})
+    if unknown:
+        console.print(f"No row {', '.join(unknown)}. There are: {' '.join(row.name for row in ROWS)}")
+        return 2
+    measured = measure([row for row in ROWS if not names or row.name in names], console)
+    console.print(as_table(measured))
+    path = save(measured, whole=not names)
+    console.print(f"All numbers: {path.relative_to(Path.cwd())}")
+    return int(any(outcome.passed is False for _, outcome in measured))
+
+
+def measure(rows: list[Row], console: Console) -> Measured:
+    measured: Measured = []
+    with Workbench() as bench:
+        for number, row in enumerate(rows, 1):
+            with console.status(f"{number} of {len(rows)}: {row.what}"):
+                outcome = row.measure(bench)
+            measured.append((row, outcome))
+            console.print(
+                f"{row.name}: {outcome.value} (floor {row.floor}) {VERDICTS[outcome.passed]}", highlight=False
+            )
+    return measured
+
+
+def as_table(measured: Measured) -> Table:
+    table = Table("row", "what", "floor", "measured", "", title="× is times the yardstick unless the row says else")
+    for row, outcome in measured:
+        table.add_row(row.name, row.what, row.floor, outcome.value, VERDICTS[outcome.passed])
+    return table
+
+
+def save(measured: Measured, *, whole: bool) -> Path:
+    """Write all numbers; a run of all rows is also the new ``latest.json``."""
+    now = datetime.now(UTC)
+    document = {
+        "at": now.isoformat(timespec="seconds"),
+        "machine": facts(),
+        "settings": {"rounds": ROUNDS, "round_s": ROUND_S, "warm_up_s": WARM_UP_S, "slo_ms": SLO_MS},
+        "rows": {
+            row.name: {
+                "what": row.what,
+                "floor": row.floor,
+                "measured": outcome.value,
+                "passed": outcome.passed,
+                "numbers": outcome.numbers,
+            }
+            for row, outcome in measured
+        },
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{now:%Y%m%dT%H%M%SZ}.json"
+    for target in [path, RESULTS / "latest.json"] if whole else [path]:
+        target.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,180 @@
+"""What is measured: Clipper as its user runs it, and the yardstick."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+YARDSTICK = Path(__file__).parent / "yardstick"
+
+# Longer than any command of Clipper's may take.
+COMMAND_WITHIN_S = 120
+LISTEN_WITHIN_S = 20.0
+
+
+class CommandFailed(Exception):
+    """One of Clipper's commands exited with an error; the message holds what it printed."""
+
+
+def clipper_command() -> str:
+    """The ``clipper`` beside this interpreter, so that the measured one is of this environment."""
+    return str(Path(sys.executable).parent / "clipper")
+
+
+class ClipperServer:
+    """A running Clipper in a home of its own, driven by its command line."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.environment = {**os.environ, "CLIPPER_HOME": str(home)}
+        self.management_url = self.query_url = ""
+
+    def start(self, *options: str) -> None:
+        self.run("start", "--query-port", "0", "--management-port", "0", *options)
+        self.read_urls()
+
+    def read_urls(self) -> None:
+        status = self.run("status")
+        self.query_url, self.management_url = status["query_url"], status["management_url"]
+
+    def run(self, *arguments: str, folder: Path | None = None) -> Any:
+        """Run one command with ``--json``, in ``folder`` or here, and return what it printed.
+
+        Raises:
+            CommandFailed: it exited with another code than 0.
+        """
+        command = [clipper_command(), *arguments, "--json"]
+        done = subprocess.run(
+            command,
+            env=self.environment,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_WITHIN_S,
+            check=False,
+        )
+        if done.returncode:
+            raise CommandFailed(f"{' '.join(command)} exited {done.returncode}:\n{done.stdout}{done.stderr}")
+        return json.loads(done.stdout) if done.stdout.strip() else None
+
+    def stop(self) -> None:
+        self.run("stop")
+
+    def url(self, application: str) -> str:
+        return f"{self.query_url}/{application}/predict"
+
+    def query_address(self) -> tuple[str, int]:
+        parts = urlsplit(self.query_url)
+        return parts.hostname or "127.0.0.1", parts.port or 80
+
+    def metrics(self) -> "Metrics":
+        return Metrics(httpx.get(f"{self.management_url}/metrics", timeout=10).raise_for_status().text)
+
+    def process_ids(self) -> list[int]:
+        """Of the supervisor and its query workers."""
+        status = self.run("status")
+        return [status["pid"], *(worker["pid"] for worker in status["workers"])]
+
+
+class Metrics:
+    """One scrape."""
+
+    def __init__(self, text: str) -> None:
+        families = list(text_string_to_metric_families(text))
+        self._names = {family.name for family in families}
+        self._samples = [sample for family in families for sample in family.samples]
+
+    def total(self, name: str, **labels: str) -> float:
+        """The sum of the samples of that name whose labels include these.
+
+        Raises:
+            KeyError: there is no metric of that name at all.
+        """
+        if name.removesuffix("_total") not in self._names:
+            raise KeyError(f"/metrics has no {name}")
+        return sum(
+            sample.value for sample in self._samples if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+
+@contextlib.contextmanager
+def clipper(*options: str) -> Iterator[ClipperServer]:
+    """A Clipper in a temporary home, stopped at the end."""
+    home = Path(tempfile.mkdtemp(prefix="clipper-bench-"))
+    server = ClipperServer(home)
+    try:
+        server.start(*options)
+        yield server
+    finally:
+        with contextlib.suppress(CommandFailed):  # it may not have started: what that said is on its way up already
+            server.stop()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def yardstick() -> Iterator[str]:
+    """The yardstick with its model; yields its URL."""
+    with tempfile.TemporaryDirectory(prefix="yardstick-") as folder:
+        path = Path(folder) / "model.sock"
+        port = free_port()
+        with process([str(YARDSTICK / "model.py"), str(path)]):
+            wait_until(path.exists, f"the yardstick's model to make {path}")
+            with process([str(YARDSTICK / "front.py"), "--port", str(port), "--socket", str(path)]):
+                wait_until(lambda: listens(port), f"the yardstick on port {port}")
+                yield f"http://127.0.0.1:{port}/any"
+
+
+@contextlib.contextmanager
+def echo() -> Iterator[str]:
+    """The yardstick's front without a model: a fixed answer; yields its URL."""
+    port = free_port()
+    with process([str(YARDSTICK / "front.py"), "--port", str(port), "--echo"]):
+        wait_until(lambda: listens(port), f"the echo on port {port}")
+        yield f"http://127.0.0.1:{port}/any"
+
+
+@contextlib.contextmanager
+def process(arguments: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python process that is ended at the end of the block."""
+    child = subprocess.Popen([sys.executable, *arguments])
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Poll until the condition holds.
+
+    Raises:
+        TimeoutError: it did not within ``LISTEN_WITHIN_S``.
+    """
+    give_up_s = time.monotonic() + LISTEN_WITHIN_S
+    while not condition():
+        if time.monotonic() > give_up_s:
+            raise TimeoutError(f"waited {LISTEN_WITHIN_S:.0f} s for {what}")
+        time.sleep(0.01)
