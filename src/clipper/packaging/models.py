@@ -1,0 +1,109 @@
+"""From a model file, a Python object, or ``module:attribute`` to an artifact."""
+
+import re
+from pathlib import Path
+
+from clipper.errors import InvalidArgument
+from clipper.packaging.artifact import Artifact, Contents, Member, pack
+from clipper.packaging.code import find_code
+from clipper.packaging.objects import pickled
+
+SUPPORTED_SUFFIXES = (".joblib", ".pkl", ".pickle", ".cloudpickle")
+
+# What users try first, with what to do instead.
+_OTHER_FORMATS = {
+    ".pt": "PyTorch",
+    ".pth": "PyTorch",
+    ".h5": "Keras",
+    ".keras": "Keras",
+    ".onnx": "ONNX",
+    ".pb": "TensorFlow",
+    ".tflite": "TensorFlow Lite",
+    ".safetensors": "safetensors",
+    ".gguf": "GGUF",
+    ".bst": "XGBoost",
+    ".ubj": "XGBoost",
+    ".cbm": "CatBoost",
+}
+
+_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def package(model: object, *, data: Path | str | None = None, folder: Path | None = None) -> Artifact:
+    """Pack a model. The caller closes the artifact (``with``), which removes its file.
+
+    Args:
+        model: the path of a model file (``str`` or ``Path``), ``"module:attribute"``, or any other Python object:
+            a fitted estimator, a function over a batch, an object or class with ``predict_batch``.
+        data: a file or folder that a ``module:Class`` gets as ``model_data``.
+        folder: where the code of ``module:attribute`` is; the current folder if None.
+
+    Raises:
+        InvalidArgument: the model cannot be read, is empty or of an unknown format, or its code is not there.
+        TooLarge: it is over a bound.
+    """
+    if isinstance(model, str) and _TARGET.fullmatch(model):
+        return pack(_import_contents(model, data, folder or Path.cwd()))
+    if data is not None:
+        raise InvalidArgument("data goes with module:attribute only: a model file or object holds its own")
+    if isinstance(model, (str, Path)):
+        return pack(_file_contents(Path(model)))
+    return pack(Contents((Member("model.pkl", pickled(model)),), "file", "model.pkl"))
+
+
+def _file_contents(path: Path) -> Contents:
+    suffix = path.suffix.lower()
+    if suffix not in SUPPORTED_SUFFIXES:
+        raise InvalidArgument(_format_cause(path, suffix))
+    _check_readable(path)
+    return Contents((Member(path.name, path),), "file", path.name)
+
+
+def _format_cause(path: Path, suffix: str) -> str:
+    known = (
+        f"{suffix} is {_OTHER_FORMATS[suffix]}'s" if suffix in _OTHER_FORMATS else f"its ending is {suffix or 'none'}"
+    )
+    supported = ", ".join(SUPPORTED_SUFFIXES)
+    return (
+        f"cannot tell how to load {str(path)!r}: {known}; expected a file ending in {supported}, or module:attribute. "
+        "For any other format write a class with __init__(self, model_data) and predict_batch(self, inputs), "
+        "and deploy it as module:Class with --data"
+    )
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            is_empty = not file.read(1)
+    except OSError as error:
+        raise InvalidArgument(f"cannot read the model file {str(path)!r}: {error.strerror}") from error
+    if is_empty:
+        raise InvalidArgument(f"the model file {str(path)!r} is empty")
+
+
+def _import_contents(target: str, data: Path | str | None, folder: Path) -> Contents:
+    code = find_code(target, folder)
+    if data is None:
+        return Contents(code, "import", target)
+    path = Path(data)
+    return Contents(code + _data_members(path), "import", target, f"data/{_data_name(path)}")
+
+
+def _data_members(path: Path) -> tuple[Member, ...]:
+    name = f"data/{_data_name(path)}"
+    if not path.is_dir():
+        _check_data(path)
+        return (Member(name, path),)
+    files = [file for file in path.rglob("*") if file.is_file()]
+    if not files:
+        raise InvalidArgument(f"the data folder {str(path)!r} has no files")
+    return tuple(Member(f"{name}/{file.relative_to(path).as_posix()}", file) for file in files)
+
+
+def _check_data(path: Path) -> None:
+    if not path.is_file():
+        raise InvalidArgument(f"no data at {str(path)!r}: expected a file or folder")
+
+
+def _data_name(path: Path) -> str:
+    return path.resolve().name

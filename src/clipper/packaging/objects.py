@@ -1,0 +1,54 @@
+"""Python objects to bytes, with the code that the container would not find."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import cloudpickle
+
+from clipper.errors import InvalidArgument
+
+
+def pickled(model: object) -> bytes:
+    """Pickle a model by value where its code is in the user's own files.
+
+    A function from ``__main__`` or a notebook always goes by value. One from another module of the user's would be
+    sent as that module's name, which the container cannot import: so its module goes along.
+
+    Raises:
+        InvalidArgument: it holds something that cannot be pickled, such as a lock or an open file.
+    """
+    module = _own_module(model)
+    try:
+        if module is None:
+            return bytes(cloudpickle.dumps(model))
+        return _with_module(model, module)
+    # Pickling runs the __reduce__ of whatever the user's object holds, which may raise anything.
+    except Exception as error:
+        raise InvalidArgument(
+            f"cannot pickle this {type(model).__name__}: {error}. "
+            "Deploy it as module:attribute, which ships the code and builds the model in the container"
+        ) from error
+
+
+def _with_module(model: object, module: ModuleType) -> bytes:
+    if module.__name__ in cloudpickle.list_registry_pickle_by_value():
+        return bytes(cloudpickle.dumps(model))
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        return bytes(cloudpickle.dumps(model))
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+
+
+def _own_module(model: object) -> ModuleType | None:
+    """The module that defines the model or its class, if it is the user's own and not an installed package."""
+    name = getattr(model, "__module__", None) or type(model).__module__
+    module = sys.modules.get(name)
+    file = getattr(module, "__file__", None)
+    if module is None or file is None or name == "__main__":
+        return None
+    path = Path(file).resolve()
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    is_standard = path.is_relative_to(Path(sys.base_prefix, "lib").resolve())
+    return None if installed or is_standard else module
