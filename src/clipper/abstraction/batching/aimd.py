@@ -1,0 +1,136 @@
+"""Additive increase, multiplicative decrease of the batch limit, around a budget of time.
+
+After Crankshaw et al., "Clipper: A Low-Latency Online Prediction Serving System", NSDI 2017, section 4.3: grow by a
+fixed step while batches stay within the objective, back off by 10 % when one does not. What differs, and why,
+is said at the constants; ``tests/abstraction/batching/simulation.py`` is where they were tried.
+"""
+
+from clipper.abstraction.batching.service_line import ServiceLine
+
+# Full batches at one limit before it grows by a step. A step wants the slowest of them within the target, which
+# makes the target a high quantile: one batch at a time, noise of 10 % let it creep up to a median at the target.
+_WINDOW = 8
+
+# The step is this part of the limit at which doubling, or the last back-off, ended: from half the target to all of it
+# in about 16 windows, below a second of batches, and an overshoot by one step stays below a back-off.
+_STEPS = 16
+
+# The paper's 10 %: what is right hardly moves, so a miss near it calls for little.
+_GENTLE = 0.9
+
+# Bound of a deep back-off. In proportion to the miss, since 10 % at a time takes 22 batches, each far too
+# long, to follow a model that became ten times slower: seconds. Halving takes four.
+_DEEP = 0.5
+
+# Twice the expected time, twice of late: the replica's speed has changed, and what was learnt of it is dropped.
+_CHANGE = 2.0
+
+# A back-off takes two misses among this many batches. Garbage collection, a page fault or the scheduler make one
+# batch in some hundred slow, whatever its size; the paper's rule then loses 10 % each time.
+_RECENT_BATCHES = 4
+_RECENT_MASK = (1 << _RECENT_BATCHES) - 1
+
+
+class Aimd:
+    """The default controller: ``limit`` follows the largest batch that meets the budget.
+
+    Starts at 1 and doubles with each full batch that took at most half the target. That is safe at any time, not
+    only at the start: whatever part of the time is per row, twice the rows take at most twice as long. So it finds
+    its size in about ten batches, and again as fast when a slow model recovers. Beyond half, it grows by steps, or
+    doubles at each window where most of the time is known to be fixed.
+    """
+
+    __slots__ = (
+        "_budget_s",
+        "_line",
+        "_max_batch",
+        "_miss_s",
+        "_recent",
+        "_slowest_s",
+        "_step",
+        "_target_s",
+        "_window",
+        "limit",
+    )
+
+    def __init__(self, budget_s: float, max_batch: int) -> None:
+        self.limit = 1
+        self._max_batch = max_batch
+        self._budget_s = self._target_s = budget_s
+        self._line = ServiceLine()
+        self._step = 1
+        self._recent = 0  # one bit a batch, the latest lowest: whether it missed
+        self._miss_s = 0.0  # the miss before
+        self._window = 0
+        self._slowest_s = 0.0
+
+    def observe(self, size: int, service_s: float, was_full: bool) -> None:
+        missed = service_s > self._target_s
+        self._recent = (self._recent << 1 | missed) & _RECENT_MASK
+        if missed:
+            self._missed(size, service_s)
+            return
+        self._line.add(size, service_s)
+        if was_full and size == self.limit < self._max_batch:
+            self._fitted(service_s)
+
+    def predict_s(self, size: int) -> float:
+        return self._line.predict_s(size, self._budget_s)
+
+    def set_budget(self, budget_s: float) -> None:
+        self._budget_s = budget_s
+        self._target_s = self._line.target_s(budget_s)
+        self._start_window()
+
+    def _fitted(self, service_s: float) -> None:
+        if 2 * service_s <= self._target_s:
+            self._resize(min(2 * self.limit, self._max_batch))
+            return
+        self._window += 1
+        self._slowest_s = max(self._slowest_s, service_s)
+        if self._window == _WINDOW:
+            self._grow()
+
+    def _grow(self) -> None:
+        """Grow if the slowest batch of the window would have met the target with as many rows more.
+
+        While the time per row is not known, a step is tried: only another size can tell.
+        """
+        self._target_s = self._line.target_s(self._budget_s)
+        _, per_row_s = self._line.terms()
+        spare_s = self._target_s - self._slowest_s
+        self._start_window()
+        if self._line.is_known and self.limit * per_row_s <= spare_s:
+            self._resize(min(2 * self.limit, self._max_batch))
+        elif not self._line.is_known or self._step * per_row_s <= spare_s:
+            self.limit = min(self.limit + self._step, self._max_batch)
+
+    def _missed(self, size: int, service_s: float) -> None:
+        """Take it seriously if it was not the only miss of late; an outlier is not even learnt from."""
+        lesser_s, self._miss_s = min(self._miss_s, service_s), service_s
+        if not self._recent & (self._recent - 1):
+            return
+        if lesser_s > _CHANGE * self._line.at(size):
+            self._line.reset()
+        self._line.add(size, service_s)
+        # A larger one was sent before the last back-off, and tells nothing of the limit since then.
+        if size <= self.limit:
+            self._back_off(lesser_s)
+
+    def _back_off(self, miss_s: float) -> None:
+        self._recent = 0
+        self._target_s = self._line.target_s(self._budget_s)
+        if self.limit == 1 and not self._line.is_known:
+            self._resize(min(2, self._max_batch))  # it cannot be lower; two rows tell what the fixed time is
+        else:
+            factor = min(max(self._target_s / miss_s, _DEEP), _GENTLE)
+            self._resize(max(1, int(self.limit * factor)))
+
+    def _resize(self, limit: int) -> None:
+        self.limit = limit
+        self._step = max(1, limit // _STEPS)
+        self._start_window()
+
+    def _start_window(self) -> None:
+        self._window = 0
+        self._slowest_s = 0.0

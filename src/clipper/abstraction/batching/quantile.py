@@ -1,0 +1,217 @@
+"""The batch limit from a quantile regression of service time on batch size.
+
+After Crankshaw et al., "Clipper: A Low-Latency Online Prediction Serving System", NSDI 2017, section 4.3: fit the
+99th percentile of a batch's time as ``α × size + β``, then ``limit = (budget - β) / α``. The paper fits once; here the
+fit follows the replica, since machines change speed.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from clipper.abstraction.batching.service_line import ServiceLine
+
+Array = npt.NDArray[np.float64]
+
+# Samples that are kept: 1 % of them is ten, the least that tells a percentile from chance.
+_WINDOW = 1024
+
+# Batches between fits: 0.2 s of them at an SLO of 20 ms. A fit of a whole window takes 0.3 ms: 10 µs a batch.
+_FIT_EVERY = 32
+# Batches between the first fits, which are taken each time that the samples have doubled.
+_FIRST_FIT = 6
+
+_QUANTILE = 0.99
+
+# Samples above the line beyond 1 % before they count as more than chance, in standard deviations of their number.
+# Without it, outliers of one batch in 200 would now and then make up 1 % of the window, and the limit collapse.
+_CHANCE = 1.5
+
+# Halvings of the interval of slopes: to a ten-thousandth of the largest that is possible.
+_HALVINGS = 14
+
+# Least relative spread (standard deviation over mean) of the sizes for slope and intercept to be told apart.
+_LEAST_SPREAD = 0.1
+
+# Batches in a row above the line, or below nearly all of the samples, that mean another speed. By chance that
+# comes once in 10^7 batches or less, and costs little: the next fits rest on fewer samples for a second.
+_CHANGE_RUN = 6
+# Below: under this part of what 95 % of the samples reach, so that a drift of a few percent is left to the window.
+_LOW_PERCENTILE = 0.05
+_LOW_MARGIN = 0.9
+
+# How far a fit is believed beyond the largest size in it.
+_MAX_GROWTH = 2
+# How far the limit goes beyond it to see other sizes, while all were alike: what ``_LEAST_SPREAD`` takes.
+_PROBE = 1.25
+
+# As in ``ServiceLine.target_s``: batches shorter than this many times the fixed time are not worth having.
+_FIXED_TIMES = 1.5
+
+
+class Quantile:
+    """``limit`` is the size whose 99th percentile of service time is the budget.
+
+    Starts as ``Aimd`` does: it doubles with each full batch that took at most half of the budget, which is safe for any
+    affine law. Then the line decides. Growth beyond the sizes seen is bounded, so each fit is soon checked by
+    batches of the new size. A change of speed drops the samples from before it.
+    """
+
+    __slots__ = (
+        "_above_run",
+        "_below_run",
+        "_budget_s",
+        "_count",
+        "_fixed_s",
+        "_high_per_row_s",
+        "_high_s",
+        "_is_exploring",
+        "_line",
+        "_low_share",
+        "_max_batch",
+        "_next_fit",
+        "_services_s",
+        "_sizes",
+        "_was_full",
+        "limit",
+    )
+
+    def __init__(self, budget_s: float, max_batch: int) -> None:
+        self.limit = 1
+        self._max_batch = max_batch
+        self._budget_s = budget_s
+        self._line = ServiceLine()
+        self._sizes: Array = np.zeros(_WINDOW)
+        self._services_s: Array = np.zeros(_WINDOW)
+        self._count = self._above_run = self._below_run = 0
+        self._forget()
+        self._is_exploring = True
+
+    def observe(self, size: int, service_s: float, was_full: bool) -> None:
+        self._line.add(size, service_s)
+        self._sizes[self._count % _WINDOW] = size
+        self._services_s[self._count % _WINDOW] = service_s
+        self._count += 1
+        is_at_limit = was_full and size >= self.limit
+        self._was_full |= is_at_limit
+        if self._is_exploring:
+            self._explore(service_s, is_at_limit)
+            return
+        self._look_for_change(size, service_s)
+        if self._count >= self._next_fit:
+            self._fit()
+
+    def predict_s(self, size: int) -> float:
+        return self._line.predict_s(size, self._budget_s)
+
+    def set_budget(self, budget_s: float) -> None:
+        if budget_s != self._budget_s:
+            self._budget_s = budget_s
+            self._next_fit = self._count + 1
+
+    def _explore(self, service_s: float, is_at_limit: bool) -> None:
+        if service_s > self._budget_s or (is_at_limit and 2 * service_s > self._budget_s):
+            self._is_exploring = False
+            self._next_fit = max(self._count + 1, _FIRST_FIT)
+        elif is_at_limit:
+            self.limit = min(2 * self.limit, self._max_batch)
+
+    def _look_for_change(self, size: int, service_s: float) -> None:
+        high_s = self._high_s + self._high_per_row_s * size
+        self._above_run = self._above_run + 1 if service_s > high_s else 0
+        self._below_run = self._below_run + 1 if service_s < high_s * self._low_share else 0
+        if self._above_run == _CHANGE_RUN:
+            self._forget()
+        elif self._below_run == _CHANGE_RUN:
+            self._forget()
+            self._is_exploring = True
+
+    def _forget(self) -> None:
+        """Drop all samples but those that showed the change, and the line; fit as soon as there is enough."""
+        kept = np.arange(self._count - min(self._count, _CHANGE_RUN), self._count) % _WINDOW
+        self._sizes[: len(kept)] = self._sizes[kept]
+        self._services_s[: len(kept)] = self._services_s[kept]
+        self._count = len(kept)
+        self._next_fit = _FIRST_FIT
+        self._line.reset()
+        self._fixed_s: float | None = None
+        self._high_s = self._high_per_row_s = self._low_share = 0.0
+        self._above_run = self._below_run = 0
+        self._was_full = False
+
+    def _fit(self) -> None:
+        count = min(self._count, _WINDOW)
+        sizes, services_s = self._sizes[:count], self._services_s[:count]
+        self._next_fit = self._count + min(count, _FIT_EVERY)
+        if sizes.std() >= _LEAST_SPREAD * sizes.mean():
+            self._high_s, self._high_per_row_s = fit_line(sizes, services_s)
+            self._fixed_s = self._high_s
+        else:
+            self._high_s, self._high_per_row_s = fit_slope(sizes, services_s, self._fixed_s or 0.0)
+        shares = services_s / (self._high_s + self._high_per_row_s * sizes)
+        self._low_share = _LOW_MARGIN * _ranked(shares, int(_LOW_PERCENTILE * count))
+        self._follow(int(sizes.max()), float(services_s.max()))
+        self._was_full = False
+
+    def _follow(self, largest: int, slowest_s: float) -> None:
+        """Set the limit by the line: up only if batches were full, down only if one missed the budget."""
+        target_s = max(self._budget_s, _FIXED_TIMES * self._high_s)
+        ideal = self._ideal(target_s)
+        if ideal > self.limit and self._was_full:
+            self.limit = max(self.limit, min(ideal, _MAX_GROWTH * largest))
+        elif ideal < self.limit and slowest_s > target_s:
+            self.limit = max(1, ideal)
+
+    def _ideal(self, target_s: float) -> int:
+        """Where the line meets the target; somewhat above the limit if only another size can tell the slope."""
+        ideal = float(self._max_batch)
+        if self._high_per_row_s > 0:
+            ideal = min(ideal, (target_s - self._high_s) / self._high_per_row_s)
+        if self._fixed_s is None and (ideal >= self.limit or self.limit == 1):
+            ideal = min(max(ideal, self.limit + 1, self.limit * _PROBE), self._max_batch)
+        return int(ideal)
+
+
+def fit_line(sizes: Array, services_s: Array) -> tuple[float, float]:
+    """The high quantile of service time as a line over batch size: intercept β and slope α, both at least 0.
+
+    Minimises the pinball loss Σ ρ(service - β - α × size), ρ(r) = r × (τ - [r < 0]) (Koenker and Bassett, "Regression
+    Quantiles", 1978). For a given α the best β is the τ-quantile of ``service - α × size``, and what is left is convex
+    in α: bisect on the sign of its slope, between 0 and the α at which β is 0. τ is 0.99, less what chance explains.
+
+    Args:
+        sizes: rows of each batch, (samples,), at least 1.
+        services_s: seconds that each took, (samples,).
+    """
+    above = _samples_above(len(sizes))
+    rank = len(sizes) - 1 - above
+    balance = above / len(sizes) * float(sizes.sum())
+    low_s, high_s = 0.0, _ranked(services_s / sizes, rank)
+    intercept_s = slope_s = 0.0
+    for _ in range(_HALVINGS):
+        slope_s = (low_s + high_s) / 2
+        rests_s = services_s - slope_s * sizes
+        intercept_s = _ranked(rests_s, rank)
+        if float(sizes @ (rests_s > intercept_s)) > balance:
+            low_s = slope_s
+        else:
+            high_s = slope_s
+    return max(intercept_s, 0.0), slope_s
+
+
+def fit_slope(sizes: Array, services_s: Array, fixed_s: float) -> tuple[float, float]:
+    """The line where all sizes are alike: through the high quantile, with the intercept given as far as it fits."""
+    rank = len(sizes) - 1 - _samples_above(len(sizes))
+    intercept_s = min(fixed_s, _ranked(services_s, rank))
+    return intercept_s, _ranked((services_s - intercept_s) / sizes, rank)
+
+
+def _ranked(values: Array, rank: int) -> float:
+    return float(np.partition(values, rank)[rank])
+
+
+def _samples_above(samples: int) -> int:
+    """How many of the samples may lie above the line: 1 %, and as many more as chance explains; at least one."""
+    expected = (1 - _QUANTILE) * samples
+    return min(max(1, int(expected + _CHANCE * math.sqrt(expected) + 0.5)), samples - 1)

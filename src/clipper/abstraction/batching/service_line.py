@@ -1,0 +1,85 @@
+"""What batches are expected to take: a fixed time plus a time per row, fitted to the latest ones."""
+
+# How much of the past stays with each new batch: the line rests on the last 64 or so. Enough to average
+# noise out, little enough to follow a change of speed within a second of full batches.
+_KEPT = 1 - 1 / 64
+
+# Least relative spread (standard deviation over mean) of the sizes for the two terms to be told apart.
+# At 0.1 a single batch of five times the usual time can turn the line flat; at 0.2 it cannot.
+_LEAST_SPREAD = 0.2
+
+# Fewer batches than this say nothing about the slope: two points always lie on a line, noise or not.
+_LEAST_BATCHES = 6
+
+# Bound of a prediction; see ``Controller.predict_s``.
+_MAX_BUDGETS = 2.0
+
+# Batches that take less than this many times the fixed time are not worth having; see ``target_s``.
+_FIXED_TIMES = 1.5
+
+
+class ServiceLine:
+    """Least squares over exponentially weighted batches, in constant time and space.
+
+    Gives the expected time, not a high quantile. An outlier moves it little, since each batch weighs 1/64.
+
+    Attributes:
+        is_known: whether the sizes have ever differed enough, since the last reset, to tell the two terms apart.
+    """
+
+    __slots__ = ("_batches", "_fixed_s", "_service", "_size", "_size_service", "_size_size", "_weight", "is_known")
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all batches: the replica's speed has changed."""
+        self.is_known = False
+        self._batches = 0
+        self._fixed_s = 0.0
+        self._weight = self._size = self._service = self._size_size = self._size_service = 0.0
+
+    def add(self, size: int, service_s: float) -> None:
+        self._batches += 1
+        self._weight = self._weight * _KEPT + 1.0
+        self._size = self._size * _KEPT + size
+        self._service = self._service * _KEPT + service_s
+        self._size_size = self._size_size * _KEPT + size * size
+        self._size_service = self._size_service * _KEPT + size * service_s
+
+    def terms(self) -> tuple[float, float]:
+        """The fixed time and the time per row, in seconds, both at least 0.
+
+        While the sizes are too much alike to tell the two apart, the fixed time is the last one known: sizes that hold
+        steady hide it. If none is known, all of the time counts as per row, which overstates what larger batches take.
+        """
+        if not self._weight:
+            return 0.0, 0.0
+        size = self._size / self._weight
+        service_s = self._service / self._weight
+        variance = self._size_size / self._weight - size * size
+        if self._batches >= _LEAST_BATCHES and variance >= (_LEAST_SPREAD * size) ** 2:
+            slope_s = (self._size_service / self._weight - size * service_s) / variance
+            self._fixed_s = max(service_s - max(slope_s, 0.0) * size, 0.0)
+            self.is_known = True
+        fixed_s = min(self._fixed_s, service_s)
+        return fixed_s, (service_s - fixed_s) / size
+
+    def target_s(self, budget_s: float) -> float:
+        """What a batch may take: the budget, or more if even the smallest batches come near to it.
+
+        Where the fixed time alone eats the budget no limit can meet it, and a limit of 1 is the worst of all:
+        it saves little time and serves the fewest. A target of 1.5 times the fixed time keeps batches of half
+        as much work as overhead, a third of the highest throughput there is.
+        """
+        fixed_s, _ = self.terms()
+        return max(budget_s, _FIXED_TIMES * fixed_s)
+
+    def at(self, size: int) -> float:
+        """What a batch of ``size`` rows is expected to take, in seconds; 0 while nothing is known."""
+        fixed_s, per_row_s = self.terms()
+        return fixed_s + per_row_s * size
+
+    def predict_s(self, size: int, budget_s: float) -> float:
+        """The same, but never over twice the budget."""
+        return min(self.at(size), _MAX_BUDGETS * budget_s)
