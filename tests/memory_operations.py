@@ -221,7 +221,7 @@ class MemoryOperations:
         """What the query API would answer; only its errors and its form matter here."""
         if application not in self.applications:
             raise NotFound(f"no application {application!r}")
-        return {"query_id": "q1", "output": 7, "default": False, "confidence": 1.0}
+        return {"query_id": 1, "output": 7, "default": False, "confidence": 1.0}
 
     def _versions(self, model: str) -> dict[str, Version]:
         if model not in self.versions:

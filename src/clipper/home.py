@@ -1,0 +1,40 @@
+"""Where a server lives on this machine, and how commands find it."""
+
+import os
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from clipper.errors import Unavailable
+
+_DEFAULT = "~/.clipper"
+
+
+class Place(Struct, frozen=True):
+    """What ``supervisor.json`` tells. ``started_at`` is in seconds since 1970."""
+
+    pid: int
+    management_url: str
+    query_url: str
+    started_at: float
+
+
+def find_home(home: Path | str | None = None) -> Path:
+    """``home`` if given, else ``CLIPPER_HOME``, else ``~/.clipper``; need not exist."""
+    return Path(home or os.environ.get("CLIPPER_HOME") or _DEFAULT).expanduser().absolute()
+
+
+def read_place(home: Path) -> Place:
+    """Return where the server of ``home`` is, or last was.
+
+    Raises:
+        Unavailable: none was started there, or its file cannot be read.
+    """
+    path = home / "supervisor.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Place)
+    except FileNotFoundError:
+        raise Unavailable(f"no Clipper runs in {home}: start it with clipper start, or give --home or --url") from None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise Unavailable(f"cannot read {path}: {error}") from error

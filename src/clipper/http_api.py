@@ -1,0 +1,107 @@
+"""One of the server's HTTP APIs, as calls that return a body or raise the server's own error."""
+
+from collections.abc import Iterator
+
+import httpx
+import msgspec
+
+from clipper.errors import ClipperError, ContainerFailed, DeadlineExceeded, InvalidArgument, NotFound, Unavailable
+from clipper.management.schemas import Failure
+
+# A server on this machine accepts in microseconds; one that does not within this time is not there.
+_CONNECT_TIMEOUT_S = 5.0
+_DEFAULT_TIMEOUT_S = 30.0
+
+
+class HttpApi:
+    """``url`` is ``http://HOST:PORT``, with a path or without.
+
+    Raises:
+        InvalidArgument: it is no such address.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = _checked(url)
+        # The server is addressed directly, whatever proxy the environment names for the outside world.
+        self._client = httpx.Client(base_url=url, trust_env=False)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def has(self, path: str) -> bool:
+        """Whether HEAD finds it."""
+        try:
+            self.call("HEAD", path)
+        except NotFound:
+            return False
+        return True
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        content: bytes | Iterator[bytes] | None = None,
+        timeout_s: float = _DEFAULT_TIMEOUT_S,
+    ) -> bytes:
+        """Return the answer's body.
+
+        Args:
+            content: JSON, or a stream of raw bytes.
+            timeout_s: how long the server may take for each step of the answer.
+
+        Raises:
+            ClipperError: the one whose code the server answered.
+            Unavailable: it cannot be reached, or the connection broke.
+            DeadlineExceeded: it took too long.
+        """
+        timeout = httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S)
+        kind = "application/json" if isinstance(content, bytes) else "application/octet-stream"
+        headers = {} if content is None else {"content-type": kind}
+        try:
+            response = self._client.request(method, path, content=content, headers=headers, timeout=timeout)
+        except httpx.ConnectError as error:
+            raise Unavailable(f"no Clipper answers at {self.url} ({error}): start it with clipper start") from error
+        except httpx.TimeoutException as error:
+            raise DeadlineExceeded(f"{self.url} did not answer {method} {path} within {timeout_s:.0f} s") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unavailable(f"{method} {path} at {self.url} broke off: {error or type(error).__name__}") from error
+        if not response.is_success:
+            raise _error(response)
+        return response.content
+
+
+def _checked(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL()
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise InvalidArgument(f"url is {url!r}: expected http://HOST:PORT")
+    return url.rstrip("/")
+
+
+def _error(response: httpx.Response) -> ClipperError:
+    """The error that the answer names; one of an unknown form is quoted."""
+    if response.request.method == "HEAD" and response.status_code == httpx.codes.NOT_FOUND:
+        return NotFound(f"{response.url} is not there")
+    try:
+        failure = msgspec.json.decode(response.content, type=Failure)
+    except msgspec.MsgspecError:
+        return Unavailable(f"{response.url} is not Clipper: it answered {response.status_code} {response.text[:200]!r}")
+    return to_error(failure)
+
+
+def to_error(failure: Failure) -> ClipperError:
+    kind = _KINDS.get(failure.error, ClipperError)
+    if issubclass(kind, ContainerFailed):
+        return kind(failure.cause, list(failure.log_tail))
+    return kind(failure.cause)
+
+
+def _kinds(root: type[ClipperError]) -> Iterator[type[ClipperError]]:
+    yield root
+    for kind in root.__subclasses__():
+        yield from _kinds(kind)
+
+
+_KINDS = {kind.code: kind for kind in _kinds(ClipperError)}

@@ -1,0 +1,192 @@
+"""The Python client, over real sockets."""
+
+import socket
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipper import Clipper
+from clipper.errors import (
+    ClipperError,
+    Conflict,
+    ContainerFailed,
+    DeadlineExceeded,
+    InvalidArgument,
+    MalformedRequest,
+    NotFound,
+    RegistryUnavailable,
+    Unavailable,
+)
+from clipper.home import find_home
+from clipper.http_api import HttpApi, to_error
+from clipper.management.schemas import Failure
+from clipper.snapshot import Batching, Link
+from conftest import Api
+from memory_operations import LOG_TAIL
+
+
+@pytest.fixture
+def clipper(api: Api):  # type: ignore[no-untyped-def]
+    with Clipper.connect(home=api.home) as client:
+        yield client
+
+
+def double(inputs: list[float]) -> list[float]:
+    return [2 * value for value in inputs]
+
+
+def test_deploy_waits_until_the_version_is_ready(api: Api, clipper: Clipper) -> None:
+    told: list[str] = []
+    version = clipper.deploy("double", double, replicas=2, batching="fixed", max_batch=8, progress=told.append)
+    assert (version.state, version.version, version.current) == ("ready", "1", True)
+    assert [replica.state for replica in version.replicas] == ["ready", "ready"]
+    (deployment,) = api.operations.deployments
+    assert (deployment.loader, deployment.target, deployment.batching) == ("file", "model.pkl", Batching("fixed", 8))
+    assert deployment.artifact in api.operations.artifacts
+    assert told[0] == "packing the model"
+    assert any("starting double:1" in text for text in told)
+
+
+def test_an_artifact_is_sent_once(api: Api, clipper: Clipper) -> None:
+    told: list[str] = []
+    clipper.deploy("double", double, wait=False)
+    clipper.deploy("double", double, wait=False, progress=told.append)
+    assert "the server has this artifact already" in told
+    assert len(api.operations.artifacts) == 1
+
+
+def test_a_container_that_cannot_start_shows_its_last_lines(clipper: Clipper) -> None:
+    with pytest.raises(ContainerFailed, match="exited with 1") as caught:
+        clipper.deploy("broken", double)
+    assert caught.value.log_tail == list(LOG_TAIL)
+
+
+def test_a_wait_is_bounded(clipper: Clipper) -> None:
+    made = clipper.deploy("double", double)
+    with pytest.raises(DeadlineExceeded, match="1 of 5 replicas"):
+        clipper.wait_until_ready("double", made.version, timeout_s=0, replicas=5)
+
+
+def test_models(clipper: Clipper) -> None:
+    clipper.deploy("double", double)
+    clipper.deploy("double", double, version="b")
+    assert clipper.rollback("double").current == "1"
+    assert clipper.rollback("double", "b").current == "b"
+    assert clipper.scale("double", 3).replicas_wanted == 3
+    assert [version.version for version in clipper.model("double").versions] == ["1", "b"]
+    assert [model.name for model in clipper.models()] == ["double"]
+    assert len(clipper.replicas()) == 4
+    assert clipper.replica("double:b#3").version == "b"
+    assert clipper.logs("double", replica="double:b#3", lines=1).lines == {"double:b#3": (LOG_TAIL[-1],)}
+    clipper.delete_model("double", "1")
+    assert [version.version for version in clipper.model("double").versions] == ["b"]
+    clipper.delete_model("double")
+    assert clipper.models() == []
+
+
+def test_applications(clipper: Clipper) -> None:
+    made = clipper.create_application("app", model="m", slo_ms=20, default_output=None)
+    assert (made.links, made.slo_ms, made.default_output) == ((Link("m"),), 20, None)
+    assert clipper.change_application("app", default_output=3).default_output == 3
+    assert clipper.change_application("app", slo_ms=30).slo_ms == 30
+    assert clipper.link("app", "other", "2").links == (Link("other", "2"),)
+    assert clipper.unlink("app", "other").links == ()
+    assert [app.name for app in clipper.applications()] == ["app"]
+    assert clipper.application("app").default_output == 3
+    clipper.delete_application("app")
+    assert clipper.applications() == []
+
+
+def test_predictions(clipper: Clipper) -> None:
+    clipper.create_application("app")
+    assert clipper.predict("app", np.ones(3, np.float32), version="1", context="u").output == 7
+    first, second = clipper.predict_batch("app", [[1.0], np.float64(2)])
+    assert first == second
+
+
+def test_the_servers_errors_are_raised_by_their_code(api: Api, clipper: Clipper) -> None:
+    with pytest.raises(NotFound, match="no model 'absent'"):
+        clipper.model("absent")
+    clipper.create_application("app")
+    with pytest.raises(Conflict):
+        clipper.create_application("app")
+    with pytest.raises(MalformedRequest, match="slo_ms"):
+        clipper.create_application("b", slo_ms="fast")  # type: ignore[arg-type]
+    api.operations.raises = RegistryUnavailable("disk full")
+    with pytest.raises(RegistryUnavailable, match="disk full"):
+        clipper.status()
+
+
+def test_an_unknown_code_is_still_a_clipper_error() -> None:
+    error = to_error(Failure("of_a_newer_server", "why"))
+    assert (type(error), str(error)) == (ClipperError, "why")
+
+
+def test_a_server_by_its_url(api: Api) -> None:
+    with Clipper.connect(url=api.url + "/") as clipper:
+        assert clipper.query_url == api.url + "/query"
+        assert clipper.status().management_url == api.url
+        assert "clipper_ready 1.0" in clipper.metrics()
+
+
+def test_no_server_was_started(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="clipper start"):
+        Clipper.connect(home=tmp_path)
+
+
+def test_the_server_is_gone(tmp_path: Path) -> None:
+    place = '{"pid": 1, "management_url": "http://127.0.0.1:1", "query_url": "http://127.0.0.1:1", "started_at": 1}'
+    (tmp_path / "supervisor.json").write_text(place)
+    with pytest.raises(Unavailable, match="clipper start"):
+        Clipper.connect(home=tmp_path)
+
+
+def test_a_file_that_is_no_place(tmp_path: Path) -> None:
+    (tmp_path / "supervisor.json").write_text("{")
+    with pytest.raises(Unavailable, match="cannot read"):
+        Clipper.connect(home=tmp_path)
+
+
+def test_something_else_listens_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 5\r\n\r\nnginx")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(Unavailable, match="is not Clipper: it answered 403 'nginx'"):
+            Clipper.connect(url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        thread.join(10)
+
+
+def test_a_server_that_does_not_answer_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        api = HttpApi(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(DeadlineExceeded, match="GET /status"):
+            api.call("GET", "/status", timeout_s=0.01)
+        api.close()
+
+
+@pytest.mark.parametrize("url", ["localhost:1338", "ftp://host", "http://[", ""])
+def test_a_url_that_is_none(url: str) -> None:
+    with pytest.raises(InvalidArgument, match="http://HOST:PORT"):
+        Clipper.connect(url=url)
+
+
+def test_home_comes_from_the_argument_then_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPPER_HOME", "/from/environment")
+    assert find_home("/given") == Path("/given")
+    assert find_home() == Path("/from/environment")
+    monkeypatch.delenv("CLIPPER_HOME")
+    assert find_home() == Path.home() / ".clipper"
+
+
+def test_stop(api: Api, clipper: Clipper) -> None:
+    clipper.stop(wait=False)
+    assert api.operations.stopped
