@@ -114,6 +114,11 @@ class InputType:
             size *= length
         return size
 
+    @property
+    def leading_dimensions(self) -> int:
+        """How many dimensions a row carries before its data: all, if its size alone does not tell them, else 0."""
+        return len(self.shape) if len(self.shape) > 1 and None in self.shape else 0
+
     def accepts(self, other: "InputType") -> bool:
         """Whether every input of type ``other`` is one of this type."""
         return self.dtype == other.dtype and (

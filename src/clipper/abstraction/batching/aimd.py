@@ -25,6 +25,12 @@ _DEEP = 0.5
 # Twice the expected time, twice of late: the replica's speed has changed, and what was learnt of it is dropped.
 _CHANGE = 2.0
 
+# Windows, or back-offs at a limit of 1, that the limit holds before it tries a larger one whatever it expects. What
+# it expects rests on small sizes, where a small time per row drowns in the noise of a large fixed one; a wrong
+# guess would hold for good. Every 500 batches or so, a few of which come out too long, costs nothing that shows.
+_HOLD = 64
+_PROBES = 8  # and by which part of it
+
 # A back-off takes two misses among this many batches. Garbage collection, a page fault or the scheduler make one
 # batch in some hundred slow, whatever its size; the paper's rule then loses 10 % each time.
 _RECENT_BATCHES = 4
@@ -42,6 +48,7 @@ class Aimd:
 
     __slots__ = (
         "_budget_s",
+        "_held",
         "_line",
         "_max_batch",
         "_miss_s",
@@ -59,6 +66,7 @@ class Aimd:
         self._budget_s = self._target_s = budget_s
         self._line = ServiceLine()
         self._step = 1
+        self._held = 0  # windows or back-offs without growth
         self._recent = 0  # one bit a batch, the latest lowest: whether it missed
         self._miss_s = 0.0  # the miss before
         self._window = 0
@@ -103,7 +111,15 @@ class Aimd:
         if self._line.is_known and self.limit * per_row_s <= spare_s:
             self._resize(min(2 * self.limit, self._max_batch))
         elif not self._line.is_known or self._step * per_row_s <= spare_s:
-            self.limit = min(self.limit + self._step, self._max_batch)
+            self._add(self._step)
+        elif self._held >= _HOLD:
+            self._add(max(1, self.limit // _PROBES))
+        else:
+            self._held += 1
+
+    def _add(self, rows: int) -> None:
+        self.limit = min(self.limit + rows, self._max_batch)
+        self._held = 0
 
     def _missed(self, size: int, service_s: float) -> None:
         """Take it seriously if it was not the only miss of late; an outlier is not even learnt from."""
@@ -120,11 +136,20 @@ class Aimd:
     def _back_off(self, miss_s: float) -> None:
         self._recent = 0
         self._target_s = self._line.target_s(self._budget_s)
-        if self.limit == 1 and not self._line.is_known:
-            self._resize(min(2, self._max_batch))  # it cannot be lower; two rows tell what the fixed time is
+        if self.limit == 1:
+            self._stay_at_one()
         else:
             factor = min(max(self._target_s / miss_s, _DEEP), _GENTLE)
             self._resize(max(1, int(self.limit * factor)))
+
+    def _stay_at_one(self) -> None:
+        """The limit cannot be lower; but if the time is mostly fixed it should be higher, and two rows tell."""
+        self._held += 1
+        if self._held >= _HOLD:
+            self._held = 0
+            self._line.reset()
+        if not self._line.is_known:
+            self._resize(min(2, self._max_batch))
 
     def _resize(self, limit: int) -> None:
         self.limit = limit

@@ -5,8 +5,8 @@
 _KEPT = 1 - 1 / 64
 
 # Least relative spread (standard deviation over mean) of the sizes for the two terms to be told apart.
-# At 0.1 a single batch of five times the usual time can turn the line flat; at 0.2 it cannot.
-_LEAST_SPREAD = 0.2
+# Below it, noise of 10 % in the times makes the slope worthless.
+_LEAST_SPREAD = 0.1
 
 # Fewer batches than this say nothing about the slope: two points always lie on a line, noise or not.
 _LEAST_BATCHES = 6

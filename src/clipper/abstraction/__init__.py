@@ -1,0 +1,1 @@
+"""The model abstraction layer: "predict this, on that version, by then"."""

@@ -1,0 +1,113 @@
+"""A bounded queue of work, earliest deadline first.
+
+Queries of one SLO arrive in the order of their deadlines, so each SLO has a FIFO of its own (a lane), and the earliest
+deadline is at the head of one of the few lanes. That makes push and take O(1) for the usual one or two SLOs, where
+a heap would compare per query.
+"""
+
+from collections import deque
+
+from clipper.abstraction.work import Work
+
+# A fresh query keeps at least this share of its SLO for waiting: a version whose every batch takes longer than
+# the SLO is still sent work, so that it can be seen to recover.
+MAX_RESERVED_SHARE = 0.5
+
+
+class DeadlineQueue:
+    """Work waiting for a replica.
+
+    Bounds: ``max_length`` pieces and ``max_bytes`` of inputs; ``push`` refuses beyond them. The longest wait is the
+    SLO, since what is past its deadline is never taken.
+    """
+
+    def __init__(self, max_length: int, max_bytes: int) -> None:
+        self._max_length = max_length
+        self._max_bytes = max_bytes
+        self._lanes: dict[float, deque[Work]] = {}
+        self.length = 0
+        self.size_bytes = 0
+
+    def push(self, work: Work) -> bool:
+        """Add work that has just arrived. False if the queue is full."""
+        size = len(work.row)
+        if self.length >= self._max_length or self.size_bytes + size > self._max_bytes:
+            return False
+        lane = self._lanes.get(work.slo_s)
+        if lane is None:
+            lane = self._lanes[work.slo_s] = deque()
+        lane.append(work)
+        self.length += 1
+        self.size_bytes += size
+        return True
+
+    def expire(self, now_s: float) -> list[Work]:
+        """Remove and return the work at the lanes' heads whose deadline has passed."""
+        expired = []
+        for lane in self._lanes.values():
+            while lane and lane[0].deadline_s <= now_s:
+                expired.append(self._removed(lane.popleft()))
+        return expired
+
+    def push_back(self, batch: list[Work]) -> None:
+        """Put back work that was taken and whose replica died. It was admitted before, so it is not refused now."""
+        for work in reversed(batch):
+            self._lanes.setdefault(work.slo_s, deque()).appendleft(work)
+            self.length += 1
+            self.size_bytes += len(work.row)
+
+    def oldest_arrival_s(self) -> float:
+        """When the work that has waited longest arrived. The queue must not be empty."""
+        return min(lane[0].arrival_s for lane in self._lanes.values() if lane)
+
+    def take(self, limit: int, now_s: float, service_s: float) -> tuple[list[Work], list[Work]]:
+        """Remove and return up to ``limit`` pieces, earliest deadline first, and those found too late to send.
+
+        Args:
+            service_s: how long the batch is expected to take; work whose deadline comes sooner is late.
+        """
+        batch: list[Work] = []
+        late: list[Work] = []
+        while len(batch) < limit and self.length:
+            lane, until_s = self._earliest()
+            self._take_from(lane, until_s, limit, now_s, service_s, batch, late)
+        return batch, late
+
+    def clear(self) -> list[Work]:
+        """Remove and return everything."""
+        everything = [work for lane in self._lanes.values() for work in lane]
+        self._lanes.clear()
+        self.length = self.size_bytes = 0
+        return everything
+
+    def _earliest(self) -> tuple[deque[Work], float]:
+        """The lane with the earliest head, and until which deadline it stays the earliest."""
+        lanes = [lane for lane in self._lanes.values() if lane]
+        if len(lanes) == 1:
+            return lanes[0], float("inf")
+        lanes.sort(key=lambda lane: lane[0].deadline_s)
+        return lanes[0], lanes[1][0].deadline_s
+
+    def _take_from(
+        self,
+        lane: deque[Work],
+        until_s: float,
+        limit: int,
+        now_s: float,
+        service_s: float,
+        batch: list[Work],
+        late: list[Work],
+    ) -> None:
+        cutoff_s = now_s + min(service_s, lane[0].slo_s * MAX_RESERVED_SHARE)
+        while lane and len(batch) < limit and lane[0].deadline_s <= until_s:
+            work = self._removed(lane.popleft())
+            # The first look spares the usual work, with one waiter, a call.
+            if work.deadline_s < cutoff_s or (work.waiters[0].done and not work.is_wanted):
+                late.append(work)
+            else:
+                batch.append(work)
+
+    def _removed(self, work: Work) -> Work:
+        self.length -= 1
+        self.size_bytes -= len(work.row)
+        return work

@@ -1,0 +1,157 @@
+"""Which replica gets which work, and when: the decisions behind one version's queue.
+
+Replicas pull: a replica that has room takes the most urgent work, as much as its own controller allows. The shell
+(``abstraction.model_queue``) tells what happened and sends what comes out.
+"""
+
+from dataclasses import dataclass
+
+from clipper.abstraction.batching.controller import Controller
+from clipper.abstraction.batching.deadline_queue import DeadlineQueue
+from clipper.abstraction.work import Work
+
+# Two batches hide the round trip to a replica; a third would only wait inside it.
+MAX_IN_FLIGHT = 2
+# A second batch that is not full goes out early only behind a batch this short: it then hides a round trip
+# of about 0.2 ms, while behind a long one it would leave with fewer queries than it could have gathered.
+PREFETCH_S = 0.001
+# What a batch may take of the SLO: with two batches in flight a query can wait for two before its own, and
+# something has to be left for the way through the worker.
+BATCH_SHARE_OF_SLO = 0.3
+
+
+@dataclass(slots=True)
+class Batch:
+    """Work on its way to a replica. ``was_full``: the controller's limit is what kept it from being larger."""
+
+    id: int
+    works: list[Work]
+    sent_s: float
+    was_full: bool
+
+
+class ReplicaState:
+    """What the dispatcher knows of one replica."""
+
+    __slots__ = ("batches", "controller", "id", "in_flight", "is_draining", "last_done_s")
+
+    def __init__(self, replica_id: str, controller: Controller) -> None:
+        self.id = replica_id
+        self.controller = controller
+        self.in_flight: dict[int, Batch] = {}
+        self.is_draining = False
+        self.last_done_s = 0.0
+        self.batches = 0
+
+
+@dataclass(slots=True)
+class Turn:
+    """What to do now: send ``assignments``, answer ``late`` as timed out, look again at ``wake_s``."""
+
+    assignments: list[tuple[ReplicaState, Batch]]
+    late: list[Work]
+    wake_s: float | None = None
+
+
+class Dispatcher:
+    """One version's queue and replicas.
+
+    Each piece of work that ``push`` accepts leaves exactly once: in a batch that ``finished`` or ``lose_replica``
+    returns, in a turn's ``late``, or expired by a later ``push``. Lost work may be pushed back and leaves again.
+    """
+
+    def __init__(self, max_length: int, max_bytes: int, delay_s: float) -> None:
+        self.queue = DeadlineQueue(max_length, max_bytes)
+        self.replicas: dict[str, ReplicaState] = {}
+        self._delay_s = delay_s
+        self._next_id = 0
+
+    def add_replica(self, replica_id: str, controller: Controller) -> ReplicaState:
+        replica = self.replicas[replica_id] = ReplicaState(replica_id, controller)
+        return replica
+
+    def drain_replica(self, replica_id: str) -> None:
+        """Give it no more work; what it has in flight is still awaited."""
+        self.replicas[replica_id].is_draining = True
+
+    def lose_replica(self, replica_id: str) -> list[Work]:
+        """It is gone. Returns its work in flight, most urgent first, for ``push_back`` or failure."""
+        replica = self.replicas.pop(replica_id)
+        return [work for batch in replica.in_flight.values() for work in batch.works]
+
+    @property
+    def has_replica(self) -> bool:
+        return any(not replica.is_draining for replica in self.replicas.values())
+
+    def push(self, work: Work, now_s: float) -> tuple[bool, list[Work]]:
+        """Queue new work. Returns whether there was room, and what had to be expired to find out."""
+        if self.queue.push(work):
+            return True, []
+        expired = self.queue.expire(now_s)
+        return bool(expired) and self.queue.push(work), expired
+
+    def next_turn(self, now_s: float) -> Turn:
+        """Fill every replica that has room, the least loaded first."""
+        turn = Turn([], [])
+        if not self.queue.length:
+            return turn
+        for replica in self._by_load():
+            while self.queue.length and self._has_room(replica):
+                wait_until_s = self._wait_for_more(replica, now_s)
+                if wait_until_s is not None:
+                    turn.wake_s = wait_until_s
+                    return turn
+                self._fill(replica, now_s, turn)
+        return turn
+
+    def finished(self, replica: ReplicaState, batch_id: int, now_s: float) -> tuple[Batch, float] | None:
+        """A batch came back, evaluated: learn from it. Returns it with its service time, None if it is unknown."""
+        batch = replica.in_flight.pop(batch_id, None)
+        if batch is None:
+            return None
+        # A batch that was sent while another was running began when that one ended.
+        service_s = now_s - max(batch.sent_s, replica.last_done_s)
+        replica.last_done_s = now_s
+        replica.batches += 1
+        replica.controller.observe(len(batch.works), service_s, batch.was_full)
+        return batch, service_s
+
+    def set_slo(self, slo_s: float) -> None:
+        """The smallest SLO of the applications that ask this version."""
+        for replica in self.replicas.values():
+            replica.controller.set_budget(slo_s * BATCH_SHARE_OF_SLO)
+
+    def _by_load(self) -> list[ReplicaState]:
+        replicas = [replica for replica in self.replicas.values() if not replica.is_draining]
+        if len(replicas) > 1:
+            replicas.sort(key=lambda replica: len(replica.in_flight))
+        return replicas
+
+    def _has_room(self, replica: ReplicaState) -> bool:
+        in_flight = len(replica.in_flight)
+        if in_flight == 0:
+            return True
+        if in_flight >= MAX_IN_FLIGHT:
+            return False
+        if self.queue.length >= replica.controller.limit:
+            return True
+        running = next(iter(replica.in_flight.values()))
+        return replica.controller.predict_s(len(running.works)) < PREFETCH_S
+
+    def _wait_for_more(self, replica: ReplicaState, now_s: float) -> float | None:
+        """Until when a batch that is not full should wait, None if it should go now."""
+        if not self._delay_s or self.queue.length >= replica.controller.limit:
+            return None
+        until_s = self.queue.oldest_arrival_s() + self._delay_s
+        return until_s if until_s > now_s else None
+
+    def _fill(self, replica: ReplicaState, now_s: float, turn: Turn) -> None:
+        limit = replica.controller.limit
+        service_s = replica.controller.predict_s(min(limit, self.queue.length))
+        works, late = self.queue.take(limit, now_s, service_s)
+        turn.late += late
+        if works:
+            self._next_id += 1
+            batch = Batch(self._next_id, works, now_s, len(works) >= limit)
+            replica.in_flight[batch.id] = batch
+            turn.assignments.append((replica, batch))

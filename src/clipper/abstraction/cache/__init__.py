@@ -1,0 +1,1 @@
+"""The prediction cache. Decides; does no I/O."""

@@ -1,0 +1,131 @@
+"""An exact prediction cache with CLOCK eviction, bounded in bytes, that joins equal inputs in flight.
+
+CLOCK (Corbató 1968) approximates LRU with one reference bit an entry: a hand goes round the entries; one whose
+bit is set gets a second chance and loses the bit, one without it is evicted. Here the ring is a queue whose head is
+under the hand, which is the same order.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from clipper.abstraction.work import Work
+
+# What an entry costs beside its input and output: the Work, two bytes objects' headers, a dict slot, a ring slot.
+ENTRY_OVERHEAD_BYTES = 320
+# An entry over this share of the cache would push out too much of the rest to be worth its place.
+MAX_ENTRY_SHARE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ClockStatistics:
+    entries: int
+    size_bytes: int
+    capacity_bytes: int
+    evictions: int
+
+
+class ClockCache:
+    """The entries of all versions: one bound in bytes, one hand. Each version looks things up in a table of its own.
+
+    A table maps an input's exact bytes to its Work, so the key is (version, input) compared whole; dicts compare
+    keys, not only hashes. Work in flight is in the table but not yet in the ring, and so is never evicted.
+    """
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self.capacity_bytes = capacity_bytes
+        self._ring: deque[tuple[CacheTable, Work]] = deque()
+        self._size_bytes = 0
+        self._evictions = 0
+
+    def table(self) -> "CacheTable":
+        """A new, empty table for one version."""
+        return CacheTable(self)
+
+    def statistics(self) -> ClockStatistics:
+        return ClockStatistics(len(self._ring), self._size_bytes, self.capacity_bytes, self._evictions)
+
+    def admit(self, table: "CacheTable", work: Work) -> bool:
+        """Count finished work, evicting until it fits. False if it is too large to keep."""
+        size = _size_bytes(work)
+        if size * MAX_ENTRY_SHARE > self.capacity_bytes:
+            return False
+        self._size_bytes += size
+        while self._size_bytes > self.capacity_bytes:
+            self._advance_hand()
+        self._ring.append((table, work))
+        return True
+
+    def forget(self, table: "CacheTable") -> None:
+        """Drop every entry of a table whose version is gone."""
+        kept = deque(pair for pair in self._ring if pair[0] is not table)
+        self._size_bytes = sum(_size_bytes(work) for _, work in kept)
+        self._ring = kept
+
+    def _advance_hand(self) -> None:
+        pair = self._ring.popleft()
+        table, work = pair
+        if work.used:
+            work.used = False
+            self._ring.append(pair)
+        else:
+            table.evict(work)
+            self._size_bytes -= _size_bytes(work)
+            self._evictions += 1
+
+
+class CacheTable:
+    """One version's entries. ``hits``, ``joins`` and ``misses`` count look-ups."""
+
+    __slots__ = ("_cache", "_entries", "hits", "joins", "misses")
+
+    def __init__(self, cache: ClockCache) -> None:
+        self._cache = cache
+        self._entries: dict[bytes, Work] = {}
+        self.hits = self.joins = self.misses = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def find(self, row: bytes) -> Work | None:
+        """The entry for exactly this input, counted as a hit if it has its output and as a join if not."""
+        work = self._entries.get(row)
+        if work is None:
+            self.misses += 1
+        elif work.output is None:
+            self.joins += 1
+        else:
+            work.used = True
+            self.hits += 1
+        return work
+
+    def begin(self, work: Work) -> None:
+        """After a miss: equal inputs join ``work`` from now on."""
+        work.cached = True
+        self._entries[work.row] = work
+
+    def fulfil(self, work: Work) -> None:
+        """``work`` has its output: keep it, as far as there is room."""
+        if work.cached and not self._cache.admit(self, work):
+            self.fail(work)
+
+    def fail(self, work: Work) -> None:
+        """``work`` has no output: the next equal input is a miss."""
+        if work.cached:
+            work.cached = False
+            del self._entries[work.row]
+
+    def evict(self, work: Work) -> None:
+        """Called by the cache's hand."""
+        work.cached = False
+        del self._entries[work.row]
+
+    def close(self) -> None:
+        """The version is gone: forget its entries. Work still in flight ends as if it had never been cached."""
+        for work in self._entries.values():
+            work.cached = False
+        self._entries.clear()
+        self._cache.forget(self)
+
+
+def _size_bytes(work: Work) -> int:
+    return len(work.row) + len(work.output or b"") + ENTRY_OVERHEAD_BYTES

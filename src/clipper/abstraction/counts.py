@@ -1,0 +1,37 @@
+"""What one version has done, in plain integers."""
+
+from clipper.abstraction.batching.dispatcher import Dispatcher
+from clipper.abstraction.cache.clock import CacheTable
+from clipper.metrics.histogram import Histogram
+from clipper.statistics import LATENCY_BOUNDS_S, SIZE_BOUNDS, VersionStatistics
+from clipper.types import ModelId
+
+
+class Counts:
+    """Counted on the query path, hence no more than attributes."""
+
+    __slots__ = ("batch_latency_s", "batch_size", "expired", "model_errors", "outputs", "queue_wait_s", "rejected")
+
+    def __init__(self) -> None:
+        self.outputs = self.model_errors = self.rejected = self.expired = 0
+        self.queue_wait_s = Histogram(LATENCY_BOUNDS_S)
+        self.batch_size = Histogram(SIZE_BOUNDS)
+        self.batch_latency_s = Histogram(LATENCY_BOUNDS_S)
+
+    def statistics(self, model: ModelId, dispatcher: Dispatcher, table: CacheTable | None) -> VersionStatistics:
+        return VersionStatistics(
+            model=model.name,
+            version=model.version,
+            queue_length=dispatcher.queue.length,
+            queue_bytes=dispatcher.queue.size_bytes,
+            outputs=self.outputs,
+            model_errors=self.model_errors,
+            rejected=self.rejected,
+            expired=self.expired,
+            cache_hits=table.hits if table else 0,
+            cache_misses=table.misses if table else 0,
+            cache_joins=table.joins if table else 0,
+            queue_wait_s=self.queue_wait_s.data(),
+            batch_size=self.batch_size.data(),
+            batch_latency_s=self.batch_latency_s.data(),
+        )

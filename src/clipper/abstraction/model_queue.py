@@ -1,0 +1,300 @@
+"""One version of a model as a query worker sees it: cache first, then the queue, then a replica.
+
+The shell around ``batching.Dispatcher`` and ``cache.CacheTable``: it turns their decisions into frames and callbacks.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from clipper.abstraction.batching.controller import make_controller
+from clipper.abstraction.batching.dispatcher import BATCH_SHARE_OF_SLO, Batch, Dispatcher, ReplicaState
+from clipper.abstraction.cache.clock import ClockCache
+from clipper.abstraction.counts import Counts
+from clipper.abstraction.replica import Replica
+from clipper.abstraction.work import Waiter, Work
+from clipper.containers.protocol.messages import Results
+from clipper.snapshot import ReplicaAddress, VersionSnapshot
+from clipper.statistics import ReplicaStatistics, VersionStatistics
+from clipper.types import InputType, ModelId
+
+log = logging.getLogger(__name__)
+
+# At 50,000 queries/s this is a third of a second of work: whoever queues behind it has missed any usual SLO.
+MAX_QUEUE_LENGTH = 16_384
+# The same bound for large inputs: a few hundred images.
+MAX_QUEUE_BYTES = 256 * 1024 * 1024
+# Of a model's error in an answer; the whole of it is in the container's log.
+MAX_MESSAGE_CHARACTERS = 300
+
+# An input that was in flight when that many replicas died is taken to be what killed them.
+MAX_LOSSES = 2
+
+_check_json = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+class ModelQueue:
+    """Evaluates inputs on one version. All methods run on the worker's event loop."""
+
+    def __init__(self, model: ModelId, snapshot: VersionSnapshot, cache: ClockCache) -> None:
+        self.model = model
+        self.snapshot = snapshot
+        self.input_type = InputType.parse(snapshot.input_type)
+        self._table = cache.table() if snapshot.cache else None
+        self._dispatcher = Dispatcher(MAX_QUEUE_LENGTH, MAX_QUEUE_BYTES, snapshot.batching.delay_ms / 1000)
+        self._links: dict[str, Replica] = {}
+        self._loop = asyncio.get_running_loop()
+        self._turn_is_due = False
+        self._wake: asyncio.TimerHandle | None = None
+        self._slo_s = 1.0
+        self._counts = Counts()
+
+    # -- queries ---------------------------------------------------------------------------------------
+
+    def predict(self, row: bytes, waiter: Waiter, arrival_s: float, slo_s: float) -> bytes | None:
+        """Return the output if the cache has it; else ``waiter`` hears of it later.
+
+        A query that cannot even be queued is told so by ``waiter.on_failure`` before this returns.
+        """
+        table = self._table
+        if table is not None:
+            found = table.find(row)
+            if found is not None:
+                if found.output is None:
+                    found.join(waiter)
+                return found.output
+        work = Work(row, waiter, arrival_s, slo_s, waiter.deadline_s)
+        if not self._links:
+            self._fail(work, "no_replica", f"{self.model} has no replica")
+            return None
+        accepted, expired = self._dispatcher.push(work, arrival_s)
+        if expired:
+            self._time_out(expired)
+        if not accepted:
+            self._counts.rejected += 1
+            self._fail(work, "overloaded", f"the queue of {self.model} is full")
+            return None
+        if table is not None:
+            table.begin(work)
+        if not self._turn_is_due:
+            # At the end of the loop's turn, so that all that came in with one poll goes into one batch.
+            self._turn_is_due = True
+            self._loop.call_soon(self._take_turn)
+        return None
+
+    def why_late(self) -> tuple[str, str]:
+        """The reason and its explanation for a query whose deadline came before its output."""
+        if any(replica.link.is_linked for replica in self._links.values()):
+            return "timeout", f"{self.model} did not answer within the SLO"
+        return "no_replica", f"no replica of {self.model} is connected"
+
+    def set_slo(self, slo_s: float) -> None:
+        """The smallest SLO of the applications that ask this version: batches are sized for it."""
+        self._slo_s = slo_s
+        self._dispatcher.set_slo(slo_s)
+
+    def can_follow(self, snapshot: VersionSnapshot) -> bool:
+        """Whether only replicas differ; a change of anything else (a version deployed anew) needs a new queue."""
+        return msgspec.structs.replace(snapshot, replicas=()) == msgspec.structs.replace(self.snapshot, replicas=())
+
+    # -- replicas --------------------------------------------------------------------------------------
+
+    def set_replicas(self, addresses: Sequence[ReplicaAddress]) -> None:
+        """Dial the new ones; give the missing ones no more work, and hang up when they have answered."""
+        wanted = {address.id: address for address in addresses}
+        for replica_id, address in wanted.items():
+            if replica_id not in self._links:
+                replica = Replica(address, self)
+                self._links[replica_id] = replica
+                replica.link.open()
+        for replica_id in [known for known in self._links if known not in wanted]:
+            self._drain(self._links[replica_id])
+
+    def replicas(self) -> list[Replica]:
+        return list(self._links.values())
+
+    def close(self) -> None:
+        """The version is gone: hang up, fail what is queued, forget the cache's entries."""
+        for replica in list(self._links.values()):
+            self._remove(replica)
+        for work in self._dispatcher.queue.clear():
+            self._fail(work, "no_replica", f"{self.model} was removed")
+        if self._table is not None:
+            self._table.close()
+        if self._wake is not None:
+            self._wake.cancel()
+
+    def linked(self, replica: Replica, max_batch: int | None) -> None:
+        """``max_batch`` is the model's own bound, if it has one."""
+        batching = self.snapshot.batching
+        if max_batch is not None and max_batch < batching.max_batch:
+            batching = msgspec.structs.replace(batching, max_batch=max_batch)
+        controller = make_controller(batching, self._slo_s * BATCH_SHARE_OF_SLO)
+        replica.state = self._dispatcher.add_replica(replica.id, controller)
+        self._take_turn()
+
+    def lost(self, replica: Replica) -> None:
+        """Its connection broke: what it had in flight goes to another replica, or waits for one."""
+        replica.state = None
+        works = self._dispatcher.lose_replica(replica.id)
+        if replica.is_draining:
+            self._remove(replica)
+        self._dispatcher.queue.push_back([work for work in works if self._may_retry(work)])
+        self._take_turn()
+
+    def _may_retry(self, work: Work) -> bool:
+        work.losses += 1
+        if not work.is_wanted:
+            self._settle_failure(work)
+            return False
+        if work.losses >= MAX_LOSSES:
+            self._fail_output(work, f"{MAX_LOSSES} containers of {self.model} died while evaluating this input")
+            return False
+        return True
+
+    def _drain(self, replica: Replica) -> None:
+        replica.is_draining = True
+        if replica.state is None or not replica.state.in_flight:
+            self._remove(replica)
+        else:
+            self._dispatcher.drain_replica(replica.id)
+
+    def _remove(self, replica: Replica) -> None:
+        del self._links[replica.id]
+        replica.link.close()
+        if replica.state is not None:
+            replica.state = None
+            works = self._dispatcher.lose_replica(replica.id)
+            self._dispatcher.queue.push_back(works)
+
+    # -- batches ---------------------------------------------------------------------------------------
+
+    def _take_turn(self) -> None:
+        self._turn_is_due = False
+        now_s = self._loop.time()
+        turn = self._dispatcher.next_turn(now_s)
+        for state, batch in turn.assignments:
+            self._send(state, batch)
+        if turn.late:
+            self._time_out(turn.late)
+        if turn.wake_s is not None and (self._wake is None or self._wake.when() <= now_s):
+            self._wake = self._loop.call_at(turn.wake_s, self._take_turn)
+
+    def _send(self, state: ReplicaState, batch: Batch) -> None:
+        counts = self._counts
+        works = batch.works
+        # The oldest query's wait stands for the batch's: one observation a batch, at the cost of one.
+        counts.queue_wait_s.observe(batch.sent_s - works[0].arrival_s)
+        counts.batch_size.observe(len(works))
+        rows = [work.row for work in works]
+        self._links[state.id].link.send(batch.id, self.input_type.dtype, self.input_type.leading_dimensions, rows)
+
+    def receive_results(self, replica: Replica, batch_id: int, results: Results) -> None:
+        batch = self._finish(replica, batch_id)
+        if batch is None:
+            return
+        if len(results.outputs) != len(batch.works):
+            self._fail_all(
+                batch, f"the container answered {len(results.outputs)} outputs for {len(batch.works)} inputs"
+            )
+        elif results.failures:
+            self._settle_mixed(batch, results.outputs, results.failures)
+        else:
+            self._settle_all(batch, results.outputs)
+        self._after_batch(replica)
+
+    def receive_error(self, replica: Replica, batch_id: int, message: str) -> None:
+        batch = self._finish(replica, batch_id)
+        if batch is not None:
+            self._fail_all(batch, message)
+            self._after_batch(replica)
+
+    def _finish(self, replica: Replica, batch_id: int) -> Batch | None:
+        if replica.state is None:
+            return None
+        finished = self._dispatcher.finished(replica.state, batch_id, self._loop.time())
+        if finished is None:
+            log.warning("replica %s answered batch %d, which it was not sent", replica.id, batch_id)
+            return None
+        batch, service_s = finished
+        self._counts.batch_latency_s.observe(service_s)
+        return batch
+
+    def _after_batch(self, replica: Replica) -> None:
+        if replica.is_draining and replica.state is not None and not replica.state.in_flight:
+            self._remove(replica)
+        self._take_turn()
+
+    def _settle_all(self, batch: Batch, outputs: Sequence[bytes]) -> None:
+        try:
+            for output in outputs:
+                _check_json(output)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            # Rare: find out which, one by one.
+            self._settle_mixed(batch, outputs, {})
+            return
+        for work, output in zip(batch.works, outputs):
+            self._settle(work, output)
+
+    def _settle_mixed(self, batch: Batch, outputs: Sequence[bytes], failures: Mapping[int, str]) -> None:
+        for row, (work, output) in enumerate(zip(batch.works, outputs)):
+            if row in failures:
+                self._fail_output(work, failures[row])
+            else:
+                self._settle_one(work, output)
+
+    def _settle_one(self, work: Work, output: bytes) -> None:
+        try:
+            _check_json(output)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._fail_output(work, f"the container's output is not JSON: {error}")
+        else:
+            self._settle(work, output)
+
+    def _fail_output(self, work: Work, message: str) -> None:
+        self._counts.model_errors += 1
+        self._fail(work, "model_error", message[:MAX_MESSAGE_CHARACTERS])
+
+    def _settle(self, work: Work, output: bytes) -> None:
+        self._counts.outputs += 1
+        waiters = work.waiters
+        work.waiters = []
+        work.output = output
+        if work.cached and self._table is not None:
+            self._table.fulfil(work)
+        name = self.model.name
+        for waiter in waiters:
+            if not waiter.done:
+                waiter.on_output(name, output)
+
+    def _fail_all(self, batch: Batch, message: str) -> None:
+        for work in batch.works:
+            self._fail_output(work, message)
+
+    def _time_out(self, works: list[Work]) -> None:
+        code, message = self.why_late()
+        for work in works:
+            self._counts.expired += 1
+            self._fail(work, code, message)
+
+    def _fail(self, work: Work, code: str, message: str) -> None:
+        waiters = self._settle_failure(work)
+        for waiter in waiters:
+            if not waiter.done:
+                waiter.on_failure(self.model.name, code, message)
+
+    def _settle_failure(self, work: Work) -> list[Waiter]:
+        if work.cached and self._table is not None:
+            self._table.fail(work)
+        waiters, work.waiters = work.waiters, []
+        return waiters
+
+    # -- statistics ------------------------------------------------------------------------------------
+
+    def statistics(self) -> VersionStatistics:
+        return self._counts.statistics(self.model, self._dispatcher, self._table)
+
+    def replica_statistics(self) -> list[ReplicaStatistics]:
+        return [replica.statistics() for replica in self._links.values()]

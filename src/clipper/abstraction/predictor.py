@@ -1,0 +1,100 @@
+"""All versions that a query worker can ask, by model and version; follows the snapshot."""
+
+import asyncio
+
+from clipper.abstraction.cache.clock import ClockCache
+from clipper.abstraction.model_queue import ModelQueue
+from clipper.abstraction.replica import Replica
+from clipper.snapshot import ApplicationSnapshot, Link, ModelSnapshot, Snapshot
+from clipper.types import ModelId
+
+
+class Predictor:
+    """Owns the cache and one ``ModelQueue`` a version."""
+
+    def __init__(self, cache_capacity_bytes: int) -> None:
+        self.cache = ClockCache(cache_capacity_bytes)
+        self._queues: dict[ModelId, ModelQueue] = {}
+        self._current: dict[str, str | None] = {}
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Make queues, replicas and current versions those of the snapshot; what is not in it is closed."""
+        wanted: set[ModelId] = set()
+        for model in snapshot.models:
+            self._current[model.name] = model.current
+            wanted |= self._apply_model(model)
+        for gone in self._queues.keys() - wanted:
+            self._queues.pop(gone).close()
+        names = {model.name for model in snapshot.models}
+        self._current = {name: version for name, version in self._current.items() if name in names}
+        for model_id, slo_s in _smallest_slos(snapshot.applications, self._current).items():
+            if model_id in self._queues:
+                self._queues[model_id].set_slo(slo_s)
+
+    def find(self, model: str, version: str | None = None) -> ModelQueue | None:
+        """The queue of a version, or of the current one if ``version`` is None; None if there is none."""
+        version = version or self._current.get(model)
+        return self._queues.get(ModelId(model, version)) if version else None
+
+    def queues(self) -> list[ModelQueue]:
+        return list(self._queues.values())
+
+    async def settle(self) -> None:
+        """Wait until every replica has been dialled once and every removed one has answered its last batch."""
+        replicas = self._replicas()
+        waits = [replica.link.first_attempt for replica in replicas if not replica.link.first_attempt.done()]
+        if waits:
+            await asyncio.wait(waits)
+        while any(replica.is_draining for replica in self._replicas()):
+            await asyncio.sleep(0.005)
+
+    def unlinked(self) -> dict[str, str]:
+        """Replica id to why it is not linked."""
+        return {
+            replica.id: replica.link.last_error or "still dialling"
+            for replica in self._replicas()
+            if not replica.link.is_linked and not replica.is_draining
+        }
+
+    def undrained(self) -> tuple[str, ...]:
+        return tuple(replica.id for replica in self._replicas() if replica.is_draining)
+
+    def close(self) -> None:
+        for queue in self._queues.values():
+            queue.close()
+        self._queues.clear()
+
+    def _apply_model(self, model: ModelSnapshot) -> set[ModelId]:
+        applied = set()
+        for version in model.versions:
+            model_id = ModelId(model.name, version.version)
+            applied.add(model_id)
+            queue = self._queues.get(model_id)
+            if queue is not None and not queue.can_follow(version):
+                queue.close()
+                queue = None
+            if queue is None:
+                queue = self._queues[model_id] = ModelQueue(model_id, version, self.cache)
+            queue.set_replicas(version.replicas)
+        return applied
+
+    def _replicas(self) -> list[Replica]:
+        return [replica for queue in self._queues.values() for replica in queue.replicas()]
+
+
+def _smallest_slos(
+    applications: tuple[ApplicationSnapshot, ...], current: dict[str, str | None]
+) -> dict[ModelId, float]:
+    """For each version that an application asks by itself, the smallest SLO in seconds of those that do."""
+    slos: dict[ModelId, float] = {}
+    for application in applications:
+        for link in application.links:
+            model_id = _target(link, current)
+            if model_id is not None:
+                slos[model_id] = min(application.slo_ms / 1000, slos.get(model_id, float("inf")))
+    return slos
+
+
+def _target(link: Link, current: dict[str, str | None]) -> ModelId | None:
+    version = link.version or current.get(link.model)
+    return ModelId(link.model, version) if version else None

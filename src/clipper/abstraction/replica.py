@@ -1,0 +1,68 @@
+"""One replica as a version's queue sees it: its link, and its place in the dispatcher while it is linked."""
+
+from typing import Protocol
+
+from clipper.abstraction.batching.dispatcher import ReplicaState
+from clipper.containers.link import ReplicaLink
+from clipper.containers.protocol.messages import Results, Welcome
+from clipper.snapshot import ReplicaAddress
+from clipper.statistics import ReplicaStatistics
+from clipper.types import ModelId
+
+
+class ReplicaOwner(Protocol):
+    """The queue that the replica works for."""
+
+    model: ModelId
+
+    def linked(self, replica: "Replica", max_batch: int | None) -> None: ...
+
+    def lost(self, replica: "Replica") -> None: ...
+
+    def receive_results(self, replica: "Replica", batch_id: int, results: Results) -> None: ...
+
+    def receive_error(self, replica: "Replica", batch_id: int, message: str) -> None: ...
+
+
+class Replica:
+    """Names the replica in what its link reports. ``state`` is None while it is not linked."""
+
+    def __init__(self, address: ReplicaAddress, owner: ReplicaOwner) -> None:
+        self.id = address.id
+        self._owner = owner
+        self.link = ReplicaLink(owner.model, address.address, address.token, self)
+        self.state: ReplicaState | None = None
+        self.is_draining = False
+
+    def on_linked(self, welcome: Welcome) -> None:
+        self._owner.linked(self, welcome.max_batch)
+
+    def on_results(self, batch_id: int, results: Results) -> None:
+        self._owner.receive_results(self, batch_id, results)
+
+    def on_error(self, batch_id: int, message: str) -> None:
+        self._owner.receive_error(self, batch_id, message)
+
+    def on_lost(self, reason: str) -> None:
+        if self.state is not None:
+            self._owner.lost(self)
+
+    def statistics(self) -> ReplicaStatistics:
+        model, state = self._owner.model, self.state
+        return ReplicaStatistics(
+            id=self.id,
+            model=model.name,
+            version=model.version,
+            state=self._state_name(),
+            batch_limit=state.controller.limit if state else 0,
+            in_flight=len(state.in_flight) if state else 0,
+            batches=state.batches if state else 0,
+            last_error=self.link.last_error,
+        )
+
+    def _state_name(self) -> str:
+        if self.is_draining:
+            return "draining"
+        if self.state is not None:
+            return "linked"
+        return "lost" if self.link.last_error else "dialing"

@@ -1,0 +1,199 @@
+"""Dials one replica and speaks the container protocol with it. Decides nothing: outcomes go to its ``Listener``."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+from clipper.containers.protocol import messages
+from clipper.containers.protocol.frames import Kind, Splitter
+from clipper.containers.protocol.messages import Results, Welcome
+from clipper.errors import ClipperError, ProtocolViolation
+from clipper.types import DType, ModelId
+
+log = logging.getLogger(__name__)
+
+# A container that listens has loaded its model and has only to answer HELLO.
+HANDSHAKE_TIMEOUT_S = 5.0
+# The supervisor replaces dead replicas; until its snapshot says so, the address may come back.
+FIRST_REDIAL_S = 0.02
+LAST_REDIAL_S = 1.0
+
+
+class Listener(Protocol):
+    """Who wants to know what the replica says. Called on the event loop."""
+
+    def on_linked(self, welcome: Welcome) -> None: ...
+
+    def on_results(self, batch_id: int, results: Results) -> None: ...
+
+    def on_error(self, batch_id: int, message: str) -> None: ...
+
+    def on_lost(self, reason: str) -> None:
+        """The connection is gone, and with it every batch in flight. The link dials again."""
+
+
+class ReplicaLink:
+    """One replica's connection: dialled until it answers, dialled again when it breaks, until ``close``."""
+
+    def __init__(self, model: ModelId, address: str, token: str, listener: Listener) -> None:
+        self._model = model
+        self._address = address
+        self._token = token
+        self._listener = listener
+        self._transport: asyncio.WriteTransport | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.last_error: str | None = None
+        self.first_attempt: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_linked(self) -> bool:
+        return self._transport is not None
+
+    def open(self) -> None:
+        """Start dialling. ``first_attempt`` is done once the first dial has succeeded or failed."""
+        self._task = asyncio.get_running_loop().create_task(self._keep_linked())
+
+    def close(self) -> None:
+        """Hang up for good; the listener hears nothing more."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+        self._settle_first_attempt()
+
+    def send(self, batch_id: int, dtype: DType, dimensions: int, rows: Sequence[bytes]) -> None:
+        """Write one batch. Only while ``is_linked``; its bound is the dispatcher's two batches in flight."""
+        transport = cast(asyncio.WriteTransport, self._transport)
+        transport.writelines(messages.encode_predict(batch_id, dtype, dimensions, rows))
+
+    async def _keep_linked(self) -> None:
+        delay_s = FIRST_REDIAL_S
+        while True:
+            lost = await self._dial()
+            self._settle_first_attempt()
+            if lost is not None:
+                delay_s = FIRST_REDIAL_S
+                await asyncio.wait([lost])
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, LAST_REDIAL_S)
+
+    async def _dial(self) -> "asyncio.Future[None] | None":
+        """Connect and shake hands. Returns a future that ends with the connection, None if there is none."""
+        connection = _Connection(self._listener)
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                await _connect(self._address, connection)
+                connection.write(messages.encode_hello(self._token))
+                welcome = self._checked(await connection.welcome)
+        except (OSError, TimeoutError, ClipperError) as error:
+            self.last_error = str(error) or f"no answer within {HANDSHAKE_TIMEOUT_S} s"
+            connection.abort()
+            return None
+        except asyncio.CancelledError:
+            connection.abort()
+            raise
+        self.last_error = None
+        self._transport = connection.transport
+        connection.lost.add_done_callback(self._forget_transport)
+        self._listener.on_linked(welcome)
+        return connection.lost
+
+    def _checked(self, welcome: Welcome) -> Welcome:
+        if (welcome.model, welcome.version) != (self._model.name, self._model.version):
+            # A stale address, which another container has taken over.
+            raise ProtocolViolation(f"{self._address} serves {welcome.model}:{welcome.version}, not {self._model}")
+        return welcome
+
+    def _forget_transport(self, lost: "asyncio.Future[None]") -> None:
+        if self._transport is not None:
+            self._transport = None
+            self.last_error = str(lost.exception() or "connection closed by the container")
+            self._listener.on_lost(self.last_error)
+
+    def _settle_first_attempt(self) -> None:
+        if not self.first_attempt.done():
+            self.first_attempt.set_result(None)
+
+
+async def _connect(address: str, connection: "_Connection") -> None:
+    loop = asyncio.get_running_loop()
+    scheme, _, rest = address.partition(":")
+    if scheme == "unix":
+        await loop.create_unix_connection(lambda: connection, rest)
+    else:
+        host, _, port = rest.rpartition(":")
+        await loop.create_connection(lambda: connection, host, int(port))
+
+
+class _Connection(asyncio.Protocol):
+    """One connection's bytes. ``welcome`` and ``lost`` are futures for the link's task."""
+
+    def __init__(self, listener: Listener) -> None:
+        loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._splitter = Splitter()
+        self.welcome: asyncio.Future[Welcome] = loop.create_future()
+        self.lost: asyncio.Future[None] = loop.create_future()
+        self.transport: asyncio.WriteTransport | None = None
+        # After a dial that failed nobody asks these for their outcome.
+        self.welcome.add_done_callback(_retrieve)
+        self.lost.add_done_callback(_retrieve)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.WriteTransport, transport)
+
+    def write(self, data: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for kind, frame_id, body in self._splitter.feed(data):
+                self._receive(kind, frame_id, body)
+        except ProtocolViolation as error:
+            self._fail(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.welcome.done():
+            self.welcome.set_exception(ProtocolViolation("the container hung up before WELCOME"))
+        if not self.lost.done():
+            self._end(error)
+
+    def _receive(self, kind: int, frame_id: int, body: memoryview) -> None:
+        if kind == Kind.RESULTS and self.welcome.done():
+            self._listener.on_results(frame_id, messages.decode_results(body))
+        elif kind == Kind.ERROR:
+            self._refused(frame_id, messages.decode_error(body))
+        elif kind == Kind.WELCOME and not self.welcome.done():
+            self.welcome.set_result(messages.decode_welcome(body))
+        else:
+            raise ProtocolViolation(f"the container sent an unexpected frame of kind {kind}")
+
+    def _refused(self, frame_id: int, message: str) -> None:
+        if self.welcome.done():
+            self._listener.on_error(frame_id, message)
+        else:
+            self.welcome.set_exception(ProtocolViolation(f"the container refused the connection: {message}"))
+
+    def _fail(self, error: ProtocolViolation) -> None:
+        log.error("closing a container's connection: %s", error)
+        self.abort()
+        if not self.lost.done():
+            self._end(error)
+
+    def _end(self, error: Exception | None) -> None:
+        if error is None:
+            self.lost.set_result(None)
+        else:
+            self.lost.set_exception(error)
+
+
+def _retrieve(future: "asyncio.Future[Any]") -> None:
+    if not future.cancelled():
+        future.exception()

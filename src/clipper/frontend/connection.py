@@ -1,0 +1,297 @@
+"""One client's connection: bytes to requests, answers to bytes, in order.
+
+A request whose head has been seen before, byte for byte, and whose body came with it is recognised without parsing:
+equal heads mean the same. All other bytes go through httptools.
+"""
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+import httptools
+
+from clipper.frontend import limits, responses
+from clipper.frontend.exchange import Exchange
+
+if TYPE_CHECKING:
+    from clipper.frontend.server import QueryServer
+
+
+class Connection(asyncio.Protocol):
+    """Reads requests and writes answers. Its time-outs are the server's sweep over all connections."""
+
+    def __init__(self, server: "QueryServer") -> None:
+        self._server = server
+        self._parser = httptools.HttpRequestParser(self)
+        self._pending: deque[Exchange] = deque()
+        self._reading_paused = False
+        self._writing_paused = False
+        self._is_refused = False
+        self._in_message = False
+        self._last_sweep = server.sweeps
+        self._start_message()
+
+    # -- asyncio ---------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        if not self._server.add(self):
+            self._refuse("overloaded", f"over {limits.MAX_CONNECTIONS} connections")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._server.remove(self)
+        self._release_body()
+        for exchange in self._pending:
+            exchange.cancel()
+        self._pending.clear()
+        self._is_refused = True
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return
+        if not self._in_message:
+            data = self._take_known(data)
+            if not data:
+                return
+        self._feed(data)
+
+    def eof_received(self) -> bool:
+        """The client sends no more, but may still read: answer what it asked, then close."""
+        self._is_refused = True
+        return bool(self._pending)
+
+    def pause_writing(self) -> None:
+        """The client does not take its answers: read no further requests of it."""
+        self._writing_paused = True
+        self._adjust_reading()
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        self._adjust_reading()
+
+    # -- requests --------------------------------------------------------------------------------------
+
+    def _take_known(self, data: bytes) -> bytes:
+        """Handle the requests at the front of ``data`` whose heads are known; return the rest."""
+        server = self._server
+        while data:
+            end = data.find(b"\r\n\r\n") + 4
+            known = server.known_heads.get(data[:end])
+            if known is None:
+                return data
+            endpoint, size = known
+            stop = end + size
+            if len(data) < stop:
+                return data
+            self._last_sweep = server.sweeps
+            exchange = Exchange(self)
+            self._pending.append(exchange)
+            endpoint.handle(exchange, data[end:stop], server.now_s())
+            data = data[stop:]
+        if len(self._pending) > limits.MAX_PIPELINED:
+            self._adjust_reading()
+        return data
+
+    def _feed(self, data: bytes) -> None:
+        started_here = not self._in_message
+        self._last_sweep = self._server.sweeps
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # Clipper speaks HTTP/1.1 only and may ignore the offer, but cannot read what comes after it.
+            self._is_refused = True
+            self.flush()
+        except httptools.HttpParserError as error:
+            self._refuse("malformed_request", f"not an HTTP/1.1 request: {error}")
+        else:
+            self._check_head_size(len(data))
+            if started_here and self._is_plain and not self._in_message:
+                self._server.learn_head(data, self._path, self._content_length)
+        self._adjust_reading()
+
+    def _check_head_size(self, size: int) -> None:
+        if self._in_message and not self._has_head:
+            self._head_bytes += size
+            if self._head_bytes > limits.MAX_HEAD_BYTES:
+                self._refuse_head()
+
+    def _refuse_head(self) -> None:
+        self._refuse("head_too_large", f"request head is over {limits.MAX_HEAD_BYTES} bytes")
+
+    def _refuse(self, code: str, cause: str) -> None:
+        """Answer with an error in its turn and read nothing more: what follows cannot be trusted."""
+        if self._is_refused:
+            return
+        self._is_refused = True
+        self._in_message = False
+        self._release_body()
+        self._server.refused[code] += 1
+        exchange = self._append_exchange()
+        exchange.closes = True
+        exchange.refuse(code, cause)
+
+    def _append_exchange(self) -> Exchange:
+        exchange = Exchange(self)
+        self._pending.append(exchange)
+        return exchange
+
+    # -- httptools ---------------------------------------------------------------------------------------
+
+    def _start_message(self) -> None:
+        self._url = b""
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._head_bytes = 0
+        self._has_head = False
+        self._content_length = 0
+        self._is_plain = True
+        self._expects_continue = False
+
+    def on_message_begin(self) -> None:
+        self._start_message()
+        self._in_message = True
+        self._started_sweep = self._server.sweeps
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_head(len(name) + len(value))
+        match name.lower():
+            case b"content-length":
+                # llhttp has checked that it is a number, and the only one.
+                self._content_length = int(value)
+            case b"expect":
+                self._is_plain = False
+                self._expects_continue = value.lower() == b"100-continue"
+                if not self._expects_continue:
+                    self._refuse("expectation_failed", "the only expectation that is known is 100-continue")
+            case b"transfer-encoding" | b"upgrade" | b"connection":
+                self._is_plain = False
+
+    def on_headers_complete(self) -> None:
+        self._has_head = True
+        if self._content_length > limits.MAX_BODY_BYTES:
+            self._refuse_body()
+        elif self._expects_continue and not self._is_refused:
+            self._append_exchange().send_raw(responses.CONTINUE)
+
+    def on_body(self, chunk: bytes) -> None:
+        if self._is_refused:
+            return
+        self._body.append(chunk)
+        self._body_bytes += len(chunk)
+        self._server.buffered_bytes += len(chunk)
+        if self._body_bytes > limits.MAX_BODY_BYTES:
+            self._refuse_body()
+        elif self._server.buffered_bytes > limits.MAX_BUFFERED_BYTES:
+            self._refuse("overloaded", "too many large requests are arriving at once")
+
+    def on_message_complete(self) -> None:
+        if self._is_refused:
+            return
+        self._in_message = False
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._release_body()
+        exchange = self._append_exchange()
+        method = self._parser.get_method().decode()
+        exchange.has_body = method != "HEAD"
+        exchange.closes = self._server.is_draining or not self._parser.should_keep_alive()
+        self._is_refused = exchange.closes
+        self._is_plain = self._is_plain and method == "POST" and not exchange.closes
+        self._path = self._url.partition(b"?")[0]
+        self._handle(exchange, method, body)
+
+    def _handle(self, exchange: Exchange, method: str, body: bytes) -> None:
+        endpoint = self._server.find(self._path)
+        if endpoint is None:
+            self._server.refused["not_found"] += 1
+            exchange.refuse("not_found", self._server.why_not_found(self._path))
+        elif method not in endpoint.methods:
+            self._server.refused["method_not_allowed"] += 1
+            allow = ", ".join(endpoint.methods)
+            exchange.refuse("method_not_allowed", f"{method} is not allowed here: use {allow}", allow)
+        else:
+            endpoint.handle(exchange, body, self._server.now_s())
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > limits.MAX_HEAD_BYTES:
+            self._refuse_head()
+
+    def _refuse_body(self) -> None:
+        self._refuse("too_large", f"body is over {limits.MAX_BODY_BYTES} bytes")
+
+    def _release_body(self) -> None:
+        self._server.buffered_bytes -= self._body_bytes
+        self._body_bytes = 0
+        self._body = []
+
+    # -- answers -----------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Write the answers that are next in turn."""
+        pending = self._pending
+        while pending:
+            exchange = pending[0]
+            response = exchange.response
+            if response is None:
+                break
+            pending.popleft()
+            if not self.transport.is_closing():
+                self.transport.write(response)
+            if exchange.closes:
+                self._finish_writing()
+                return
+        if not pending and self._is_refused:
+            self._finish_writing()
+        elif self._reading_paused:
+            self._adjust_reading()
+
+    def _finish_writing(self) -> None:
+        """The last answer is out: say so, and let the sweep close once the client has had time to read it."""
+        for exchange in self._pending:
+            exchange.cancel()
+        self._pending.clear()
+        self._is_refused = True
+        self._last_sweep = self._server.sweeps
+        if self._reading_paused:
+            self._reading_paused = False
+            self.transport.resume_reading()
+        if not self.transport.is_closing() and self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _adjust_reading(self) -> None:
+        should_pause = self._writing_paused or len(self._pending) > limits.MAX_PIPELINED
+        if should_pause == self._reading_paused or self.transport.is_closing():
+            return
+        self._reading_paused = should_pause
+        if should_pause:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+    # -- the server's sweep ------------------------------------------------------------------------------
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is arriving or waits for its answer."""
+        return self._in_message or bool(self._pending)
+
+    def sweep(self, sweeps: int) -> None:
+        """Called once a second: close what has been quiet for too long."""
+        quiet = sweeps - self._last_sweep
+        if self._in_message and sweeps - self._started_sweep > limits.REQUEST_TIMEOUT_SWEEPS:
+            self._refuse("request_timeout", f"request did not arrive within {limits.REQUEST_TIMEOUT_SWEEPS} s")
+        elif self._writing_paused and quiet > limits.REQUEST_TIMEOUT_SWEEPS:
+            self.transport.abort()
+        elif self._pending or self._in_message:
+            return
+        elif quiet > (limits.LINGER_SWEEPS if self._is_refused else limits.IDLE_TIMEOUT_SWEEPS):
+            self.transport.close()
+
+    def close_if_quiet(self) -> None:
+        """Draining, after the grace: close if nothing is under way."""
+        if not self.is_busy:
+            self.transport.close()

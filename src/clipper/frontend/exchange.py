@@ -1,0 +1,121 @@
+"""One request and its answer: what the selection layer calls back, and what keeps answers in order."""
+
+from typing import Protocol
+
+from clipper.frontend import responses
+from clipper.selection.application import Query
+
+
+class Answerer(Protocol):
+    """The connection, as an exchange sees it."""
+
+    def flush(self) -> None:
+        """Some answer may have become the next to go out."""
+
+
+class Cancellable(Protocol):
+    """What a request has started: a query, or a batch of them."""
+
+    def cancel(self) -> None: ...
+
+
+class Exchange:
+    """A request that waits for its answer. For a predict call with one input it is the query's ``Asker``.
+
+    Attributes:
+        response: the answer's bytes once they are known.
+        started: what to cancel if the client goes away; None once it has ended.
+        closes: the connection ends with this answer.
+        has_body: False for HEAD.
+    """
+
+    __slots__ = ("closes", "connection", "has_body", "response", "started")
+
+    def __init__(self, connection: Answerer) -> None:
+        self.connection = connection
+        self.response: bytes | None = None
+        self.started: Cancellable | None = None
+        self.closes = False
+        self.has_body = True
+
+    def on_prediction(self, query_id: int, output: bytes, confidence: float) -> None:
+        body = responses.prediction_json(query_id, output, confidence)
+        if self.closes:
+            self.answer(200, body)
+        else:
+            self._respond(responses.ok(body))
+
+    def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
+        self.answer(200, responses.default_json(query_id, output, reason, explanation))
+
+    def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
+        self.refuse(reason, explanation)
+
+    def refuse(self, code: str, cause: str, allow: str = "") -> None:
+        """Answer with an error of the error tree."""
+        self.answer(responses.status_of(code), responses.error_json(code, cause), allow)
+
+    def answer(self, status: int, body: bytes, allow: str = "") -> None:
+        self._respond(responses.answer(status, body, close=self.closes, allow=allow, has_body=self.has_body))
+
+    def send_raw(self, data: bytes) -> None:
+        """An interim answer, such as 100 Continue, in its place in the order."""
+        self._respond(data)
+
+    def cancel(self) -> None:
+        """The client is gone."""
+        if self.started is not None:
+            self.started.cancel()
+            self.started = None
+
+    def _respond(self, data: bytes) -> None:
+        # Query and exchange know each other; parting lets both be freed without the garbage collector.
+        self.started = None
+        self.response = data
+        self.connection.flush()
+
+
+class Gather:
+    """A predict call with several inputs: each is a query of its own, and the answer goes out when all have ended."""
+
+    __slots__ = ("_exchange", "_missing", "_parts", "_queries")
+
+    def __init__(self, exchange: Exchange, size: int) -> None:
+        self._exchange = exchange
+        self._parts = [b""] * size
+        self._missing = size
+        self._queries: list[Query] = []
+
+    def add_query(self, query: Query) -> None:
+        self._queries.append(query)
+
+    def end_part(self, index: int, body: bytes) -> None:
+        self._parts[index] = body
+        self._missing -= 1
+        if not self._missing:
+            self._queries.clear()
+            self._exchange.answer(200, responses.batch_json(self._parts))
+
+    def cancel(self) -> None:
+        for query in self._queries:
+            query.cancel()
+        self._queries.clear()
+
+
+class Part:
+    """One input of a batch. Where there is no output and no default, its part of the answer is the error."""
+
+    __slots__ = ("_gather", "_index")
+
+    def __init__(self, gather: Gather, index: int) -> None:
+        self._gather = gather
+        self._index = index
+
+    def on_prediction(self, query_id: int, output: bytes, confidence: float) -> None:
+        self._gather.end_part(self._index, responses.prediction_json(query_id, output, confidence))
+
+    def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
+        self._gather.end_part(self._index, responses.default_json(query_id, output, reason, explanation))
+
+    def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
+        self._gather.end_part(self._index, responses.error_json(reason, explanation))

@@ -1,0 +1,95 @@
+"""The body of a predict call: where its input is, and what comes with it."""
+
+from typing import Any
+
+import msgspec
+import simdjson
+from msgspec import Raw, Struct
+
+from clipper.errors import MalformedRequest
+from clipper.frontend.inputs import NumberReader, Reader
+
+# A client's batch is answered as one; more than this would hold the connection and the loop for too long.
+MAX_CLIENT_BATCH = 10_000
+
+
+class PredictBody(Struct, frozen=True):
+    """``uid`` is the old system's name of ``context``. Unknown keys are ignored, as the old system did."""
+
+    input: Raw | msgspec.UnsetType = msgspec.UNSET
+    input_batch: list[Raw] | msgspec.UnsetType = msgspec.UNSET
+    context: str | int | None = None
+    uid: str | int | None = None
+    version: str | int | None = None
+
+
+class Request(Struct, frozen=True):
+    """What was asked. ``rows`` has one row an input; ``is_batch`` tells which form the answer has."""
+
+    rows: list[bytes]
+    is_batch: bool = False
+    context: str | None = None
+    version: str | None = None
+
+
+class BodyReader:
+    """Reads the bodies of one application's predict calls."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._decode = msgspec.json.Decoder(PredictBody).decode
+        self._parser = simdjson.Parser()
+        self._row_bytes = reader.row_bytes if isinstance(reader, NumberReader) else None
+        self._has_short_way = isinstance(reader, NumberReader) and reader.takes_plain_list
+
+    def read_plain(self, body: bytes) -> bytes | None:
+        """The row of ``{"input": [numbers]}`` and nothing else; None if the body is not exactly that.
+
+        One bracket and one quoted word, ``input``, mean that there is one flat list and no other key.
+        """
+        if not self._has_short_way:
+            return None
+        start = body.find(b"[")
+        if body.rfind(b"[") != start or body.rfind(b'"') > start or body.count(b'"', 0, start) != 2:
+            return None
+        try:
+            document: Any = self._parser.parse(body)
+            row = bytes(document.at_pointer("/input").as_buffer(of_type="d"))
+        except (ValueError, TypeError, RuntimeError, AttributeError, KeyError):
+            self._parser = simdjson.Parser()
+            return None
+        return row if self._row_bytes is None or len(row) == self._row_bytes else None
+
+    def read(self, body: bytes) -> Request:
+        """Any form of the body.
+
+        Raises:
+            MalformedRequest, WrongInput: with what was expected and what came.
+        """
+        parsed = self._parse(body)
+        context = parsed.context if parsed.context is not None else parsed.uid
+        texts, is_batch = _inputs(parsed)
+        return Request(
+            [self._reader.read(bytes(text)) for text in texts],
+            is_batch,
+            None if context is None else str(context),
+            None if parsed.version is None else str(parsed.version),
+        )
+
+    def _parse(self, body: bytes) -> PredictBody:
+        try:
+            return self._decode(body)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            expected = 'expected {"input": …} or {"input_batch": […]}'
+            raise MalformedRequest(f"body is not a predict call: {error}; {expected}") from error
+
+
+def _inputs(parsed: PredictBody) -> tuple[list[Raw], bool]:
+    if not isinstance(parsed.input, msgspec.UnsetType):
+        return [parsed.input], False
+    if isinstance(parsed.input_batch, msgspec.UnsetType):
+        raise MalformedRequest('body has neither "input" nor "input_batch"')
+    if not 1 <= len(parsed.input_batch) <= MAX_CLIENT_BATCH:
+        count = len(parsed.input_batch)
+        raise MalformedRequest(f"input_batch has {count} inputs: expected 1 to {MAX_CLIENT_BATCH}")
+    return parsed.input_batch, True

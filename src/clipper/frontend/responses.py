@@ -1,0 +1,57 @@
+"""Answers as bytes. The usual one is put together from constants; others may take their time."""
+
+import msgspec
+
+from clipper.frontend.statuses import REASONS, STATUSES
+
+_OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: "
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+# What a client that was told 503 should wait before it tries again.
+RETRY_AFTER_S = 1
+
+
+def prediction_json(query_id: int, output: bytes, confidence: float) -> bytes:
+    return b'{"query_id":%d,"output":%b,"default":false,"confidence":%r}' % (query_id, output, confidence)
+
+
+def default_json(query_id: int, output: bytes, reason: str, explanation: str) -> bytes:
+    return (
+        b'{"query_id":%d,"output":%b,"default":true,"confidence":0.0,"default_reason":"%b","default_explanation":%b}'
+        % (query_id, output, reason.encode(), msgspec.json.encode(explanation))
+    )
+
+
+def error_json(code: str, cause: str) -> bytes:
+    return b'{"error":"%b","cause":%b}' % (code.encode(), msgspec.json.encode(cause))
+
+
+def batch_json(parts: list[bytes]) -> bytes:
+    return b'{"batch_predictions":[%b]}' % b",".join(parts)
+
+
+def ok(body: bytes) -> bytes:
+    """A 200 on a connection that stays open."""
+    return b"%b%d\r\n\r\n%b" % (_OK, len(body), body)
+
+
+def answer(status: int, body: bytes, *, close: bool = False, allow: str = "", has_body: bool = True) -> bytes:
+    """Any answer.
+
+    Args:
+        close: tell the client that the connection ends with this.
+        allow: the methods that would have been right, with 405.
+        has_body: False for HEAD, which gets the head alone.
+    """
+    head = [f"HTTP/1.1 {status} {REASONS[status]}", "content-type: application/json", f"content-length: {len(body)}"]
+    if allow:
+        head.append(f"allow: {allow}")
+    if status == 503:
+        head.append(f"retry-after: {RETRY_AFTER_S}")
+    if close:
+        head.append("connection: close")
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + (body if has_body else b"")
+
+
+def status_of(code: str) -> int:
+    return STATUSES.get(code, STATUSES["internal_error"])

@@ -1,0 +1,1 @@
+"""The model selection layer: "answer this application's query"."""

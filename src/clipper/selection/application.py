@@ -1,0 +1,236 @@
+"""One application in a query worker: asks models for its queries, and answers each by its deadline."""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Sequence
+from random import Random
+from typing import Protocol
+
+from clipper.abstraction.model_queue import ModelQueue
+from clipper.abstraction.predictor import Predictor
+from clipper.errors import NotFound
+from clipper.metrics.histogram import Histogram
+from clipper.selection.policies.single import make_policy
+from clipper.snapshot import ApplicationSnapshot
+from clipper.statistics import LATENCY_BOUNDS_S, ApplicationStatistics
+from clipper.types import InputType
+
+# The deadline is when the answer should be at the client, so it leaves a little before: 5 % of the SLO, at most 2 ms.
+MARGIN_SHARE = 0.05
+MAX_MARGIN_S = 0.002
+
+
+class Asker(Protocol):
+    """Who asked a query, and gets exactly one of these calls, on the event loop."""
+
+    def on_prediction(self, query_id: int, output: bytes, confidence: float) -> None:
+        """``output`` is JSON text."""
+
+    def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
+        """The application's default, and why there is nothing better."""
+
+    def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
+        """As ``on_default``, where the application has no default."""
+
+
+class Query:
+    """One query in flight. It is the ``Waiter`` of the work it has started."""
+
+    __slots__ = (
+        "application",
+        "arrival_s",
+        "asker",
+        "deadline_s",
+        "done",
+        "failure",
+        "id",
+        "missing",
+        "outputs",
+        "selected",
+        "targets",
+    )
+
+    def __init__(self, application: "Application", asker: Asker, query_id: int, arrival_s: float) -> None:
+        self.application = application
+        self.asker = asker
+        self.id = query_id
+        self.arrival_s = arrival_s
+        self.deadline_s = arrival_s + application.budget_s
+        self.done = False
+        self.missing = 0
+        self.outputs: dict[str, bytes] = {}
+        self.failure: tuple[str, str] | None = None
+        self.selected: Sequence[str] = ()
+        self.targets: Sequence[ModelQueue] = ()
+
+    def on_output(self, model: str, output: bytes) -> None:
+        self.outputs[model] = output
+        self.missing -= 1
+        if not self.missing:
+            self.application.finish(self)
+
+    def on_failure(self, model: str, code: str, message: str) -> None:
+        self.failure = code, message
+        self.missing -= 1
+        if not self.missing:
+            self.application.finish(self)
+
+    def cancel(self) -> None:
+        """Nobody wants the answer any more: its work is dropped before it is sent."""
+        self.done = True
+
+
+class QueryIds:
+    """Numbers for queries, unique over all workers and restarts, and below 2^53 so that any JSON reader keeps them.
+
+    The upper 20 bits are the worker's instance, which the supervisor counts; the lower 33 are the worker's own count.
+    """
+
+    COUNT_BITS = 33
+
+    def __init__(self, instance: int) -> None:
+        self.next = instance << self.COUNT_BITS
+
+
+class Application:
+    """Answers an application's queries.
+
+    All queries have one SLO and so expire in order of arrival: one FIFO and one timer serve them all.
+    """
+
+    def __init__(self, snapshot: ApplicationSnapshot, predictor: Predictor, ids: QueryIds, random: Random) -> None:
+        self.name = snapshot.name
+        self.input_type = InputType.parse(snapshot.input_type)
+        self._predictor = predictor
+        self._ids = ids
+        self._random = random
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[Query] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._queries = self._slo_misses = 0
+        self._defaults: Counter[str] = Counter()
+        self._errors: Counter[str] = Counter()
+        self._latency_s = Histogram(LATENCY_BOUNDS_S)
+        self.follow(snapshot)
+
+    def follow(self, snapshot: ApplicationSnapshot) -> None:
+        """Serve by this snapshot from the next query on; call again whenever a model's current version changes."""
+        self.snapshot = snapshot
+        self._slo_s = snapshot.slo_ms / 1000
+        self.budget_s = self._slo_s - min(self._slo_s * MARGIN_SHARE, MAX_MARGIN_S)
+        self._default = None if snapshot.default_output is None else snapshot.default_output.encode()
+        self._policy = make_policy(snapshot.policy)
+        self._models = tuple(link.model for link in snapshot.links)
+        self._targets: dict[str, ModelQueue | None] = {
+            link.model: self._predictor.find(link.model, link.version) for link in snapshot.links
+        }
+
+    def predict(self, row: bytes, asker: Asker, arrival_s: float, version: str | None = None) -> Query:
+        """Answer one input; ``asker`` hears of it now or later, by the deadline.
+
+        Args:
+            row: the input's raw buffer, of this application's input type.
+            version: ask this version of the linked model, whatever is current.
+
+        Raises:
+            NotFound: there is no such version.
+        """
+        self._queries += 1
+        query = Query(self, asker, self._ids.next, arrival_s)
+        self._ids.next += 1
+        if version is not None:
+            self._ask(query, row, *self._pinned(version))
+        elif self._models:
+            selected = self._policy.select(self._models, {}, self._random)
+            self._ask(query, row, selected, [self._targets[model] for model in selected])
+        else:
+            query.failure = "no_replica", f"application {self.name} has no linked model"
+            self.finish(query)
+        if not query.done:
+            self._await_deadline(query)
+        return query
+
+    def finish(self, query: Query) -> None:
+        """All selected models have answered, or the deadline has come: answer with what is there."""
+        query.done = True
+        self._measure(query)
+        if query.outputs:
+            combined = self._policy.combine(query.selected, {}, query.outputs)
+            query.asker.on_prediction(query.id, combined.output, combined.confidence)
+            return
+        reason, explanation = query.failure or self._why_late(query)
+        if self._default is not None:
+            self._defaults[reason] += 1
+            query.asker.on_default(query.id, self._default, reason, explanation)
+        else:
+            self._errors[reason] += 1
+            query.asker.on_no_prediction(query.id, reason, explanation)
+
+    def close(self) -> None:
+        """The application is gone: answer what waits."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for query in self._waiting:
+            if not query.done:
+                self.finish(query)
+
+    @property
+    def in_flight(self) -> int:
+        return sum(not query.done for query in self._waiting)
+
+    def statistics(self) -> ApplicationStatistics:
+        return ApplicationStatistics(
+            name=self.name,
+            queries=self._queries,
+            defaults=dict(self._defaults),
+            errors=dict(self._errors),
+            slo_misses=self._slo_misses,
+            latency_s=self._latency_s.data(),
+        )
+
+    def _ask(self, query: Query, row: bytes, selected: Sequence[str], targets: Sequence[ModelQueue | None]) -> None:
+        query.selected = selected
+        query.missing = len(selected)
+        for model, target in zip(selected, targets):
+            if target is None:
+                query.on_failure(model, "no_replica", f"model {model} has no version that runs")
+                continue
+            query.targets = (*query.targets, target)
+            output = target.predict(row, query, query.arrival_s, self._slo_s)
+            if output is not None:
+                query.on_output(model, output)
+
+    def _pinned(self, version: str) -> tuple[Sequence[str], Sequence[ModelQueue]]:
+        for model in self._models:
+            target = self._predictor.find(model, version)
+            if target is not None:
+                return (model,), (target,)
+        raise NotFound(f"no model linked to application {self.name} has a version {version!r} that runs")
+
+    def _why_late(self, query: Query) -> tuple[str, str]:
+        for target in query.targets:
+            return target.why_late()
+        return "timeout", "no model answered within the SLO"
+
+    def _measure(self, query: Query) -> None:
+        latency_s = self._loop.time() - query.arrival_s
+        self._latency_s.observe(latency_s)
+        if latency_s > self._slo_s:
+            self._slo_misses += 1
+
+    def _await_deadline(self, query: Query) -> None:
+        waiting = self._waiting
+        while waiting and waiting[0].done:
+            waiting.popleft()
+        waiting.append(query)
+        if self._timer is None:
+            self._timer = self._loop.call_at(query.deadline_s, self._expire)
+
+    def _expire(self) -> None:
+        now_s = self._loop.time()
+        waiting = self._waiting
+        while waiting and (waiting[0].done or waiting[0].deadline_s <= now_s):
+            query = waiting.popleft()
+            if not query.done:
+                self.finish(query)
+        self._timer = self._loop.call_at(waiting[0].deadline_s, self._expire) if waiting else None

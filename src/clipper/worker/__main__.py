@@ -1,0 +1,57 @@
+"""``python -m clipper.worker --config JSON``: run one query worker until SIGTERM or a ``Drain``."""
+
+import argparse
+import asyncio
+import logging
+import resource
+import signal
+import sys
+
+import msgspec
+import uvloop
+
+from clipper.worker.config import WorkerConfig
+from clipper.worker.control_server import ControlServer
+from clipper.worker.worker import Worker
+
+log = logging.getLogger("clipper.worker")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="clipper.worker", description="Answer queries. Started by the supervisor.")
+    parser.add_argument("--config", required=True, help="a WorkerConfig as JSON")
+    config = msgspec.json.decode(parser.parse_args().config, type=WorkerConfig)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _allow_many_connections()
+    return uvloop.run(_run(config))
+
+
+async def _run(config: WorkerConfig) -> int:
+    stop = asyncio.Event()
+    worker = Worker(config)
+    try:
+        await worker.listen()
+    except OSError as error:
+        log.error("cannot listen on %s:%d: %s", config.host, config.port, error)
+        return 1
+    control = ControlServer(worker, stop.set)
+    await control.listen(config.control)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    # The terminal's ^C goes to the whole group; the supervisor decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    log.info("worker %d answers on %s:%d", config.index, config.host, config.port)
+    await stop.wait()
+    left = await worker.drain()
+    log.info("worker %d has drained; %d requests were given up", config.index, left)
+    return 0
+
+
+def _allow_many_connections() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""What a query worker is told when it starts; the supervisor writes it, as JSON, on the command line."""
+
+from msgspec import Struct
+
+
+class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """
+    Attributes:
+        index: 0 to the number of workers - 1; kept over restarts.
+        instance: differs for every start of any worker of this home, below 2^20: the upper part of its query ids.
+        control: path of the unix socket that the worker listens on for the supervisor.
+        cache_bytes: the prediction cache's bound.
+        settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
+        drain_timeout_s: how long a stop may wait for answers under way.
+    """
+
+    index: int
+    instance: int
+    host: str
+    port: int
+    control: str
+    cache_bytes: int = 64 * 1024 * 1024
+    settle_timeout_s: float = 5.0
+    drain_timeout_s: float = 10.0

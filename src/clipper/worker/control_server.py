@@ -1,0 +1,77 @@
+"""The worker's end of the control channel: a supervisor, old or new, dials in and asks."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from clipper.control import (
+    Applied,
+    Apply,
+    Command,
+    Drain,
+    Draining,
+    Framer,
+    GetStatistics,
+    Reply,
+    Statistics,
+    decode_command,
+    encode,
+)
+from clipper.errors import ProtocolViolation
+from clipper.snapshot import Snapshot
+from clipper.statistics import WorkerStatistics
+
+log = logging.getLogger(__name__)
+
+READ_BYTES = 256 * 1024
+
+
+class Controlled(Protocol):
+    """What the supervisor may ask of the worker."""
+
+    async def apply(self, snapshot: Snapshot) -> Applied: ...
+
+    def statistics(self) -> WorkerStatistics: ...
+
+
+class ControlServer:
+    """Listens on a unix socket that only this user may dial. Several supervisors in turn, or at once, do no harm."""
+
+    def __init__(self, worker: Controlled, on_drain: Callable[[], None]) -> None:
+        self._worker = worker
+        self._on_drain = on_drain
+        self._listener: asyncio.Server | None = None
+
+    async def listen(self, path: str) -> None:
+        """Replaces a socket that a killed worker has left there."""
+        Path(path).unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            self._listener = await asyncio.start_unix_server(self._serve, path)
+        finally:
+            os.umask(before)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        framer = Framer()
+        try:
+            while data := await reader.read(READ_BYTES):
+                for body in framer.feed(data):
+                    writer.write(encode(await self._answer(decode_command(body))))
+                    await writer.drain()
+        except (ProtocolViolation, ConnectionError) as error:
+            log.warning("control channel: %s", error)
+        finally:
+            writer.close()
+
+    async def _answer(self, command: Command) -> Reply:
+        match command:
+            case Apply(snapshot):
+                return await self._worker.apply(snapshot)
+            case GetStatistics():
+                return Statistics(self._worker.statistics())
+            case Drain():
+                self._on_drain()
+                return Draining()

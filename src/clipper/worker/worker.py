@@ -1,0 +1,106 @@
+"""Puts a query worker together: snapshot to applications and models, start and drain."""
+
+import asyncio
+import gc
+import os
+import socket
+from random import Random
+
+from clipper.abstraction.predictor import Predictor
+from clipper.control import Applied
+from clipper.frontend.server import QueryServer
+from clipper.selection.application import Application, QueryIds
+from clipper.snapshot import Snapshot
+from clipper.statistics import CacheStatistics, WorkerStatistics
+from clipper.worker.config import WorkerConfig
+
+# Queries leave no reference cycles behind, so the collector has little to find; run rarely it cannot be what
+# makes a query miss its deadline. Young objects are still collected: a cycle in an error path is not kept for ever.
+GC_THRESHOLDS = (50_000, 50, 100)
+
+
+class Worker:
+    """One query worker. Its methods run on its event loop."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._config = config
+        self._predictor = Predictor(config.cache_bytes)
+        self._server = QueryServer()
+        self._ids = QueryIds(config.instance)
+        self._random = Random()
+        self._applications: dict[str, Application] = {}
+        self._generation = 0
+
+    async def listen(self) -> None:
+        """Bind the query port, shared with the other workers, and accept.
+
+        Raises:
+            OSError: the port cannot be bound.
+        """
+        await self._server.listen(bind_shared(self._config.host, self._config.port))
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+
+    async def apply(self, snapshot: Snapshot) -> Applied:
+        """Serve by a snapshot, unless a newer one is already in force; return when it has settled."""
+        if snapshot.generation >= self._generation:
+            self._generation = snapshot.generation
+            self._predictor.apply(snapshot)
+            self._apply_applications(snapshot)
+        try:
+            async with asyncio.timeout(self._config.settle_timeout_s):
+                await self._predictor.settle()
+        except TimeoutError:
+            pass  # what has not settled is named in the answer
+        return Applied(self._generation, self._predictor.unlinked(), self._predictor.undrained())
+
+    def statistics(self) -> WorkerStatistics:
+        queues = self._predictor.queues()
+        cache = self._predictor.cache.statistics()
+        return WorkerStatistics(
+            index=self._config.index,
+            pid=os.getpid(),
+            generation=self._generation,
+            connections=self._server.connections,
+            requests_refused=dict(self._server.refused),
+            applications=tuple(application.statistics() for application in self._applications.values()),
+            versions=tuple(queue.statistics() for queue in queues),
+            replicas=tuple(replica for queue in queues for replica in queue.replica_statistics()),
+            cache=CacheStatistics(cache.entries, cache.size_bytes, cache.capacity_bytes, cache.evictions),
+        )
+
+    async def drain(self) -> int:
+        """Stop accepting, answer what is under way. Returns how many requests had to be given up."""
+        left = await self._server.drain(self._config.drain_timeout_s)
+        self._predictor.close()
+        return left
+
+    def _apply_applications(self, snapshot: Snapshot) -> None:
+        wanted = {application.name: application for application in snapshot.applications}
+        for name in self._applications.keys() - wanted.keys():
+            self._applications.pop(name).close()
+        for name, application in wanted.items():
+            known = self._applications.get(name)
+            if known is not None and known.snapshot.input_type != application.input_type:
+                known.close()
+                known = None
+            if known is None:
+                self._applications[name] = Application(application, self._predictor, self._ids, self._random)
+            else:
+                known.follow(application)
+        self._server.serve(self._applications.values())
+
+
+def bind_shared(host: str, port: int) -> socket.socket:
+    """A bound TCP socket whose port the other workers may bind as well; the kernel spreads connections over them."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
