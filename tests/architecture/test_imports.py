@@ -1,0 +1,160 @@
+"""ARCHITECTURE.md's table of imports and its rule of pure folders, as code."""
+
+import sys
+
+import pytest
+from source_tree import PACKAGE, Import, imports, imports_in, module_name, modules
+
+# Unit to the units of ours that it may import, besides itself and the open ones. The longest name that fits a
+# module is its unit. A new folder has to be entered here and in ARCHITECTURE.md.
+OPEN = frozenset({"errors", "types"})
+ALLOWED: dict[str, frozenset[str]] = {
+    unit: frozenset(names.split())
+    for unit, names in {
+        "": "",  # clipper/__init__.py: the version
+        "errors": "",
+        "types": "",
+        "statistics": "",
+        "snapshot": "",
+        "control": "snapshot statistics",
+        "containers.protocol": "",
+        "containers": "containers.protocol",
+        "runtime": "containers.protocol",
+        "metrics.histogram": "statistics",
+        "abstraction": "containers containers.protocol metrics.histogram snapshot statistics",
+        "selection": "abstraction metrics.histogram snapshot statistics",
+        "frontend": "selection metrics.histogram snapshot statistics",
+        "worker": "frontend metrics.histogram selection abstraction containers containers.protocol control snapshot "
+        "statistics",
+        "registry": "snapshot",
+        "managers": "registry containers containers.protocol snapshot",
+        "management.schemas": "snapshot",
+        "metrics": "management.schemas metrics.histogram statistics",
+        "management": "management.schemas metrics statistics snapshot registry managers",
+        "supervisor": "management management.schemas metrics managers registry containers containers.protocol "
+        "control snapshot statistics",
+        "packaging": "",
+        "home": "",
+        "http_api": "management.schemas",
+        "client": "home http_api packaging management.schemas snapshot",
+        "cli": "client home packaging management.schemas snapshot",
+    }.items()
+}
+
+# Imports inside functions, each for a reason: module, imported module.
+LAZY = {
+    ("src/clipper/__init__.py", "clipper.client"),  # a container imports the package without the client's libraries
+}
+
+PURE = (
+    "clipper.abstraction.batching",
+    "clipper.abstraction.cache",
+    "clipper.selection.policies",
+    "clipper.containers.protocol",
+    "clipper.managers.reconcile",
+)
+IMPURE = {"asyncio", "socket", "time", "random", "logging", "selectors", "threading", "subprocess", "uvloop"}
+# The type of an argument that brings randomness in, which is what the rule is for.
+PURE_NAMES = {("random", "Random")}
+
+# What a model's own environment has to hold, besides what the model needs.
+RUNTIME = ("clipper.runtime", "clipper.types", "clipper.errors", "clipper.containers.protocol")
+RUNTIME_THIRD_PARTY = {"numpy"}
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+def unit_of(module: str) -> str:
+    """The longest unit in the table that holds the module.
+
+    Raises:
+        KeyError: no unit does.
+    """
+    name = module.removeprefix("clipper").removeprefix(".")
+    fitting = [unit for unit in ALLOWED if unit == name or (unit and name.startswith(unit + "."))]
+    if not fitting:
+        raise KeyError(f"{module} is in no unit: enter it in this table and in ARCHITECTURE.md")
+    return max(fitting, key=len)
+
+
+def breaks_order(importer: str, imported: str) -> bool:
+    mine, other = unit_of(importer), unit_of(imported)
+    return other not in {mine, "", *OPEN, *ALLOWED[mine]}
+
+
+def importer_of(found: Import) -> str:
+    return module_name(PACKAGE.parent.parent / found.file)
+
+
+def ours() -> list[Import]:
+    return [found for found in imports() if within(found.module, "clipper")]
+
+
+def test_every_import_follows_the_table() -> None:
+    wrong = [
+        str(found) for found in ours() if breaks_order(importer_of(found), found.module) and not is_declared(found)
+    ]
+    assert wrong == []
+
+
+def is_declared(found: Import) -> bool:
+    return (found.file, found.module) in LAZY
+
+
+def test_the_table_has_no_cycle() -> None:
+    left = {unit: set(names) - {unit} for unit, names in ALLOWED.items()}
+    while left:
+        lowest = {unit for unit, names in left.items() if not names & left.keys()}
+        assert lowest, f"these import each other: {sorted(left)}"
+        left = {unit: names for unit, names in left.items() if unit not in lowest}
+
+
+def test_every_unit_of_the_table_exists() -> None:
+    missing = [unit for unit in ALLOWED if f"clipper.{unit}".rstrip(".") not in modules()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("package", PURE)
+def test_what_decides_does_no_io(package: str) -> None:
+    inside = [found for found in imports() if within(importer_of(found), package)]
+    assert inside, f"{package} is empty"
+    assert [str(found) for found in inside if is_impure(found)] == []
+
+
+def is_impure(found: Import) -> bool:
+    return found.module.split(".")[0] in IMPURE and (found.module, found.name) not in PURE_NAMES
+
+
+def test_purity_check_refuses_hidden_randomness() -> None:
+    text = "import random\nfrom random import random\nfrom random import Random\nfrom asyncio import sleep\n"
+    assert [is_impure(found) for found in imports_in(text, "x.py", "clipper")] == [True, True, False, True]
+
+
+def test_the_runtime_needs_only_numpy() -> None:
+    inside = [found for found in imports() if any(within(importer_of(found), package) for package in RUNTIME)]
+    allowed = sys.stdlib_module_names | RUNTIME_THIRD_PARTY | {"clipper"}
+    # A library that the model brings, such as joblib, is imported only when such a model is loaded.
+    wrong = [str(found) for found in inside if found.module.split(".")[0] not in allowed and not found.lazy]
+    assert wrong == []
+
+
+def test_imports_of_ours_stand_at_the_top() -> None:
+    lazy = [found for found in ours() if found.lazy and not is_declared(found)]
+    assert [str(found) for found in lazy] == []
+
+
+def test_declared_lazy_imports_exist() -> None:
+    assert {(found.file, found.module) for found in ours() if found.lazy} >= LAZY
+
+
+def test_reader_sees_imports_in_every_form() -> None:
+    text = "import a.b\nfrom clipper import types\ndef f():\n    from . import errors\n    from ..types import DType\n"
+    found = [(item.module, item.lazy) for item in imports_in(text, "x.py", "clipper.runtime")]
+    assert found == [("a.b", False), ("clipper.types", False), ("clipper.runtime", True), ("clipper.types", True)]
+
+
+def test_order_check_refuses_an_upward_import() -> None:
+    assert breaks_order("clipper.abstraction.predictor", "clipper.frontend.connection")
+    assert not breaks_order("clipper.frontend.connection", "clipper.selection.selector")
