@@ -31,7 +31,7 @@ test: check
 
 demo:
 	@sh scripts/setup.sh bench
-	@$(PY) examples/demo/demo.py
+	@$(PY) -m examples.demo
 
 bench:
 	@sh scripts/setup.sh bench

@@ -17,6 +17,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 # A server that was restarted is back within this; after it the run has failed and says so.
 RECONNECT_WITHIN_S = 10.0
 RECONNECT_EVERY_S = 0.05
+ANSWER_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +64,35 @@ class LoadClient(Generic[T]):
         on_answer: Callable[[Answer[T]], None],
     ) -> None:
         self.sent = self.answered = self.lost = 0
-        self.stopping = False
+        self._stopped = asyncio.Event()
         self._host, self._port, self._connections = host, port, connections
         self.next_request, self.on_answer = next_request, on_answer
 
-    async def run(self, seconds: float) -> None:
-        """Send for that long, then wait for the answers to what was sent.
+    @property
+    def stopping(self) -> bool:
+        return self._stopped.is_set()
+
+    def stop(self) -> None:
+        """Let each connection end with its next answer."""
+        self._stopped.set()
+
+    async def run(self) -> None:
+        """Send until ``stop`` is called, then wait for the answers to what was sent.
 
         Raises:
-            OSError: the server cannot be reached.
-            TimeoutError: an answer did not come within ``RECONNECT_WITHIN_S`` after the end.
+            ExceptionGroup: of OSErrors: the server cannot be reached.
+            TimeoutError: an answer did not come within ``ANSWER_WITHIN_S`` of the stop.
         """
-        connections = [asyncio.ensure_future(self._keep_connected()) for _ in range(self._connections)]
-        await asyncio.wait(connections, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
-        self.stopping = True
-        async with asyncio.timeout(RECONNECT_WITHIN_S):
-            await asyncio.gather(*connections)
+        async with asyncio.timeout(None) as end, asyncio.TaskGroup() as group:
+            for _ in range(self._connections):
+                group.create_task(self._keep_connected())
+            await self._stopped.wait()
+            end.reschedule(asyncio.get_running_loop().time() + ANSWER_WITHIN_S)
+
+    async def run_for(self, seconds: float) -> None:
+        """``run``, stopped after that long."""
+        asyncio.get_running_loop().call_later(seconds, self.stop)
+        await self.run()
 
     async def _keep_connected(self) -> None:
         while not self.stopping:

@@ -110,7 +110,7 @@ async def _run(bench: Workbench, application: str, switch: Path) -> tuple[list[A
     answers: list[Answer[None]] = []
     requests = _requests(application)
     client = LoadClient[None](host, port, CONNECTIONS, lambda: (None, next(requests)), answers.append)
-    running = asyncio.ensure_future(client.run(FAST_S + SLOW_S + AGAIN_S + 1))
+    running = asyncio.ensure_future(client.run_for(FAST_S + SLOW_S + AGAIN_S + 1))
     await asyncio.sleep(FAST_S)
     switch.touch()
     slow_s = time.perf_counter()

@@ -1,0 +1,1 @@
+"""``make demo``: Clipper in a minute, on real digits."""
