@@ -15,6 +15,7 @@ import pytest
 import clipper
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.messages import encode_hello
+from clipper.managers import local
 from clipper.managers import replica as replicas
 from clipper.managers.local import Folders, LocalManager, SlotStatus, process_name
 from clipper.managers.logs import tail
@@ -247,7 +248,12 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_the_container_of_a_killed_supervisor_is_taken_over_if_it_answers(bench: Bench, answers: bool) -> None:
+def test_the_container_of_a_killed_supervisor_is_taken_over_if_it_answers(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    if not answers:
+        monkeypatch.setattr(local, "ADOPTION_TIMEOUT_S", 0.3)
+
     async def test() -> None:
         argv = (sys.executable, "-c", LEAVE_ONE, str(bench.path), str(Path(__file__).parent))
         earlier = await asyncio.create_subprocess_exec(*argv)

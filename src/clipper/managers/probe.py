@@ -14,7 +14,7 @@ _READ_BYTES = 4096
 
 
 class Probe:
-    """One connection on which HELLO has been answered. ``welcome`` is what the container said of itself.
+    """One connection on which HELLO and a first PING have been answered. ``welcome`` is the answer to HELLO.
 
     Every method raises ``OSError`` if the connection fails, ``TimeoutError`` among them, or
     ``ProtocolViolation`` if the container speaks wrongly.
@@ -37,7 +37,10 @@ class Probe:
                 kind, _, body = await _read_frame(reader, Splitter(MAX_REPLY_BYTES))
                 if kind != Kind.WELCOME:
                     raise ProtocolViolation(f"container answered HELLO with {Kind(kind).name}: {bytes(body)[:200]!r}")
-                return cls(reader, writer, messages.decode_welcome(body))
+                probe = cls(reader, writer, messages.decode_welcome(body))
+                # At once: a container may serve those that begin with a PING apart, and so also while it is busy.
+                await probe.ping(timeout_s)
+                return probe
             except BaseException:  # whatever it is, cancellation too, goes on; only the connection must not stay
                 writer.transport.abort()
                 raise

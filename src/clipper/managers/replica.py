@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 DIAL_EVERY_S = 0.02
 # One that accepts a connection has only to answer HELLO; a model that holds the interpreter delays it.
 HANDSHAKE_TIMEOUT_S = 5.0
-# One that an earlier supervisor saw ready and that does not answer within this is replaced.
-ADOPTION_TIMEOUT_S = 2.0
+# One that an earlier supervisor saw ready answers HELLO after its batch in hand at the latest.
+ADOPTION_TIMEOUT_S = 10.0
 PING_EVERY_S = 1.0
 PING_TIMEOUT_S = 10.0
 # For the batch in hand when it is told to stop.
