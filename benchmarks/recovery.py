@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -12,58 +11,14 @@ import uvloop
 
 from benchmarks.load import Answer, LoadClient, post
 from benchmarks.outcome import Outcome, Row
+from benchmarks.series import steady_after_s, windows
 from benchmarks.workbench import HERE, SLO_MS, Workbench
 
 CONNECTIONS = 32
 FAST_S, SLOW_S, AGAIN_S = 5, 5, 8
-WINDOW_S = 0.25
-# So many good windows in a row count as recovered: one alone may be luck.
-STEADY_WINDOWS = 4
 
 BACK_UNDER_SLO_WITHIN_S = 2.0
 BACK_TO_SPEED_WITHIN_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Answers of a quarter of a second. ``end_s`` counts from the series' start."""
-
-    end_s: float
-    per_s: float
-    p99_ms: float
-    default_share: float
-
-    @property
-    def meets_slo(self) -> bool:
-        return self.p99_ms <= SLO_MS and self.default_share < 0.01
-
-
-def windows(answers: list[Answer[None]], start_s: float, end_s: float) -> list[Window]:
-    """Cut the answers of [start_s, end_s) into windows, in order."""
-    count = int((end_s - start_s) / WINDOW_S)
-    cut: list[list[Answer[None]]] = [[] for _ in range(count)]
-    for answer in answers:
-        index = int((answer.answered_s - start_s) / WINDOW_S)
-        if 0 <= index < count and answer.answered_s >= start_s:
-            cut[index].append(answer)
-    return [_window((index + 1) * WINDOW_S, inside) for index, inside in enumerate(cut)]
-
-
-def _window(end_s: float, answers: list[Answer[None]]) -> Window:
-    if not answers:
-        return Window(end_s, 0.0, float("inf"), 1.0)
-    latencies_ms = sorted(answer.latency_s * 1e3 for answer in answers)
-    defaults = sum(b'"default":true' in answer.body or answer.status != 200 for answer in answers)
-    p99_ms = latencies_ms[int(len(latencies_ms) * 0.99)]
-    return Window(end_s, len(answers) / WINDOW_S, p99_ms, defaults / len(answers))
-
-
-def steady_after_s(good: list[bool]) -> float | None:
-    """Seconds until the first window of ``STEADY_WINDOWS`` good ones in a row; None if there are none."""
-    for first in range(len(good) - STEADY_WINDOWS + 1):
-        if all(good[first : first + STEADY_WINDOWS]):
-            return first * WINDOW_S
-    return None
 
 
 def slowdown(bench: Workbench) -> Outcome:
@@ -74,7 +29,7 @@ def slowdown(bench: Workbench) -> Outcome:
     during = windows(answers, slow_s, slow_s + SLOW_S)
     after = windows(answers, again_s, again_s + AGAIN_S)
     usual_per_s = median(window.per_s for window in before)
-    under_slo_s = steady_after_s([window.meets_slo for window in during])
+    under_slo_s = steady_after_s([window.meets(SLO_MS) for window in during])
     at_speed_s = steady_after_s([window.per_s >= 0.9 * usual_per_s for window in after])
     numbers = {
         "usual_per_s": usual_per_s,
