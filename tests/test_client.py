@@ -173,7 +173,7 @@ def test_a_server_that_does_not_answer_in_time() -> None:
         api.close()
 
 
-@pytest.mark.parametrize("url", ["localhost:1338", "ftp://host", "http://[", ""])
+@pytest.mark.parametrize("url", ["localhost:1338", "ftp://host", "http://", ""])
 def test_a_url_that_is_none(url: str) -> None:
     with pytest.raises(InvalidArgument, match="http://HOST:PORT"):
         Clipper.connect(url=url)

@@ -1,0 +1,71 @@
+"""``clipper deploy``."""
+
+from typing import Annotated
+
+import typer
+
+from clipper.cli.options import AsJson, DataPath, Home, InputTypeText, PythonPath, Url, parse_size
+from clipper.cli.output import Output
+from clipper.client import Clipper
+from clipper.management.schemas import Version
+from clipper.snapshot import BatchingPolicy
+
+
+def deploy(
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    model: Annotated[str, typer.Argument(help="A model file, or module:attribute with its code in this folder.")],
+    version: Annotated[str | None, typer.Option(help="The version's name.", show_default="the next number")] = None,
+    replicas: Annotated[int, typer.Option(help="How many processes run it.", min=1)] = 1,
+    batching: Annotated[BatchingPolicy, typer.Option(help="Who decides how large batches are.")] = "aimd",
+    max_batch: Annotated[int, typer.Option(help="The largest batch; under fixed, the size.", min=1)] = 1024,
+    batch_delay_ms: Annotated[float, typer.Option(help="How long a batch may wait to fill.", min=0)] = 0.0,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="The model is no function: ask it every time.")] = False,
+    keep_current: Annotated[
+        bool, typer.Option("--keep-current", help="Leave queries with the current version.")
+    ] = False,
+    input_type: InputTypeText = None,
+    python: PythonPath = None,
+    data: DataPath = None,
+    memory: Annotated[
+        int | None, typer.Option(help="Bound of each process's memory, e.g. 2g.", parser=parse_size, metavar="SIZE")
+    ] = None,
+    start_timeout: Annotated[float, typer.Option(help="Seconds that it may take to load.", min=1, max=3600)] = 60.0,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Deploy a version of a model, and wait until it serves."""
+    out = Output(as_json)
+    with Clipper.connect(url, home) as clipper, out.progress("deploying") as progress:
+        made = clipper.deploy(
+            name,
+            model,
+            version=version,
+            replicas=replicas,
+            input_type=input_type,
+            batching=batching,
+            max_batch=max_batch,
+            batch_delay_ms=batch_delay_ms,
+            cache=not no_cache,
+            make_current=not keep_current,
+            python=python,
+            data=data,
+            memory_bytes=memory,
+            start_timeout_s=start_timeout,
+            progress=progress,
+        )
+        linked = any(link.model == name for app in clipper.applications() for link in app.links)
+    out.done(made, _told(made), _next_step(made, linked))
+
+
+def _told(made: Version) -> str:
+    place = "current" if made.current else "not current"
+    return f"{made.model}:{made.version} is ready: {len(made.replicas)} replicas, takes {made.input_type}, {place}"
+
+
+def _next_step(made: Version, linked: bool) -> str:
+    if not made.current:
+        return f"next: clipper model rollback {made.model} --version {made.version} sends queries to it"
+    if not linked:
+        return f"next: clipper app create {made.model} --model {made.model}"
+    return f"next: clipper model show {made.model}; clipper model rollback {made.model} takes it back"

@@ -1,0 +1,55 @@
+"""The ``clipper`` command: its subcommands, and what becomes of their errors.
+
+Exit status: 0 it is done, 1 it failed and says why, 2 it was used wrongly.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from clipper import __version__
+from clipper.cli import app, model, replica
+from clipper.cli.deploy import deploy
+from clipper.cli.logs import logs
+from clipper.cli.output import write_error
+from clipper.cli.predict import predict
+from clipper.cli.serve import serve
+from clipper.cli.server import start, status, stop
+from clipper.errors import ClipperError
+
+cli = typer.Typer(
+    name="clipper",
+    help="Clipper serves predictions: models in any framework, behind one interface, within a latency objective.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"clipper {__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+for _command in (serve, start, stop, status, deploy, predict, logs):
+    cli.command()(_command)
+for _noun, _commands in (("app", app.commands), ("model", model.commands), ("replica", replica.commands)):
+    cli.add_typer(_commands, name=_noun)
+
+
+def main() -> None:
+    try:
+        cli(prog_name="clipper")
+    except ClipperError as error:
+        write_error(error)
+        sys.exit(1)

@@ -1,0 +1,97 @@
+"""``clipper model``: models, their versions and what runs of them."""
+
+from typing import Annotated
+
+import typer
+
+from clipper.cli.options import AsJson, Home, OfVersion, Url
+from clipper.cli.output import Output
+from clipper.client import Clipper
+from clipper.management.schemas import Model, Version
+
+commands = typer.Typer(no_args_is_help=True, help="Models and their versions.")
+
+Name = Annotated[str, typer.Argument(help="The model's name.")]
+
+_COLUMNS = ("version", "current", "state", "replicas", "batch limit", "batching", "takes", "runtime", "last error")
+
+# New replicas load the model again, which a deployment bounds by its own time-out of an hour at most.
+_SCALE_TIMEOUT_S = 600.0
+
+
+@commands.command("list")
+def list_all(home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
+    """List the models."""
+    with Clipper.connect(url, home) as clipper:
+        found = clipper.models()
+    rows = [(model.name, model.current, model.previous, len(model.versions), _ready(model)) for model in found]
+    columns = ("name", "current", "previous", "versions", "replicas ready")
+    Output(as_json).table(found, columns, rows, "no models; next: clipper deploy NAME MODEL")
+
+
+@commands.command()
+def show(name: Name, home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
+    """Show a model's versions, with their replicas' states, batch limits and last errors."""
+    with Clipper.connect(url, home) as clipper:
+        found = clipper.model(name)
+    Output(as_json).table(found, _COLUMNS, [_row(version) for version in found.versions], f"{name} has no versions")
+
+
+@commands.command()
+def rollback(
+    name: Name, version: OfVersion = None, home: Home = None, url: Url = None, as_json: AsJson = False
+) -> None:
+    """Make the previous version current, or --version."""
+    out = Output(as_json)
+    with Clipper.connect(url, home) as clipper, out.progress(f"rolling {name} back"):
+        now = clipper.rollback(name, version)
+    step = f"next: clipper model rollback {name} goes back to {now.previous}" if now.previous else ""
+    out.done(now, f"{name}:{now.current} is current: queries go to it", step)
+
+
+@commands.command()
+def scale(
+    name: Name,
+    replicas: Annotated[int, typer.Argument(help="How many processes are to run it.", min=1)],
+    version: OfVersion = None,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set how many replicas the current version has, or --version."""
+    out = Output(as_json)
+    with Clipper.connect(url, home) as clipper, out.progress(f"scaling {name}") as progress:
+        told = clipper.scale(name, replicas, version)
+        now = clipper.wait_until_ready(name, told.version, _SCALE_TIMEOUT_S, replicas, progress)
+    out.done(now, f"{name}:{now.version} has {replicas} replicas ready", "next: clipper replica list")
+
+
+@commands.command()
+def delete(name: Name, version: OfVersion = None, home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
+    """Remove a model with all its versions, or --version of it."""
+    out = Output(as_json)
+    what = f"{name}:{version}" if version else name
+    with Clipper.connect(url, home) as clipper, out.progress(f"removing {what}"):
+        clipper.delete_model(name, version)
+    out.done({"deleted": what}, f"{what} is removed", "next: clipper model list")
+
+
+def _ready(model: Model) -> int:
+    return sum(replica.state == "ready" for version in model.versions for replica in version.replicas)
+
+
+def _row(version: Version) -> tuple[object, ...]:
+    ready = sum(replica.state == "ready" for replica in version.replicas)
+    limits = [replica.batch_limit for replica in version.replicas if replica.batch_limit is not None]
+    errors = [replica.last_error for replica in version.replicas if replica.last_error]
+    return (
+        version.version,
+        "yes" if version.current else "",
+        version.state,
+        f"{ready}/{version.replicas_wanted}",
+        ", ".join(map(str, limits)),
+        version.batching.policy,
+        version.input_type,
+        version.runtime,
+        version.last_error or "; ".join(errors),
+    )

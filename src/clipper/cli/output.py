@@ -1,0 +1,69 @@
+"""What commands write: results to standard output, progress and errors to standard error."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from clipper.errors import ClipperError, ContainerFailed
+
+# Where the output is not a terminal nobody's window has to hold a table's rows.
+_FILE_WIDTH = 240
+
+
+class Output:
+    """One command's results, as text for people or as JSON."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
+
+    def done(self, result: object, text: str, next_step: str = "") -> None:
+        """Tell what was done, and what to do next; as JSON only ``result``."""
+        if self._as_json:
+            self._write_json(result)
+            return
+        self._console.print(text, soft_wrap=True)
+        if next_step:
+            self._console.print(next_step, style="dim", soft_wrap=True)
+
+    def table(self, result: object, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
+        """Show rows; ``empty`` is what to say, and to do, if there are none."""
+        if self._as_json:
+            self._write_json(result)
+        elif not rows:
+            self._console.print(empty, soft_wrap=True)
+        else:
+            self._console.print(_table(columns, rows))
+
+    @contextmanager
+    def progress(self, text: str) -> Iterator[Callable[[str], None]]:
+        """Show that something goes on, on a terminal; the function that is given changes the text."""
+        with Console(stderr=True, highlight=False).status(text) as status:
+            yield status.update
+
+    def _write_json(self, result: object) -> None:
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n")
+        sys.stdout.flush()
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("-" if cell is None or cell == "" else str(cell) for cell in row))
+    return table
+
+
+def write_error(error: ClipperError) -> None:
+    """The cause, and the last lines of a container that could not start."""
+    console = Console(stderr=True, highlight=False, markup=False)
+    console.print(f"error: {error}", style="red", soft_wrap=True)
+    if isinstance(error, ContainerFailed) and error.log_tail:
+        console.print("the container's last lines:", style="dim")
+        for line in error.log_tail:
+            console.print(f"  {line}", soft_wrap=True)

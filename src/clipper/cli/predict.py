@@ -1,0 +1,33 @@
+"""``clipper predict``."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from clipper.cli.options import AsJson, Home, OfVersion, Url, parse_json
+from clipper.cli.output import Output
+from clipper.client import Clipper, Prediction
+
+
+def predict(
+    app: Annotated[str, typer.Argument(help="The application's name.")],
+    value: Annotated[str, typer.Argument(help="The input as JSON; - reads it from standard input.", metavar="INPUT")],
+    version: OfVersion = None,
+    context: Annotated[str | None, typer.Option(help="Whom the query is for, e.g. a user's id.")] = None,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask an application for one prediction."""
+    given = parse_json(sys.stdin.read() if value == "-" else value)
+    with Clipper.connect(url, home) as clipper:
+        prediction = clipper.predict(app, given, version=version, context=context)
+    Output(as_json).done(prediction, json.dumps(prediction.output, ensure_ascii=False), _remark(prediction))
+
+
+def _remark(prediction: Prediction) -> str:
+    if not prediction.default:
+        return ""
+    return f"this is the default output: {prediction.default_explanation or prediction.default_reason}"

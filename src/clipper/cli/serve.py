@@ -1,0 +1,123 @@
+"""``clipper serve``: server, model and application at once, in the foreground."""
+
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from msgspec import UNSET
+
+from clipper.cli.examples import curl_line
+from clipper.cli.options import (
+    DEFAULT_CACHE,
+    AsJson,
+    CacheSize,
+    DataPath,
+    Default,
+    Home,
+    Host,
+    InputTypeText,
+    ManagementPort,
+    PythonPath,
+    QueryPort,
+    SloMs,
+    Workers,
+    parse_json,
+)
+from clipper.cli.output import Output
+from clipper.cli.process import ServerSettings, StartingServer, running, spawn, wait_until_gone
+from clipper.client import Clipper
+from clipper.errors import Conflict, NotFound
+from clipper.home import find_home
+from clipper.management.schemas import Application
+from clipper.snapshot import Link
+from clipper.types import check_name
+
+_WATCH_S = 0.2
+
+
+def serve(
+    model: Annotated[str, typer.Argument(help="A model file, or module:attribute with its code in this folder.")],
+    name: Annotated[
+        str | None, typer.Option(help="Of the model and the application.", show_default="from the model's")
+    ] = None,
+    slo_ms: SloMs = 100.0,
+    default: Default = None,
+    input_type: InputTypeText = None,
+    python: PythonPath = None,
+    data: DataPath = None,
+    home: Home = None,
+    host: Host = "127.0.0.1",
+    query_port: QueryPort = 1337,
+    management_port: ManagementPort = 1338,
+    workers: Workers = 1,
+    cache_size: CacheSize = DEFAULT_CACHE,  # type: ignore[assignment]  # typer parses the default too
+    as_json: AsJson = False,
+) -> None:
+    """Serve one model in the foreground: start, deploy, create an application. ^C drains and stops."""
+    out = Output(as_json)
+    chosen = check_name("model", name or name_of(model))
+    default_output = UNSET if default is None else parse_json(default)
+    settings = ServerSettings(find_home(home), host, query_port, management_port, workers, cache_size)
+    if place := running(settings.home):
+        raise Conflict(
+            f"Clipper is running already at {place.management_url}: clipper deploy {chosen} {model} adds the model "
+            "to it; or give another --home and ports"
+        )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server = spawn(settings)
+    try:
+        with out.progress("starting the server") as progress:
+            server.wait_until_ready()
+            with Clipper.connect(home=settings.home) as clipper:
+                version = clipper.deploy(
+                    chosen, model, input_type=input_type, python=python, data=data, progress=progress
+                )
+                application = _application(clipper, chosen, slo_ms, default_output)
+                curl = curl_line(clipper.query_url, chosen, application.input_type)
+        out.done(
+            {"version": version, "application": application, "query_url": f"{clipper.query_url}/{chosen}/predict"},
+            f"{chosen}:{version.version} is served within {slo_ms:g} ms; try:\n\n  {curl}\n",
+            "^C drains and stops",
+        )
+        _watch(server)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        _stop(out, settings.home, server)
+
+
+def name_of(model: str) -> str:
+    """A valid name from a file's stem, or a module's last part: ``My Model.joblib`` gives ``my-model``."""
+    stem = model.split(":")[0].rsplit(".", 1)[-1] if ":" in model else Path(model).stem
+    return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:63].rstrip("-._") or "model"
+
+
+def _application(clipper: Clipper, name: str, slo_ms: float, default_output: object) -> Application:
+    """The application of that name, created or brought in line with what was asked."""
+    try:
+        found = clipper.application(name)
+    except NotFound:
+        return clipper.create_application(name, model=name, slo_ms=slo_ms, default_output=default_output)
+    if Link(name) not in found.links:
+        clipper.link(name, name)
+    return clipper.change_application(name, slo_ms=slo_ms, default_output=default_output)
+
+
+def _watch(server: StartingServer, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Until ^C, or the server's end, which is an error."""
+    while True:
+        server.check_alive("while it served")
+        sleep(_WATCH_S)
+
+
+def _stop(out: Output, home: Path, server: StartingServer) -> None:
+    if server.process.poll() is not None:
+        return
+    with out.progress("draining"):
+        server.process.terminate()
+        wait_until_gone(home)
+    server.process.wait(timeout=10)

@@ -1,0 +1,82 @@
+"""``clipper start``, ``stop`` and ``status``."""
+
+from typing import Annotated
+
+import typer
+
+from clipper.cli.options import DEFAULT_CACHE, AsJson, CacheSize, Home, Host, ManagementPort, QueryPort, Url, Workers
+from clipper.cli.output import Output
+from clipper.cli.process import ServerSettings, become, running, spawn, wait_until_gone
+from clipper.client import Clipper
+from clipper.home import find_home
+from clipper.management.schemas import Status
+
+_NEXT = "next: clipper deploy NAME MODEL, clipper app create NAME --model NAME"
+
+
+def start(
+    home: Home = None,
+    host: Host = "127.0.0.1",
+    query_port: QueryPort = 1337,
+    management_port: ManagementPort = 1338,
+    workers: Workers = 1,
+    cache_size: CacheSize = DEFAULT_CACHE,  # type: ignore[assignment]  # typer parses the default too
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay in front, for a service manager.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start the server, and leave it running."""
+    out = Output(as_json)
+    settings = ServerSettings(find_home(home), host, query_port, management_port, workers, cache_size)
+    if running(settings.home):
+        _tell_running(out, settings, "is running already")
+        return
+    if foreground:
+        become(settings)
+    with out.progress("starting the server"):
+        spawn(settings).wait_until_ready()
+    _tell_running(out, settings, "is running")
+
+
+def _tell_running(out: Output, settings: ServerSettings, what: str) -> None:
+    with Clipper.connect(home=settings.home) as clipper:
+        now = clipper.status()
+    text = f"Clipper {what} (pid {now.pid}): queries at {now.query_url}, management at {now.management_url}"
+    out.done(now, text, _NEXT)
+
+
+def stop(home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
+    """Stop the server: queries in flight are answered first."""
+    out = Output(as_json)
+    with Clipper.connect(url, home) as clipper, out.progress("draining"):
+        clipper.stop()
+    if url is None:
+        wait_until_gone(find_home(home))
+    out.done({"stopped": True}, "Clipper has stopped; its models and applications are kept", "next: clipper start")
+
+
+def status(home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
+    """Show the server's processes, addresses and counts."""
+    with Clipper.connect(url, home) as clipper:
+        now = clipper.status()
+    Output(as_json).table(now, ("what", "value"), _status_rows(now), "")
+
+
+def _status_rows(now: Status) -> list[tuple[str, object]]:
+    replicas = ", ".join(f"{count} {state}" for state, count in sorted(now.replicas.items())) or "none"
+    return [
+        ("version", now.version),
+        ("pid", now.pid),
+        ("home", now.home),
+        ("queries", now.query_url),
+        ("management", now.management_url),
+        ("up", f"{now.uptime_s:.0f} s"),
+        ("ready", "yes" if now.ready else "no: " + "; ".join(now.problems)),
+        ("applications", now.applications),
+        ("models", now.models),
+        ("replicas", replicas),
+        *(
+            (f"worker {worker.index}", f"{worker.state}, pid {worker.pid}, {worker.restarts} restarts"
+             + (f", {worker.last_error}" if worker.last_error else ""))
+            for worker in now.workers
+        ),
+    ]  # fmt: skip

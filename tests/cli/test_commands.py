@@ -1,0 +1,202 @@
+"""The commands that speak HTTP, against the management API on a real socket."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipper.cli.main import main
+from clipper.snapshot import Batching, Link
+from conftest import Api
+from memory_operations import LOG_TAIL
+
+
+@dataclass(frozen=True)
+class Result:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run ``clipper`` with these arguments."""
+
+    def run(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["clipper", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return Result(int(ended.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture
+def run(bare: Run, api: Api, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """As ``bare``, with a server to be found by its home."""
+    monkeypatch.setenv("CLIPPER_HOME", str(api.home))
+    return bare
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    path = tmp_path / "digits.joblib"
+    path.write_bytes(b"weights")
+    return str(path)
+
+
+def test_deploy(run: Run, api: Api, model: str) -> None:
+    result = run("deploy", "digits", model)
+    assert (result.status, result.err) == (0, "")
+    assert "digits:1 is ready: 1 replicas, takes float64[4], current" in result.out
+    assert "next: clipper app create digits --model digits" in result.out
+    (deployment,) = api.operations.deployments
+    assert (deployment.batching, deployment.cache, deployment.memory_bytes) == (Batching(), True, None)
+
+
+def test_deploy_with_every_option(run: Run, api: Api, model: str) -> None:
+    options = "--version b --replicas 2 --batching fixed --max-batch 16 --batch-delay-ms 2.5 --no-cache --keep-current"
+    more = "--input-type float64[4] --python /usr/bin/python3 --memory 2g --start-timeout 5 --json"
+    result = run("deploy", "digits", model, *options.split(), *more.split())
+    assert (result.status, result.json["version"], result.json["state"]) == (0, "b", "ready")
+    (deployment,) = api.operations.deployments
+    assert deployment.batching == Batching("fixed", 16, 2.5)
+    assert (deployment.cache, deployment.make_current, deployment.replicas) == (False, False, 2)
+    assert (deployment.python, deployment.memory_bytes) == ("/usr/bin/python3", 2 * 1024**3)
+    assert (deployment.input_type, deployment.start_timeout_s) == ("float64[4]", 5)
+
+
+def test_a_version_that_is_not_current_says_how_to_make_it_so(run: Run, model: str) -> None:
+    result = run("deploy", "digits", model, "--keep-current")
+    assert "clipper model rollback digits --version 1" in result.out
+
+
+def test_a_container_that_cannot_start_shows_its_last_lines(run: Run, model: str) -> None:
+    result = run("deploy", "broken", model, "--json")
+    assert (result.status, result.out) == (1, "")
+    assert "error: broken:1 cannot start: its process exited with 1" in result.err
+    assert all(line in result.err for line in LOG_TAIL)
+
+
+def test_a_model_that_is_not_there(run: Run) -> None:
+    result = run("deploy", "digits", "absent.joblib")
+    assert (result.status, result.out) == (1, "")
+    assert "cannot read the model file 'absent.joblib'" in result.err
+
+
+def test_applications(run: Run, api: Api) -> None:
+    created = run("app", "create", "digits", "--model", "m", "--slo-ms", "20", "--default", "0")
+    assert (created.status, created.err) == (0, "")
+    assert "application digits takes float64[*], within 20 ms" in created.out
+    assert "next: clipper predict digits INPUT" in created.out
+    assert api.operations.applications["digits"].links == (Link("m"),)
+    assert "digits" in run("app", "list").out
+    assert run("app", "show", "digits", "--json").json["default_output"] == 0
+    assert run("app", "update", "digits", "--default", '{"a": 1}', "--json").json["default_output"] == {"a": 1}
+    assert run("app", "update", "digits", "--slo-ms", "30", "--json").json["slo_ms"] == 30
+    assert "digits asks other:2" in run("app", "link", "digits", "other", "--version", "2").out
+    assert run("app", "unlink", "digits", "other", "--json").json["links"] == []
+    assert run("app", "delete", "digits").status == 0
+    assert "next: clipper app create" in run("app", "list").out
+
+
+def test_models_and_replicas(run: Run, model: str) -> None:
+    run("deploy", "digits", model)
+    run("deploy", "digits", model)
+    assert run("model", "list", "--json").json[0]["current"] == "2"
+    rolled = run("model", "rollback", "digits")
+    assert "digits:1 is current" in rolled.out
+    assert "goes back to 2" in rolled.out
+    assert run("model", "rollback", "digits", "--version", "2", "--json").json["current"] == "2"
+    assert "digits:2 has 3 replicas ready" in run("model", "scale", "digits", "3").out
+    shown = run("model", "show", "digits").out
+    assert "3/3" in shown
+    assert "float64[4]" in shown
+    assert "digits:2#3" in run("replica", "list").out
+    assert run("replica", "show", "digits:2#3", "--json").json["version"] == "2"
+    assert "ModuleNotFoundError" in run("logs", "digits", "--replica", "digits:2#3", "-n", "1").out
+    assert run("model", "delete", "digits", "--version", "1").status == 0
+    assert run("model", "delete", "digits", "--json").json == {"deleted": "digits"}
+    assert "next: clipper deploy" in run("model", "list").out
+
+
+def test_predict(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("app", "create", "digits")
+    assert run("predict", "digits", "[1, 2]").out == "7\n"
+    assert run("predict", "digits", "[1]", "--json", "--version", "1", "--context", "u").json["output"] == 7
+    monkeypatch.setattr(sys, "stdin", open_text("[1.5]"))
+    assert run("predict", "digits", "-").out == "7\n"
+    absent = run("predict", "absent", "[1]")
+    assert (absent.status, absent.out) == (1, "")
+    assert "no application 'absent'" in absent.err
+
+
+def open_text(text: str) -> object:
+    class Input:
+        def read(self) -> str:
+            return text
+
+    return Input()
+
+
+def test_status_by_url(bare: Run, api: Api) -> None:
+    result = bare("status", "--url", api.url)
+    assert (result.status, result.err) == (0, "")
+    assert api.url + "/query" in result.out
+    assert bare("status", "--url", api.url, "--json").json["management_url"] == api.url
+
+
+def test_start_when_it_runs_already(run: Run, api: Api) -> None:
+    result = run("start")
+    assert result.status == 0
+    assert f"Clipper is running already (pid {run('status', '--json').json['pid']})" in result.out
+    assert api.url in result.out
+
+
+def test_serve_when_it_runs_already(run: Run, model: str) -> None:
+    result = run("serve", model)
+    assert result.status == 1
+    assert f"clipper deploy digits {model}" in result.err
+
+
+def test_no_server(bare: Run, tmp_path: Path) -> None:
+    result = bare("status", "--home", str(tmp_path / "nothing"))
+    assert (result.status, result.out) == (1, "")
+    assert "start it with clipper start" in result.err
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("deploy digits", "model"),
+        ("deploy digits m.pkl --batching clever", "aimd"),
+        ("deploy digits m.pkl --replicas 0", "replicas"),
+        ("deploy digits m.pkl --memory much", "512m"),
+        ("app create a --default {", "JSON"),
+        ("app create a --version 2", "--model"),
+        ("app update a", "--slo-ms"),
+        ("predict a nul", "JSON"),
+        ("start --workers 0", "workers"),
+        ("fly", "fly"),
+    ],
+)
+def test_wrong_usage(bare: Run, line: str, says: str) -> None:
+    result = bare(*line.split())
+    assert (result.status, result.out) == (2, "")
+    assert says in result.err
+
+
+def test_version(bare: Run) -> None:
+    assert bare("--version").out == "clipper 0.1.0\n"

@@ -1,0 +1,57 @@
+"""The lines that commands print for a user to paste."""
+
+import json
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from clipper.cli.examples import curl_line
+from clipper.cli.serve import name_of
+from clipper.types import check_name
+
+
+@pytest.mark.parametrize(
+    ("input_type", "value"),
+    [
+        ("float64[4]", [0.0] * 4),
+        ("int32[*]", [0, 0, 0]),
+        ("float32[2,2]", [[0.0, 0.0], [0.0, 0.0]]),
+        ("float64[]", 0.0),
+        ("bool[1]", [False]),
+        ("string", "some text"),
+        ("bytes", "AAEC"),
+    ],
+)
+def test_a_small_input_is_written_out(input_type: str, value: object) -> None:
+    words = shlex.split(curl_line("http://h:1", "app", input_type))
+    assert words[:3] == ["curl", "http://h:1/app/predict", "-d"]
+    assert json.loads(words[3]) == {"input": value}
+
+
+@pytest.mark.parametrize(("input_type", "value"), [("float64[784]", [0.0] * 784), ("uint8[28,28]", [[0] * 28] * 28)])
+def test_a_large_input_is_made_by_the_line(input_type: str, value: object) -> None:
+    line = curl_line("http://h:1", "app", input_type)
+    assert len(line) < 150
+    program, curl = line.split(" | ")
+    assert curl == "curl http://h:1/app/predict -d @-"
+    words = shlex.split(program)
+    assert words[0] == "python3"
+    made = subprocess.run([sys.executable, *words[1:]], capture_output=True, check=True, timeout=30)
+    assert json.loads(made.stdout) == {"input": value}
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("digits.joblib", "digits"),
+        ("some/folder/My Model (2).pkl", "my-model-2"),
+        ("package.module:Class", "module"),
+        ("__.pkl", "model"),
+        ("x" * 80 + ".pkl", "x" * 63),
+        ("a" * 62 + "-b.pkl", "a" * 62),
+    ],
+)
+def test_names_from_models(model: str, name: str) -> None:
+    assert check_name("model", name_of(model)) == name
