@@ -1,0 +1,144 @@
+"""README's commands and code, run as they stand there against a real server.
+
+Only what a reader would change is changed: ports that are free, the numbers that the example leaves out.
+"""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import joblib
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.svm import SVC
+
+from clipper.errors import Unavailable
+from clipper.home import read_place
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+FREE_PORTS = ["--query-port", "0", "--management-port", "0"]
+FEATURES = 64
+# Longer than any one command may take on a busy machine.
+WITHIN_S = 90
+
+
+def blocks(section: str, language: str) -> list[str]:
+    """The fenced blocks of a section, in order."""
+    text = README.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(section: str) -> list[list[str]]:
+    lines = [line for block in blocks(section, "sh") for line in block.splitlines()]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def whole(words: list[str], home: Path) -> tuple[list[str], dict[str, str]]:
+    """A command of README as it can be run here, and its environment."""
+    assert words[0] == "clipper"
+    extra = FREE_PORTS if words[1] in {"start", "serve"} else []
+    return [str(Path(sys.executable).parent / "clipper"), *words[1:], *extra], {**os.environ, "CLIPPER_HOME": str(home)}
+
+
+def run(words: list[str], folder: Path, home: Path) -> str:
+    command, environment = whole(words, home)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=WITHIN_S, check=False
+    )
+    assert done.returncode == 0, f"{shlex.join(words)}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A home; what a failed test leaves running in it is stopped."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+        if (Path(folder) / "supervisor.json").exists():
+            run(["clipper", "stop"], Path(folder), Path(folder))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that README speaks of."""
+    folder = tmp_path_factory.mktemp("models")
+    images, labels = load_digits(return_X_y=True)
+    svm = SVC(kernel="linear").fit(images[:200], labels[:200])
+    joblib.dump(svm, folder / "svm.joblib")
+    joblib.dump(svm, folder / "digits.joblib")
+    joblib.dump(RandomForestClassifier(10).fit(images[:200], labels[:200]), folder / "forest.joblib")
+    (code,) = blocks("Serve a model", "python")
+    assert code.startswith("# totals.py\n")
+    (folder / "totals.py").write_text(code)
+    return folder
+
+
+def test_run_a_server(
+    models: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = commands("Run a server")
+    (stop,) = [words for words in lines if words[1] == "stop"]
+    (code,) = blocks("Run a server", "python")
+    for words in lines:
+        if words is not stop:
+            run(words, models, home)
+    monkeypatch.setenv("CLIPPER_HOME", str(home))
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out == "3.0\n"
+    run(stop, models, home)
+    with pytest.raises(Unavailable):
+        read_place(home)
+
+
+def test_serve_a_model(models: Path, home: Path) -> None:
+    install, serve, curl = commands("Serve a model")
+    assert install == ["pip", "install", "."]
+    command, environment = whole(serve, home)
+    with subprocess.Popen(command, cwd=models, env=environment, stdout=subprocess.DEVNULL) as serving:
+        try:
+            answer = ask(curl, home)
+        finally:
+            serving.send_signal(signal.SIGINT)
+            assert serving.wait(WITHIN_S) == 0
+    (shown,) = blocks("Serve a model", "json")
+    assert set(re.findall(r'"(\w+)":', shown)) == answer.keys()
+    assert answer["output"] in range(10)
+    assert answer["default"] is False
+
+
+def ask(curl: list[str], home: Path) -> dict[str, object]:
+    """Do what README's curl line does, as soon as the application is there."""
+    _, url, _, body = curl
+    deadline_s = time.monotonic() + WITHIN_S
+    while True:
+        assert time.monotonic() < deadline_s, "clipper serve did not answer in time"
+        try:
+            local = url.replace("localhost:1337", read_place(home).query_url.removeprefix("http://"))
+            answer = httpx.post(f"http://{local}", content=body.replace("0.0, …", ", ".join(["0.0"] * FEATURES)))
+            if answer.status_code == 200:
+                return dict(answer.json())
+        except (Unavailable, httpx.TransportError):
+            pass  # not started yet
+        time.sleep(0.02)
+
+
+def test_make_targets_exist() -> None:
+    targets = re.findall(r"^make (\w+)", README, re.MULTILINE)
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    assert {"demo", "test"} <= set(targets)
+    assert [target for target in targets if f"\n{target}:" not in makefile] == []
+
+
+def test_linked_pages_exist() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (Path(__file__).parents[2] / link).exists()] == []
