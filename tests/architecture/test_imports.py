@@ -37,7 +37,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "home": "",
         "http_api": "management.schemas",
         "client": "home http_api packaging management.schemas snapshot",
-        "cli": "client home packaging management.schemas snapshot",
+        "cli": "client home http_api packaging management.schemas snapshot",
     }.items()
 }
 
