@@ -1,0 +1,131 @@
+"""The registry's contents in memory, and the way to change both."""
+
+import logging
+from collections.abc import Iterator
+
+from clipper.errors import Conflict, NotFound, RegistryUnavailable
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
+from clipper.registry.store import Change, DeleteApplication, DeleteModel, DeleteVersion, Put, Registry
+from clipper.types import ModelId
+
+log = logging.getLogger(__name__)
+
+
+class Catalog:
+    """What should exist. Look at the dicts, change them only through ``commit`` and ``note``."""
+
+    def __init__(self, registry: Registry) -> None:
+        """Raises RegistryUnavailable."""
+        contents = registry.load()
+        self.applications = {application.name: application for application in contents.applications}
+        self.models = {model.name: model for model in contents.models}
+        self.versions = {version.id: version for version in contents.versions}
+        self._registry = registry
+        self._unsaved: dict[ModelId, VersionRecord] = {}
+
+    def application(self, name: str) -> ApplicationRecord:
+        try:
+            return self.applications[name]
+        except KeyError:
+            raise NotFound(f"application {name!r} does not exist") from None
+
+    def model(self, name: str) -> ModelRecord:
+        try:
+            return self.models[name]
+        except KeyError:
+            raise NotFound(f"model {name!r} does not exist") from None
+
+    def version(self, model: str, version: str) -> VersionRecord:
+        self.model(model)
+        try:
+            return self.versions[ModelId(model, version)]
+        except KeyError:
+            known = ", ".join(record.version for record in self.versions_of(model)) or "none"
+            raise NotFound(f"model {model!r} has no version {version!r}: it has {known}") from None
+
+    def current_version(self, model: str) -> VersionRecord:
+        current = self.model(model).current
+        if current is None:
+            raise Conflict(f"model {model!r} has no current version yet: name one")
+        return self.version(model, current)
+
+    def versions_of(self, model: str) -> list[VersionRecord]:
+        """Oldest first."""
+        found = (record for record in self.versions.values() if record.model == model)
+        return sorted(found, key=lambda record: (record.created_at, record.version))
+
+    def linking(self, model: str) -> Iterator[tuple[ApplicationRecord, str | None]]:
+        """The applications that link a model, each with the version that it pins."""
+        for application in self.applications.values():
+            for link in application.links:
+                if link.model == model:
+                    yield application, link.version
+
+    def commit(self, *changes: Change) -> None:
+        """Make an operator's changes, all or none.
+
+        Raises:
+            RegistryUnavailable: none was made.
+        """
+        self._registry.write(*changes)
+        for change in changes:
+            self._apply(change)
+
+    def note(self, record: VersionRecord) -> None:
+        """Take down what happened to a version. Happened it has, so it holds even if it cannot be stored yet."""
+        self.versions[record.id] = record
+        self._unsaved[record.id] = record
+        self.save_notes()
+
+    def save_notes(self) -> bool:
+        """Store what could not be stored before; whether nothing is left."""
+        unsaved = [record for id_, record in self._unsaved.items() if self.versions.get(id_) is record]
+        try:
+            if unsaved:
+                self._registry.write(*map(Put, unsaved))
+        except RegistryUnavailable as error:
+            log.warning("%s", error)
+            return False
+        self._unsaved.clear()
+        return True
+
+    def _apply(self, change: Change) -> None:
+        match change:
+            case Put(ApplicationRecord() as application):
+                self.applications[application.name] = application
+            case Put(ModelRecord() as model):
+                self.models[model.name] = model
+            case Put(VersionRecord() as version):
+                self.versions[version.id] = version
+            case DeleteApplication(name):
+                del self.applications[name]
+            case DeleteVersion(id_):
+                del self.versions[id_]
+            case DeleteModel(name):
+                del self.models[name]
+                self.versions = {id_: record for id_, record in self.versions.items() if id_.name != name}
+
+
+class Numbers:
+    """Numbers that are never given twice, over all supervisors of a home."""
+
+    # Taken from the registry so many at once, that a full disk does not keep a replica from being restarted.
+    BLOCK = 100
+
+    def __init__(self, registry: Registry, counter: str) -> None:
+        self._registry = registry
+        self._counter = counter
+        self._left = iter(range(0))
+
+    def reserve(self) -> None:
+        """Raises RegistryUnavailable."""
+        first = self._registry.reserve(self._counter, self.BLOCK)
+        self._left = iter(range(first, first + self.BLOCK))
+
+    def __call__(self) -> int:
+        """The next number. Raises RegistryUnavailable when it needs new ones and cannot get them."""
+        number = next(self._left, None)
+        if number is None:
+            self.reserve()
+            number = next(self._left)
+        return number

@@ -1,0 +1,47 @@
+"""The supervisor's settings: read once, from its command line, and checked here."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+QUERY_PORT = 1337
+MANAGEMENT_PORT = 1338
+CACHE_BYTES = 64 * 1024 * 1024
+
+# Each is one event loop; more than this many cores on one machine call for several machines.
+MAX_WORKERS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """``query_port`` and ``management_port`` 0 are any free port. ``cache_bytes`` is each worker's."""
+
+    home: Path
+    host: str = "127.0.0.1"
+    query_port: int = QUERY_PORT
+    management_port: int = MANAGEMENT_PORT
+    workers: int = 1
+    cache_bytes: int = CACHE_BYTES
+
+
+def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
+    """Read the command line, or ``arguments``. Exits with code 2 if it is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m clipper.supervisor", description="Run a Clipper server.")
+    parser.add_argument("--home", type=Path, required=True, help="the folder of registry, artifacts, sockets and logs")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
+    parser.add_argument("--query-port", type=_between(0, 65535), default=QUERY_PORT, help="0: any free port")
+    parser.add_argument("--management-port", type=_between(0, 65535), default=MANAGEMENT_PORT, help="0: any free port")
+    parser.add_argument("--workers", type=_between(1, MAX_WORKERS), default=1, help="how many query workers")
+    parser.add_argument("--cache-bytes", type=_between(0, 1 << 50), default=CACHE_BYTES, help="of each worker's cache")
+    return Config(**vars(parser.parse_args(arguments)))
+
+
+def _between(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        number = int(text)
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{number} is not between {least} and {most}")
+        return number
+
+    return parse

@@ -1,0 +1,111 @@
+"""What follows from the registry's contents: which versions run, what workers are told. Values in, values out."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from clipper.errors import InvalidArgument
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
+from clipper.snapshot import ApplicationSnapshot, ModelSnapshot, ReplicaAddress, VersionSnapshot
+from clipper.supervisor.catalog import Catalog
+from clipper.types import InputType, ModelId
+
+# A batch that runs longer than the longer of these two is taken to hang: no application waits for it any more.
+MIN_BATCH_TIMEOUT_S = 30.0
+BATCH_TIMEOUT_SLOS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A snapshot but for its generation."""
+
+    applications: tuple[ApplicationSnapshot, ...] = ()
+    models: tuple[ModelSnapshot, ...] = ()
+
+
+def running(catalog: Catalog) -> dict[ModelId, int]:
+    """How many replicas each version shall have that shall have any."""
+    pinned = {
+        ModelId(link.model, link.version)
+        for application in catalog.applications.values()
+        for link in application.links
+        if link.version is not None
+    }
+    return {
+        id_: record.replicas_wanted
+        for id_, record in catalog.versions.items()
+        if record.state != "failed" and (id_ in pinned or _runs_by_itself(record, catalog.models[record.model]))
+    }
+
+
+def _runs_by_itself(record: VersionRecord, model: ModelRecord) -> bool:
+    return record.kept or record.promotion is not None or record.version in (model.current, model.previous)
+
+
+def content(catalog: Catalog, replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]]) -> Content:
+    """What workers are told.
+
+    Args:
+        replicas: of each version, those that are in service.
+    """
+    runs = running(catalog)
+    applications = (_application_snapshot(record) for record in catalog.applications.values())
+    models = (
+        ModelSnapshot(
+            model.name,
+            model.current,
+            tuple(
+                _version_snapshot(record, record.input_type, replicas.get(record.id, ()))
+                for record in catalog.versions_of(model.name)
+                # Without an input type no container of it has come up yet. One that is to stop stays known until its
+                # last replica is out of service.
+                if record.input_type is not None and (record.id in runs or record.id in replicas)
+            ),
+        )
+        for model in catalog.models.values()
+    )
+    return Content(tuple(applications), tuple(models))
+
+
+def _application_snapshot(record: ApplicationRecord) -> ApplicationSnapshot:
+    return ApplicationSnapshot(
+        record.name, record.input_type, record.slo_ms, record.default_output, record.policy, record.links
+    )
+
+
+def _version_snapshot(record: VersionRecord, input_type: str, replicas: tuple[ReplicaAddress, ...]) -> VersionSnapshot:
+    return VersionSnapshot(record.version, input_type, record.batching, record.cache, replicas)
+
+
+def batch_timeout_s(catalog: Catalog, model: str) -> float:
+    """How long a batch of a model may run before its replica is taken to hang."""
+    slos_s = (application.slo_ms / 1000 for application, _ in catalog.linking(model))
+    return max([MIN_BATCH_TIMEOUT_S, *(BATCH_TIMEOUT_SLOS * slo_s for slo_s in slos_s)])
+
+
+def next_version(taken: Iterable[str]) -> str:
+    """The whole number after the highest one that is taken."""
+    return str(max((int(version) for version in taken if version.isdecimal()), default=0) + 1)
+
+
+def next_promotion(versions: Iterable[VersionRecord]) -> int:
+    """The number of a request that comes after all that are under way."""
+    return max((record.promotion or 0 for record in versions), default=0) + 1
+
+
+def fits(application: str, model: str) -> bool:
+    """Whether an application's queries can go to a model, by their input types as text.
+
+    Either may leave a length open that the other fixes, where a row is the same bytes both ways: an application's open
+    length is checked against the model's for each query, and a list of a fixed length is a list of any.
+    """
+    offered, taken = InputType.parse(application), InputType.parse(model)
+    return offered.accepts(taken) or (len(offered.shape) == 1 and taken.accepts(offered))
+
+
+def check_fits(application: ApplicationRecord, version: VersionRecord) -> None:
+    """Raises InvalidArgument if the application's queries cannot go to the version."""
+    if version.input_type is not None and not fits(application.input_type, version.input_type):
+        raise InvalidArgument(
+            f"application {application.name!r} has inputs {application.input_type}, but version {version.version!r} of "
+            f"model {version.model!r} takes {version.input_type}: declare the same type for both"
+        )
