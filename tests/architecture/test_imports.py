@@ -31,7 +31,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "management.schemas": "snapshot",
         "metrics": "management.schemas metrics.histogram statistics",
         "management": "management.schemas metrics statistics snapshot registry managers",
-        "supervisor": "management management.schemas metrics managers registry containers containers.protocol "
+        "supervisor": "home management management.schemas metrics managers registry containers containers.protocol "
         "control snapshot statistics",
         "packaging": "",
         "home": "",
