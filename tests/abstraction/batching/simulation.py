@@ -28,7 +28,7 @@ PREFETCH_S = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A replica's speed. ``outlier_share`` of the batches take ``outlier_times`` as long; the rest vary by ``noise``."""
+    """A replica's speed: batches vary by ``noise``, but ``outlier_share`` of them take ``outlier_times`` as long."""
 
     fixed_s: float
     per_row_s: float

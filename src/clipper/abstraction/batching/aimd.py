@@ -76,7 +76,7 @@ class Aimd:
         missed = service_s > self._target_s
         self._recent = (self._recent << 1 | missed) & _RECENT_MASK
         if missed:
-            self._missed(size, service_s)
+            self._missed(size, service_s, was_full)
             return
         self._line.add(size, service_s)
         if was_full and size == self.limit < self._max_batch:
@@ -121,7 +121,7 @@ class Aimd:
         self.limit = min(self.limit + rows, self._max_batch)
         self._held = 0
 
-    def _missed(self, size: int, service_s: float) -> None:
+    def _missed(self, size: int, service_s: float, was_full: bool) -> None:
         """Take it seriously if it was not the only miss of late; an outlier is not even learnt from."""
         lesser_s, self._miss_s = min(self._miss_s, service_s), service_s
         if not self._recent & (self._recent - 1):
@@ -131,18 +131,15 @@ class Aimd:
         self._line.add(size, service_s)
         # A larger one was sent before the last back-off, and tells nothing of the limit since then.
         if size <= self.limit:
-            self._back_off(lesser_s)
+            self._recent = 0
+            self._target_s = self._line.target_s(self._budget_s)
+            if self.limit > 1:
+                factor = min(max(self._target_s / lesser_s, _DEEP), _GENTLE)
+                self._resize(max(1, int(self.limit * factor)))
+            elif was_full:
+                self._leave_one()
 
-    def _back_off(self, miss_s: float) -> None:
-        self._recent = 0
-        self._target_s = self._line.target_s(self._budget_s)
-        if self.limit == 1:
-            self._stay_at_one()
-        else:
-            factor = min(max(self._target_s / miss_s, _DEEP), _GENTLE)
-            self._resize(max(1, int(self.limit * factor)))
-
-    def _stay_at_one(self) -> None:
+    def _leave_one(self) -> None:
         """The limit cannot be lower; but if the time is mostly fixed it should be higher, and two rows tell."""
         self._held += 1
         if self._held >= _HOLD:

@@ -24,7 +24,7 @@ class ServiceLine:
     Gives the expected time, not a high quantile. An outlier moves it little, since each batch weighs 1/64.
 
     Attributes:
-        is_known: whether the sizes have ever differed enough, since the last reset, to tell the two terms apart.
+        is_known: whether ``terms`` has found the sizes different enough to tell the two apart, since the last reset.
     """
 
     __slots__ = ("_batches", "_fixed_s", "_service", "_size", "_size_service", "_size_size", "_weight", "is_known")
