@@ -144,7 +144,7 @@ class Clipper:
         Args:
             name: the model's.
             model: a model file's path, ``"module:attribute"``, or a Python object: an estimator, a function over a
-                batch, an object or class with ``predict_batch``.
+                batch, an object with ``predict_batch``.
             version: its name; the next free whole number if None.
             input_type: e.g. ``float64[784]``; what the model itself says if None.
             batch_delay_ms: how long a batch that is not full may wait for more.

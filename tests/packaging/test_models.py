@@ -14,6 +14,8 @@ import pytest
 
 from clipper.errors import ClipperError, InvalidArgument, TooLarge
 from clipper.packaging import Artifact, code, package
+from clipper.packaging.models import SUPPORTED_SUFFIXES
+from clipper.runtime.loading import FILE_SUFFIXES
 
 
 def names(artifact: Artifact) -> list[str]:
@@ -55,6 +57,10 @@ def test_equal_models_have_equal_digests(tmp_path: Path) -> None:
         assert one.digest == other.digest
 
 
+def test_formats_are_those_that_the_runtime_loads() -> None:
+    assert SUPPORTED_SUFFIXES == FILE_SUFFIXES
+
+
 def test_another_model_has_another_digest(tmp_path: Path) -> None:
     with package(write(tmp_path / "m.pkl", "a")) as one, package(write(tmp_path / "n" / "m.pkl", "b")) as other:
         assert one.digest != other.digest
@@ -86,6 +92,7 @@ def test_a_function_of_this_process_goes_by_value(tmp_path: Path) -> None:
 
     with package(triple) as artifact:
         assert (artifact.loader, artifact.target) == ("file", "model.pkl")
+        assert "code/cloudpickle/cloudpickle.py" in names(artifact)
         assert pickle.loads(read(artifact, "model.pkl"))([1, 2]) == [3, 6]
 
 
@@ -105,12 +112,21 @@ def test_a_function_of_a_users_module_needs_no_module_in_the_container(
 def test_a_library_object_goes_by_name() -> None:
     with package(threading.current_thread) as artifact:
         assert b"current_thread" in read(artifact, "model.pkl")
-        assert artifact.size_bytes < 20_000
+        assert names(artifact) == ["model.pkl"]
 
 
 def test_an_object_that_cannot_be_pickled() -> None:
-    with pytest.raises(InvalidArgument, match="module:attribute"):
-        package(threading.Lock())
+    lock = threading.Lock()
+    with pytest.raises(InvalidArgument, match="cannot pickle this function"):
+        package(lambda inputs: [lock for _ in inputs])
+
+
+@pytest.mark.parametrize(
+    ("model", "says"), [(5, "is a int: expected a model"), (threading.Thread, "deploy an instance")]
+)
+def test_an_object_that_is_no_model(model: object, says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says):
+        package(model)
 
 
 MODEL = "import math\nclass Digits:\n    inner = 1\nif math.pi:\n    sometimes = 2\n"
@@ -136,7 +152,8 @@ def test_one_file_of_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["model:sometimes", "model:math", "package:Model", "package.deep:Model", "json:loads"]
+    "target",
+    ["model:sometimes", "model:Digits.inner", "model:math", "package:Model", "package.deep:Model", "json:loads"],
 )
 def test_targets_that_are_there(tmp_path: Path, target: str) -> None:
     write(tmp_path / "model.py", MODEL)

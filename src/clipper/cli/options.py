@@ -39,7 +39,7 @@ OfVersion = Annotated[str | None, typer.Option("--version", help="A version of t
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
 QueryPort = Annotated[int, typer.Option(help="The port for queries.", min=0, max=65535)]
 ManagementPort = Annotated[int, typer.Option(help="The port for management.", min=0, max=65535)]
-Workers = Annotated[int, typer.Option(help="How many processes answer queries.", min=1, max=256)]
+Workers = Annotated[int, typer.Option(help="How many processes answer queries.", min=1, max=64)]
 CacheSize = Annotated[
     int, typer.Option(help="Bound of each worker's cache, e.g. 512m.", parser=parse_size, metavar="SIZE")
 ]
@@ -55,4 +55,5 @@ InputTypeText = Annotated[
 ]
 PythonPath = Annotated[str | None, typer.Option(help="The Python interpreter to run the model with.")]
 
-DEFAULT_CACHE = "256m"
+# As much as the supervisor takes when it is not told.
+DEFAULT_CACHE = "64m"

@@ -32,7 +32,7 @@ def find_code(target: str, folder: Path) -> tuple[Member, ...]:
     module, attribute = target.split(":")
     source = _source(module, folder)
     if source is not None:
-        _check_defines(source, attribute)
+        _check_defines(source, attribute.split(".")[0])
     elif (folder / module.split(".")[0]).exists() or not _is_installed(module):
         raise InvalidArgument(
             f"no module {module!r} in {str(folder)!r} and none installed: expected {_expected(module)}; "

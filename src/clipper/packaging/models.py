@@ -6,9 +6,10 @@ from pathlib import Path
 from clipper.errors import InvalidArgument
 from clipper.packaging.artifact import Artifact, Contents, Member, pack
 from clipper.packaging.code import find_code
-from clipper.packaging.objects import pickled
+from clipper.packaging.objects import OBJECT_NAME, object_members
 
-SUPPORTED_SUFFIXES = (".joblib", ".pkl", ".pickle", ".cloudpickle")
+# The container runtime's own list; a test keeps the two alike.
+SUPPORTED_SUFFIXES = (".joblib", ".pkl", ".pickle")
 
 # What users try first, with what to do instead.
 _OTHER_FORMATS = {
@@ -26,7 +27,7 @@ _OTHER_FORMATS = {
     ".cbm": "CatBoost",
 }
 
-_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 def package(model: object, *, data: Path | str | None = None, folder: Path | None = None) -> Artifact:
@@ -34,7 +35,7 @@ def package(model: object, *, data: Path | str | None = None, folder: Path | Non
 
     Args:
         model: the path of a model file (``str`` or ``Path``), ``"module:attribute"``, or any other Python object:
-            a fitted estimator, a function over a batch, an object or class with ``predict_batch``.
+            a fitted estimator, a function over a batch, an object with ``predict_batch``.
         data: a file or folder that a ``module:Class`` gets as ``model_data``.
         folder: where the code of ``module:attribute`` is; the current folder if None.
 
@@ -48,18 +49,18 @@ def package(model: object, *, data: Path | str | None = None, folder: Path | Non
         raise InvalidArgument("data goes with module:attribute only: a model file or object holds its own")
     if isinstance(model, (str, Path)):
         return pack(_file_contents(Path(model)))
-    return pack(Contents((Member("model.pkl", pickled(model)),), "file", "model.pkl"))
+    return pack(Contents(object_members(model), "file", OBJECT_NAME))
 
 
 def _file_contents(path: Path) -> Contents:
-    suffix = path.suffix.lower()
-    if suffix not in SUPPORTED_SUFFIXES:
-        raise InvalidArgument(_format_cause(path, suffix))
+    if path.suffix not in SUPPORTED_SUFFIXES:
+        raise InvalidArgument(_format_cause(path))
     _check_readable(path)
     return Contents((Member(path.name, path),), "file", path.name)
 
 
-def _format_cause(path: Path, suffix: str) -> str:
+def _format_cause(path: Path) -> str:
+    suffix = path.suffix.lower()
     known = (
         f"{suffix} is {_OTHER_FORMATS[suffix]}'s" if suffix in _OTHER_FORMATS else f"its ending is {suffix or 'none'}"
     )

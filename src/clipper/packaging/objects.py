@@ -7,6 +7,39 @@ from types import ModuleType
 import cloudpickle
 
 from clipper.errors import InvalidArgument
+from clipper.packaging.artifact import Member
+
+OBJECT_NAME = "model.pkl"
+
+_CLOUDPICKLE = tuple(Path(cloudpickle.__file__).parent.glob("*.py"))
+
+
+def object_members(model: object) -> tuple[Member, ...]:
+    """A pickled model, and what it takes to read it in a Python that has nothing of ours.
+
+    Raises:
+        InvalidArgument: it is no model, or it cannot be pickled.
+    """
+    _check_is_model(model)
+    data = pickled(model)
+    # Code that goes by value is rebuilt by cloudpickle's own functions.
+    reader = _CLOUDPICKLE if b"cloudpickle" in data else ()
+    return (Member(OBJECT_NAME, data), *(Member(f"code/cloudpickle/{path.name}", path) for path in reader))
+
+
+def _check_is_model(model: object) -> None:
+    if isinstance(model, type):
+        raise InvalidArgument(
+            f"model is the class {model.__name__}: deploy an instance of it, or module:{model.__name__} "
+            "to have the container make one"
+        )
+    if not any(
+        callable(part) for part in (getattr(model, "predict_batch", None), getattr(model, "predict", None), model)
+    ):
+        raise InvalidArgument(
+            f"model is a {type(model).__name__}: expected a model file's path, module:attribute, an object with "
+            "predict_batch or predict, or a function over a batch"
+        )
 
 
 def pickled(model: object) -> bytes:

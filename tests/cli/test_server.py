@@ -1,0 +1,157 @@
+"""Commands as a user runs them: real processes, from ``clipper start`` to ``clipper stop``."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from clipper import Clipper
+from clipper.cli.process import running
+from clipper.home import read_place
+from conftest import wait_until
+
+CLIPPER = [sys.executable, "-c", "from clipper.cli.main import main; main()"]
+FREE_PORTS = ["--query-port", "0", "--management-port", "0"]
+
+MODEL = """
+class Sum:
+    input_type = "float64[4]"
+
+    def __init__(self, model_data):
+        self.offset = float(open(model_data).read()) if model_data else 0.0
+
+    def predict_batch(self, inputs):
+        return [float(row.sum()) + self.offset for row in inputs]
+
+
+class Broken:
+    def __init__(self, model_data):
+        raise RuntimeError("the weights are for another planet")
+"""
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A server's home, from which the server is gone afterwards."""
+    home = tmp_path / "home"
+    yield home
+    if place := running(home):
+        subprocess.run([*CLIPPER, "stop", "--home", str(home)], timeout=90, capture_output=True, check=False)
+        wait_until(lambda: running(home) is None or os.kill(place.pid, signal.SIGKILL) is not None)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the user works."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "model.py").write_text(MODEL)
+    (folder / "offset.txt").write_text("100")
+    return folder
+
+
+@pytest.fixture
+def clipper(home: Path, folder: Path) -> Command:
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        environment = {**os.environ, "CLIPPER_HOME": str(home)}
+        return subprocess.run(
+            [*CLIPPER, *arguments],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+
+    return run
+
+
+def succeed(result: "subprocess.CompletedProcess[str]") -> str:
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_from_start_to_stop_and_back(clipper: Command, home: Path) -> None:
+    assert "Clipper is running" in succeed(clipper("start", *FREE_PORTS))
+    assert "is running already" in succeed(clipper("start", *FREE_PORTS))
+    assert "sum:1 is ready" in succeed(clipper("deploy", "sum", "model:Sum"))
+    succeed(clipper("app", "create", "sum", "--model", "sum", "--slo-ms", "2000", "--default", "-1"))
+    assert succeed(clipper("predict", "sum", "[1, 2, 3, 4]")) == "10.0\n"
+    succeed(clipper("deploy", "sum", "model:Sum", "--data", "offset.txt", "--replicas", "2"))
+    assert succeed(clipper("predict", "sum", "[1, 2, 3, 4]")) == "110.0\n"
+    shown = json.loads(succeed(clipper("model", "show", "sum", "--json")))
+    assert (shown["current"], shown["previous"]) == ("2", "1")
+    assert [replica["state"] for replica in shown["versions"][1]["replicas"]] == ["ready", "ready"]
+    succeed(clipper("model", "rollback", "sum"))
+    assert succeed(clipper("predict", "sum", "[1, 2, 3, 4]")) == "10.0\n"
+    assert "stopped" in succeed(clipper("stop"))
+    assert running(home) is None
+    succeed(clipper("start", *FREE_PORTS))
+    assert succeed(clipper("predict", "sum", "[1, 2, 3, 4]")) == "10.0\n"
+
+
+def test_a_container_that_cannot_start(clipper: Command) -> None:
+    succeed(clipper("start", *FREE_PORTS))
+    failed = clipper("deploy", "broken", "model:Broken")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert "the weights are for another planet" in failed.stderr
+    assert json.loads(succeed(clipper("status", "--json")))["ready"] is True
+
+
+def test_a_server_that_cannot_start_says_why(clipper: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        failed = clipper("start", "--query-port", "0", "--management-port", port)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert port in failed.stderr
+
+
+def test_a_python_object_through_the_client(clipper: Command, home: Path) -> None:
+    succeed(clipper("start", *FREE_PORTS))
+    scale = 3.0
+
+    def scaled(inputs: list[float]) -> list[float]:
+        return [scale * float(row.sum()) for row in inputs]  # type: ignore[attr-defined]
+
+    with Clipper.connect(home=home) as client:
+        client.deploy("scaled", scaled, input_type="float64[2]")
+        client.create_application("scaled", model="scaled", slo_ms=2000)
+        assert client.predict("scaled", [1.0, 2.0]).output == 9.0
+        assert 'clipper_queries_total{application="scaled"' in client.metrics()
+
+
+@pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGTERM])
+def test_serve_until_it_is_interrupted(home: Path, folder: Path, stop_signal: signal.Signals) -> None:
+    command = [*CLIPPER, "serve", "model:Sum", "--home", str(home), "--slo-ms", "2000", *FREE_PORTS]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as served:
+        assert served.stdout is not None
+        line = next(text for text in served.stdout if "curl" in text)
+        words = shlex.split(line)
+        answer = httpx.post(words[1], content=words[words.index("-d") + 1], timeout=10)
+        assert answer.json()["output"] == 0.0
+        pid = read_place(home).pid
+        served.send_signal(stop_signal)
+        _, errors = served.communicate(timeout=90)
+    assert served.returncode == 0, errors
+    assert running(home) is None
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_serve_a_model_that_cannot_start(clipper: Command, home: Path) -> None:
+    failed = clipper("serve", "model:Broken", *FREE_PORTS)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert re.search("another planet", failed.stderr)
+    assert running(home) is None
