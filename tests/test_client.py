@@ -1,6 +1,8 @@
 """The Python client, over real sockets."""
 
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from clipper.errors import (
 from clipper.home import find_home
 from clipper.http_api import HttpApi, to_error
 from clipper.management.schemas import Failure
+from clipper.packaging import package
 from clipper.snapshot import Batching, Link
 from conftest import Api
 from memory_operations import LOG_TAIL
@@ -55,6 +58,13 @@ def test_an_artifact_is_sent_once(api: Api, clipper: Clipper) -> None:
     clipper.deploy("double", double, wait=False, progress=told.append)
     assert "the server has this artifact already" in told
     assert len(api.operations.artifacts) == 1
+
+
+def test_a_packed_artifact_stays_the_callers(api: Api, clipper: Clipper) -> None:
+    with package(double) as artifact:
+        clipper.deploy("double", artifact)
+        assert artifact.path.exists()
+        assert api.operations.artifacts == {artifact.digest: artifact.size_bytes}
 
 
 def test_a_container_that_cannot_start_shows_its_last_lines(clipper: Clipper) -> None:
@@ -141,6 +151,20 @@ def test_the_server_is_gone(tmp_path: Path) -> None:
     (tmp_path / "supervisor.json").write_text(place)
     with pytest.raises(Unavailable, match="clipper start"):
         Clipper.connect(home=tmp_path)
+
+
+def test_the_servers_port_is_another_servers_by_now(api: Api, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "supervisor.json").write_bytes((api.home / "supervisor.json").read_bytes())
+    with pytest.raises(Unavailable, match=f"is that of {api.home}"):
+        Clipper.connect(home=other)
+
+
+def test_importing_clipper_loads_none_of_its_libraries() -> None:
+    program = "import clipper, sys; print(sorted({'httpx', 'msgspec', 'numpy', 'rich'} & sys.modules.keys()))"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert ran.stdout == "[]\n"
 
 
 def test_a_file_that_is_no_place(tmp_path: Path) -> None:

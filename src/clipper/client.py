@@ -11,6 +11,7 @@ Every wait has a bound.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -96,10 +97,7 @@ class Clipper:
         """
         if url is not None:
             return _connect_url(url)
-        place = read_place(find_home(home))
-        clipper = Clipper(place.management_url, place.query_url)
-        clipper._management.call("GET", "/health/live")
-        return clipper
+        return _connect_home(find_home(home))
 
     def close(self) -> None:
         self._management.close()
@@ -144,7 +142,7 @@ class Clipper:
         Args:
             name: the model's.
             model: a model file's path, ``"module:attribute"``, or a Python object: an estimator, a function over a
-                batch, an object with ``predict_batch``.
+                batch, an object with ``predict_batch``. Or an ``Artifact``, which ``clipper.packaging`` makes of these.
             version: its name; the next free whole number if None.
             input_type: e.g. ``float64[784]``; what the model itself says if None.
             batch_delay_ms: how long a batch that is not full may wait for more.
@@ -160,7 +158,9 @@ class Clipper:
         """
         tell = progress or _ignore
         tell("packing the model")
-        with package(model, data=data) as artifact:
+        # An artifact that the caller packed is the caller's to close.
+        packed = nullcontext(model) if isinstance(model, Artifact) else package(model, data=data)
+        with packed as artifact:
             self._upload(artifact, tell)
             deployment = Deployment(
                 artifact=artifact.digest,
@@ -357,6 +357,20 @@ class Clipper:
     ) -> T:
         content = None if body is None else msgspec.json.encode(body)
         return msgspec.json.decode(self._management.call(method, path, content, timeout_s), type=kind)
+
+
+def _connect_home(home: Path) -> Clipper:
+    """The file may be left from a server that was killed, and its port be another server's by now."""
+    place = read_place(home)
+    clipper = Clipper(place.management_url, place.query_url)
+    there = Path(clipper.status().home)
+    if there.resolve() != home.resolve():
+        clipper.close()
+        raise Unavailable(
+            f"no Clipper runs in {home}: the one at {place.management_url} is that of {there}; "
+            f"start it with clipper start --home {home}"
+        )
+    return clipper
 
 
 def _connect_url(url: str) -> Clipper:

@@ -171,6 +171,14 @@ def test_serve_when_it_runs_already(run: Run, model: str) -> None:
     assert f"clipper deploy digits {model}" in result.err
 
 
+def test_serve_with_a_model_that_is_not_there(bare: Run, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    result = bare("serve", "absent.pkl", "--home", str(home))
+    assert (result.status, result.out) == (1, "")
+    assert "absent.pkl" in result.err
+    assert not home.exists()
+
+
 def test_no_server(bare: Run, tmp_path: Path) -> None:
     result = bare("status", "--home", str(tmp_path / "nothing"))
     assert (result.status, result.out) == (1, "")
@@ -189,6 +197,7 @@ def test_no_server(bare: Run, tmp_path: Path) -> None:
         ("app update a", "--slo-ms"),
         ("predict a nul", "JSON"),
         ("start --workers 0", "workers"),
+        ("serve m.pkl --name A/B", "--name"),
         ("fly", "fly"),
     ],
 )

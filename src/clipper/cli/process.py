@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipper.client import STOP_TIMEOUT_S
+from clipper.client import STOP_TIMEOUT_S, Clipper
 from clipper.errors import DeadlineExceeded, Unavailable
 from clipper.home import Place, read_place
 from clipper.http_api import HttpApi
+from clipper.management.schemas import Status
 
 # The supervisor opens its registry and starts its workers, which takes about a second; the rest is for a slow machine.
 READY_TIMEOUT_S = 60.0
@@ -46,14 +47,13 @@ class ServerSettings:
         return [sys.executable, "-m", "clipper.supervisor", *given]
 
 
-def running(home: Path) -> Place | None:
-    """Where the server of ``home`` is, if it answers."""
+def running(home: Path) -> Status | None:
+    """The status of the server of ``home``, if it answers."""
     try:
-        place = read_place(home)
-        _call(place, "/health/live")
+        with Clipper.connect(home=home) as clipper:
+            return clipper.status()
     except (Unavailable, DeadlineExceeded):
         return None
-    return place
 
 
 def become(settings: ServerSettings) -> None:
@@ -104,7 +104,7 @@ class StartingServer:
                 place = read_place(self.home)
                 # Another than ours is the file of a server that ran here before.
                 if place.pid == self.process.pid:
-                    _call(place, "/health/ready")
+                    _check_ready(place)
                     return place
             except (Unavailable, DeadlineExceeded) as error:
                 problem = str(error)
@@ -149,10 +149,10 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-def _call(place: Place, path: str) -> None:
+def _check_ready(place: Place) -> None:
     api = HttpApi(place.management_url)
     try:
-        api.call("GET", path, timeout_s=5.0)
+        api.call("GET", "/health/ready", timeout_s=5.0)
     finally:
         api.close()
 

@@ -3,7 +3,8 @@
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -30,9 +31,10 @@ from clipper.cli.options import (
 from clipper.cli.output import Output
 from clipper.cli.process import ServerSettings, StartingServer, running, spawn, wait_until_gone
 from clipper.client import Clipper
-from clipper.errors import Conflict, NotFound
+from clipper.errors import Conflict, InvalidArgument, NotFound
 from clipper.home import find_home
-from clipper.management.schemas import Application
+from clipper.management.schemas import Application, Version
+from clipper.packaging import package
 from clipper.snapshot import Link
 from clipper.types import check_name
 
@@ -59,35 +61,51 @@ def serve(
 ) -> None:
     """Serve one model in the foreground: start, deploy, create an application. ^C drains and stops."""
     out = Output(as_json)
-    chosen = check_name("model", name or name_of(model))
-    default_output = UNSET if default is None else parse_json(default)
     settings = ServerSettings(find_home(home), host, query_port, management_port, workers, cache_size)
-    if place := running(settings.home):
+    chosen = _checked(name or name_of(model))
+    default_output = UNSET if default is None else parse_json(default)
+    if now := running(settings.home):
         raise Conflict(
-            f"Clipper is running already at {place.management_url}: clipper deploy {chosen} {model} adds the model "
+            f"Clipper is running already at {now.management_url}: clipper deploy {chosen} {model} adds the model "
             "to it; or give another --home and ports"
         )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    server = spawn(settings)
-    try:
+    # Before the server, so that a wrong file name costs nothing.
+    with package(model, data=data) as artifact, _server(out, settings) as server:
         with out.progress("starting the server") as progress:
             server.wait_until_ready()
             with Clipper.connect(home=settings.home) as clipper:
-                version = clipper.deploy(
-                    chosen, model, input_type=input_type, python=python, data=data, progress=progress
-                )
+                version = clipper.deploy(chosen, artifact, input_type=input_type, python=python, progress=progress)
                 application = _application(clipper, chosen, slo_ms, default_output)
-                curl = curl_line(clipper.query_url, chosen, application.input_type)
-        out.done(
-            {"version": version, "application": application, "query_url": f"{clipper.query_url}/{chosen}/predict"},
-            f"{chosen}:{version.version} is served within {slo_ms:g} ms; try:\n\n  {curl}\n",
-            "^C drains and stops",
-        )
+        _tell(out, clipper.query_url, version, application)
         _watch(server)
+
+
+def _checked(name: str) -> str:
+    try:
+        return check_name("model", name)
+    except InvalidArgument as error:
+        raise typer.BadParameter(str(error), param_hint="--name") from error
+
+
+@contextmanager
+def _server(out: Output, settings: ServerSettings) -> Iterator[StartingServer]:
+    """A server that is drained and stopped at the end, which ^C or SIGTERM brings about."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    server = spawn(settings)
+    try:
+        yield server
     except KeyboardInterrupt:
         pass
     finally:
         _stop(out, settings.home, server)
+
+
+def _tell(out: Output, query_url: str, version: Version, application: Application) -> None:
+    name = application.name
+    result = {"query_url": f"{query_url}/{name}/predict", "version": version, "application": application}
+    curl = curl_line(query_url, name, application.input_type)
+    text = f"{name}:{version.version} is served within {application.slo_ms:g} ms; try:\n\n  {curl}\n"
+    out.done(result, text, "^C drains and stops")
 
 
 def name_of(model: str) -> str:
@@ -107,11 +125,11 @@ def _application(clipper: Clipper, name: str, slo_ms: float, default_output: obj
     return clipper.change_application(name, slo_ms=slo_ms, default_output=default_output)
 
 
-def _watch(server: StartingServer, sleep: Callable[[float], None] = time.sleep) -> None:
+def _watch(server: StartingServer) -> None:
     """Until ^C, or the server's end, which is an error."""
     while True:
         server.check_alive("while it served")
-        sleep(_WATCH_S)
+        time.sleep(_WATCH_S)
 
 
 def _stop(out: Output, home: Path, server: StartingServer) -> None:

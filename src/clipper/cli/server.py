@@ -27,19 +27,18 @@ def start(
     """Start the server, and leave it running."""
     out = Output(as_json)
     settings = ServerSettings(find_home(home), host, query_port, management_port, workers, cache_size)
-    if running(settings.home):
-        _tell_running(out, settings, "is running already")
+    if found := running(settings.home):
+        _tell_running(out, found, "is running already")
         return
     if foreground:
         become(settings)
     with out.progress("starting the server"):
         spawn(settings).wait_until_ready()
-    _tell_running(out, settings, "is running")
-
-
-def _tell_running(out: Output, settings: ServerSettings, what: str) -> None:
     with Clipper.connect(home=settings.home) as clipper:
-        now = clipper.status()
+        _tell_running(out, clipper.status(), "is running")
+
+
+def _tell_running(out: Output, now: Status, what: str) -> None:
     text = f"Clipper {what} (pid {now.pid}): queries at {now.query_url}, management at {now.management_url}"
     out.done(now, text, _NEXT)
 
