@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
 
 from clipper.containers.protocol import messages
-from clipper.containers.protocol.frames import Kind, Splitter
+from clipper.containers.protocol.frames import MAX_BODY_BYTES, Kind, Splitter
 from clipper.containers.protocol.messages import Results, Welcome
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.types import DType, ModelId
@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 # A container that listens has loaded its model and has only to answer HELLO.
 HANDSHAKE_TIMEOUT_S = 5.0
+# Names, a type and a line of text; whoever answers HELLO with more is no container.
+MAX_WELCOME_BYTES = 64 * 1024
 # The supervisor replaces dead replicas; until its snapshot says so, the address may come back.
 FIRST_REDIAL_S = 0.02
 LAST_REDIAL_S = 1.0
@@ -59,7 +61,8 @@ class ReplicaLink:
         if self._task is not None:
             self._task.cancel()
         if self._transport is not None:
-            self._transport.close()
+            # Not close(): that waits for a container which may never read what is still to be written.
+            self._transport.abort()
             self._transport = None
         self._settle_first_attempt()
 
@@ -79,7 +82,7 @@ class ReplicaLink:
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, LAST_REDIAL_S)
 
-    async def _dial(self) -> "asyncio.Future[None] | None":
+    async def _dial(self) -> "asyncio.Future[str] | None":
         """Connect and shake hands. Returns a future that ends with the connection, None if there is none."""
         connection = _Connection(self._listener)
         try:
@@ -87,7 +90,10 @@ class ReplicaLink:
                 await _connect(self._address, connection)
                 connection.write(messages.encode_hello(self._token))
                 welcome = self._checked(await connection.welcome)
-        except (OSError, TimeoutError, ClipperError) as error:
+            if connection.lost.done():
+                raise ProtocolViolation(f"the connection ended after WELCOME: {connection.lost.result()}")
+        except (OSError, TimeoutError, ValueError, OverflowError, ClipperError) as error:
+            # ValueError and OverflowError: an address that can be none, such as a port that is not a number.
             self.last_error = str(error) or f"no answer within {HANDSHAKE_TIMEOUT_S} s"
             connection.abort()
             return None
@@ -96,7 +102,7 @@ class ReplicaLink:
             raise
         self.last_error = None
         self._transport = connection.transport
-        connection.lost.add_done_callback(self._forget_transport)
+        connection.on_lost = self._forget_transport
         self._listener.on_linked(welcome)
         return connection.lost
 
@@ -106,11 +112,11 @@ class ReplicaLink:
             raise ProtocolViolation(f"{self._address} serves {welcome.model}:{welcome.version}, not {self._model}")
         return welcome
 
-    def _forget_transport(self, lost: "asyncio.Future[None]") -> None:
+    def _forget_transport(self, reason: str) -> None:
         if self._transport is not None:
             self._transport = None
-            self.last_error = str(lost.exception() or "connection closed by the container")
-            self._listener.on_lost(self.last_error)
+            self.last_error = reason
+            self._listener.on_lost(reason)
 
     def _settle_first_attempt(self) -> None:
         if not self.first_attempt.done():
@@ -128,18 +134,21 @@ async def _connect(address: str, connection: "_Connection") -> None:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection's bytes. ``welcome`` and ``lost`` are futures for the link's task."""
+    """One connection's bytes. ``welcome`` and ``lost``, which says why, are futures for the link's task.
+
+    ``on_lost`` is called with the reason before anything else can run, so that nothing is sent into a dead connection.
+    """
 
     def __init__(self, listener: Listener) -> None:
         loop = asyncio.get_running_loop()
         self._listener = listener
-        self._splitter = Splitter()
+        self._splitter = Splitter(MAX_WELCOME_BYTES)
         self.welcome: asyncio.Future[Welcome] = loop.create_future()
-        self.lost: asyncio.Future[None] = loop.create_future()
+        self.lost: asyncio.Future[str] = loop.create_future()
+        self.on_lost: Callable[[str], None] | None = None
         self.transport: asyncio.WriteTransport | None = None
-        # After a dial that failed nobody asks these for their outcome.
+        # After a dial that failed nobody asks it for its outcome.
         self.welcome.add_done_callback(_retrieve)
-        self.lost.add_done_callback(_retrieve)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.WriteTransport, transport)
@@ -159,11 +168,12 @@ class _Connection(asyncio.Protocol):
         except ProtocolViolation as error:
             self._fail(error)
 
+    def eof_received(self) -> None:
+        # A container that says no more answers nothing more, so what is still to be written is not worth a wait.
+        self.abort()
+
     def connection_lost(self, error: Exception | None) -> None:
-        if not self.welcome.done():
-            self.welcome.set_exception(ProtocolViolation("the container hung up before WELCOME"))
-        if not self.lost.done():
-            self._end(error)
+        self._end(str(error or "connection closed by the container"))
 
     def _receive(self, kind: int, frame_id: int, body: memoryview) -> None:
         if kind == Kind.RESULTS and self.welcome.done():
@@ -172,6 +182,7 @@ class _Connection(asyncio.Protocol):
             self._refused(frame_id, messages.decode_error(body))
         elif kind == Kind.WELCOME and not self.welcome.done():
             self.welcome.set_result(messages.decode_welcome(body))
+            self._splitter.max_body_bytes = MAX_BODY_BYTES
         else:
             raise ProtocolViolation(f"the container sent an unexpected frame of kind {kind}")
 
@@ -184,16 +195,18 @@ class _Connection(asyncio.Protocol):
     def _fail(self, error: ProtocolViolation) -> None:
         log.error("closing a container's connection: %s", error)
         self.abort()
-        if not self.lost.done():
-            self._end(error)
+        self._end(str(error))
 
-    def _end(self, error: Exception | None) -> None:
-        if error is None:
-            self.lost.set_result(None)
-        else:
-            self.lost.set_exception(error)
+    def _end(self, reason: str) -> None:
+        if self.lost.done():
+            return
+        self.lost.set_result(reason)
+        if not self.welcome.done():
+            self.welcome.set_exception(ProtocolViolation(f"the container did not say WELCOME: {reason}"))
+        if self.on_lost is not None:
+            self.on_lost(reason)
 
 
-def _retrieve(future: "asyncio.Future[Any]") -> None:
+def _retrieve(future: "asyncio.Future[Welcome]") -> None:
     if not future.cancelled():
         future.exception()
