@@ -97,12 +97,15 @@ class Framer:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield each body that is complete.
+        """Add what was read; iterate to take each body that is complete.
 
-        Raises:
+        Iterating raises:
             ProtocolViolation: a message is over ``MAX_MESSAGE_BYTES``; close the connection.
         """
         self._buffer += data
+        return self._bodies()
+
+    def _bodies(self) -> Iterator[bytes]:
         while len(self._buffer) >= _SIZE.size:
             (size,) = _SIZE.unpack_from(self._buffer)
             if size > MAX_MESSAGE_BYTES:
