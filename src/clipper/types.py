@@ -12,6 +12,10 @@ from clipper.errors import InvalidArgument
 # Names go into file names, URLs and metric labels, so they are restricted to what all three take.
 _NAME = re.compile(r"[a-z0-9]([-._a-z0-9]{0,61}[a-z0-9])?")
 
+# A dtype, and perhaps its sizes. A size has at most ten digits: no row is larger than a frame of the protocol.
+_SIZE = r"\s*(?:[0-9]{1,10}|\*)\s*"
+_INPUT_TYPE = re.compile(rf"([A-Za-z0-9]+)(?:\s*\[(\s*|{_SIZE}(?:,{_SIZE})*)\])?")
+
 Shape = tuple[int | None, ...]
 
 
@@ -126,6 +130,14 @@ class InputType:
             and all(mine is None or mine == theirs for mine, theirs in zip(self.shape, other.shape))
         )
 
+    def suits(self, model: "InputType") -> bool:
+        """Whether every row of this type may be sent as it is to a model of type ``model``.
+
+        The model accepts what is in it, and both lay it out alike: a row of ``float32[3,8,8]`` has no dimensions
+        before its data, where a model of ``float32[3,*,*]`` expects them.
+        """
+        return model.accepts(self) and model.leading_dimensions == self.leading_dimensions
+
     def __str__(self) -> str:
         """``float64[784]``, ``float32[3,*,*]``, ``string``."""
         if not self.dtype.is_numeric:
@@ -140,13 +152,13 @@ class InputType:
         Raises:
             InvalidArgument: the text is not of that form.
         """
-        match = re.fullmatch(r"\s*(\w+)\s*(?:\[([\d\s,*]*)\])?\s*", text)
+        match = _INPUT_TYPE.fullmatch(text.strip())
         if match is None:
-            raise InvalidArgument(f"input type {text!r} is malformed: expected e.g. float64[784]")
+            raise InvalidArgument(f"input type {text[:100]!r} is malformed: expected e.g. float64[784]")
         dtype = DType.parse(match[1])
         if match[2] is None:
             return InputType(dtype)
-        sizes = [size.strip() for size in match[2].split(",") if size.strip()]
+        sizes = [size.strip() for size in match[2].split(",")] if match[2].strip() else []
         return InputType(dtype, tuple(None if size == "*" else int(size) for size in sizes))
 
 
