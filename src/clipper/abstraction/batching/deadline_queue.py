@@ -35,18 +35,17 @@ class DeadlineQueue:
             return False
         lane = self._lanes.get(work.slo_s)
         if lane is None:
-            lane = self._lanes[work.slo_s] = deque()
+            lane = self._add_lane(work.slo_s)
         lane.append(work)
         self.length += 1
         self.size_bytes += size
         return True
 
     def expire(self, now_s: float) -> list[Work]:
-        """Remove and return the work at the lanes' heads whose deadline has passed."""
-        expired = []
+        """Remove and return the work whose deadline has passed."""
+        expired: list[Work] = []
         for lane in self._lanes.values():
-            while lane and lane[0].deadline_s <= now_s:
-                expired.append(self._removed(lane.popleft()))
+            self._expire_lane(lane, now_s, expired)
         return expired
 
     def push_back(self, batch: list[Work]) -> None:
@@ -79,6 +78,23 @@ class DeadlineQueue:
         self._lanes.clear()
         self.length = self.size_bytes = 0
         return everything
+
+    def _add_lane(self, slo_s: float) -> deque[Work]:
+        # SLOs that are no longer in use leave empty lanes behind.
+        self._lanes = {known: lane for known, lane in self._lanes.items() if lane}
+        lane = self._lanes[slo_s] = deque()
+        return lane
+
+    def _expire_lane(self, lane: deque[Work], now_s: float, expired: list[Work]) -> None:
+        rejoined = []
+        # The first waiter's deadline is what the lane is ordered by; later ones may have joined in the meantime.
+        while lane and lane[0].waiters[0].deadline_s <= now_s:
+            work = lane.popleft()
+            if work.deadline_s > now_s:
+                rejoined.append(work)
+            else:
+                expired.append(self._removed(work))
+        lane.extend(rejoined)
 
     def _earliest(self) -> tuple[deque[Work], float]:
         """The lane with the earliest head, and until which deadline it stays the earliest."""

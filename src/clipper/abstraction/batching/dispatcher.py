@@ -74,14 +74,14 @@ class Dispatcher:
         """Give it no more work; what it has in flight is still awaited."""
         self.replicas[replica_id].is_draining = True
 
+    def resume_replica(self, replica_id: str) -> None:
+        """It is wanted after all: give it work again."""
+        self.replicas[replica_id].is_draining = False
+
     def lose_replica(self, replica_id: str) -> list[Work]:
         """It is gone. Returns its work in flight, most urgent first, for ``push_back`` or failure."""
         replica = self.replicas.pop(replica_id)
         return [work for batch in replica.in_flight.values() for work in batch.works]
-
-    @property
-    def has_replica(self) -> bool:
-        return any(not replica.is_draining for replica in self.replicas.values())
 
     def push(self, work: Work, now_s: float) -> tuple[bool, list[Work]]:
         """Queue new work. Returns whether there was room, and what had to be expired to find out."""
@@ -91,17 +91,17 @@ class Dispatcher:
         return bool(expired) and self.queue.push(work), expired
 
     def next_turn(self, now_s: float) -> Turn:
-        """Fill every replica that has room, the least loaded first."""
+        """Give every idle replica a batch, then a second one to those that have room for it."""
         turn = Turn([], [])
         if not self.queue.length:
             return turn
-        for replica in self._by_load():
-            while self.queue.length and self._has_room(replica):
-                wait_until_s = self._wait_for_more(replica, now_s)
-                if wait_until_s is not None:
-                    turn.wake_s = wait_until_s
-                    return turn
-                self._fill(replica, now_s, turn)
+        replicas = [replica for replica in self.replicas.values() if not replica.is_draining]
+        if not replicas:
+            turn.late = self.queue.expire(now_s)
+        for in_flight in range(MAX_IN_FLIGHT):
+            for replica in replicas:
+                if self.queue.length and len(replica.in_flight) == in_flight and self._has_room(replica):
+                    self._fill_or_wait(replica, now_s, turn)
         return turn
 
     def finished(self, replica: ReplicaState, batch_id: int, now_s: float) -> tuple[Batch, float] | None:
@@ -121,18 +121,10 @@ class Dispatcher:
         for replica in self.replicas.values():
             replica.controller.set_budget(slo_s * BATCH_SHARE_OF_SLO)
 
-    def _by_load(self) -> list[ReplicaState]:
-        replicas = [replica for replica in self.replicas.values() if not replica.is_draining]
-        if len(replicas) > 1:
-            replicas.sort(key=lambda replica: len(replica.in_flight))
-        return replicas
-
     def _has_room(self, replica: ReplicaState) -> bool:
-        in_flight = len(replica.in_flight)
-        if in_flight == 0:
+        """Whether a replica with fewer than ``MAX_IN_FLIGHT`` batches may have one more."""
+        if not replica.in_flight:
             return True
-        if in_flight >= MAX_IN_FLIGHT:
-            return False
         if self.queue.length >= replica.controller.limit:
             return True
         running = next(iter(replica.in_flight.values()))
@@ -144,6 +136,13 @@ class Dispatcher:
             return None
         until_s = self.queue.oldest_arrival_s() + self._delay_s
         return until_s if until_s > now_s else None
+
+    def _fill_or_wait(self, replica: ReplicaState, now_s: float, turn: Turn) -> None:
+        wait_until_s = self._wait_for_more(replica, now_s)
+        if wait_until_s is None:
+            self._fill(replica, now_s, turn)
+        else:
+            turn.wake_s = wait_until_s
 
     def _fill(self, replica: ReplicaState, now_s: float, turn: Turn) -> None:
         limit = replica.controller.limit
