@@ -32,7 +32,9 @@ MAX_MESSAGE_CHARACTERS = 300
 # An input that was in flight when that many replicas died is taken to be what killed them.
 MAX_LOSSES = 2
 
+# Checks the syntax, but takes any bytes within a text. Nesting too deep for it would be too deep for most readers.
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class ModelQueue:
@@ -70,14 +72,14 @@ class ModelQueue:
             self._fail(work, "no_replica", f"{self.model} has no replica")
             return None
         accepted, expired = self._dispatcher.push(work, arrival_s)
+        if accepted and table is not None:
+            table.begin(work)
         if expired:
             self._time_out(expired)
         if not accepted:
             self._counts.rejected += 1
             self._fail(work, "overloaded", f"the queue of {self.model} is full")
             return None
-        if table is not None:
-            table.begin(work)
         if not self._turn_is_due:
             # At the end of the loop's turn, so that all that came in with one poll goes into one batch.
             self._turn_is_due = True
@@ -105,10 +107,12 @@ class ModelQueue:
         """Dial the new ones; give the missing ones no more work, and hang up when they have answered."""
         wanted = {address.id: address for address in addresses}
         for replica_id, address in wanted.items():
-            if replica_id not in self._links:
-                replica = Replica(address, self)
-                self._links[replica_id] = replica
+            known = self._links.get(replica_id)
+            if known is None:
+                replica = self._links[replica_id] = Replica(address, self)
                 replica.link.open()
+            elif known.is_draining:
+                self._resume(known)
         for replica_id in [known for known in self._links if known not in wanted]:
             self._drain(self._links[replica_id])
 
@@ -116,11 +120,9 @@ class ModelQueue:
         return list(self._links.values())
 
     def close(self) -> None:
-        """The version is gone: hang up, fail what is queued, forget the cache's entries."""
+        """The version is gone: hang up, fail what waits, forget the cache's entries."""
         for replica in list(self._links.values()):
             self._remove(replica)
-        for work in self._dispatcher.queue.clear():
-            self._fail(work, "no_replica", f"{self.model} was removed")
         if self._table is not None:
             self._table.close()
         if self._wake is not None:
@@ -139,9 +141,9 @@ class ModelQueue:
         """Its connection broke: what it had in flight goes to another replica, or waits for one."""
         replica.state = None
         works = self._dispatcher.lose_replica(replica.id)
+        self._dispatcher.queue.push_back([work for work in works if self._may_retry(work)])
         if replica.is_draining:
             self._remove(replica)
-        self._dispatcher.queue.push_back([work for work in works if self._may_retry(work)])
         self._take_turn()
 
     def _may_retry(self, work: Work) -> bool:
@@ -161,6 +163,11 @@ class ModelQueue:
         else:
             self._dispatcher.drain_replica(replica.id)
 
+    def _resume(self, replica: Replica) -> None:
+        # Only a replica with a batch in flight, hence linked, is still there to be resumed.
+        replica.is_draining = False
+        self._dispatcher.resume_replica(replica.id)
+
     def _remove(self, replica: Replica) -> None:
         del self._links[replica.id]
         replica.link.close()
@@ -168,6 +175,9 @@ class ModelQueue:
             replica.state = None
             works = self._dispatcher.lose_replica(replica.id)
             self._dispatcher.queue.push_back(works)
+        if not self._links:
+            for work in self._dispatcher.queue.clear():
+                self._fail(work, "no_replica", f"{self.model} has no replica any more")
 
     # -- batches ---------------------------------------------------------------------------------------
 
@@ -179,8 +189,12 @@ class ModelQueue:
             self._send(state, batch)
         if turn.late:
             self._time_out(turn.late)
-        if turn.wake_s is not None and (self._wake is None or self._wake.when() <= now_s):
-            self._wake = self._loop.call_at(turn.wake_s, self._take_turn)
+        if turn.wake_s is not None and self._wake is None:
+            self._wake = self._loop.call_at(turn.wake_s, self._wake_up)
+
+    def _wake_up(self) -> None:
+        self._wake = None
+        self._take_turn()
 
     def _send(self, state: ReplicaState, batch: Batch) -> None:
         counts = self._counts
@@ -229,9 +243,10 @@ class ModelQueue:
 
     def _settle_all(self, batch: Batch, outputs: Sequence[bytes]) -> None:
         try:
+            _check_utf8(b"\n".join(outputs))
             for output in outputs:
                 _check_json(output)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except NOT_JSON:
             # Rare: find out which, one by one.
             self._settle_mixed(batch, outputs, {})
             return
@@ -247,8 +262,9 @@ class ModelQueue:
 
     def _settle_one(self, work: Work, output: bytes) -> None:
         try:
+            _check_utf8(output)
             _check_json(output)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except NOT_JSON as error:
             self._fail_output(work, f"the container's output is not JSON: {error}")
         else:
             self._settle(work, output)
@@ -298,3 +314,8 @@ class ModelQueue:
 
     def replica_statistics(self) -> list[ReplicaStatistics]:
         return [replica.statistics() for replica in self._links.values()]
+
+
+def _check_utf8(outputs: bytes) -> None:
+    if not outputs.isascii():
+        outputs.decode()

@@ -27,9 +27,7 @@ class Predictor:
             self._queues.pop(gone).close()
         names = {model.name for model in snapshot.models}
         self._current = {name: version for name, version in self._current.items() if name in names}
-        for model_id, slo_s in _smallest_slos(snapshot.applications, self._current).items():
-            if model_id in self._queues:
-                self._queues[model_id].set_slo(slo_s)
+        self._set_slos(snapshot.applications)
 
     def find(self, model: str, version: str | None = None) -> ModelQueue | None:
         """The queue of a version, or of the current one if ``version`` is None; None if there is none."""
@@ -78,21 +76,27 @@ class Predictor:
             queue.set_replicas(version.replicas)
         return applied
 
+    def _set_slos(self, applications: tuple[ApplicationSnapshot, ...]) -> None:
+        """Give each version the smallest SLO of the applications that ask it.
+
+        A version that none asks by itself may still be named in a query, by any application that links its model.
+        """
+        by_version: dict[ModelId, float] = {}
+        by_model: dict[str, float] = {}
+        for application in applications:
+            slo_s = application.slo_ms / 1000
+            for link in application.links:
+                by_model[link.model] = min(slo_s, by_model.get(link.model, slo_s))
+                target = _target(link, self._current)
+                if target is not None:
+                    by_version[target] = min(slo_s, by_version.get(target, slo_s))
+        for model_id, queue in self._queues.items():
+            smallest_s = by_version.get(model_id, by_model.get(model_id.name))
+            if smallest_s is not None:
+                queue.set_slo(smallest_s)
+
     def _replicas(self) -> list[Replica]:
         return [replica for queue in self._queues.values() for replica in queue.replicas()]
-
-
-def _smallest_slos(
-    applications: tuple[ApplicationSnapshot, ...], current: dict[str, str | None]
-) -> dict[ModelId, float]:
-    """For each version that an application asks by itself, the smallest SLO in seconds of those that do."""
-    slos: dict[ModelId, float] = {}
-    for application in applications:
-        for link in application.links:
-            model_id = _target(link, current)
-            if model_id is not None:
-                slos[model_id] = min(application.slo_ms / 1000, slos.get(model_id, float("inf")))
-    return slos
 
 
 def _target(link: Link, current: dict[str, str | None]) -> ModelId | None:
