@@ -8,7 +8,7 @@ from typing import Protocol
 
 from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.predictor import Predictor
-from clipper.errors import NotFound
+from clipper.errors import NotFound, WrongInput
 from clipper.metrics.histogram import Histogram
 from clipper.selection.policies.single import make_policy
 from clipper.snapshot import ApplicationSnapshot
@@ -18,6 +18,8 @@ from clipper.types import InputType
 # The deadline is when the answer should be at the client, so it leaves a little before: 5 % of the SLO, at most 2 ms.
 MARGIN_SHARE = 0.05
 MAX_MARGIN_S = 0.002
+# The loop's timers count whole milliseconds, rounded, and so may come half of one early.
+TIMER_EARLY_S = 0.0005
 
 
 class Asker(Protocol):
@@ -118,11 +120,12 @@ class Application:
         self.snapshot = snapshot
         self._slo_s = snapshot.slo_ms / 1000
         self.budget_s = self._slo_s - min(self._slo_s * MARGIN_SHARE, MAX_MARGIN_S)
+        self._bring_deadlines_forward()
         self._default = None if snapshot.default_output is None else snapshot.default_output.encode()
         self._policy = make_policy(snapshot.policy)
         self._models = tuple(link.model for link in snapshot.links)
         self._targets: dict[str, ModelQueue | None] = {
-            link.model: self._predictor.find(link.model, link.version) for link in snapshot.links
+            link.model: self._find(link.model, link.version) for link in snapshot.links
         }
 
     def predict(self, row: bytes, asker: Asker, arrival_s: float, version: str | None = None) -> Query:
@@ -134,12 +137,14 @@ class Application:
 
         Raises:
             NotFound: there is no such version.
+            WrongInput: that version takes another type of input.
         """
+        pinned = None if version is None else self._pinned(version)
         self._queries += 1
         query = Query(self, asker, self._ids.next, arrival_s)
         self._ids.next += 1
-        if version is not None:
-            self._ask(query, row, *self._pinned(version))
+        if pinned is not None:
+            self._ask(query, row, *pinned)
         elif self._models:
             selected = self._policy.select(self._models, {}, self._random)
             self._ask(query, row, selected, [self._targets[model] for model in selected])
@@ -167,11 +172,12 @@ class Application:
             query.asker.on_no_prediction(query.id, reason, explanation)
 
     def close(self) -> None:
-        """The application is gone: answer what waits."""
-        if self._timer is not None:
-            self._timer.cancel()
-        for query in self._waiting:
+        """The application is gone: answer what waits. A request that was being read may still ask, and is answered."""
+        waiting, self._waiting = self._waiting, deque()
+        self._arm_timer()
+        for query in waiting:
             if not query.done:
+                query.failure = query.failure or ("unavailable", f"application {self.name} was removed or changed")
                 self.finish(query)
 
     @property
@@ -193,18 +199,29 @@ class Application:
         query.missing = len(selected)
         for model, target in zip(selected, targets):
             if target is None:
-                query.on_failure(model, "no_replica", f"model {model} has no version that runs")
+                explanation = f"model {model} has no version that runs and takes {self.input_type}"
+                query.on_failure(model, "no_replica", explanation)
                 continue
             query.targets = (*query.targets, target)
             output = target.predict(row, query, query.arrival_s, self._slo_s)
             if output is not None:
                 query.on_output(model, output)
 
+    def _find(self, model: str, version: str | None) -> ModelQueue | None:
+        """What runs and takes this application's rows as they are."""
+        target = self._predictor.find(model, version)
+        return target if target is not None and self.input_type.suits(target.input_type) else None
+
     def _pinned(self, version: str) -> tuple[Sequence[str], Sequence[ModelQueue]]:
         for model in self._models:
             target = self._predictor.find(model, version)
-            if target is not None:
-                return (model,), (target,)
+            if target is None:
+                continue
+            if not self.input_type.suits(target.input_type):
+                raise WrongInput(
+                    f"{target.model} takes {target.input_type}, application {self.name} has {self.input_type}"
+                )
+            return (model,), (target,)
         raise NotFound(f"no model linked to application {self.name} has a version {version!r} that runs")
 
     def _why_late(self, query: Query) -> tuple[str, str]:
@@ -226,11 +243,25 @@ class Application:
         if self._timer is None:
             self._timer = self._loop.call_at(query.deadline_s, self._expire)
 
+    def _bring_deadlines_forward(self) -> None:
+        """Keep the FIFO in order of deadlines where the SLO became smaller: it holds for what waits as well."""
+        latest_s = self._loop.time() + self.budget_s
+        if self._waiting and self._waiting[-1].deadline_s > latest_s:
+            for query in self._waiting:
+                query.deadline_s = min(query.deadline_s, latest_s)
+            self._arm_timer()
+
     def _expire(self) -> None:
-        now_s = self._loop.time()
+        now_s = self._loop.time() + TIMER_EARLY_S
         waiting = self._waiting
         while waiting and (waiting[0].done or waiting[0].deadline_s <= now_s):
             query = waiting.popleft()
             if not query.done:
                 self.finish(query)
-        self._timer = self._loop.call_at(waiting[0].deadline_s, self._expire) if waiting else None
+        self._arm_timer()
+
+    def _arm_timer(self) -> None:
+        """Set the timer to the first deadline, or to none."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._waiting[0].deadline_s, self._expire) if self._waiting else None
