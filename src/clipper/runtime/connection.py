@@ -1,0 +1,82 @@
+"""One caller's socket: non-blocking reads into frames, and answers that wait until it takes them."""
+
+import logging
+import socket
+from contextlib import suppress
+
+from clipper.containers.protocol.frames import MAX_BODY_BYTES, Splitter
+from clipper.containers.protocol.messages import MAX_HELLO_BYTES, encode_error
+
+# More than a unix socket holds by default, so that one read takes what there is.
+READ_BYTES = 256 * 1024
+
+log = logging.getLogger("clipper.runtime")
+
+
+class Connection:
+    """A caller. At most one answer waits in ``send``: nothing more is read or answered while one does.
+
+    Attributes:
+        frames: those that have come and were not taken.
+        greeted: whether HELLO was accepted.
+        watches: whether its first frame after HELLO was a PING; None until it has sent one.
+        since_s: when it was accepted.
+    """
+
+    __slots__ = ("_socket", "_unsent", "fileno", "frames", "greeted", "since_s", "watches")
+
+    def __init__(self, accepted: socket.socket, since_s: float) -> None:
+        accepted.setblocking(False)
+        self._socket = accepted
+        self._unsent = memoryview(b"")
+        self.fileno = accepted.fileno()
+        # Nobody known yet may make this process hold more than a HELLO.
+        self.frames = Splitter(MAX_HELLO_BYTES)
+        self.greeted = False
+        self.watches: bool | None = None
+        self.since_s = since_s
+
+    def accept_hello(self) -> None:
+        self.greeted = True
+        self.frames.max_body_bytes = MAX_BODY_BYTES
+
+    def receive(self) -> bool:
+        """Read what has come, at most ``READ_BYTES``; False if the caller has closed."""
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return True
+        self.frames.feed(data)
+        return bool(data)
+
+    def send(self, answer: bytes) -> bool:
+        """Send an answer; False if a part of it waits: then ``flush`` when the socket can be written to."""
+        try:
+            sent = self._socket.send(answer)
+        except BlockingIOError:
+            sent = 0
+        if sent == len(answer):
+            return True
+        self._unsent = memoryview(answer)[sent:]
+        return False
+
+    def flush(self) -> bool:
+        """Send on; False if some still waits."""
+        with suppress(BlockingIOError):
+            self._unsent = self._unsent[self._socket.send(self._unsent) :]
+        return not self._unsent
+
+    @property
+    def has_unsent(self) -> bool:
+        return len(self._unsent) > 0
+
+    def complain(self, error: Exception) -> None:
+        """Say why this connection ends: in the log, and to a caller that was not let in."""
+        log.warning("connection dropped: %s", error)
+        if not self.greeted:
+            # It may have closed already, and nothing depends on whether it reads this.
+            with suppress(OSError):
+                self.send(encode_error(0, str(error)))
+
+    def close(self) -> None:
+        self._socket.close()

@@ -1,0 +1,142 @@
+"""Calls the model with a batch. Whatever the model does, an answer comes of it.
+
+If a batch makes the model raise, it is tried in halves, so that only the inputs that make it raise fail.
+"""
+
+import logging
+import os
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clipper.containers.protocol.frames import MAX_BODY_BYTES
+from clipper.errors import ModelFailed
+from clipper.runtime.model import Inputs
+from clipper.runtime.outputs import Encoded, encode_outputs
+
+log = logging.getLogger("clipper.runtime")
+
+# One bad input of n costs 2·log2(n) extra calls to find, so this finds two; more than that, and the batch's
+# other inputs fail with it: a model that always raises must not run a hundred times for each batch.
+EXTRA_CALLS_PER_HALVING = 4
+# Nor may a slow model keep the queue waiting for longer than most objectives allow.
+MAX_EXTRA_S = 1.0
+# Enough to recognise an error by; the whole traceback is in the container's log.
+MAX_MESSAGE_CHARACTERS = 1000
+# A RESULTS has to fit into a frame with its failures; a batch of more text than this is a mistake.
+MAX_TEXT_BYTES = MAX_BODY_BYTES // 2
+
+
+def evaluate(
+    predict_batch: Callable[[Inputs], object],
+    read_inputs: Callable[[], Inputs],
+    clock_s: Callable[[], float] = time.monotonic,
+) -> Encoded:
+    """Return the outputs of a batch, with a failure for each input that made the model raise.
+
+    Args:
+        read_inputs: gives the batch's inputs, new each time: a model may change what it is given.
+
+    Raises:
+        ModelFailed: the model broke its contract for the whole batch, e.g. returned too few outputs.
+        KeyboardInterrupt: raised by the model; it is a wish to end.
+    """
+    inputs = read_inputs()
+    rows = len(inputs)
+    try:
+        outputs = _call(predict_batch, inputs)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the model may raise anything, SystemExit too: it is the answer to this batch
+        log.warning("predict_batch raised for a batch of %d", rows, exc_info=error)
+        return _Bisection(predict_batch, read_inputs, clock_s, rows).answer(describe(error))
+    return _encode(outputs, rows)
+
+
+def _call(predict_batch: Callable[[Inputs], object], inputs: Inputs) -> object:
+    process = os.getpid()
+    try:
+        return predict_batch(inputs)
+    finally:
+        # A model that forked and let the child return here: it must not answer for its parent.
+        if os.getpid() != process:
+            os._exit(0)
+
+
+def _encode(outputs: object, rows: int) -> Encoded:
+    try:
+        encoded = encode_outputs(outputs, rows)
+    except ModelFailed:
+        raise
+    except Exception as error:  # outputs are the user's objects: their conversion may raise anything
+        raise ModelFailed(f"outputs of type {type(outputs).__name__} cannot be read: {describe(error)}") from error
+    if len(encoded.text) > MAX_TEXT_BYTES:
+        raise ModelFailed(f"outputs are {len(encoded.text)} bytes of JSON: expected at most {MAX_TEXT_BYTES} a batch")
+    return encoded
+
+
+@dataclass(slots=True)
+class _Bisection:
+    """Finds the inputs of a failed batch that fail by themselves."""
+
+    predict_batch: Callable[[Inputs], object]
+    read_inputs: Callable[[], Inputs]
+    clock_s: Callable[[], float]
+    rows: int
+    calls_left: int = field(init=False)
+    until_s: float = field(init=False)
+    lines: list[bytes] = field(init=False)
+    failures: dict[int, str] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.calls_left = EXTRA_CALLS_PER_HALVING * (self.rows - 1).bit_length()
+        self.until_s = self.clock_s() + MAX_EXTRA_S
+        self.lines = [b""] * self.rows
+
+    def answer(self, message: str) -> Encoded:
+        """Answer a batch for which the model raised ``message``."""
+        self._halve(range(self.rows), message)
+        return Encoded(b"\n".join(self.lines), self.failures)
+
+    def _halve(self, rows: range, message: str) -> None:
+        if len(rows) == 1:
+            self._fail(rows, message)
+            return
+        middle = len(rows) // 2
+        self._try(rows[:middle], message)
+        self._try(rows[middle:], message)
+
+    def _try(self, rows: range, message: str) -> None:
+        if self.calls_left <= 0 or self.clock_s() > self.until_s:
+            self._fail(rows, f"{message} (raised for an input of the same batch, perhaps not for this one)")
+            return
+        self.calls_left -= 1
+        inputs = self.read_inputs()[rows.start : rows.stop]
+        try:
+            encoded = _encode(_call(self.predict_batch, inputs), len(rows))
+        except KeyboardInterrupt:
+            raise
+        except ModelFailed as error:
+            self._fail(rows, str(error))
+        except BaseException as error:  # noqa: BLE001  as in evaluate
+            self._halve(rows, describe(error))
+        else:
+            self.lines[rows.start : rows.stop] = encoded.text.split(b"\n")
+            self.failures.update({rows[row]: text for row, text in encoded.failures.items()})
+
+    def _fail(self, rows: range, message: str) -> None:
+        self.failures.update(dict.fromkeys(rows, message))
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception as one short text: its own words, and where in the model it was raised."""
+    text = "".join(traceback.format_exception_only(type(error), error)).strip()
+    if len(text) > MAX_MESSAGE_CHARACTERS:
+        text = text[:MAX_MESSAGE_CHARACTERS] + "…"
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or frames[-1].filename == __file__:
+        return text
+    last = frames[-1]
+    return f"{text} ({Path(last.filename).name}:{last.lineno}, in {last.name})"

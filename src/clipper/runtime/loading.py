@@ -1,0 +1,201 @@
+"""Finds and loads the model that a deployment names, and works out what it takes."""
+
+import importlib
+import logging
+import pickle
+import platform
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from clipper.errors import ClipperError, ContainerFailed
+from clipper.runtime import scikit_learn
+from clipper.runtime.model import LoadedModel
+from clipper.types import InputType
+
+log = logging.getLogger("clipper.runtime")
+
+Loader = Literal["file", "import"]
+
+FILE_SUFFIXES = (".joblib", ".pkl", ".pickle")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model is.
+
+    Attributes:
+        artifact: the unpacked artifact's folder.
+        loader: ``file``: ``target`` is a model file in the artifact; ``import``: it is ``module:attribute``, looked for
+            in the artifact's ``code/`` first.
+        data: a path in the artifact, given to a class that is instantiated.
+        input_type: text form, where the deployment says it.
+    """
+
+    artifact: Path
+    loader: Loader
+    target: str
+    data: str | None = None
+    input_type: str | None = None
+
+
+def load(source: ModelSource) -> LoadedModel:
+    """Load the model.
+
+    Raises:
+        ContainerFailed: it cannot be loaded; the message is one line that says why and what to do, and the
+            traceback is the error's cause.
+    """
+    code = source.artifact / "code"
+    if code.is_dir():
+        # A pickle may refer to its author's modules, too.
+        sys.path.insert(0, str(code.resolve()))
+    scikit_learn.quiet()
+    model, saved_with = _load_object(source)
+    return LoadedModel(
+        predict_batch=_predict_batch_of(model, source.target),
+        input_type=_input_type_of(model, source),
+        max_batch=_max_batch_of(model),
+        runtime=_runtime_text(saved_with),
+    )
+
+
+def _load_object(source: ModelSource) -> tuple[Any, str | None]:
+    """Return the model, and the version of scikit-learn that it was saved with if that is another than here."""
+    with warnings.catch_warnings(record=True) as caught:
+        try:
+            model = _from_file(source) if source.loader == "file" else _from_import(source)
+        except ContainerFailed as error:
+            saved_with = scikit_learn.saved_with(caught)
+            if saved_with is None:
+                raise
+            raise ContainerFailed(
+                f"{error}; it was saved with scikit-learn {saved_with}, and this is {scikit_learn.version()}: "
+                "use the version that it was saved with"
+            ) from error.__cause__
+        finally:
+            for warning in caught:
+                log.warning("loading %s: %s: %s", source.target, warning.category.__name__, warning.message)
+    return model, scikit_learn.saved_with(caught)
+
+
+def _from_file(source: ModelSource) -> Any:
+    path = source.artifact / source.target
+    if path.suffix not in FILE_SUFFIXES:
+        raise ContainerFailed(f"model file {source.target} has no known type: expected {', '.join(FILE_SUFFIXES)}")
+    if not path.is_file():
+        there = ", ".join(sorted(entry.name for entry in source.artifact.glob("*"))[:20]) or "nothing"
+        raise ContainerFailed(f"model file {source.target} is not in the artifact, which holds: {there}")
+    return _loading(f"model file {source.target}", lambda: _unpickle(path))
+
+
+def _unpickle(path: Path) -> Any:
+    # joblib reads plain pickles, too; a pickle reader does not read joblib's files.
+    try:
+        joblib = importlib.import_module("joblib")
+    except ModuleNotFoundError:
+        if path.suffix == ".joblib":
+            raise
+        with path.open("rb") as file:
+            return pickle.load(file)
+    return joblib.load(path)
+
+
+def _from_import(source: ModelSource) -> Any:
+    module_name, _, attribute = source.target.partition(":")
+    if not module_name or not attribute:
+        raise ContainerFailed(f"target {source.target!r} is malformed: expected module:attribute")
+    found = _loading(f"module {module_name}", lambda: importlib.import_module(module_name))
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            raise ContainerFailed(
+                f"module {module_name} has no {attribute}: check the name, or what the module defines"
+            )
+        found = getattr(found, name)
+    return _instance(found, source) if isinstance(found, type) else found
+
+
+def _instance(model_class: Callable[..., Any], source: ModelSource) -> Any:
+    data = None
+    if source.data is not None:
+        data = str((source.artifact / source.data).resolve())
+        if not Path(data).exists():
+            raise ContainerFailed(f"model data {source.data} is not in the artifact")
+    return _loading(f"{source.target}(model_data={data!r})", lambda: model_class(data))
+
+
+def _loading(what: str, step: Callable[[], Any]) -> Any:
+    """Run the user's own code, whose every failure becomes one line."""
+    try:
+        return step()
+    except ModuleNotFoundError as error:
+        raise ContainerFailed(
+            f"{what} needs the module {error.name!r}, which {sys.executable} does not have: install it there, "
+            "ship it in the artifact's code/, or choose another Python"
+        ) from error
+    except MemoryError as error:
+        raise ContainerFailed(f"{what} does not fit into the memory that the container may have") from error
+    except (Exception, SystemExit) as error:  # a user's code may raise anything, and call sys.exit
+        text = " ".join("".join(traceback.format_exception_only(type(error), error)).split())
+        raise ContainerFailed(f"{what} cannot be loaded: {text}{_advice(error)}") from error
+
+
+def _advice(error: BaseException) -> str:
+    if isinstance(error, AttributeError) and "__main__" in str(error):
+        return ": it was saved in the script that defines its parts; move these to a module and ship that in code/"
+    if isinstance(error, (pickle.UnpicklingError, EOFError)):
+        return ": the file is damaged or is no pickle; save it again"
+    return ""
+
+
+def _predict_batch_of(model: Any, target: str) -> Callable[[Any], object]:
+    for name in ("predict_batch", "predict"):
+        method = getattr(model, name, None)
+        if callable(method):
+            return method  # type: ignore[no-any-return]
+    if callable(model):
+        return model  # type: ignore[no-any-return]
+    raise ContainerFailed(
+        f"{target} is a {type(model).__name__}: "
+        "expected an object with predict_batch or predict, or a function over a batch"
+    )
+
+
+def _input_type_of(model: Any, source: ModelSource) -> InputType:
+    declared = source.input_type or getattr(model, "input_type", None)
+    try:
+        # A list of any length suits most functions.
+        known = scikit_learn.input_type_of(model)
+        chosen = InputType.parse(str(declared)) if declared else known or InputType.parse("float64")
+    except (ClipperError, ValueError) as error:
+        raise ContainerFailed(f"input type of {source.target}: {error}") from error
+    if known is not None and not _suits(chosen, known):
+        raise ContainerFailed(f"input type {chosen} does not suit {source.target}, which takes {known}")
+    return chosen
+
+
+def _suits(chosen: InputType, known: InputType) -> bool:
+    """Whether a declared type can be what an estimator takes; of numbers any kind will do."""
+    if not known.dtype.is_numeric:
+        return chosen.dtype is known.dtype
+    return chosen.dtype.is_numeric and InputType(known.dtype, chosen.shape).accepts(known)
+
+
+def _max_batch_of(model: Any) -> int | None:
+    limit = getattr(model, "max_batch", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
+def _runtime_text(saved_with: str | None) -> str:
+    version = scikit_learn.version()
+    if version is None:
+        library = f"numpy {np.__version__}"
+    else:
+        library = f"scikit-learn {version}" + (f" (model saved with {saved_with})" if saved_with else "")
+    return f"python {platform.python_version()}, {library}"

@@ -1,0 +1,209 @@
+"""The container's server: one thread that reads batches, calls the model and answers in order.
+
+The model runs on this thread, with no hand-over to another, so that an answer costs no more than the model and a few
+system calls. What must be answered while the model runs is answered by ``health.Watcher``.
+"""
+
+import hmac
+import logging
+import os
+import select
+import signal
+import socket
+import time
+from types import FrameType
+
+from clipper.containers.protocol import messages
+from clipper.containers.protocol.frames import Kind
+from clipper.containers.protocol.messages import Predict, Welcome
+from clipper.errors import ClipperError, ProtocolViolation
+from clipper.runtime.connection import Connection
+from clipper.runtime.evaluate import evaluate
+from clipper.runtime.health import BusyClock, Watcher, answer_watching
+from clipper.runtime.inputs import input_reader
+from clipper.runtime.model import LoadedModel
+
+log = logging.getLogger("clipper.runtime")
+
+# Workers, supervisors and some room for what dials again before its old connection was seen to close.
+MAX_CONNECTIONS = 256
+# A caller sends HELLO at once, so one that has not by then may be dropped for another.
+HELLO_TIMEOUT_S = 5.0
+# After SIGTERM, for callers that are slow to take their last answer.
+FLUSH_TIMEOUT_S = 5.0
+
+
+class Server:
+    """Serves a model on a listening socket until SIGTERM.
+
+    Args:
+        listener: non-blocking.
+        token: what callers must send; empty: nothing is asked of them.
+    """
+
+    def __init__(self, model: LoadedModel, welcome: Welcome, listener: socket.socket, token: str = "") -> None:
+        self._predict_batch = model.predict_batch
+        self._read_inputs = input_reader(model.input_type)
+        self._welcome = messages.encode_welcome(welcome)
+        self._token = token.encode()
+        self._listener = listener
+        self._clock = BusyClock()
+        self._watcher = Watcher(self._clock)
+        self._connections: dict[int, Connection] = {}
+        self._epoll = select.epoll()
+        self._stopping = False
+        # A signal makes the second readable, which ends the wait for events.
+        self._wake_writer, self._wake_reader = socket.socketpair()
+
+    def run(self) -> None:
+        """Serve until SIGTERM; then finish the batch in hand, answer it and return."""
+        self._prepare()
+        while not self._stopping:
+            for fileno, events in self._epoll.poll():
+                self._handle(fileno, events)
+                if self._stopping:
+                    break
+        self._flush()
+
+    def _prepare(self) -> None:
+        for waking in (self._wake_writer, self._wake_reader):
+            waking.setblocking(False)
+        signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        os.register_at_fork(after_in_child=self._close_in_child)
+        self._epoll.register(self._wake_reader.fileno(), select.EPOLLIN)
+        self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+
+    def _on_sigterm(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _close_in_child(self) -> None:
+        # A child of the model's that outlives this process must not hold callers' connections open.
+        self._epoll.close()
+        self._listener.close()
+        self._watcher.close_in_child()
+        for connection in self._connections.values():
+            connection.close()
+
+    def _handle(self, fileno: int, events: int) -> None:
+        connection = self._connections.get(fileno)
+        if connection is not None:
+            self._serve(connection, events)
+        elif fileno == self._listener.fileno():
+            self._accept()
+        elif fileno == self._wake_reader.fileno():
+            # SIGTERM, or a signal that the model or a library handles.
+            self._wake_reader.recv(4096)
+
+    def _accept(self) -> None:
+        try:
+            accepted, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):  # the caller has gone already
+            return
+        if len(self._connections) + len(self._watcher) >= MAX_CONNECTIONS and not self._drop_silent():
+            log.warning("connection refused: there are %d, the most that are served", MAX_CONNECTIONS)
+            accepted.close()
+            return
+        if accepted.family != socket.AF_UNIX:
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = Connection(accepted, time.monotonic())
+        self._connections[connection.fileno] = connection
+        self._epoll.register(connection.fileno, select.EPOLLIN)
+
+    def _drop_silent(self) -> bool:
+        """Make room by dropping callers that have not said HELLO; whether there were any."""
+        before_s = time.monotonic() - HELLO_TIMEOUT_S
+        silent = [each for each in self._connections.values() if not each.greeted and each.since_s < before_s]
+        for connection in silent:
+            self._drop(connection)
+        return bool(silent)
+
+    def _drop(self, connection: Connection) -> None:
+        del self._connections[connection.fileno]
+        self._epoll.unregister(connection.fileno)
+        connection.close()
+
+    def _serve(self, connection: Connection, events: int) -> None:
+        """Go on with a connection that can be read from, or written to if an answer waits."""
+        try:
+            if connection.has_unsent:
+                if not connection.flush():
+                    return
+                self._epoll.modify(connection.fileno, select.EPOLLIN)
+            elif not connection.receive():
+                self._drop(connection)
+                return
+            self._answer_frames(connection)
+        except (ProtocolViolation, OSError) as error:
+            connection.complain(error)
+            self._drop(connection)
+        else:
+            if connection.watches and not connection.has_unsent:
+                self._hand_over(connection)
+
+    def _answer_frames(self, connection: Connection) -> None:
+        for kind, frame_id, body in connection.frames:
+            sent = self._answer(connection, kind, frame_id, body)
+            if not sent:
+                # The rest waits until the caller has taken this answer, so one answer at most is held for it.
+                self._epoll.modify(connection.fileno, select.EPOLLOUT)
+                return
+            if self._stopping:
+                return
+
+    def _hand_over(self, connection: Connection) -> None:
+        del self._connections[connection.fileno]
+        self._epoll.unregister(connection.fileno)
+        self._watcher.take(connection)
+
+    def _answer(self, connection: Connection, kind: int, frame_id: int, body: memoryview) -> bool:
+        """Answer one frame; False if a part of the answer waits."""
+        if not connection.greeted:
+            return self._greet(connection, kind, body)
+        if connection.watches is None:
+            connection.watches = kind == Kind.PING
+        if kind == Kind.PREDICT and not connection.watches:
+            return connection.send(self._predict(frame_id, messages.decode_predict(body)))
+        return connection.send(answer_watching(kind, frame_id, busy_us=0))
+
+    def _greet(self, connection: Connection, kind: int, body: memoryview) -> bool:
+        if kind != Kind.HELLO:
+            raise ProtocolViolation(f"caller began with a frame of kind {kind}: expected HELLO")
+        token = messages.decode_hello(body).encode()
+        if self._token and not hmac.compare_digest(token, self._token):
+            raise ProtocolViolation("token is not the one that this container was started with")
+        connection.accept_hello()
+        return connection.send(self._welcome)
+
+    def _predict(self, batch_id: int, batch: Predict) -> bytes:
+        started_ns = self._clock.start()
+        try:
+            encoded = evaluate(self._predict_batch, lambda: self._read_inputs(batch))
+        except (ClipperError, MemoryError) as error:
+            self._clock.stop(started_ns)
+            log.warning("batch of %d failed: %s", batch.rows, error)
+            return messages.encode_error(batch_id, str(error) or "out of memory")
+        evaluation_us = self._clock.stop(started_ns)
+        return messages.encode_results(batch_id, batch.rows, encoded.text, evaluation_us, encoded.failures)
+
+    def _flush(self) -> None:
+        """Let callers take the answers that wait, for a bounded time."""
+        until_s = time.monotonic() + FLUSH_TIMEOUT_S
+        with select.epoll() as epoll:
+            waiting = {each.fileno: each for each in self._connections.values() if each.has_unsent}
+            for fileno in waiting:
+                epoll.register(fileno, select.EPOLLOUT)
+            while waiting and (left_s := until_s - time.monotonic()) > 0:
+                for fileno, _ in epoll.poll(left_s):
+                    if _flushed(waiting[fileno]):
+                        epoll.unregister(fileno)
+                        del waiting[fileno]
+
+
+def _flushed(connection: Connection) -> bool:
+    """Send on; whether there is nothing more to do, since all is sent or the caller has gone."""
+    try:
+        return connection.flush()
+    except OSError as error:
+        connection.complain(error)
+        return True

@@ -1,0 +1,144 @@
+"""What ``predict_batch`` returned to JSON texts, one line an output.
+
+A batch's outputs are most often numbers or texts of one type: these become text in one step. All else is encoded one
+by one, so that an output that cannot be JSON fails alone.
+"""
+
+import base64
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii
+from typing import Any
+
+import numpy as np
+
+from clipper.errors import ModelFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Outputs as text.
+
+    Attributes:
+        text: one JSON text an output, joined by line feeds; empty where ``failures`` has the row.
+        failures: row to message.
+    """
+
+    text: bytes
+    failures: Mapping[int, str] = field(default_factory=dict)
+
+
+def encode_outputs(outputs: object, rows: int) -> Encoded:
+    """Encode what ``predict_batch`` returned for ``rows`` inputs.
+
+    Raises:
+        ModelFailed: it is not a sequence of as many outputs.
+    """
+    if isinstance(outputs, np.ndarray):
+        values, kind, dimensions = outputs.tolist(), outputs.dtype.kind, outputs.ndim
+    else:
+        values, kind, dimensions = _as_list(outputs), "", 0
+    if not isinstance(values, list):
+        raise ModelFailed(f"predict_batch returned {_article(outputs)}: expected a sequence of {rows} outputs")
+    if len(values) != rows:
+        raise ModelFailed(f"predict_batch returned {len(values)} outputs for {rows} inputs: expected one an input")
+    text = _matrix(values) if dimensions == 2 and kind in _NUMERIC_KINDS else _uniform(values)
+    return Encoded(text) if text is not None else _one_by_one(values)
+
+
+_NUMERIC_KINDS = "biuf"
+
+
+def _as_list(outputs: object) -> object:
+    """Return the outputs as a list if they are a sequence of some kind, else as they are."""
+    if isinstance(outputs, list):
+        return outputs
+    if isinstance(outputs, (str, bytes, bytearray, memoryview, Mapping)):
+        return None
+    # pandas Series and frames, torch and TensorFlow tensors, array.array: each has one of these.
+    if not isinstance(outputs, np.generic):
+        for name in ("tolist", "to_numpy", "numpy"):
+            convert = getattr(outputs, name, None)
+            if callable(convert):
+                return _as_list(converted.tolist() if isinstance(converted := convert(), np.ndarray) else converted)
+    return list(outputs) if isinstance(outputs, Sequence) else None
+
+
+def _article(outputs: object) -> str:
+    name = type(outputs).__name__
+    return "None" if outputs is None else f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _matrix(rows: list[list[Any]]) -> bytes | None:
+    """Encode lists of numbers in one step; None if a number is not JSON."""
+    try:
+        text = _encode(rows)
+    except (ValueError, TypeError):
+        return None
+    return text[1:-1].replace("],[", "]\n[").encode()
+
+
+def _uniform(values: list[Any]) -> bytes | None:
+    """Encode values of one simple type in one step; None if that cannot be done."""
+    types = set(map(type, values))
+    if not types <= _NUMBERS:
+        only = types.pop() if len(types) == 1 else object
+        if not issubclass(only, np.number):
+            encode = _SIMPLE.get(only)
+            return "\n".join(map(encode, values)).encode() if encode is not None else None
+        values = np.array(values).tolist()
+    try:
+        text = "\n".join(map(repr, values))
+    except ValueError:  # an integer of more digits than Python writes
+        return None
+    # Of a number's characters only nan and inf have an n.
+    return None if "n" in text else text.encode()
+
+
+_NUMBERS = {int, float}
+_SIMPLE: dict[type, Callable[[Any], str]] = {
+    str: encode_basestring_ascii,
+    bool: {True: "true", False: "false"}.__getitem__,
+    np.bool_: {True: "true", False: "false"}.__getitem__,
+}
+
+
+def _one_by_one(values: list[Any]) -> Encoded:
+    lines: list[str] = []
+    failures: dict[int, str] = {}
+    for row, value in enumerate(values):
+        try:
+            lines.append(_encode(value))
+        except Exception as error:  # noqa: BLE001  the user's object: its conversion may raise anything
+            lines.append("")
+            failures[row] = _cause(value, error)
+    return Encoded("\n".join(lines).encode(), failures)
+
+
+def _cause(value: object, error: Exception) -> str:
+    if isinstance(value, float) and isinstance(error, ValueError):
+        return f"output is {_NOT_A_NUMBER.get(str(float(value)), value)}, which JSON cannot carry"
+    if isinstance(error, ValueError) and str(error).startswith("Out of range float"):
+        return "output contains NaN or infinity, which JSON cannot carry"
+    if isinstance(error, RecursionError):
+        return f"output of type {type(value).__name__} is nested too deeply for JSON"
+    return f"output of type {type(value).__name__} cannot be JSON: {error}"
+
+
+_NOT_A_NUMBER = {"nan": "NaN", "inf": "infinity", "-inf": "-infinity"}
+
+
+def _plain(value: Any) -> object:
+    """Return what JSON has for an object that it does not know."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64.b64encode(value).decode()
+    to_list = getattr(value, "tolist", None)
+    plain = to_list() if callable(to_list) else value
+    # A numpy scalar without a counterpart in Python gives itself.
+    if type(plain) is type(value):
+        raise TypeError(f"{type(value).__name__} is none of number, text, bytes, list, dict, array, None")
+    return plain
+
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_plain).encode
