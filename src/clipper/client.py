@@ -191,14 +191,15 @@ class Clipper:
         replicas: int = 1,
         progress: Callable[[str], None] | None = None,
     ) -> Version:
-        """Poll a version until it serves with that many replicas. Raises as ``deploy`` does."""
+        """Poll a version until it serves with that many replicas, all ready. Raises as ``deploy`` does."""
         tell = progress or _ignore
         for _ in _polls(timeout_s):
             now = self.version(model, version)
             ready = sum(replica.state == "ready" for replica in now.replicas)
             if now.state == "failed":
                 raise ContainerFailed(f"{model}:{version} cannot start: {now.last_error}", list(now.log_tail))
-            if now.state == "ready" and ready >= replicas:
+            # Replicas that are still to stop are among them.
+            if now.state == "ready" and ready == len(now.replicas) == replicas:
                 return now
             tell(f"{model}:{version} is {now.state}, {ready} of {replicas} replicas ready")
         raise DeadlineExceeded(
