@@ -82,9 +82,11 @@ def test_a_batch_sent_before_a_back_off_does_not_count_again() -> None:
     controller = at_limit(128)
     for _ in range(2):
         controller.observe(128, FAR_S, True)
-    for _ in range(3):
-        controller.observe(128, FAR_S, True)
+    for size in (128, 128, 64):
+        controller.observe(size, FAR_S, True)
     assert controller.limit == 64
+    controller.observe(64, FAR_S, True)
+    assert controller.limit == 32
 
 
 def test_a_tenfold_slowdown_takes_a_dozen_batches() -> None:

@@ -73,7 +73,8 @@ class Aimd:
         self._slowest_s = 0.0
 
     def observe(self, size: int, service_s: float, was_full: bool) -> None:
-        missed = service_s > self._target_s
+        # A larger one was sent before the last back-off: it tells nothing of the limit since then.
+        missed = service_s > self._target_s and size <= self.limit
         self._recent = (self._recent << 1 | missed) & _RECENT_MASK
         if missed:
             self._missed(size, service_s, was_full)
@@ -129,15 +130,13 @@ class Aimd:
         if lesser_s > _CHANGE * self._line.at(size):
             self._line.reset()
         self._line.add(size, service_s)
-        # A larger one was sent before the last back-off, and tells nothing of the limit since then.
-        if size <= self.limit:
-            self._recent = 0
-            self._target_s = self._line.target_s(self._budget_s)
-            if self.limit > 1:
-                factor = min(max(self._target_s / lesser_s, _DEEP), _GENTLE)
-                self._resize(max(1, int(self.limit * factor)))
-            elif was_full:
-                self._leave_one()
+        self._recent = 0
+        self._target_s = self._line.target_s(self._budget_s)
+        if self.limit > 1:
+            factor = min(max(self._target_s / lesser_s, _DEEP), _GENTLE)
+            self._resize(max(1, int(self.limit * factor)))
+        elif was_full:
+            self._leave_one()
 
     def _leave_one(self) -> None:
         """The limit cannot be lower; but if the time is mostly fixed it should be higher, and two rows tell."""

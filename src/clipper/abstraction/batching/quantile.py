@@ -10,7 +10,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from clipper.abstraction.batching.service_line import ServiceLine
+from clipper.abstraction.batching.service_line import FIXED_TIMES, LEAST_SPREAD, ServiceLine
 
 Array = npt.NDArray[np.float64]
 
@@ -36,9 +36,6 @@ _CHANCE = 1.5
 # Halvings of the interval of slopes: to a ten-thousandth of the largest that is possible.
 _HALVINGS = 14
 
-# Least relative spread (standard deviation over mean) of the sizes for slope and intercept to be told apart.
-_LEAST_SPREAD = 0.1
-
 # Batches in a row far above the line, or below nearly all of the samples, that mean another speed. By chance that
 # comes once in 10^6 batches or less, and costs little: the next fits rest on fewer samples for a second.
 _CHANGE_RUN = 6
@@ -49,16 +46,13 @@ _LOW_MARGIN = 0.9
 
 # How far a fit is believed beyond the largest size in it.
 _MAX_GROWTH = 2
-# How far the limit goes beyond it to see other sizes, while all were alike: what ``_LEAST_SPREAD`` takes.
+# How far the limit goes beyond it to see other sizes, while all were alike: what ``LEAST_SPREAD`` takes.
 _PROBE = 1.25
 # Fits without growth before it does so whatever the line says: see ``aimd._HOLD``.
 _HOLD = 16
 
 # A coarse clock may say 0, and lines through 0 have no ratios.
 _LEAST_S = 1e-9
-
-# As in ``ServiceLine.target_s``: batches shorter than this many times the fixed time are not worth having.
-_FIXED_TIMES = 1.5
 
 
 class Quantile:
@@ -166,7 +160,7 @@ class Quantile:
         count = min(self._count, _WINDOW)
         sizes, services_s = self._sizes[:count], self._services_s[:count]
         self._next_fit = self._count + min(count, _FIT_EVERY)
-        if sizes.std() >= _LEAST_SPREAD * sizes.mean():
+        if sizes.std() >= LEAST_SPREAD * sizes.mean():
             self._high_s, self._high_per_row_s = fit_line(sizes, services_s)
             self._fixed_s = self._high_s
         else:
@@ -180,7 +174,8 @@ class Quantile:
 
     def _follow(self) -> None:
         """Set the limit by the line: up only if a batch since the last fit was full, down only if one missed."""
-        target_s = max(self._budget_s, _FIXED_TIMES * self._high_s)
+        # As ``ServiceLine.target_s``, but of the quantile.
+        target_s = max(self._budget_s, FIXED_TIMES * self._high_s)
         ideal = self._ideal(target_s)
         self._held += self._was_full
         if ideal > self.limit and self._was_full:

@@ -6,7 +6,7 @@ _KEPT = 1 - 1 / 64
 
 # Least relative spread (standard deviation over mean) of the sizes for the two terms to be told apart.
 # Below it, noise of 10 % in the times makes the slope worthless.
-_LEAST_SPREAD = 0.1
+LEAST_SPREAD = 0.1
 
 # Fewer batches than this say nothing about the slope: two points always lie on a line, noise or not.
 _LEAST_BATCHES = 6
@@ -15,7 +15,7 @@ _LEAST_BATCHES = 6
 _MAX_BUDGETS = 2.0
 
 # Batches that take less than this many times the fixed time are not worth having; see ``target_s``.
-_FIXED_TIMES = 1.5
+FIXED_TIMES = 1.5
 
 
 class ServiceLine:
@@ -58,7 +58,7 @@ class ServiceLine:
         size = self._size / self._weight
         service_s = self._service / self._weight
         variance = self._size_size / self._weight - size * size
-        if self._batches >= _LEAST_BATCHES and variance >= (_LEAST_SPREAD * size) ** 2:
+        if self._batches >= _LEAST_BATCHES and variance >= (LEAST_SPREAD * size) ** 2:
             slope_s = (self._size_service / self._weight - size * service_s) / variance
             self._fixed_s = max(service_s - max(slope_s, 0.0) * size, 0.0)
             self.is_known = True
@@ -73,7 +73,7 @@ class ServiceLine:
         as much work as overhead, a third of the highest throughput there is.
         """
         fixed_s, _ = self.terms()
-        return max(budget_s, _FIXED_TIMES * fixed_s)
+        return max(budget_s, FIXED_TIMES * fixed_s)
 
     def at(self, size: int) -> float:
         """What a batch of ``size`` rows is expected to take, in seconds; 0 while nothing is known."""
