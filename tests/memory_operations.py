@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from clipper.errors import Conflict, ContainerFailed, InvalidArgument, NotFound
+from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound
 from clipper.management.schemas import (
     Application,
     ApplicationChange,
@@ -42,6 +42,7 @@ class MemoryOperations:
         self.stopped = False
         self.artifacts: dict[str, int] = {}
         self.largest_chunk_bytes = 0
+        self.upload_errors: list[str] = []
         self.applications: dict[str, Application] = {}
         self.versions: dict[str, dict[str, Version]] = {}
         self.deployments: list[Deployment] = []
@@ -73,10 +74,14 @@ class MemoryOperations:
     async def add_artifact(self, digest: str, chunks: AsyncIterator[bytes]) -> bool:
         is_new = digest not in self.artifacts
         hashed, size_bytes = hashlib.sha256(), 0
-        async for chunk in chunks:
-            hashed.update(chunk)
-            size_bytes += len(chunk)
-            self.largest_chunk_bytes = max(self.largest_chunk_bytes, len(chunk))
+        try:
+            async for chunk in chunks:
+                hashed.update(chunk)
+                size_bytes += len(chunk)
+                self.largest_chunk_bytes = max(self.largest_chunk_bytes, len(chunk))
+        except ClipperError as error:
+            self.upload_errors.append(error.code)
+            raise
         if hashed.hexdigest() != digest:
             raise InvalidArgument(f"artifact has digest {hashed.hexdigest()}, expected {digest}")
         self.artifacts[digest] = size_bytes

@@ -11,7 +11,7 @@ from clipper import errors
 from clipper.errors import ClipperError
 from clipper.management.routes.artifacts import MAX_ARTIFACT_BYTES
 from clipper.management.statuses import STATUSES
-from conftest import Api
+from conftest import Api, wait_until
 from memory_operations import LOG_TAIL
 
 TAR = b"\0" * 1024
@@ -164,6 +164,15 @@ def test_an_artifact_over_the_bound_is_refused_before_it_is_sent(api: Api) -> No
             assert received, f"closed after {answer!r}"
             answer += received
     assert answer.startswith(b"HTTP/1.1 413")
+
+
+def test_a_client_that_goes_away_in_its_upload(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    address = urlsplit(api.url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(f"PUT /artifacts/{DIGEST} HTTP/1.1\r\nHost: x\r\nContent-Length: 1024\r\n\r\npart".encode())
+    wait_until(lambda: api.operations.upload_errors == ["malformed_request"])
+    assert api.operations.artifacts == {}
+    assert caplog.text == ""
 
 
 def test_health(api: Api) -> None:

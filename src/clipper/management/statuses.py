@@ -30,6 +30,7 @@ STATUSES: dict[str, int] = {
     "overloaded": 503,
     "unavailable": 503,
     "registry_unavailable": 503,
+    "store_unavailable": 503,
     "timeout": 504,
 }
 

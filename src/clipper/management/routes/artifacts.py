@@ -1,11 +1,13 @@
 """Model artifacts: streamed to disk, named by their digest."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from litestar import Controller, Request, Response, head, put
+from litestar.exceptions import InternalServerException
 from litestar.params import PathParameter
 
-from clipper.errors import NotFound
+from clipper.errors import MalformedRequest, NotFound
 from clipper.management.routes import Port
 
 # The largest open models' weights in one file; a bound so that a stray upload cannot fill the disk for ever.
@@ -29,5 +31,14 @@ class Artifacts(Controller):
         request_max_body_size=MAX_ARTIFACT_BYTES,
     )
     async def add(self, operations: Port, sha256: Digest, request: Request[Any, Any, Any]) -> Response[None]:
-        is_new = await operations.add_artifact(sha256, request.stream())
+        is_new = await operations.add_artifact(sha256, _chunks(request))
         return Response(None, status_code=201 if is_new else 200)
+
+
+async def _chunks(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
+    """The body as it comes. The framework takes a client that goes away for a fault of the server's."""
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except InternalServerException as error:
+        raise MalformedRequest("the upload broke off: send it again") from error
