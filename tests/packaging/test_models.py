@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import os
 import pickle
+import subprocess
 import sys
 import tarfile
 import threading
@@ -94,6 +95,16 @@ def test_a_function_of_this_process_goes_by_value(tmp_path: Path) -> None:
         assert (artifact.loader, artifact.target) == ("file", "model.pkl")
         assert "code/cloudpickle/cloudpickle.py" in names(artifact)
         assert pickle.loads(read(artifact, "model.pkl"))([1, 2]) == [3, 6]
+
+
+def test_a_function_is_read_in_a_python_without_any_package(tmp_path: Path) -> None:
+    with package(lambda inputs: [2 * value for value in inputs]) as artifact, tarfile.open(artifact.path) as tar:
+        tar.extractall(tmp_path, filter="data")
+    program = "import sys, pickle; sys.path.insert(0, 'code'); print(pickle.load(open('model.pkl', 'rb'))([4]))"
+    # -S leaves site-packages out.
+    command = [sys.executable, "-I", "-S", "-c", program]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    assert (ran.stdout, ran.stderr) == ("[8]\n", "")
 
 
 def test_a_function_of_a_users_module_needs_no_module_in_the_container(
