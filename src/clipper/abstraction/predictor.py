@@ -31,8 +31,9 @@ class Predictor:
 
     def find(self, model: str, version: str | None = None) -> ModelQueue | None:
         """The queue of a version, or of the current one if ``version`` is None; None if there is none."""
-        version = version or self._current.get(model)
-        return self._queues.get(ModelId(model, version)) if version else None
+        if version is None:
+            version = self._current.get(model)
+        return None if version is None else self._queues.get(ModelId(model, version))
 
     def queues(self) -> list[ModelQueue]:
         return list(self._queues.values())

@@ -5,6 +5,7 @@ equal heads mean the same. All other bytes go through httptools.
 """
 
 import asyncio
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
@@ -14,7 +15,10 @@ from clipper.frontend import limits, responses
 from clipper.frontend.exchange import Exchange
 
 if TYPE_CHECKING:
+    from clipper.frontend.endpoints import Endpoint
     from clipper.frontend.server import QueryServer
+
+log = logging.getLogger(__name__)
 
 
 class Connection(asyncio.Protocol):
@@ -36,7 +40,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         if not self._server.add(self):
-            self._refuse("overloaded", f"over {limits.MAX_CONNECTIONS} connections")
+            self._refuse("overloaded", f"over {self._server.max_connections} connections")
 
     def connection_lost(self, error: Exception | None) -> None:
         self._server.remove(self)
@@ -58,6 +62,8 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client sends no more, but may still read: answer what it asked, then close."""
         self._is_refused = True
+        self._in_message = False
+        self._release_body()
         return bool(self._pending)
 
     def pause_writing(self) -> None:
@@ -86,7 +92,10 @@ class Connection(asyncio.Protocol):
             self._last_sweep = server.sweeps
             exchange = Exchange(self)
             self._pending.append(exchange)
-            endpoint.handle(exchange, data[end:stop], server.now_s())
+            try:
+                endpoint.handle(exchange, data[end:stop], server.now_s())
+            except Exception:  # noqa: BLE001  a bug: see _answer_bug
+                self._answer_bug(exchange)
             data = data[stop:]
         if len(self._pending) > limits.MAX_PIPELINED:
             self._adjust_reading()
@@ -95,25 +104,34 @@ class Connection(asyncio.Protocol):
     def _feed(self, data: bytes) -> None:
         started_here = not self._in_message
         self._last_sweep = self._server.sweeps
+        self._unclaimed_bytes += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # Clipper speaks HTTP/1.1 only and may ignore the offer, but cannot read what comes after it.
-            self._is_refused = True
-            self.flush()
+            self._parse(data)
         except httptools.HttpParserError as error:
             self._refuse("malformed_request", f"not an HTTP/1.1 request: {error}")
         else:
-            self._check_head_size(len(data))
+            if self._unclaimed_bytes > limits.MAX_HEAD_BYTES:
+                self._refuse_head()
             if started_here and self._is_plain and not self._in_message:
                 self._server.learn_head(data, self._path, self._content_length)
         self._adjust_reading()
 
-    def _check_head_size(self, size: int) -> None:
-        if self._in_message and not self._has_head:
-            self._head_bytes += size
-            if self._head_bytes > limits.MAX_HEAD_BYTES:
-                self._refuse_head()
+    def _parse(self, data: bytes) -> None:
+        while data and not self._is_refused:
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._head_without_offer() + data[upgrade.args[0] :]
+                self._parser = httptools.HttpRequestParser(self)
+
+    def _head_without_offer(self) -> bytes:
+        """The head of a request that offers another protocol (Java's client offers h2c), to be read again without that.
+
+        A server may ignore the offer, but httptools takes all that follows for the other protocol, the body too.
+        """
+        line = b"%b %b HTTP/%b\r\n" % (self._parser.get_method(), self._url, self._parser.get_http_version().encode())
+        return line + b"".join(b"%b: %b\r\n" % header for header in self._framing) + b"\r\n"
 
     def _refuse_head(self) -> None:
         self._refuse("head_too_large", f"request head is over {limits.MAX_HEAD_BYTES} bytes")
@@ -142,12 +160,15 @@ class Connection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._head_bytes = 0
-        self._has_head = False
+        self._unclaimed_bytes = 0
+        self._framing: list[tuple[bytes, bytes]] = []
         self._content_length = 0
         self._is_plain = True
         self._expects_continue = False
 
     def on_message_begin(self) -> None:
+        if self._is_refused:
+            return
         self._start_message()
         self._in_message = True
         self._started_sweep = self._server.sweeps
@@ -157,27 +178,43 @@ class Connection(asyncio.Protocol):
         self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._unclaimed_bytes = 0
         self._count_head(len(name) + len(value))
         match name.lower():
             case b"content-length":
                 # llhttp has checked that it is a number, and the only one.
                 self._content_length = int(value)
+                self._framing.append((name, value))
             case b"expect":
                 self._is_plain = False
+                self._framing.append((name, value))
                 self._expects_continue = value.lower() == b"100-continue"
                 if not self._expects_continue:
                     self._refuse("expectation_failed", "the only expectation that is known is 100-continue")
-            case b"transfer-encoding" | b"upgrade" | b"connection":
+            case b"transfer-encoding":
                 self._is_plain = False
+                self._framing.append((name, value))
+            case b"connection":
+                # What some clients send with every request changes nothing.
+                self._is_plain = self._is_plain and value.lower() == b"keep-alive"
 
     def on_headers_complete(self) -> None:
-        self._has_head = True
-        if self._content_length > limits.MAX_BODY_BYTES:
+        if self._parser.should_upgrade() and not self._is_refused:
+            self._prepare_second_reading()
+        elif self._content_length > limits.MAX_BODY_BYTES:
             self._refuse_body()
         elif self._expects_continue and not self._is_refused:
             self._append_exchange().send_raw(responses.CONTINUE)
 
+    def _prepare_second_reading(self) -> None:
+        if self._parser.get_method() == b"CONNECT":
+            # It offers nothing else, so there is no other way to read it.
+            self._refuse("method_not_allowed", "CONNECT is not allowed: this is not a proxy")
+        elif not self._parser.should_keep_alive():
+            self._framing.append((b"connection", b"close"))
+
     def on_body(self, chunk: bytes) -> None:
+        self._unclaimed_bytes = 0
         if self._is_refused:
             return
         self._body.append(chunk)
@@ -189,7 +226,7 @@ class Connection(asyncio.Protocol):
             self._refuse("overloaded", "too many large requests are arriving at once")
 
     def on_message_complete(self) -> None:
-        if self._is_refused:
+        if self._is_refused or self._parser.should_upgrade():
             return
         self._in_message = False
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
@@ -197,11 +234,15 @@ class Connection(asyncio.Protocol):
         exchange = self._append_exchange()
         method = self._parser.get_method().decode()
         exchange.has_body = method != "HEAD"
-        exchange.closes = self._server.is_draining or not self._parser.should_keep_alive()
+        exchange.closes = self._server.is_draining or not self._keeps_alive()
         self._is_refused = exchange.closes
         self._is_plain = self._is_plain and method == "POST" and not exchange.closes
-        self._path = self._url.partition(b"?")[0]
+        self._path = _path_of(self._url)
         self._handle(exchange, method, body)
+
+    def _keeps_alive(self) -> bool:
+        # A client of HTTP/1.0 that asks for it would have to be told so in a header of each answer.
+        return bool(self._parser.should_keep_alive()) and self._parser.get_http_version() == "1.1"
 
     def _handle(self, exchange: Exchange, method: str, body: bytes) -> None:
         endpoint = self._server.find(self._path)
@@ -213,7 +254,20 @@ class Connection(asyncio.Protocol):
             allow = ", ".join(endpoint.methods)
             exchange.refuse("method_not_allowed", f"{method} is not allowed here: use {allow}", allow)
         else:
+            self._handle_at(endpoint, exchange, body)
+
+    def _handle_at(self, endpoint: "Endpoint", exchange: Exchange, body: bytes) -> None:
+        try:
             endpoint.handle(exchange, body, self._server.now_s())
+        except Exception:  # noqa: BLE001  a bug: see _answer_bug
+            self._answer_bug(exchange)
+
+    def _answer_bug(self, exchange: Exchange) -> None:
+        """A bug in Clipper costs one request, tells its client, and is in the log with its traceback."""
+        log.exception("a request could not be handled")
+        if exchange.response is None:
+            exchange.cancel()
+            exchange.refuse("internal_error", "a bug in Clipper: the worker's log has its traceback")
 
     def _count_head(self, size: int) -> None:
         self._head_bytes += size
@@ -295,3 +349,10 @@ class Connection(asyncio.Protocol):
         """Draining, after the grace: close if nothing is under way."""
         if not self.is_busy:
             self.transport.close()
+
+
+def _path_of(url: bytes) -> bytes:
+    """The path without its query; a proxy's absolute form, ``http://host/path``, is as good as ``/path``."""
+    if not url.startswith(b"/"):
+        url = b"/" + url.partition(b"://")[2].partition(b"/")[2]
+    return url.partition(b"?")[0]

@@ -1,5 +1,6 @@
 """What each path of the query port does."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -24,8 +25,9 @@ class Predict:
 
     methods = ("POST",)
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application, refused: Counter[str]) -> None:
         self._application = application
+        self._refused = refused
         self._body = BodyReader(make_reader(application.input_type))
 
     def handle(self, exchange: Exchange, body: bytes, now_s: float) -> None:
@@ -45,6 +47,7 @@ class Predict:
                 return
             query = self._application.predict(request.rows[0], exchange, now_s, request.version)
         except ClipperError as error:
+            self._refused[error.code] += 1
             exchange.refuse(error.code, str(error))
             return
         if not query.done:
@@ -77,11 +80,11 @@ class Health:
         exchange.answer(200, b'{"status":"live"}')
 
 
-def make_endpoints(applications: Iterable[Application]) -> dict[bytes, Endpoint]:
-    """All paths, with and without a slash at the end."""
+def make_endpoints(applications: Iterable[Application], refused: Counter[str]) -> dict[bytes, Endpoint]:
+    """All paths, with and without a slash at the end; calls that are wrong are counted in ``refused``."""
     endpoints: dict[bytes, Endpoint] = {b"/health/live": Health()}
     for application in applications:
-        predict, observe = Predict(application), Observe()
+        predict, observe = Predict(application, refused), Observe()
         actions: dict[str, Endpoint] = {"predict": predict, "observe": observe, "update": observe}
         for action, endpoint in actions.items():
             path = f"/{application.name}/{action}".encode()

@@ -174,12 +174,16 @@ class NumberReader:
 
     def _convert(self, buffer: Any, text: bytes) -> bytes:
         if self._is_simple:
-            return bytes(buffer)
+            return self._checked(bytes(buffer), text)
         wide = np.frombuffer(buffer, "<f8" if self._kind == "d" else "<i8")
         with np.errstate(over="ignore"):
             narrow = wide.astype(_NUMPY[self.input_type.dtype])
         lossless = np.isfinite(narrow).all() if self._kind == "d" else (narrow == wide).all()
-        return narrow.tobytes() if lossless else self._slow.read(text)
+        return self._checked(narrow.tobytes(), text) if lossless else self._slow.read(text)
+
+    def _checked(self, row: bytes, text: bytes) -> bytes:
+        # ``[]`` has the skeleton of ``[1]``.
+        return row if self.row_bytes is None or len(row) == self.row_bytes else self._slow.read(text)
 
 
 def _skeleton(shape: tuple[int | None, ...]) -> bytes:

@@ -85,10 +85,12 @@ class BodyReader:
 
 
 def _inputs(parsed: PredictBody) -> tuple[list[Raw], bool]:
-    if not isinstance(parsed.input, msgspec.UnsetType):
-        return [parsed.input], False
     if isinstance(parsed.input_batch, msgspec.UnsetType):
-        raise MalformedRequest('body has neither "input" nor "input_batch"')
+        if isinstance(parsed.input, msgspec.UnsetType):
+            raise MalformedRequest('body has neither "input" nor "input_batch"')
+        return [parsed.input], False
+    if not isinstance(parsed.input, msgspec.UnsetType):
+        raise MalformedRequest('body has both "input" and "input_batch": expected one of them')
     if not 1 <= len(parsed.input_batch) <= MAX_CLIENT_BATCH:
         count = len(parsed.input_batch)
         raise MalformedRequest(f"input_batch has {count} inputs: expected 1 to {MAX_CLIENT_BATCH}")

@@ -4,12 +4,11 @@ import asyncio
 import logging
 import socket
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from clipper.frontend import limits
 from clipper.frontend.connection import Connection
-from clipper.frontend.endpoints import Endpoint, make_endpoints
-from clipper.selection.application import Application
+from clipper.frontend.endpoints import Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -21,13 +20,15 @@ class QueryServer:
 
     Attributes:
         known_heads: request head to its endpoint and body size; see ``Connection``.
-        refused: requests that no application saw, by error code.
+        refused: requests that no application saw, by error code; endpoints count theirs here as well.
         sweeps: seconds since the start, counted by the sweep: a clock that costs nothing to read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_connections: int = limits.MAX_CONNECTIONS, sweep_s: float = limits.SWEEP_S) -> None:
+        self.max_connections = max_connections
+        self._sweep_s = sweep_s
         self._loop = asyncio.get_running_loop()
-        self._endpoints: dict[bytes, Endpoint] = {}
+        self._endpoints: Mapping[bytes, Endpoint] = {}
         self._connections: set[Connection] = set()
         self._listener: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -41,12 +42,12 @@ class QueryServer:
     async def listen(self, listener: socket.socket) -> None:
         """Start accepting on a bound socket."""
         self._listener = await self._loop.create_server(lambda: Connection(self), sock=listener, backlog=1024)
-        self._sweeper = self._loop.call_later(limits.SWEEP_S, self._sweep)
+        self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)
 
-    def serve(self, applications: Iterable[Application]) -> None:
-        """Serve these applications from the next request on."""
+    def serve(self, endpoints: Mapping[bytes, Endpoint]) -> None:
+        """Serve these paths from the next request on."""
         self.known_heads.clear()
-        self._endpoints = make_endpoints(applications)
+        self._endpoints = endpoints
 
     def find(self, path: bytes) -> Endpoint | None:
         return self._endpoints.get(path)
@@ -61,8 +62,10 @@ class QueryServer:
     def learn_head(self, request: bytes, path: bytes, content_length: int) -> None:
         """Remember the head of a whole request that httptools has just read and found plain."""
         size = len(request) - content_length
+        if size > limits.MAX_KNOWN_HEAD_BYTES or request.find(b"\r\n\r\n") + 4 != size:
+            return
         endpoint = self._endpoints.get(path)
-        if endpoint is None or size > limits.MAX_KNOWN_HEAD_BYTES or request.find(b"\r\n\r\n") + 4 != size:
+        if endpoint is None or "POST" not in endpoint.methods:
             return
         if len(self.known_heads) >= limits.MAX_KNOWN_HEADS:
             self.known_heads.clear()
@@ -76,7 +79,7 @@ class QueryServer:
 
     def add(self, connection: Connection) -> bool:
         """Count a new connection. False if there are too many: it has to be refused."""
-        has_room = len(self._connections) < limits.MAX_CONNECTIONS
+        has_room = len(self._connections) < self.max_connections
         self._connections.add(connection)
         return has_room
 
@@ -110,4 +113,4 @@ class QueryServer:
         self.sweeps += 1
         for connection in list(self._connections):
             connection.sweep(self.sweeps)
-        self._sweeper = self._loop.call_later(limits.SWEEP_S, self._sweep)
+        self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)

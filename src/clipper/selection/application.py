@@ -222,7 +222,7 @@ class Application:
                     f"{target.model} takes {target.input_type}, application {self.name} has {self.input_type}"
                 )
             return (model,), (target,)
-        raise NotFound(f"no model linked to application {self.name} has a version {version!r} that runs")
+        raise NotFound(f"no model linked to application {self.name} has a version {version[:100]!r} that runs")
 
     def _why_late(self, query: Query) -> tuple[str, str]:
         for target in query.targets:

@@ -8,6 +8,7 @@ from random import Random
 
 from clipper.abstraction.predictor import Predictor
 from clipper.control import Applied
+from clipper.frontend.endpoints import make_endpoints
 from clipper.frontend.server import QueryServer
 from clipper.selection.application import Application, QueryIds
 from clipper.snapshot import Snapshot
@@ -89,7 +90,7 @@ class Worker:
                 self._applications[name] = Application(application, self._predictor, self._ids, self._random)
             else:
                 known.follow(application)
-        self._server.serve(self._applications.values())
+        self._server.serve(make_endpoints(self._applications.values(), self._server.refused))
 
 
 def bind_shared(host: str, port: int) -> socket.socket:

@@ -1,0 +1,325 @@
+"""What serves a query, as the real processes: model containers, query workers, and clients on plain sockets."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from clipper import control
+from clipper.snapshot import (
+    ApplicationSnapshot,
+    Batching,
+    Link,
+    ModelSnapshot,
+    ReplicaAddress,
+    Snapshot,
+    VersionSnapshot,
+)
+from clipper.statistics import ApplicationStatistics, WorkerStatistics
+
+TIMEOUT_S = 15.0
+
+# Answers each row's sum.
+SUM = "def predict(inputs):\n    return [float(row.sum()) for row in inputs]\n"
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        time.sleep(0.005)
+
+
+class Process:
+    """A child whose output goes to a file; stopped at the end, by its pid."""
+
+    def __init__(self, module: str, arguments: Sequence[str], log: Path) -> None:
+        self.log_path = log
+        with log.open("ab") as output:
+            self._child = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=output, stderr=output)
+        self.pid = self._child.pid
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    @property
+    def is_running(self) -> bool:
+        return self._child.poll() is None
+
+    def send(self, signal_number: int) -> None:
+        self._child.send_signal(signal_number)
+
+    def wait(self) -> int:
+        return self._child.wait(TIMEOUT_S)
+
+    def stop(self) -> None:
+        # A container may have been stopped by a signal, and would not see SIGTERM.
+        for number in (signal.SIGCONT, signal.SIGTERM):
+            self.send(number)
+        try:
+            self.wait()
+        except subprocess.TimeoutExpired:
+            self.send(signal.SIGKILL)
+            self.wait()
+
+
+class Container(Process):
+    """One replica of ``code``, a module with ``predict``."""
+
+    def __init__(self, folder: Path, number: int, code: str, model: str, version: str, input_type: str) -> None:
+        artifact = folder / f"artifact-{number}"
+        (artifact / "code").mkdir(parents=True)
+        (artifact / "code" / "served.py").write_text(code)
+        self.socket = folder / f"c{number}.sock"
+        self.address = ReplicaAddress(f"{model}:{version}#{number}", f"unix:{self.socket}")
+        arguments = {
+            "listen": f"unix:{self.socket}",
+            "model": model,
+            "version": version,
+            "artifact": str(artifact),
+            "loader": "import",
+            "target": "served:predict",
+            "input-type": input_type,
+        }
+        flags = [f"--{name}={value}" for name, value in arguments.items()]
+        super().__init__("clipper.runtime", flags, folder / f"container-{number}.log")
+
+    def wait_until_ready(self) -> None:
+        wait_for(lambda: self.socket.exists() or not self.is_running, f"the container listens: {self.log}")
+        assert self.is_running, self.log
+
+
+class Worker(Process):
+    """A query worker, and the supervisor's end of its control channel."""
+
+    def __init__(self, folder: Path, index: int, port: int, **settings: Any) -> None:
+        self.port = port
+        self.control_path = folder / f"w{index}.sock"
+        config = {"index": index, "instance": index + 1, "host": "127.0.0.1", "port": port} | settings
+        config["control"] = str(self.control_path)
+        super().__init__("clipper.worker", ["--config", json.dumps(config)], folder / f"worker-{index}.log")
+        wait_for(lambda: self.control_path.exists() or not self.is_running, f"the worker listens: {self.log}")
+        assert self.is_running, self.log
+        self.control = ControlClient(self.control_path)
+
+    def apply(self, snapshot: Snapshot) -> control.Applied:
+        reply = self.control.ask(control.Apply(snapshot))
+        assert isinstance(reply, control.Applied)
+        return reply
+
+    def statistics(self) -> WorkerStatistics:
+        reply = self.control.ask(control.GetStatistics())
+        assert isinstance(reply, control.Statistics)
+        return reply.worker
+
+    def application(self, name: str) -> ApplicationStatistics:
+        return next(each for each in self.statistics().applications if each.name == name)
+
+    def connect(self) -> "Client":
+        return Client(self.port)
+
+    def stop(self) -> None:
+        self.control.close()
+        super().stop()
+
+
+class ControlClient:
+    """Speaks the control channel as the supervisor does, one question at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(TIMEOUT_S)
+        wait_for(lambda: self.socket.connect_ex(str(path)) == 0, "the control socket accepts")
+        self._framer = control.Framer()
+
+    def ask(self, command: control.Command) -> control.Reply:
+        self.socket.sendall(control.encode(command))
+        while data := self.socket.recv(1 << 20):
+            for body in self._framer.feed(data):
+                return control.decode_reply(body)
+        raise AssertionError("the worker closed the control channel")
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+@dataclass(frozen=True)
+class Response:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Client:
+    """One connection to the query port: bytes out, answers back, nothing hidden."""
+
+    def __init__(self, port: int, receive_buffer_bytes: int | None = None) -> None:
+        self.socket = socket.socket()
+        self.socket.settimeout(TIMEOUT_S)
+        if receive_buffer_bytes is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        self.socket.connect(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._stream = self.socket.makefile("rb")
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def read(self, method: str = "POST") -> Response:
+        """The next answer."""
+        return read_response(self._stream, method)
+
+    def ask(self, path: str, body: object, **headers: str) -> Response:
+        self.send(post(path, body, **headers))
+        return self.read()
+
+    def end(self) -> None:
+        """Send no more; still read."""
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def read_to_end(self) -> bytes:
+        """What comes until the other side closes."""
+        return self._stream.read()
+
+    def reset(self) -> None:
+        """Go away at once, as a client that is killed with unread data."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        self.close()
+
+    def close(self) -> None:
+        self._stream.close()
+        self.socket.close()
+
+
+def read_response(stream: Any, method: str = "POST") -> Response:
+    line = stream.readline()
+    assert line.startswith(b"HTTP/1.1 "), f"no answer but {line!r}"
+    headers: dict[str, str] = {}
+    while (header := stream.readline().strip()) != b"":
+        name, _, value = header.decode().partition(":")
+        headers[name.lower()] = value.strip()
+    status = int(line.split()[1])
+    size = 0 if method == "HEAD" or status < 200 else int(headers["content-length"])
+    body = stream.read(size)
+    assert len(body) == size, "the answer was cut off"
+    return Response(status, headers, body)
+
+
+def post(path: str, body: object, **headers: str) -> bytes:
+    """A request; ``body`` is sent as it is if it is bytes, else as JSON."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    head = "\r\n".join([f"POST {path} HTTP/1.1", "Host: localhost", *lines, f"Content-Length: {len(raw)}"])
+    return head.encode() + b"\r\n\r\n" + raw
+
+
+@dataclass
+class Serving:
+    """A folder of processes, with the snapshot that makes them one system.
+
+    Attributes:
+        folder: short, since a unix socket's path is.
+    """
+
+    folder: Path
+    workers: list[Worker] = field(default_factory=list)
+    containers: list[Container] = field(default_factory=list)
+    _generation: int = 0
+
+    @property
+    def worker(self) -> Worker:
+        return self.workers[0]
+
+    def start_worker(self, **settings: Any) -> Worker:
+        port = self.workers[0].port if self.workers else free_port()
+        worker = Worker(self.folder, len(self.workers), port, **settings)
+        self.workers.append(worker)
+        return worker
+
+    def start_container(
+        self, code: str = SUM, model: str = "m", version: str = "1", input_type: str = "float64"
+    ) -> Container:
+        container = Container(self.folder, len(self.containers) + 1, code, model, version, input_type)
+        self.containers.append(container)
+        container.wait_until_ready()
+        return container
+
+    def apply(self, applications: Sequence[ApplicationSnapshot], models: Sequence[ModelSnapshot]) -> control.Applied:
+        """Push a newer snapshot to every worker; the last one's answer."""
+        self._generation += 1
+        snapshot = Snapshot(self._generation, tuple(applications), tuple(models))
+        return [worker.apply(snapshot) for worker in self.workers][-1]
+
+    def stop(self) -> None:
+        for process in [*self.workers, *self.containers]:
+            process.stop()
+
+
+@contextmanager
+def serving() -> Iterator[Serving]:
+    """Start processes inside the block; they end with it, and no worker may have logged a traceback."""
+    with tempfile.TemporaryDirectory(prefix="clipper-") as folder:
+        system = Serving(Path(folder))
+        try:
+            yield system
+        finally:
+            system.stop()
+        for worker in system.workers:
+            assert "Traceback" not in worker.log and "never retrieved" not in worker.log, worker.log
+
+
+def application(name: str = "app", *models: str, **fields: Any) -> ApplicationSnapshot:
+    """An application over ``models`` (``m``), with an SLO that a loaded test machine keeps."""
+    settings: dict[str, Any] = {"input_type": "float64", "slo_ms": 5000.0} | fields
+    links = tuple(Link(*model.split(":")) for model in models or ("m",))
+    return ApplicationSnapshot(name=name, links=links, **settings)
+
+
+def version(*containers: Container, name: str = "1", **fields: Any) -> VersionSnapshot:
+    settings: dict[str, Any] = {"input_type": "float64", "batching": Batching(), "cache": False} | fields
+    return VersionSnapshot(version=name, replicas=tuple(each.address for each in containers), **settings)
+
+
+def model(*versions: VersionSnapshot, name: str = "m", current: str | None = "1") -> ModelSnapshot:
+    return ModelSnapshot(name, current, versions)
+
+
+def with_address(found: VersionSnapshot, *addresses: ReplicaAddress) -> VersionSnapshot:
+    return msgspec.structs.replace(found, replicas=addresses)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def memory_bytes(pid: int) -> int:
+    """The resident memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
