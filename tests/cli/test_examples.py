@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clipper.cli.examples import curl_line
 from clipper.cli.serve import name_of
@@ -55,3 +57,9 @@ def test_a_large_input_is_made_by_the_line(input_type: str, value: object) -> No
 )
 def test_names_from_models(model: str, name: str) -> None:
     assert check_name("model", name_of(model)) == name
+
+
+@given(st.text(min_size=1))
+def test_any_model_gives_a_valid_name(model: str) -> None:
+    name = name_of(model)
+    assert check_name("model", name) == name

@@ -42,7 +42,7 @@ class Output:
     @contextmanager
     def progress(self, text: str) -> Iterator[Callable[[str], None]]:
         """Show that something goes on, on a terminal; the function that is given changes the text."""
-        with Console(stderr=True, highlight=False).status(text) as status:
+        with Console(stderr=True, highlight=False, markup=False).status(text) as status:
             yield status.update
 
     def _write_json(self, result: object) -> None:

@@ -1,0 +1,37 @@
+"""How texts on the command line are read."""
+
+import pytest
+import typer
+
+from clipper.cli.options import parse_json, parse_size
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [
+        ("0", 0),
+        ("1048576", 1048576),
+        ("512m", 512 * 1024**2),
+        ("2G", 2 * 1024**3),
+        ("1.5 KiB", 1536),
+        ("3MB", 3 * 1024**2),
+    ],
+)
+def test_sizes(text: str, size_bytes: int) -> None:
+    assert parse_size(text) == size_bytes
+
+
+@pytest.mark.parametrize("text", ["", "m", "-1", "1x", "1 2", "1e3"])
+def test_texts_that_are_no_size(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="512m"):
+        parse_size(text)
+
+
+def test_json() -> None:
+    assert parse_json('{"a": [1, null]}') == {"a": [1, None]}
+
+
+@pytest.mark.parametrize("text", ["", "cat", "{", "'a'"])
+def test_texts_that_are_no_json(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="is not JSON"):
+        parse_json(text)
