@@ -19,6 +19,7 @@
         ├── Overloaded            overloaded
         ├── Unavailable           unavailable           starting, draining, or the server is not running
         ├── RegistryUnavailable   registry_unavailable  the registry cannot be written (disk full, locked)
+        ├── StoreUnavailable      store_unavailable     learned state cannot be read or written now
         ├── ProtocolViolation     protocol_violation    a container spoke the protocol wrongly
         └── NotImplementedYet     not_implemented
 
@@ -109,6 +110,10 @@ class Unavailable(ServiceError):
 
 class RegistryUnavailable(ServiceError):
     code = "registry_unavailable"
+
+
+class StoreUnavailable(ServiceError):
+    code = "store_unavailable"
 
 
 class ProtocolViolation(ServiceError):

@@ -1,0 +1,128 @@
+"""A store in Redis, for Clippers on several machines: the extra ``clipper-serving[redis]``.
+
+A state is a hash and is added to with HINCRBYFLOAT; a script makes each batch of observations one atomic step. Redis
+must keep an append-only file: an observation is acknowledged after WAITAOF has said that it is on disk. With
+``appendfsync everysec`` that takes up to a second; with ``always``, as long as the disk does.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from time import time
+from typing import Any, TypeVar
+
+import redis.asyncio as redis
+from redis.exceptions import RedisError
+
+from clipper.errors import StoreUnavailable
+from clipper.selection.stores.store import Observation
+
+T = TypeVar("T")
+
+# All keys begin with it, so that Clipper may share a Redis with others.
+PREFIX = "clipper:selection:"
+# Redis answers in well under a millisecond; after this it is taken to be out of reach.
+TIMEOUT_S = 2.0
+DISK_TIMEOUT_MS = 2000
+# Keys looked at in one go, so that Redis serves others in between.
+SCAN_CHUNK = 1000
+
+# ARGV: prefix, wall clock, observations as JSON. It always writes something: WAITAOF waits for what its own connection
+# has written, and the first attempt at a batch may have been on another one.
+_COMMIT = """
+local prefix, now_s = ARGV[1], ARGV[2]
+local are_new, revision = {}, nil
+redis.call('SET', prefix .. 'last_commit', now_s)
+for index, each in ipairs(cjson.decode(ARGV[3])) do
+  local seen = prefix .. 'seen:' .. each.application
+  are_new[index] = redis.call('ZADD', seen, 'NX', now_s, each.id)
+  if are_new[index] == 1 then
+    redis.call('SADD', prefix .. 'applications', each.application)
+    revision = revision or redis.call('INCR', prefix .. 'revision')
+    for context, increments in pairs(each.increments) do
+      local state = each.application .. '/' .. context
+      for name, amount in pairs(increments) do
+        redis.call('HINCRBYFLOAT', prefix .. 'sums:' .. state, name, string.format('%.17g', amount))
+      end
+      redis.call('ZADD', prefix .. 'changes', revision, state)
+    end
+  end
+end
+return are_new
+"""
+
+
+class RedisStore:
+    """See ``Store``. An application's id must not contain '/'; a context may."""
+
+    def __init__(self, url: str, wall_clock_s: Callable[[], float] = time) -> None:
+        self._url = url
+        self._wall_clock_s = wall_clock_s
+        # Any: redis-py declares its answers for both kinds of decoding and both kinds of waiting at once.
+        self._client: Any = redis.Redis.from_url(
+            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, decode_responses=True
+        )
+        self._script = self._client.register_script(_COMMIT)
+
+    async def commit(self, observations: Sequence[Observation]) -> list[bool]:
+        batch = json.dumps(
+            [{"id": each.id, "application": each.application, "increments": each.increments} for each in observations]
+        )
+        return await self._attempt(self._commit(batch))
+
+    async def load(self, application: str, context: str) -> dict[str, float]:
+        numbers = await self._attempt(self._client.hgetall(f"{PREFIX}sums:{application}/{context}"))
+        return {name: float(amount) for name, amount in numbers.items()}
+
+    async def changes(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
+        return await self._attempt(self._changes(cursor))
+
+    async def expire(self, before_s: float) -> None:
+        await self._attempt(self._expire(before_s))
+
+    async def drop(self, application: str) -> None:
+        await self._attempt(self._drop(application))
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _attempt(self, work: Awaitable[T]) -> T:
+        try:
+            return await work
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"selection store {self._shown_url()} cannot be used: {error}") from error
+
+    async def _commit(self, batch: str) -> list[bool]:
+        # WAITAOF speaks of what its own connection has written.
+        async with self._client.client() as connection:
+            are_new = await self._script(args=[PREFIX, self._wall_clock_s(), batch], client=connection)
+            synced, _ = await connection.execute_command("WAITAOF", 1, 0, DISK_TIMEOUT_MS)
+        if not synced:
+            raise StoreUnavailable(f"Redis did not write to disk within {DISK_TIMEOUT_MS} ms")
+        return [bool(is_new) for is_new in are_new]
+
+    async def _changes(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
+        last = int(await self._client.get(PREFIX + "revision") or 0)
+        if cursor in (-1, last):
+            return last, []
+        states = await self._client.zrange(PREFIX + "changes", f"({cursor}", last, byscore=True)
+        pairs = [state.partition("/") for state in states]
+        return last, [(application, context) for application, _, context in pairs]
+
+    async def _expire(self, before_s: float) -> None:
+        for application in await self._client.smembers(PREFIX + "applications"):
+            await self._client.zremrangebyscore(f"{PREFIX}seen:{application}", "-inf", f"({before_s}")
+
+    async def _drop(self, application: str) -> None:
+        async for key in self._client.scan_iter(match=f"{PREFIX}sums:{_escaped(application)}/*", count=SCAN_CHUNK):
+            await self._client.delete(key)
+            await self._client.zrem(PREFIX + "changes", key.removeprefix(PREFIX + "sums:"))
+        await self._client.delete(f"{PREFIX}seen:{application}")
+        await self._client.srem(PREFIX + "applications", application)
+
+    def _shown_url(self) -> str:
+        scheme, _, rest = self._url.partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"\\{letter}" if letter in "*?[]\\" else letter for letter in text)

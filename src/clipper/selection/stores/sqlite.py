@@ -1,0 +1,155 @@
+"""The default store: one SQLite file in the home, shared by the workers.
+
+Writing is a transaction a batch of observations, on a thread of its own, so that the event loop never waits for a disk.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import time
+from typing import TypeVar
+
+from clipper.errors import StoreUnavailable
+from clipper.selection.stores.store import Observation
+
+T = TypeVar("T")
+
+# Another worker's transaction takes milliseconds; longer means that something is wrong with the disk.
+BUSY_TIMEOUT_S = 2.0
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS sums (
+    application TEXT, context TEXT, name TEXT, amount REAL NOT NULL,
+    PRIMARY KEY (application, context, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS changes (
+    application TEXT, context TEXT, revision INTEGER NOT NULL,
+    PRIMARY KEY (application, context)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS changes_by_revision ON changes (revision);
+CREATE TABLE IF NOT EXISTS revision (only_row INTEGER PRIMARY KEY CHECK (only_row = 0), last INTEGER NOT NULL);
+INSERT OR IGNORE INTO revision VALUES (0, 0);
+CREATE TABLE IF NOT EXISTS seen (
+    application TEXT, id TEXT, at_s REAL NOT NULL,
+    PRIMARY KEY (application, id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS seen_by_time ON seen (at_s);
+"""
+
+
+class SqliteStore:
+    """See ``Store``. Opens the file when first used, and again after an error."""
+
+    def __init__(self, path: Path, wall_clock_s: Callable[[], float] = time) -> None:
+        self._path = path
+        self._wall_clock_s = wall_clock_s
+        self._connection: sqlite3.Connection | None = None
+        # One thread: sqlite3 connections belong to one at a time, and writers would only wait for each other.
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="selection-store")
+
+    async def commit(self, observations: Sequence[Observation]) -> list[bool]:
+        return await self._run(lambda database: _commit(database, observations, self._wall_clock_s()))
+
+    async def load(self, application: str, context: str) -> dict[str, float]:
+        query = "SELECT name, amount FROM sums WHERE application = ? AND context = ?"
+        return await self._run(lambda database: dict(database.execute(query, (application, context))))
+
+    async def changes(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
+        return await self._run(lambda database: _changes(database, cursor))
+
+    async def expire(self, before_s: float) -> None:
+        await self._run(lambda database: database.execute("DELETE FROM seen WHERE at_s < ?", (before_s,)))
+
+    async def drop(self, application: str) -> None:
+        await self._run(lambda database: _drop(database, application))
+
+    async def close(self) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._executor, self._disconnect)
+        self._executor.shutdown()
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._attempt, work)
+
+    def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            if self._connection is None:
+                self._connection = _connect(self._path)
+            return work(self._connection)
+        except sqlite3.Error as error:
+            # Whatever it was, the next use begins afresh: the file may have been repaired or replaced.
+            self._disconnect()
+            raise StoreUnavailable(f"selection store {self._path} cannot be used: {error}") from error
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+        # An acknowledged observation survives a power failure, not only a kill.
+        database.execute("PRAGMA synchronous = FULL")
+        database.executescript(_SCHEMA)
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
+
+
+def _commit(database: sqlite3.Connection, observations: Sequence[Observation], now_s: float) -> list[bool]:
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        are_new = [_is_new(database, each, now_s) for each in observations]
+        fresh = [each for each, is_new in zip(observations, are_new) if is_new]
+        if fresh:
+            _add(database, fresh)
+        database.execute("COMMIT")
+    except sqlite3.Error:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise
+    return are_new
+
+
+def _is_new(database: sqlite3.Connection, observation: Observation, now_s: float) -> bool:
+    row = (observation.application, observation.id, now_s)
+    return database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", row).rowcount == 1
+
+
+def _add(database: sqlite3.Connection, observations: Iterable[Observation]) -> None:
+    sums: dict[tuple[str, str, str], float] = {}
+    for observation in observations:
+        for context, increments in observation.increments.items():
+            for name, amount in increments.items():
+                key = observation.application, context, name
+                sums[key] = sums.get(key, 0.0) + amount
+    database.executemany(
+        "INSERT INTO sums VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (application, context, name) DO UPDATE SET amount = amount + excluded.amount",
+        [(*key, amount) for key, amount in sums.items()],
+    )
+    revision = database.execute("UPDATE revision SET last = last + 1 RETURNING last").fetchone()[0]
+    database.executemany(
+        "INSERT INTO changes VALUES (?, ?, ?) "
+        "ON CONFLICT (application, context) DO UPDATE SET revision = excluded.revision",
+        [(*state, revision) for state in {key[:2] for key in sums}],
+    )
+
+
+def _changes(database: sqlite3.Connection, cursor: int) -> tuple[int, list[tuple[str, str]]]:
+    last = int(database.execute("SELECT last FROM revision").fetchone()[0])
+    if cursor in (-1, last):
+        return last, []
+    query = "SELECT application, context FROM changes WHERE revision > ? AND revision <= ?"
+    return last, list(database.execute(query, (cursor, last)))
+
+
+def _drop(database: sqlite3.Connection, application: str) -> None:
+    for table in ("sums", "changes", "seen"):
+        database.execute(f"DELETE FROM {table} WHERE application = ?", (application,))

@@ -1,0 +1,59 @@
+"""The port of the stores that learned state is kept in, and which one an address means.
+
+A store holds, for each (application, context), a set of named numbers. It only ever adds to them, so that any number
+of workers and machines may write, and what is read is the sum of what all of them have learned.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+# The context under which an application's own state is kept: what it has learned from all of its feedback.
+EVERYONE = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One piece of feedback, scored.
+
+    Attributes:
+        id: names the feedback: the same feedback sent twice has one id, and counts once.
+        application: the application's id, which a new application of the same name does not share.
+        increments: what to add, by context and number.
+    """
+
+    id: str
+    application: str
+    increments: Mapping[str, Mapping[str, float]]
+
+
+class Store(Protocol):
+    """Every method raises ``StoreUnavailable`` if the store cannot do it now; it may be called again later."""
+
+    async def commit(self, observations: Sequence[Observation]) -> list[bool]:
+        """Add all increments at once and durably: when this returns, they survive a kill of every process.
+
+        Returns which observations were new; what was seen before is not added again.
+        """
+        ...
+
+    async def load(self, application: str, context: str) -> dict[str, float]:
+        """The numbers of one state; empty if nothing was ever added."""
+        ...
+
+    async def changes(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
+        """Which states have changed since ``cursor``, as (application, context), and the cursor from now on.
+
+        A cursor of -1 asks for the present one alone.
+        """
+        ...
+
+    async def expire(self, before_s: float) -> None:
+        """Forget the ids of feedback that was committed before ``before_s``, in seconds of the wall clock."""
+        ...
+
+    async def drop(self, application: str) -> None:
+        """Forget an application that is gone."""
+        ...
+
+    async def close(self) -> None: ...

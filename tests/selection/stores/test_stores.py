@@ -1,0 +1,325 @@
+"""Both stores, by the same tests, on real servers."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipper.errors import StoreUnavailable
+from clipper.selection.stores.redis import RedisStore
+from clipper.selection.stores.sqlite import SqliteStore
+from clipper.selection.stores.store import EVERYONE, Observation, Store
+
+START_TIMEOUT_S = 10.0
+MakeStore = Callable[[], Store]
+
+
+class RedisServer:
+    """A real redis-server of this test's own, with an append-only file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self, *options: str) -> None:
+        program = shutil.which("redis-server")
+        assert program, "redis-server is not installed: scripts/setup.sh does it"
+        arguments = [
+            "--port",
+            str(self.port),
+            "--dir",
+            str(self._folder),
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+        ]
+        self.process = subprocess.Popen([program, *arguments, *options], stdout=subprocess.DEVNULL)
+        self._wait_until_loaded()
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def _wait_until_loaded(self) -> None:
+        until_s = time.monotonic() + START_TIMEOUT_S
+        while not self._answers():
+            assert time.monotonic() < until_s, "redis-server does not answer"
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
+    """Opens the same store again each time, as another worker or a restarted one does."""
+    if request.param == "sqlite":
+        return lambda: SqliteStore(tmp_path / "selection.sqlite3")
+    server: RedisServer = request.getfixturevalue("redis_server")
+    subprocess.run(["redis-cli", "-p", str(server.port), "flushall"], check=True, stdout=subprocess.DEVNULL)
+    return lambda: RedisStore(server.url)
+
+
+def observation(name: str, context: str = "", application: str = "app-1", **increments: float) -> Observation:
+    contexts = {EVERYONE: increments} | ({context: increments} if context else {})
+    return Observation(name, application, contexts)
+
+
+@asynccontextmanager
+async def opened(make_store: MakeStore) -> AsyncIterator[Store]:
+    store = make_store()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def run(make_store: MakeStore, *commits: list[Observation]) -> list[list[bool]]:
+    async def commit_all() -> list[list[bool]]:
+        async with opened(make_store) as store:
+            return [await store.commit(commit) for commit in commits]
+
+    return asyncio.run(commit_all())
+
+
+def load(make_store: MakeStore, application: str = "app-1", context: str = EVERYONE) -> dict[str, float]:
+    async def load_one() -> dict[str, float]:
+        async with opened(make_store) as store:
+            return await store.load(application, context)
+
+    return asyncio.run(load_one())
+
+
+def test_increments_add_up(make_store: MakeStore) -> None:
+    run(make_store, [observation("a", x=1.0, y=0.5), observation("b", x=2.0)], [observation("c", y=-0.25)])
+
+    assert load(make_store) == {"x": 3.0, "y": 0.25}
+
+
+def test_a_state_that_was_never_added_to_is_empty(make_store: MakeStore) -> None:
+    assert load(make_store) == {}
+
+
+def test_the_same_feedback_counts_once_within_a_batch_and_over_batches(make_store: MakeStore) -> None:
+    answers = run(make_store, [observation("a", x=1.0), observation("a", x=1.0)], [observation("a", x=1.0)])
+
+    assert answers == [[True, False], [False]]
+    assert load(make_store) == {"x": 1.0}
+
+
+def test_the_same_id_in_another_application_is_other_feedback(make_store: MakeStore) -> None:
+    run(make_store, [observation("a", x=1.0), observation("a", application="app-2", x=5.0)])
+
+    assert load(make_store, "app-2") == {"x": 5.0}
+
+
+def test_contexts_are_apart_whatever_they_are_called(make_store: MakeStore) -> None:
+    names = ["user/7", "user*", "user?[1]", "üser ☃", "a" * 500, '"', "\\"]
+    run(make_store, [observation(name, name, x=float(index)) for index, name in enumerate(names)])
+
+    assert [load(make_store, context=name) for name in names] == [{"x": float(index)} for index in range(len(names))]
+
+
+def test_changes_name_the_states_that_were_added_to(make_store: MakeStore) -> None:
+    async def follow() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        async with opened(make_store) as reader, opened(make_store) as writer:
+            await writer.commit([observation("a", "before", x=1.0)])
+            cursor, nothing = await reader.changes(-1)
+            await writer.commit([observation("b", "after", x=1.0)])
+            _, changed = await reader.changes(cursor)
+            return nothing, changed
+
+    nothing, changed = asyncio.run(follow())
+
+    assert nothing == []
+    assert sorted(changed) == [("app-1", ""), ("app-1", "after")]
+
+
+def test_expired_feedback_may_be_sent_again(make_store: MakeStore) -> None:
+    async def expire() -> list[bool]:
+        async with opened(make_store) as store:
+            await store.commit([observation("a", x=1.0)])
+            await store.expire(time.time() + 60)
+            return await store.commit([observation("a", x=1.0)])
+
+    assert asyncio.run(expire()) == [True]
+
+
+def test_a_dropped_application_leaves_nothing_and_takes_nothing_along(make_store: MakeStore) -> None:
+    async def drop() -> None:
+        async with opened(make_store) as store:
+            await store.commit([observation("a", "user", x=1.0), observation("b", application="app-10", x=2.0)])
+            await store.drop("app-1")
+
+    asyncio.run(drop())
+
+    assert load(make_store) == load(make_store, context="user") == {}
+    assert load(make_store, "app-10") == {"x": 2.0}
+    assert run(make_store, [observation("a", x=1.0)]) == [[True]]
+
+
+def test_numbers_keep_their_digits(make_store: MakeStore) -> None:
+    """Redis keeps 17 after the point, so small numbers lose some."""
+    numbers = {"x": 0.1, "y": 1.0 / 3, "z": 2.0**52 + 1}
+    run(make_store, [observation("a", small=1e-6 / 3, **numbers)])
+
+    kept = load(make_store)
+
+    assert kept.pop("small") == pytest.approx(1e-6 / 3, rel=1e-9)
+    assert kept == numbers
+
+
+def test_many_writers_at_once_lose_nothing(make_store: MakeStore) -> None:
+    async def write() -> None:
+        async with AsyncExitStack() as stack:
+            stores = [await stack.enter_async_context(opened(make_store)) for _ in range(4)]
+            await asyncio.gather(
+                *(
+                    store.commit([observation(f"{writer}-{batch}-{index}", x=1.0) for index in range(10)])
+                    for batch in range(10)
+                    for writer, store in enumerate(stores)
+                )
+            )
+
+    asyncio.run(write())
+
+    assert load(make_store) == {"x": 400.0}
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-1000, 1000)), max_size=20), st.randoms())
+def test_the_order_of_increments_does_not_matter(increments: list[tuple[str, int]], random: Random) -> None:
+    shuffled = increments.copy()
+    random.shuffle(shuffled)
+
+    assert _sums_of(increments) == _sums_of(shuffled)
+
+
+def _sums_of(increments: list[tuple[str, int]]) -> dict[str, float]:
+    async def add() -> dict[str, float]:
+        async with opened(lambda: SqliteStore(Path(":memory:"))) as store:
+            await store.commit([observation(str(i), **{name: float(n)}) for i, (name, n) in enumerate(increments)])
+            return await store.load("app-1", EVERYONE)
+
+    return asyncio.run(add())
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from clipper.selection.stores.redis import RedisStore
+from clipper.selection.stores.sqlite import SqliteStore
+from clipper.selection.stores.store import Observation
+
+async def write():
+    store = RedisStore(sys.argv[1]) if sys.argv[1].startswith("redis:") else SqliteStore(Path(sys.argv[1]))
+    for number in range(100_000):
+        await store.commit([Observation(f"{number}", "app-1", {"": {"x": 1.0}})])
+        print(number + 1, flush=True)
+
+asyncio.run(write())
+"""
+
+
+def acknowledged_before_kill(address: str, count: int, kill_also: Callable[[], None]) -> int:
+    """Let another process commit one by one, kill it and what it writes to; return what it was told is durable."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, address], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ
+    ) as writer:
+        assert writer.stdout is not None
+        lines = [writer.stdout.readline() for _ in range(count)]
+        kill_also()
+        writer.kill()
+        lines += writer.stdout.readlines()
+    return max(int(line) for line in lines if line.endswith(b"\n"))
+
+
+def test_acknowledged_feedback_survives_a_kill_of_the_writer(tmp_path: Path) -> None:
+    path = tmp_path / "selection.sqlite3"
+
+    acknowledged = acknowledged_before_kill(str(path), 200, lambda: None)
+
+    assert load(lambda: SqliteStore(path))["x"] >= acknowledged
+
+
+def test_acknowledged_feedback_survives_a_kill_of_redis(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+    server.start("--appendfsync", "everysec")
+
+    acknowledged = acknowledged_before_kill(server.url, 3, server.kill)
+    server.start()
+
+    assert load(lambda: RedisStore(server.url))["x"] >= acknowledged
+    server.kill()
+
+
+def test_a_store_that_is_down_says_so_and_recovers_by_itself(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+
+    async def use() -> dict[str, float]:
+        async with opened(lambda: RedisStore(server.url)) as store:
+            with pytest.raises(StoreUnavailable):
+                await store.commit([observation("a", x=1.0)])
+            server.start()
+            await store.commit([observation("a", x=1.0)])
+            return await store.load("app-1", EVERYONE)
+
+    assert asyncio.run(use()) == {"x": 1.0}
+    server.kill()
+
+
+def test_a_redis_that_keeps_nothing_on_disk_is_refused(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+    server.start("--appendonly", "no")
+
+    with pytest.raises(StoreUnavailable, match="appendonly"):
+        run(lambda: RedisStore(server.url), [observation("a", x=1.0)])
+    server.kill()
+
+
+def test_a_broken_file_is_reported_and_used_again_once_it_is_repaired(tmp_path: Path) -> None:
+    path = tmp_path / "selection.sqlite3"
+    path.write_bytes(b"this is not a database" * 100)
+
+    async def use() -> list[bool]:
+        async with opened(lambda: SqliteStore(path)) as store:
+            with pytest.raises(StoreUnavailable, match="not a database"):
+                await store.commit([observation("a", x=1.0)])
+            path.unlink()
+            return await store.commit([observation("a", x=1.0)])
+
+    assert asyncio.run(use()) == [True]
