@@ -1,5 +1,6 @@
 """What the runtime asks of the operating system for its own process, before any of the model's code runs."""
 
+import ctypes
 import gc
 import logging
 import resource
@@ -10,6 +11,12 @@ from pathlib import Path
 
 # Where memory runs out, the kernel should take a model before the server that would start it again.
 OOM_SCORE_ADJUSTMENT = 500
+
+# From glibc's malloc.h, with the largest allocation that it will keep and what may stay free in all.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_KEPT_ALLOCATION_BYTES = 32 * 1024 * 1024
+_KEPT_FREE_BYTES = 128 * 1024 * 1024
 
 
 def prepare(memory_bytes: int | None) -> None:
@@ -25,6 +32,7 @@ def prepare(memory_bytes: int | None) -> None:
         # Into a file these would be buffered by the block, and a crash would take the last lines with it.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    _keep_freed_memory()
     _log_to_stderr()
 
 
@@ -32,6 +40,19 @@ def settle() -> None:
     """After loading: a model's objects live for as long as the process, so the garbage collector may skip them."""
     gc.collect()
     gc.freeze()
+
+
+def _keep_freed_memory() -> None:
+    """Have malloc keep what a batch frees for the next batch, which is of much the same size.
+
+    Otherwise glibc gives arrays of some hundred KB back to the kernel after each batch, and clearing new pages
+    takes longer than a small model does: 64 rows of 784 float64 took 400 µs, and 100 µs with this.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    # Absent in other C libraries, which have rules of their own.
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_ALLOCATION_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_FREE_BYTES)
 
 
 def _log_to_stderr() -> None:

@@ -1,0 +1,90 @@
+import itertools
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipper.containers.protocol.frames import HEADER, HEADER_BYTES, MAX_BODY_BYTES, Kind, Splitter, header
+from clipper.errors import ProtocolViolation
+
+bodies = st.binary(max_size=200)
+frames = st.lists(st.tuples(st.sampled_from(list(Kind)), st.integers(0, 2**64 - 1), bodies), max_size=8)
+
+
+def joined(parts: list[tuple[Kind, int, bytes]]) -> bytes:
+    return b"".join(header(kind, len(body), frame_id) + body for kind, frame_id, body in parts)
+
+
+def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    points = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    return [data[start:end] for start, end in itertools.pairwise(points)]
+
+
+@given(frames, st.lists(st.integers(0, 2000), max_size=20))
+def test_any_split_of_the_bytes_gives_the_same_frames(parts: list[tuple[Kind, int, bytes]], cuts: list[int]) -> None:
+    splitter = Splitter()
+    # Bodies are compared at the end: those that were taken must not change when more is fed.
+    taken = [frame for piece in pieces(joined(parts), cuts) for frame in splitter.feed(piece)]
+    assert [(kind, frame_id, bytes(body)) for kind, frame_id, body in taken] == parts
+
+
+@given(frames, st.lists(st.integers(0, 2000), max_size=20), st.randoms(use_true_random=False))
+def test_frames_that_were_not_taken_stay(parts: list[tuple[Kind, int, bytes]], cuts: list[int], random: object) -> None:
+    splitter = Splitter()
+    taken = []
+    for piece in pieces(joined(parts), cuts):
+        splitter.feed(piece)
+        taken += itertools.islice(splitter, random.randint(0, 2))  # type: ignore[attr-defined]
+    taken += splitter
+    assert [(kind, frame_id, bytes(body)) for kind, frame_id, body in taken] == parts
+
+
+@given(st.lists(st.binary(max_size=64), max_size=10))
+def test_garbage_only_ever_raises_protocol_violation(reads: list[bytes]) -> None:
+    splitter = Splitter()
+    try:
+        for data in reads:
+            for kind, _, _ in splitter.feed(data):
+                assert kind in list(Kind)
+    except ProtocolViolation:
+        # The stream cannot be read on: it stays refused, whatever comes.
+        with pytest.raises(ProtocolViolation):
+            list(splitter.feed(joined([(Kind.PING, 1, b"")])))
+
+
+def test_frames_before_a_bad_header_are_given() -> None:
+    splitter = Splitter().feed(joined([(Kind.PING, 1, b"")]) + b"\xff" * HEADER_BYTES)
+    assert next(splitter)[:2] == (Kind.PING, 1)
+    with pytest.raises(ProtocolViolation, match="ffffffff"):
+        next(splitter)
+
+
+def test_announced_size_allocates_nothing() -> None:
+    splitter = Splitter()
+    tracemalloc.start()
+    try:
+        assert list(splitter.feed(header(Kind.PREDICT, MAX_BODY_BYTES))) == []
+        assert list(splitter.feed(b"x")) == []
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("limit", [0, 10])
+def test_body_over_the_limit_is_refused(limit: int) -> None:
+    assert len(list(Splitter(limit).feed(joined([(Kind.PING, 1, b"x" * limit)])))) == 1
+    with pytest.raises(ProtocolViolation, match=f"at most {limit}"):
+        list(Splitter(limit).feed(header(Kind.PING, limit + 1)))
+
+
+def test_limit_may_change_between_frames() -> None:
+    splitter = Splitter(4).feed(joined([(Kind.HELLO, 0, b"1234"), (Kind.PREDICT, 1, b"12345")]))
+    assert next(splitter)[0] == Kind.HELLO
+    splitter.max_body_bytes = 5
+    assert bytes(next(splitter)[2]) == b"12345"
+
+
+def test_header_layout() -> None:
+    assert header(Kind.PONG, 8, 0x0102) == bytes.fromhex("08000000 07 00 0000 0201000000000000")
+    assert HEADER.size == HEADER_BYTES

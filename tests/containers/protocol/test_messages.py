@@ -1,0 +1,149 @@
+import json
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipper.containers.protocol import messages
+from clipper.containers.protocol.frames import HEADER_BYTES, Splitter
+from clipper.containers.protocol.messages import MAX_ERROR_BYTES, Welcome
+from clipper.errors import ProtocolViolation
+from clipper.types import DType, InputType
+
+ids = st.integers(0, 2**64 - 1)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+input_types = st.builds(
+    InputType, st.sampled_from(list(DType)), st.lists(st.none() | st.integers(1, 1000), max_size=8).map(tuple)
+)
+DECODERS: list[Callable[[bytes], object]] = [
+    messages.decode_hello,
+    messages.decode_welcome,
+    messages.decode_predict,
+    messages.decode_results,
+    messages.decode_error,
+    messages.decode_pong,
+]
+
+
+def body(frame: bytes) -> memoryview:
+    [(_, _, data)] = Splitter().feed(frame)
+    return data
+
+
+@given(texts)
+def test_hello_round_trip(token: str) -> None:
+    assert messages.decode_hello(body(messages.encode_hello(token))) == token
+
+
+@given(st.builds(Welcome, texts, texts, input_types, st.none() | st.integers(1, 10**6), texts))
+def test_welcome_round_trip(welcome: Welcome) -> None:
+    assert messages.decode_welcome(body(messages.encode_welcome(welcome))) == welcome
+
+
+@given(ids, st.sampled_from(list(DType)), st.integers(0, 8), st.lists(st.binary(max_size=12), min_size=1, max_size=20))
+def test_predict_round_trip(batch_id: int, dtype: DType, dimensions: int, rows: list[bytes]) -> None:
+    frame = b"".join(messages.encode_predict(batch_id, dtype, dimensions, rows))
+    batch = messages.decode_predict(body(frame))
+    assert (batch.dtype, batch.dimensions, batch.rows) == (dtype, dimensions, len(rows))
+    assert bytes(batch.payload) == b"".join(rows)
+    lengths = tuple(map(len, rows))
+    assert (batch.lengths or (batch.row_bytes,) * len(rows)) == lengths
+    assert (batch.lengths is None) == (len(set(lengths)) == 1 and lengths[0] > 0)
+    # Row data begins at a multiple of 8, so that an aligned frame has aligned rows.
+    assert (len(frame) - len(batch.payload)) % 8 == 0
+
+
+outputs_or_failure = st.lists(
+    st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False), texts).map(json.dumps)
+    | texts.map(lambda text: (text,)),
+    min_size=1,
+    max_size=20,
+)
+
+
+@given(ids, st.integers(0, 2**64 - 1), outputs_or_failure)
+def test_results_round_trip(batch_id: int, evaluation_us: int, rows: list[str | tuple[str]]) -> None:
+    failures = {index: row[0] for index, row in enumerate(rows) if isinstance(row, tuple)}
+    outputs = [b"" if isinstance(row, tuple) else row.encode() for row in rows]
+    frame = messages.encode_results(batch_id, len(rows), b"\n".join(outputs), evaluation_us, failures)
+    results = messages.decode_results(body(frame))
+    assert (results.outputs, results.evaluation_us, results.failures) == (outputs, evaluation_us, failures)
+
+
+@given(ids, st.integers(0, 2**64 - 1))
+def test_pong_round_trip(ping_id: int, busy_us: int) -> None:
+    assert messages.decode_pong(body(messages.encode_pong(ping_id, busy_us))) == busy_us
+
+
+@pytest.mark.parametrize("character", ["x", "é", "\U0001f600", "\ud800"])
+def test_long_message_is_cut_between_characters(character: str) -> None:
+    text = messages.encode_error(1, "a" + character * MAX_ERROR_BYTES)[HEADER_BYTES:]
+    assert MAX_ERROR_BYTES - 4 <= len(text) <= MAX_ERROR_BYTES
+    assert text.decode() == messages.decode_error(text)
+
+
+@pytest.mark.parametrize("decode", DECODERS)
+@given(st.binary(max_size=100))
+def test_garbage_only_ever_raises_protocol_violation(decode: Callable[[bytes], object], data: bytes) -> None:
+    try:
+        decode(data)
+    except ProtocolViolation as violation:
+        assert str(violation)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
+def test_any_json_is_a_welcome_or_a_violation(value: object) -> None:
+    fields = {"protocol": 1, "model": "m", "version": "1", "input_type": "string"}
+    for document in (value, *(fields | {name: value} for name in (*fields, "max_batch", "runtime"))):
+        try:
+            messages.decode_welcome(json.dumps(document).encode())
+        except ProtocolViolation as violation:
+            assert str(violation)
+
+
+def test_deep_welcome_is_a_violation() -> None:
+    with pytest.raises(ProtocolViolation):
+        messages.decode_welcome(b"[" * 1_000_000)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=9), min_size=1, max_size=6), st.data())
+def test_damaged_bodies_only_ever_raise_protocol_violation(rows: list[bytes], data: st.DataObject) -> None:
+    predict = b"".join(messages.encode_predict(1, DType.BYTES, 0, rows))[HEADER_BYTES:]
+    results = messages.encode_results(1, 3, b"1\n\n3", 5, {1: "no"})[HEADER_BYTES:]
+    for whole, decode in ((predict, messages.decode_predict), (results, messages.decode_results)):
+        damaged = bytearray(whole[: data.draw(st.integers(0, len(whole)))])
+        for index in data.draw(st.lists(st.integers(0, max(0, len(damaged) - 1)), max_size=3)):
+            damaged[index : index + 1] = data.draw(st.binary(min_size=1, max_size=1))
+        try:
+            decode(bytes(damaged))
+        except ProtocolViolation as violation:
+            assert str(violation)
+
+
+def test_line_feeds_do_not_become_objects() -> None:
+    frame = messages.encode_results(1, 2, b"\n" * 1_000_000)
+    data = body(frame)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolViolation, match="too many lines"):
+            messages.decode_results(data)
+        assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_newer_protocol_is_named_before_anything_else() -> None:
+    with pytest.raises(ProtocolViolation, match="protocol 2, Clipper 1"):
+        messages.decode_welcome(b'{"protocol": 2, "anything": []}')
+    with pytest.raises(ProtocolViolation, match="protocol 3, this container 1"):
+        messages.decode_hello(b"CLPR\x03\x00\xff\xff")
+
+
+def test_runtime_and_max_batch_are_optional_in_welcome() -> None:
+    full = Welcome("m", "1", InputType(DType.STRING), None, "")
+    text = b'{"protocol": 1, "model": "m", "version": "1", "input_type": "string"}'
+    assert messages.decode_welcome(text) == full
+    assert messages.decode_welcome(text[:-1] + b', "max_batch": 8}') == replace(full, max_batch=8)

@@ -1,0 +1,147 @@
+"""The vectors in proto/vectors, read both ways: what every SDK has to agree on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from clipper.containers.protocol import messages
+from clipper.containers.protocol.frames import HEADER_BYTES, Kind, Splitter
+from clipper.errors import ProtocolViolation
+from clipper.types import DType
+
+VECTORS = sorted((Path(__file__).parents[3] / "proto" / "vectors").glob("*.txt"))
+
+DECODERS = {
+    "HELLO": messages.decode_hello,
+    "WELCOME": messages.decode_welcome,
+    "PREDICT": messages.decode_predict,
+    "RESULTS": messages.decode_results,
+    "PONG": messages.decode_pong,
+}
+
+
+@dataclass(frozen=True)
+class Vector:
+    fields: list[tuple[str, str]]
+    frame: bytes
+
+    @staticmethod
+    def read(path: Path) -> "Vector":
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+        split = lines.index("frame:")
+        pairs = (line.partition(":") for line in lines[:split])
+        return Vector([(name, value.strip()) for name, _, value in pairs], bytes.fromhex("".join(lines[split + 1 :])))
+
+    def __getitem__(self, name: str) -> str:
+        (value,) = self.all(name)
+        return value
+
+    def all(self, name: str) -> list[str]:
+        return [value for field, value in self.fields if field == name]
+
+
+def vectors(valid: bool) -> pytest.MarkDecorator:
+    paths = [path for path in VECTORS if path.stem.startswith("invalid_") is not valid]
+    assert paths
+    return pytest.mark.parametrize("path", paths, ids=lambda path: path.stem)
+
+
+def test_every_kind_has_a_vector() -> None:
+    assert {Vector.read(path)["kind"] for path in VECTORS} == {kind.name for kind in Kind} | {"INVALID"}
+
+
+@vectors(valid=True)
+def test_frame_decodes_to_its_meaning(path: Path) -> None:
+    vector = Vector.read(path)
+    [(kind, frame_id, body)] = Splitter().feed(vector.frame)
+    assert (Kind(kind).name, frame_id) == (vector["kind"], int(vector["id"]))
+    assert decoded(Kind(kind), body) == meaning(vector)
+
+
+@vectors(valid=True)
+def test_meaning_encodes_to_the_frame(path: Path) -> None:
+    vector = Vector.read(path)
+    if vector["kind"] == "WELCOME":
+        # JSON has no one form: what is written must read as the same.
+        welcome = messages.decode_welcome(vector.frame[HEADER_BYTES:])
+        assert messages.decode_welcome(messages.encode_welcome(welcome)[HEADER_BYTES:]) == welcome
+    else:
+        assert encoded(vector) == vector.frame
+
+
+@vectors(valid=False)
+def test_invalid_frame_is_refused(path: Path) -> None:
+    vector = Vector.read(path)
+    if vector["as"] == "HEADER":
+        with pytest.raises(ProtocolViolation):
+            list(Splitter().feed(vector.frame))
+        return
+    [(kind, _, body)] = Splitter().feed(vector.frame)
+    assert Kind(kind).name == vector["as"]
+    with pytest.raises(ProtocolViolation):
+        DECODERS[vector["as"]](body)
+
+
+def decoded(kind: Kind, body: memoryview) -> object:
+    match kind:
+        case Kind.PREDICT:
+            batch = messages.decode_predict(body)
+            lengths = batch.lengths or (batch.row_bytes or 0,) * batch.rows
+            ends = [sum(lengths[: row + 1]) for row in range(batch.rows)]
+            rows = [bytes(batch.payload[end - length : end]) for end, length in zip(ends, lengths)]
+            return batch.dtype, batch.dimensions, batch.row_bytes or 0, rows
+        case Kind.RESULTS:
+            results = messages.decode_results(body)
+            return list(results.outputs), results.evaluation_us, results.failures
+        case Kind.ERROR:
+            return messages.decode_error(body)
+        case Kind.PING:
+            return bytes(body)
+        case _:
+            return DECODERS[kind.name](body)
+
+
+def meaning(vector: Vector) -> object:
+    match vector["kind"]:
+        case "HELLO":
+            return vector["token"]
+        case "WELCOME":
+            return messages.decode_welcome(vector["json"].encode())
+        case "PREDICT":
+            rows = [bytes.fromhex(row) for row in vector.all("row")]
+            return DType.parse(vector["dtype"]), int(vector["dimensions"]), int(vector["row_bytes"]), rows
+        case "RESULTS":
+            return [text.encode() for text in vector.all("output")], int(vector["evaluation_us"]), failures(vector)
+        case "ERROR":
+            return vector["message"]
+        case "PONG":
+            return int(vector["busy_us"])
+        case _:
+            return b""
+
+
+def failures(vector: Vector) -> dict[int, str]:
+    pairs = (failure.partition(" ") for failure in vector.all("failure"))
+    return {int(row): message for row, _, message in pairs}
+
+
+def encoded(vector: Vector) -> bytes:
+    frame_id = int(vector["id"])
+    match vector["kind"]:
+        case "HELLO":
+            return messages.encode_hello(vector["token"])
+        case "PREDICT":
+            rows = [bytes.fromhex(row) for row in vector.all("row")]
+            dtype = DType.parse(vector["dtype"])
+            return b"".join(messages.encode_predict(frame_id, dtype, int(vector["dimensions"]), rows))
+        case "RESULTS":
+            outputs = vector.all("output")
+            text = "\n".join(outputs).encode()
+            return messages.encode_results(frame_id, len(outputs), text, int(vector["evaluation_us"]), failures(vector))
+        case "ERROR":
+            return messages.encode_error(frame_id, vector["message"])
+        case "PING":
+            return messages.encode_ping(frame_id)
+        case _:
+            return messages.encode_pong(frame_id, int(vector["busy_us"]))
