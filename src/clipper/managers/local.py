@@ -102,6 +102,16 @@ class LocalManager:
     def log_path(self, slot: Slot) -> Path:
         return self._folders.logs / f"{process_name(slot)}.log"
 
+    def log_paths(self, model_id: ModelId) -> dict[str, Path]:
+        """The logs that a version's replicas have, or have left, by the replica's name."""
+        stem = f"{model_id.name}@{model_id.version}-"
+        found = {}
+        for path in sorted(self._folders.logs.glob(f"{stem}*.log")):
+            index = path.stem.removeprefix(stem)
+            if index.isdecimal():  # else of a version whose name only begins like this one's
+                found[str(Slot(model_id.name, model_id.version, int(index)))] = path
+        return found
+
     def start(self, slot: Slot, spec: VersionSpec) -> None:
         """Start a process in a slot that has none. That it could not be started is a death like another."""
         status = self._slots.get(slot)

@@ -1,0 +1,35 @@
+"""``python -m clipper.supervisor``: run a server until SIGTERM, SIGINT or ``POST /stop``.
+
+Exit codes: 0 after a stop, 1 it cannot run and the last line on stderr says why, 2 wrong usage.
+"""
+
+import logging
+import os
+import sys
+
+import uvloop
+
+from clipper.errors import ClipperError
+from clipper.supervisor.config import parse_command_line
+from clipper.supervisor.folders import lock_home, open_home
+from clipper.supervisor.server import Supervisor
+
+
+def main() -> int:
+    config = parse_command_line()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # It tells of each start and stop, and we tell that ourselves.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    try:
+        home = open_home(config.home)
+        lock = lock_home(home)
+        uvloop.run(Supervisor(config, home).run())
+    except ClipperError as error:
+        sys.stderr.write(f"clipper: {error}\n")
+        return 1
+    os.close(lock)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

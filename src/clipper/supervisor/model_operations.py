@@ -1,0 +1,223 @@
+"""What an operator can do with models and their versions."""
+
+import time
+
+from msgspec.structs import replace
+
+from clipper.containers.protocol.messages import MAX_ROWS
+from clipper.errors import Conflict, ContainerFailed, InvalidArgument, NotFound, Unavailable
+from clipper.management.schemas import Deployment, Logs, Model, Replica, Version
+from clipper.managers import logs
+from clipper.registry.records import ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.store import DeleteModel, DeleteVersion, Put
+from clipper.supervisor import rules
+from clipper.supervisor.parts import Parts
+from clipper.supervisor.reconciler import LINK_TIMEOUT_S
+from clipper.supervisor.views import Views
+from clipper.types import InputType, ModelId, check_name
+
+# Each is a process with a model in it.
+MAX_REPLICAS = 64
+MAX_START_TIMEOUT_S = 3600.0
+# A batch that waits longer than this for others would miss any objective that batching is for.
+MAX_DELAY_MS = 10_000.0
+# An empty Python with numpy needs about this much address space.
+MIN_MEMORY_BYTES = 64 * 1024 * 1024
+MAX_LOG_LINES = 10_000
+REACH_TIMEOUT_S = 15.0
+
+
+class ModelOperations:
+    """Changes that start or stop containers return before those have; poll the version."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._catalog = parts.catalog
+        self._reconciler = parts.reconciler
+        self._manager = parts.manager
+        self._artifacts = parts.artifacts
+        self._batch_limits = parts.workers.batch_limits
+        self._views = Views(parts.catalog, parts.manager, parts.reconciler)
+
+    async def list_models(self) -> list[Model]:
+        limits = await self._batch_limits()
+        return [self._views.model(name, limits) for name in sorted(self._catalog.models)]
+
+    async def get_model(self, name: str) -> Model:
+        self._catalog.model(name)
+        return self._views.model(name, await self._batch_limits())
+
+    async def get_version(self, model: str, version: str) -> Version:
+        self._catalog.version(model, version)
+        limits = await self._batch_limits()
+        return self._views.version(self._catalog.version(model, version), limits)
+
+    async def list_replicas(self) -> list[Replica]:
+        return self._views.replicas(await self._batch_limits())
+
+    async def get_replica(self, replica_id: str) -> Replica:
+        for replica in await self.list_replicas():
+            if replica.id == replica_id:
+                return replica
+        raise NotFound(f"replica {replica_id!r} does not exist: it may have been restarted under a new id")
+
+    async def deploy(self, model: str, deployment: Deployment) -> Version:
+        check_name("model", model)
+        version = deployment.version or rules.next_version(one.version for one in self._catalog.versions_of(model))
+        check_name("version", version)
+        before = self._catalog.versions.get(ModelId(model, version))
+        if before is not None and before.state != "failed":
+            raise Conflict(f"version {version!r} of model {model!r} exists already: deploy under another version")
+        self._check(deployment)
+        record = self._record(model, version, deployment)
+        known = self._catalog.models.get(model)
+        self._catalog.commit(*([] if known else [Put(ModelRecord(model))]), Put(record))
+        self._reconciler.wake()
+        return self._views.version(record, {})
+
+    async def rollback(self, model: str, version: str | None) -> Model:
+        """Bounded by the version's own start timeout."""
+        target = self._rollback_target(model, version)
+        if target.version != self._catalog.model(model).current:
+            promotion = rules.next_promotion(self._catalog.versions_of(model))
+            state = "starting" if target.state == "failed" else target.state
+            self._catalog.commit(Put(replace(target, promotion=promotion, state=state, last_error=None, log_tail=())))
+            await self._until_current(target)
+        return await self.get_model(model)
+
+    async def scale(self, model: str, replicas: int, version: str | None) -> Version:
+        record = self._catalog.version(model, version) if version else self._catalog.current_version(model)
+        _check_range("replicas", replicas, 1, MAX_REPLICAS)
+        self._catalog.commit(Put(replace(record, replicas_wanted=replicas)))
+        self._reconciler.wake()
+        return self._views.version(self._catalog.versions[record.id], await self._batch_limits())
+
+    async def delete_model(self, name: str) -> None:
+        self._catalog.model(name)
+        linking = sorted({application.name for application, _ in self._catalog.linking(name)})
+        if linking:
+            raise Conflict(f"model {name!r} is linked by {', '.join(linking)}: unlink it there first")
+        removed = self._catalog.versions_of(name)
+        self._catalog.commit(DeleteModel(name))
+        await self._have_gone(removed)
+
+    async def delete_version(self, model: str, version: str) -> None:
+        record, owner = self._catalog.version(model, version), self._catalog.model(model)
+        if owner.current == version:
+            raise Conflict(f"version {version!r} of model {model!r} is its current one: roll back to another first")
+        pinned = sorted(application.name for application, pin in self._catalog.linking(model) if pin == version)
+        if pinned:
+            raise Conflict(f"version {version!r} of model {model!r} is pinned by {', '.join(pinned)}: unlink it first")
+        unnamed = [Put(replace(owner, previous=None))] if owner.previous == version else []
+        self._catalog.commit(*unnamed, DeleteVersion(record.id))
+        await self._have_gone([record])
+
+    async def logs(self, model: str, version: str | None, replica: str | None, lines: int) -> Logs:
+        _check_range("lines", lines, 1, MAX_LOG_LINES)
+        self._catalog.model(model)
+        if version is not None:
+            self._catalog.version(model, version)
+        paths = {
+            name: path
+            for record in self._catalog.versions_of(model)
+            if version in (None, record.version)
+            for name, path in self._manager.log_paths(record.id).items()
+        }
+        if replica is not None:
+            # A replica's id is its name and the number of its start; all starts of one share a log.
+            paths = {name: path for name, path in paths.items() if name == replica.partition(".g")[0]}
+            if not paths:
+                raise NotFound(f"model {model!r} has no log of replica {replica!r}: expected e.g. {model}:1#1")
+        return Logs({name: logs.tail(path, lines) for name, path in paths.items()})
+
+    def _check(self, deployment: Deployment) -> None:
+        """Raises InvalidArgument, or NotFound for the artifact."""
+        target = deployment.target if deployment.loader == "file" else ""
+        self._artifacts.check_inside(deployment.artifact, target)
+        if deployment.loader == "import" and not all(deployment.target.partition(":")):
+            raise InvalidArgument(f"target {deployment.target!r} is not valid: expected module:attribute")
+        if deployment.data is not None:
+            self._artifacts.check_inside(deployment.artifact, deployment.data)
+        if deployment.input_type is not None:
+            InputType.parse(deployment.input_type)
+        _check_range("replicas", deployment.replicas, 1, MAX_REPLICAS)
+        _check_range("start_timeout_s", deployment.start_timeout_s, 0.1, MAX_START_TIMEOUT_S)
+        _check_range("batching.max_batch", deployment.batching.max_batch, 1, MAX_ROWS)
+        _check_range("batching.delay_ms", deployment.batching.delay_ms, 0, MAX_DELAY_MS)
+        if deployment.memory_bytes is not None:
+            _check_range("memory_bytes", deployment.memory_bytes, MIN_MEMORY_BYTES, 1 << 60)
+
+    def _record(self, model: str, version: str, deployment: Deployment) -> VersionRecord:
+        declared = deployment.input_type
+        promotion = rules.next_promotion(self._catalog.versions_of(model)) if deployment.make_current else None
+        return VersionRecord(
+            model=model,
+            version=version,
+            spec=VersionSpec(
+                artifact=deployment.artifact,
+                loader=deployment.loader,
+                target=deployment.target,
+                data=deployment.data,
+                input_type=None if declared is None else str(InputType.parse(declared)),
+                python=deployment.python,
+                start_timeout_s=deployment.start_timeout_s,
+                memory_bytes=deployment.memory_bytes,
+            ),
+            batching=deployment.batching,
+            cache=deployment.cache,
+            replicas_wanted=deployment.replicas,
+            created_at=time.time(),
+            kept=not deployment.make_current,
+            promotion=promotion,
+        )
+
+    def _rollback_target(self, model: str, version: str | None) -> VersionRecord:
+        owner = self._catalog.model(model)
+        name = version or owner.previous
+        if name is None:
+            raise Conflict(f"model {model!r} has no previous version: name the one to make current")
+        target = self._catalog.version(model, name)
+        for application, pinned in self._catalog.linking(model):
+            if pinned is None:
+                rules.check_fits(application, target)
+        return target
+
+    async def _until_current(self, target: VersionRecord) -> None:
+        def is_decided() -> bool:
+            record = self._catalog.versions.get(target.id)
+            return record is None or record.promotion is None
+
+        # Beyond the start itself: the stop of what is in its slots, and the workers.
+        timeout_s = target.spec.start_timeout_s + LINK_TIMEOUT_S + REACH_TIMEOUT_S
+        decided = await self._reconciler.until(is_decided, timeout_s)
+        record = self._catalog.versions.get(target.id)
+        if not decided or record is None:
+            raise Unavailable(f"{target.id} did not become current in time: see clipper model show {target.model}")
+        if record.state == "failed":
+            raise ContainerFailed(record.last_error or f"{target.id} cannot be started", list(record.log_tail))
+        if self._catalog.model(target.model).current != target.version:
+            raise Conflict(record.last_error or f"a later request made another version of {target.model!r} current")
+        await self._reconciler.reach_workers(REACH_TIMEOUT_S)
+
+    async def _have_gone(self, removed: list[VersionRecord]) -> None:
+        """Tell workers, and remove what versions leave on disk once their containers are gone."""
+
+        def are_gone() -> bool:
+            return not any(self._manager.slots(record.id) for record in removed)
+
+        await self._reconciler.reach_workers(REACH_TIMEOUT_S)
+        await self._reconciler.until(are_gone, REACH_TIMEOUT_S)
+        for record in removed:
+            # Not if it was deployed anew meanwhile, or has a container that does not want to go.
+            if record.id not in self._catalog.versions and not self._manager.slots(record.id):
+                self._remove_files(record)
+
+    def _remove_files(self, record: VersionRecord) -> None:
+        for path in self._manager.log_paths(record.id).values():
+            logs.remove(path)
+        if all(other.spec.artifact != record.spec.artifact for other in self._catalog.versions.values()):
+            self._artifacts.remove(record.spec.artifact)
+
+
+def _check_range(field: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise InvalidArgument(f"{field} {value:g} is out of range: expected {least:g} to {most:g}")

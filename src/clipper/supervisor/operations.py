@@ -1,0 +1,81 @@
+"""All that an operator can ask for: ``management.operations.Operations``, on what really runs."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+
+from clipper import __version__
+from clipper.home import Place
+from clipper.management.schemas import Status
+from clipper.snapshot import Link
+from clipper.statistics import WorkerStatistics
+from clipper.supervisor.application_operations import ApplicationOperations
+from clipper.supervisor.model_operations import ModelOperations
+from clipper.supervisor.parts import Parts
+from clipper.supervisor.views import worker_view
+from clipper.types import ModelId
+
+
+class SupervisorOperations(ApplicationOperations, ModelOperations):
+    """See ``management.operations.Operations`` for each call."""
+
+    def __init__(self, parts: Parts, home: str, place: Place, on_stop: Callable[[], None]) -> None:
+        ApplicationOperations.__init__(self, parts)
+        ModelOperations.__init__(self, parts)
+        self._workers = parts.workers
+        self._home = home
+        self._place = place
+        self._started_s = time.monotonic()
+        self._on_stop = on_stop
+
+    async def status(self) -> Status:
+        problems = await self.problems()
+        return Status(
+            version=__version__,
+            pid=os.getpid(),
+            home=self._home,
+            query_url=self._place.query_url,
+            management_url=self._place.management_url,
+            uptime_s=time.monotonic() - self._started_s,
+            ready=not problems,
+            problems=tuple(problems),
+            workers=tuple(map(worker_view, self._workers)),
+            applications=len(self._catalog.applications),
+            models=len(self._catalog.models),
+            replicas=dict(Counter(replica.state for replica in self._views.replicas({}))),
+        )
+
+    async def has_artifact(self, digest: str) -> bool:
+        return self._artifacts.has(digest)
+
+    async def add_artifact(self, digest: str, chunks: AsyncIterator[bytes]) -> bool:
+        return await self._artifacts.add(digest, chunks)
+
+    async def worker_statistics(self) -> list[WorkerStatistics]:
+        return await self._workers.statistics()
+
+    async def problems(self) -> list[str]:
+        problems = [] if self._workers.any_ready else [f"no query worker is ready{self._why_no_worker()}"]
+        for application in self._catalog.applications.values():
+            for link in application.links:
+                if trouble := self._trouble_with(link):
+                    problems.append(f"application {application.name!r}: {trouble}")
+        return problems
+
+    async def stop(self) -> None:
+        self._on_stop()
+
+    def _why_no_worker(self) -> str:
+        errors = [worker.last_error for worker in self._workers if worker.last_error]
+        return f": {errors[0]}" if errors else " yet"
+
+    def _trouble_with(self, link: Link) -> str | None:
+        version = link.version or self._catalog.model(link.model).current
+        if version is None:
+            return f"model {link.model!r} has no version that has come up"
+        slots = self._manager.slots(ModelId(link.model, version))
+        if any(slot.phase == "ready" for slot in slots):
+            return None
+        errors = [slot.last_error for slot in slots if slot.last_error]
+        return f"{link.model}:{version} has no replica that is ready{': ' + errors[0] if errors else ' yet'}"

@@ -1,0 +1,20 @@
+"""What a supervisor consists of."""
+
+from dataclasses import dataclass
+
+from clipper.managers.local import LocalManager
+from clipper.supervisor.artifacts import Artifacts
+from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.reconciler import Reconciler
+from clipper.supervisor.workers import Workers
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What operations look at and change."""
+
+    catalog: Catalog
+    manager: LocalManager
+    workers: Workers
+    reconciler: Reconciler
+    artifacts: Artifacts

@@ -1,0 +1,64 @@
+"""The two ports of a server: taken before anything starts, or refused with what to do."""
+
+import socket
+
+from clipper.errors import Conflict
+
+
+def listen(host: str, port: int, option: str) -> socket.socket:
+    """A socket that listens; ``port`` 0 is any free one. ``option`` is how to choose another.
+
+    Raises:
+        Conflict: the port is taken, or the host is not this machine's.
+    """
+    try:
+        return socket.create_server((host, port), family=_family(host), backlog=128)
+    except (OSError, OverflowError) as error:
+        raise _taken(host, port, option, error) from error
+
+
+def hold(host: str, port: int, option: str, check_free: bool) -> socket.socket:
+    """Keep a port for the workers, which share it, without listening: none of their connections come here.
+
+    Args:
+        check_free: no worker of ours has it yet, so nobody else may.
+
+    Raises:
+        Conflict: as ``listen``.
+    """
+    if check_free:
+        # Where ports may be shared, two servers could share one without a complaint; so ask for it alone first.
+        with listen(host, port, option) as alone:
+            port = port_of(alone)
+    holder = socket.socket(_family(host))
+    try:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind((host, port))
+    except OSError as error:
+        holder.close()
+        raise _taken(host, port, option, error) from error
+    return holder
+
+
+def port_of(listener: socket.socket) -> int:
+    return int(listener.getsockname()[1])
+
+
+def url(host: str, port: int) -> str:
+    """Where clients on this machine reach it."""
+    if host in ("", "0.0.0.0"):
+        host = "127.0.0.1"
+    elif host == "::":
+        host = "::1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _taken(host: str, port: int, option: str, error: Exception) -> Conflict:
+    return Conflict(
+        f"cannot listen on {host} port {port}: {error}; stop what listens there, or choose another port with {option}"
+    )

@@ -1,0 +1,177 @@
+"""The supervisor's assembly: takes a home over, starts everything, and stops it."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+
+import uvicorn
+
+from clipper.errors import Conflict
+from clipper.home import Place
+from clipper.management.app import create_app
+from clipper.managers.local import Folders, LocalManager
+from clipper.managers.logs import LogKeeper
+from clipper.managers.processes import ProcessFolder
+from clipper.registry.sqlite import SqliteRegistry
+from clipper.supervisor import ports, rules, takeover
+from clipper.supervisor.artifacts import Artifacts
+from clipper.supervisor.catalog import Catalog, Numbers
+from clipper.supervisor.config import Config
+from clipper.supervisor.folders import Home
+from clipper.supervisor.operations import SupervisorOperations
+from clipper.supervisor.parts import Parts
+from clipper.supervisor.reconciler import Reconciler
+from clipper.supervisor.worker import Worker, WorkerSettings
+from clipper.supervisor.workers import Workers
+
+log = logging.getLogger(__name__)
+
+# An operator's tools hold a few; more than this is a mistake, and is answered 503.
+MAX_MANAGEMENT_CONNECTIONS = 256
+# For answers to operators under way when the server stops.
+API_GRACE_S = 2
+STARTED_POLL_S = 0.005
+# Workers that were just killed give the port back within moments.
+PORT_TIMEOUT_S = 1.0
+PORT_POLL_S = 0.05
+
+
+class ManagementServer(uvicorn.Server):
+    """uvicorn, but what a signal means is the supervisor's to say."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Supervisor:
+    """One server, from its start to its stop. ``home`` has to be locked."""
+
+    def __init__(self, config: Config, home: Home) -> None:
+        self._config = config
+        self._home = home
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM, SIGINT or ``POST /stop``; then drain and return, with nothing left running.
+
+        Raises:
+            Conflict: a port is taken.
+            RegistryUnavailable: the registry cannot be used.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(
+                ports.listen(self._config.host, self._config.management_port, "--management-port")
+            )
+            registry = stack.enter_context(contextlib.closing(SqliteRegistry(self._home.registry)))
+            parts, holder = await self._assemble(registry)
+            stack.enter_context(holder)
+            await self._serve(parts, listener, ports.port_of(holder))
+
+    async def _assemble(self, registry: SqliteRegistry) -> tuple[Parts, socket.socket]:
+        """Put all parts together and take over what runs; nothing new is started yet."""
+        home, catalog = self._home, Catalog(registry)
+        processes = ProcessFolder(home.run, os.environ, home.python_path)
+        records = processes.recorded()
+        left_port = takeover.left_query_port(records, self._config)
+        if left_port is None:
+            takeover.end_workers(records, processes)
+        holder = await self._hold_port(left_port)
+        settings = WorkerSettings(self._config.host, ports.port_of(holder), self._config.cache_bytes)
+        parts = self._make_parts(catalog, registry, processes, settings)
+        replicas = takeover.take_over_containers(records, catalog, parts.manager)
+        takeover.take_over_workers(records, parts.workers, settings)
+        takeover.end_the_rest(processes, home, replicas, parts.workers)
+        parts.artifacts.remove_unfinished()
+        # Until then workers keep what they have: our first snapshot has to have every replica that theirs has.
+        await asyncio.gather(*(replica.settled.wait() for replica in replicas if replica.note.ready))
+        return parts, holder
+
+    async def _hold_port(self, left_port: int | None) -> socket.socket:
+        config, loop = self._config, asyncio.get_running_loop()
+        deadline_s = loop.time() + PORT_TIMEOUT_S
+        port, check_free = left_port or config.query_port, left_port is None
+        while True:
+            try:
+                return ports.hold(config.host, port, "--query-port", check_free)
+            except Conflict:
+                if loop.time() > deadline_s:
+                    raise
+            await asyncio.sleep(PORT_POLL_S)
+
+    def _make_parts(
+        self, catalog: Catalog, registry: SqliteRegistry, processes: ProcessFolder, settings: WorkerSettings
+    ) -> Parts:
+        home = self._home
+        instances, starts = Numbers(registry, "worker"), Numbers(registry, "replica")
+        instances.reserve()
+        starts.reserve()
+        # The reconciler is told of changes by the parts that it moves, so each has to know the other.
+        reconciler: Reconciler
+
+        def wake() -> None:
+            reconciler.wake()
+
+        folders = Folders(home.artifacts, home.logs, home.scratch, home.sockets)
+        manager = LocalManager(processes, folders, starts, lambda id_: rules.batch_timeout_s(catalog, id_.name), wake)
+        workers = Workers(
+            [
+                Worker(index, settings, processes, (home.sockets, home.logs), instances, wake)
+                for index in range(self._config.workers)
+            ]
+        )
+        reconciler = Reconciler(catalog, manager, workers, epoch=registry.reserve("supervisor", 1))
+        return Parts(catalog, manager, workers, reconciler, Artifacts(home.artifacts))
+
+    async def _serve(self, parts: Parts, listener: socket.socket, query_port: int) -> None:
+        host = self._config.host
+        management_url = ports.url(host, ports.port_of(listener))
+        place = Place(os.getpid(), management_url, ports.url(host, query_port), time.time())
+        operations = SupervisorOperations(parts, str(self._home.root), place, self._stop.set)
+        keeper = asyncio.create_task(LogKeeper(self._home.logs).run())
+        parts.workers.start()
+        parts.reconciler.start()
+        api = _management_server(operations)
+        serving = asyncio.create_task(api.serve([listener]))
+        while not api.started and not serving.done():
+            await asyncio.sleep(STARTED_POLL_S)
+        self._home.write_place(place)
+        log.info("management on %s, queries on %s", place.management_url, place.query_url)
+        await asyncio.wait([serving, asyncio.create_task(self._stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+        log.info("stopping")
+        api.should_exit = True
+        await serving
+        await self._end(parts)
+        keeper.cancel()
+
+    async def _end(self, parts: Parts) -> None:
+        """Workers first: what they still have to answer needs the containers."""
+        parts.reconciler.stop()
+        await parts.workers.drain()
+        await parts.manager.stop_all()
+        self._home.remove_stale(set(), set())
+        self._home.remove_sockets_folder()
+        self._home.place.unlink(missing_ok=True)
+        log.info("stopped")
+
+
+def _management_server(operations: SupervisorOperations) -> ManagementServer:
+    return ManagementServer(
+        uvicorn.Config(
+            create_app(operations),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            limit_concurrency=MAX_MANAGEMENT_CONNECTIONS,
+            timeout_graceful_shutdown=API_GRACE_S,
+        )
+    )

@@ -1,0 +1,68 @@
+"""What an earlier supervisor left running: what fits is taken over, the rest is ended."""
+
+import logging
+
+import msgspec
+
+from clipper.managers.local import LocalManager
+from clipper.managers.processes import ProcessFolder, ProcessRecord, start_time
+from clipper.managers.replica import ContainerNote, Replica
+from clipper.supervisor import rules
+from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.config import Config
+from clipper.supervisor.folders import Home
+from clipper.supervisor.worker import WorkerSettings
+from clipper.supervisor.workers import Workers, worker_note
+
+log = logging.getLogger(__name__)
+
+
+def left_query_port(records: list[ProcessRecord], config: Config) -> int | None:
+    """The query port of workers that still run, if they can be taken over as we are configured."""
+    for record in records:
+        note = worker_note(record)
+        if note is None or start_time(record.pid) != record.start_time:
+            continue
+        if note.settings == WorkerSettings(config.host, config.query_port or note.settings.port, config.cache_bytes):
+            return note.settings.port
+    return None
+
+
+def take_over_containers(records: list[ProcessRecord], catalog: Catalog, manager: LocalManager) -> list[Replica]:
+    """Go on with the containers that are still wanted, as they are."""
+    wanted = rules.running(catalog)
+    adopted = []
+    for record in records:
+        note = _container_note(record)
+        if note is None or note.index > wanted.get(note.slot.model_id, 0):
+            continue
+        if catalog.versions[note.slot.model_id].spec == note.spec and (replica := manager.adopt(record, note)):
+            adopted.append(replica)
+    return adopted
+
+
+def take_over_workers(records: list[ProcessRecord], workers: Workers, settings: WorkerSettings) -> None:
+    """Go on with the workers that have these settings."""
+    for record in records:
+        workers.adopt(record, settings)
+
+
+def end_workers(records: list[ProcessRecord], processes: ProcessFolder) -> None:
+    """Kill all that is not a container: workers with other settings may have the very port that ours are to get."""
+    processes.sweep(keep=[record.name for record in records if _container_note(record)])
+
+
+def end_the_rest(processes: ProcessFolder, home: Home, replicas: list[Replica], workers: Workers) -> None:
+    """Kill every process of the home that was not taken over, and remove what such processes leave."""
+    adopted = [worker for worker in workers if worker.process]
+    names = {replica.process.record.name for replica in replicas} | {worker.name for worker in adopted}
+    sockets = {replica.note.socket for replica in replicas} | {worker.control for worker in adopted}
+    processes.sweep(keep=names)
+    home.remove_stale(names, sockets)
+
+
+def _container_note(record: ProcessRecord) -> ContainerNote | None:
+    try:
+        return msgspec.convert(record.extra, ContainerNote)
+    except msgspec.ValidationError:
+        return None  # a worker's, or one that an older Clipper wrote

@@ -1,0 +1,85 @@
+"""Records and what runs, as the management API shows them."""
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import UNSET
+
+from clipper.management.schemas import Application, Model, Replica, ReplicaState, Version, WorkerStatus
+from clipper.managers.local import LocalManager, SlotStatus
+from clipper.registry.records import ApplicationRecord, VersionRecord
+from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.reconciler import Reconciler
+from clipper.supervisor.worker import Worker
+
+
+def application_view(record: ApplicationRecord) -> Application:
+    default = UNSET if record.default_output is None else msgspec.json.decode(record.default_output)
+    return Application(record.name, record.input_type, record.slo_ms, record.policy, record.links, default)
+
+
+def worker_view(worker: Worker) -> WorkerStatus:
+    pid = worker.process.pid if worker.process else None
+    generation = worker.applied.generation if worker.applied else 0
+    return WorkerStatus(worker.index, pid, worker.phase, worker.restarts, generation, worker.last_error)
+
+
+class Views:
+    """Shows models, versions and replicas as they are at the moment.
+
+    ``limits`` in its methods is each replica's smallest batch limit over the workers, by replica id.
+    """
+
+    def __init__(self, catalog: Catalog, manager: LocalManager, reconciler: Reconciler) -> None:
+        self._catalog = catalog
+        self._manager = manager
+        self._reconciler = reconciler
+
+    def model(self, name: str, limits: Mapping[str, int]) -> Model:
+        record = self._catalog.model(name)
+        versions = tuple(self.version(version, limits) for version in self._catalog.versions_of(name))
+        return Model(name, record.current, record.previous, versions)
+
+    def version(self, record: VersionRecord, limits: Mapping[str, int]) -> Version:
+        state = record.state
+        if state == "ready" and not self._reconciler.is_announced(record.id):
+            state = "starting"
+        return Version(
+            model=record.model,
+            version=record.version,
+            state=state,
+            current=self._catalog.model(record.model).current == record.version,
+            input_type=record.input_type,
+            runtime=record.runtime,
+            batching=record.batching,
+            cache=record.cache,
+            replicas_wanted=record.replicas_wanted,
+            replicas=tuple(self.replica(slot, limits) for slot in self._manager.slots(record.id)),
+            created_at=record.created_at,
+            last_error=record.last_error,
+            log_tail=record.log_tail,
+        )
+
+    def replicas(self, limits: Mapping[str, int]) -> list[Replica]:
+        return [self.replica(slot, limits) for slot in self._manager.slots()]
+
+    def replica(self, status: SlotStatus, limits: Mapping[str, int]) -> Replica:
+        """One without a process has its slot's name as its id."""
+        id_ = status.replica.note.id if status.replica else str(status.slot)
+        return Replica(
+            id=id_,
+            model=status.slot.model,
+            version=status.slot.version,
+            state=_replica_state(status),
+            pid=status.replica.process.pid if status.replica else None,
+            restarts=status.restarts,
+            last_error=status.last_error,
+            batch_limit=limits.get(id_),
+            log=str(self._manager.log_path(status.slot)),
+        )
+
+
+def _replica_state(status: SlotStatus) -> ReplicaState:
+    if status.phase == "dead":
+        return "crash_loop" if status.history.crash_loop else "backing_off"
+    return status.phase

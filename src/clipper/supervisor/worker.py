@@ -1,0 +1,260 @@
+"""One query worker: its process, started again when it dies, and what it was told."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from clipper.control import Applied, Apply, Drain, GetStatistics, Statistics
+from clipper.errors import ClipperError, ProtocolViolation
+from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord
+from clipper.managers.reconcile.backoff import NO_DEATHS
+from clipper.snapshot import Snapshot
+from clipper.statistics import WorkerStatistics
+from clipper.supervisor.control_client import ask
+
+log = logging.getLogger(__name__)
+
+WorkerPhase = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
+
+# A worker imports its libraries and listens; this long only on a machine that is far too busy.
+START_TIMEOUT_S = 30.0
+DIAL_EVERY_S = 0.02
+# How long a worker may wait for replicas before it answers ``Applied``, and how long we wait for that answer.
+SETTLE_TIMEOUT_S = 5.0
+APPLY_TIMEOUT_S = 15.0
+# A worker that hangs is noticed by this, since nothing else may be asked of it for days.
+CHECK_EVERY_S = 5.0
+CHECK_TIMEOUT_S = 10.0
+# A worker whose connection breaks is most likely exiting, and its exit tells more.
+EXIT_AFTER_LOSS_S = 1.0
+# For answers under way when it is told to stop; the worker keeps to it, we allow it a little more.
+DRAIN_TIMEOUT_S = 10.0
+DRAIN_MARGIN_S = 1.0
+# Snapshots that a worker may have before it has answered the first: one may wait for a replica that hangs.
+MAX_APPLYING = 4
+# Query ids have this much room for the number of the worker's start; it comes round after a million of them.
+INSTANCES = 2**20
+
+
+class WorkerSettings(Struct, frozen=True):
+    """What all workers of a server have in common; one that runs with others is replaced."""
+
+    host: str
+    port: int
+    cache_bytes: int
+
+
+class WorkerNote(Struct, frozen=True):
+    """What a worker's process record says besides: enough to go on with it."""
+
+    index: int
+    control: str
+    settings: WorkerSettings
+
+
+class Worker:
+    """Keeps one worker running and up to date.
+
+    Attributes:
+        phase: of its process.
+        control: path of its control socket.
+        applied: what it last answered to a snapshot; None until it has.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        settings: WorkerSettings,
+        processes: ProcessFolder,
+        folders: tuple[Path, Path],
+        next_instance: Callable[[], int],
+        on_change: Callable[[], None],
+    ) -> None:
+        """``folders``: for its sockets and its log."""
+        self.index = index
+        self.phase: WorkerPhase = "starting"
+        self.process: ManagedProcess | None = None
+        self.applied: Applied | None = None
+        self.restarts = 0
+        self.last_error: str | None = None
+        self.control = ""
+        self._settings = settings
+        self._processes = processes
+        self._sockets, self._logs = folders
+        self._next_instance = next_instance
+        self._on_change = on_change
+        self._history = NO_DEATHS
+        self._snapshot: Snapshot | None = None
+        self._sent: Snapshot | None = None
+        self._applying: set[asyncio.Task[None]] = set()
+        self._killed_because: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"worker-{self.index}"
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether it is up, or may well be in a moment: what has to reach every worker has to reach it."""
+        return self.phase in ("starting", "ready")
+
+    def has_applied(self, generation: int) -> bool:
+        return self.applied is not None and self.applied.generation >= generation
+
+    def adopt(self, record: ProcessRecord, note: WorkerNote) -> bool:
+        """Before ``run``: go on with a process that an earlier supervisor started; False if it is gone."""
+        self.process = self._processes.adopt(record)
+        self.control = note.control
+        if self.process is not None:
+            log.info("took over %s, pid %d", self.name, record.pid)
+        return self.process is not None
+
+    async def run(self) -> None:
+        """Keep it running until cancelled; the process runs on then."""
+        while True:
+            self._has_died(await self._live())
+            await asyncio.sleep(max(0.0, self._history.restart_at_s - asyncio.get_running_loop().time()))
+            self.phase = "starting"
+            self.restarts += 1
+
+    def push(self, snapshot: Snapshot) -> None:
+        """Tell it the newest snapshot: now if it is ready, else as soon as it is."""
+        self._snapshot = snapshot
+        if self.phase == "ready":
+            self._begin_to_apply()
+
+    async def statistics(self, timeout_s: float) -> WorkerStatistics:
+        """Raises OSError or ProtocolViolation if it does not answer."""
+        reply = await ask(self.control, GetStatistics(), timeout_s)
+        if not isinstance(reply, Statistics):
+            raise ProtocolViolation(f"{self.name} answered GetStatistics with {type(reply).__name__}")
+        return reply.worker
+
+    async def drain(self) -> None:
+        """Let it answer what is under way, then end it. ``run`` must have been cancelled."""
+        self.phase = "stopping"
+        if self.process is None:
+            return
+        try:
+            await ask(self.control, Drain(), CHECK_TIMEOUT_S)
+        except (OSError, ProtocolViolation):
+            self.process.terminate()  # which asks for the same
+        if not await self.process.has_exited_within(DRAIN_TIMEOUT_S + DRAIN_MARGIN_S):
+            log.warning("%s has not drained within %g s and is killed", self.name, DRAIN_TIMEOUT_S)
+        await self.process.stop(grace_s=0)
+        self._clean_up()
+
+    async def _live(self) -> float:
+        """Start the process, or take the adopted one; return for how long it was ready, when it is gone."""
+        loop = asyncio.get_running_loop()
+        try:
+            self.process = self.process or self._launch()
+        except (ClipperError, OSError) as error:
+            self.last_error = f"{self.name} cannot be started: {error}"
+            return 0.0
+        self._killed_because = None
+        trouble = await self._dialled(self.process)
+        ready_at_s = loop.time()
+        if trouble is None:
+            self._has_come_up()
+            trouble = await self._watched(self.process)
+        self.last_error = self._killed_because or trouble
+        uptime_s = loop.time() - ready_at_s
+        await self.process.stop(grace_s=0)
+        return uptime_s
+
+    def _has_died(self, uptime_s: float) -> None:
+        log.warning("%s", self.last_error)
+        self._clean_up()
+        self.applied = self._sent = None
+        self._history = self._history.died(asyncio.get_running_loop().time(), uptime_s)
+        self.phase = "crash_loop" if self._history.crash_loop else "backing_off"
+        self._on_change()
+
+    def _clean_up(self) -> None:
+        self.process = None
+        self._processes.forget(self.name)
+        if self.control:
+            Path(self.control).unlink(missing_ok=True)
+
+    def _launch(self) -> ManagedProcess:
+        instance = self._next_instance() % INSTANCES
+        self.control = str(self._sockets / f"w{instance}.sock")
+        settings = msgspec.to_builtins(self._settings)
+        own = {"index": self.index, "instance": instance, "control": self.control}
+        bounds = {"settle_timeout_s": SETTLE_TIMEOUT_S, "drain_timeout_s": DRAIN_TIMEOUT_S}
+        config = msgspec.json.encode({**own, **settings, **bounds}).decode()
+        return self._processes.launch(
+            self.name,
+            [sys.executable, "-m", "clipper.worker", "--config", config],
+            log_path=self._logs / f"{self.name}.log",
+            cwd=self._sockets,
+            environment={},
+            extra=msgspec.to_builtins(WorkerNote(self.index, self.control, self._settings)),
+        )
+
+    async def _dialled(self, process: ManagedProcess) -> str | None:
+        """Wait until it answers on its control channel; return why not, if it does not."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + START_TIMEOUT_S
+        while loop.time() < deadline_s:
+            try:
+                await self.statistics(CHECK_TIMEOUT_S)
+                return None
+            except (TimeoutError, ProtocolViolation) as error:
+                return f"{self.name} listens but does not answer: {error!r}"
+            except OSError:
+                if await process.has_exited_within(DIAL_EVERY_S):
+                    return f"{self.name} {process.how_it_ended} before it was ready: its log tells why"
+        return f"{self.name} was not ready within {START_TIMEOUT_S:g} s"
+
+    def _has_come_up(self) -> None:
+        self.phase = "ready"
+        if self._snapshot is not None:
+            self._begin_to_apply()
+        self._on_change()
+
+    async def _watched(self, process: ManagedProcess) -> str:
+        """Wait until it is gone or hangs; return which."""
+        while not await process.has_exited_within(CHECK_EVERY_S):
+            try:
+                await self.statistics(CHECK_TIMEOUT_S)
+            except (OSError, ProtocolViolation) as error:
+                if not await process.has_exited_within(EXIT_AFTER_LOSS_S):
+                    return f"{self.name} hung: {error!r}"
+        return f"{self.name} {process.how_it_ended}"
+
+    def _begin_to_apply(self) -> None:
+        snapshot = self._snapshot
+        # Over the bound the newest is not lost: when an earlier one has ended, this is looked at again.
+        if snapshot is not None and snapshot is not self._sent and len(self._applying) < MAX_APPLYING:
+            self._sent = snapshot
+            task = asyncio.get_running_loop().create_task(self._apply(snapshot))
+            self._applying.add(task)
+            task.add_done_callback(self._has_ended_to_apply)
+
+    def _has_ended_to_apply(self, task: "asyncio.Task[None]") -> None:
+        self._applying.discard(task)
+        if self.phase == "ready":
+            self._begin_to_apply()
+
+    async def _apply(self, snapshot: Snapshot) -> None:
+        process = self.process
+        try:
+            reply = await ask(self.control, Apply(snapshot), APPLY_TIMEOUT_S)
+        except (OSError, ProtocolViolation) as error:
+            if process is not None and not await process.has_exited_within(EXIT_AFTER_LOSS_S):
+                self._killed_because = f"{self.name} did not take a snapshot: {error!r}"
+                process.kill()
+            return
+        if process is not self.process or not isinstance(reply, Applied):
+            return  # of a process that has been replaced since
+        if self.applied is None or reply.generation >= self.applied.generation:
+            self.applied = reply
+            self._on_change()

@@ -1,0 +1,100 @@
+"""All query workers: what they were told, and what they say."""
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from clipper.errors import ProtocolViolation
+from clipper.managers.processes import ProcessRecord
+from clipper.snapshot import Snapshot
+from clipper.statistics import WorkerStatistics
+from clipper.supervisor.worker import Worker, WorkerNote, WorkerSettings
+
+log = logging.getLogger(__name__)
+
+# A scrape, or a page that shows the statistics, does not wait for a worker that is slow.
+STATISTICS_TIMEOUT_S = 1.0
+
+
+class Workers:
+    """The workers of a server. A worker that is down counts for nothing: when it is up, it gets the newest snapshot."""
+
+    def __init__(self, workers: Sequence[Worker]) -> None:
+        self._workers = workers
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def __iter__(self) -> Iterator[Worker]:
+        return iter(self._workers)
+
+    def adopt(self, record: ProcessRecord, settings: WorkerSettings) -> bool:
+        """Go on with a worker of an earlier supervisor, if there is a place for it and it runs with these settings."""
+        note = worker_note(record)
+        if note is None or note.settings != settings or note.index >= len(self._workers):
+            return False
+        return self._workers[note.index].adopt(record, note)
+
+    def start(self) -> None:
+        """Start those that were not adopted, and keep all running."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(worker.run()) for worker in self._workers]
+
+    def push(self, snapshot: Snapshot) -> None:
+        for worker in self._workers:
+            worker.push(snapshot)
+
+    def have_applied(self, generation: int) -> bool:
+        """Whether all that are up or coming up serve by this snapshot or a newer one."""
+        return all(worker.has_applied(generation) for worker in self._workers if worker.is_expected)
+
+    def unlinked(self) -> dict[str, str]:
+        """Why some worker could not dial a replica, by the replica's id."""
+        return {id_: why for worker in self._workers if worker.applied for id_, why in worker.applied.unlinked.items()}
+
+    def undrained(self) -> set[str]:
+        """Ids of the replicas that are out of service but still have a batch of some worker."""
+        return {id_ for worker in self._workers if worker.applied for id_ in worker.applied.undrained}
+
+    @property
+    def any_ready(self) -> bool:
+        return any(worker.applied is not None for worker in self._workers)
+
+    async def statistics(self) -> list[WorkerStatistics]:
+        """Of those that answer within a second."""
+        ready = [worker for worker in self._workers if worker.phase == "ready"]
+        answers = await asyncio.gather(*map(_statistics, ready))
+        return [answer for answer in answers if answer is not None]
+
+    async def batch_limits(self) -> dict[str, int]:
+        """The smallest batch limit of each linked replica over the workers, by replica id."""
+        limits: dict[str, int] = {}
+        for worker in await self.statistics():
+            for replica in worker.replicas:
+                if replica.state == "linked":
+                    limits[replica.id] = min(replica.batch_limit, limits.get(replica.id, replica.batch_limit))
+        return limits
+
+    async def drain(self) -> None:
+        """Stop all, at the same time; returns when they are gone."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await asyncio.gather(*(worker.drain() for worker in self._workers))
+
+
+def worker_note(record: ProcessRecord) -> WorkerNote | None:
+    """What a record says of a worker; None if it is not a worker's, or one of another Clipper."""
+    try:
+        return msgspec.convert(record.extra, WorkerNote)
+    except msgspec.ValidationError:
+        return None
+
+
+async def _statistics(worker: Worker) -> WorkerStatistics | None:
+    try:
+        return await worker.statistics(STATISTICS_TIMEOUT_S)
+    except (OSError, ProtocolViolation) as error:
+        log.warning("%s gives no statistics: %r", worker.name, error)
+        return None
