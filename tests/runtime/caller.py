@@ -1,0 +1,173 @@
+"""A caller of the container protocol, and containers as real processes, for the runtime's tests."""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import clipper
+from clipper.containers.protocol import messages
+from clipper.containers.protocol.frames import Kind, Splitter
+from clipper.containers.protocol.messages import Results, Welcome
+from clipper.types import DType
+
+# Long enough for a loaded machine to import scikit-learn; nothing waits for it to pass.
+DEADLINE_S = 30.0
+
+
+class Refused(Exception):
+    """The container answered ERROR."""
+
+
+class Caller:
+    """Blocking, each wait bounded by DEADLINE_S."""
+
+    def __init__(self, address: str) -> None:
+        self._frames = Splitter()
+        self.socket = dial(address)
+        self.socket.settimeout(DEADLINE_S)
+
+    def greet(self, token: str = "") -> Welcome:
+        self.socket.sendall(messages.encode_hello(token))
+        kind, _, body = self.read()
+        if kind == Kind.ERROR:
+            raise Refused(messages.decode_error(body))
+        return messages.decode_welcome(body)
+
+    def send(self, batch_id: int, dtype: DType, rows: list[bytes]) -> None:
+        self.socket.sendall(b"".join(messages.encode_predict(batch_id, dtype, 0, rows)))
+
+    def results(self, batch_id: int) -> Results:
+        kind, frame_id, body = self.read()
+        assert frame_id == batch_id
+        if kind == Kind.ERROR:
+            raise Refused(messages.decode_error(body))
+        assert kind == Kind.RESULTS
+        return messages.decode_results(body)
+
+    def predict(self, values: object, dtype: DType = DType.FLOAT64, batch_id: int = 1) -> Results:
+        """Send one batch of equal rows of float64 and wait for its results."""
+        rows = [row.tobytes() for row in np.asarray(values, np.float64)]
+        self.send(batch_id, dtype, rows)
+        return self.results(batch_id)
+
+    def ping(self, ping_id: int = 1) -> int:
+        self.socket.sendall(messages.encode_ping(ping_id))
+        kind, frame_id, body = self.read()
+        assert (kind, frame_id) == (Kind.PONG, ping_id)
+        return messages.decode_pong(body)
+
+    def read(self) -> tuple[int, int, memoryview]:
+        """Raises EOFError if the container has closed."""
+        for frame in self._frames:
+            return frame
+        while True:
+            try:
+                data = self.socket.recv(1 << 20)
+            except ConnectionError:
+                data = b""
+            if not data:
+                raise EOFError("the container closed the connection")
+            for frame in self._frames.feed(data):
+                return frame
+
+
+def dial(address: str) -> socket.socket:
+    scheme, _, rest = address.partition(":")
+    if scheme == "unix":
+        unix = socket.socket(socket.AF_UNIX)
+        unix.connect(rest)
+        return unix
+    host, _, port = rest.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=DEADLINE_S)
+
+
+@dataclass
+class Container:
+    """A running container. ``log`` is its stdout and stderr."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+    log_path: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    @contextmanager
+    def caller(self, greet: bool = True, token: str = "") -> Iterator[Caller]:
+        caller = Caller(self.address)
+        with caller.socket:
+            if greet:
+                caller.greet(token)
+            yield caller
+
+    def wait(self) -> int:
+        return self.process.wait(DEADLINE_S)
+
+    def wait_for_log(self, text: str) -> None:
+        until(lambda: text in self.log)
+
+
+def until(condition: object) -> None:
+    assert callable(condition)
+    end_s = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end_s, "condition did not come true"
+        time.sleep(0.01)
+
+
+@contextmanager
+def running(folder: Path, *options: str, listen: str | None = None, token: str = "") -> Iterator[Container]:
+    """Start a container and wait until it listens."""
+    with started(folder, *options, listen=listen, token=token) as container:
+        until(lambda: "listening on" in container.log or container.process.poll() is not None)
+        assert container.process.poll() is None, container.log
+        container.address = container.log.split("listening on ")[1].split("\n")[0]
+        yield container
+
+
+@contextmanager
+def started(folder: Path, *options: str, listen: str | None = None, token: str = "") -> Iterator[Container]:
+    """Start a container as the supervisor does, in a folder of its own."""
+    # A unix socket's path is short; a test's folder need not be.
+    with tempfile.TemporaryDirectory(prefix="clipper-") as short:
+        only_clipper = Path(short) / "path"
+        only_clipper.mkdir()
+        (only_clipper / "clipper").symlink_to(Path(clipper.__file__).parent)
+        address = listen or f"unix:{short}/c.sock"
+        arguments = ("--listen", address, "--model", "m", "--version", "1", "--artifact", str(folder), *options)
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(only_clipper), "CLIPPER_TOKEN": token}
+        log_path = folder / "container.log"
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                (sys.executable, "-m", "clipper.runtime", *arguments),
+                env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+        try:
+            yield Container(process, address, log_path)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(DEADLINE_S)
+
+
+def code(folder: Path, source: str) -> tuple[str, ...]:
+    """Write a module ``served`` into an artifact; options that load its ``model``."""
+    (folder / "code").mkdir()
+    (folder / "code" / "served.py").write_text(source)
+    return ("--loader", "import", "--target", "served:model")
+
+
+def readable(sock: socket.socket) -> bool:
+    return bool(select.select([sock], [], [], 0)[0])

@@ -1,0 +1,102 @@
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipper.errors import ModelFailed
+from clipper.runtime.evaluate import EXTRA_CALLS_PER_HALVING, MAX_EXTRA_S, MAX_MESSAGE_CHARACTERS, evaluate
+from clipper.runtime.model import Inputs
+
+
+def reader(rows: int) -> Callable[[], Inputs]:
+    return lambda: np.arange(rows, dtype=np.float64)
+
+
+class Model:
+    """Doubles; raises if a batch has one of ``bad``. It changes what it is given."""
+
+    def __init__(self, bad: set[int], error: type[BaseException] = ValueError) -> None:
+        self.bad, self.error, self.calls = bad, error, 0
+
+    def __call__(self, inputs: Inputs) -> object:
+        self.calls += 1
+        found = self.bad & {int(each) for each in inputs}  # type: ignore[arg-type]
+        inputs *= 2  # type: ignore[operator,assignment]
+        if found:
+            raise self.error(f"bad {min(found)}")
+        return inputs
+
+
+@given(st.integers(1, 300), st.data())
+def test_up_to_two_bad_inputs_fail_alone(rows: int, data: st.DataObject) -> None:
+    bad = data.draw(st.sets(st.integers(0, rows - 1), max_size=2))
+    model = Model(bad)
+    encoded = evaluate(model, reader(rows))
+    assert set(encoded.failures) == bad
+    for row, line in enumerate(encoded.text.split(b"\n")):
+        assert line == (b"" if row in bad else repr(row * 2.0).encode())
+    for row in bad:
+        assert encoded.failures[row].startswith(f"ValueError: bad {row} (test_evaluate.py:")
+    assert model.calls == 1 or bad
+
+
+@given(st.integers(1, 2000))
+def test_a_model_that_always_raises_is_called_a_bounded_number_of_times(rows: int) -> None:
+    model = Model(set(range(rows)))
+    encoded = evaluate(model, reader(rows))
+    assert set(encoded.failures) == set(range(rows))
+    assert model.calls <= 1 + EXTRA_CALLS_PER_HALVING * (rows - 1).bit_length()
+
+
+def test_extra_calls_end_with_the_time_for_them() -> None:
+    model = Model({0, 1, 2, 3})
+    ticks = itertools.count(step=MAX_EXTRA_S * 0.4)
+    encoded = evaluate(model, reader(64), clock_s=lambda: next(ticks))
+    assert model.calls == 1 + 2
+    # The second half was not tried, and says so.
+    assert "another" in encoded.failures[63] or "perhaps not for this one" in encoded.failures[63]
+
+
+@pytest.mark.parametrize("error", [SystemExit, MemoryError, RecursionError, GeneratorExit])
+def test_whatever_the_model_raises_is_an_answer(error: type[BaseException]) -> None:
+    encoded = evaluate(Model({1}, error), reader(3))
+    assert encoded.text == b"0.0\n\n4.0"
+    assert encoded.failures[1].startswith(error.__name__)
+
+
+def test_a_wish_to_end_is_not_an_answer() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Model({1}, KeyboardInterrupt), reader(3))
+
+
+def test_message_is_shortened() -> None:
+    def model(inputs: Inputs) -> object:
+        raise ValueError("x" * 100_000)
+
+    (message,) = evaluate(model, reader(1)).failures.values()
+    assert len(message) < MAX_MESSAGE_CHARACTERS + 100
+    assert message.startswith("ValueError: xxx")
+
+
+def test_wrong_count_fails_the_batch_and_is_not_tried_again() -> None:
+    calls = []
+
+    def model(inputs: Inputs) -> object:
+        calls.append(len(inputs))
+        return [1]
+
+    with pytest.raises(ModelFailed, match="returned 1 outputs for 4 inputs"):
+        evaluate(model, reader(4))
+    assert calls == [4]
+
+
+def test_outputs_that_raise_when_read_fail_the_batch() -> None:
+    class Lazy:
+        def tolist(self) -> object:
+            raise RuntimeError("lost on the way")
+
+    with pytest.raises(ModelFailed, match="Lazy cannot be read: RuntimeError: lost on the way"):
+        evaluate(lambda inputs: Lazy(), reader(2))

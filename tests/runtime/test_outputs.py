@@ -1,0 +1,144 @@
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipper.errors import ModelFailed
+from clipper.runtime.outputs import encode_outputs
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | finite | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+)
+homogeneous = st.one_of(*(st.lists(each, min_size=1) for each in (st.integers(), finite, st.text(), st.booleans())))
+
+
+def outputs_of(returned: Any) -> list[Any]:
+    encoded = encode_outputs(returned, len(returned))
+    assert encoded.failures == {}
+    return [json.loads(line) for line in encoded.text.split(b"\n")]
+
+
+@given(homogeneous | st.lists(json_values, min_size=1))
+def test_json_values_come_back_one_a_line(values: list[Any]) -> None:
+    assert outputs_of(values) == values
+    assert outputs_of(tuple(values)) == values
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u8", "i4", "f2", "f4", "f8", "?", "U3", "O"])
+@pytest.mark.parametrize("shape", [(3,), (3, 2), (3, 2, 2), (3, 0)])
+def test_numpy_arrays(dtype: str, shape: tuple[int, ...]) -> None:
+    array = np.arange(math.prod(shape)).reshape(shape).astype(dtype)
+    assert outputs_of(array) == array.tolist()
+
+
+def test_numpy_scalars_and_what_json_does_not_know() -> None:
+    assert outputs_of([np.float32(0.5), np.float32(2)]) == [0.5, 2.0]
+    assert outputs_of([np.int64(1), np.float64(2.5), np.bool_(True), np.str_("a")]) == [1, 2.5, True, "a"]
+    assert outputs_of([{"p": np.array([[1, 2]])}, {"raw": b"\x00\xff"}]) == [{"p": [[1, 2]]}, {"raw": "AP8="}]
+    assert outputs_of([b"ab", b""]) == ["YWI=", ""]
+    assert outputs_of([np.bool_(True), np.bool_(False)]) == [True, False]
+
+
+class Tensor:
+    """Has what torch's tensors and pandas' series have."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def tolist(self) -> list[float]:
+        return [1.0, 2.0]
+
+
+class Frame:
+    """Has what pandas' frames have: its iterator gives columns, not rows."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def to_numpy(self) -> Any:
+        return np.array([[1, 2], [3, 4]])
+
+
+def test_tensors_and_frames() -> None:
+    assert outputs_of(Tensor()) == [1.0, 2.0]
+    assert outputs_of(Frame()) == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("as_array", [True, False])
+@pytest.mark.parametrize(
+    ("value", "name"), [(math.nan, "NaN"), (math.inf, "infinity"), (-math.inf, "-infinity")], ids=str
+)
+def test_nan_fails_its_row_alone(value: float, name: str, as_array: bool) -> None:
+    outputs = [1.0, value, 3.0]
+    encoded = encode_outputs(np.array(outputs) if as_array else outputs, 3)
+    assert encoded.text == b"1.0\n\n3.0"
+    assert encoded.failures == {1: f"output is {name}, which JSON cannot carry"}
+
+
+def test_nan_inside_an_output_fails_its_row_alone() -> None:
+    encoded = encode_outputs(np.array([[1.0, 2.0], [math.nan, 2.0]]), 2)
+    assert encoded.text == b"[1.0,2.0]\n"
+    assert encoded.failures == {1: "output contains NaN or infinity, which JSON cannot carry"}
+
+
+def circular() -> list[Any]:
+    loop: list[Any] = []
+    loop.append(loop)
+    return loop
+
+
+def deep() -> list[Any]:
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (object(), "object"),
+        ({1, 2}, "set"),
+        (1j, "complex"),
+        ({(1, 2): 3}, "tuple"),
+        (np.longdouble(1), "longdouble"),
+        (np.datetime64("2020-01-01"), "date"),
+        (circular(), "Circular"),
+        (deep(), "nested"),
+        (10**5000, "int"),
+    ],
+    ids=["object", "set", "complex", "key", "longdouble", "datetime", "circular", "deep", "huge"],
+)
+def test_what_json_cannot_carry_fails_its_row_and_names_the_type(value: object, named: str) -> None:
+    encoded = encode_outputs([1, value, "b"], 3)
+    assert encoded.text == b'1\n\n"b"'
+    assert list(encoded.failures) == [1]
+    assert named in encoded.failures[1]
+
+
+@pytest.mark.parametrize(
+    ("returned", "cause"),
+    [
+        ([1], "returned 1 outputs for 2 inputs"),
+        (np.arange(3), "returned 3 outputs for 2 inputs"),
+        (None, "returned None: expected a sequence of 2 outputs"),
+        (7, "an int"),
+        (np.float64(7), "a float64"),
+        (np.array(7), "a ndarray|an ndarray"),
+        ("ab", "a str"),
+        (b"ab", "a bytes"),
+        ({0: 1, 1: 2}, "a dict"),
+        ({1, 2}, "a set"),
+        (iter([1, 2]), "a list_iterator"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_not_one_output_an_input_fails_the_batch(returned: object, cause: str) -> None:
+    with pytest.raises(ModelFailed, match=cause):
+        encode_outputs(returned, 2)
