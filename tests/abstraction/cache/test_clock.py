@@ -1,0 +1,205 @@
+from collections import OrderedDict
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from clipper.abstraction.cache.clock import ENTRY_OVERHEAD_BYTES, MAX_ENTRY_SHARE, CacheTable, ClockCache
+from clipper.abstraction.work import Work
+from works import make_work
+
+CAPACITY_BYTES = 10 * (ENTRY_OVERHEAD_BYTES + 20)
+LARGEST_BYTES = CAPACITY_BYTES // MAX_ENTRY_SHARE - ENTRY_OVERHEAD_BYTES
+
+ROWS = st.integers(0, 15).map(lambda number: b"row %d" % number)
+OUTPUTS = st.integers(0, LARGEST_BYTES + 5).map(lambda size: b"7" * size)
+TABLES = st.integers(0, 1)
+
+
+def finish(table: CacheTable, row: bytes, output: bytes = b"1") -> Work:
+    work = make_work(row)
+    table.begin(work)
+    work.output = output
+    table.fulfil(work)
+    return work
+
+
+def rows_kept(table: CacheTable, rows: list[bytes]) -> list[bytes]:
+    """Which of them are entries, without setting a reference bit: only a copy of the table is asked."""
+    return [row for row in rows if row in table._entries]
+
+
+class ClockMachine(RuleBasedStateMachine):
+    """Any sequence of calls against the textbook's CLOCK: an ordered dict of entries with a reference bit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cache = ClockCache(CAPACITY_BYTES)
+        self.tables = [self.cache.table(), self.cache.table()]
+        self.in_flight: dict[tuple[int, bytes], Work] = {}
+        self.orphans: list[tuple[CacheTable, Work]] = []
+        self.ring: OrderedDict[tuple[int, bytes], list[bytes | bool]] = OrderedDict()
+        self.evictions = 0
+        self.lookups = [[0, 0, 0], [0, 0, 0]]
+
+    def size_bytes(self) -> int:
+        return sum(len(row) + len(output) + ENTRY_OVERHEAD_BYTES for (_, row), (output, _) in self.ring.items())
+
+    @rule(index=TABLES, row=ROWS)
+    def ask(self, index: int, row: bytes) -> None:
+        key = index, row
+        found = self.tables[index].find(row)
+        if key in self.ring:
+            assert found is not None and found.output == self.ring[key][0] and found.row == row
+            self.ring[key][1] = True
+            self.lookups[index][0] += 1
+        elif key in self.in_flight:
+            assert found is self.in_flight[key], "equal inputs in flight have one piece of work"
+            self.lookups[index][1] += 1
+        else:
+            assert found is None
+            self.lookups[index][2] += 1
+            self.in_flight[key] = work = make_work(row)
+            self.tables[index].begin(work)
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data(), output=OUTPUTS)
+    def fulfil(self, data: st.DataObject, output: bytes) -> None:
+        key = data.draw(st.sampled_from(sorted(self.in_flight)))
+        work = self.in_flight.pop(key)
+        work.output = output
+        self.tables[key[0]].fulfil(work)
+        if (len(key[1]) + len(output) + ENTRY_OVERHEAD_BYTES) * MAX_ENTRY_SHARE <= CAPACITY_BYTES:
+            self._admit(key, output)
+
+    def _admit(self, key: tuple[int, bytes], output: bytes) -> None:
+        size = len(key[1]) + len(output) + ENTRY_OVERHEAD_BYTES
+        while self.size_bytes() + size > CAPACITY_BYTES:
+            head, (kept, used) = self.ring.popitem(last=False)
+            if used:
+                self.ring[head] = [kept, False]
+            else:
+                self.evictions += 1
+        self.ring[key] = [output, False]
+
+    @precondition(lambda self: self.in_flight)
+    @rule(data=st.data())
+    def fail(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.in_flight)))
+        self.tables[key[0]].fail(self.in_flight.pop(key))
+
+    @rule(index=TABLES)
+    def close(self, index: int) -> None:
+        """The version goes, with work in flight, and another takes its place."""
+        table = self.tables[index]
+        table.close()
+        assert len(table) == 0
+        for key in [key for key in self.in_flight if key[0] == index]:
+            self.orphans.append((table, self.in_flight.pop(key)))
+        for key in [key for key in self.ring if key[0] == index]:
+            del self.ring[key]
+        self.tables[index] = self.cache.table()
+        self.lookups[index] = [0, 0, 0]
+
+    @precondition(lambda self: self.orphans)
+    @rule(succeeds=st.booleans())
+    def end_orphan(self, succeeds: bool) -> None:
+        """Work that was in flight when its version went ends without a trace."""
+        table, work = self.orphans.pop()
+        if succeeds:
+            work.output = b"1"
+            table.fulfil(work)
+        else:
+            table.fail(work)
+        assert len(table) == 0
+
+    @invariant()
+    def counts_are_exact(self) -> None:
+        statistics = self.cache.statistics()
+        assert statistics.size_bytes == self.size_bytes() <= statistics.capacity_bytes == CAPACITY_BYTES
+        assert statistics.entries == len(self.ring)
+        assert statistics.evictions == self.evictions
+        for table, counts in zip(self.tables, self.lookups, strict=True):
+            assert [table.hits, table.joins, table.misses] == counts
+
+    @invariant()
+    def entries_are_those_in_flight_and_those_kept(self) -> None:
+        for index, table in enumerate(self.tables):
+            known = [row for at, row in [*self.ring, *self.in_flight] if at == index]
+            assert len(table) == len(known) == len(rows_kept(table, known))
+
+
+TestClock = ClockMachine.TestCase
+TestClock.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+
+
+def test_what_was_used_gets_a_second_chance_in_order() -> None:
+    # Room for eight entries at most, which is the largest share an entry may have.
+    cache = ClockCache(8 * (ENTRY_OVERHEAD_BYTES + 2))
+    table = cache.table()
+    rows = [b"%d" % number for number in range(8)]
+    for row in rows:
+        finish(table, row)
+    table.find(b"0")
+    table.find(b"2")
+    finish(table, b"a")
+    assert rows_kept(table, rows) == [b"0", b"2", b"3", b"4", b"5", b"6", b"7"]
+    finish(table, b"b")
+    assert rows_kept(table, rows) == [b"0", b"2", b"4", b"5", b"6", b"7"]
+    assert cache.statistics().evictions == 2
+
+
+def test_work_in_flight_is_not_evicted_however_much_comes() -> None:
+    cache = ClockCache(CAPACITY_BYTES)
+    table = cache.table()
+    flying = make_work(b"flying")
+    table.begin(flying)
+    for number in range(100):
+        finish(table, b"%d" % number)
+    assert table.find(b"flying") is flying
+
+
+def test_an_entry_over_its_share_is_answered_but_not_kept() -> None:
+    cache = ClockCache(CAPACITY_BYTES)
+    table = cache.table()
+    finish(table, b"small")
+    finish(table, b"", b"7" * (LARGEST_BYTES + 1))
+    finish(table, b"also small", b"7")
+    assert rows_kept(table, [b"small", b"", b"also small"]) == [b"small", b"also small"]
+    finish(table, b"", b"7" * LARGEST_BYTES)
+    assert table.find(b"") is not None
+
+
+@pytest.mark.parametrize("capacity_bytes", [0, 1, ENTRY_OVERHEAD_BYTES])
+def test_a_cache_too_small_for_anything_keeps_nothing_and_still_joins(capacity_bytes: int) -> None:
+    table = ClockCache(capacity_bytes).table()
+    work = make_work(b"x")
+    table.begin(work)
+    assert table.find(b"x") is work
+    work.output = b"1"
+    table.fulfil(work)
+    assert table.find(b"x") is None
+
+
+def test_keys_are_compared_whole() -> None:
+    # Many inputs in one dict share hash slots; each still finds its own output and no other.
+    table = ClockCache(1 << 30).table()
+    rows = [number.to_bytes(3, "little") + bytes(tail) for number in range(2_000) for tail in (0, 1)]
+    for row in rows:
+        finish(table, row, row.hex().encode())
+    for row in rows:
+        found = table.find(row)
+        assert found is not None and found.output == row.hex().encode()
+
+
+def test_versions_do_not_see_each_others_outputs() -> None:
+    cache = ClockCache(CAPACITY_BYTES)
+    one, two = cache.table(), cache.table()
+    finish(one, b"x", b"1")
+    assert two.find(b"x") is None
+    finish(two, b"x", b"2")
+    two.close()
+    found = one.find(b"x")
+    assert found is not None and found.output == b"1"
+    assert cache.statistics().entries == 1

@@ -1,0 +1,57 @@
+"""Running a coroutine so that nothing it leaves behind goes unnoticed, and a loop whose clock a test can move."""
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+# Far above what anything here takes; only a hang meets it.
+TIMEOUT_S = 30.0
+
+
+class ShiftedLoop(asyncio.SelectorEventLoop):
+    """A real loop with real sockets; ``advance`` makes its clock jump, so that no test waits for a deadline."""
+
+    shift_s = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.shift_s
+
+    def advance(self, seconds: float) -> None:
+        self.shift_s += seconds
+
+
+def run_clean(
+    main: Coroutine[Any, Any, None], loop_factory: Callable[[], asyncio.AbstractEventLoop] = ShiftedLoop
+) -> None:
+    """Run in debug mode; fail if a task is left over or an exception was given to nobody."""
+    contexts: list[dict[str, Any]] = []
+    with asyncio.Runner(debug=True, loop_factory=loop_factory) as runner:
+        runner.get_loop().set_exception_handler(lambda _loop, context: contexts.append(context))
+        runner.run(_checked(main))
+        gc.collect()
+    assert contexts == []
+
+
+async def _checked(main: Coroutine[Any, Any, None]) -> None:
+    # Not asyncio.timeout: its clock is the loop's, which the test may move.
+    await main
+    for _ in range(5):
+        await asyncio.sleep(0)
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not left, f"tasks left over: {left}"
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop run until the condition holds."""
+    end_s = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < end_s, "the condition did not come true in time"
+        await asyncio.sleep(0.001)
+
+
+async def turn_over(turns: int = 5) -> None:
+    """Let the loop run what is due, and what that makes due."""
+    for _ in range(turns):
+        await asyncio.sleep(0)

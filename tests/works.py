@@ -1,0 +1,27 @@
+"""Waiters and pieces of work for the tests of what decides."""
+
+from clipper.abstraction.work import Work
+
+
+class Waiting:
+    """A query that keeps what it is told. As a real one, it is done with its first answer."""
+
+    def __init__(self, deadline_s: float = float("inf")) -> None:
+        self.done = False
+        self.deadline_s = deadline_s
+        self.heard: list[tuple[str, ...]] = []
+
+    def on_output(self, model: str, output: bytes) -> None:
+        self._hear("output", model, output.decode())
+
+    def on_failure(self, model: str, code: str, message: str) -> None:
+        self._hear("failure", model, code, message)
+
+    def _hear(self, *what: str) -> None:
+        assert not self.done, "told after it was done"
+        self.done = True
+        self.heard.append(what)
+
+
+def make_work(row: bytes, arrival_s: float = 0.0, slo_s: float = 1.0) -> Work:
+    return Work(row, Waiting(arrival_s + slo_s), arrival_s, slo_s, arrival_s + slo_s)
