@@ -49,7 +49,8 @@ STOP_TIMEOUT_S = 60.0
 _PREDICT_TIMEOUT_S = 60.0
 # Unpacking and checking 16 GiB takes minutes.
 _UPLOAD_TIMEOUT_S = 600.0
-_FIRST_POLL_S, _LAST_POLL_S = 0.02, 0.5
+# A poll costs the server about a millisecond; a model that loads for minutes is not asked more often than the last.
+_FIRST_POLL_S, _LAST_POLL_S = 0.02, 0.1
 
 T = TypeVar("T")
 

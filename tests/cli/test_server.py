@@ -150,6 +150,16 @@ def test_serve_until_it_is_interrupted(home: Path, folder: Path, stop_signal: si
         os.kill(pid, 0)
 
 
+def test_in_the_foreground_the_command_is_the_server(clipper: Command, home: Path) -> None:
+    command = [*CLIPPER, "start", "--foreground", "--home", str(home), *FREE_PORTS]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as server:
+        wait_until(lambda: running(home) is not None, timeout_s=60)
+        assert json.loads(succeed(clipper("status", "--json")))["pid"] == server.pid
+        server.terminate()
+        _, errors = server.communicate(timeout=90)
+    assert server.returncode == 0, errors
+
+
 def test_serve_a_model_that_cannot_start(clipper: Command, home: Path) -> None:
     failed = clipper("serve", "model:Broken", *FREE_PORTS)
     assert (failed.returncode, failed.stdout) == (1, "")
