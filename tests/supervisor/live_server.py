@@ -1,0 +1,130 @@
+"""A real server, driven as an operator and an application would, over HTTP."""
+
+import hashlib
+import io
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+
+from clipper.home import Place, read_place
+
+TIMEOUT_S = 30.0
+
+
+def until(condition: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> Any:
+    """Wait for a condition and return what it gave."""
+    deadline_s = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline_s, "the condition did not come true in time"
+        time.sleep(0.005)
+    return value
+
+
+def processes_of(home: Path) -> dict[int, str]:
+    """What runs for a home, the supervisor aside: pid to name."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            environment = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        for entry in environment:
+            if entry.startswith(f"CLIPPER_PROCESS={home}/run/".encode()):
+                found[int(folder.name)] = entry.decode().rpartition("/")[2]
+    return found
+
+
+class Server:
+    """A supervisor on a home, which may be killed and started again."""
+
+    def __init__(self, home: Path, *options: str) -> None:
+        self.home = home
+        self.options = options
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str) -> "Server":
+        (self.home / "logs").mkdir(parents=True, exist_ok=True)
+        argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(self.home)]
+        ports = ["--query-port", "0", "--management-port", "0"]
+        (self.home / "supervisor.json").unlink(missing_ok=True)
+        with (self.home / "logs" / "supervisor.log").open("ab") as log:
+            self.process = subprocess.Popen([*argv, *ports, *(options or self.options)], stderr=log)
+        process = self.process
+        until(lambda: (self.home / "supervisor.json").exists() or process.poll() is not None)
+        assert process.poll() is None, self.log
+        return self
+
+    @property
+    def log(self) -> str:
+        return (self.home / "logs" / "supervisor.log").read_text()
+
+    @property
+    def place(self) -> Place:
+        return read_place(self.home)
+
+    @property
+    def worker_pids(self) -> list[int]:
+        return sorted(pid for pid, name in processes_of(self.home).items() if name.startswith("worker-"))
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(TIMEOUT_S)
+
+    def call(self, method: str, path: str, body: Any = None, status: int | None = None) -> Any:
+        """Ask the management API; ``status`` None is any good one."""
+        content = None if body is None else msgspec.json.encode(body)
+        answer = httpx.request(method, self.place.management_url + path, content=content, timeout=TIMEOUT_S)
+        assert answer.is_success if status is None else answer.status_code == status, answer.text
+        return answer.json() if answer.content else None
+
+    def predict(self, application: str, row: Any, **fields: Any) -> Any:
+        url = f"{self.place.query_url}/{application}/predict"
+        return httpx.post(url, json={"input": row, **fields}, timeout=TIMEOUT_S).json()
+
+    def upload(self, code: str) -> str:
+        tar = io.BytesIO()
+        with tarfile.open(fileobj=tar, mode="w") as archive:
+            entry = tarfile.TarInfo("code/my_model.py")
+            entry.size = len(code.encode())
+            archive.addfile(entry, io.BytesIO(code.encode()))
+        digest = hashlib.sha256(tar.getvalue()).hexdigest()
+        url = f"{self.place.management_url}/artifacts/{digest}"
+        assert httpx.put(url, content=tar.getvalue(), timeout=TIMEOUT_S).is_success
+        return digest
+
+    def deploy(self, model: str, code: str, wait: bool = True, **fields: Any) -> Any:
+        """Deploy a module with a function ``predict``; returns the version, once it has come up or failed."""
+        body = {"artifact": self.upload(code), "loader": "import", "target": "my_model:predict", **fields}
+        version = self.call("POST", f"/models/{model}/versions", body)
+        return self.decided(model, version["version"]) if wait else version
+
+    def decided(self, model: str, version: str) -> Any:
+        def decided() -> Any:
+            found = self.call("GET", f"/models/{model}/versions/{version}")
+            return found if found["state"] != "starting" else None
+
+        return until(decided)
+
+    def ready_pids(self, model: str) -> list[int]:
+        found = self.call("GET", "/replicas")
+        return sorted(one["pid"] for one in found if one["model"] == model and one["state"] == "ready")
+
+
+def answering(value: Any) -> str:
+    """A model that answers each input with one value."""
+    return f"def predict(inputs): return [{value!r} for _ in inputs]\n"
