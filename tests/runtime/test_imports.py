@@ -1,0 +1,50 @@
+"""The runtime runs in a model's own environment: there is nothing but the standard library and numpy."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import clipper
+
+SOURCE = Path(clipper.__file__).parent
+# Run with an import hook rather than by looking at what is there: numpy may bring in what it finds.
+PROBE = """
+import builtins, sys
+original = builtins.__import__
+def checked(name, globals=None, locals=None, fromlist=(), level=0):
+    importer = (globals or {}).get("__name__", "")
+    root = name.partition(".")[0]
+    if importer.startswith("clipper") and not level and root not in sys.stdlib_module_names | {"numpy", "clipper"}:
+        raise SystemExit(f"{importer} imports {name}")
+    return original(name, globals, locals, fromlist, level)
+builtins.__import__ = checked
+import clipper.runtime.__main__
+print(*(name for name in sys.modules if name.startswith("clipper")))
+"""
+
+
+def test_runtime_imports_the_standard_library_and_numpy_only() -> None:
+    run = subprocess.run(
+        (sys.executable, "-c", PROBE),
+        env={"PYTHONPATH": str(SOURCE.parent)},
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 0, run.stderr
+    allowed = ("clipper.runtime", "clipper.containers.protocol")
+    for name in run.stdout.split():
+        assert name in {"clipper", "clipper.types", "clipper.errors", "clipper.containers"} or name.startswith(allowed)
+
+
+def test_runtime_is_written_for_python_3_10() -> None:
+    files = [
+        *SOURCE.glob("runtime/*.py"),
+        *SOURCE.glob("containers/protocol/*.py"),
+        SOURCE / "types.py",
+        SOURCE / "errors.py",
+    ]
+    for path in files:
+        ast.parse(path.read_text(), feature_version=(3, 10))
