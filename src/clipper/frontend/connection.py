@@ -28,6 +28,9 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._parser = httptools.HttpRequestParser(self)
         self._pending: deque[Exchange] = deque()
+        # What was read but has to wait, while the client does not take its answers.
+        self._held = b""
+        self._held_is_due = False
         self._reading_paused = False
         self._writing_paused = False
         self._is_refused = False
@@ -48,6 +51,7 @@ class Connection(asyncio.Protocol):
         for exchange in self._pending:
             exchange.cancel()
         self._pending.clear()
+        self._held = b""
         self._is_refused = True
 
     def data_received(self, data: bytes) -> None:
@@ -57,7 +61,10 @@ class Connection(asyncio.Protocol):
             data = self._take_known(data)
             if not data:
                 return
-        self._feed(data)
+        if self._is_behind:
+            self._hold(data)
+        else:
+            self._feed(data)
 
     def eof_received(self) -> bool:
         """The client sends no more, but may still read: answer what it asked, then close."""
@@ -67,7 +74,7 @@ class Connection(asyncio.Protocol):
         return bool(self._pending)
 
     def pause_writing(self) -> None:
-        """The client does not take its answers: read no further requests of it."""
+        """The client does not take its answers: read no further requests from it."""
         self._writing_paused = True
         self._adjust_reading()
 
@@ -97,6 +104,8 @@ class Connection(asyncio.Protocol):
             except Exception:  # noqa: BLE001  a bug: see _answer_bug
                 self._answer_bug(exchange)
             data = data[stop:]
+            if data and self._is_behind:
+                return data
         if len(self._pending) > limits.MAX_PIPELINED:
             self._adjust_reading()
         return data
@@ -104,19 +113,26 @@ class Connection(asyncio.Protocol):
     def _feed(self, data: bytes) -> None:
         started_here = not self._in_message
         self._last_sweep = self._server.sweeps
+        for start in range(0, len(data), limits.PARSED_BYTES):
+            if start and self._is_behind:
+                self._hold(data[start:])
+                return
+            self._parse(data[start : start + limits.PARSED_BYTES])
+        if started_here and self._is_plain and not self._in_message and not self._is_refused:
+            self._server.learn_head(data, self._path, self._content_length)
+        self._adjust_reading()
+
+    def _parse(self, data: bytes) -> None:
         self._unclaimed_bytes += len(data)
         try:
-            self._parse(data)
+            self._feed_parser(data)
         except httptools.HttpParserError as error:
             self._refuse("malformed_request", f"not an HTTP/1.1 request: {error}")
         else:
             if self._unclaimed_bytes > limits.MAX_HEAD_BYTES:
                 self._refuse_head()
-            if started_here and self._is_plain and not self._in_message:
-                self._server.learn_head(data, self._path, self._content_length)
-        self._adjust_reading()
 
-    def _parse(self, data: bytes) -> None:
+    def _feed_parser(self, data: bytes) -> None:
         while data and not self._is_refused:
             try:
                 self._parser.feed_data(data)
@@ -308,6 +324,7 @@ class Connection(asyncio.Protocol):
         for exchange in self._pending:
             exchange.cancel()
         self._pending.clear()
+        self._held = b""
         self._is_refused = True
         self._last_sweep = self._server.sweeps
         if self._reading_paused:
@@ -316,8 +333,28 @@ class Connection(asyncio.Protocol):
         if not self.transport.is_closing() and self.transport.can_write_eof():
             self.transport.write_eof()
 
+    @property
+    def _is_behind(self) -> bool:
+        """Whether the client has to take answers before more of what it sent is looked at."""
+        return self._writing_paused or len(self._pending) > limits.MAX_PIPELINED
+
+    def _hold(self, data: bytes) -> None:
+        self._held = data
+        self._adjust_reading()
+
+    def _take_held(self) -> None:
+        self._held_is_due = False
+        data, self._held = self._held, b""
+        if data:
+            self.data_received(data)
+        self._adjust_reading()
+
     def _adjust_reading(self) -> None:
-        should_pause = self._writing_paused or len(self._pending) > limits.MAX_PIPELINED
+        if self._held and not self._held_is_due and not self._is_behind:
+            # Not from here: an answer to what is held may be what calls this.
+            self._held_is_due = True
+            self._server.call_soon(self._take_held)
+        should_pause = bool(self._held) or self._is_behind
         if should_pause == self._reading_paused or self.transport.is_closing():
             return
         self._reading_paused = should_pause
@@ -331,7 +368,7 @@ class Connection(asyncio.Protocol):
     @property
     def is_busy(self) -> bool:
         """Whether a request is arriving or waits for its answer."""
-        return self._in_message or bool(self._pending)
+        return self._in_message or bool(self._pending or self._held)
 
     def sweep(self, sweeps: int) -> None:
         """Called once a second: close what has been quiet for too long."""

@@ -10,6 +10,8 @@ MAX_BUFFERED_BYTES = 1024 * 1024 * 1024
 MAX_CONNECTIONS = 10_000
 # Requests on one connection that wait for answers; beyond it reading stops until some have gone out.
 MAX_PIPELINED = 64
+# What is read at once may hold thousands of requests; so much of it is parsed before the bound is looked at again.
+PARSED_BYTES = 16 * 1024
 # Heads recognised without parsing. A client sends one or a few; one that varies its heads only fills it up.
 MAX_KNOWN_HEADS = 1024
 MAX_KNOWN_HEAD_BYTES = 2048

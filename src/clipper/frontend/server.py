@@ -37,6 +37,7 @@ class QueryServer:
         self.buffered_bytes = 0
         self.sweeps = 0
         self.is_draining = False
+        self.call_soon = self._loop.call_soon
         self.now_s = self._loop.time
 
     async def listen(self, listener: socket.socket) -> None:

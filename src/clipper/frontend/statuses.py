@@ -14,6 +14,7 @@ STATUSES = {
     "internal_error": 500,
     "not_implemented": 501,
     "model_error": 502,
+    "policy_error": 502,
     "no_replica": 503,
     "overloaded": 503,
     "unavailable": 503,

@@ -1,0 +1,146 @@
+"""A connection without a socket: what is read is given, what is written is kept."""
+
+import asyncio
+import io
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+
+from clipper.frontend.connection import Connection
+from clipper.frontend.endpoints import Endpoint
+from clipper.frontend.exchange import Exchange
+from clipper.frontend.server import QueryServer
+from serving import Response, read_response
+
+
+class FakeTransport(asyncio.Transport):
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self.is_paused = self.has_ended = self.is_closed = self.is_aborted = False
+
+    def write(self, data: object) -> None:
+        assert isinstance(data, bytes)
+        assert not self.has_ended, "written after the end"
+        self.written += data
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.has_ended = True
+
+    def pause_reading(self) -> None:
+        assert not self.is_paused
+        self.is_paused = True
+
+    def resume_reading(self) -> None:
+        assert self.is_paused
+        self.is_paused = False
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def abort(self) -> None:
+        self.is_closed = self.is_aborted = True
+
+
+class Peer:
+    """A client of a connection of ``server``."""
+
+    def __init__(self, server: QueryServer) -> None:
+        self.transport = FakeTransport()
+        self.connection = Connection(server)
+        self.connection.connection_made(self.transport)
+
+    def send(self, *parts: bytes) -> None:
+        for part in parts:
+            self.connection.data_received(part)
+
+    async def send_in_turns(self, parts: Iterable[bytes]) -> None:
+        """As an event loop does: a part is read only while reading is not paused."""
+        for part in parts:
+            for _ in range(1000):
+                if not self.transport.is_paused:
+                    break
+                await asyncio.sleep(0)
+            assert not self.transport.is_paused, "reading never resumed"
+            if self.transport.is_closed:
+                return
+            self.connection.data_received(part)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    def leave(self) -> None:
+        self.connection.connection_lost(None)
+
+    @property
+    def responses(self) -> list[Response]:
+        """All answers so far; fails if they are not whole answers one after another."""
+        stream = io.BytesIO(bytes(self.transport.written))
+        found = []
+        while stream.tell() < len(self.transport.written):
+            found.append(read_response(stream))
+        return found
+
+
+class Echo:
+    """Answers with the body, as JSON text."""
+
+    methods = ("POST",)
+
+    def handle(self, exchange: Exchange, body: bytes, now_s: float) -> None:
+        exchange.answer(200, b'"%b"' % body.hex().encode())
+
+
+class Later:
+    """Keeps the exchanges, to be answered by the test."""
+
+    methods = ("POST",)
+
+    def __init__(self) -> None:
+        self.exchanges: list[Exchange] = []
+        self.bodies: list[bytes] = []
+        self.cancelled: list[bytes] = []
+
+    def handle(self, exchange: Exchange, body: bytes, now_s: float) -> None:
+        self.exchanges.append(exchange)
+        self.bodies.append(body)
+        exchange.started = _Started(self, body)
+
+    def answer(self, index: int) -> None:
+        self.exchanges[index].answer(200, b'"%b"' % self.bodies[index].hex().encode())
+
+
+class _Started:
+    def __init__(self, later: Later, body: bytes) -> None:
+        self._later = later
+        self._body = body
+
+    def cancel(self) -> None:
+        self._later.cancelled.append(self._body)
+
+
+class Broken:
+    """Has a bug."""
+
+    methods = ("POST",)
+
+    def handle(self, exchange: Exchange, body: bytes, now_s: float) -> None:
+        raise RuntimeError("on purpose")
+
+
+def run(
+    test: Callable[[QueryServer], Coroutine[None, None, None]],
+    endpoints: Mapping[bytes, Endpoint] | None = None,
+    max_connections: int = 100,
+) -> None:
+    """Run ``test`` on a loop, with a server that is not listening."""
+
+    async def body() -> None:
+        server = QueryServer(max_connections=max_connections)
+        server.serve({b"/echo/predict": Echo()} if endpoints is None else endpoints)
+        await test(server)
+
+    asyncio.run(body())

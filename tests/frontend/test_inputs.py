@@ -1,0 +1,296 @@
+"""Inputs of every type and shape, against a slow reading of the same text with the json module and numpy."""
+
+import base64
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipper.errors import MalformedRequest, RequestError, WrongInput
+from clipper.frontend.inputs import make_reader
+from clipper.frontend.predict_body import BodyReader
+from clipper.types import DType, InputType
+
+NUMPY = {
+    DType.INT32: "<i4",
+    DType.INT64: "<i8",
+    DType.FLOAT32: "<f4",
+    DType.FLOAT64: "<f8",
+    DType.UINT8: "u1",
+    DType.BOOL: "?",
+}
+
+
+class Refused(Exception):
+    """The reference has no row for this text."""
+
+
+def reference(input_type: InputType, text: bytes) -> bytes:
+    """The row of an input, by the plainest means."""
+    try:
+        value = json.loads(text.decode(), parse_constant=_refuse)
+    except ValueError:
+        raise Refused("not JSON") from None
+    if input_type.dtype in (DType.STRING, DType.BYTES):
+        return _text_row(input_type.dtype, value)
+    shape = _shape(value)
+    wanted = input_type.shape
+    if len(shape) != len(wanted) or any(want not in (None, got) for want, got in zip(wanted, shape)):
+        raise Refused(f"shape {shape}")
+    numbers = [_number(input_type.dtype, each) for each in _leaves(value)]
+    prefix = np.array(shape, "<u4").tobytes() if input_type.leading_dimensions else b""
+    return prefix + np.array(numbers, NUMPY[input_type.dtype]).tobytes()
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+def _text_row(dtype: DType, value: object) -> bytes:
+    if not isinstance(value, str):
+        raise Refused("not a string")
+    try:
+        return value.encode() if dtype == DType.STRING else base64.b64decode(value, validate=True)
+    except ValueError:
+        raise Refused("not text, or not base64") from None
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        return ()
+    shapes = {_shape(part) for part in value}
+    if len(shapes) > 1:
+        raise Refused("ragged")
+    return (len(value), *(shapes.pop() if shapes else ()))
+
+
+def _leaves(value: Any) -> list[Any]:
+    return [leaf for part in value for leaf in _leaves(part)] if isinstance(value, list) else [value]
+
+
+def _number(dtype: DType, value: Any) -> Any:
+    if dtype == DType.BOOL:
+        if value not in (0, 1) or not isinstance(value, (bool, int, float)):
+            raise Refused(f"{value!r} is no bool")
+        return bool(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise Refused(f"{value!r} is no number")
+    if dtype in (DType.FLOAT32, DType.FLOAT64):
+        largest = np.finfo(NUMPY[dtype]).max
+        try:
+            with np.errstate(over="ignore"):
+                fits = math.isfinite(float(value)) and bool(np.abs(np.array(value, NUMPY[dtype])) <= largest)
+        except OverflowError:
+            fits = False
+        if not fits:
+            raise Refused(f"{value!r} is too large")
+        return value
+    info = np.iinfo(NUMPY[dtype])
+    if not info.min <= value <= info.max or value != int(value):
+        raise Refused(f"{value!r} is no {dtype.label}")
+    return int(value)
+
+
+# -- by table ----------------------------------------------------------------------------------------------
+
+TYPES = ["int32", "int64", "float32", "float64", "uint8", "bool", "string", "bytes"]
+SHAPES = ["", "[]", "[1]", "[2]", "[1,1]", "[2,3]", "[2,*]", "[*,*]", "[*,2,1]"]
+ALL_TYPES = [InputType.parse(name + shape) for name in TYPES for shape in SHAPES if name not in TYPES[6:] or not shape]
+
+TEXTS = [
+    "", " ", "null", "true", "false", "{}", '{"a": [1, 2]}', "nan", "NaN", "[NaN]", "Infinity", "[-Infinity]", "[",
+    "1", "0", "-1", "1.0", "1.5", "-0", "-0.0", "1e0", "1E+2", "1e-400", "1e308", "1e309", "1e400", "01", "+1",
+    ".5", "1.", "[]", "[[]]", "[[],[]]", "[1]", "[1,2]", "[ 1 , 2 ]", "\n[\t1\r,2 ]\n", "[1,2,3]", "[1,]", "[,1]",
+    "[1 2]", "[1,,2]", "[1][2]", "[1] [2]", "[1,2]]", "[[1,2]", "[1,2", "[0,1]", "[true,false]", "[true,1]",
+    "[1,null]", '[1,"2"]', "[1,[2]]", "[[1],2]", "[[1]]", "[[1],[2]]", "[[1,2,3],[4,5,6]]", "[[1,2,3],[4,5]]",
+    "[[1,2],[3,4,5]]", "[[1,2,3],[]]", "[[],[1]]", "[[1,2],[3]]", "[[[1],[2]],[[3],[4]]]", "[[[1],[2]],[[3],4]]",
+    "[[[]]]", "[[1.5,2,3],[4,5,6]]", "[1,{}]", "[255]", "[256]", "[-1]", "[255,0]", "[1.0,2.0]", "[1.5,2]",
+    "[1e2,3]", "[2147483647,-2147483648]", "[2147483648,0]", "[9223372036854775807,-9223372036854775808]",
+    "[9223372036854775808,1]", "[18446744073709551615,1]", "[18446744073709551616,1]", "[1e18,1]", "[1e19,1]",
+    "[1" + "0" * 400 + "]", "[1" + "0" * 30 + ",1]", "[3.4028235e38,1]", "[3.5e38,1]", "[1e-46,1]",
+    "[1e308,1e-308]", "[1e400,1]", "[4.9e-324,2.2250738585072014e-308]", "[0.1,0.30000000000000004]", '""', '"a"',
+    '"\\u00e9\\ud83d\\ude00"', '"\\ud800"', '"é"', '"\\"\\\\\\/\\b\\f\\n\\r\\t\\u0000"', '"a\nb"', '"\\x"', '"',
+    '"AA=="', '"AAA="', '"AAAA"', '"AA"', '"A A="', '"_-8="', '"/+8="', '"QUJD\\n"', '"[1,2]"', '["a"]', '"a" "b"',
+    "[" * 2000 + "]" * 2000, "[" * 50_000, "[1,2] x", "[1,2]\0", "// 1\n[1,2]", "'a'", "[1_0,2]", "[0x1,2]",
+    "[１,2]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("input_type", ALL_TYPES, ids=str)
+def test_every_type_reads_every_text_as_the_reference_does(input_type: InputType) -> None:
+    reader = make_reader(input_type)
+    for text in [each.encode() for each in TEXTS] + [b'"\xff"', b"\xff", b"[1,2\xff]"]:
+        assert_like_reference(input_type, reader.read, text, text)
+
+
+@pytest.mark.parametrize("input_type", ALL_TYPES, ids=str)
+def test_whole_bodies_are_read_as_the_reference_does(input_type: InputType) -> None:
+    reader = BodyReader(make_reader(input_type))
+
+    def read(body: bytes) -> bytes:
+        row = reader.read_plain(body)
+        return reader.read(body).rows[0] if row is None else row
+
+    for text in [each.encode() for each in TEXTS if each.strip()] + [b'"\xff"', b"\xff", b"[1,2\xff]"]:
+        assert_like_reference(input_type, read, text, b'{"input": ' + text + b"}")
+
+
+def assert_like_reference(input_type: InputType, read: Any, text: bytes, given_text: bytes) -> None:
+    try:
+        expected = reference(input_type, text)
+    except (Refused, RecursionError, UnicodeDecodeError):
+        with pytest.raises(RequestError) as caught:
+            read(given_text)
+        assert isinstance(caught.value, MalformedRequest | WrongInput)
+        assert 0 < len(str(caught.value)) < 500
+    else:
+        assert read(given_text) == expected, text
+
+
+# -- by property -------------------------------------------------------------------------------------------
+
+NUMBERS = (
+    st.integers()
+    | st.integers(-300, 300)
+    | st.integers(-(2**63) - 2, 2**64 + 2)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.integers(-5, 5).map(float)
+    | st.booleans()
+)
+LEAVES = NUMBERS | st.none() | st.text(max_size=3)
+
+
+def nested(shape: tuple[int, ...], leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    if not shape:
+        return leaves
+    return st.lists(nested(shape[1:], leaves), min_size=shape[0], max_size=shape[0])
+
+
+NUMERIC_TYPES = st.builds(
+    InputType,
+    st.sampled_from([dtype for dtype in DType if dtype.is_numeric]),
+    st.lists(st.none() | st.integers(1, 3), max_size=3).map(tuple),
+)
+
+
+@st.composite
+def inputs(draw: st.DrawFn) -> tuple[InputType, bytes]:
+    """A type, and a text that is of it, or nearly."""
+    input_type = draw(NUMERIC_TYPES)
+    shape = [draw(st.integers(0, 3)) if length is None else length for length in input_type.shape]
+    if draw(st.booleans()) and shape:
+        shape[draw(st.integers(0, len(shape) - 1))] = draw(st.integers(0, 3))
+    info = np.iinfo(NUMPY[input_type.dtype]) if input_type.dtype in (DType.INT32, DType.INT64, DType.UINT8) else None
+    fitting = st.integers(int(info.min), int(info.max)) if info else st.integers(0, 1)
+    value = draw(nested(tuple(shape), draw(st.sampled_from([fitting, fitting, NUMBERS, LEAVES]))))
+    text = json.dumps(value, separators=draw(st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", ":")])))
+    return input_type, text.encode()
+
+
+@settings(max_examples=1500, deadline=None)
+@given(inputs())
+def test_numbers_of_any_shape_are_read_as_the_reference_does(case: tuple[InputType, bytes]) -> None:
+    input_type, text = case
+    assert_like_reference(input_type, make_reader(input_type).read, text, text)
+
+
+@settings(max_examples=500, deadline=None)
+@given(NUMERIC_TYPES, st.text(alphabet='[]{},:. 0123eE+-"nulltrfas\n', max_size=30))
+def test_near_json_is_read_as_the_reference_does(input_type: InputType, text: str) -> None:
+    assert_like_reference(input_type, make_reader(input_type).read, text.encode(), text.encode())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(), st.booleans())
+def test_strings_are_read_as_the_reference_does(text: str, as_escapes: bool) -> None:
+    raw = json.dumps(text, ensure_ascii=as_escapes).encode()
+    for input_type in (InputType(DType.STRING), InputType(DType.BYTES)):
+        assert_like_reference(input_type, make_reader(input_type).read, raw, raw)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary())
+def test_bytes_are_what_was_encoded(data: bytes) -> None:
+    text = json.dumps(base64.b64encode(data).decode()).encode()
+    assert make_reader(InputType(DType.BYTES)).read(text) == data
+
+
+# -- what is beside the input ------------------------------------------------------------------------------
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    """A JSON body with some of the keys that are known, and others, in any order, perhaps twice."""
+    value = st.lists(NUMBERS, max_size=3) | st.recursive(
+        LEAVES, lambda inner: st.lists(inner, max_size=2), max_leaves=4
+    )
+    pairs = st.tuples(
+        st.sampled_from(["input", "input_batch", "context", "uid", "version", "other", "inputs", ""]),
+        value | st.dictionaries(st.text(max_size=2), value, max_size=2),
+    )
+    parts = [f"{json.dumps(key)}: {json.dumps(each)}" for key, each in draw(st.lists(pairs, max_size=4))]
+    return ("{" + ", ".join(parts) + "}").encode()
+
+
+def expected_rows(input_type: InputType, body: bytes) -> list[bytes]:
+    """What a body asks for, the last of equal keys counting, or ``Refused``."""
+    fields: dict[str, Any] = json.loads(body)
+    pairs: list[tuple[str, Any]] = json.loads(body, object_pairs_hook=list)
+    for key, value in pairs:
+        if key in ("context", "uid", "version"):
+            is_number = isinstance(value, int) and not isinstance(value, bool)
+            if value is not None and not isinstance(value, str) and not is_number:
+                raise Refused(f"{key} is {value!r}")
+        if key == "input_batch" and not isinstance(value, list):
+            raise Refused("input_batch is no list")
+    if ("input" in fields) == ("input_batch" in fields):
+        raise Refused("not one of both")
+    values = fields["input_batch"] if "input_batch" in fields else [fields["input"]]
+    if not values:
+        raise Refused("empty batch")
+    return [reference(input_type, json.dumps(value).encode()) for value in values]
+
+
+@settings(max_examples=1000, deadline=None)
+@given(bodies(), st.sampled_from(["float64", "float64[2]", "int32", "bool[1]", "string"]))
+def test_bodies_are_read_as_the_reference_does(body: bytes, type_name: str) -> None:
+    input_type = InputType.parse(type_name)
+    reader = BodyReader(make_reader(input_type))
+    plain = reader.read_plain(body)
+    try:
+        rows = expected_rows(input_type, body)
+    except Refused:
+        assert plain is None
+        with pytest.raises(RequestError):
+            reader.read(body)
+        return
+    assert plain is None or [plain] == rows
+    assert reader.read(body).rows == rows
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63 - 1), max_size=5))
+def test_plain_list_of_numbers_goes_the_short_way(numbers: list[float]) -> None:
+    reader = BodyReader(make_reader(InputType(DType.FLOAT64)))
+    assert reader.read_plain(json.dumps({"input": numbers}).encode()) == np.array(numbers, "<f8").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("fields", "context", "version"),
+    [
+        ({}, None, None),
+        ({"context": "a"}, "a", None),
+        ({"context": 5}, "5", None),
+        ({"uid": 0, "version": 2}, "0", "2"),
+        ({"uid": "b", "context": "a", "version": "v"}, "a", "v"),
+        ({"context": None, "uid": "b", "version": None}, "b", None),
+        ({"context": "", "version": ""}, "", ""),
+    ],
+)
+def test_context_and_version(fields: dict[str, object], context: str | None, version: str | None) -> None:
+    request = BodyReader(make_reader(InputType(DType.FLOAT64))).read(json.dumps({"input": [1], **fields}).encode())
+    assert (request.context, request.version, request.is_batch) == (context, version, False)
