@@ -10,9 +10,10 @@
     │   ├── TooLarge              too_large             over a size limit
     │   ├── RequestTimeout        request_timeout       the request did not arrive in time
     │   └── Conflict              conflict              the name is taken, or the thing is in use
-    ├── ModelFault            the model's
+    ├── ModelFault            the model's, or other code that a user brought
     │   ├── ModelFailed           model_error           predict_batch raised or broke its contract
-    │   └── ContainerFailed       container_failed      a container cannot start; carries its last log lines
+    │   ├── ContainerFailed       container_failed      a container cannot start; carries its last log lines
+    │   └── PolicyFailed          policy_error          an application's own policy or loss raised or broke its contract
     └── ServiceError          Clipper's, or its machine's: the same request may work later
         ├── DeadlineExceeded      timeout
         ├── NoReplica             no_replica
@@ -86,6 +87,10 @@ class ContainerFailed(ModelFault):
     def __init__(self, message: str, log_tail: list[str] | None = None) -> None:
         super().__init__(message)
         self.log_tail = log_tail or []
+
+
+class PolicyFailed(ModelFault):
+    code = "policy_error"
 
 
 class ServiceError(ClipperError):

@@ -50,6 +50,7 @@ PURE = (
     "clipper.abstraction.batching",
     "clipper.abstraction.cache",
     "clipper.selection.policies",
+    "clipper.selection.learning",
     "clipper.containers.protocol",
     "clipper.managers.reconcile",
 )

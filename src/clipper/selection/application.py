@@ -10,7 +10,9 @@ from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.predictor import Predictor
 from clipper.errors import NotFound, WrongInput
 from clipper.metrics.histogram import Histogram
-from clipper.selection.policies.single import make_policy
+from clipper.selection.learning.totals import Totals
+from clipper.selection.policies.policy import Choice
+from clipper.selection.policies.registry import make_policy
 from clipper.snapshot import ApplicationSnapshot
 from clipper.statistics import LATENCY_BOUNDS_S, ApplicationStatistics
 from clipper.types import InputType
@@ -42,13 +44,13 @@ class Query:
         "application",
         "arrival_s",
         "asker",
+        "choice",
         "deadline_s",
         "done",
         "failure",
         "id",
         "missing",
         "outputs",
-        "selected",
         "targets",
     )
 
@@ -62,7 +64,7 @@ class Query:
         self.missing = 0
         self.outputs: dict[str, bytes] = {}
         self.failure: tuple[str, str] | None = None
-        self.selected: Sequence[str] = ()
+        self.choice: Choice | None = None
         self.targets: Sequence[ModelQueue] = ()
 
     def on_output(self, model: str, output: bytes) -> None:
@@ -123,6 +125,7 @@ class Application:
         self._bring_deadlines_forward()
         self._default = None if snapshot.default_output is None else snapshot.default_output.encode()
         self._policy = make_policy(snapshot.policy)
+        self._totals = Totals()
         self._models = tuple(link.model for link in snapshot.links)
         self._targets: dict[str, ModelQueue | None] = {
             link.model: self._find(link.model, link.version) for link in snapshot.links
@@ -146,8 +149,8 @@ class Application:
         if pinned is not None:
             self._ask(query, row, *pinned)
         elif self._models:
-            selected = self._policy.select(self._models, {}, self._random)
-            self._ask(query, row, selected, [self._targets[model] for model in selected])
+            choice = self._policy.select(self._models, self._totals, None, self._random)
+            self._ask(query, row, choice, [self._targets[model] for model in choice.models])
         else:
             query.failure = "no_replica", f"application {self.name} has no linked model"
             self.finish(query)
@@ -159,8 +162,8 @@ class Application:
         """All selected models have answered, or the deadline has come: answer with what is there."""
         query.done = True
         self._measure(query)
-        if query.outputs:
-            combined = self._policy.combine(query.selected, {}, query.outputs)
+        if query.outputs and query.choice is not None:
+            combined = self._policy.combine(query.choice, query.outputs, self._totals)
             query.asker.on_prediction(query.id, combined.output, combined.confidence)
             return
         reason, explanation = query.failure or self._why_late(query)
@@ -194,10 +197,10 @@ class Application:
             latency_s=self._latency_s.data(),
         )
 
-    def _ask(self, query: Query, row: bytes, selected: Sequence[str], targets: Sequence[ModelQueue | None]) -> None:
-        query.selected = selected
-        query.missing = len(selected)
-        for model, target in zip(selected, targets):
+    def _ask(self, query: Query, row: bytes, choice: Choice, targets: Sequence[ModelQueue | None]) -> None:
+        query.choice = choice
+        query.missing = len(choice.models)
+        for model, target in zip(choice.models, targets):
             if target is None:
                 explanation = f"model {model} has no version that runs and takes {self.input_type}"
                 query.on_failure(model, "no_replica", explanation)
@@ -212,7 +215,7 @@ class Application:
         target = self._predictor.find(model, version)
         return target if target is not None and self.input_type.suits(target.input_type) else None
 
-    def _pinned(self, version: str) -> tuple[Sequence[str], Sequence[ModelQueue]]:
+    def _pinned(self, version: str) -> tuple[Choice, Sequence[ModelQueue]]:
         for model in self._models:
             target = self._predictor.find(model, version)
             if target is None:
@@ -221,7 +224,7 @@ class Application:
                 raise WrongInput(
                     f"{target.model} takes {target.input_type}, application {self.name} has {self.input_type}"
                 )
-            return (model,), (target,)
+            return Choice((model,), (1.0,)), (target,)
         raise NotFound(f"no model linked to application {self.name} has a version {version[:100]!r} that runs")
 
     def _why_late(self, query: Query) -> tuple[str, str]:

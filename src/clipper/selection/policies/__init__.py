@@ -1,1 +1,8 @@
-"""Selection policies. They decide; they do no I/O, and their randomness is an argument."""
+"""Selection policies. They decide; they do no I/O, and their randomness is an argument.
+
+What a user's own policy needs stands here: ``from clipper.selection.policies import Choice, Policy``.
+"""
+
+from clipper.selection.policies.policy import Choice, Combined, Increments, Policy, Totals
+
+__all__ = ["Choice", "Combined", "Increments", "Policy", "Totals"]

@@ -3,41 +3,74 @@
 The shape is that of the paper's Listing 2 (select, combine, observe), with one difference: a policy's state is a set of
 named numbers, and ``observe`` returns increments to them, never a new state. Increments commute, so several
 workers and machines can learn into one state by adding, and none of their feedback is lost.
+
+A policy holds its parameters and nothing else. It is called on the event loop for each query, so it must be quick:
+what can be worked out once from a state belongs into ``totals.memo``.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Mapping
 from random import Random
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol
 
-State = Mapping[str, float]
-Outputs = Mapping[str, bytes]
+import msgspec
+
+from clipper.selection.learning.tally import Increments
+from clipper.selection.learning.totals import Totals
+from clipper.selection.policies.combine import Combined, vote
+
+__all__ = ["Choice", "Combined", "Increments", "Policy", "Totals"]
 
 
-@dataclass(frozen=True, slots=True)
-class Combined:
-    """One answer. ``output`` is JSON text; ``confidence`` is in [0, 1]."""
+class Choice(msgspec.Struct, frozen=True, gc=False):
+    """The models that a query asks, in the application's order; at least one.
 
-    output: bytes
-    confidence: float
+    Attributes:
+        shares: one a model. Where one model is chosen, the probability that it was; where several are asked, the weight
+            of each in the answer, adding up to 1.
+    """
+
+    models: tuple[str, ...]
+    shares: tuple[float, ...]
 
 
 class Policy(Protocol):
-    """A stateless object; its parameters are validated when it is made."""
+    """Subclass this and write ``select``; the rest is for policies that need it.
 
-    def select(self, models: Sequence[str], state: State, random: Random) -> Sequence[str]:
-        """Return which of ``models``, the application's, to ask: at least one of them."""
-        ...
+    Class attributes:
+        feedback: whose outputs feedback is scored on: ``selected``, the models that the query asked; or ``all`` of the
+            application's, which are then asked for it where they had not been.
+    """
 
-    def combine(self, models: Sequence[str], state: State, outputs: Outputs) -> Combined:
-        """Make one answer.
+    feedback: ClassVar[Literal["selected", "all"]] = "selected"
+
+    @abstractmethod
+    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+        """Return which of ``models`` to ask.
 
         Args:
-            models: those that were selected.
-            outputs: JSON text by model, of those that answered in time; at least one.
+            models: the application's, at least one, in the order in which they were linked.
+            totals: what the state of this application and context holds.
+            context: the user, session or other group that the query belongs to; None if it named none.
+            random: the only source of chance.
         """
         ...
 
-    def observe(self, state: State, outputs: Outputs, label: object) -> Mapping[str, float]:
-        """Return what to add to the state's numbers, given the true ``label`` and what models had answered."""
-        ...
+    def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals) -> Combined:
+        """Make one answer; unless overridden, the one that most of the models gave, by their shares.
+
+        Args:
+            outputs: JSON text by model, of those of ``choice.models`` that answered in time; at least one.
+        """
+        return vote(choice.models, choice.shares, outputs)
+
+    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+        """Return what to add to the state's numbers, by model and name; unless overridden, nothing.
+
+        What every policy's state holds is counted anyway: each model's ``pulls``, ``scored`` and ``loss``.
+
+        Args:
+            choice: what ``select`` returned for the query that the feedback is on.
+            losses: in [0, 1], by model, of those whose output is known; it may hold others than were selected.
+        """
+        return {}

@@ -1,36 +1,17 @@
-"""``single``: the application's one model answers, and is believed."""
+"""``single``: the application's first model answers, and is believed."""
 
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from random import Random
 
-from clipper.errors import InvalidArgument
-from clipper.selection.policies.policy import Combined, Outputs, Policy, State
+from clipper.selection.policies.policy import Choice, Policy, Totals
 
 
-class Single:
-    """Asks the first linked model. Learns nothing, so its state is empty."""
+@dataclass(frozen=True, slots=True)
+class Single(Policy):
+    """Asks the model that was linked first. Learns nothing; what is counted tells how good it is."""
 
-    def select(self, models: Sequence[str], state: State, random: Random) -> Sequence[str]:
-        return models[:1]
-
-    def combine(self, models: Sequence[str], state: State, outputs: Outputs) -> Combined:
-        """The model's own output; the one model that was asked agrees with itself, so the confidence is 1."""
-        return Combined(outputs[models[0]], 1.0)
-
-    def observe(self, state: State, outputs: Outputs, label: object) -> Mapping[str, float]:
-        return {}
-
-
-POLICIES: Mapping[str, type[Policy]] = {"single": Single}
-
-
-def make_policy(name: str) -> Policy:
-    """Make a policy by its name.
-
-    Raises:
-        InvalidArgument: there is no such policy.
-    """
-    try:
-        return POLICIES[name]()
-    except KeyError:
-        raise InvalidArgument(f"policy {name!r} is not known: expected one of {', '.join(POLICIES)}") from None
+    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+        choice: Choice | None = totals.memo.get(models)
+        if choice is None:
+            choice = totals.memo[models] = Choice(models[:1], (1.0,))
+        return choice

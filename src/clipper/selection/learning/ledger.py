@@ -1,0 +1,201 @@
+"""The sums that one state is: they are only ever added to, and yet what is old counts less.
+
+**Forward decay** (Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay", ICDE 2009). Instead of shrinking what is
+there, an increment is made larger the later it comes: by ``2 ** (n / half_life)`` when the state has seen ``n``
+observations. What is read is divided by the scale of now, so an increment counts half after ``half_life`` further
+observations. So increments commute: workers and machines learn into one state by adding, in any order.
+
+The scale would grow without end, so it starts anew at 1 with each **epoch** of 32 half-lives, and stays below 2^32.
+A number's key names its epoch. What is two epochs old counts less than 2^-32 of what it did, and is stale.
+
+Time is counted in observations: a state that gets no feedback forgets nothing. Several writers count from what each
+has seen, so one that lags by ``m`` observations adds ``2 ** (-m / half_life)`` of what it should.
+
+What forgetting costs: a state knows what at most ``half_life / ln 2`` observations tell (1,443 for the default of
+1,000), so models whose losses differ by much less than ``sqrt(ln 2 / half_life)`` (0.03) stay hard to tell apart, and
+a policy that explores goes on to: its regret grows in proportion to time, by that rate of error per observation,
+where one that never forgets has a regret that grows with its root or logarithm. In exchange a change is followed
+in about ``half_life`` observations however long the history before it was. A ``half_life`` of None never forgets.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from clipper.errors import InvalidArgument
+from clipper.selection.learning.parameters import check_number
+from clipper.selection.learning.tally import Increments
+from clipper.selection.learning.totals import OBSERVATIONS, Totals
+
+DEFAULT_HALF_LIFE = 1000
+
+# A double keeps 53 bits. With scales up to 2^32, sums of a whole epoch still keep 20 bits of its first increments.
+EPOCH_HALF_LIVES = 32
+
+# How often feedback came. The one number that is not decayed: it is the clock.
+CLOCK = OBSERVATIONS
+
+# In an epoch's name, the half-life of a state that never forgets.
+_NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """From which observation on increments are scaled, and by what half-life.
+
+    It names its half-life, so numbers that were learned under another one keep their meaning, and go on to fade by it.
+    """
+
+    half_life: int | None
+    start: int
+
+    @staticmethod
+    def at(clock: float, half_life: int | None) -> "Epoch":
+        if half_life is None:
+            return Epoch(None, 0)
+        length = EPOCH_HALF_LIVES * half_life
+        return Epoch(half_life, int(clock // length) * length)
+
+    def scale(self, clock: float) -> float:
+        """How large an increment of 1 is made at ``clock``."""
+        if self.half_life is None:
+            return 1.0
+        return float(2.0 ** self._age(clock))
+
+    def fade(self, clock: float) -> float:
+        """How much of its sums counts at ``clock``."""
+        if self.half_life is None:
+            return 1.0
+        return float(2.0 ** -self._age(clock))
+
+    def is_stale(self, clock: float) -> bool:
+        return self.half_life is not None and self._age(clock) >= 2 * EPOCH_HALF_LIVES
+
+    def _age(self, clock: float) -> float:
+        """In half-lives. A number may be seen before the clock that it was made by, so never below 0."""
+        assert self.half_life is not None
+        return max(clock - self.start, 0.0) / self.half_life
+
+    def __str__(self) -> str:
+        return f"{self.half_life or _NEVER}@{self.start}"
+
+    @staticmethod
+    def parse(text: str) -> "Epoch":
+        half_life, _, start = text.partition("@")
+        return Epoch(None if half_life == _NEVER else int(half_life), int(start))
+
+
+class Ledger:
+    """One state's sums, as they lie in a store: by key, of which one is ``observations``, the clock, and the others
+    are ``HALF_LIFE@START/MODEL/NAME``.
+
+    Args:
+        half_life: after how many observations an increment counts half, at least 1; None is never.
+        sums: what was added up to now, under whatever half-lives.
+
+    Raises:
+        InvalidArgument: ``half_life`` is not one, or a key is not of that form.
+    """
+
+    def __init__(self, half_life: int | None = DEFAULT_HALF_LIFE, sums: Mapping[str, float] | None = None) -> None:
+        check_half_life(half_life)
+        self.half_life = half_life
+        self.clock = 0.0
+        self._epochs: dict[Epoch, dict[tuple[str, str], float]] = {}
+        self._totals: Totals | None = None
+        self.add(sums or {})
+
+    def entries(self, increments: Increments, observations: int = 1) -> dict[str, float]:
+        """What to add to this state, here and in the store, for what these observations taught.
+
+        Args:
+            increments: by model and name; the sum over ``observations``, which are few beside the half-life.
+        """
+        epoch = Epoch.at(self.clock, self.half_life)
+        scale = epoch.scale(self.clock)
+        entries = {f"{epoch}/{model}/{name}": amount * scale for (model, name), amount in increments.items()}
+        entries[f"{epoch}//{OBSERVATIONS}"] = observations * scale
+        entries[CLOCK] = float(observations)
+        return entries
+
+    def add(self, entries: Mapping[str, float]) -> None:
+        """Add what ``entries`` returned, here or elsewhere.
+
+        Raises:
+            InvalidArgument: a key is not of a state; nothing of ``entries`` may have been added to rely on.
+        """
+        for key, amount in entries.items():
+            if key == CLOCK:
+                self.clock += amount
+            else:
+                epoch, number = _parse_key(key)
+                sums = self._epochs.setdefault(epoch, {})
+                sums[number] = sums.get(number, 0.0) + amount
+        self._totals = None
+
+    def totals(self) -> Totals:
+        """The numbers as of now; the same object until something is added, so that its memo lasts as long."""
+        if self._totals is None:
+            self._totals = Totals(self._faded())
+        return self._totals
+
+    def sums(self) -> dict[str, float]:
+        """All sums by key. Another ``Ledger`` of these, of whatever half-life, has learned the same."""
+        return {CLOCK: self.clock} | {key: amount for _, key, amount in self._items()}
+
+    def stale(self) -> list[str]:
+        """Keys that count for nothing any more, and may be deleted in the store."""
+        return [key for epoch, key, _ in self._items() if epoch.is_stale(self.clock)]
+
+    def drop_stale(self) -> None:
+        """Forget them here: a state holds two epochs, however long it lives."""
+        self._epochs = {epoch: sums for epoch, sums in self._epochs.items() if not epoch.is_stale(self.clock)}
+
+    def encode(self) -> bytes:
+        """JSON text of the sums."""
+        return msgspec.json.encode(self.sums())
+
+    @staticmethod
+    def decode(text: bytes, half_life: int | None = DEFAULT_HALF_LIFE) -> "Ledger":
+        """The inverse of ``encode``.
+
+        Raises:
+            InvalidArgument: the text is not a state.
+        """
+        try:
+            return Ledger(half_life, msgspec.json.decode(text, type=dict[str, float]))
+        except msgspec.MsgspecError as error:
+            raise InvalidArgument(f"not a learned state: expected a JSON object of numbers: {error}") from error
+
+    def _faded(self) -> dict[tuple[str, str], float]:
+        numbers: dict[tuple[str, str], float] = {}
+        for epoch, sums in self._epochs.items():
+            fade = epoch.fade(self.clock)
+            for number, amount in sums.items():
+                numbers[number] = numbers.get(number, 0.0) + amount * fade
+        return numbers
+
+    def _items(self) -> Iterator[tuple[Epoch, str, float]]:
+        for epoch, sums in self._epochs.items():
+            for (model, name), amount in sums.items():
+                yield epoch, f"{epoch}/{model}/{name}", amount
+
+
+def check_half_life(half_life: int | None) -> None:
+    """Raises:
+    InvalidArgument: it is neither None nor a whole number from 1 on.
+    """
+    if half_life is None:
+        return
+    check_number("half_life", half_life, 1)
+    if not isinstance(half_life, int):
+        raise InvalidArgument(f"half_life is {half_life!r}: expected a whole number of observations, or none")
+
+
+def _parse_key(key: str) -> tuple[Epoch, tuple[str, str]]:
+    try:
+        epoch, model, name = key.split("/")
+        return Epoch.parse(epoch), (model, name)
+    except ValueError:
+        raise InvalidArgument(f"{key!r} is no key of a learned state: expected HALF_LIFE@START/MODEL/NAME") from None

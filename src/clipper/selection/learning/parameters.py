@@ -1,0 +1,31 @@
+"""Checks of what a user may set. Each message says the parameter, its range and what came."""
+
+import math
+from collections.abc import Sequence
+
+from clipper.errors import InvalidArgument
+
+
+def check_number(name: str, value: object, low: float, high: float = math.inf, *, above: bool = False) -> None:
+    """Check that ``value`` is a number from ``low`` to ``high``, or above ``low`` if ``above``.
+
+    Raises:
+        InvalidArgument: it is not.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value < math.inf:
+        in_range = low < value <= high if above else low <= value <= high
+        if in_range:
+            return
+    least = f"above {low:g}" if above else f"at least {low:g}"
+    most = "" if high == math.inf else f" and at most {high:g}"
+    raise InvalidArgument(f"{name} is {value!r}: expected a number {least}{most}")
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Check that ``value`` is one of ``choices``.
+
+    Raises:
+        InvalidArgument: it is not.
+    """
+    if value not in choices:
+        raise InvalidArgument(f"{name} is {value!r}: expected one of {', '.join(choices)}")

@@ -1,0 +1,28 @@
+"""What is counted for every policy, whatever the policy counts itself."""
+
+from collections.abc import Collection, Mapping
+
+from clipper.selection.learning.totals import LOSS, PULLS, SCORED
+
+# What to add, by model and name.
+Increments = Mapping[tuple[str, str], float]
+
+
+def tally(selected: Collection[str], losses: Mapping[str, float]) -> dict[tuple[str, str], float]:
+    """Count one observation.
+
+    Args:
+        selected: the models that the query asked.
+        losses: in [0, 1], of every model whose output was scored: of those, and of others that were asked for the
+            feedback's sake or as shadows.
+
+    Returns:
+        ``scored`` and ``loss`` of each model in ``losses``, and ``pulls`` of those that were selected.
+    """
+    counts: dict[tuple[str, str], float] = {}
+    for model, loss in losses.items():
+        counts[model, SCORED] = 1.0
+        counts[model, LOSS] = loss
+        if model in selected:
+            counts[model, PULLS] = 1.0
+    return counts

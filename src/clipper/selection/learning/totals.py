@@ -1,0 +1,74 @@
+"""What a policy reads of a state: one number by model and name, as of now."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from clipper.selection.learning.parameters import check_number
+
+# By model and name. The model is "" where a number is of the application and not of one model.
+Numbers = Mapping[tuple[str, str], float]
+
+# Names of the numbers that are counted for every policy.
+OBSERVATIONS = "observations"
+PULLS = "pulls"
+SCORED = "scored"
+LOSS = "loss"
+
+DEFAULT_PRIOR_WEIGHT = 20.0
+
+
+class Totals:
+    """One state's numbers, with what is old counted less. Never changed: after feedback there is another one.
+
+    Attributes:
+        memo: where a policy keeps what it has worked out from exactly these numbers, so that it is not done for each
+            query. One policy alone reads a ``Totals``, so the keys are its own choice.
+    """
+
+    __slots__ = ("_mean_loss", "_numbers", "memo")
+
+    def __init__(self, numbers: Numbers | None = None) -> None:
+        self._numbers = numbers or {}
+        self._mean_loss: float | None = None
+        self.memo: dict[Any, Any] = {}
+
+    def number(self, model: str, name: str) -> float:
+        """0 where nothing was ever added."""
+        return self._numbers.get((model, name), 0.0)
+
+    @property
+    def numbers(self) -> Numbers:
+        return self._numbers
+
+    @property
+    def observations(self) -> float:
+        """How much feedback these numbers stand for: at most ``half_life / ln 2``, however much there was."""
+        return self.number("", OBSERVATIONS)
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean over all scored outputs, of whatever model; 0 if there was none."""
+        if self._mean_loss is None:
+            scored = self._sum(SCORED)
+            self._mean_loss = self._sum(LOSS) / scored if scored > 0 else 0.0
+        return self._mean_loss
+
+    def with_prior(self, prior: "Totals", weight: float = DEFAULT_PRIOR_WEIGHT) -> "Totals":
+        """A context's numbers with the application's mixed in, as if they came from ``weight`` observations.
+
+        A context without feedback decides as the application does, and by itself once its own feedback outweighs that.
+
+        Raises:
+            InvalidArgument: ``weight`` is below 0.
+        """
+        check_number("prior_weight", weight, 0)
+        # An application that knows less than that much is taken at what it knows.
+        scale = min(1.0, weight / prior.observations) if prior.observations > 0 else 0.0
+        mixed = {key: amount * scale for key, amount in prior.numbers.items()}
+        for key, amount in self._numbers.items():
+            mixed[key] = mixed.get(key, 0.0) + amount
+        return Totals(mixed)
+
+    def _sum(self, wanted: str) -> float:
+        return math.fsum(amount for (_, name), amount in self._numbers.items() if name == wanted)

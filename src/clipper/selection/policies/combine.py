@@ -1,0 +1,166 @@
+"""One answer out of several models' outputs, and how far to trust it.
+
+Outputs are JSON text, and may come in any order; ties go to the model that was linked first. A selected model
+without an output, since it was late or failed, has no say in the answer, and does not agree with it.
+"""
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
+from typing import Protocol
+
+import msgspec
+
+from clipper.selection.learning.json_values import Array, parse_array, value_key
+from clipper.selection.learning.parameters import check_choice, check_number
+
+Outputs = Mapping[str, bytes]
+
+DEFAULT_TOLERANCE = 0.1
+
+
+class Combined(msgspec.Struct, frozen=True, gc=False):
+    """One answer. ``output`` is JSON text; ``confidence`` is in [0, 1]."""
+
+    output: bytes
+    confidence: float
+
+
+class Combiner(Protocol):
+    def __call__(self, models: Sequence[str], weights: Sequence[float], outputs: Outputs) -> Combined:
+        """Args:
+        models: those that were selected.
+        weights: one a model, at least 0. Where all are 0, or all that answered, each counts alike.
+        outputs: by model, of those that answered; at least one.
+        """
+        ...
+
+
+def vote(models: Sequence[str], weights: Sequence[float], outputs: Outputs) -> Combined:
+    """The value with most weight behind it. Confidence: that weight over the weight of all selected models.
+
+    Equal JSON values vote together: ``3`` and ``3.0`` do; ``true`` and 1 do not.
+    """
+    if len(models) == 1:
+        return Combined(outputs[models[0]], 1.0)
+    weights = _usable(models, weights, outputs)
+    keys = _keys(models, outputs)
+    blocs: dict[Hashable, float] = {}
+    for model, weight in zip(models, weights):
+        if model in outputs:
+            blocs[keys[model]] = blocs.get(keys[model], 0.0) + weight
+    # max() takes the first of equals, and blocs stand in the order of the models.
+    winner = max(blocs, key=lambda key: blocs[key])
+    output = next(outputs[model] for model in models if model in outputs and keys[model] == winner)
+    return Combined(output, _share(blocs[winner], weights))
+
+
+def mean(
+    models: Sequence[str], weights: Sequence[float], outputs: Outputs, tolerance: float = DEFAULT_TOLERANCE
+) -> Combined:
+    """The weighted mean of numbers, or of vectors element by element. Confidence: as ``_agreement`` says."""
+    return _average(models, weights, outputs, tolerance, _weighted_mean)
+
+
+def median(
+    models: Sequence[str], weights: Sequence[float], outputs: Outputs, tolerance: float = DEFAULT_TOLERANCE
+) -> Combined:
+    """The weighted median of numbers, or of vectors element by element: one model's nonsense cannot move it far."""
+    return _average(models, weights, outputs, tolerance, _weighted_median)
+
+
+COMBINERS = ("vote", "mean", "median")
+
+
+def make_combiner(name: str, tolerance: float = DEFAULT_TOLERANCE) -> Combiner:
+    """``vote``, ``mean`` or ``median``.
+
+    Args:
+        tolerance: how far a number may be off a mean or median and still agree with it: this much, or, where the
+            answer is above 1, this share of it. Of vectors the largest difference and the largest number are taken.
+
+    Raises:
+        InvalidArgument: there is no such combiner, or the tolerance is below 0.
+    """
+    check_choice("answer", name, COMBINERS)
+    check_number("tolerance", tolerance, 0)
+    if name == "vote":
+        return vote
+    return partial(mean if name == "mean" else median, tolerance=tolerance)
+
+
+class _Average(Protocol):
+    def __call__(self, numbers: Sequence[float], weights: Sequence[float]) -> float: ...
+
+
+def _average(
+    models: Sequence[str], weights: Sequence[float], outputs: Outputs, tolerance: float, average: _Average
+) -> Combined:
+    """Average those outputs that are numbers of the shape with most weight behind it; vote if none is a number."""
+    if len(models) == 1:
+        return Combined(outputs[models[0]], 1.0)
+    arrays = _arrays(models, _usable(models, weights, outputs), outputs)
+    if not arrays:
+        return vote(models, weights, outputs)
+    usable = _usable(models, weights, arrays)
+    parts = [(arrays[model], weight) for model, weight in zip(models, usable) if model in arrays]
+    of_parts = [weight for _, weight in parts]
+    columns = zip(*(array.numbers for array, _ in parts))
+    answer = Array(parts[0][0].shape, tuple(average(column, of_parts) for column in columns))
+    agreeing = math.fsum(weight for array, weight in parts if _agrees(array, answer, tolerance))
+    return Combined(answer.encode(), _share(agreeing, usable))
+
+
+def _agrees(array: Array, answer: Array, tolerance: float) -> bool:
+    size = max(map(abs, answer.numbers))
+    return max(abs(a - b) for a, b in zip(array.numbers, answer.numbers)) <= tolerance * max(1.0, size)
+
+
+def _arrays(models: Sequence[str], weights: Sequence[float], outputs: Outputs) -> dict[str, Array]:
+    arrays = {model: array for model in models if model in outputs and (array := parse_array(outputs[model]))}
+    behind: dict[tuple[int, ...], float] = {}
+    for model, weight in zip(models, weights):
+        if model in arrays:
+            behind[arrays[model].shape] = behind.get(arrays[model].shape, 0.0) + weight
+    shape = max(behind, key=lambda shape: behind[shape], default=None)
+    return {model: array for model, array in arrays.items() if array.shape == shape}
+
+
+def _weighted_mean(numbers: Sequence[float], weights: Sequence[float]) -> float:
+    total = math.fsum(weights)
+    # Each is scaled before they are added, so that large numbers do not overflow.
+    return math.fsum(number * (weight / total) for number, weight in zip(numbers, weights))
+
+
+def _weighted_median(numbers: Sequence[float], weights: Sequence[float]) -> float:
+    """Where half the weight lies on either side of a gap, its middle."""
+    pairs = sorted((number, weight) for number, weight in zip(numbers, weights) if weight > 0)
+    half = math.fsum(weights) / 2
+    below = 0.0
+    for index, (number, weight) in enumerate(pairs[:-1]):
+        below += weight
+        if math.isclose(below, half):
+            return number / 2 + pairs[index + 1][0] / 2
+        if below > half:
+            return number
+    return pairs[-1][0]
+
+
+def _keys(models: Sequence[str], outputs: Outputs) -> Mapping[str, Hashable]:
+    """What to compare outputs by: their text, if all are alike, else their values."""
+    texts = dict.fromkeys(outputs.values())
+    if len(texts) == 1:
+        return outputs
+    keys = {text: value_key(text) for text in texts}
+    return {model: keys[outputs[model]] for model in models if model in outputs}
+
+
+def _usable(models: Sequence[str], weights: Sequence[float], present: Mapping[str, object]) -> Sequence[float]:
+    """``weights``, or equal ones where those present have none."""
+    if any(weight > 0 for model, weight in zip(models, weights) if model in present):
+        return weights
+    return (1.0,) * len(models)
+
+
+def _share(agreeing: float, weights: Sequence[float]) -> float:
+    return min(agreeing / math.fsum(weights), 1.0)

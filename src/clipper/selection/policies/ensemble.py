@@ -1,0 +1,77 @@
+"""``ensemble``: all models answer; several together are right more often than the best of them."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+
+from clipper.selection.learning.parameters import check_choice
+from clipper.selection.learning.totals import LOSS, SCORED
+from clipper.selection.policies.combine import DEFAULT_TOLERANCE, Combined, Combiner, make_combiner
+from clipper.selection.policies.policy import Choice, Policy, Totals
+
+WEIGHTINGS = ("equal", "accuracy")
+
+# What a model no better than a coin counts, beside one that errs a third as often as not (weight 1.1).
+_LEAST_WEIGHT = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble(Policy):
+    """Asks all models and answers with the majority's vote, the mean or the median.
+
+    Weighted by ``accuracy``, a vote counts ``ln((1 - e) / e)``, e the model's mean loss, which is best where models err
+    independently (Nitzan and Paroush: "Optimal Decision Rules in Uncertain Dichotomous Choice Situations",
+    1982); a model that errs half the time or more counts next to nothing, whatever its class count. In a mean or
+    median a model counts ``1 / e``, which under the ``squared`` loss is inverse-variance weighting.
+    e is smoothed by one success and one failure, so that without feedback all count alike.
+
+    Unlike ``exp4``, which moves to the best model, this keeps all that are any good.
+
+    Args:
+        answer: ``vote``, ``mean`` or ``median``.
+        weighting: ``equal`` or ``accuracy``.
+        tolerance: of ``mean`` and ``median``: how near an output must be to the answer to agree with it; at least 0.
+
+    Raises:
+        InvalidArgument: a parameter is outside its range.
+    """
+
+    feedback = "all"
+
+    answer: str = "vote"
+    weighting: str = "equal"
+    tolerance: float = DEFAULT_TOLERANCE
+    _combiner: Combiner = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_choice("weighting", self.weighting, WEIGHTINGS)
+        object.__setattr__(self, "_combiner", make_combiner(self.answer, self.tolerance))
+
+    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+        choice: Choice | None = totals.memo.get(models)
+        if choice is None:
+            choice = totals.memo[models] = Choice(models, self._shares(models, totals))
+        return choice
+
+    def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals) -> Combined:
+        return self._combiner(choice.models, choice.shares, outputs)
+
+    def _shares(self, models: tuple[str, ...], totals: Totals) -> tuple[float, ...]:
+        weights = [self._weight(_error(model, totals)) for model in models]
+        total = sum(weights)
+        return tuple(weight / total for weight in weights)
+
+    def _weight(self, error: float) -> float:
+        if self.weighting == "equal":
+            return 1.0
+        if self.answer == "vote":
+            return max(math.log((1 - error) / error), _LEAST_WEIGHT)
+        return 1 / error
+
+
+def _error(model: str, totals: Totals) -> float:
+    """Mean loss, smoothed to lie within (0, 1)."""
+    scored = totals.number(model, SCORED)
+    loss = min(totals.number(model, LOSS), scored)  # rounding may leave it a little above
+    return (loss + 1) / (scored + 2)

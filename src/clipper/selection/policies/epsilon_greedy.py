@@ -1,0 +1,48 @@
+"""``epsilon_greedy``: nearly always the model that did best, now and then any."""
+
+from dataclasses import dataclass
+from random import Random
+
+from clipper.selection.learning.parameters import check_number
+from clipper.selection.learning.totals import LOSS, SCORED
+from clipper.selection.policies.distribution import Distribution, uniform_over_best
+from clipper.selection.policies.policy import Choice, Policy, Totals
+
+
+@dataclass(frozen=True, slots=True)
+class EpsilonGreedy(Policy):
+    """With probability ``epsilon`` a model at random, else the one with the least mean loss (Sutton and Barto, 2.2).
+
+    A model that was never scored is taken to be as good as the mean of all, so that a new one is tried by chance, and
+    does not get all queries until its first feedback comes.
+
+    Exploring costs ``epsilon`` times the models' mean excess loss, for every query for ever.
+
+    Args:
+        epsilon: from 0 to 1.
+
+    Raises:
+        InvalidArgument: a parameter is outside its range.
+    """
+
+    epsilon: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_number("epsilon", self.epsilon, 0, 1)
+
+    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+        distribution: Distribution | None = totals.memo.get(models)
+        if distribution is None:
+            distribution = totals.memo[models] = Distribution(models, self.probabilities(models, totals))
+        return distribution.draw(random)
+
+    def probabilities(self, models: tuple[str, ...], totals: Totals) -> list[float]:
+        """One a model."""
+        rewards = [-_mean_loss(model, totals) for model in models]
+        greedy = uniform_over_best(rewards)
+        return [(1 - self.epsilon) * share + self.epsilon / len(models) for share in greedy]
+
+
+def _mean_loss(model: str, totals: Totals) -> float:
+    scored = totals.number(model, SCORED)
+    return totals.number(model, LOSS) / scored if scored > 0 else totals.mean_loss

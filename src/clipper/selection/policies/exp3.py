@@ -1,0 +1,75 @@
+"""``exp3``: the best single model, learned from feedback on the one that was asked."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from clipper.selection.learning.parameters import check_number
+from clipper.selection.policies.distribution import Distribution
+from clipper.selection.policies.policy import Choice, Increments, Policy, Totals
+
+# Of each model, by how much its losses exceed the usual one: the sum that exponential weights are taken of.
+EXCESS_LOSS = "excess_loss"
+
+
+@dataclass(frozen=True, slots=True)
+class Exp3(Policy):
+    """Exponential weights on importance-weighted losses: Auer, Cesa-Bianchi, Freund, Schapire: "The Nonstochastic
+    Multiarmed Bandit Problem" (2002). With k models, chosen with probability p_i:
+
+        p_i = (1 - gamma) * exp(-eta * L_i) / sum_j exp(-eta * L_j) + gamma / k
+        L_i += (loss - b) / p_i                       for the model that was asked
+
+    It assumes nothing of how losses come about. Dividing by p_i makes L_i unbiased though only one model is seen.
+
+    b is the mean loss of the application up to then. The weights are those of the formula without it, in expectation,
+    since a constant in all L_i has no effect; but L_i varies less, and a model that is linked later begins at 0,
+    as an average one, rather than far ahead of all that have losses behind them.
+
+    **Failing and recovering.** The floor ``gamma / k`` keeps every model tried, at the cost of ``gamma`` times the
+    models' mean excess loss for every query. With a half-life, what a model did in a bad time fades, so it is found
+    again within some half-lives of its recovery.
+
+    Args:
+        eta: how fast it reacts; above 0, at most 1.
+        gamma: the share of queries that are spread over all models; above 0, at most 1.
+
+    Raises:
+        InvalidArgument: a parameter is outside its range.
+    """
+
+    eta: float = 0.1
+    gamma: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_number("eta", self.eta, 0, 1, above=True)
+        check_number("gamma", self.gamma, 0, 1, above=True)
+
+    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+        distribution: Distribution | None = totals.memo.get(models)
+        if distribution is None:
+            distribution = totals.memo[models] = Distribution(models, self.probabilities(models, totals))
+        return distribution.draw(random)
+
+    def probabilities(self, models: tuple[str, ...], totals: Totals) -> list[float]:
+        """One a model."""
+        floor = self.gamma / len(models)
+        return [(1 - self.gamma) * weight + floor for weight in exponential_weights(models, totals, self.eta)]
+
+    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+        """``excess_loss`` of the model that was asked; nothing if its output is not known."""
+        model, share = choice.models[0], choice.shares[0]
+        if model not in losses:
+            return {}
+        return {(model, EXCESS_LOSS): (losses[model] - totals.mean_loss) / share}
+
+
+def exponential_weights(models: Sequence[str], totals: Totals, eta: float) -> list[float]:
+    """``exp(-eta * excess_loss)`` of each model, scaled to a sum of 1."""
+    excess = [totals.number(model, EXCESS_LOSS) for model in models]
+    # Only differences matter: taken from the least, no exponential overflows, and their sum is at least 1.
+    least = min(excess)
+    weights = [math.exp(-eta * (loss - least)) for loss in excess]
+    total = sum(weights)
+    return [weight / total for weight in weights]

@@ -1,0 +1,68 @@
+"""``exp4``: all models answer, weighted by how they have done."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+
+from clipper.selection.learning.parameters import check_number
+from clipper.selection.policies.combine import DEFAULT_TOLERANCE, Combined, Combiner, make_combiner
+from clipper.selection.policies.exp3 import EXCESS_LOSS, exponential_weights
+from clipper.selection.policies.policy import Choice, Increments, Policy, Totals
+
+
+@dataclass(frozen=True, slots=True)
+class Exp4(Policy):
+    """Exponential weights on each model's own loss, and the answer by weighted vote (or mean, or median).
+
+        w_i = exp(-eta * L_i) / sum_j exp(-eta * L_j)
+        L_i += loss_i - sum_j w_j * loss_j
+
+    The name is the paper's. Exp4 proper draws one answer from the weighted votes and sees only that answer's loss;
+    here a label tells the loss of every model, so this is Hedge (Freund and Schapire, 1997), which needs no
+    estimate and varies less. The subtracted mean changes no weight, since it is the same for all; it makes a model
+    that was not scored this time, or was linked later, neither gain nor lose ("Using and combining predictors
+    that specialize", Freund et al., 1997).
+
+    Its weights' mean loss exceeds the best model's by at most ``ln(k) / eta + eta * n / 8`` over n observations, where
+    none are forgotten. A failed model loses its say within some ``1 / eta`` queries more than what it was ahead by, and
+    has it back within some half-lives of its recovery.
+
+    Args:
+        eta: how fast it reacts; above 0, at most 1.
+        answer: ``vote``, ``mean`` or ``median``.
+        tolerance: of ``mean`` and ``median``: how near an output must be to the answer to agree with it; at least 0.
+
+    Raises:
+        InvalidArgument: a parameter is outside its range.
+    """
+
+    feedback = "all"
+
+    eta: float = 0.1
+    answer: str = "vote"
+    tolerance: float = DEFAULT_TOLERANCE
+    _combiner: Combiner = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_number("eta", self.eta, 0, 1, above=True)
+        object.__setattr__(self, "_combiner", make_combiner(self.answer, self.tolerance))
+
+    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+        choice: Choice | None = totals.memo.get(models)
+        if choice is None:
+            weights = exponential_weights(models, totals, self.eta)
+            choice = totals.memo[models] = Choice(models, tuple(weights))
+        return choice
+
+    def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals) -> Combined:
+        return self._combiner(choice.models, choice.shares, outputs)
+
+    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+        """``excess_loss`` of each selected model that was scored."""
+        weights = {model: share for model, share in zip(choice.models, choice.shares) if model in losses}
+        total = sum(weights.values())
+        if total <= 0:  # only models without any say were scored: they are compared with each other
+            weights = dict.fromkeys(weights, 1.0)
+            total = float(len(weights))
+        usual = sum(losses[model] * weight for model, weight in weights.items()) / total if weights else 0.0
+        return {(model, EXCESS_LOSS): losses[model] - usual for model in weights}

@@ -1,0 +1,49 @@
+"""``thompson``: each model as often as it is likely to be the best."""
+
+from dataclasses import dataclass
+from random import Random
+
+from clipper.selection.learning.parameters import check_number
+from clipper.selection.learning.totals import LOSS, SCORED
+from clipper.selection.policies.policy import Choice, Policy, Totals
+
+
+@dataclass(frozen=True, slots=True)
+class Thompson(Policy):
+    """Draws each model's mean reward from what is believed of it, and asks the model with the highest draw.
+
+    The belief is ``Beta(prior + n_i - loss_i, prior + loss_i)``, with n_i the times that model i was scored: Thompson
+    sampling for rewards of 0 and 1 (Agrawal and Goyal: "Analysis of Thompson Sampling for the Multi-armed Bandit
+    Problem", 2012); a loss between counts as a part of each. With a half-life both are discounted, so a model
+    that is not asked any more becomes uncertain again, and is tried.
+
+    The probability of a choice has no closed form: its share is 1.
+
+    Args:
+        prior: successes and failures that every model begins with, each; above 0, at most 1,000.
+
+    Raises:
+        InvalidArgument: a parameter is outside its range.
+    """
+
+    prior: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("prior", self.prior, 0, 1000, above=True)
+
+    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+        beliefs: list[tuple[Choice, float, float]] | None = totals.memo.get(models)
+        if beliefs is None:
+            beliefs = totals.memo[models] = self.beliefs(models, totals)
+        drawn = [random.betavariate(successes, failures) for _, successes, failures in beliefs]
+        return beliefs[drawn.index(max(drawn))][0]
+
+    def beliefs(self, models: tuple[str, ...], totals: Totals) -> list[tuple[Choice, float, float]]:
+        """For each model its choice and the two parameters of its Beta distribution."""
+        beliefs = []
+        for model in models:
+            failures = totals.number(model, LOSS)
+            # Rounding may leave a sum of discounted losses a little above their count.
+            successes = max(totals.number(model, SCORED) - failures, 0.0)
+            beliefs.append((Choice((model,), (1.0,)), self.prior + successes, self.prior + failures))
+        return beliefs

@@ -1,0 +1,58 @@
+"""``ucb1``: the model that may be the best, given what little is known of some."""
+
+import math
+from dataclasses import dataclass
+from random import Random
+
+from clipper.selection.learning.parameters import check_number
+from clipper.selection.learning.totals import LOSS, SCORED
+from clipper.selection.policies.distribution import Distribution, uniform_over_best
+from clipper.selection.policies.policy import Choice, Policy, Totals
+
+
+@dataclass(frozen=True, slots=True)
+class Ucb1(Policy):
+    """The model with the highest upper confidence bound on its mean reward (1 - loss).
+
+        index = mean reward + exploration * sqrt(2 ln(n) / n_i)
+
+    with n_i the times that model i was scored, n their sum. Auer, Cesa-Bianchi, Fischer: "Finite-time Analysis of
+    the Multiarmed Bandit Problem" (2002) where nothing is forgotten; with a half-life both counts are discounted,
+    which is D-UCB with xi = 1/2 (Garivier and Moulines: "On Upper-Confidence Bound Policies for Non-Stationary Bandit
+    Problems", 2008). Models never scored come first; of equals, one at random.
+
+    It decides by feedback alone: until it comes, all queries go to one model. Where feedback is late, ``thompson`` or
+    ``exp3`` spread them.
+
+    Args:
+        exploration: above 0, at most 10. At 1 the regret bound holds; less explores less than that asks for.
+
+    Raises:
+        InvalidArgument: a parameter is outside its range.
+    """
+
+    exploration: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("exploration", self.exploration, 0, 10, above=True)
+
+    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+        distribution: Distribution | None = totals.memo.get(models)
+        if distribution is None:
+            best = uniform_over_best(self.indices(models, totals))
+            distribution = totals.memo[models] = Distribution(models, best)
+        return distribution.draw(random)
+
+    def indices(self, models: tuple[str, ...], totals: Totals) -> list[float]:
+        """One a model."""
+        scored = sum(totals.number(model, SCORED) for model in models)
+        # Discounted counts may be below 1, whose logarithm is no width.
+        log_scored = math.log(max(scored, 1.0))
+        return [self._index(model, totals, log_scored) for model in models]
+
+    def _index(self, model: str, totals: Totals, log_scored: float) -> float:
+        scored = totals.number(model, SCORED)
+        if scored <= 0:
+            return math.inf
+        mean_reward = 1.0 - totals.number(model, LOSS) / scored
+        return mean_reward + self.exploration * math.sqrt(2 * log_scored / scored)
