@@ -92,7 +92,7 @@ def _from_file(source: ModelSource) -> Any:
     if not path.is_file():
         there = ", ".join(sorted(entry.name for entry in source.artifact.glob("*"))[:20]) or "nothing"
         raise ContainerFailed(f"model file {source.target} is not in the artifact, which holds: {there}")
-    return _loading(f"model file {source.target}", lambda: _unpickle(path))
+    return _loading(f"model file {source.target}", lambda: _unpickle(path), _advice_on_file)
 
 
 def _unpickle(path: Path) -> Any:
@@ -130,7 +130,11 @@ def _instance(model_class: Callable[..., Any], source: ModelSource) -> Any:
     return _loading(f"{source.target}(model_data={data!r})", lambda: model_class(data))
 
 
-def _loading(what: str, step: Callable[[], Any]) -> Any:
+def _no_advice(_error: BaseException) -> str:
+    return ""
+
+
+def _loading(what: str, step: Callable[[], Any], advice: Callable[[BaseException], str] = _no_advice) -> Any:
     """Run the user's own code, whose every failure becomes one line."""
     try:
         return step()
@@ -143,15 +147,14 @@ def _loading(what: str, step: Callable[[], Any]) -> Any:
         raise ContainerFailed(f"{what} does not fit into the memory that the container may have") from error
     except (Exception, SystemExit) as error:  # a user's code may raise anything, and call sys.exit
         text = " ".join("".join(traceback.format_exception_only(type(error), error)).split())
-        raise ContainerFailed(f"{what} cannot be loaded: {text}{_advice(error)}") from error
+        raise ContainerFailed(f"{what} cannot be loaded: {text}{advice(error)}") from error
 
 
-def _advice(error: BaseException) -> str:
+def _advice_on_file(error: BaseException) -> str:
     if isinstance(error, AttributeError) and "__main__" in str(error):
         return ": it was saved in the script that defines its parts; move these to a module and ship that in code/"
-    if isinstance(error, (pickle.UnpicklingError, EOFError)):
-        return ": the file is damaged or is no pickle; save it again"
-    return ""
+    # A pickle reader raises whatever a wrong byte leads it to.
+    return ": it is damaged, is no pickle, or was saved with other versions of its libraries; save it again with these"
 
 
 def _predict_batch_of(model: Any, target: str) -> Callable[[Any], object]:
