@@ -65,16 +65,12 @@ class Splitter:
         self._data: bytes | bytearray = b""
         self._start = 0
 
-    def feed(self, data: bytes | memoryview) -> "Splitter":
-        """Add what was read and return self, to iterate. A memoryview is copied: its memory may be reused.
-
-        Bodies cut from bytes are read-only, those from a memoryview are writable.
-        """
+    def feed(self, data: bytes) -> "Splitter":
+        """Add what was read and return self, to iterate."""
         if self._start == len(self._data):
-            self._data = bytearray(data) if type(data) is memoryview else bytes(data)
-            self._start = 0
+            self._data, self._start = data, 0
             return self
-        if self._start or type(self._data) is bytes:
+        if self._start or not isinstance(self._data, bytearray):
             # Bodies that were taken may still refer to the old buffer, so it must not grow.
             self._data = bytearray(memoryview(self._data)[self._start :])
             self._start = 0
