@@ -23,8 +23,8 @@ class Model:
 
     def __call__(self, inputs: Inputs) -> object:
         self.calls += 1
-        found = self.bad & {int(each) for each in inputs}  # type: ignore[arg-type]
-        inputs *= 2  # type: ignore[operator,assignment]
+        found = self.bad & {int(each) for each in inputs}
+        inputs *= 2
         if found:
             raise self.error(f"bad {min(found)}")
         return inputs

@@ -36,14 +36,14 @@ def read(input_type: str, rows: list[bytes], dimensions: int = 0) -> Any:
 
 
 def with_dimensions(array: Any) -> bytes:
-    return struct.pack(f"<{array.ndim}I", *array.shape) + array.tobytes()
+    return struct.pack(f"<{array.ndim}I", *array.shape) + bytes(array.tobytes())
 
 
 @numeric
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3)])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_fixed_shape_is_one_array(dtype: DType, shape: tuple[int, ...], rows: int) -> None:
-    expected = np.arange(rows * int(np.prod(shape))).reshape(rows, *shape).astype(NUMPY[dtype])
+    expected: Any = np.arange(rows * int(np.prod(shape))).reshape(rows, *shape).astype(NUMPY[dtype])
     got = read(str(InputType(dtype, shape)), [row.tobytes() for row in expected])
     assert got.dtype == expected.dtype
     assert got.shape == expected.shape
@@ -60,7 +60,7 @@ def test_lists_of_one_length_are_one_array_others_a_list(rows: list[list[float]]
 
 @pytest.mark.parametrize("shapes", [[(3, 2), (3, 2)], [(3, 2), (3, 1)], [(3, 0)]])
 def test_rows_with_their_own_dimensions(shapes: list[tuple[int, ...]]) -> None:
-    expected = [np.arange(np.prod(shape), dtype=np.float32).reshape(shape) for shape in shapes]
+    expected: list[Any] = [np.arange(np.prod(shape), dtype=np.float32).reshape(shape) for shape in shapes]
     got = read("float32[3,*]", [with_dimensions(array) for array in expected], dimensions=2)
     assert isinstance(got, np.ndarray) == (len(set(shapes)) == 1)
     for mine, theirs in zip(got, expected):

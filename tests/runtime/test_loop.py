@@ -5,15 +5,35 @@ import signal
 import socket
 import stat
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from caller import Caller, Refused, code, readable, running, started, until
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import MAX_BODY_BYTES, Kind, header
 from clipper.types import DType, InputType
+
+random_frames = st.builds(
+    lambda kind, frame_id, body: header(kind, len(body), frame_id) + body,
+    st.sampled_from(list(Kind)),
+    st.integers(0, 3),
+    st.one_of(
+        st.just(b""),
+        st.binary(max_size=80),
+        st.builds(
+            lambda rows, row_bytes, dtype, rest: struct.pack("<IIBBHI", rows, row_bytes, dtype, 0, 0, 0) + rest,
+            st.integers(0, 4),
+            st.integers(0, 9),
+            st.integers(0, 9),
+            st.binary(max_size=40),
+        ),
+    ),
+)
 
 SUM = "def model(inputs): return inputs.sum(1)"
 ROWS = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
@@ -223,6 +243,25 @@ def test_predict_before_hello_is_refused_with_a_reason(tmp_path: Path) -> None:
         pytest.raises(Refused, match="expected HELLO"),
     ):
         caller.predict(ROWS, batch_id=0)
+
+
+def test_random_frames_harm_nobody_else(tmp_path: Path) -> None:
+    with running(tmp_path, *code(tmp_path, SUM)) as container, container.caller() as other:
+
+        @given(st.booleans(), st.lists(random_frames | st.binary(max_size=60), max_size=5))
+        @settings(max_examples=200, deadline=None)
+        def fuzz(greet: bool, sent: list[bytes]) -> None:
+            with container.caller(greet) as caller:
+                # The container may close while this is still being sent.
+                with suppress(ConnectionError):
+                    caller.socket.sendall(b"".join(sent))
+                    caller.socket.shutdown(socket.SHUT_WR)
+                with suppress(EOFError):
+                    while True:
+                        caller.read()
+            assert other.predict(ROWS[:1]).outputs == [b"3.0"]
+
+        fuzz()
 
 
 def test_second_hello_ends_its_connection(tmp_path: Path) -> None:

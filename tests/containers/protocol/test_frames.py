@@ -1,5 +1,6 @@
 import itertools
 import tracemalloc
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -30,12 +31,12 @@ def test_any_split_of_the_bytes_gives_the_same_frames(parts: list[tuple[Kind, in
 
 
 @given(frames, st.lists(st.integers(0, 2000), max_size=20), st.randoms(use_true_random=False))
-def test_frames_that_were_not_taken_stay(parts: list[tuple[Kind, int, bytes]], cuts: list[int], random: object) -> None:
+def test_frames_that_were_not_taken_stay(parts: list[tuple[Kind, int, bytes]], cuts: list[int], random: Random) -> None:
     splitter = Splitter()
-    taken = []
+    taken: list[tuple[int, int, memoryview]] = []
     for piece in pieces(joined(parts), cuts):
         splitter.feed(piece)
-        taken += itertools.islice(splitter, random.randint(0, 2))  # type: ignore[attr-defined]
+        taken += itertools.islice(splitter, random.randint(0, 2))
     taken += splitter
     assert [(kind, frame_id, bytes(body)) for kind, frame_id, body in taken] == parts
 
