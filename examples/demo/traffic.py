@@ -67,7 +67,8 @@ class Tally:
 
     @property
     def accuracy(self) -> float:
-        return self.correct / self.answered if self.answered else 0.0
+        """Of the answers that carry a model's output."""
+        return self.correct / max(1, self.answered - self.defaults - self.refused)
 
     def percentile_ms(self, percent: float) -> float:
         return percentile_ms(self.latencies_s, percent)
@@ -80,7 +81,7 @@ class Traffic:
         self.whole = Tally()
         self.stretches: dict[str, Tally] = {}
         self._stretch = Tally()
-        self._recent: deque[tuple[float, float, bool]] = deque()  # answered at, latency, correct
+        self._recent: deque[tuple[float, float, bool | None]] = deque()  # answered at, latency, correct if predicted
 
     def begin(self, stretch: str) -> None:
         """From here on answers count for that stretch."""
@@ -89,10 +90,11 @@ class Traffic:
     def add(self, answer: Answer[int]) -> None:
         refused = answer.status != 200
         reply = Reply(None, False) if refused else msgspec.json.decode(answer.body, type=Reply)
-        correct = reply.output == answer.tag and not reply.default
+        predicted = not refused and not reply.default
+        correct = predicted and reply.output == answer.tag
         for tally in (self.whole, self._stretch):
             tally.add(answer.latency_s, correct=correct, default=reply.default, refused=refused)
-        self._recent.append((answer.answered_s, answer.latency_s, correct))
+        self._recent.append((answer.answered_s, answer.latency_s, correct if predicted else None))
 
     def recent(self) -> "Recent":
         """What the last ``RECENT_S`` seconds looked like."""
@@ -100,10 +102,10 @@ class Traffic:
         while self._recent and self._recent[0][0] < now_s - RECENT_S:
             self._recent.popleft()
         latencies_s = [latency_s for _, latency_s, _ in self._recent]
-        count = len(self._recent)
+        outcomes = [correct for _, _, correct in self._recent if correct is not None]
         return Recent(
-            queries_per_s=count / RECENT_S,
-            accuracy=sum(correct for _, _, correct in self._recent) / count if count else 0.0,
+            queries_per_s=len(self._recent) / RECENT_S,
+            accuracy=sum(outcomes) / max(1, len(outcomes)),
             p50_ms=percentile_ms(latencies_s, 50),
             p99_ms=percentile_ms(latencies_s, 99),
         )
