@@ -22,6 +22,7 @@ from clipper.management.schemas import (
     Replica,
     Status,
     Version,
+    WorkerState,
     WorkerStatus,
 )
 from clipper.snapshot import Link
@@ -37,6 +38,8 @@ class MemoryOperations:
     def __init__(self) -> None:
         self.url = ""
         self.home = ""
+        self.pid = os.getpid()
+        self.worker_state: WorkerState = "ready"
         self.causes: list[str] = []
         self.raises: Exception | None = None
         self.stopped = False
@@ -55,14 +58,14 @@ class MemoryOperations:
             raise self.raises
         return Status(
             version="0.1.0",
-            pid=os.getpid(),
+            pid=self.pid,
             home=self.home,
             query_url=self.url + "/query",
             management_url=self.url,
             uptime_s=1.5,
             ready=not self.causes,
             problems=tuple(self.causes),
-            workers=(WorkerStatus(0, os.getpid(), "ready", 0, 1, None),),
+            workers=(WorkerStatus(0, os.getpid(), self.worker_state, 0, 1, None),),
             applications=len(self.applications),
             models=len(self.versions),
             replicas={"ready": len(await self.list_replicas())},

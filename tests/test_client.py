@@ -6,6 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -77,6 +78,15 @@ def test_a_wait_is_bounded(clipper: Clipper) -> None:
     made = clipper.deploy("double", double)
     with pytest.raises(DeadlineExceeded, match="1 of 5 replicas"):
         clipper.wait_until_ready("double", made.version, timeout_s=0, replicas=5)
+
+
+def test_a_wait_ends_where_a_replica_dies_again_and_again(api: Api, clipper: Clipper) -> None:
+    made = clipper.deploy("double", double)
+    dying = msgspec.structs.replace(made.replicas[0], state="crash_loop", last_error="exit code 7")
+    api.operations.versions["double"]["1"] = msgspec.structs.replace(made, replicas=(dying,))
+    with pytest.raises(ContainerFailed, match="double:1#1 dies whenever it is started: exit code 7") as caught:
+        clipper.wait_until_ready("double", "1", timeout_s=60)
+    assert caught.value.log_tail == list(LOG_TAIL)
 
 
 def test_models(clipper: Clipper) -> None:

@@ -49,6 +49,7 @@ STOP_TIMEOUT_S = 60.0
 _PREDICT_TIMEOUT_S = 60.0
 # Unpacking and checking 16 GiB takes minutes.
 _UPLOAD_TIMEOUT_S = 600.0
+_CRASH_LOG_LINES = 20
 # A poll costs the server about a millisecond; a model that loads for minutes is not asked more often than the last.
 _FIRST_POLL_S, _LAST_POLL_S = 0.02, 0.1
 
@@ -199,6 +200,9 @@ class Clipper:
             ready = sum(replica.state == "ready" for replica in now.replicas)
             if now.state == "failed":
                 raise ContainerFailed(f"{model}:{version} cannot start: {now.last_error}", list(now.log_tail))
+            for replica in now.replicas:
+                if replica.state == "crash_loop":
+                    raise self._crash_loop(replica)
             # Replicas that are still to stop are among them.
             if now.state == "ready" and ready == len(now.replicas) == replicas:
                 return now
@@ -207,6 +211,11 @@ class Clipper:
             f"{model}:{version} is {now.state} after {timeout_s:.0f} s with {ready} of {replicas} replicas ready"
             f"{_because(now)}; it is left as it is: see clipper model show {model}, clipper logs {model}"
         )
+
+    def _crash_loop(self, replica: Replica) -> ContainerFailed:
+        tails = self.logs(replica.model, version=replica.version, replica=replica.id, lines=_CRASH_LOG_LINES).lines
+        cause = f"{replica.id} dies whenever it is started: {replica.last_error}; it is tried again every 30 s"
+        return ContainerFailed(cause, [line for tail in tails.values() for line in tail])
 
     def models(self) -> list[Model]:
         return self._ask(list[Model], "GET", "/models")

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
-from clipper import Clipper
 from clipper.cli.process import running
+from clipper.client import Clipper, Prediction
 from clipper.home import read_place
 from conftest import wait_until
 
@@ -116,6 +118,18 @@ def test_a_server_that_cannot_start_says_why(clipper: Command) -> None:
         failed = clipper("start", "--query-port", "0", "--management-port", port)
     assert (failed.returncode, failed.stdout) == (1, "")
     assert port in failed.stderr
+
+
+def test_a_fitted_estimator_through_the_client(clipper: Command, home: Path) -> None:
+    succeed(clipper("start", *FREE_PORTS))
+    inputs, labels = np.array([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [2.0, 1.0]]), np.array([0, 1, 0, 1])
+    estimator = LogisticRegression().fit(inputs, labels)
+    with Clipper.connect(home=home) as client:
+        version = client.deploy("sides", estimator)
+        client.create_application("sides", model="sides", slo_ms=2000)
+        answers = client.predict_batch("sides", inputs)
+    assert version.input_type == "float64[2]"
+    assert [answer.output for answer in answers if isinstance(answer, Prediction)] == list(estimator.predict(inputs))
 
 
 def test_a_python_object_through_the_client(clipper: Command, home: Path) -> None:

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from clipper.client import STOP_TIMEOUT_S, Clipper
 from clipper.errors import DeadlineExceeded, Unavailable
-from clipper.home import Place, read_place
-from clipper.http_api import HttpApi
 from clipper.management.schemas import Status
 
 # The supervisor opens its registry and starts its workers, which takes about a second; the rest is for a slow machine.
@@ -90,25 +88,38 @@ class StartingServer:
     log: Path
     log_start: int
 
-    def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> Place:
-        """Return where it is, once it answers queries.
+    def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> Status:
+        """Return its status, once it answers queries.
 
         Raises:
-            Unavailable: it ended; the message has its last lines.
-            DeadlineExceeded: it is not ready in time; it is left running.
+            Unavailable: it ended, or its workers cannot start; the message has their last lines.
+            DeadlineExceeded: it is not ready in time.
         """
         problem = "it has not said where it is"
         for _ in _polls(timeout_s):
             self.check_alive("while it started")
+            now = running(self.home)
+            # Another than ours is one that ran here before and is still about to end.
+            if now is None or now.pid != self.process.pid:
+                continue
+            if now.ready:
+                return now
+            self._check_workers(now)
+            problem = "; ".join(now.problems)
+        raise DeadlineExceeded(f"the server is not ready after {timeout_s:.0f} s: {problem}; {_last_lines(self.log)}")
+
+    def stop(self) -> None:
+        """Drain and stop it, if it runs.
+
+        Raises:
+            DeadlineExceeded: it is still there after ``STOP_TIMEOUT_S``.
+        """
+        if self.process.poll() is None:
+            self.process.terminate()
             try:
-                place = read_place(self.home)
-                # Another than ours is the file of a server that ran here before.
-                if place.pid == self.process.pid:
-                    _check_ready(place)
-                    return place
-            except (Unavailable, DeadlineExceeded) as error:
-                problem = str(error)
-        raise DeadlineExceeded(f"the server is not ready after {timeout_s:.0f} s: {problem}; {self._last_lines()}")
+                self.process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired as error:
+                raise DeadlineExceeded(_still_there(self.home)) from error
 
     def check_alive(self, when: str) -> None:
         """
@@ -117,25 +128,29 @@ class StartingServer:
         """
         status = self.process.poll()
         if status is not None:
-            raise Unavailable(f"the server ended with status {status} {when}; {self._last_lines()}")
+            raise Unavailable(f"the server ended with status {status} {when}; {_last_lines(self.log, self.log_start)}")
 
-    def _last_lines(self) -> str:
-        lines = _tail(self.log, self.log_start)
-        return f"the last lines of {self.log}:\n" + "\n".join(lines) if lines else f"its log {self.log} is empty"
+    def _check_workers(self, now: Status) -> None:
+        for worker in now.workers:
+            if worker.state == "crash_loop":
+                log = self.log.with_name(f"worker-{worker.index}.log")
+                raise Unavailable(f"worker {worker.index} dies whenever it is started; {_last_lines(log)}")
 
 
-def wait_until_gone(home: Path, timeout_s: float = STOP_TIMEOUT_S) -> None:
+def wait_until_gone(home: Path) -> None:
     """Wait for the lock that a server holds as long as it lives.
 
     Raises:
         DeadlineExceeded: it is still held.
     """
-    for _ in _polls(timeout_s):
+    for _ in _polls(STOP_TIMEOUT_S):
         if not _is_locked(home / "supervisor.lock"):
             return
-    raise DeadlineExceeded(
-        f"the server of {home} is still there after {timeout_s:.0f} s: see its log in {home / 'logs'}"
-    )
+    raise DeadlineExceeded(_still_there(home))
+
+
+def _still_there(home: Path) -> str:
+    return f"the server of {home} is still there {STOP_TIMEOUT_S:.0f} s after it was told to stop: see {home / 'logs'}"
 
 
 def _is_locked(path: Path) -> bool:
@@ -149,16 +164,17 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-def _check_ready(place: Place) -> None:
-    api = HttpApi(place.management_url)
-    try:
-        api.call("GET", "/health/ready", timeout_s=5.0)
-    finally:
-        api.close()
+def _last_lines(log: Path, start: int = 0) -> str:
+    lines = _tail(log, start)
+    return f"the last lines of {log}:\n" + "\n".join(lines) if lines else f"its log {log} is empty"
 
 
 def _tail(log: Path, start: int) -> list[str]:
-    with log.open("rb") as file:
+    try:
+        file = log.open("rb")
+    except FileNotFoundError:
+        return []
+    with file:
         size = file.seek(0, os.SEEK_END)
         # A log shorter than it was has been rotated: then all of it is new.
         begin = start if size >= start else 0

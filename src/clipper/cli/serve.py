@@ -29,7 +29,7 @@ from clipper.cli.options import (
     parse_json,
 )
 from clipper.cli.output import Output
-from clipper.cli.process import ServerSettings, StartingServer, running, spawn, wait_until_gone
+from clipper.cli.process import ServerSettings, StartingServer, running, spawn
 from clipper.client import Clipper
 from clipper.errors import Conflict, InvalidArgument, NotFound
 from clipper.home import find_home
@@ -97,7 +97,8 @@ def _server(out: Output, settings: ServerSettings) -> Iterator[StartingServer]:
     except KeyboardInterrupt:
         pass
     finally:
-        _stop(out, settings.home, server)
+        with out.progress("draining"):
+            server.stop()
 
 
 def _tell(out: Output, query_url: str, version: Version, application: Application) -> None:
@@ -130,12 +131,3 @@ def _watch(server: StartingServer) -> None:
     while True:
         server.check_alive("while it served")
         time.sleep(_WATCH_S)
-
-
-def _stop(out: Output, home: Path, server: StartingServer) -> None:
-    if server.process.poll() is not None:
-        return
-    with out.progress("draining"):
-        server.process.terminate()
-        wait_until_gone(home)
-    server.process.wait(timeout=10)

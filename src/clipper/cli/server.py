@@ -33,9 +33,18 @@ def start(
     if foreground:
         become(settings)
     with out.progress("starting the server"):
-        spawn(settings).wait_until_ready()
-    with Clipper.connect(home=settings.home) as clipper:
-        _tell_running(out, clipper.status(), "is running")
+        now = _start(settings)
+    _tell_running(out, now, "is running")
+
+
+def _start(settings: ServerSettings) -> Status:
+    server = spawn(settings)
+    try:
+        return server.wait_until_ready()
+    except BaseException:
+        # Also at ^C: a server that is half there would be in the way of the next start.
+        server.stop()
+        raise
 
 
 def _tell_running(out: Output, now: Status, what: str) -> None:

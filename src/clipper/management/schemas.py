@@ -12,6 +12,7 @@ from clipper.snapshot import Batching, Link
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
 ReplicaState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
+WorkerState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
 Loader = Literal["file", "import"]
 
 
@@ -127,7 +128,7 @@ class Logs(Struct, frozen=True):
 class WorkerStatus(Struct, frozen=True):
     index: int
     pid: int | None
-    state: Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
+    state: WorkerState
     restarts: int
     generation: int
     last_error: str | None

@@ -25,6 +25,7 @@ STATUSES: dict[str, int] = {
     "not_implemented": 501,
     "model_error": 502,
     "container_failed": 502,
+    "policy_error": 502,
     "protocol_violation": 502,
     "no_replica": 503,
     "overloaded": 503,

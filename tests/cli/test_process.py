@@ -1,0 +1,77 @@
+"""Waiting for a server's process: what ends the wait, and with which words."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clipper.cli.process import ServerSettings, StartingServer, spawn, wait_until_gone
+from clipper.errors import DeadlineExceeded, Unavailable
+from conftest import Api
+
+
+@pytest.fixture
+def server(api: Api) -> Iterator[StartingServer]:
+    """A process that does nothing, whose management API is that of ``api``."""
+    logs = api.home / "logs"
+    logs.mkdir()
+    log = logs / "supervisor.log"
+    log.write_text("of the run before\nof this run\n")
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+    api.operations.pid = process.pid
+    yield StartingServer(api.home, process, log, log_start=len("of the run before\n"))
+    process.kill()
+    process.wait(10)
+
+
+def test_ready(server: StartingServer, api: Api) -> None:
+    assert server.wait_until_ready().management_url == api.url
+
+
+def test_a_server_that_is_not_ready_in_time(server: StartingServer, api: Api) -> None:
+    api.operations.causes = ["worker 0 is starting"]
+    with pytest.raises(DeadlineExceeded, match=r"worker 0 is starting; the last lines of .*supervisor\.log"):
+        server.wait_until_ready(timeout_s=0.1)
+
+
+def test_workers_that_cannot_start_end_the_wait(server: StartingServer, api: Api) -> None:
+    api.operations.causes = ["no worker is ready"]
+    api.operations.worker_state = "crash_loop"
+    (api.home / "logs" / "worker-0.log").write_text("ImportError: no uvloop\n")
+    with pytest.raises(Unavailable, match="worker 0 dies whenever it is started") as caught:
+        server.wait_until_ready()
+    assert "ImportError: no uvloop" in str(caught.value)
+
+
+def test_a_server_that_ended_shows_what_it_wrote_in_this_run(server: StartingServer) -> None:
+    server.process.kill()
+    server.process.wait(10)
+    with pytest.raises(Unavailable, match="ended with status -9 while it started") as caught:
+        server.wait_until_ready()
+    assert str(caught.value).endswith("supervisor.log:\nof this run")
+
+
+def test_another_servers_answer_is_not_taken_for_its_own(server: StartingServer, api: Api) -> None:
+    api.operations.pid = 1
+    with pytest.raises(DeadlineExceeded, match="has not said where it is"):
+        server.wait_until_ready(timeout_s=0.1)
+
+
+def test_stop_ends_the_process(server: StartingServer) -> None:
+    server.stop()
+    assert server.process.poll() is not None
+    server.stop()
+
+
+def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unavailable, match="cannot start a server in"):
+        spawn(ServerSettings(tmp_path / "file" / "home", "127.0.0.1", 0, 0, 1, 0))
+
+
+def test_a_server_without_a_lock_is_gone(tmp_path: Path) -> None:
+    wait_until_gone(tmp_path)
+    (tmp_path / "supervisor.lock").write_text("")
+    wait_until_gone(tmp_path)
