@@ -35,6 +35,8 @@ def hold(host: str, port: int, option: str, check_free: bool) -> socket.socket:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         holder.bind((host, port))
+        # It was to get past connections that are closing. Kept, it would let others bind while no worker listens.
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except OSError as error:
         holder.close()
         raise _taken(host, port, option, error) from error

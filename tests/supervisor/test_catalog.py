@@ -1,0 +1,91 @@
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from clipper.errors import NotFound, RegistryUnavailable
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.sqlite import SqliteRegistry
+from clipper.registry.store import DeleteModel, DeleteVersion, Put
+from clipper.snapshot import Batching
+from clipper.supervisor.catalog import Catalog, Numbers
+
+VERSION = VersionRecord("m", "1", VersionSpec("a", "import", "m:f"), Batching(), True, 1, 0.0)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "registry.sqlite3"
+
+
+@pytest.fixture
+def registry(path: Path) -> Iterator[SqliteRegistry]:
+    with closing(SqliteRegistry(path)) as registry:
+        yield registry
+
+
+@pytest.fixture
+def other(path: Path, registry: SqliteRegistry) -> Iterator[sqlite3.Connection]:
+    """Another program's connection, with which to lock the registry."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        yield other
+
+
+def test_a_change_that_cannot_be_stored_is_not_made(registry: SqliteRegistry, other: sqlite3.Connection) -> None:
+    catalog = Catalog(registry)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(RegistryUnavailable):
+        catalog.commit(Put(ApplicationRecord("a", "string", 20.0)))
+    assert catalog.applications == {}
+    with pytest.raises(NotFound, match="'a'"):
+        catalog.application("a")
+
+
+def test_what_has_happened_holds_and_is_stored_when_it_can_be(
+    registry: SqliteRegistry, other: sqlite3.Connection
+) -> None:
+    catalog = Catalog(registry)
+    catalog.commit(Put(ModelRecord("m")), Put(VERSION))
+    other.execute("BEGIN IMMEDIATE")
+    failed = VersionRecord("m", "1", VERSION.spec, Batching(), True, 1, 0.0, state="failed")
+    catalog.note(failed)
+    assert catalog.version("m", "1") == failed
+    assert not catalog.save_notes()
+    assert registry.load().versions == (VERSION,)
+    other.execute("ROLLBACK")
+    assert catalog.save_notes()
+    assert registry.load().versions == (failed,)
+
+
+def test_a_note_on_what_was_removed_since_is_not_stored(registry: SqliteRegistry, other: sqlite3.Connection) -> None:
+    catalog = Catalog(registry)
+    catalog.commit(Put(ModelRecord("m")), Put(VERSION))
+    other.execute("BEGIN IMMEDIATE")
+    catalog.note(VERSION)
+    other.execute("ROLLBACK")
+    catalog.commit(DeleteVersion(VERSION.id))
+    assert catalog.save_notes()
+    assert registry.load().versions == ()
+
+
+def test_a_model_goes_with_its_versions(registry: SqliteRegistry) -> None:
+    catalog = Catalog(registry)
+    catalog.commit(Put(ModelRecord("m")), Put(VERSION), Put(ModelRecord("n")))
+    catalog.commit(DeleteModel("m"))
+    assert (list(catalog.models), catalog.versions) == (["n"], {})
+    with pytest.raises(NotFound):
+        catalog.version("m", "1")
+
+
+def test_numbers_go_on_while_the_registry_is_locked(registry: SqliteRegistry, other: sqlite3.Connection) -> None:
+    numbers = Numbers(registry, "replica")
+    numbers.reserve()
+    other.execute("BEGIN IMMEDIATE")
+    assert [numbers() for _ in range(Numbers.BLOCK)] == list(range(1, Numbers.BLOCK + 1))
+    with pytest.raises(RegistryUnavailable):
+        numbers()
+    other.execute("ROLLBACK")
+    assert numbers() == Numbers.BLOCK + 1
+    assert Numbers(registry, "replica")() == 2 * Numbers.BLOCK + 1

@@ -1,0 +1,92 @@
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import clipper
+from clipper.errors import Conflict, Unavailable
+from clipper.home import Place, read_place
+from clipper.supervisor.folders import MAX_SOCKET_PATH_BYTES, lock_home, open_home
+
+
+def test_a_home_is_private_and_may_be_opened_again(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "a" / "home")
+    assert home.root.stat().st_mode & 0o777 == 0o700
+    assert home.sockets == home.run
+    assert (home.python_path / "clipper").resolve() == Path(clipper.__file__).parent
+    assert open_home(tmp_path / "a" / "home") == home
+
+
+def test_the_link_to_the_package_follows_it(tmp_path: Path) -> None:
+    link = open_home(tmp_path).python_path / "clipper"
+    link.unlink()
+    link.symlink_to("/an/older/clipper")
+    open_home(tmp_path)
+    assert link.resolve() == Path(clipper.__file__).parent
+
+
+def test_sockets_are_elsewhere_if_their_path_would_be_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    home = open_home(tmp_path / ("x" * 100))
+    assert home.sockets.parent == tmp_path
+    assert home.sockets.stat().st_mode & 0o777 == 0o700
+    assert len(os.fsencode(home.sockets / "w1048576.sock")) <= MAX_SOCKET_PATH_BYTES
+    assert open_home(tmp_path / ("x" * 100)).sockets == home.sockets
+    assert open_home(tmp_path / ("y" * 100)).sockets != home.sockets
+    home.remove_sockets_folder()
+    assert not home.sockets.exists()
+
+
+def test_a_folder_for_sockets_that_others_can_reach_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    open_home(tmp_path / ("x" * 100)).sockets.chmod(0o755)
+    with pytest.raises(Unavailable, match="not a private folder"):
+        open_home(tmp_path / ("x" * 100))
+
+
+def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Unavailable, match="--home"):
+        open_home(tmp_path / "file" / "home")
+
+
+LOCK = """
+import sys
+from pathlib import Path
+from clipper.supervisor.folders import lock_home, open_home
+lock_home(open_home(Path(sys.argv[1])))
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_lock_is_held_for_as_long_as_its_process_lives(tmp_path: Path) -> None:
+    home = open_home(tmp_path)
+    argv = [sys.executable, "-c", LOCK, str(tmp_path)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"locked\n"
+        with pytest.raises(Conflict, match=f"pid {holder.pid}"):
+            lock_home(home)
+        holder.kill()
+    os.close(lock_home(home))
+
+
+def test_commands_find_the_place(tmp_path: Path) -> None:
+    home = open_home(tmp_path)
+    place = Place(1, "http://m", "http://q", 2.0)
+    home.write_place(place)
+    assert read_place(tmp_path) == place
+
+
+def test_what_gone_processes_left_is_removed_and_the_rest_kept(tmp_path: Path) -> None:
+    home = open_home(tmp_path)
+    for name in ("kept", "gone"):
+        (home.run / f"{name}.json").touch()
+        (home.run / f"{name}.sock").touch()
+        (home.scratch / name).mkdir()
+    home.remove_stale({"kept"}, {str(home.run / "kept.sock")})
+    left = sorted(path.name for path in [*home.run.iterdir(), *home.scratch.iterdir()])
+    assert left == ["kept", "kept.json", "kept.sock", "pythonpath", "scratch"]

@@ -1,0 +1,111 @@
+import pytest
+
+from clipper.errors import InvalidArgument
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.store import Contents
+from clipper.snapshot import Batching, Link, ReplicaAddress
+from clipper.supervisor import rules
+from clipper.supervisor.catalog import Catalog
+from clipper.types import ModelId
+
+
+class Stored:
+    """A registry that holds what it was made with, and takes no changes: the rules make none."""
+
+    def __init__(self, *records: ApplicationRecord | ModelRecord | VersionRecord) -> None:
+        self.records = records
+
+    def load(self) -> Contents:
+        return Contents(
+            tuple(record for record in self.records if isinstance(record, ApplicationRecord)),
+            tuple(record for record in self.records if isinstance(record, ModelRecord)),
+            tuple(record for record in self.records if isinstance(record, VersionRecord)),
+        )
+
+    def write(self, *changes: object) -> None:
+        raise AssertionError("the rules change nothing")
+
+    def reserve(self, counter: str, count: int) -> int:
+        raise AssertionError("the rules change nothing")
+
+    def close(self) -> None:
+        raise AssertionError("the rules change nothing")
+
+
+def version(name: str, **fields: object) -> VersionRecord:
+    spec = VersionSpec("a", "import", "m:f")
+    given = {"state": "ready", "input_type": "float64[2]", "replicas_wanted": int(name), **fields}
+    return VersionRecord("m", name, spec, Batching(), True, created_at=float(name), **given)  # type: ignore[arg-type]
+
+
+def app(name: str, *links: Link, input_type: str = "float64[2]", slo_ms: float = 20.0) -> ApplicationRecord:
+    return ApplicationRecord(name, input_type, slo_ms, links=links)
+
+
+MODEL = ModelRecord("m", current="3", previous="2")
+
+
+def test_which_versions_run() -> None:
+    catalog = Catalog(
+        Stored(
+            MODEL,
+            *map(version, "123"),
+            version("4", kept=True),
+            version("5", promotion=1, state="starting"),
+            version("6", kept=True, state="failed"),
+            version("7", state="sleeping"),
+            app("a", Link("m"), Link("other")),
+            app("b", Link("m", "7")),
+        )
+    )
+    assert rules.running(catalog) == {ModelId("m", name): int(name) for name in "23457"}
+
+
+def test_workers_are_told_of_versions_that_run_or_still_have_replicas() -> None:
+    catalog = Catalog(Stored(MODEL, *map(version, "123"), version("4", kept=True, input_type=None, state="starting")))
+    address = ReplicaAddress("m:1#1.g1", "unix:x")
+    assert [one.version for one in rules.content(catalog, {}).models[0].versions] == ["2", "3"]
+    (model,) = rules.content(catalog, {ModelId("m", "1"): (address,)}).models
+    assert model.current == "3"
+    assert {one.version: one.replicas for one in model.versions} == {"1": (address,), "2": (), "3": ()}
+
+
+def test_a_batch_may_run_for_ten_times_the_largest_slo_that_may_wait_for_it() -> None:
+    catalog = Catalog(Stored(MODEL, app("a", Link("m"), slo_ms=20), app("b", Link("m", "2"), slo_ms=9000)))
+    assert rules.batch_timeout_s(catalog, "m") == 90.0
+    assert rules.batch_timeout_s(catalog, "other") == 30.0
+
+
+def test_the_next_version_and_the_next_promotion() -> None:
+    assert rules.next_version([]) == "1"
+    assert rules.next_version(["9", "10", "2024-01-05", "v99"]) == "11"
+    assert rules.next_promotion([version("1"), version("2", promotion=4)]) == 5
+
+
+@pytest.mark.parametrize(
+    ("application", "model", "fit"),
+    [
+        ("float64[4]", "float64[4]", True),
+        ("float64[*]", "float64[4]", True),
+        ("float64[4]", "float64[*]", True),
+        ("float64[4]", "float64[5]", False),
+        ("float64[4]", "float32[4]", False),
+        ("float64[2,2]", "float64[4]", False),
+        ("float64[*,2]", "float64[2,2]", True),
+        ("float64[2,2]", "float64[*,2]", False),  # the model wants each row's dimensions before its data
+        ("string", "string", True),
+        ("string", "bytes", False),
+    ],
+)
+def test_which_input_types_fit(application: str, model: str, fit: bool) -> None:
+    assert rules.fits(application, model) is fit
+    try:
+        rules.check_fits(app("a", input_type=application), version("1", input_type=model))
+    except InvalidArgument as error:
+        assert not fit and application in str(error) and model in str(error)
+    else:
+        assert fit
+
+
+def test_a_version_whose_type_is_not_known_yet_fits() -> None:
+    rules.check_fits(app("a"), version("1", input_type=None))
