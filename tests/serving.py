@@ -102,8 +102,8 @@ class Container(Process):
         assert self.is_running, self.log
 
 
-class Worker(Process):
-    """A query worker, and the supervisor's end of its control channel."""
+class WorkerProcess(Process):
+    """A query worker that may or may not come up."""
 
     def __init__(self, folder: Path, index: int, port: int, **settings: Any) -> None:
         self.port = port
@@ -111,7 +111,14 @@ class Worker(Process):
         config = {"index": index, "instance": index + 1, "host": "127.0.0.1", "port": port} | settings
         config["control"] = str(self.control_path)
         super().__init__("clipper.worker", ["--config", json.dumps(config)], folder / f"worker-{index}.log")
-        wait_for(lambda: self.control_path.exists() or not self.is_running, f"the worker listens: {self.log}")
+
+
+class Worker(WorkerProcess):
+    """A query worker that is up, and the supervisor's end of its control channel."""
+
+    def __init__(self, folder: Path, index: int, port: int, **settings: Any) -> None:
+        super().__init__(folder, index, port, **settings)
+        wait_for(lambda: "answers on" in self.log or not self.is_running, f"the worker is up: {self.log}")
         assert self.is_running, self.log
         self.control = ControlClient(self.control_path)
 
@@ -142,15 +149,20 @@ class ControlClient:
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(TIMEOUT_S)
-        wait_for(lambda: self.socket.connect_ex(str(path)) == 0, "the control socket accepts")
+        self.socket.connect(str(path))
         self._framer = control.Framer()
 
     def ask(self, command: control.Command) -> control.Reply:
         self.socket.sendall(control.encode(command))
-        while data := self.socket.recv(1 << 20):
-            for body in self._framer.feed(data):
-                return control.decode_reply(body)
-        raise AssertionError("the worker closed the control channel")
+        while True:
+            for reply in self.receive():
+                return reply
+
+    def receive(self) -> list[control.Reply]:
+        """What is complete after one more read."""
+        data = self.socket.recv(1 << 20)
+        assert data, "the worker closed the control channel"
+        return [control.decode_reply(body) for body in self._framer.feed(data)]
 
     def close(self) -> None:
         self.socket.close()
@@ -249,6 +261,7 @@ class Serving:
     folder: Path
     workers: list[Worker] = field(default_factory=list)
     containers: list[Container] = field(default_factory=list)
+    others: list[Process] = field(default_factory=list)
     _generation: int = 0
 
     @property
@@ -260,6 +273,12 @@ class Serving:
         worker = Worker(self.folder, len(self.workers), port, **settings)
         self.workers.append(worker)
         return worker
+
+    def start_process(self, port: int) -> WorkerProcess:
+        """A worker that is not waited for."""
+        process = WorkerProcess(self.folder, 0, port)
+        self.others.append(process)
+        return process
 
     def start_container(
         self, code: str = SUM, model: str = "m", version: str = "1", input_type: str = "float64"
@@ -276,7 +295,7 @@ class Serving:
         return [worker.apply(snapshot) for worker in self.workers][-1]
 
     def stop(self) -> None:
-        for process in [*self.workers, *self.containers]:
+        for process in [*self.workers, *self.containers, *self.others]:
             process.stop()
 
 

@@ -20,7 +20,7 @@ from clipper.control import (
     decode_command,
     encode,
 )
-from clipper.errors import ProtocolViolation
+from clipper.errors import ClipperError
 from clipper.snapshot import Snapshot
 from clipper.statistics import WorkerStatistics
 
@@ -61,8 +61,10 @@ class ControlServer:
                 for body in framer.feed(data):
                     writer.write(encode(await self._answer(decode_command(body))))
                     await writer.drain()
-        except (ProtocolViolation, ConnectionError) as error:
+        except (ClipperError, ConnectionError) as error:
             log.warning("control channel: %s", error)
+        except asyncio.CancelledError:
+            pass  # the worker ends; up to Python 3.11 the streams would log a cancelled handler as an error
         finally:
             writer.close()
 

@@ -1,0 +1,144 @@
+"""The query port on real sockets: its time-outs with a quick sweep, its bound on connections, and draining."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+import uvloop
+from fake_transport import Echo, Later
+
+from clipper.frontend import limits
+from clipper.frontend.server import QueryServer
+from serving import post
+
+ECHO = post("/echo/predict", b"hi")
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Connect = Callable[[], Coroutine[Any, Any, Streams]]
+
+
+def serve(
+    test: Callable[[QueryServer, Connect], Coroutine[Any, Any, None]],
+    max_connections: int = 100,
+    sweep_s: float = 1000.0,
+) -> Later:
+    """Run ``test`` beside a listening server; returns its endpoint that does not answer by itself."""
+    later = Later()
+
+    async def main() -> None:
+        server = QueryServer(max_connections=max_connections, sweep_s=sweep_s)
+        server.serve({b"/echo/predict": Echo(), b"/later/predict": later})
+        listener = socket.create_server(("127.0.0.1", 0))
+        await server.listen(listener)
+        port = listener.getsockname()[1]
+
+        writers: list[asyncio.StreamWriter] = []
+
+        async def connect() -> Streams:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writers.append(writer)
+            return reader, writer
+
+        async with asyncio.timeout(20):
+            await test(server, connect)
+            await server.drain(0.0)
+            for writer in writers:
+                writer.close()
+                with contextlib.suppress(ConnectionError):
+                    await writer.wait_closed()
+
+    uvloop.run(main())
+    return later
+
+
+def test_idle_connection_is_closed_without_a_word() -> None:
+    async def test(server: QueryServer, connect: Connect) -> None:
+        reader, _writer = await connect()
+        assert await reader.read() == b""
+        assert server.sweeps > limits.IDLE_TIMEOUT_SWEEPS
+
+    serve(test, sweep_s=0.005)
+
+
+@pytest.mark.parametrize("start", [ECHO[:20], ECHO[:-1]])
+def test_request_that_does_not_end_is_answered_and_closed(start: bytes) -> None:
+    async def test(server: QueryServer, connect: Connect) -> None:
+        reader, writer = await connect()
+        writer.write(start)
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        assert server.sweeps > limits.REQUEST_TIMEOUT_SWEEPS
+
+    serve(test, sweep_s=0.005)
+
+
+def test_client_that_lingers_after_its_last_answer_is_closed() -> None:
+    async def test(server: QueryServer, connect: Connect) -> None:
+        reader, _writer = await connect()
+        _writer.write(b"garbage\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        while server.connections:
+            await asyncio.sleep(0.005)
+
+    serve(test, sweep_s=0.005)
+
+
+def test_connections_over_the_bound_are_refused_and_the_others_go_on() -> None:
+    async def test(server: QueryServer, connect: Connect) -> None:
+        kept = [await connect() for _ in range(3)]
+        for reader, writer in kept:
+            writer.write(ECHO)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        for _ in range(5):
+            reader, writer = await connect()
+            assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+            writer.close()
+        while server.connections > 3:
+            await asyncio.sleep(0.005)
+        kept[0][1].close()
+        while server.connections > 2:
+            await asyncio.sleep(0.005)
+        reader, writer = await connect()
+        writer.write(ECHO)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        assert server.refused == {"overloaded": 5}
+
+    serve(test, max_connections=3)
+
+
+def test_drain_answers_what_is_under_way_and_closes_the_rest() -> None:
+    async def test(server: QueryServer, connect: Connect) -> None:
+        idle, _ = await connect()
+        busy, busy_writer = await connect()
+        late, late_writer = await connect()
+        busy_writer.write(ECHO[:-1])
+        while server.connections < 3 or not server.buffered_bytes:
+            await asyncio.sleep(0.001)
+        draining = asyncio.ensure_future(server.drain(10.0))
+        await asyncio.sleep(0)
+        late_writer.write(ECHO)
+        assert b"connection: close" in await late.read()
+        busy_writer.write(ECHO[-1:])
+        assert b"connection: close" in await busy.read()
+        assert await idle.read() == b""
+        assert await draining == 0
+        with pytest.raises(OSError):
+            await connect()
+
+    serve(test)
+
+
+def test_drain_gives_up_after_its_time_and_says_how_many() -> None:
+    async def test(server: QueryServer, connect: Connect) -> None:
+        writers = [(await connect())[1] for _ in range(3)]
+        for writer in writers[:2]:
+            writer.write(post("/later/predict", b"x"))
+        while server.connections < 3 or server.known_heads == {}:
+            await asyncio.sleep(0.001)
+        assert await server.drain(0.05) == 2
+        while server.connections:
+            await asyncio.sleep(0.001)
+
+    assert serve(test).cancelled == [b"x", b"x"]

@@ -1,0 +1,268 @@
+"""A real query worker process: its control channel, its counts, the port that workers share, its end."""
+
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipper.control import MAX_MESSAGE_BYTES, Apply, Drain, Draining, GetStatistics, encode
+from clipper.snapshot import Batching, ReplicaAddress, Snapshot
+from serving import SUM, ControlClient, Serving, application, free_port, model, serving, version, wait_for, with_address
+
+TWO = "def predict(inputs):\n    return [2] * len(inputs)\n"
+PICKY = """
+def predict(inputs):
+    if any(row[0] < 0 for row in inputs):
+        raise ValueError("negative")
+    return [float(row.sum()) for row in inputs]
+"""
+
+
+@pytest.fixture(scope="module")
+def system() -> Iterator[Serving]:
+    """Two versions of one model, behind one worker."""
+    with serving() as system:
+        system.start_worker()
+        system.start_container(SUM)
+        system.start_container(TWO, version="2")
+        yield system
+
+
+def apply(system: Serving, current: str = "1", links: str = "m") -> None:
+    one, two = system.containers[:2]
+    applied = system.apply([application("app", links)], [model(version(one), version(two, name="2"), current=current)])
+    assert (applied.unlinked, applied.undrained) == ({}, ())
+
+
+def output(system: Serving, name: str = "app") -> object:
+    with system.worker.connect() as client:
+        response = client.ask(f"/{name}/predict", {"input": [20, 22]})
+    return response.json.get("output", response.json.get("error"))
+
+
+# -- snapshots ---------------------------------------------------------------------------------------------
+
+
+def test_current_version_changes_with_the_snapshot(system: Serving) -> None:
+    for current, expected in [("1", 42), ("2", 2), ("1", 42)]:
+        apply(system, current)
+        assert output(system) == expected
+
+
+def test_link_may_pin_a_version(system: Serving) -> None:
+    apply(system, "1", "m:2")
+    assert output(system) == 2
+
+
+def test_older_snapshot_is_not_applied(system: Serving) -> None:
+    apply(system, "2")
+    generation = system.worker.statistics().generation
+    applied = system.worker.apply(Snapshot(generation - 1))
+    assert applied.generation == generation
+    assert output(system) == 2
+
+
+def test_application_that_is_gone_is_not_found(system: Serving) -> None:
+    apply(system)
+    assert output(system) == 42
+    system.apply([], [])
+    assert output(system) == "not_found"
+    apply(system)
+    assert output(system) == 42
+
+
+def test_settings_of_an_application_change_in_place(system: Serving) -> None:
+    apply(system)
+    queries = system.worker.application("app").queries
+    system.apply([application(default_output='"none"')], [model(version())])
+    assert output(system) == "none"
+    assert system.worker.application("app").queries == queries + 1
+    apply(system)
+
+
+def test_replica_that_cannot_be_dialled_is_named(system: Serving) -> None:
+    gone = ReplicaAddress("m:1#9", f"unix:{system.folder / 'gone.sock'}")
+    applied = system.apply([application(slo_ms=100.0)], [model(with_address(version(), gone))])
+    assert list(applied.unlinked) == ["m:1#9"]
+    assert applied.unlinked["m:1#9"]
+    assert output(system) == "no_replica"
+    apply(system)
+
+
+def test_replica_of_another_model_is_not_believed(system: Serving) -> None:
+    other = ReplicaAddress("m:1#8", system.containers[1].address.address)
+    applied = system.apply([application()], [model(with_address(version(), other))])
+    assert "serves m:2, not m:1" in applied.unlinked["m:1#8"]
+    apply(system)
+
+
+def test_snapshot_that_cannot_be_served_closes_the_channel_and_harms_nothing(system: Serving) -> None:
+    apply(system)
+    generation = system.worker.statistics().generation
+    client = ControlClient(system.worker.control_path)
+    client.socket.sendall(encode(Apply(Snapshot(generation, (application(input_type="complex"),)))))
+    assert client.socket.recv(1) == b""
+    client.close()
+    wait_for(lambda: "complex" in system.worker.log, "the worker has logged why")
+    apply(system)
+    assert output(system) == 42
+
+
+# -- statistics --------------------------------------------------------------------------------------------
+
+
+def test_counts_are_those_of_what_was_asked() -> None:
+    with serving() as system:
+        worker = system.start_worker()
+        container = system.start_container(PICKY)
+        system.apply(
+            [application("app"), application("safe", default_output="0")],
+            [model(version(container, cache=True, batching=Batching("fixed", 4)))],
+        )
+        with worker.connect() as client:
+            for number in range(10):
+                assert client.ask("/app/predict", {"input": [number]}).status == 200
+            for _ in range(5):
+                assert client.ask("/app/predict", {"input": [3]}).json["output"] == 3
+            assert client.ask("/app/predict", {"input": [-1]}).status == 502
+            assert client.ask("/safe/predict", {"input": [-2]}).json["default"]
+            assert client.ask("/safe/predict", {"input_batch": [[100], [101], [102]]}).status == 200
+            assert client.ask("/app/predict", {"input": "x"}).status == 400
+            assert client.ask("/nothing/predict", {"input": [1]}).status == 404
+            assert client.ask("/app/predict", b"{").status == 400
+            statistics = worker.statistics()
+        app, safe = statistics.applications
+        assert (app.name, app.queries, app.defaults, app.errors) == ("app", 16, {}, {"model_error": 1})
+        assert (safe.name, safe.queries, safe.defaults, safe.errors) == ("safe", 4, {"model_error": 1}, {})
+        assert (sum(app.latency_s.counts), sum(safe.latency_s.counts)) == (16, 4)
+        assert 0 < app.latency_s.sum < 30
+        (found,) = statistics.versions
+        assert (found.model, found.version, found.queue_length, found.queue_bytes) == ("m", "1", 0, 0)
+        assert (found.outputs, found.model_errors, found.rejected, found.expired) == (13, 2, 0, 0)
+        assert (found.cache_hits, found.cache_misses, found.cache_joins) == (5, 15, 0)
+        assert found.batch_size.sum == 15
+        (replica,) = statistics.replicas
+        assert (replica.id, replica.state, replica.batch_limit) == (container.address.id, "linked", 4)
+        assert (replica.in_flight, replica.last_error) == (0, None)
+        assert replica.batches == sum(found.batch_size.counts)
+        assert (statistics.cache.entries, statistics.cache.evictions) == (13, 0)
+        assert (statistics.pid, statistics.index, statistics.connections) == (worker.pid, 0, 1)
+        assert statistics.requests_refused == {"wrong_input": 1, "not_found": 1, "malformed_request": 1}
+
+
+def test_equal_queries_in_one_batch_run_once() -> None:
+    with serving() as system:
+        worker = system.start_worker()
+        system.apply([application()], [model(version(system.start_container(SUM), cache=True))])
+        with worker.connect() as client:
+            parts = client.ask("/app/predict", {"input_batch": [[5]] * 100}).json["batch_predictions"]
+        assert [part["output"] for part in parts] == [5] * 100
+        (found,) = worker.statistics().versions
+        assert (found.outputs, found.cache_misses, found.cache_joins, found.batch_size.sum) == (1, 1, 99, 1)
+
+
+# -- the control channel -----------------------------------------------------------------------------------
+
+
+def test_control_socket_is_for_this_user_alone(system: Serving) -> None:
+    assert stat.S_IMODE(system.worker.control_path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        struct.pack("<I", MAX_MESSAGE_BYTES + 1),
+        struct.pack("<I", 3) + b"\xff\xff\xff",
+        struct.pack("<I", 0),
+        encode(Draining()),
+        encode(GetStatistics())[:-1] + b"\xc1",
+    ],
+)
+def test_garbage_on_the_control_socket_ends_that_connection_alone(system: Serving, garbage: bytes) -> None:
+    apply(system)
+    client = ControlClient(system.worker.control_path)
+    client.socket.sendall(garbage)
+    assert client.socket.recv(1) == b""
+    client.close()
+    assert system.worker.statistics().pid == system.worker.pid
+    assert output(system) == 42
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=60), st.booleans())
+def test_random_bytes_on_the_control_socket_harm_nothing(system: Serving, data: bytes, framed: bool) -> None:
+    client = ControlClient(system.worker.control_path)
+    client.socket.sendall(struct.pack("<I", len(data)) + data if framed else data)
+    client.socket.shutdown(socket.SHUT_WR)
+    while client.socket.recv(4096):
+        pass
+    client.close()
+    assert system.worker.statistics().pid == system.worker.pid
+
+
+def test_commands_in_any_pieces_are_answered_in_order(system: Serving) -> None:
+    apply(system)
+    client = ControlClient(system.worker.control_path)
+    for byte in encode(GetStatistics())[:-1]:
+        client.socket.sendall(bytes([byte]))
+    client.socket.sendall(encode(GetStatistics())[-1:] + encode(Apply(Snapshot(0))))
+    replies = []
+    while len(replies) < 2:
+        replies += [type(reply).__name__ for reply in client.receive()]
+    assert replies == ["Statistics", "Applied"]
+    client.close()
+
+
+def test_worker_goes_on_when_its_supervisor_is_gone(system: Serving) -> None:
+    apply(system)
+    system.worker.control.close()
+    assert output(system) == 42
+    system.worker.control = ControlClient(system.worker.control_path)
+    assert system.worker.statistics().pid == system.worker.pid
+    apply(system, "2")
+    assert output(system) == 2
+
+
+# -- start and end -----------------------------------------------------------------------------------------
+
+
+def test_two_workers_share_the_port_and_their_query_ids_differ() -> None:
+    with serving() as system:
+        first, second = system.start_worker(), system.start_worker()
+        system.apply([application()], [model(version(system.start_container(SUM)))])
+        ids: set[int] = set()
+        asked = 0
+        while not (first.application("app").queries and second.application("app").queries):
+            assert asked < 200, "the kernel gave all connections to one worker"
+            with first.connect() as client:
+                ids.add(client.ask("/app/predict", {"input": [asked]}).json["query_id"])
+            asked += 1
+        assert len(ids) == asked
+        assert first.application("app").queries + second.application("app").queries == asked
+
+
+def test_drain_answers_then_ends_with_0() -> None:
+    with serving() as system:
+        worker = system.start_worker()
+        assert worker.control.ask(Drain()) == Draining()
+        assert worker.wait() == 0
+        assert "0 requests were given up" in worker.log
+
+
+def test_port_that_cannot_be_bound_is_told_in_one_line() -> None:
+    # Without SO_REUSEPORT, so that nobody else may bind it.
+    with serving() as system, socket.create_server(("127.0.0.1", free_port())) as taken:
+        worker = system.start_process(taken.getsockname()[1])
+        assert worker.wait() == 1
+        assert "cannot listen on 127.0.0.1:" in worker.log
+
+
+def test_socket_of_a_killed_worker_is_replaced() -> None:
+    with serving() as system:
+        (system.folder / "w0.sock").touch()
+        assert system.start_worker().statistics().index == 0
