@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import Kind, Splitter
@@ -90,8 +91,7 @@ class _Caller(asyncio.Protocol):
         self._splitter = Splitter()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         self._container.callers.append(self)
 
     def connection_lost(self, error: Exception | None) -> None:
