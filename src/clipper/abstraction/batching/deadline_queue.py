@@ -9,9 +9,9 @@ from collections import deque
 
 from clipper.abstraction.work import Work
 
-# A fresh query keeps at least this share of its SLO for waiting: a version whose every batch takes longer than
-# the SLO is still sent work, so that it can be seen to recover.
-MAX_RESERVED_SHARE = 0.5
+# What is left of the SLO is for waiting: a version whose every batch takes longer than the SLO is still sent fresh
+# queries, so that it can be seen to recover. Above two batches of the usual budget, one running and one behind it.
+MAX_RESERVED_SHARE = 0.8
 
 
 class DeadlineQueue:
@@ -63,7 +63,7 @@ class DeadlineQueue:
         """Remove and return up to ``limit`` pieces, earliest deadline first, and those found too late to send.
 
         Args:
-            service_s: how long the batch is expected to take; work whose deadline comes sooner is late.
+            service_s: in how long the batch is expected to be answered; work whose deadline comes sooner is late.
         """
         batch: list[Work] = []
         late: list[Work] = []

@@ -146,11 +146,22 @@ class Dispatcher:
 
     def _fill(self, replica: ReplicaState, now_s: float, turn: Turn) -> None:
         limit = replica.controller.limit
-        service_s = replica.controller.predict_s(min(limit, self.queue.length))
-        works, late = self.queue.take(limit, now_s, service_s)
+        works, late = self.queue.take(limit, now_s, self._expected_s(replica, now_s))
         turn.late += late
         if works:
             self._next_id += 1
             batch = Batch(self._next_id, works, now_s, len(works) >= limit)
             replica.in_flight[batch.id] = batch
             turn.assignments.append((replica, batch))
+
+    def _expected_s(self, replica: ReplicaState, now_s: float) -> float:
+        """How long until a batch sent now is answered: the rest of the one that runs counts as well.
+
+        Without it, under more load than the replicas can take, all that is sent behind another batch comes too late.
+        """
+        controller = replica.controller
+        expected_s = controller.predict_s(min(controller.limit, self.queue.length))
+        for running in replica.in_flight.values():
+            began_s = max(running.sent_s, replica.last_done_s)
+            expected_s += max(0.0, controller.predict_s(len(running.works)) - (now_s - began_s))
+        return expected_s
