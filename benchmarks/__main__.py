@@ -47,9 +47,11 @@ def measure(rows: list[Row], console: Console) -> Measured:
 
 
 def as_table(measured: Measured) -> Table:
-    table = Table("row", "what", "floor", "measured", "", title="× is times the yardstick unless the row says else")
+    table = Table(
+        "row", "floor", "measured", "", title="× is times the yardstick unless benchmarks/README.md says else"
+    )
     for row, outcome in measured:
-        table.add_row(row.name, row.what, row.floor, outcome.value, VERDICTS[outcome.passed])
+        table.add_row(row.name, row.floor, outcome.value, VERDICTS[outcome.passed])
     return table
 
 

@@ -1,0 +1,68 @@
+"""The models: each trained once, and kept under a name that tells data, recipe and library version."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import sklearn
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MaxAbsScaler
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
+
+from benchmarks.paper.cache import digest, folder
+from benchmarks.paper.data import Labelled
+
+# Of pictures: 20,000 to train on, 784 pixels from 0 to 255.
+CLASSIFIERS: dict[str, Callable[[], Any]] = {
+    "svm": lambda: make_pipeline(PCA(60, random_state=0), SVC(C=10)),
+    "net": lambda: make_pipeline(MaxAbsScaler(), MLPClassifier((128,), max_iter=15, random_state=0)),
+    "forest": lambda: RandomForestClassifier(60, max_features=16, random_state=0),
+    "boosting": lambda: make_pipeline(
+        PCA(50, random_state=0), HistGradientBoostingClassifier(max_iter=40, random_state=0)
+    ),
+    "neighbours": lambda: make_pipeline(PCA(50, random_state=0), KNeighborsClassifier(5, weights="distance")),
+    "logistic": lambda: make_pipeline(MaxAbsScaler(), LogisticRegression(C=0.1, max_iter=60, tol=1e-2)),
+    "discriminant": lambda: make_pipeline(PCA(100, random_state=0), LinearDiscriminantAnalysis()),
+    "tree": lambda: make_pipeline(PCA(50, random_state=0), DecisionTreeClassifier(max_depth=10, random_state=0)),
+    "bayes": lambda: make_pipeline(PCA(50, random_state=0), GaussianNB()),
+}
+
+
+def trained(estimator: Any, data: Labelled) -> Path:
+    """Return the file of ``estimator``, fitted to ``data``; it is fitted if that was not done before."""
+    key = digest(repr(estimator), sklearn.__version__, data.inputs.tobytes(), data.labels.tobytes())
+    path = folder() / "models" / f"{key}.joblib"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        # Written aside and renamed, so that a run that is stopped leaves no half of a model.
+        aside = path.with_suffix(f".{os.getpid()}")
+        joblib.dump(estimator.fit(data.inputs, data.labels), aside)
+        aside.replace(path)
+    return path
+
+
+def small_forests(data: Labelled, count: int) -> list[Path]:
+    """``count`` forests of 10 trees, 16 deep, each fitted to a twentieth of the data that the others do not have more of.
+
+    So each is weak and they err on different inputs, as the paper's of figure 9c.
+    """
+    rows = np.random.default_rng(0).permutation(len(data))
+    share = len(data) // 20
+    return [
+        trained(
+            RandomForestClassifier(10, max_depth=16, random_state=number),
+            data[rows[number * share : (number + 1) * share]],
+        )
+        for number in range(count)
+    ]
