@@ -196,7 +196,9 @@ class Load(threading.Thread):
         return {answer["output"] for answer in self.answers}
 
 
-def test_no_query_is_lost_while_versions_change_and_scale_under_load(server: Server) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_no_query_is_lost_while_versions_change_and_scale_under_load(server: Server, workers: str) -> None:
+    server.options = ("--workers", workers)
     with_application(server, replicas=2, cache=False)
     loads = [Load(server) for _ in range(4)]
     for load in loads:

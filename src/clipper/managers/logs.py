@@ -78,8 +78,11 @@ class LogKeeper:
                 target.write(source.read(self._max_bytes))
         except OSError as error:
             log.warning("the older part of %s is lost: %s", path, error)
-        # Also when the copy failed: a disk that is full needs the room most.
-        os.truncate(path, 0)
+        try:
+            # Also when the copy failed: a disk that is full needs the room most.
+            os.truncate(path, 0)
+        except OSError as error:
+            log.warning("%s cannot be cut: %s", path, error)
 
 
 def _last_lines(path: Path, lines: int, since_bytes: int) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ def main() -> int:
         home = open_home(config.home)
         lock = lock_home(home)
         uvloop.run(Supervisor(config, home).run())
-    except ClipperError as error:
+    except (ClipperError, OSError) as error:  # an OSError: a file of the home, on a disk that is full or not ours
         sys.stderr.write(f"clipper: {error}\n")
         return 1
     os.close(lock)

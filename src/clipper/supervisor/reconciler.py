@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 
 # A worker dials by itself; only what came of it has to be asked for again.
 ASK_AGAIN_S = 0.5
-# Workers have dialled every replica of a new version by then, or it cannot be reached at all.
-LINK_TIMEOUT_S = 20.0
+# A worker that has to be started first, and then waits for a replica in vain, takes no longer to say so.
+LINK_TIMEOUT_S = 45.0
 # A registry that could not be written is tried again after this.
 SAVE_AGAIN_S = 5.0
 

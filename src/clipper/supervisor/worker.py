@@ -118,7 +118,12 @@ class Worker:
     async def run(self) -> None:
         """Keep it running until cancelled; the process runs on then."""
         while True:
-            self._has_died(await self._live())
+            try:
+                uptime_s = await self._live()
+            except Exception as error:  # a bug of ours; the worker must not be lost with it, so it is a death too
+                log.exception("keeping %s failed", self.name)
+                self.last_error, uptime_s = f"keeping {self.name} failed: {error!r}", 0.0
+            self._has_died(uptime_s)
             await asyncio.sleep(max(0.0, self._history.restart_at_s - asyncio.get_running_loop().time()))
             self.phase = "starting"
             self.restarts += 1
