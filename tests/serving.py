@@ -48,7 +48,11 @@ class Process:
     def __init__(self, module: str, arguments: Sequence[str], log: Path) -> None:
         self.log_path = log
         with log.open("ab") as output:
-            self._child = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=output, stderr=output)
+            command = [sys.executable, "-m", module, *arguments]
+            # Beside the package, the programs of this folder.
+            folders = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+            environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
+            self._child = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
         self.pid = self._child.pid
 
     @property
@@ -67,7 +71,7 @@ class Process:
 
     def stop(self) -> None:
         # A container may have been stopped by a signal, and would not see SIGTERM.
-        for number in (signal.SIGCONT, signal.SIGTERM):
+        for number in (signal.SIGTERM, signal.SIGCONT):
             self.send(number)
         try:
             self.wait()
@@ -98,7 +102,24 @@ class Container(Process):
         super().__init__("clipper.runtime", flags, folder / f"container-{number}.log")
 
     def wait_until_ready(self) -> None:
-        wait_for(lambda: self.socket.exists() or not self.is_running, f"the container listens: {self.log}")
+        wait_for(lambda: "listening on" in self.log or not self.is_running, f"the container listens: {self.log}")
+        assert self.is_running, self.log
+
+
+class LyingContainer(Process):
+    """Speaks the container protocol by hand, except where it is told what else to do.
+
+    Args:
+        on_hello, on_predict: Python statements in place of the WELCOME, or of the RESULTS. They may use ``send(kind,
+            id, body)``, ``raw(bytes)``, ``hang_up()``, ``welcome`` and, for a batch, ``batch``, ``rows``, ``body``.
+    """
+
+    def __init__(self, folder: Path, number: int, on_hello: str, on_predict: str) -> None:
+        self.socket = folder / f"l{number}.sock"
+        self.address = ReplicaAddress(f"m:1#l{number}", f"unix:{self.socket}")
+        actions = {"hello": on_hello, "predict": on_predict}
+        super().__init__("lying_container", [str(self.socket), json.dumps(actions)], folder / f"liar-{number}.log")
+        wait_for(lambda: "listening on" in self.log or not self.is_running, f"the liar listens: {self.log}")
         assert self.is_running, self.log
 
 
@@ -288,6 +309,11 @@ class Serving:
         container.wait_until_ready()
         return container
 
+    def start_liar(self, on_hello: str = "send(WELCOME, 0, welcome)", on_predict: str = "pass") -> LyingContainer:
+        liar = LyingContainer(self.folder, len(self.others) + 1, on_hello, on_predict)
+        self.others.append(liar)
+        return liar
+
     def apply(self, applications: Sequence[ApplicationSnapshot], models: Sequence[ModelSnapshot]) -> control.Applied:
         """Push a newer snapshot to every worker; the last one's answer."""
         self._generation += 1
@@ -319,7 +345,7 @@ def application(name: str = "app", *models: str, **fields: Any) -> ApplicationSn
     return ApplicationSnapshot(name=name, links=links, **settings)
 
 
-def version(*containers: Container, name: str = "1", **fields: Any) -> VersionSnapshot:
+def version(*containers: Container | LyingContainer, name: str = "1", **fields: Any) -> VersionSnapshot:
     settings: dict[str, Any] = {"input_type": "float64", "batching": Batching(), "cache": False} | fields
     return VersionSnapshot(version=name, replicas=tuple(each.address for each in containers), **settings)
 
