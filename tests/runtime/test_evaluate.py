@@ -100,3 +100,30 @@ def test_outputs_that_raise_when_read_fail_the_batch() -> None:
 
     with pytest.raises(ModelFailed, match="Lazy cannot be read: RuntimeError: lost on the way"):
         evaluate(lambda inputs: Lazy(), reader(2))
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=30))
+def test_inputs_of_several_lengths_come_to_the_model_as_one_array_a_length(lengths: list[int]) -> None:
+    calls: list[tuple[int, ...]] = []
+
+    def total(inputs: Inputs) -> object:
+        assert isinstance(inputs, np.ndarray)
+        calls.append(inputs.shape)
+        return inputs.sum(1)
+
+    encoded = evaluate(total, lambda: [np.full(length, 2.0) for length in lengths])
+
+    assert encoded.text.split(b"\n") == [repr(2.0 * length).encode() for length in lengths]
+    assert sorted(calls) == sorted((lengths.count(length), length) for length in set(lengths))
+
+
+def test_a_length_that_the_model_cannot_take_fails_alone() -> None:
+    def second(inputs: Inputs) -> object:
+        assert isinstance(inputs, np.ndarray)
+        return inputs[:, 1] if inputs.shape[1] != 3 else []
+
+    encoded = evaluate(second, lambda: [np.arange(length) for length in (2, 1, 3, 2)])
+
+    assert encoded.text.split(b"\n") == [b"1", b"", b"", b"1"]
+    assert encoded.failures[1].startswith("IndexError")
+    assert "0 outputs" in encoded.failures[2]

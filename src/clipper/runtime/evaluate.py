@@ -1,15 +1,19 @@
 """Calls the model with a batch. Whatever the model does, an answer comes of it.
 
-If a batch makes the model raise, it is tried in halves, so that only the inputs that make it raise fail.
+A model is always given one array: a batch of inputs of several shapes is evaluated shape by shape, since whose queries
+come together is chance, and a model must not see it. If a batch makes the model raise, it is tried in halves, so
+that only the inputs that make it raise fail.
 """
 
 import logging
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from clipper.containers.protocol.frames import MAX_BODY_BYTES
 from clipper.errors import ModelFailed
@@ -44,6 +48,43 @@ def evaluate(
         KeyboardInterrupt: raised by the model; it is a wish to end.
     """
     inputs = read_inputs()
+    if isinstance(inputs, list) and isinstance(inputs[0], np.ndarray):
+        return _evaluate_by_shape(predict_batch, read_inputs, clock_s, [array.shape for array in inputs])
+    return _evaluate(predict_batch, read_inputs, clock_s, inputs)
+
+
+def _evaluate_by_shape(
+    predict_batch: Callable[[Inputs], object],
+    read_inputs: Callable[[], Inputs],
+    clock_s: Callable[[], float],
+    shapes: Sequence[tuple[int, ...]],
+) -> Encoded:
+    lines = [b""] * len(shapes)
+    failures: dict[int, str] = {}
+    for shape in dict.fromkeys(shapes):
+        rows = [row for row, each in enumerate(shapes) if each == shape]
+
+        def read_group(rows: Sequence[int] = rows) -> Inputs:
+            inputs = read_inputs()
+            return np.stack([inputs[row] for row in rows])
+
+        try:
+            encoded = _evaluate(predict_batch, read_group, clock_s, read_group())
+        except ModelFailed as error:
+            failures.update(dict.fromkeys(rows, str(error)))
+            continue
+        for row, line in zip(rows, encoded.text.split(b"\n")):
+            lines[row] = line
+        failures.update({rows[index]: message for index, message in encoded.failures.items()})
+    return Encoded(b"\n".join(lines), failures)
+
+
+def _evaluate(
+    predict_batch: Callable[[Inputs], object],
+    read_inputs: Callable[[], Inputs],
+    clock_s: Callable[[], float],
+    inputs: Inputs,
+) -> Encoded:
     rows = len(inputs)
     try:
         outputs = _call(predict_batch, inputs)

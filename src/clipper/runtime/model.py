@@ -11,9 +11,10 @@ from clipper.types import InputType
 Array = npt.NDArray[Any]
 
 # One input an entry, all of the model's input type:
-#   numeric, all of one shape   one array (rows, *shape); writable, and the model's to keep
-#   numeric, of several shapes  a list of arrays; only where the input type has a dimension of any length
-#   string, bytes               a list of str, of bytes
+#   numeric        one array (rows, *shape); writable, and the model's to keep. A batch of several shapes is a list of
+#                  arrays here, and comes to the model in several calls; there is none unless the input type has a
+#                  dimension of any length.
+#   string, bytes  a list of str, of bytes
 Inputs = Array | list[Array] | list[str] | list[bytes]
 
 
