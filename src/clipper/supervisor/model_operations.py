@@ -8,6 +8,7 @@ from clipper.containers.protocol.messages import MAX_ROWS
 from clipper.errors import Conflict, ContainerFailed, InvalidArgument, NotFound, Unavailable
 from clipper.management.schemas import Deployment, Logs, Model, Replica, Version
 from clipper.managers import logs
+from clipper.metrics.exposition import replica_name
 from clipper.registry.records import ModelRecord, VersionRecord, VersionSpec
 from clipper.registry.store import DeleteModel, DeleteVersion, Put
 from clipper.supervisor import rules
@@ -124,7 +125,7 @@ class ModelOperations:
         }
         if replica is not None:
             # A replica's id is its name and the number of its start; all starts of one share a log.
-            paths = {name: path for name, path in paths.items() if name == replica.partition(".g")[0]}
+            paths = {name: path for name, path in paths.items() if name == replica_name(replica)}
             if not paths:
                 raise NotFound(f"model {model!r} has no log of replica {replica!r}: expected e.g. {model}:1#1")
         return Logs({name: logs.tail(path, lines) for name, path in paths.items()})
