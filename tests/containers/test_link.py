@@ -176,6 +176,10 @@ def test_a_container_that_hangs_up_right_after_welcome_is_not_linked(run: Callab
         (messages.encode_results(1, 1, b"1"), "unexpected frame of kind 4"),
         (header(Kind.WELCOME, 2) + b"[]", "WELCOME"),
         (header(Kind.WELCOME, MAX_WELCOME_BYTES + 1), str(MAX_WELCOME_BYTES)),
+        (
+            messages.encode_welcome(Welcome("digits", "1", DOUBLES)) + b"garbage in the same read",
+            "the connection ended after WELCOME",
+        ),
     ],
 )
 def test_who_does_not_say_welcome_as_expected_is_not_linked(

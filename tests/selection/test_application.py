@@ -278,6 +278,7 @@ def test_close_answers_everyone_and_who_comes_later_as_well(run: Callable[[Scena
         assert application.in_flight == 0
         # A request that was being read when the application went.
         late, _ = desk.ask(application, b"l" * 8)
+        await until(lambda: desk.container.batches)
         desk.loop.advance(SLO_S)
         await until(lambda: late.answer)
 
