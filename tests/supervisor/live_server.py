@@ -1,7 +1,10 @@
 """A real server, driven as an operator and an application would, over HTTP."""
 
+import contextlib
 import hashlib
 import io
+import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -79,6 +82,14 @@ class Server:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+
+    def clean_up(self) -> None:
+        """Leave nothing running, whatever state a test left it in."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        for pid in processes_of(self.home):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def stop(self) -> int:
         assert self.process is not None

@@ -339,10 +339,13 @@ def test_deployments_that_cannot_be(shared: Server, fields: dict[str, Any], code
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    server = with_application(Server(tmp_path_factory.mktemp("shared") / "home"))
-    yield server
-    assert server.stop() == 0
-    assert processes_of(server.home) == {}
+    server = Server(tmp_path_factory.mktemp("shared") / "home")
+    try:
+        yield with_application(server)
+        assert server.stop() == 0
+        assert processes_of(server.home) == {}
+    finally:
+        server.clean_up()
 
 
 def test_a_second_supervisor_on_a_home_is_refused(shared: Server) -> None:
@@ -369,8 +372,9 @@ def test_the_port_of_another_server_is_taken_although_workers_share_it(shared: S
     assert processes_of(tmp_path) == {}
 
 
-def test_a_home_whose_path_is_too_long_for_sockets(tmp_path: Path) -> None:
-    server = with_application(Server(tmp_path / ("long" * 30) / "home"))
+def test_a_home_whose_path_is_too_long_for_sockets(server: Server, tmp_path: Path) -> None:
+    server.home = tmp_path / ("long" * 30) / "home"
+    with_application(server)
     assert server.predict("app", [1, 2])["output"] == "one"
     record = json.loads((server.home / "run" / "m@1-1.json").read_text())
     address = Path(record["extra"]["socket"])
