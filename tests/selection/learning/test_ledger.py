@@ -142,7 +142,10 @@ def test_a_half_life_is_a_whole_number_from_one_on(half_life) -> None:
         Ledger(half_life)
 
 
-@pytest.mark.parametrize("key", ["loss", "10@0/loss", "x@0/a/loss", "10/a/loss", "10@0/a/loss/more"])
+@pytest.mark.parametrize(
+    "key",
+    ["loss", "10@0/loss", "x@0/a/loss", "10/a/loss", "10@0/a/loss/more", "0@0/a/loss", "-5@0/a/loss", "010@0/a/loss"],
+)
 def test_a_key_of_no_state_is_refused(key: str) -> None:
     with pytest.raises(InvalidArgument, match="HALF_LIFE@START/MODEL/NAME"):
         Ledger(HALF_LIFE, {key: 1.0})

@@ -125,6 +125,7 @@ def test_what_forgetting_leaves_of_a_state_is_no_obstacle(name: str) -> None:
         ("ensemble", {"tolerance": -1}, "tolerance is -1: expected a number at least 0"),
         ("weighted", {"weights": {"a": -1}}, "weight of a is -1: expected a number at least 0"),
         ("weighted", {"weights": {"a": 0, "b": 0}}, "weights are all 0: expected at least one above 0"),
+        ("weighted", {"weights": {}}, "weights are all 0: expected at least one above 0"),
         ("weighted", {"weights": [95, 5]}, r"weights is \[95, 5\]: expected a weight by model"),
     ],
 )

@@ -18,7 +18,7 @@ SLACK = 0.04
 splits = st.dictionaries(st.sampled_from("abc"), st.integers(1, 20), min_size=3)
 
 
-def placed(weights: Mapping[str, float], models: tuple[str, ...] = ("a", "b", "c")) -> list[str]:
+def placed(weights: Mapping[str, float] | None, models: tuple[str, ...] = ("a", "b", "c")) -> list[str]:
     policy, totals, random = Weighted(weights), Totals(), Random(0)
     return [policy.select(models, totals, context, random).models[0] for context in CONTEXTS]
 
@@ -88,7 +88,7 @@ def test_a_model_without_a_weight_gets_nothing() -> None:
 
 def test_models_of_which_none_has_a_weight_share_alike() -> None:
     assert Counter(placed({"gone": 1}))["a"] / len(CONTEXTS) == pytest.approx(1 / 3, abs=SLACK)
-    assert Counter(placed({}))["a"] / len(CONTEXTS) == pytest.approx(1 / 3, abs=SLACK)
+    assert Counter(placed(None))["a"] / len(CONTEXTS) == pytest.approx(1 / 3, abs=SLACK)
 
 
 def test_placement_is_the_same_in_every_process_and_release() -> None:

@@ -18,8 +18,10 @@ where one that never forgets has a regret that grows with its root or logarithm.
 in about ``half_life`` observations however long the history before it was. A ``half_life`` of None never forgets.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 
@@ -38,6 +40,7 @@ CLOCK = OBSERVATIONS
 
 # In an epoch's name, the half-life of a state that never forgets.
 _NEVER = "never"
+_EPOCH = re.compile(rf"({_NEVER}|[1-9][0-9]*)@([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +84,12 @@ class Epoch:
         return f"{self.half_life or _NEVER}@{self.start}"
 
     @staticmethod
+    @lru_cache(maxsize=1024)  # few half-lives are in use at a time, and contexts mostly in their first epochs
     def parse(text: str) -> "Epoch":
-        half_life, _, start = text.partition("@")
-        return Epoch(None if half_life == _NEVER else int(half_life), int(start))
+        match = _EPOCH.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} is no epoch")
+        return Epoch(None if match[1] == _NEVER else int(match[1]), int(match[2]))
 
 
 class Ledger:
@@ -102,7 +108,8 @@ class Ledger:
         check_half_life(half_life)
         self.half_life = half_life
         self.clock = 0.0
-        self._epochs: dict[Epoch, dict[tuple[str, str], float]] = {}
+        # By epoch, and by ``MODEL/NAME``: keys are taken apart once an epoch and once a name, not once an increment.
+        self._sums: dict[str, dict[str, float]] = {}
         self._totals: Totals | None = None
         self.add(sums or {})
 
@@ -112,8 +119,8 @@ class Ledger:
         Args:
             increments: by model and name; the sum over ``observations``, which are few beside the half-life.
         """
-        epoch = Epoch.at(self.clock, self.half_life)
-        scale = epoch.scale(self.clock)
+        now = Epoch.at(self.clock, self.half_life)
+        scale, epoch = now.scale(self.clock), str(now)
         entries = {f"{epoch}/{model}/{name}": amount * scale for (model, name), amount in increments.items()}
         entries[f"{epoch}//{OBSERVATIONS}"] = observations * scale
         entries[CLOCK] = float(observations)
@@ -123,14 +130,17 @@ class Ledger:
         """Add what ``entries`` returned, here or elsewhere.
 
         Raises:
-            InvalidArgument: a key is not of a state; nothing of ``entries`` may have been added to rely on.
+            InvalidArgument: a key is not of a state; those before it have been added.
         """
         for key, amount in entries.items():
             if key == CLOCK:
                 self.clock += amount
             else:
-                epoch, number = _parse_key(key)
-                sums = self._epochs.setdefault(epoch, {})
+                epoch, _, number = key.partition("/")
+                sums = self._sums.get(epoch)
+                if sums is None or number not in sums:
+                    _check_key(key)
+                    sums = self._sums.setdefault(epoch, {})
                 sums[number] = sums.get(number, 0.0) + amount
         self._totals = None
 
@@ -142,15 +152,19 @@ class Ledger:
 
     def sums(self) -> dict[str, float]:
         """All sums by key. Another ``Ledger`` of these, of whatever half-life, has learned the same."""
-        return {CLOCK: self.clock} | {key: amount for _, key, amount in self._items()}
+        keyed = {CLOCK: self.clock}
+        for epoch, sums in self._sums.items():
+            keyed.update((f"{epoch}/{number}", amount) for number, amount in sums.items())
+        return keyed
 
     def stale(self) -> list[str]:
         """Keys that count for nothing any more, and may be deleted in the store."""
-        return [key for epoch, key, _ in self._items() if epoch.is_stale(self.clock)]
+        return [f"{epoch}/{number}" for epoch in self._stale_epochs() for number in self._sums[epoch]]
 
     def drop_stale(self) -> None:
         """Forget them here: a state holds two epochs, however long it lives."""
-        self._epochs = {epoch: sums for epoch, sums in self._epochs.items() if not epoch.is_stale(self.clock)}
+        for epoch in self._stale_epochs():
+            del self._sums[epoch]
 
     def encode(self) -> bytes:
         """JSON text of the sums."""
@@ -170,16 +184,15 @@ class Ledger:
 
     def _faded(self) -> dict[tuple[str, str], float]:
         numbers: dict[tuple[str, str], float] = {}
-        for epoch, sums in self._epochs.items():
-            fade = epoch.fade(self.clock)
-            for number, amount in sums.items():
+        for epoch, sums in self._sums.items():
+            fade = Epoch.parse(epoch).fade(self.clock)
+            for text, amount in sums.items():
+                number = _parse_number(text)
                 numbers[number] = numbers.get(number, 0.0) + amount * fade
         return numbers
 
-    def _items(self) -> Iterator[tuple[Epoch, str, float]]:
-        for epoch, sums in self._epochs.items():
-            for (model, name), amount in sums.items():
-                yield epoch, f"{epoch}/{model}/{name}", amount
+    def _stale_epochs(self) -> list[str]:
+        return [epoch for epoch in self._sums if Epoch.parse(epoch).is_stale(self.clock)]
 
 
 def check_half_life(half_life: int | None) -> None:
@@ -193,9 +206,17 @@ def check_half_life(half_life: int | None) -> None:
         raise InvalidArgument(f"half_life is {half_life!r}: expected a whole number of observations, or none")
 
 
-def _parse_key(key: str) -> tuple[Epoch, tuple[str, str]]:
+# As many models' numbers as a worker has in use at a time; others are taken apart anew.
+@lru_cache(maxsize=16384)
+def _parse_number(text: str) -> tuple[str, str]:
+    model, name = text.split("/")
+    return model, name
+
+
+def _check_key(key: str) -> None:
+    epoch, _, number = key.partition("/")
     try:
-        epoch, model, name = key.split("/")
-        return Epoch.parse(epoch), (model, name)
+        Epoch.parse(epoch)
+        _parse_number(number)
     except ValueError:
         raise InvalidArgument(f"{key!r} is no key of a learned state: expected HALF_LIFE@START/MODEL/NAME") from None

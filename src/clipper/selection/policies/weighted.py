@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
 
@@ -27,20 +27,22 @@ class Weighted(Policy):
     Queries without a context are split at random. Learns nothing.
 
     Args:
-        weights: by model, at least 0, not all 0; 1 for every model if empty. A model that is not in it gets nothing.
+        weights: by model, at least 0, not all 0; the same for every model if None. A model that is not in it gets nothing.
 
     Raises:
         InvalidArgument: a parameter is outside its range.
     """
 
-    weights: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
+        if self.weights is None:
+            return
         if not isinstance(self.weights, Mapping):
             raise InvalidArgument(f"weights is {self.weights!r}: expected a weight by model, such as a: 95, b: 5")
         for model, weight in self.weights.items():
             check_number(f"weight of {model}", weight, 0)
-        if self.weights and not any(self.weights.values()):
+        if not any(self.weights.values()):
             raise InvalidArgument("weights are all 0: expected at least one above 0")
 
     def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
@@ -53,7 +55,8 @@ class Weighted(Policy):
 
     def _weights(self, models: tuple[str, ...]) -> list[float]:
         """Equal ones where none of the application's models has any: a query is better answered than not."""
-        weights = [float(self.weights.get(model, 0.0)) for model in models]
+        given = self.weights or {}
+        weights = [float(given.get(model, 0.0)) for model in models]
         return weights if any(weights) else [1.0] * len(models)
 
 

@@ -1,0 +1,1 @@
+"""Selection policies of one's own: what docs/policies.md explains."""

@@ -1,0 +1,62 @@
+"""docs/policies.md against the policies and losses that it lists, and its example."""
+
+import re
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from clipper.selection.learning.ledger import DEFAULT_HALF_LIFE, Ledger
+from clipper.selection.learning.losses import LOSSES
+from clipper.selection.learning.tally import tally
+from clipper.selection.learning.totals import DEFAULT_PRIOR_WEIGHT
+from clipper.selection.policies import Choice, Combined
+from clipper.selection.policies.registry import POLICIES, make_policy, parameters_of
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "policies.md").read_text()
+ROW = re.compile(r"^\| `(\w+)` \| (?:`(\w+)`)? ?\| ?`?([^|`]*)`? ?\|", re.MULTILINE)
+
+EXAMPLE = "examples.policies.cheapest:Cheapest"
+
+
+def documented() -> set[tuple[str, str, str]]:
+    return {(name, parameter, default.strip()) for name, parameter, default in ROW.findall(PAGE)}
+
+
+@pytest.mark.parametrize("name", [*POLICIES, *LOSSES])
+def test_every_policy_and_loss_is_on_the_page_with_its_parameters(name: str) -> None:
+    parameters = parameters_of((POLICIES | LOSSES)[name])  # type: ignore[operator]
+    expected = {(name, parameter, shown(default)) for parameter, default in parameters.items()} or {(name, "", "")}
+    assert {row for row in documented() if row[0] == name} == expected
+
+
+def shown(default: object) -> str:
+    return "none" if default is None else str(default)
+
+
+def test_the_page_lists_nothing_that_is_gone() -> None:
+    assert {name for name, _, _ in documented()} == {*POLICIES, *LOSSES}
+
+
+def test_defaults_of_what_is_learned_are_those_of_the_code() -> None:
+    assert f"`half_life` further observations ({DEFAULT_HALF_LIFE:,} unless set" in PAGE
+    assert f"`prior_weight` observations ({DEFAULT_PRIOR_WEIGHT:.0f})" in PAGE
+
+
+def test_the_example_is_the_one_that_is_shown() -> None:
+    code = PAGE.split("```python\n")[1].split("```")[0]
+    assert code in (ROOT / "examples" / "policies" / "cheapest.py").read_text()
+
+
+def test_the_example_asks_the_cheapest_model_that_is_good_enough() -> None:
+    policy, ledger = make_policy(EXAMPLE, {"max_loss": 0.2}), Ledger(None)
+    choice = policy.select(("small", "large"), ledger.totals(), None, Random(0))
+    assert choice == Choice(("small",), (1.0,))
+    assert policy.combine(choice, {"small": b"3"}, ledger.totals()) == Combined(b"3", 1.0)
+    for loss in (0.0, 1.0):
+        losses = {"small": loss}
+        increments = {**tally(choice.models, losses), **policy.observe(choice, losses, ledger.totals())}
+        ledger.add(ledger.entries(increments))
+    assert policy.select(("small", "large"), ledger.totals(), None, Random(0)) == Choice(("large",), (1.0,))
+    assert policy.select(("small",), ledger.totals(), None, Random(0)) == Choice(("small",), (1.0,))
