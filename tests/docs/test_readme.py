@@ -138,7 +138,8 @@ def test_make_targets_exist() -> None:
     assert [target for target in targets if f"\n{target}:" not in makefile] == []
 
 
-def test_linked_pages_exist() -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    assert links
-    assert [link for link in links if not (Path(__file__).parents[2] / link).exists()] == []
+def test_every_page_is_linked_and_every_link_leads_somewhere() -> None:
+    root = Path(__file__).parents[2]
+    links = set(re.findall(r"\]\(([^)#]+)\)", README))
+    assert {page.relative_to(root).as_posix() for page in root.glob("docs/*.md")} <= links
+    assert [link for link in links if not (root / link).exists()] == []
