@@ -219,6 +219,14 @@ def test_bytes_are_what_was_encoded(data: bytes) -> None:
     assert make_reader(InputType(DType.BYTES)).read(text) == data
 
 
+@pytest.mark.parametrize("shape", ["[999999999]", "[1000000,1000000]"])
+def test_shape_that_no_body_can_hold_costs_nothing_and_is_refused(shape: str) -> None:
+    reader = make_reader(InputType.parse("float64" + shape))
+    for text in (b"[1]", b"[[1]]", b"[]"):
+        with pytest.raises(WrongInput):
+            reader.read(text)
+
+
 # -- what is beside the input ------------------------------------------------------------------------------
 
 

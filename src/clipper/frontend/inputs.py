@@ -15,6 +15,7 @@ import numpy as np
 import simdjson
 
 from clipper.errors import MalformedRequest, WrongInput
+from clipper.frontend.limits import MAX_BODY_BYTES
 from clipper.types import DType, InputType
 
 _NUMBER_CHARACTERS = b"0123456789.eE+- \t\r\n"
@@ -141,7 +142,7 @@ class NumberReader:
         self.input_type = input_type
         self.row_bytes = input_type.row_bytes
         # A shape with a row size has one possible skeleton; ``[*]`` is looked at by its brackets; else slowly.
-        self._skeleton = _skeleton(input_type.shape) if self.row_bytes is not None else None
+        self._skeleton = _skeleton(input_type.shape) if _fits_a_body(input_type) else None
         self._is_list = len(input_type.shape) == 1
         self._is_simple = input_type.dtype == DType.FLOAT64
         self._kind = "d" if input_type.dtype in (DType.FLOAT32, DType.FLOAT64) else "i"
@@ -184,6 +185,12 @@ class NumberReader:
     def _checked(self, row: bytes, text: bytes) -> bytes:
         # ``[]`` has the skeleton of ``[1]``.
         return row if self.row_bytes is None or len(row) == self.row_bytes else self._slow.read(text)
+
+
+def _fits_a_body(input_type: InputType) -> bool:
+    """Whether the shape has a row size, and one that some body can hold: a number and its comma are two characters."""
+    row_bytes = input_type.row_bytes
+    return row_bytes is not None and row_bytes // input_type.dtype.size_bytes * 2 <= MAX_BODY_BYTES
 
 
 def _skeleton(shape: tuple[int | None, ...]) -> bytes:
