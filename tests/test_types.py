@@ -134,3 +134,20 @@ def test_names_that_are_refused(name: str) -> None:
 
 def test_model_id_reads_as_name_and_version() -> None:
     assert str(ModelId("digits", "2")) == "digits:2"
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "both"),
+    [
+        ("float64[*]", "float64[784]", "float64[784]"),
+        ("float64[784]", "float64[*]", "float64[784]"),
+        ("float32[3,*,*]", "float32[*,8,*]", "float32[3,8,*]"),
+        ("float64[784]", "float64[785]", None),
+        ("float64[784]", "float32[784]", None),
+        ("float64[*]", "float64[*,*]", None),
+        ("string", "string", "string"),
+    ],
+)
+def test_narrowed(mine: str, theirs: str, both: str | None) -> None:
+    narrowed = InputType.parse(mine).narrowed(InputType.parse(theirs))
+    assert narrowed == (None if both is None else InputType.parse(both))

@@ -138,6 +138,14 @@ class InputType:
         """
         return model.accepts(self) and model.leading_dimensions == self.leading_dimensions
 
+    def narrowed(self, other: "InputType") -> "InputType | None":
+        """What is of this type and of ``other``: each open length is the other's. None if nothing can be both."""
+        if self.dtype != other.dtype or len(self.shape) != len(other.shape):
+            return None
+        shape = tuple(theirs if mine is None else mine for mine, theirs in zip(self.shape, other.shape))
+        both = InputType(self.dtype, shape)
+        return both if other.accepts(both) else None
+
     def __str__(self) -> str:
         """``float64[784]``, ``float32[3,*,*]``, ``string``."""
         if not self.dtype.is_numeric:

@@ -108,6 +108,28 @@ def test_miss_join_and_hit(run: Callable[..., None]) -> None:
     run(scenario)
 
 
+def test_an_equal_input_does_not_join_one_on_a_replica_that_hangs(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        await bench.link(container)
+        hung = bench.ask(b"a" * 8, slo_s=1.0)
+        await until(lambda: container.batches)
+        assert isinstance(bench.loop, ShiftedLoop)
+        bench.loop.advance(2.0)
+        fresh = bench.ask(b"a" * 8, slo_s=1.0)
+        await until(lambda: len(container.batches) == 2)
+        container.batches.pop(1).answer([b"2"])
+        await until(lambda: fresh.done)
+        assert outputs(fresh) == ["2"] and not hung.done
+        # What comes of the first after all neither replaces the newer entry nor is counted in the cache.
+        container.take().answer([b"1"])
+        await until(lambda: hung.done)
+        assert outputs(bench.ask(b"a" * 8)) == ["2"]
+        assert bench.cache.statistics().entries == 1
+
+    run(scenario)
+
+
 def test_without_a_cache_equal_inputs_run_each(run: Callable[..., None]) -> None:
     async def scenario(bench: Bench) -> None:
         container = await bench.start()

@@ -89,6 +89,8 @@ def test_the_next_version_and_the_next_promotion() -> None:
         ("float64[*]", "float64[4]", True),
         ("float64[4]", "float64[*]", True),
         ("float64[4]", "float64[5]", False),
+        ("float64[*,*]", "float64[2,*]", True),
+        ("float64[3,*]", "float64[2,*]", False),
         ("float64[4]", "float32[4]", False),
         ("float64[2,2]", "float64[4]", False),
         ("float64[*,2]", "float64[2,2]", True),

@@ -64,9 +64,13 @@ class ModelQueue:
         if table is not None:
             found = table.find(row)
             if found is not None:
-                if found.output is None:
+                if found.output is not None:
+                    return found.output
+                if arrival_s < found.arrival_s + slo_s:
                     found.join(waiter)
-                return found.output
+                    return None
+                # It has been under way for longer than a query may take: on a replica that hangs. Ask another.
+                table.fail(found)
         work = Work(row, waiter, arrival_s, slo_s, waiter.deadline_s)
         if not self._links:
             self._fail(work, "no_replica", f"{self.model} has no replica")

@@ -104,7 +104,6 @@ class Application:
 
     def __init__(self, snapshot: ApplicationSnapshot, predictor: Predictor, ids: QueryIds, random: Random) -> None:
         self.name = snapshot.name
-        self.input_type = InputType.parse(snapshot.input_type)
         self._predictor = predictor
         self._ids = ids
         self._random = random
@@ -120,6 +119,7 @@ class Application:
     def follow(self, snapshot: ApplicationSnapshot) -> None:
         """Serve by this snapshot from the next query on; call again whenever a model's current version changes."""
         self.snapshot = snapshot
+        self.input_type = self._narrowed_type(snapshot)
         self._slo_s = snapshot.slo_ms / 1000
         self.budget_s = self._slo_s - min(self._slo_s * MARGIN_SHARE, MAX_MARGIN_S)
         self._bring_deadlines_forward()
@@ -209,6 +209,15 @@ class Application:
             output = target.predict(row, query, query.arrival_s, self._slo_s)
             if output is not None:
                 query.on_output(model, output)
+
+    def _narrowed_type(self, snapshot: ApplicationSnapshot) -> InputType:
+        """The declared type, with the lengths that it leaves open and the linked models fix."""
+        narrowed = InputType.parse(snapshot.input_type)
+        for link in snapshot.links:
+            target = self._predictor.find(link.model, link.version)
+            both = None if target is None else narrowed.narrowed(target.input_type)
+            narrowed = both or narrowed
+        return narrowed
 
     def _find(self, model: str, version: str | None) -> ModelQueue | None:
         """What runs and takes this application's rows as they are."""

@@ -95,11 +95,11 @@ def next_promotion(versions: Iterable[VersionRecord]) -> int:
 def fits(application: str, model: str) -> bool:
     """Whether an application's queries can go to a model, by their input types as text.
 
-    Either may leave a length open that the other fixes, where a row is the same bytes both ways: an application's open
-    length is checked against the model's for each query, and a list of a fixed length is a list of any.
+    Either may leave a length open that the other fixes: workers check each query against both.
     """
-    offered, taken = InputType.parse(application), InputType.parse(model)
-    return offered.accepts(taken) or (len(offered.shape) == 1 and taken.accepts(offered))
+    taken = InputType.parse(model)
+    both = InputType.parse(application).narrowed(taken)
+    return both is not None and both.suits(taken)
 
 
 def check_fits(application: ApplicationRecord, version: VersionRecord) -> None:
