@@ -28,6 +28,11 @@ def test_a_loss_is_weighed_by_how_unlikely_it_was_to_be_seen() -> None:
     assert increments == {("b", EXCESS_LOSS): pytest.approx((1.0 - 0.25) / 0.2)}
 
 
+def test_models_that_another_policy_asked_were_seen_for_certain() -> None:
+    increments = Exp3().observe(Choice(("a", "b"), (1.0, 0.0)), {"a": 0.0, "b": 1.0}, learned({"a": (4, 1)}))
+    assert increments == {("a", EXCESS_LOSS): -0.25, ("b", EXCESS_LOSS): 0.75}
+
+
 def test_a_model_linked_later_starts_as_an_average_one() -> None:
     ledger, policy, random = Ledger(None), Exp3(), Random(0)
     means = {"a": 0.3, "b": 0.3}

@@ -23,6 +23,11 @@ def value_key(text: bytes) -> Hashable:
         return text
 
 
+def is_json(text: bytes) -> bool:
+    """Whether it is one JSON value, nested no deeper than can be read."""
+    return decode(text) is not _UNREADABLE
+
+
 def is_same(text: bytes, other: bytes) -> bool:
     """Whether both texts are of one JSON value."""
     return text == other or value_key(text) == value_key(other)

@@ -58,11 +58,11 @@ class Exp3(Policy):
         return [(1 - self.gamma) * weight + floor for weight in exponential_weights(models, totals, self.eta)]
 
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
-        """``excess_loss`` of the model that was asked; nothing if its output is not known."""
-        model, share = choice.models[0], choice.shares[0]
-        if model not in losses:
-            return {}
-        return {(model, EXCESS_LOSS): (losses[model] - totals.mean_loss) / share}
+        """``excess_loss`` of what was asked; nothing of a model whose output is not known."""
+        # Where another policy, in force until lately, asked several models, each of them was seen for certain.
+        seen = choice.shares[0] if len(choice.models) == 1 else 1.0
+        usual = totals.mean_loss
+        return {(model, EXCESS_LOSS): (losses[model] - usual) / seen for model in choice.models if model in losses}
 
 
 def exponential_weights(models: Sequence[str], totals: Totals, eta: float) -> list[float]:

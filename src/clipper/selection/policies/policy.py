@@ -11,7 +11,7 @@ what can be worked out once from a state belongs into ``totals.memo``.
 from abc import abstractmethod
 from collections.abc import Mapping
 from random import Random
-from typing import ClassVar, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -37,12 +37,12 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
 class Policy(Protocol):
     """Subclass this and write ``select``; the rest is for policies that need it.
 
-    Class attributes:
+    Attributes:
         feedback: whose outputs feedback is scored on: ``selected``, the models that the query asked; or ``all`` of the
             application's, which are then asked for it where they had not been.
     """
 
-    feedback: ClassVar[Literal["selected", "all"]] = "selected"
+    feedback: Literal["selected", "all"] = "selected"
 
     @abstractmethod
     def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:

@@ -12,6 +12,7 @@ from clipper.selection.policies.ensemble import Ensemble
 from clipper.selection.policies.epsilon_greedy import EpsilonGreedy
 from clipper.selection.policies.exp3 import Exp3
 from clipper.selection.policies.exp4 import Exp4
+from clipper.selection.policies.guarded import Guarded
 from clipper.selection.policies.policy import Policy
 from clipper.selection.policies.single import Single
 from clipper.selection.policies.thompson import Thompson
@@ -41,6 +42,8 @@ _FEEDBACK = ("selected", "all")
 def make_policy(name: str, parameters: Mapping[str, object] | None = None) -> Policy:
     """Make a policy by its name, an installed package's entry point, or ``module:Class``.
 
+    One that is not Clipper's own is ``Guarded``: what it raises when it is called is a ``PolicyFailed``.
+
     Raises:
         InvalidArgument: there is no such policy, it has no such parameter, a value is outside its range, or a user's
             class cannot be imported, cannot be made or is no policy.
@@ -50,7 +53,7 @@ def make_policy(name: str, parameters: Mapping[str, object] | None = None) -> Po
         return _make(name, kind, parameters or {})
     policy = _make(name, _find_policy(name), parameters or {})
     _check_policy(name, policy)
-    return policy
+    return Guarded(policy, name)
 
 
 def make_loss(name: str, parameters: Mapping[str, object] | None = None) -> Loss:

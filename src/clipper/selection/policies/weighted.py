@@ -27,7 +27,7 @@ class Weighted(Policy):
     Queries without a context are split at random. Learns nothing.
 
     Args:
-        weights: by model, at least 0, not all 0; the same for every model if None. A model that is not in it gets nothing.
+        weights: by model, at least 0, not all 0; the same for each model if None. A model that is not in it gets none.
 
     Raises:
         InvalidArgument: a parameter is outside its range.
