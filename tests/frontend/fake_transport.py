@@ -113,6 +113,12 @@ class Later:
         self.exchanges[index].answer(200, b'"%b"' % self.bodies[index].hex().encode())
 
 
+def later() -> tuple[Later, dict[bytes, Later]]:
+    """An endpoint that the test answers, and its path."""
+    endpoint = Later()
+    return endpoint, {b"/later/predict": endpoint}
+
+
 class _Started:
     def __init__(self, later: Later, body: bytes) -> None:
         self._later = later
