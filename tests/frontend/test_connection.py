@@ -15,7 +15,6 @@ from clipper.frontend.endpoints import Health
 from clipper.frontend.server import QueryServer
 from serving import post
 
-
 # -- every way the same bytes can arrive -----------------------------------------------------------------
 
 

@@ -10,7 +10,6 @@ from clipper.frontend import limits
 from clipper.frontend.server import QueryServer
 from serving import post
 
-
 # -- limits ----------------------------------------------------------------------------------------------
 
 
