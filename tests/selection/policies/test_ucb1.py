@@ -17,6 +17,13 @@ def test_index_is_the_mean_reward_and_a_width() -> None:
     assert Ucb1(0.5).indices(("a", "b"), totals)[0] == pytest.approx(0.6 + 0.5 * width / math.sqrt(10))
 
 
+def test_what_forgetting_leaves_of_counts_has_no_negative_width() -> None:
+    assert Ucb1().indices(("a", "b"), learned({"a": (1, 0), "b": (1, 1)})) == pytest.approx(
+        [1 + math.sqrt(2 * math.log(2)), math.sqrt(2 * math.log(2))]
+    )
+    assert Ucb1().indices(("a", "b"), learned({"a": (0.1, 0), "b": (0.1, 0.1)})) == pytest.approx([1.0, 0.0])
+
+
 def test_a_model_never_scored_comes_first() -> None:
     assert Ucb1().indices(("a", "new"), learned({"a": (10, 0)}))[1] == math.inf
     assert Ucb1().indices(("a", "b"), Totals()) == [math.inf, math.inf]

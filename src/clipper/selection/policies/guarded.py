@@ -99,5 +99,5 @@ def _shown(value: object) -> str:
     """Short, and whatever its own repr does."""
     try:
         return repr(value)[:200]
-    except Exception:  # noqa: BLE001  # a user's object may raise anything here, too
+    except Exception:  # noqa: BLE001  a user's object may raise anything here, too
         return f"a {type(value).__name__}"
