@@ -40,35 +40,52 @@ def send(address: Address, path: str, bodies: Sequence[bytes], due_s: Sequence[f
         ExceptionGroup: of AnswerFailed, TooManyWaiting and others.
         TimeoutError: an answer did not come within ``ANSWER_WITHIN_S`` of the last request.
     """
-    return uvloop.run(_Sender(address, path).send(bodies, due_s))
+    return uvloop.run(Sender(address, path).send(bodies, due_s))
 
 
-class _Sender:
+class Sender:
+    """One open loop, on as many connections as it needs."""
+
     def __init__(self, address: Address, path: str) -> None:
         self._address, self._path = address, path
         self._free: list[Connection] = []
-        self._connections = 0
+        self._connections: list[Connection] = []
+        self._dialled = 0
 
     async def send(self, bodies: Sequence[bytes], due_s: Sequence[float]) -> list[Reply]:
-        began_s = time.perf_counter()
-        async with asyncio.timeout(due_s[-1] + ANSWER_WITHIN_S), asyncio.TaskGroup() as group:
-            tasks = []
-            for body, due in zip(bodies, due_s):
-                ahead_s = began_s + due - time.perf_counter()
-                if ahead_s > 0:
-                    await asyncio.sleep(ahead_s)
-                tasks.append(group.create_task(self._ask(body, began_s + due)))
+        try:
+            async with asyncio.timeout(due_s[-1] + ANSWER_WITHIN_S), asyncio.TaskGroup() as group:
+                tasks = await self._begin(group, bodies, due_s)
+        finally:
+            for connection in self._connections:
+                connection.close()
         return [task.result() for task in tasks]
+
+    async def _begin(
+        self, group: asyncio.TaskGroup, bodies: Sequence[bytes], due_s: Sequence[float]
+    ) -> list[asyncio.Task[Reply]]:
+        began_s = time.perf_counter()
+        tasks = []
+        for body, due in zip(bodies, due_s):
+            ahead_s = began_s + due - time.perf_counter()
+            if ahead_s > 0:
+                await asyncio.sleep(ahead_s)
+            tasks.append(group.create_task(self._ask(body, began_s + due)))
+        return tasks
 
     async def _ask(self, body: bytes, due_s: float) -> Reply:
         connection = self._free.pop() if self._free else await self._connect()
+        # The loop's timers count whole milliseconds, and so a request may leave a little early.
+        from_s = min(due_s, time.perf_counter())
         answer = await connection.post(self._path, body)
-        latency_s = time.perf_counter() - due_s
+        latency_s = time.perf_counter() - from_s
         self._free.append(connection)
         return Reply(answer, latency_s)
 
     async def _connect(self) -> Connection:
-        self._connections += 1
-        if self._connections > MAX_CONNECTIONS:
+        self._dialled += 1
+        if self._dialled > MAX_CONNECTIONS:
             raise TooManyWaiting(f"{MAX_CONNECTIONS} requests to {self._path} wait for their answers: send fewer")
-        return await connect(self._address)
+        connection = await connect(self._address)
+        self._connections.append(connection)
+        return connection

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import uvloop
@@ -76,33 +76,33 @@ async def connect(address: Address) -> Connection:
     return connection
 
 
-def for_each(
-    address: Address, connections: int, items: Sequence[T], work: Callable[[Connection, T], Awaitable[None]]
-) -> float:
-    """Do ``work`` with each item, in their order, ``connections`` at a time; return how many seconds it took.
+Work = Callable[[Connection, T], Awaitable[None]]
+
+
+def for_each(address: Address, connections: int, items: Sequence[T], work: Work[T]) -> float:
+    """Do ``work`` with each item, begun in their order, ``connections`` at a time; return how many seconds it took.
 
     Raises:
         ExceptionGroup: of AnswerFailed and others: what ``work`` raised first.
         TimeoutError: it took longer than ``ANSWER_WITHIN_S`` for each item that a connection had.
     """
-    within_s = ANSWER_WITHIN_S * (1 + len(items) / connections)
-    return uvloop.run(_for_each(address, connections, iter(items), work, within_s))
+    return uvloop.run(run_for_each(address, connections, items, work))
 
 
-async def _for_each(
-    address: Address,
-    connections: int,
-    items: Iterable[T],
-    work: Callable[[Connection, T], Awaitable[None]],
-    within_s: float,
-) -> float:
+async def run_for_each(address: Address, connections: int, items: Sequence[T], work: Work[T]) -> float:
+    """``for_each`` on a loop that runs."""
+    rest = iter(items)
+
     async def keep_working() -> None:
         connection = await connect(address)
-        for item in items:  # one iterator, shared by all
-            await work(connection, item)
-        connection.close()
+        try:
+            for item in rest:  # one iterator, shared by all
+                await work(connection, item)
+        finally:
+            connection.close()
 
     began_s = time.perf_counter()
+    within_s = ANSWER_WITHIN_S * (1 + len(items) / connections)
     async with asyncio.timeout(within_s), asyncio.TaskGroup() as group:
         for _ in range(connections):
             group.create_task(keep_working())

@@ -1,0 +1,169 @@
+"""What the figures make of their numbers."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.paper import ensembles, failure, feedback_cache, personalization, stragglers
+from benchmarks.paper.arrivals import Reply
+from benchmarks.paper.bench import encode_inputs
+from benchmarks.paper.data import repetitions
+
+AGREEMENT = [
+    {"agreeing": 4, "confident_error": 0.08, "unsure_error": 0.5, "unsure_share": 0.1},
+    {"agreeing": 5, "confident_error": 0.05, "unsure_error": 0.4, "unsure_share": 0.2},
+]
+ENSEMBLES = {
+    "queries": 10_000,
+    "model_errors": {"svm": 0.13, "net": 0.14},
+    "ensemble_error": 0.12,
+    "agreement": AGREEMENT,
+}
+FAILURE = {
+    "queries": 20_000,
+    "sampled_every": 100,
+    "errors": {"exp3": 3000, "exp4": 2900, **dict.fromkeys(failure.MODELS, 3800)},
+    "share_of_broken": {name: [0.9] * 50 + [0.5, 0.3, 0.1] + [0.0] * 57 + [0.8] * 90 for name in failure.POLICIES},
+    "cumulative_errors": {name: list(range(201)) for name in ("exp3", "exp4", *failure.MODELS)},
+}
+STRAGGLERS = {
+    "slo_ms": 20,
+    "sizes": [
+        {
+            "size": size,
+            "mitigated": {
+                "mean_ms": 5.0,
+                "p99_ms": 20.0,
+                "missing_share": 0.1,
+                "accuracy": accuracy,
+                "default_share": 0,
+            },
+            "blocking": {"mean_ms": 9.0, "p99_ms": 90.0, "accuracy": accuracy},
+        }
+        for size, accuracy in ((1, 0.75), (16, 0.85))
+    ],
+}
+PERSONALIZATION = {
+    "users": 300,
+    "error_after": [0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.08, 0.05, 0.03],
+    "own_error": 0.01,
+    "pooled_error": 0.4,
+}
+FEEDBACK_CACHE = {
+    "ratio": 1.7,
+    "connections": 32,
+    "observations_per_s": {"cached": [1700.0, 1701.0, 1702.0], "uncached": [999.0, 1000.0, 1001.0]},
+}
+
+
+def changed(numbers: Mapping[str, Any], path: str, value: object) -> dict[str, Any]:
+    """A copy in which what ``path`` names, by keys and positions, is ``value``."""
+    copy: Any = deepcopy(dict(numbers))
+    at = copy
+    *keys, last = [int(key) if key.isdigit() else key for key in path.split("/")]
+    for key in keys:
+        at = at[key]
+    at[last] = value
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("figure", "numbers"),
+    [
+        (ensembles.FIGURE, ENSEMBLES),
+        (failure.FIGURE, FAILURE),
+        (stragglers.FIGURE, STRAGGLERS),
+        (personalization.FIGURE, PERSONALIZATION),
+        (feedback_cache.FIGURE, FEEDBACK_CACHE),
+    ],
+)
+def test_figure_that_shows_all_it_must(figure: Any, numbers: Mapping[str, Any]) -> None:
+    verdict = figure.judge(numbers)
+    assert verdict.passed
+    assert "\n" not in verdict.text
+
+
+@pytest.mark.parametrize(
+    ("figure", "numbers", "path", "value"),
+    [
+        (ensembles.FIGURE, ENSEMBLES, "ensemble_error", 0.13),
+        (ensembles.FIGURE, ENSEMBLES, "agreement/0/confident_error", 0.11),
+        (ensembles.FIGURE, ENSEMBLES, "agreement/1/unsure_error", 0.15),
+        (failure.FIGURE, FAILURE, "errors/exp3", 3800),
+        (failure.FIGURE, FAILURE, "errors/tree", 2000),
+        (failure.FIGURE, FAILURE, "share_of_broken/exp4", [0.9] * 200),
+        (failure.FIGURE, FAILURE, "share_of_broken/exp3", [0.9] * 50 + [0.0] * 150),
+        (stragglers.FIGURE, STRAGGLERS, "sizes/1/mitigated/p99_ms", 23.1),
+        (stragglers.FIGURE, STRAGGLERS, "sizes/0/mitigated/mean_ms", 19.0),
+        (stragglers.FIGURE, STRAGGLERS, "sizes/1/mitigated/default_share", 0.02),
+        (stragglers.FIGURE, STRAGGLERS, "sizes/1/mitigated/accuracy", 0.7),
+        (personalization.FIGURE, PERSONALIZATION, "error_after/8", 0.3),
+        (personalization.FIGURE, PERSONALIZATION, "error_after/4", 0.22),
+        (personalization.FIGURE, PERSONALIZATION, "error_after/0", 0.15),
+        (feedback_cache.FIGURE, FEEDBACK_CACHE, "ratio", 1.59),
+    ],
+)
+def test_figure_that_does_not(figure: Any, numbers: Mapping[str, Any], path: str, value: object) -> None:
+    assert not figure.judge(changed(numbers, path, value)).passed
+
+
+def test_inputs_are_json_without_needless_digits() -> None:
+    assert encode_inputs(np.array([[0.0, 255.0], [-3.639, 0.5]])) == [b"[0,255]", b"[-3.639,0.5]"]
+
+
+def test_repetitions_count_within_speaker_and_label() -> None:
+    speakers, labels = np.array([0, 0, 0, 1, 0]), np.array([4, 4, 5, 4, 4])
+    assert repetitions(speakers, labels).tolist() == [0, 1, 0, 0, 2]
+
+
+def test_split_by_agreement() -> None:
+    errors = np.array([False, False, True, True, False])
+    confidence = np.array([1.0, 0.8, 0.8, 0.6, 0.2 * 3])
+    assert ensembles.split(errors, confidence, 4) == {
+        "agreeing": 4,
+        "confident_error": pytest.approx(1 / 3),
+        "unsure_error": 0.5,
+        "unsure_share": pytest.approx(0.4),
+    }
+    assert ensembles.split(errors, np.ones(5), 5)["unsure_error"] is None
+
+
+def test_cumulative_errors_are_sampled_from_zero_on() -> None:
+    assert failure.cumulative(np.array([1, 0, 1, 1, 0]), 2) == [0, 1, 3]
+
+
+def test_queries_until_counts_from_the_change() -> None:
+    shares = [0.9, 0.1, 0.9, 0.5, 0.1, 0.8]
+    assert failure.queries_until(shares, 200, 100, reached=False, bound=0.2) == 200
+    assert failure.queries_until(shares, 300, 100, reached=True, bound=0.7) == 200
+    assert failure.queries_until(shares, 300, 100, reached=True, bound=0.8) is None
+
+
+def test_users_are_never_asked_about_what_they_or_the_crowd_told() -> None:
+    users = personalization.make_users(15, [33] * 15, np.random.default_rng(0))
+    assert len(users) == len({user.context for user in users}) == 15 * personalization.TRIALS
+    for user in users:
+        told = {*range(personalization.CROWD_FRAMES), *user.feedback}
+        assert told.isdisjoint(user.asked)
+        assert told | set(user.asked) == set(range(33))
+        assert len(user.feedback) == personalization.FEEDBACKS
+
+
+def test_error_is_the_share_of_wrong_outputs() -> None:
+    assert personalization.error([1, 2, 3, 4], [1, 2, 4, 3]) == 0.5
+
+
+def test_replies_as_numbers() -> None:
+    replies = [Reply({"output": number % 2, "default": number == 0}, number / 1e3) for number in range(1, 101)]
+    described = stragglers.describe(replies, np.zeros(100, np.int64))
+    assert described == {
+        "queries": 100,
+        "mean_ms": 50.5,
+        "p50_ms": 50.5,
+        "p99_ms": 99.01,
+        "accuracy": 0.5,
+        "default_share": 0.0,
+    }
