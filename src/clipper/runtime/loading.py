@@ -158,6 +158,9 @@ def _advice_on_file(error: BaseException) -> str:
 
 
 def _predict_batch_of(model: Any, target: str) -> Callable[[Any], object]:
+    quick = scikit_learn.quick_predict_of(model)
+    if quick is not None:
+        return quick
     for name in ("predict_batch", "predict"):
         method = getattr(model, name, None)
         if callable(method):
