@@ -8,6 +8,7 @@ from clipper.errors import ClipperError
 from clipper.frontend.exchange import Exchange, Gather, Part
 from clipper.frontend.inputs import make_reader
 from clipper.frontend.predict_body import BodyReader, Request
+from clipper.frontend.repeats import RepeatedBodies
 from clipper.selection.application import Application
 
 
@@ -29,15 +30,20 @@ class Predict:
         self._application = application
         self._refused = refused
         self._body = BodyReader(make_reader(application.input_type))
+        self._repeats = RepeatedBodies()
 
     def handle(self, exchange: Exchange, body: bytes, now_s: float) -> None:
-        row = self._body.read_plain(body)
+        row = known = self._repeats.find(body)
+        if row is None:
+            row = self._body.read_plain(body)
         if row is None:
             self._handle_any_form(exchange, body, now_s)
             return
         query = self._application.predict(row, exchange, now_s)
         if not query.done:
             exchange.started = query
+        elif known is None:
+            self._repeats.remember(body, row)
 
     def _handle_any_form(self, exchange: Exchange, body: bytes, now_s: float) -> None:
         try:
