@@ -113,7 +113,7 @@ def test_a_lost_connection_is_told_once_and_dialled_again(run: Callable[[Scenari
         await until(lambda: not link.is_linked)
         assert hearing.kinds() == ["linked", "lost"]
         assert link.last_error
-        container.path.unlink()
+        container.path.unlink(missing_ok=True)
         again = await SmallContainer(container.path).start()
         await until(lambda: link.is_linked)
         assert hearing.kinds() == ["linked", "lost", "linked"]
