@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from clipper.errors import InvalidArgument
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
-from clipper.snapshot import ApplicationSnapshot, ModelSnapshot, ReplicaAddress, VersionSnapshot
+from clipper.snapshot import ApplicationSnapshot, ModelSnapshot, ReplicaAddress, Selection, VersionSnapshot
 from clipper.supervisor.catalog import Catalog
 from clipper.types import InputType, ModelId
 
@@ -68,7 +68,13 @@ def content(catalog: Catalog, replicas: Mapping[ModelId, tuple[ReplicaAddress, .
 
 def _application_snapshot(record: ApplicationRecord) -> ApplicationSnapshot:
     return ApplicationSnapshot(
-        record.name, record.input_type, record.slo_ms, record.default_output, record.policy, record.links
+        record.name,
+        record.input_type,
+        record.slo_ms,
+        record.default_output,
+        Selection(record.policy),
+        record.links,
+        record.name,
     )
 
 

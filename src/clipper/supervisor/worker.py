@@ -11,12 +11,12 @@ import msgspec
 from msgspec import Struct
 
 from clipper.control import Applied, Apply, Drain, GetStatistics, Statistics
+from clipper.control_client import ask
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord
 from clipper.managers.reconcile.backoff import NO_DEATHS
 from clipper.snapshot import Snapshot
 from clipper.statistics import WorkerStatistics
-from clipper.supervisor.control_client import ask
 
 log = logging.getLogger(__name__)
 

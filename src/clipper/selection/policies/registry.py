@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
@@ -38,8 +39,11 @@ _METHODS = ("select", "combine", "observe")
 _FEEDBACK = ("selected", "all")
 
 
-def make_policy(name: str, parameters: Mapping[str, object] | None = None) -> Policy:
+def make_policy(name: str, parameters: Mapping[str, object] | None = None, code: str | None = None) -> Policy:
     """Make a policy by its name, an installed package's entry point, or ``module:Class``.
+
+    Args:
+        code: a folder where modules are looked for first.
 
     Raises:
         InvalidArgument: there is no such policy, it has no such parameter, a value is outside its range, or a user's
@@ -48,12 +52,12 @@ def make_policy(name: str, parameters: Mapping[str, object] | None = None) -> Po
     kind = POLICIES.get(name)
     if kind is not None:
         return _make(name, kind, parameters or {})
-    policy = _make(name, _find_policy(name), parameters or {})
+    policy = _make(name, _find_policy(name, code), parameters or {})
     _check_policy(name, policy)
     return policy
 
 
-def make_loss(name: str, parameters: Mapping[str, object] | None = None) -> Loss:
+def make_loss(name: str, parameters: Mapping[str, object] | None = None, code: str | None = None) -> Loss:
     """Make a loss by its name, or out of ``module:function``, which takes no parameters.
 
     Raises:
@@ -65,7 +69,7 @@ def make_loss(name: str, parameters: Mapping[str, object] | None = None) -> Loss
         raise InvalidArgument(f"loss {name!r} is not known: expected {', '.join(LOSSES)} or module:function")
     if parameters:
         raise InvalidArgument(f"loss {name} takes no parameters: got {', '.join(parameters)}")
-    return UserLoss(_load(name), name)
+    return UserLoss(_load(name, code), name)
 
 
 def parameters_of(kind: Callable[..., Any]) -> dict[str, object]:
@@ -73,19 +77,21 @@ def parameters_of(kind: Callable[..., Any]) -> dict[str, object]:
     return {name: parameter.default for name, parameter in inspect.signature(kind).parameters.items()}
 
 
-def _find_policy(name: str) -> Callable[..., Policy]:
+def _find_policy(name: str, code: str | None) -> Callable[..., Policy]:
     if ":" in name:
-        return _load(name)
+        return _load(name, code)
     for entry_point in entry_points(group=ENTRY_POINTS, name=name):
-        return _load(entry_point.value)
+        return _load(entry_point.value, None)
     raise InvalidArgument(
         f"policy {name!r} is not known: expected {', '.join(POLICIES)}, module:Class, "
         f"or a name that an installed package offers in the group {ENTRY_POINTS}"
     )
 
 
-def _load(target: str) -> Callable[..., Any]:
+def _load(target: str, code: str | None) -> Callable[..., Any]:
     module_name, _, attribute = target.partition(":")
+    if code is not None:
+        _prefer(code, module_name.partition(".")[0])
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a user's module may raise anything when it is imported
@@ -94,6 +100,18 @@ def _load(target: str) -> Callable[..., Any]:
     if not callable(found):
         raise InvalidArgument(f"{module_name} has no class or function {attribute!r}: expected module:attribute")
     return found  # type: ignore[no-any-return]
+
+
+def _prefer(folder: str, package: str) -> None:
+    """Have ``package`` imported from ``folder``, even if another application's of that name is already."""
+    if folder in sys.path:
+        sys.path.remove(folder)
+    sys.path.insert(0, folder)
+    importlib.invalidate_caches()
+    loaded = sys.modules.get(package)
+    if loaded is not None and not str(getattr(loaded, "__file__", "")).startswith(folder):
+        for name in [name for name in sys.modules if name == package or name.startswith(package + ".")]:
+            del sys.modules[name]
 
 
 def _make(name: str, kind: Callable[..., T], parameters: Mapping[str, object]) -> T:

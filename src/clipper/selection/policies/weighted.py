@@ -33,6 +33,8 @@ class Weighted(Policy):
         InvalidArgument: a parameter is outside its range.
     """
 
+    learns = False
+
     weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
