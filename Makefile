@@ -3,12 +3,13 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test bench demo clean
+.PHONY: help setup check format test bench paper demo clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
 	@echo "make demo    train two models on MNIST and serve them for a minute"
 	@echo "make bench   measure against the floors; ROWS=\"sum4_c32 linear_svm_c32\" picks rows"
+	@echo "make paper   the paper's figures on model selection, on real data; FIGURES=\"ensembles failure\" picks some"
 	@echo "make check   lint and type-check only"
 	@echo "make format  let ruff format and fix"
 	@echo "make clean   remove .venv and caches"
@@ -37,6 +38,11 @@ bench:
 	@sh scripts/setup.sh bench
 	@command -v wrk >/dev/null || sh scripts/apt-install.sh wrk
 	@$(PY) -m benchmarks $(ROWS)
+
+paper:
+	@sh scripts/setup.sh paper
+	@sh scripts/apt-unpack.sh "$${XDG_CACHE_HOME:-$$HOME/.cache}/clipper/debian" dataset-fashion-mnist r-cran-mlbench
+	@$(PY) -m benchmarks.paper $(FIGURES)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes .venv and installs Clipper into it, editable, with the extra that is asked for (dev or bench), at the
+# Makes .venv and installs Clipper into it, editable, with the extra that is asked for (dev, bench or paper), at the
 # versions of requirements/constraints.txt. Returns at once where that was done and nothing has changed since.
 set -eu
 cd "$(dirname "$0")/.."
@@ -39,5 +39,9 @@ fi
 install=".venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt"
 # The build's own packages are installed first and used as they are, since constraints do not reach an isolated build.
 $install hatchling editables
+# Tests of the shared selection state run against a real server of their own.
+if [ "$extra" = dev ] && ! command -v redis-server >/dev/null; then
+    sh scripts/apt-install.sh redis-server
+fi
 $install --no-build-isolation -e ".[$extra]"
 printf '%s\n' "$wanted" >"$stamp"

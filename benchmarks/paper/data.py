@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import pyreadr
 from numpy.typing import NDArray
 
 from benchmarks.paper.cache import folder
@@ -94,6 +93,8 @@ def _read_idx(name: str, at_byte: int) -> NDArray[np.uint8]:
 @cache
 def vowel() -> Vowel:
     """Raises DataMissing."""
+    import pyreadr  # an extra: tests do without
+
     frame = pyreadr.read_r(str(_unpacked(VOWEL)))["Vowel"]
     speakers = frame["V1"].astype(int).to_numpy()
     features = frame[[f"V{number}" for number in range(2, 11)]].to_numpy(np.float64)

@@ -53,9 +53,9 @@ def trained(estimator: Any, data: Labelled) -> Path:
 
 
 def small_forests(data: Labelled, count: int) -> list[Path]:
-    """``count`` forests of 10 trees, 16 deep, each fitted to a twentieth of the data that the others do not have more of.
+    """At most 20 forests of 10 trees, 16 deep, each fitted to a twentieth of the data that no other has.
 
-    So each is weak and they err on different inputs, as the paper's of figure 9c.
+    So each is weak, and they err on different inputs, as the paper's of figure 9c.
     """
     rows = np.random.default_rng(0).permutation(len(data))
     share = len(data) // 20

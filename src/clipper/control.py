@@ -127,7 +127,7 @@ def decode_reply(body: bytes) -> Reply:
 def _decode(decoder: "msgspec.msgpack.Decoder[T]", body: bytes) -> T:
     try:
         return decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise ProtocolViolation(f"control message is malformed: {error}") from error
 
 

@@ -598,7 +598,7 @@ def mutated(data: bytes, edits: list[tuple[str, int, bytes]]) -> bytes:
     return data
 
 
-@settings(max_examples=2500, deadline=None)
+@settings(max_examples=4000, deadline=None)
 @given(
     good=st.lists(ECHO_CALLS, max_size=2),
     bad=st.lists(ECHO_CALLS | OTHER_CALLS, min_size=1, max_size=3),

@@ -131,6 +131,7 @@ def test_what_is_of_a_wrong_type_is_named(system: Serving, more: dict[str, objec
 @pytest.mark.parametrize("wanted", ["2", 2])
 def test_version_picks_one_that_is_not_current(system: Serving, wanted: object) -> None:
     assert ask(system, "/sum/predict", {"input": [7], "version": wanted})["output"] == 2
+    assert ask(system, "/sum/predict", {"version": wanted, "input": [7]})["output"] == 2
     batch = ask(system, "/sum/predict", {"input_batch": [[7], [8]], "version": wanted})
     assert [part["output"] for part in batch["batch_predictions"]] == [2, 2]
 

@@ -2,12 +2,14 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +87,32 @@ def test_a_killed_supervisor_leaves_all_serving_and_the_next_takes_it_over(serve
     assert processes_of(server.home) == {}
 
 
-def test_what_died_or_hangs_while_there_was_no_supervisor_is_replaced(server: Server) -> None:
+def test_whenever_a_supervisor_is_killed_nothing_is_leaked_and_the_last_wish_holds(server: Server) -> None:
+    rng = random.Random(7)
+    with_application(server)
+    for number in range(2, 7):
+        server.deploy("m", answering(str(number)), wait=False, input_type="float64[2]", version=str(number))
+        time.sleep(rng.random())  # somewhere between the request and its end; every place has to do
+        server.kill()
+        server.start()
+    until(lambda: server.call("GET", "/models/m")["current"] == "6")
+    assert server.predict("app", [1, 2])["output"] == "6"
+    previous = server.call("GET", "/models/m")["previous"]
+    wanted = sorted(["m@6-1", f"m@{previous}-1", "worker-0"])
+    until(lambda: sorted(processes_of(server.home).values()) == wanted)
+    assert server.stop() == 0
+    assert processes_of(server.home) == {}
+
+
+def test_idle_it_takes_little_memory(shared: Server) -> None:
+    assert shared.process is not None
+    pids = [shared.process.pid, *shared.worker_pids]
+    statuses = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
+    sizes_kb = [int(line.split()[1]) for text in statuses for line in text.splitlines() if line.startswith("VmRSS")]
+    assert len(sizes_kb) == 2 and sum(sizes_kb) <= 150_000
+
+
+def test_what_died_while_there_was_no_supervisor_is_replaced(server: Server) -> None:
     with_application(server, replicas=2)
     first, second = server.ready_pids("m")
     (worker,) = server.worker_pids

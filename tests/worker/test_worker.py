@@ -181,6 +181,7 @@ def test_control_socket_is_for_this_user_alone(system: Serving) -> None:
         struct.pack("<I", 0),
         encode(Draining()),
         encode(GetStatistics())[:-1] + b"\xc1",
+        struct.pack("<I", 100_000) + b"\x91" * 100_000,
     ],
 )
 def test_garbage_on_the_control_socket_ends_that_connection_alone(system: Serving, garbage: bytes) -> None:

@@ -50,7 +50,7 @@ class ModelQueue:
         self._loop = asyncio.get_running_loop()
         self._turn_is_due = False
         self._wake: asyncio.TimerHandle | None = None
-        self._slo_s = 1.0
+        self.slo_s = 1.0
         self._counts = Counts()
 
     # -- queries ---------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ class ModelQueue:
 
     def set_slo(self, slo_s: float) -> None:
         """The smallest SLO of the applications that ask this version: batches are sized for it."""
-        self._slo_s = slo_s
+        self.slo_s = slo_s
         self._dispatcher.set_slo(slo_s)
 
     def can_follow(self, snapshot: VersionSnapshot) -> bool:
@@ -137,7 +137,7 @@ class ModelQueue:
         batching = self.snapshot.batching
         if max_batch is not None and max_batch < batching.max_batch:
             batching = msgspec.structs.replace(batching, max_batch=max_batch)
-        controller = make_controller(batching, self._slo_s * BATCH_SHARE_OF_SLO)
+        controller = make_controller(batching, self.slo_s * BATCH_SHARE_OF_SLO)
         replica.state = self._dispatcher.add_replica(replica.id, controller)
         self._take_turn()
 

@@ -84,9 +84,10 @@ class ManagedProcess:
 
     def kill(self) -> None:
         """SIGKILL to it and to all that it forked."""
-        self._signal(signal.SIGKILL)
-        if self._child is not None and not self.exited.is_set():
+        # While it lives, the number of its process group can be nobody else's.
+        if start_time(self.pid) == self.record.start_time:
             _kill_group(self.pid)
+        self._signal(signal.SIGKILL)
         kill_marked(self._mark.__eq__)
 
     async def stop(self, grace_s: float) -> None:

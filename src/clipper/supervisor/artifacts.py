@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import re
 import shutil
 import tarfile
@@ -75,6 +76,7 @@ class Artifacts:
         except tarfile.TarError as error:
             raise InvalidArgument(f"the artifact is not an uncompressed tar of plain files: {error}") from error
         unpacked.mkdir(exist_ok=True)
+        _sync(unpacked)
         try:
             unpacked.rename(self._folder / digest)
         except OSError:
@@ -82,6 +84,18 @@ class Artifacts:
                 return False  # another upload of the same was quicker
             raise
         return True
+
+
+def _sync(root: Path) -> None:
+    """Bring all of a tree to the disk: the registry, which is there at once, must not name what a power cut empties."""
+    for path in (*root.rglob("*"), root):
+        if path.is_symlink():
+            continue
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 async def _receive(path: Path, digest: str, chunks: AsyncIterator[bytes]) -> None:

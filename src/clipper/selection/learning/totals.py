@@ -23,7 +23,7 @@ class Totals:
 
     Attributes:
         memo: where a policy keeps what it has worked out from exactly these numbers, so that it is not done for each
-            query. One policy alone reads a ``Totals``, so the keys are its own choice.
+            query. The policy itself is a part of each key.
     """
 
     __slots__ = ("_mean_loss", "_numbers", "memo")

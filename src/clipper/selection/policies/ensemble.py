@@ -5,26 +5,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-from clipper.selection.learning.parameters import check_choice
+from clipper.selection.learning.parameters import check_choice, check_number
 from clipper.selection.learning.totals import LOSS, SCORED
 from clipper.selection.policies.combine import DEFAULT_TOLERANCE, Combined, Combiner, make_combiner
 from clipper.selection.policies.policy import Choice, Policy, Totals
 
 WEIGHTINGS = ("equal", "accuracy")
 
-# What a model no better than a coin counts, beside one that errs a third as often as not (weight 1.1).
+# What a model no better than guessing counts, where one that is right nine times in ten of two classes counts 2.2.
 _LEAST_WEIGHT = 0.01
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Ensemble(Policy):
     """Asks all models and answers with the majority's vote, the mean or the median.
 
-    Weighted by ``accuracy``, a vote counts ``ln((1 - e) / e)``, e the model's mean loss, which is best where models err
-    independently (Nitzan and Paroush: "Optimal Decision Rules in Uncertain Dichotomous Choice Situations",
-    1982); a model that errs half the time or more counts next to nothing, whatever its class count. In a mean or
-    median a model counts ``1 / e``, which under the ``squared`` loss is inverse-variance weighting.
-    e is smoothed by one success and one failure, so that without feedback all count alike.
+    Weighted by ``accuracy``, a vote counts ``ln((classes - 1) * (1 - e) / e)``, e the model's mean loss. That gives the
+    likeliest label where models err independently, and to any wrong label alike (Nitzan and Paroush, "Optimal
+    Decision Rules in Uncertain Dichotomous Choice Situations", 1982, for two classes); a model no better than
+    guessing counts next to nothing. In a mean or median a model counts ``1 / e``, which under the ``squared`` loss is
+    inverse-variance weighting. e is smoothed by one success and one failure, so that without feedback all count alike.
 
     Unlike ``exp4``, which moves to the best model, this keeps all that are any good.
 
@@ -32,6 +32,8 @@ class Ensemble(Policy):
         answer: ``vote``, ``mean`` or ``median``.
         weighting: ``equal`` or ``accuracy``.
         tolerance: of ``mean`` and ``median``: how near an output must be to the answer to agree with it; at least 0.
+        classes: of a weighted vote: how many labels there are, at least 2. With too few the best model drowns the
+            others out; with too many all count nearly alike, so the default errs to that side.
 
     Raises:
         InvalidArgument: a parameter is outside its range.
@@ -42,16 +44,18 @@ class Ensemble(Policy):
     answer: str = "vote"
     weighting: str = "equal"
     tolerance: float = DEFAULT_TOLERANCE
+    classes: int = 10
     _combiner: Combiner = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_choice("weighting", self.weighting, WEIGHTINGS)
+        check_number("classes", self.classes, 2)
         object.__setattr__(self, "_combiner", make_combiner(self.answer, self.tolerance))
 
     def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
-        choice: Choice | None = totals.memo.get(models)
+        choice: Choice | None = totals.memo.get((self, models))
         if choice is None:
-            choice = totals.memo[models] = Choice(models, self._shares(models, totals))
+            choice = totals.memo[self, models] = Choice(models, self._shares(models, totals))
         return choice
 
     def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals) -> Combined:
@@ -66,7 +70,7 @@ class Ensemble(Policy):
         if self.weighting == "equal":
             return 1.0
         if self.answer == "vote":
-            return max(math.log((1 - error) / error), _LEAST_WEIGHT)
+            return max(math.log((self.classes - 1) * (1 - error) / error), _LEAST_WEIGHT)
         return 1 / error
 
 

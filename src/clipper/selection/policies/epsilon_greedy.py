@@ -9,7 +9,7 @@ from clipper.selection.policies.distribution import Distribution, uniform_over_b
 from clipper.selection.policies.policy import Choice, Policy, Totals
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class EpsilonGreedy(Policy):
     """With probability ``epsilon`` a model at random, else the one with the least mean loss (Sutton and Barto, 2.2).
 
@@ -31,9 +31,9 @@ class EpsilonGreedy(Policy):
         check_number("epsilon", self.epsilon, 0, 1)
 
     def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
-        distribution: Distribution | None = totals.memo.get(models)
+        distribution: Distribution | None = totals.memo.get((self, models))
         if distribution is None:
-            distribution = totals.memo[models] = Distribution(models, self.probabilities(models, totals))
+            distribution = totals.memo[self, models] = Distribution(models, self.probabilities(models, totals))
         return distribution.draw(random)
 
     def probabilities(self, models: tuple[str, ...], totals: Totals) -> list[float]:

@@ -13,7 +13,7 @@ from clipper.selection.policies.policy import Choice, Increments, Policy, Totals
 EXCESS_LOSS = "excess_loss"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Exp3(Policy):
     """Exponential weights on importance-weighted losses: Auer, Cesa-Bianchi, Freund, Schapire: "The Nonstochastic
     Multiarmed Bandit Problem" (2002). With k models, chosen with probability p_i:
@@ -47,9 +47,9 @@ class Exp3(Policy):
         check_number("gamma", self.gamma, 0, 1, above=True)
 
     def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
-        distribution: Distribution | None = totals.memo.get(models)
+        distribution: Distribution | None = totals.memo.get((self, models))
         if distribution is None:
-            distribution = totals.memo[models] = Distribution(models, self.probabilities(models, totals))
+            distribution = totals.memo[self, models] = Distribution(models, self.probabilities(models, totals))
         return distribution.draw(random)
 
     def probabilities(self, models: tuple[str, ...], totals: Totals) -> list[float]:

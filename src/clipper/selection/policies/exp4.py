@@ -10,7 +10,7 @@ from clipper.selection.policies.exp3 import EXCESS_LOSS, exponential_weights
 from clipper.selection.policies.policy import Choice, Increments, Policy, Totals
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Exp4(Policy):
     """Exponential weights on each model's own loss, and the answer by weighted vote (or mean, or median).
 
@@ -28,7 +28,8 @@ class Exp4(Policy):
     has it back within some half-lives of its recovery.
 
     Args:
-        eta: how fast it reacts; above 0, at most 1.
+        eta: how fast it reacts; above 0, at most 1. The less, the longer all have a say, and several together are
+            right more often than the best; the more, the sooner little feedback tells, as that of one user.
         answer: ``vote``, ``mean`` or ``median``.
         tolerance: of ``mean`` and ``median``: how near an output must be to the answer to agree with it; at least 0.
 
@@ -38,7 +39,7 @@ class Exp4(Policy):
 
     feedback = "all"
 
-    eta: float = 0.1
+    eta: float = 0.05
     answer: str = "vote"
     tolerance: float = DEFAULT_TOLERANCE
     _combiner: Combiner = field(init=False, repr=False, compare=False)
@@ -48,10 +49,10 @@ class Exp4(Policy):
         object.__setattr__(self, "_combiner", make_combiner(self.answer, self.tolerance))
 
     def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
-        choice: Choice | None = totals.memo.get(models)
+        choice: Choice | None = totals.memo.get((self, models))
         if choice is None:
             weights = exponential_weights(models, totals, self.eta)
-            choice = totals.memo[models] = Choice(models, tuple(weights))
+            choice = totals.memo[self, models] = Choice(models, tuple(weights))
         return choice
 
     def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals) -> Combined:

@@ -6,14 +6,14 @@ from random import Random
 from clipper.selection.policies.policy import Choice, Policy, Totals
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Single(Policy):
     """Asks the model that was linked first. Learns nothing; what is counted tells how good it is."""
 
     learns = False
 
     def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
-        choice: Choice | None = totals.memo.get(models)
+        choice: Choice | None = totals.memo.get((self, models))
         if choice is None:
-            choice = totals.memo[models] = Choice(models[:1], (1.0,))
+            choice = totals.memo[self, models] = Choice(models[:1], (1.0,))
         return choice

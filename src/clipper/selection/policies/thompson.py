@@ -8,7 +8,7 @@ from clipper.selection.learning.totals import LOSS, SCORED
 from clipper.selection.policies.policy import Choice, Policy, Totals
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Thompson(Policy):
     """Draws each model's mean reward from what is believed of it, and asks the model with the highest draw.
 
@@ -32,9 +32,9 @@ class Thompson(Policy):
         check_number("prior", self.prior, 0, 1000, above=True)
 
     def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
-        beliefs: list[tuple[Choice, float, float]] | None = totals.memo.get(models)
+        beliefs: list[tuple[Choice, float, float]] | None = totals.memo.get((self, models))
         if beliefs is None:
-            beliefs = totals.memo[models] = self.beliefs(models, totals)
+            beliefs = totals.memo[self, models] = self.beliefs(models, totals)
         drawn = [random.betavariate(successes, failures) for _, successes, failures in beliefs]
         return beliefs[drawn.index(max(drawn))][0]
 

@@ -10,7 +10,7 @@ from clipper.selection.policies.distribution import Distribution, uniform_over_b
 from clipper.selection.policies.policy import Choice, Policy, Totals
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Ucb1(Policy):
     """The model with the highest upper confidence bound on its mean reward (1 - loss).
 
@@ -37,10 +37,10 @@ class Ucb1(Policy):
         check_number("exploration", self.exploration, 0, 10, above=True)
 
     def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
-        distribution: Distribution | None = totals.memo.get(models)
+        distribution: Distribution | None = totals.memo.get((self, models))
         if distribution is None:
             best = uniform_over_best(self.indices(models, totals))
-            distribution = totals.memo[models] = Distribution(models, best)
+            distribution = totals.memo[self, models] = Distribution(models, best)
         return distribution.draw(random)
 
     def indices(self, models: tuple[str, ...], totals: Totals) -> list[float]:

@@ -12,7 +12,7 @@ from clipper.selection.policies.distribution import Distribution
 from clipper.selection.policies.policy import Choice, Policy, Totals
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Weighted(Policy):
     """Asks one model, each in proportion to its weight. Queries of one context get the same model every time.
 
@@ -46,9 +46,9 @@ class Weighted(Policy):
             raise InvalidArgument("weights are all 0: expected at least one above 0")
 
     def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
-        distribution: Distribution | None = totals.memo.get(models)
+        distribution: Distribution | None = totals.memo.get((self, models))
         if distribution is None:
-            distribution = totals.memo[models] = Distribution(models, self._weights(models))
+            distribution = totals.memo[self, models] = Distribution(models, self._weights(models))
         if context is None:
             return distribution.draw(random)
         return min(distribution.choices, key=lambda choice: _draw(choice, context))

@@ -1,0 +1,75 @@
+"""What the figures share: deploying models, creating applications, and what a query and its answer look like."""
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.paper.client import Address
+from benchmarks.servers import ClipperServer
+
+MODELS = Path(__file__).parent / "models"
+
+# Applications answer it where no model has: a class that is none.
+NO_CLASS = -1
+
+# As many as start at once: each imports scikit-learn, which takes one core for a second.
+DEPLOYING = 2
+
+
+class Bench:
+    """A running Clipper, driven by its command line and HTTP as its user would."""
+
+    def __init__(self, server: ClipperServer, tell: Callable[[str], None]) -> None:
+        self.server = server
+        self.tell = tell
+
+    @property
+    def address(self) -> Address:
+        return self.server.query_address()
+
+    def deploy(self, models: Mapping[str, Path], *options: str) -> None:
+        """Deploy model files, by name."""
+        with ThreadPoolExecutor(DEPLOYING) as pool:
+            list(pool.map(lambda name: self.server.run("deploy", name, str(models[name]), *options), models))
+
+    def create(
+        self,
+        application: str,
+        models: Iterable[str],
+        *,
+        slo_ms: float,
+        policy: str = "single",
+        parameters: Mapping[str, object] | None = None,
+        **settings: object,
+    ) -> str:
+        """Create an application over these models, and return its name."""
+        body = {
+            "name": application,
+            "slo_ms": slo_ms,
+            "default_output": NO_CLASS,
+            "policy": {"name": policy, "parameters": dict(parameters or {})},
+            "links": [{"model": model} for model in models],
+            **settings,
+        }
+        answer = httpx.post(f"{self.server.management_url}/applications", json=body, timeout=60)
+        if answer.is_error:
+            raise RuntimeError(f"creating {application} answers {answer.status_code}: {answer.text}")
+        return application
+
+    def policy(self, application: str, context: str | None = None) -> dict[str, Any]:
+        """What an application has learned."""
+        url = f"{self.server.management_url}/applications/{application}/policy"
+        parameters = {} if context is None else {"context": context}
+        answer = httpx.get(url, params=parameters, timeout=10).raise_for_status()
+        learned: dict[str, Any] = answer.json()
+        return learned
+
+
+def encode_inputs(inputs: NDArray[np.float64]) -> list[bytes]:
+    """Each row as the JSON text of a list; whole numbers are written without a fraction."""
+    return [b"[" + b",".join(b"%g" % value for value in row) + b"]" for row in inputs.tolist()]

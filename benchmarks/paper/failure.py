@@ -1,0 +1,148 @@
+"""Figure 8: the best model returns noise for a quarter of the run; policies that learn leave it and come back."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.paper.bench import MODELS as CODE
+from benchmarks.paper.bench import Bench, encode_inputs
+from benchmarks.paper.client import Connection, for_each
+from benchmarks.paper.data import fashion_mnist
+from benchmarks.paper.figure import Figure, Numbers, Verdict
+from benchmarks.paper.training import CLASSIFIERS, trained
+
+BROKEN = "svm"
+MODELS = (BROKEN, "logistic", "discriminant", "tree", "bayes")
+BREAKS_AT, RECOVERS_AT = 5_000, 10_000
+# What is learned counts half after so many queries: the default of 1,000 finds the recovered model later.
+HALF_LIFE = 400
+POLICIES: Mapping[str, Mapping[str, object]] = {
+    "exp3": {"eta": 0.2, "gamma": 0.05},
+    "exp4": {"eta": 0.2},
+}
+SLO_MS = 2_000
+# So many queries are under way at once, and feedback comes that much later.
+WINDOW = 16
+SAMPLED_EVERY = 100
+# A model with less than an equal share is left; one with more than half is the policy's choice.
+LEFT_BELOW, CHOSEN_ABOVE = 1 / len(MODELS), 0.5
+LEAVES_WITHIN = 500
+
+
+def measure(bench: Bench) -> Numbers:
+    """Send 20,000 images to both policies and to each model alone, with feedback on each."""
+    data = fashion_mnist()
+    with TemporaryDirectory(prefix="clipper-paper-") as folder:
+        switch = Path(folder) / "returns-noise"
+        _deploy(bench, Path(folder), switch)
+        for name, parameters in POLICIES.items():
+            bench.create(name, MODELS, slo_ms=SLO_MS, policy=name, parameters=parameters, half_life=HALF_LIFE)
+        run = Run(bench, switch, encode_inputs(data.stream.inputs), data.stream.labels.tolist())
+        took_s = for_each(bench.address, WINDOW, range(len(data.stream)), run.step)
+    return {
+        "queries": len(data.stream),
+        "queries_per_s": round(len(data.stream) / took_s, 1),
+        "half_life": HALF_LIFE,
+        "parameters": POLICIES,
+        "errors": {name: int(errors.sum()) for name, errors in run.errors.items()},
+        "defaults": run.defaults,
+        "sampled_every": SAMPLED_EVERY,
+        "cumulative_errors": {name: cumulative(errors, SAMPLED_EVERY) for name, errors in run.errors.items()},
+        "share_of_broken": run.shares,
+    }
+
+
+def _deploy(bench: Bench, folder: Path, switch: Path) -> None:
+    """The best model runs inside ``models/faulty.py``; the others as they are."""
+    train = fashion_mnist().train
+    files = {name: trained(CLASSIFIERS[name](), train) for name in MODELS}
+    inside = folder / "data"
+    inside.mkdir()
+    (inside / "model.joblib").write_bytes(files.pop(BROKEN).read_bytes())
+    (inside / "switch").write_text(str(switch))
+    bench.deploy(files)
+    bench.server.run(
+        "deploy", BROKEN, "faulty:Faulty", "--data", str(inside), "--input-type", "float64[784]", folder=CODE
+    )
+    for name in MODELS:
+        bench.create(f"only-{name}", [name], slo_ms=SLO_MS)
+
+
+class Run:
+    """The run's queries, and what was answered.
+
+    Attributes:
+        errors: by policy and model, 1 for each query with a wrong answer or none.
+        defaults: how many answers were none.
+        shares: by policy, the broken model's, each time that so many queries were begun.
+    """
+
+    def __init__(self, bench: Bench, switch: Path, inputs: Sequence[bytes], labels: Sequence[int]) -> None:
+        self._bench, self._switch = bench, switch
+        self._inputs, self._labels = inputs, labels
+        # exp4 asks all five models; what the others answer comes from the cache, so all see the same outputs.
+        self._applications = {"exp4": "exp4", "exp3": "exp3", **{name: f"only-{name}" for name in MODELS}}
+        self.errors = {name: np.zeros(len(labels), np.int64) for name in self._applications}
+        self.shares: dict[str, list[float]] = {name: [] for name in POLICIES}
+        self.defaults = 0
+
+    async def step(self, connection: Connection, number: int) -> None:
+        """One query: all applications answer it, then the policies learn the label."""
+        if number == BREAKS_AT:
+            self._switch.touch()
+        if number == RECOVERS_AT:
+            self._switch.unlink()
+        if number % SAMPLED_EVERY == 0:
+            self._sample()
+        query = b'{"input":%b}' % self._inputs[number]
+        for name, application in self._applications.items():
+            answer = await connection.post(f"/{application}/predict", query)
+            self._take(name, number, answer)
+            if name in POLICIES:
+                feedback = b'{"query_id":%d,"label":%d}' % (answer["query_id"], self._labels[number])
+                await connection.post(f"/{application}/observe", feedback)
+
+    def _take(self, name: str, number: int, answer: Mapping[str, Any]) -> None:
+        self.defaults += answer["default"]
+        self.errors[name][number] = answer["output"] != self._labels[number]
+
+    def _sample(self) -> None:
+        """It holds up the load for a moment, which feedback does not mind."""
+        for name, shares in self.shares.items():
+            models = self._bench.policy(name)["models"]
+            shares.append(next(model["share"] for model in models if model["model"] == BROKEN))
+
+
+def cumulative(errors: NDArray[np.int64], every: int) -> list[int]:
+    """The sum of the errors up to each multiple of ``every``, from 0 on."""
+    sums: list[int] = np.concatenate([[0], np.cumsum(errors)])[::every].tolist()
+    return sums
+
+
+def queries_until(shares: Sequence[float], start: int, every: int, reached: bool, bound: float) -> int | None:
+    """How many queries after ``start`` a share is above (``reached``) or below the bound; None if it never is."""
+    for number, share in enumerate(shares):
+        if number * every >= start and (share > bound if reached else share < bound):
+            return number * every - start
+    return None
+
+
+def judge(numbers: Numbers) -> Verdict:
+    errors, every = numbers["errors"], numbers["sampled_every"]
+    best_model = min(MODELS, key=lambda name: errors[name])
+    parts, passed = [], True
+    for name in POLICIES:
+        shares = numbers["share_of_broken"][name]
+        left = queries_until(shares, BREAKS_AT, every, False, LEFT_BELOW)
+        back = queries_until(shares, RECOVERS_AT, every, True, CHOSEN_ABOVE)
+        passed &= errors[name] < errors[best_model] and left is not None and left <= LEAVES_WITHIN and back is not None
+        parts.append(f"{name} {errors[name]:,} (leaves within {left}, is back within {back} queries)")
+    text = f"errors: {', '.join(parts)}; best static model {errors[best_model]:,} ({best_model})"
+    return Verdict(text, passed)
+
+
+FIGURE = Figure("failure", "figure 8: the best model fails and recovers", measure, judge)

@@ -1,0 +1,163 @@
+"""Figure 10: a user's own feedback, one at a time, leads from the model of all speakers to the user's own."""
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from benchmarks.paper.bench import Bench, encode_inputs
+from benchmarks.paper.client import Connection, for_each
+from benchmarks.paper.data import Labelled, vowel
+from benchmarks.paper.figure import Figure, Numbers, Verdict
+from benchmarks.paper.training import trained
+
+POOLED = "pooled"
+FEEDBACKS = 8
+TRIALS = 20
+SLO_MS = 2_000
+CONNECTIONS = 8
+APPLICATION = "personal"
+ETA = 1.0
+# The crowd's experience counts as that many observations of the user's own.
+PRIOR_WEIGHT = 2
+# Of a speaker's 33 held-out frames: one of each vowel is the crowd's feedback, the others are the user's.
+CROWD_FRAMES = 11
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One trial: a speaker whom nobody knows yet, with feedback on some frames, and others to be asked about.
+
+    Attributes:
+        context: its name.
+        feedback: rows of the speaker's held-out frames, in the order in which feedback on them comes.
+        asked: rows of the other frames.
+    """
+
+    context: str
+    speaker: int
+    feedback: tuple[int, ...]
+    asked: tuple[int, ...]
+
+
+def measure(bench: Bench) -> Numbers:
+    """300 users: after each of 0 to 8 feedbacks, ask for 14 frames of theirs."""
+    data = vowel()
+    models = _deploy(bench, data.train)
+    bench.create(APPLICATION, models, slo_ms=SLO_MS, policy="exp4", parameters={"eta": ETA}, prior_weight=PRIOR_WEIGHT)
+    _learn_from_crowd(bench, data.held_out)
+    users = make_users(len(data.train), [len(frames) for frames in data.held_out], np.random.default_rng(0))
+    run = Run(data.held_out)
+    for_each(bench.address, CONNECTIONS, users, run.serve)
+    own = [run.error_alone[user.context, f"speaker-{user.speaker}"] for user in users]
+    pooled = [run.error_alone[user.context, POOLED] for user in users]
+    return {
+        "users": len(users),
+        "frames_asked": len(users[0].asked),
+        "eta": ETA,
+        "prior_weight": PRIOR_WEIGHT,
+        "error_after": [float(np.mean([run.errors[user.context][count] for user in users])) for count in range(9)],
+        "own_error": float(np.mean(own)),
+        "pooled_error": float(np.mean(pooled)),
+    }
+
+
+def _deploy(bench: Bench, train: Sequence[Labelled]) -> list[str]:
+    """One model a speaker and one of all, of the same kind; each also as an application that is only that model."""
+    inputs, labels = (np.concatenate([getattr(part, name) for part in train]) for name in ("inputs", "labels"))
+    together = Labelled(inputs, labels)
+    parts = {POOLED: together} | {f"speaker-{number}": part for number, part in enumerate(train)}
+    bench.deploy({name: trained(_classifier(), part) for name, part in parts.items()})
+    for name in parts:
+        bench.create(f"only-{name}", [name], slo_ms=SLO_MS)
+    return list(parts)
+
+
+def _classifier() -> Any:
+    # 33 frames for 9 features: covariances need shrinking.
+    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1)
+
+
+def _learn_from_crowd(bench: Bench, held_out: Sequence[Labelled]) -> None:
+    """Feedback without a context is the application's own, which a new user starts from."""
+    frames = [
+        b'{"input":%b,"label":%d}' % (text, label)
+        for part in held_out
+        for text, label in zip(encode_inputs(part.inputs[:CROWD_FRAMES]), part.labels[:CROWD_FRAMES].tolist())
+    ]
+
+    async def observe(connection: Connection, body: bytes) -> None:
+        await connection.post(f"/{APPLICATION}/observe", body)
+
+    for_each(bench.address, CONNECTIONS, frames, observe)
+
+
+def make_users(speakers: int, frames: Sequence[int], random: np.random.Generator) -> list[User]:
+    """``TRIALS`` users a speaker, with the frames beyond the crowd's in random order."""
+    users = []
+    for speaker in range(speakers):
+        for trial in range(TRIALS):
+            rows = (CROWD_FRAMES + random.permutation(frames[speaker] - CROWD_FRAMES)).tolist()
+            context = f"speaker-{speaker}-trial-{trial}"
+            users.append(User(context, speaker, tuple(rows[:FEEDBACKS]), tuple(rows[FEEDBACKS:])))
+    return users
+
+
+class Run:
+    """What was answered.
+
+    Attributes:
+        errors: by user, the share of wrong answers after 0, 1, ... feedbacks.
+        error_alone: by user and model, the same of a model by itself.
+    """
+
+    def __init__(self, held_out: Sequence[Labelled]) -> None:
+        self._labels = [part.labels.tolist() for part in held_out]
+        self._inputs = [encode_inputs(part.inputs) for part in held_out]
+        self.errors: dict[str, list[float]] = {}
+        self.error_alone: dict[tuple[str, str], float] = {}
+
+    async def serve(self, connection: Connection, user: User) -> None:
+        for model in (POOLED, f"speaker-{user.speaker}"):
+            self.error_alone[user.context, model] = await self._ask(connection, f"only-{model}", user)
+        errors = self.errors[user.context] = [await self._ask(connection, APPLICATION, user)]
+        for row in user.feedback:
+            await self._observe(connection, user, row)
+            errors.append(await self._ask(connection, APPLICATION, user))
+
+    async def _ask(self, connection: Connection, application: str, user: User) -> float:
+        inputs = b",".join(self._inputs[user.speaker][row] for row in user.asked)
+        body = b'{"input_batch":[%b],"context":%b}' % (inputs, json.dumps(user.context).encode())
+        answer = await connection.post(f"/{application}/predict", body)
+        outputs = [part["output"] for part in answer["batch_predictions"]]
+        return error(outputs, [self._labels[user.speaker][row] for row in user.asked])
+
+    async def _observe(self, connection: Connection, user: User, row: int) -> None:
+        text, label = self._inputs[user.speaker][row], self._labels[user.speaker][row]
+        body = b'{"input":%b,"context":%b,"label":%d}' % (text, json.dumps(user.context).encode(), label)
+        await connection.post(f"/{APPLICATION}/observe", body)
+
+
+def error(outputs: Sequence[int], labels: Sequence[int]) -> float:
+    """The share of ``outputs`` that are not the label beside them."""
+    return sum(output != label for output, label in zip(outputs, labels)) / len(labels)
+
+
+def judge(numbers: Numbers) -> Verdict:
+    after, own, pooled = numbers["error_after"], numbers["own_error"], numbers["pooled_error"]
+    # "Towards": more than half of the way, and never noticeably back up.
+    falls = all(later <= earlier + 0.01 for earlier, later in itertools.pairwise(after))
+    arrives = after[-1] < (own + pooled) / 2 and after[0] > (own + pooled) / 2
+    text = (
+        f"error {after[0]:.3f} without feedback, {after[1]:.3f} after one, {after[4]:.3f} after 4, "
+        f"{after[8]:.3f} after 8; "
+        f"pooled model {pooled:.3f}, own model {own:.3f}; {numbers['users']} users"
+    )
+    return Verdict(text, falls and arrives)
+
+
+FIGURE = Figure("personalization", "figure 10: a context for each user", measure, judge)

@@ -1,0 +1,104 @@
+"""The figures as pictures, drawn from nothing but the numbers in their result files."""
+
+from collections.abc import Callable, Mapping
+from statistics import median
+
+import numpy as np
+from matplotlib.figure import Figure as Picture
+
+from benchmarks.paper.failure import BREAKS_AT, BROKEN, POLICIES, RECOVERS_AT
+from benchmarks.paper.feedback_cache import CACHES
+from benchmarks.paper.figure import Numbers
+
+
+def ensembles(numbers: Numbers) -> Picture:
+    bars = [(name, error, "C0") for name, error in numbers["model_errors"].items()]
+    bars.append(("ensemble", numbers["ensemble_error"], "C1"))
+    for part in numbers["agreement"]:
+        count = part["agreeing"]
+        bars.append((f"{count} agree:\nconfident", part["confident_error"], "C2"))
+        bars.append((f"{count} agree:\nunsure", part["unsure_error"], "C3"))
+    picture = Picture(figsize=(9, 4), layout="tight")
+    axes = picture.subplots()
+    drawn = axes.bar(range(len(bars)), [error for _, error, _ in bars], color=[colour for *_, colour in bars])
+    axes.bar_label(drawn, fmt="%.3f", fontsize=8)
+    axes.set_xticks(range(len(bars)), [label for label, *_ in bars], fontsize=8)
+    axes.set_ylabel("error")
+    axes.set_title(f"Fashion-MNIST, {numbers['queries']:,} test images")
+    return picture
+
+
+def failure(numbers: Numbers) -> Picture:
+    every = numbers["sampled_every"]
+    picture = Picture(figsize=(9, 6), layout="tight")
+    above, below = picture.subplots(2, sharex=True, height_ratios=[2, 1])
+    for name, sums in numbers["cumulative_errors"].items():
+        queries = np.arange(len(sums)) * every
+        style = {"linewidth": 2.2} if name in POLICIES else {"linewidth": 1, "linestyle": "--"}
+        above.plot(queries[1:], np.array(sums[1:]) / queries[1:], label=name, **style)
+    for name, shares in numbers["share_of_broken"].items():
+        below.plot(np.arange(len(shares)) * every, shares, label=name)
+    for axes in (above, below):
+        axes.axvspan(BREAKS_AT, RECOVERS_AT, color="0.92")
+        axes.legend(fontsize=8, ncols=2)
+    above.set_ylim(0, 0.5)
+    above.set_ylabel("cumulative error")
+    below.set_ylabel(f"share of {BROKEN}")
+    below.set_xlabel(f"queries; in the grey part {BROKEN} returns noise")
+    return picture
+
+
+def stragglers(numbers: Numbers) -> Picture:
+    rows = numbers["sizes"]
+    sizes = [row["size"] for row in rows]
+    picture = Picture(figsize=(11, 3.6), layout="tight")
+    latency, missing, accuracy = picture.subplots(1, 3)
+    for kind, colour in (("mitigated", "C0"), ("blocking", "C3")):
+        latency.plot(sizes, [row[kind]["p99_ms"] for row in rows], f"{colour}-o", label=f"{kind}, p99")
+        latency.plot(sizes, [row[kind]["mean_ms"] for row in rows], f"{colour}--", label=f"{kind}, mean")
+        accuracy.plot(sizes, [row[kind]["accuracy"] for row in rows], f"{colour}-o", label=kind)
+    latency.axhline(numbers["slo_ms"], color="0.5", linewidth=1)
+    latency.set_yscale("log")
+    latency.set_ylabel("latency, ms")
+    missing.plot(sizes, [100 * row["mitigated"]["missing_share"] for row in rows], "C0-o")
+    missing.set_ylabel("missing of the ensemble, %")
+    accuracy.set_ylabel("accuracy")
+    for axes in (latency, accuracy):
+        axes.legend(fontsize=7)
+    for axes in (latency, missing, accuracy):
+        axes.set_xlabel("forests")
+    return picture
+
+
+def personalization(numbers: Numbers) -> Picture:
+    after = numbers["error_after"]
+    picture = Picture(figsize=(7, 4), layout="tight")
+    axes = picture.subplots()
+    axes.plot(range(len(after)), after, marker="o", label="Clipper, a context for each user")
+    axes.axhline(numbers["pooled_error"], color="C3", linestyle="--", label="model of all speakers")
+    axes.axhline(numbers["own_error"], color="C2", linestyle="--", label="the user's own speaker's model")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("feedbacks")
+    axes.set_ylabel("error")
+    axes.legend(fontsize=8)
+    axes.set_title(f"Vowel, {numbers['users']} users")
+    return picture
+
+
+def feedback_cache(numbers: Numbers) -> Picture:
+    picture = Picture(figsize=(5, 4), layout="tight")
+    axes = picture.subplots()
+    drawn = axes.bar(CACHES, [median(numbers["observations_per_s"][kind]) for kind in CACHES], color=["C0", "C3"])
+    axes.bar_label(drawn, fmt="{:,.0f}")
+    axes.set_ylabel("observations/s")
+    axes.set_title(f"4 models, {numbers['connections']} connections")
+    return picture
+
+
+PICTURES: Mapping[str, Callable[[Numbers], Picture]] = {
+    "ensembles": ensembles,
+    "failure": failure,
+    "stragglers": stragglers,
+    "personalization": personalization,
+    "feedback_cache": feedback_cache,
+}

@@ -1,0 +1,405 @@
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipper.abstraction import model_queue as model_queue_module
+from clipper.abstraction.cache.clock import ClockCache
+from clipper.abstraction.model_queue import MAX_MESSAGE_CHARACTERS, ModelQueue
+from clipper.snapshot import Batching, VersionSnapshot
+from clipper.types import ModelId
+from event_loops import ShiftedLoop, run_clean, turn_over, until
+from small_container import SmallContainer
+from works import Waiting
+
+DIGITS = ModelId("digits", "1")
+SLO_S = 100.0
+EIGHT = Batching("fixed", 8)
+
+Scenario = Callable[["Bench"], Coroutine[Any, Any, None]]
+
+
+class Bench:
+    """A version's queue, its containers and the queries that a test asks of it."""
+
+    def __init__(self, tmp_path: Path, batching: Batching, cache: bool) -> None:
+        self._tmp_path = tmp_path
+        self.snapshot = VersionSnapshot("1", "doubles", batching, cache)
+        self.cache = ClockCache(1 << 20)
+        self.queue = ModelQueue(DIGITS, self.snapshot, self.cache)
+        self.loop = asyncio.get_running_loop()
+        self.containers: list[SmallContainer] = []
+
+    async def start(self, max_batch: int | None = None) -> SmallContainer:
+        path = self._tmp_path / f"s{len(self.containers)}"
+        container = await SmallContainer(path, max_batch=max_batch).start()
+        self.containers.append(container)
+        return container
+
+    async def link(self, *containers: SmallContainer) -> None:
+        """Make these its replicas, and wait until they are linked."""
+        self.queue.set_replicas([container.replica for container in containers])
+        await until(lambda: self.states().count("linked") == len(containers))
+
+    def states(self) -> list[str]:
+        return [replica.state for replica in self.queue.replica_statistics()]
+
+    def ask(self, row: bytes, slo_s: float = SLO_S) -> Waiting:
+        now_s = self.loop.time()
+        waiter = Waiting(now_s + slo_s)
+        output = self.queue.predict(row, waiter, now_s, slo_s)
+        if output is not None:
+            waiter.on_output("digits", output)
+        return waiter
+
+    async def end(self) -> None:
+        self.queue.close()
+        for container in self.containers:
+            await container.kill()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., None]:
+    def run_scenario(scenario: Scenario, batching: Batching = EIGHT, cache: bool = True) -> None:
+        async def whole() -> None:
+            bench = Bench(tmp_path, batching, cache)
+            try:
+                await scenario(bench)
+            finally:
+                await bench.end()
+
+        run_clean(whole())
+
+    return run_scenario
+
+
+def outputs(*waiters: Waiting) -> list[str]:
+    return [waiter.heard[0][2] for waiter in waiters]
+
+
+def failure(waiter: Waiting) -> tuple[str, ...]:
+    ((kind, model, code, message),) = waiter.heard
+    assert (kind, model) == ("failure", "digits")
+    return code, message
+
+
+def test_miss_join_and_hit(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        await bench.link(container)
+        first, equal, other = bench.ask(b"a" * 8), bench.ask(b"a" * 8), bench.ask(b"b" * 8)
+        await until(lambda: container.batches)
+        batch = container.take()
+        assert batch.rows == [b"a" * 8, b"b" * 8]
+        batch.answer([b"1", b"2"])
+        await until(lambda: other.done)
+        assert outputs(first, equal, other) == ["1", "1", "2"]
+        assert outputs(bench.ask(b"a" * 8)) == ["1"]
+        statistics = bench.queue.statistics()
+        assert (statistics.cache_misses, statistics.cache_joins, statistics.cache_hits) == (2, 1, 1)
+        assert (statistics.outputs, statistics.model_errors, statistics.queue_length) == (2, 0, 0)
+        assert statistics.batch_size.sum == 2 and sum(statistics.queue_wait_s.counts) == 1
+        assert sum(statistics.batch_latency_s.counts) == 1
+        (replica,) = bench.queue.replica_statistics()
+        assert (replica.state, replica.batch_limit, replica.in_flight, replica.batches) == ("linked", 8, 0, 1)
+
+    run(scenario)
+
+
+def test_without_a_cache_equal_inputs_run_each(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        await bench.link(container)
+        first, second = bench.ask(b"a" * 8), bench.ask(b"a" * 8)
+        await until(lambda: container.batches)
+        container.take().answer([b"1", b"2"])
+        await until(lambda: second.done)
+        assert outputs(first, second) == ["1", "2"]
+        assert bench.queue.statistics().cache_misses == 0
+
+    run(scenario, cache=False)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [b"", b"NaN", b"{", b"1 2", b'"\xff"', b"[" * 100_000 + b"]" * 100_000, b"nul", b"\x00"],
+    ids=["empty", "nan", "open", "two", "not-utf8", "deep", "word", "nul"],
+)
+def test_an_output_that_is_not_json_fails_alone(run: Callable[..., None], bad: bytes) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        await bench.link(container)
+        good, broken, after = (bench.ask(bytes([number]) * 8) for number in range(3))
+        await until(lambda: container.batches)
+        container.take().answer([b'"\xc3\xa9"', bad, b"null"])
+        await until(lambda: after.done)
+        assert outputs(good, after) == ['"é"', "null"]
+        code, message = failure(broken)
+        assert code == "model_error" and "not JSON" in message
+        assert bench.states() == ["linked"]
+        assert bench.queue.statistics().model_errors == 1
+        # It was not cached: the next one is asked again.
+        again = bench.ask(bytes([1]) * 8)
+        await until(lambda: container.batches)
+        container.take().answer([b"5"])
+        await until(lambda: again.done)
+        assert outputs(again) == ["5"]
+
+    run(scenario)
+
+
+def test_failures_of_rows_of_batches_and_of_counts(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        await bench.link(container)
+        rows = [bench.ask(bytes([number]) * 8) for number in range(2)]
+        await until(lambda: container.batches)
+        container.take().answer([b"1", b""], failures={1: "x" * 1000})
+        await until(lambda: rows[1].done)
+        assert outputs(rows[0]) == ["1"]
+        assert failure(rows[1]) == ("model_error", "x" * MAX_MESSAGE_CHARACTERS)
+        whole = bench.ask(b"w" * 8)
+        await until(lambda: container.batches)
+        container.take().fail("it raised")
+        await until(lambda: whole.done)
+        assert failure(whole) == ("model_error", "it raised")
+        few = bench.ask(b"f" * 8)
+        await until(lambda: container.batches)
+        container.take().answer([b"1", b"2"])
+        await until(lambda: few.done)
+        assert failure(few) == ("model_error", "the container answered 2 outputs for 1 inputs")
+
+    run(scenario)
+
+
+def test_an_answer_to_no_batch_changes_nothing(run: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        await bench.link(container)
+        query = bench.ask(b"a" * 8)
+        await until(lambda: container.batches)
+        batch = container.take()
+        batch.id += 1000
+        batch.answer([b"7"])
+        batch.id -= 1000
+        batch.answer([b"1"])
+        await until(lambda: query.done)
+        assert outputs(query) == ["1"]
+
+    run(scenario)
+    assert "which it was not sent" in caplog.text
+
+
+def test_work_of_a_replica_that_died_goes_to_another(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        first, second = await bench.start(), await bench.start()
+        await bench.link(first)
+        queries = [bench.ask(bytes([number]) * 8) for number in range(3)]
+        await until(lambda: first.batches)
+        bench.queue.set_replicas([first.replica, second.replica])
+        await until(lambda: bench.states() == ["linked", "linked"])
+        await first.kill()
+        await until(lambda: second.batches)
+        batch = second.take()
+        assert batch.rows == [bytes([number]) * 8 for number in range(3)]
+        batch.answer([b"0", b"1", b"2"])
+        await until(lambda: queries[2].done)
+        assert outputs(*queries) == ["0", "1", "2"]
+        assert bench.queue.replica_statistics()[0].state == "lost"
+        assert bench.queue.replica_statistics()[0].last_error
+
+    run(scenario)
+
+
+def test_an_input_in_flight_when_two_replicas_died_is_taken_to_be_the_cause(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        first, second = await bench.start(), await bench.start()
+        await bench.link(first, second)
+        query = bench.ask(b"a" * 8)
+        for container in (first, second):
+            await until(lambda container=container: container.batches)
+            await container.kill()
+        await until(lambda: query.done)
+        code, message = failure(query)
+        assert code == "model_error" and "2 containers of digits:1 died" in message
+        assert bench.queue.statistics().queue_length == 0
+
+    run(scenario)
+
+
+def test_lost_work_that_nobody_wants_any_more_is_dropped(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        await bench.link(container)
+        query = bench.ask(b"a" * 8)
+        await until(lambda: container.batches)
+        query.done = True
+        await container.kill()
+        await until(lambda: bench.states() == ["lost"])
+        assert bench.queue.statistics().queue_length == 0
+        # The next equal input does not join it.
+        bench.ask(b"a" * 8)
+        assert bench.queue.statistics().cache_joins == 0
+
+    run(scenario)
+
+
+def test_a_replica_that_is_no_longer_wanted_answers_its_last_batch(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        old, new = await bench.start(), await bench.start()
+        await bench.link(old)
+        query = bench.ask(b"a" * 8)
+        await until(lambda: old.batches)
+        bench.queue.set_replicas([new.replica])
+        await until(lambda: "linked" in bench.states())
+        assert bench.states() == ["draining", "linked"]
+        later = bench.ask(b"b" * 8)
+        await until(lambda: new.batches)
+        old.take().answer([b"1"])
+        new.take().answer([b"2"])
+        await until(lambda: query.done and later.done)
+        assert outputs(query, later) == ["1", "2"]
+        assert bench.states() == ["linked"]
+        await until(lambda: not old.callers)
+
+    run(scenario)
+
+
+def test_a_replica_that_is_wanted_again_while_it_drains_is_kept(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        await bench.link(container)
+        query = bench.ask(b"a" * 8)
+        await until(lambda: container.batches)
+        bench.queue.set_replicas([])
+        bench.queue.set_replicas([container.replica])
+        container.take().answer([b"1"])
+        await until(lambda: query.done)
+        assert bench.states() == ["linked"]
+        bench.ask(b"b" * 8)
+        await until(lambda: container.batches)
+
+    run(scenario)
+
+
+def test_a_draining_replica_that_dies_leaves_nothing_behind(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        await bench.link(container)
+        flying = bench.ask(b"a" * 8)
+        await until(lambda: container.batches)
+        bench.queue.set_replicas([])
+        queued = bench.ask(b"b" * 8)
+        await turn_over()
+        assert not queued.done
+        await container.kill()
+        await until(lambda: flying.done and queued.done)
+        assert failure(flying)[0] == failure(queued)[0] == "no_replica"
+        assert bench.states() == []
+
+    run(scenario)
+
+
+def test_queries_wait_for_a_replica_that_is_dialled_and_not_if_there_is_none(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        assert failure(bench.ask(b"a" * 8)) == ("no_replica", "digits:1 has no replica")
+        container = await bench.start()
+        bench.queue.set_replicas([container.replica])
+        query = bench.ask(b"a" * 8)
+        assert bench.queue.why_late() == ("no_replica", "no replica of digits:1 is connected")
+        await until(lambda: container.batches)
+        assert bench.queue.why_late()[0] == "timeout"
+        container.take().answer([b"1"])
+        await until(lambda: query.done)
+
+    run(scenario)
+
+
+def test_close_tells_everyone_and_forgets(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start(max_batch=1)
+        await bench.link(container)
+        kept = bench.ask(b"k" * 8)
+        await until(lambda: container.batches)
+        container.take().answer([b"1"])
+        await until(lambda: kept.done)
+        queries = [bench.ask(bytes([number]) * 8) for number in range(5)]
+        await until(lambda: len(container.batches) == 2)
+        bench.queue.close()
+        assert {failure(query)[0] for query in queries} == {"no_replica"}
+        assert bench.cache.statistics().entries == 0
+        assert failure(bench.ask(b"k" * 8))[0] == "no_replica"
+
+    run(scenario)
+
+
+def test_a_full_queue_refuses_at_once(run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_queue_module, "MAX_QUEUE_LENGTH", 2)
+
+    async def scenario(bench: Bench) -> None:
+        bench.queue.set_replicas([(await bench.start()).replica])
+        waiting = [bench.ask(bytes([number]) * 8, slo_s=1.0) for number in range(2)]
+        refused = bench.ask(b"x" * 8)
+        assert failure(refused) == ("overloaded", "the queue of digits:1 is full")
+        assert bench.queue.statistics().rejected == 1
+        # Once they are past their deadlines, they make room and are told.
+        assert isinstance(bench.loop, ShiftedLoop)
+        bench.loop.advance(2.0)
+        accepted = bench.ask(b"x" * 8)
+        assert [failure(waiter)[0] for waiter in waiting] == ["no_replica", "no_replica"]
+        assert not accepted.done and bench.queue.statistics().expired == 2
+
+    run(scenario)
+
+
+def test_a_query_past_its_deadline_is_never_sent(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start(max_batch=1)
+        await bench.link(container)
+        sent = [bench.ask(bytes([number]) * 8) for number in range(2)]
+        await until(lambda: len(container.batches) == 2)
+        late = bench.ask(b"l" * 8, slo_s=1.0)
+        fresh = bench.ask(b"f" * 8)
+        assert isinstance(bench.loop, ShiftedLoop)
+        bench.loop.advance(2.0)
+        for _ in sent:
+            container.take().answer([b"1"])
+        await until(lambda: late.done and container.batches)
+        assert failure(late)[0] == "timeout"
+        assert container.take().rows == [b"f" * 8] and not fresh.done
+        # The next equal input does not join it.
+        bench.ask(b"l" * 8)
+        assert bench.queue.statistics().cache_joins == 0
+
+    run(scenario)
+
+
+def test_the_models_own_bound_on_batches_holds(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.link(await bench.start(max_batch=3), await bench.start(max_batch=100))
+        assert [each.batch_limit for each in bench.queue.replica_statistics()] == [3, 8]
+
+    run(scenario)
+
+
+def test_a_batch_waits_for_its_delay_and_no_longer(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        await bench.link(container)
+        assert isinstance(bench.loop, ShiftedLoop)
+        for round_number in range(3):
+            bench.ask(bytes([round_number, 0]) * 4)
+            await turn_over()
+            bench.ask(bytes([round_number, 1]) * 4)
+            await turn_over(20)
+            assert container.batches == []
+            bench.loop.advance(50.0)
+            await until(lambda: container.batches)
+            batch = container.take()
+            assert len(batch.rows) == 2
+            batch.answer([b"1", b"2"])
+            await until(lambda: not bench.queue.replica_statistics()[0].in_flight)
+
+    run(scenario, Batching("fixed", 8, delay_ms=50_000.0))

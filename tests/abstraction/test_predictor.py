@@ -1,0 +1,185 @@
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipper.abstraction.predictor import Predictor
+from clipper.snapshot import ApplicationSnapshot, Batching, Link, ModelSnapshot, Snapshot, VersionSnapshot
+from event_loops import run_clean, until
+from small_container import SmallContainer
+from works import Waiting
+
+ONE_MIB = 1 << 20
+AIMD = Batching()
+
+
+class Fleet:
+    """A predictor and the containers that its snapshots name."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self._tmp_path = tmp_path
+        self.predictor = Predictor(ONE_MIB)
+        self.containers: list[SmallContainer] = []
+
+    async def start(self, version: str) -> SmallContainer:
+        path = self._tmp_path / f"s{len(self.containers)}"
+        container = await SmallContainer(path, version=version).start()
+        self.containers.append(container)
+        return container
+
+    async def apply(
+        self,
+        current: str | None,
+        versions: dict[str, list[SmallContainer]],
+        applications: tuple[ApplicationSnapshot, ...] = (),
+        batching: Batching = AIMD,
+    ) -> None:
+        made = tuple(
+            VersionSnapshot(name, "doubles", batching, replicas=tuple(each.replica for each in containers))
+            for name, containers in versions.items()
+        )
+        models = (ModelSnapshot("digits", current, made),) if versions else ()
+        self.predictor.apply(Snapshot(1, applications, models))
+
+    def ask(self, row: bytes, version: str | None = None) -> Waiting:
+        queue = self.predictor.find("digits", version)
+        assert queue is not None
+        now_s = asyncio.get_running_loop().time()
+        waiter = Waiting(now_s + 100.0)
+        output = queue.predict(row, waiter, now_s, 100.0)
+        if output is not None:
+            waiter.on_output("digits", output)
+        return waiter
+
+
+Scenario = Callable[[Fleet], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[[Scenario], None]:
+    def run_scenario(scenario: Scenario) -> None:
+        async def whole() -> None:
+            fleet = Fleet(tmp_path)
+            try:
+                await scenario(fleet)
+            finally:
+                fleet.predictor.close()
+                for container in fleet.containers:
+                    await container.kill()
+
+        run_clean(whole())
+
+    return run_scenario
+
+
+async def answer(container: SmallContainer, output: bytes) -> None:
+    await until(lambda: container.batches)
+    batch = container.take()
+    batch.answer([output] * batch.predict.rows)
+
+
+def test_queries_go_to_the_new_current_version_from_one_instant_on(run: Callable[[Scenario], None]) -> None:
+    async def scenario(fleet: Fleet) -> None:
+        one, two = await fleet.start("1"), await fleet.start("2")
+        one.evaluate = lambda rows: [b"1"] * len(rows)
+        two.evaluate = lambda rows: [b"2"] * len(rows)
+        await fleet.apply("1", {"1": [one], "2": [two]})
+        await fleet.predictor.settle()
+        assert fleet.predictor.unlinked() == {}
+        before = fleet.ask(b"a" * 8)
+        await fleet.apply("2", {"1": [one], "2": [two]})
+        after, pinned = fleet.ask(b"a" * 8), fleet.ask(b"b" * 8, "1")
+        await until(lambda: before.done and after.done and pinned.done)
+        assert [each.heard[0][2] for each in (before, after, pinned)] == ["1", "2", "1"]
+        # Each version keeps its own outputs.
+        assert fleet.ask(b"a" * 8).heard[0][2] == "2"
+        assert fleet.ask(b"a" * 8, "1").heard[0][2] == "1"
+
+    run(scenario)
+
+
+def test_what_is_not_in_the_snapshot_is_not_found(run: Callable[[Scenario], None]) -> None:
+    async def scenario(fleet: Fleet) -> None:
+        assert fleet.predictor.find("digits") is None
+        await fleet.apply(None, {"1": []})
+        assert fleet.predictor.find("digits") is None
+        assert fleet.predictor.find("digits", "1") is not None
+        assert fleet.predictor.find("digits", "2") is None
+        await fleet.apply(None, {})
+        assert fleet.predictor.find("digits", "1") is None
+        assert fleet.predictor.queues() == []
+
+    run(scenario)
+
+
+def test_queries_of_a_version_that_is_removed_are_told(run: Callable[[Scenario], None]) -> None:
+    async def scenario(fleet: Fleet) -> None:
+        container = await fleet.start("1")
+        await fleet.apply("1", {"1": [container]})
+        query = fleet.ask(b"a" * 8)
+        await until(lambda: container.batches)
+        await fleet.apply(None, {})
+        assert query.heard[0][2] == "no_replica"
+        assert fleet.predictor.cache.statistics().entries == 0
+        await until(lambda: not container.callers)
+
+    run(scenario)
+
+
+def test_a_version_deployed_anew_under_its_name_has_none_of_the_old_ones_outputs(
+    run: Callable[[Scenario], None],
+) -> None:
+    async def scenario(fleet: Fleet) -> None:
+        container, anew = await fleet.start("1"), await fleet.start("1")
+        await fleet.apply("1", {"1": [container]})
+        query = fleet.ask(b"a" * 8)
+        await answer(container, b"1")
+        await until(lambda: query.done)
+        await fleet.apply("1", {"1": [anew]}, batching=Batching("fixed", 4))
+        query = fleet.ask(b"a" * 8)
+        await answer(anew, b"2")
+        await until(lambda: query.done)
+        assert query.heard[0][2] == "2"
+
+    run(scenario)
+
+
+def test_settle_waits_for_the_first_dial_and_for_the_last_batch(run: Callable[[Scenario], None]) -> None:
+    async def scenario(fleet: Fleet) -> None:
+        container, absent = await fleet.start("1"), SmallContainer(Path("/nowhere/s"))
+        await fleet.apply("1", {"1": [container, absent]})
+        assert set(fleet.predictor.unlinked().values()) == {"still dialling"}
+        await fleet.predictor.settle()
+        assert list(fleet.predictor.unlinked()) == [absent.replica.id]
+        assert "No such file" in fleet.predictor.unlinked()[absent.replica.id]
+        fleet.ask(b"a" * 8)
+        await until(lambda: container.batches)
+        await fleet.apply("1", {"1": []})
+        assert fleet.predictor.undrained() == (container.replica.id,)
+        settled = asyncio.create_task(fleet.predictor.settle())
+        await asyncio.sleep(0.02)
+        assert not settled.done()
+        await answer(container, b"1")
+        await settled
+        assert fleet.predictor.undrained() == ()
+        assert fleet.predictor.unlinked() == {}
+
+    run(scenario)
+
+
+def test_batches_are_sized_for_the_smallest_slo_of_those_that_ask(run: Callable[[Scenario], None]) -> None:
+    async def scenario(fleet: Fleet) -> None:
+        applications = (
+            ApplicationSnapshot("follows", "doubles", 40.0, links=(Link("digits"),)),
+            ApplicationSnapshot("follows too", "doubles", 60.0, links=(Link("digits"),)),
+            ApplicationSnapshot("pins", "doubles", 500.0, links=(Link("digits", "1"),)),
+            ApplicationSnapshot("other", "doubles", 1.0, links=(Link("faces"),)),
+        )
+        await fleet.apply("2", {"1": [], "2": [], "3": []}, applications)
+        slos_s = {queue.model.version: queue.slo_s for queue in fleet.predictor.queues()}
+        # None follows or pins 3, but a query of any application that links the model may name it.
+        assert slos_s == {"1": 0.5, "2": 0.04, "3": 0.04}
+
+    run(scenario)

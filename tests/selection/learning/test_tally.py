@@ -1,0 +1,13 @@
+"""What is counted for every policy."""
+
+from clipper.selection.learning.tally import tally
+
+
+def test_pulls_are_of_the_selected_and_scores_of_all_that_are_known() -> None:
+    assert tally(("a", "b"), {"a": 0.25, "shadow": 1.0}) == {
+        ("a", "scored"): 1.0,
+        ("a", "loss"): 0.25,
+        ("a", "pulls"): 1.0,
+        ("shadow", "scored"): 1.0,
+        ("shadow", "loss"): 1.0,
+    }

@@ -1,0 +1,322 @@
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipper.abstraction.predictor import Predictor
+from clipper.errors import InvalidArgument, NotFound, WrongInput
+from clipper.selection.application import MARGIN_SHARE, MAX_MARGIN_S, Application, Query, QueryIds
+from clipper.snapshot import ApplicationSnapshot, Batching, Link, ModelSnapshot, Snapshot, VersionSnapshot
+from event_loops import ShiftedLoop, run_clean, turn_over, until
+from small_container import SmallContainer
+
+SLO_S = 100.0
+ROW = b"r" * 8
+
+
+class Asking:
+    """An asker that keeps its answer, and fails if it gets a second one."""
+
+    def __init__(self) -> None:
+        self.answer: tuple[Any, ...] = ()
+        self.query_id = -1
+
+    def on_prediction(self, query_id: int, output: bytes, confidence: float) -> None:
+        self._end(query_id, "prediction", output, confidence)
+
+    def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
+        self._end(query_id, "default", output, reason, explanation)
+
+    def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
+        self._end(query_id, "none", reason, explanation)
+
+    def _end(self, query_id: int, *answer: Any) -> None:
+        assert not self.answer, f"answered twice: {self.answer}, {answer}"
+        self.query_id, self.answer = query_id, answer
+
+
+class Desk:
+    """An application of one model ``digits``, its container, and a clock to move."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.container = SmallContainer(tmp_path / "s")
+        self.predictor = Predictor(1 << 20)
+        self.ids = QueryIds(3)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, ShiftedLoop)
+        self.loop = loop
+
+    async def start(self) -> None:
+        """Version 1 has a container, 2 has none, 3 takes another type."""
+        await self.container.start()
+        batching = Batching("fixed", 1)
+        versions = (
+            VersionSnapshot("1", "doubles", batching, replicas=(self.container.replica,)),
+            VersionSnapshot("2", "doubles", batching),
+            VersionSnapshot("3", "floats", batching),
+        )
+        self.predictor.apply(Snapshot(1, (), (ModelSnapshot("digits", "1", versions),)))
+        await self.predictor.settle()
+
+    def application(self, default: str | None = None, slo_s: float = SLO_S, link: Link | None = None) -> Application:
+        return Application(snapshot(default, slo_s, link), self.predictor, self.ids, Random(1))
+
+    def ask(self, application: Application, row: bytes = ROW, version: str | None = None) -> tuple[Asking, Query]:
+        asking = Asking()
+        return asking, application.predict(row, asking, self.loop.time(), version)
+
+    async def answer(self, output: bytes) -> None:
+        await until(lambda: self.container.batches)
+        self.container.take().answer([output])
+
+
+def snapshot(default: str | None = None, slo_s: float = SLO_S, link: Link | None = None) -> ApplicationSnapshot:
+    return ApplicationSnapshot("app", "doubles", slo_s * 1000, default, "single", (link or Link("digits"),))
+
+
+Scenario = Callable[[Desk], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[[Scenario], None]:
+    def run_scenario(scenario: Scenario) -> None:
+        async def whole() -> None:
+            desk = Desk(tmp_path)
+            await desk.start()
+            try:
+                await scenario(desk)
+            finally:
+                desk.predictor.close()
+                await desk.container.kill()
+
+        run_clean(whole())
+
+    return run_scenario
+
+
+def test_an_answer_goes_out_as_soon_as_it_is_there_and_again_from_the_cache(run: Callable[[Scenario], None]) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = desk.application(default="0")
+        asking, query = desk.ask(application)
+        assert not query.done and application.in_flight == 1
+        await desk.answer(b"[7]")
+        await until(lambda: query.done)
+        assert asking.answer == ("prediction", b"[7]", 1.0)
+        again, query = desk.ask(application)
+        assert query.done and again.answer == ("prediction", b"[7]", 1.0)
+        assert again.query_id == asking.query_id + 1
+        statistics = application.statistics()
+        assert (statistics.queries, statistics.slo_misses, application.in_flight) == (2, 0, 0)
+        assert sum(statistics.latency_s.counts) == 2
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("default", [None, "null"])
+def test_at_the_deadline_a_query_ends_and_its_output_is_still_kept(
+    run: Callable[[Scenario], None], default: str | None
+) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = desk.application(default)
+        asking, query = desk.ask(application)
+        await until(lambda: desk.container.batches)
+        desk.loop.advance(SLO_S - 1.0)
+        await turn_over(20)
+        assert not query.done
+        desk.loop.advance(1.0)
+        await until(lambda: query.done)
+        explanation = "digits:1 did not answer within the SLO"
+        if default is None:
+            assert asking.answer == ("none", "timeout", explanation)
+            assert application.statistics().errors == {"timeout": 1}
+        else:
+            assert asking.answer == ("default", b"null", "timeout", explanation)
+            assert application.statistics().defaults == {"timeout": 1}
+        await desk.answer(b"7")
+        await until(lambda: desk.predictor.queues()[0].statistics().outputs)
+        late, _ = desk.ask(application)
+        assert late.answer == ("prediction", b"7", 1.0)
+
+    run(scenario)
+
+
+def test_each_query_ends_by_its_own_deadline(run: Callable[[Scenario], None]) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = desk.application()
+        first, _ = desk.ask(application, b"a" * 8)
+        desk.loop.advance(SLO_S / 2)
+        second, _ = desk.ask(application, b"b" * 8)
+        desk.loop.advance(SLO_S / 2)
+        await until(lambda: first.answer)
+        await turn_over(20)
+        assert not second.answer and application.in_flight == 1
+        desk.loop.advance(SLO_S / 2)
+        await until(lambda: second.answer)
+        # The timer that was off while nothing waited is on again.
+        third, _ = desk.ask(application, b"c" * 8)
+        desk.loop.advance(SLO_S)
+        await until(lambda: third.answer)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("default", [None, "0"])
+@pytest.mark.parametrize(
+    ("link", "reason", "explanation"),
+    [
+        (Link("digits", "2"), "no_replica", "digits:2 has no replica"),
+        (Link("digits", "9"), "no_replica", "model digits has no version that runs and takes float64[*]"),
+        (Link("digits", "3"), "no_replica", "model digits has no version that runs and takes float64[*]"),
+        (Link("faces"), "no_replica", "model faces has no version that runs and takes float64[*]"),
+    ],
+)
+def test_what_cannot_be_asked_is_answered_at_once_with_the_reason(
+    run: Callable[[Scenario], None], default: str | None, link: Link, reason: str, explanation: str
+) -> None:
+    async def scenario(desk: Desk) -> None:
+        asking, query = desk.ask(desk.application(default, link=link))
+        assert query.done
+        if default is None:
+            assert asking.answer == ("none", reason, explanation)
+        else:
+            assert asking.answer == ("default", b"0", reason, explanation)
+
+    run(scenario)
+
+
+def test_an_application_without_a_link(run: Callable[[Scenario], None]) -> None:
+    async def scenario(desk: Desk) -> None:
+        bare = ApplicationSnapshot("app", "doubles", 20.0)
+        asking, _ = desk.ask(Application(bare, desk.predictor, desk.ids, Random(1)))
+        assert asking.answer == ("none", "no_replica", "application app has no linked model")
+
+    run(scenario)
+
+
+def test_the_models_own_failure_is_told(run: Callable[[Scenario], None]) -> None:
+    async def scenario(desk: Desk) -> None:
+        asking, query = desk.ask(desk.application(default="0"))
+        await until(lambda: desk.container.batches)
+        desk.container.take().fail("ValueError: no")
+        await until(lambda: query.done)
+        assert asking.answer == ("default", b"0", "model_error", "ValueError: no")
+
+    run(scenario)
+
+
+def test_a_query_may_name_a_version(run: Callable[[Scenario], None]) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = desk.application(link=Link("digits", "2"))
+        asking, query = desk.ask(application, version="1")
+        await desk.answer(b"1")
+        await until(lambda: query.done)
+        assert asking.answer == ("prediction", b"1", 1.0)
+        with pytest.raises(NotFound, match="'9'"):
+            desk.ask(application, version="9")
+        with pytest.raises(WrongInput, match=r"digits:3 takes float32\[\*\], application app has float64\[\*\]"):
+            desk.ask(application, version="3")
+        assert application.statistics().queries == 1
+
+    run(scenario)
+
+
+def test_a_query_whose_client_went_away_is_not_answered_and_not_sent(run: Callable[[Scenario], None]) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = desk.application()
+        asking, query = desk.ask(application)
+        query.cancel()
+        other, other_query = desk.ask(application, b"o" * 8)
+        await desk.answer(b"1")
+        await until(lambda: other_query.done)
+        assert not asking.answer and other.answer == ("prediction", b"1", 1.0)
+        assert desk.container.batches == [] and application.in_flight == 0
+        desk.loop.advance(2 * SLO_S)
+        await turn_over(20)
+        assert not asking.answer
+
+    run(scenario)
+
+
+def test_a_smaller_slo_holds_for_what_waits_and_what_comes(run: Callable[[Scenario], None]) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = desk.application(slo_s=1000.0)
+        before, _ = desk.ask(application, b"a" * 8)
+        application.follow(snapshot(slo_s=SLO_S))
+        after, _ = desk.ask(application, b"b" * 8)
+        desk.loop.advance(SLO_S)
+        await until(lambda: before.answer and after.answer)
+
+    run(scenario)
+
+
+def test_a_larger_slo_is_for_what_comes(run: Callable[[Scenario], None]) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = desk.application(default="0")
+        before, _ = desk.ask(application, b"a" * 8)
+        application.follow(snapshot("1", slo_s=1000.0))
+        after, _ = desk.ask(application, b"b" * 8)
+        desk.loop.advance(SLO_S)
+        await until(lambda: before.answer)
+        await turn_over(20)
+        assert before.answer[:3] == ("default", b"1", "timeout") and not after.answer
+        application.close()
+
+    run(scenario)
+
+
+def test_close_answers_everyone_and_who_comes_later_as_well(run: Callable[[Scenario], None]) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = desk.application(default="0")
+        askings = [desk.ask(application, bytes([number]) * 8)[0] for number in range(3)]
+        application.close()
+        assert [asking.answer[:3] for asking in askings] == [("default", b"0", "unavailable")] * 3
+        assert application.in_flight == 0
+        # A request that was being read when the application went.
+        late, _ = desk.ask(application, b"l" * 8)
+        desk.loop.advance(SLO_S)
+        await until(lambda: late.answer)
+
+    run(scenario)
+
+
+def test_a_late_answer_counts_as_a_miss(run: Callable[[Scenario], None]) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = desk.application()
+        asking, query = desk.ask(application)
+        await until(lambda: desk.container.batches)
+        desk.loop.advance(2 * SLO_S)
+        await until(lambda: query.done)
+        assert asking.answer[1] == "timeout"
+        assert application.statistics().slo_misses == 1
+
+    run(scenario)
+
+
+@given(st.floats(0.001, 60.0))
+def test_the_answer_leaves_a_little_before_the_slo(slo_s: float) -> None:
+    async def scenario() -> None:
+        application = Application(snapshot(slo_s=slo_s), Predictor(0), QueryIds(0), Random(1))
+        margin_s = slo_s - application.budget_s
+        assert 0 < margin_s <= min(slo_s * MARGIN_SHARE, MAX_MARGIN_S) + 1e-9
+
+    asyncio.run(scenario())
+
+
+def test_a_policy_that_is_not_known_is_refused(run: Callable[[Scenario], None]) -> None:
+    async def scenario(desk: Desk) -> None:
+        unknown = ApplicationSnapshot("app", "doubles", 20.0, policy="best")
+        with pytest.raises(InvalidArgument, match="best"):
+            Application(unknown, desk.predictor, desk.ids, Random(1))
+
+    run(scenario)
+
+
+def test_query_ids_differ_over_instances_and_any_json_reader_keeps_them() -> None:
+    last, next_instance = QueryIds(2**20 - 2).next + 2**QueryIds.COUNT_BITS - 1, QueryIds(2**20 - 1).next
+    assert last < next_instance
+    assert next_instance + 2**QueryIds.COUNT_BITS - 1 < 2**53
