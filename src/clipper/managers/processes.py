@@ -131,9 +131,12 @@ class ProcessFolder:
     """The processes whose records are in one run folder."""
 
     def __init__(self, run: Path, environ: Mapping[str, str], python_path: Path) -> None:
-        """``environ`` is our own environment: little of it is passed on. ``python_path`` is where ``clipper`` is."""
+        """``environ`` is our own environment: little of it is passed on. ``python_path`` is where ``clipper`` is.
+
+        ``environment`` is then what all processes get.
+        """
         self._run = run
-        self._environment = passed_on(environ) | {
+        self.environment: Mapping[str, str] = passed_on(environ) | {
             "PYTHONPATH": str(python_path),
             # A process that dies keeps nothing in its buffers: its last lines are the ones that tell why.
             "PYTHONUNBUFFERED": "1",
@@ -163,7 +166,7 @@ class ProcessFolder:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     cwd=cwd,
-                    env={**self._environment, **environment, MARK: mark},
+                    env={**self.environment, **environment, MARK: mark},
                     start_new_session=True,
                 )
         except (OSError, ValueError) as error:

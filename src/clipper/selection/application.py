@@ -219,6 +219,8 @@ class Application:
         """A policy of the user's that cannot be made makes every query a ``policy_error``, and stops nothing else."""
         selection = snapshot.selection
         self._policy_problem: str | None = None
+        # What another policy did wrong is not for this one to be blamed for.
+        self.counts.last_policy_error = None
         self._is_policy_own = selection.policy not in POLICIES
         try:
             self.policy: Policy = make_policy(selection.policy, selection.parameters, selection.code)

@@ -11,10 +11,10 @@ def open_store(address: str) -> Store:
     """``sqlite:PATH``, or ``redis://HOST:PORT/DB`` (and ``rediss://``, ``unix://``) with the extra for it installed.
 
     Raises:
-        InvalidArgument: it is neither, or the extra is not installed.
+        InvalidArgument: it is neither, is malformed, or the extra is not installed.
     """
     scheme, _, rest = address.partition(":")
-    if scheme == "sqlite":
+    if scheme == "sqlite" and rest:
         return SqliteStore(Path(rest))
     if scheme not in ("redis", "rediss", "unix"):
         raise InvalidArgument(f"store {address!r} is not known: expected sqlite:PATH or redis://HOST:PORT/DB")
@@ -22,4 +22,7 @@ def open_store(address: str) -> Store:
         from clipper.selection.stores.redis import RedisStore
     except ImportError as error:
         raise InvalidArgument("a Redis store needs the redis package: pip install 'clipper-serving[redis]'") from error
-    return RedisStore(address)
+    try:
+        return RedisStore(address)
+    except ValueError as error:
+        raise InvalidArgument(f"store {address!r} is malformed: {error}; expected redis://HOST:PORT/DB") from error
