@@ -23,7 +23,8 @@ class Configured(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     name: str
-    parameters: dict[str, Any] = {}
+    # The framework's schema of it takes no dict as a default.
+    parameters: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 _DEFAULTS = Selection()
@@ -85,14 +86,14 @@ class Application(Struct, frozen=True, omit_defaults=False):
     name: str
     input_type: str
     slo_ms: float
-    policy: Configured
     links: tuple[Link, ...]
+    policy: Configured
+    loss: Configured
+    half_life: int | None
+    prior_weight: float
+    confidence_threshold: float | None
+    feedback_ttl_s: float
     default_output: Any | UnsetType = UNSET
-    loss: Configured = Configured(_DEFAULTS.loss)
-    half_life: int | None = _DEFAULTS.half_life
-    prior_weight: float = _DEFAULTS.prior_weight
-    confidence_threshold: float | None = _DEFAULTS.confidence_threshold
-    feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s
     code: str | None = None
     id: str = ""
     problem: str | None = None
