@@ -34,7 +34,8 @@ class SelectionStatistics(Struct, frozen=True):
 
     Attributes:
         confidence: of the answers of more than one model.
-        feedback: by what came of it: ``joined``, ``duplicate``, ``unknown``, ``failed``.
+        feedback: by what came of it: ``joined``, ``duplicate``, ``late`` (longer ago than is waited
+            for), ``unknown``, ``failed``.
         answers_scored: feedback on answers, whose losses sum to ``answer_loss``.
         contexts: states in memory.
         last_policy_error: what the user's own policy did wrong last, None if nothing.

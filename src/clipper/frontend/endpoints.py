@@ -1,6 +1,7 @@
 """What each path of the query port does."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -13,6 +14,8 @@ from clipper.frontend.inputs import make_reader
 from clipper.frontend.observe_body import ObserveReader
 from clipper.frontend.predict_body import BodyReader, Request
 from clipper.selection.application import Application
+
+log = logging.getLogger(__name__)
 
 
 class Endpoint(Protocol):
@@ -97,9 +100,13 @@ class Observe:
         task.add_done_callback(self._tasks.discard)
 
     async def _observe(self, exchange: Exchange, items: "list[Feedback | ClipperError]", is_list: bool) -> None:
-        taken = iter(
-            await self._taker.observe(self._application, [item for item in items if isinstance(item, Feedback)])
-        )
+        feedback = [item for item in items if isinstance(item, Feedback)]
+        try:
+            taken = iter(await self._taker.observe(self._application, feedback))
+        except Exception as error:  # a request must be answered, whatever went wrong
+            log.exception("feedback on %s failed", self._application.name)
+            exchange.refuse(ClipperError.code, f"{type(error).__name__}: {error}")
+            return
         outcomes = [
             next(taken) if isinstance(item, Feedback) else Outcome(error=item.code, cause=str(item)) for item in items
         ]

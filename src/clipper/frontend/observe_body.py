@@ -6,10 +6,13 @@ from msgspec import Raw, Struct, UnsetType
 from clipper.errors import ClipperError, MalformedRequest
 from clipper.feedback import Feedback
 from clipper.frontend.inputs import Reader
+from clipper.frontend.predict_body import read_context
 from clipper.selection.feedback.scoring import feedback_id
 
 # One call's feedback goes into one or two transactions; more would make others wait.
 MAX_OBSERVATIONS = 10_000
+# The store keeps them for a while.
+MAX_ID_LENGTH = 200
 
 _EXPECTED = 'expected {"query_id": …, "label": …} or {"input": …, "label": …}, or these in {"observations": […]}'
 
@@ -70,14 +73,17 @@ class ObserveReader:
             raise MalformedRequest(f"an observation is on either a query_id or an input; {_EXPECTED}")
         if body.query_id is None and body.reward is not None:
             raise MalformedRequest("a reward is for what a query selected: expected its query_id")
-        context = body.context if body.context is not None else body.uid
+        if label is not None:
+            label.decode()  # the decoder lets any bytes within a text pass
+        if body.id is not None and len(body.id) > MAX_ID_LENGTH:
+            raise MalformedRequest(f"id has {len(body.id)} characters: expected at most {MAX_ID_LENGTH}")
+        context = read_context(body.context, body.uid)
         row = b"" if isinstance(body.input, UnsetType) else self._reader.read(bytes(body.input))
-        name = None if context is None else str(context)
         return Feedback(
-            id=body.id or feedback_id(body.query_id, row, name, label or b""),
+            id=body.id or feedback_id(body.query_id, row, context, label or b""),
             query_id=body.query_id,
             row=row if body.query_id is None else None,
-            context=name,
+            context=context,
             label=label,
             reward=body.reward,
         )

@@ -1,28 +1,31 @@
 """One application in a query worker: asks models for its queries, and answers each by its deadline."""
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-import msgspec
-
 from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.predictor import Predictor
-from clipper.errors import InvalidArgument, NotFound, PolicyFailed, WrongInput
+from clipper.errors import ClipperError, InvalidArgument, NotFound, PolicyFailed, WrongInput
 from clipper.selection.committer import Committer
 from clipper.selection.contexts import Contexts
+from clipper.selection.contract import checked_choice, checked_combined
 from clipper.selection.counts import Counts
 from clipper.selection.feedback.join_table import JoinTable
 from clipper.selection.learning.totals import Totals
+from clipper.selection.loads import Loads
 from clipper.selection.policies.policy import Choice, Combined, Policy
 from clipper.selection.policies.registry import POLICIES, make_loss, make_policy
-from clipper.selection.query import Asker, Query
+from clipper.selection.query import Asker, Query, Shadow
 from clipper.selection.stores.store import Store
 from clipper.snapshot import ApplicationSnapshot
 from clipper.statistics import ApplicationStatistics
 from clipper.types import InputType
+
+log = logging.getLogger(__name__)
 
 # The deadline is when the answer should be at the client, so it leaves a little before: 5 % of the SLO, at most 2 ms.
 MARGIN_SHARE = 0.05
@@ -31,10 +34,8 @@ MAX_MARGIN_S = 0.002
 TIMER_EARLY_S = 0.0005
 # Of the time there is, what a query may spend on reading its context's state; then it goes by the application's own.
 LOAD_SHARE = 0.25
-# Contexts that are being read at once; the queries of further ones go by the application's state.
-MAX_LOADS = 1000
-
-_check_json = msgspec.json.Decoder(msgspec.Raw).decode
+# Of what a user's code said when it failed.
+MAX_PROBLEM_CHARACTERS = 300
 
 
 class QueryIds:
@@ -46,7 +47,10 @@ class QueryIds:
     COUNT_BITS = 33
 
     def __init__(self, instance: int) -> None:
-        self.next = instance << self.COUNT_BITS
+        self._first = self.next = instance << self.COUNT_BITS
+
+    def has_given(self, query_id: int) -> bool:
+        return self._first <= query_id < self.next
 
     @classmethod
     def instance_of(cls, query_id: int) -> int:
@@ -55,7 +59,11 @@ class QueryIds:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the applications of a worker share."""
+    """What the applications of a worker share.
+
+    Attributes:
+        asking: feedback that models are being asked for; see ``Observer``.
+    """
 
     predictor: Predictor
     ids: QueryIds
@@ -63,6 +71,7 @@ class Surroundings:
     store: Store
     committer: Committer
     joins: JoinTable
+    asking: asyncio.Semaphore
 
 
 class Application:
@@ -78,20 +87,23 @@ class Application:
         self.counts = Counts()
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Query] = deque()
-        self._loading: dict[str, list[Query]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self.contexts = self._make_contexts(snapshot)
+        selection = snapshot.selection
+        self.contexts = Contexts(snapshot.id, surroundings.store, selection.half_life, selection.prior_weight)
+        self._loads = Loads(self.load)
+        self._is_store_down = False
         self._make_policy(snapshot)
         self.snapshot = snapshot
         self.follow(snapshot)
 
+    def can_follow(self, snapshot: ApplicationSnapshot) -> bool:
+        """Whether this is the same application, with other settings; else it is another one of that name."""
+        return snapshot.id == self.snapshot.id and snapshot.input_type == self.snapshot.input_type
+
     def follow(self, snapshot: ApplicationSnapshot) -> None:
         """Serve by this snapshot from the next query on; call again whenever a model's current version changes."""
-        if snapshot.selection != self.snapshot.selection or snapshot.id != self.snapshot.id:
-            # What was learned lies in the store, and is read again: what a policy has worked out from it is not for
-            # another policy to use.
-            self.contexts = self._make_contexts(snapshot)
+        if snapshot.selection != self.snapshot.selection:
+            self.contexts.follow(snapshot.selection.half_life, snapshot.selection.prior_weight)
             self._make_policy(snapshot)
         self.snapshot = snapshot
         self._slo_s = snapshot.slo_ms / 1000
@@ -138,8 +150,6 @@ class Application:
             self.finish(query)
         if not query.done:
             self._await_deadline(query)
-        if self._feedback_ttl_s:
-            self.surroundings.joins.remember(query, arrival_s + self._feedback_ttl_s)
         return query
 
     def finish(self, query: Query) -> None:
@@ -149,12 +159,16 @@ class Application:
         query.asker = None
         if asker is None:
             return
-        self.counts.measure(self._loop.time() - query.arrival_s, self._slo_s)
-        if not query.outputs or query.choice is None:
+        now_s = self._loop.time()
+        self.counts.measure(now_s - query.arrival_s, self._slo_s)
+        if self._feedback_ttl_s:
+            self.surroundings.joins.remember(query, now_s, query.arrival_s + self._feedback_ttl_s)
+        choice = query.choice
+        if choice is None or not query.outputs:
             self._answer_without(query, asker)
             return
         try:
-            combined = self._combine(query.choice, query)
+            combined = self._combine(choice, query)
         except PolicyFailed as error:
             query.failure = error.code, str(error)
             self._answer_without(query, asker)
@@ -165,6 +179,10 @@ class Application:
             return
         query.output = combined.output
         asker.on_prediction(query.id, combined.output, combined.confidence)
+
+    def keep_late(self, query: Query, output: bytes) -> None:
+        """An output has come after the answer: it still counts for feedback, and so for what that may take."""
+        self.surroundings.joins.grow(query.id, len(output))
 
     def close(self) -> None:
         """The application is gone: answer what waits. A request that was being read may still ask, and is answered."""
@@ -198,9 +216,10 @@ class Application:
             raise PolicyFailed(self._policy_problem)
         try:
             choice = self.policy.select(self.models, totals, context, random or self.surroundings.random)
-            if self._is_policy_own:
-                _check_choice(choice, self.models)
-        except Exception as error:  # whatever a user's code raises is the user's to read
+            if self._is_policy_of_user:
+                choice = checked_choice(choice, self.models)
+                self.counts.bound_sets()
+        except (Exception, SystemExit) as error:  # whatever a user's code raises is the user's to read
             raise self._policy_failed("select", error) from error
         return choice
 
@@ -208,12 +227,16 @@ class Application:
         """What answers for a linked model."""
         return self._targets.get(model)
 
-    def _make_contexts(self, snapshot: ApplicationSnapshot) -> Contexts:
-        selection = snapshot.selection
-        store = self.surroundings.store
-        contexts = Contexts(snapshot.id, store, selection.half_life, selection.prior_weight)
-        self._keep(asyncio.ensure_future(contexts.load(None)))
-        return contexts
+    async def load(self, context: str | None = None) -> None:
+        """Read what was learned before, if the store can be read; until then nothing seems to have been."""
+        try:
+            await self.contexts.load(context)
+        except ClipperError as error:
+            if not self._is_store_down:  # once, and not for each query meanwhile
+                log.warning("application %s goes by what it has in memory: %s", self.name, error)
+            self._is_store_down = True
+        else:
+            self._is_store_down = False
 
     def _make_policy(self, snapshot: ApplicationSnapshot) -> None:
         """A policy of the user's that cannot be made makes every query a ``policy_error``, and stops nothing else."""
@@ -221,7 +244,8 @@ class Application:
         self._policy_problem: str | None = None
         # What another policy did wrong is not for this one to be blamed for.
         self.counts.last_policy_error = None
-        self._is_policy_own = selection.policy not in POLICIES
+        self._is_policy_of_user = selection.policy not in POLICIES
+        self.counts.last_policy_error = None
         try:
             self.policy: Policy = make_policy(selection.policy, selection.parameters, selection.code)
             self.loss = make_loss(selection.loss, selection.loss_parameters, selection.code)
@@ -232,21 +256,12 @@ class Application:
 
     def _load_then_ask(self, query: Query, context: str | None) -> None:
         assert context is not None
-        waiting = self._loading.get(context)
-        if waiting is not None:
-            waiting.append(query)
-        elif len(self._loading) >= MAX_LOADS:
-            self._select_and_ask(query, self.contexts.prior())
-        else:
-            self._loading[context] = [query]
-            self._keep(asyncio.ensure_future(self.contexts.load(context)), lambda: self._loaded(context))
-            self._loop.call_later(self.budget_s * LOAD_SHARE, self._loaded, context)
 
-    def _loaded(self, context: str) -> None:
-        """A context's state has come, or has taken too long."""
-        for query in self._loading.pop(context, ()):
+        def go_on() -> None:
             if not query.done:
                 self._select_and_ask(query, self.contexts.totals(context) or self.contexts.prior())
+
+        self._loads.wait(context, self.budget_s * LOAD_SHARE, go_on)
 
     def _select_and_ask(self, query: Query, totals: Totals) -> None:
         try:
@@ -273,13 +288,13 @@ class Application:
                 query.on_output(model, output)
 
     def _ask_shadows(self, query: Query) -> None:
-        query.shadow_outputs = {}
         for model in self.shadows:
             target = self._targets[model]
             if target is not None:
-                output = target.predict(query.row, Shadow(query), query.arrival_s, self._slo_s)
+                shadow = Shadow(query)
+                output = target.predict(query.row, shadow, query.arrival_s, self._slo_s)
                 if output is not None:
-                    query.shadow_outputs[model] = output
+                    shadow.on_output(model, output)
 
     def _combine(self, choice: Choice, query: Query) -> Combined:
         if len(choice.models) > 1:
@@ -288,30 +303,19 @@ class Application:
         totals = self.totals(query.context) or self.contexts.prior()
         try:
             combined = self.policy.combine(choice, query.outputs, totals)
-            if self._is_policy_own:
-                _check_combined(combined)
-        except Exception as error:  # whatever a user's code raises is the user's to read
+            if self._is_policy_of_user:
+                combined = checked_combined(combined)
+        except (Exception, SystemExit) as error:  # whatever a user's code raises is the user's to read
             raise self._policy_failed("combine", error) from error
         if len(choice.models) > 1:
             self.counts.confidence.observe(combined.confidence)
         return combined
 
-    def _policy_failed(self, method: str, error: Exception) -> PolicyFailed:
-        problem = f"policy {self.snapshot.selection.policy} failed in {method}: {type(error).__name__}: {error}"[:300]
-        self.counts.policy_errors += 1
-        self.counts.last_policy_error = problem
+    def _policy_failed(self, method: str, error: BaseException) -> PolicyFailed:
+        name = self.snapshot.selection.policy
+        problem = f"policy {name} failed in {method}: {type(error).__name__}: {error}"[:MAX_PROBLEM_CHARACTERS]
+        self.counts.fail_policy(problem)
         return PolicyFailed(problem)
-
-    def _keep(self, task: "asyncio.Task[None]", then: Callable[[], None] | None = None) -> None:
-        # The loop itself keeps only weak references to tasks.
-        self._tasks.add(task)
-
-        def ended(task: "asyncio.Task[None]") -> None:
-            self._tasks.discard(task)
-            if then is not None:
-                then()
-
-        task.add_done_callback(ended)
 
     # -- models ------------------------------------------------------------------------------------------
 
@@ -380,37 +384,3 @@ class Application:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_at(self._waiting[0].deadline_s, self._expire) if self._waiting else None
-
-
-class Shadow:
-    """Takes a shadow model's output for a query, without which the answer does not wait."""
-
-    __slots__ = ("_query", "deadline_s", "done")
-
-    def __init__(self, query: Query) -> None:
-        self._query = query
-        self.deadline_s = query.deadline_s
-        self.done = False
-
-    def on_output(self, model: str, output: bytes) -> None:
-        if self._query.shadow_outputs is not None:
-            self._query.shadow_outputs[model] = output
-
-    def on_failure(self, model: str, code: str, message: str) -> None:
-        """Nobody waits for it."""
-
-
-def _check_choice(choice: object, models: Sequence[str]) -> None:
-    if not isinstance(choice, Choice) or not choice.models or len(choice.models) != len(choice.shares):
-        raise InvalidArgument(f"it returned {choice!r}: expected a Choice of models with a share each")
-    strangers = set(choice.models) - set(models)
-    if strangers or len(set(choice.models)) != len(choice.models):
-        raise InvalidArgument(f"it chose {choice.models}: expected some of {models}, each once")
-
-
-def _check_combined(combined: object) -> None:
-    if not isinstance(combined, Combined) or not isinstance(combined.output, bytes):
-        raise InvalidArgument(f"it returned {combined!r}: expected a Combined of JSON text as bytes and a confidence")
-    _check_json(combined.output)
-    if not 0.0 <= combined.confidence <= 1.0:
-        raise InvalidArgument(f"it returned a confidence of {combined.confidence!r}: expected 0 to 1")

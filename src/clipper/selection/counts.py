@@ -11,6 +11,9 @@ from clipper.statistics import (
     SelectionStatistics,
 )
 
+# Sets of models that are counted apart; Clipper's own policies ask one model, or all.
+MAX_SETS = 1000
+
 
 class Counts:
     """Counted on the query path, hence no more than attributes.
@@ -20,7 +23,7 @@ class Counts:
         missing: answers that left without this selected model's output.
         scored, loss: feedback on each model: how much, and the sum of its losses.
         answers_scored, answer_loss: the same of the application's answers.
-        feedback: by what came of it: ``joined``, ``duplicate``, ``unknown``, ``failed``.
+        feedback: by what came of it: ``joined``, ``duplicate``, ``late``, ``unknown``, ``failed``.
     """
 
     def __init__(self) -> None:
@@ -42,6 +45,16 @@ class Counts:
         self.latency_s.observe(latency_s)
         if latency_s > slo_s:
             self.slo_misses += 1
+
+    def fail_policy(self, problem: str) -> None:
+        """The user's own policy or loss did wrong."""
+        self.policy_errors += 1
+        self.last_policy_error = problem
+
+    def bound_sets(self) -> None:
+        """A policy of the user's may ask ever other sets of models together."""
+        if len(self.selected) > MAX_SETS:
+            self.selected = Counter({(model,): times for model, times in self._selected().items()})
 
     def learn(self, losses: dict[str, float], answer_loss: float | None) -> None:
         """Count one observation."""
@@ -77,13 +90,17 @@ class Counts:
         )
 
     def _models(self) -> dict[str, ModelSelectionStatistics]:
-        selected: Counter[str] = Counter()
-        for models, times in self.selected.items():
-            for model in models:
-                selected[model] += times
+        selected = self._selected()
         return {
             model: ModelSelectionStatistics(
                 selected[model], self.missing[model], self.scored[model], self.loss.get(model, 0.0)
             )
             for model in sorted(selected.keys() | self.scored.keys())
         }
+
+    def _selected(self) -> Counter[str]:
+        selected: Counter[str] = Counter()
+        for models, times in self.selected.items():
+            for model in models:
+                selected[model] += times
+        return selected

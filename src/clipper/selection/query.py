@@ -31,7 +31,7 @@ class Query:
         row: the input's raw buffer.
         choice: what the policy selected; None if it has not, or could not.
         outputs: JSON text by model, of those that were selected; late ones come in after the answer.
-        shadow_outputs: the same of the application's shadow models.
+        shadow_outputs: the same of the application's shadow models; None while there is none.
         missing: how many of the selected models have neither answered nor failed.
         failure: code and message of the last model that failed.
         output: the answer, if there was one that was no default.
@@ -75,7 +75,9 @@ class Query:
     def on_output(self, model: str, output: bytes) -> None:
         self.outputs[model] = output
         self.missing -= 1
-        if not self.missing and not self.done:
+        if self.done:
+            self.application.keep_late(self, output)
+        elif not self.missing:
             self.application.finish(self)
 
     def on_failure(self, model: str, code: str, message: str) -> None:
@@ -88,3 +90,25 @@ class Query:
         """Nobody wants the answer any more: its work is dropped before it is sent."""
         self.done = True
         self.asker = None
+
+
+class Shadow:
+    """Takes a shadow model's output for a query, without which the answer does not wait."""
+
+    __slots__ = ("_query", "deadline_s", "done")
+
+    def __init__(self, query: Query) -> None:
+        self._query = query
+        self.deadline_s = query.deadline_s
+        self.done = False
+
+    def on_output(self, model: str, output: bytes) -> None:
+        query = self._query
+        if query.shadow_outputs is None:
+            query.shadow_outputs = {}
+        query.shadow_outputs[model] = output
+        if query.done:
+            query.application.keep_late(query, output)
+
+    def on_failure(self, model: str, code: str, message: str) -> None:
+        """Nobody waits for it."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from clipper.control import Observe, Observed
 from clipper.control_client import ask
@@ -32,12 +33,14 @@ class FeedbackRouter:
         groups: dict[int, list[int]] = defaultdict(list)
         for index, each in enumerate(feedback):
             groups[self._owner(each)].append(index)
-        outcomes = [Outcome()] * len(feedback)
-        for instance, indexes in groups.items():
-            group = [feedback[index] for index in indexes]
-            for index, outcome in zip(indexes, await self._observe_at(instance, application, group)):
-                outcomes[index] = outcome
-        return outcomes
+        taken = await asyncio.gather(
+            *(
+                self._observe_at(instance, application, [feedback[index] for index in indexes])
+                for instance, indexes in groups.items()
+            )
+        )
+        outcomes = dict(chain.from_iterable(zip(*pair) for pair in zip(groups.values(), taken)))
+        return [outcomes[index] for index in range(len(feedback))]
 
     async def observe_here(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]:
         """Feedback on queries of this worker's own, or on inputs."""
@@ -63,7 +66,9 @@ class FeedbackRouter:
         except (OSError, ClipperError) as error:
             cause = f"the worker that answered the query cannot be reached: {error!r}"
             return [Outcome(error="unavailable", cause=cause)] * len(group)
-        assert isinstance(reply, Observed)
+        if not isinstance(reply, Observed) or len(reply.outcomes) != len(group):
+            cause = "the worker that answered the query does not take feedback from others"
+            return [Outcome(error="unavailable", cause=cause)] * len(group)
         return reply.outcomes
 
 

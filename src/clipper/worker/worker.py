@@ -16,6 +16,7 @@ from clipper.selection.application import Application, QueryIds, Surroundings
 from clipper.selection.committer import Committer
 from clipper.selection.description import describe
 from clipper.selection.feedback.join_table import JoinTable
+from clipper.selection.observer import MAX_ASKING
 from clipper.selection.stores.open import open_store
 from clipper.selection.synchronizer import Synchronizer
 from clipper.snapshot import Snapshot
@@ -43,10 +44,11 @@ class Worker:
             store=self._store,
             committer=Committer(self._store),
             joins=JoinTable(config.feedback_bytes),
+            asking=asyncio.Semaphore(MAX_ASKING),
         )
         self._router = FeedbackRouter(config.instance)
         self._applications: dict[str, Application] = {}
-        self._synchronizer = Synchronizer(self._store, self._applications.values)
+        self._synchronizer = Synchronizer(self._store, self._surroundings.committer, self._applications.values)
         self._synchronizing: asyncio.Task[None] | None = None
         self._generation = 0
 
@@ -68,9 +70,12 @@ class Worker:
             self._generation = snapshot.generation
             self._predictor.apply(snapshot)
             self._router.follow(snapshot.peers)
-            self._apply_applications(snapshot)
+            new = self._apply_applications(snapshot)
+        else:
+            new = []
         try:
             async with asyncio.timeout(self._config.settle_timeout_s):
+                await asyncio.gather(*(application.load() for application in new))
                 await self._predictor.settle()
         except TimeoutError:
             pass  # what has not settled is named in the answer
@@ -111,20 +116,24 @@ class Worker:
         known = self._applications.get(application)
         return PolicyDescription(found=False) if known is None else await describe(known, context)
 
-    def _apply_applications(self, snapshot: Snapshot) -> None:
+    def _apply_applications(self, snapshot: Snapshot) -> list[Application]:
+        """Returns the new ones."""
+        new = []
         wanted = {application.name: application for application in snapshot.applications}
         for name in self._applications.keys() - wanted.keys():
             self._applications.pop(name).close()
         for name, application in wanted.items():
             known = self._applications.get(name)
-            if known is not None and known.snapshot.input_type != application.input_type:
+            if known is not None and not known.can_follow(application):
                 known.close()
                 known = None
             if known is None:
                 self._applications[name] = Application(application, self._surroundings)
+                new.append(self._applications[name])
             else:
                 known.follow(application)
         self._server.serve(make_endpoints(self._applications.values(), self._router, self._server.refused))
+        return new
 
 
 def bind_shared(host: str, port: int) -> socket.socket:

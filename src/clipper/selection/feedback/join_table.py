@@ -4,8 +4,19 @@ from collections import deque
 
 from clipper.selection.query import Query
 
-# What a query costs beside its input: itself, its dicts and numbers, its outputs, its places here.
+# What a query costs beside its input and outputs: itself, its dicts and numbers, its places here.
 QUERY_OVERHEAD_BYTES = 900
+
+
+class _Kept:
+    """A query's place in the table."""
+
+    __slots__ = ("query", "size_bytes", "until_s")
+
+    def __init__(self, query: Query, until_s: float, size_bytes: int) -> None:
+        self.query = query
+        self.until_s = until_s
+        self.size_bytes = size_bytes
 
 
 class JoinTable:
@@ -19,32 +30,53 @@ class JoinTable:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._by_id: dict[int, Query] = {}
-        self._order: deque[tuple[int, float]] = deque()
-        self._size_bytes = 0
+        self._by_id: dict[int, _Kept] = {}
+        self._order: deque[_Kept] = deque()
+        self.size_bytes = 0
         self.evicted = 0
 
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def remember(self, query: Query, until_s: float) -> None:
-        """Keep ``query`` until ``until_s``. Those whose time is over are forgotten on the way."""
-        self._by_id[query.id] = query
-        self._order.append((query.id, until_s))
-        self._size_bytes += len(query.row) + QUERY_OVERHEAD_BYTES
-        if self._order[0][1] <= query.arrival_s:
-            self._forget_oldest()
-        while self._size_bytes > self._max_bytes:
-            self._forget_oldest()
-            self.evicted += 1
+    def remember(self, query: Query, now_s: float, until_s: float) -> None:
+        """Keep ``query``, with the outputs that it has, until ``until_s``."""
+        size = QUERY_OVERHEAD_BYTES + len(query.row)
+        for output in query.outputs.values():
+            size += len(output)
+        if query.shadow_outputs:
+            size += sum(map(len, query.shadow_outputs.values()))
+        order = self._order
+        kept = self._by_id[query.id] = _Kept(query, until_s, size)
+        order.append(kept)
+        self.size_bytes += size
+        # Two for one, so that those whose time is over become fewer even while more come.
+        for _ in range(2):
+            if order and order[0].until_s <= now_s:
+                self._forget_oldest()
+        if self.size_bytes > self._max_bytes:
+            self._evict()
+
+    def grow(self, query_id: int, size_bytes: int) -> None:
+        """A query has got one more output since it was remembered."""
+        kept = self._by_id.get(query_id)
+        if kept is not None:
+            kept.size_bytes += size_bytes
+            self.size_bytes += size_bytes
+            self._evict()
 
     def find(self, query_id: int, now_s: float) -> Query | None:
         """The query of that id, if it is still kept and its time is not over."""
-        while self._order and self._order[0][1] <= now_s:
+        while self._order and self._order[0].until_s <= now_s:
             self._forget_oldest()
-        return self._by_id.get(query_id)
+        kept = self._by_id.get(query_id)
+        return None if kept is None or kept.until_s <= now_s else kept.query
+
+    def _evict(self) -> None:
+        while self.size_bytes > self._max_bytes:
+            self._forget_oldest()
+            self.evicted += 1
 
     def _forget_oldest(self) -> None:
-        query_id, _ = self._order.popleft()
-        query = self._by_id.pop(query_id)
-        self._size_bytes -= len(query.row) + QUERY_OVERHEAD_BYTES
+        kept = self._order.popleft()
+        del self._by_id[kept.query.id]
+        self.size_bytes -= kept.size_bytes

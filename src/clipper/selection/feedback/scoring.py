@@ -9,6 +9,13 @@ from clipper.selection.learning.losses import Loss, loss_of_reward
 from clipper.selection.learning.tally import Increments, tally
 from clipper.selection.policies.policy import Choice, Policy, Totals
 
+# Of what a user's code said when it failed.
+MAX_CHARACTERS = 300
+# A sum's key is written with each observation.
+MAX_NAME_LENGTH = 100
+# Importance weights of models that are hardly ever asked stay far below, and sums of these far from a double's end.
+MAX_AMOUNT = 1e15
+
 
 def feedback_id(query_id: int | None, row: bytes, context: str | None, label: bytes) -> str:
     """The id of feedback whose sender gave none: feedback on the same thing, saying the same, is the same."""
@@ -44,9 +51,28 @@ def lesson(policy: Policy, choice: Choice, losses: Mapping[str, float], totals: 
     """
     increments = tally(choice.models, losses)
     try:
-        for key, amount in policy.observe(choice, losses, totals).items():
-            model, name = key
-            increments[str(model), str(name)] = increments.get(key, 0.0) + float(amount)
-    except Exception as error:  # whatever a user's code raises or returns is the user's to read
-        raise PolicyFailed(f"policy's observe failed: {type(error).__name__}: {error}") from error
+        for (model, name), amount in policy.observe(choice, losses, totals).items():
+            key = _checked_name(model), _checked_name(name)
+            increments[key] = increments.get(key, 0.0) + _checked_amount(amount)
+    except (Exception, SystemExit) as error:  # whatever a user's code raises or returns is the user's to read
+        raise PolicyFailed(f"policy failed in observe: {type(error).__name__}: {error}"[:MAX_CHARACTERS]) from error
     return increments
+
+
+def _checked_name(name: object) -> str:
+    """A name that can be part of a sum's key in any store."""
+    text = str(name)
+    if "/" in text or not text.isprintable() or len(text) > MAX_NAME_LENGTH:
+        raise InvalidArgument(
+            f"it returned an increment of {text[:80]!r}: expected a name of up to "
+            f"{MAX_NAME_LENGTH} printable characters without '/'"
+        )
+    return text
+
+
+def _checked_amount(amount: float) -> float:
+    """One that can be added to for ever: a single NaN or infinity would spoil a sum for good."""
+    number = float(amount)
+    if not abs(number) <= MAX_AMOUNT:
+        raise InvalidArgument(f"it returned an increment by {amount!r}: expected a number up to {MAX_AMOUNT:g}")
+    return number

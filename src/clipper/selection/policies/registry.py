@@ -5,6 +5,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, TypeVar
 
 from clipper.errors import InvalidArgument
@@ -94,7 +95,7 @@ def _load(target: str, code: str | None) -> Callable[..., Any]:
         _prefer(code, module_name.partition(".")[0])
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may raise anything when it is imported
+    except (Exception, SystemExit) as error:  # a user's module may raise anything when it is imported
         raise InvalidArgument(f"cannot import {module_name!r} of {target}: {type(error).__name__}: {error}") from error
     found = getattr(module, attribute, None)
     if not callable(found):
@@ -109,9 +110,15 @@ def _prefer(folder: str, package: str) -> None:
     sys.path.insert(0, folder)
     importlib.invalidate_caches()
     loaded = sys.modules.get(package)
-    if loaded is not None and not str(getattr(loaded, "__file__", "")).startswith(folder):
+    if loaded is None or not _has(folder, package):
+        return
+    if not Path(str(getattr(loaded, "__file__", None))).is_relative_to(folder):
         for name in [name for name in sys.modules if name == package or name.startswith(package + ".")]:
             del sys.modules[name]
+
+
+def _has(folder: str, package: str) -> bool:
+    return Path(folder, package).is_dir() or Path(folder, f"{package}.py").is_file()
 
 
 def _make(name: str, kind: Callable[..., T], parameters: Mapping[str, object]) -> T:
@@ -124,7 +131,7 @@ def _make(name: str, kind: Callable[..., T], parameters: Mapping[str, object]) -
         return kind(**parameters)
     except InvalidArgument as error:
         raise InvalidArgument(f"{name}: {error}") from error
-    except Exception as error:  # a user's class may raise anything
+    except (Exception, SystemExit) as error:  # a user's class may raise anything
         raise InvalidArgument(f"{name} cannot be made: {type(error).__name__}: {error}") from error
 
 
