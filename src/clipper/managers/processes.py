@@ -131,16 +131,17 @@ class ProcessFolder:
     """The processes whose records are in one run folder."""
 
     def __init__(self, run: Path, environ: Mapping[str, str], python_path: Path) -> None:
-        """``environ`` is our own environment: little of it is passed on. ``python_path`` is where ``clipper`` is.
-
-        ``environment`` is then what all processes get.
-        """
+        """``environ`` is our own environment: little of it is passed on. ``python_path`` is where ``clipper`` is."""
         self._run = run
-        self.environment: Mapping[str, str] = passed_on(environ) | {
+        self._environment = passed_on(environ) | {
             "PYTHONPATH": str(python_path),
             # A process that dies keeps nothing in its buffers: its last lines are the ones that tell why.
             "PYTHONUNBUFFERED": "1",
         }
+
+    def environment(self, name: str) -> dict[str, str]:
+        """What a process gets that is called ``name`` here. By its mark it ends with the others, recorded or not."""
+        return {**self._environment, MARK: self._mark(name)}
 
     def launch(
         self,
@@ -166,7 +167,7 @@ class ProcessFolder:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     cwd=cwd,
-                    env={**self.environment, **environment, MARK: mark},
+                    env={**self.environment(name), **environment},
                     start_new_session=True,
                 )
         except (OSError, ValueError) as error:

@@ -145,7 +145,7 @@ class Supervisor:
         )
         artifacts = Artifacts(home.artifacts)
         reconciler = Reconciler(catalog, manager, workers, artifacts, epoch=registry.reserve("supervisor", 1))
-        selections = SelectionChecker(processes.environment, home.sockets)
+        selections = SelectionChecker(processes.environment("selection-check"), home.sockets)
         forgetter = Forgetter(catalog, store)
         return Parts(catalog, manager, workers, reconciler, artifacts, selections, forgetter)
 
