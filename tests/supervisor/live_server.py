@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -95,6 +97,17 @@ class Server:
     def predict(self, application: str, row: Any, **fields: Any) -> Any:
         url = f"{self.place.query_url}/{application}/predict"
         return httpx.post(url, json={"input": row, **fields}, timeout=TIMEOUT_S).json()
+
+    def observe(self, application: str, **fields: Any) -> httpx.Response:
+        """On a connection of its own, which any worker may get."""
+        return httpx.post(f"{self.place.query_url}/{application}/observe", json=fields, timeout=TIMEOUT_S)
+
+    def kill_everything(self) -> None:
+        """All processes at once, as far as that can be done."""
+        pids = list(processes_of(self.home))
+        self.kill()
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
 
     def upload(self, code: str) -> str:
         tar = io.BytesIO()

@@ -143,14 +143,18 @@ class Numbers:
     # Taken from the registry so many at once, that a full disk does not keep a replica from being restarted.
     BLOCK = 100
 
-    def __init__(self, registry: Registry, counter: str) -> None:
+    def __init__(self, registry: Registry, counter: str, skip: int = 0) -> None:
+        """``skip`` is how many a home leaves out before it takes the first."""
         self._registry = registry
         self._counter = counter
+        self._skip = skip
         self._left = iter(range(0))
 
     def reserve(self) -> None:
         """Raises RegistryUnavailable."""
         first = self._registry.reserve(self._counter, self.BLOCK)
+        if first == 1 and self._skip:
+            first = self._registry.reserve(self._counter, self._skip + self.BLOCK) + self._skip
         self._left = iter(range(first, first + self.BLOCK))
 
     def __call__(self) -> int:

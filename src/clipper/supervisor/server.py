@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import signal
 import socket
 import time
@@ -30,7 +31,7 @@ from clipper.supervisor.operations import SupervisorOperations
 from clipper.supervisor.parts import Parts
 from clipper.supervisor.reconciler import Reconciler
 from clipper.supervisor.selections import SelectionChecker
-from clipper.supervisor.worker import Worker, WorkerSettings
+from clipper.supervisor.worker import INSTANCES, Worker, WorkerSettings
 from clipper.supervisor.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,10 @@ class Supervisor:
         settings: WorkerSettings,
     ) -> Parts:
         home = self._home
-        instances, starts = Numbers(registry, "worker"), Numbers(registry, "replica")
+        # Query ids begin with them. Clippers that share a store, or clients, are not to give the same ones: they would
+        # take one's feedback for the other's.
+        instances = Numbers(registry, "worker", skip=random.randrange(INSTANCES))
+        starts = Numbers(registry, "replica")
         instances.reserve()
         starts.reserve()
         # The reconciler is told of changes by the parts that it moves, so each has to know the other.
