@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -84,6 +84,8 @@ class Application:
         self.name = snapshot.name
         self.input_type = InputType.parse(snapshot.input_type)
         self.surroundings = surroundings
+        self._ids = surroundings.ids
+        self._joins = surroundings.joins
         self.counts = Counts()
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Query] = deque()
@@ -111,7 +113,7 @@ class Application:
         self._bring_deadlines_forward()
         self._default = None if snapshot.default_output is None else snapshot.default_output.encode()
         self._threshold = snapshot.selection.confidence_threshold or 0.0
-        self._feedback_ttl_s = snapshot.selection.feedback_ttl_s
+        self.feedback_ttl_s = snapshot.selection.feedback_ttl_s
         self.models = tuple(link.model for link in snapshot.links if not link.shadow)
         self._targets: dict[str, ModelQueue | None] = {
             link.model: self._find(link.model, link.version) for link in snapshot.links
@@ -133,7 +135,7 @@ class Application:
             WrongInput: that version takes another type of input.
         """
         pinned = None if version is None else self._pinned(version)
-        ids = self.surroundings.ids
+        ids = self._ids
         query = Query(self, asker, ids.next, row, context, arrival_s)
         ids.next += 1
         self.counts.queries += 1
@@ -161,8 +163,8 @@ class Application:
             return
         now_s = self._loop.time()
         self.counts.measure(now_s - query.arrival_s, self._slo_s)
-        if self._feedback_ttl_s:
-            self.surroundings.joins.remember(query, now_s, query.arrival_s + self._feedback_ttl_s)
+        if self.feedback_ttl_s:
+            self._joins.remember(query, now_s)
         choice = query.choice
         if choice is None or not query.outputs:
             self._answer_without(query, asker)
@@ -182,7 +184,7 @@ class Application:
 
     def keep_late(self, query: Query, output: bytes) -> None:
         """An output has come after the answer: it still counts for feedback, and so for what that may take."""
-        self.surroundings.joins.grow(query.id, len(output))
+        self._joins.grow(query.id, len(output))
 
     def close(self) -> None:
         """The application is gone: answer what waits. A request that was being read may still ask, and is answered."""
@@ -204,7 +206,9 @@ class Application:
 
     def totals(self, context: str | None) -> Totals | None:
         """What the policy goes by in a context; None if its state has to be read first."""
-        return self.contexts.totals(context if self._policy_learns else None)
+        if self._no_totals is not None:
+            return self._no_totals
+        return self.contexts.prior() if context is None else self.contexts.totals(context)
 
     def select(self, totals: Totals, context: str | None, random: Random | None = None) -> Choice:
         """Have the policy select.
@@ -252,7 +256,8 @@ class Application:
         except InvalidArgument as error:
             self._policy_problem = self.counts.last_policy_error = str(error)
             self.policy, self.loss = make_policy("single"), make_loss("zero_one")
-        self._policy_learns = self.policy.learns and self._policy_problem is None
+        # What a policy reads that does not learn.
+        self._no_totals = None if self.policy.learns and self._policy_problem is None else Totals()
 
     def _load_then_ask(self, query: Query, context: str | None) -> None:
         assert context is not None
@@ -270,15 +275,17 @@ class Application:
             query.failure = error.code, str(error)
             self.finish(query)
             return
-        self._ask(query, choice, [self._targets[model] for model in choice.models])
+        self._ask(query, choice, self._targets)
         if self.shadows:
             self._ask_shadows(query)
 
-    def _ask(self, query: Query, choice: Choice, targets: Sequence[ModelQueue | None]) -> None:
+    def _ask(self, query: Query, choice: Choice, targets: Mapping[str, ModelQueue | None]) -> None:
+        models = choice.models
         query.choice = choice
-        query.missing = len(choice.models)
-        self.counts.selected[choice.models] += 1
-        for model, target in zip(choice.models, targets):
+        query.missing = len(models)
+        self.counts.selected[models] += 1
+        for model in models:
+            target = targets[model]
             if target is None:
                 explanation = f"model {model} has no version that runs and takes {self.input_type}"
                 query.on_failure(model, "no_replica", explanation)
@@ -297,9 +304,9 @@ class Application:
                     shadow.on_output(model, output)
 
     def _combine(self, choice: Choice, query: Query) -> Combined:
-        if len(choice.models) > 1:
-            missing = [model for model in choice.models if model not in query.outputs]
-            self.counts.missing.update(missing)
+        is_joint = len(choice.models) > 1
+        if is_joint and len(query.outputs) < len(choice.models):
+            self.counts.missing.update(model for model in choice.models if model not in query.outputs)
         totals = self.totals(query.context) or self.contexts.prior()
         try:
             combined = self.policy.combine(choice, query.outputs, totals)
@@ -307,7 +314,7 @@ class Application:
                 combined = checked_combined(combined)
         except (Exception, SystemExit) as error:  # whatever a user's code raises is the user's to read
             raise self._policy_failed("combine", error) from error
-        if len(choice.models) > 1:
+        if is_joint:
             self.counts.confidence.observe(combined.confidence)
         return combined
 
@@ -324,7 +331,7 @@ class Application:
         target = self.surroundings.predictor.find(model, version)
         return target if target is not None and self.input_type.suits(target.input_type) else None
 
-    def _pinned(self, version: str) -> tuple[Choice, Sequence[ModelQueue]]:
+    def _pinned(self, version: str) -> tuple[Choice, Mapping[str, ModelQueue]]:
         for model in self.models:
             target = self.surroundings.predictor.find(model, version)
             if target is None:
@@ -333,7 +340,7 @@ class Application:
                 raise WrongInput(
                     f"{target.model} takes {target.input_type}, application {self.name} has {self.input_type}"
                 )
-            return Choice((model,), (1.0,)), (target,)
+            return Choice((model,), (1.0,)), {model: target}
         raise NotFound(f"no model linked to application {self.name} has a version {version[:100]!r} that runs")
 
     # -- answers and deadlines ---------------------------------------------------------------------------
