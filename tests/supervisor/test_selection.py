@@ -392,7 +392,7 @@ def test_code_that_is_not_there(shared: Server) -> None:
     ("store", "cause"),
     [
         ("mongodb://host", "expected sqlite:PATH or redis://HOST:PORT/DB"),
-        ("redis://host:port", "is malformed"),
+        ("redis://:secret@host:port", "store 'redis://host:port' is malformed"),
         ("redis://host", "pip install 'clipper-serving[redis]'"),
     ],
 )

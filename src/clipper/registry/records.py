@@ -31,6 +31,11 @@ class ApplicationRecord(Struct, frozen=True):
     id: str = ""
     code: str | None = None
 
+    @property
+    def state_id(self) -> str:
+        """``id``, or what stands for it in a record from before there was selection."""
+        return self.id or self.name
+
 
 class ModelRecord(Struct, frozen=True):
     """``current`` is None until a first version has come up; ``previous`` is what a rollback returns to."""

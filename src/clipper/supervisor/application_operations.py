@@ -87,8 +87,7 @@ class ApplicationOperations:
 
     async def delete_application(self, name: str) -> None:
         record = self._catalog.application(name)
-        forget = [ForgetLater(record.id)] if record.id else []
-        self._catalog.commit(DeleteApplication(name), *forget)
+        self._catalog.commit(DeleteApplication(name), ForgetLater(record.state_id))
         try:
             await self._reach_workers(f"that application {name!r} is deleted")
         finally:
@@ -144,10 +143,13 @@ class ApplicationOperations:
         """The record, with an artifact only if there is code in it that is used."""
         if not names_code(record.selection):
             record = replace(record, code=None)
-        if record.code is not None:
-            self._artifacts.check_inside(record.code, "code")
-        code = None if record.code is None else self._artifacts.code_folder(record.code)
-        await self._selections.check(replace(record.selection, code=code))
+        if record.code is None:
+            await self._selections.check(record.selection)
+            return record
+        self._artifacts.check_inside(record.code, "code")
+        await self._selections.check(replace(record.selection, code=self._artifacts.code_folder(record.code)))
+        # Again: while that ran, what used the same artifact may have gone, and it with that.
+        self._artifacts.check_inside(record.code, "code")
         return record
 
     def _remove_unused(self, artifact: str | None) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from clipper.errors import RegistryUnavailable, StoreUnavailable
+from clipper.errors import ClipperError
 from clipper.registry.store import Forgotten
 from clipper.selection.stores.store import Store
 from clipper.supervisor.catalog import Catalog
@@ -45,6 +45,6 @@ class Forgetter:
                 for application_id in pending:
                     await self._store.drop(application_id)
                     self._catalog.commit(Forgotten(application_id))
-            except (StoreUnavailable, RegistryUnavailable) as error:
+            except ClipperError as error:  # the store or the registry
                 log.warning("what %s learned cannot be dropped now, and will be: %s", ", ".join(pending), error)
                 await asyncio.sleep(self._retry_s)

@@ -84,8 +84,7 @@ def _application_snapshot(record: ApplicationRecord, code_folder: Callable[[str]
         record.default_output,
         replace(record.selection, code=code_folder(record.code) if record.code else None),
         record.links,
-        # One from before there was selection has learned nothing, and needs no more than a name of its own.
-        record.id or record.name,
+        record.state_id,
     )
 
 

@@ -41,7 +41,7 @@ def application_view(record: ApplicationRecord, problem: str | None = None) -> A
         confidence_threshold=selection.confidence_threshold,
         feedback_ttl_s=selection.feedback_ttl_s,
         code=record.code,
-        id=record.id,
+        id=record.state_id,
         problem=problem,
     )
 

@@ -17,7 +17,7 @@ def open_store(address: str) -> Store:
     if scheme == "sqlite" and rest:
         return SqliteStore(Path(rest))
     if scheme not in ("redis", "rediss", "unix"):
-        raise InvalidArgument(f"store {address!r} is not known: expected sqlite:PATH or redis://HOST:PORT/DB")
+        raise InvalidArgument(f"store {_shown(address)!r} is not known: expected sqlite:PATH or redis://HOST:PORT/DB")
     try:
         from clipper.selection.stores.redis import RedisStore
     except ImportError as error:
@@ -25,4 +25,12 @@ def open_store(address: str) -> Store:
     try:
         return RedisStore(address)
     except ValueError as error:
-        raise InvalidArgument(f"store {address!r} is malformed: {error}; expected redis://HOST:PORT/DB") from error
+        raise InvalidArgument(
+            f"store {_shown(address)!r} is malformed: {error}; expected redis://HOST:PORT/DB"
+        ) from error
+
+
+def _shown(address: str) -> str:
+    """Without a user's name and password: messages go into logs."""
+    scheme, slashes, rest = address.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if slashes else address
