@@ -90,7 +90,7 @@ def test_it_goes_on_after_the_store_was_away(tmp_path: Path, caplog: pytest.LogC
         application = await desk.application(Selection("exp3"))
         path = tmp_path / "selection.sqlite3"
         store = SqliteStore(path)
-        await store.commit([Observation("zero", "app-id", {EVERYONE: {"observations": 1.0}})])
+        await store.commit([Observation("zero", "app-id", {EVERYONE: {"observations": 1.0, "1000@0/a/loss": 1.0}})])
         task = asyncio.ensure_future(Synchronizer(store, desk.surroundings.committer, lambda: [application]).run())
         await until(lambda: numbers(application, None))
 
