@@ -20,6 +20,7 @@ in about ``half_life`` observations however long the history before it was. A ``
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 
@@ -116,8 +117,9 @@ class Ledger:
         clock = self.clock + ahead
         epoch = Epoch.at(clock, self.half_life)
         scale = epoch.scale(clock)
-        entries = {f"{epoch}/{model}/{name}": amount * scale for (model, name), amount in increments.items()}
-        entries[f"{epoch}//{OBSERVATIONS}"] = observations * scale
+        prefix = str(epoch)
+        entries = {f"{prefix}/{model}/{name}": amount * scale for (model, name), amount in increments.items()}
+        entries[f"{prefix}//{OBSERVATIONS}"] = observations * scale
         entries[CLOCK] = float(observations)
         return entries
 
@@ -195,6 +197,7 @@ def check_half_life(half_life: int | None) -> None:
         raise InvalidArgument(f"half_life is {half_life!r}: expected a whole number of observations, or none")
 
 
+@lru_cache(maxsize=4096)  # the few keys of the present epoch come with each observation
 def _parse_key(key: str) -> tuple[Epoch, tuple[str, str]]:
     try:
         epoch, model, name = key.split("/")
