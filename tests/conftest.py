@@ -13,6 +13,7 @@ import uvicorn
 from litestar import post
 from litestar.params import FromPath, JSONBody
 
+from clipper.errors import NotFound
 from clipper.management.app import create_app
 from memory_operations import MemoryOperations
 
@@ -38,6 +39,7 @@ def api(tmp_path: Path) -> Iterator[Api]:
     operations = MemoryOperations()
     app = create_app(operations)
     app.register(_predict_route(operations))
+    app.register(_observe_route(operations))
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -51,6 +53,24 @@ def api(tmp_path: Path) -> Iterator[Api]:
     server.should_exit = True
     thread.join(10)
     listener.close()
+
+
+def _observe_route(operations: MemoryOperations) -> object:
+    @post("/query/{app_name:str}/observe", status_code=200)
+    async def observe(app_name: FromPath[str], data: JSONBody[dict[str, object]]) -> object:
+        many = data.get("observations")
+        if not isinstance(many, list):
+            return operations.observe(app_name, data)
+        return {"observations": [_observed(operations, app_name, one) for one in many]}
+
+    return observe
+
+
+def _observed(operations: MemoryOperations, app_name: str, body: dict[str, object]) -> object:
+    try:
+        return operations.observe(app_name, body)
+    except NotFound as error:
+        return {"error": error.code, "cause": str(error)}
 
 
 def _predict_route(operations: MemoryOperations) -> object:

@@ -14,7 +14,10 @@ from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgum
 from clipper.management.schemas import (
     Application,
     ApplicationChange,
+    Configured,
     Deployment,
+    LearnedModel,
+    LearnedPolicy,
     LinkChange,
     Logs,
     Model,
@@ -52,6 +55,7 @@ class MemoryOperations:
         self.current: dict[str, str | None] = {}
         self.previous: dict[str, str | None] = {}
         self.polls: dict[tuple[str, str], int] = {}
+        self.observed: list[dict[str, object]] = []
 
     async def status(self) -> Status:
         if self.raises is not None:
@@ -103,7 +107,18 @@ class MemoryOperations:
         if new.name in self.applications:
             raise Conflict(f"application {new.name!r} exists")
         made = Application(
-            new.name, new.input_type or "float64[*]", new.slo_ms, new.policy, new.links, new.default_output
+            name=new.name,
+            input_type=new.input_type or "float64[*]",
+            slo_ms=new.slo_ms,
+            policy=_configured(new.policy),
+            links=new.links,
+            default_output=new.default_output,
+            loss=_configured(new.loss),
+            half_life=new.half_life,
+            prior_weight=new.prior_weight,
+            confidence_threshold=new.confidence_threshold,
+            feedback_ttl_s=new.feedback_ttl_s,
+            code=new.code,
         )
         self.applications[new.name] = made
         return made
@@ -113,6 +128,9 @@ class MemoryOperations:
         changed = {
             field: value for field, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET
         }
+        for field in ("policy", "loss"):
+            if field in changed:
+                changed[field] = _configured(changed[field])
         self.applications[name] = msgspec.structs.replace(old, **changed)
         return self.applications[name]
 
@@ -120,9 +138,19 @@ class MemoryOperations:
         await self.get_application(name)
         del self.applications[name]
 
+    async def describe_policy(self, name: str, context: str | None) -> LearnedPolicy:
+        found = await self.get_application(name)
+        models = tuple(
+            LearnedModel(link.model, 0.0 if link.shadow else 0.75, None if link.shadow else 0.25, 8.0, 4.0, link.shadow)
+            for link in found.links
+        )
+        policy = found.policy
+        return LearnedPolicy(policy.name, policy.parameters, found.loss.name, context, 12.0, models, found.problem)
+
     async def link(self, application: str, model: str, change: LinkChange) -> Application:
         old = await self.get_application(application)
-        self.applications[application] = msgspec.structs.replace(old, links=(Link(model, change.version),))
+        link = Link(model, change.version, change.shadow)
+        self.applications[application] = msgspec.structs.replace(old, links=(link,))
         return self.applications[application]
 
     async def unlink(self, application: str, model: str) -> Application:
@@ -231,6 +259,14 @@ class MemoryOperations:
             raise NotFound(f"no application {application!r}")
         return {"query_id": 1, "output": 7, "default": False, "confidence": 1.0}
 
+    def observe(self, application: str, body: dict[str, object]) -> object:
+        """What the query API would answer: a query id of 404 is unknown, and of 2 has had its feedback."""
+        self.predict(application)
+        self.observed.append(body)
+        if body.get("query_id") == 404:
+            raise NotFound("query 404 is not known")
+        return {"observed": True, "duplicate": body.get("query_id") == 2}
+
     def _versions(self, model: str) -> dict[str, Version]:
         if model not in self.versions:
             raise NotFound(f"no model {model!r}")
@@ -263,3 +299,7 @@ class MemoryOperations:
             )
             for n in range(1, count + 1)
         )
+
+
+def _configured(given: str | Configured) -> Configured:
+    return Configured(given) if isinstance(given, str) else given

@@ -23,6 +23,7 @@ from clipper.snapshot import (
     Batching,
     Link,
     ModelSnapshot,
+    Peer,
     ReplicaAddress,
     Snapshot,
     VersionSnapshot,
@@ -129,7 +130,9 @@ class WorkerProcess(Process):
     def __init__(self, folder: Path, index: int, port: int, **settings: Any) -> None:
         self.port = port
         self.control_path = folder / f"w{index}.sock"
-        config = {"index": index, "instance": index + 1, "host": "127.0.0.1", "port": port} | settings
+        self.instance = index + 1
+        config = {"index": index, "instance": self.instance, "host": "127.0.0.1", "port": port} | settings
+        config.setdefault("store", f"sqlite:{folder / 'selection.sqlite3'}")
         config["control"] = str(self.control_path)
         super().__init__("clipper.worker", ["--config", json.dumps(config)], folder / f"worker-{index}.log")
 
@@ -317,7 +320,8 @@ class Serving:
     def apply(self, applications: Sequence[ApplicationSnapshot], models: Sequence[ModelSnapshot]) -> control.Applied:
         """Push a newer snapshot to every worker; the last one's answer."""
         self._generation += 1
-        snapshot = Snapshot(self._generation, tuple(applications), tuple(models))
+        peers = tuple(Peer(worker.instance, str(worker.control_path)) for worker in self.workers)
+        snapshot = Snapshot(self._generation, tuple(applications), tuple(models), peers)
         return [worker.apply(snapshot) for worker in self.workers][-1]
 
     def stop(self) -> None:

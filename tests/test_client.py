@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from clipper import Clipper
+from clipper.client import Observed
 from clipper.errors import (
     ClipperError,
     Conflict,
@@ -24,7 +25,7 @@ from clipper.errors import (
 )
 from clipper.home import find_home
 from clipper.http_api import HttpApi, to_error
-from clipper.management.schemas import Failure
+from clipper.management.schemas import Configured, Failure
 from clipper.packaging import package
 from clipper.snapshot import Batching, Link
 from conftest import Api
@@ -117,6 +118,78 @@ def test_applications(clipper: Clipper) -> None:
     assert clipper.application("app").default_output == 3
     clipper.delete_application("app")
     assert clipper.applications() == []
+
+
+def test_an_application_of_several_models_with_a_policy(clipper: Clipper) -> None:
+    made = clipper.create_application(
+        "app",
+        model=["svm", "net:2"],
+        shadow=["forest"],
+        policy="exp3",
+        policy_parameters={"eta": 0.5},
+        loss="absolute",
+        loss_parameters={"range": 10},
+        half_life=None,
+        prior_weight=3,
+        confidence_threshold=0.6,
+        feedback_ttl_s=60,
+    )
+    assert made.links == (Link("svm"), Link("net", "2"), Link("forest", shadow=True))
+    assert (made.policy, made.loss) == (Configured("exp3", {"eta": 0.5}), Configured("absolute", {"range": 10}))
+    assert (made.half_life, made.prior_weight, made.confidence_threshold, made.feedback_ttl_s) == (None, 3, 0.6, 60)
+
+    changed = clipper.change_application("app", policy="ucb1", half_life=9, confidence_threshold=None)
+    assert (changed.policy, changed.half_life, changed.confidence_threshold) == (Configured("ucb1"), 9, None)
+    assert (changed.loss, changed.prior_weight) == (made.loss, 3)
+    assert clipper.link("app", "other", shadow=True).links == (Link("other", shadow=True),)
+    learned = clipper.policy("app", "user 7/8")
+    assert (learned.policy, learned.context, learned.models[0].shadow) == ("ucb1", "user 7/8", True)
+    assert clipper.policy("app").context is None
+
+
+def test_what_only_goes_together(clipper: Clipper) -> None:
+    with pytest.raises(InvalidArgument, match="NAME:VERSION"):
+        clipper.create_application("app", model=["a", "b"], version="1")
+    with pytest.raises(InvalidArgument, match="policy_parameters go with a policy"):
+        clipper.change_application("app", policy_parameters={"eta": 1})
+
+
+def test_the_code_of_ones_own_policy_is_sent_once(
+    api: Api, clipper: Clipper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "own.py").write_text("class Policy: pass\ndef loss(output, label): pass\n")
+    monkeypatch.chdir(folder)
+    made = clipper.create_application("app", policy="own:Policy", loss="own:loss")
+    assert made.code is not None and list(api.operations.artifacts) == [made.code]
+    assert clipper.change_application("app", loss="own:loss").code == made.code
+    assert clipper.change_application("app", slo_ms=5).code == made.code
+    assert clipper.create_application("plain", policy="exp3").code is None
+    with pytest.raises(InvalidArgument, match="no module 'absent'"):
+        clipper.change_application("app", policy="absent:Policy")
+
+
+def test_feedback(api: Api, clipper: Clipper) -> None:
+    clipper.create_application("app")
+    assert clipper.observe("app", query_id=1, label=3) == Observed(True, False)
+    assert clipper.observe("app", query_id=2, reward=0.5).duplicate
+    clipper.observe("app", input=np.ones(2), label=None, context="u")
+    assert api.operations.observed == [
+        {"query_id": 1, "label": 3},
+        {"query_id": 2, "reward": 0.5},
+        {"input": [1.0, 1.0], "label": None, "context": "u"},
+    ]
+    with pytest.raises(NotFound, match="query 404 is not known"):
+        clipper.observe("app", query_id=404, label=1)
+
+
+def test_feedback_on_several_queries(clipper: Clipper) -> None:
+    clipper.create_application("app")
+    observations = [{"query_id": id_, "label": np.int64(3)} for id_ in (1, 404, 2)]
+    first, unknown, second = clipper.observe_batch("app", observations)
+    assert (first, second) == (Observed(True, False), Observed(True, True))
+    assert isinstance(unknown, NotFound)
 
 
 def test_predictions(clipper: Clipper) -> None:

@@ -27,6 +27,7 @@ from clipper.snapshot import (
     Link,
     ModelSnapshot,
     ReplicaAddress,
+    Selection,
     Snapshot,
     VersionSnapshot,
 )
@@ -43,7 +44,9 @@ SNAPSHOT = Snapshot(
     generation=7,
     applications=(
         ApplicationSnapshot("bare", "string", 20.5),
-        ApplicationSnapshot("digits", "float64[784]", 20.0, "null", "single", (Link("digits"), Link("other", "3"))),
+        ApplicationSnapshot(
+            "digits", "float64[784]", 20.0, "null", Selection("single"), (Link("digits"), Link("other", "3"))
+        ),
     ),
     models=(
         ModelSnapshot("other", None, ()),

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from clipper.errors import ProtocolViolation
+from clipper.feedback import Feedback, Outcome
 from clipper.snapshot import Snapshot
 from clipper.statistics import WorkerStatistics
 
@@ -62,8 +63,48 @@ class Draining(Struct, frozen=True, tag=True):
     pass
 
 
-Command = Apply | GetStatistics | Drain
-Reply = Applied | Statistics | Draining
+class Observe(Struct, frozen=True, tag=True):
+    """Feedback on queries that this worker answered, from a worker to which it was sent. Answered by ``Observed``."""
+
+    application: str
+    feedback: tuple[Feedback, ...]
+
+
+class Observed(Struct, frozen=True, tag=True):
+    """One outcome for each piece of feedback."""
+
+    outcomes: tuple[Outcome, ...]
+
+
+class DescribePolicy(Struct, frozen=True, tag=True):
+    """What has an application learned, in a context or (None) over all? Answered by ``PolicyDescription``."""
+
+    application: str
+    context: str | None = None
+
+
+class ModelDescription(Struct, frozen=True):
+    """``share``: of the queries, or of the answer, that the model would get now. ``mean_loss`` is None if unscored."""
+
+    model: str
+    share: float
+    mean_loss: float | None
+    pulls: float
+    scored: float
+    shadow: bool = False
+
+
+class PolicyDescription(Struct, frozen=True, tag=True):
+    """``found`` is False if the worker does not know the application. Numbers count what is old for less."""
+
+    found: bool
+    observations: float = 0.0
+    models: tuple[ModelDescription, ...] = ()
+    problem: str | None = None
+
+
+Command = Apply | GetStatistics | Drain | Observe | DescribePolicy
+Reply = Applied | Statistics | Draining | Observed | PolicyDescription
 
 _encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)

@@ -4,7 +4,7 @@ A worker never reads the registry. It gets a whole snapshot each time, never a d
 a worker which missed one is right again after the next.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -54,21 +54,60 @@ class ModelSnapshot(Struct, frozen=True):
 
 
 class Link(Struct, frozen=True):
-    """A model that an application may ask: its current version, or the pinned one."""
+    """A model that an application may ask: its current version, or the pinned one.
+
+    A ``shadow`` model is asked each query and scored from feedback, but never answers.
+    """
 
     model: str
     version: str | None = None
+    shadow: bool = False
+
+
+class Selection(Struct, frozen=True):
+    """How an application selects among its models and learns from feedback. See docs/policies.md.
+
+    Attributes:
+        policy: a policy's name, or ``module:Class``.
+        loss: a loss's name, or ``module:function``.
+        code: a folder with the modules that ``policy`` and ``loss`` name, if they are the user's own.
+        half_life: after how many observations one counts half; None is never.
+        prior_weight: for how many observations the application's own state counts in a new context's.
+        confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
+        feedback_ttl_s: for how long feedback on a query may come.
+    """
+
+    policy: str = "single"
+    parameters: dict[str, Any] = {}
+    loss: str = "zero_one"
+    loss_parameters: dict[str, Any] = {}
+    code: str | None = None
+    half_life: int | None = 1000
+    prior_weight: float = 20.0
+    confidence_threshold: float | None = None
+    feedback_ttl_s: float = 600.0
 
 
 class ApplicationSnapshot(Struct, frozen=True):
-    """An application. ``default_output`` is JSON text, or None if it has no default."""
+    """An application. ``default_output`` is JSON text, or None if it has no default.
+
+    ``id`` names what it has learned: a new application of an old name has another.
+    """
 
     name: str
     input_type: str
     slo_ms: float
     default_output: str | None = None
-    policy: str = "single"
+    selection: Selection = Selection()
     links: tuple[Link, ...] = ()
+    id: str = ""
+
+
+class Peer(Struct, frozen=True):
+    """A query worker: ``instance`` is the upper part of the ids of its queries, ``control`` its control socket."""
+
+    instance: int
+    control: str
 
 
 class Snapshot(Struct, frozen=True):
@@ -77,3 +116,4 @@ class Snapshot(Struct, frozen=True):
     generation: int = 0
     applications: tuple[ApplicationSnapshot, ...] = ()
     models: tuple[ModelSnapshot, ...] = ()
+    peers: tuple[Peer, ...] = ()

@@ -11,12 +11,44 @@ LATENCY_BOUNDS_S = (
     0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02,
     0.025, 0.03, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
 )  # fmt: skip
+CONFIDENCE_BOUNDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 SIZE_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
 class HistogramData(Struct, frozen=True):
     counts: tuple[int, ...]
     sum: float
+
+
+class ModelSelectionStatistics(Struct, frozen=True):
+    """One model of an application: how often it was asked, missing in an answer and scored, and its summed loss."""
+
+    selected: int
+    missing: int
+    scored: int
+    loss: float
+
+
+class SelectionStatistics(Struct, frozen=True):
+    """What an application has selected and learned from.
+
+    Attributes:
+        confidence: of the answers of more than one model.
+        feedback: by what came of it: ``joined``, ``duplicate``, ``late`` (longer ago than is waited
+            for), ``unknown``, ``failed``.
+        answers_scored: feedback on answers, whose losses sum to ``answer_loss``.
+        contexts: states in memory.
+        last_policy_error: what the user's own policy did wrong last, None if nothing.
+    """
+
+    models: dict[str, ModelSelectionStatistics]
+    confidence: HistogramData
+    feedback: dict[str, int]
+    answers_scored: int
+    answer_loss: float
+    contexts: int
+    policy_errors: int
+    last_policy_error: str | None
 
 
 class ApplicationStatistics(Struct, frozen=True):
@@ -28,6 +60,7 @@ class ApplicationStatistics(Struct, frozen=True):
     errors: dict[str, int]
     slo_misses: int
     latency_s: HistogramData
+    selection: SelectionStatistics | None = None
 
 
 class VersionStatistics(Struct, frozen=True):

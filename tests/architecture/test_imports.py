@@ -16,23 +16,31 @@ ALLOWED: dict[str, frozenset[str]] = {
         "types": "",
         "statistics": "",
         "snapshot": "",
-        "control": "snapshot statistics",
         "containers.protocol": "",
         "containers": "containers.protocol",
         "runtime": "containers.protocol",
         "metrics.histogram": "statistics",
         "abstraction": "containers containers.protocol metrics.histogram snapshot statistics",
-        "selection": "abstraction metrics.histogram snapshot statistics",
-        "frontend": "selection metrics.histogram snapshot statistics",
-        "worker": "frontend metrics.histogram selection abstraction containers containers.protocol control snapshot "
-        "statistics",
+        "feedback": "",
+        "control": "feedback snapshot statistics",
+        "control_client": "control",
+        "selection.learning": "",
+        "selection.policies": "selection.learning",
+        "selection.stores": "",
+        "selection.check": "selection.learning selection.policies snapshot",
+        "selection": "selection.learning selection.policies selection.stores abstraction control "
+        "feedback metrics.histogram snapshot statistics",
+        "frontend": "selection feedback metrics.histogram snapshot statistics",
+        "worker": "frontend metrics.histogram selection selection.stores feedback control_client "
+        "abstraction containers containers.protocol control snapshot statistics",
         "registry": "snapshot",
         "managers": "registry containers containers.protocol snapshot",
         "management.schemas": "snapshot",
         "metrics": "management.schemas metrics.histogram statistics",
         "management": "management.schemas metrics statistics snapshot registry managers",
         "supervisor": "home management management.schemas metrics managers registry containers containers.protocol "
-        "control snapshot statistics",
+        "control control_client selection.check selection.learning selection.policies selection.stores snapshot "
+        "statistics",
         "packaging": "",
         "home": "",
         "http_api": "management.schemas",
@@ -44,6 +52,7 @@ ALLOWED: dict[str, frozenset[str]] = {
 # Imports inside functions, each for a reason: module, imported module.
 LAZY = {
     ("src/clipper/__init__.py", "clipper.client"),  # a container imports the package without the client's libraries
+    ("src/clipper/selection/stores/open.py", "clipper.selection.stores.redis"),  # its library is an extra
 }
 
 PURE = (

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from clipper.cli.main import main
+from clipper.management.schemas import Configured
 from clipper.snapshot import Batching, Link
 from conftest import Api
 from memory_operations import LOG_TAIL
@@ -110,6 +112,79 @@ def test_applications(run: Run, api: Api) -> None:
     assert run("app", "unlink", "digits", "other", "--json").json["links"] == []
     assert run("app", "delete", "digits").status == 0
     assert "next: clipper app create" in run("app", "list").out
+
+
+def test_an_application_with_a_policy(run: Run, api: Api) -> None:
+    options = "--model svm --model net:2 --shadow forest --policy weighted --policy-parameter note=some"
+    more = "--loss absolute --loss-parameter range=10 --half-life none --prior-weight 3 --confidence-threshold 0.6"
+    weights = 'weights={"svm": 95, "net": 5}'
+    made = run(
+        "app", "create", "app", *options.split(), "--policy-parameter", weights, *more.split(), "--feedback-ttl-s", "60"
+    )
+    assert made.status == 0
+    app = api.operations.applications["app"]
+    assert app.links == (Link("svm"), Link("net", "2"), Link("forest", shadow=True))
+    assert app.policy == Configured("weighted", {"note": "some", "weights": {"svm": 95, "net": 5}})
+    assert app.loss == Configured("absolute", {"range": 10})
+    assert (app.half_life, app.prior_weight, app.confidence_threshold, app.feedback_ttl_s) == (None, 3, 0.6, 60)
+    shown = run("app", "show", "app").out
+    assert "svm, net:2, forest (shadow)" in shown and "absolute range=10" in shown
+
+    learned = run("app", "policy", "app", "--context", "u").out
+    assert "svm" in learned and "75.0%" in learned and "█" * 15 in learned and "0.250" in learned
+    assert "forest (shadow)" in learned and "in context u, from 12 observations" in learned
+    assert run("app", "policy", "app", "--json").json["observations"] == 12.0
+
+    changes = "--policy exp3 --policy-parameter eta=0.5 --half-life 50 --confidence-threshold none"
+    changed = run("app", "update", "app", *changes.split(), "--json").json
+    assert changed["policy"] == {"name": "exp3", "parameters": {"eta": 0.5}}
+    assert (changed["half_life"], changed["confidence_threshold"]) == (50, None)
+    assert (changed["loss"]["name"], changed["prior_weight"]) == ("absolute", 3)
+    assert "as a shadow" in run("app", "link", "app", "other", "--shadow").out
+
+
+def test_what_a_policy_did_wrong_is_shown(run: Run, api: Api) -> None:
+    run("app", "create", "app", "--model", "m")
+    broken = msgspec.structs.replace(api.operations.applications["app"], problem="policy own:P failed in select")
+    api.operations.applications["app"] = broken
+    assert "policy own:P failed in select" in run("app", "show", "app").out
+    assert "problem: policy own:P failed in select" in run("app", "policy", "app").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("app create a --model m --model n --version 1", "NAME:VERSION"),
+        ("app create a --model m --policy-parameter eta", "NAME=VALUE"),
+        ("app create a --model m --half-life soon", "or none"),
+        ("app create a --model m --half-life 1.5", "whole number"),
+        ("app update a", "nothing to change"),
+        ("app update a --policy-parameter eta=1", "goes with --policy"),
+        ("app update a --loss-parameter range=1", "goes with --loss"),
+        ("observe a --query-id 1", "--label or --reward"),
+        ("observe a --query-id 1 --label 1 --reward 1", "--label or --reward"),
+        ("observe a --label 1", "--query-id or --input"),
+    ],
+)
+def test_options_that_do_not_go_together(run: Run, arguments: str, says: str) -> None:
+    wrong = run(*arguments.split())
+    assert wrong.status == 2
+    assert says in " ".join(wrong.err.replace("│", " ").split())
+
+
+def test_observe(run: Run, api: Api) -> None:
+    run("app", "create", "digits")
+    assert run("observe", "digits", "--query-id", "1", "--label", '"cat"').out.startswith("learned\n")
+    assert "not counted again" in run("observe", "digits", "--query-id", "2", "--reward", "1").out
+    by_input = run("observe", "digits", "--input", "[1, 2]", "--label", "3", "--context", "u", "--json")
+    assert by_input.json == {"observed": True, "duplicate": False}
+    assert api.operations.observed == [
+        {"query_id": 1, "label": "cat"},
+        {"query_id": 2, "reward": 1.0},
+        {"input": [1, 2], "label": 3, "context": "u"},
+    ]
+    unknown = run("observe", "digits", "--query-id", "404", "--label", "1")
+    assert (unknown.status, unknown.out) == (1, "") and "query 404 is not known" in unknown.err
 
 
 def test_models_and_replicas(run: Run, model: str) -> None:

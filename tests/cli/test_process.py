@@ -68,7 +68,7 @@ def test_stop_ends_the_process(server: StartingServer) -> None:
 def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match="cannot start a server in"):
-        spawn(ServerSettings(tmp_path / "file" / "home", "127.0.0.1", 0, 0, 1, 0))
+        spawn(ServerSettings(tmp_path / "file" / "home", "127.0.0.1", 0, 0, 1, 0, None))
 
 
 def test_a_server_without_a_lock_is_gone(tmp_path: Path) -> None:

@@ -40,6 +40,19 @@ class Broken:
         raise RuntimeError("the weights are for another planet")
 """
 
+POLICY = """
+from clipper.selection.policies.policy import Choice, Policy
+
+class Fails(Policy):
+    def __init__(self, above):
+        self.above = above
+
+    def select(self, models, totals, context, random):
+        if len(context) > self.above:
+            raise ValueError("too long")
+        return Choice(models[:1], (1.0,))
+"""
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -102,6 +115,35 @@ def test_from_start_to_stop_and_back(clipper: Command, home: Path) -> None:
     assert running(home) is None
     succeed(clipper("start", *FREE_PORTS))
     assert succeed(clipper("predict", "sum", "[1, 2, 3, 4]")) == "10.0\n"
+
+
+def test_a_policy_of_ones_own_that_fails_is_shown_and_replaced(clipper: Command, folder: Path) -> None:
+    (folder / "own.py").write_text(POLICY)
+    succeed(clipper("start", *FREE_PORTS))
+    succeed(clipper("deploy", "sum", "model:Sum"))
+    create = "app create app --model sum --slo-ms 2000 --default -1 --policy own:Fails --policy-parameter above=5"
+    succeed(clipper(*create.split()))
+    assert succeed(clipper("predict", "app", "[1, 2, 3, 4]", "--context", "long")) == "10.0\n"
+    failed = succeed(clipper("predict", "app", "[1, 2, 3, 4]", "--context", "a long context"))
+    assert failed.startswith("-1\n") and "policy own:Fails failed in select: ValueError: too long" in failed
+    assert "ValueError: too long" in succeed(clipper("app", "show", "app"))
+    assert "problem: " in succeed(clipper("app", "policy", "app"))
+
+    succeed(clipper("app", "update", "app", "--policy", "exp3"))
+    assert "too long" not in succeed(clipper("app", "show", "app"))
+    query = json.loads(succeed(clipper("predict", "app", "[1, 2, 3, 4]", "--context", "a long context", "--json")))
+    assert query["output"] == 10.0
+    assert succeed(clipper("observe", "app", "--query-id", str(query["query_id"]), "--label", "10")).startswith(
+        "learned"
+    )
+    learned = json.loads(succeed(clipper("app", "policy", "app", "--json")))
+    assert (learned["models"][0]["share"], learned["models"][0]["mean_loss"]) == (1.0, 0.0)
+
+
+def test_a_store_that_cannot_be(clipper: Command) -> None:
+    failed = clipper("start", *FREE_PORTS, "--store", "mongodb://host")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert "expected sqlite:PATH or redis://HOST:PORT/DB" in failed.stderr
 
 
 def test_a_container_that_cannot_start(clipper: Command) -> None:

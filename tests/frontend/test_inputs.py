@@ -306,7 +306,7 @@ def test_body_with_more_than_an_input_does_not_go_the_short_way(text: str) -> No
         ({"uid": 0, "version": 2}, "0", "2"),
         ({"uid": "b", "context": "a", "version": "v"}, "a", "v"),
         ({"context": None, "uid": "b", "version": None}, "b", None),
-        ({"context": "", "version": ""}, "", ""),
+        ({"context": "", "version": ""}, None, ""),
     ],
 )
 def test_context_and_version(fields: dict[str, object], context: str | None, version: str | None) -> None:

@@ -94,9 +94,10 @@ def test_paths_of_predict(system: Serving, action: str) -> None:
 
 
 @pytest.mark.parametrize("action", ["observe", "update"])
-def test_feedback_is_not_implemented_yet(system: Serving, action: str) -> None:
-    answer = ask(system, f"/sum/{action}", {"input": [1], "label": 2})
-    assert (answer["status"], answer["error"]) == (501, "not_implemented")
+def test_paths_of_observe(system: Serving, action: str) -> None:
+    query_id = ask(system, "/sum/predict", {"input": [1]})["query_id"]
+    answer = ask(system, f"/sum/{action}", {"query_id": query_id, "label": 1})
+    assert (answer["status"], answer["observed"], answer["duplicate"]) == (200, True, False)
 
 
 @pytest.mark.parametrize(

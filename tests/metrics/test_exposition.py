@@ -1,22 +1,38 @@
 """What a scrape says, read back by the client library's own parser."""
 
+import math
 import re
 from pathlib import Path
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from clipper.management.schemas import Replica, Status, WorkerStatus
-from clipper.metrics.definitions import APPLICATION, LINK, REPLICA, SERVER, VERSION, WORKER, WORKER_PROCESS, Number
+from clipper.metrics.definitions import (
+    APPLICATION,
+    LINK,
+    REPLICA,
+    SELECTED_MODEL,
+    SELECTION,
+    SERVER,
+    VERSION,
+    WORKER,
+    WORKER_PROCESS,
+    Number,
+)
 from clipper.metrics.exposition import newest, render, replica_name
 from clipper.statistics import (
+    CONFIDENCE_BOUNDS,
     LATENCY_BOUNDS_S,
     SIZE_BOUNDS,
     ApplicationStatistics,
     CacheStatistics,
     HistogramData,
+    ModelSelectionStatistics,
     ReplicaStatistics,
+    SelectionStatistics,
     VersionStatistics,
     WorkerStatistics,
 )
@@ -25,6 +41,20 @@ DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 LATENCY = HistogramData(tuple(range(len(LATENCY_BOUNDS_S) + 1)), 12.5)
 SIZES = HistogramData((1,) * (len(SIZE_BOUNDS) + 1), 99.0)
+SELECTED = SelectionStatistics(
+    models={
+        "svm": ModelSelectionStatistics(selected=25, missing=4, scored=20, loss=5.0),
+        "forest": ModelSelectionStatistics(selected=75, missing=0, scored=40, loss=4.0),
+        "new": ModelSelectionStatistics(selected=0, missing=0, scored=0, loss=0.0),
+    },
+    confidence=HistogramData((1,) * (len(CONFIDENCE_BOUNDS) + 1), 4.5),
+    feedback={"joined": 60, "unknown": 2},
+    answers_scored=50,
+    answer_loss=8.0,
+    contexts=12,
+    policy_errors=3,
+    last_policy_error=None,
+)
 STATUS = Status(
     version="0.1.0",
     pid=1,
@@ -48,7 +78,7 @@ def worker(index: int = 0, application: str = "digits", reason: str = "timeout")
         generation=4,
         connections=7,
         requests_refused={"malformed_request": 6},
-        applications=(ApplicationStatistics(application, 100, {reason: 3}, {"no_replica": 2}, 5, LATENCY),),
+        applications=(ApplicationStatistics(application, 100, {reason: 3}, {"no_replica": 2}, 5, LATENCY, SELECTED),),
         versions=(
             VersionStatistics("digits", "2", 11, 88, 90, 1, 2, 3, 4, 5, 6, LATENCY, SIZES, LATENCY),
         ),
@@ -91,6 +121,30 @@ def test_a_histogram_is_cumulative_and_ends_at_its_count() -> None:
     count = value("clipper_query_latency_seconds_count", **own)
     assert value("clipper_query_latency_seconds_bucket", **own, le="+Inf") == count == sum(LATENCY.counts)
     assert value("clipper_query_latency_seconds_sum", **own) == 12.5
+
+
+def test_what_an_application_selects_and_what_feedback_says() -> None:
+    own = {"application": "digits", "worker": "0"}
+    assert value("clipper_selection_feedback_total", **own, outcome="joined") == 60
+    assert value("clipper_selection_feedback_total", **own, outcome="unknown") == 2
+    names = ("answers_scored_total", "answer_loss_total", "policy_errors_total", "contexts", "confidence_count")
+    assert [value(f"clipper_selection_{name}", **own) for name in names] == [50, 8.0, 3, 12, 11]
+    # The best model loses 4 in 40, so it would have lost 5 in those 50 answers.
+    assert value("clipper_selection_regret", **own) == 3.0
+
+
+def test_counts_of_each_of_an_applications_models() -> None:
+    own = {"application": "digits", "worker": "0", "model": "svm"}
+    names = ("selected_total", "share", "missing_total", "scored_total", "loss_total", "mean_loss")
+    assert [value(f"clipper_selection_{name}", **own) for name in names] == [25, 0.25, 4, 20, 5.0, 0.25]
+    assert math.isnan(value("clipper_selection_mean_loss", **{**own, "model": "new"}))
+
+
+def test_without_feedback_there_is_no_regret() -> None:
+    nothing = msgspec.structs.replace(SELECTED, models={}, answers_scored=0, answer_loss=0.0)
+    application = ApplicationStatistics("digits", 0, {}, {}, 0, LATENCY, nothing)
+    idle = msgspec.structs.replace(worker(), applications=(application,))
+    assert value("clipper_selection_regret", idle, application="digits", worker="0") == 0.0
 
 
 def test_counts_of_a_version() -> None:
@@ -147,7 +201,7 @@ def documented() -> dict[str, str]:
 
 def test_the_page_lists_every_metric_with_its_kind_and_labels() -> None:
     expected = {}
-    for group in (SERVER, WORKER_PROCESS, WORKER, APPLICATION, VERSION, LINK, REPLICA):
+    for group in (SERVER, WORKER_PROCESS, WORKER, APPLICATION, SELECTION, SELECTED_MODEL, VERSION, LINK, REPLICA):
         for metric in group.metrics:
             is_number = isinstance(metric, Number)
             kind = metric.kind if is_number else "histogram"

@@ -14,7 +14,7 @@ import cloudpickle
 import pytest
 
 from clipper.errors import ClipperError, InvalidArgument, TooLarge
-from clipper.packaging import Artifact, code, package
+from clipper.packaging import Artifact, code, package, package_code
 from clipper.packaging.models import SUPPORTED_SUFFIXES
 from clipper.runtime.loading import FILE_SUFFIXES
 
@@ -224,3 +224,19 @@ def test_data_that_is_not_there(tmp_path: Path, data: str) -> None:
 def test_data_beside_a_model_file_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(ClipperError, match="module:attribute only"):
         package(write(tmp_path / "m.pkl"), data=tmp_path)
+
+
+def test_the_code_of_a_policy_and_a_loss(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("class Policy: pass\ndef loss(output, label): pass\n")
+    packed = package_code(["own:Policy", "own:loss"], tmp_path)
+    assert packed is not None
+    with packed as artifact, tarfile.open(artifact.path) as tar:
+        assert tar.getnames() == ["code/own.py"]
+    with pytest.raises(InvalidArgument, match="does not define 'other'"):
+        package_code(["own:Policy", "own:other"], tmp_path)
+    with pytest.raises(InvalidArgument, match="'own:' is not module:attribute"):
+        package_code(["own:"], tmp_path)
+
+
+def test_installed_code_needs_none_of_a_folders(tmp_path: Path) -> None:
+    assert package_code(["pytest:fixture"], tmp_path) is None

@@ -12,12 +12,14 @@ import pytest
 from clipper.errors import RegistryUnavailable
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
 from clipper.registry.sqlite import SCHEMA_VERSION, SqliteRegistry
-from clipper.registry.store import DeleteApplication, DeleteModel, DeleteVersion, Put
-from clipper.snapshot import Batching, Link
+from clipper.registry.store import DeleteApplication, DeleteModel, DeleteVersion, ForgetLater, Forgotten, Put
+from clipper.snapshot import Batching, Link, Selection
 from clipper.types import ModelId
 
 SPEC = VersionSpec("ab" * 32, "file", "model.joblib", input_type="float64[4]", memory_bytes=1 << 30)
-APPLICATION = ApplicationRecord("digits", "float64[4]", 20.0, "null", links=(Link("svm"), Link("forest", "2")))
+SELECTION = Selection("exp3", {"eta": 0.5}, "absolute", {"range": 10}, half_life=None, prior_weight=5.0)
+LINKS = (Link("svm"), Link("forest", "2", shadow=True))
+APPLICATION = ApplicationRecord("digits", "float64[4]", 20.0, "null", SELECTION, LINKS, "digits#1", "cd" * 32)
 
 
 def version_of(model: str, version: str, **fields: object) -> VersionRecord:
@@ -48,6 +50,28 @@ def test_everything_comes_back_after_reopening(path: Path, open_registry: Open) 
     assert contents.applications == (APPLICATION,)
     assert contents.models == (ModelRecord("svm", "1"),)
     assert contents.versions == versions
+
+
+def test_what_is_to_be_forgotten_is_known_until_it_is(path: Path, open_registry: Open) -> None:
+    registry = open_registry(path)
+    registry.write(Put(APPLICATION))
+    registry.write(DeleteApplication("digits"), ForgetLater("digits#1"), ForgetLater("a#1"), ForgetLater("a#1"))
+    registry.close()
+    registry = open_registry(path)
+    assert (registry.load().applications, registry.load().to_forget) == ((), ("a#1", "digits#1"))
+    registry.write(Forgotten("a#1"), Forgotten("never"))
+    assert registry.load().to_forget == ("digits#1",)
+
+
+def test_an_application_from_before_there_was_selection_is_read(path: Path, open_registry: Open) -> None:
+    open_registry(path).close()
+    old = '{"name":"old","input_type":"string","slo_ms":20.0,"default_output":null,"policy":"single","links":[]}'
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("DROP TABLE to_forget")
+        database.execute("INSERT INTO applications VALUES ('old', ?)", (old,))
+    contents = open_registry(path).load()
+    assert contents.applications == (ApplicationRecord("old", "string", 20.0),)
+    assert contents.to_forget == ()
 
 
 def test_putting_a_model_again_keeps_its_versions(path: Path, open_registry: Open) -> None:

@@ -9,9 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.abstraction.predictor import Predictor
-from clipper.errors import InvalidArgument, NotFound, WrongInput
-from clipper.selection.application import MARGIN_SHARE, MAX_MARGIN_S, Application, Query, QueryIds
-from clipper.snapshot import ApplicationSnapshot, Batching, Link, ModelSnapshot, Snapshot, VersionSnapshot
+from clipper.errors import NotFound, WrongInput
+from clipper.selection.application import MARGIN_SHARE, MAX_MARGIN_S, Application, QueryIds, Surroundings
+from clipper.selection.committer import Committer
+from clipper.selection.feedback.join_table import JoinTable
+from clipper.selection.query import Query
+from clipper.selection.stores.sqlite import SqliteStore
+from clipper.snapshot import ApplicationSnapshot, Batching, Link, ModelSnapshot, Selection, Snapshot, VersionSnapshot
 from event_loops import ShiftedLoop, run_clean, turn_over, until
 from small_container import SmallContainer
 
@@ -32,6 +36,9 @@ class Asking:
     def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
         self._end(query_id, "default", output, reason, explanation)
 
+    def on_unsure(self, query_id: int, output: bytes, unsure: bytes, confidence: float) -> None:
+        self._end(query_id, "unsure", output, unsure, confidence)
+
     def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
         self._end(query_id, "none", reason, explanation)
 
@@ -46,7 +53,8 @@ class Desk:
     def __init__(self, tmp_path: Path) -> None:
         self.container = SmallContainer(tmp_path / "s")
         self.predictor = Predictor(1 << 20)
-        self.ids = QueryIds(3)
+        self.store = SqliteStore(tmp_path / "selection.sqlite3")
+        self.surroundings = surroundings(self.predictor, self.store)
         loop = asyncio.get_running_loop()
         assert isinstance(loop, ShiftedLoop)
         self.loop = loop
@@ -64,7 +72,7 @@ class Desk:
         await self.predictor.settle()
 
     def application(self, default: str | None = None, slo_s: float = SLO_S, link: Link | None = None) -> Application:
-        return Application(snapshot(default, slo_s, link), self.predictor, self.ids, Random(1))
+        return Application(snapshot(default, slo_s, link), self.surroundings)
 
     def ask(self, application: Application, row: bytes = ROW, version: str | None = None) -> tuple[Asking, Query]:
         asking = Asking()
@@ -75,8 +83,13 @@ class Desk:
         self.container.take().answer([output])
 
 
+def surroundings(predictor: Predictor, store: SqliteStore) -> Surroundings:
+    committer, joins = Committer(store), JoinTable(1 << 20)
+    return Surroundings(predictor, QueryIds(3), Random(1), store, committer, joins, asyncio.Semaphore(10))
+
+
 def snapshot(default: str | None = None, slo_s: float = SLO_S, link: Link | None = None) -> ApplicationSnapshot:
-    return ApplicationSnapshot("app", "doubles", slo_s * 1000, default, "single", (link or Link("digits"),))
+    return ApplicationSnapshot("app", "doubles", slo_s * 1000, default, links=(link or Link("digits"),))
 
 
 Scenario = Callable[[Desk], Coroutine[Any, Any, None]]
@@ -92,6 +105,7 @@ def run(tmp_path: Path) -> Callable[[Scenario], None]:
                 await scenario(desk)
             finally:
                 desk.predictor.close()
+                await desk.store.close()
                 await desk.container.kill()
 
         run_clean(whole())
@@ -192,7 +206,7 @@ def test_what_cannot_be_asked_is_answered_at_once_with_the_reason(
 def test_an_application_without_a_link(run: Callable[[Scenario], None]) -> None:
     async def scenario(desk: Desk) -> None:
         bare = ApplicationSnapshot("app", "doubles", 20.0)
-        asking, _ = desk.ask(Application(bare, desk.predictor, desk.ids, Random(1)))
+        asking, _ = desk.ask(Application(bare, desk.surroundings))
         assert asking.answer == ("none", "no_replica", "application app has no linked model")
 
     run(scenario)
@@ -301,18 +315,22 @@ def test_a_late_answer_counts_as_a_miss(run: Callable[[Scenario], None]) -> None
 @given(st.floats(0.001, 60.0))
 def test_the_answer_leaves_a_little_before_the_slo(slo_s: float) -> None:
     async def scenario() -> None:
-        application = Application(snapshot(slo_s=slo_s), Predictor(0), QueryIds(0), Random(1))
+        store = SqliteStore(Path("never-opened"))
+        application = Application(snapshot(slo_s=slo_s), surroundings(Predictor(0), store))
         margin_s = slo_s - application.budget_s
         assert 0 < margin_s <= min(slo_s * MARGIN_SHARE, MAX_MARGIN_S) + 1e-9
 
     asyncio.run(scenario())
 
 
-def test_a_policy_that_is_not_known_is_refused(run: Callable[[Scenario], None]) -> None:
+def test_a_policy_that_is_not_known_makes_every_query_a_policy_error(run: Callable[[Scenario], None]) -> None:
     async def scenario(desk: Desk) -> None:
-        unknown = ApplicationSnapshot("app", "doubles", 20.0, policy="best")
-        with pytest.raises(InvalidArgument, match="best"):
-            Application(unknown, desk.predictor, desk.ids, Random(1))
+        unknown = ApplicationSnapshot("app", "doubles", 20.0, "0", Selection("best"), (Link("digits"),))
+        application = Application(unknown, desk.surroundings)
+        asking, _ = desk.ask(application)
+        assert asking.answer[:3] == ("default", b"0", "policy_error") and "'best'" in asking.answer[3]
+        selection = application.statistics().selection
+        assert selection is not None and "'best'" in str(selection.last_policy_error)
 
     run(scenario)
 

@@ -107,6 +107,17 @@ class Server:
         url = f"{self.place.query_url}/{application}/predict"
         return httpx.post(url, json={"input": row, **fields}, timeout=TIMEOUT_S).json()
 
+    def observe(self, application: str, **fields: Any) -> httpx.Response:
+        """On a connection of its own, which any worker may get."""
+        return httpx.post(f"{self.place.query_url}/{application}/observe", json=fields, timeout=TIMEOUT_S)
+
+    def kill_everything(self) -> None:
+        """All processes at once, as far as that can be done."""
+        pids = list(processes_of(self.home))
+        self.kill()
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+
     def upload(self, code: str) -> str:
         tar = io.BytesIO()
         with tarfile.open(fileobj=tar, mode="w") as archive:

@@ -8,10 +8,11 @@ import pytest
 from clipper.errors import NotFound, RegistryUnavailable
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
 from clipper.registry.sqlite import SqliteRegistry
-from clipper.registry.store import DeleteModel, DeleteVersion, Put
+from clipper.registry.store import DeleteApplication, DeleteModel, DeleteVersion, ForgetLater, Forgotten, Put
 from clipper.snapshot import Batching
 from clipper.supervisor.catalog import Catalog, Numbers
 
+APPLICATION = ApplicationRecord("app", "string", 20.0, id="app#1", code="b")
 VERSION = VersionRecord("m", "1", VersionSpec("a", "import", "m:f"), Batching(), True, 1, 0.0)
 
 
@@ -89,3 +90,31 @@ def test_numbers_go_on_while_the_registry_is_locked(registry: SqliteRegistry, ot
     other.execute("ROLLBACK")
     assert numbers() == Numbers.BLOCK + 1
     assert Numbers(registry, "replica")() == 2 * Numbers.BLOCK + 1
+
+
+def test_numbers_of_homes_that_are_not_to_meet_begin_apart(registry: SqliteRegistry) -> None:
+    assert Numbers(registry, "worker", skip=5000)() == Numbers.BLOCK + 5001
+    assert Numbers(registry, "worker", skip=7000)() == 2 * Numbers.BLOCK + 5001
+
+
+def test_ids_of_applications_are_counted_by_name(registry: SqliteRegistry) -> None:
+    catalog = Catalog(registry)
+    assert [catalog.new_application_id(name) for name in ("a", "b", "a")] == ["a#1", "b#1", "a#2"]
+    assert Catalog(registry).new_application_id("a") == "a#3"
+
+
+def test_what_is_to_be_forgotten(registry: SqliteRegistry) -> None:
+    catalog = Catalog(registry)
+    catalog.commit(Put(APPLICATION))
+    catalog.commit(DeleteApplication("app"), ForgetLater("app#1"))
+    assert catalog.to_forget == Catalog(registry).to_forget == {"app#1"}
+    catalog.commit(Forgotten("app#1"))
+    assert catalog.to_forget == Catalog(registry).to_forget == set()
+
+
+def test_which_artifacts_are_used(registry: SqliteRegistry) -> None:
+    catalog = Catalog(registry)
+    catalog.commit(Put(ModelRecord("m")), Put(VERSION), Put(APPLICATION))
+    assert [catalog.uses_artifact(digest) for digest in ("a", "b", "c")] == [True, True, False]
+    catalog.commit(DeleteApplication("app"))
+    assert not catalog.uses_artifact("b")

@@ -11,6 +11,15 @@ def test_defaults_and_options() -> None:
     assert parse_command_line(options) == Config(Path("h"), "::1", 0, 1, 3, 0)
 
 
+def test_the_stores_path_is_made_absolute_since_workers_run_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stores = ["sqlite:learned.db", "sqlite:/x/y", "sqlite:", "redis://h/0", "other"]
+    parsed = [parse_command_line(["--home=h", f"--store={store}"]).store for store in stores]
+    assert parsed == [f"sqlite:{tmp_path}/learned.db", "sqlite:/x/y", "sqlite:", "redis://h/0", "other"]
+
+
 @pytest.mark.parametrize("wrong", ["", "--home h --query-port 65536", "--home h --workers 0", "--home h --workers x"])
 def test_wrong_usage_exits_with_2(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:

@@ -1,9 +1,12 @@
+from collections.abc import Mapping
+
 import pytest
+from msgspec.structs import replace
 
 from clipper.errors import InvalidArgument
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
 from clipper.registry.store import Contents
-from clipper.snapshot import Batching, Link, ReplicaAddress
+from clipper.snapshot import Batching, Link, Peer, ReplicaAddress, Selection
 from clipper.supervisor import rules
 from clipper.supervisor.catalog import Catalog
 from clipper.types import ModelId
@@ -42,6 +45,7 @@ def app(name: str, *links: Link, input_type: str = "float64[2]", slo_ms: float =
     return ApplicationRecord(name, input_type, slo_ms, links=links)
 
 
+PEERS = (Peer(4, "w4.sock"), Peer(9, "w9.sock"))
 MODEL = ModelRecord("m", current="3", previous="2")
 
 
@@ -61,11 +65,29 @@ def test_which_versions_run() -> None:
     assert rules.running(catalog) == {ModelId("m", name): int(name) for name in "23457"}
 
 
+def content(catalog: Catalog, replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]]) -> rules.Content:
+    return rules.content(catalog, replicas, PEERS, lambda digest: f"/artifacts/{digest}/code")
+
+
+def test_workers_are_told_how_applications_select_and_of_each_other() -> None:
+    selection = Selection("own:Policy", {"a": 1}, half_life=None)
+    catalog = Catalog(
+        Stored(
+            ApplicationRecord("a", "float64[2]", 20.0, selection=selection, id="a#7", code="ab"),
+            app("old", Link("m", shadow=True)),
+        )
+    )
+    own, old = content(catalog, {}).applications
+    assert (own.id, own.selection) == ("a#7", replace(selection, code="/artifacts/ab/code"))
+    assert (old.id, old.selection, old.links) == ("old", Selection(), (Link("m", shadow=True),))
+    assert content(catalog, {}).peers == PEERS
+
+
 def test_workers_are_told_of_versions_that_run_or_still_have_replicas() -> None:
     catalog = Catalog(Stored(MODEL, *map(version, "123"), version("4", kept=True, input_type=None, state="starting")))
     address = ReplicaAddress("m:1#1.g1", "unix:x")
-    assert [one.version for one in rules.content(catalog, {}).models[0].versions] == ["2", "3"]
-    (model,) = rules.content(catalog, {ModelId("m", "1"): (address,)}).models
+    assert [one.version for one in content(catalog, {}).models[0].versions] == ["2", "3"]
+    (model,) = content(catalog, {ModelId("m", "1"): (address,)}).models
     assert model.current == "3"
     assert {one.version: one.replicas for one in model.versions} == {"1": (address,), "2": (), "3": ()}
 

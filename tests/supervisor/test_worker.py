@@ -35,7 +35,9 @@ def with_worker(
 ) -> None:
     """Run ``test`` on a worker that is kept running meanwhile."""
     with socket.create_server(("127.0.0.1", 0)) as free:
-        settings = WorkerSettings("127.0.0.1", port or free.getsockname()[1], 1000)
+        settings = WorkerSettings(
+            "127.0.0.1", port or free.getsockname()[1], 1000, f"sqlite:{path / 'selection.sqlite3'}"
+        )
     instances = iter(range(1, 100))
 
     async def run() -> None:

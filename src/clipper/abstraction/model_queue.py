@@ -90,6 +90,10 @@ class ModelQueue:
             self._loop.call_soon(self._take_turn)
         return None
 
+    def peek(self, row: bytes) -> bytes | None:
+        """The output, if the cache has it; not counted as a look-up of a query's."""
+        return None if self._table is None else self._table.peek(row)
+
     def why_late(self) -> tuple[str, str]:
         """The reason and its explanation for a query whose deadline came before its output."""
         if any(replica.link.is_linked for replica in self._links.values()):
@@ -286,8 +290,7 @@ class ModelQueue:
             self._table.fulfil(work)
         name = self.model.name
         for waiter in waiters:
-            if not waiter.done:
-                waiter.on_output(name, output)
+            waiter.on_output(name, output)
 
     def _fail_all(self, batch: Batch, message: str) -> None:
         for work in batch.works:

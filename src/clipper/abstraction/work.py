@@ -10,7 +10,7 @@ class Waiter(Protocol):
     deadline_s: float
 
     def on_output(self, model: str, output: bytes) -> None:
-        """``output`` is JSON text."""
+        """``output`` is JSON text. It comes even if ``done``: a late output is still worth knowing for feedback."""
 
     def on_failure(self, model: str, code: str, message: str) -> None:
         """``code`` is one of the error tree's."""

@@ -1,51 +1,96 @@
 """``clipper app``: applications and their links to models."""
 
 import json
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 from msgspec import UNSET
 
-from clipper.cli.options import AsJson, Default, Home, InputTypeText, OfVersion, SloMs, Url, parse_json
+from clipper.cli.options import (
+    AsJson,
+    ConfidenceThreshold,
+    Default,
+    FeedbackTtlS,
+    HalfLife,
+    Home,
+    InputTypeText,
+    LossName,
+    LossParameters,
+    OfVersion,
+    PolicyName,
+    PolicyParameters,
+    PriorWeight,
+    SloMs,
+    Url,
+    parse_count,
+    parse_json,
+    parse_optional,
+    parse_parameters,
+)
 from clipper.cli.output import Output
 from clipper.client import Clipper
-from clipper.management.schemas import Application
+from clipper.management.schemas import Application, Configured, LearnedModel
+from clipper.snapshot import Link, Selection
 
 commands = typer.Typer(no_args_is_help=True, help="Applications: what asks for predictions.")
 
 Name = Annotated[str, typer.Argument(help="The application's name.")]
 ModelName = Annotated[str, typer.Argument(help="The model's name.")]
 
+_DEFAULTS = Selection()
 _COLUMNS = ("name", "input type", "slo ms", "policy", "models", "default")
+# One for a share of all: wide enough to see 5 %.
+_BAR_WIDTH = 20
 
 
 @commands.command()
 def create(
     name: Name,
-    model: Annotated[str | None, typer.Option(help="The model to link.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model to link; NAME:VERSION stays with a version. May be repeated.")
+    ] = None,
     version: OfVersion = None,
+    shadow: Annotated[
+        list[str] | None, typer.Option(help="A model that is asked and scored but never answers. May be repeated.")
+    ] = None,
     slo_ms: SloMs = 100.0,
     default: Default = None,
     input_type: InputTypeText = None,
-    policy: Annotated[str, typer.Option(help="Which of its models answers.")] = "single",
+    policy: PolicyName = _DEFAULTS.policy,
+    policy_parameter: PolicyParameters = None,
+    loss: LossName = _DEFAULTS.loss,
+    loss_parameter: LossParameters = None,
+    half_life: HalfLife = str(_DEFAULTS.half_life),
+    prior_weight: PriorWeight = _DEFAULTS.prior_weight,
+    confidence_threshold: ConfidenceThreshold = "none",
+    feedback_ttl_s: FeedbackTtlS = _DEFAULTS.feedback_ttl_s,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create an application. It follows its model's current version, or --version for good."""
-    if version is not None and model is None:
-        raise typer.BadParameter("--version goes with --model")
+    """Create an application. It follows its models' current versions, or --version of its only model for good."""
+    if version is not None and len(model or ()) != 1:
+        raise typer.BadParameter("--version goes with one --model; of several, write --model NAME:VERSION")
     out = Output(as_json)
     default_output = UNSET if default is None else parse_json(default)
     with Clipper.connect(url, home) as clipper, out.progress(f"creating {name}"):
         made = clipper.create_application(
             name,
-            model=model,
+            model=model[0] if version and model else model,
             version=version,
+            shadow=shadow or (),
             slo_ms=slo_ms,
             default_output=default_output,
             input_type=input_type,
-            policy=policy,
+            policy=policy or _DEFAULTS.policy,
+            policy_parameters=parse_parameters(policy_parameter),
+            loss=loss or _DEFAULTS.loss,
+            loss_parameters=parse_parameters(loss_parameter),
+            half_life=parse_count(half_life),
+            prior_weight=_DEFAULTS.prior_weight if prior_weight is None else prior_weight,
+            confidence_threshold=parse_optional(confidence_threshold),
+            feedback_ttl_s=_DEFAULTS.feedback_ttl_s if feedback_ttl_s is None else feedback_ttl_s,
         )
     step = f"next: clipper predict {name} INPUT" if made.links else f"next: clipper app link {name} MODEL"
     out.done(made, f"application {name} takes {made.input_type}, within {made.slo_ms:g} ms", step)
@@ -63,10 +108,33 @@ def list_all(home: Home = None, url: Url = None, as_json: AsJson = False) -> Non
 
 @commands.command()
 def show(name: Name, home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
-    """Show an application."""
+    """Show an application: its models, how it selects among them, and what its policy did wrong last."""
     with Clipper.connect(url, home) as clipper:
         found = clipper.application(name)
-    Output(as_json).table(found, _COLUMNS, [_row(found)], "")
+    Output(as_json).table(found, ("what", "value"), _details(found), "")
+
+
+@commands.command()
+def policy(
+    name: Name,
+    context: Annotated[str | None, typer.Option(help="A user, session or other group; over all if left out.")] = None,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an application's policy has learned, and how much each model has to say now."""
+    with Clipper.connect(url, home) as clipper:
+        found = clipper.policy(name, context)
+    out = Output(as_json)
+    columns = ("model", "share", "", "mean loss", "pulls", "scored")
+    out.table(found, columns, [_learned_row(model) for model in found.models], "no models")
+    where = "over all contexts" if context is None else f"in context {context}"
+    chosen = _configured(Configured(found.policy, found.parameters))
+    out.note(
+        f"policy {chosen}, loss {found.loss}, {where}, from {found.observations:.0f} observations that still count"
+    )
+    if found.problem:
+        out.note(f"problem: {found.problem}")
 
 
 @commands.command()
@@ -74,20 +142,42 @@ def update(
     name: Name,
     slo_ms: Annotated[float | None, typer.Option(help="The new objective in milliseconds.", min=0.1)] = None,
     default: Default = None,
+    policy: PolicyName = None,
+    policy_parameter: PolicyParameters = None,
+    loss: LossName = None,
+    loss_parameter: LossParameters = None,
+    half_life: HalfLife = None,
+    prior_weight: PriorWeight = None,
+    confidence_threshold: ConfidenceThreshold = None,
+    feedback_ttl_s: FeedbackTtlS = None,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change an application's objective or default output."""
-    if slo_ms is None and default is None:
-        raise typer.BadParameter("nothing to change: give --slo-ms or --default")
+    """Change an application while it serves. What is left out stays; so does what it has learned."""
+    if policy_parameter and policy is None:
+        raise typer.BadParameter("--policy-parameter goes with --policy")
+    if loss_parameter and loss is None:
+        raise typer.BadParameter("--loss-parameter goes with --loss")
+    changes = {
+        "slo_ms": _given(slo_ms),
+        "default_output": _given(default, parse_json),
+        "policy": _given(policy),
+        "loss": _given(loss),
+        "half_life": _given(half_life, parse_count),
+        "prior_weight": _given(prior_weight),
+        "confidence_threshold": _given(confidence_threshold, parse_optional),
+        "feedback_ttl_s": _given(feedback_ttl_s),
+    }
+    if all(value is UNSET for value in changes.values()):
+        raise typer.BadParameter("nothing to change: give --slo-ms, --default, --policy or another option")
+    parameters: dict[str, Any] = {
+        "policy_parameters": parse_parameters(policy_parameter) or None,
+        "loss_parameters": parse_parameters(loss_parameter) or None,
+    }
     with Clipper.connect(url, home) as clipper:
-        changed = clipper.change_application(
-            name,
-            slo_ms=UNSET if slo_ms is None else slo_ms,
-            default_output=UNSET if default is None else parse_json(default),
-        )
-    Output(as_json).table(changed, _COLUMNS, [_row(changed)], "")
+        changed = clipper.change_application(name, **changes, **parameters)
+    Output(as_json).table(changed, ("what", "value"), _details(changed), "")
 
 
 @commands.command()
@@ -102,13 +192,20 @@ def delete(name: Name, home: Home = None, url: Url = None, as_json: AsJson = Fal
 
 @commands.command()
 def link(
-    name: Name, model: ModelName, version: OfVersion = None, home: Home = None, url: Url = None, as_json: AsJson = False
+    name: Name,
+    model: ModelName,
+    version: OfVersion = None,
+    shadow: Annotated[bool, typer.Option("--shadow", help="Ask and score it, but never answer with it.")] = False,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
 ) -> None:
     """Link a model. It follows the current version, or --version for good."""
     with Clipper.connect(url, home) as clipper:
-        changed = clipper.link(name, model, version)
+        changed = clipper.link(name, model, version, shadow=shadow)
     target = f"{model}:{version}" if version else f"{model}, whichever version is current"
-    Output(as_json).done(changed, f"application {name} asks {target}", f"next: clipper predict {name} INPUT")
+    how = ", as a shadow" if shadow else ""
+    Output(as_json).done(changed, f"application {name} asks {target}{how}", f"next: clipper predict {name} INPUT")
 
 
 @commands.command()
@@ -119,7 +216,49 @@ def unlink(name: Name, model: ModelName, home: Home = None, url: Url = None, as_
     Output(as_json).done(changed, f"application {name} no longer asks {model}", f"next: clipper app link {name} MODEL")
 
 
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _given(option: Any, parse: Callable[[Any], Any] = _as_it_is) -> Any:
+    """What an option says, UNSET if it was left out."""
+    return UNSET if option is None else parse(option)
+
+
 def _row(app: Application) -> tuple[object, ...]:
-    links = ", ".join(link.model + (f":{link.version}" if link.version else "") for link in app.links)
-    default = None if app.default_output is UNSET else json.dumps(app.default_output)
-    return (app.name, app.input_type, f"{app.slo_ms:g}", app.policy, links, default)
+    links = ", ".join(map(_link_text, app.links))
+    return (app.name, app.input_type, f"{app.slo_ms:g}", _configured(app.policy), links, _default_text(app))
+
+
+def _details(app: Application) -> list[tuple[str, object]]:
+    never = "never" if app.half_life is None else f"after {app.half_life} observations"
+    threshold = "none" if app.confidence_threshold is None else f"{app.confidence_threshold:g}"
+    return [
+        *zip(_COLUMNS, _row(app)),
+        ("loss", _configured(app.loss)),
+        ("counts half", never),
+        ("prior weight", f"{app.prior_weight:g}"),
+        ("confidence threshold", threshold),
+        ("feedback within", f"{app.feedback_ttl_s:g} s"),
+        ("policy problem", app.problem),
+    ]
+
+
+def _default_text(app: Application) -> str | None:
+    return None if app.default_output is UNSET else json.dumps(app.default_output)
+
+
+def _link_text(link: Link) -> str:
+    return link.model + (f":{link.version}" if link.version else "") + (" (shadow)" if link.shadow else "")
+
+
+def _configured(chosen: Configured) -> str:
+    """``exp3 eta=0.05``."""
+    return " ".join([chosen.name, *(f"{name}={json.dumps(value)}" for name, value in chosen.parameters.items())])
+
+
+def _learned_row(model: LearnedModel) -> tuple[object, ...]:
+    name = f"{model.model} (shadow)" if model.shadow else model.model
+    loss = None if model.mean_loss is None else f"{model.mean_loss:.3f}"
+    bar = "█" * round(model.share * _BAR_WIDTH)
+    return (name, f"{model.share:.1%}", bar, loss, f"{model.pulls:.1f}", f"{model.scored:.1f}")

@@ -26,6 +26,38 @@ def parse_json(text: str) -> Any:
         raise typer.BadParameter(f"{text!r} is not JSON ({error}): expected e.g. 0, [1.5, 2] or '\"cat\"'") from error
 
 
+def parse_parameters(texts: list[str] | None) -> dict[str, Any]:
+    """``eta=0.05`` by name; a value that is not JSON is a text."""
+    found = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise typer.BadParameter(f"{text!r} is no parameter: expected NAME=VALUE, e.g. eta=0.05")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def parse_optional(text: str | float | None) -> float | None:
+    """A number, or ``none``."""
+    if text is None or str(text).lower() == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no number: expected one, or none") from None
+
+
+def parse_count(text: str | int | None) -> int | None:
+    """A whole number, or ``none``."""
+    number = parse_optional(text)
+    if number is not None and not number.is_integer():
+        raise typer.BadParameter(f"{text!r} is no whole number: expected one, or none")
+    return None if number is None else int(number)
+
+
 Home = Annotated[
     Path | None,
     typer.Option(help="The server's directory.", envvar="CLIPPER_HOME", show_default="~/.clipper", file_okay=False),
@@ -44,6 +76,16 @@ CacheSize = Annotated[
     int, typer.Option(help="Bound of each worker's cache, e.g. 512m.", parser=parse_size, metavar="SIZE")
 ]
 
+StoreAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        help="Where learned state is kept: sqlite:PATH or redis://HOST:PORT/DB.",
+        envvar="CLIPPER_STORE",
+        show_default="a file in the home",
+    ),
+]
+
 SloMs = Annotated[float, typer.Option(help="Within how many milliseconds a query is answered.", min=0.1)]
 Default = Annotated[
     str | None, typer.Option(help="JSON that is answered when no model has answered in time.", metavar="JSON")
@@ -54,6 +96,35 @@ InputTypeText = Annotated[
     typer.Option("--input-type", help="What one input is, e.g. float64[784] or string, if the model does not say."),
 ]
 PythonPath = Annotated[str | None, typer.Option(help="The Python interpreter to run the model with.")]
+
+PolicyName = Annotated[
+    str | None,
+    typer.Option("--policy", help="Which models are asked and what is made of their answers: a name, or module:Class."),
+]
+PolicyParameters = Annotated[
+    list[str] | None,
+    typer.Option("--policy-parameter", help="A parameter of the policy, e.g. eta=0.05.", metavar="NAME=VALUE"),
+]
+LossName = Annotated[
+    str | None, typer.Option("--loss", help="How wrong an answer is, given the right one: a name, or module:function.")
+]
+LossParameters = Annotated[
+    list[str] | None,
+    typer.Option("--loss-parameter", help="A parameter of the loss, e.g. range=10.", metavar="NAME=VALUE"),
+]
+HalfLife = Annotated[
+    str | None, typer.Option(help="After how many observations one counts half, or none.", metavar="N|none")
+]
+PriorWeight = Annotated[
+    float | None, typer.Option(help="For how many observations what all taught counts in a new context.", min=0)
+]
+ConfidenceThreshold = Annotated[
+    str | None,
+    typer.Option(help="Less sure answers than this are replaced by the default; or none.", metavar="0..1|none"),
+]
+FeedbackTtlS = Annotated[
+    float | None, typer.Option("--feedback-ttl-s", help="For how many seconds feedback on a query may come.", min=0)
+]
 
 # As much as the supervisor takes when it is not told.
 DEFAULT_CACHE = "64m"

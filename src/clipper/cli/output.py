@@ -39,6 +39,11 @@ class Output:
         else:
             self._console.print(_table(columns, rows))
 
+    def note(self, text: str) -> None:
+        """What people need to know of a table; JSON has it in the result."""
+        if not self._as_json:
+            self._console.print(text, style="dim", soft_wrap=True)
+
     @contextmanager
     def progress(self, text: str) -> Iterator[Callable[[str], None]]:
         """Show that something goes on, on a terminal; the function that is given changes the text."""

@@ -30,4 +30,8 @@ def predict(
 def _remark(prediction: Prediction) -> str:
     if not prediction.default:
         return ""
-    return f"this is the default output: {prediction.default_explanation or prediction.default_reason}"
+    why = prediction.default_explanation or prediction.default_reason
+    if prediction.default_reason == "low_confidence":
+        unsure = json.dumps(prediction.low_confidence_output, ensure_ascii=False)
+        why = f"{why}; it was {unsure}, with confidence {prediction.confidence:.2f}"
+    return f"this is the default output: {why}"

@@ -23,7 +23,7 @@ _LOG_TAIL_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """How a server is started. ``home`` is absolute; a port of 0 is any free one."""
+    """How a server is started. ``home`` is absolute; a port of 0 is any free one; ``store`` None is in the home."""
 
     home: Path
     host: str
@@ -31,6 +31,7 @@ class ServerSettings:
     management_port: int
     workers: int
     cache_bytes: int
+    store: str | None
 
     def argv(self) -> list[str]:
         options = {
@@ -40,8 +41,9 @@ class ServerSettings:
             "--management-port": self.management_port,
             "--workers": self.workers,
             "--cache-bytes": self.cache_bytes,
+            "--store": self.store,
         }
-        given = [part for name, value in options.items() for part in (name, str(value))]
+        given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
         return [sys.executable, "-m", "clipper.supervisor", *given]
 
 

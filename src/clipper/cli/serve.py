@@ -25,6 +25,7 @@ from clipper.cli.options import (
     PythonPath,
     QueryPort,
     SloMs,
+    StoreAddress,
     Workers,
     parse_json,
 )
@@ -57,11 +58,12 @@ def serve(
     management_port: ManagementPort = 1338,
     workers: Workers = 1,
     cache_size: CacheSize = DEFAULT_CACHE,  # type: ignore[assignment]  # typer parses the default too
+    store: StoreAddress = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve one model in the foreground: start, deploy, create an application. ^C drains and stops."""
     out = Output(as_json)
-    settings = ServerSettings(find_home(home), host, query_port, management_port, workers, cache_size)
+    settings = ServerSettings(find_home(home), host, query_port, management_port, workers, cache_size, store)
     chosen = _checked(name or name_of(model))
     default_output = UNSET if default is None else parse_json(default)
     if now := running(settings.home):

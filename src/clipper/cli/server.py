@@ -4,7 +4,18 @@ from typing import Annotated
 
 import typer
 
-from clipper.cli.options import DEFAULT_CACHE, AsJson, CacheSize, Home, Host, ManagementPort, QueryPort, Url, Workers
+from clipper.cli.options import (
+    DEFAULT_CACHE,
+    AsJson,
+    CacheSize,
+    Home,
+    Host,
+    ManagementPort,
+    QueryPort,
+    StoreAddress,
+    Url,
+    Workers,
+)
 from clipper.cli.output import Output
 from clipper.cli.process import ServerSettings, become, running, spawn, wait_until_gone
 from clipper.client import Clipper
@@ -21,12 +32,13 @@ def start(
     management_port: ManagementPort = 1338,
     workers: Workers = 1,
     cache_size: CacheSize = DEFAULT_CACHE,  # type: ignore[assignment]  # typer parses the default too
+    store: StoreAddress = None,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay in front, for a service manager.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Start the server, and leave it running."""
     out = Output(as_json)
-    settings = ServerSettings(find_home(home), host, query_port, management_port, workers, cache_size)
+    settings = ServerSettings(find_home(home), host, query_port, management_port, workers, cache_size, store)
     if found := running(settings.home):
         _tell_running(out, found, "is running already")
         return

@@ -1,15 +1,22 @@
 """What each path of the query port does."""
 
+import asyncio
+import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from clipper.errors import ClipperError
+from clipper.feedback import Feedback, Outcome
+from clipper.frontend import responses
 from clipper.frontend.exchange import Exchange, Gather, Part
 from clipper.frontend.inputs import make_reader
+from clipper.frontend.observe_body import ObserveReader
 from clipper.frontend.predict_body import BodyReader, Request
 from clipper.frontend.repeats import RepeatedBodies
 from clipper.selection.application import Application
+
+log = logging.getLogger(__name__)
 
 
 class Endpoint(Protocol):
@@ -51,7 +58,7 @@ class Predict:
             if request.is_batch:
                 self._predict_batch(exchange, request, now_s)
                 return
-            query = self._application.predict(request.rows[0], exchange, now_s, request.version)
+            query = self._application.predict(request.rows[0], exchange, now_s, request.version, request.context)
         except ClipperError as error:
             self._refused[error.code] += 1
             exchange.refuse(error.code, str(error))
@@ -63,9 +70,15 @@ class Predict:
         gather = Gather(exchange, len(request.rows))
         exchange.started = gather
         for index, row in enumerate(request.rows):
-            query = self._application.predict(row, Part(gather, index), now_s, request.version)
+            query = self._application.predict(row, Part(gather, index), now_s, request.version, request.context)
             if not query.done:
                 gather.add_query(query)
+
+
+class FeedbackTaker(Protocol):
+    """Who learns from feedback, here or in the worker that answered the query."""
+
+    async def observe(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]: ...
 
 
 class Observe:
@@ -73,8 +86,42 @@ class Observe:
 
     methods = ("POST",)
 
+    def __init__(self, application: Application, taker: FeedbackTaker, refused: Counter[str]) -> None:
+        self._application = application
+        self._taker = taker
+        self._refused = refused
+        self._body = ObserveReader(make_reader(application.input_type))
+        # The loop itself keeps only weak references to tasks. As many as there are requests under way.
+        self._tasks: set[asyncio.Task[None]] = set()
+
     def handle(self, exchange: Exchange, body: bytes, now_s: float) -> None:
-        exchange.refuse("not_implemented", "feedback is not implemented in this version of Clipper")
+        try:
+            items, is_list = self._body.read(body)
+        except ClipperError as error:
+            self._refused[error.code] += 1
+            exchange.refuse(error.code, str(error))
+            return
+        task = asyncio.ensure_future(self._observe(exchange, items, is_list))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _observe(self, exchange: Exchange, items: "list[Feedback | ClipperError]", is_list: bool) -> None:
+        feedback = [item for item in items if isinstance(item, Feedback)]
+        try:
+            taken = iter(await self._taker.observe(self._application, feedback))
+        except Exception as error:  # a request must be answered, whatever went wrong
+            log.exception("feedback on %s failed", self._application.name)
+            exchange.refuse(ClipperError.code, f"{type(error).__name__}: {error}")
+            return
+        outcomes = [
+            next(taken) if isinstance(item, Feedback) else Outcome(error=item.code, cause=str(item)) for item in items
+        ]
+        if is_list:
+            exchange.answer(200, responses.outcomes_json(outcomes))
+        elif outcomes[0].error is not None:
+            exchange.refuse(outcomes[0].error, outcomes[0].cause)
+        else:
+            exchange.answer(200, responses.outcome_json(outcomes[0]))
 
 
 class Health:
@@ -86,11 +133,13 @@ class Health:
         exchange.answer(200, b'{"status":"live"}')
 
 
-def make_endpoints(applications: Iterable[Application], refused: Counter[str]) -> dict[bytes, Endpoint]:
+def make_endpoints(
+    applications: Iterable[Application], taker: FeedbackTaker, refused: Counter[str]
+) -> dict[bytes, Endpoint]:
     """All paths, with and without a slash at the end; calls that are wrong are counted in ``refused``."""
     endpoints: dict[bytes, Endpoint] = {b"/health/live": Health()}
     for application in applications:
-        predict, observe = Predict(application, refused), Observe()
+        predict, observe = Predict(application, refused), Observe(application, taker, refused)
         actions: dict[str, Endpoint] = {"predict": predict, "observe": observe, "update": observe}
         for action, endpoint in actions.items():
             path = f"/{application.name}/{action}".encode()

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from clipper.frontend import responses
-from clipper.selection.application import Query
+from clipper.selection.query import Query
 
 
 class Answerer(Protocol):
@@ -47,6 +47,9 @@ class Exchange:
 
     def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
         self.answer(200, responses.default_json(query_id, output, reason, explanation))
+
+    def on_unsure(self, query_id: int, output: bytes, unsure: bytes, confidence: float) -> None:
+        self.answer(200, responses.unsure_json(query_id, output, unsure, confidence))
 
     def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
         self.refuse(reason, explanation)
@@ -116,6 +119,9 @@ class Part:
 
     def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
         self._gather.end_part(self._index, responses.default_json(query_id, output, reason, explanation))
+
+    def on_unsure(self, query_id: int, output: bytes, unsure: bytes, confidence: float) -> None:
+        self._gather.end_part(self._index, responses.unsure_json(query_id, output, unsure, confidence))
 
     def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
         self._gather.end_part(self._index, responses.error_json(reason, explanation))

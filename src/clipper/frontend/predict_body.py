@@ -11,6 +11,8 @@ from clipper.frontend.inputs import NumberReader, Reader
 
 # A client's batch is answered as one; more than this would hold the connection and the loop for too long.
 MAX_CLIENT_BATCH = 10_000
+# Longer than any user's or session's id. Each is kept in memory and in the store.
+MAX_CONTEXT_LENGTH = 1000
 
 
 class PredictBody(Struct, frozen=True):
@@ -67,12 +69,11 @@ class BodyReader:
             MalformedRequest, WrongInput: with what was expected and what came.
         """
         parsed = self._parse(body)
-        context = parsed.context if parsed.context is not None else parsed.uid
         texts, is_batch = _inputs(parsed)
         return Request(
             [self._reader.read(bytes(text)) for text in texts],
             is_batch,
-            None if context is None else str(context),
+            read_context(parsed.context, parsed.uid),
             None if parsed.version is None else str(parsed.version),
         )
 
@@ -82,6 +83,19 @@ class BodyReader:
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             expected = 'expected {"input": …} or {"input_batch": […]}'
             raise MalformedRequest(f"body is not a predict call: {error}; {expected}") from error
+
+
+def read_context(context: str | int | None, uid: str | int | None) -> str | None:
+    """The context's name; None if there is none, or an empty one.
+
+    Raises:
+        MalformedRequest: it is too long.
+    """
+    name = context if context is not None else uid
+    text = None if name is None else str(name)
+    if text is not None and len(text) > MAX_CONTEXT_LENGTH:
+        raise MalformedRequest(f"context has {len(text)} characters: expected at most {MAX_CONTEXT_LENGTH}")
+    return text or None
 
 
 def _inputs(parsed: PredictBody) -> tuple[list[Raw], bool]:

@@ -1,7 +1,10 @@
 """Answers as bytes. The usual one is put together from constants; others may take their time."""
 
+from collections.abc import Sequence
+
 import msgspec
 
+from clipper.feedback import Outcome
 from clipper.frontend.statuses import REASONS, STATUSES
 
 _OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: "
@@ -20,6 +23,24 @@ def default_json(query_id: int, output: bytes, reason: str, explanation: str) ->
         b'{"query_id":%d,"output":%b,"default":true,"confidence":0.0,"default_reason":"%b","default_explanation":%b}'
         % (query_id, output, reason.encode(), msgspec.json.encode(explanation))
     )
+
+
+def unsure_json(query_id: int, output: bytes, unsure: bytes, confidence: float) -> bytes:
+    return (
+        b'{"query_id":%d,"output":%b,"default":true,"confidence":%r,"default_reason":"low_confidence",'
+        b'"default_explanation":"the answer has less confidence than the application asks for",'
+        b'"low_confidence_output":%b}' % (query_id, output, confidence, unsure)
+    )
+
+
+def outcome_json(outcome: Outcome) -> bytes:
+    if outcome.error is not None:
+        return error_json(outcome.error, outcome.cause)
+    return b'{"observed":true,"duplicate":%b}' % (b"true" if outcome.duplicate else b"false")
+
+
+def outcomes_json(outcomes: Sequence[Outcome]) -> bytes:
+    return b'{"observations":[%b]}' % b",".join(map(outcome_json, outcomes))
 
 
 def error_json(code: str, cause: str) -> bytes:

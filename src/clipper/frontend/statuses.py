@@ -17,6 +17,7 @@ STATUSES = {
     "policy_error": 502,
     "no_replica": 503,
     "overloaded": 503,
+    "store_unavailable": 503,
     "unavailable": 503,
     "timeout": 504,
 }

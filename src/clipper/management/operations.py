@@ -11,6 +11,7 @@ from clipper.management.schemas import (
     Application,
     ApplicationChange,
     Deployment,
+    LearnedPolicy,
     LinkChange,
     Logs,
     Model,
@@ -45,7 +46,11 @@ class Operations(Protocol):
 
     async def change_application(self, name: str, change: ApplicationChange) -> Application: ...
 
-    async def delete_application(self, name: str) -> None: ...
+    async def delete_application(self, name: str) -> None:
+        """What it has learned is dropped after that, as soon as the selection store lets it."""
+
+    async def describe_policy(self, name: str, context: str | None) -> LearnedPolicy:
+        """``Unavailable`` if no worker can tell."""
 
     async def link(self, application: str, model: str, change: LinkChange) -> Application: ...
 

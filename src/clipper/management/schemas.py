@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from clipper.snapshot import Batching, Link
+from clipper.snapshot import Batching, Link, Selection
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
 ReplicaState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
@@ -16,37 +16,116 @@ WorkerState = Literal["starting", "ready", "backing_off", "crash_loop", "stoppin
 Loader = Literal["file", "import"]
 
 
+class Configured(Struct, frozen=True, forbid_unknown_fields=True):
+    """A policy or a loss: its name, and the parameters that are not to have their defaults.
+
+    The user's own is ``module:attribute``.
+    """
+
+    name: str
+    # The framework's schema of it takes no dict as a default.
+    parameters: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+_DEFAULTS = Selection()
+
+
 class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
-    """``input_type`` None means the linked model's. ``default_output`` may be any JSON; absent means none."""
+    """``input_type`` None means the first linked model's. ``default_output`` may be any JSON; absent means none.
+
+    For how models are selected and feedback is learned from, see ``snapshot.Selection``. ``code`` is the SHA-256 of the
+    artifact with the modules of a policy or loss of the user's own. A name alone is a policy with its defaults.
+    """
 
     name: str
     slo_ms: float
     input_type: str | None = None
     default_output: Any | UnsetType = UNSET
-    policy: str = "single"
+    policy: str | Configured = _DEFAULTS.policy
     links: tuple[Link, ...] = ()
+    loss: str | Configured = _DEFAULTS.loss
+    half_life: int | None = _DEFAULTS.half_life
+    prior_weight: float = _DEFAULTS.prior_weight
+    confidence_threshold: float | None = _DEFAULTS.confidence_threshold
+    feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s
+    code: str | None = None
 
 
 class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
-    """Absent fields stay as they are. ``default_output`` null is a default of null, not none."""
+    """Absent fields stay as they are. ``default_output`` null is a default of null, not none.
+
+    A new policy or loss has the parameters that come with it, and none of the old one's.
+    """
 
     slo_ms: float | UnsetType = UNSET
     default_output: Any | UnsetType = UNSET
+    policy: str | Configured | UnsetType = UNSET
+    loss: str | Configured | UnsetType = UNSET
+    half_life: int | UnsetType | None = UNSET
+    prior_weight: float | UnsetType = UNSET
+    confidence_threshold: float | UnsetType | None = UNSET
+    feedback_ttl_s: float | UnsetType = UNSET
+    code: str | UnsetType = UNSET
 
 
 class LinkChange(Struct, frozen=True, forbid_unknown_fields=True):
-    """``version`` None follows the model's current version."""
+    """``version`` None follows the model's current version. A ``shadow`` is asked and scored, but never answers."""
 
     version: str | None = None
+    shadow: bool = False
 
 
 class Application(Struct, frozen=True, omit_defaults=False):
+    """An application as it is.
+
+    Attributes:
+        id: names what it learns, in the selection store.
+        problem: what its own policy or loss did wrong last, in any worker; None if nothing, or nobody has looked.
+    """
+
     name: str
     input_type: str
     slo_ms: float
-    policy: str
     links: tuple[Link, ...]
+    policy: Configured
+    loss: Configured
+    half_life: int | None
+    prior_weight: float
+    confidence_threshold: float | None
+    feedback_ttl_s: float
     default_output: Any | UnsetType = UNSET
+    code: str | None = None
+    id: str = ""
+    problem: str | None = None
+
+
+class LearnedModel(Struct, frozen=True):
+    """What is known of one of an application's models.
+
+    Attributes:
+        share: of the queries that would ask it now; where several answer together, of the answer.
+        mean_loss: from 0 to 1; None if no feedback on it has come.
+        pulls, scored: how often it was asked, and how often scored, by feedback; what is old counts for less.
+    """
+
+    model: str
+    share: float
+    mean_loss: float | None
+    pulls: float
+    scored: float
+    shadow: bool
+
+
+class LearnedPolicy(Struct, frozen=True):
+    """What an application's policy has learned, in ``context`` or, if that is None, over all."""
+
+    policy: str
+    parameters: dict[str, Any]
+    loss: str
+    context: str | None
+    observations: float
+    models: tuple[LearnedModel, ...]
+    problem: str | None
 
 
 class Deployment(Struct, frozen=True, forbid_unknown_fields=True):

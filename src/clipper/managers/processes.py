@@ -139,6 +139,10 @@ class ProcessFolder:
             "PYTHONUNBUFFERED": "1",
         }
 
+    def environment(self, name: str) -> dict[str, str]:
+        """What a process gets that is called ``name`` here. By its mark it ends with the others, recorded or not."""
+        return {**self._environment, MARK: self._mark(name)}
+
     def launch(
         self,
         name: str,
@@ -163,7 +167,7 @@ class ProcessFolder:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     cwd=cwd,
-                    env={**self._environment, **environment, MARK: mark},
+                    env={**self.environment(name), **environment},
                     start_new_session=True,
                 )
         except (OSError, ValueError) as error:

@@ -4,17 +4,21 @@ Names end in their base unit; a counter's ``_total`` is added by the client libr
 one label whose values are the keys of the mapping that ``read`` returns.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar, get_args
 
 from clipper.management.schemas import Replica, ReplicaState, Status, WorkerStatus
 from clipper.statistics import (
+    CONFIDENCE_BOUNDS,
     LATENCY_BOUNDS_S,
     SIZE_BOUNDS,
     ApplicationStatistics,
     HistogramData,
+    ModelSelectionStatistics,
     ReplicaStatistics,
+    SelectionStatistics,
     VersionStatistics,
     WorkerStatistics,
 )
@@ -108,6 +112,85 @@ APPLICATION: Group[ApplicationStatistics] = Group(
         Number("counter", "clipper_errors", "Answers without any output, by error code.", lambda a: a.errors, "reason"),
         Number("counter", "clipper_slo_misses", "Answers later than the objective.", lambda a: a.slo_misses),
         Histogram("clipper_query_latency_seconds", "From a query's arrival to its answer.", lambda a: a.latency_s),
+    ),
+)
+
+
+def _mean_loss(model: ModelSelectionStatistics) -> float:
+    """NaN, which Prometheus shows as no value, where there was no feedback."""
+    return model.loss / model.scored if model.scored else math.nan
+
+
+def _regret(selection: SelectionStatistics) -> float:
+    """How much more the answers have lost than those of the best model would have, in the same feedback."""
+    means = [_mean_loss(model) for model in selection.models.values() if model.scored]
+    return selection.answer_loss - selection.answers_scored * min(means) if means else 0.0
+
+
+SELECTION: Group[SelectionStatistics] = Group(
+    ("application", "worker"),
+    (
+        Histogram(
+            "clipper_selection_confidence",
+            "Confidence of answers that more than one model was asked for.",
+            lambda s: s.confidence,
+            CONFIDENCE_BOUNDS,
+        ),
+        Number(
+            "counter",
+            "clipper_selection_feedback",
+            "Feedback received, by what came of it.",
+            lambda s: s.feedback,
+            "outcome",
+        ),
+        Number("counter", "clipper_selection_answers_scored", "Answers with feedback.", lambda s: s.answers_scored),
+        Number("counter", "clipper_selection_answer_loss", "Sum of their losses.", lambda s: s.answer_loss),
+        Number(
+            "gauge",
+            "clipper_selection_regret",
+            "Loss of the scored answers beyond that of the best model in hindsight.",
+            _regret,
+        ),
+        Number(
+            "counter",
+            "clipper_selection_policy_errors",
+            "Times that the application's own policy failed.",
+            lambda s: s.policy_errors,
+        ),
+        Number("gauge", "clipper_selection_contexts", "Contexts whose state is in memory.", lambda s: s.contexts),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedModel:
+    """One model of an application, beside how many queries there were to ask it."""
+
+    queries: int
+    counts: ModelSelectionStatistics
+
+
+SELECTED_MODEL: Group[SelectedModel] = Group(
+    ("application", "model", "worker"),
+    (
+        Number("counter", "clipper_selection_selected", "Queries that asked it.", lambda m: m.counts.selected),
+        Number(
+            "gauge",
+            "clipper_selection_share",
+            "Share of the queries since the worker's start that asked it.",
+            lambda m: m.counts.selected / m.queries if m.queries else 0.0,
+        ),
+        Number(
+            "counter", "clipper_selection_missing", "Answers that left without its output.", lambda m: m.counts.missing
+        ),
+        Number("counter", "clipper_selection_scored", "Outputs with feedback.", lambda m: m.counts.scored),
+        Number("counter", "clipper_selection_loss", "Sum of their losses.", lambda m: m.counts.loss),
+        Number(
+            "gauge",
+            "clipper_selection_mean_loss",
+            "Mean of their losses; NaN without feedback.",
+            lambda m: _mean_loss(m.counts),
+        ),
     ),
 )
 

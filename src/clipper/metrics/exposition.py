@@ -14,6 +14,8 @@ from clipper.metrics.definitions import (
     APPLICATION,
     LINK,
     REPLICA,
+    SELECTED_MODEL,
+    SELECTION,
     SERVER,
     VERSION,
     WORKER,
@@ -21,6 +23,7 @@ from clipper.metrics.definitions import (
     Group,
     Histogram,
     Number,
+    SelectedModel,
 )
 from clipper.statistics import HistogramData, ReplicaStatistics, WorkerStatistics
 
@@ -52,6 +55,16 @@ class ServerCollector(Collector):
         yield from _families(WORKER_PROCESS, [((str(w.index),), w) for w in self._status.workers])
         yield from _families(WORKER, [((index,), worker) for index, worker in workers])
         yield from _families(APPLICATION, [((a.name, index), a) for index, w in workers for a in w.applications])
+        selections = [(a, index, a.selection) for index, w in workers for a in w.applications if a.selection]
+        yield from _families(SELECTION, [((a.name, index), selection) for a, index, selection in selections])
+        yield from _families(
+            SELECTED_MODEL,
+            [
+                ((a.name, model, index), SelectedModel(a.queries, counts))
+                for a, index, selection in selections
+                for model, counts in selection.models.items()
+            ],
+        )
         yield from _families(VERSION, [((v.model, v.version, index), v) for index, w in workers for v in w.versions])
         yield from _families(
             LINK,

@@ -1,6 +1,7 @@
 """From a model file, a Python object, or ``module:attribute`` to an artifact."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from clipper.errors import InvalidArgument
@@ -50,6 +51,26 @@ def package(model: object, *, data: Path | str | None = None, folder: Path | Non
     if isinstance(model, (str, Path)):
         return pack(_file_contents(Path(model)))
     return pack(Contents(object_members(model), "file", OBJECT_NAME))
+
+
+def package_code(targets: Sequence[str], folder: Path | None = None) -> Artifact | None:
+    """Pack the code of an application's own policy and loss, each ``module:attribute``. The caller closes the artifact.
+
+    Returns None if the folder, the current one if None is given, has no Python files: then all of it is installed.
+
+    Raises:
+        InvalidArgument: a target is not of that form, or its code is not there.
+        TooLarge: the folder has too many Python files.
+    """
+    folder = folder or Path.cwd()
+    for target in targets:
+        if not _TARGET.fullmatch(target):
+            raise InvalidArgument(f"{target!r} is not module:attribute, such as policies:Cautious")
+    members: tuple[Member, ...] = ()
+    for target in targets:
+        # The whole folder each time; what differs is what is looked for in it.
+        members = find_code(target, folder)
+    return pack(Contents(members, "import", targets[0])) if members else None
 
 
 def _file_contents(path: Path) -> Contents:

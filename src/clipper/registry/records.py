@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from clipper.snapshot import Batching, Link
+from clipper.snapshot import Batching, Link, Selection
 from clipper.types import ModelId
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
@@ -12,14 +12,29 @@ Loader = Literal["file", "import"]
 
 
 class ApplicationRecord(Struct, frozen=True):
-    """``default_output`` is JSON text, None if there is none. ``input_type`` is ``str(InputType)``."""
+    """An application.
+
+    Attributes:
+        input_type: ``str(InputType)``.
+        default_output: JSON text, None if there is none.
+        selection: without its ``code``, which is a folder: where that is, is not for the registry to say.
+        id: names what it learns; an application that is made anew under an old name has another.
+        code: SHA-256 of the artifact with the modules of its own policy and loss, None if it has none.
+    """
 
     name: str
     input_type: str
     slo_ms: float
     default_output: str | None = None
-    policy: str = "single"
+    selection: Selection = Selection()
     links: tuple[Link, ...] = ()
+    id: str = ""
+    code: str | None = None
+
+    @property
+    def state_id(self) -> str:
+        """``id``, or what stands for it in a record from before there was selection."""
+        return self.id or self.name
 
 
 class ModelRecord(Struct, frozen=True):

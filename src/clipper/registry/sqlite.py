@@ -14,7 +14,16 @@ import msgspec
 
 from clipper.errors import RegistryUnavailable
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
-from clipper.registry.store import Change, Contents, DeleteApplication, DeleteModel, DeleteVersion, Put
+from clipper.registry.store import (
+    Change,
+    Contents,
+    DeleteApplication,
+    DeleteModel,
+    DeleteVersion,
+    ForgetLater,
+    Forgotten,
+    Put,
+)
 
 SCHEMA_VERSION = 1
 
@@ -33,6 +42,9 @@ CREATE TABLE versions (
 ) STRICT;
 CREATE TABLE counters (name TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT;
 """
+
+# Of later releases; an older Clipper has no use for it and leaves it alone, so it needs no other schema version.
+_FORGET_SCHEMA = "CREATE TABLE IF NOT EXISTS to_forget (application_id TEXT PRIMARY KEY) STRICT"
 
 # What an operator can do about each of SQLite's complaints, by the name of its primary result code.
 _REMEDIES = {
@@ -73,6 +85,7 @@ class SqliteRegistry:
                 self._read(ApplicationRecord, "SELECT record FROM applications ORDER BY name"),
                 self._read(ModelRecord, "SELECT record FROM models ORDER BY name"),
                 self._read(VersionRecord, "SELECT record FROM versions ORDER BY model, version"),
+                tuple(id_ for (id_,) in self._connection.execute("SELECT application_id FROM to_forget ORDER BY 1")),
             )
 
     def write(self, *changes: Change) -> None:
@@ -107,6 +120,7 @@ class SqliteRegistry:
                     f"registry {self._path} has schema version {found}, this Clipper knows {SCHEMA_VERSION}: "
                     "run the Clipper that wrote it, or a newer one"
                 )
+            self._connection.execute(_FORGET_SCHEMA)
 
     def _schema_version(self) -> int | None:
         query = "SELECT count(*) FROM sqlite_schema WHERE name = 'schema'"
@@ -137,6 +151,10 @@ class SqliteRegistry:
                 execute("REPLACE INTO versions VALUES (?, ?, ?)", row)
             case DeleteApplication(name):
                 execute("DELETE FROM applications WHERE name = ?", (name,))
+            case ForgetLater(application_id):
+                execute("INSERT OR IGNORE INTO to_forget VALUES (?)", (application_id,))
+            case Forgotten(application_id):
+                execute("DELETE FROM to_forget WHERE application_id = ?", (application_id,))
             case DeleteModel(name):
                 execute("DELETE FROM models WHERE name = ?", (name,))
             case DeleteVersion(version_id):

@@ -20,6 +20,20 @@ class DeleteApplication:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetLater:
+    """What the application of this id has learned is to be dropped from the selection store, once that can be done."""
+
+    application_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """It has been dropped."""
+
+    application_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteModel:
     """Removes its versions too."""
 
@@ -31,14 +45,17 @@ class DeleteVersion:
     id: ModelId
 
 
-Change = Put | DeleteApplication | DeleteModel | DeleteVersion
+Change = Put | DeleteApplication | ForgetLater | Forgotten | DeleteModel | DeleteVersion
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
+    """``to_forget``: ids of applications that are gone and whose learned state is not yet."""
+
     applications: tuple[ApplicationRecord, ...]
     models: tuple[ModelRecord, ...]
     versions: tuple[VersionRecord, ...]
+    to_forget: tuple[str, ...] = ()
 
 
 class Registry(Protocol):

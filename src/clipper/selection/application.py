@@ -1,87 +1,41 @@
 """One application in a query worker: asks models for its queries, and answers each by its deadline."""
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Sequence
+import logging
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
 from random import Random
-from typing import Protocol
 
 from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.predictor import Predictor
-from clipper.errors import NotFound, WrongInput
-from clipper.metrics.histogram import Histogram
+from clipper.errors import ClipperError, InvalidArgument, NotFound, PolicyFailed, WrongInput
+from clipper.selection.committer import Committer
+from clipper.selection.contexts import Contexts
+from clipper.selection.contract import checked_choice, checked_combined
+from clipper.selection.counts import Counts
+from clipper.selection.feedback.join_table import JoinTable
 from clipper.selection.learning.totals import Totals
-from clipper.selection.policies.policy import Choice
-from clipper.selection.policies.registry import make_policy
+from clipper.selection.loads import Loads
+from clipper.selection.policies.policy import Choice, Combined, Policy
+from clipper.selection.policies.registry import POLICIES, make_loss, make_policy
+from clipper.selection.query import Asker, Query, Shadow
+from clipper.selection.stores.store import Store
 from clipper.snapshot import ApplicationSnapshot
-from clipper.statistics import LATENCY_BOUNDS_S, ApplicationStatistics
+from clipper.statistics import ApplicationStatistics
 from clipper.types import InputType
+
+log = logging.getLogger(__name__)
 
 # The deadline is when the answer should be at the client, so it leaves a little before: 5 % of the SLO, at most 2 ms.
 MARGIN_SHARE = 0.05
 MAX_MARGIN_S = 0.002
 # The loop's timers count whole milliseconds, rounded, and so may come half of one early.
 TIMER_EARLY_S = 0.0005
-
-
-class Asker(Protocol):
-    """Who asked a query, and gets exactly one of these calls, on the event loop."""
-
-    def on_prediction(self, query_id: int, output: bytes, confidence: float) -> None:
-        """``output`` is JSON text."""
-
-    def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
-        """The application's default, and why there is nothing better."""
-
-    def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
-        """As ``on_default``, where the application has no default."""
-
-
-class Query:
-    """One query in flight. It is the ``Waiter`` of the work it has started."""
-
-    __slots__ = (
-        "application",
-        "arrival_s",
-        "asker",
-        "choice",
-        "deadline_s",
-        "done",
-        "failure",
-        "id",
-        "missing",
-        "outputs",
-        "targets",
-    )
-
-    def __init__(self, application: "Application", asker: Asker, query_id: int, arrival_s: float) -> None:
-        self.application = application
-        self.asker = asker
-        self.id = query_id
-        self.arrival_s = arrival_s
-        self.deadline_s = arrival_s + application.budget_s
-        self.done = False
-        self.missing = 0
-        self.outputs: dict[str, bytes] = {}
-        self.failure: tuple[str, str] | None = None
-        self.choice: Choice | None = None
-        self.targets: Sequence[ModelQueue] = ()
-
-    def on_output(self, model: str, output: bytes) -> None:
-        self.outputs[model] = output
-        self.missing -= 1
-        if not self.missing:
-            self.application.finish(self)
-
-    def on_failure(self, model: str, code: str, message: str) -> None:
-        self.failure = code, message
-        self.missing -= 1
-        if not self.missing:
-            self.application.finish(self)
-
-    def cancel(self) -> None:
-        """Nobody wants the answer any more: its work is dropped before it is sent."""
-        self.done = True
+# Of the time there is, what a query may spend on reading its context's state; then it goes by the application's own.
+LOAD_SHARE = 0.25
+# Of what a user's code said when it failed.
+MAX_PROBLEM_CHARACTERS = 300
 
 
 class QueryIds:
@@ -93,7 +47,31 @@ class QueryIds:
     COUNT_BITS = 33
 
     def __init__(self, instance: int) -> None:
-        self.next = instance << self.COUNT_BITS
+        self._first = self.next = instance << self.COUNT_BITS
+
+    def has_given(self, query_id: int) -> bool:
+        return self._first <= query_id < self.next
+
+    @classmethod
+    def instance_of(cls, query_id: int) -> int:
+        return query_id >> cls.COUNT_BITS
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the applications of a worker share.
+
+    Attributes:
+        asking: feedback that models are being asked for; see ``Observer``.
+    """
+
+    predictor: Predictor
+    ids: QueryIds
+    random: Random
+    store: Store
+    committer: Committer
+    joins: JoinTable
+    asking: asyncio.Semaphore
 
 
 class Application:
@@ -102,55 +80,73 @@ class Application:
     All queries have one SLO and so expire in order of arrival: one FIFO and one timer serve them all.
     """
 
-    def __init__(self, snapshot: ApplicationSnapshot, predictor: Predictor, ids: QueryIds, random: Random) -> None:
+    def __init__(self, snapshot: ApplicationSnapshot, surroundings: Surroundings) -> None:
         self.name = snapshot.name
-        self._predictor = predictor
-        self._ids = ids
-        self._random = random
+        self.surroundings = surroundings
+        self._ids = surroundings.ids
+        self._joins = surroundings.joins
+        self.counts = Counts()
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Query] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._queries = self._slo_misses = 0
-        self._defaults: Counter[str] = Counter()
-        self._errors: Counter[str] = Counter()
-        self._latency_s = Histogram(LATENCY_BOUNDS_S)
+        selection = snapshot.selection
+        self.contexts = Contexts(snapshot.id, surroundings.store, selection.half_life, selection.prior_weight)
+        self._loads = Loads(self.load)
+        self._is_store_down = False
+        self._make_policy(snapshot)
+        self.snapshot = snapshot
         self.follow(snapshot)
+
+    def can_follow(self, snapshot: ApplicationSnapshot) -> bool:
+        """Whether this is the same application, with other settings; else it is another one of that name."""
+        return snapshot.id == self.snapshot.id and snapshot.input_type == self.snapshot.input_type
 
     def follow(self, snapshot: ApplicationSnapshot) -> None:
         """Serve by this snapshot from the next query on; call again whenever a model's current version changes."""
+        if snapshot.selection != self.snapshot.selection:
+            self.contexts.follow(snapshot.selection.half_life, snapshot.selection.prior_weight)
+            self._make_policy(snapshot)
         self.snapshot = snapshot
         self.input_type = self._narrowed_type(snapshot)
         self._slo_s = snapshot.slo_ms / 1000
         self.budget_s = self._slo_s - min(self._slo_s * MARGIN_SHARE, MAX_MARGIN_S)
         self._bring_deadlines_forward()
         self._default = None if snapshot.default_output is None else snapshot.default_output.encode()
-        self._policy = make_policy(snapshot.policy)
-        self._totals = Totals()
-        self._models = tuple(link.model for link in snapshot.links)
+        self._threshold = snapshot.selection.confidence_threshold or 0.0
+        self.feedback_ttl_s = snapshot.selection.feedback_ttl_s
+        self.models = tuple(link.model for link in snapshot.links if not link.shadow)
         self._targets: dict[str, ModelQueue | None] = {
             link.model: self._find(link.model, link.version) for link in snapshot.links
         }
+        self.shadows = tuple(link.model for link in snapshot.links if link.shadow)
 
-    def predict(self, row: bytes, asker: Asker, arrival_s: float, version: str | None = None) -> Query:
+    def predict(
+        self, row: bytes, asker: Asker, arrival_s: float, version: str | None = None, context: str | None = None
+    ) -> Query:
         """Answer one input; ``asker`` hears of it now or later, by the deadline.
 
         Args:
             row: the input's raw buffer, of this application's input type.
             version: ask this version of the linked model, whatever is current.
+            context: the user, session or other group whose state the policy goes by.
 
         Raises:
             NotFound: there is no such version.
             WrongInput: that version takes another type of input.
         """
         pinned = None if version is None else self._pinned(version)
-        self._queries += 1
-        query = Query(self, asker, self._ids.next, arrival_s)
-        self._ids.next += 1
+        ids = self._ids
+        query = Query(self, asker, ids.next, row, context, arrival_s)
+        ids.next += 1
+        self.counts.queries += 1
         if pinned is not None:
-            self._ask(query, row, *pinned)
-        elif self._models:
-            choice = self._policy.select(self._models, self._totals, None, self._random)
-            self._ask(query, row, choice, [self._targets[model] for model in choice.models])
+            self._ask(query, *pinned)
+        elif self.models:
+            totals = self.totals(context)
+            if totals is None:
+                self._load_then_ask(query, context)
+            else:
+                self._select_and_ask(query, totals)
         else:
             query.failure = "no_replica", f"application {self.name} has no linked model"
             self.finish(query)
@@ -160,19 +156,35 @@ class Application:
 
     def finish(self, query: Query) -> None:
         """All selected models have answered, or the deadline has come: answer with what is there."""
+        asker = query.asker
         query.done = True
-        self._measure(query)
-        if query.outputs and query.choice is not None:
-            combined = self._policy.combine(query.choice, query.outputs, self._totals)
-            query.asker.on_prediction(query.id, combined.output, combined.confidence)
+        query.asker = None
+        if asker is None:
             return
-        reason, explanation = query.failure or self._why_late(query)
-        if self._default is not None:
-            self._defaults[reason] += 1
-            query.asker.on_default(query.id, self._default, reason, explanation)
-        else:
-            self._errors[reason] += 1
-            query.asker.on_no_prediction(query.id, reason, explanation)
+        now_s = self._loop.time()
+        self.counts.measure(now_s - query.arrival_s, self._slo_s)
+        if self.feedback_ttl_s:
+            self._joins.remember(query, now_s)
+        choice = query.choice
+        if choice is None or not query.outputs:
+            self._answer_without(query, asker)
+            return
+        try:
+            combined = self._combine(choice, query)
+        except PolicyFailed as error:
+            query.failure = error.code, str(error)
+            self._answer_without(query, asker)
+            return
+        if combined.confidence < self._threshold:
+            self.counts.defaults["low_confidence"] += 1
+            asker.on_unsure(query.id, self._default or b"null", combined.output, combined.confidence)
+            return
+        query.output = combined.output
+        asker.on_prediction(query.id, combined.output, combined.confidence)
+
+    def keep_late(self, query: Query, output: bytes) -> None:
+        """An output has come after the answer: it still counts for feedback, and so for what that may take."""
+        self._joins.grow(query.id, len(output))
 
     def close(self) -> None:
         """The application is gone: answer what waits. A request that was being read may still ask, and is answered."""
@@ -188,64 +200,175 @@ class Application:
         return sum(not query.done for query in self._waiting)
 
     def statistics(self) -> ApplicationStatistics:
-        return ApplicationStatistics(
-            name=self.name,
-            queries=self._queries,
-            defaults=dict(self._defaults),
-            errors=dict(self._errors),
-            slo_misses=self._slo_misses,
-            latency_s=self._latency_s.data(),
-        )
+        return self.counts.statistics(self.name, len(self.contexts))
 
-    def _ask(self, query: Query, row: bytes, choice: Choice, targets: Sequence[ModelQueue | None]) -> None:
+    # -- selection ---------------------------------------------------------------------------------------
+
+    def totals(self, context: str | None) -> Totals | None:
+        """What the policy goes by in a context; None if its state has to be read first."""
+        if self._no_totals is not None:
+            return self._no_totals
+        return self.contexts.prior() if context is None else self.contexts.totals(context)
+
+    def select(self, totals: Totals, context: str | None, random: Random | None = None) -> Choice:
+        """Have the policy select.
+
+        Raises:
+            PolicyFailed: the user's own policy raised, or returned no choice of this application's models.
+        """
+        if self._policy_problem is not None:
+            raise PolicyFailed(self._policy_problem)
+        try:
+            choice = self.policy.select(self.models, totals, context, random or self.surroundings.random)
+            if self._is_policy_of_user:
+                choice = checked_choice(choice, self.models)
+                self.counts.bound_sets()
+        except (Exception, SystemExit) as error:  # whatever a user's code raises is the user's to read
+            raise self._policy_failed("select", error) from error
+        return choice
+
+    def target(self, model: str) -> ModelQueue | None:
+        """What answers for a linked model."""
+        return self._targets.get(model)
+
+    async def load(self, context: str | None = None) -> None:
+        """Read what was learned before, if the store can be read; until then nothing seems to have been."""
+        try:
+            await self.contexts.load(context)
+        except ClipperError as error:
+            if not self._is_store_down:  # once, and not for each query meanwhile
+                log.warning("application %s goes by what it has in memory: %s", self.name, error)
+            self._is_store_down = True
+        else:
+            self._is_store_down = False
+
+    def _make_policy(self, snapshot: ApplicationSnapshot) -> None:
+        """A policy of the user's that cannot be made makes every query a ``policy_error``, and stops nothing else."""
+        selection = snapshot.selection
+        self._policy_problem: str | None = None
+        # What another policy did wrong is not for this one to be blamed for.
+        self.counts.last_policy_error = None
+        self._is_policy_of_user = selection.policy not in POLICIES
+        self.counts.last_policy_error = None
+        try:
+            self.policy: Policy = make_policy(selection.policy, selection.parameters, selection.code)
+            self.loss = make_loss(selection.loss, selection.loss_parameters, selection.code)
+        except InvalidArgument as error:
+            self._policy_problem = self.counts.last_policy_error = str(error)
+            self.policy, self.loss = make_policy("single"), make_loss("zero_one")
+        # What a policy reads that does not learn.
+        self._no_totals = None if self.policy.learns and self._policy_problem is None else Totals()
+
+    def _load_then_ask(self, query: Query, context: str | None) -> None:
+        assert context is not None
+
+        def go_on() -> None:
+            if not query.done:
+                self._select_and_ask(query, self.contexts.totals(context) or self.contexts.prior())
+
+        self._loads.wait(context, self.budget_s * LOAD_SHARE, go_on)
+
+    def _select_and_ask(self, query: Query, totals: Totals) -> None:
+        try:
+            choice = self.select(totals, query.context)
+        except PolicyFailed as error:
+            query.failure = error.code, str(error)
+            self.finish(query)
+            return
+        self._ask(query, choice, self._targets)
+        if self.shadows:
+            self._ask_shadows(query)
+
+    def _ask(self, query: Query, choice: Choice, targets: Mapping[str, ModelQueue | None]) -> None:
+        models = choice.models
         query.choice = choice
-        query.missing = len(choice.models)
-        for model, target in zip(choice.models, targets):
+        query.missing = len(models)
+        self.counts.selected[models] += 1
+        for model in models:
+            target = targets[model]
             if target is None:
                 explanation = f"model {model} has no version that runs and takes {self.input_type}"
                 query.on_failure(model, "no_replica", explanation)
                 continue
-            query.targets = (*query.targets, target)
-            output = target.predict(row, query, query.arrival_s, self._slo_s)
+            output = target.predict(query.row, query, query.arrival_s, self._slo_s)
             if output is not None:
                 query.on_output(model, output)
+
+    def _ask_shadows(self, query: Query) -> None:
+        for model in self.shadows:
+            target = self._targets[model]
+            if target is not None:
+                shadow = Shadow(query)
+                output = target.predict(query.row, shadow, query.arrival_s, self._slo_s)
+                if output is not None:
+                    shadow.on_output(model, output)
+
+    def _combine(self, choice: Choice, query: Query) -> Combined:
+        is_joint = len(choice.models) > 1
+        if is_joint and len(query.outputs) < len(choice.models):
+            self.counts.missing.update(model for model in choice.models if model not in query.outputs)
+        totals = self.totals(query.context) or self.contexts.prior()
+        try:
+            combined = self.policy.combine(choice, query.outputs, totals)
+            if self._is_policy_of_user:
+                combined = checked_combined(combined)
+        except (Exception, SystemExit) as error:  # whatever a user's code raises is the user's to read
+            raise self._policy_failed("combine", error) from error
+        if is_joint:
+            self.counts.confidence.observe(combined.confidence)
+        return combined
+
+    def _policy_failed(self, method: str, error: BaseException) -> PolicyFailed:
+        name = self.snapshot.selection.policy
+        problem = f"policy {name} failed in {method}: {type(error).__name__}: {error}"[:MAX_PROBLEM_CHARACTERS]
+        self.counts.fail_policy(problem)
+        return PolicyFailed(problem)
+
+    # -- models ------------------------------------------------------------------------------------------
 
     def _narrowed_type(self, snapshot: ApplicationSnapshot) -> InputType:
         """The declared type, with the lengths that it leaves open and the linked models fix."""
         narrowed = InputType.parse(snapshot.input_type)
         for link in snapshot.links:
-            target = self._predictor.find(link.model, link.version)
+            target = self.surroundings.predictor.find(link.model, link.version)
             both = None if target is None else narrowed.narrowed(target.input_type)
             narrowed = both or narrowed
         return narrowed
 
     def _find(self, model: str, version: str | None) -> ModelQueue | None:
         """What runs and takes this application's rows as they are."""
-        target = self._predictor.find(model, version)
+        target = self.surroundings.predictor.find(model, version)
         return target if target is not None and self.input_type.suits(target.input_type) else None
 
-    def _pinned(self, version: str) -> tuple[Choice, Sequence[ModelQueue]]:
-        for model in self._models:
-            target = self._predictor.find(model, version)
+    def _pinned(self, version: str) -> tuple[Choice, Mapping[str, ModelQueue]]:
+        for model in self.models:
+            target = self.surroundings.predictor.find(model, version)
             if target is None:
                 continue
             if not self.input_type.suits(target.input_type):
                 raise WrongInput(
                     f"{target.model} takes {target.input_type}, application {self.name} has {self.input_type}"
                 )
-            return Choice((model,), (1.0,)), (target,)
+            return Choice((model,), (1.0,)), {model: target}
         raise NotFound(f"no model linked to application {self.name} has a version {version[:100]!r} that runs")
 
-    def _why_late(self, query: Query) -> tuple[str, str]:
-        for target in query.targets:
-            return target.why_late()
-        return "timeout", "no model answered within the SLO"
+    # -- answers and deadlines ---------------------------------------------------------------------------
 
-    def _measure(self, query: Query) -> None:
-        latency_s = self._loop.time() - query.arrival_s
-        self._latency_s.observe(latency_s)
-        if latency_s > self._slo_s:
-            self._slo_misses += 1
+    def _answer_without(self, query: Query, asker: Asker) -> None:
+        reason, explanation = query.failure or self._why_late(query)
+        if self._default is not None:
+            self.counts.defaults[reason] += 1
+            asker.on_default(query.id, self._default, reason, explanation)
+        else:
+            self.counts.errors[reason] += 1
+            asker.on_no_prediction(query.id, reason, explanation)
+
+    def _why_late(self, query: Query) -> tuple[str, str]:
+        for model in query.choice.models if query.choice else ():
+            target = self._targets.get(model)
+            if target is not None:
+                return target.why_late()
+        return "timeout", "no model answered within the SLO"
 
     def _await_deadline(self, query: Query) -> None:
         waiting = self._waiting

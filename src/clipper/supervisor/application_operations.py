@@ -7,21 +7,21 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
-from clipper.management.schemas import Application, ApplicationChange, LinkChange, NewApplication
+from clipper.management.schemas import Application, ApplicationChange, LearnedPolicy, LinkChange, NewApplication
 from clipper.registry.records import ApplicationRecord
-from clipper.registry.store import DeleteApplication, Put
+from clipper.registry.store import DeleteApplication, ForgetLater, Put
 from clipper.snapshot import Link
 from clipper.supervisor import rules
 from clipper.supervisor.parts import Parts
-from clipper.supervisor.views import application_view
+from clipper.supervisor.selections import changed_selection, names_code, new_selection
+from clipper.supervisor.views import application_view, policy_view
 from clipper.types import InputType, check_name
-
-# The worker's policies, by name.
-POLICIES = ("single",)
 
 MAX_SLO_MS = 600_000.0
 # A query asks at most all of them.
 MAX_LINKS = 64
+# Longer than any user's or session's id; it goes into an answer as it came.
+MAX_CONTEXT_LENGTH = 1000
 # Workers take a snapshot in milliseconds, or within their settle timeout where a replica does not answer.
 REACH_TIMEOUT_S = 15.0
 
@@ -32,43 +32,73 @@ class ApplicationOperations:
     def __init__(self, parts: Parts) -> None:
         self._catalog = parts.catalog
         self._reconciler = parts.reconciler
+        self._workers = parts.workers
+        self._artifacts = parts.artifacts
+        self._selections = parts.selections
+        self._forgetter = parts.forgetter
 
     async def list_applications(self) -> list[Application]:
         return [application_view(record) for _, record in sorted(self._catalog.applications.items())]
 
     async def get_application(self, name: str) -> Application:
-        return application_view(self._catalog.application(name))
+        self._catalog.application(name)
+        problem = await self._policy_problem(name)
+        return application_view(self._catalog.application(name), problem)
+
+    async def describe_policy(self, name: str, context: str | None) -> LearnedPolicy:
+        self._catalog.application(name)
+        if context is not None and len(context) > MAX_CONTEXT_LENGTH:
+            raise InvalidArgument(f"context has {len(context)} characters: expected at most {MAX_CONTEXT_LENGTH}")
+        description = await self._workers.describe_policy(name, context)
+        if description is None:
+            raise Unavailable(f"no query worker tells what application {name!r} has learned: see clipper status")
+        problem = description.problem or await self._policy_problem(name)
+        return policy_view(self._catalog.application(name).selection, context, description, problem)
 
     async def create_application(self, new: NewApplication) -> Application:
         check_name("application", new.name)
-        if new.name in self._catalog.applications:
-            raise Conflict(f"application {new.name!r} exists already: change it, or delete it first")
-        if new.policy not in POLICIES:
-            raise InvalidArgument(f"policy {new.policy!r} is not known: expected one of {', '.join(POLICIES)}")
+        self._check_is_new(new.name)
         _check_slo(new.slo_ms)
         record = ApplicationRecord(
-            new.name, self._input_type(new), new.slo_ms, _default_text(new.default_output), new.policy, new.links
+            name=new.name,
+            input_type=self._input_type(new),
+            slo_ms=new.slo_ms,
+            default_output=_default_text(new.default_output),
+            selection=new_selection(new),
+            links=new.links,
+            code=new.code,
         )
-        return await self._store(record)
+        self._check_links(record)
+        record = await self._checked_selection(record)
+        # Again, after a check that may have taken a while.
+        self._check_is_new(new.name)
+        return await self._store(replace(record, id=self._catalog.new_application_id(new.name)))
 
     async def change_application(self, name: str, change: ApplicationChange) -> Application:
-        record = self._catalog.application(name)
-        if change.slo_ms is not UNSET:
-            _check_slo(change.slo_ms)
-            record = replace(record, slo_ms=change.slo_ms)
-        if change.default_output is not UNSET:
-            record = replace(record, default_output=_default_text(change.default_output))
-        return await self._store(record)
+        before = self._catalog.application(name)
+        record = _changed(before, change)
+        if (record.selection, record.code) != (before.selection, before.code):
+            record = await self._checked_selection(record)
+            if self._catalog.applications.get(name) is not before:
+                raise Conflict(f"application {name!r} was changed meanwhile: look at it and try again")
+        changed = await self._store(record)
+        self._remove_unused(before.code)
+        return changed
 
     async def delete_application(self, name: str) -> None:
-        self._catalog.application(name)
-        self._catalog.commit(DeleteApplication(name))
-        await self._reach_workers(f"that application {name!r} is deleted")
+        record = self._catalog.application(name)
+        self._catalog.commit(DeleteApplication(name), ForgetLater(record.state_id))
+        try:
+            await self._reach_workers(f"that application {name!r} is deleted")
+        finally:
+            # A worker that has not taken it has the code loaded, and what it learns is waited for.
+            self._forgetter.wake()
+            self._remove_unused(record.code)
 
     async def link(self, application: str, model: str, change: LinkChange) -> Application:
         """In place of the link to the same model, if there is one."""
         record = self._catalog.application(application)
-        new = Link(model, change.version)
+        new = Link(model, change.version, change.shadow)
         if any(link.model == model for link in record.links):
             links = tuple(new if link.model == model else link for link in record.links)
         else:
@@ -95,6 +125,10 @@ class ApplicationOperations:
                 "it will as soon as it can; see clipper status"
             )
 
+    def _check_is_new(self, name: str) -> None:
+        if name in self._catalog.applications:
+            raise Conflict(f"application {name!r} exists already: change it, or delete it first")
+
     def _check_links(self, record: ApplicationRecord) -> None:
         models = [link.model for link in record.links]
         if len(set(models)) != len(models) or len(models) > MAX_LINKS:
@@ -104,6 +138,33 @@ class ApplicationOperations:
             version = link.version or model.current
             if version is not None:
                 rules.check_fits(record, self._catalog.version(link.model, version))
+
+    async def _checked_selection(self, record: ApplicationRecord) -> ApplicationRecord:
+        """The record, with an artifact only if there is code in it that is used."""
+        if not names_code(record.selection):
+            record = replace(record, code=None)
+        if record.code is None:
+            await self._selections.check(record.selection)
+            return record
+        self._artifacts.check_inside(record.code, "code")
+        await self._selections.check(replace(record.selection, code=self._artifacts.code_folder(record.code)))
+        # Again: while that ran, what used the same artifact may have gone, and it with that.
+        self._artifacts.check_inside(record.code, "code")
+        return record
+
+    def _remove_unused(self, artifact: str | None) -> None:
+        if artifact is not None and not self._catalog.uses_artifact(artifact):
+            self._artifacts.remove(artifact)
+
+    async def _policy_problem(self, name: str) -> str | None:
+        """What went wrong last in one of the workers that answer."""
+        problems = (
+            application.selection.last_policy_error
+            for worker in await self._workers.statistics()
+            for application in worker.applications
+            if application.name == name and application.selection is not None
+        )
+        return next(filter(None, problems), None)
 
     def _input_type(self, new: NewApplication) -> str:
         if new.input_type is not None:
@@ -119,6 +180,18 @@ class ApplicationOperations:
                 "wait until it is ready, or declare the application's input_type"
             )
         return known
+
+
+def _changed(record: ApplicationRecord, change: ApplicationChange) -> ApplicationRecord:
+    record = replace(record, selection=changed_selection(record.selection, change))
+    if change.slo_ms is not UNSET:
+        _check_slo(change.slo_ms)
+        record = replace(record, slo_ms=change.slo_ms)
+    if change.default_output is not UNSET:
+        record = replace(record, default_output=_default_text(change.default_output))
+    if change.code is not UNSET:
+        record = replace(record, code=change.code)
+    return record
 
 
 def _check_slo(slo_ms: float) -> None:

@@ -60,6 +60,10 @@ class Artifacts:
         if not found.is_relative_to(root.resolve()) or not found.exists():
             raise InvalidArgument(f"the artifact has no file {path!r} in it")
 
+    def code_folder(self, digest: str) -> str:
+        """Where an artifact's modules are, if it has any."""
+        return str(self._folder / _checked(digest) / "code")
+
     def remove(self, digest: str) -> None:
         shutil.rmtree(self._folder / digest, ignore_errors=True)  # what stays is used again, or costs some room
 

@@ -5,7 +5,16 @@ from collections.abc import Iterator
 
 from clipper.errors import Conflict, NotFound, RegistryUnavailable
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
-from clipper.registry.store import Change, DeleteApplication, DeleteModel, DeleteVersion, Put, Registry
+from clipper.registry.store import (
+    Change,
+    DeleteApplication,
+    DeleteModel,
+    DeleteVersion,
+    ForgetLater,
+    Forgotten,
+    Put,
+    Registry,
+)
 from clipper.types import ModelId
 
 log = logging.getLogger(__name__)
@@ -20,6 +29,7 @@ class Catalog:
         self.applications = {application.name: application for application in contents.applications}
         self.models = {model.name: model for model in contents.models}
         self.versions = {version.id: version for version in contents.versions}
+        self.to_forget = set(contents.to_forget)
         self._registry = registry
         self._unsaved: dict[ModelId, VersionRecord] = {}
 
@@ -53,6 +63,23 @@ class Catalog:
         """Oldest first."""
         found = (record for record in self.versions.values() if record.model == model)
         return sorted(found, key=lambda record: (record.created_at, record.version))
+
+    def new_application_id(self, name: str) -> str:
+        """An id that no application of this home has had.
+
+        They are counted by name: so Clippers that share a store, and have each created an application, share what it
+        learns.
+
+        Raises:
+            RegistryUnavailable: the count cannot be stored.
+        """
+        return f"{name}#{self._registry.reserve(f'application {name}', 1)}"
+
+    def uses_artifact(self, digest: str) -> bool:
+        """Whether a version runs it, or an application's own policy or loss is in it."""
+        return any(version.spec.artifact == digest for version in self.versions.values()) or any(
+            application.code == digest for application in self.applications.values()
+        )
 
     def linking(self, model: str) -> Iterator[tuple[ApplicationRecord, str | None]]:
         """The applications that link a model, each with the version that it pins."""
@@ -99,6 +126,10 @@ class Catalog:
                 self.versions[version.id] = version
             case DeleteApplication(name):
                 del self.applications[name]
+            case ForgetLater(application_id):
+                self.to_forget.add(application_id)
+            case Forgotten(application_id):
+                self.to_forget.discard(application_id)
             case DeleteVersion(id_):
                 del self.versions[id_]
             case DeleteModel(name):
@@ -112,14 +143,18 @@ class Numbers:
     # Taken from the registry so many at once, that a full disk does not keep a replica from being restarted.
     BLOCK = 100
 
-    def __init__(self, registry: Registry, counter: str) -> None:
+    def __init__(self, registry: Registry, counter: str, skip: int = 0) -> None:
+        """``skip`` is how many a home leaves out before it takes the first."""
         self._registry = registry
         self._counter = counter
+        self._skip = skip
         self._left = iter(range(0))
 
     def reserve(self) -> None:
         """Raises RegistryUnavailable."""
         first = self._registry.reserve(self._counter, self.BLOCK)
+        if first == 1 and self._skip:
+            first = self._registry.reserve(self._counter, self._skip + self.BLOCK) + self._skip
         self._left = iter(range(first, first + self.BLOCK))
 
     def __call__(self) -> int:

@@ -15,7 +15,13 @@ MAX_WORKERS = 64
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """``query_port`` and ``management_port`` 0 are any free port. ``cache_bytes`` is each worker's."""
+    """What a server is started with.
+
+    Attributes:
+        query_port, management_port: 0 is any free port.
+        cache_bytes: of each worker.
+        store: address of the selection store; None is a file in the home.
+    """
 
     home: Path
     host: str = "127.0.0.1"
@@ -23,6 +29,7 @@ class Config:
     management_port: int = MANAGEMENT_PORT
     workers: int = 1
     cache_bytes: int = CACHE_BYTES
+    store: str | None = None
 
 
 def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
@@ -34,7 +41,16 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     parser.add_argument("--management-port", type=_between(0, 65535), default=MANAGEMENT_PORT, help="0: any free port")
     parser.add_argument("--workers", type=_between(1, MAX_WORKERS), default=1, help="how many query workers")
     parser.add_argument("--cache-bytes", type=_between(0, 1 << 50), default=CACHE_BYTES, help="of each worker's cache")
+    parser.add_argument(
+        "--store", type=_absolute, help="where learned state is kept: sqlite:PATH (in the home by default) or redis://…"
+    )
     return Config(**vars(parser.parse_args(arguments)))
+
+
+def _absolute(store: str) -> str:
+    """Workers run in another folder than we do."""
+    scheme, _, path = store.partition(":")
+    return f"sqlite:{Path(path).expanduser().absolute()}" if scheme == "sqlite" and path else store
 
 
 def _between(least: int, most: int) -> Callable[[str], int]:

@@ -33,6 +33,10 @@ class Home:
         return self.root / "registry.sqlite3"
 
     @property
+    def selection_store(self) -> Path:
+        return self.root / "selection.sqlite3"
+
+    @property
     def place(self) -> Path:
         return self.root / "supervisor.json"
 

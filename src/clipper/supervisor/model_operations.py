@@ -215,7 +215,7 @@ class ModelOperations:
     def _remove_files(self, record: VersionRecord) -> None:
         for path in self._manager.log_paths(record.id).values():
             logs.remove(path)
-        if all(other.spec.artifact != record.spec.artifact for other in self._catalog.versions.values()):
+        if not self._catalog.uses_artifact(record.spec.artifact):
             self._artifacts.remove(record.spec.artifact)
 
 

@@ -23,7 +23,6 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
     def __init__(self, parts: Parts, home: str, place: Place, on_stop: Callable[[], None]) -> None:
         ApplicationOperations.__init__(self, parts)
         ModelOperations.__init__(self, parts)
-        self._workers = parts.workers
         self._home = home
         self._place = place
         self._started_s = time.monotonic()
@@ -59,6 +58,9 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
         problems = [] if self._workers.any_ready else [f"no query worker is ready{self._why_no_worker()}"]
         for application in self._catalog.applications.values():
             for link in application.links:
+                # A shadow answers nothing, so nobody misses it.
+                if link.shadow:
+                    continue
                 if trouble := self._trouble_with(link):
                     problems.append(f"application {application.name!r}: {trouble}")
         return problems

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from clipper.managers.local import LocalManager
 from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.forgetter import Forgetter
 from clipper.supervisor.reconciler import Reconciler
+from clipper.supervisor.selections import SelectionChecker
 from clipper.supervisor.workers import Workers
 
 
@@ -18,3 +20,5 @@ class Parts:
     workers: Workers
     reconciler: Reconciler
     artifacts: Artifacts
+    selections: SelectionChecker
+    forgetter: Forgetter

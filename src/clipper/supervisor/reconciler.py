@@ -21,6 +21,7 @@ from clipper.registry.records import VersionRecord
 from clipper.registry.store import Put
 from clipper.snapshot import ReplicaAddress, Snapshot
 from clipper.supervisor import rules
+from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.workers import Workers
 from clipper.types import ModelId
@@ -49,11 +50,14 @@ class Retired:
 class Reconciler:
     """Runs on the event loop that it is made on."""
 
-    def __init__(self, catalog: Catalog, manager: LocalManager, workers: Workers, epoch: int) -> None:
+    def __init__(
+        self, catalog: Catalog, manager: LocalManager, workers: Workers, artifacts: Artifacts, epoch: int
+    ) -> None:
         """``epoch`` is one more than that of the supervisor before: its snapshots are newer than all of that one's."""
         self._catalog = catalog
         self._manager = manager
         self._workers = workers
+        self._artifacts = artifacts
         self._loop = asyncio.get_running_loop()
         self._generation = epoch << 32
         self._content = rules.Content()
@@ -62,7 +66,9 @@ class Reconciler:
         self._linking_since_s: dict[ModelId, float] = {}
         self._announcing: dict[ModelId, int] = {}
         self._waiting: list[Callable[[], bool]] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        # uvloop's handle of a call that is due at once does not tell for when it was.
+        self._timer_at_s = 0.0
         self._is_running = False
 
     def start(self) -> None:
@@ -82,9 +88,10 @@ class Reconciler:
             return
         at_s = self._loop.time() + delay_s
         if self._timer is not None and not self._timer.cancelled():
-            if self._timer.when() <= at_s:
+            if self._timer_at_s <= at_s:
                 return
             self._timer.cancel()
+        self._timer_at_s = at_s
         self._timer = self._loop.call_at(at_s, self._on_timer)
 
     async def until(self, is_so: Callable[[], bool], timeout_s: float) -> bool:
@@ -288,7 +295,7 @@ class Reconciler:
         return addresses
 
     def _current_content(self) -> rules.Content:
-        return rules.content(self._catalog, self._addresses())
+        return rules.content(self._catalog, self._addresses(), self._workers.peers(), self._artifacts.code_folder)
 
     def _push_if_changed(self) -> None:
         content = self._current_content()
@@ -299,7 +306,7 @@ class Reconciler:
         self._content = content
         self._generation += 1
         self._pushed_at_s = self._loop.time()
-        self._workers.push(Snapshot(self._generation, content.applications, content.models))
+        self._workers.push(Snapshot(self._generation, content.applications, content.models, content.peers))
 
     def _ask_again(self, now_s: float) -> None:
         """Workers told what they had dialled and drained when they were asked; where that was not all, ask again."""

@@ -1,11 +1,13 @@
 """What follows from the registry's contents: which versions run, what workers are told. Values in, values out."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from clipper.errors import InvalidArgument
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
-from clipper.snapshot import ApplicationSnapshot, ModelSnapshot, ReplicaAddress, VersionSnapshot
+from clipper.snapshot import ApplicationSnapshot, ModelSnapshot, Peer, ReplicaAddress, VersionSnapshot
 from clipper.supervisor.catalog import Catalog
 from clipper.types import InputType, ModelId
 
@@ -20,6 +22,7 @@ class Content:
 
     applications: tuple[ApplicationSnapshot, ...] = ()
     models: tuple[ModelSnapshot, ...] = ()
+    peers: tuple[Peer, ...] = ()
 
 
 def running(catalog: Catalog) -> dict[ModelId, int]:
@@ -41,14 +44,21 @@ def _runs_by_itself(record: VersionRecord, model: ModelRecord) -> bool:
     return record.kept or record.promotion is not None or record.version in (model.current, model.previous)
 
 
-def content(catalog: Catalog, replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]]) -> Content:
+def content(
+    catalog: Catalog,
+    replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]],
+    peers: tuple[Peer, ...],
+    code_folder: Callable[[str], str],
+) -> Content:
     """What workers are told.
 
     Args:
         replicas: of each version, those that are in service.
+        peers: the workers themselves.
+        code_folder: from an artifact's digest to where its modules are.
     """
     runs = running(catalog)
-    applications = (_application_snapshot(record) for record in catalog.applications.values())
+    applications = (_application_snapshot(record, code_folder) for record in catalog.applications.values())
     models = (
         ModelSnapshot(
             model.name,
@@ -63,12 +73,18 @@ def content(catalog: Catalog, replicas: Mapping[ModelId, tuple[ReplicaAddress, .
         )
         for model in catalog.models.values()
     )
-    return Content(tuple(applications), tuple(models))
+    return Content(tuple(applications), tuple(models), peers)
 
 
-def _application_snapshot(record: ApplicationRecord) -> ApplicationSnapshot:
+def _application_snapshot(record: ApplicationRecord, code_folder: Callable[[str], str]) -> ApplicationSnapshot:
     return ApplicationSnapshot(
-        record.name, record.input_type, record.slo_ms, record.default_output, record.policy, record.links
+        record.name,
+        record.input_type,
+        record.slo_ms,
+        record.default_output,
+        replace(record.selection, code=code_folder(record.code) if record.code else None),
+        record.links,
+        record.state_id,
     )
 
 

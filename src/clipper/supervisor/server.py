@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
 
@@ -18,15 +19,19 @@ from clipper.managers.local import Folders, LocalManager
 from clipper.managers.logs import LogKeeper
 from clipper.managers.processes import ProcessFolder
 from clipper.registry.sqlite import SqliteRegistry
+from clipper.selection.stores.open import open_store
+from clipper.selection.stores.store import Store
 from clipper.supervisor import ports, rules, takeover
 from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import Home
+from clipper.supervisor.forgetter import Forgetter
 from clipper.supervisor.operations import SupervisorOperations
 from clipper.supervisor.parts import Parts
 from clipper.supervisor.reconciler import Reconciler
-from clipper.supervisor.worker import Worker, WorkerSettings
+from clipper.supervisor.selections import SelectionChecker
+from clipper.supervisor.worker import INSTANCES, Worker, WorkerSettings
 from clipper.supervisor.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -55,6 +60,7 @@ class Supervisor:
     def __init__(self, config: Config, home: Home) -> None:
         self._config = config
         self._home = home
+        self._store_address = config.store or f"sqlite:{home.selection_store}"
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -62,31 +68,36 @@ class Supervisor:
 
         Raises:
             Conflict: a port is taken.
+            InvalidArgument: the selection store's address is not one, or its extra is not installed.
             RegistryUnavailable: the registry cannot be used.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        with contextlib.ExitStack() as stack:
+        async with contextlib.AsyncExitStack() as stack:
+            # One that is down is no reason not to start: it may be up when it is needed.
+            store = await stack.enter_async_context(_open_store(self._store_address))
             listener = stack.enter_context(
                 ports.listen(self._config.host, self._config.management_port, "--management-port")
             )
             registry = stack.enter_context(contextlib.closing(SqliteRegistry(self._home.registry)))
-            parts, holder = await self._assemble(registry)
+            parts, holder = await self._assemble(registry, store)
             stack.enter_context(holder)
             await self._serve(parts, listener, ports.port_of(holder))
 
-    async def _assemble(self, registry: SqliteRegistry) -> tuple[Parts, socket.socket]:
+    async def _assemble(self, registry: SqliteRegistry, store: Store) -> tuple[Parts, socket.socket]:
         """Put all parts together and take over what runs; nothing new is started yet."""
         home, catalog = self._home, Catalog(registry)
         processes = ProcessFolder(home.run, os.environ, home.python_path)
         records = processes.recorded()
-        left_port = takeover.left_query_port(records, self._config)
+        left_port = takeover.left_query_port(records, self._config, self._store_address)
         if left_port is None:
             takeover.end_workers(records, processes)
         holder = await self._hold_port(left_port)
-        settings = WorkerSettings(self._config.host, ports.port_of(holder), self._config.cache_bytes)
-        parts = self._make_parts(catalog, registry, processes, settings)
+        settings = WorkerSettings(
+            self._config.host, ports.port_of(holder), self._config.cache_bytes, self._store_address
+        )
+        parts = self._make_parts(catalog, registry, store, processes, settings)
         replicas = takeover.take_over_containers(records, catalog, parts.manager)
         takeover.take_over_workers(records, parts.workers, settings)
         takeover.end_the_rest(processes, home, replicas, parts.workers)
@@ -108,10 +119,18 @@ class Supervisor:
             await asyncio.sleep(PORT_POLL_S)
 
     def _make_parts(
-        self, catalog: Catalog, registry: SqliteRegistry, processes: ProcessFolder, settings: WorkerSettings
+        self,
+        catalog: Catalog,
+        registry: SqliteRegistry,
+        store: Store,
+        processes: ProcessFolder,
+        settings: WorkerSettings,
     ) -> Parts:
         home = self._home
-        instances, starts = Numbers(registry, "worker"), Numbers(registry, "replica")
+        # Query ids begin with them. Clippers that share a store, or clients, are not to give the same ones: they would
+        # take one's feedback for the other's.
+        instances = Numbers(registry, "worker", skip=random.randrange(INSTANCES))
+        starts = Numbers(registry, "replica")
         instances.reserve()
         starts.reserve()
         # The reconciler is told of changes by the parts that it moves, so each has to know the other.
@@ -128,15 +147,21 @@ class Supervisor:
                 for index in range(self._config.workers)
             ]
         )
-        reconciler = Reconciler(catalog, manager, workers, epoch=registry.reserve("supervisor", 1))
-        return Parts(catalog, manager, workers, reconciler, Artifacts(home.artifacts))
+        artifacts = Artifacts(home.artifacts)
+        reconciler = Reconciler(catalog, manager, workers, artifacts, epoch=registry.reserve("supervisor", 1))
+        selections = SelectionChecker(processes.environment("selection-check"), home.sockets)
+        forgetter = Forgetter(catalog, store)
+        return Parts(catalog, manager, workers, reconciler, artifacts, selections, forgetter)
 
     async def _serve(self, parts: Parts, listener: socket.socket, query_port: int) -> None:
         host = self._config.host
         management_url = ports.url(host, ports.port_of(listener))
         place = Place(os.getpid(), management_url, ports.url(host, query_port), time.time())
         operations = SupervisorOperations(parts, str(self._home.root), place, self._stop.set)
-        keeper = asyncio.create_task(LogKeeper(self._home.logs).run())
+        keepers = [
+            asyncio.create_task(LogKeeper(self._home.logs).run()),
+            asyncio.create_task(parts.forgetter.run()),
+        ]
         parts.workers.start()
         parts.reconciler.start()
         api = _management_server(operations)
@@ -150,7 +175,10 @@ class Supervisor:
         api.should_exit = True
         await serving
         await self._end(parts)
-        keeper.cancel()
+        for keeper in keepers:
+            keeper.cancel()
+        # What they are doing with the store and the registry has to end before those are closed.
+        await asyncio.wait(keepers)
 
     async def _end(self, parts: Parts) -> None:
         """Workers first: what they still have to answer needs the containers."""
@@ -161,6 +189,15 @@ class Supervisor:
         self._home.remove_sockets_folder()
         self._home.place.unlink(missing_ok=True)
         log.info("stopped")
+
+
+@contextlib.asynccontextmanager
+async def _open_store(address: str) -> AsyncIterator[Store]:
+    store = open_store(address)
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 def _management_server(operations: SupervisorOperations) -> ManagementServer:

@@ -5,17 +5,62 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import UNSET
 
-from clipper.management.schemas import Application, Model, Replica, ReplicaState, Version, WorkerStatus
+from clipper.control import PolicyDescription
+from clipper.management.schemas import (
+    Application,
+    Configured,
+    LearnedModel,
+    LearnedPolicy,
+    Model,
+    Replica,
+    ReplicaState,
+    Version,
+    WorkerStatus,
+)
 from clipper.managers.local import LocalManager, SlotStatus
 from clipper.registry.records import ApplicationRecord, VersionRecord
+from clipper.snapshot import Selection
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.reconciler import Reconciler
 from clipper.supervisor.worker import Worker
 
 
-def application_view(record: ApplicationRecord) -> Application:
-    default = UNSET if record.default_output is None else msgspec.json.decode(record.default_output)
-    return Application(record.name, record.input_type, record.slo_ms, record.policy, record.links, default)
+def application_view(record: ApplicationRecord, problem: str | None = None) -> Application:
+    """``problem``: of its policy, if that has been asked for."""
+    selection = record.selection
+    return Application(
+        name=record.name,
+        input_type=record.input_type,
+        slo_ms=record.slo_ms,
+        policy=Configured(selection.policy, selection.parameters),
+        links=record.links,
+        default_output=UNSET if record.default_output is None else msgspec.json.decode(record.default_output),
+        loss=Configured(selection.loss, selection.loss_parameters),
+        half_life=selection.half_life,
+        prior_weight=selection.prior_weight,
+        confidence_threshold=selection.confidence_threshold,
+        feedback_ttl_s=selection.feedback_ttl_s,
+        code=record.code,
+        id=record.state_id,
+        problem=problem,
+    )
+
+
+def policy_view(
+    selection: Selection, context: str | None, description: PolicyDescription, problem: str | None
+) -> LearnedPolicy:
+    return LearnedPolicy(
+        policy=selection.policy,
+        parameters=selection.parameters,
+        loss=selection.loss,
+        context=context,
+        observations=description.observations,
+        models=tuple(
+            LearnedModel(each.model, each.share, each.mean_loss, each.pulls, each.scored, each.shadow)
+            for each in description.models
+        ),
+        problem=problem,
+    )
 
 
 def worker_view(worker: Worker) -> WorkerStatus:

@@ -10,13 +10,13 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from clipper.control import Applied, Apply, Drain, GetStatistics, Statistics
+from clipper.control import Applied, Apply, DescribePolicy, Drain, GetStatistics, PolicyDescription, Statistics
+from clipper.control_client import ask
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord
 from clipper.managers.reconcile.backoff import NO_DEATHS
 from clipper.snapshot import Snapshot
 from clipper.statistics import WorkerStatistics
-from clipper.supervisor.control_client import ask
 
 log = logging.getLogger(__name__)
 
@@ -43,17 +43,22 @@ INSTANCES = 2**20
 
 
 class WorkerSettings(Struct, frozen=True):
-    """What all workers of a server have in common; one that runs with others is replaced."""
+    """What all workers of a server have in common; one that runs with others is replaced.
+
+    ``store`` is the address of the selection store, as ``selection.stores.open`` takes it.
+    """
 
     host: str
     port: int
     cache_bytes: int
+    store: str
 
 
 class WorkerNote(Struct, frozen=True):
     """What a worker's process record says besides: enough to go on with it."""
 
     index: int
+    instance: int
     control: str
     settings: WorkerSettings
 
@@ -63,6 +68,7 @@ class Worker:
 
     Attributes:
         phase: of its process.
+        instance: the number of its process's start, which is the upper part of the ids of its queries.
         control: path of its control socket.
         applied: what it last answered to a snapshot; None until it has.
     """
@@ -83,6 +89,7 @@ class Worker:
         self.applied: Applied | None = None
         self.restarts = 0
         self.last_error: str | None = None
+        self.instance = 0
         self.control = ""
         self._settings = settings
         self._processes = processes
@@ -110,7 +117,7 @@ class Worker:
     def adopt(self, record: ProcessRecord, note: WorkerNote) -> bool:
         """Before ``run``: go on with a process that an earlier supervisor started; False if it is gone."""
         self.process = self._processes.adopt(record)
-        self.control = note.control
+        self.instance, self.control = note.instance, note.control
         if self.process is not None:
             log.info("took over %s, pid %d", self.name, record.pid)
         return self.process is not None
@@ -140,6 +147,13 @@ class Worker:
         if not isinstance(reply, Statistics):
             raise ProtocolViolation(f"{self.name} answered GetStatistics with {type(reply).__name__}")
         return reply.worker
+
+    async def describe_policy(self, application: str, context: str | None, timeout_s: float) -> PolicyDescription:
+        """Raises OSError or ProtocolViolation if it does not answer."""
+        reply = await ask(self.control, DescribePolicy(application, context), timeout_s)
+        if not isinstance(reply, PolicyDescription):
+            raise ProtocolViolation(f"{self.name} answered DescribePolicy with {type(reply).__name__}")
+        return reply
 
     async def drain(self) -> None:
         """Let it answer what is under way, then end it. ``run`` must have been cancelled."""
@@ -189,10 +203,10 @@ class Worker:
             Path(self.control).unlink(missing_ok=True)
 
     def _launch(self) -> ManagedProcess:
-        instance = self._next_instance() % INSTANCES
-        self.control = str(self._sockets / f"w{instance}.sock")
+        self.instance = self._next_instance() % INSTANCES
+        self.control = str(self._sockets / f"w{self.instance}.sock")
         settings = msgspec.to_builtins(self._settings)
-        own = {"index": self.index, "instance": instance, "control": self.control}
+        own = {"index": self.index, "instance": self.instance, "control": self.control}
         bounds = {"settle_timeout_s": SETTLE_TIMEOUT_S, "drain_timeout_s": DRAIN_TIMEOUT_S}
         config = msgspec.json.encode({**own, **settings, **bounds}).decode()
         return self._processes.launch(
@@ -201,7 +215,7 @@ class Worker:
             log_path=self._logs / f"{self.name}.log",
             cwd=self._sockets,
             environment={},
-            extra=msgspec.to_builtins(WorkerNote(self.index, self.control, self._settings)),
+            extra=msgspec.to_builtins(WorkerNote(self.index, self.instance, self.control, self._settings)),
         )
 
     async def _dialled(self, process: ManagedProcess) -> str | None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from clipper.control import PolicyDescription
 from clipper.errors import ProtocolViolation
 from clipper.managers.processes import ProcessRecord
-from clipper.snapshot import Snapshot
+from clipper.snapshot import Peer, Snapshot
 from clipper.statistics import WorkerStatistics
 from clipper.supervisor.worker import Worker, WorkerNote, WorkerSettings
 
@@ -16,6 +17,8 @@ log = logging.getLogger(__name__)
 
 # A scrape, or a page that shows the statistics, does not wait for a worker that is slow.
 STATISTICS_TIMEOUT_S = 1.0
+# A worker may have to read a context's state first, from a store that takes up to 2 s to say that it is down.
+DESCRIBE_TIMEOUT_S = 5.0
 
 
 class Workers:
@@ -56,6 +59,17 @@ class Workers:
         """Ids of the replicas that are out of service but still have a batch of some worker."""
         return {id_ for worker in self._workers if worker.applied for id_ in worker.applied.undrained}
 
+    def peers(self) -> tuple[Peer, ...]:
+        """Those that have answered queries, or are about to: each may be asked about its own.
+
+        One that was taken over is among them before it has been dialled, for the others know it already.
+        """
+        return tuple(
+            Peer(worker.instance, worker.control)
+            for worker in self._workers
+            if worker.process is not None and worker.is_expected
+        )
+
     @property
     def any_ready(self) -> bool:
         return any(worker.applied is not None for worker in self._workers)
@@ -65,6 +79,20 @@ class Workers:
         ready = [worker for worker in self._workers if worker.phase == "ready"]
         answers = await asyncio.gather(*map(_statistics, ready))
         return [answer for answer in answers if answer is not None]
+
+    async def describe_policy(self, application: str, context: str | None) -> PolicyDescription | None:
+        """As the first worker tells that knows the application; None if none does."""
+        for worker in self._workers:
+            if worker.phase != "ready":
+                continue
+            try:
+                description = await worker.describe_policy(application, context, DESCRIBE_TIMEOUT_S)
+            except (OSError, ProtocolViolation) as error:
+                log.warning("%s does not describe a policy: %r", worker.name, error)
+                continue
+            if description.found:
+                return description
+        return None
 
     async def batch_limits(self) -> dict[str, int]:
         """The smallest batch limit of each linked replica over the workers, by replica id."""

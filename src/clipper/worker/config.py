@@ -10,6 +10,8 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         instance: differs for every start of any worker of this home, below 2^20: the upper part of its query ids.
         control: path of the unix socket that the worker listens on for the supervisor.
         cache_bytes: the prediction cache's bound.
+        store: where learned state is kept: ``sqlite:PATH`` or ``redis://…``.
+        feedback_bytes: bound on the queries that are kept for feedback.
         settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
         drain_timeout_s: how long a stop may wait for answers under way.
     """
@@ -19,6 +21,8 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     host: str
     port: int
     control: str
+    store: str
     cache_bytes: int = 64 * 1024 * 1024
+    feedback_bytes: int = 64 * 1024 * 1024
     settle_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -11,16 +11,21 @@ from clipper.control import (
     Applied,
     Apply,
     Command,
+    DescribePolicy,
     Drain,
     Draining,
     Framer,
     GetStatistics,
+    Observe,
+    Observed,
+    PolicyDescription,
     Reply,
     Statistics,
     decode_command,
     encode,
 )
 from clipper.errors import ClipperError
+from clipper.feedback import Feedback, Outcome
 from clipper.snapshot import Snapshot
 from clipper.statistics import WorkerStatistics
 
@@ -35,6 +40,10 @@ class Controlled(Protocol):
     async def apply(self, snapshot: Snapshot) -> Applied: ...
 
     def statistics(self) -> WorkerStatistics: ...
+
+    async def observe(self, application: str, feedback: Sequence[Feedback]) -> Sequence[Outcome]: ...
+
+    async def describe_policy(self, application: str, context: str | None) -> PolicyDescription: ...
 
 
 class ControlServer:
@@ -74,6 +83,10 @@ class ControlServer:
                 return await self._worker.apply(snapshot)
             case GetStatistics():
                 return Statistics(self._worker.statistics())
+            case Observe(application, feedback):
+                return Observed(tuple(await self._worker.observe(application, feedback)))
+            case DescribePolicy(application, context):
+                return await self._worker.describe_policy(application, context)
             case Drain():
                 self._on_drain()
                 return Draining()

@@ -4,16 +4,25 @@ import asyncio
 import gc
 import os
 import socket
+from collections.abc import Sequence
 from random import Random
 
 from clipper.abstraction.predictor import Predictor
-from clipper.control import Applied
+from clipper.control import Applied, PolicyDescription
+from clipper.feedback import Feedback, Outcome
 from clipper.frontend.endpoints import make_endpoints
 from clipper.frontend.server import QueryServer
-from clipper.selection.application import Application, QueryIds
+from clipper.selection.application import Application, QueryIds, Surroundings
+from clipper.selection.committer import Committer
+from clipper.selection.description import describe
+from clipper.selection.feedback.join_table import JoinTable
+from clipper.selection.observer import MAX_ASKING
+from clipper.selection.stores.open import open_store
+from clipper.selection.synchronizer import Synchronizer
 from clipper.snapshot import Snapshot
 from clipper.statistics import CacheStatistics, WorkerStatistics
 from clipper.worker.config import WorkerConfig
+from clipper.worker.feedback_router import FeedbackRouter
 
 # Queries leave no reference cycles behind, so the collector has little to find; run rarely it cannot be what
 # makes a query miss its deadline. Young objects are still collected: a cycle in an error path is not kept for ever.
@@ -27,9 +36,20 @@ class Worker:
         self._config = config
         self._predictor = Predictor(config.cache_bytes)
         self._server = QueryServer()
-        self._ids = QueryIds(config.instance)
-        self._random = Random()
+        self._store = open_store(config.store)
+        self._surroundings = Surroundings(
+            predictor=self._predictor,
+            ids=QueryIds(config.instance),
+            random=Random(),
+            store=self._store,
+            committer=Committer(self._store),
+            joins=JoinTable(config.feedback_bytes),
+            asking=asyncio.Semaphore(MAX_ASKING),
+        )
+        self._router = FeedbackRouter(config.instance)
         self._applications: dict[str, Application] = {}
+        self._synchronizer = Synchronizer(self._store, self._surroundings.committer, self._applications.values)
+        self._synchronizing: asyncio.Task[None] | None = None
         self._generation = 0
 
     async def listen(self) -> None:
@@ -39,6 +59,7 @@ class Worker:
             OSError: the port cannot be bound.
         """
         await self._server.listen(bind_shared(self._config.host, self._config.port))
+        self._synchronizing = asyncio.ensure_future(self._synchronizer.run())
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
@@ -48,9 +69,13 @@ class Worker:
         if snapshot.generation >= self._generation:
             self._generation = snapshot.generation
             self._predictor.apply(snapshot)
-            self._apply_applications(snapshot)
+            self._router.follow(snapshot.peers)
+            new = self._apply_applications(snapshot)
+        else:
+            new = []
         try:
             async with asyncio.timeout(self._config.settle_timeout_s):
+                await asyncio.gather(*(application.load() for application in new))
                 await self._predictor.settle()
         except TimeoutError:
             pass  # what has not settled is named in the answer
@@ -74,23 +99,41 @@ class Worker:
     async def drain(self) -> int:
         """Stop accepting, answer what is under way. Returns how many requests had to be given up."""
         left = await self._server.drain(self._config.drain_timeout_s)
+        if self._synchronizing is not None:
+            self._synchronizing.cancel()
         self._predictor.close()
+        await self._store.close()
         return left
 
-    def _apply_applications(self, snapshot: Snapshot) -> None:
+    async def observe(self, application: str, feedback: Sequence[Feedback]) -> Sequence[Outcome]:
+        """Feedback that came to another worker, on queries that this one answered."""
+        known = self._applications.get(application)
+        if known is None:
+            return [Outcome(error="not_found", cause=f"application {application!r} is not known")] * len(feedback)
+        return await self._router.observe_here(known, feedback)
+
+    async def describe_policy(self, application: str, context: str | None) -> PolicyDescription:
+        known = self._applications.get(application)
+        return PolicyDescription(found=False) if known is None else await describe(known, context)
+
+    def _apply_applications(self, snapshot: Snapshot) -> list[Application]:
+        """Returns the new ones."""
+        new = []
         wanted = {application.name: application for application in snapshot.applications}
         for name in self._applications.keys() - wanted.keys():
             self._applications.pop(name).close()
         for name, application in wanted.items():
             known = self._applications.get(name)
-            if known is not None and known.snapshot.input_type != application.input_type:
+            if known is not None and not known.can_follow(application):
                 known.close()
                 known = None
             if known is None:
-                self._applications[name] = Application(application, self._predictor, self._ids, self._random)
+                self._applications[name] = Application(application, self._surroundings)
+                new.append(self._applications[name])
             else:
                 known.follow(application)
-        self._server.serve(make_endpoints(self._applications.values(), self._server.refused))
+        self._server.serve(make_endpoints(self._applications.values(), self._router, self._server.refused))
+        return new
 
 
 def bind_shared(host: str, port: int) -> socket.socket:

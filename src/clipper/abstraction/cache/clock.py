@@ -98,6 +98,11 @@ class CacheTable:
             self.hits += 1
         return work
 
+    def peek(self, row: bytes) -> bytes | None:
+        """The output for exactly this input, if it is there; counts nothing."""
+        work = self._entries.get(row)
+        return None if work is None else work.output
+
     def begin(self, work: Work) -> None:
         """After a miss: equal inputs join ``work`` from now on."""
         work.cached = True

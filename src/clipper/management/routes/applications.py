@@ -1,10 +1,10 @@
 """Applications and their links to models."""
 
 from litestar import Controller, delete, get, patch, post, put
-from litestar.params import JSONBody
+from litestar.params import FromQuery, JSONBody
 
 from clipper.management.routes import Name, Port
-from clipper.management.schemas import Application, ApplicationChange, LinkChange, NewApplication
+from clipper.management.schemas import Application, ApplicationChange, LearnedPolicy, LinkChange, NewApplication
 
 
 class Applications(Controller):
@@ -23,13 +23,17 @@ class Applications(Controller):
     async def show(self, operations: Port, app: Name) -> Application:
         return await operations.get_application(app)
 
-    @patch("/{app:str}", summary="Change its objective or its default output")
+    @patch("/{app:str}", summary="Change its objective, its default output, or how it selects")
     async def change(self, operations: Port, app: Name, data: JSONBody[ApplicationChange]) -> Application:
         return await operations.change_application(app, data)
 
     @delete("/{app:str}", summary="Remove an application")
     async def remove(self, operations: Port, app: Name) -> None:
         await operations.delete_application(app)
+
+    @get("/{app:str}/policy", summary="What its policy has learned, over all or in one context")
+    async def policy(self, operations: Port, app: Name, context: FromQuery[str | None] = None) -> LearnedPolicy:
+        return await operations.describe_policy(app, context)
 
     @put("/{app:str}/links/{model:str}", summary="Link a model, following its current version or pinned to one")
     async def link(self, operations: Port, app: Name, model: Name, data: JSONBody[LinkChange]) -> Application:

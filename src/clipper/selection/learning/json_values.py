@@ -65,7 +65,7 @@ def decode(text: bytes) -> Any:
     """The value; an object that equals nothing if it cannot be read."""
     try:
         return msgspec.json.decode(text)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _UNREADABLE
 
 

@@ -113,14 +113,16 @@ class Ledger:
         self._totals: Totals | None = None
         self.add(sums or {})
 
-    def entries(self, increments: Increments, observations: int = 1) -> dict[str, float]:
+    def entries(self, increments: Increments, observations: int = 1, ahead: int = 0) -> dict[str, float]:
         """What to add to this state, here and in the store, for what these observations taught.
 
         Args:
             increments: by model and name; the sum over ``observations``, which are few beside the half-life.
+            ahead: how many observations came before these and are still to be added.
         """
-        now = Epoch.at(self.clock, self.half_life)
-        scale, epoch = now.scale(self.clock), str(now)
+        clock = self.clock + ahead
+        now = Epoch.at(clock, self.half_life)
+        scale, epoch = now.scale(clock), str(now)
         entries = {f"{epoch}/{model}/{name}": amount * scale for (model, name), amount in increments.items()}
         entries[f"{epoch}//{OBSERVATIONS}"] = observations * scale
         entries[CLOCK] = float(observations)

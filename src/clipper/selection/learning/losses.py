@@ -107,7 +107,7 @@ class UserLoss:
     def __call__(self, output: bytes, label: bytes) -> float:
         try:
             loss = self.function(decode(output), decode(label))
-        except Exception as error:  # whatever a user's code raises is the user's to read
+        except (Exception, SystemExit) as error:  # whatever a user's code raises is the user's to read
             raise PolicyFailed(f"loss {self.name} raised {type(error).__name__}: {error}") from error
         try:
             check_number(f"what loss {self.name} returned", loss, 0, 1)

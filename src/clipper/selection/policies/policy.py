@@ -40,9 +40,11 @@ class Policy(Protocol):
     Attributes:
         feedback: whose outputs feedback is scored on: ``selected``, the models that the query asked; or ``all`` of the
             application's, which are then asked for it where they had not been.
+        learns: whether ``select`` or ``combine`` reads the state; if not, none is fetched for a query's context.
     """
 
     feedback: Literal["selected", "all"] = "selected"
+    learns: bool = True
 
     @abstractmethod
     def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:

@@ -10,6 +10,8 @@ from clipper.selection.policies.policy import Choice, Policy, Totals
 class Single(Policy):
     """Asks the model that was linked first. Learns nothing; what is counted tells how good it is."""
 
+    learns = False
+
     def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
         choice: Choice | None = totals.memo.get((self, models))
         if choice is None:

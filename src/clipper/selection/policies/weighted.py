@@ -33,6 +33,8 @@ class Weighted(Policy):
         InvalidArgument: a parameter is outside its range.
     """
 
+    learns = False
+
     weights: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:

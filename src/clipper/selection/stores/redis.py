@@ -76,6 +76,9 @@ class RedisStore:
     async def changes(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
         return await self._attempt(self._changes(cursor))
 
+    async def forget(self, application: str, context: str, names: Sequence[str]) -> None:
+        await self._attempt(self._client.hdel(f"{PREFIX}sums:{application}/{context}", *names))
+
     async def expire(self, before_s: float) -> None:
         await self._attempt(self._expire(before_s))
 

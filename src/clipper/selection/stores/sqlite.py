@@ -59,6 +59,11 @@ class SqliteStore:
     async def changes(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
         return await self._run(lambda database: _changes(database, cursor))
 
+    async def forget(self, application: str, context: str, names: Sequence[str]) -> None:
+        rows = [(application, context, name) for name in names]
+        statement = "DELETE FROM sums WHERE application = ? AND context = ? AND name = ?"
+        await self._run(lambda database: _execute_all(database, statement, rows))
+
     async def expire(self, before_s: float) -> None:
         await self._run(lambda database: database.execute("DELETE FROM seen WHERE at_s < ?", (before_s,)))
 
@@ -148,6 +153,18 @@ def _changes(database: sqlite3.Connection, cursor: int) -> tuple[int, list[tuple
         return last, []
     query = "SELECT application, context FROM changes WHERE revision > ? AND revision <= ?"
     return last, list(database.execute(query, (cursor, last)))
+
+
+def _execute_all(database: sqlite3.Connection, statement: str, rows: Sequence[tuple[str, ...]]) -> None:
+    """In one transaction, or none of it."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        database.executemany(statement, rows)
+        database.execute("COMMIT")
+    except sqlite3.Error:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise
 
 
 def _drop(database: sqlite3.Connection, application: str) -> None:

@@ -48,6 +48,10 @@ class Store(Protocol):
         """
         ...
 
+    async def forget(self, application: str, context: str, names: Sequence[str]) -> None:
+        """Delete numbers of a state that count for nothing any more."""
+        ...
+
     async def expire(self, before_s: float) -> None:
         """Forget the ids of feedback that was committed before ``before_s``, in seconds of the wall clock."""
         ...

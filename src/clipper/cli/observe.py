@@ -1,0 +1,43 @@
+"""``clipper observe``."""
+
+from typing import Annotated
+
+import typer
+from msgspec import UNSET
+
+from clipper.cli.options import AsJson, Home, Url, parse_json
+from clipper.cli.output import Output
+from clipper.client import Clipper
+
+
+def observe(
+    app: Annotated[str, typer.Argument(help="The application's name.")],
+    label: Annotated[str | None, typer.Option(help="The right output, as JSON.", metavar="JSON")] = None,
+    reward: Annotated[
+        float | None, typer.Option(help="In place of a label: how good the answer was, from 0 to 1.", min=0, max=1)
+    ] = None,
+    query_id: Annotated[int | None, typer.Option(help="The query that it is about.")] = None,
+    value: Annotated[
+        str | None, typer.Option("--input", help="In place of a query: the input, as JSON.", metavar="JSON")
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="Whom the input was for, e.g. a user's id.")] = None,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell an application what the right output was, for its policy to learn from."""
+    if (label is None) == (reward is None):
+        raise typer.BadParameter("give either --label or --reward")
+    if (query_id is None) == (value is None):
+        raise typer.BadParameter("give either --query-id or --input")
+    with Clipper.connect(url, home) as clipper:
+        observed = clipper.observe(
+            app,
+            label=UNSET if label is None else parse_json(label),
+            reward=reward,
+            query_id=query_id,
+            input=UNSET if value is None else parse_json(value),
+            context=context,
+        )
+    text = "this was known already, and is not counted again" if observed.duplicate else "learned"
+    Output(as_json).done(observed, text, f"next: clipper app policy {app}")

@@ -1,0 +1,114 @@
+"""The Python client: deploys models and asks predictions of a running server, over its two HTTP APIs.
+
+    clipper = Clipper.connect()
+    clipper.deploy("digits", fitted_estimator)
+    clipper.create_application("digits", model="digits", slo_ms=20, default_output=0)
+    clipper.predict("digits", [0.0] * 784).output
+
+Every method raises a ``ClipperError``: the server's own by its code, or ``Unavailable`` if no server answers.
+Every wait has a bound.
+"""
+
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import urlsplit
+
+import msgspec
+
+from clipper.client.applications import Applications
+from clipper.client.calls import polls
+from clipper.client.models import Models
+from clipper.client.queries import Observed, Prediction, Queries
+from clipper.errors import DeadlineExceeded, Unavailable
+from clipper.home import find_home, read_place
+from clipper.http_api import HttpApi
+from clipper.management.schemas import Status
+
+__all__ = ["STOP_TIMEOUT_S", "Clipper", "Observed", "Prediction"]
+
+# A drain waits for the queries in flight, and then for the containers.
+STOP_TIMEOUT_S = 60.0
+
+
+class Clipper(Models, Applications, Queries):
+    """A running server. Close it, or use it in a ``with`` block, to give its connections back."""
+
+    @staticmethod
+    def connect(url: str | None = None, home: Path | str | None = None) -> "Clipper":
+        """Find a server and check that it answers.
+
+        Args:
+            url: its management API, e.g. ``http://host:1338``; if None, the server of ``home`` is meant.
+            home: its directory; if None, ``CLIPPER_HOME``, else ``~/.clipper``.
+
+        Raises:
+            Unavailable: no server is there, or it does not answer.
+        """
+        if url is not None:
+            return _connect_url(url)
+        return _connect_home(find_home(home))
+
+    def close(self) -> None:
+        self._management.close()
+        self._queries.close()
+
+    def __enter__(self) -> "Clipper":
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def query_url(self) -> str:
+        return self._queries.url
+
+    def status(self) -> Status:
+        return self._ask(Status, "GET", "/status")
+
+    def metrics(self) -> str:
+        """The server's metrics in Prometheus' text format."""
+        return self._management.call("GET", "/metrics").decode()
+
+    def stop(self, *, wait: bool = True) -> None:
+        """Stop the server: queries in flight are answered first.
+
+        Raises:
+            DeadlineExceeded: it still answers after ``STOP_TIMEOUT_S``.
+        """
+        self._management.call("POST", "/stop")
+        if not wait:
+            return
+        for _ in polls(STOP_TIMEOUT_S):
+            try:
+                self._management.call("GET", "/health/live")
+            except Unavailable:
+                return
+        raise DeadlineExceeded(f"the server still answers {STOP_TIMEOUT_S:.0f} s after it was told to stop")
+
+
+def _connect_home(home: Path) -> Clipper:
+    """The file may be left from a server that was killed, and its port be another server's by now."""
+    place = read_place(home)
+    clipper = Clipper(place.management_url, place.query_url)
+    there = Path(clipper.status().home)
+    if there.resolve() != home.resolve():
+        clipper.close()
+        raise Unavailable(
+            f"no Clipper runs in {home}: the one at {place.management_url} is that of {there}; "
+            f"start it with clipper start --home {home}"
+        )
+    return clipper
+
+
+def _connect_url(url: str) -> Clipper:
+    """The server tells its query port; its host is the one it was reached by, since it may know itself by another."""
+    api = HttpApi(url)
+    try:
+        status = msgspec.json.decode(api.call("GET", "/status"), type=Status)
+    finally:
+        api.close()
+    told, host = urlsplit(status.query_url), urlsplit(api.url).hostname or ""
+    netloc = f"[{host}]:{told.port}" if ":" in host else f"{host}:{told.port}"
+    return Clipper(api.url, told._replace(netloc=netloc).geturl())

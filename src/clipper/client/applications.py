@@ -1,0 +1,174 @@
+"""The client's part for applications: their models, and how they select among these."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from clipper.client.calls import Calls, ignore, part, query_string
+from clipper.errors import InvalidArgument
+from clipper.management.schemas import (
+    Application,
+    ApplicationChange,
+    Configured,
+    LearnedPolicy,
+    LinkChange,
+    NewApplication,
+)
+from clipper.packaging import package_code
+from clipper.snapshot import Link, Selection
+
+Parameters = Mapping[str, Any]
+
+_DEFAULTS = Selection()
+
+
+class Applications(Calls):
+    """A server's applications."""
+
+    def create_application(
+        self,
+        name: str,
+        *,
+        model: str | Sequence[str] | None = None,
+        version: str | None = None,
+        shadow: Sequence[str] = (),
+        slo_ms: float = 100.0,
+        default_output: Any | UnsetType = UNSET,
+        input_type: str | None = None,
+        policy: str = _DEFAULTS.policy,
+        policy_parameters: Parameters | None = None,
+        loss: str = _DEFAULTS.loss,
+        loss_parameters: Parameters | None = None,
+        half_life: int | None = _DEFAULTS.half_life,
+        prior_weight: float = _DEFAULTS.prior_weight,
+        confidence_threshold: float | None = _DEFAULTS.confidence_threshold,
+        feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s,
+    ) -> Application:
+        """Create an application. Returns once every worker serves it.
+
+        Args:
+            model: the model to link, or several. Each follows its current version, or stays with one: ``NAME:VERSION``.
+            version: the same as ``NAME:VERSION``, of a single model.
+            shadow: models that are asked and scored, but never answer.
+            slo_ms: within how many milliseconds a query is answered.
+            default_output: answered when no model has; any JSON, also None. Left out: such queries are errors.
+            input_type: of its queries; the first model's if None.
+            policy: which models are asked, and what is made of their answers: a name, or ``module:Class`` of your own.
+                Of your own, the current folder's Python files are sent.
+            policy_parameters: those that are not to have their defaults.
+            loss: how wrong an answer is, given the right one: a name, or ``module:function`` of your own.
+            half_life: after how many observations one counts half; None is never.
+            prior_weight: for how many observations the application's own state counts in a new context's.
+            confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
+            feedback_ttl_s: for how long feedback on a query may come.
+        """
+        if version is not None and not isinstance(model, str):
+            raise InvalidArgument(f"version {version!r} goes with one model: of several, write NAME:VERSION")
+        new = NewApplication(
+            name=name,
+            slo_ms=slo_ms,
+            input_type=input_type,
+            default_output=default_output,
+            policy=Configured(policy, dict(policy_parameters or {})),
+            links=_links(model, version, shadow),
+            loss=Configured(loss, dict(loss_parameters or {})),
+            half_life=half_life,
+            prior_weight=prior_weight,
+            confidence_threshold=confidence_threshold,
+            feedback_ttl_s=feedback_ttl_s,
+            code=self._send_code(policy, loss),
+        )
+        return self._ask(Application, "POST", "/applications", new)
+
+    def applications(self) -> list[Application]:
+        return self._ask(list[Application], "GET", "/applications")
+
+    def application(self, name: str) -> Application:
+        return self._ask(Application, "GET", f"/applications/{part(name)}")
+
+    def change_application(
+        self,
+        name: str,
+        *,
+        slo_ms: float | UnsetType = UNSET,
+        default_output: Any | UnsetType = UNSET,
+        policy: str | UnsetType = UNSET,
+        policy_parameters: Parameters | None = None,
+        loss: str | UnsetType = UNSET,
+        loss_parameters: Parameters | None = None,
+        half_life: int | UnsetType | None = UNSET,
+        prior_weight: float | UnsetType = UNSET,
+        confidence_threshold: float | UnsetType | None = UNSET,
+        feedback_ttl_s: float | UnsetType = UNSET,
+    ) -> Application:
+        """Change what is given, as ``create_application`` takes it; no query is lost, and what was learned stays.
+
+        A policy or loss that is given has the parameters that are given with it, and otherwise its defaults.
+        """
+        code = self._send_code(policy, loss)
+        change = ApplicationChange(
+            slo_ms=slo_ms,
+            default_output=default_output,
+            policy=_configured("policy", policy, policy_parameters),
+            loss=_configured("loss", loss, loss_parameters),
+            half_life=half_life,
+            prior_weight=prior_weight,
+            confidence_threshold=confidence_threshold,
+            feedback_ttl_s=feedback_ttl_s,
+            code=UNSET if code is None else code,
+        )
+        return self._ask(Application, "PATCH", f"/applications/{part(name)}", change)
+
+    def delete_application(self, name: str) -> None:
+        """What it has learned is forgotten."""
+        self._management.call("DELETE", f"/applications/{part(name)}")
+
+    def policy(self, application: str, context: str | None = None) -> LearnedPolicy:
+        """What an application's policy has learned and would do now, over all or in one context."""
+        path = f"/applications/{part(application)}/policy{query_string({'context': context})}"
+        return self._ask(LearnedPolicy, "GET", path)
+
+    def link(self, application: str, model: str, version: str | None = None, *, shadow: bool = False) -> Application:
+        """Link a model: its current version, whichever that is, or ``version`` for good.
+
+        A ``shadow`` is asked and scored, but never answers.
+        """
+        return self._ask(Application, "PUT", _link_path(application, model), LinkChange(version, shadow))
+
+    def unlink(self, application: str, model: str) -> Application:
+        return self._ask(Application, "DELETE", _link_path(application, model))
+
+    def _send_code(self, *names: str | UnsetType) -> str | None:
+        """Send the current folder's code if one of these is of it; return its digest."""
+        targets = [name for name in names if isinstance(name, str) and ":" in name]
+        packed = package_code(targets) if targets else None
+        if packed is None:
+            return None
+        with packed as artifact:
+            self._upload(artifact, ignore)
+        return artifact.digest
+
+
+def _configured(kind: str, name: str | UnsetType, parameters: Parameters | None) -> Configured | UnsetType:
+    if isinstance(name, str):
+        return Configured(name, dict(parameters or {}))
+    if parameters is not None:
+        raise InvalidArgument(f"{kind}_parameters go with a {kind}: name it, also if it stays the same")
+    return UNSET
+
+
+def _links(model: str | Sequence[str] | None, version: str | None, shadow: Sequence[str]) -> tuple[Link, ...]:
+    names = [model] if isinstance(model, str) else model or ()
+    links = [_link(name, version, shadow=False) for name in names]
+    return (*links, *(_link(name, None, shadow=True) for name in shadow))
+
+
+def _link(text: str, version: str | None, *, shadow: bool) -> Link:
+    """``NAME`` or ``NAME:VERSION``; neither may hold a colon."""
+    name, _, pinned = text.partition(":")
+    return Link(name, pinned or version, shadow)
+
+
+def _link_path(application: str, model: str) -> str:
+    return f"/applications/{part(application)}/links/{part(model)}"

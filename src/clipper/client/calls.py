@@ -1,0 +1,68 @@
+"""What every part of the client does: calls over HTTP, paths, polls."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct
+
+from clipper.http_api import HttpApi
+from clipper.packaging import Artifact
+
+# The server bounds each start by the deployment's own time-out; this is for the rest: unpacking, linking, draining.
+SETTLE_TIMEOUT_S = 60.0
+# Unpacking and checking 16 GiB takes minutes.
+UPLOAD_TIMEOUT_S = 600.0
+# A poll costs the server about a millisecond; a model that loads for minutes is not asked more often than the last.
+_FIRST_POLL_S, _LAST_POLL_S = 0.02, 0.1
+
+T = TypeVar("T")
+
+
+class Calls:
+    """The two HTTP APIs of a running server."""
+
+    def __init__(self, management_url: str, query_url: str) -> None:
+        self._management = HttpApi(management_url)
+        self._queries = HttpApi(query_url)
+
+    def _ask(
+        self, kind: type[T], method: str, path: str, body: Struct | None = None, timeout_s: float = SETTLE_TIMEOUT_S
+    ) -> T:
+        content = None if body is None else msgspec.json.encode(body)
+        return msgspec.json.decode(self._management.call(method, path, content, timeout_s), type=kind)
+
+    def _upload(self, artifact: Artifact, tell: Callable[[str], None]) -> None:
+        path = f"/artifacts/{artifact.digest}"
+        if self._management.has(path):
+            tell("the server has this artifact already")
+            return
+        tell(f"sending {artifact.size_bytes / 1e6:.1f} MB")
+        self._management.call("PUT", path, artifact.chunks(), UPLOAD_TIMEOUT_S)
+
+
+def part(name: str) -> str:
+    return quote(name, safe="")
+
+
+def query_string(parameters: Mapping[str, object]) -> str:
+    """With those that are not None."""
+    given = [f"{name}={part(str(value))}" for name, value in parameters.items() if value is not None]
+    return "?" + "&".join(given) if given else ""
+
+
+def polls(timeout_s: float) -> Iterator[None]:
+    """Yield at growing intervals until the time is over, at least once."""
+    deadline_s, interval_s = time.monotonic() + timeout_s, _FIRST_POLL_S
+    while True:
+        yield
+        if time.monotonic() >= deadline_s:
+            return
+        time.sleep(interval_s)
+        interval_s = min(interval_s * 1.5, _LAST_POLL_S)
+
+
+def ignore(_text: str) -> None:
+    pass

@@ -1,0 +1,153 @@
+"""The client's part for models: deploy, watch, roll back, scale, remove."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+from clipper.client.calls import SETTLE_TIMEOUT_S, UPLOAD_TIMEOUT_S, Calls, ignore, part, polls, query_string
+from clipper.errors import ContainerFailed, DeadlineExceeded
+from clipper.management.schemas import Deployment, Logs, Model, Replica, Rollback, Scale, Version
+from clipper.packaging import Artifact, package
+from clipper.snapshot import Batching, BatchingPolicy
+
+_CRASH_LOG_LINES = 20
+
+
+class Models(Calls):
+    """A server's models, their versions and replicas."""
+
+    def deploy(
+        self,
+        name: str,
+        model: object,
+        *,
+        version: str | None = None,
+        replicas: int = 1,
+        input_type: str | None = None,
+        batching: BatchingPolicy = "aimd",
+        max_batch: int = 1024,
+        batch_delay_ms: float = 0.0,
+        cache: bool = True,
+        make_current: bool = True,
+        python: str | None = None,
+        data: Path | str | None = None,
+        memory_bytes: int | None = None,
+        start_timeout_s: float = 60.0,
+        wait: bool = True,
+        progress: Callable[[str], None] | None = None,
+    ) -> Version:
+        """Deploy a version of a model, and wait until it serves.
+
+        Args:
+            name: the model's.
+            model: a model file's path, ``"module:attribute"``, or a Python object: an estimator, a function over a
+                batch, an object with ``predict_batch``. Or an ``Artifact``, which ``clipper.packaging`` makes of these.
+            version: its name; the next free whole number if None.
+            input_type: e.g. ``float64[784]``; what the model itself says if None.
+            batch_delay_ms: how long a batch that is not full may wait for more.
+            make_current: whether queries go to it from now on.
+            python: the interpreter, on the server's machine, to run it with; the server's own if None.
+            data: a file or folder that a ``module:Class`` gets as ``model_data``.
+            wait: False returns at once, in state ``starting``.
+            progress: called with what is going on, for showing it.
+
+        Raises:
+            ContainerFailed: it cannot start; ``log_tail`` holds the container's last lines.
+            DeadlineExceeded: it is neither ready nor failed in the time that it has.
+        """
+        tell = progress or ignore
+        tell("packing the model")
+        # An artifact that the caller packed is the caller's to close.
+        packed = nullcontext(model) if isinstance(model, Artifact) else package(model, data=data)
+        with packed as artifact:
+            self._upload(artifact, tell)
+            deployment = Deployment(
+                artifact=artifact.digest,
+                loader=artifact.loader,
+                target=artifact.target,
+                data=artifact.data,
+                version=version,
+                input_type=input_type,
+                replicas=replicas,
+                python=python,
+                batching=Batching(batching, max_batch, batch_delay_ms),
+                cache=cache,
+                make_current=make_current,
+                start_timeout_s=start_timeout_s,
+                memory_bytes=memory_bytes,
+            )
+        made = self._ask(Version, "POST", f"/models/{part(name)}/versions", deployment)
+        if not wait:
+            return made
+        tell(f"starting {name}:{made.version}")
+        return self.wait_until_ready(name, made.version, start_timeout_s + SETTLE_TIMEOUT_S, made.replicas_wanted, tell)
+
+    def wait_until_ready(
+        self,
+        model: str,
+        version: str,
+        timeout_s: float,
+        replicas: int = 1,
+        progress: Callable[[str], None] | None = None,
+    ) -> Version:
+        """Poll a version until it serves with that many replicas, all ready. Raises as ``deploy`` does."""
+        tell = progress or ignore
+        for _ in polls(timeout_s):
+            now = self.version(model, version)
+            ready = sum(replica.state == "ready" for replica in now.replicas)
+            if now.state == "failed":
+                raise ContainerFailed(f"{model}:{version} cannot start: {now.last_error}", list(now.log_tail))
+            for replica in now.replicas:
+                if replica.state == "crash_loop":
+                    raise self._crash_loop(replica)
+            # Replicas that are still to stop are among them.
+            if now.state == "ready" and ready == len(now.replicas) == replicas:
+                return now
+            tell(f"{model}:{version} is {now.state}, {ready} of {replicas} replicas ready")
+        raise DeadlineExceeded(
+            f"{model}:{version} is {now.state} after {timeout_s:.0f} s with {ready} of {replicas} replicas ready"
+            f"{_because(now)}; it is left as it is: see clipper model show {model}, clipper logs {model}"
+        )
+
+    def _crash_loop(self, replica: Replica) -> ContainerFailed:
+        tails = self.logs(replica.model, version=replica.version, replica=replica.id, lines=_CRASH_LOG_LINES).lines
+        cause = f"{replica.id} dies whenever it is started: {replica.last_error}; it is tried again every 30 s"
+        return ContainerFailed(cause, [line for tail in tails.values() for line in tail])
+
+    def models(self) -> list[Model]:
+        return self._ask(list[Model], "GET", "/models")
+
+    def model(self, name: str) -> Model:
+        return self._ask(Model, "GET", f"/models/{part(name)}")
+
+    def version(self, model: str, version: str) -> Version:
+        return self._ask(Version, "GET", f"/models/{part(model)}/versions/{part(version)}")
+
+    def delete_model(self, name: str, version: str | None = None) -> None:
+        """Remove a model with all its versions, or one version of it."""
+        path = f"/models/{part(name)}"
+        self._management.call("DELETE", path if version is None else f"{path}/versions/{part(version)}")
+
+    def rollback(self, name: str, version: str | None = None) -> Model:
+        """Make the previous, or the given, version current. Returns once every worker serves it."""
+        # A sleeping version starts first, within its own deployment's time-out, which may be any.
+        return self._ask(Model, "POST", f"/models/{part(name)}/rollback", Rollback(version), UPLOAD_TIMEOUT_S)
+
+    def scale(self, name: str, replicas: int, version: str | None = None) -> Version:
+        """Set how many replicas a version has. Returns at once; ``wait_until_ready`` waits for them."""
+        return self._ask(Version, "POST", f"/models/{part(name)}/scale", Scale(replicas, version))
+
+    def logs(self, name: str, *, version: str | None = None, replica: str | None = None, lines: int = 100) -> Logs:
+        """The last lines of each replica's log, oldest first."""
+        query = {"lines": lines, "version": version, "replica": replica}
+        return self._ask(Logs, "GET", f"/models/{part(name)}/logs{query_string(query)}")
+
+    def replicas(self) -> list[Replica]:
+        return self._ask(list[Replica], "GET", "/replicas")
+
+    def replica(self, replica_id: str) -> Replica:
+        return self._ask(Replica, "GET", f"/replicas/{part(replica_id)}")
+
+
+def _because(version: Version) -> str:
+    return f" ({version.last_error})" if version.last_error else ""

@@ -1,0 +1,148 @@
+"""The client's part for queries: predictions, and what was right afterwards."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from clipper.client.calls import Calls, part
+from clipper.errors import ClipperError
+from clipper.http_api import to_error
+from clipper.management.schemas import Failure
+
+# The longest objective of an application, and room for the way there and back.
+_PREDICT_TIMEOUT_S = 60.0
+
+
+class Prediction(Struct, frozen=True):
+    """One answer.
+
+    Attributes:
+        output: any JSON.
+        default: whether ``output`` is the application's default, because no model answered.
+        confidence: from 0 to 1.
+        default_reason: an error code, e.g. ``timeout``; None if the model answered.
+        default_explanation: the same in words.
+        low_confidence_output: with reason ``low_confidence``, the answer that was not sure enough.
+    """
+
+    query_id: int
+    output: Any
+    default: bool
+    confidence: float
+    default_reason: str | None = None
+    default_explanation: str | None = None
+    low_confidence_output: Any = None
+
+
+class _Predictions(Struct, frozen=True):
+    batch_predictions: list[dict[str, Any]]
+
+
+class Observed(Struct, frozen=True):
+    """``duplicate``: the same feedback had come before, and was not counted again."""
+
+    observed: bool
+    duplicate: bool
+
+
+class _Observations(Struct, frozen=True):
+    observations: list[dict[str, Any]]
+
+
+class Queries(Calls):
+    """What an application asks of a server."""
+
+    def predict(
+        self,
+        application: str,
+        input: Any,  # noqa: A002
+        *,
+        version: str | None = None,
+        context: str | None = None,
+    ) -> Prediction:
+        """Ask for one prediction. ``input`` may be a list, number, text, bytes or numpy array."""
+        body = _query_body({"input": input}, version, context)
+        answer = self._queries.call("POST", f"/{part(application)}/predict", body, _PREDICT_TIMEOUT_S)
+        return msgspec.json.decode(answer, type=Prediction)
+
+    def predict_batch(
+        self, application: str, inputs: Sequence[Any], *, version: str | None = None, context: str | None = None
+    ) -> list[Prediction | ClipperError]:
+        """Ask for one prediction an input, in the same order.
+
+        An input that got neither an output nor a default has its error in its place, so that the others are not lost.
+        """
+        body = _query_body({"input_batch": inputs}, version, context)
+        answer = self._queries.call("POST", f"/{part(application)}/predict", body, _PREDICT_TIMEOUT_S)
+        parts = msgspec.json.decode(answer, type=_Predictions).batch_predictions
+        return [_prediction_or_error(part) for part in parts]
+
+    def observe(
+        self,
+        application: str,
+        *,
+        label: Any | UnsetType = UNSET,
+        reward: float | None = None,
+        query_id: int | None = None,
+        input: Any | UnsetType = UNSET,  # noqa: A002
+        context: str | None = None,
+    ) -> Observed:
+        """Tell what came of a query, for the application's policy to learn from. Once this returns it is durable.
+
+        Args:
+            label: the right output; any JSON.
+            reward: in place of a label: from 0 to 1, of the answer to ``query_id``.
+            query_id: of the prediction that it is about.
+            input: in place of a query: the input that the label is right for.
+            context: of that input; a query has its own.
+        """
+        given = {"label": label, "reward": reward, "query_id": query_id, "input": input, "context": context}
+        body = {name: value for name, value in given.items() if value is not None or name in ("label", "input")}
+        answer = self._queries.call("POST", _observe_path(application), _to_json(body), _PREDICT_TIMEOUT_S)
+        return msgspec.json.decode(answer, type=Observed)
+
+    def observe_batch(
+        self, application: str, observations: Sequence[Mapping[str, Any]]
+    ) -> list[Observed | ClipperError]:
+        """Tell what came of several queries, each as a mapping of what ``observe`` takes.
+
+        What could not be learned has its error in its place; it may be sent again, and then counts once.
+        """
+        body = _to_json({"observations": observations})
+        answer = self._queries.call("POST", _observe_path(application), body, _PREDICT_TIMEOUT_S)
+        parts = msgspec.json.decode(answer, type=_Observations).observations
+        return [_observed_or_error(part) for part in parts]
+
+
+def _observe_path(application: str) -> str:
+    return f"/{part(application)}/observe"
+
+
+def _observed_or_error(part: dict[str, Any]) -> Observed | ClipperError:
+    return to_error(msgspec.convert(part, Failure)) if "error" in part else msgspec.convert(part, Observed)
+
+
+def _prediction_or_error(part: dict[str, Any]) -> Prediction | ClipperError:
+    if "error" in part:
+        return to_error(msgspec.convert(part, Failure))
+    return msgspec.convert(part, Prediction)
+
+
+def _query_body(body: dict[str, Any], version: str | None, context: str | None) -> bytes:
+    options = {"version": version, "context": context}
+    body |= {name: value for name, value in options.items() if value is not None}
+    return _to_json(body)
+
+
+def _to_json(body: dict[str, Any]) -> bytes:
+    # Only a struct's fields may be unset for the encoder.
+    return msgspec.json.encode({name: value for name, value in body.items() if value is not UNSET}, enc_hook=_to_list)
+
+
+def _to_list(value: Any) -> Any:
+    """Numpy arrays and scalars, without importing numpy."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise NotImplementedError

@@ -1,0 +1,29 @@
+"""What an application tells of a query afterwards, and what became of it: between front, selection and workers."""
+
+from msgspec import Struct
+
+
+class Feedback(Struct, frozen=True):
+    """Feedback on one query, or on one input.
+
+    Attributes:
+        id: names the feedback, so that it counts once however often it is sent.
+        row: the input's raw buffer, where it is not on a query.
+        label: JSON text of the right output; None if there is a reward instead.
+        reward: in [0, 1], for the models that were selected.
+    """
+
+    id: str
+    query_id: int | None = None
+    row: bytes | None = None
+    context: str | None = None
+    label: bytes | None = None
+    reward: float | None = None
+
+
+class Outcome(Struct, frozen=True):
+    """Learned and durable (``duplicate``: it had been before, and was not counted again), or an error."""
+
+    duplicate: bool = False
+    error: str | None = None
+    cause: str = ""

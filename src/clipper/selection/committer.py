@@ -1,0 +1,82 @@
+"""Group commit: observations that come while the store is busy go into its next batch together."""
+
+import asyncio
+import logging
+from collections import deque
+
+from clipper.errors import ClipperError, Overloaded, StoreUnavailable
+from clipper.selection.stores.store import Observation, Store
+
+log = logging.getLogger(__name__)
+
+# In one transaction: some milliseconds of work, during which other workers wait.
+MAX_BATCH = 1000
+# Waiting, at 50,000 a second, for 0.2 s; beyond it the store is not keeping up, and saying so is better.
+MAX_WAITING = 10_000
+
+
+class Committer:
+    """Writes observations to the store, in the order in which they came.
+
+    Attributes:
+        between_batches: held while a batch is written; who holds it reads what no commit is changing.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: deque[tuple[Observation, asyncio.Future[bool]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self.between_batches = asyncio.Lock()
+
+    def submit(self, observation: Observation) -> "asyncio.Future[bool]":
+        """Return a future of whether it was new, done once it is durable.
+
+        It ends in ``StoreUnavailable`` if the store cannot be written; then nothing of it was added.
+
+        Raises:
+            Overloaded: too many are waiting.
+        """
+        self.check_room()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
+        self._waiting.append((observation, future))
+        if self._task is None:
+            self._task = loop.create_task(self._write())
+        return future
+
+    def check_room(self) -> None:
+        """Raises:
+        Overloaded: ``submit`` would raise it now.
+        """
+        if len(self._waiting) >= MAX_WAITING:
+            raise Overloaded(f"{MAX_WAITING} observations are waiting for the selection store")
+
+    async def _write(self) -> None:
+        try:
+            while self._waiting:
+                async with self.between_batches:
+                    batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
+                    await self._write_batch(batch)
+                    # Whoever waits for these has heard, and has added them in memory, before anybody reads the store.
+                    await asyncio.sleep(0)
+        finally:
+            self._task = None
+
+    async def _write_batch(self, batch: "list[tuple[Observation, asyncio.Future[bool]]]") -> None:
+        try:
+            are_new = await self._store.commit([observation for observation, _ in batch])
+        except ClipperError as error:
+            _fail(batch, error)
+        except Exception as error:  # whatever it is, those who wait must hear, and the next batch be written
+            log.exception("a batch of %d observations could not be written", len(batch))
+            _fail(batch, StoreUnavailable(f"selection store failed: {type(error).__name__}: {error}"))
+        else:
+            for (_, future), is_new in zip(batch, are_new):
+                if not future.done():
+                    future.set_result(is_new)
+
+
+def _fail(batch: "list[tuple[Observation, asyncio.Future[bool]]]", error: ClipperError) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)

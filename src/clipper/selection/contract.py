@@ -1,0 +1,60 @@
+"""What a user's own policy must return: checked for each query, so that nothing else goes further."""
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from clipper.errors import InvalidArgument
+from clipper.selection.policies.policy import Choice, Combined
+
+# By how much shares may miss a sum of 1: rounding, with the precision of single floats.
+_ROUNDING = 1e-3
+
+_check_json = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def checked_choice(choice: object, models: Sequence[str]) -> Choice:
+    """``choice`` in the application's order, of plain floats.
+
+    Raises:
+        InvalidArgument: it is no choice of some of ``models``.
+        TypeError, ValueError: as much, where what it holds is of another kind altogether.
+    """
+    if not isinstance(choice, Choice) or not choice.models or len(choice.models) != len(choice.shares):
+        raise InvalidArgument(f"it returned {choice!r}: expected a Choice of models with a share each")
+    shares = {str(model): float(share) for model, share in zip(choice.models, choice.shares)}
+    if shares.keys() - set(models) or len(shares) != len(choice.models):
+        raise InvalidArgument(f"it chose {choice.models}: expected some of {models}, each once")
+    _check_shares(choice, list(shares.values()))
+    chosen = tuple(model for model in models if model in shares)
+    return Choice(chosen, tuple(shares[model] for model in chosen))
+
+
+def checked_combined(combined: object) -> Combined:
+    """``combined`` with a plain float.
+
+    Raises:
+        InvalidArgument: it is no JSON text with a confidence.
+        TypeError, ValueError, msgspec.DecodeError: as much.
+    """
+    if not isinstance(combined, Combined) or not isinstance(combined.output, bytes):
+        raise InvalidArgument(f"it returned {combined!r}: expected a Combined of JSON text as bytes and a confidence")
+    combined.output.decode()
+    _check_json(combined.output)
+    confidence = float(combined.confidence)
+    if not 0.0 <= confidence <= 1.0:
+        raise InvalidArgument(f"it returned a confidence of {combined.confidence!r}: expected 0 to 1")
+    return Combined(combined.output, confidence)
+
+
+def _check_shares(choice: Choice, shares: Sequence[float]) -> None:
+    if len(shares) == 1:
+        is_right = 0.0 < shares[0] <= 1.0 + _ROUNDING
+    else:
+        is_right = all(share >= 0.0 for share in shares) and math.isclose(sum(shares), 1.0, abs_tol=_ROUNDING)
+    if not is_right:
+        raise InvalidArgument(
+            f"it returned shares {choice.shares}: expected the probability, above 0, of the one model chosen, or "
+            "weights of several that add up to 1"
+        )

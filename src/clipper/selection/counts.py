@@ -1,0 +1,106 @@
+"""What one application has done and learned from, in plain numbers."""
+
+from collections import Counter
+
+from clipper.metrics.histogram import Histogram
+from clipper.statistics import (
+    CONFIDENCE_BOUNDS,
+    LATENCY_BOUNDS_S,
+    ApplicationStatistics,
+    ModelSelectionStatistics,
+    SelectionStatistics,
+)
+
+# Sets of models that are counted apart; Clipper's own policies ask one model, or all.
+MAX_SETS = 1000
+
+
+class Counts:
+    """Counted on the query path, hence no more than attributes.
+
+    Attributes:
+        selected: how often these models were asked together.
+        missing: answers that left without this selected model's output.
+        scored, loss: feedback on each model: how much, and the sum of its losses.
+        answers_scored, answer_loss: the same of the application's answers.
+        feedback: by what came of it: ``joined``, ``duplicate``, ``late``, ``unknown``, ``failed``.
+    """
+
+    def __init__(self) -> None:
+        self.queries = self.slo_misses = self.policy_errors = 0
+        self.defaults: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.latency_s = Histogram(LATENCY_BOUNDS_S)
+        self.confidence = Histogram(CONFIDENCE_BOUNDS)
+        self.selected: Counter[tuple[str, ...]] = Counter()
+        self.missing: Counter[str] = Counter()
+        self.scored: Counter[str] = Counter()
+        self.loss: dict[str, float] = {}
+        self.answers_scored = 0
+        self.answer_loss = 0.0
+        self.feedback: Counter[str] = Counter()
+        self.last_policy_error: str | None = None
+
+    def measure(self, latency_s: float, slo_s: float) -> None:
+        self.latency_s.observe(latency_s)
+        if latency_s > slo_s:
+            self.slo_misses += 1
+
+    def fail_policy(self, problem: str) -> None:
+        """The user's own policy or loss did wrong."""
+        self.policy_errors += 1
+        self.last_policy_error = problem
+
+    def bound_sets(self) -> None:
+        """A policy of the user's may ask ever other sets of models together."""
+        if len(self.selected) > MAX_SETS:
+            self.selected = Counter({(model,): times for model, times in self._selected().items()})
+
+    def learn(self, losses: dict[str, float], answer_loss: float | None) -> None:
+        """Count one observation."""
+        self.feedback["joined"] += 1
+        for model, loss in losses.items():
+            self.scored[model] += 1
+            self.loss[model] = self.loss.get(model, 0.0) + loss
+        if answer_loss is not None:
+            self.answers_scored += 1
+            self.answer_loss += answer_loss
+
+    def statistics(self, name: str, contexts: int) -> ApplicationStatistics:
+        return ApplicationStatistics(
+            name=name,
+            queries=self.queries,
+            defaults=dict(self.defaults),
+            errors=dict(self.errors),
+            slo_misses=self.slo_misses,
+            latency_s=self.latency_s.data(),
+            selection=self._selection(contexts),
+        )
+
+    def _selection(self, contexts: int) -> SelectionStatistics:
+        return SelectionStatistics(
+            models=self._models(),
+            confidence=self.confidence.data(),
+            feedback=dict(self.feedback),
+            answers_scored=self.answers_scored,
+            answer_loss=self.answer_loss,
+            contexts=contexts,
+            policy_errors=self.policy_errors,
+            last_policy_error=self.last_policy_error,
+        )
+
+    def _models(self) -> dict[str, ModelSelectionStatistics]:
+        selected = self._selected()
+        return {
+            model: ModelSelectionStatistics(
+                selected[model], self.missing[model], self.scored[model], self.loss.get(model, 0.0)
+            )
+            for model in sorted(selected.keys() | self.scored.keys())
+        }
+
+    def _selected(self) -> Counter[str]:
+        selected: Counter[str] = Counter()
+        for models, times in self.selected.items():
+            for model in models:
+                selected[model] += times
+        return selected

@@ -1,0 +1,54 @@
+"""What an application has learned, for people to see."""
+
+import asyncio
+from collections.abc import Mapping
+from random import Random
+
+from clipper.control import ModelDescription, PolicyDescription
+from clipper.errors import PolicyFailed
+from clipper.selection.application import Application
+from clipper.selection.learning.totals import LOSS, PULLS, SCORED, Totals
+
+# Shares are found by having the policy select this often, which holds for every policy, the user's own too. So many
+# draws tell a share to within 2 %.
+DRAWS = 1000
+# Draws in one go: queries are answered in between.
+DRAWS_AT_ONCE = 50
+_SEED = 0
+
+
+async def describe(application: Application, context: str | None) -> PolicyDescription:
+    """What the policy knows and would do now: in a context, or (None) over all."""
+    totals = application.contexts.totals(context)
+    if totals is None:
+        await application.load(context)
+        totals = application.contexts.totals(context) or application.contexts.prior()
+    problem = application.counts.last_policy_error
+    try:
+        shares = await _shares(application, totals, context)
+    except PolicyFailed as error:
+        shares, problem = {}, str(error)
+    models = [_model(model, totals, shares.get(model, 0.0)) for model in application.models]
+    models += [_model(model, totals, 0.0, shadow=True) for model in application.shadows]
+    return PolicyDescription(True, totals.observations, tuple(models), problem)
+
+
+async def _shares(application: Application, totals: Totals, context: str | None) -> Mapping[str, float]:
+    """How much each model has to say: the share of queries that ask it, each counted by its weight in the answer."""
+    if not application.models:
+        return {}
+    random = Random(_SEED)
+    weights = dict.fromkeys(application.models, 0.0)
+    for draw in range(DRAWS):
+        if draw % DRAWS_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        choice = application.select(totals, context, random)
+        for model, share in zip(choice.models, choice.shares):
+            weights[model] += share if len(choice.models) > 1 else 1.0
+    return {model: weight / DRAWS for model, weight in weights.items()}
+
+
+def _model(model: str, totals: Totals, share: float, *, shadow: bool = False) -> ModelDescription:
+    scored = totals.number(model, SCORED)
+    mean_loss = totals.number(model, LOSS) / scored if scored > 0 else None
+    return ModelDescription(model, share, mean_loss, totals.number(model, PULLS), scored, shadow)

@@ -1,0 +1,82 @@
+"""The queries of the recent past, by id, so that feedback can be joined with what was predicted."""
+
+from collections import deque
+
+from clipper.selection.query import Query
+
+# What a query costs beside its input and outputs: itself, its dicts and numbers, its places here.
+QUERY_OVERHEAD_BYTES = 900
+
+
+class JoinTable:
+    """Keeps each query until its time is over, and fewer than ``max_bytes`` of them: beyond that the oldest go first.
+
+    Queries of several applications, with several times to live, share it.
+
+    Attributes:
+        evicted: queries that had to go before their time; feedback on them is answered as unknown.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._by_id: dict[int, Query] = {}
+        self._order: deque[Query] = deque()
+        self.size_bytes = 0
+        self.evicted = 0
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def remember(self, query: Query, now_s: float) -> None:
+        """Keep ``query``, with the outputs that it has, for its application's time."""
+        self._by_id[query.id] = query
+        order = self._order
+        order.append(query)
+        self.size_bytes += _size_bytes(query)
+        oldest = order[0]
+        if oldest.arrival_s + oldest.application.feedback_ttl_s <= now_s or self.size_bytes > self._max_bytes:
+            self._make_room(now_s)
+
+    def grow(self, query_id: int, size_bytes: int) -> None:
+        """A query has got one more output since it was remembered."""
+        if query_id in self._by_id:
+            self.size_bytes += size_bytes
+            self._evict()
+
+    def find(self, query_id: int, now_s: float) -> Query | None:
+        """The query of that id, if it is still kept and its time is not over."""
+        while self._order and _is_over(self._order[0], now_s):
+            self._forget_oldest()
+        query = self._by_id.get(query_id)
+        return None if query is None or _is_over(query, now_s) else query
+
+    def _make_room(self, now_s: float) -> None:
+        # Two for one, so that those whose time is over become fewer even while more come.
+        for _ in range(2):
+            if self._order and _is_over(self._order[0], now_s):
+                self._forget_oldest()
+        self._evict()
+
+    def _evict(self) -> None:
+        while self.size_bytes > self._max_bytes:
+            self._forget_oldest()
+            self.evicted += 1
+
+    def _forget_oldest(self) -> None:
+        query = self._order.popleft()
+        del self._by_id[query.id]
+        self.size_bytes -= _size_bytes(query)
+
+
+def _is_over(query: Query, now_s: float) -> bool:
+    return query.arrival_s + query.application.feedback_ttl_s <= now_s
+
+
+def _size_bytes(query: Query) -> int:
+    """Worked out twice rather than kept: less memory to touch is worth more than the sums."""
+    size = QUERY_OVERHEAD_BYTES + len(query.row)
+    for output in query.outputs.values():
+        size += len(output)
+    if query.shadow_outputs:
+        size += sum(map(len, query.shadow_outputs.values()))
+    return size

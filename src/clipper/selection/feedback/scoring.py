@@ -1,0 +1,78 @@
+"""What a piece of feedback is, and what it teaches."""
+
+from collections.abc import Mapping
+from hashlib import blake2b
+
+from clipper.errors import InvalidArgument, PolicyFailed
+from clipper.feedback import Feedback
+from clipper.selection.learning.losses import Loss, loss_of_reward
+from clipper.selection.learning.tally import Increments, tally
+from clipper.selection.policies.policy import Choice, Policy, Totals
+
+# Of what a user's code said when it failed.
+MAX_CHARACTERS = 300
+# A sum's key is written with each observation.
+MAX_NAME_LENGTH = 100
+# Importance weights of models that are hardly ever asked stay far below, and sums of these far from a double's end.
+MAX_AMOUNT = 1e15
+
+
+def feedback_id(query_id: int | None, row: bytes, context: str | None, label: bytes) -> str:
+    """The id of feedback whose sender gave none: feedback on the same thing, saying the same, is the same."""
+    if query_id is not None:
+        return f"query-{query_id}"
+    digest = blake2b(digest_size=16)
+    for part in (row, (context or "").encode(), label):
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return f"input-{digest.hexdigest()}"
+
+
+def score(feedback: Feedback, loss: Loss, choice: Choice, outputs: Mapping[str, bytes]) -> dict[str, float]:
+    """The loss in [0, 1] of each model that has an output; under a reward, of the selected ones alone.
+
+    Raises:
+        InvalidArgument: the label or reward is not one that can be scored.
+        PolicyFailed: the user's own loss failed.
+    """
+    if feedback.reward is not None:
+        shared = loss_of_reward(feedback.reward)
+        return {model: shared for model in choice.models if model in outputs}
+    if feedback.label is None:
+        raise InvalidArgument('feedback has neither "label" nor "reward"')
+    return {model: loss(output, feedback.label) for model, output in outputs.items()}
+
+
+def lesson(policy: Policy, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+    """What to add to a state: what is counted for every policy, and what this one adds.
+
+    Raises:
+        PolicyFailed: the user's own policy raised, or returned no increments.
+    """
+    increments = tally(choice.models, losses)
+    try:
+        for (model, name), amount in policy.observe(choice, losses, totals).items():
+            key = _checked_name(model), _checked_name(name)
+            increments[key] = increments.get(key, 0.0) + _checked_amount(amount)
+    except (Exception, SystemExit) as error:  # whatever a user's code raises or returns is the user's to read
+        raise PolicyFailed(f"policy failed in observe: {type(error).__name__}: {error}"[:MAX_CHARACTERS]) from error
+    return increments
+
+
+def _checked_name(name: object) -> str:
+    """A name that can be part of a sum's key in any store."""
+    text = str(name)
+    if "/" in text or not text.isprintable() or len(text) > MAX_NAME_LENGTH:
+        raise InvalidArgument(
+            f"it returned an increment of {text[:80]!r}: expected a name of up to "
+            f"{MAX_NAME_LENGTH} printable characters without '/'"
+        )
+    return text
+
+
+def _checked_amount(amount: float) -> float:
+    """One that can be added to for ever: a single NaN or infinity would spoil a sum for good."""
+    number = float(amount)
+    if not abs(number) <= MAX_AMOUNT:
+        raise InvalidArgument(f"it returned an increment by {amount!r}: expected a number up to {MAX_AMOUNT:g}")
+    return number

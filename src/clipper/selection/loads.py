@@ -1,0 +1,49 @@
+"""Queries whose context's state is being read from the store."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+
+# Contexts that are read at once; the queries of further ones go by the application's state.
+MAX_LOADS = 256
+
+
+class Loads:
+    """Reads each context once, however many queries wait for it, and lets none of them wait for long."""
+
+    def __init__(self, load: Callable[[str], Coroutine[None, None, None]]) -> None:
+        self._load = load
+        # A context stays in here until the store has answered, even if nobody waits for it any more.
+        self._waiting: dict[str, list[Callable[[], None]]] = {}
+        self._out_of_patience: set[str] = set()
+        # The loop itself keeps only weak references to tasks.
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def wait(self, context: str, patience_s: float, then: Callable[[], None]) -> None:
+        """Call ``then`` when the state has been read, or could not be, or ``patience_s`` after the first has asked."""
+        if context in self._out_of_patience or (context not in self._waiting and len(self._waiting) >= MAX_LOADS):
+            then()
+        elif context in self._waiting:
+            self._waiting[context].append(then)
+        else:
+            self._waiting[context] = [then]
+            self._begin(context, patience_s)
+
+    def _begin(self, context: str, patience_s: float) -> None:
+        timer = asyncio.get_running_loop().call_later(patience_s, self._lose_patience, context)
+        task = asyncio.ensure_future(self._load(context))
+        self._tasks.add(task)
+
+        def ended(task: "asyncio.Task[None]") -> None:
+            self._tasks.discard(task)
+            timer.cancel()
+            self._out_of_patience.discard(context)
+            for then in self._waiting.pop(context):
+                then()
+
+        task.add_done_callback(ended)
+
+    def _lose_patience(self, context: str) -> None:
+        self._out_of_patience.add(context)
+        waiting, self._waiting[context] = self._waiting[context], []
+        for then in waiting:
+            then()

@@ -1,0 +1,36 @@
+"""Which store an address means."""
+
+from pathlib import Path
+
+from clipper.errors import InvalidArgument
+from clipper.selection.stores.sqlite import SqliteStore
+from clipper.selection.stores.store import Store
+
+
+def open_store(address: str) -> Store:
+    """``sqlite:PATH``, or ``redis://HOST:PORT/DB`` (and ``rediss://``, ``unix://``) with the extra for it installed.
+
+    Raises:
+        InvalidArgument: it is neither, is malformed, or the extra is not installed.
+    """
+    scheme, _, rest = address.partition(":")
+    if scheme == "sqlite" and rest:
+        return SqliteStore(Path(rest))
+    if scheme not in ("redis", "rediss", "unix"):
+        raise InvalidArgument(f"store {_shown(address)!r} is not known: expected sqlite:PATH or redis://HOST:PORT/DB")
+    try:
+        from clipper.selection.stores.redis import RedisStore
+    except ImportError as error:
+        raise InvalidArgument("a Redis store needs the redis package: pip install 'clipper-serving[redis]'") from error
+    try:
+        return RedisStore(address)
+    except ValueError as error:
+        raise InvalidArgument(
+            f"store {_shown(address)!r} is malformed: {error}; expected redis://HOST:PORT/DB"
+        ) from error
+
+
+def _shown(address: str) -> str:
+    """Without a user's name and password: messages go into logs."""
+    scheme, slashes, rest = address.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if slashes else address

@@ -1,0 +1,90 @@
+"""Keeps the states in memory abreast of what others have added to the store, and the store free of what is over."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from time import time
+
+from clipper.errors import ClipperError
+from clipper.selection.application import Application
+from clipper.selection.committer import Committer
+from clipper.selection.contexts import Contexts
+from clipper.selection.stores.store import Store
+
+log = logging.getLogger(__name__)
+
+# How far a worker's choices may lag behind the feedback that the others got.
+FOLLOW_S = 0.25
+# How often ids of feedback that may no longer come are removed: few at a time, since commits wait meanwhile.
+EXPIRE_S = 5.0
+# Feedback on inputs may come at any time; sent again within this, it is recognised.
+MIN_KEEP_S = 600.0
+# A store that is down is asked again this often; it then recovers by itself.
+RETRY_S = 1.0
+
+
+class Synchronizer:
+    """Follows the store for all of a worker's applications, in one task."""
+
+    def __init__(
+        self,
+        store: Store,
+        committer: Committer,
+        applications: Callable[[], Iterable[Application]],
+        wall_clock_s: Callable[[], float] = time,
+    ) -> None:
+        self._store = store
+        self._committer = committer
+        self._applications = applications
+        self._wall_clock_s = wall_clock_s
+        self._cursor: int | None = None
+        self._expired_s = wall_clock_s()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        is_down = False
+        while True:
+            try:
+                await self.follow()
+                await self.expire()
+                is_down = False
+            except Exception as error:  # whatever it is, states must not stay as they are for ever after
+                if not isinstance(error, ClipperError):
+                    log.exception("cannot follow the selection store")
+                elif not is_down:
+                    log.warning("%s", error)
+                is_down = True
+            await asyncio.sleep(RETRY_S if is_down else FOLLOW_S)
+
+    async def follow(self) -> None:
+        """Read again the states in memory that have changed in the store since the last time.
+
+        Raises:
+            StoreUnavailable: next time it goes on from where it was.
+        """
+        cursor, changed = await self._store.changes(-1 if self._cursor is None else self._cursor)
+        if self._cursor is None:
+            # What was read before there was a cursor is read again, since it may have changed in between.
+            changed = [(each.snapshot.id, name) for each in self._applications() for name in each.contexts.names()]
+        applications = {application.snapshot.id: application for application in self._applications()}
+        for application_id, name in changed:
+            if application_id in applications:
+                await self._reload(applications[application_id].contexts, name)
+        for application in applications.values():
+            for name in application.contexts.to_reload():
+                await self._reload(application.contexts, name)
+        self._cursor = cursor
+
+    async def _reload(self, contexts: Contexts, name: str) -> None:
+        async with self._committer.between_batches:
+            await contexts.reload(name)
+
+    async def expire(self) -> None:
+        """Now and then, forget the ids of feedback on queries that nobody waits for any more."""
+        now_s = self._wall_clock_s()
+        times_s = [each.snapshot.selection.feedback_ttl_s for each in self._applications()]
+        # A worker that has no applications yet does not know for how long others keep theirs.
+        if not times_s or now_s - self._expired_s < EXPIRE_S:
+            return
+        self._expired_s = now_s
+        await self._store.expire(now_s - max(MIN_KEEP_S, *times_s))

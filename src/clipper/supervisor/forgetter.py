@@ -1,0 +1,50 @@
+"""Drops what applications have learned once they are gone."""
+
+import asyncio
+import logging
+
+from clipper.errors import ClipperError
+from clipper.registry.store import Forgotten
+from clipper.selection.stores.store import Store
+from clipper.supervisor.catalog import Catalog
+
+log = logging.getLogger(__name__)
+
+# Feedback that a worker had taken before the application went may wait for models for 5 s, and then for the store.
+DELAY_S = 10.0
+# A store, or a registry, that is down is tried again after this.
+RETRY_S = 30.0
+
+
+class Forgetter:
+    """Works off the catalog's ``to_forget``, in one task: a store that is down holds up no deletion, and loses none.
+
+    The supervisor does this, and no worker: an application may be deleted while none runs.
+    """
+
+    def __init__(self, catalog: Catalog, store: Store, delay_s: float = DELAY_S, retry_s: float = RETRY_S) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._delay_s = delay_s
+        self._retry_s = retry_s
+        self._wanted = asyncio.Event()
+
+    def wake(self) -> None:
+        """There is more to forget."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            if not self._catalog.to_forget:
+                await self._wanted.wait()
+            self._wanted.clear()
+            pending = sorted(self._catalog.to_forget)
+            await asyncio.sleep(self._delay_s)
+            try:
+                for application_id in pending:
+                    await self._store.drop(application_id)
+                    self._catalog.commit(Forgotten(application_id))
+            except ClipperError as error:  # the store or the registry
+                log.warning("what %s learned cannot be dropped now, and will be: %s", ", ".join(pending), error)
+                await asyncio.sleep(self._retry_s)

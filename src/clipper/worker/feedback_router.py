@@ -1,0 +1,86 @@
+"""Takes feedback to where its query was answered: to this worker's observer, or to the worker whose query it was."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+from clipper.control import Observe, Observed
+from clipper.control_client import ask
+from clipper.errors import ClipperError
+from clipper.feedback import Feedback, Outcome
+from clipper.selection.application import Application, QueryIds
+from clipper.selection.observer import ASK_TIMEOUT_S, Observer
+from clipper.snapshot import Peer
+
+# A peer may have to ask a model first; beyond that it is taken to be gone.
+FORWARD_TIMEOUT_S = ASK_TIMEOUT_S + 2.0
+
+
+class FeedbackRouter:
+    """Knows the workers by their instances; a query's id tells the instance that answered it."""
+
+    def __init__(self, instance: int) -> None:
+        self._instance = instance
+        self._peers: dict[int, str] = {}
+
+    def follow(self, peers: Iterable[Peer]) -> None:
+        """These are the workers now."""
+        self._peers = {peer.instance: peer.control for peer in peers if peer.instance != self._instance}
+
+    async def observe(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]:
+        """One outcome for each piece of feedback, in order."""
+        groups: dict[int, list[int]] = defaultdict(list)
+        for index, each in enumerate(feedback):
+            groups[self._owner(each)].append(index)
+        taken = await asyncio.gather(
+            *(
+                self._observe_at(instance, application, [feedback[index] for index in indexes])
+                for instance, indexes in groups.items()
+            )
+        )
+        outcomes = dict(chain.from_iterable(zip(*pair) for pair in zip(groups.values(), taken)))
+        return [outcomes[index] for index in range(len(feedback))]
+
+    async def observe_here(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]:
+        """Feedback on queries of this worker's own, or on inputs."""
+        observer = Observer(application)
+        # All begin before the first is waited for, so that they are committed together.
+        begun = [_begin(observer, each) for each in feedback]
+        return [each if isinstance(each, Outcome) else await _end(each) for each in begun]
+
+    def _owner(self, feedback: Feedback) -> int:
+        """The instance to ask: a peer's, if the query was one of its."""
+        if feedback.query_id is None:
+            return self._instance
+        instance = QueryIds.instance_of(feedback.query_id)
+        return instance if instance in self._peers else self._instance
+
+    async def _observe_at(
+        self, instance: int, application: Application, group: Sequence[Feedback]
+    ) -> Sequence[Outcome]:
+        if instance == self._instance:
+            return await self.observe_here(application, group)
+        try:
+            reply = await ask(self._peers[instance], Observe(application.name, tuple(group)), FORWARD_TIMEOUT_S)
+        except (OSError, ClipperError) as error:
+            cause = f"the worker that answered the query cannot be reached: {error!r}"
+            return [Outcome(error="unavailable", cause=cause)] * len(group)
+        if not isinstance(reply, Observed) or len(reply.outcomes) != len(group):
+            cause = "the worker that answered the query does not take feedback from others"
+            return [Outcome(error="unavailable", cause=cause)] * len(group)
+        return reply.outcomes
+
+
+def _begin(observer: Observer, feedback: Feedback) -> "asyncio.Future[bool] | Outcome":
+    try:
+        return asyncio.ensure_future(observer.observe(feedback))
+    except ClipperError as error:
+        return Outcome(error=error.code, cause=str(error))
+
+
+async def _end(future: "asyncio.Future[bool]") -> Outcome:
+    try:
+        return Outcome(duplicate=not await future)
+    except ClipperError as error:
+        return Outcome(error=error.code, cause=str(error))

@@ -1,0 +1,211 @@
+"""Selection and feedback through real workers, containers and a store on disk."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from clipper.control import DescribePolicy, PolicyDescription
+from clipper.selection.stores.sqlite import SqliteStore
+from clipper.selection.stores.store import EVERYONE
+from clipper.snapshot import ApplicationSnapshot, Link, Selection
+from serving import Serving, application, model, serving, version, wait_for
+
+CONSTANT = "def predict(inputs):\n    return [{}] * len(inputs)\n"
+HANGS = "import time\ndef predict(inputs):\n    time.sleep(3600)\n"
+POLICIES = ["single", "weighted", "epsilon_greedy", "ucb1", "thompson", "exp3", "exp4", "ensemble"]
+
+
+def learner(name: str, policy: str, *models: str, **fields: Any) -> ApplicationSnapshot:
+    selection = Selection(policy, half_life=None, **fields.pop("selection", {}))
+    return application(name, *models, selection=selection, id=f"id-of-{name}", **fields)
+
+
+@pytest.fixture(scope="module")
+def system() -> Iterator[Serving]:
+    """Models r(ight) and w(rong), three workers' worth of applications over them, and one that hangs."""
+    with serving() as system:
+        system.start_worker()
+        system.start_worker()
+        models = ["r", "r2", "r3", "w"]
+        containers = {name: system.start_container(CONSTANT.format(int(name != "w")), name) for name in models}
+        containers["h"] = system.start_container(HANGS, "h")
+        applications = [learner(policy.replace("_", "-"), policy, "w", "r") for policy in POLICIES]
+        applications += [
+            learner("hanging", "ensemble", "r", "r2", "r3", "w", "h", slo_ms=300.0, default_output='"default"'),
+            learner("shadowed", "single", "r", slo_ms=2000.0),
+        ]
+        shadowed = applications[-1]
+        applications[-1] = ApplicationSnapshot(
+            shadowed.name,
+            shadowed.input_type,
+            shadowed.slo_ms,
+            selection=shadowed.selection,
+            links=(Link("r"), Link("w", shadow=True), Link("h", shadow=True)),
+            id=shadowed.id,
+        )
+        versions = [model(version(each, cache=True), name=name) for name, each in containers.items()]
+        assert system.apply(applications, versions).unlinked == {}
+        yield system
+
+
+def ask(system: Serving, path: str, body: object) -> Any:
+    with system.worker.connect() as client:
+        return client.ask(path, body).json
+
+
+def sums(system: Serving, app: str, context: str = EVERYONE) -> dict[str, float]:
+    async def load() -> dict[str, float]:
+        store = SqliteStore(system.folder / "selection.sqlite3")
+        try:
+            return await store.load(f"id-of-{app}", context)
+        finally:
+            await store.close()
+
+    return asyncio.run(load())
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_serves_and_those_that_learn_find_the_right_model(system: Serving, policy: str) -> None:
+    name = policy.replace("_", "-")
+    learns = policy not in ("single", "weighted", "ensemble")
+    for number in range(100):
+        answer = ask(system, f"/{name}/predict", {"input": [number]})
+        assert answer["default"] is False, answer
+        told = ask(system, f"/{name}/observe", {"query_id": answer["query_id"], "label": 1})
+        assert told == {"observed": True, "duplicate": False}
+    assert sums(system, name)["observations"] == 100.0
+
+    def description() -> PolicyDescription:
+        reply = system.worker.control.ask(DescribePolicy(name))
+        assert isinstance(reply, PolicyDescription)
+        return reply
+
+    wait_for(lambda: description().observations > 99, "this worker has read what both have learned")
+    shares = {each.model: each.share for each in description().models}
+    assert shares["r"] > 0.6 if learns else shares["w"] > 0.3
+
+
+def test_one_of_five_models_hangs(system: Serving) -> None:
+    answers = [ask(system, "/hanging/predict", {"input": [number]}) for number in range(5)]
+    assert [(each["output"], each["default"]) for each in answers] == [(1, False)] * 5
+    assert all(each["confidence"] == pytest.approx(0.6) for each in answers)
+
+
+def test_shadow_models_are_scored_and_a_hanging_one_is_not_waited_for(system: Serving) -> None:
+    answer = ask(system, "/shadowed/predict", {"input": [5]})
+    assert answer["output"] == 1
+
+    def scored() -> bool:
+        ask(system, "/shadowed/predict", {"input": [5]})
+        ask(system, "/shadowed/observe", {"query_id": answer["query_id"], "label": 1})
+        return "never@0/w/scored" in sums(system, "shadowed")
+
+    wait_for(scored, "the shadow's output has come before the feedback")
+
+
+def test_feedback_is_forwarded_to_the_worker_that_answered(system: Serving) -> None:
+    before = sums(system, "single").get("observations", 0.0)
+    outcomes, ids = [], []
+    for number in range(60):
+        ids.append(ask(system, "/single/predict", {"input": [1000 + number]})["query_id"])
+    instances = {each >> 33 for each in ids}
+    assert instances == {1, 2}, "both workers were asked"
+    body = {"observations": [{"query_id": each, "label": 1} for each in [*ids, *ids]]}
+    outcomes = ask(system, "/single/observe", body)["observations"]
+    assert [each["duplicate"] for each in outcomes[:60]] == [False] * 60
+    assert [each["duplicate"] for each in outcomes[60:]] == [True] * 60
+    assert sums(system, "single")["observations"] == before + 60
+
+
+def test_batch_tells_of_each_item_what_became_of_it(system: Serving) -> None:
+    query_id = ask(system, "/single/predict", {"input": [2000]})["query_id"]
+    items = [
+        {"query_id": query_id, "label": 1},
+        {"query_id": 12345, "label": 1},
+        {"query_id": query_id},
+        {"input": ["x"], "label": 1},
+        {"input": [2000], "label": 1},
+        {"query_id": query_id, "reward": 7},
+        17,
+    ]
+    outcomes = ask(system, "/single/observe", {"observations": items})["observations"]
+    shown = [each.get("error", each.get("observed")) for each in outcomes]
+    assert shown == [
+        True,
+        "not_found",
+        "malformed_request",
+        "wrong_input",
+        True,
+        "invalid_argument",
+        "malformed_request",
+    ]
+
+
+def test_the_same_feedback_sent_to_two_workers_at_once_counts_once(system: Serving) -> None:
+    before = sums(system, "single")["observations"]
+    answers: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(ask(system, "/single/observe", {"input": [3000], "label": 1})))
+        for _ in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(each["duplicate"] for each in answers) == [False] + [True] * 19
+    assert sums(system, "single")["observations"] == before + 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"query_id": 5, "label": 1}', 404),
+        (b'{"label": 1}', 400),
+        (b'{"input": [1], "label": "\xff"}', 400),
+        (b'{"input": [1], "label": 1, "context": "%s"}' % (b"c" * 1001), 400),
+        (b'{"input": [1], "label": 1, "id": "%s"}' % (b"i" * 201), 400),
+        (b'{"observations": []}', 400),
+        (b'{"observations": 5}', 400),
+        (b"[", 400),
+    ],
+)
+def test_feedback_that_cannot_be_taken(system: Serving, body: bytes, status: int) -> None:
+    with system.worker.connect() as client:
+        assert client.ask("/single/observe", body).status == status
+
+
+def test_what_was_acknowledged_survives_a_kill_and_a_dead_worker_is_told() -> None:
+    with serving() as system:
+        worker, other = system.start_worker(), system.start_worker()
+        container = system.start_container(CONSTANT.format(1), "r")
+        system.apply([learner("app", "exp3", "r")], [model(version(container), name="r")])
+        acknowledged, ids = 0, []
+        for number in range(60):
+            query_id = ask(system, "/app/predict", {"input": [number]})["query_id"]
+            ids.append(query_id)
+            acknowledged += ask(system, "/app/observe", {"query_id": query_id, "label": 1})["observed"]
+        other.send(signal.SIGKILL)
+        other.wait()
+        theirs = next(each for each in ids if each >> 33 == other.instance)
+        wait_for(lambda: _answers_alone(system), "the kernel sends all connections to the worker that is left")
+        with worker.connect() as client:
+            answer = client.ask("/app/observe", {"query_id": theirs, "label": 1})
+        assert (answer.status, answer.json["error"]) == (503, "unavailable")
+        worker.send(signal.SIGKILL)
+        worker.wait()
+        assert sums(system, "app")["observations"] == acknowledged == 60
+        for dead in (worker, other):
+            dead.control.close()
+        system.workers.clear()
+
+
+def _answers_alone(system: Serving) -> bool:
+    try:
+        ask(system, "/app/predict", {"input": [1]})
+    except (AssertionError, OSError):
+        return False
+    return True

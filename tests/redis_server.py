@@ -1,0 +1,60 @@
+"""A real Redis, for what learns into one."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+START_TIMEOUT_S = 10.0
+
+
+class RedisServer:
+    """A real redis-server of this test's own, with an append-only file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self, *options: str) -> None:
+        program = shutil.which("redis-server")
+        assert program, "redis-server is not installed: scripts/setup.sh does it"
+        arguments = [
+            "--port",
+            str(self.port),
+            "--dir",
+            str(self._folder),
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+        ]
+        self.process = subprocess.Popen([program, *arguments, *options], stdout=subprocess.DEVNULL)
+        self._wait_until_loaded()
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def _wait_until_loaded(self) -> None:
+        until_s = time.monotonic() + START_TIMEOUT_S
+        while not self._answers():
+            assert time.monotonic() < until_s, "redis-server does not answer"
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False

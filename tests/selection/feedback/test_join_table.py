@@ -1,0 +1,135 @@
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from clipper.selection.feedback.join_table import QUERY_OVERHEAD_BYTES, JoinTable
+from clipper.selection.query import Query
+
+MAX_BYTES = 10 * QUERY_OVERHEAD_BYTES
+
+
+@dataclass
+class Waiting:
+    """What a query asks its application for."""
+
+    feedback_ttl_s: float
+    budget_s: float = 1.0
+
+
+def make_query(number: int, size_bytes: int, arrival_s: float = 0.0, ttl_s: float = 1.0) -> Query:
+    application: Any = Waiting(ttl_s)
+    asker: Any = None
+    return Query(application, asker, number, bytes(size_bytes), None, arrival_s)
+
+
+def size_of(query: Query) -> int:
+    outputs = [*query.outputs.values(), *(query.shadow_outputs or {}).values()]
+    return QUERY_OVERHEAD_BYTES + len(query.row) + sum(map(len, outputs))
+
+
+class Joining(RuleBasedStateMachine):
+    """Queries of several times to live against a plain list of all that were ever kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = JoinTable(MAX_BYTES)
+        self.now_s = 0.0
+        self.kept: list[tuple[Query, float]] = []
+        self.number = 0
+
+    @rule(
+        size=st.integers(0, 3000), output=st.integers(0, 500), shadow=st.booleans(), ttl_s=st.sampled_from([1, 5, 50])
+    )
+    def remember(self, size: int, output: int, shadow: bool, ttl_s: float) -> None:
+        self.number += 1
+        query = make_query(self.number, size, self.now_s, ttl_s)
+        query.outputs["m"] = bytes(output)
+        if shadow:
+            query.shadow_outputs = {"s": b"1"}
+        self.table.remember(query, self.now_s)
+        self.kept.append((query, self.now_s + ttl_s))
+
+    @rule(seconds=st.floats(0, 20))
+    def wait(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    @precondition(lambda self: self.kept)
+    @rule(data=st.data(), size=st.integers(0, 2000))
+    def late_output(self, data: st.DataObject, size: int) -> None:
+        query, _ = data.draw(st.sampled_from(self.kept))
+        query.outputs["late"] = query.outputs.get("late", b"") + bytes(size)
+        self.table.grow(query.id, size)
+
+    @precondition(lambda self: self.kept)
+    @rule(data=st.data())
+    def find(self, data: st.DataObject) -> None:
+        query, until_s = data.draw(st.sampled_from(self.kept))
+        found = self.table.find(query.id, self.now_s)
+        assert found in (None, query)
+        if until_s <= self.now_s:
+            assert found is None
+
+    @invariant()
+    def is_bounded_and_keeps_the_newest(self) -> None:
+        assert self.table.size_bytes <= MAX_BYTES
+        live = [query for query, until_s in self.kept if until_s > self.now_s]
+        size = 0
+        for query in reversed([query for query, _ in self.kept]):
+            size += size_of(query)
+            if size > MAX_BYTES:
+                break
+            if query in live:
+                assert self.table.find(query.id, self.now_s) is query
+
+    @invariant()
+    def counts_what_it_holds(self) -> None:
+        held = [query for query, _ in self.kept if self.table.find(query.id, self.now_s) is query]
+        assert len(held) <= len(self.table)
+        assert sum(map(size_of, held)) <= self.table.size_bytes
+
+
+Joining.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestJoining = Joining.TestCase
+
+
+def fill(table: JoinTable, numbers: range, now_s: float, until_s: float) -> None:
+    for number in numbers:
+        table.remember(make_query(number, 0, now_s, until_s - now_s), now_s)
+
+
+def test_what_is_over_makes_room_while_more_comes() -> None:
+    table = JoinTable(1000 * QUERY_OVERHEAD_BYTES)
+    fill(table, range(100), 0.0, 1.0)
+    fill(table, range(100, 200), 2.0, 3.0)
+    assert len(table) == 100 and table.evicted == 0
+
+
+def test_query_that_is_behind_one_that_lives_longer_is_over_in_its_time() -> None:
+    table = JoinTable(1000 * QUERY_OVERHEAD_BYTES)
+    fill(table, range(1), 0.0, 100.0)
+    fill(table, range(1, 2), 0.0, 1.0)
+    assert table.find(1, 0.5) is not None
+    assert table.find(1, 1.0) is None
+    assert table.find(0, 1.0) is not None
+
+
+def test_the_oldest_go_first_when_it_is_full() -> None:
+    table = JoinTable(10 * QUERY_OVERHEAD_BYTES)
+    fill(table, range(15), 0.0, 100.0)
+    assert [table.find(number, 1.0) is not None for number in range(15)] == [False] * 5 + [True] * 10
+    assert table.evicted == 5
+
+
+def test_query_larger_than_the_table_is_not_kept() -> None:
+    table = JoinTable(10 * QUERY_OVERHEAD_BYTES)
+    table.remember(make_query(1, 20 * QUERY_OVERHEAD_BYTES), 0.0)
+    assert len(table) == table.size_bytes == 0
+
+
+def test_output_for_a_query_that_is_forgotten_is_not_counted() -> None:
+    table = JoinTable(MAX_BYTES)
+    table.grow(7, 100)
+    assert table.size_bytes == 0

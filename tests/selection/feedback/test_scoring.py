@@ -1,0 +1,90 @@
+import math
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+import pytest
+
+from clipper.errors import InvalidArgument, PolicyFailed
+from clipper.feedback import Feedback
+from clipper.selection.feedback.scoring import feedback_id, lesson, score
+from clipper.selection.learning.losses import UserLoss, ZeroOne
+from clipper.selection.learning.totals import Totals
+from clipper.selection.policies.policy import Choice, Increments, Policy
+
+CHOICE = Choice(("a",), (1.0,))
+OUTPUTS = {"a": b"1", "b": b"2"}
+
+
+class Returning(Policy):
+    """Returns these increments."""
+
+    def __init__(self, increments: Any) -> None:
+        self.increments = increments
+
+    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+        return CHOICE
+
+    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+        return self.increments  # type: ignore[no-any-return]  # that is the point
+
+
+def test_ids_tell_feedback_apart() -> None:
+    ids = {
+        feedback_id(1, b"", None, b"3"),
+        feedback_id(2, b"", None, b"3"),
+        feedback_id(None, b"ab", None, b"3"),
+        feedback_id(None, b"a", None, b"b3"),
+        feedback_id(None, b"a", "b", b"3"),
+        feedback_id(None, b"ab", None, b"4"),
+    }
+    assert len(ids) == 6
+    assert feedback_id(1, b"", None, b"3") == feedback_id(1, b"", "c", b"4")
+
+
+def test_label_scores_every_output_and_reward_the_selected() -> None:
+    assert score(Feedback("i", label=b"1"), ZeroOne(), CHOICE, OUTPUTS) == {"a": 0.0, "b": 1.0}
+    assert score(Feedback("i", reward=0.25), ZeroOne(), CHOICE, OUTPUTS) == {"a": 0.75}
+
+
+@pytest.mark.parametrize("reward", [-0.1, 1.1, math.nan, math.inf])
+def test_reward_outside_its_range_is_refused(reward: float) -> None:
+    with pytest.raises(InvalidArgument, match="reward"):
+        score(Feedback("i", reward=reward), ZeroOne(), CHOICE, OUTPUTS)
+
+
+@pytest.mark.parametrize("loss", ["1 / 0", "'much'", "2", "float('nan')", "exit(1)"])
+def test_a_users_loss_that_fails_is_named(loss: str) -> None:
+    wrong = UserLoss(eval(f"lambda output, label: {loss}"), "mine:loss")
+    with pytest.raises(PolicyFailed, match="mine:loss"):
+        score(Feedback("i", label=b"1"), wrong, CHOICE, OUTPUTS)
+
+
+@pytest.mark.parametrize(
+    "increments",
+    [
+        None,
+        5,
+        {"a": 1.0},
+        {("a", "x"): "much"},
+        {("a", "x"): math.nan},
+        {("a", "x"): math.inf},
+        {("a", "x"): 1e300},
+        {("a/b", "x"): 1.0},
+        {("a", "x/y"): 1.0},
+        {("a", "x\n"): 1.0},
+        {("a", "\ud800"): 1.0},
+        {("a", "x" * 101): 1.0},
+    ],
+)
+def test_increments_that_would_spoil_the_state_are_refused(increments: object) -> None:
+    with pytest.raises(PolicyFailed, match="observe"):
+        lesson(Returning(increments), CHOICE, {"a": 1.0}, Totals())
+
+
+def test_increments_are_added_to_what_is_counted_anyway() -> None:
+    learned = lesson(Returning({("a", "x"): 2, ("a", "loss"): 1.0}), CHOICE, {"a": 0.5, "b": 1.0}, Totals())
+    assert learned["a", "x"] == 2.0
+    assert learned["a", "loss"] == 1.5
+    assert learned["b", "scored"] == learned["a", "pulls"] == 1.0
+    assert ("b", "pulls") not in learned

@@ -1,0 +1,148 @@
+import asyncio
+import sqlite3
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from clipper.feedback import Feedback
+from clipper.selection.application import Application
+from clipper.selection.stores.sqlite import SqliteStore
+from clipper.selection.stores.store import EVERYONE, Observation
+from clipper.selection.synchronizer import EXPIRE_S, MIN_KEEP_S, Synchronizer
+from clipper.snapshot import Selection
+from event_loops import until
+from selection_desk import ROW, Desk, make_surroundings, run
+
+TWO = {"a": b"1", "b": b"2"}
+CONTEXTS = [None, "ada", "bob"]
+
+
+def follower(desk: Desk, application: Application, **arguments: Any) -> Synchronizer:
+    return Synchronizer(desk.store, application.surroundings.committer, lambda: [application], **arguments)
+
+
+def numbers(application: Application, context: str | None) -> dict[tuple[str, str], float]:
+    totals = application.contexts.totals(context)
+    assert totals is not None
+    return dict(totals.numbers)
+
+
+@pytest.mark.parametrize("policy", ["ensemble", "exp4", "ucb1"])
+def test_two_workers_learn_what_one_would_have(tmp_path: Path, policy: str) -> None:
+    """Each gets half of the feedback; a third, that gets all of it after, is what they have to agree with."""
+
+    async def scenario(desk: Desk) -> None:
+        selection = Selection(policy, half_life=None)
+        here = await desk.application(selection)
+        there = Application(
+            here.snapshot, make_surroundings(desk.predictor, SqliteStore(tmp_path / "selection.sqlite3"), 4)
+        )
+        await there.load()
+        await desk.answer(here)
+        workers = [here, there]
+        followers = [follower(desk, each) for each in workers]
+        for each in followers:
+            await each.follow()
+        random = Random(1)
+        for number in range(60):
+            feedback = Feedback(
+                f"f-{number}", row=ROW, context=random.choice(CONTEXTS), label=b"%d" % random.choice([1, 2])
+            )
+            assert await desk.observe(random.choice(workers), feedback)
+            if number % 7 == 0:
+                for each in followers:
+                    await each.follow()
+        for each in followers:
+            await each.follow()
+        restarted = await desk.application(selection)
+        for context in CONTEXTS:
+            for each in (*workers, restarted):
+                if each.contexts.totals(context) is None:
+                    await each.contexts.load(context)
+            expected = pytest.approx(numbers(restarted, context), abs=1e-9)
+            assert numbers(here, context) == expected and numbers(there, context) == expected
+        assert numbers(here, None)["", "observations"] == 60
+        await there.surroundings.store.close()
+
+    run(tmp_path, TWO, scenario, cache=True)
+
+
+def test_a_change_elsewhere_reaches_what_is_in_memory(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("exp3"))
+        await desk.answer(application, context="ada")
+        synchronizer = follower(desk, application)
+        await synchronizer.follow()
+        increments = {"observations": 1.0, "1000@0/a/loss": 1.0}
+        changes = {EVERYONE: increments, "ada": increments, "not in memory": increments}
+        await desk.store.commit([Observation("one", "app-id", changes), Observation("other", "other-id", changes)])
+        await synchronizer.follow()
+        assert numbers(application, None)["a", "loss"] == pytest.approx(1.0, abs=0.01)
+        assert application.contexts.totals("not in memory") is None
+
+    run(tmp_path, TWO, scenario)
+
+
+def test_it_goes_on_after_the_store_was_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("exp3"))
+        path = tmp_path / "selection.sqlite3"
+        store = SqliteStore(path)
+        await store.commit([Observation("zero", "app-id", {EVERYONE: {"observations": 1.0, "1000@0/a/loss": 1.0}})])
+        task = asyncio.ensure_future(Synchronizer(store, desk.surroundings.committer, lambda: [application]).run())
+        await until(lambda: numbers(application, None))
+
+        def is_told() -> bool:
+            desk.loop.advance(0.3)
+            return "cannot be used" in caplog.text
+
+        with sqlite3.connect(path) as database:
+            database.execute("ALTER TABLE revision RENAME TO elsewhere")
+        await until(is_told)
+        with sqlite3.connect(path) as database:
+            database.execute("DROP TABLE IF EXISTS revision")
+            database.execute("ALTER TABLE elsewhere RENAME TO revision")
+        other = SqliteStore(path)
+        await other.commit([Observation("one", "app-id", {EVERYONE: {"observations": 1.0, "1000@0/a/loss": 5.0}})])
+
+        def is_followed() -> bool:
+            desk.loop.advance(0.3)
+            return numbers(application, None).get(("a", "loss"), 0.0) > 4.0
+
+        await until(is_followed)
+        assert caplog.text.count("cannot be used") == 1
+        task.cancel()
+        await asyncio.wait([task])
+        await other.close()
+        await store.close()
+
+    run(tmp_path, TWO, scenario)
+
+
+def test_ids_are_kept_while_their_feedback_may_come_again(tmp_path: Path) -> None:
+    clock = [1000.0]
+
+    async def scenario(desk: Desk) -> None:
+        store = SqliteStore(tmp_path / "timed.sqlite3", lambda: clock[0])
+        one = Observation("one", "app-id", {EVERYONE: {"observations": 1.0}})
+        assert await store.commit([one]) == [True]
+        application = await desk.application(Selection("single", feedback_ttl_s=1000.0))
+        applications: list[Application] = []
+        committer = application.surroundings.committer
+        synchronizer = Synchronizer(store, committer, lambda: applications, lambda: clock[0])
+        for pause_s, known, is_new in [
+            (5000.0, False, False),  # a worker that knows no application yet deletes nothing
+            (0.0, True, True),
+            (EXPIRE_S, True, False),
+            (MIN_KEEP_S, True, False),
+            (400.0 + EXPIRE_S, True, True),
+        ]:
+            clock[0] += pause_s
+            applications[:] = [application] if known else []
+            await synchronizer.expire()
+            assert await store.commit([one]) == [is_new], (pause_s, known)
+        await store.close()
+
+    run(tmp_path, TWO, scenario)

@@ -1,0 +1,204 @@
+"""An application with the models that a test speaks for, in the test's own loop and time, over a real store."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from random import Random
+from textwrap import dedent
+from typing import Any
+
+from clipper.abstraction.predictor import Predictor
+from clipper.feedback import Feedback
+from clipper.frontend.observe_body import feedback_id
+from clipper.selection.application import Application, QueryIds, Surroundings
+from clipper.selection.committer import Committer
+from clipper.selection.feedback.join_table import JoinTable
+from clipper.selection.observer import MAX_ASKING, Observer
+from clipper.selection.query import Query
+from clipper.selection.stores.sqlite import SqliteStore
+from clipper.selection.stores.store import Store
+from clipper.snapshot import (
+    ApplicationSnapshot,
+    Batching,
+    Link,
+    ModelSnapshot,
+    Selection,
+    Snapshot,
+    VersionSnapshot,
+)
+from event_loops import ShiftedLoop, run_clean, until
+from small_container import SmallContainer
+
+SLO_S = 100.0
+ROW = b"r" * 8
+
+
+class Asking:
+    """An asker that keeps its answer, and fails if it gets a second one."""
+
+    def __init__(self) -> None:
+        self.answer: tuple[Any, ...] = ()
+        self.query_id = -1
+
+    def on_prediction(self, query_id: int, output: bytes, confidence: float) -> None:
+        self._end(query_id, "prediction", output, confidence)
+
+    def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
+        self._end(query_id, "default", output, reason, explanation)
+
+    def on_unsure(self, query_id: int, output: bytes, unsure: bytes, confidence: float) -> None:
+        self._end(query_id, "unsure", output, unsure, confidence)
+
+    def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
+        self._end(query_id, "none", reason, explanation)
+
+    def _end(self, query_id: int, *answer: Any) -> None:
+        assert not self.answer, f"answered twice: {self.answer}, {answer}"
+        self.query_id, self.answer = query_id, answer
+
+
+class Models:
+    """Models a, b, … in containers that answer at once, but for those that are ``held``."""
+
+    def __init__(self, folder: Path, outputs: dict[str, bytes], cache: bool) -> None:
+        self.outputs = outputs
+        self.held: set[str] = set()
+        self.asked: dict[str, list[bytes]] = {name: [] for name in outputs}
+        self.containers = {name: SmallContainer(folder / f"{name}.s", name) for name in outputs}
+        self.cache = cache
+
+    async def start(self) -> None:
+        for container in self.containers.values():
+            await container.start()
+
+    def snapshots(self) -> tuple[ModelSnapshot, ...]:
+        return tuple(
+            ModelSnapshot(name, "1", (VersionSnapshot("1", "doubles", Batching(), self.cache, (each.replica,)),))
+            for name, each in self.containers.items()
+        )
+
+    def serve(self) -> None:
+        """Answer what has come in."""
+        for name, container in self.containers.items():
+            while container.batches and name not in self.held:
+                batch = container.take()
+                self.asked[name] += batch.rows
+                batch.answer([self.outputs[name]] * len(batch.rows))
+
+
+class Desk:
+    def __init__(self, folder: Path, outputs: dict[str, bytes], *, cache: bool = False, store: Store | None = None):
+        self.models = Models(folder, outputs, cache)
+        self.predictor = Predictor(1 << 20)
+        self.store: Store = store or SqliteStore(folder / "selection.sqlite3")
+        self.surroundings = make_surroundings(self.predictor, self.store)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, ShiftedLoop)
+        self.loop = loop
+
+    async def start(self) -> None:
+        await self.models.start()
+        self.predictor.apply(Snapshot(1, (), self.models.snapshots()))
+        await self.predictor.settle()
+
+    async def close(self) -> None:
+        self.predictor.close()
+        for container in self.models.containers.values():
+            await container.kill()
+        await self.store.close()
+
+    async def application(self, selection: Selection, **fields: Any) -> Application:
+        application = Application(self.snapshot(selection, **fields), self.surroundings)
+        await application.load()
+        return application
+
+    def snapshot(self, selection: Selection, shadows: Sequence[str] = (), **fields: Any) -> ApplicationSnapshot:
+        links = tuple(Link(name, shadow=name in shadows) for name in fields.pop("linked", self.models.outputs))
+        settings: dict[str, Any] = {"slo_ms": SLO_S * 1000, "default_output": '"default"', "id": "app-id"} | fields
+        return ApplicationSnapshot("app", "doubles", selection=selection, links=links, **settings)
+
+    def ask(self, application: Application, row: bytes = ROW, context: str | None = None) -> tuple[Asking, Query]:
+        asking = Asking()
+        return asking, application.predict(row, asking, self.loop.time(), context=context)
+
+    async def answer(self, application: Application, row: bytes = ROW, context: str | None = None) -> Asking:
+        """Ask, and let the models answer."""
+        asking, query = self.ask(application, row, context)
+        await self.serve_until(lambda: query.done)
+        return asking
+
+    async def observe(self, application: Application, feedback: Feedback) -> bool:
+        """Observe, letting the models answer if they are asked."""
+        task = asyncio.ensure_future(Observer(application).observe(feedback))
+        await self.serve_until(task.done)
+        await asyncio.sleep(0)  # a future that is done has its callbacks still to run
+        return task.result()
+
+    async def serve_until(self, condition: Callable[[], object]) -> None:
+        def served() -> object:
+            self.models.serve()
+            return condition()
+
+        await until(served)
+
+
+def make_surroundings(predictor: Predictor, store: Store, instance: int = 3) -> Surroundings:
+    committer, joins = Committer(store), JoinTable(1 << 20)
+    asking = asyncio.Semaphore(MAX_ASKING)
+    return Surroundings(predictor, QueryIds(instance), Random(1), store, committer, joins, asking)
+
+
+def on_query(query_id: int, label: bytes | None = None, **fields: Any) -> Feedback:
+    return Feedback(feedback_id(query_id, b"", None, label or b""), query_id, label=label, **fields)
+
+
+def on_input(row: bytes, label: bytes, context: str | None = None) -> Feedback:
+    return Feedback(feedback_id(None, row, context, label), row=row, label=label, context=context)
+
+
+Scenario = Callable[[Desk], Coroutine[Any, Any, None]]
+
+
+def run(
+    folder: Path, outputs: dict[str, bytes], scenario: Scenario, *, cache: bool = False, store: Store | None = None
+) -> None:
+    async def whole() -> None:
+        desk = Desk(folder, outputs, cache=cache, store=store)
+        await desk.start()
+        try:
+            await scenario(desk)
+        finally:
+            await desk.close()
+
+    run_clean(whole())
+
+
+OWN = """
+    from clipper.selection.policies.policy import Choice, Combined, Policy
+
+    class Own(Policy):
+        def __init__(self, **parameters):
+            {init}
+
+        def select(self, models, totals, context, random):
+            {select}
+
+        def combine(self, choice, outputs, totals):
+            {combine}
+
+        def observe(self, choice, losses, totals):
+            {observe}
+"""
+RIGHT = {
+    "init": "pass",
+    "select": "return Choice(models[:2], (0.5, 0.5))",
+    "combine": "return Combined(b'7', 0.5)",
+    "observe": "return {('a', 'seen'): 1}",
+}
+
+
+def own_policy(folder: Path, **methods: str) -> Selection:
+    code = folder / "code"
+    code.mkdir()
+    (code / "own_policy.py").write_text(dedent(OWN).format(**RIGHT | methods))
+    return Selection("own_policy:Own", code=str(code))

@@ -1,0 +1,411 @@
+"""Model selection end to end: real workers, containers and stores, driven as operators and applications do."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from live_server import TIMEOUT_S, Server, answering, until
+
+from clipper.selection.application import QueryIds
+from redis_server import RedisServer
+
+ROW = [1.0, 2.0]
+APP: dict[str, Any] = {
+    "name": "app",
+    "slo_ms": 5000,
+    "links": [{"model": "one"}, {"model": "two"}, {"model": "three"}],
+}
+# What each of them answers, whatever it is asked.
+MODELS = {"one": 1, "two": 2, "three": 3}
+NEVER_FORGETS = {"half_life": None}
+
+
+def with_models(server: Server, *options: str) -> Server:
+    server.start(*options)
+    for name, value in MODELS.items():
+        assert server.deploy(name, answering(value), input_type="float64[2]")["state"] == "ready"
+    return server
+
+
+def with_application(server: Server, *options: str, **fields: Any) -> Server:
+    with_models(server, *options)
+    server.call("POST", "/applications", {**APP, **fields})
+    return server
+
+
+def learned(server: Server, context: str | None = None) -> dict[str, Any]:
+    query = "" if context is None else f"?context={context}"
+    found: dict[str, Any] = server.call("GET", f"/applications/app/policy{query}")
+    return {**found, "models": {model["model"]: model for model in found["models"]}}
+
+
+def until_learned(server: Server, observations: int) -> dict[str, Any]:
+    """Whichever worker is asked; one reads now and then what the others have added."""
+
+    def found() -> dict[str, Any] | None:
+        now = learned(server)
+        return now if now["observations"] == observations else None
+
+    now: dict[str, Any] = until(found)
+    return now
+
+
+def teach(server: Server, label: int, times: int, **fields: Any) -> list[int]:
+    """Ask, and tell that ``label`` was right; the ids of the queries."""
+    ids = [server.predict("app", ROW, **fields)["query_id"] for _ in range(times)]
+    answer = server.observe("app", observations=[{"query_id": id_, "label": label} for id_ in ids])
+    assert answer.json()["observations"] == [{"observed": True, "duplicate": False}] * times
+    return ids
+
+
+def instances(ids: list[int]) -> set[int]:
+    return {QueryIds.instance_of(id_) for id_ in ids}
+
+
+def from_both_workers(server: Server) -> list[int]:
+    """Queries of each of two workers."""
+    ids: list[int] = []
+
+    def asked_both() -> bool:
+        ids.append(server.predict("app", ROW)["query_id"])
+        return len(instances(ids)) == 2
+
+    until(asked_both)
+    return ids
+
+
+def observe_from_all(server: Server, ids: list[int]) -> None:
+    """Tell each query's outcome so often that each worker has been told of those of the other."""
+    for id_ in ids:
+        answers = [server.observe("app", query_id=id_, label=2) for _ in range(12)]
+        assert [answer.status_code for answer in answers] == [200] * len(answers), answers[0].text
+        assert [answer.json()["duplicate"] for answer in answers] == [False] + [True] * 11
+
+
+def sums(home: Path) -> int:
+    with sqlite3.connect(home / "selection.sqlite3") as database:
+        return int(database.execute("SELECT count(*) FROM sums").fetchone()[0])
+
+
+def test_feedback_decides_which_model_answers(server: Server) -> None:
+    links = [{"model": "one"}, {"model": "two"}, {"model": "three", "shadow": True}]
+    policy = {"name": "exp3", "parameters": {"eta": 0.5}}
+    with_application(server, links=links, policy=policy, default_output=0, **NEVER_FORGETS)
+    before = learned(server)
+    assert (before["policy"], before["parameters"], before["loss"]) == ("exp3", {"eta": 0.5}, "zero_one")
+    assert before["models"]["one"]["share"] == pytest.approx(0.5, abs=0.1)
+    assert before["models"]["one"]["mean_loss"] is None
+
+    teach(server, 2, 60)
+    after = learned(server)["models"]
+    assert after["two"]["share"] > 0.8 > 0.2 > after["one"]["share"]
+    assert (after["two"]["mean_loss"], after["one"]["mean_loss"], after["three"]["mean_loss"]) == (0.0, 1.0, 1.0)
+    # The shadow has been scored on each query, and has no say.
+    assert after["three"]["scored"] == pytest.approx(learned(server)["observations"])
+    assert (after["three"]["share"], after["three"]["shadow"], after["three"]["pulls"]) == (0.0, True, 0.0)
+    outputs = {server.predict("app", ROW)["output"] for _ in range(50)}
+    assert 2 in outputs and 3 not in outputs
+
+    teach(server, 1, 40, context="u")
+    # A context knows its own feedback, and as much of all the others' as the prior weighs.
+    found = {context: learned(server, context)["observations"] for context in (None, "u", "v")}
+    assert found == pytest.approx({None: 100, "u": 40 + 20, "v": 20})
+    metrics = httpx.get(f"{server.place.management_url}/metrics").text
+    assert 'clipper_selection_feedback_total{application="app",outcome="joined",worker="0"} 100.0' in metrics
+    assert 'clipper_selection_scored_total{application="app",model="three",worker="0"} 100.0' in metrics
+
+
+def test_feedback_reaches_the_worker_that_answered_whichever_gets_it(server: Server) -> None:
+    with_application(server, "--workers", "2", policy="exp4", **NEVER_FORGETS)
+    ids = from_both_workers(server)
+    observe_from_all(server, ids)
+    until_learned(server, len(ids))
+    # The next supervisor knows the workers that it takes over.
+    more = from_both_workers(server)
+    server.kill()
+    server.start("--workers", "2")
+    until(lambda: server.call("GET", "/status")["ready"])
+    observe_from_all(server, more)
+    assert instances(more) == instances(ids)
+
+
+def test_what_was_learned_survives_the_death_of_a_worker(server: Server) -> None:
+    with_application(server, "--workers", "2", policy="exp4", **NEVER_FORGETS)
+    teach(server, 2, 50)
+    before = until_learned(server, 50)
+    old = instances(from_both_workers(server))
+    for pid in server.worker_pids:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: len(server.worker_pids) == 2 and server.call("GET", "/status")["workers"][0]["restarts"] == 1)
+    until(lambda: all(worker["state"] == "ready" for worker in server.call("GET", "/status")["workers"]))
+    after = until_learned(server, 50)
+    assert {name: model["scored"] for name, model in after["models"].items()} == dict.fromkeys(MODELS, 50)
+    assert after["models"]["two"]["share"] == pytest.approx(before["models"]["two"]["share"])
+    # Feedback finds the new workers; that on queries of the dead ones is refused, and not lost in silence.
+    ids = from_both_workers(server)
+    assert not instances(ids) & old
+    until(lambda: server.call("GET", "/status")["ready"])
+    observe_from_all(server, ids)
+
+
+def test_nothing_acknowledged_is_lost_when_everything_is_killed(server: Server) -> None:
+    with_application(server, "--workers", "2", policy="exp4", **NEVER_FORGETS)
+    acknowledged = [0] * 4
+    stopped = threading.Event()
+
+    def observe(index: int) -> None:
+        while not stopped.is_set():
+            try:
+                begun = acknowledged[index]
+                items = [{"input": [index, n], "label": 2, "id": f"{index}-{begun}-{n}"} for n in range(5)]
+                answer = server.observe("app", observations=items)
+            except (httpx.TransportError, OSError):
+                return  # the kill came before the answer: these may have been learned, or not
+            acknowledged[index] += sum("observed" in each for each in answer.json()["observations"])
+
+    threads = [threading.Thread(target=observe, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    until(lambda: min(acknowledged) >= 50)
+    server.kill_everything()
+    stopped.set()
+    for thread in threads:
+        thread.join()
+
+    server.start("--workers", "2")
+    until(lambda: server.call("GET", "/status")["ready"])
+    until(lambda: learned(server)["observations"] >= sum(acknowledged))
+    # Up to five of each thread were under way.
+    assert learned(server)["observations"] <= sum(acknowledged) + 20
+
+
+class Load(threading.Thread):
+    """Queries one after another."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.url = f"{server.place.query_url}/app/predict"
+        self.answers: list[dict[str, Any]] = []
+        self.enough = False
+
+    def run(self) -> None:
+        with httpx.Client(timeout=TIMEOUT_S) as client:
+            while not self.enough:
+                answer = client.post(self.url, json={"input": [len(self.answers), 0.0], "context": "u"})
+                self.answers.append(answer.json())
+
+
+def test_an_application_is_changed_under_load_without_losing_a_query(server: Server) -> None:
+    with_application(server, "--workers", "2", policy="exp3", **NEVER_FORGETS)
+    teach(server, 2, 20)
+    loads = [Load(server) for _ in range(3)]
+    for load in loads:
+        load.start()
+    changes: list[dict[str, Any]] = [
+        {"policy": {"name": "exp4", "parameters": {"eta": 0.01}}},
+        {"policy": "ensemble", "half_life": 500},
+        {"policy": {"name": "weighted", "parameters": {"weights": {"one": 1, "three": 3}}}},
+        {"policy": "ucb1", "loss": {"name": "absolute", "parameters": {"range": 10}}, "prior_weight": 3},
+        {"policy": "thompson", "feedback_ttl_s": 60},
+    ]
+    try:
+        for change in changes:
+            server.call("PATCH", "/applications/app", change)
+            server.call("PUT", "/applications/app/links/three", {"shadow": True})
+            server.call("DELETE", "/applications/app/links/one")
+            server.call("PUT", "/applications/app/links/one", {})
+            server.call("PUT", "/applications/app/links/three", {"shadow": False})
+    finally:
+        for load in loads:
+            load.enough = True
+            load.join()
+    answers = [answer for load in loads for answer in load.answers]
+    assert [answer for answer in answers if "error" in answer or answer["default"]] == []
+    assert {answer["output"] for answer in answers} <= {1, 2, 3}
+    found = learned(server)
+    assert (found["policy"], found["loss"], found["models"]["two"]["scored"] > 0) == ("thompson", "absolute", True)
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    (tmp_path / "redis").mkdir()
+    redis = RedisServer(tmp_path / "redis")
+    redis.start()
+    yield redis
+    redis.kill()
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "other")
+    yield server
+    if server.process is not None and server.process.poll() is None:
+        server.kill_everything()
+
+
+def test_two_clippers_learn_together_in_one_redis(server: Server, other: Server, redis: RedisServer) -> None:
+    for each in (server, other):
+        with_application(each, "--store", redis.url, policy="exp4", **NEVER_FORGETS)
+    teach(server, 2, 20)
+    teach(other, 2, 10)
+    for each in (server, other):
+        until_learned(each, 30)
+
+    id_ = server.predict("app", ROW)["query_id"]
+    redis.kill()
+    assert server.predict("app", ROW)["output"] in MODELS.values()
+    refused = server.observe("app", query_id=id_, label=2)
+    assert (refused.status_code, refused.json()["error"]) == (503, "store_unavailable")
+    redis.start()
+    until(lambda: server.observe("app", query_id=id_, label=2).status_code == 200)
+    for each in (server, other):
+        until_learned(each, 31)
+
+
+def test_a_deleted_applications_state_is_dropped_also_by_the_next_supervisor(server: Server) -> None:
+    with_application(server, policy="exp4")
+    teach(server, 2, 5)
+    assert sums(server.home) > 0
+    assert server.call("GET", "/applications/app")["id"] == "app#1"
+    server.call("DELETE", "/applications/app")
+    server.kill()
+    server.start()
+    server.call("POST", "/applications", {**APP, "policy": "exp4"})
+    assert server.call("GET", "/applications/app")["id"] == "app#2"
+    assert learned(server)["observations"] == 0
+    until(lambda: sums(server.home) == 0)
+
+
+STUBBORN = """
+from clipper.selection.policies.policy import Choice, Policy
+
+class Stubborn(Policy):
+    def __init__(self, model):
+        self.model = model
+
+    def select(self, models, totals, context, random):
+        if context == "bad":
+            raise RuntimeError("no idea")
+        return Choice((self.model,), (1.0,))
+
+def half(output, label):
+    return 0.5
+"""
+
+
+def test_a_policy_and_a_loss_of_ones_own(server: Server) -> None:
+    own = {"policy": {"name": "my_model:Stubborn", "parameters": {"model": "three"}}, "loss": "my_model:half"}
+    with_models(server)
+    digest = server.upload(STUBBORN)
+    folder = server.home / "artifacts" / digest
+    server.call("POST", "/applications", {**APP, **own, "code": digest, "default_output": 0})
+    assert server.predict("app", ROW)["output"] == 3
+    teach(server, 3, 4)
+    assert learned(server)["models"]["three"]["mean_loss"] == 0.5
+
+    unsure = server.predict("app", ROW, context="bad")
+    assert (unsure["output"], unsure["default"], unsure["default_reason"]) == (0, True, "policy_error")
+    problem = server.call("GET", "/applications/app")["problem"]
+    assert "my_model:Stubborn" in problem and "no idea" in problem
+    assert server.predict("app", ROW)["output"] == 3
+    # The code is still there when a worker needs it again, although no other use of it is left.
+    server.deploy("same", STUBBORN + "def predict(inputs): return [0 for _ in inputs]\n", input_type="float64[2]")
+    os.kill(server.worker_pids[0], signal.SIGKILL)
+    until(lambda: server.worker_pids and server.call("GET", "/status")["ready"])
+    assert server.predict("app", ROW)["output"] == 3
+
+    changed = server.call("PATCH", "/applications/app", {"policy": "single", "loss": "zero_one"})
+    assert (changed["code"], changed["policy"]) == (None, {"name": "single", "parameters": {}})
+    assert server.call("GET", "/applications/app")["problem"] is None
+    assert not folder.exists()
+    assert learned(server)["models"]["three"]["scored"] > 0
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """For tests that leave nothing behind."""
+    server = Server(tmp_path_factory.mktemp("shared") / "home")
+    with_application(server)
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        ("import nothing_such", "No module named 'nothing_such'"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("import os; os._exit(7)", "with status 7"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGALRM)", "within 20 s"),
+        ("def own(", "SyntaxError"),
+        ("class own: pass", "no select, combine, observe: subclass Policy"),
+        ("print('noise'); own = 3", "no class or function 'own'"),
+    ],
+)
+def test_code_that_makes_no_policy_is_refused_and_harms_nobody(shared: Server, code: str, cause: str) -> None:
+    before = shared.call("GET", "/applications/app")
+    digest = shared.upload(code)
+    refused = shared.call("PATCH", "/applications/app", {"policy": "my_model:own", "code": digest}, status=400)
+    assert refused["error"] == "invalid_argument" and cause in refused["cause"]
+    assert shared.call("GET", "/applications/app") == before
+    assert shared.predict("app", ROW)["default"] is False
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"policy": "exp5"}, "policy 'exp5' is not known: expected single, weighted"),
+        ({"policy": {"name": "exp3", "parameters": {"eta": 2}}}, "eta is 2: expected a number above 0 and at most 1"),
+        ({"policy": {"name": "exp3", "parameters": {"eta2": 1}}}, "its parameters are eta, gamma"),
+        ({"loss": "mean"}, "loss 'mean' is not known"),
+        ({"loss": {"name": "absolute", "parameters": {"range": 0}}}, "range is 0: expected a number above 0"),
+        ({"half_life": 0}, "half_life is 0: expected a number at least 1"),
+        ({"prior_weight": -1}, "prior_weight is -1"),
+        ({"confidence_threshold": 1.5}, "confidence_threshold is 1.5: expected a number at least 0 and at most 1"),
+        ({"feedback_ttl_s": 1e9}, "feedback_ttl_s is 1000000000.0"),
+        ({"policy": "own:Policy"}, "cannot import 'own'"),
+    ],
+)
+def test_changes_that_cannot_be(shared: Server, change: dict[str, Any], cause: str) -> None:
+    before = shared.call("GET", "/applications/app")
+    assert cause in shared.call("PATCH", "/applications/app", change, status=400)["cause"]
+    new = {**APP, "name": "new", **change}
+    assert cause in shared.call("POST", "/applications", new, status=400)["cause"]
+    assert shared.call("GET", "/applications") == [before]
+
+
+def test_code_that_is_not_there(shared: Server) -> None:
+    change = {"policy": "my_model:own", "code": "ab" * 32}
+    assert "PUT it" in shared.call("PATCH", "/applications/app", change, status=404)["cause"]
+    assert shared.call("GET", "/applications/none/policy", status=404)["error"] == "not_found"
+    assert shared.call("GET", f"/applications/app/policy?context={'x' * 1001}", status=400)["error"] == (
+        "invalid_argument"
+    )
+
+
+@pytest.mark.parametrize(
+    ("store", "cause"),
+    [
+        ("mongodb://host", "expected sqlite:PATH or redis://HOST:PORT/DB"),
+        ("redis://:secret@host:port", "store 'redis://host:port' is malformed"),
+        ("redis://host", "pip install 'clipper-serving[redis]'"),
+    ],
+)
+def test_a_store_that_cannot_be_ends_the_start_with_what_to_do(tmp_path: Path, store: str, cause: str) -> None:
+    environment = dict(os.environ)
+    if "pip install" in cause:
+        (tmp_path / "redis.py").write_text("raise ImportError('as if it were not installed')")
+        environment["PYTHONPATH"] = f"{tmp_path}:{environment.get('PYTHONPATH', '')}"
+    argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(tmp_path / "home"), "--store", store]
+    argv += ["--query-port", "0", "--management-port", "0"]
+    ran = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, check=False)
+    assert ran.returncode == 1
+    assert cause in ran.stderr.splitlines()[-1]

@@ -1,0 +1,54 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import UNSET
+from msgspec.structs import asdict, fields
+
+from clipper.management.schemas import ApplicationChange, Configured, NewApplication
+from clipper.snapshot import Selection
+from clipper.supervisor.selections import changed_selection, names_code, new_selection
+
+OLD = Selection("exp3", {"eta": 0.5}, "absolute", {"range": 2}, half_life=7)
+# One new value for each field of a change that is about selection.
+NEW = {
+    "policy": Configured("ucb1", {"c": 1}),
+    "loss": "log",
+    "half_life": None,
+    "prior_weight": 3.0,
+    "confidence_threshold": 0.5,
+    "feedback_ttl_s": 9.0,
+}
+
+
+def test_a_new_application_selects_by_the_defaults() -> None:
+    assert new_selection(NewApplication("a", 20.0)) == Selection()
+
+
+def test_a_name_alone_has_no_parameters() -> None:
+    made = new_selection(NewApplication("a", 20.0, policy="exp3", loss=Configured("absolute", {"range": 2})))
+    assert (made.policy, made.parameters, made.loss, made.loss_parameters) == ("exp3", {}, "absolute", {"range": 2})
+
+
+@given(st.sets(st.sampled_from(sorted(NEW))))
+def test_what_a_change_leaves_out_stays(names: set[str]) -> None:
+    changed = changed_selection(OLD, ApplicationChange(**{name: NEW[name] for name in names}))
+    expected = {name: NEW[name] for name in names}
+    if "policy" in names:
+        expected |= {"policy": "ucb1", "parameters": {"c": 1}}
+    if "loss" in names:
+        expected |= {"loss": "log", "loss_parameters": {}}
+    assert asdict(changed) == {**asdict(OLD), **expected}
+
+
+def test_every_field_of_a_change_is_of_the_selection_or_known_not_to_be() -> None:
+    others = {"slo_ms", "default_output", "code"}
+    assert {field.name for field in fields(ApplicationChange)} == NEW.keys() | others
+    assert all(field.default is UNSET for field in fields(ApplicationChange))
+
+
+@pytest.mark.parametrize(
+    ("selection", "own"),
+    [(OLD, False), (Selection("m:P"), True), (Selection(loss="m:f"), True), (Selection("entry_point"), False)],
+)
+def test_whose_code_it_is(selection: Selection, own: bool) -> None:
+    assert names_code(selection) is own

@@ -1,0 +1,90 @@
+"""Where feedback goes: to this worker's observer, or to the worker whose query it is on."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from clipper.control import Draining, Framer, Observe, Observed, Reply, decode_command, encode
+from clipper.feedback import Feedback, Outcome
+from clipper.selection.application import QueryIds
+from clipper.snapshot import Peer, Selection
+from clipper.worker.feedback_router import FeedbackRouter
+from selection_desk import ROW, Desk, on_input, on_query, run
+
+HERE, THERE, GONE = 3, 4, 5
+ONE = {"a": b"1"}
+
+
+class PeerWorker:
+    """Another worker's control socket, answering by ``reply``."""
+
+    def __init__(self, path: Path, reply: Callable[[Observe], Reply]) -> None:
+        self.path = path
+        self.asked: list[Observe] = []
+        self._reply = reply
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_unix_server(self._serve, self.path)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        framer = Framer()
+        while data := await reader.read(1 << 16):
+            for body in framer.feed(data):
+                command = decode_command(body)
+                assert isinstance(command, Observe)
+                self.asked.append(command)
+                writer.write(encode(self._reply(command)))
+        writer.close()
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        await self._server.wait_closed()
+
+
+def first_id(instance: int) -> int:
+    return QueryIds(instance).next
+
+
+def test_each_piece_goes_to_its_worker_and_outcomes_keep_their_order(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("single"))
+        mine = (await desk.answer(application)).query_id
+        peer = PeerWorker(tmp_path / "p.sock", lambda command: Observed((Outcome(True),) * len(command.feedback)))
+        await peer.start()
+        router = FeedbackRouter(HERE)
+        router.follow([Peer(HERE, "never dialled"), Peer(THERE, str(peer.path)), Peer(GONE, str(tmp_path / "gone"))])
+        theirs, lost, unknown = first_id(THERE), first_id(GONE), first_id(9)
+        pieces = [on_query(each, b"1") for each in (theirs, mine, lost, unknown, theirs + 1)]
+        outcomes = await router.observe(application, [*pieces, on_input(ROW, b"1")])
+        assert [each.error for each in outcomes] == [None, None, "unavailable", "not_found", None, None]
+        assert [each.duplicate for each in outcomes] == [True, False, False, False, True, False]
+        assert [[each.query_id for each in command.feedback] for command in peer.asked] == [[theirs, theirs + 1]]
+        await peer.stop()
+
+    run(tmp_path, ONE, scenario, cache=True)
+
+
+def test_peer_that_answers_something_else_is_no_success(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("single"))
+        replies: list[Reply] = [Draining(), Observed(())]
+        peer = PeerWorker(tmp_path / "p.sock", lambda _: replies.pop())
+        await peer.start()
+        router = FeedbackRouter(HERE)
+        router.follow([Peer(THERE, str(peer.path))])
+        for _ in range(2):
+            outcomes = await router.observe(application, [on_query(first_id(THERE), b"1")])
+            assert [each.error for each in outcomes] == ["unavailable"]
+        await peer.stop()
+
+    run(tmp_path, ONE, scenario)
+
+
+def test_nothing_to_observe(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("single"))
+        assert await FeedbackRouter(HERE).observe(application, list[Feedback]()) == []
+
+    run(tmp_path, ONE, scenario)
