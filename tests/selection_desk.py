@@ -9,10 +9,10 @@ from typing import Any
 
 from clipper.abstraction.predictor import Predictor
 from clipper.feedback import Feedback
-from clipper.frontend.observe_body import feedback_id
 from clipper.selection.application import Application, QueryIds, Surroundings
 from clipper.selection.committer import Committer
 from clipper.selection.feedback.join_table import JoinTable
+from clipper.selection.feedback.scoring import feedback_id
 from clipper.selection.observer import MAX_ASKING, Observer
 from clipper.selection.query import Query
 from clipper.selection.stores.sqlite import SqliteStore

@@ -182,9 +182,8 @@ def test_nothing_acknowledged_is_lost_when_everything_is_killed(server: Server) 
 
     server.start("--workers", "2")
     until(lambda: server.call("GET", "/status")["ready"])
-    until(lambda: learned(server)["observations"] >= sum(acknowledged))
     # Up to five of each thread were under way.
-    assert learned(server)["observations"] <= sum(acknowledged) + 20
+    assert sum(acknowledged) <= learned(server)["observations"] <= sum(acknowledged) + 20
 
 
 class Load(threading.Thread):

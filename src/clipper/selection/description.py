@@ -19,6 +19,8 @@ _SEED = 0
 
 async def describe(application: Application, context: str | None) -> PolicyDescription:
     """What the policy knows and would do now: in a context, or (None) over all."""
+    if not application.contexts.is_loaded:
+        await application.load(None)
     totals = application.contexts.totals(context)
     if totals is None:
         await application.load(context)
