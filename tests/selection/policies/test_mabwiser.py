@@ -6,12 +6,11 @@ import pytest
 from bandits import MODELS, learned
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mabwiser import mab
 
 from clipper.selection.policies.epsilon_greedy import EpsilonGreedy
 from clipper.selection.policies.thompson import Thompson
 from clipper.selection.policies.ucb1 import Ucb1
-
-mab = pytest.importorskip("mabwiser.mab", reason="pip install mabwiser")
 
 # Of each model some rewards of 0 and 1; each was scored at least once, as MABWiser takes 0 for what it never saw.
 rewards = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=30), min_size=5, max_size=5)
