@@ -339,3 +339,12 @@ def test_query_ids_differ_over_instances_and_any_json_reader_keeps_them() -> Non
     last, next_instance = QueryIds(2**20 - 2).next + 2**QueryIds.COUNT_BITS - 1, QueryIds(2**20 - 1).next
     assert last < next_instance
     assert next_instance + 2**QueryIds.COUNT_BITS - 1 < 2**53
+
+
+def test_query_ids_begin_anew_rather_than_take_those_of_the_next_instance() -> None:
+    ids = QueryIds(5)
+    first = ids.take()
+    ids.next = first + 2**QueryIds.COUNT_BITS - 1
+
+    assert QueryIds.instance_of(ids.take()) == 5
+    assert ids.take() == first

@@ -42,12 +42,19 @@ class QueryIds:
     """Numbers for queries, unique over all workers and restarts, and below 2^53 so that any JSON reader keeps them.
 
     The upper 20 bits are the worker's instance, which the supervisor counts; the lower 33 are the worker's own count.
+    That begins anew after two days at 50,000 queries a second, when the first ones are long past their feedback.
     """
 
     COUNT_BITS = 33
 
     def __init__(self, instance: int) -> None:
         self._first = self.next = instance << self.COUNT_BITS
+        self._last = self._first + (1 << self.COUNT_BITS) - 1
+
+    def take(self) -> int:
+        query_id = self.next
+        self.next = query_id + 1 if query_id < self._last else self._first
+        return query_id
 
     def has_given(self, query_id: int) -> bool:
         return self._first <= query_id < self.next
@@ -135,9 +142,7 @@ class Application:
             WrongInput: that version takes another type of input.
         """
         pinned = None if version is None else self._pinned(version)
-        ids = self._ids
-        query = Query(self, asker, ids.next, row, context, arrival_s)
-        ids.next += 1
+        query = Query(self, asker, self._ids.take(), row, context, arrival_s)
         self.counts.queries += 1
         if pinned is not None:
             self._ask(query, *pinned)
@@ -249,7 +254,6 @@ class Application:
         # What another policy did wrong is not for this one to be blamed for.
         self.counts.last_policy_error = None
         self._is_policy_of_user = selection.policy not in POLICIES
-        self.counts.last_policy_error = None
         try:
             self.policy: Policy = make_policy(selection.policy, selection.parameters, selection.code)
             self.loss = make_loss(selection.loss, selection.loss_parameters, selection.code)
