@@ -53,7 +53,8 @@ def make(figure: Figure, console: Console) -> Verdict:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{figure.name}.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     PICTURES[figure.name](numbers).savefig(RESULTS / f"{figure.name}.png", dpi=110)
-    console.print(f"{MARKS[verdict.passed]} {figure.name}: {verdict.text} ({took_s:.0f} s)", highlight=False)
+    line = f"{MARKS[verdict.passed]} {figure.name}: {verdict.text} ({took_s:.0f} s)"
+    console.print(line, highlight=False, soft_wrap=True)
     return verdict
 
 

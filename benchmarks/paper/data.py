@@ -1,6 +1,7 @@
 """The data sets, out of Debian packages that ``scripts/apt-unpack.sh`` has unpacked."""
 
 import gzip
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,6 +40,10 @@ class Labelled:
         return Labelled(self.inputs[rows], self.labels[rows])
 
 
+def concatenated(parts: Sequence[Labelled]) -> Labelled:
+    return Labelled(np.concatenate([part.inputs for part in parts]), np.concatenate([part.labels for part in parts]))
+
+
 @dataclass(frozen=True, slots=True)
 class FashionMnist:
     """70,000 pictures of clothes, 28 by 28, pixels from 0 to 255, 10 classes.
@@ -52,6 +57,11 @@ class FashionMnist:
     train: Labelled
     stream: Labelled
     test: Labelled
+
+    @property
+    def held_out(self) -> Labelled:
+        """``stream`` and ``test``: all that no model has seen."""
+        return concatenated([self.stream, self.test])
 
 
 @dataclass(frozen=True, slots=True)

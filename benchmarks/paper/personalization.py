@@ -11,7 +11,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from benchmarks.paper.bench import Bench, encode_inputs
 from benchmarks.paper.client import Connection, for_each
-from benchmarks.paper.data import Labelled, vowel
+from benchmarks.paper.data import Labelled, concatenated, vowel
 from benchmarks.paper.figure import Figure, Numbers, Verdict
 from benchmarks.paper.training import trained
 
@@ -68,9 +68,7 @@ def measure(bench: Bench) -> Numbers:
 
 def _deploy(bench: Bench, train: Sequence[Labelled]) -> list[str]:
     """One model a speaker and one of all, of the same kind; each also as an application that is only that model."""
-    inputs, labels = (np.concatenate([getattr(part, name) for part in train]) for name in ("inputs", "labels"))
-    together = Labelled(inputs, labels)
-    parts = {POOLED: together} | {f"speaker-{number}": part for number, part in enumerate(train)}
+    parts = {POOLED: concatenated(train)} | {f"speaker-{number}": part for number, part in enumerate(train)}
     bench.deploy({name: trained(_classifier(), part) for name, part in parts.items()})
     for name in parts:
         bench.create(f"only-{name}", [name], slo_ms=SLO_MS)

@@ -6,9 +6,12 @@ from statistics import median
 import numpy as np
 from matplotlib.figure import Figure as Picture
 
-from benchmarks.paper.failure import BREAKS_AT, BROKEN, POLICIES, RECOVERS_AT
+from benchmarks.paper.failure import BREAKS_AT, BROKEN, RECOVERS_AT
 from benchmarks.paper.feedback_cache import CACHES
 from benchmarks.paper.figure import Numbers
+
+# The same in both parts of a picture; models take others.
+COLOURS = {"exp3": "black", "exp4": "0.55"}
 
 
 def ensembles(numbers: Numbers) -> Picture:
@@ -24,7 +27,7 @@ def ensembles(numbers: Numbers) -> Picture:
     axes.bar_label(drawn, fmt="%.3f", fontsize=8)
     axes.set_xticks(range(len(bars)), [label for label, *_ in bars], fontsize=8)
     axes.set_ylabel("error")
-    axes.set_title(f"Fashion-MNIST, {numbers['queries']:,} test images")
+    axes.set_title(f"Fashion-MNIST, {numbers['queries']:,} images")
     return picture
 
 
@@ -34,10 +37,10 @@ def failure(numbers: Numbers) -> Picture:
     above, below = picture.subplots(2, sharex=True, height_ratios=[2, 1])
     for name, sums in numbers["cumulative_errors"].items():
         queries = np.arange(len(sums)) * every
-        style = {"linewidth": 2.2} if name in POLICIES else {"linewidth": 1, "linestyle": "--"}
+        style = {"linewidth": 2.2, "color": COLOURS[name]} if name in COLOURS else {"linewidth": 1, "linestyle": "--"}
         above.plot(queries[1:], np.array(sums[1:]) / queries[1:], label=name, **style)
     for name, shares in numbers["share_of_broken"].items():
-        below.plot(np.arange(len(shares)) * every, shares, label=name)
+        below.plot(np.arange(len(shares)) * every, shares, label=name, color=COLOURS[name])
     for axes in (above, below):
         axes.axvspan(BREAKS_AT, RECOVERS_AT, color="0.92")
         axes.legend(fontsize=8, ncols=2)

@@ -1,0 +1,63 @@
+"""The page on the paper's figures says what the checked-in results say."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.paper import failure
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "paper.md").read_text()
+
+
+def numbers(figure: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / "paper" / "results" / f"{figure}.json").read_text())["numbers"]
+
+
+def ensembles() -> list[str]:
+    found = numbers("ensembles")
+    best = min(found["model_errors"].values())
+    parts = [f"{part['confident_error']:.3f} / {part['unsure_error']:.3f}" for part in found["agreement"]]
+    return [f"| {best:.4f} |", f"| {found['ensemble_error']:.4f} ({found['ensemble_error'] / best - 1:.1%}) |", *parts]
+
+
+def failures() -> list[str]:
+    errors = numbers("failure")["errors"]
+    static = min(errors[name] for name in failure.MODELS)
+    return [
+        f"errors {errors['exp3']:,} and {errors['exp4']:,}; best static model {static:,}; "
+        f"the broken one {errors[failure.BROKEN]:,}"
+    ]
+
+
+def stragglers() -> list[str]:
+    return [straggler_row(row["size"], row["mitigated"], row["blocking"]) for row in numbers("stragglers")["sizes"]]
+
+
+def straggler_row(size: int, ours: Any, blocking: Any) -> str:
+    latencies = " | ".join(f"{part['p99_ms']:.1f} / {part['mean_ms']:.1f}" for part in (ours, blocking))
+    return f"| {size} | {latencies} | {ours['missing_share']:.1%} | {ours['accuracy']:.3f} "
+
+
+def personalization() -> list[str]:
+    found = numbers("personalization")
+    values = [found["pooled_error"], found["own_error"], *(found["error_after"][count] for count in (0, 1, 4, 8))]
+    return [f"| {value:.3f} |" for value in values]
+
+
+def feedback_cache() -> list[str]:
+    return [f"| {numbers('feedback_cache')['ratio']:.2f} × "]
+
+
+@pytest.mark.parametrize("expected", [ensembles, failures, stragglers, personalization, feedback_cache])
+def test_page_has_the_measured_numbers(expected: Any) -> None:
+    missing = [text for text in expected() if text not in PAGE]
+    assert missing == []
+
+
+def test_pictures_are_there() -> None:
+    for name in ("ensembles", "failure", "stragglers", "personalization", "feedback_cache"):
+        assert f"../benchmarks/paper/results/{name}.png" in PAGE
+        assert (ROOT / "benchmarks" / "paper" / "results" / f"{name}.png").stat().st_size > 1_000
