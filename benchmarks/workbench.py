@@ -45,6 +45,7 @@ class Workbench:
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._applications: dict[str, str] = {}
+        self._sums: set[str] = set()
 
     def __enter__(self) -> "Workbench":
         return self
@@ -88,6 +89,24 @@ class Workbench:
             options += ["--input-type", "doubles"]
             self.server.run("deploy", name, FUNCTIONS[model], *options, folder=HERE / "models")
         self.server.run("app", "create", name, "--model", name, "--slo-ms", str(SLO_MS), "--default", "-1")
+
+    def sums(self, policy: str, models: int) -> str:
+        """Deploy so many models that are sums, if they are not yet; return the application that selects among them."""
+        application = f"{policy}-over-{models}"
+        if application not in self._applications:
+            names = [f"sum-{number}" for number in range(models)]
+            for name in names:
+                self._deploy_sum(name)
+            options = [option for name in names for option in ("--model", name)]
+            options += ["--policy", policy, "--slo-ms", str(SLO_MS), "--default", "-1"]
+            self.server.run("app", "create", application, *options)
+            self._applications[application] = "sum"
+        return application
+
+    def _deploy_sum(self, name: str) -> None:
+        if name not in self._sums:
+            self.server.run("deploy", name, FUNCTIONS["sum"], "--input-type", "doubles", folder=HERE / "models")
+            self._sums.add(name)
 
     def serve(self, application: str, script: Path, *, connections: int, seconds: int = ROUND_S) -> Served:
         """Load one application and count what its answers carried."""

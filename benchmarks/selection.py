@@ -1,0 +1,122 @@
+"""Rows on model selection: what choosing among five models costs, and how fast feedback is learned durably."""
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import uvloop
+
+from benchmarks import wrk
+from benchmarks.load import Answer, LoadClient, post
+from benchmarks.outcome import Outcome, Row
+from benchmarks.workbench import FOUR, ROUND_S, SLO_MS, WARM_UP_S, Workbench, median_ratio
+
+MODELS = 5
+CONNECTIONS = 32
+
+# Feedback is on these inputs over and over: after a first round, every model's output is in the cache.
+INPUTS = 1_000
+BATCH = 100
+# So many connections of wrk, each pausing between its queries for far longer than an answer takes: the rate is kept.
+PREDICTING = 256
+
+
+def over_single(policy: str, floor: float) -> Row:
+    def measure(bench: Workbench) -> Outcome:
+        single, several = bench.sums("single", 1), bench.sums(policy, MODELS)
+        for application in (single, several):
+            bench.serve(application, FOUR, connections=CONNECTIONS, seconds=WARM_UP_S)
+        ours, theirs = bench.compare(
+            lambda: bench.serve(several, FOUR, connections=CONNECTIONS).outputs_per_s,
+            lambda: bench.serve(single, FOUR, connections=CONNECTIONS).outputs_per_s,
+        )
+        ratio = median_ratio(ours, theirs)
+        numbers = {f"{policy}_per_s": ours, "single_per_s": theirs, "ratio": ratio}
+        return Outcome(f"{ratio:.2f} ×", ratio >= floor, numbers)
+
+    return Row(f"{policy}_over_single", f"{policy} over 5 sums, over one sum alone", f"≥ {floor} ×", measure)
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """How feedback is sent: ``size`` observations a request, so many requests at a time."""
+
+    name: str
+    what: str
+    size: int
+    connections: int
+    floor_per_s: int
+
+
+ONE_BY_ONE = Feedback("observe_single", "single observations, 32 connections", 1, 32, 3_000)
+IN_BATCHES = Feedback("observe_batch", "observations in batches of 100, one connection", BATCH, 1, 10_000)
+
+
+def observe(feedback: Feedback) -> Row:
+    """Feedback for exp4, which learns on every model's output, while predictions go on at half of what they can."""
+
+    def measure(bench: Workbench) -> Outcome:
+        application = bench.sums("exp4", MODELS)
+        full = bench.serve(application, FOUR, connections=CONNECTIONS, seconds=WARM_UP_S).outputs_per_s
+        script = throttled(FOUR, bench.folder / "half.lua", full / 2)
+        uvloop.run(_observe(bench, application, feedback, WARM_UP_S))
+        with ThreadPoolExecutor(1) as pool:
+            url = bench.server.url(application)
+            predicting = pool.submit(wrk.run, url, script, connections=PREDICTING, seconds=ROUND_S)
+            per_s = uvloop.run(_observe(bench, application, feedback, ROUND_S))
+            load = predicting.result()
+        numbers = {
+            "observations_per_s": per_s,
+            "predictions_full_per_s": full,
+            "predictions_per_s": load.requests_per_s,
+            "p50_ms": load.p50_ms,
+            "p99_ms": load.p99_ms,
+        }
+        passed = per_s >= feedback.floor_per_s and load.p99_ms <= SLO_MS
+        return Outcome(f"{per_s:,.0f}/s, p99 {load.p99_ms:.1f} ms", passed, numbers)
+
+    floor = f"≥ {feedback.floor_per_s:,}/s, ≤ {SLO_MS} ms"
+    return Row(feedback.name, f"durable {feedback.what}; p99 of predictions at half load", floor, measure)
+
+
+def throttled(script: Path, path: Path, per_s: float) -> Path:
+    """Write ``script`` with a pause before each request, so that ``PREDICTING`` connections send at most ``per_s``."""
+    # wrk pauses for whole milliseconds.
+    pause_ms = max(1, ceil(PREDICTING / per_s * 1000))
+    path.write_text(f"{script.read_text()}\nfunction delay() return {pause_ms} end\n")
+    return path
+
+
+async def _observe(bench: Workbench, application: str, feedback: Feedback, seconds: float) -> float:
+    """Return observations/s that were acknowledged."""
+    requests = observations(application, feedback.size)
+    refused: list[Answer[None]] = []
+
+    def on_answer(answer: Answer[None]) -> None:
+        if answer.status != 200:
+            refused.append(answer)
+
+    host, port = bench.server.query_address()
+    client = LoadClient[None](host, port, feedback.connections, lambda: (None, next(requests)), on_answer)
+    began_s = asyncio.get_running_loop().time()
+    await client.run_for(seconds)
+    taken_s = asyncio.get_running_loop().time() - began_s
+    return (client.answered - len(refused)) * feedback.size / taken_s
+
+
+def observations(application: str, size: int) -> Iterator[bytes]:
+    """Requests with feedback on ``INPUTS`` inputs, in turn, without end."""
+    each = [b'{"input":[%d.25,2.0,3.0,4.0],"label":%d}' % (number, number % 2) for number in range(INPUTS)]
+    if size == 1:
+        bodies = each
+    else:
+        starts = range(0, INPUTS, size)
+        bodies = [b'{"observations":[%b]}' % b",".join(each[start : start + size]) for start in starts]
+    return itertools.cycle([post(f"/{application}/observe", body) for body in bodies])
+
+
+ROWS = [over_single("exp3", 0.7), over_single("ensemble", 0.25), observe(IN_BATCHES), observe(ONE_BY_ONE)]
