@@ -226,7 +226,8 @@ inline Options read_options(int argc, char** argv) {
     if (!known.count(argv[at]) || at + 1 == argc) throw std::invalid_argument(argv[at] + std::string(" is no option"));
     *known.at(argv[at]) = argv[at + 1];
   }
-  const bool is_address = options.listen.rfind("unix:", 0) == 0 || options.listen.rfind(':') > 4;
+  const bool is_tcp = options.listen.rfind("tcp:", 0) == 0 && options.listen.rfind(':') > 4;  // a host is named
+  const bool is_address = is_tcp || (options.listen.rfind("unix:", 0) == 0 && options.listen.size() > 5);
   if (!is_address || options.model.empty() || options.version.empty())
     throw std::invalid_argument("expected --listen unix:PATH|tcp:HOST:PORT --model NAME --version V");
   return options;

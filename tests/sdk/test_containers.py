@@ -276,6 +276,13 @@ def test_an_option_that_is_unknown_or_without_a_value_is_wrong_usage(programs: P
         assert options[0] in container.log
 
 
+@pytest.mark.parametrize("listen", ["-", "c.sock", "unix:", "tcp:7000", "tcp::7000", "http:localhost:80"])
+def test_what_is_no_address_is_wrong_usage(programs: Programs, listen: str) -> None:
+    with started(programs.sum, listen=listen, token="t") as container:
+        assert container.wait() == 2
+        assert "expected --listen unix:PATH|tcp:HOST:PORT" in container.log
+
+
 def test_a_port_that_is_taken_is_an_exit_code_of_its_own(programs: Programs) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
