@@ -2,6 +2,7 @@
 // proto/container-protocol.md says what it does, README.md and example/sum.cpp how it is used.
 #pragma once
 
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -153,6 +154,7 @@ class Server {
       lock.lock();
     }
     ++turn_;
+    busy_since_ = Clock::now();  // of the next batch, if one waits
     changed_.notify_all();
     return answer;
   }
@@ -267,7 +269,7 @@ inline int serve(int argc, char** argv, const std::function<Model(const Options&
     const std::string place = options.listen.substr(scheme, is_tcp ? port - 1 - scheme : std::string::npos);
     const int listener = is_tcp ? listen_tcp(place, options.listen.substr(port)) : listen_unix(place);
     int wake[2];
-    if (pipe(wake) < 0) throw std::system_error(errno, std::generic_category());
+    if (pipe2(wake, O_CLOEXEC) < 0) throw std::system_error(errno, std::generic_category());
     wake_writer = wake[1];
     std::signal(SIGTERM, [](int) { (void)!write(wake_writer, "", 1); });
     Server server(model, options, token);
