@@ -37,6 +37,8 @@ demo:
 bench:
 	@sh scripts/setup.sh bench
 	@command -v wrk >/dev/null || sh scripts/apt-install.sh wrk
+	@command -v g++ >/dev/null || sh scripts/apt-install.sh g++
+	@command -v javac >/dev/null || sh scripts/apt-install.sh default-jdk-headless
 	@$(PY) -m benchmarks $(ROWS)
 
 paper:

@@ -29,7 +29,7 @@ make_venv() {
 }
 
 # The folder is part of it: an environment that was copied or moved still points to where it was made.
-wanted=$({ pwd && cat requirements/constraints.txt pyproject.toml; } | sha256sum)
+wanted=$({ pwd && cat requirements/constraints.txt pyproject.toml scripts/setup.sh; } | sha256sum)
 stamp=.venv/installed-$extra
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     exit 0
@@ -39,9 +39,12 @@ fi
 install=".venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt"
 # The build's own packages are installed first and used as they are, since constraints do not reach an isolated build.
 $install hatchling editables
-# Tests of the shared selection state run against a real server of their own.
-if [ "$extra" = dev ] && ! command -v redis-server >/dev/null; then
-    sh scripts/apt-install.sh redis-server
+# Tests of the shared selection state run against a real server of their own; those of sdk/ build what is there.
+if [ "$extra" = dev ]; then
+    command -v redis-server >/dev/null || sh scripts/apt-install.sh redis-server
+    command -v g++ >/dev/null || sh scripts/apt-install.sh g++
+    command -v cmake >/dev/null || sh scripts/apt-install.sh cmake make
+    command -v javac >/dev/null || sh scripts/apt-install.sh default-jdk-headless
 fi
 $install --no-build-isolation -e ".[$extra]"
 printf '%s\n' "$wanted" >"$stamp"

@@ -222,7 +222,7 @@ def test_data_that_is_not_there(tmp_path: Path, data: str) -> None:
 
 
 def test_data_beside_a_model_file_is_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(ClipperError, match="module:attribute only"):
+    with pytest.raises(ClipperError, match="module:attribute and programs only"):
         package(write(tmp_path / "m.pkl"), data=tmp_path)
 
 

@@ -8,12 +8,15 @@ from clipper.cli.options import AsJson, DataPath, Home, InputTypeText, PythonPat
 from clipper.cli.output import Output
 from clipper.client import Clipper
 from clipper.management.schemas import Version
+from clipper.packaging import Language
 from clipper.snapshot import BatchingPolicy
 
 
 def deploy(
     name: Annotated[str, typer.Argument(help="The model's name.")],
-    model: Annotated[str, typer.Argument(help="A model file, or module:attribute with its code in this folder.")],
+    model: Annotated[
+        str, typer.Argument(help="A model file, module:attribute with its code in this folder, or a program.")
+    ],
     version: Annotated[str | None, typer.Option(help="The version's name.", show_default="the next number")] = None,
     replicas: Annotated[int, typer.Option(help="How many processes run it.", min=1)] = 1,
     batching: Annotated[BatchingPolicy, typer.Option(help="Who decides how large batches are.")] = "aimd",
@@ -26,6 +29,9 @@ def deploy(
     input_type: InputTypeText = None,
     python: PythonPath = None,
     data: DataPath = None,
+    language: Annotated[
+        Language, typer.Option(help="binary: MODEL is a program or jar that speaks the container protocol.")
+    ] = "python",
     memory: Annotated[
         int | None, typer.Option(help="Bound of each process's memory, e.g. 2g.", parser=parse_size, metavar="SIZE")
     ] = None,
@@ -50,6 +56,7 @@ def deploy(
             make_current=not keep_current,
             python=python,
             data=data,
+            language=language,
             memory_bytes=memory,
             start_timeout_s=start_timeout,
             progress=progress,

@@ -7,7 +7,7 @@ from pathlib import Path
 from clipper.client.calls import SETTLE_TIMEOUT_S, UPLOAD_TIMEOUT_S, Calls, ignore, part, polls, query_string
 from clipper.errors import ContainerFailed, DeadlineExceeded
 from clipper.management.schemas import Deployment, Logs, Model, Replica, Rollback, Scale, Version
-from clipper.packaging import Artifact, package
+from clipper.packaging import Artifact, Language, package
 from clipper.snapshot import Batching, BatchingPolicy
 
 _CRASH_LOG_LINES = 20
@@ -31,6 +31,7 @@ class Models(Calls):
         make_current: bool = True,
         python: str | None = None,
         data: Path | str | None = None,
+        language: Language = "python",
         memory_bytes: int | None = None,
         start_timeout_s: float = 60.0,
         wait: bool = True,
@@ -47,7 +48,8 @@ class Models(Calls):
             batch_delay_ms: how long a batch that is not full may wait for more.
             make_current: whether queries go to it from now on.
             python: the interpreter, on the server's machine, to run it with; the server's own if None.
-            data: a file or folder that a ``module:Class`` gets as ``model_data``.
+            data: a file or folder that a ``module:Class`` gets as ``model_data``, and a program as ``--data``.
+            language: ``binary``: ``model`` is the path of a program that speaks the container protocol.
             wait: False returns at once, in state ``starting``.
             progress: called with what is going on, for showing it.
 
@@ -58,7 +60,7 @@ class Models(Calls):
         tell = progress or ignore
         tell("packing the model")
         # An artifact that the caller packed is the caller's to close.
-        packed = nullcontext(model) if isinstance(model, Artifact) else package(model, data=data)
+        packed = nullcontext(model) if isinstance(model, Artifact) else package(model, data=data, language=language)
         with packed as artifact:
             self._upload(artifact, tell)
             deployment = Deployment(

@@ -13,7 +13,7 @@ from clipper.snapshot import Batching, Link, Selection
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
 ReplicaState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
 WorkerState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
-Loader = Literal["file", "import"]
+Loader = Literal["file", "import", "binary"]
 
 
 class Configured(Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,8 +131,9 @@ class LearnedPolicy(Struct, frozen=True):
 class Deployment(Struct, frozen=True, forbid_unknown_fields=True):
     """A version to deploy. See ARCHITECTURE.md, "Management API", for each field.
 
-    ``target`` is a path inside the artifact for the loader ``file``, ``module:attribute`` for ``import``.
-    ``data`` is a path inside the artifact that a class gets as ``model_data``.
+    ``target`` is a path inside the artifact for the loaders ``file`` and ``binary``, a program that speaks the
+    container protocol; ``module:attribute`` for ``import``.
+    ``data`` is a path inside the artifact that a class gets as ``model_data``, and a program as ``--data``.
     """
 
     artifact: str

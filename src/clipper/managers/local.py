@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import resource
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -213,12 +215,13 @@ class LocalManager:
         log_start_bytes = logs.size_bytes(log_path)
         process = self._processes.launch(
             name,
-            runtime_argv(note, self._folders.artifacts / spec.artifact),
+            container_argv(note, self._folders.artifacts / spec.artifact),
             log_path=log_path,
             cwd=scratch,
             environment=THREAD_LIMITS,
             extra=msgspec.to_builtins(note),
         )
+        limit_memory(process.pid, spec)
         return Replica(note, process, self._processes, log_path, log_start_bytes)
 
 
@@ -227,14 +230,36 @@ def process_name(slot: Slot) -> str:
     return f"{slot.model}@{slot.version}-{slot.index}"
 
 
-def runtime_argv(note: ContainerNote, artifact: Path) -> list[str]:
-    """The command line of a container."""
+def container_argv(note: ContainerNote, artifact: Path) -> list[str]:
+    """The command line of a container; see proto/container-protocol.md, "How a container is started"."""
     spec = note.spec
-    argv = [spec.python or sys.executable, "-m", "clipper.runtime", "--listen", f"unix:{note.socket}"]
-    argv += ["--model", note.model, "--version", note.version, "--artifact", str(artifact)]
-    argv += ["--loader", spec.loader, "--target", spec.target]
-    optional = {"--data": spec.data, "--input-type": spec.input_type, "--memory-bytes": spec.memory_bytes}
-    for option, value in optional.items():
-        if value is not None:
-            argv += [option, str(value)]
-    return argv
+    argv = ["--listen", f"unix:{note.socket}", "--model", note.model, "--version", note.version]
+    if spec.loader == "binary":
+        # A program knows nothing of artifacts.
+        data = None if spec.data is None else artifact / spec.data
+        return program_argv(artifact / spec.target, spec.memory_bytes) + argv + _options(data, spec.input_type)
+    argv += ["--artifact", str(artifact), "--loader", spec.loader, "--target", spec.target]
+    argv += _options(spec.data, spec.input_type)
+    if spec.memory_bytes is not None:
+        argv += ["--memory-bytes", str(spec.memory_bytes)]
+    return [spec.python or sys.executable, "-m", "clipper.runtime", *argv]
+
+
+def program_argv(program: Path, memory_bytes: int | None) -> list[str]:
+    """What runs a program. A bound on memory is of a jar's heap, since Java reserves far more address space."""
+    if program.suffix != ".jar":
+        return [str(program)]
+    heap = [] if memory_bytes is None else [f"-Xmx{memory_bytes}"]
+    return ["java", *heap, "-jar", str(program)]
+
+
+def _options(data: Path | str | None, input_type: str | None) -> list[str]:
+    given = {"--data": data, "--input-type": input_type}
+    return [text for option, value in given.items() if value is not None for text in (option, str(value))]
+
+
+def limit_memory(pid: int, spec: VersionSpec) -> None:
+    """Bound a program's address space from without; Clipper's own runtime does so itself, a jar by ``-Xmx``."""
+    if spec.memory_bytes is not None and spec.loader == "binary" and not spec.target.endswith(".jar"):
+        with suppress(ProcessLookupError):  # it has exited already, which whoever watches it will tell
+            resource.prlimit(pid, resource.RLIMIT_AS, (spec.memory_bytes, spec.memory_bytes))

@@ -15,7 +15,7 @@ from typing import IO, Literal
 
 from clipper.errors import InvalidArgument, TooLarge
 
-Loader = Literal["file", "import"]
+Loader = Literal["file", "import", "binary"]
 
 # What the server takes; asked here too, before anything is written.
 MAX_ARTIFACT_BYTES = 16 * 1024**3
@@ -25,10 +25,11 @@ _CHUNK_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file of an artifact: its name inside, and where its bytes are."""
+    """One file of an artifact: its name inside, where its bytes are, and whether it is a program to run."""
 
     name: str
     source: Path | bytes
+    is_program: bool = False
 
     @property
     def size_bytes(self) -> int:
@@ -111,7 +112,7 @@ def _write(members: Iterable[Member], file: IO[bytes]) -> None:
 def _add(tar: tarfile.TarFile, member: Member) -> None:
     header = tarfile.TarInfo(member.name)
     header.size = member.size_bytes
-    header.mode = 0o644
+    header.mode = 0o755 if member.is_program else 0o644
     if isinstance(member.source, bytes):
         tar.addfile(header, io.BytesIO(member.source))
         return

@@ -3,11 +3,16 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from clipper.errors import InvalidArgument
-from clipper.packaging.artifact import Artifact, Contents, Member, pack
+from clipper.packaging.artifact import Artifact, Contents, Loader, Member, pack
 from clipper.packaging.code import find_code
 from clipper.packaging.objects import OBJECT_NAME, object_members
+from clipper.packaging.program import program_member
+
+# Python: Clipper's own runtime loads the model. Binary: the model is a program that speaks the container protocol.
+Language = Literal["python", "binary"]
 
 # The container runtime's own list; a test keeps the two alike.
 SUPPORTED_SUFFIXES = (".joblib", ".pkl", ".pickle")
@@ -31,23 +36,28 @@ _OTHER_FORMATS = {
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
-def package(model: object, *, data: Path | str | None = None, folder: Path | None = None) -> Artifact:
+def package(
+    model: object, *, data: Path | str | None = None, folder: Path | None = None, language: Language = "python"
+) -> Artifact:
     """Pack a model. The caller closes the artifact (``with``), which removes its file.
 
     Args:
         model: the path of a model file (``str`` or ``Path``), ``"module:attribute"``, or any other Python object:
             a fitted estimator, a function over a batch, an object with ``predict_batch``.
-        data: a file or folder that a ``module:Class`` gets as ``model_data``.
+        data: a file or folder that a ``module:Class`` gets as ``model_data``, and a program as ``--data``.
         folder: where the code of ``module:attribute`` is; the current folder if None.
+        language: ``binary``: ``model`` is the path of a program, an executable or a jar.
 
     Raises:
         InvalidArgument: the model cannot be read, is empty or of an unknown format, or its code is not there.
         TooLarge: it is over a bound.
     """
+    if language == "binary":
+        return pack(_program_contents(model, data))
     if isinstance(model, str) and _TARGET.fullmatch(model):
         return pack(_import_contents(model, data, folder or Path.cwd()))
     if data is not None:
-        raise InvalidArgument("data goes with module:attribute only: a model file or object holds its own")
+        raise InvalidArgument("data goes with module:attribute and programs only: a model file or object holds its own")
     if isinstance(model, (str, Path)):
         return pack(_file_contents(Path(model)))
     return pack(Contents(object_members(model), "file", OBJECT_NAME))
@@ -73,6 +83,20 @@ def package_code(targets: Sequence[str], folder: Path | None = None) -> Artifact
     return pack(Contents(members, "import", targets[0])) if members else None
 
 
+def _program_contents(model: object, data: Path | str | None) -> Contents:
+    if not isinstance(model, (str, Path)):
+        raise InvalidArgument(f"model is a {type(model).__name__}: expected the path of a program, for language binary")
+    program = program_member(Path(model))
+    return _with_data((program,), "binary", program.name, data)
+
+
+def _with_data(members: tuple[Member, ...], loader: Loader, target: str, data: Path | str | None) -> Contents:
+    if data is None:
+        return Contents(members, loader, target)
+    path = Path(data)
+    return Contents(members + _data_members(path), loader, target, f"data/{_data_name(path)}")
+
+
 def _file_contents(path: Path) -> Contents:
     if path.suffix not in SUPPORTED_SUFFIXES:
         raise InvalidArgument(_format_cause(path))
@@ -87,7 +111,8 @@ def _format_cause(path: Path) -> str:
     )
     supported = ", ".join(SUPPORTED_SUFFIXES)
     return (
-        f"cannot tell how to load {str(path)!r}: {known}; expected a file ending in {supported}, or module:attribute. "
+        f"cannot tell how to load {str(path)!r}: {known}; expected a file ending in {supported}, or module:attribute, "
+        "or with --language binary a program that speaks the container protocol. "
         "For any other format write a class with __init__(self, model_data) and predict_batch(self, inputs), "
         "and deploy it as module:Class with --data"
     )
@@ -104,11 +129,7 @@ def _check_readable(path: Path) -> None:
 
 
 def _import_contents(target: str, data: Path | str | None, folder: Path) -> Contents:
-    code = find_code(target, folder)
-    if data is None:
-        return Contents(code, "import", target)
-    path = Path(data)
-    return Contents(code + _data_members(path), "import", target, f"data/{_data_name(path)}")
+    return _with_data(find_code(target, folder), "import", target, data)
 
 
 def _data_members(path: Path) -> tuple[Member, ...]:

@@ -8,7 +8,7 @@ from clipper.snapshot import Batching, Link, Selection
 from clipper.types import ModelId
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
-Loader = Literal["file", "import"]
+Loader = Literal["file", "import", "binary"]
 
 
 class ApplicationRecord(Struct, frozen=True):
@@ -50,11 +50,11 @@ class VersionSpec(Struct, frozen=True):
 
     Attributes:
         artifact: SHA-256 of the tar, in hex.
-        target: a path inside the artifact (``file``) or ``module:attribute`` (``import``).
-        data: a path inside the artifact that a class gets as ``model_data``.
+        target: a path inside the artifact (``file``, ``binary``) or ``module:attribute`` (``import``).
+        data: a path inside the artifact that a class gets as ``model_data``, a program as ``--data``.
         input_type: as declared at deployment; None means what the container says.
         python: the interpreter to run it with; None means Clipper's own.
-        memory_bytes: the most address space that one replica may have; None means no bound.
+        memory_bytes: the most address space, or of a jar heap, that one replica may have; None means no bound.
     """
 
     artifact: str

@@ -132,10 +132,12 @@ class ModelOperations:
 
     def _check(self, deployment: Deployment) -> None:
         """Raises InvalidArgument, or NotFound for the artifact."""
-        target = deployment.target if deployment.loader == "file" else ""
+        target = deployment.target if deployment.loader != "import" else ""
         self._artifacts.check_inside(deployment.artifact, target)
         if deployment.loader == "import" and not all(deployment.target.partition(":")):
             raise InvalidArgument(f"target {deployment.target!r} is not valid: expected module:attribute")
+        if deployment.loader == "binary" and deployment.python is not None:
+            raise InvalidArgument("python is for models that Clipper's own runtime loads: a program brings its own")
         if deployment.data is not None:
             self._artifacts.check_inside(deployment.artifact, deployment.data)
         if deployment.input_type is not None:

@@ -1,0 +1,54 @@
+// Does what its input says, for tests of misbehaviour. The input type is the deployment's, float64 if it says none.
+#include <limits>
+
+#include "clipper_container.hpp"
+
+using clipper::Outputs;
+using clipper::Row;
+
+static std::string g_data;
+
+static void act(const Row& row, Outputs& outputs) {
+  switch (row.count<double>() ? int(row.at<double>(0)) : 0) {
+    case 1: throw std::runtime_error("row says no, né?");
+    case 2: return outputs.add(std::numeric_limits<double>::quiet_NaN());
+    case 3: return outputs.add(std::vector<double>{1.0, -std::numeric_limits<double>::infinity()});
+    case 4: return outputs.add("a \"quoted\" \\ text\n\tof é and \x01");
+    case 5:
+      while (access((g_data + "/release").c_str(), F_OK) < 0) usleep(10'000);
+      return outputs.add(5.0);
+    case 6: return outputs.add(std::vector<double>{0.1, 1e22, 5e-324, -1.7976931348623157e308, 1.0 / 3});
+    case 7: return outputs.add(std::string(4'000'000, 'x'));
+    case 8: return;
+    case 9: return outputs.fail(std::string(3'000, 'x') + std::string(1'095, 'y') + "\u00e9" + std::string(200, 'z'));
+    case 10: return outputs.add_json("{\n \"a\": [1, 2]\n}");
+    case 11: throw 11;
+    default: return outputs.add(row.count<double>() ? row.at<double>(0) : 0.0);
+  }
+}
+
+static void describe(const Row& row, Outputs& outputs, size_t rank) {
+  std::vector<double> shape_and_sum(row.shape, row.shape + rank);
+  double sum = 0;
+  for (size_t index = 0; index < row.count<float>(); ++index) sum += double(row.at<float>(index));
+  shape_and_sum.push_back(sum);
+  outputs.add(shape_and_sum);
+}
+
+int main(int argc, char** argv) {
+  return clipper::serve(argc, argv, [](const clipper::Options& options) {
+    if (options.data == "missing") throw std::runtime_error("no such data");
+    g_data = options.data;
+    const std::string declared = options.input_type.empty() ? "float64" : options.input_type;
+    const clipper::InputType type(declared);
+    auto predict = [type](const clipper::Rows& rows, Outputs& outputs) {
+      for (const Row& row : rows) {
+        if (type.dtype == 4) act(row, outputs);
+        else if (type.dtype == 3) describe(row, outputs, type.shape.size());
+        else if (type.dtype == 7) outputs.add(row.text());
+        else outputs.add(row.size_bytes);
+      }
+    };
+    return clipper::Model{declared, predict, 16, "acting"};
+  });
+}

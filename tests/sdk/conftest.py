@@ -1,0 +1,33 @@
+"""The programs of both SDKs, built once a session."""
+
+from pathlib import Path
+
+import pytest
+from programs import Programs, build_cpp, build_java, missing_tools
+
+
+@pytest.fixture(scope="session")
+def tools() -> None:
+    assert not missing_tools(), f"missing: {missing_tools()}; make setup installs compilers for the SDKs' tests"
+
+
+@pytest.fixture(scope="session")
+def cpp_build(tmp_path_factory: pytest.TempPathFactory, tools: None) -> Path:
+    folder = tmp_path_factory.mktemp("cpp")
+    build_cpp(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def java_build(tmp_path_factory: pytest.TempPathFactory, tools: None) -> Path:
+    folder = tmp_path_factory.mktemp("java")
+    build_java(folder)
+    return folder
+
+
+@pytest.fixture(scope="session", params=["cpp", "java"])
+def programs(request: pytest.FixtureRequest) -> Programs:
+    folder: Path = request.getfixturevalue(f"{request.param}_build")
+    if request.param == "cpp":
+        return Programs(folder / "sum_container", folder / "acting")
+    return Programs(folder / "sum.jar", folder / "acting.jar")

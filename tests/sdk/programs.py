@@ -1,0 +1,90 @@
+"""The SDKs' programs: built once a session, and run as Clipper's manager would."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from caller import DEADLINE_S, Container, until
+
+from clipper.managers.local import program_argv
+
+ROOT = Path(__file__).parents[2]
+SDK = ROOT / "sdk"
+HERE = Path(__file__).parent
+VECTORS = sorted((ROOT / "proto" / "vectors").glob("*.txt"))
+CPP_FLAGS = ("-std=c++17", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pthread", f"-I{SDK / 'cpp'}")
+
+
+@dataclass(frozen=True)
+class Programs:
+    """What an SDK was built to. ``acting`` does what its inputs say; see acting.cpp and Acting.java."""
+
+    sum: Path
+    acting: Path
+
+
+def run(*argv: object) -> str:
+    """Run a command to its end; its output, also in the error if it fails."""
+    done = subprocess.run([str(word) for word in argv], check=False, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def build_cpp(folder: Path) -> None:
+    run("cmake", "-S", SDK / "cpp", "-B", folder, "-DCMAKE_CXX_FLAGS=-Werror")
+    run("cmake", "--build", folder)
+    compile_cpp(HERE / "acting.cpp", folder / "acting", "-O2")
+
+
+def compile_cpp(source: Path, program: Path, *flags: str) -> None:
+    run("g++", *CPP_FLAGS, *flags, source, "-o", program)
+
+
+def build_java(folder: Path) -> None:
+    run(SDK / "java" / "build.sh", folder)
+    classes, acting = folder / "classes", folder / "acting"
+    run("javac", "--release", "17", "-cp", classes, "-d", acting, HERE / "Acting.java")
+    jar = folder / "acting.jar"
+    run("jar", "--create", "--file", jar, "--main-class", "Acting", "-C", classes, ".", "-C", acting, ".")
+
+
+@contextmanager
+def started(program: Path, *options: str, listen: str | None = None, token: str | None = None) -> Iterator[Container]:
+    """Start a container, in a session of its own."""
+    # A unix socket's path is short; a test's folder need not be.
+    with tempfile.TemporaryDirectory(prefix="clipper-") as folder:
+        address = listen or f"unix:{folder}/c.sock"
+        environment = {"PATH": os.environ["PATH"]} | ({} if token is None else {"CLIPPER_TOKEN": token})
+        log_path = Path(folder) / "container.log"
+        argv = [*program_argv(program, None), "--listen", address, "--model", "m", "--version", "1", *options]
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                argv, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        try:
+            yield Container(process, address, log_path)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(DEADLINE_S)
+
+
+@contextmanager
+def running(program: Path, *options: str, listen: str | None = None, token: str | None = None) -> Iterator[Container]:
+    """Start a container and wait until it listens."""
+    with started(program, *options, listen=listen, token=token) as container:
+        until(lambda: "listening on" in container.log or container.process.poll() is not None)
+        assert container.process.poll() is None, container.log
+        until(lambda: "\n" in container.log.split("listening on ")[1])
+        container.address = container.log.split("listening on ")[1].split("\n")[0]
+        yield container
+
+
+def missing_tools() -> list[str]:
+    return [tool for tool in ("g++", "cmake", "javac", "jar", "java") if shutil.which(tool) is None]

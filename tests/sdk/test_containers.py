@@ -1,0 +1,385 @@
+"""What every SDK's containers have in common, seen by a caller: real programs on real sockets."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from caller import Caller, Refused, until
+from fuzzing import fuzz
+from programs import Programs, running, started
+
+from clipper.containers.protocol import messages
+from clipper.containers.protocol.frames import MAX_BODY_BYTES, Kind, header
+from clipper.types import DType, InputType
+
+ROWS = [[20.0, 2.0], [30.0, 4.0], [50.0, 6.0]]
+
+# What an input of acting's begins with.
+THROW, NAN, INFINITY, TEXT, WAIT, NUMBERS, LARGE, NOTHING, FAIL, JSON, THROW_OTHER = range(1, 12)
+
+
+def doubles(*values: float) -> bytes:
+    return struct.pack(f"<{len(values)}d", *values)
+
+
+def outputs(caller: Caller, *actions: int) -> list[object]:
+    return [json.loads(output) for output in caller.predict([[action] for action in actions]).outputs]
+
+
+def test_answers_batches_in_order_and_says_what_it_is(programs: Programs) -> None:
+    with running(programs.acting) as container, container.caller(greet=False) as caller:
+        welcome = caller.greet()
+        assert (welcome.model, welcome.version, welcome.max_batch, welcome.runtime) == ("m", "1", 16, "acting")
+        assert welcome.input_type == InputType(DType.FLOAT64, (None,))
+        for batch_id in (5, 4, 2**64 - 1):
+            caller.send(batch_id, DType.FLOAT64, [doubles(20.0), doubles(batch_id % 100 + 20.0)])
+        for batch_id in (5, 4, 2**64 - 1):
+            values = [float(output) for output in caller.results(batch_id).outputs]
+            assert values == [20.0, batch_id % 100 + 20.0]
+
+
+def test_the_example_sums_rows_of_any_length(programs: Programs) -> None:
+    rows = [doubles(1.5, 2.5), doubles(), doubles(1e300), doubles(*range(1000))]
+    with running(programs.sum) as container, container.caller() as caller:
+        caller.send(1, DType.FLOAT64, rows)
+        assert [float(output) for output in caller.results(1).outputs] == [4.0, 0.0, 1e300, 499500.0]
+        caller.send(2, DType.FLOAT64, [doubles(1.5)] * 10_000)
+        assert len(caller.results(2).outputs) == 10_000
+
+
+def test_a_row_that_fails_fails_alone(programs: Programs) -> None:
+    actions = [20, THROW, 21, NAN, INFINITY, 22, THROW_OTHER, FAIL, 23]
+    with running(programs.acting) as container, container.caller() as caller:
+        results = caller.predict([[action] for action in actions])
+        good = {row: float(output) for row, output in enumerate(results.outputs) if output}
+        assert good == {0: 20.0, 2: 21.0, 5: 22.0, 8: 23.0}
+        assert sorted(results.failures) == [1, 3, 4, 6, 7]
+        assert "the model threw" in results.failures[1] and "row says no, né?" in results.failures[1]
+        assert "NaN" in results.failures[3] and "infinity" in results.failures[4]
+        assert results.failures[7] == "x" * 3000 + "y" * 1095, "4,096 bytes end inside the é"
+        assert results.evaluation_us > 0
+
+
+def test_a_model_that_always_throws_fails_its_whole_batch(programs: Programs) -> None:
+    with running(programs.acting) as container, container.caller() as caller:
+        results = caller.predict([[THROW]] * 1000)
+        assert len(results.failures) == 1000
+        assert outputs(caller, 20) == [20.0]
+
+
+def test_too_few_outputs_fail_the_batch_and_the_connection_stays(programs: Programs) -> None:
+    with running(programs.acting) as container, container.caller() as caller:
+        with pytest.raises(Refused, match="outputs"):
+            caller.predict([[20], [NOTHING], [20]])
+        assert outputs(caller, 20) == [20.0]
+
+
+def test_outputs_are_json_that_reads_as_what_the_model_gave(programs: Programs) -> None:
+    with running(programs.acting) as container, container.caller() as caller:
+        text, numbers, own = outputs(caller, TEXT, NUMBERS, JSON)
+        assert text == 'a "quoted" \\ text\n\tof é and \x01'
+        assert numbers == [0.1, 1e22, 5e-324, -1.7976931348623157e308, 1 / 3]
+        assert own == {"a": [1, 2]}
+
+
+def test_strings_and_bytes(programs: Programs) -> None:
+    texts = ["", "one", 'é\n"\\\0', "日本語" * 1000]
+    with running(programs.acting, "--input-type", "string") as container, container.caller() as caller:
+        caller.send(1, DType.STRING, [text.encode() for text in texts])
+        assert [json.loads(output) for output in caller.results(1).outputs] == texts
+    with running(programs.acting, "--input-type", "bytes") as container, container.caller() as caller:
+        caller.send(1, DType.BYTES, [bytes(range(256)), b"", b"\xff"])
+        assert [int(output) for output in caller.results(1).outputs] == [256, 0, 1]
+
+
+def shaped(*shape: int) -> bytes:
+    return struct.pack(f"<{len(shape)}I", *shape) + np.ones(shape, "<f4").tobytes()
+
+
+def test_rows_have_their_shapes(programs: Programs) -> None:
+    with running(programs.acting, "--input-type", "float32[2,*]") as container, container.caller() as caller:
+        caller.socket.sendall(b"".join(messages.encode_predict(1, DType.FLOAT32, 2, [shaped(2, 3), shaped(2, 1)])))
+        assert [json.loads(output) for output in caller.results(1).outputs] == [[2, 3, 6], [2, 1, 2]]
+        for wrong in (shaped(3, 3), shaped(2, 3)[:-4], shaped(2, 3)[:6], struct.pack("<2I", 2, 2**31)):
+            caller.socket.sendall(b"".join(messages.encode_predict(2, DType.FLOAT32, 2, [shaped(2, 3), wrong])))
+            with pytest.raises(Refused):
+                caller.results(2)
+    with running(programs.acting, "--input-type", "float32[2,2]") as container, container.caller() as caller:
+        caller.send(1, DType.FLOAT32, [shaped(2, 2)[8:]])
+        assert json.loads(caller.results(1).outputs[0]) == [2, 2, 4]
+    with running(programs.acting, "--input-type", "float32") as container, container.caller() as caller:
+        caller.send(1, DType.FLOAT32, [struct.pack("<3f", 1, 2, 3), b""])
+        assert [json.loads(output) for output in caller.results(1).outputs] == [[3, 6], [0, 0]]
+
+
+def test_rows_of_another_type_fail_the_batch(programs: Programs) -> None:
+    with running(programs.sum, "--input-type", "float64[2]") as container, container.caller() as caller:
+        for dtype, rows in ((DType.FLOAT32, [bytes(16)]), (DType.FLOAT64, [bytes(8)]), (DType.FLOAT64, [bytes(12)])):
+            caller.send(1, dtype, rows)
+            with pytest.raises(Refused):
+                caller.results(1)
+        assert [float(output) for output in caller.predict(ROWS).outputs] == [22.0, 34.0, 56.0]
+
+
+def test_a_declared_input_type_has_to_suit(programs: Programs) -> None:
+    with running(programs.sum, "--input-type", "float64[784]") as container, container.caller(greet=False) as caller:
+        assert caller.greet().input_type == InputType(DType.FLOAT64, (784,))
+    for unsuitable in ("float32", "float64[2,2]", "numbers", "float64[x]"):
+        with started(programs.sum, "--input-type", unsuitable) as container:
+            assert container.wait() == 3, container.log
+            assert "cannot be loaded" in container.log or "does not suit" in container.log
+
+
+def test_ping_is_answered_while_a_batch_runs(programs: Programs, tmp_path: Path) -> None:
+    with (
+        running(programs.acting, "--data", str(tmp_path)) as container,
+        container.caller() as watcher,
+        container.caller() as caller,
+    ):
+        assert watcher.ping() == 0
+        caller.send(1, DType.FLOAT64, [doubles(WAIT)])
+        until(lambda: watcher.ping() > 0)
+        first = watcher.ping()
+        assert watcher.ping() > first
+        with pytest.raises(Refused, match="watches"):
+            watcher.predict(ROWS)
+        (tmp_path / "release").touch()
+        assert [float(output) for output in caller.results(1).outputs] == [5.0]
+        assert watcher.ping() == 0
+        assert caller.ping() == 0
+        assert outputs(caller, 20) == [20.0]
+
+
+def test_several_callers_take_turns(programs: Programs, tmp_path: Path) -> None:
+    with (
+        running(programs.acting, "--data", str(tmp_path)) as container,
+        container.caller() as first,
+        container.caller() as second,
+        container.caller() as watcher,
+    ):
+        watcher.ping()
+        for batch_id in (1, 2, 3):
+            first.send(batch_id, DType.FLOAT64, [doubles(WAIT)])
+        second.send(9, DType.FLOAT64, [doubles(20.0)])
+        until(lambda: watcher.ping() > 0)
+        (tmp_path / "release").touch()
+        assert [float(output) for output in second.results(9).outputs] == [20.0]
+        for batch_id in (1, 2, 3):
+            assert [float(output) for output in first.results(batch_id).outputs] == [5.0]
+
+
+def test_a_reader_that_does_not_read_blocks_nobody(programs: Programs) -> None:
+    with running(programs.acting) as container, container.caller() as slow, container.caller() as other:
+        for batch_id in (1, 2, 3):
+            slow.send(batch_id, DType.FLOAT64, [doubles(LARGE)] * 4)
+        assert outputs(other, 20) == [20.0]
+        for batch_id in (1, 2, 3):
+            assert [len(output) for output in slow.results(batch_id).outputs] == [4_000_002] * 4
+
+
+def test_sigterm_finishes_the_batch_in_hand_and_starts_no_other(programs: Programs, tmp_path: Path) -> None:
+    with (
+        running(programs.acting, "--data", str(tmp_path)) as container,
+        container.caller() as watcher,
+        container.caller() as caller,
+        container.caller() as waiting,
+    ):
+        watcher.ping()
+        caller.send(1, DType.FLOAT64, [doubles(WAIT)])
+        until(lambda: watcher.ping() > 0)
+        waiting.send(2, DType.FLOAT64, [doubles(20.0)])
+        container.process.terminate()
+        assert watcher.ping() > 0
+        (tmp_path / "release").touch()
+        assert [float(output) for output in caller.results(1).outputs] == [5.0]
+        assert container.wait() == 0
+        with pytest.raises(EOFError):
+            waiting.read()
+        assert not Path(container.address.removeprefix("unix:")).exists()
+
+
+def test_sigterm_waits_for_an_answer_to_be_taken(programs: Programs) -> None:
+    with running(programs.acting) as container, container.caller() as caller:
+        caller.send(1, DType.FLOAT64, [doubles(LARGE)] * 4)
+        until(lambda: caller.socket.recv(1, socket.MSG_PEEK))
+        container.process.terminate()
+        assert len(caller.results(1).outputs) == 4
+        assert container.wait() == 0
+
+
+def test_sigterm_ends_an_idle_container(programs: Programs) -> None:
+    with running(programs.sum) as container, container.caller() as caller:
+        caller.ping()
+        container.process.terminate()
+        assert container.wait() == 0
+        assert not Path(container.address.removeprefix("unix:")).exists()
+
+
+def test_the_socket_is_for_its_owner_only(programs: Programs) -> None:
+    with running(programs.sum) as container:
+        assert stat.S_IMODE(Path(container.address.removeprefix("unix:")).stat().st_mode) == 0o600
+
+
+def test_the_socket_of_a_dead_container_is_replaced_of_a_live_one_not(programs: Programs) -> None:
+    with running(programs.sum) as first:
+        with started(programs.sum, listen=first.address) as second:
+            assert second.wait() == 4
+            assert "cannot listen" in second.log.splitlines()[-1]
+        with first.caller() as caller:
+            assert caller.predict(ROWS).failures == {}
+        first.process.kill()
+        first.process.wait()
+        with running(programs.sum, listen=first.address) as third, third.caller() as caller:
+            assert caller.predict(ROWS).failures == {}
+
+
+def test_what_is_no_socket_is_left_alone(programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "f").write_text("mine")
+    with started(programs.sum, listen="unix:f") as container:
+        assert container.wait() == 4
+    assert (tmp_path / "f").read_text() == "mine"
+
+
+def test_tcp_asks_for_the_token(programs: Programs) -> None:
+    with running(programs.sum, listen="tcp:127.0.0.1:0", token="s3cret") as container:
+        for wrong in ("", "s3cre", "s3cret!", "S3cret"):
+            caller = Caller(container.address)
+            with caller.socket, pytest.raises(Refused, match="token"):
+                caller.greet(wrong)
+        with container.caller(token="s3cret") as caller:
+            assert [float(output) for output in caller.predict(ROWS).outputs] == [22.0, 34.0, 56.0]
+    with running(programs.sum, listen="tcp:[::1]:0", token="t") as container:
+        port = container.address.rpartition(":")[2]
+        with Caller(f"tcp:::1:{port}").socket:
+            pass
+
+
+@pytest.mark.parametrize("token", [None, ""])
+def test_tcp_without_a_token_is_wrong_usage(programs: Programs, token: str | None) -> None:
+    with started(programs.sum, listen="tcp:127.0.0.1:0", token=token) as container:
+        assert container.wait() == 2
+        assert "CLIPPER_TOKEN" in container.log
+
+
+@pytest.mark.parametrize("options", [["--loader", "file"], ["--data"]])
+def test_an_option_that_is_unknown_or_without_a_value_is_wrong_usage(programs: Programs, options: list[str]) -> None:
+    with started(programs.sum, *options) as container:
+        assert container.wait() == 2
+        assert options[0] in container.log
+
+
+@pytest.mark.parametrize("listen", ["-", "c.sock", "unix:", "tcp:7000", "tcp::7000", "http:localhost:80"])
+def test_what_is_no_address_is_wrong_usage(programs: Programs, listen: str) -> None:
+    with started(programs.sum, listen=listen, token="t") as container:
+        assert container.wait() == 2
+        assert "expected --listen unix:PATH|tcp:HOST:PORT" in container.log
+
+
+def test_a_port_that_is_taken_is_an_exit_code_of_its_own(programs: Programs) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        started(programs.sum, listen=f"tcp:127.0.0.1:{taken.getsockname()[1]}", token="t") as container,
+    ):
+        assert container.wait() == 4
+        assert "cannot listen" in container.log.splitlines()[-1]
+
+
+def test_a_model_that_cannot_be_loaded_is_an_exit_code_of_its_own(programs: Programs) -> None:
+    with started(programs.acting, "--data", "missing") as container:
+        assert container.wait() == 3
+        assert "cannot be loaded" in container.log.splitlines()[-1] and "no such data" in container.log.splitlines()[-1]
+
+
+@pytest.mark.parametrize("before", ["nothing", "hello", "ping"])
+def test_garbage_ends_its_connection_and_nothing_else(programs: Programs, before: str) -> None:
+    garbage = [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        header(Kind.HELLO, 4) + b"CLPR",
+        header(Kind.PREDICT, MAX_BODY_BYTES + 1, 1),
+        header(Kind.PREDICT, 4, 1) + bytes(4),
+        header(Kind.WELCOME, 0),
+        messages.encode_hello()[:-1] + b"\x01",
+        bytes(100_000),
+    ]
+    with running(programs.acting) as container, container.caller() as other:
+        for each in garbage:
+            with container.caller(greet=before != "nothing") as caller:
+                if before == "ping":
+                    caller.ping()
+                with suppress(ConnectionError):
+                    caller.socket.sendall(each)
+                    caller.socket.shutdown(socket.SHUT_WR)
+                with pytest.raises(EOFError):
+                    while caller.read()[0] == Kind.ERROR:
+                        assert before != "hello"
+            assert outputs(other, 20) == [20.0]
+
+
+def test_predict_before_hello_is_refused_with_a_reason(programs: Programs) -> None:
+    with (
+        running(programs.sum) as container,
+        container.caller(greet=False) as caller,
+        pytest.raises(Refused, match="HELLO"),
+    ):
+        caller.predict(ROWS, batch_id=0)
+
+
+def test_random_frames_harm_nobody_else(programs: Programs) -> None:
+    fuzz(programs.sum, 150)
+
+
+def test_callers_that_come_and_go_leave_nothing(programs: Programs) -> None:
+    with running(programs.sum) as container, container.caller() as caller:
+        descriptors = Path(f"/proc/{container.process.pid}/fd")
+        threads = Path(f"/proc/{container.process.pid}/task")
+        caller.predict(ROWS)
+        before = len(list(descriptors.iterdir())), len(list(threads.iterdir()))
+        for number in range(300):
+            with container.caller() as other:
+                if number % 2:
+                    other.ping()
+        until(lambda: len(list(descriptors.iterdir())) <= before[0] + 2)
+        until(lambda: len(list(threads.iterdir())) <= before[1] + 2)
+        assert caller.predict(ROWS).failures == {}
+
+
+def test_too_many_connections_are_closed_and_those_that_say_nothing_make_room(programs: Programs) -> None:
+    with running(programs.sum) as container, container.caller() as known:
+        silent = [Caller(container.address) for _ in range(256)]
+        with pytest.raises(EOFError):
+            silent[-1].read()
+        # One HELLO a byte at a time, for as long as it is let.
+        with pytest.raises((EOFError, ConnectionError)):
+            silent[0].socket.sendall(messages.encode_hello()[:10])
+            silent[0].read()
+        assert known.predict(ROWS).failures == {}
+
+        def is_let_in() -> bool:
+            with container.caller(greet=False) as caller, suppress(EOFError, ConnectionError):
+                caller.greet()
+                return True
+            return False
+
+        until(is_let_in)
+        for each in silent:
+            each.socket.close()
+
+
+def test_kernel_would_take_the_model_first(programs: Programs) -> None:
+    with running(programs.sum) as container:
+        assert Path(f"/proc/{container.process.pid}/oom_score_adj").read_text() == "500\n"
+
+
+def test_killed_container_ends_its_connections(programs: Programs) -> None:
+    with running(programs.sum) as container, container.caller() as caller:
+        os.kill(container.process.pid, signal.SIGKILL)
+        with pytest.raises(EOFError):
+            caller.read()

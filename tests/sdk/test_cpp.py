@@ -1,0 +1,60 @@
+"""The C++ SDK's own: the shared vectors, garbage under the sanitizers, and the size that its pages promise."""
+
+import struct
+from pathlib import Path
+
+import pytest
+from fuzzing import fuzz
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from programs import HERE, SDK, VECTORS, compile_cpp, run, running
+
+from clipper.containers.protocol import messages
+from clipper.containers.protocol.frames import Kind
+from clipper.types import DType
+
+lengths = st.sampled_from([0, 1, 2, 3, 2**31, 2**32 - 1])
+
+SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+def test_the_codec_agrees_with_the_vectors(cpp_build: Path) -> None:
+    assert f"{len(VECTORS)} vectors, 0 wrong" in run(cpp_build / "vectors", *VECTORS)
+
+
+def test_a_vector_that_differs_is_noticed(cpp_build: Path, tmp_path: Path) -> None:
+    changed = (next(path for path in VECTORS if path.stem == "predict_ragged")).read_text()
+    (tmp_path / "changed.txt").write_text(changed.replace("row: ffffffff", "row: fffffffe"))
+    with pytest.raises(AssertionError, match="differs in a row"):
+        run(cpp_build / "vectors", tmp_path / "changed.txt")
+
+
+def test_garbage_under_the_sanitizers(tools: None, tmp_path: Path) -> None:
+    compile_cpp(SDK / "cpp" / "example" / "sum.cpp", tmp_path / "sum", *SANITIZED)
+    fuzz(tmp_path / "sum", 500)
+
+
+def test_any_dimensions_under_the_sanitizers(tools: None, tmp_path: Path) -> None:
+    compile_cpp(HERE / "acting.cpp", tmp_path / "acting", *SANITIZED)
+    with running(tmp_path / "acting", "--input-type", "float32[2,*]") as container, container.caller() as caller:
+
+        @given(st.lists(st.tuples(lengths, lengths, st.binary(max_size=24)), min_size=1, max_size=3))
+        @settings(max_examples=500, deadline=None)
+        def send(rows: list[tuple[int, int, bytes]]) -> None:
+            encoded = [struct.pack("<2I", first, second) + data for first, second, data in rows]
+            caller.socket.sendall(b"".join(messages.encode_predict(1, DType.FLOAT32, 2, encoded)))
+            kind, _, _ = caller.read()
+            is_good = all(first == 2 and 8 * second == len(data) for first, second, data in rows)
+            assert kind == (Kind.RESULTS if is_good else Kind.ERROR)
+
+        send()
+
+
+def test_invalid_vectors_under_the_sanitizers(tools: None, tmp_path: Path) -> None:
+    compile_cpp(SDK / "cpp" / "test" / "vectors.cpp", tmp_path / "vectors", *SANITIZED)
+    assert "0 wrong" in run(tmp_path / "vectors", *VECTORS)
+
+
+@pytest.mark.parametrize("header", ["clipper_container.hpp", "clipper_protocol.hpp"])
+def test_a_header_can_be_read_in_one_sitting(header: str) -> None:
+    assert len((SDK / "cpp" / header).read_text().splitlines()) < 300

@@ -1,0 +1,109 @@
+"""Programs of both SDKs behind a real server: deployed as a user does, asked as an application does."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from live_server import Server, processes_of, until
+from programs import Programs
+
+from clipper.client import Clipper
+from clipper.errors import ContainerFailed, InvalidArgument
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "home").start()
+    yield server
+    server.clean_up()
+
+
+@pytest.fixture
+def clipper(server: Server) -> Iterator[Clipper]:
+    with Clipper.connect(home=server.home) as clipper:
+        yield clipper
+
+
+def test_from_the_command_line_to_an_answer(programs: Programs, server: Server, clipper: Clipper) -> None:
+    deploy = ["deploy", "sum", str(programs.sum), "--language", "binary", "--home", str(server.home)]
+    run = "import sys; from clipper.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", run]
+    done = subprocess.run([*command, *deploy], check=False, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stderr
+    assert "sum:1 is ready: 1 replicas, takes float64[*], current" in done.stdout + done.stderr
+    clipper.create_application("sums", model="sum", slo_ms=5000)
+    assert server.predict("sums", [1.5, 2, 3])["output"] == 6.5
+    answer = clipper.predict("sums", [0.1, 0.2])
+    assert answer.output == 0.1 + 0.2
+    assert server.stop() == 0
+    assert processes_of(server.home) == {}
+
+
+def test_a_killed_replica_comes_back(programs: Programs, server: Server, clipper: Clipper) -> None:
+    clipper.deploy("sum", programs.sum, language="binary", replicas=2)
+    clipper.create_application("sums", model="sum", slo_ms=5000)
+    before = server.ready_pids("sum")
+    assert len(before) == 2
+    os.kill(before[0], signal.SIGKILL)
+    for number in range(50):
+        assert server.predict("sums", [number, 1])["output"] == number + 1
+    until(lambda: len(pids := server.ready_pids("sum")) == 2 and before[0] not in pids)
+    assert server.predict("sums", [7, 1])["output"] == 8
+
+
+def test_failures_come_through_by_input(programs: Programs, server: Server, clipper: Clipper) -> None:
+    clipper.deploy("acting", programs.acting, language="binary", input_type="float64[1]")
+    clipper.create_application("app", model="acting", slo_ms=5000, default_output=-1)
+    assert server.predict("app", [20])["output"] == 20
+    failed = server.predict("app", [1])
+    assert (failed["output"], failed["default"]) == (-1, True)
+    assert "row says no, né?" in str(failed["default_explanation"])
+    assert server.predict("app", [4])["output"] == 'a "quoted" \\ text\n\tof é and \x01'
+    assert "NaN" in str(server.predict("app", [2])["default_explanation"])
+
+
+def test_texts_and_data(programs: Programs, server: Server, clipper: Clipper, tmp_path: Path) -> None:
+    data = tmp_path / "weights"
+    data.mkdir()
+    (data / "release").touch()
+    version = clipper.deploy("acting", programs.acting, language="binary", data=data)
+    assert version.runtime == "acting"
+    clipper.create_application("app", model="acting", slo_ms=5000)
+    assert server.predict("app", [5])["output"] == 5
+    clipper.deploy("texts", programs.acting, language="binary", input_type="string")
+    clipper.create_application("texts", model="texts", slo_ms=5000)
+    assert server.predict("texts", '日本語 " \n é')["output"] == '日本語 " \n é'
+
+
+def test_one_that_cannot_load_says_why(programs: Programs, clipper: Clipper) -> None:
+    with pytest.raises(ContainerFailed, match=r"exited with code 3 .*input type int32\[\*\] does not suit"):
+        clipper.deploy("sum", programs.sum, language="binary", input_type="int32")
+
+
+def test_memory_is_bounded(programs: Programs, server: Server, clipper: Clipper) -> None:
+    memory_bytes = 3 * 1024**3
+    clipper.deploy("sum", programs.sum, language="binary", memory_bytes=memory_bytes)
+    [pid] = server.ready_pids("sum")
+    if programs.sum.suffix == ".jar":
+        assert f"-Xmx{memory_bytes}" in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    else:
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        assert f"Max address space         {memory_bytes}" in limits
+
+
+def test_a_program_brings_its_own_interpreter(programs: Programs, clipper: Clipper) -> None:
+    with pytest.raises(InvalidArgument, match="a program brings its own"):
+        clipper.deploy("sum", programs.sum, language="binary", python=sys.executable)
+
+
+def test_what_does_not_speak_the_protocol_says_so(server: Server, clipper: Clipper, tmp_path: Path) -> None:
+    script = tmp_path / "run.sh"
+    script.write_text('#!/bin/sh\necho "I got $*"\nexit 3\n')
+    with pytest.raises(ContainerFailed, match="exited with code 3") as failure:
+        clipper.deploy("script", script, language="binary")
+    [line] = failure.value.log_tail
+    assert line.startswith("I got --listen unix:") and line.endswith(".sock --model script --version 1")
