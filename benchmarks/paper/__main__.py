@@ -38,7 +38,9 @@ def make(figure: Figure, console: Console) -> Verdict:
     """Measure one figure with a Clipper of its own, and write what came."""
     began_s = time.monotonic()
     with console.status(figure.what), clipper() as server:
-        numbers = figure.measure(Bench(server, lambda text: console.print(f"  {text}", highlight=False)))
+        numbers = figure.measure(
+            Bench(server, lambda text: console.print(f"  {text}", highlight=False, soft_wrap=True))
+        )
     verdict = figure.judge(numbers)
     took_s = time.monotonic() - began_s
     document = {
