@@ -102,6 +102,7 @@ def test_a_container_comes_up_and_stops_and_leaves_only_its_log(bench: Bench) ->
         assert replica.note.id == "sum:1#1.g1"
         assert Path(replica.address.removeprefix("unix:")).is_socket()
         assert Path(f"/proc/{pid}/cwd").readlink() == bench.folders.scratch / process_name(SLOT)
+        assert os.getpriority(os.PRIO_PROCESS, pid) == local.CONTAINER_NICENESS
         await bench.manager.stop_all()
         assert start_time(pid) is None
         assert bench.manager.slots() == []
