@@ -217,6 +217,7 @@ class ModelQueue:
         batch = self._finish(replica, batch_id)
         if batch is None:
             return
+        self._go_on(replica)
         if len(results.outputs) != len(batch.works):
             self._fail_all(
                 batch, f"the container answered {len(results.outputs)} outputs for {len(batch.works)} inputs"
@@ -225,13 +226,12 @@ class ModelQueue:
             self._settle_mixed(batch, results.outputs, results.failures)
         else:
             self._settle_all(batch, results.outputs)
-        self._after_batch(replica)
 
     def receive_error(self, replica: Replica, batch_id: int, message: str) -> None:
         batch = self._finish(replica, batch_id)
         if batch is not None:
+            self._go_on(replica)
             self._fail_all(batch, message)
-            self._after_batch(replica)
 
     def _finish(self, replica: Replica, batch_id: int) -> Batch | None:
         if replica.state is None:
@@ -244,7 +244,8 @@ class ModelQueue:
         self._counts.batch_latency_s.observe(service_s)
         return batch
 
-    def _after_batch(self, replica: Replica) -> None:
+    def _go_on(self, replica: Replica) -> None:
+        """Before the batch's answers are written, which takes a while: so that the replica works meanwhile."""
         if replica.is_draining and replica.state is not None and not replica.state.in_flight:
             self._remove(replica)
         self._take_turn()
