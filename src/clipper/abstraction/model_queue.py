@@ -32,6 +32,10 @@ MAX_MESSAGE_CHARACTERS = 300
 # An input that was in flight when that many replicas died is taken to be what killed them.
 MAX_LOSSES = 2
 
+# While queries keep coming, a batch may wait for so many more of the loop's turns, some 10 µs each. Where many models
+# share the queries, and each has few, that saves batches: exp3 over five models answers a fifth more.
+MAX_GATHERING = 3
+
 # Checks the syntax, but takes any bytes within a text. Nesting too deep for it would be too deep for most readers.
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -85,9 +89,9 @@ class ModelQueue:
             self._fail(work, "overloaded", f"the queue of {self.model} is full")
             return None
         if not self._turn_is_due:
-            # At the end of the loop's turn, so that all that came in with one poll goes into one batch.
+            # Not before the end of the loop's turn, so that all that came in with one poll goes into one batch.
             self._turn_is_due = True
-            self._loop.call_soon(self._take_turn)
+            self._loop.call_soon(self._gather, self._dispatcher.queue.length, MAX_GATHERING)
         return None
 
     def peek(self, row: bytes) -> bytes | None:
@@ -188,6 +192,14 @@ class ModelQueue:
                 self._fail(work, "no_replica", f"{self.model} has no replica any more")
 
     # -- batches ---------------------------------------------------------------------------------------
+
+    def _gather(self, length: int, left: int) -> None:
+        """Take the turn, unless more queries came meanwhile: then wait for one more of the loop's turns."""
+        arrived = self._dispatcher.queue.length
+        if left and arrived > length and self._turn_is_due:
+            self._loop.call_soon(self._gather, arrived, left - 1)
+        elif self._turn_is_due:
+            self._take_turn()
 
     def _take_turn(self) -> None:
         self._turn_is_due = False
