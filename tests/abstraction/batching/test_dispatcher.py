@@ -409,3 +409,61 @@ class Load:
             self.evaluated += len(works)
             self.in_time += sum(work.deadline_s >= now_s for work in works)
         return works
+
+
+class Costing(Steady):
+    """Expects a fixed time and a time per row."""
+
+    def __init__(self, fixed_s: float, per_row_s: float, limit: int = 1000) -> None:
+        super().__init__(limit)
+        self.fixed_s, self.per_row_s = fixed_s, per_row_s
+
+    def predict_s(self, size: int) -> float:
+        return self.fixed_s + self.per_row_s * size
+
+
+def after_a_batch(controller: Costing, size: int, waiting: int) -> Turn:
+    """The turn at 1 s, when a batch of ``size`` has just come back and so many are waiting."""
+    dispatcher = make_dispatcher(controller)
+    push(dispatcher, size)
+    ((replica, batch),) = dispatcher.next_turn(0.0).assignments
+    push(dispatcher, waiting, 0.9)
+    assert dispatcher.finished(replica, batch.id, 1.0) is not None
+    return dispatcher.next_turn(1.0)
+
+
+def test_a_replica_waits_for_those_it_has_just_answered_where_batches_cost_much_whatever_their_size() -> None:
+    turn = after_a_batch(Costing(0.004, 0.00002), size=64, waiting=64)
+
+    assert sizes(turn) == []
+    assert turn.wake_s == pytest.approx(1.0 + 0.002)
+
+
+def test_what_is_gathered_goes_when_it_is_due_or_a_full_batch() -> None:
+    dispatcher = make_dispatcher(Costing(0.004, 0.00002, limit=100))
+    push(dispatcher, 64)
+    ((replica, batch),) = dispatcher.next_turn(0.0).assignments
+    dispatcher.finished(replica, batch.id, 1.0)
+    push(dispatcher, 64, 1.0)
+    assert sizes(dispatcher.next_turn(1.0)) == []
+    assert sizes(dispatcher.next_turn(1.0021)) == [("0", 64)]
+    dispatcher.finished(replica, 2, 1.1)
+    push(dispatcher, 100, 1.1)
+
+    assert sizes(dispatcher.next_turn(1.1)) == [("0", 100)]
+
+
+@pytest.mark.parametrize(
+    ("controller", "size", "waiting"),
+    [
+        (Costing(0.004, 0.00002), 1, 1),  # few clients: each would only wait
+        (Costing(0.00005, 0.000001), 64, 64),  # nothing to save
+        (Costing(0.004, 0.002), 64, 64),  # most of the time is per row
+        (Costing(0.004, 0.00002), 16, 600),  # so many wait that a few more do not matter
+    ],
+)
+def test_a_replica_does_not_wait_where_that_would_answer_no_more(controller: Costing, size: int, waiting: int) -> None:
+    turn = after_a_batch(controller, size, waiting)
+
+    assert sizes(turn) == [("0", waiting)]
+    assert turn.wake_s is None

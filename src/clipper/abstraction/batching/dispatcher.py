@@ -15,6 +15,15 @@ MAX_IN_FLIGHT = 2
 # A second batch that is not full goes out early only behind a batch this short: it then hides a round trip
 # of about 0.2 ms, while behind a long one it would leave with fewer queries than it could have gathered.
 PREFETCH_S = 0.001
+# A replica that has answered many at once waits a little for them to ask again, where a batch costs much whatever its
+# size: clients that wait for answers otherwise fall into two halves, each of which pays that cost. Half of it is
+# waited at most, and only after batches of this many, so that few clients at a time never wait.
+GATHER_SHARE = 0.5
+# And only for a tenth more of answers a second.
+GATHER_GAIN = 1.1
+GATHER_AFTER = 16
+# Less than this is below the loop's timers.
+LEAST_GATHER_S = 0.001
 # What a batch may take of the SLO: with two batches in flight a query can wait for two before its own, and
 # something has to be left for the way through the worker.
 BATCH_SHARE_OF_SLO = 0.3
@@ -33,7 +42,7 @@ class Batch:
 class ReplicaState:
     """What the dispatcher knows of one replica."""
 
-    __slots__ = ("batches", "controller", "id", "in_flight", "is_draining", "last_done_s")
+    __slots__ = ("batches", "controller", "id", "in_flight", "is_draining", "last_done_s", "last_size")
 
     def __init__(self, replica_id: str, controller: Controller) -> None:
         self.id = replica_id
@@ -41,6 +50,7 @@ class ReplicaState:
         self.in_flight: dict[int, Batch] = {}
         self.is_draining = False
         self.last_done_s = 0.0
+        self.last_size = 0
         self.batches = 0
 
 
@@ -112,6 +122,7 @@ class Dispatcher:
         # A batch that was sent while another was running began when that one ended.
         service_s = now_s - max(batch.sent_s, replica.last_done_s)
         replica.last_done_s = now_s
+        replica.last_size = len(batch.works)
         replica.batches += 1
         replica.controller.observe(len(batch.works), service_s, batch.was_full)
         return batch, service_s
@@ -132,10 +143,28 @@ class Dispatcher:
 
     def _wait_for_more(self, replica: ReplicaState, now_s: float) -> float | None:
         """Until when a batch that is not full should wait, None if it should go now."""
-        if not self._delay_s or self.queue.length >= replica.controller.limit:
+        if self.queue.length >= replica.controller.limit:
             return None
-        until_s = self.queue.oldest_arrival_s() + self._delay_s
+        until_s = self._gather_until_s(replica)
+        if self._delay_s:
+            until_s = max(until_s, self.queue.oldest_arrival_s() + self._delay_s)
         return until_s if until_s > now_s else None
+
+    def _gather_until_s(self, replica: ReplicaState) -> float:
+        """Until when an idle replica waits for those that it has just answered; in the past if it does not.
+
+        It does if that answers enough more queries a second: with ``q`` waiting, ``b`` answered just now, and a batch
+        of n taking ``t(n)``, if ``(q + b) / (wait + t(q + b))`` is more than ``q / t(q)``.
+        """
+        if replica.in_flight or replica.last_size < GATHER_AFTER:
+            return 0.0
+        predict_s = replica.controller.predict_s
+        wait_s = predict_s(0) * GATHER_SHARE
+        if wait_s < LEAST_GATHER_S:
+            return 0.0
+        waiting, both = self.queue.length, self.queue.length + replica.last_size
+        gain = both * predict_s(waiting) / (waiting * (wait_s + predict_s(both)))
+        return replica.last_done_s + wait_s if gain >= GATHER_GAIN else 0.0
 
     def _fill_or_wait(self, replica: ReplicaState, now_s: float, turn: Turn) -> None:
         wait_until_s = self._wait_for_more(replica, now_s)
