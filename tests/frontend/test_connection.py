@@ -40,6 +40,22 @@ def test_a_request_byte_by_byte() -> None:
     run(test)
 
 
+def test_empty_lines_between_requests_are_none() -> None:
+    empty = post("/echo/predict", b"")
+
+    async def test(server: QueryServer) -> None:
+        first = Peer(server)
+        first.send(b"\r\n")
+        first.send(b"\r\n", ECHO)
+        assert [response.body for response in first.responses] == [HELLO]
+        after = Peer(server)
+        after.send(empty, b"\r\n\r\n", b"\r\n\r\n", ECHO)
+        assert len(after.responses) == 2
+        assert all(head.startswith(b"POST") for head in server.known_heads)
+
+    run(test)
+
+
 @settings(max_examples=600, deadline=None)
 @given(
     calls=st.lists(ECHO_CALLS | OTHER_CALLS, min_size=1, max_size=6),

@@ -112,6 +112,9 @@ class Connection(asyncio.Protocol):
 
     def _feed(self, data: bytes) -> None:
         started_here = not self._in_message
+        if started_here:
+            # Until a request begins in these bytes: empty lines before one are none.
+            self._is_plain = False
         self._last_sweep = self._server.sweeps
         for start in range(0, len(data), limits.PARSED_BYTES):
             if start and self._is_behind:
