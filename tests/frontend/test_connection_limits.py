@@ -91,6 +91,7 @@ def test_chunked_body_over_the_limit_is_refused_and_let_go() -> None:
         (response,) = peer.responses
         assert response.status == 413
         assert server.buffered_bytes == 0
+        assert server.freed_large_body
 
     run(test)
 

@@ -298,6 +298,8 @@ class Connection(asyncio.Protocol):
 
     def _release_body(self) -> None:
         self._server.buffered_bytes -= self._body_bytes
+        if self._body_bytes > limits.LARGE_BODY_BYTES:
+            self._server.freed_large_body = True
         self._body_bytes = 0
         self._body = []
 

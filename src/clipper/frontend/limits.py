@@ -6,6 +6,8 @@ MAX_HEAD_BYTES = 16 * 1024
 MAX_BODY_BYTES = 64 * 1024 * 1024
 # Of all bodies that are still arriving: so that many slow large ones cannot take the machine's memory.
 MAX_BUFFERED_BYTES = 1024 * 1024 * 1024
+# After a body of this size the heap is looked through for pages to give back; smaller ones are soon made use of again.
+LARGE_BODY_BYTES = 8 * 1024 * 1024
 # Each costs a file descriptor and about 2 KB.
 MAX_CONNECTIONS = 10_000
 # Requests on one connection that wait for answers; beyond it reading stops until some have gone out.

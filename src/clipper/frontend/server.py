@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from clipper.frontend import limits
 from clipper.frontend.connection import Connection
 from clipper.frontend.endpoints import Endpoint
+from clipper.frontend.memory import give_back_freed
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,7 @@ class QueryServer:
     Attributes:
         known_heads: request head to its endpoint and body size; see ``Connection``.
         refused: requests that no application saw, by error code; endpoints count theirs here as well.
+        freed_large_body: whether one was dropped since the last sweep, which then gives its memory back.
         sweeps: seconds since the start, counted by the sweep: a clock that costs nothing to read.
     """
 
@@ -35,6 +37,7 @@ class QueryServer:
         self.known_heads: dict[bytes, tuple[Endpoint, int]] = {}
         self.refused: Counter[str] = Counter()
         self.buffered_bytes = 0
+        self.freed_large_body = False
         self.sweeps = 0
         self.is_draining = False
         self.call_soon = self._loop.call_soon
@@ -114,4 +117,7 @@ class QueryServer:
         self.sweeps += 1
         for connection in list(self._connections):
             connection.sweep(self.sweeps)
+        if self.freed_large_body:
+            self.freed_large_body = False
+            give_back_freed()
         self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)

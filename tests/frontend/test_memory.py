@@ -1,0 +1,28 @@
+"""In a process of its own: what another's heap looks like is nobody's to say."""
+
+import subprocess
+import sys
+
+# 64 MB in pieces that glibc takes from the heap, below an object that stays.
+PROGRAM = """
+from pathlib import Path
+from clipper.frontend.memory import give_back_freed
+
+def resident_mb():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+pieces = [b"x" * 65536 for _ in range(1024)]
+keeps_them = [b"x" * 65536 for _ in range(4)]
+before = resident_mb()
+del pieces
+held = resident_mb()
+give_back_freed()
+print(before - held, before - resident_mb())
+"""
+
+
+def test_memory_below_what_is_in_use_goes_back() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    by_itself_mb, given_back_mb = map(float, done.stdout.split())
+    assert by_itself_mb < 32
+    assert given_back_mb > 56
