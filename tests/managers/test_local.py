@@ -9,19 +9,19 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 import clipper
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.messages import encode_hello
-from clipper.managers import local
+from clipper.managers import local, manager
 from clipper.managers import replica as replicas
-from clipper.managers.local import Folders, LocalManager, SlotStatus, process_name
+from clipper.managers.launcher import slot_name
+from clipper.managers.local import Folders, LocalLauncher
 from clipper.managers.logs import tail
+from clipper.managers.manager import Manager, SlotStatus
 from clipper.managers.processes import ProcessFolder, start_time
 from clipper.managers.reconcile.plan import Slot
-from clipper.managers.replica import ContainerNote
 from clipper.registry.records import VersionSpec
 from clipper.types import DType
 
@@ -33,15 +33,15 @@ class Bench:
 
     def __init__(self, path: Path, batch_timeout_s: float = 30.0) -> None:
         self.path = path
-        names = ("artifacts", "logs", "scratch", "run", "pythonpath")
-        self.folders = Folders(*(self._folder(name) for name in names[:4]))
-        python_path = self._folder("pythonpath")
+        self.logs, python_path = self._folder("logs"), self._folder("pythonpath")
+        self.folders = Folders(*map(self._folder, ("artifacts", "scratch", "run")))
         if not (python_path / "clipper").exists():
             (python_path / "clipper").symlink_to(Path(clipper.__file__).parent)
         self.processes = ProcessFolder(path / "run", os.environ, python_path)
         numbers = itertools.count(1)
-        self.manager = LocalManager(
-            self.processes, self.folders, lambda: next(numbers), lambda _: batch_timeout_s, lambda: None
+        self.launcher = LocalLauncher(self.processes, self.folders)
+        self.manager = Manager(
+            {"local": self.launcher}, self.logs, lambda: next(numbers), lambda _: batch_timeout_s, lambda: None
         )
 
     def _folder(self, name: str) -> Path:
@@ -69,8 +69,8 @@ class Bench:
         """The pid, once it is ready."""
         await self.until(lambda: self.status.phase == "ready")
         replica = self.status.replica
-        assert replica is not None
-        return replica.process.pid
+        assert replica is not None and replica.pid is not None
+        return replica.pid
 
     def leaves_nothing(self) -> None:
         assert list(self.folders.scratch.iterdir()) == []
@@ -101,7 +101,7 @@ def test_a_container_comes_up_and_stops_and_leaves_only_its_log(bench: Bench) ->
         assert str(replica.welcome.input_type) == "float64[4]"
         assert replica.note.id == "sum:1#1.g1"
         assert Path(replica.address.removeprefix("unix:")).is_socket()
-        assert Path(f"/proc/{pid}/cwd").readlink() == bench.folders.scratch / process_name(SLOT)
+        assert Path(f"/proc/{pid}/cwd").readlink() == bench.folders.scratch / slot_name(SLOT)
         assert os.getpriority(os.PRIO_PROCESS, pid) == local.CONTAINER_NICENESS
         await bench.manager.stop_all()
         assert start_time(pid) is None
@@ -135,7 +135,7 @@ def test_a_model_that_cannot_be_loaded_is_a_start_failure_with_the_log(bench: Be
 def test_a_python_that_is_not_there_is_a_start_failure(bench: Bench) -> None:
     async def test() -> None:
         bench.manager.start(SLOT, bench.model(SUM, python="/nowhere/python3"))
-        assert bench.status.phase == "dead"
+        await bench.until(lambda: bench.status.phase == "dead")
         assert bench.status.start_failure is not None
         assert "/nowhere/python3" in bench.status.start_failure.reason
 
@@ -145,7 +145,10 @@ def test_a_python_that_is_not_there_is_a_start_failure(bench: Bench) -> None:
 def test_a_model_that_loads_for_ever_is_given_up_in_time(bench: Bench) -> None:
     async def test() -> None:
         bench.manager.start(SLOT, bench.model("import time; time.sleep(600)", start_timeout_s=0.5))
-        pid = bench.status.replica and bench.status.replica.process.pid
+        starting = bench.status.replica
+        assert starting is not None
+        await bench.until(lambda: starting.pid is not None)
+        pid = starting.pid
         await bench.until(lambda: bench.status.phase == "dead")
         assert bench.status.start_failure is not None
         assert "within its start_timeout_s of 0.5 s" in bench.status.start_failure.reason
@@ -253,23 +256,23 @@ def test_the_container_of_a_killed_supervisor_is_taken_over_if_it_answers(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, answers: bool
 ) -> None:
     if not answers:
-        monkeypatch.setattr(local, "ADOPTION_TIMEOUT_S", 0.3)
+        monkeypatch.setattr(manager, "ADOPTION_TIMEOUT_S", 0.3)
 
     async def test() -> None:
         argv = (sys.executable, "-c", LEAVE_ONE, str(bench.path), str(Path(__file__).parent))
         earlier = await asyncio.create_subprocess_exec(*argv)
         assert await earlier.wait() == -signal.SIGKILL
         (record,) = bench.processes.recorded()
-        note = msgspec.convert(record.extra, ContainerNote)
+        (note,) = await bench.manager.left()
         assert note.ready and note.slot == SLOT
         if not answers:
             os.kill(record.pid, signal.SIGSTOP)
-        replica = bench.manager.adopt(record, note)
+        replica = await bench.manager.adopt(note)
         assert replica is not None
         await replica.settled.wait()
         if answers:
             assert bench.status.phase == "ready"
-            assert bench.status.replica is not None and bench.status.replica.process.pid == record.pid
+            assert bench.status.replica is not None and bench.status.replica.pid == record.pid
             await bench.manager.stop_all()
         else:
             await bench.until(lambda: bench.status.phase == "dead")

@@ -1,4 +1,4 @@
-"""One container process, from its start to its end."""
+"""One container, from its start to its end."""
 
 import asyncio
 import logging
@@ -7,16 +7,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-from msgspec import Struct
-
 from clipper.containers.protocol.messages import Welcome
-from clipper.errors import ContainerFailed, ProtocolViolation
+from clipper.errors import ClipperError, ContainerFailed, ProtocolViolation
 from clipper.managers import logs
+from clipper.managers.launcher import Container, ContainerNote, Launcher
 from clipper.managers.probe import Probe
-from clipper.managers.processes import ManagedProcess, ProcessFolder
 from clipper.managers.reconcile.plan import Phase, Slot
-from clipper.registry.records import VersionSpec
 
 log = logging.getLogger(__name__)
 
@@ -35,22 +31,6 @@ EXIT_AFTER_LOSS_S = 1.0
 LOG_TAIL_LINES = 20
 
 
-class ContainerNote(Struct, frozen=True):
-    """What a container's process record says besides: enough to go on with it. ``ready``: a supervisor saw it so."""
-
-    model: str
-    version: str
-    index: int
-    id: str
-    socket: str
-    spec: VersionSpec
-    ready: bool = False
-
-    @property
-    def slot(self) -> Slot:
-        return Slot(self.model, self.version, self.index)
-
-
 @dataclass(frozen=True, slots=True)
 class Death:
     """How a replica ended on its own. ``uptime_s`` is 0, and ``log_tail`` its own last lines, if it was never ready."""
@@ -61,7 +41,7 @@ class Death:
 
 
 class Replica:
-    """A container process and the supervisor's connection to it.
+    """A container and the supervisor's connection to it.
 
     Attributes:
         phase: ``starting``, ``ready`` or ``stopping``.
@@ -70,48 +50,45 @@ class Replica:
     """
 
     def __init__(
-        self,
-        note: ContainerNote,
-        process: ManagedProcess,
-        folder: ProcessFolder,
-        log_path: Path,
-        log_start_bytes: int,
+        self, note: ContainerNote, launcher: Launcher, log_path: Path, container: Container | None = None
     ) -> None:
+        """``container``: one that runs already; else ``live`` has it launched."""
         self.note = note
-        self.process = process
         self.phase: Phase = "starting"
         self.welcome: Welcome | None = None
         self.settled = asyncio.Event()
-        self._folder = folder
+        self._launcher = launcher
+        self._container = container
         self._log_path = log_path
-        self._log_start_bytes = log_start_bytes
+        self._log_start_bytes = logs.size_bytes(log_path)
         self._ready_at_s = 0.0
-
+        self._is_to_stop = False
         self._stopping: asyncio.Task[None] | None = None
 
     @property
     def address(self) -> str:
         return f"unix:{self.note.socket}"
 
+    @property
+    def pid(self) -> int | None:
+        return None if self._container is None else self._container.pid
+
     async def live(
         self, start_timeout_s: float, batch_timeout_s: Callable[[], float], on_ready: Callable[[], None]
     ) -> Death:
-        """Bring it up, then watch it until it ends, or has to be ended because it hangs. The process is gone after.
+        """Bring it up, then watch it until it ends, or has to be ended because it hangs. The container is gone after.
 
         Args:
             batch_timeout_s: how long a batch may run at present.
             on_ready: called once it has answered.
         """
         try:
-            with closing(await self._answering(start_timeout_s)) as probe:
-                self._has_come_up(probe.welcome)
-                on_ready()
-                reason = await self._watch(probe, batch_timeout_s)
-            return Death(reason, asyncio.get_running_loop().time() - self._ready_at_s)
+            self._container = self._container or await self._launched()
+            return await self._live(self._container, start_timeout_s, batch_timeout_s, on_ready)
         except ContainerFailed as error:
             return Death(str(error), 0.0, tuple(error.log_tail))
         finally:
-            await self.process.stop(grace_s=0)
+            await self._launcher.clean_up(self.note)
             self.settled.set()
 
     def retire(self) -> None:
@@ -121,22 +98,46 @@ class Replica:
     def begin_to_stop(self) -> None:
         """Let it finish the batch in hand, then end it; ``live`` returns when it is gone."""
         self.phase = "stopping"
-        if self._stopping is None:
-            self._stopping = asyncio.get_running_loop().create_task(self.process.stop(STOP_GRACE_S))
+        self._is_to_stop = True
+        if self._container is not None and self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self._container.stop(STOP_GRACE_S))
 
-    def _has_come_up(self, welcome: Welcome) -> None:
+    async def _launched(self) -> Container:
+        try:
+            container = await self._launcher.launch(self.note, self._log_path)
+        except (ClipperError, OSError) as error:
+            log_tail = error.log_tail if isinstance(error, ContainerFailed) else []
+            raise ContainerFailed(f"container {self.note.slot} cannot be started: {error}", log_tail) from error
+        log.info("started %s, pid %s", self.note.id, container.pid)
+        return container
+
+    async def _live(
+        self,
+        container: Container,
+        start_timeout_s: float,
+        batch_timeout_s: Callable[[], float],
+        on_ready: Callable[[], None],
+    ) -> Death:
+        if self._is_to_stop:
+            self.begin_to_stop()
+        try:
+            with closing(await self._answering(container, start_timeout_s)) as probe:
+                self._has_come_up(container, probe.welcome)
+                on_ready()
+                reason = await self._watch(container, probe, batch_timeout_s)
+            return Death(reason, asyncio.get_running_loop().time() - self._ready_at_s)
+        finally:
+            await container.stop(grace_s=0)
+
+    def _has_come_up(self, container: Container, welcome: Welcome) -> None:
         self.welcome = welcome
         self._ready_at_s = asyncio.get_running_loop().time()
         self.settled.set()
         if self.phase == "starting":
             self.phase = "ready"
-        extra = msgspec.to_builtins(msgspec.structs.replace(self.note, ready=True))
-        try:
-            self._folder.update(msgspec.structs.replace(self.process.record, extra=extra))
-        except OSError as error:
-            log.warning("that %s is ready cannot be recorded: %s", self.note.id, error)
+        container.note_ready()
 
-    async def _answering(self, timeout_s: float) -> Probe:
+    async def _answering(self, container: Container, timeout_s: float) -> Probe:
         """Dial until it answers HELLO.
 
         Raises:
@@ -144,43 +145,45 @@ class Replica:
         """
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + timeout_s
-        while not self.process.exited.is_set():
+        while not container.exited.is_set():
             patience_s = max(DIAL_EVERY_S, min(HANDSHAKE_TIMEOUT_S, deadline_s - loop.time()))
             try:
-                return self._checked(await Probe.open(self.note.socket, patience_s))
+                return await self._checked(await Probe.open(self.note.socket, patience_s))
             except ProtocolViolation as error:
-                raise self._failed(f"does not speak the container protocol: {error}") from error
+                raise await self._failed(f"does not speak the container protocol: {error}") from error
             except OSError:
                 # It does not listen yet; or never will, which its exit or the deadline tells.
                 if loop.time() >= deadline_s:
-                    raise self._failed(f"was not ready within its start_timeout_s of {timeout_s:g} s") from None
+                    raise await self._failed(f"was not ready within its start_timeout_s of {timeout_s:g} s") from None
             await asyncio.sleep(DIAL_EVERY_S)
-        raise self._failed(f"{self.process.how_it_ended} before it was ready")
+        raise await self._failed(f"{container.how_it_ended} before it was ready")
 
-    def _checked(self, probe: Probe) -> Probe:
+    async def _checked(self, probe: Probe) -> Probe:
         said = Slot(probe.welcome.model, probe.welcome.version, self.note.index)
         if said != self.note.slot:
             probe.close()
-            raise self._failed(f"says that it is {said.model_id}")
+            raise await self._failed(f"says that it is {said.model_id}")
         return probe
 
-    def _failed(self, what: str) -> ContainerFailed:
+    async def _failed(self, what: str) -> ContainerFailed:
+        if self._container is not None:
+            await self._container.save_log()
         lines = logs.tail(self._log_path, LOG_TAIL_LINES, self._log_start_bytes)
         last_words = f": {lines[-1]}" if lines else ""
         return ContainerFailed(f"container {self.note.slot} {what}{last_words}", list(lines))
 
-    async def _watch(self, probe: Probe, batch_timeout_s: Callable[[], float]) -> str:
+    async def _watch(self, container: Container, probe: Probe, batch_timeout_s: Callable[[], float]) -> str:
         """Ping until something is wrong; return what."""
         while True:
-            if await self.process.has_exited_within(PING_EVERY_S):
-                return f"container {self.note.slot} {self.process.how_it_ended}"
+            if await container.has_exited_within(PING_EVERY_S):
+                return f"container {self.note.slot} {container.how_it_ended}"
             try:
                 busy_s = await probe.ping(PING_TIMEOUT_S) / 1e6
             except TimeoutError:
                 return f"container {self.note.slot} hung: no answer to a ping for {PING_TIMEOUT_S:g} s"
             except (OSError, ProtocolViolation) as error:
-                if await self.process.has_exited_within(EXIT_AFTER_LOSS_S):
-                    return f"container {self.note.slot} {self.process.how_it_ended}"
+                if await container.has_exited_within(EXIT_AFTER_LOSS_S):
+                    return f"container {self.note.slot} {container.how_it_ended}"
                 return f"container {self.note.slot} is alive but its connection broke: {error}"
             if busy_s > batch_timeout_s():
                 return f"container {self.note.slot} hung: a batch ran for over {batch_timeout_s():g} s"

@@ -9,6 +9,7 @@ from clipper.types import ModelId
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
 Loader = Literal["file", "import", "binary"]
+ManagerName = Literal["local"]
 
 
 class ApplicationRecord(Struct, frozen=True):
@@ -55,6 +56,7 @@ class VersionSpec(Struct, frozen=True):
         input_type: as declared at deployment; None means what the container says.
         python: the interpreter to run it with; None means Clipper's own.
         memory_bytes: the most address space, or of a jar heap, that one replica may have; None means no bound.
+        manager: what starts its containers.
     """
 
     artifact: str
@@ -65,6 +67,7 @@ class VersionSpec(Struct, frozen=True):
     python: str | None = None
     start_timeout_s: float = 60.0
     memory_bytes: int | None = None
+    manager: ManagerName = "local"
 
 
 class VersionRecord(Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from clipper.managers.local import LocalManager
+from clipper.managers.manager import Manager
 from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.forgetter import Forgetter
@@ -16,7 +16,7 @@ class Parts:
     """What operations look at and change."""
 
     catalog: Catalog
-    manager: LocalManager
+    manager: Manager
     workers: Workers
     reconciler: Reconciler
     artifacts: Artifacts

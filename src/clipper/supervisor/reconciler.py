@@ -15,7 +15,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from clipper.errors import InvalidArgument, RegistryUnavailable
-from clipper.managers.local import LocalManager, SlotStatus
+from clipper.managers.manager import Manager, SlotStatus
 from clipper.managers.reconcile.plan import Slot, plan_replicas
 from clipper.registry.records import VersionRecord
 from clipper.registry.store import Put
@@ -50,9 +50,7 @@ class Retired:
 class Reconciler:
     """Runs on the event loop that it is made on."""
 
-    def __init__(
-        self, catalog: Catalog, manager: LocalManager, workers: Workers, artifacts: Artifacts, epoch: int
-    ) -> None:
+    def __init__(self, catalog: Catalog, manager: Manager, workers: Workers, artifacts: Artifacts, epoch: int) -> None:
         """``epoch`` is one more than that of the supervisor before: its snapshots are newer than all of that one's."""
         self._catalog = catalog
         self._manager = manager

@@ -15,8 +15,9 @@ import uvicorn
 from clipper.errors import Conflict
 from clipper.home import Place
 from clipper.management.app import create_app
-from clipper.managers.local import Folders, LocalManager
+from clipper.managers.local import Folders, LocalLauncher
 from clipper.managers.logs import LogKeeper
+from clipper.managers.manager import Manager
 from clipper.managers.processes import ProcessFolder
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.selection.stores.open import open_store
@@ -98,7 +99,7 @@ class Supervisor:
             self._config.host, ports.port_of(holder), self._config.cache_bytes, self._store_address
         )
         parts = self._make_parts(catalog, registry, store, processes, settings)
-        replicas = takeover.take_over_containers(records, catalog, parts.manager)
+        replicas = await takeover.take_over_containers(catalog, parts.manager)
         takeover.take_over_workers(records, parts.workers, settings)
         takeover.end_the_rest(processes, home, replicas, parts.workers)
         parts.artifacts.remove_unfinished()
@@ -139,8 +140,10 @@ class Supervisor:
         def wake() -> None:
             reconciler.wake()
 
-        folders = Folders(home.artifacts, home.logs, home.scratch, home.sockets)
-        manager = LocalManager(processes, folders, starts, lambda id_: rules.batch_timeout_s(catalog, id_.name), wake)
+        local = LocalLauncher(processes, Folders(home.artifacts, home.scratch, home.sockets))
+        manager = Manager(
+            {"local": local}, home.logs, starts, lambda id_: rules.batch_timeout_s(catalog, id_.name), wake
+        )
         workers = Workers(
             [
                 Worker(index, settings, processes, (home.sockets, home.logs), instances, wake)

@@ -2,11 +2,10 @@
 
 import logging
 
-import msgspec
-
-from clipper.managers.local import LocalManager
+from clipper.managers.local import container_note
+from clipper.managers.manager import Manager
 from clipper.managers.processes import ProcessFolder, ProcessRecord, start_time
-from clipper.managers.replica import ContainerNote, Replica
+from clipper.managers.replica import Replica
 from clipper.supervisor import rules
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.config import Config
@@ -29,15 +28,14 @@ def left_query_port(records: list[ProcessRecord], config: Config, store: str) ->
     return None
 
 
-def take_over_containers(records: list[ProcessRecord], catalog: Catalog, manager: LocalManager) -> list[Replica]:
+async def take_over_containers(catalog: Catalog, manager: Manager) -> list[Replica]:
     """Go on with the containers that are still wanted, as they are."""
     wanted = rules.running(catalog)
     adopted = []
-    for record in records:
-        note = _container_note(record)
-        if note is None or note.index > wanted.get(note.slot.model_id, 0):
+    for note in await manager.left():
+        if note.index > wanted.get(note.slot.model_id, 0):
             continue
-        if catalog.versions[note.slot.model_id].spec == note.spec and (replica := manager.adopt(record, note)):
+        if catalog.versions[note.slot.model_id].spec == note.spec and (replica := await manager.adopt(note)):
             adopted.append(replica)
     return adopted
 
@@ -50,20 +48,13 @@ def take_over_workers(records: list[ProcessRecord], workers: Workers, settings: 
 
 def end_workers(records: list[ProcessRecord], processes: ProcessFolder) -> None:
     """Kill all that is not a container: workers with other settings may have the very port that ours are to get."""
-    processes.sweep(keep=[record.name for record in records if _container_note(record)])
+    processes.sweep(keep=[record.name for record in records if container_note(record)])
 
 
 def end_the_rest(processes: ProcessFolder, home: Home, replicas: list[Replica], workers: Workers) -> None:
     """Kill every process of the home that was not taken over, and remove what such processes leave."""
     adopted = [worker for worker in workers if worker.process]
-    names = {replica.process.record.name for replica in replicas} | {worker.name for worker in adopted}
+    names = {replica.note.name for replica in replicas} | {worker.name for worker in adopted}
     sockets = {replica.note.socket for replica in replicas} | {worker.control for worker in adopted}
     processes.sweep(keep=names)
     home.remove_stale(names, sockets)
-
-
-def _container_note(record: ProcessRecord) -> ContainerNote | None:
-    try:
-        return msgspec.convert(record.extra, ContainerNote)
-    except msgspec.ValidationError:
-        return None  # a worker's, or one that an older Clipper wrote

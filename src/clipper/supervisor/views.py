@@ -17,7 +17,7 @@ from clipper.management.schemas import (
     Version,
     WorkerStatus,
 )
-from clipper.managers.local import LocalManager, SlotStatus
+from clipper.managers.manager import Manager, SlotStatus
 from clipper.registry.records import ApplicationRecord, VersionRecord
 from clipper.snapshot import Selection
 from clipper.supervisor.catalog import Catalog
@@ -75,7 +75,7 @@ class Views:
     ``limits`` in its methods is each replica's smallest batch limit over the workers, by replica id.
     """
 
-    def __init__(self, catalog: Catalog, manager: LocalManager, reconciler: Reconciler) -> None:
+    def __init__(self, catalog: Catalog, manager: Manager, reconciler: Reconciler) -> None:
         self._catalog = catalog
         self._manager = manager
         self._reconciler = reconciler
@@ -116,7 +116,7 @@ class Views:
             model=status.slot.model,
             version=status.slot.version,
             state=_replica_state(status),
-            pid=status.replica.process.pid if status.replica else None,
+            pid=status.replica.pid if status.replica else None,
             restarts=status.restarts,
             last_error=status.last_error,
             batch_limit=limits.get(id_),

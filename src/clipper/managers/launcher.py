@@ -1,0 +1,96 @@
+"""How a container is started, found again and cleaned up after: the port that each kind of manager fills."""
+
+import asyncio
+from pathlib import Path
+from typing import Protocol
+
+from msgspec import Struct
+
+from clipper.managers.reconcile.plan import Slot
+from clipper.registry.records import VersionSpec
+
+
+class ContainerNote(Struct, frozen=True):
+    """What is noted beside a container: enough for a later supervisor to go on with it.
+
+    Attributes:
+        id: of this start of its slot; no other start, of whatever slot, has it.
+        socket: path of the unix socket that it can be dialled on.
+        ready: a supervisor saw it so.
+    """
+
+    model: str
+    version: str
+    index: int
+    id: str
+    socket: str
+    spec: VersionSpec
+    ready: bool = False
+
+    @property
+    def slot(self) -> Slot:
+        return Slot(self.model, self.version, self.index)
+
+    @property
+    def name(self) -> str:
+        """What its record, log and folder are called, the same for each start of its slot."""
+        return slot_name(self.slot)
+
+
+def slot_name(slot: Slot) -> str:
+    """A slot's name as a file's. ``@`` is in no model's name: no two are alike."""
+    return f"{slot.model}@{slot.version}-{slot.index}"
+
+
+class Container(Protocol):
+    """One that was started.
+
+    Attributes:
+        exited: set once it has exited and nothing of it runs any more.
+    """
+
+    exited: asyncio.Event
+
+    @property
+    def pid(self) -> int | None:
+        """Of its first process, as this machine counts; None if that is not known."""
+
+    @property
+    def how_it_ended(self) -> str:
+        """The rest of a sentence about it, once it has exited."""
+
+    async def has_exited_within(self, seconds: float) -> bool:
+        """Wait for its exit, no longer than that; return whether it has exited."""
+
+    async def stop(self, grace_s: float) -> None:
+        """SIGTERM, ``grace_s`` to finish in, then SIGKILL to all that is left. Returns when it is gone."""
+
+    async def save_log(self) -> None:
+        """Have all in its log file that it has written until now."""
+
+    def note_ready(self) -> None:
+        """Have its note say so. That it cannot be written is logged, and no more."""
+
+
+class Launcher(Protocol):
+    """Starts containers of one kind. Each is known by its note."""
+
+    def socket(self, number: int) -> Path:
+        """Where the container of a replica with this number, which no other has, can be dialled."""
+
+    async def launch(self, note: ContainerNote, log_path: Path) -> Container:
+        """Start one. What it writes is added to ``log_path``.
+
+        Raises:
+            ContainerFailed: it cannot be started as its version says.
+            Unavailable, OSError: nothing of this kind can be started now.
+        """
+
+    async def left(self) -> list[ContainerNote]:
+        """Those that an earlier supervisor started, some of which may be gone. Nothing was launched yet."""
+
+    async def adopt(self, note: ContainerNote, log_path: Path) -> Container | None:
+        """Take over one that was left; None if it is gone."""
+
+    async def clean_up(self, note: ContainerNote) -> None:
+        """Remove what one that is gone leaves behind, but its log."""

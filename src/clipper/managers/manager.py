@@ -1,0 +1,187 @@
+"""The life of each replica's slot, whatever kind of container is in it."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipper.errors import ClipperError, Unavailable
+from clipper.managers.launcher import ContainerNote, Launcher, slot_name
+from clipper.managers.reconcile.backoff import NO_DEATHS, History
+from clipper.managers.reconcile.plan import Observed, Phase, Slot
+from clipper.managers.replica import ADOPTION_TIMEOUT_S, Death, Replica
+from clipper.registry.records import VersionSpec
+from clipper.types import ModelId
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class SlotStatus:
+    """One replica's place: the process in it now, if any, and what became of those before.
+
+    Attributes:
+        restarts: starts after the first.
+        start_failure: set while it is dead because its last start failed.
+    """
+
+    slot: Slot
+    replica: Replica | None = None
+    task: "asyncio.Task[None] | None" = None
+    history: History = NO_DEATHS
+    restarts: int = 0
+    last_error: str | None = None
+    start_failure: Death | None = None
+
+    @property
+    def phase(self) -> Phase:
+        return self.replica.phase if self.replica else "dead"
+
+
+class Manager:
+    """Starts, watches and stops containers as it is told. What it is told is the reconciler's decision.
+
+    Everything runs on one event loop.
+    """
+
+    def __init__(
+        self,
+        launchers: Mapping[str, Launcher],
+        logs_folder: Path,
+        next_number: Callable[[], int],
+        batch_timeout_s: Callable[[ModelId], float],
+        on_change: Callable[[], None],
+    ) -> None:
+        """Set up; nothing starts.
+
+        Args:
+            launchers: by the names that versions ask for them with.
+            next_number: a number that no replica had before; raises ``RegistryUnavailable`` if there is none.
+            batch_timeout_s: how long a batch of a version may run before its replica is taken to hang.
+            on_change: called after a replica has come up or died.
+        """
+        self._launchers = launchers
+        self._logs_folder = logs_folder
+        self._next_number = next_number
+        self._batch_timeout_s = batch_timeout_s
+        self._on_change = on_change
+        self._slots: dict[Slot, SlotStatus] = {}
+
+    def observed(self) -> list[Observed]:
+        """What ``plan_replicas`` wants to know."""
+        return [Observed(one.slot, one.phase, one.history) for one in self._slots.values()]
+
+    def slots(self, model_id: ModelId | None = None) -> list[SlotStatus]:
+        """Every slot, or those of one version, in order."""
+        found = (one for one in self._slots.values() if model_id in (None, one.slot.model_id))
+        return sorted(found, key=lambda one: one.slot)
+
+    def log_path(self, slot: Slot) -> Path:
+        return self._logs_folder / f"{slot_name(slot)}.log"
+
+    def log_paths(self, model_id: ModelId) -> dict[str, Path]:
+        """The logs that a version's replicas have, or have left, by the replica's name."""
+        stem = f"{model_id.name}@{model_id.version}-"
+        found = {}
+        for path in sorted(self._logs_folder.glob(f"{stem}*.log")):
+            index = path.stem.removeprefix(stem)
+            if index.isdecimal():  # else of a version whose name only begins like this one's
+                found[str(Slot(model_id.name, model_id.version, int(index)))] = path
+        return found
+
+    def start(self, slot: Slot, spec: VersionSpec) -> None:
+        """Start a process in a slot that has none. That it could not be started is a death like another."""
+        status = self._slots.get(slot)
+        if status is None:
+            status = self._slots[slot] = SlotStatus(slot)
+        else:
+            status.restarts += 1
+        status.start_failure = None
+        try:
+            status.replica = self._new_replica(slot, spec)
+        except ClipperError as error:
+            self._has_died(status, Death(f"container {slot} cannot be started: {error}", 0.0))
+            return
+        self._watch(status, status.replica, spec.start_timeout_s)
+
+    async def left(self) -> list[ContainerNote]:
+        """The containers that an earlier supervisor started, some of which may be gone."""
+        return [note for launcher in self._launchers.values() for note in await launcher.left()]
+
+    async def adopt(self, note: ContainerNote) -> Replica | None:
+        """Go on with a container that an earlier supervisor started; None if it is gone.
+
+        If that one saw it ready it must answer at once, else it is given the time to come up. If it does not, it
+        is a death like another.
+        """
+        launcher, log_path = self._launchers[note.spec.manager], self.log_path(note.slot)
+        container = await launcher.adopt(note, log_path)
+        if container is None:
+            return None
+        replica = Replica(note, launcher, log_path, container)
+        status = self._slots[note.slot] = SlotStatus(note.slot, replica)
+        log.info("took over %s, pid %s", note.id, container.pid)
+        self._watch(status, replica, ADOPTION_TIMEOUT_S if note.ready else note.spec.start_timeout_s)
+        return replica
+
+    def retire(self, slot: Slot) -> None:
+        """Take a slot's replica out of service; ``stop`` it when no query needs it."""
+        replica = self._slots[slot].replica
+        if replica is not None:
+            replica.retire()
+
+    def stop(self, slot: Slot) -> None:
+        """Begin to end a slot's process; the slot is gone when the process is."""
+        replica = self._slots[slot].replica
+        if replica is not None:
+            replica.begin_to_stop()
+
+    def forget(self, slot: Slot) -> None:
+        """Drop a dead slot."""
+        del self._slots[slot]
+
+    async def stop_all(self) -> None:
+        """End every process, all at once; returns when they are gone."""
+        for slot in self._slots:
+            self.stop(slot)
+        tasks = [status.task for status in self._slots.values() if status.task]
+        if tasks:
+            await asyncio.wait(tasks)
+        self._slots.clear()
+
+    def _watch(self, status: SlotStatus, replica: Replica, start_timeout_s: float) -> None:
+        status.task = asyncio.get_running_loop().create_task(self._live(status, replica, start_timeout_s))
+
+    async def _live(self, status: SlotStatus, replica: Replica, start_timeout_s: float) -> None:
+        model_id = status.slot.model_id
+        try:
+            death = await replica.live(start_timeout_s, lambda: self._batch_timeout_s(model_id), self._on_change)
+        except Exception as error:  # a bug of ours; the slot must not be stuck with it, so it is a death too
+            log.exception("watching %s failed", replica.note.id)
+            death = Death(f"watching container {status.slot} failed: {error!r}", 0.0)
+        if replica.phase == "stopping":
+            log.info("stopped %s", replica.note.id)
+            del self._slots[status.slot]
+            self._on_change()
+        else:
+            self._has_died(status, death)
+
+    def _has_died(self, status: SlotStatus, death: Death) -> None:
+        log.warning("%s", death.reason)
+        was_ready = status.replica is not None and status.replica.phase == "ready"
+        status.replica = status.task = None
+        status.last_error = death.reason
+        status.start_failure = None if was_ready else death
+        status.history = status.history.died(asyncio.get_running_loop().time(), death.uptime_s)
+        self._on_change()
+
+    def _new_replica(self, slot: Slot, spec: VersionSpec) -> Replica:
+        launcher = self._launchers.get(spec.manager)
+        if launcher is None:
+            raise Unavailable(f"manager {spec.manager!r} is not installed: expected {', '.join(self._launchers)}")
+        number = self._next_number()
+        note = ContainerNote(
+            slot.model, slot.version, slot.index, f"{slot}.g{number}", str(launcher.socket(number)), spec
+        )
+        return Replica(note, launcher, self.log_path(slot))
