@@ -21,6 +21,28 @@ print(before - held, before - resident_mb())
 """
 
 
+LARGE_PIECES = """
+from pathlib import Path
+from clipper.frontend.memory import keep_large_pieces_apart
+
+def resident_mb():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+keep_large_pieces_apart()
+for _ in range(3):
+    before = resident_mb()
+    table = bytearray(b"x") * (21 * 2**20)
+    small = [b"x" * 1000 for _ in range(1000)]
+    del table
+    print(resident_mb() - before)
+"""
+
+
+def test_large_piece_leaves_no_hole() -> None:
+    done = subprocess.run([sys.executable, "-c", LARGE_PIECES], capture_output=True, text=True, check=True)
+    assert all(float(left_mb) < 5 for left_mb in done.stdout.split())
+
+
 def test_memory_below_what_is_in_use_goes_back() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     by_itself_mb, given_back_mb = map(float, done.stdout.split())

@@ -16,7 +16,8 @@ from clipper.selection.policies.policy import Choice, Totals
 from clipper.selection.query import Query
 from clipper.selection.stores.store import EVERYONE, Observation
 
-# How long feedback may wait for models that are asked for its sake; then it is scored on those that have answered.
+# How long feedback may wait for models that are asked for its sake; then selected ones that have not answered count as
+# wrong.
 ASK_TIMEOUT_S = 5.0
 # Pieces of feedback that models are being asked for at once in a worker: a small part of what a queue holds, so that
 # it has room for predictions. Further ones wait.
@@ -38,7 +39,7 @@ class Asked:
         self._arrived()
 
     def on_failure(self, model: str, code: str, message: str) -> None:
-        """It is scored on the others."""
+        """What it counts for is ``score``'s to say."""
         self._arrived()
 
     def _arrived(self) -> None:

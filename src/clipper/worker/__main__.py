@@ -11,6 +11,7 @@ import time
 import msgspec
 import uvloop
 
+from clipper.frontend.memory import keep_large_pieces_apart
 from clipper.worker.config import WorkerConfig
 from clipper.worker.control_server import ControlServer
 from clipper.worker.worker import Worker
@@ -30,6 +31,7 @@ def main() -> int:
     config = msgspec.json.decode(parser.parse_args().config, type=WorkerConfig)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _allow_many_connections()
+    keep_large_pieces_apart()
     return uvloop.run(_run(config), loop_factory=PreciseLoop)
 
 

@@ -47,6 +47,11 @@ def test_label_scores_every_output_and_reward_the_selected() -> None:
     assert score(Feedback("i", reward=0.25), ZeroOne(), CHOICE, OUTPUTS) == {"a": 0.75}
 
 
+@pytest.mark.parametrize("feedback", [Feedback("i", label=b"1"), Feedback("i", reward=1.0)])
+def test_selected_model_that_gave_no_output_is_as_wrong_as_can_be(feedback: Feedback) -> None:
+    assert score(feedback, ZeroOne(), Choice(("c",), (1.0,)), {"a": b"1"})["c"] == 1.0
+
+
 @pytest.mark.parametrize("reward", [-0.1, 1.1, math.nan, math.inf])
 def test_reward_outside_its_range_is_refused(reward: float) -> None:
     with pytest.raises(InvalidArgument, match="reward"):

@@ -15,6 +15,8 @@ MAX_CHARACTERS = 300
 MAX_NAME_LENGTH = 100
 # Importance weights of models that are hardly ever asked stay far below, and sums of these far from a double's end.
 MAX_AMOUNT = 1e15
+# As wrong as a model can be.
+NO_ANSWER_LOSS = 1.0
 
 
 def feedback_id(query_id: int | None, row: bytes, context: str | None, label: bytes) -> str:
@@ -31,16 +33,20 @@ def feedback_id(query_id: int | None, row: bytes, context: str | None, label: by
 def score(feedback: Feedback, loss: Loss, choice: Choice, outputs: Mapping[str, bytes]) -> dict[str, float]:
     """The loss in [0, 1] of each model that has an output; under a reward, of the selected ones alone.
 
+    A model that was selected and has none, though it was asked again for the feedback's sake, could not answer:
+    were that to teach nothing, a policy would go on asking a model that hangs or always fails.
+
     Raises:
         InvalidArgument: the label or reward is not one that can be scored.
         PolicyFailed: the user's own loss failed.
     """
     if feedback.reward is not None:
         shared = loss_of_reward(feedback.reward)
-        return {model: shared for model in choice.models if model in outputs}
+        return {model: shared if model in outputs else NO_ANSWER_LOSS for model in choice.models}
     if feedback.label is None:
         raise InvalidArgument('feedback has neither "label" nor "reward"')
-    return {model: loss(output, feedback.label) for model, output in outputs.items()}
+    losses = {model: loss(output, feedback.label) for model, output in outputs.items()}
+    return dict.fromkeys((model for model in choice.models if model not in outputs), NO_ANSWER_LOSS) | losses
 
 
 def lesson(policy: Policy, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
