@@ -13,7 +13,9 @@ from clipper.control import (
     Drain,
     Draining,
     Framer,
+    GetRecentInput,
     GetStatistics,
+    RecentInput,
     Reply,
     Statistics,
     decode_command,
@@ -89,13 +91,20 @@ def bodies(stream: bytes, cuts: list[int]) -> list[bytes]:
     return [body for start, end in pairwise(ends) for body in framer.feed(stream[start:end])]
 
 
-@pytest.mark.parametrize("command", [Apply(SNAPSHOT), Apply(Snapshot()), GetStatistics(), Drain()])
+@pytest.mark.parametrize("command", [Apply(SNAPSHOT), Apply(Snapshot()), GetStatistics(), Drain(), GetRecentInput("m")])
 def test_commands_survive_the_way(command: Command) -> None:
     assert [decode_command(body) for body in bodies(encode(command), [])] == [command]
 
 
 @pytest.mark.parametrize(
-    "reply", [Applied(7, {"digits:2#1.g9": "refused"}, ("digits:1#0.g1",)), Statistics(WORKER), Draining()]
+    "reply",
+    [
+        Applied(7, {"digits:2#1.g9": "refused"}, ("digits:1#0.g1",)),
+        Statistics(WORKER),
+        Draining(),
+        RecentInput("float64[1]", bytes(8)),
+        RecentInput(),
+    ],
 )
 def test_replies_survive_the_way(reply: Reply) -> None:
     assert [decode_reply(body) for body in bodies(encode(reply), [])] == [reply]

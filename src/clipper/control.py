@@ -18,6 +18,8 @@ from clipper.statistics import WorkerStatistics
 
 # A snapshot of ten thousand applications is about 3 MB; more than this is a bug, not a need.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+# A batch of several such inputs is still no strain on a machine; a larger one is not worth what sending it costs.
+MAX_RECENT_INPUT_BYTES = 16 * 1024 * 1024
 
 T = TypeVar("T")
 
@@ -103,8 +105,26 @@ class PolicyDescription(Struct, frozen=True, tag=True):
     problem: str | None = None
 
 
-Command = Apply | GetStatistics | Drain | Observe | DescribePolicy
-Reply = Applied | Statistics | Draining | Observed | PolicyDescription
+class GetRecentInput(Struct, frozen=True, tag=True):
+    """What was a model asked not long ago? Answered by ``RecentInput``."""
+
+    model: str
+
+
+class RecentInput(Struct, frozen=True, tag=True):
+    """An input that a version of the model has answered, as the container protocol sends it.
+
+    Attributes:
+        input_type: of that version, as text.
+        row: None if it has answered none, or one of more than ``MAX_RECENT_INPUT_BYTES``.
+    """
+
+    input_type: str = ""
+    row: bytes | None = None
+
+
+Command = Apply | GetStatistics | Drain | Observe | DescribePolicy | GetRecentInput
+Reply = Applied | Statistics | Draining | Observed | PolicyDescription | RecentInput
 
 _encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)

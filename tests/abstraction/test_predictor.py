@@ -7,6 +7,7 @@ import pytest
 
 from clipper.abstraction.predictor import Predictor
 from clipper.snapshot import ApplicationSnapshot, Batching, Link, ModelSnapshot, Snapshot, VersionSnapshot
+from clipper.types import InputType
 from event_loops import run_clean, until
 from small_container import SmallContainer
 from works import Waiting
@@ -96,6 +97,27 @@ def test_queries_go_to_the_new_current_version_from_one_instant_on(run: Callable
         # Each version keeps its own outputs.
         assert fleet.ask(b"a" * 8).heard[0][2] == "2"
         assert fleet.ask(b"a" * 8, "1").heard[0][2] == "1"
+
+    run(scenario)
+
+
+def test_what_was_asked_is_remembered_once_it_was_answered(run: Callable[[Scenario], None]) -> None:
+    async def scenario(fleet: Fleet) -> None:
+        def refuse_a(rows: list[bytes]) -> list[bytes]:
+            return [b"1" if row != b"a" * 8 else b"not JSON" for row in rows]
+
+        one, two = await fleet.start("1"), await fleet.start("2")
+        one.evaluate = two.evaluate = refuse_a
+        await fleet.apply("2", {"1": [one], "2": [two]})
+        asked = fleet.ask(b"a" * 8)
+        await until(lambda: asked.done)
+        assert fleet.predictor.recent_input("digits") is None
+        # The current version's, once it has answered one.
+        for row, version in [(b"b" * 8, "1"), (b"c" * 8, "2")]:
+            asked = fleet.ask(row, version)
+            await until(lambda asked=asked: asked.done)
+            assert fleet.predictor.recent_input("digits") == (InputType.parse("doubles"), row)
+        assert fleet.predictor.recent_input("letters") is None
 
     run(scenario)
 

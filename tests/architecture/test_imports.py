@@ -30,7 +30,9 @@ ALLOWED: dict[str, frozenset[str]] = {
         "selection.check": "selection.learning selection.policies snapshot",
         "selection": "selection.learning selection.policies selection.stores abstraction control "
         "feedback metrics.histogram snapshot statistics",
-        "frontend": "selection feedback metrics.histogram snapshot statistics",
+        "frontend.limits": "",
+        "frontend.inputs": "frontend.limits",
+        "frontend": "frontend.inputs frontend.limits selection feedback metrics.histogram snapshot statistics",
         "worker": "frontend metrics.histogram selection selection.stores feedback control_client "
         "abstraction containers containers.protocol control snapshot statistics",
         "registry": "snapshot",
@@ -39,8 +41,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "metrics": "management.schemas metrics.histogram statistics",
         "management": "management.schemas metrics statistics snapshot registry managers",
         "supervisor": "home management management.schemas metrics managers registry containers containers.protocol "
-        "control control_client selection.check selection.learning selection.policies selection.stores snapshot "
-        "statistics",
+        "control control_client frontend.inputs selection.check selection.learning selection.policies selection.stores "
+        "snapshot statistics",
         "packaging": "",
         "home": "",
         "http_api": "management.schemas",

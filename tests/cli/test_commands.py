@@ -71,13 +71,16 @@ def test_deploy(run: Run, api: Api, model: str) -> None:
 def test_deploy_with_every_option(run: Run, api: Api, model: str) -> None:
     options = "--version b --replicas 2 --batching fixed --max-batch 16 --batch-delay-ms 2.5 --no-cache --keep-current"
     more = "--input-type float64[4] --python /usr/bin/python3 --memory 2g --start-timeout 5 --json"
-    result = run("deploy", "digits", model, *options.split(), *more.split())
+    sample = Path(model).with_name("sample.json")
+    sample.write_text("[1, 2, 3, 4]")
+    result = run("deploy", "digits", model, *options.split(), *more.split(), "--sample", f"@{sample}")
     assert (result.status, result.json["version"], result.json["state"]) == (0, "b", "ready")
     (deployment,) = api.operations.deployments
     assert deployment.batching == Batching("fixed", 16, 2.5)
     assert (deployment.cache, deployment.make_current, deployment.replicas) == (False, False, 2)
     assert (deployment.python, deployment.memory_bytes) == ("/usr/bin/python3", 2 * 1024**3)
     assert (deployment.input_type, deployment.start_timeout_s) == ("float64[4]", 5)
+    assert deployment.sample == [1, 2, 3, 4]
 
 
 def test_a_version_that_is_not_current_says_how_to_make_it_so(run: Run, model: str) -> None:
@@ -267,6 +270,8 @@ def test_no_server(bare: Run, tmp_path: Path) -> None:
         ("deploy digits m.pkl --batching clever", "aimd"),
         ("deploy digits m.pkl --replicas 0", "replicas"),
         ("deploy digits m.pkl --memory much", "512m"),
+        ("deploy digits m.pkl --sample [1", "JSON"),
+        ("deploy digits m.pkl --sample @nowhere.json", "nowhere.json cannot be read"),
         ("app create a --default {", "JSON"),
         ("app create a --version 2", "--model"),
         ("app update a", "--slo-ms"),

@@ -22,8 +22,9 @@ from clipper.managers.logs import tail
 from clipper.managers.manager import Manager, SlotStatus
 from clipper.managers.processes import ProcessFolder, start_time
 from clipper.managers.reconcile.plan import Slot
+from clipper.managers.warm_up import Sample
 from clipper.registry.records import VersionSpec
-from clipper.types import DType
+from clipper.types import DType, InputType, ModelId
 
 SLOT = Slot("sum", "1", 1)
 
@@ -31,7 +32,7 @@ SLOT = Slot("sum", "1", 1)
 class Bench:
     """A manager on folders of its own, and a model in its artifacts."""
 
-    def __init__(self, path: Path, batch_timeout_s: float = 30.0) -> None:
+    def __init__(self, path: Path, batch_timeout_s: float = 30.0, sample: Sample | None = None) -> None:
         self.path = path
         self.logs, python_path = self._folder("logs"), self._folder("pythonpath")
         self.folders = Folders(*map(self._folder, ("artifacts", "scratch", "run")))
@@ -40,8 +41,17 @@ class Bench:
         self.processes = ProcessFolder(path / "run", os.environ, python_path)
         numbers = itertools.count(1)
         self.launcher = LocalLauncher(self.processes, self.folders)
+
+        async def find_sample(_id: ModelId, _type: InputType) -> Sample | None:
+            return sample
+
         self.manager = Manager(
-            {"local": self.launcher}, self.logs, lambda: next(numbers), lambda _: batch_timeout_s, lambda: None
+            {"local": self.launcher},
+            self.logs,
+            lambda: next(numbers),
+            lambda _: batch_timeout_s,
+            find_sample,
+            lambda: None,
         )
 
     def _folder(self, name: str) -> Path:
@@ -231,6 +241,29 @@ def test_what_a_model_forked_dies_with_it(bench: Bench) -> None:
         assert start_time(child) is not None
         await bench.manager.stop_all()
         await bench.until(lambda: start_time(child) is None)
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("body", "start_timeout_s", "complaint"),
+    [
+        ("import os\ndef predict(inputs): os._exit(9)", 60.0, "exited with code 9 over the warm-up sample"),
+        ("import time\ndef predict(inputs): time.sleep(600)", 1.0, "was not warm within its start_timeout_s of 1 s"),
+    ],
+)
+@pytest.mark.parametrize("is_given", [True, False])
+def test_a_model_that_dies_or_hangs_over_its_warm_up_does_not_come_up(
+    tmp_path: Path, body: str, start_timeout_s: float, complaint: str, is_given: bool
+) -> None:
+    bench = Bench(tmp_path, sample=Sample(bytes(8), is_given, max_batch=1024))
+
+    async def test() -> None:
+        bench.manager.start(SLOT, bench.model(body, start_timeout_s=start_timeout_s))
+        await bench.until(lambda: bench.status.phase == "dead")
+        assert bench.status.start_failure is not None
+        assert complaint in bench.status.start_failure.reason
+        bench.leaves_nothing()
 
     run(test())
 

@@ -55,6 +55,8 @@ class ModelQueue:
         self._turn_is_due = False
         self._wake: asyncio.TimerHandle | None = None
         self.slo_s = 1.0
+        # One that was answered: what it is used for must not be an input that kills containers.
+        self.recent_row: bytes | None = None
         self._counts = Counts()
 
     # -- queries ---------------------------------------------------------------------------------------
@@ -271,6 +273,7 @@ class ModelQueue:
             # Rare: find out which, one by one.
             self._settle_mixed(batch, outputs, {})
             return
+        self.recent_row = batch.works[0].row
         for work, output in zip(batch.works, outputs):
             self._settle(work, output)
 

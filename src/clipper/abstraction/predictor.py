@@ -6,7 +6,7 @@ from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.replica import Replica
 from clipper.snapshot import ApplicationSnapshot, Link, ModelSnapshot, Snapshot
-from clipper.types import ModelId
+from clipper.types import InputType, ModelId
 
 
 class Predictor:
@@ -37,6 +37,15 @@ class Predictor:
 
     def queues(self) -> list[ModelQueue]:
         return list(self._queues.values())
+
+    def recent_input(self, model: str) -> tuple[InputType, bytes] | None:
+        """An input that was answered not long ago, with its type: by the current version, or else by another."""
+        current = self.find(model)
+        others = [queue for id_, queue in self._queues.items() if id_.name == model]
+        for queue in [current, *others] if current else others:
+            if queue.recent_row is not None:
+                return queue.input_type, queue.recent_row
+        return None
 
     async def settle(self) -> None:
         """Wait until every replica has been dialled once and every removed one has answered its last batch."""

@@ -1,10 +1,11 @@
 """``clipper deploy``."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from clipper.cli.options import AsJson, DataPath, Home, InputTypeText, PythonPath, Url, parse_size
+from clipper.cli.options import AsJson, DataPath, Home, InputTypeText, PythonPath, Url, parse_json, parse_size
 from clipper.cli.output import Output
 from clipper.client import Clipper
 from clipper.management.schemas import Version
@@ -35,13 +36,17 @@ def deploy(
     memory: Annotated[
         int | None, typer.Option(help="Bound of each process's memory, e.g. 2g.", parser=parse_size, metavar="SIZE")
     ] = None,
+    sample: Annotated[
+        str | None,
+        typer.Option(help="An input, as JSON or @FILE, that it has to answer before it is ready.", metavar="JSON"),
+    ] = None,
     start_timeout: Annotated[float, typer.Option(help="Seconds that it may take to load.", min=1, max=3600)] = 60.0,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Deploy a version of a model, and wait until it serves."""
-    out = Output(as_json)
+    out, sample_input = Output(as_json), _read_sample(sample)
     with Clipper.connect(url, home) as clipper, out.progress("deploying") as progress:
         made = clipper.deploy(
             name,
@@ -58,11 +63,24 @@ def deploy(
             data=data,
             language=language,
             memory_bytes=memory,
+            sample=sample_input,
             start_timeout_s=start_timeout,
             progress=progress,
         )
         linked = any(link.model == name for app in clipper.applications() for link in app.links)
     out.done(made, _told(made), _next_step(made, linked))
+
+
+def _read_sample(text: str | None) -> Any:
+    if text is None:
+        return None
+    if text.startswith("@"):
+        path = Path(text[1:])
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise typer.BadParameter(f"{path} cannot be read: {error}", param_hint="--sample") from error
+    return parse_json(text)
 
 
 def _told(made: Version) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -31,7 +31,7 @@ class Calls:
     def _ask(
         self, kind: type[T], method: str, path: str, body: Struct | None = None, timeout_s: float = SETTLE_TIMEOUT_S
     ) -> T:
-        content = None if body is None else msgspec.json.encode(body)
+        content = None if body is None else msgspec.json.encode(body, enc_hook=to_list)
         return msgspec.json.decode(self._management.call(method, path, content, timeout_s), type=kind)
 
     def _upload(self, artifact: Artifact, tell: Callable[[str], None]) -> None:
@@ -41,6 +41,13 @@ class Calls:
             return
         tell(f"sending {artifact.size_bytes / 1e6:.1f} MB")
         self._management.call("PUT", path, artifact.chunks(), UPLOAD_TIMEOUT_S)
+
+
+def to_list(value: Any) -> Any:
+    """Numpy arrays and scalars, without importing numpy."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise NotImplementedError
 
 
 def part(name: str) -> str:

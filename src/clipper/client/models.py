@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from clipper.client.calls import SETTLE_TIMEOUT_S, UPLOAD_TIMEOUT_S, Calls, ignore, part, polls, query_string
 from clipper.errors import ContainerFailed, DeadlineExceeded
@@ -33,6 +34,7 @@ class Models(Calls):
         data: Path | str | None = None,
         language: Language = "python",
         memory_bytes: int | None = None,
+        sample: Any = None,
         start_timeout_s: float = 60.0,
         wait: bool = True,
         progress: Callable[[str], None] | None = None,
@@ -50,6 +52,8 @@ class Models(Calls):
             python: the interpreter, on the server's machine, to run it with; the server's own if None.
             data: a file or folder that a ``module:Class`` gets as ``model_data``, and a program as ``--data``.
             language: ``binary``: ``model`` is the path of a program that speaks the container protocol.
+            sample: an input that the model has to answer before the version is ready. Without one it is tried with an
+                input that the model was asked before, if there is any.
             wait: False returns at once, in state ``starting``.
             progress: called with what is going on, for showing it.
 
@@ -77,6 +81,7 @@ class Models(Calls):
                 make_current=make_current,
                 start_timeout_s=start_timeout_s,
                 memory_bytes=memory_bytes,
+                sample=sample,
             )
         made = self._ask(Version, "POST", f"/models/{part(name)}/versions", deployment)
         if not wait:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from clipper.client.calls import Calls, part
+from clipper.client.calls import Calls, part, to_list
 from clipper.errors import ClipperError
 from clipper.http_api import to_error
 from clipper.management.schemas import Failure
@@ -138,11 +138,4 @@ def _query_body(body: dict[str, Any], version: str | None, context: str | None) 
 
 def _to_json(body: dict[str, Any]) -> bytes:
     # Only a struct's fields may be unset for the encoder.
-    return msgspec.json.encode({name: value for name, value in body.items() if value is not UNSET}, enc_hook=_to_list)
-
-
-def _to_list(value: Any) -> Any:
-    """Numpy arrays and scalars, without importing numpy."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise NotImplementedError
+    return msgspec.json.encode({name: value for name, value in body.items() if value is not UNSET}, enc_hook=to_list)

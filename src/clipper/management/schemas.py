@@ -134,6 +134,7 @@ class Deployment(Struct, frozen=True, forbid_unknown_fields=True):
     ``target`` is a path inside the artifact for the loaders ``file`` and ``binary``, a program that speaks the
     container protocol; ``module:attribute`` for ``import``.
     ``data`` is a path inside the artifact that a class gets as ``model_data``, and a program as ``--data``.
+    ``sample`` is an input that the model has to answer before the version is ready; null means that there is none.
     """
 
     artifact: str
@@ -149,6 +150,7 @@ class Deployment(Struct, frozen=True, forbid_unknown_fields=True):
     make_current: bool = True
     start_timeout_s: float = 60.0
     memory_bytes: int | None = None
+    sample: Any = None
 
 
 class Replica(Struct, frozen=True):

@@ -11,6 +11,7 @@ from clipper.managers.launcher import ContainerNote, Launcher, slot_name
 from clipper.managers.reconcile.backoff import NO_DEATHS, History
 from clipper.managers.reconcile.plan import Observed, Phase, Slot
 from clipper.managers.replica import ADOPTION_TIMEOUT_S, Death, Replica
+from clipper.managers.warm_up import SampleSource
 from clipper.registry.records import VersionSpec
 from clipper.types import ModelId
 
@@ -51,6 +52,7 @@ class Manager:
         logs_folder: Path,
         next_number: Callable[[], int],
         batch_timeout_s: Callable[[ModelId], float],
+        find_sample: SampleSource,
         on_change: Callable[[], None],
     ) -> None:
         """Set up; nothing starts.
@@ -59,12 +61,14 @@ class Manager:
             launchers: by the names that versions ask for them with.
             next_number: a number that no replica had before; raises ``RegistryUnavailable`` if there is none.
             batch_timeout_s: how long a batch of a version may run before its replica is taken to hang.
+            find_sample: what to warm a version's containers up with before they are ready.
             on_change: called after a replica has come up or died.
         """
         self._launchers = launchers
         self._logs_folder = logs_folder
         self._next_number = next_number
         self._batch_timeout_s = batch_timeout_s
+        self._find_sample = find_sample
         self._on_change = on_change
         self._slots: dict[Slot, SlotStatus] = {}
 
@@ -156,7 +160,9 @@ class Manager:
     async def _live(self, status: SlotStatus, replica: Replica, start_timeout_s: float) -> None:
         model_id = status.slot.model_id
         try:
-            death = await replica.live(start_timeout_s, lambda: self._batch_timeout_s(model_id), self._on_change)
+            death = await replica.live(
+                start_timeout_s, lambda: self._batch_timeout_s(model_id), self._find_sample, self._on_change
+            )
         except Exception as error:  # a bug of ours; the slot must not be stuck with it, so it is a death too
             log.exception("watching %s failed", replica.note.id)
             death = Death(f"watching container {status.slot} failed: {error!r}", 0.0)

@@ -1,23 +1,25 @@
-"""The supervisor's own connection to a replica: is it there, is it the right one, is it alive."""
+"""The supervisor's own connections to a replica: is it there, is it the right one, is it alive, does it answer."""
 
 import asyncio
+from collections.abc import Sequence
 
 from clipper.containers.protocol import messages
-from clipper.containers.protocol.frames import Kind, Splitter
+from clipper.containers.protocol.frames import MAX_BODY_BYTES, Kind, Splitter
 from clipper.containers.protocol.messages import Welcome
 from clipper.errors import ProtocolViolation
+from clipper.types import InputType
 
 # The replies to HELLO and PING are some hundred bytes.
 MAX_REPLY_BYTES = 64 * 1024
 
-_READ_BYTES = 4096
+_READ_BYTES = 64 * 1024
 
 
-class Probe:
-    """One connection on which HELLO and a first PING have been answered. ``welcome`` is the answer to HELLO.
+class Caller:
+    """One connection on which HELLO has been answered. ``welcome`` is the answer.
 
-    Every method raises ``OSError`` if the connection fails, ``TimeoutError`` among them, or
-    ``ProtocolViolation`` if the container speaks wrongly.
+    Every method raises ``OSError`` if the connection fails, or ``ProtocolViolation`` if the container speaks wrongly;
+    none bounds its wait.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, welcome: Welcome) -> None:
@@ -25,38 +27,82 @@ class Probe:
         self._reader = reader
         self._writer = writer
         self._splitter = Splitter(MAX_REPLY_BYTES)
-        self._pings = 0
+        self._frames = 0
 
     @classmethod
-    async def open(cls, path: str, timeout_s: float) -> "Probe":
+    async def dial(cls, path: str) -> "Caller":
         """Dial the unix socket ``path`` and introduce ourselves."""
-        async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_unix_connection(path)
-            try:
-                writer.write(messages.encode_hello())
-                kind, _, body = await _read_frame(reader, Splitter(MAX_REPLY_BYTES))
-                if kind != Kind.WELCOME:
-                    raise ProtocolViolation(f"container answered HELLO with {Kind(kind).name}: {bytes(body)[:200]!r}")
-                probe = cls(reader, writer, messages.decode_welcome(body))
-                # At once: a container may serve those that begin with a PING apart, and so also while it is busy.
-                await probe.ping(timeout_s)
-                return probe
-            except BaseException:  # whatever it is, cancellation too, goes on; only the connection must not stay
-                writer.transport.abort()
-                raise
+        reader, writer = await asyncio.open_unix_connection(path)
+        try:
+            writer.write(messages.encode_hello())
+            kind, _, body = await _read_frame(reader, Splitter(MAX_REPLY_BYTES))
+            if kind != Kind.WELCOME:
+                raise ProtocolViolation(f"container answered HELLO with {Kind(kind).name}: {bytes(body)[:200]!r}")
+            return cls(reader, writer, messages.decode_welcome(body))
+        except BaseException:  # whatever it is, cancellation too, goes on; only the connection must not stay
+            writer.transport.abort()
+            raise
 
-    async def ping(self, timeout_s: float) -> int:
+    async def ping(self) -> int:
         """Return for how many microseconds the replica's batch has been running; 0 if it is idle."""
-        self._pings += 1
-        async with asyncio.timeout(timeout_s):
-            self._writer.write(messages.encode_ping(self._pings))
-            kind, frame_id, body = await _read_frame(self._reader, self._splitter)
-        if kind != Kind.PONG or frame_id != self._pings:
-            raise ProtocolViolation(f"container answered PING {self._pings} with {Kind(kind).name} {frame_id}")
+        self._frames += 1
+        self._writer.write(messages.encode_ping(self._frames))
+        kind, frame_id, body = await _read_frame(self._reader, self._splitter)
+        if kind != Kind.PONG or frame_id != self._frames:
+            raise ProtocolViolation(f"container answered PING {self._frames} with {Kind(kind).name} {frame_id}")
         return messages.decode_pong(body)
+
+    async def predict(self, input_type: InputType, rows: Sequence[bytes]) -> str | None:
+        """Have a batch evaluated; return what the model said if a row of it failed, else None."""
+        self._frames += 1
+        self._splitter.max_body_bytes = MAX_BODY_BYTES
+        self._writer.writelines(
+            messages.encode_predict(self._frames, input_type.dtype, input_type.leading_dimensions, rows)
+        )
+        kind, frame_id, body = await _read_frame(self._reader, self._splitter)
+        if kind == Kind.ERROR and frame_id == self._frames:
+            return messages.decode_error(body)
+        if kind != Kind.RESULTS or frame_id != self._frames:
+            raise ProtocolViolation(f"container answered PREDICT {self._frames} with {Kind(kind).name} {frame_id}")
+        results = messages.decode_results(body)
+        if len(results.outputs) != len(rows):
+            raise ProtocolViolation(f"container answered {len(results.outputs)} outputs for {len(rows)} inputs")
+        return next(iter(results.failures.values()), None)
 
     def close(self) -> None:
         self._writer.transport.abort()
+
+
+class Probe:
+    """A connection that only watches: a first PING has been answered, too.
+
+    Every method raises as ``Caller``'s, and ``TimeoutError``, which is an ``OSError``, when its time is over.
+    """
+
+    def __init__(self, caller: Caller) -> None:
+        self.welcome = caller.welcome
+        self._caller = caller
+
+    @classmethod
+    async def open(cls, path: str, timeout_s: float) -> "Probe":
+        """Dial the unix socket ``path``."""
+        async with asyncio.timeout(timeout_s):
+            caller = await Caller.dial(path)
+            try:
+                # At once: a container may serve those that begin with a PING apart, and so also while it is busy.
+                await caller.ping()
+            except BaseException:  # as in ``Caller.dial``
+                caller.close()
+                raise
+            return cls(caller)
+
+    async def ping(self, timeout_s: float) -> int:
+        """Return for how many microseconds the replica's batch has been running; 0 if it is idle."""
+        async with asyncio.timeout(timeout_s):
+            return await self._caller.ping()
+
+    def close(self) -> None:
+        self._caller.close()
 
 
 async def _read_frame(reader: asyncio.StreamReader, splitter: Splitter) -> tuple[int, int, memoryview]:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipper.containers.protocol.messages import Welcome
-from clipper.errors import ClipperError, ContainerFailed, ProtocolViolation
+from clipper.errors import ClipperError, ContainerFailed, ProtocolViolation, RequestError
 from clipper.managers import logs
 from clipper.managers.launcher import Container, ContainerNote, Launcher
 from clipper.managers.probe import Probe
 from clipper.managers.reconcile.plan import Phase, Slot
+from clipper.managers.warm_up import Sample, SampleSource, warm_up
 
 log = logging.getLogger(__name__)
 
@@ -74,17 +75,22 @@ class Replica:
         return None if self._container is None else self._container.pid
 
     async def live(
-        self, start_timeout_s: float, batch_timeout_s: Callable[[], float], on_ready: Callable[[], None]
+        self,
+        start_timeout_s: float,
+        batch_timeout_s: Callable[[], float],
+        find_sample: SampleSource,
+        on_ready: Callable[[], None],
     ) -> Death:
         """Bring it up, then watch it until it ends, or has to be ended because it hangs. The container is gone after.
 
         Args:
             batch_timeout_s: how long a batch may run at present.
-            on_ready: called once it has answered.
+            find_sample: what to warm it up with.
+            on_ready: called once it can be put into service.
         """
         try:
             self._container = self._container or await self._launched()
-            return await self._live(self._container, start_timeout_s, batch_timeout_s, on_ready)
+            return await self._live(self._container, start_timeout_s, batch_timeout_s, find_sample, on_ready)
         except ContainerFailed as error:
             return Death(str(error), 0.0, tuple(error.log_tail))
         finally:
@@ -116,12 +122,16 @@ class Replica:
         container: Container,
         start_timeout_s: float,
         batch_timeout_s: Callable[[], float],
+        find_sample: SampleSource,
         on_ready: Callable[[], None],
     ) -> Death:
+        deadline_s = asyncio.get_running_loop().time() + start_timeout_s
         if self._is_to_stop:
             self.begin_to_stop()
         try:
             with closing(await self._answering(container, start_timeout_s)) as probe:
+                if not self.note.ready:
+                    await self._warm_up(container, probe.welcome, find_sample, deadline_s)
                 self._has_come_up(container, probe.welcome)
                 on_ready()
                 reason = await self._watch(container, probe, batch_timeout_s)
@@ -164,6 +174,40 @@ class Replica:
             probe.close()
             raise await self._failed(f"says that it is {said.model_id}")
         return probe
+
+    async def _warm_up(
+        self, container: Container, welcome: Welcome, find_sample: SampleSource, deadline_s: float
+    ) -> None:
+        """Have it evaluate a sample, if there is one.
+
+        Raises:
+            ContainerFailed: it died or hung over it; or the sample was given for it, and it failed on it.
+        """
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                sample = await find_sample(self.note.slot.model_id, welcome.input_type)
+                failure = None if sample is None else await self._failure_on(sample, container, welcome)
+        except RequestError as error:
+            raise ContainerFailed(f"the sample for {self.note.slot.model_id} is none: {error}") from error
+        except TimeoutError:
+            bound_s = self.note.spec.start_timeout_s
+            raise await self._failed(f"was not warm within its start_timeout_s of {bound_s:g} s") from None
+        if sample is None or failure is None:
+            return
+        if sample.is_given:
+            raise ContainerFailed(f"container {self.note.slot} failed on its sample: {failure}")
+        # Queries fail so now and then; it has been warmed up all the same.
+        log.warning("%s failed on a remembered sample: %s", self.note.id, failure)
+
+    async def _failure_on(self, sample: Sample, container: Container, welcome: Welcome) -> str | None:
+        try:
+            return await warm_up(self.note.socket, welcome, sample)
+        except ProtocolViolation as error:
+            raise await self._failed(f"does not speak the container protocol: {error}") from error
+        except OSError as error:
+            if await container.has_exited_within(EXIT_AFTER_LOSS_S):
+                raise await self._failed(f"{container.how_it_ended} over the warm-up sample") from error
+            raise await self._failed(f"closed its connection over the warm-up sample: {error}") from error
 
     async def _failed(self, what: str) -> ContainerFailed:
         if self._container is not None:

@@ -56,6 +56,7 @@ class VersionSpec(Struct, frozen=True):
         input_type: as declared at deployment; None means what the container says.
         python: the interpreter to run it with; None means Clipper's own.
         memory_bytes: the most address space, or of a jar heap, that one replica may have; None means no bound.
+        sample: an input, as JSON text, that a container has to answer before it is ready; None means a remembered one.
         manager: what starts its containers.
     """
 
@@ -68,6 +69,7 @@ class VersionSpec(Struct, frozen=True):
     start_timeout_s: float = 60.0
     memory_bytes: int | None = None
     manager: ManagerName = "local"
+    sample: str | None = None
 
 
 class VersionRecord(Struct, frozen=True):

@@ -1,7 +1,9 @@
 """What an operator can do with models and their versions."""
 
 import time
+from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from clipper.containers.protocol.messages import MAX_ROWS
@@ -14,6 +16,7 @@ from clipper.registry.store import DeleteModel, DeleteVersion, Put
 from clipper.supervisor import rules
 from clipper.supervisor.parts import Parts
 from clipper.supervisor.reconciler import LINK_TIMEOUT_S
+from clipper.supervisor.samples import read_sample
 from clipper.supervisor.views import Views
 from clipper.types import InputType, ModelId, check_name
 
@@ -131,7 +134,7 @@ class ModelOperations:
         return Logs({name: logs.tail(path, lines) for name, path in paths.items()})
 
     def _check(self, deployment: Deployment) -> None:
-        """Raises InvalidArgument, or NotFound for the artifact."""
+        """Raises RequestError: a value is none that can be, or the artifact is not here."""
         target = deployment.target if deployment.loader != "import" else ""
         self._artifacts.check_inside(deployment.artifact, target)
         if deployment.loader == "import" and not all(deployment.target.partition(":")):
@@ -148,6 +151,9 @@ class ModelOperations:
         _check_range("batching.delay_ms", deployment.batching.delay_ms, 0, MAX_DELAY_MS)
         if deployment.memory_bytes is not None:
             _check_range("memory_bytes", deployment.memory_bytes, MIN_MEMORY_BYTES, 1 << 60)
+        sample = _sample_text(deployment.sample)
+        if sample is not None and deployment.input_type is not None:  # else only the container can tell
+            read_sample(sample, InputType.parse(deployment.input_type))
 
     def _record(self, model: str, version: str, deployment: Deployment) -> VersionRecord:
         declared = deployment.input_type
@@ -164,6 +170,7 @@ class ModelOperations:
                 python=deployment.python,
                 start_timeout_s=deployment.start_timeout_s,
                 memory_bytes=deployment.memory_bytes,
+                sample=_sample_text(deployment.sample),
             ),
             batching=deployment.batching,
             cache=deployment.cache,
@@ -219,6 +226,10 @@ class ModelOperations:
             logs.remove(path)
         if not self._catalog.uses_artifact(record.spec.artifact):
             self._artifacts.remove(record.spec.artifact)
+
+
+def _sample_text(sample: Any) -> str | None:
+    return None if sample is None else msgspec.json.encode(sample).decode()
 
 
 def _check_range(field: str, value: float, least: float, most: float) -> None:

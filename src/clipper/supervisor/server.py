@@ -31,6 +31,7 @@ from clipper.supervisor.forgetter import Forgetter
 from clipper.supervisor.operations import SupervisorOperations
 from clipper.supervisor.parts import Parts
 from clipper.supervisor.reconciler import Reconciler
+from clipper.supervisor.samples import Samples
 from clipper.supervisor.selections import SelectionChecker
 from clipper.supervisor.worker import INSTANCES, Worker, WorkerSettings
 from clipper.supervisor.workers import Workers
@@ -141,14 +142,20 @@ class Supervisor:
             reconciler.wake()
 
         local = LocalLauncher(processes, Folders(home.artifacts, home.scratch, home.sockets))
-        manager = Manager(
-            {"local": local}, home.logs, starts, lambda id_: rules.batch_timeout_s(catalog, id_.name), wake
-        )
         workers = Workers(
             [
                 Worker(index, settings, processes, (home.sockets, home.logs), instances, wake)
                 for index in range(self._config.workers)
             ]
+        )
+        samples = Samples(catalog, workers)
+        manager = Manager(
+            {"local": local},
+            home.logs,
+            starts,
+            lambda id_: rules.batch_timeout_s(catalog, id_.name),
+            samples.find,
+            wake,
         )
         artifacts = Artifacts(home.artifacts)
         reconciler = Reconciler(catalog, manager, workers, artifacts, epoch=registry.reserve("supervisor", 1))

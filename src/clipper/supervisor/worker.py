@@ -10,7 +10,17 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from clipper.control import Applied, Apply, DescribePolicy, Drain, GetStatistics, PolicyDescription, Statistics
+from clipper.control import (
+    Applied,
+    Apply,
+    DescribePolicy,
+    Drain,
+    GetRecentInput,
+    GetStatistics,
+    PolicyDescription,
+    RecentInput,
+    Statistics,
+)
 from clipper.control_client import ask
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord
@@ -153,6 +163,13 @@ class Worker:
         reply = await ask(self.control, DescribePolicy(application, context), timeout_s)
         if not isinstance(reply, PolicyDescription):
             raise ProtocolViolation(f"{self.name} answered DescribePolicy with {type(reply).__name__}")
+        return reply
+
+    async def recent_input(self, model: str, timeout_s: float) -> RecentInput:
+        """Raises OSError or ProtocolViolation if it does not answer."""
+        reply = await ask(self.control, GetRecentInput(model), timeout_s)
+        if not isinstance(reply, RecentInput):
+            raise ProtocolViolation(f"{self.name} answered GetRecentInput with {type(reply).__name__}")
         return reply
 
     async def drain(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from clipper.control import PolicyDescription
+from clipper.control import PolicyDescription, RecentInput
 from clipper.errors import ProtocolViolation
 from clipper.managers.processes import ProcessRecord
 from clipper.snapshot import Peer, Snapshot
@@ -15,7 +15,7 @@ from clipper.supervisor.worker import Worker, WorkerNote, WorkerSettings
 
 log = logging.getLogger(__name__)
 
-# A scrape, or a page that shows the statistics, does not wait for a worker that is slow.
+# A scrape, or a page that shows the statistics, does not wait for a worker that is slow; nor does a container's start.
 STATISTICS_TIMEOUT_S = 1.0
 # A worker may have to read a context's state first, from a store that takes up to 2 s to say that it is down.
 DESCRIBE_TIMEOUT_S = 5.0
@@ -93,6 +93,20 @@ class Workers:
             if description.found:
                 return description
         return None
+
+    async def recent_input(self, model: str) -> RecentInput:
+        """What a model was asked not long ago, as the first worker tells that has answered anything."""
+        for worker in self._workers:
+            if worker.phase != "ready":
+                continue
+            try:
+                recent = await worker.recent_input(model, STATISTICS_TIMEOUT_S)
+            except (OSError, ProtocolViolation) as error:
+                log.warning("%s gives no recent input: %r", worker.name, error)
+                continue
+            if recent.row is not None:
+                return recent
+        return RecentInput()
 
     async def batch_limits(self) -> dict[str, int]:
         """The smallest batch limit of each linked replica over the workers, by replica id."""

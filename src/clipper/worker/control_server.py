@@ -15,10 +15,12 @@ from clipper.control import (
     Drain,
     Draining,
     Framer,
+    GetRecentInput,
     GetStatistics,
     Observe,
     Observed,
     PolicyDescription,
+    RecentInput,
     Reply,
     Statistics,
     decode_command,
@@ -44,6 +46,8 @@ class Controlled(Protocol):
     async def observe(self, application: str, feedback: Sequence[Feedback]) -> Sequence[Outcome]: ...
 
     async def describe_policy(self, application: str, context: str | None) -> PolicyDescription: ...
+
+    def recent_input(self, model: str) -> RecentInput: ...
 
 
 class ControlServer:
@@ -87,6 +91,8 @@ class ControlServer:
                 return Observed(tuple(await self._worker.observe(application, feedback)))
             case DescribePolicy(application, context):
                 return await self._worker.describe_policy(application, context)
+            case GetRecentInput(model):
+                return self._worker.recent_input(model)
             case Drain():
                 self._on_drain()
                 return Draining()

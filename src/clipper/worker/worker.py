@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from random import Random
 
 from clipper.abstraction.predictor import Predictor
-from clipper.control import Applied, PolicyDescription
+from clipper.control import MAX_RECENT_INPUT_BYTES, Applied, PolicyDescription, RecentInput
 from clipper.feedback import Feedback, Outcome
 from clipper.frontend.endpoints import make_endpoints
 from clipper.frontend.server import QueryServer
@@ -115,6 +115,13 @@ class Worker:
     async def describe_policy(self, application: str, context: str | None) -> PolicyDescription:
         known = self._applications.get(application)
         return PolicyDescription(found=False) if known is None else await describe(known, context)
+
+    def recent_input(self, model: str) -> RecentInput:
+        """What a new container of a model can be warmed up with."""
+        found = self._predictor.recent_input(model)
+        if found is None or len(found[1]) > MAX_RECENT_INPUT_BYTES:
+            return RecentInput()
+        return RecentInput(str(found[0]), found[1])
 
     def _apply_applications(self, snapshot: Snapshot) -> list[Application]:
         """Returns the new ones."""

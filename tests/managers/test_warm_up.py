@@ -1,0 +1,71 @@
+"""Warm-up batches against a container that answers as it is told."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from test_probe import WELCOME, against
+
+from clipper.containers.protocol.frames import Kind
+from clipper.containers.protocol.messages import encode_error, encode_pong, encode_results, encode_welcome
+from clipper.errors import ProtocolViolation
+from clipper.managers.warm_up import WARM_UP_ROWS, Sample, warm_up, warm_up_sizes
+
+SAMPLE = Sample(bytes(8), is_given=True, max_batch=1024)
+
+
+@pytest.mark.parametrize(
+    ("max_batch", "model_max_batch", "sizes"),
+    [(1024, None, (1, WARM_UP_ROWS)), (1024, 4, (1, 4)), (2, 4, (1, 2)), (1, None, (1,)), (1024, 1, (1,))],
+)
+def test_one_row_and_several_where_there_may_be_several(
+    max_batch: int, model_max_batch: int | None, sizes: tuple[int, ...]
+) -> None:
+    assert warm_up_sizes(max_batch, model_max_batch) == sizes
+
+
+def after_hello(answer: Callable[[int], bytes]) -> Callable[[int, int], bytes]:
+    return lambda kind, frame_id: encode_welcome(WELCOME) if kind == Kind.HELLO else answer(frame_id)
+
+
+def outcome(path: Path, answer: Callable[[int], bytes]) -> str | None:
+    said: list[str | None] = []
+
+    async def test(address: str) -> None:
+        said.append(await warm_up(address, WELCOME, SAMPLE))
+
+    against(path, after_hello(answer), test)
+    return said[0]
+
+
+def rows_of(frame_id: int) -> int:
+    return 1 if frame_id == 1 else WARM_UP_ROWS
+
+
+def results(frame_id: int) -> bytes:
+    return encode_results(frame_id, rows_of(frame_id), b"\n".join([b"1"] * rows_of(frame_id)))
+
+
+def test_what_the_model_says_where_it_fails(tmp_path: Path) -> None:
+    def fails_for_several(frame_id: int) -> bytes:
+        if frame_id == 1:
+            return results(frame_id)
+        lines = b"\n".join([b"1"] * (WARM_UP_ROWS - 1) + [b""])
+        return encode_results(frame_id, WARM_UP_ROWS, lines, failures={WARM_UP_ROWS - 1: "too many"})
+
+    assert outcome(tmp_path, results) is None
+    assert outcome(tmp_path, fails_for_several) == "too many"
+    assert outcome(tmp_path, lambda frame_id: encode_error(frame_id, "out of memory")) == "out of memory"
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (lambda frame_id: encode_pong(frame_id, 0), "PREDICT 1 with PONG"),
+        (lambda _: encode_results(7, 1, b"1"), "PREDICT 1 with RESULTS 7"),
+        (lambda frame_id: encode_results(frame_id, 2, b"1\n1"), "2 outputs for 1 inputs"),
+    ],
+)
+def test_a_container_that_answers_wrongly(tmp_path: Path, answer: Callable[[int], bytes], complaint: str) -> None:
+    with pytest.raises(ProtocolViolation, match=complaint):
+        outcome(tmp_path, answer)

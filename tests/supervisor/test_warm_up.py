@@ -1,0 +1,108 @@
+"""Versions are ready only once they are warm: a real server, whose models tell in their logs what they were asked."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from live_server import Server, until
+
+TELLS = "def predict(inputs):\n    print('asked', len(inputs), float(inputs[0][0]))\n    return [7.0 for _ in inputs]\n"
+REFUSES = "def predict(inputs):\n    print('asked', len(inputs))\n    raise ValueError('weights are missing')\n"
+TYPE = "float64[2]"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("warm") / "home").start()
+    yield server
+    server.clean_up()
+
+
+def asked(server: Server, model: str, version: str = "1") -> list[str]:
+    lines = server.call("GET", f"/models/{model}/logs?version={version}")["lines"]
+    return [line.removeprefix("asked ") for log in lines.values() for line in log if line.startswith("asked")]
+
+
+def with_application(server: Server, name: str) -> None:
+    links = [{"model": name}]
+    server.call("POST", "/applications", {"name": name, "slo_ms": 5000, "input_type": TYPE, "links": links})
+
+
+def test_a_given_sample_is_answered_before_a_version_is_ready(shared: Server) -> None:
+    assert shared.deploy("given", TELLS, input_type=TYPE, sample=[3, 4])["state"] == "ready"
+    assert asked(shared, "given") == ["1 3.0", "8 3.0"]
+    # Nor is a batch larger than the deployment allows.
+    shared.deploy("single", TELLS, input_type=TYPE, sample=[3, 4], batching={"policy": "none"})
+    assert asked(shared, "single") == ["1 3.0"]
+
+
+def test_the_next_version_is_warmed_up_with_the_sample_of_the_one_before(shared: Server) -> None:
+    shared.deploy("kept", TELLS, input_type=TYPE, sample=[5, 6])
+    shared.deploy("kept", TELLS, input_type=TYPE)
+    assert asked(shared, "kept", "2") == ["1 5.0", "8 5.0"]
+    # Not where it takes something else.
+    shared.deploy("kept", TELLS, input_type="float64[3]")
+    assert asked(shared, "kept", "3") == []
+
+
+def test_an_input_that_was_asked_warms_up_what_comes_after(shared: Server) -> None:
+    shared.deploy("used", TELLS, input_type=TYPE)
+    assert asked(shared, "used") == []
+    with_application(shared, "used")
+    assert shared.predict("used", [8, 9])["output"] == 7.0
+    shared.deploy("used", TELLS, input_type=TYPE)
+    assert asked(shared, "used", "2") == ["1 8.0", "8 8.0"]
+    # That it fails on a query's input says nothing against a version; it is warm all the same.
+    assert shared.deploy("used", REFUSES, input_type=TYPE)["state"] == "ready"
+    assert asked(shared, "used", "3")[0] == "1"
+    assert "used:3#1" in shared.log and "failed on a remembered sample: ValueError: weights are missing" in shared.log
+
+
+class Load(threading.Thread):
+    """Queries one after another."""
+
+    def __init__(self, server: Server, application: str) -> None:
+        super().__init__()
+        self.server, self.application = server, application
+        self.answers: list[Any] = []
+        self.enough = threading.Event()
+
+    def run(self) -> None:
+        while not self.enough.is_set():
+            self.answers.append(self.server.predict(self.application, [len(self.answers), 0]))
+
+
+def test_a_version_that_fails_on_its_sample_leaves_the_old_one_serving(shared: Server) -> None:
+    shared.deploy("good", TELLS, input_type=TYPE, cache=False)
+    with_application(shared, "good")
+    load = Load(shared, "good")
+    load.start()
+    try:
+        failed = shared.deploy("good", REFUSES, input_type=TYPE, sample=[1, 2], cache=False)
+    finally:
+        load.enough.set()
+        load.join()
+    assert failed["state"] == "failed" and not failed["current"]
+    assert "good:2#1 failed on its sample: ValueError: weights are missing (my_model.py:3" in failed["last_error"]
+    assert shared.call("GET", "/models/good")["current"] == "1"
+    assert load.answers
+    assert [answer for answer in load.answers if answer.get("output") != 7.0 or answer["default"]] == []
+
+
+def test_a_sample_that_is_no_input_of_the_model(shared: Server) -> None:
+    digest = shared.upload(TELLS)
+    body: dict[str, Any] = {"artifact": digest, "loader": "import", "target": "my_model:predict", "sample": [1, 2, 3]}
+    refused = shared.call("POST", "/models/odd/versions", {**body, "input_type": TYPE}, status=400)
+    assert refused["error"] == "wrong_input" and "[3]" in refused["cause"]
+    # What it takes only the container says: a list of numbers.
+    failed = shared.deploy("odd", TELLS, sample="text")
+    assert failed["state"] == "failed"
+    assert 'the sample for odd:1 is none: input is "text": expected float64[*]' in failed["last_error"]
+
+
+def test_a_sample_is_asked_for_again_at_every_start(shared: Server) -> None:
+    shared.deploy("again", TELLS, input_type=TYPE, sample=[1, 2])
+    shared.call("POST", "/models/again/scale", {"replicas": 2})
+    until(lambda: len(shared.ready_pids("again")) == 2)
+    assert asked(shared, "again") == ["1 1.0", "8 1.0"] * 2
