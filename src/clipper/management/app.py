@@ -16,8 +16,8 @@ from clipper.management.routes.replicas import Replicas
 from clipper.management.routes.server import Server
 from clipper.management.statuses import clipper_error, http_error, too_deep, unexpected_error
 
-# Every body but an artifact is a few hundred bytes of JSON, but for a sample: an image of 3x224x224 is 3 MB.
-MAX_BODY_BYTES = 4 * 1024 * 1024
+# Every body but an artifact and a deployment is a few hundred bytes of JSON, and a default output perhaps some KB.
+MAX_BODY_BYTES = 1024 * 1024
 
 
 def create_app(operations: Operations) -> Litestar:

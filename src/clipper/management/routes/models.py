@@ -10,6 +10,8 @@ from clipper.management.schemas import Deployment, Logs, Model, Rollback, Scale,
 
 # A log is bounded at a few MB on disk; this many of its lines still make one modest answer.
 MAX_LOG_LINES = 10_000
+# A deployment may have a sample in it: an image of 3x224x224 as JSON is 3 MB. It stays in the registry.
+MAX_DEPLOYMENT_BYTES = 4 * 1024 * 1024
 
 Lines = Annotated[int, QueryParameter(ge=1, le=MAX_LOG_LINES, description="how many lines of each replica's log")]
 
@@ -54,7 +56,11 @@ class Versions(Controller):
     path = "/models/{model:str}/versions"
     tags = ("models",)
 
-    @post(status_code=202, summary="Deploy a version; poll it until it is ready or failed")
+    @post(
+        status_code=202,
+        request_max_body_size=MAX_DEPLOYMENT_BYTES,
+        summary="Deploy a version; poll it until it is ready or failed",
+    )
     async def deploy(self, operations: Port, model: Name, data: JSONBody[Deployment]) -> Version:
         return await operations.deploy(model, data)
 
