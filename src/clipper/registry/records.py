@@ -54,7 +54,9 @@ class VersionSpec(Struct, frozen=True):
         target: a path inside the artifact (``file``, ``binary``) or ``module:attribute`` (``import``).
         data: a path inside the artifact that a class gets as ``model_data``, a program as ``--data``.
         input_type: as declared at deployment; None means what the container says.
-        python: the interpreter to run it with; None means Clipper's own.
+        python: the interpreter to run it with, by its path or a version such as ``3.12``; None means Clipper's own.
+        requirements: a path inside the artifact of a requirements file, of which an environment is built.
+        needs: what the model's file says that it was saved with, ``name`` or ``name==version`` each.
         memory_bytes: the most address space, or of a jar heap, that one replica may have; None means no bound.
         sample: an input, as JSON text, that a container has to answer before it is ready; None means a remembered one.
         manager: what starts its containers.
@@ -70,6 +72,8 @@ class VersionSpec(Struct, frozen=True):
     memory_bytes: int | None = None
     manager: ManagerName = "local"
     sample: str | None = None
+    requirements: str | None = None
+    needs: tuple[str, ...] = ()
 
 
 class VersionRecord(Struct, frozen=True):
@@ -81,7 +85,8 @@ class VersionRecord(Struct, frozen=True):
         kept: runs although it is neither current nor previous (deployed with ``make_current: false``).
         promotion: it is to become current once it is up. Of two, the higher number wins; None if it is not to.
         created_at: seconds since the epoch.
-        log_tail: of the container whose start failed, oldest line first.
+        log_tail: of the container whose start failed, or of the installer, oldest line first.
+        warning: how the model and the packages that it runs with do not quite fit; None if they do.
     """
 
     model: str
@@ -98,6 +103,7 @@ class VersionRecord(Struct, frozen=True):
     promotion: int | None = None
     last_error: str | None = None
     log_tail: tuple[str, ...] = ()
+    warning: str | None = None
 
     @property
     def id(self) -> ModelId:

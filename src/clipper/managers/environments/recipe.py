@@ -1,0 +1,52 @@
+"""What an environment is made of, and the name that follows from it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+# Another number makes every environment anew: for when the same recipe is to give something else.
+FORMAT = 1
+
+# What Clipper's own runtime needs beside the model.
+RUNTIME_REQUIREMENTS = ("numpy",)
+
+# The oldest Python that the runtime runs on.
+MIN_PYTHON = (3, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """``path`` is where it is installed, not a virtual environment's link to it; ``version`` is e.g. ``3.12.1``."""
+
+    path: str
+    version: str
+
+    @property
+    def is_recent(self) -> bool:
+        """Whether Clipper's runtime runs on it."""
+        return tuple(int(part) for part in self.version.split(".")[:2]) >= MIN_PYTHON
+
+    def is_a(self, version: str) -> bool:
+        """Whether it is of this version, which may leave the last number open."""
+        return f"{self.version}.".startswith(f"{version}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that an environment depends on. ``requirements`` is the text of a requirements file."""
+
+    requirements: str
+    interpreter: Interpreter
+
+    @property
+    def text(self) -> str:
+        """The requirements file that is installed: comments say nothing to an installer, so they make no difference."""
+        lines = [line.strip() for line in self.requirements.splitlines()]
+        meant = [line for line in lines if line and not line.startswith("#")]
+        return "".join(f"{line}\n" for line in (*meant, *RUNTIME_REQUIREMENTS))
+
+    @property
+    def key(self) -> str:
+        """32 hex digits. Equal recipes have equal ones, others do not."""
+        content = json.dumps([FORMAT, self.interpreter.path, self.interpreter.version, self.text])
+        return hashlib.sha256(content.encode()).hexdigest()[:32]

@@ -1,0 +1,117 @@
+"""The Python interpreters of this machine. They are asked what they are, never downloaded."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from clipper.errors import InvalidArgument
+from clipper.managers.environments.recipe import Interpreter
+
+_VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
+
+# Python says what it is in a tenth of a second; more than this is something else than an interpreter.
+ASK_TIMEOUT_S = 20.0
+# Each is started once to be asked; no machine has more that anybody would choose from.
+MAX_ASKED = 32
+
+_WHAT_IT_IS = "import json, sys; print(json.dumps([sys._base_executable or sys.executable, sys.version.split()[0]]))"
+_WHAT_IT_HAS = (
+    "import importlib.metadata as m, json; "
+    "print(json.dumps({one.metadata['Name']: one.version for one in m.distributions() if one.metadata['Name']}))"
+)
+
+
+def is_version(python: str) -> bool:
+    """Whether it is e.g. ``3.12`` or ``3.12.1``, and not the path of an interpreter."""
+    return _VERSION.fullmatch(python) is not None
+
+
+def find_interpreter(python: str) -> Interpreter:
+    """Find an interpreter by its path, or a version by looking on PATH and where pyenv and uv put theirs.
+
+    Raises:
+        InvalidArgument: there is none, or it is too old; the message says which there are.
+    """
+    found = _first_of(python) if is_version(python) else _asked(python)
+    if found is None:
+        raise InvalidArgument(_not_found(python))
+    if not found.is_recent:
+        raise InvalidArgument(
+            f"python {python} is {found.version}: expected 3.10 or later, which Clipper's runtime needs"
+        )
+    return found
+
+
+def installed_packages(python: str) -> dict[str, str]:
+    """The name and version of every package that an interpreter, or the environment it is in, has.
+
+    Raises:
+        InvalidArgument: it does not say.
+    """
+    text = _output_of(python, _WHAT_IT_HAS)
+    if text is None:
+        raise InvalidArgument(f"{python} does not tell what packages it has: expected a Python interpreter")
+    return msgspec.json.decode(text, type=dict[str, str])
+
+
+def _first_of(version: str) -> Interpreter | None:
+    minor = ".".join(version.split(".")[:2])
+    return next((one for one in _all_asked(f"python{minor}") if one.is_a(version)), None)
+
+
+def _not_found(python: str) -> str:
+    if not is_version(python):
+        return f"python {python!r} is no interpreter: expected the path of one, or a version such as 3.12"
+    there = {one.version: one.path for one in _all_asked("python3.*[0-9]") if one.is_recent}
+    listed = ", ".join(f"{version} ({path})" for version, path in sorted(there.items())) or "none"
+    return (
+        f"no Python {python} was found on PATH, nor among those of pyenv and uv, which are: {listed}; "
+        "choose one of these, install it, or give the path of an interpreter"
+    )
+
+
+def _all_asked(name: str) -> Iterator[Interpreter]:
+    for path, _ in zip(_candidates(name), range(MAX_ASKED)):
+        if found := _asked(str(path)):
+            yield found
+
+
+def _candidates(name: str) -> Iterator[Path]:
+    """Where an interpreter of this name, which may be a pattern, would be. pyenv's own links may lead nowhere."""
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        yield from sorted(Path(folder).glob(name))
+    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+    data = Path(os.environ.get("XDG_DATA_HOME", "~/.local/share")).expanduser()
+    uv = Path(os.environ.get("UV_PYTHON_INSTALL_DIR", data / "uv" / "python"))
+    for root in (pyenv / "versions", uv):
+        yield from sorted(root.glob(f"*/bin/{name}"), reverse=True)
+
+
+def _asked(path: str) -> Interpreter | None:
+    text = _output_of(path, _WHAT_IT_IS)
+    if text is None:
+        return None
+    try:
+        found, version = msgspec.json.decode(text, type=tuple[str, str])
+    except msgspec.MsgspecError:
+        return None  # a program of another kind, that answers anything
+    return Interpreter(str(Path(found).resolve()), version)
+
+
+def _output_of(python: str, code: str) -> bytes | None:
+    # -I: nothing of our own environment steers it.
+    try:
+        done = subprocess.run(
+            [python, "-I", "-c", code],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=ASK_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None

@@ -1,0 +1,150 @@
+"""Has the Python ready that a model is to run in, before its containers start: built at most once, whoever waits."""
+
+import asyncio
+import contextlib
+import importlib.metadata
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from clipper.errors import ContainerFailed
+from clipper.managers.environment_builder import BUILD_TIMEOUT_S
+from clipper.managers.environment_program import Prepared, Progress, Refused, Reply, Request
+from clipper.managers.environments.plan import plan_environment
+from clipper.managers.interpreters import is_version
+from clipper.managers.processes import MARK, ProcessFolder, kill_marked
+from clipper.registry.records import VersionSpec
+
+# An installer is busy with the network or with one compiler; more would only slow each other, and the models, down.
+MAX_BUILDS = 2
+# A build ends itself; this much more is for finding interpreters and looking at what they have.
+PROGRAM_TIMEOUT_S = BUILD_TIMEOUT_S + 120.0
+
+_REPLY: "msgspec.json.Decoder[Reply]" = msgspec.json.Decoder(Reply)
+
+Tell = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class _Preparation:
+    """One that is under way, and who waits for it."""
+
+    task: "asyncio.Task[Prepared]"
+    listeners: list[Tell] = field(default_factory=list)
+    now: str = "waiting for other environments to be built"
+
+    def tell(self, text: str) -> None:
+        self.now = text
+        for listener in self.listeners:
+            listener(text)
+
+
+class ModelEnvironments:
+    """The Pythons of this home's models. Runs on the event loop that it is used on."""
+
+    def __init__(self, processes: ProcessFolder, artifacts: Path, root: Path) -> None:
+        """``root``: where environments are, from ``environments_root``."""
+        self._processes = processes
+        self._artifacts = artifacts
+        self._root = root
+        self._slots = asyncio.Semaphore(MAX_BUILDS)
+        self._count = 0
+        self._under_way: dict[Request, _Preparation] = {}
+
+    async def prepare(self, spec: VersionSpec, tell: Tell) -> Prepared:
+        """Return the interpreter to run a version with; ``tell`` is called with what is going on until then.
+
+        One that needs nothing is returned at once. If nobody waits for a build any more, it is ended.
+
+        Raises:
+            ContainerFailed: there is none such and it cannot be made; ``log_tail`` holds the installer's last lines.
+        """
+        request = self._request(spec)
+        if _is_there(request):
+            return Prepared(spec.python or sys.executable)
+        one = self._under_way.get(request) or self._begin(request)
+        one.listeners.append(tell)
+        tell(one.now)
+        try:
+            return await asyncio.shield(one.task)
+        finally:
+            one.listeners.remove(tell)
+            if not one.listeners:
+                one.task.cancel()
+
+    def _request(self, spec: VersionSpec) -> Request:
+        path = None if spec.requirements is None else self._artifacts / spec.artifact / spec.requirements
+        try:
+            text = None if path is None else path.read_text()
+        except (OSError, ValueError) as error:
+            raise ContainerFailed(f"its requirements cannot be read: {error}") from error
+        return Request(str(self._root), text, spec.python, spec.needs)
+
+    def _begin(self, request: Request) -> _Preparation:
+        task = asyncio.get_running_loop().create_task(self._run(request))
+        one = self._under_way[request] = _Preparation(task)
+        task.add_done_callback(lambda _: self._under_way.pop(request))
+        return one
+
+    async def _run(self, request: Request) -> Prepared:
+        async with self._slots:
+            try:
+                async with asyncio.timeout(PROGRAM_TIMEOUT_S):
+                    return await self._ask_program(request)
+            except (TimeoutError, OSError, ValueError) as error:
+                raise ContainerFailed(f"its environment cannot be built: {error or 'it takes too long'}") from error
+
+    async def _ask_program(self, request: Request) -> Prepared:
+        self._count += 1
+        mark = self._processes.environment(f"environment-{self._count}")[MARK]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "clipper.managers.environment_program",
+            stdin=PIPE,
+            stdout=PIPE,
+            # All of our own: what steers pip, uv and the network there is to steer it here.
+            env={**os.environ, MARK: mark},
+            start_new_session=True,
+        )
+        try:
+            return await self._replies(process, request)
+        finally:
+            await _end(process)
+            kill_marked(mark.__eq__)  # what it had started and that left its session
+
+    async def _replies(self, process: Process, request: Request) -> Prepared:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(msgspec.json.encode(request) + b"\n")
+        while line := await process.stdout.readline():
+            match _REPLY.decode(line):
+                case Progress(text):
+                    self._under_way[request].tell(text)
+                case Refused(reason, log_tail):
+                    raise ContainerFailed(reason, list(log_tail))
+                case Prepared() as prepared:
+                    return prepared
+        raise ContainerFailed("its environment cannot be built: the builder was killed; see the server's log")
+
+
+def _is_there(request: Request) -> bool:
+    """Whether there is nothing to find, to build or to compare."""
+    if request.python is not None and not is_version(request.python):
+        return request.requirements is None and not any("==" in need for need in request.needs)
+    own = {one.name: one.version for one in importlib.metadata.distributions()} if request.needs else {}
+    by_version = request.python is not None
+    return plan_environment(request.requirements, by_version, by_version, request.needs, own) is None
+
+
+async def _end(process: Process) -> None:
+    # Until it is reaped its pid is its own, and so is the number of its session's process group.
+    with contextlib.suppress(ProcessLookupError):
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
