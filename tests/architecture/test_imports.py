@@ -64,6 +64,7 @@ PURE = (
     "clipper.selection.learning",
     "clipper.containers.protocol",
     "clipper.managers.reconcile",
+    "clipper.managers.environments",
 )
 IMPURE = {"asyncio", "socket", "time", "random", "logging", "selectors", "threading", "subprocess", "uvloop"}
 # The type of an argument that brings randomness in, which is what the rule is for.
