@@ -6,6 +6,7 @@ Standard library only: the container runtime imports this file inside a model's 
 import enum
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from clipper.errors import InvalidArgument
 
@@ -17,6 +18,24 @@ _SIZE = r"\s*(?:[0-9]{1,10}|\*)\s*"
 _INPUT_TYPE = re.compile(rf"([A-Za-z0-9]+)(?:\s*\[(\s*|{_SIZE}(?:,{_SIZE})*)\])?")
 
 Shape = tuple[int | None, ...]
+
+# What a model file or folder is of, by the name of what loads it in the container. A pickle may hold an estimator of
+# any library; torch_state is a state dict, which needs the module's class besides.
+Framework = Literal[
+    "pickle",
+    "joblib",
+    "onnx",
+    "xgboost",
+    "lightgbm",
+    "torchscript",
+    "torch_export",
+    "torch_state",
+    "tensorflow",
+    "keras",
+    "spark",
+    "caffe",
+    "mlflow",
+]
 
 
 class DType(enum.IntEnum):

@@ -15,8 +15,6 @@ import pytest
 
 from clipper.errors import ClipperError, InvalidArgument, TooLarge
 from clipper.packaging import Artifact, code, package, package_code
-from clipper.packaging.models import SUPPORTED_SUFFIXES
-from clipper.runtime.loading import FILE_SUFFIXES
 
 
 def names(artifact: Artifact) -> list[str]:
@@ -41,6 +39,7 @@ def test_a_model_file(tmp_path: Path) -> None:
     model = write(tmp_path / "digits.joblib", "weights")
     with package(model) as artifact:
         assert (artifact.loader, artifact.target, artifact.data) == ("file", "digits.joblib", None)
+        assert artifact.framework == "joblib"
         assert names(artifact) == ["digits.joblib"]
         assert read(artifact, "digits.joblib") == b"weights"
         packed = artifact.path.read_bytes()
@@ -58,10 +57,6 @@ def test_equal_models_have_equal_digests(tmp_path: Path) -> None:
         assert one.digest == other.digest
 
 
-def test_formats_are_those_that_the_runtime_loads() -> None:
-    assert SUPPORTED_SUFFIXES == FILE_SUFFIXES
-
-
 def test_another_model_has_another_digest(tmp_path: Path) -> None:
     with package(write(tmp_path / "m.pkl", "a")) as one, package(write(tmp_path / "n" / "m.pkl", "b")) as other:
         assert one.digest != other.digest
@@ -72,10 +67,11 @@ def test_another_model_has_another_digest(tmp_path: Path) -> None:
     [
         ("missing.joblib", None, "No such file"),
         ("empty.pkl", "", "is empty"),
-        ("net.pt", "x", "PyTorch"),
-        ("model.txt", "x", ".joblib"),
+        ("net.pt", "x", "named like a TorchScript program"),
+        ("weights.gguf", "x", "deploy the class that reads them"),
+        ("model.csv", "x", ".joblib"),
         ("model", "x", "none"),
-        ("folder.pkl/x", "x", "Is a directory"),
+        ("folder.pkl/x", "x", "the folder .*, which holds x: expected"),
     ],
 )
 def test_a_model_file_that_cannot_be_used(tmp_path: Path, name: str, content: str | None, says: str) -> None:
@@ -222,7 +218,7 @@ def test_data_that_is_not_there(tmp_path: Path, data: str) -> None:
 
 
 def test_data_beside_a_model_file_is_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(ClipperError, match="module:attribute and programs only"):
+    with pytest.raises(ClipperError, match="module:attribute, programs and Caffe"):
         package(write(tmp_path / "m.pkl"), data=tmp_path)
 
 
@@ -240,3 +236,42 @@ def test_the_code_of_a_policy_and_a_loss(tmp_path: Path) -> None:
 
 def test_installed_code_needs_none_of_a_folders(tmp_path: Path) -> None:
     assert package_code(["pytest:fixture"], tmp_path) is None
+
+
+def test_a_model_folder_is_packed_whole(tmp_path: Path) -> None:
+    for name in ("saved_model.pb", "variables/variables.index", ".hidden"):
+        write(tmp_path / "net" / name)
+    with package(tmp_path / "net") as artifact:
+        assert (artifact.loader, artifact.target, artifact.framework) == ("file", "net", "tensorflow")
+        assert names(artifact) == ["net/.hidden", "net/saved_model.pb", "net/variables/variables.index"]
+
+
+def test_a_network_and_its_weights(tmp_path: Path) -> None:
+    network, weights = write(tmp_path / "net.prototxt", "layer {}"), write(tmp_path / "net.caffemodel")
+    with package(network, data=weights) as artifact:
+        assert (artifact.target, artifact.data, artifact.framework) == ("net.prototxt", "data/net.caffemodel", "caffe")
+
+
+def test_a_class_and_its_state_dict(tmp_path: Path) -> None:
+    write(tmp_path / "model.py", MODEL)
+    weights = write(tmp_path / "w.pth")
+    with package("model:Digits", data=weights, folder=tmp_path, framework="torch_state") as artifact:
+        assert (artifact.loader, artifact.target, artifact.data) == ("import", "model:Digits", "data/w.pth")
+        assert artifact.framework == "torch_state"
+
+
+def test_a_framework_that_is_given_is_taken(tmp_path: Path) -> None:
+    with package(write(tmp_path / "weights.bin"), framework="xgboost") as artifact:
+        assert (artifact.target, artifact.framework) == ("weights.bin", "xgboost")
+
+
+def test_a_framework_that_does_not_go_with_the_model(tmp_path: Path) -> None:
+    write(tmp_path / "model.py", MODEL)
+    with pytest.raises(InvalidArgument, match="onnx is for model files and folders: code"):
+        package("model:Digits", folder=tmp_path, framework="onnx")
+    with pytest.raises(InvalidArgument, match=r"torch_state needs the state dict of model:Digits: .* --data"):
+        package("model:Digits", folder=tmp_path, framework="torch_state")
+    with pytest.raises(InvalidArgument, match="torch_state needs a class"):
+        package(write(tmp_path / "w.pth"), framework="torch_state")
+    with pytest.raises(InvalidArgument, match="a Python object is loaded as it is"):
+        package(lambda inputs: inputs, framework="onnx")

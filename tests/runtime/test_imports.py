@@ -41,7 +41,7 @@ def test_runtime_imports_the_standard_library_and_numpy_only() -> None:
 
 def test_runtime_is_written_for_python_3_10() -> None:
     files = [
-        *SOURCE.glob("runtime/*.py"),
+        *SOURCE.glob("runtime/**/*.py"),
         *SOURCE.glob("containers/protocol/*.py"),
         SOURCE / "types.py",
         SOURCE / "errors.py",

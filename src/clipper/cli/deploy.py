@@ -5,7 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-from clipper.cli.options import AsJson, DataPath, Home, InputTypeText, PythonPath, Url, parse_json, parse_size
+from clipper.cli.options import (
+    AsJson,
+    DataPath,
+    FrameworkName,
+    Home,
+    InputTypeText,
+    OutputNames,
+    PythonPath,
+    Url,
+    parse_json,
+    parse_size,
+)
 from clipper.cli.output import Output
 from clipper.client import Clipper
 from clipper.management.schemas import Version
@@ -16,7 +27,7 @@ from clipper.snapshot import BatchingPolicy
 def deploy(
     name: Annotated[str, typer.Argument(help="The model's name.")],
     model: Annotated[
-        str, typer.Argument(help="A model file, module:attribute with its code in this folder, or a program.")
+        str, typer.Argument(help="A model file or folder, module:attribute with its code here, or a program.")
     ],
     version: Annotated[str | None, typer.Option(help="The version's name.", show_default="the next number")] = None,
     replicas: Annotated[int, typer.Option(help="How many processes run it.", min=1)] = 1,
@@ -33,6 +44,8 @@ def deploy(
     language: Annotated[
         Language, typer.Option(help="binary: MODEL is a program or jar that speaks the container protocol.")
     ] = "python",
+    framework: FrameworkName = None,
+    output: OutputNames = None,
     memory: Annotated[
         int | None, typer.Option(help="Bound of each process's memory, e.g. 2g.", parser=parse_size, metavar="SIZE")
     ] = None,
@@ -62,6 +75,8 @@ def deploy(
             python=python,
             data=data,
             language=language,
+            framework=framework,
+            output=output,
             memory_bytes=memory,
             sample=sample_input,
             start_timeout_s=start_timeout,

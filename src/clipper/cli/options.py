@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from clipper.types import Framework
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
@@ -90,10 +92,25 @@ SloMs = Annotated[float, typer.Option(help="Within how many milliseconds a query
 Default = Annotated[
     str | None, typer.Option(help="JSON that is answered when no model has answered in time.", metavar="JSON")
 ]
-DataPath = Annotated[Path | None, typer.Option(help="A file or folder that module:Class gets as model_data.")]
+DataPath = Annotated[
+    Path | None, typer.Option(help="A file or folder that module:Class gets as model_data; a model's second file.")
+]
 InputTypeText = Annotated[
     str | None,
     typer.Option("--input-type", help="What one input is, e.g. float64[784] or string, if the model does not say."),
+]
+FrameworkName = Annotated[
+    Framework | None,
+    typer.Option("--framework", help="What the model is of, where its file does not tell.", show_default="recognised"),
+]
+OutputNames = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        help="What is answered: labels, probabilities, or outputs by name.",
+        metavar="labels|probabilities|NAME[,NAME...]",
+        show_default="the model's own",
+    ),
 ]
 PythonPath = Annotated[str | None, typer.Option(help="The Python interpreter to run the model with.")]
 

@@ -18,10 +18,12 @@ from clipper.cli.options import (
     CacheSize,
     DataPath,
     Default,
+    FrameworkName,
     Home,
     Host,
     InputTypeText,
     ManagementPort,
+    OutputNames,
     PythonPath,
     QueryPort,
     SloMs,
@@ -43,7 +45,7 @@ _WATCH_S = 0.2
 
 
 def serve(
-    model: Annotated[str, typer.Argument(help="A model file, or module:attribute with its code in this folder.")],
+    model: Annotated[str, typer.Argument(help="A model file or folder, or module:attribute with its code here.")],
     name: Annotated[
         str | None, typer.Option(help="Of the model and the application.", show_default="from the model's")
     ] = None,
@@ -52,6 +54,8 @@ def serve(
     input_type: InputTypeText = None,
     python: PythonPath = None,
     data: DataPath = None,
+    framework: FrameworkName = None,
+    output: OutputNames = None,
     home: Home = None,
     host: Host = "127.0.0.1",
     query_port: QueryPort = 1337,
@@ -72,11 +76,13 @@ def serve(
             "to it; or give another --home and ports"
         )
     # Before the server, so that a wrong file name costs nothing.
-    with package(model, data=data) as artifact, _server(out, settings) as server:
+    with package(model, data=data, framework=framework) as artifact, _server(out, settings) as server:
         with out.progress("starting the server") as progress:
             server.wait_until_ready()
             with Clipper.connect(home=settings.home) as clipper:
-                version = clipper.deploy(chosen, artifact, input_type=input_type, python=python, progress=progress)
+                version = clipper.deploy(
+                    chosen, artifact, input_type=input_type, python=python, output=output, progress=progress
+                )
                 application = _application(clipper, chosen, slo_ms, default_output)
         _tell(out, clipper.query_url, version, application)
         _watch(server)

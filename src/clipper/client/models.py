@@ -10,6 +10,7 @@ from clipper.errors import ContainerFailed, DeadlineExceeded
 from clipper.management.schemas import Deployment, Logs, Model, Replica, Rollback, Scale, Version
 from clipper.packaging import Artifact, Language, package
 from clipper.snapshot import Batching, BatchingPolicy
+from clipper.types import Framework
 
 _CRASH_LOG_LINES = 20
 
@@ -33,6 +34,8 @@ class Models(Calls):
         python: str | None = None,
         data: Path | str | None = None,
         language: Language = "python",
+        framework: Framework | None = None,
+        output: str | None = None,
         memory_bytes: int | None = None,
         sample: Any = None,
         start_timeout_s: float = 60.0,
@@ -43,17 +46,22 @@ class Models(Calls):
 
         Args:
             name: the model's.
-            model: a model file's path, ``"module:attribute"``, or a Python object: an estimator, a function over a
-                batch, an object with ``predict_batch``. Or an ``Artifact``, which ``clipper.packaging`` makes of these.
+            model: the path of a model file or folder, ``"module:attribute"``, or a Python object: an estimator, a
+                function over a batch, an object with ``predict_batch``. Or an ``Artifact``, which
+                ``clipper.packaging`` makes of these.
             version: its name; the next free whole number if None.
             input_type: e.g. ``float64[784]``; what the model itself says if None.
             batch_delay_ms: how long a batch that is not full may wait for more.
             make_current: whether queries go to it from now on.
             python: the interpreter, on the server's machine, to run it with; the server's own if None.
-            data: a file or folder that a ``module:Class`` gets as ``model_data``, and a program as ``--data``.
+            data: a file or folder that a ``module:Class`` gets as ``model_data``, and a program as ``--data``; for a
+                framework's model that is two files, the second.
             language: ``binary``: ``model`` is the path of a program that speaks the container protocol.
             sample: an input that the model has to answer before the version is ready. Without one it is tried with an
                 input that the model was asked before, if there is any.
+            framework: what loads a file that does not tell it; it is recognised if None.
+            output: ``"labels"``, ``"probabilities"``, or names of outputs with commas between, of which several answer
+                an object; a classifier's labels, or all that the model has, if None.
             wait: False returns at once, in state ``starting``.
             progress: called with what is going on, for showing it.
 
@@ -64,7 +72,11 @@ class Models(Calls):
         tell = progress or ignore
         tell("packing the model")
         # An artifact that the caller packed is the caller's to close.
-        packed = nullcontext(model) if isinstance(model, Artifact) else package(model, data=data, language=language)
+        packed = (
+            nullcontext(model)
+            if isinstance(model, Artifact)
+            else package(model, data=data, language=language, framework=framework)
+        )
         with packed as artifact:
             self._upload(artifact, tell)
             deployment = Deployment(
@@ -82,6 +94,8 @@ class Models(Calls):
                 start_timeout_s=start_timeout_s,
                 memory_bytes=memory_bytes,
                 sample=sample,
+                framework=artifact.framework,
+                output=output,
             )
         made = self._ask(Version, "POST", f"/models/{part(name)}/versions", deployment)
         if not wait:

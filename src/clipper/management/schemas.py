@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from clipper.snapshot import Batching, Link, Selection
+from clipper.types import Framework
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
 ReplicaState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
@@ -135,6 +136,8 @@ class Deployment(Struct, frozen=True, forbid_unknown_fields=True):
     container protocol; ``module:attribute`` for ``import``.
     ``data`` is a path inside the artifact that a class gets as ``model_data``, and a program as ``--data``.
     ``sample`` is an input that the model has to answer before the version is ready; null means that there is none.
+    ``framework`` is what loads a model file or folder; None means a pickle.
+    ``output`` is ``labels``, ``probabilities`` or names of outputs with commas between; None means the model's own.
     """
 
     artifact: str
@@ -151,6 +154,8 @@ class Deployment(Struct, frozen=True, forbid_unknown_fields=True):
     start_timeout_s: float = 60.0
     memory_bytes: int | None = None
     sample: Any = None
+    framework: Framework | None = None
+    output: str | None = None
 
 
 class Replica(Struct, frozen=True):

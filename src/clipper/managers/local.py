@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,8 +132,7 @@ def container_argv(note: ContainerNote, artifact: Path) -> list[str]:
         return program_argv(artifact / spec.target, spec.memory_bytes) + argv + _options(data, spec.input_type)
     argv += ["--artifact", str(artifact), "--loader", spec.loader, "--target", spec.target]
     argv += _options(spec.data, spec.input_type)
-    if spec.memory_bytes is not None:
-        argv += ["--memory-bytes", str(spec.memory_bytes)]
+    argv += _given({"--framework": spec.framework, "--output": spec.output, "--memory-bytes": spec.memory_bytes})
     return [spec.python or sys.executable, "-m", "clipper.runtime", *argv]
 
 
@@ -145,8 +145,11 @@ def program_argv(program: Path, memory_bytes: int | None) -> list[str]:
 
 
 def _options(data: Path | str | None, input_type: str | None) -> list[str]:
-    given = {"--data": data, "--input-type": input_type}
-    return [text for option, value in given.items() if value is not None for text in (option, str(value))]
+    return _given({"--data": data, "--input-type": input_type})
+
+
+def _given(options: Mapping[str, object]) -> list[str]:
+    return [text for option, value in options.items() if value is not None for text in (option, str(value))]
 
 
 def yield_to_workers(pid: int) -> None:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import IO, Literal
 
 from clipper.errors import InvalidArgument, TooLarge
+from clipper.types import Framework
 
 Loader = Literal["file", "import", "binary"]
 
@@ -38,12 +39,13 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What goes into an artifact and how it is loaded; the last three are fields of ``Deployment``."""
+    """What goes into an artifact and how it is loaded; all but the first are fields of ``Deployment``."""
 
     members: tuple[Member, ...]
     loader: Loader
     target: str
     data: str | None = None
+    framework: Framework | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Artifact:
     loader: Loader
     target: str
     data: str | None
+    framework: Framework | None = None
 
     def __enter__(self) -> "Artifact":
         return self
@@ -94,7 +97,10 @@ def pack(contents: Contents) -> Artifact:
         except OSError as error:
             path.unlink(missing_ok=True)
             raise InvalidArgument(f"cannot pack the model: {error}") from error
-    return Artifact(path, _digest(path), path.stat().st_size, contents.loader, contents.target, contents.data)
+    size_bytes = path.stat().st_size
+    return Artifact(
+        path, _digest(path), size_bytes, contents.loader, contents.target, contents.data, contents.framework
+    )
 
 
 def _digest(path: Path) -> str:

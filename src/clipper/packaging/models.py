@@ -1,66 +1,75 @@
-"""From a model file, a Python object, or ``module:attribute`` to an artifact."""
+"""From a model file or folder, a Python object, or ``module:attribute`` to an artifact."""
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from clipper.errors import InvalidArgument
-from clipper.packaging.artifact import Artifact, Contents, Loader, Member, pack
+from clipper.packaging.artifact import Artifact, Contents, Member, pack
 from clipper.packaging.code import find_code
+from clipper.packaging.frameworks import recognise
 from clipper.packaging.objects import OBJECT_NAME, object_members
 from clipper.packaging.program import program_member
+from clipper.types import Framework
 
 # Python: Clipper's own runtime loads the model. Binary: the model is a program that speaks the container protocol.
 Language = Literal["python", "binary"]
 
-# The container runtime's own list; a test keeps the two alike.
-SUPPORTED_SUFFIXES = (".joblib", ".pkl", ".pickle")
-
-# What users try first, with what to do instead.
-_OTHER_FORMATS = {
-    ".pt": "PyTorch",
-    ".pth": "PyTorch",
-    ".h5": "Keras",
-    ".keras": "Keras",
-    ".onnx": "ONNX",
-    ".pb": "TensorFlow",
-    ".tflite": "TensorFlow Lite",
-    ".safetensors": "safetensors",
-    ".gguf": "GGUF",
-    ".bst": "XGBoost",
-    ".ubj": "XGBoost",
-    ".cbm": "CatBoost",
-}
-
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
+# A class and its weights, told from a class that reads its data itself by this word alone.
+_OF_CODE: Framework = "torch_state"
+
+
 def package(
-    model: object, *, data: Path | str | None = None, folder: Path | None = None, language: Language = "python"
+    model: object,
+    *,
+    data: Path | str | None = None,
+    folder: Path | None = None,
+    language: Language = "python",
+    framework: Framework | None = None,
 ) -> Artifact:
     """Pack a model. The caller closes the artifact (``with``), which removes its file.
 
     Args:
-        model: the path of a model file (``str`` or ``Path``), ``"module:attribute"``, or any other Python object:
-            a fitted estimator, a function over a batch, an object with ``predict_batch``.
-        data: a file or folder that a ``module:Class`` gets as ``model_data``, and a program as ``--data``.
+        model: the path of a model file or folder (``str`` or ``Path``), ``"module:attribute"``, or any other Python
+            object: a fitted estimator, a function over a batch, an object with ``predict_batch``.
+        data: a file or folder that a ``module:Class`` gets as ``model_data``, and a program as ``--data``; the second
+            file of a model that is two.
         folder: where the code of ``module:attribute`` is; the current folder if None.
         language: ``binary``: ``model`` is the path of a program, an executable or a jar.
+        framework: what the file or folder is of; recognised if None. ``torch_state``: ``model`` is ``module:Class``,
+            and ``data`` its state dict.
 
     Raises:
         InvalidArgument: the model cannot be read, is empty or of an unknown format, or its code is not there.
         TooLarge: it is over a bound.
     """
+    return pack(_contents(model, None if data is None else Path(data), folder or Path.cwd(), language, framework))
+
+
+def _contents(
+    model: object, data: Path | None, folder: Path, language: Language, framework: Framework | None
+) -> Contents:
     if language == "binary":
-        return pack(_program_contents(model, data))
+        _refuse_framework(framework, "a program")
+        return _program_contents(model, data)
     if isinstance(model, str) and _TARGET.fullmatch(model):
-        return pack(_import_contents(model, data, folder or Path.cwd()))
-    if data is not None:
-        raise InvalidArgument("data goes with module:attribute and programs only: a model file or object holds its own")
+        return _import_contents(model, data, folder, framework)
     if isinstance(model, (str, Path)):
-        return pack(_file_contents(Path(model)))
-    return pack(Contents(object_members(model), "file", OBJECT_NAME))
+        return _saved_contents(Path(model), data, framework)
+    _refuse_framework(framework, "a Python object")
+    if data is not None:
+        raise InvalidArgument("data goes with module:attribute, programs and Caffe: an object holds its own")
+    return Contents(object_members(model), "file", OBJECT_NAME, framework="pickle")
+
+
+def _refuse_framework(framework: Framework | None, what: str) -> None:
+    if framework is not None:
+        raise InvalidArgument(f"framework {framework} is for model files and folders: {what} is loaded as it is")
 
 
 def package_code(targets: Sequence[str], folder: Path | None = None) -> Artifact | None:
@@ -83,70 +92,45 @@ def package_code(targets: Sequence[str], folder: Path | None = None) -> Artifact
     return pack(Contents(members, "import", targets[0])) if members else None
 
 
-def _program_contents(model: object, data: Path | str | None) -> Contents:
+def _program_contents(model: object, data: Path | None) -> Contents:
     if not isinstance(model, (str, Path)):
         raise InvalidArgument(f"model is a {type(model).__name__}: expected the path of a program, for language binary")
     program = program_member(Path(model))
-    return _with_data((program,), "binary", program.name, data)
+    return _with_data(Contents((program,), "binary", program.name), data)
 
 
-def _with_data(members: tuple[Member, ...], loader: Loader, target: str, data: Path | str | None) -> Contents:
+def _import_contents(target: str, data: Path | None, folder: Path, framework: Framework | None) -> Contents:
+    if framework != _OF_CODE:
+        _refuse_framework(framework, "code")
+    elif data is None:
+        raise InvalidArgument(f"framework {framework} needs the state dict of {target}: give its file with --data")
+    return _with_data(Contents(find_code(target, folder), "import", target, framework=framework), data)
+
+
+def _saved_contents(path: Path, data: Path | None, framework: Framework | None) -> Contents:
+    if framework == _OF_CODE:
+        raise InvalidArgument(f"framework {framework} needs a class: deploy module:Class with --data {path}")
+    known = framework or recognise(path)
+    if data is not None and known != "caffe":
+        raise InvalidArgument(f"data goes with module:attribute, programs and Caffe: a model of {known} holds its own")
+    members = _members(path, path.resolve().name, f"model at {str(path)!r}")
+    return _with_data(Contents(members, "file", path.resolve().name, framework=known), data)
+
+
+def _with_data(contents: Contents, data: Path | None) -> Contents:
     if data is None:
-        return Contents(members, loader, target)
-    path = Path(data)
-    return Contents(members + _data_members(path), loader, target, f"data/{_data_name(path)}")
+        return contents
+    name = f"data/{data.resolve().name}"
+    return replace(contents, members=contents.members + _members(data, name, f"data at {str(data)!r}"), data=name)
 
 
-def _file_contents(path: Path) -> Contents:
-    if path.suffix not in SUPPORTED_SUFFIXES:
-        raise InvalidArgument(_format_cause(path))
-    _check_readable(path)
-    return Contents((Member(path.name, path),), "file", path.name)
-
-
-def _format_cause(path: Path) -> str:
-    suffix = path.suffix.lower()
-    known = (
-        f"{suffix} is {_OTHER_FORMATS[suffix]}'s" if suffix in _OTHER_FORMATS else f"its ending is {suffix or 'none'}"
-    )
-    supported = ", ".join(SUPPORTED_SUFFIXES)
-    return (
-        f"cannot tell how to load {str(path)!r}: {known}; expected a file ending in {supported}, or module:attribute, "
-        "or with --language binary a program that speaks the container protocol. "
-        "For any other format write a class with __init__(self, model_data) and predict_batch(self, inputs), "
-        "and deploy it as module:Class with --data"
-    )
-
-
-def _check_readable(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            is_empty = not file.read(1)
-    except OSError as error:
-        raise InvalidArgument(f"cannot read the model file {str(path)!r}: {error.strerror}") from error
-    if is_empty:
-        raise InvalidArgument(f"the model file {str(path)!r} is empty")
-
-
-def _import_contents(target: str, data: Path | str | None, folder: Path) -> Contents:
-    return _with_data(find_code(target, folder), "import", target, data)
-
-
-def _data_members(path: Path) -> tuple[Member, ...]:
-    name = f"data/{_data_name(path)}"
-    if not path.is_dir():
-        _check_data(path)
+def _members(path: Path, name: str, what: str) -> tuple[Member, ...]:
+    """A file, or all files of a folder, as ``name``."""
+    if path.is_file():
         return (Member(name, path),)
+    if not path.is_dir():
+        raise InvalidArgument(f"no {what}: expected a file or folder")
     files = [file for file in path.rglob("*") if file.is_file()]
     if not files:
-        raise InvalidArgument(f"the data folder {str(path)!r} has no files")
+        raise InvalidArgument(f"the {what} is a folder without files")
     return tuple(Member(f"{name}/{file.relative_to(path).as_posix()}", file) for file in files)
-
-
-def _check_data(path: Path) -> None:
-    if not path.is_file():
-        raise InvalidArgument(f"no data at {str(path)!r}: expected a file or folder")
-
-
-def _data_name(path: Path) -> str:
-    return path.resolve().name

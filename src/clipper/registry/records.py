@@ -5,7 +5,7 @@ from typing import Literal
 from msgspec import Struct
 
 from clipper.snapshot import Batching, Link, Selection
-from clipper.types import ModelId
+from clipper.types import Framework, ModelId
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
 Loader = Literal["file", "import", "binary"]
@@ -52,6 +52,8 @@ class VersionSpec(Struct, frozen=True):
     Attributes:
         artifact: SHA-256 of the tar, in hex.
         target: a path inside the artifact (``file``, ``binary``) or ``module:attribute`` (``import``).
+        framework: of the model file or folder; None for a program, code, and a pickle from before there were others.
+        output: ``labels``, ``probabilities``, or names of outputs with commas between; None means the model's own.
         data: a path inside the artifact that a class gets as ``model_data``, a program as ``--data``.
         input_type: as declared at deployment; None means what the container says.
         python: the interpreter to run it with, by its path or a version such as ``3.12``; None means Clipper's own.
@@ -74,6 +76,8 @@ class VersionSpec(Struct, frozen=True):
     sample: str | None = None
     requirements: str | None = None
     needs: tuple[str, ...] = ()
+    framework: Framework | None = None
+    output: str | None = None
 
 
 class VersionRecord(Struct, frozen=True):

@@ -12,6 +12,7 @@ import time
 import traceback
 from contextlib import ExitStack
 from pathlib import Path
+from typing import get_args
 
 from clipper.containers.protocol.messages import Welcome
 from clipper.errors import ContainerFailed, InvalidArgument
@@ -20,6 +21,7 @@ from clipper.runtime.loading import ModelSource, load
 from clipper.runtime.loop import Server
 from clipper.runtime.model import LoadedModel
 from clipper.runtime.process import prepare, settle
+from clipper.types import Framework
 
 log = logging.getLogger("clipper.runtime")
 
@@ -68,7 +70,15 @@ def _fail(code: int, cause: str) -> int:
 
 
 def _source(arguments: argparse.Namespace) -> ModelSource:
-    return ModelSource(arguments.artifact, arguments.loader, arguments.target, arguments.data, arguments.input_type)
+    return ModelSource(
+        arguments.artifact,
+        arguments.loader,
+        arguments.target,
+        arguments.data,
+        arguments.input_type,
+        arguments.framework,
+        arguments.output,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,9 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", required=True)
     parser.add_argument("--artifact", type=Path, required=True, metavar="DIR", help="the unpacked artifact")
     parser.add_argument("--loader", choices=("file", "import"), required=True)
-    parser.add_argument("--target", required=True, help="a model file in the artifact, or module:attribute")
+    parser.add_argument("--target", required=True, help="a model file or folder in the artifact, or module:attribute")
     parser.add_argument("--data", metavar="PATH", help="in the artifact; given to the model's class")
     parser.add_argument("--input-type", metavar="TYPE", help="e.g. float64[784]; default: what the model says")
+    parser.add_argument("--framework", choices=get_args(Framework), help="what loads a model file; default: pickle")
+    parser.add_argument("--output", metavar="labels|probabilities|NAME[,NAME...]", help="what the model answers")
     parser.add_argument(
         "--memory-bytes", type=int, metavar="N", help="the most address space that the process may have"
     )

@@ -16,14 +16,16 @@ import numpy as np
 
 from clipper.errors import ClipperError, ContainerFailed
 from clipper.runtime import scikit_learn
-from clipper.runtime.model import LoadedModel
-from clipper.types import InputType
+from clipper.runtime.frameworks.framework import LABELS, PROBABILITIES, FrameworkModel, FrameworkSource
+from clipper.runtime.model import Inputs, LoadedModel
+from clipper.types import Framework, InputType
 
 log = logging.getLogger("clipper.runtime")
 
 Loader = Literal["file", "import"]
 
-FILE_SUFFIXES = (".joblib", ".pkl", ".pickle")
+# What holds Python objects of any library. What holds none has a module in ``frameworks/``.
+PICKLES = (None, "pickle", "joblib")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +34,12 @@ class ModelSource:
 
     Attributes:
         artifact: the unpacked artifact's folder.
-        loader: ``file``: ``target`` is a model file in the artifact; ``import``: it is ``module:attribute``, looked for
-            in the artifact's ``code/`` first.
-        data: a path in the artifact, given to a class that is instantiated.
+        loader: ``file``: ``target`` is a model file or folder in the artifact; ``import``: it is ``module:attribute``,
+            looked for in the artifact's ``code/`` first.
+        data: a path in the artifact, given to a class that is instantiated, or a framework's second file.
         input_type: text form, where the deployment says it.
+        framework: what loads it; None means a pickle, or code.
+        output: what it answers, as in ``FrameworkSource``.
     """
 
     artifact: Path
@@ -43,6 +47,8 @@ class ModelSource:
     target: str
     data: str | None = None
     input_type: str | None = None
+    framework: Framework | None = None
+    output: str | None = None
 
 
 def load(source: ModelSource) -> LoadedModel:
@@ -56,13 +62,42 @@ def load(source: ModelSource) -> LoadedModel:
     if code.is_dir():
         # A pickle may refer to its author's modules, too.
         sys.path.insert(0, str(code.resolve()))
+    loaded = _load_pickle(source) if source.framework in PICKLES else _load_framework(source)
+    return LoadedModel(
+        predict_batch=loaded.predict_batch,
+        input_type=_chosen_type(source, loaded.input_type),
+        max_batch=loaded.max_batch,
+        runtime=f"python {platform.python_version()}, {loaded.library}",
+    )
+
+
+def _load_framework(source: ModelSource) -> FrameworkModel:
+    """Have the framework's own module load it: the first that imports the framework."""
+    name = source.framework
+    data = None if source.data is None else _inside(source, source.data, "model data")
+    if source.loader == "import":
+        if data is None:
+            raise ContainerFailed(f"framework {name} needs the state dict of {source.target}: deploy it with --data")
+        given = FrameworkSource(data, None, source.target, source.output, source.input_type)
+    else:
+        path = _inside(source, source.target, "model")
+        given = FrameworkSource(path, data, None, source.output, source.input_type)
+
+    def step() -> Any:
+        return importlib.import_module(f"clipper.runtime.frameworks.{name}").load(given)
+
+    loaded: FrameworkModel = _loading(f"{name} model {source.target}", step)
+    return loaded
+
+
+def _load_pickle(source: ModelSource) -> FrameworkModel:
     scikit_learn.quiet()
     model, saved_with = _load_object(source)
-    return LoadedModel(
-        predict_batch=_predict_batch_of(model, source.target),
+    return FrameworkModel(
+        predict_batch=_predict_batch_of(model, source),
         input_type=_input_type_of(model, source),
+        library=_library_text(saved_with),
         max_batch=_max_batch_of(model),
-        runtime=_runtime_text(saved_with),
     )
 
 
@@ -86,13 +121,16 @@ def _load_object(source: ModelSource) -> tuple[Any, str | None]:
 
 
 def _from_file(source: ModelSource) -> Any:
-    path = source.artifact / source.target
-    if path.suffix not in FILE_SUFFIXES:
-        raise ContainerFailed(f"model file {source.target} has no known type: expected {', '.join(FILE_SUFFIXES)}")
-    if not path.is_file():
-        there = ", ".join(sorted(entry.name for entry in source.artifact.glob("*"))[:20]) or "nothing"
-        raise ContainerFailed(f"model file {source.target} is not in the artifact, which holds: {there}")
+    path = _inside(source, source.target, "model file")
     return _loading(f"model file {source.target}", lambda: _unpickle(path), _advice_on_file)
+
+
+def _inside(source: ModelSource, name: str, what: str) -> Path:
+    path = (source.artifact / name).resolve()
+    if not path.exists():
+        there = ", ".join(sorted(entry.name for entry in source.artifact.glob("*"))[:20]) or "nothing"
+        raise ContainerFailed(f"{what} {name} is not in the artifact, which holds: {there}")
+    return path
 
 
 def _unpickle(path: Path) -> Any:
@@ -122,11 +160,7 @@ def _from_import(source: ModelSource) -> Any:
 
 
 def _instance(model_class: Callable[..., Any], source: ModelSource) -> Any:
-    data = None
-    if source.data is not None:
-        data = str((source.artifact / source.data).resolve())
-        if not Path(data).exists():
-            raise ContainerFailed(f"model data {source.data} is not in the artifact")
+    data = None if source.data is None else str(_inside(source, source.data, "model data"))
     return _loading(f"{source.target}(model_data={data!r})", lambda: model_class(data))
 
 
@@ -138,6 +172,8 @@ def _loading(what: str, step: Callable[[], Any], advice: Callable[[BaseException
     """Run the user's own code, whose every failure becomes one line."""
     try:
         return step()
+    except ContainerFailed:
+        raise
     except ModuleNotFoundError as error:
         raise ContainerFailed(
             f"{what} needs the module {error.name!r}, which {sys.executable} does not have: install it there, "
@@ -157,7 +193,9 @@ def _advice_on_file(error: BaseException) -> str:
     return ": it is damaged, is no pickle, or was saved with other versions of its libraries; save it again with these"
 
 
-def _predict_batch_of(model: Any, target: str) -> Callable[[Any], object]:
+def _predict_batch_of(model: Any, source: ModelSource) -> Callable[[Inputs], object]:
+    if source.output not in (None, LABELS):
+        return _probabilities_of(model, source)
     quick = scikit_learn.quick_predict_of(model)
     if quick is not None:
         return quick
@@ -168,19 +206,38 @@ def _predict_batch_of(model: Any, target: str) -> Callable[[Any], object]:
     if callable(model):
         return model  # type: ignore[no-any-return]
     raise ContainerFailed(
-        f"{target} is a {type(model).__name__}: "
+        f"{source.target} is a {type(model).__name__}: "
         "expected an object with predict_batch or predict, or a function over a batch"
     )
 
 
-def _input_type_of(model: Any, source: ModelSource) -> InputType:
-    declared = source.input_type or getattr(model, "input_type", None)
+def _probabilities_of(model: Any, source: ModelSource) -> Callable[[Inputs], object]:
+    method = getattr(model, "predict_proba", None)
+    known = (LABELS, PROBABILITIES) if callable(method) else (LABELS,)
+    if source.output != PROBABILITIES or not callable(method):
+        raise ContainerFailed(f"{source.target} has no output {source.output}: it has {', '.join(known)}")
+    return method  # type: ignore[no-any-return]
+
+
+def _input_type_of(model: Any, source: ModelSource) -> InputType | None:
+    known = scikit_learn.input_type_of(model)
+    said = getattr(model, "input_type", None)
+    # The deployment's word goes over an object's own, but not over what an estimator was fitted on.
+    if known is not None or said is None or source.input_type is not None:
+        return known
+    return _parsed(said, source)
+
+
+def _parsed(input_type: object, source: ModelSource) -> InputType:
     try:
-        # A list of any length suits most functions.
-        known = scikit_learn.input_type_of(model)
-        chosen = InputType.parse(str(declared)) if declared else known or InputType.parse("float64")
-    except (ClipperError, ValueError) as error:
+        return InputType.parse(str(input_type))
+    except ClipperError as error:
         raise ContainerFailed(f"input type of {source.target}: {error}") from error
+
+
+def _chosen_type(source: ModelSource, known: InputType | None) -> InputType:
+    # A list of any length suits most functions.
+    chosen = _parsed(source.input_type, source) if source.input_type else known or InputType.parse("float64")
     if known is not None and not _suits(chosen, known):
         raise ContainerFailed(f"input type {chosen} does not suit {source.target}, which takes {known}")
     return chosen
@@ -198,10 +255,8 @@ def _max_batch_of(model: Any) -> int | None:
     return limit if isinstance(limit, int) and limit > 0 else None
 
 
-def _runtime_text(saved_with: str | None) -> str:
+def _library_text(saved_with: str | None) -> str:
     version = scikit_learn.version()
     if version is None:
-        library = f"numpy {np.__version__}"
-    else:
-        library = f"scikit-learn {version}" + (f" (model saved with {saved_with})" if saved_with else "")
-    return f"python {platform.python_version()}, {library}"
+        return f"numpy {np.__version__}"
+    return f"scikit-learn {version}" + (f" (model saved with {saved_with})" if saved_with else "")

@@ -143,6 +143,7 @@ class ModelOperations:
             raise InvalidArgument("python is for models that Clipper's own runtime loads: a program brings its own")
         if deployment.data is not None:
             self._artifacts.check_inside(deployment.artifact, deployment.data)
+        _check_framework(deployment)
         if deployment.input_type is not None:
             InputType.parse(deployment.input_type)
         _check_range("replicas", deployment.replicas, 1, MAX_REPLICAS)
@@ -171,6 +172,8 @@ class ModelOperations:
                 start_timeout_s=deployment.start_timeout_s,
                 memory_bytes=deployment.memory_bytes,
                 sample=_sample_text(deployment.sample),
+                framework=deployment.framework,
+                output=deployment.output,
             ),
             batching=deployment.batching,
             cache=deployment.cache,
@@ -230,6 +233,23 @@ class ModelOperations:
 
 def _sample_text(sample: Any) -> str | None:
     return None if sample is None else msgspec.json.encode(sample).decode()
+
+
+def _check_framework(deployment: Deployment) -> None:
+    framework, output, loader = deployment.framework, deployment.output, deployment.loader
+    if loader == "binary" and (framework or output) is not None:
+        raise InvalidArgument(
+            "framework and output are for models that Clipper's own runtime loads: a program has its own"
+        )
+    if framework is not None and (framework == "torch_state") != (loader == "import"):
+        raise InvalidArgument(
+            f"framework {framework} does not go with loader {loader}: expected a model file, or for torch_state "
+            "module:Class with the state dict as data"
+        )
+    if framework == "torch_state" and deployment.data is None:
+        raise InvalidArgument("framework torch_state needs the state dict as data")
+    if output is not None and not all(name.strip() for name in output.split(",")):
+        raise InvalidArgument(f"output {output!r} is malformed: expected labels, probabilities or NAME[,NAME...]")
 
 
 def _check_range(field: str, value: float, least: float, most: float) -> None:

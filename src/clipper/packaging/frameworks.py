@@ -1,0 +1,196 @@
+"""What a model file or folder is of, told by its name and first bytes; nothing of it is run."""
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipper.errors import InvalidArgument
+from clipper.types import Framework
+
+_BEGIN_BYTES = 64
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+@dataclass(frozen=True, slots=True)
+class _FileForm:
+    """What a framework's files look like.
+
+    Attributes:
+        endings: of the name, in lower case; several frameworks share some.
+        fits: whether a file so named is one.
+        expected: what it should be, for who has another.
+    """
+
+    framework: Framework
+    endings: tuple[str, ...]
+    fits: Callable[[Path], bool]
+    expected: str
+
+
+def recognise(path: Path) -> Framework:
+    """Return what the model at ``path``, a file or folder, is of.
+
+    Raises:
+        InvalidArgument: it cannot be read, is empty, or is of nothing that is known; the message says what is.
+    """
+    if path.is_dir():
+        return _of_folder(path)
+    _check_readable(path)
+    named = [form for form in _FILES if path.name.lower().endswith(form.endings)]
+    if not named:
+        raise InvalidArgument(f"cannot tell how to load {str(path)!r}: {_hint(path)}{_KNOWN}")
+    for form in named:
+        if form.fits(path):
+            return form.framework
+    raise InvalidArgument(
+        f"cannot tell how to load {str(path)!r}: it is named like {' or '.join(form.expected for form in named)}, "
+        f"but begins with {_begin(path)[:16]!r}; save it again, or name what it is with --framework"
+    )
+
+
+def _of_folder(folder: Path) -> Framework:
+    for framework, fits in _FOLDERS.items():
+        if fits(folder):
+            return framework
+    there = ", ".join(sorted(entry.name for entry in folder.iterdir())[:10]) or "nothing"
+    raise InvalidArgument(f"cannot tell how to load the folder {str(folder)!r}, which holds {there}: {_KNOWN}")
+
+
+def _check_readable(path: Path) -> None:
+    if not _begin(path):
+        raise InvalidArgument(f"the model file {str(path)!r} is empty")
+
+
+def _begin(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_BEGIN_BYTES)
+    except OSError as error:
+        raise InvalidArgument(f"cannot read the model file {str(path)!r}: {error.strerror}") from error
+
+
+def _is_anything(_path: Path) -> bool:
+    return True
+
+
+def _is_onnx(path: Path) -> bool:
+    # The first field of the message that an ONNX file is, ir_version, which each has.
+    return _begin(path).startswith(b"\x08")
+
+
+def _is_xgboost(path: Path) -> bool:
+    begin = _begin(path)
+    # JSON or UBJSON of an object whose first name is this.
+    return begin.startswith(b"{") and b"learner" in begin
+
+
+def _is_lightgbm(path: Path) -> bool:
+    return _begin(path).startswith(b"tree")
+
+
+def _is_torchscript(path: Path) -> bool:
+    return any("/code/" in name for name in _zip_names(path))
+
+
+def _is_torch_export(path: Path) -> bool:
+    return bool(_zip_names(path))
+
+
+def _is_keras_zip(path: Path) -> bool:
+    return "config.json" in _zip_names(path)
+
+
+def _is_hdf5(path: Path) -> bool:
+    return _begin(path).startswith(_HDF5)
+
+
+def _is_prototxt(path: Path) -> bool:
+    try:
+        text = path.read_text()
+    except UnicodeDecodeError:
+        return False
+    return "layer" in text
+
+
+def _zip_names(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return []
+
+
+_FILES = (
+    _FileForm("joblib", (".joblib",), _is_anything, "joblib's"),
+    _FileForm("pickle", (".pkl", ".pickle"), _is_anything, "a pickle"),
+    _FileForm("onnx", (".onnx",), _is_onnx, "an ONNX model"),
+    _FileForm("xgboost", (".json", ".ubj", ".bst", ".model"), _is_xgboost, "XGBoost's save_model in JSON or UBJSON"),
+    _FileForm("lightgbm", (".txt", ".lgb", ".model"), _is_lightgbm, "LightGBM's save_model"),
+    _FileForm(
+        "torchscript",
+        (".pt", ".pth", ".ts"),
+        _is_torchscript,
+        "a TorchScript program (a state dict needs its class: deploy module:Class with --data FILE "
+        "--framework torch_state)",
+    ),
+    _FileForm("torch_export", (".pt2",), _is_torch_export, "torch.export.save's"),
+    _FileForm("keras", (".keras",), _is_keras_zip, "Keras 3's"),
+    _FileForm("keras", (".h5", ".hdf5"), _is_hdf5, "Keras' HDF5"),
+    _FileForm("caffe", (".prototxt", ".prototxt.txt"), _is_prototxt, "a Caffe network"),
+)
+
+
+def _is_saved_model(folder: Path) -> bool:
+    return (folder / "saved_model.pb").is_file()
+
+
+def _is_mlflow(folder: Path) -> bool:
+    return (folder / "MLmodel").is_file()
+
+
+def _is_spark(folder: Path) -> bool:
+    return any((folder / "metadata").glob("part-*"))
+
+
+def _is_caffe(folder: Path) -> bool:
+    networks = [*folder.glob("*.prototxt"), *folder.glob("*.prototxt.txt")]
+    return len(networks) == 1 and len(list(folder.glob("*.caffemodel"))) == 1
+
+
+def _is_onnx_with_data(folder: Path) -> bool:
+    return len(list(folder.glob("*.onnx"))) == 1
+
+
+# MLflow first: its folders hold those of others.
+_FOLDERS: dict[Framework, Callable[[Path], bool]] = {
+    "mlflow": _is_mlflow,
+    "tensorflow": _is_saved_model,
+    "spark": _is_spark,
+    "caffe": _is_caffe,
+    "onnx": _is_onnx_with_data,
+}
+
+_KNOWN = (
+    "expected a file of scikit-learn or others (.joblib, .pkl, .pickle), ONNX (.onnx), XGBoost (.json, .ubj), "
+    "LightGBM (.txt), TorchScript (.pt), torch.export (.pt2) or Keras (.keras, .h5); a folder of MLflow, TensorFlow "
+    "(saved_model.pb), Spark (metadata/), Caffe (one .prototxt and one .caffemodel) or ONNX (one .onnx); "
+    "module:attribute; or with --language binary a program that speaks the container protocol. "
+    "--framework says what a file of another name is; for any other format write a class with "
+    "__init__(self, model_data) and predict_batch(self, inputs), and deploy it as module:Class with --data"
+)
+
+# What users try first, with what to do instead.
+_HINTS = {
+    ".caffemodel": "deploy Caffe's .prototxt, with --data and this file; ",
+    ".pb": ".pb is TensorFlow's: deploy the SavedModel folder that holds it; ",
+    ".tflite": ".tflite is TensorFlow Lite's: deploy the SavedModel that it was made from; ",
+    ".safetensors": ".safetensors are weights alone: deploy the class that reads them; ",
+    ".gguf": ".gguf are weights alone: deploy the class that reads them; ",
+    ".cbm": ".cbm is CatBoost's: save the model as ONNX; ",
+}
+
+
+def _hint(path: Path) -> str:
+    suffix = path.suffix.lower()
+    return _HINTS.get(suffix, f"its ending is {suffix or 'none'}; ")
