@@ -20,6 +20,7 @@ from clipper.managers.launcher import slot_name
 from clipper.managers.local import Folders, LocalLauncher
 from clipper.managers.logs import tail
 from clipper.managers.manager import Manager, SlotStatus
+from clipper.managers.model_environments import ModelEnvironments
 from clipper.managers.processes import ProcessFolder, start_time
 from clipper.managers.reconcile.plan import Slot
 from clipper.managers.warm_up import Sample
@@ -40,7 +41,8 @@ class Bench:
             (python_path / "clipper").symlink_to(Path(clipper.__file__).parent)
         self.processes = ProcessFolder(path / "run", os.environ, python_path)
         numbers = itertools.count(1)
-        self.launcher = LocalLauncher(self.processes, self.folders)
+        environments = ModelEnvironments(self.processes, self.folders.artifacts, path / "environments")
+        self.launcher = LocalLauncher(self.processes, self.folders, environments)
 
         async def find_sample(_id: ModelId, _type: InputType) -> Sample | None:
             return sample

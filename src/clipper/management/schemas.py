@@ -135,6 +135,8 @@ class Deployment(Struct, frozen=True, forbid_unknown_fields=True):
     ``target`` is a path inside the artifact for the loaders ``file`` and ``binary``, a program that speaks the
     container protocol; ``module:attribute`` for ``import``.
     ``data`` is a path inside the artifact that a class gets as ``model_data``, and a program as ``--data``.
+    ``requirements`` is the path inside the artifact of a requirements file, of which an environment is built; ``needs``
+    is what the model's own file says that it needs, ``name`` or ``name==version`` each.
     ``sample`` is an input that the model has to answer before the version is ready; null means that there is none.
     ``framework`` is what loads a model file or folder; None means a pickle.
     ``output`` is ``labels``, ``probabilities`` or names of outputs with commas between; None means the model's own.
@@ -153,6 +155,8 @@ class Deployment(Struct, frozen=True, forbid_unknown_fields=True):
     make_current: bool = True
     start_timeout_s: float = 60.0
     memory_bytes: int | None = None
+    requirements: str | None = None
+    needs: tuple[str, ...] = ()
     sample: Any = None
     framework: Framework | None = None
     output: str | None = None
@@ -173,7 +177,11 @@ class Replica(Struct, frozen=True):
 
 
 class Version(Struct, frozen=True):
-    """``current`` tells whether it is the model's current one. ``input_type`` is None until a container has told."""
+    """``current`` tells whether it is the model's current one. ``input_type`` is None until a container has told.
+
+    ``progress`` is what goes on before its containers can start, such as ``installing 12 packages``. ``warning`` is how
+    the model and what it runs with do not quite fit.
+    """
 
     model: str
     version: str
@@ -188,6 +196,8 @@ class Version(Struct, frozen=True):
     created_at: float
     last_error: str | None = None
     log_tail: tuple[str, ...] = ()
+    progress: str | None = None
+    warning: str | None = None
 
 
 class Model(Struct, frozen=True):

@@ -1,6 +1,7 @@
 """How a container is started, found again and cleaned up after: the port that each kind of manager fills."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -47,9 +48,11 @@ class Container(Protocol):
 
     Attributes:
         exited: set once it has exited and nothing of it runs any more.
+        warning: how the model and what it runs with do not quite fit; None if they do, or if that is not known.
     """
 
     exited: asyncio.Event
+    warning: str | None
 
     @property
     def pid(self) -> int | None:
@@ -78,8 +81,11 @@ class Launcher(Protocol):
     def socket(self, number: int) -> Path:
         """Where the container of a replica with this number, which no other has, can be dialled."""
 
-    async def launch(self, note: ContainerNote, log_path: Path) -> Container:
-        """Start one. What it writes is added to ``log_path``.
+    async def launch(self, note: ContainerNote, log_path: Path, tell: Callable[[str], None]) -> Container:
+        """Start one. What it writes is added to ``log_path``. If it is cancelled, it leaves nothing running.
+
+        Args:
+            tell: called with what is going on, where that takes long: its environment is made first.
 
         Raises:
             ContainerFailed: it cannot be started as its version says.

@@ -5,8 +5,7 @@ import logging
 import os
 import resource
 import shutil
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from clipper.managers.launcher import ContainerNote
+from clipper.managers.model_environments import ModelEnvironments
 from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord
 from clipper.registry.records import VersionSpec
 
@@ -43,8 +43,11 @@ class Folders:
 class LocalContainer:
     """A process that is a ``Container``. Its output goes straight to its log."""
 
-    def __init__(self, note: ContainerNote, process: ManagedProcess, processes: ProcessFolder) -> None:
+    def __init__(
+        self, note: ContainerNote, process: ManagedProcess, processes: ProcessFolder, warning: str | None = None
+    ) -> None:
         self.exited: asyncio.Event = process.exited
+        self.warning = warning
         self._note = note
         self._process = process
         self._processes = processes
@@ -77,19 +80,21 @@ class LocalContainer:
 class LocalLauncher:
     """A ``Launcher`` of processes, each with a folder of its own to work in."""
 
-    def __init__(self, processes: ProcessFolder, folders: Folders) -> None:
+    def __init__(self, processes: ProcessFolder, folders: Folders, environments: ModelEnvironments) -> None:
         self._processes = processes
         self._folders = folders
+        self._environments = environments
 
     def socket(self, number: int) -> Path:
         return self._folders.sockets / f"c{number}.sock"
 
-    async def launch(self, note: ContainerNote, log_path: Path) -> LocalContainer:
+    async def launch(self, note: ContainerNote, log_path: Path, tell: Callable[[str], None]) -> LocalContainer:
+        prepared = await self._environments.prepare(note.spec, tell)
         scratch = self._folders.scratch / note.name
         scratch.mkdir(parents=True, exist_ok=True)
         process = self._processes.launch(
             note.name,
-            container_argv(note, self._folders.artifacts / note.spec.artifact),
+            container_argv(note, self._folders.artifacts / note.spec.artifact, prepared.python),
             log_path=log_path,
             cwd=scratch,
             environment=THREAD_LIMITS,
@@ -97,7 +102,7 @@ class LocalLauncher:
         )
         limit_memory(process.pid, note.spec)
         yield_to_workers(process.pid)
-        return LocalContainer(note, process, self._processes)
+        return LocalContainer(note, process, self._processes, prepared.warning)
 
     async def left(self) -> list[ContainerNote]:
         return [note for record in self._processes.recorded() if (note := container_note(record))]
@@ -122,8 +127,11 @@ def container_note(record: ProcessRecord) -> ContainerNote | None:
         return None
 
 
-def container_argv(note: ContainerNote, artifact: Path) -> list[str]:
-    """The command line of a container; see proto/container-protocol.md, "How a container is started"."""
+def container_argv(note: ContainerNote, artifact: Path, python: str) -> list[str]:
+    """The command line of a container; see proto/container-protocol.md, "How a container is started".
+
+    ``python`` is the interpreter that runs it if it is no program.
+    """
     spec = note.spec
     argv = ["--listen", f"unix:{note.socket}", "--model", note.model, "--version", note.version]
     if spec.loader == "binary":
@@ -133,7 +141,7 @@ def container_argv(note: ContainerNote, artifact: Path) -> list[str]:
     argv += ["--artifact", str(artifact), "--loader", spec.loader, "--target", spec.target]
     argv += _options(spec.data, spec.input_type)
     argv += _given({"--framework": spec.framework, "--output": spec.output, "--memory-bytes": spec.memory_bytes})
-    return [spec.python or sys.executable, "-m", "clipper.runtime", *argv]
+    return [python, "-m", "clipper.runtime", *argv]
 
 
 def program_argv(program: Path, memory_bytes: int | None) -> list[str]:

@@ -48,6 +48,7 @@ class Replica:
         phase: ``starting``, ``ready`` or ``stopping``.
         welcome: what the container said of itself; None until it is ready.
         settled: set once it is ready or gone.
+        progress: what goes on before its container is started; None once that is.
     """
 
     def __init__(
@@ -58,11 +59,13 @@ class Replica:
         self.phase: Phase = "starting"
         self.welcome: Welcome | None = None
         self.settled = asyncio.Event()
+        self.progress: str | None = None
         self._launcher = launcher
         self._container = container
         self._log_path = log_path
         self._log_start_bytes = logs.size_bytes(log_path)
         self._ready_at_s = 0.0
+        self._launching: asyncio.Task[Container] | None = None
         self._is_to_stop = False
         self._stopping: asyncio.Task[None] | None = None
 
@@ -73,6 +76,11 @@ class Replica:
     @property
     def pid(self) -> int | None:
         return None if self._container is None else self._container.pid
+
+    @property
+    def warning(self) -> str | None:
+        """How the model and what it runs with do not quite fit."""
+        return None if self._container is None else self._container.warning
 
     async def live(
         self,
@@ -105,17 +113,30 @@ class Replica:
         """Let it finish the batch in hand, then end it; ``live`` returns when it is gone."""
         self.phase = "stopping"
         self._is_to_stop = True
+        if self._launching is not None:
+            self._launching.cancel()
         if self._container is not None and self._stopping is None:
             self._stopping = asyncio.get_running_loop().create_task(self._container.stop(STOP_GRACE_S))
 
     async def _launched(self) -> Container:
+        launch = self._launcher.launch(self.note, self._log_path, self._tell)
+        self._launching = asyncio.get_running_loop().create_task(launch)
         try:
-            container = await self._launcher.launch(self.note, self._log_path)
+            container = await self._launching
         except (ClipperError, OSError) as error:
             log_tail = error.log_tail if isinstance(error, ContainerFailed) else []
             raise ContainerFailed(f"container {self.note.slot} cannot be started: {error}", log_tail) from error
+        except asyncio.CancelledError:
+            if not self._is_to_stop:
+                raise
+            raise ContainerFailed(f"container {self.note.slot} was stopped before it was started") from None
+        finally:
+            self._launching = self.progress = None
         log.info("started %s, pid %s", self.note.id, container.pid)
         return container
+
+    def _tell(self, text: str) -> None:
+        self.progress = text
 
     async def _live(
         self,

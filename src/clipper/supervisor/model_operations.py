@@ -1,5 +1,6 @@
 """What an operator can do with models and their versions."""
 
+import re
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ from clipper.containers.protocol.messages import MAX_ROWS
 from clipper.errors import Conflict, ContainerFailed, InvalidArgument, NotFound, Unavailable
 from clipper.management.schemas import Deployment, Logs, Model, Replica, Version
 from clipper.managers import logs
+from clipper.managers.model_environments import PROGRAM_TIMEOUT_S
 from clipper.metrics.exposition import replica_name
 from clipper.registry.records import ModelRecord, VersionRecord, VersionSpec
 from clipper.registry.store import DeleteModel, DeleteVersion, Put
@@ -28,6 +30,9 @@ MAX_DELAY_MS = 10_000.0
 # An empty Python with numpy needs about this much address space.
 MIN_MEMORY_BYTES = 64 * 1024 * 1024
 MAX_LOG_LINES = 10_000
+# What is known to read one file is a handful of libraries; a list of requirements is a file of its own.
+MAX_NEEDS = 32
+_NEED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(==[A-Za-z0-9.+!_-]+)?")
 REACH_TIMEOUT_S = 15.0
 
 
@@ -79,7 +84,7 @@ class ModelOperations:
         return self._views.version(record, {})
 
     async def rollback(self, model: str, version: str | None) -> Model:
-        """Bounded by the version's own start timeout."""
+        """Bounded by the version's own start timeout, and the time that its environment may take to be built."""
         target = self._rollback_target(model, version)
         if target.version != self._catalog.model(model).current:
             promotion = rules.next_promotion(self._catalog.versions_of(model))
@@ -141,6 +146,7 @@ class ModelOperations:
             raise InvalidArgument(f"target {deployment.target!r} is not valid: expected module:attribute")
         if deployment.loader == "binary" and deployment.python is not None:
             raise InvalidArgument("python is for models that Clipper's own runtime loads: a program brings its own")
+        self._check_environment(deployment)
         if deployment.data is not None:
             self._artifacts.check_inside(deployment.artifact, deployment.data)
         _check_framework(deployment)
@@ -156,6 +162,16 @@ class ModelOperations:
         if sample is not None and deployment.input_type is not None:  # else only the container can tell
             read_sample(sample, InputType.parse(deployment.input_type))
 
+    def _check_environment(self, deployment: Deployment) -> None:
+        if deployment.loader == "binary" and (deployment.requirements or deployment.needs):
+            raise InvalidArgument("requirements are for models that Clipper's own runtime loads: a program has its own")
+        if deployment.requirements is not None:
+            self._artifacts.check_inside(deployment.artifact, deployment.requirements)
+        _check_range("the number of needs", len(deployment.needs), 0, MAX_NEEDS)
+        for need in deployment.needs:
+            if not _NEED.fullmatch(need):
+                raise InvalidArgument(f"need {need!r} is not valid: expected name or name==version")
+
     def _record(self, model: str, version: str, deployment: Deployment) -> VersionRecord:
         declared = deployment.input_type
         promotion = rules.next_promotion(self._catalog.versions_of(model)) if deployment.make_current else None
@@ -169,6 +185,8 @@ class ModelOperations:
                 data=deployment.data,
                 input_type=None if declared is None else str(InputType.parse(declared)),
                 python=deployment.python,
+                requirements=deployment.requirements,
+                needs=deployment.needs,
                 start_timeout_s=deployment.start_timeout_s,
                 memory_bytes=deployment.memory_bytes,
                 sample=_sample_text(deployment.sample),
@@ -199,8 +217,8 @@ class ModelOperations:
             record = self._catalog.versions.get(target.id)
             return record is None or record.promotion is None
 
-        # Beyond the start itself: the stop of what is in its slots, and the workers.
-        timeout_s = target.spec.start_timeout_s + LINK_TIMEOUT_S + REACH_TIMEOUT_S
+        # Beyond the start itself: the stop of what is in its slots, its environment, and the workers.
+        timeout_s = target.spec.start_timeout_s + PROGRAM_TIMEOUT_S + LINK_TIMEOUT_S + REACH_TIMEOUT_S
         decided = await self._reconciler.until(is_decided, timeout_s)
         record = self._catalog.versions.get(target.id)
         if not decided or record is None:

@@ -170,7 +170,8 @@ class Reconciler:
 
     def _take_down_type(self, record: VersionRecord, slots: list[SlotStatus], now_s: float) -> None:
         welcome = next(slot.replica.welcome for slot in slots if slot.replica and slot.replica.welcome)
-        record = replace(record, input_type=str(welcome.input_type), runtime=welcome.runtime)
+        warning = next((one.replica.warning for one in slots if one.replica and one.replica.warning), record.warning)
+        record = replace(record, input_type=str(welcome.input_type), runtime=welcome.runtime, warning=warning)
         try:
             for application, pinned in self._catalog.linking(record.model):
                 if pinned == record.version or (pinned is None and record.promotion is not None):

@@ -15,9 +15,11 @@ import uvicorn
 from clipper.errors import Conflict
 from clipper.home import Place
 from clipper.management.app import create_app
+from clipper.managers.environment_builder import environments_root
 from clipper.managers.local import Folders, LocalLauncher
 from clipper.managers.logs import LogKeeper
 from clipper.managers.manager import Manager
+from clipper.managers.model_environments import ModelEnvironments
 from clipper.managers.processes import ProcessFolder
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.selection.stores.open import open_store
@@ -141,7 +143,7 @@ class Supervisor:
         def wake() -> None:
             reconciler.wake()
 
-        local = LocalLauncher(processes, Folders(home.artifacts, home.scratch, home.sockets))
+        local = _local_launcher(processes, home)
         workers = Workers(
             [
                 Worker(index, settings, processes, (home.sockets, home.logs), instances, wake)
@@ -199,6 +201,11 @@ class Supervisor:
         self._home.remove_sockets_folder()
         self._home.place.unlink(missing_ok=True)
         log.info("stopped")
+
+
+def _local_launcher(processes: ProcessFolder, home: Home) -> LocalLauncher:
+    environments = ModelEnvironments(processes, home.artifacts, environments_root(os.environ))
+    return LocalLauncher(processes, Folders(home.artifacts, home.scratch, home.sockets), environments)
 
 
 @contextlib.asynccontextmanager

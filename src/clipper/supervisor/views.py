@@ -89,6 +89,7 @@ class Views:
         state = record.state
         if state == "ready" and not self._reconciler.is_announced(record.id):
             state = "starting"
+        slots = self._manager.slots(record.id)
         return Version(
             model=record.model,
             version=record.version,
@@ -99,10 +100,12 @@ class Views:
             batching=record.batching,
             cache=record.cache,
             replicas_wanted=record.replicas_wanted,
-            replicas=tuple(self.replica(slot, limits) for slot in self._manager.slots(record.id)),
+            replicas=tuple(self.replica(slot, limits) for slot in slots),
             created_at=record.created_at,
             last_error=record.last_error,
             log_tail=record.log_tail,
+            progress=next((one.replica.progress for one in slots if one.replica and one.replica.progress), None),
+            warning=record.warning,
         )
 
     def replicas(self, limits: Mapping[str, int]) -> list[Replica]:
