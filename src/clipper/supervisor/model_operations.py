@@ -32,7 +32,7 @@ MIN_MEMORY_BYTES = 64 * 1024 * 1024
 MAX_LOG_LINES = 10_000
 # What is known to read one file is a handful of libraries; a list of requirements is a file of its own.
 MAX_NEEDS = 32
-_NEED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(==[A-Za-z0-9.+!_-]+)?")
+_NEED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(==[A-Za-z0-9.+!_-]+|<[0-9]{1,9})?")
 REACH_TIMEOUT_S = 15.0
 
 
@@ -170,7 +170,7 @@ class ModelOperations:
         _check_range("the number of needs", len(deployment.needs), 0, MAX_NEEDS)
         for need in deployment.needs:
             if not _NEED.fullmatch(need):
-                raise InvalidArgument(f"need {need!r} is not valid: expected name or name==version")
+                raise InvalidArgument(f"need {need!r} is not valid: expected name, name==version or name<5")
 
     def _record(self, model: str, version: str, deployment: Deployment) -> VersionRecord:
         declared = deployment.input_type

@@ -23,7 +23,7 @@ def plan_environment(
     Args:
         requirements: the text of the requirements file that was deployed.
         python_is_given, is_version: whether an interpreter was asked for, and by its version instead of its path.
-        needs: what the model's file says that it needs: ``name`` or ``name==version``.
+        needs: what the model's file says that it needs: ``name``, ``name==version`` or ``name<5``.
         own: the name and version of each package that Clipper's own interpreter has.
     """
     if requirements is not None:
@@ -57,8 +57,11 @@ def mismatch(needs: Sequence[str], installed: Mapping[str, str]) -> str | None:
 
 def _is_met(need: str, versions: Mapping[str, str]) -> bool:
     name, _, wanted = need.partition("==")
+    name, _, below = name.partition("<")
     there = versions.get(_normal(name))
-    return there is not None and wanted in ("", there)
+    if there is None:
+        return False
+    return int(there.partition(".")[0]) < int(below) if below else wanted in ("", there)
 
 
 def _by_name(installed: Mapping[str, str]) -> dict[str, str]:
