@@ -17,6 +17,7 @@ import numpy as np
 from clipper.errors import ClipperError, ContainerFailed
 from clipper.runtime import scikit_learn
 from clipper.runtime.frameworks.framework import LABELS, PROBABILITIES, FrameworkModel, FrameworkSource
+from clipper.runtime.hidden_markov import sequence_model
 from clipper.runtime.model import Inputs, LoadedModel
 from clipper.types import Framework, InputType
 
@@ -92,11 +93,12 @@ def _load_framework(source: ModelSource) -> FrameworkModel:
 
 def _load_pickle(source: ModelSource) -> FrameworkModel:
     scikit_learn.quiet()
-    model, saved_with = _load_object(source)
+    found, saved_with = _load_object(source)
+    model = sequence_model(found)
     return FrameworkModel(
         predict_batch=_predict_batch_of(model, source),
         input_type=_input_type_of(model, source),
-        library=_library_text(saved_with),
+        library=_library_text(found, saved_with),
         max_batch=_max_batch_of(model),
     )
 
@@ -255,8 +257,11 @@ def _max_batch_of(model: Any) -> int | None:
     return limit if isinstance(limit, int) and limit > 0 else None
 
 
-def _library_text(saved_with: str | None) -> str:
-    version = scikit_learn.version()
-    if version is None:
-        return f"numpy {np.__version__}"
-    return f"scikit-learn {version}" + (f" (model saved with {saved_with})" if saved_with else "")
+def _library_text(model: Any, saved_with: str | None) -> str:
+    """What an object runs on: the library that its class is of, and scikit-learn, whose estimators may be in it."""
+    root = type(model).__module__.partition(".")[0]
+    own = getattr(sys.modules.get(root), "__version__", None)
+    known = [] if own is None or root == "sklearn" else [f"{root} {own}"]
+    if (version := scikit_learn.version()) is not None:
+        known.append(f"scikit-learn {version}" + (f" (model saved with {saved_with})" if saved_with else ""))
+    return ", ".join(known) or f"numpy {np.__version__}"

@@ -1,17 +1,22 @@
 """What every framework's module is given and gives back."""
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipper.errors import ContainerFailed
-from clipper.runtime.model import Inputs
+import numpy as np
+
+from clipper.errors import ContainerFailed, WrongInput
+from clipper.runtime.model import Array, Inputs
 from clipper.types import InputType
 
 LABELS = "labels"
 PROBABILITIES = "probabilities"
+# What a model answers that is no classifier and has no names for its outputs.
+VALUES = "values"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,59 @@ def answered(outputs: Mapping[str, Sequence[Any]]) -> Sequence[Any]:
     if len(outputs) == 1:
         return next(iter(outputs.values()))
     return [dict(zip(outputs, row)) for row in zip(*outputs.values())]
+
+
+def named_inputs(rows: Inputs, required: Sequence[str], known: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Read the inputs of a model that takes several: each row is a text, a JSON object of them by name.
+
+    Args:
+        known: all that there may be, if some may be absent.
+
+    Raises:
+        WrongInput: a row is something else.
+    """
+    return [_named_input(str(row), set(required), set(known or required)) for row in rows]
+
+
+def _named_input(text: str, required: set[str], known: set[str]) -> dict[str, Any]:
+    expected = f"the model takes the text of a JSON object with {', '.join(sorted(map(str, known)))}"
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise WrongInput(f"{expected}: {error}") from error
+    if not isinstance(values, dict) or not required <= values.keys() <= known:
+        got = ", ".join(sorted(values)) if isinstance(values, dict) else f"a {type(values).__name__}"
+        raise WrongInput(f"{expected}: got {got or 'none of them'}")
+    return values
+
+
+def classifier_answers() -> dict[str, Callable[[Array], Any]]:
+    """What to make of a classifier's probabilities: an array (rows, classes), or (rows,) of the second of two."""
+    return {LABELS: _labels, PROBABILITIES: _probabilities}
+
+
+def regressor_answers() -> dict[str, Callable[[Array], Any]]:
+    return {VALUES: lambda values: values}
+
+
+def chosen_answer(source: FrameworkSource, answers: Mapping[str, Callable[[Array], Any]]) -> Callable[[Array], Any]:
+    """Return the one that was asked for, or else the first.
+
+    Raises:
+        ContainerFailed: it is none of them.
+    """
+    names = source.names(list(answers), list(answers)[:1])
+    if len(names) > 1:
+        return lambda scores: answered({name: answers[name](scores) for name in names})
+    return answers[names[0]]
+
+
+def _labels(scores: Array) -> Array:
+    return (scores > 0.5).astype(int) if scores.ndim == 1 else np.asarray(scores.argmax(axis=1))
+
+
+def _probabilities(scores: Array) -> Array:
+    return np.stack((1 - scores, scores), axis=1) if scores.ndim == 1 else scores
 
 
 def thread_count() -> int:

@@ -1,0 +1,43 @@
+"""LightGBM's boosters, as ``save_model`` writes them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightgbm
+import numpy as np
+
+from clipper.runtime.frameworks.framework import (
+    FrameworkModel,
+    FrameworkSource,
+    chosen_answer,
+    classifier_answers,
+    regressor_answers,
+    thread_count,
+)
+from clipper.runtime.model import Array, Inputs
+from clipper.types import DType, InputType
+
+_CLASSIFYING = ("binary", "multiclass", "multiclassova")
+
+
+def load(source: FrameworkSource) -> FrameworkModel:
+    """Raises ContainerFailed if its objective has not what is asked for."""
+    booster = lightgbm.Booster(model_file=str(source.path))
+    answer = chosen_answer(source, _answers(_objective(booster)))
+    threads = thread_count()
+
+    def predict_batch(rows: Inputs) -> Any:
+        return answer(np.asarray(booster.predict(rows, num_threads=threads)))
+
+    takes = InputType(DType.FLOAT64, (booster.num_feature(),))
+    return FrameworkModel(predict_batch, takes, f"lightgbm {lightgbm.__version__}")
+
+
+def _objective(booster: Any) -> str:
+    # ``multiclass num_class:3``; a training with an objective of the user's own leaves none.
+    text: str = booster.dump_model(num_iteration=1).get("objective", "")
+    return text.partition(" ")[0]
+
+
+def _answers(objective: str) -> dict[str, Callable[[Array], Any]]:
+    return classifier_answers() if objective in _CLASSIFYING else regressor_answers()

@@ -1,0 +1,56 @@
+"""XGBoost's boosters, as ``save_model`` writes them in JSON or UBJSON."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import xgboost
+
+from clipper.runtime.frameworks.framework import (
+    FrameworkModel,
+    FrameworkSource,
+    chosen_answer,
+    classifier_answers,
+    regressor_answers,
+    thread_count,
+)
+from clipper.runtime.model import Array, Inputs
+from clipper.types import DType, InputType
+
+
+def load(source: FrameworkSource) -> FrameworkModel:
+    """Raises ContainerFailed if its objective has not what is asked for."""
+    booster = xgboost.Booster({"nthread": thread_count()}, model_file=str(source.path))
+    learner = json.loads(booster.save_config())["learner"]
+    objective = str(learner["objective"]["name"])
+    if objective == "multi:softmax":
+        # It would give labels alone, of the same scores.
+        booster.set_param({"objective": "multi:softprob"})
+    answer = chosen_answer(source, _answers(objective))
+    predict = _predict(booster, learner["gradient_booster"]["name"])
+    return FrameworkModel(
+        lambda rows: answer(predict(rows)),
+        InputType(DType.FLOAT32, (booster.num_features(),)),
+        f"xgboost {xgboost.__version__}",
+    )
+
+
+def _answers(objective: str) -> dict[str, Callable[[Array], Any]]:
+    if objective in ("binary:logistic", "multi:softprob", "multi:softmax"):
+        return classifier_answers()
+    if objective in ("binary:hinge", "binary:logitraw"):
+        # Of 0 and 1, or of any number of either sign.
+        return {"labels": lambda scores: (scores > 0).astype(int)}
+    return regressor_answers()
+
+
+def _predict(booster: Any, kind: str) -> Callable[[Inputs], Array]:
+    # The quicker way below has no linear models, and rounds the sums of DART's trees differently.
+    if kind != "gbtree":
+        return lambda rows: np.asarray(booster.predict(xgboost.DMatrix(rows)))
+    # Trees that were grown after the best ones, while a training waited to see whether it gets better.
+    best = booster.attr("best_iteration")
+    rounds = (0, 0) if best is None else (0, int(best) + 1)
+    # Without the copy of the rows that predict wants.
+    return lambda rows: np.asarray(booster.inplace_predict(rows, iteration_range=rounds, validate_features=False))

@@ -1,0 +1,58 @@
+"""Boosters of each kind of objective, on data sets of scikit-learn, and what XGBoost itself answers."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import xgboost
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
+
+folder = Path(sys.argv[1])
+cases = {}
+
+
+def train(data, objective, rounds=10, **parameters):
+    rows, targets = data(return_X_y=True)
+    matrix = xgboost.DMatrix(rows, targets)
+    booster = xgboost.train({"objective": objective, "nthread": 1, **parameters}, matrix, rounds)
+    return booster, rows[::40]
+
+
+def case(name, target, rows, expected, **more):
+    inputs = rows.astype(np.float32)
+    cases[name] = {"target": target, "framework": "xgboost", "inputs": inputs.tolist(), "expected": expected, **more}
+
+
+booster, rows = train(load_breast_cancer, "binary:logistic")
+booster.save_model(folder / "binary.json")
+scores = booster.predict(xgboost.DMatrix(rows))
+case("binary", "binary.json", rows, (scores > 0.5).astype(int).tolist(), takes="float32[30]")
+case("binary probabilities", "binary.json", rows, np.stack((1 - scores, scores), 1).tolist(), output="probabilities")
+case("unknown output", "binary.json", rows, [], output="logits")
+
+for objective in ("multi:softmax", "multi:softprob"):
+    booster, rows = train(load_digits, objective, num_class=10)
+    target = f"{objective.partition(':')[2]}.ubj"
+    booster.save_model(folder / target)
+    booster.set_param({"objective": "multi:softprob"})
+    scores = booster.predict(xgboost.DMatrix(rows))
+    case(objective, target, rows, scores.argmax(1).tolist(), takes="float32[64]")
+    case(f"{objective} probabilities", target, rows, scores.tolist(), output="probabilities")
+    case(f"{objective} of one row", target, rows[:1], scores[:1].argmax(1).tolist())
+
+for kind in ("gbtree", "dart", "gblinear"):
+    booster, rows = train(load_diabetes, "reg:squarederror", booster=kind)
+    booster.save_model(folder / f"{kind}.json")
+    case(kind, f"{kind}.json", rows, booster.predict(xgboost.DMatrix(rows)).tolist(), takes="float32[10]")
+case("regressor's probabilities", "gbtree.json", rows, [], output="probabilities")
+
+rows, targets = load_breast_cancer(return_X_y=True)
+model = xgboost.XGBClassifier(n_estimators=60, early_stopping_rounds=2, learning_rate=1.0, n_jobs=1)
+model.fit(rows[:300], targets[:300], eval_set=[(rows[300:], targets[300:])], verbose=False)
+assert model.best_iteration < model.get_booster().num_boosted_rounds() - 1
+model.save_model(folder / "stopped.json")
+expected = model.predict_proba(rows[::40]).tolist()
+case("stopped early", "stopped.json", rows[::40], expected, output="probabilities")
+
+(folder / "cases.json").write_text(json.dumps(cases))
