@@ -63,6 +63,7 @@ PURE = (
     "clipper.selection.policies",
     "clipper.selection.learning",
     "clipper.containers.protocol",
+    "clipper.managers.bounds",
     "clipper.managers.reconcile",
     "clipper.managers.environments",
 )

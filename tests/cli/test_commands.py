@@ -73,14 +73,26 @@ def test_deploy_with_every_option(run: Run, api: Api, model: str) -> None:
     more = "--input-type float64[4] --python /usr/bin/python3 --memory 2g --start-timeout 5 --json"
     sample = Path(model).with_name("sample.json")
     sample.write_text("[1, 2, 3, 4]")
-    result = run("deploy", "digits", model, *options.split(), *more.split(), "--sample", f"@{sample}")
+    result = run(
+        "deploy",
+        "digits",
+        model,
+        *options.split(),
+        *more.split(),
+        "--sample",
+        f"@{sample}",
+        "--cpus",
+        "1.5",
+        "--gpus",
+        "0,1",
+    )
     assert (result.status, result.json["version"], result.json["state"]) == (0, "b", "ready")
     (deployment,) = api.operations.deployments
     assert deployment.batching == Batching("fixed", 16, 2.5)
     assert (deployment.cache, deployment.make_current, deployment.replicas) == (False, False, 2)
     assert (deployment.python, deployment.memory_bytes) == ("/usr/bin/python3", 2 * 1024**3)
     assert (deployment.input_type, deployment.start_timeout_s) == ("float64[4]", 5)
-    assert deployment.sample == [1, 2, 3, 4]
+    assert (deployment.sample, deployment.cpus, deployment.gpus) == ([1, 2, 3, 4], 1.5, "0,1")
 
 
 def test_a_version_that_is_not_current_says_how_to_make_it_so(run: Run, model: str) -> None:

@@ -14,7 +14,7 @@ import pytest
 import clipper
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.messages import encode_hello
-from clipper.managers import local, manager
+from clipper.managers import limits, manager
 from clipper.managers import replica as replicas
 from clipper.managers.launcher import slot_name
 from clipper.managers.local import Folders, LocalLauncher
@@ -114,7 +114,7 @@ def test_a_container_comes_up_and_stops_and_leaves_only_its_log(bench: Bench) ->
         assert replica.note.id == "sum:1#1.g1"
         assert Path(replica.address.removeprefix("unix:")).is_socket()
         assert Path(f"/proc/{pid}/cwd").readlink() == bench.folders.scratch / slot_name(SLOT)
-        assert os.getpriority(os.PRIO_PROCESS, pid) == local.CONTAINER_NICENESS
+        assert os.getpriority(os.PRIO_PROCESS, pid) == limits.CONTAINER_NICENESS
         await bench.manager.stop_all()
         assert start_time(pid) is None
         assert bench.manager.slots() == []
@@ -243,6 +243,58 @@ def test_what_a_model_forked_dies_with_it(bench: Bench) -> None:
         assert start_time(child) is not None
         await bench.manager.stop_all()
         await bench.until(lambda: start_time(child) is None)
+
+    run(test())
+
+
+TELLS = """
+import os, resource, tempfile
+import numpy, sklearn.linear_model, threadpoolctl
+print("threads", {pool["num_threads"] for pool in threadpoolctl.threadpool_info()})
+print("cores", sorted(os.sched_getaffinity(0)))
+print("gpus", os.environ.get("CUDA_VISIBLE_DEVICES"))
+print("files", resource.getrlimit(resource.RLIMIT_NOFILE)[1], "core", resource.getrlimit(resource.RLIMIT_CORE)[1])
+print("temporary", tempfile.gettempdir() == os.getcwd())
+"""
+
+
+def told(bench: Bench, slot: Slot) -> dict[str, str]:
+    lines = [line.partition(" ") for line in tail(bench.manager.log_path(slot), 99)]
+    return {name: value for name, _, value in lines}
+
+
+def test_what_a_replica_gets_of_the_machine(bench: Bench) -> None:
+    cores = limits.machine_cores()
+    second = Slot("sum", "1", 2)
+    wanted: list[tuple[Slot, dict[str, Any], str, str]] = [
+        (SLOT, {"cpus": 0.5, "gpus": "0,3"}, "{1}", "0,3"),
+        (second, {"cpus": 1}, "{1}", ""),
+        (Slot("sum", "2", 1), {"gpus": "all"}, "{1}", "None"),
+        (Slot("sum", "3", 1), {"cpus": len(cores)}, f"{{{len(cores)}}}", ""),
+    ]
+
+    async def test() -> None:
+        for slot, fields, _, _ in wanted:
+            bench.manager.start(slot, bench.model(TELLS + SUM, **fields))
+        await bench.until(lambda: all(status.phase == "ready" for status in bench.manager.slots()))
+        for slot, _, threads, gpus in wanted:
+            said = told(bench, slot)
+            assert (said["threads"], said["gpus"]) == (threads, gpus)
+            assert (said["files"], said["temporary"]) == (f"{limits.MAX_OPEN_FILES} core 0", "True")
+        # One core each, and another one as long as there are any; all where nothing was asked for, or all.
+        pinned = [told(bench, slot)["cores"] for slot in (SLOT, second)]
+        assert pinned == [f"[{cores[0]}]", f"[{cores[1 % len(cores)]}]"]
+        assert {told(bench, slot)["cores"] for slot, *_ in wanted[2:]} == {str(cores)}
+        await bench.manager.stop_all()
+
+    run(test())
+
+
+def test_more_gpus_than_there_are_is_a_start_failure(bench: Bench) -> None:
+    async def test() -> None:
+        bench.manager.start(SLOT, bench.model(SUM, gpus="64"))
+        await bench.until(lambda: bench.status.phase == "dead")
+        assert "it asks for 64 GPUs, and this machine has" in str(bench.status.last_error)
 
     run(test())
 

@@ -327,6 +327,8 @@ def test_applications_that_cannot_be(shared: Server, body: dict[str, Any], code:
         ({"version": "1"}, "conflict"),
         ({"version": "a/b"}, "invalid_argument"),
         ({"memory_bytes": 10}, "invalid_argument"),
+        ({"cpus": 0}, "invalid_argument"),
+        ({"gpus": "0"}, "invalid_argument"),
         ({"batching": {"max_batch": 0}}, "invalid_argument"),
         ({"start_timeout_s": 0}, "invalid_argument"),
     ],

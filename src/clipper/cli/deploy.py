@@ -47,7 +47,14 @@ def deploy(
     framework: FrameworkName = None,
     output: OutputNames = None,
     memory: Annotated[
-        int | None, typer.Option(help="Bound of each process's memory, e.g. 2g.", parser=parse_size, metavar="SIZE")
+        int | None, typer.Option(help="Bound of each replica's memory, e.g. 2g.", parser=parse_size, metavar="SIZE")
+    ] = None,
+    cpus: Annotated[
+        float | None, typer.Option(help="How many processors each replica may use.", min=0.01, show_default="any")
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(help="GPUs that each replica may use: how many, all, or ids such as 0,1.", metavar="GPUS"),
     ] = None,
     sample: Annotated[
         str | None,
@@ -78,6 +85,8 @@ def deploy(
             framework=framework,
             output=output,
             memory_bytes=memory,
+            cpus=cpus,
+            gpus=gpus,
             sample=sample_input,
             start_timeout_s=start_timeout,
             progress=progress,

@@ -37,6 +37,8 @@ class Models(Calls):
         framework: Framework | None = None,
         output: str | None = None,
         memory_bytes: int | None = None,
+        cpus: float | None = None,
+        gpus: str | None = None,
         sample: Any = None,
         start_timeout_s: float = 60.0,
         wait: bool = True,
@@ -57,6 +59,9 @@ class Models(Calls):
             data: a file or folder that a ``module:Class`` gets as ``model_data``, and a program as ``--data``; for a
                 framework's model that is two files, the second.
             language: ``binary``: ``model`` is the path of a program that speaks the container protocol.
+            memory_bytes: bound of each replica's memory.
+            cpus: how many processors each replica may use.
+            gpus: ``all``, how many, or ids such as ``0,1``, that each replica may use.
             sample: an input that the model has to answer before the version is ready. Without one it is tried with an
                 input that the model was asked before, if there is any.
             framework: what loads a file that does not tell it; it is recognised if None.
@@ -93,6 +98,8 @@ class Models(Calls):
                 make_current=make_current,
                 start_timeout_s=start_timeout_s,
                 memory_bytes=memory_bytes,
+                cpus=cpus,
+                gpus=gpus,
                 sample=sample,
                 framework=artifact.framework,
                 output=output,

@@ -137,6 +137,7 @@ class Deployment(Struct, frozen=True, forbid_unknown_fields=True):
     ``data`` is a path inside the artifact that a class gets as ``model_data``, and a program as ``--data``.
     ``requirements`` is the path inside the artifact of a requirements file, of which an environment is built; ``needs``
     is what the model's own file says that it needs, ``name`` or ``name==version`` each.
+    ``gpus`` is ``all``, a count, or ids such as ``0,1``.
     ``sample`` is an input that the model has to answer before the version is ready; null means that there is none.
     ``framework`` is what loads a model file or folder; None means a pickle.
     ``output`` is ``labels``, ``probabilities`` or names of outputs with commas between; None means the model's own.
@@ -157,6 +158,8 @@ class Deployment(Struct, frozen=True, forbid_unknown_fields=True):
     memory_bytes: int | None = None
     requirements: str | None = None
     needs: tuple[str, ...] = ()
+    cpus: float | None = None
+    gpus: str | None = None
     sample: Any = None
     framework: Framework | None = None
     output: str | None = None

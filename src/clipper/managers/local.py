@@ -2,16 +2,15 @@
 
 import asyncio
 import logging
-import os
-import resource
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from clipper.managers import limits
+from clipper.managers.bounds.shares import Shares, environment
 from clipper.managers.launcher import ContainerNote
 from clipper.managers.model_environments import ModelEnvironments
 from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord
@@ -19,16 +18,8 @@ from clipper.registry.records import VersionSpec
 
 log = logging.getLogger(__name__)
 
-# Replicas are the unit of parallelism: were each to use every core, they would only slow each other down.
-THREAD_LIMITS = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
-}
-
-# A third of the weight of a process that is not nice, so that other work on the machine does not starve a model.
-CONTAINER_NICENESS = 5
+# Of a jar's bound on memory: the rest is for what Java has outside of its heap.
+JAVA_HEAP_SHARE = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +75,7 @@ class LocalLauncher:
         self._processes = processes
         self._folders = folders
         self._environments = environments
+        self._shares = Shares(limits.machine_cores(), limits.machine_gpus())
 
     def socket(self, number: int) -> Path:
         return self._folders.sockets / f"c{number}.sock"
@@ -92,16 +84,17 @@ class LocalLauncher:
         prepared = await self._environments.prepare(note.spec, tell)
         scratch = self._folders.scratch / note.name
         scratch.mkdir(parents=True, exist_ok=True)
+        share = self._shares.give(note.name, note.spec)
         process = self._processes.launch(
             note.name,
             container_argv(note, self._folders.artifacts / note.spec.artifact, prepared.python),
             log_path=log_path,
             cwd=scratch,
-            environment=THREAD_LIMITS,
+            # So that its temporary files are its own, bounded and removed as its folder is.
+            environment=environment(note.spec.cpus, share) | {"TMPDIR": str(scratch)},
             extra=msgspec.to_builtins(note),
         )
-        limit_memory(process.pid, note.spec)
-        yield_to_workers(process.pid)
+        limits.apply(process.pid, _data_bytes(note.spec), share.cores)
         return LocalContainer(note, process, self._processes, prepared.warning)
 
     async def left(self) -> list[ContainerNote]:
@@ -110,10 +103,12 @@ class LocalLauncher:
     async def adopt(self, note: ContainerNote, log_path: Path) -> LocalContainer | None:
         for record in self._processes.recorded():
             if record.name == note.name and (process := self._processes.adopt(record)):
+                self._shares.has(note.name, limits.share_of(process.pid))
                 return LocalContainer(note, process, self._processes)
         return None
 
     async def clean_up(self, note: ContainerNote) -> None:
+        self._shares.take_back(note.name)
         self._processes.forget(note.name)
         Path(note.socket).unlink(missing_ok=True)
         shutil.rmtree(self._folders.scratch / note.name, ignore_errors=True)  # the next start in the slot tries again
@@ -145,10 +140,10 @@ def container_argv(note: ContainerNote, artifact: Path, python: str) -> list[str
 
 
 def program_argv(program: Path, memory_bytes: int | None) -> list[str]:
-    """What runs a program. A bound on memory is of a jar's heap, since Java reserves far more address space."""
+    """What runs a program. Java is told how much memory it may use, since it takes what it is told."""
     if program.suffix != ".jar":
         return [str(program)]
-    heap = [] if memory_bytes is None else [f"-Xmx{memory_bytes}"]
+    heap = [] if memory_bytes is None else [f"-Xmx{int(memory_bytes * JAVA_HEAP_SHARE)}"]
     return ["java", *heap, "-jar", str(program)]
 
 
@@ -160,17 +155,6 @@ def _given(options: Mapping[str, object]) -> list[str]:
     return [text for option, value in options.items() if value is not None for text in (option, str(value))]
 
 
-def yield_to_workers(pid: int) -> None:
-    """Where processors are short, let answers leave first: a worker needs one for microseconds, a model for all it can.
-
-    With 128 connections on two cores, p99 fell by a fifth, and answers per second did not.
-    """
-    with suppress(ProcessLookupError):  # it has exited already, which whoever watches it will tell
-        os.setpriority(os.PRIO_PROCESS, pid, CONTAINER_NICENESS)
-
-
-def limit_memory(pid: int, spec: VersionSpec) -> None:
-    """Bound a program's address space from without; Clipper's own runtime does so itself, a jar by ``-Xmx``."""
-    if spec.memory_bytes is not None and spec.loader == "binary" and not spec.target.endswith(".jar"):
-        with suppress(ProcessLookupError):  # it has exited already, which whoever watches it will tell
-            resource.prlimit(pid, resource.RLIMIT_AS, (spec.memory_bytes, spec.memory_bytes))
+def _data_bytes(spec: VersionSpec) -> int | None:
+    """A program's bound from without; Clipper's own runtime sets it up for itself, and so does Java for its heap."""
+    return spec.memory_bytes if spec.loader == "binary" and not spec.target.endswith(".jar") else None

@@ -59,8 +59,10 @@ class VersionSpec(Struct, frozen=True):
         python: the interpreter to run it with, by its path or a version such as ``3.12``; None means Clipper's own.
         requirements: a path inside the artifact of a requirements file, of which an environment is built.
         needs: what the model's file says that it was saved with, ``name`` or ``name==version`` each.
-        memory_bytes: the most address space, or of a jar heap, that one replica may have; None means no bound.
+        memory_bytes: the most memory that one replica may have, with all processes that it forks; None means no bound.
         sample: an input, as JSON text, that a container has to answer before it is ready; None means a remembered one.
+        cpus: how many processors one replica may use; None means any, with libraries that compute in one thread.
+        gpus: which GPUs one replica may use, as ``managers.bounds.shares.parse_gpus`` reads it; None means none.
         manager: what starts its containers.
     """
 
@@ -72,6 +74,8 @@ class VersionSpec(Struct, frozen=True):
     python: str | None = None
     start_timeout_s: float = 60.0
     memory_bytes: int | None = None
+    cpus: float | None = None
+    gpus: str | None = None
     manager: ManagerName = "local"
     sample: str | None = None
     requirements: str | None = None

@@ -27,7 +27,8 @@ def prepare(memory_bytes: int | None) -> None:
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJUSTMENT))
     if memory_bytes is not None:
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        # What it can write to. RLIMIT_AS would count what CUDA or TensorFlow only reserve, many times what they use.
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     for stream in (sys.stdout, sys.stderr):
         # Into a file these would be buffered by the block, and a crash would take the last lines with it.
         if hasattr(stream, "reconfigure"):

@@ -12,6 +12,7 @@ from clipper.errors import Conflict, ContainerFailed, InvalidArgument, NotFound,
 from clipper.management.schemas import Deployment, Logs, Model, Replica, Version
 from clipper.managers import logs
 from clipper.managers.model_environments import PROGRAM_TIMEOUT_S
+from clipper.managers.bounds.shares import parse_gpus
 from clipper.metrics.exposition import replica_name
 from clipper.registry.records import ModelRecord, VersionRecord, VersionSpec
 from clipper.registry.store import DeleteModel, DeleteVersion, Put
@@ -29,6 +30,7 @@ MAX_START_TIMEOUT_S = 3600.0
 MAX_DELAY_MS = 10_000.0
 # An empty Python with numpy needs about this much address space.
 MIN_MEMORY_BYTES = 64 * 1024 * 1024
+MAX_CPUS = 1024
 MAX_LOG_LINES = 10_000
 # What is known to read one file is a handful of libraries; a list of requirements is a file of its own.
 MAX_NEEDS = 32
@@ -158,6 +160,10 @@ class ModelOperations:
         _check_range("batching.delay_ms", deployment.batching.delay_ms, 0, MAX_DELAY_MS)
         if deployment.memory_bytes is not None:
             _check_range("memory_bytes", deployment.memory_bytes, MIN_MEMORY_BYTES, 1 << 60)
+        if deployment.cpus is not None:
+            _check_range("cpus", deployment.cpus, 0.01, MAX_CPUS)
+        if deployment.gpus is not None:
+            parse_gpus(deployment.gpus)
         sample = _sample_text(deployment.sample)
         if sample is not None and deployment.input_type is not None:  # else only the container can tell
             read_sample(sample, InputType.parse(deployment.input_type))
@@ -189,6 +195,8 @@ class ModelOperations:
                 needs=deployment.needs,
                 start_timeout_s=deployment.start_timeout_s,
                 memory_bytes=deployment.memory_bytes,
+                cpus=deployment.cpus,
+                gpus=deployment.gpus,
                 sample=_sample_text(deployment.sample),
                 framework=deployment.framework,
                 output=deployment.output,
