@@ -11,8 +11,8 @@ from clipper.containers.protocol.messages import MAX_ROWS
 from clipper.errors import Conflict, ContainerFailed, InvalidArgument, NotFound, Unavailable
 from clipper.management.schemas import Deployment, Logs, Model, Replica, Version
 from clipper.managers import logs
-from clipper.managers.model_environments import PROGRAM_TIMEOUT_S
 from clipper.managers.bounds.shares import parse_gpus
+from clipper.managers.model_environments import PROGRAM_TIMEOUT_S
 from clipper.metrics.exposition import replica_name
 from clipper.registry.records import ModelRecord, VersionRecord, VersionSpec
 from clipper.registry.store import DeleteModel, DeleteVersion, Put
