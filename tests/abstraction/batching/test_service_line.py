@@ -1,3 +1,7 @@
+import math
+import random
+import statistics
+
 import pytest
 
 from clipper.abstraction.batching.service_line import ServiceLine
@@ -62,3 +66,26 @@ def test_reset_forgets() -> None:
 def test_the_target_is_the_budget_or_half_as_much_again_as_the_fixed_time(fixed_s: float, target_s: float) -> None:
     line = line_of([(size, fixed_s + 30e-6 * size) for size in MIXED])
     assert line.target_s(0.006) == pytest.approx(target_s)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.2])
+def test_nine_of_ten_batches_are_within_the_spread(noise: float) -> None:
+    rng = random.Random(1)
+    line = ServiceLine()
+    spreads, above = [], 0
+    for _ in range(4000):
+        size = rng.randint(1, 100)
+        service_s = (0.003 + 30e-6 * size) * rng.lognormvariate(0.0, noise)
+        above += service_s > line.spread * line.at(size)
+        line.compare(size, service_s)
+        line.add(size, service_s)
+        spreads.append(line.spread)
+    assert statistics.mean(spreads[1000:]) == pytest.approx(math.exp(1.28 * noise), abs=0.04)
+    assert noise == 0 or 0.05 < above / 4000 < 0.15
+
+
+def test_the_target_grows_with_the_spread() -> None:
+    line = line_of([(size, 0.004 + 30e-6 * size) for size in MIXED])
+    assert line.target_s(0.001) == pytest.approx(0.006)
+    line.spread = 1.2
+    assert line.target_s(0.001) == pytest.approx(0.0072)

@@ -17,6 +17,7 @@ When a model of 0.2 ms + 20 µs a row becomes ten times slower, both are back in
 recovers, at 90 % of the throughput after 0.1 to 0.2 s.
 """
 
+import dataclasses
 import functools
 
 import pytest
@@ -95,6 +96,17 @@ SLOWS_S, RECOVERS_S, LAST_S = 3.0, 6.0, 12.0
 
 
 @functools.cache
+@pytest.mark.parametrize("noise", [0.1, 0.2])
+@pytest.mark.parametrize("fixed_ms", [3.3, 4.2, 5.5])
+@pytest.mark.parametrize("policy", ["aimd", "quantile"])
+def test_noise_does_not_cost_throughput_where_most_time_is_fixed(
+    policy: BatchingPolicy, fixed_ms: float, noise: float
+) -> None:
+    model = Model(fixed_ms / 1e3, 30e-6, noise, outlier_share=0.02, outlier_times=2.0)
+    quiet = dataclasses.replace(model, noise=0.0, outlier_share=0.0)
+    assert run(policy, model, 128).throughput(SETTLED_S) >= 0.7 * run(policy, quiet, 128).throughput(SETTLED_S)
+
+
 def changing(policy: BatchingPolicy, clients: int, seed: int, noise: float) -> Run:
     """Ten times slower from ``SLOWS_S`` to ``RECOVERS_S``."""
     fast, slow = Model(0.2e-3, 20e-6, noise), Model(2e-3, 200e-6, noise)

@@ -73,6 +73,7 @@ class Aimd:
         self._slowest_s = 0.0
 
     def observe(self, size: int, service_s: float, was_full: bool) -> None:
+        self._line.compare(size, service_s)
         # A larger one was sent before the last back-off: it tells nothing of the limit since then.
         missed = service_s > self._target_s and size <= self.limit
         self._recent = (self._recent << 1 | missed) & _RECENT_MASK

@@ -14,6 +14,12 @@ _LEAST_BATCHES = 6
 # Bound of a prediction; see ``Controller.predict_s``.
 _MAX_BUDGETS = 2.0
 
+# How far one batch moves the spread: it rests on some hundred, of which ten are above it.
+_SPREAD_GAIN = 0.1
+_SHARE_ABOVE = 0.1
+# Beyond this it is no spread but another speed.
+_MOST_SPREAD = 1.6
+
 # Batches that take less than this many times the fixed time are not worth having; see ``target_s``.
 FIXED_TIMES = 1.5
 
@@ -24,10 +30,21 @@ class ServiceLine:
     Gives the expected time, not a high quantile. An outlier moves it little, since each batch weighs 1/64.
 
     Attributes:
+        spread: nine of ten batches take at most so many times what is expected of them.
         is_known: whether ``terms`` has found the sizes different enough to tell the two apart, since the last reset.
     """
 
-    __slots__ = ("_batches", "_fixed_s", "_service", "_size", "_size_service", "_size_size", "_weight", "is_known")
+    __slots__ = (
+        "_batches",
+        "_fixed_s",
+        "_service",
+        "_size",
+        "_size_service",
+        "_size_size",
+        "_weight",
+        "is_known",
+        "spread",
+    )
 
     def __init__(self) -> None:
         self.reset()
@@ -35,6 +52,7 @@ class ServiceLine:
     def reset(self) -> None:
         """Forget all batches: the replica's speed has changed."""
         self.is_known = False
+        self.spread = 1.0
         self._batches = 0
         self._fixed_s = 0.0
         self._weight = self._size = self._service = self._size_size = self._size_service = 0.0
@@ -46,6 +64,12 @@ class ServiceLine:
         self._service = self._service * _KEPT + service_s
         self._size_size = self._size_size * _KEPT + size * size
         self._size_service = self._size_service * _KEPT + size * service_s
+
+    def compare(self, size: int, service_s: float) -> None:
+        """Follow the spread by one more batch: up a little if it was above, down by a ninth of that if not."""
+        is_above = service_s > self.spread * self.at(size)
+        moved = self.spread * (1 + _SPREAD_GAIN * (is_above - _SHARE_ABOVE))
+        self.spread = min(max(moved, 1.0), _MOST_SPREAD)
 
     def terms(self) -> tuple[float, float]:
         """The fixed time and the time per row, in seconds, both at least 0.
@@ -70,10 +94,11 @@ class ServiceLine:
 
         Where the fixed time alone eats the budget no limit can meet it, and a limit of 1 is the worst of all:
         it saves little time and serves the fewest. A target of 1.5 times the fixed time keeps batches of half
-        as much work as overhead, a third of the highest throughput there is.
+        as much work as overhead, a third of the highest throughput there is. Both are of slow batches, nine of ten
+        being faster: else noise alone makes batches miss, and the limit falls to 1 though that makes none fast.
         """
         fixed_s, _ = self.terms()
-        return max(budget_s, FIXED_TIMES * fixed_s)
+        return max(budget_s, FIXED_TIMES * fixed_s * self.spread)
 
     def at(self, size: int) -> float:
         """What a batch of ``size`` rows is expected to take, in seconds; 0 while nothing is known."""
