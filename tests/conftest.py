@@ -13,6 +13,7 @@ import uvicorn
 from hypothesis import settings
 from litestar import post
 from litestar.params import FromPath, JSONBody
+from programs import build_cpp, missing_tools
 
 from clipper.errors import NotFound
 from clipper.management.app import create_app
@@ -58,6 +59,18 @@ def api(tmp_path: Path) -> Iterator[Api]:
     server.should_exit = True
     thread.join(10)
     listener.close()
+
+
+@pytest.fixture(scope="session")
+def tools() -> None:
+    assert not missing_tools(), f"missing: {missing_tools()}; make setup installs compilers for the SDKs' tests"
+
+
+@pytest.fixture(scope="session")
+def cpp_build(tmp_path_factory: pytest.TempPathFactory, tools: None) -> Path:
+    folder = tmp_path_factory.mktemp("cpp")
+    build_cpp(folder)
+    return folder
 
 
 def _observe_route(operations: MemoryOperations) -> object:

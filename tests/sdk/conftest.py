@@ -1,21 +1,9 @@
-"""The programs of both SDKs, built once a session."""
+"""The programs of both SDKs; what is built of C++ others use too."""
 
 from pathlib import Path
 
 import pytest
-from programs import Programs, build_cpp, build_java, missing_tools
-
-
-@pytest.fixture(scope="session")
-def tools() -> None:
-    assert not missing_tools(), f"missing: {missing_tools()}; make setup installs compilers for the SDKs' tests"
-
-
-@pytest.fixture(scope="session")
-def cpp_build(tmp_path_factory: pytest.TempPathFactory, tools: None) -> Path:
-    folder = tmp_path_factory.mktemp("cpp")
-    build_cpp(folder)
-    return folder
+from programs import Programs, build_java
 
 
 @pytest.fixture(scope="session")
