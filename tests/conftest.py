@@ -13,7 +13,7 @@ import uvicorn
 from hypothesis import settings
 from litestar import post
 from litestar.params import FromPath, JSONBody
-from programs import build_cpp, missing_tools
+from programs import build_cpp, kept, missing_tools
 
 from clipper.errors import NotFound
 from clipper.management.app import create_app
@@ -67,10 +67,8 @@ def tools() -> None:
 
 
 @pytest.fixture(scope="session")
-def cpp_build(tmp_path_factory: pytest.TempPathFactory, tools: None) -> Path:
-    folder = tmp_path_factory.mktemp("cpp")
-    build_cpp(folder)
-    return folder
+def cpp_build(tools: None) -> Path:
+    return kept("cpp", build_cpp)
 
 
 def _observe_route(operations: MemoryOperations) -> object:

@@ -50,6 +50,8 @@ def system() -> Iterator[Serving]:
         versions = [model(version(each, cache=True), name=name) for name, each in containers.items()]
         assert system.apply(applications, versions).unlinked == {}
         yield system
+        # It would not end by itself, and would be waited for.
+        containers["h"].send(signal.SIGKILL)
 
 
 def ask(system: Serving, path: str, body: object) -> Any:

@@ -3,14 +3,12 @@
 from pathlib import Path
 
 import pytest
-from programs import Programs, build_java
+from programs import Programs, build_java, kept
 
 
 @pytest.fixture(scope="session")
-def java_build(tmp_path_factory: pytest.TempPathFactory, tools: None) -> Path:
-    folder = tmp_path_factory.mktemp("java")
-    build_java(folder)
-    return folder
+def java_build(tools: None) -> Path:
+    return kept("java", build_java)
 
 
 @pytest.fixture(scope="session", params=["cpp", "java"])

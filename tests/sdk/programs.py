@@ -1,24 +1,29 @@
-"""The SDKs' programs: built once a session, and run as Clipper's manager would."""
+"""The SDKs' programs: built once, and run as Clipper's manager would."""
 
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from caller import DEADLINE_S, Container, until
 
+from benchmarks.paper.cache import digest, folder
 from clipper.managers.local import program_argv
 
 ROOT = Path(__file__).parents[2]
 SDK = ROOT / "sdk"
 HERE = Path(__file__).parent
 VECTORS = sorted((ROOT / "proto" / "vectors").glob("*.txt"))
+SOURCES = {".cpp", ".hpp", ".java", ".sh", ".txt"}
 CPP_FLAGS = ("-std=c++17", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pthread", f"-I{SDK / 'cpp'}")
+
+SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,31 @@ def run(*argv: object) -> str:
     done = subprocess.run([str(word) for word in argv], check=False, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
     return done.stdout
+
+
+def kept(name: str, build: Callable[[Path], None]) -> Path:
+    """The folder of what ``build`` makes of the sources as they are, with these compilers.
+
+    It is kept for later runs: compiling takes longer than all the tests of what comes out.
+    """
+    place = folder() / "sdk" / f"{name}-{_sources()}"
+    if not place.exists():
+        place.parent.mkdir(exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=place.parent))
+        build(aside)
+        # A run beside this one may have been quicker; both made the same.
+        with suppress(OSError):
+            aside.rename(place)
+    return place
+
+
+@cache
+def _sources() -> str:
+    """A digest of all that programs are built of and with."""
+    files = [path for path in SDK.rglob("*") if path.suffix in SOURCES and "build" not in path.parts]
+    files += [path for path in HERE.iterdir() if path.suffix in SOURCES]
+    compilers = [run(tool, "--version") for tool in ("g++", "cmake", "javac")]
+    return digest(*compilers, *(path.read_bytes() for path in [Path(__file__), *sorted(files)]))
 
 
 def build_cpp(folder: Path) -> None:

@@ -7,15 +7,13 @@ import pytest
 from fuzzing import fuzz
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from programs import HERE, SDK, VECTORS, compile_cpp, run, running
+from programs import HERE, SANITIZED, SDK, VECTORS, compile_cpp, kept, run, running
 
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import Kind
 from clipper.types import DType
 
 lengths = st.sampled_from([0, 1, 2, 3, 2**31, 2**32 - 1])
-
-SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
 def test_the_codec_agrees_with_the_vectors(cpp_build: Path) -> None:
@@ -29,14 +27,22 @@ def test_a_vector_that_differs_is_noticed(cpp_build: Path, tmp_path: Path) -> No
         run(cpp_build / "vectors", tmp_path / "changed.txt")
 
 
-def test_garbage_under_the_sanitizers(tools: None, tmp_path: Path) -> None:
-    compile_cpp(SDK / "cpp" / "example" / "sum.cpp", tmp_path / "sum", *SANITIZED)
-    fuzz(tmp_path / "sum", 500)
+def build_sanitized(folder: Path) -> None:
+    for source in (SDK / "cpp" / "example" / "sum.cpp", HERE / "acting.cpp", SDK / "cpp" / "test" / "vectors.cpp"):
+        compile_cpp(source, folder / source.stem, *SANITIZED)
 
 
-def test_any_dimensions_under_the_sanitizers(tools: None, tmp_path: Path) -> None:
-    compile_cpp(HERE / "acting.cpp", tmp_path / "acting", *SANITIZED)
-    with running(tmp_path / "acting", "--input-type", "float32[2,*]") as container, container.caller() as caller:
+@pytest.fixture(scope="module")
+def sanitized(tools: None) -> Path:
+    return kept("sanitized", build_sanitized)
+
+
+def test_garbage_under_the_sanitizers(sanitized: Path) -> None:
+    fuzz(sanitized / "sum", 500)
+
+
+def test_any_dimensions_under_the_sanitizers(sanitized: Path) -> None:
+    with running(sanitized / "acting", "--input-type", "float32[2,*]") as container, container.caller() as caller:
 
         @given(st.lists(st.tuples(lengths, lengths, st.binary(max_size=24)), min_size=1, max_size=3))
         @settings(max_examples=500, deadline=None)
@@ -50,9 +56,8 @@ def test_any_dimensions_under_the_sanitizers(tools: None, tmp_path: Path) -> Non
         send()
 
 
-def test_invalid_vectors_under_the_sanitizers(tools: None, tmp_path: Path) -> None:
-    compile_cpp(SDK / "cpp" / "test" / "vectors.cpp", tmp_path / "vectors", *SANITIZED)
-    assert "0 wrong" in run(tmp_path / "vectors", *VECTORS)
+def test_invalid_vectors_under_the_sanitizers(sanitized: Path) -> None:
+    assert "0 wrong" in run(sanitized / "vectors", *VECTORS)
 
 
 @pytest.mark.parametrize("header", ["clipper_container.hpp", "clipper_protocol.hpp"])
