@@ -55,7 +55,7 @@ def test_an_environment_is_built_once_and_holds_what_was_asked_for(root: Path) -
     recipe, told = Recipe("small==1.0", PYTHON), []
     python = build_environment(recipe, root, told.append)
     assert python == root / recipe.key / "bin" / "python"
-    assert told == [f"making an environment with Python {PYTHON.version}", "installing 2 packages"]
+    assert told == [f"installing small==1.0, numpy for Python {PYTHON.version}", "installing 2 packages"]
     assert installed_packages(str(python)) == {"small": "1.0", "numpy": "2.0"}
     told.clear()
     assert build_environment(recipe, root, told.append) == python

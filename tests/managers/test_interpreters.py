@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clipper.errors import InvalidArgument
-from clipper.managers.interpreters import find_interpreter, installed_packages, is_version
+from clipper.managers.interpreters import find_interpreter, installed_packages
 
 HERE = ".".join(map(str, sys.version_info[:3]))
 MINOR = ".".join(map(str, sys.version_info[:2]))
@@ -26,11 +26,6 @@ def only_this(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "none"))
     monkeypatch.setenv("UV_PYTHON_INSTALL_DIR", str(tmp_path / "none"))
     return there
-
-
-@pytest.mark.parametrize(("text", "expected"), [("3.12", True), ("3.12.1", True), ("python3.12", False), ("3", False)])
-def test_versions_are_told_from_paths(text: str, expected: bool) -> None:
-    assert is_version(text) is expected
 
 
 @pytest.mark.parametrize("version", [MINOR, HERE])

@@ -13,6 +13,7 @@ from clipper.cli.options import (
     InputTypeText,
     OutputNames,
     PythonPath,
+    RequirementsPath,
     Url,
     parse_json,
     parse_size,
@@ -40,6 +41,7 @@ def deploy(
     ] = False,
     input_type: InputTypeText = None,
     python: PythonPath = None,
+    requirements: RequirementsPath = None,
     data: DataPath = None,
     language: Annotated[
         Language, typer.Option(help="binary: MODEL is a program or jar that speaks the container protocol.")
@@ -80,6 +82,7 @@ def deploy(
             cache=not no_cache,
             make_current=not keep_current,
             python=python,
+            requirements=requirements,
             data=data,
             language=language,
             framework=framework,
@@ -92,6 +95,8 @@ def deploy(
             progress=progress,
         )
         linked = any(link.model == name for app in clipper.applications() for link in app.links)
+    if made.warning:
+        out.warn(made.warning)
     out.done(made, _told(made), _next_step(made, linked))
 
 

@@ -34,7 +34,11 @@ def show(name: Name, home: Home = None, url: Url = None, as_json: AsJson = False
     """Show a model's versions, with their replicas' states, batch limits and last errors."""
     with Clipper.connect(url, home) as clipper:
         found = clipper.model(name)
-    Output(as_json).table(found, _COLUMNS, [_row(version) for version in found.versions], f"{name} has no versions")
+    out = Output(as_json)
+    out.table(found, _COLUMNS, [_row(version) for version in found.versions], f"{name} has no versions")
+    for version in found.versions:
+        if version.warning:
+            out.note(f"warning: version {version.version}: {version.warning}")
 
 
 @commands.command()

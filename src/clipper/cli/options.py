@@ -112,7 +112,13 @@ OutputNames = Annotated[
         show_default="the model's own",
     ),
 ]
-PythonPath = Annotated[str | None, typer.Option(help="The Python interpreter to run the model with.")]
+PythonPath = Annotated[
+    str | None,
+    typer.Option(help="An interpreter's path, to run the model with as it is; or a version, e.g. 3.12, to build with."),
+]
+RequirementsPath = Annotated[
+    Path | None, typer.Option(help="A requirements file: an environment of its packages is built for the model.")
+]
 
 PolicyName = Annotated[
     str | None,

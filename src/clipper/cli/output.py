@@ -44,6 +44,10 @@ class Output:
         if not self._as_json:
             self._console.print(text, style="dim", soft_wrap=True)
 
+    def warn(self, text: str) -> None:
+        """What is done, but perhaps not as it was meant; on standard error, beside what was done."""
+        Console(stderr=True, highlight=False, markup=False).print(f"warning: {text}", style="yellow", soft_wrap=True)
+
     @contextmanager
     def progress(self, text: str) -> Iterator[Callable[[str], None]]:
         """Show that something goes on, on a terminal; the function that is given changes the text."""
@@ -65,10 +69,10 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
 
 
 def write_error(error: ClipperError) -> None:
-    """The cause, and the last lines of a container that could not start."""
+    """The cause, and the last lines of a container that could not start or of the installer."""
     console = Console(stderr=True, highlight=False, markup=False)
     console.print(f"error: {error}", style="red", soft_wrap=True)
     if isinstance(error, ContainerFailed) and error.log_tail:
-        console.print("the container's last lines:", style="dim")
+        console.print("its last lines:", style="dim")
         for line in error.log_tail:
             console.print(f"  {line}", soft_wrap=True)

@@ -26,6 +26,7 @@ from clipper.cli.options import (
     OutputNames,
     PythonPath,
     QueryPort,
+    RequirementsPath,
     SloMs,
     StoreAddress,
     Workers,
@@ -53,6 +54,7 @@ def serve(
     default: Default = None,
     input_type: InputTypeText = None,
     python: PythonPath = None,
+    requirements: RequirementsPath = None,
     data: DataPath = None,
     framework: FrameworkName = None,
     output: OutputNames = None,
@@ -76,7 +78,8 @@ def serve(
             "to it; or give another --home and ports"
         )
     # Before the server, so that a wrong file name costs nothing.
-    with package(model, data=data, framework=framework) as artifact, _server(out, settings) as server:
+    packed = package(model, data=data, framework=framework, requirements=requirements)
+    with packed as artifact, _server(out, settings) as server:
         with out.progress("starting the server") as progress:
             server.wait_until_ready()
             with Clipper.connect(home=settings.home) as clipper:
@@ -84,6 +87,8 @@ def serve(
                     chosen, artifact, input_type=input_type, python=python, output=output, progress=progress
                 )
                 application = _application(clipper, chosen, slo_ms, default_output)
+        if version.warning:
+            out.warn(version.warning)
         _tell(out, clipper.query_url, version, application)
         _watch(server)
 

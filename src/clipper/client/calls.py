@@ -13,6 +13,8 @@ from clipper.packaging import Artifact
 
 # The server bounds each start by the deployment's own time-out; this is for the rest: unpacking, linking, draining.
 SETTLE_TIMEOUT_S = 60.0
+# The server gives up an environment after half an hour; others may have to be built before.
+PREPARE_TIMEOUT_S = 3600.0
 # Unpacking and checking 16 GiB takes minutes.
 UPLOAD_TIMEOUT_S = 600.0
 # A poll costs the server about a millisecond; a model that loads for minutes is not asked more often than the last.

@@ -1,11 +1,20 @@
 """The client's part for models: deploy, watch, roll back, scale, remove."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from clipper.client.calls import SETTLE_TIMEOUT_S, UPLOAD_TIMEOUT_S, Calls, ignore, part, polls, query_string
+from clipper.client.calls import (
+    PREPARE_TIMEOUT_S,
+    SETTLE_TIMEOUT_S,
+    UPLOAD_TIMEOUT_S,
+    Calls,
+    ignore,
+    part,
+    polls,
+    query_string,
+)
 from clipper.errors import ContainerFailed, DeadlineExceeded
 from clipper.management.schemas import Deployment, Logs, Model, Replica, Rollback, Scale, Version
 from clipper.packaging import Artifact, Language, package
@@ -36,6 +45,7 @@ class Models(Calls):
         language: Language = "python",
         framework: Framework | None = None,
         output: str | None = None,
+        requirements: Path | str | Sequence[str] | None = None,
         memory_bytes: int | None = None,
         cpus: float | None = None,
         gpus: str | None = None,
@@ -55,7 +65,8 @@ class Models(Calls):
             input_type: e.g. ``float64[784]``; what the model itself says if None.
             batch_delay_ms: how long a batch that is not full may wait for more.
             make_current: whether queries go to it from now on.
-            python: the interpreter, on the server's machine, to run it with; the server's own if None.
+            python: the path of an interpreter on the server's machine, which then is used as it is; or a version such
+                as ``3.12``, of which an environment is built; the server's own if None.
             data: a file or folder that a ``module:Class`` gets as ``model_data``, and a program as ``--data``; for a
                 framework's model that is two files, the second.
             language: ``binary``: ``model`` is the path of a program that speaks the container protocol.
@@ -67,6 +78,8 @@ class Models(Calls):
             framework: what loads a file that does not tell it; it is recognised if None.
             output: ``"labels"``, ``"probabilities"``, or names of outputs with commas between, of which several answer
                 an object; a classifier's labels, or all that the model has, if None.
+            requirements: the path of a requirements file, or its lines, of which an environment is built; what the
+                model's own file says if None.
             wait: False returns at once, in state ``starting``.
             progress: called with what is going on, for showing it.
 
@@ -80,7 +93,7 @@ class Models(Calls):
         packed = (
             nullcontext(model)
             if isinstance(model, Artifact)
-            else package(model, data=data, language=language, framework=framework)
+            else package(model, data=data, language=language, framework=framework, requirements=requirements)
         )
         with packed as artifact:
             self._upload(artifact, tell)
@@ -103,6 +116,8 @@ class Models(Calls):
                 sample=sample,
                 framework=artifact.framework,
                 output=output,
+                requirements=artifact.requirements,
+                needs=artifact.needs,
             )
         made = self._ask(Version, "POST", f"/models/{part(name)}/versions", deployment)
         if not wait:
@@ -118,8 +133,12 @@ class Models(Calls):
         replicas: int = 1,
         progress: Callable[[str], None] | None = None,
     ) -> Version:
-        """Poll a version until it serves with that many replicas, all ready. Raises as ``deploy`` does."""
+        """Poll a version until it serves with that many replicas, all ready. Raises as ``deploy`` does.
+
+        The time counts from when its environment is there.
+        """
         tell = progress or ignore
+        self._wait_until_prepared(model, version, tell)
         for _ in polls(timeout_s):
             now = self.version(model, version)
             ready = sum(replica.state == "ready" for replica in now.replicas)
@@ -136,6 +155,14 @@ class Models(Calls):
             f"{model}:{version} is {now.state} after {timeout_s:.0f} s with {ready} of {replicas} replicas ready"
             f"{_because(now)}; it is left as it is: see clipper model show {model}, clipper logs {model}"
         )
+
+    def _wait_until_prepared(self, model: str, version: str, tell: Callable[[str], None]) -> None:
+        """Poll until its containers start or it has failed, for no longer than an environment may take to build."""
+        for _ in polls(PREPARE_TIMEOUT_S):
+            now = self.version(model, version)
+            if now.state != "starting" or (now.replicas and now.progress is None):
+                return
+            tell(f"{model}:{version}: {now.progress or now.state}")
 
     def _crash_loop(self, replica: Replica) -> ContainerFailed:
         tails = self.logs(replica.model, version=replica.version, replica=replica.id, lines=_CRASH_LOG_LINES).lines

@@ -136,7 +136,7 @@ class Deployment(Struct, frozen=True, forbid_unknown_fields=True):
     container protocol; ``module:attribute`` for ``import``.
     ``data`` is a path inside the artifact that a class gets as ``model_data``, and a program as ``--data``.
     ``requirements`` is the path inside the artifact of a requirements file, of which an environment is built; ``needs``
-    is what the model's own file says that it needs, ``name`` or ``name==version`` each.
+    is what the model's own file says that it needs: requirements, and ``python==3.12`` of Python itself.
     ``gpus`` is ``all``, a count, or ids such as ``0,1``.
     ``sample`` is an input that the model has to answer before the version is ready; null means that there is none.
     ``framework`` is what loads a model file or folder; None means a pickle.

@@ -154,7 +154,7 @@ def _install(recipe: Recipe, folder: Path, lock: int, deadline_s: float, tell: C
     pip = _pip_settings()
     environ = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
     environ |= uv_variables(pip, os.environ)
-    tell(f"making an environment with Python {recipe.interpreter.version}")
+    tell(f"installing {recipe.title}")
     # Relocatable, since it is renamed once it is complete.
     make = ("venv", "--no-project", "--relocatable", "--no-python-downloads", "--python", recipe.interpreter.path)
     _run_uv((*make, str(folder)), environ, lock, deadline_s, tell)

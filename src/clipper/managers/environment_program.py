@@ -17,9 +17,9 @@ from msgspec import Struct
 
 from clipper.errors import ClipperError, ContainerFailed
 from clipper.managers.environment_builder import build_environment
-from clipper.managers.environments.plan import Build, mismatch, plan_environment
+from clipper.managers.environments.plan import Build, Own, mismatch, plan_environment
 from clipper.managers.environments.recipe import Recipe
-from clipper.managers.interpreters import find_interpreter, installed_packages, is_version
+from clipper.managers.interpreters import find_interpreter, installed_packages
 
 
 class Request(Struct, frozen=True):
@@ -64,17 +64,16 @@ def main() -> None:
 
 
 def _prepare(request: Request) -> Prepared:
-    own = installed_packages(sys.executable)
-    by_version = request.python is not None and is_version(request.python)
-    build = plan_environment(request.requirements, request.python is not None, by_version, request.needs, own)
-    python = _built(build, request) if build else request.python or sys.executable
-    installed = own if python == sys.executable else installed_packages(python)
-    return Prepared(python, mismatch(request.needs, installed))
+    own = Own(find_interpreter(sys.executable), installed_packages(sys.executable))
+    build = plan_environment(request.requirements, request.python, request.needs, own)
+    python = _built(build, Path(request.root), own) if build else request.python or sys.executable
+    return Prepared(python, mismatch(request.needs, installed_packages(python)))
 
 
-def _built(build: Build, request: Request) -> str:
-    recipe = Recipe(build.requirements, find_interpreter(request.python or sys.executable))
-    return str(build_environment(recipe, Path(request.root), lambda text: _reply(Progress(text))))
+def _built(build: Build, root: Path, own: Own) -> str:
+    interpreter = own.interpreter if build.python is None else find_interpreter(build.python)
+    recipe = Recipe(build.requirements, interpreter)
+    return str(build_environment(recipe, root, lambda text: _reply(Progress(text))))
 
 
 def _end_with(incoming: io.FileIO) -> None:

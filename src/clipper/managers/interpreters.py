@@ -1,7 +1,6 @@
 """The Python interpreters of this machine. They are asked what they are, never downloaded."""
 
 import os
-import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +8,8 @@ from pathlib import Path
 import msgspec
 
 from clipper.errors import InvalidArgument
+from clipper.managers.environments.plan import is_version
 from clipper.managers.environments.recipe import Interpreter
-
-_VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
 
 # Python says what it is in a tenth of a second; more than this is something else than an interpreter.
 ASK_TIMEOUT_S = 20.0
@@ -23,11 +21,6 @@ _WHAT_IT_HAS = (
     "import importlib.metadata as m, json; "
     "print(json.dumps({one.metadata['Name']: one.version for one in m.distributions() if one.metadata['Name']}))"
 )
-
-
-def is_version(python: str) -> bool:
-    """Whether it is e.g. ``3.12`` or ``3.12.1``, and not the path of an interpreter."""
-    return _VERSION.fullmatch(python) is not None
 
 
 def find_interpreter(python: str) -> Interpreter:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib.metadata
 import os
+import platform
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -16,8 +17,8 @@ import msgspec
 from clipper.errors import ContainerFailed
 from clipper.managers.environment_builder import BUILD_TIMEOUT_S
 from clipper.managers.environment_program import Prepared, Progress, Refused, Reply, Request
-from clipper.managers.environments.plan import plan_environment
-from clipper.managers.interpreters import is_version
+from clipper.managers.environments.plan import Own, plan_environment
+from clipper.managers.environments.recipe import Interpreter
 from clipper.managers.processes import MARK, ProcessFolder, kill_marked
 from clipper.registry.records import VersionSpec
 
@@ -135,11 +136,12 @@ class ModelEnvironments:
 
 def _is_there(request: Request) -> bool:
     """Whether there is nothing to find, to build or to compare."""
-    if request.python is not None and not is_version(request.python):
-        return request.requirements is None and not any("==" in need for need in request.needs)
-    own = {one.name: one.version for one in importlib.metadata.distributions()} if request.needs else {}
-    by_version = request.python is not None
-    return plan_environment(request.requirements, by_version, by_version, request.needs, own) is None
+    here = Interpreter(sys.executable, platform.python_version())
+    packages = {one.name: one.version for one in importlib.metadata.distributions()} if request.needs else {}
+    if plan_environment(request.requirements, request.python, request.needs, Own(here, packages)) is not None:
+        return False
+    # Clipper's own has what is needed; of another it has to be asked.
+    return request.python is None or not request.needs
 
 
 async def _end(process: Process) -> None:

@@ -46,6 +46,8 @@ class Contents:
     target: str
     data: str | None = None
     framework: Framework | None = None
+    requirements: str | None = None
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class Artifact:
     target: str
     data: str | None
     framework: Framework | None = None
+    requirements: str | None = None
+    needs: tuple[str, ...] = ()
 
     def __enter__(self) -> "Artifact":
         return self
@@ -97,9 +101,16 @@ def pack(contents: Contents) -> Artifact:
         except OSError as error:
             path.unlink(missing_ok=True)
             raise InvalidArgument(f"cannot pack the model: {error}") from error
-    size_bytes = path.stat().st_size
     return Artifact(
-        path, _digest(path), size_bytes, contents.loader, contents.target, contents.data, contents.framework
+        path,
+        _digest(path),
+        path.stat().st_size,
+        contents.loader,
+        contents.target,
+        contents.data,
+        contents.framework,
+        contents.requirements,
+        contents.needs,
     )
 
 

@@ -10,8 +10,10 @@ from clipper.errors import InvalidArgument
 from clipper.packaging.artifact import Artifact, Contents, Member, pack
 from clipper.packaging.code import find_code
 from clipper.packaging.frameworks import recognise
+from clipper.packaging.needs import needs_of, needs_of_object
 from clipper.packaging.objects import OBJECT_NAME, object_members
 from clipper.packaging.program import program_member
+from clipper.packaging.requirements_file import requirements_member
 from clipper.types import Framework
 
 # Python: Clipper's own runtime loads the model. Binary: the model is a program that speaks the container protocol.
@@ -31,6 +33,7 @@ def package(
     folder: Path | None = None,
     language: Language = "python",
     framework: Framework | None = None,
+    requirements: Path | str | Sequence[str] | None = None,
 ) -> Artifact:
     """Pack a model. The caller closes the artifact (``with``), which removes its file.
 
@@ -43,12 +46,21 @@ def package(
         language: ``binary``: ``model`` is the path of a program, an executable or a jar.
         framework: what the file or folder is of; recognised if None. ``torch_state``: ``model`` is ``module:Class``,
             and ``data`` its state dict.
+        requirements: the path of a requirements file, or its lines: all that the model needs besides numpy.
 
     Raises:
         InvalidArgument: the model cannot be read, is empty or of an unknown format, or its code is not there.
         TooLarge: it is over a bound.
     """
-    return pack(_contents(model, None if data is None else Path(data), folder or Path.cwd(), language, framework))
+    contents = _contents(model, None if data is None else Path(data), folder or Path.cwd(), language, framework)
+    return pack(contents if requirements is None else _with_requirements(contents, requirements))
+
+
+def _with_requirements(contents: Contents, requirements: Path | str | Sequence[str]) -> Contents:
+    if contents.loader == "binary":
+        raise InvalidArgument("requirements are for models that Clipper's own runtime loads: a program has its own")
+    member = requirements_member(requirements)
+    return replace(contents, members=(*contents.members, member), requirements=member.name)
 
 
 def _contents(
@@ -64,7 +76,8 @@ def _contents(
     _refuse_framework(framework, "a Python object")
     if data is not None:
         raise InvalidArgument("data goes with module:attribute, programs and Caffe: an object holds its own")
-    return Contents(object_members(model), "file", OBJECT_NAME, framework="pickle")
+    members = object_members(model)
+    return Contents(members, "file", OBJECT_NAME, framework="pickle", needs=needs_of_object(members))
 
 
 def _refuse_framework(framework: Framework | None, what: str) -> None:
@@ -104,7 +117,8 @@ def _import_contents(target: str, data: Path | None, folder: Path, framework: Fr
         _refuse_framework(framework, "code")
     elif data is None:
         raise InvalidArgument(f"framework {framework} needs the state dict of {target}: give its file with --data")
-    return _with_data(Contents(find_code(target, folder), "import", target, framework=framework), data)
+    needs = needs_of(framework, Path(data)) if framework and data else ()
+    return _with_data(Contents(find_code(target, folder), "import", target, framework=framework, needs=needs), data)
 
 
 def _saved_contents(path: Path, data: Path | None, framework: Framework | None) -> Contents:
@@ -114,7 +128,8 @@ def _saved_contents(path: Path, data: Path | None, framework: Framework | None) 
     if data is not None and known != "caffe":
         raise InvalidArgument(f"data goes with module:attribute, programs and Caffe: a model of {known} holds its own")
     members = _members(path, path.resolve().name, f"model at {str(path)!r}")
-    return _with_data(Contents(members, "file", path.resolve().name, framework=known), data)
+    needs = needs_of(known, path)
+    return _with_data(Contents(members, "file", path.resolve().name, framework=known, needs=needs), data)
 
 
 def _with_data(contents: Contents, data: Path | None) -> Contents:

@@ -58,7 +58,7 @@ class VersionSpec(Struct, frozen=True):
         input_type: as declared at deployment; None means what the container says.
         python: the interpreter to run it with, by its path or a version such as ``3.12``; None means Clipper's own.
         requirements: a path inside the artifact of a requirements file, of which an environment is built.
-        needs: what the model's file says that it was saved with, ``name`` or ``name==version`` each.
+        needs: what the model's file says that it needs: requirements, and ``python==3.12`` of Python itself.
         memory_bytes: the most memory that one replica may have, with all processes that it forks; None means no bound.
         sample: an input, as JSON text, that a container has to answer before it is ready; None means a remembered one.
         cpus: how many processors one replica may use; None means any, with libraries that compute in one thread.

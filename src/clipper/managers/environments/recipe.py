@@ -46,6 +46,12 @@ class Recipe:
         return "".join(f"{line}\n" for line in (*meant, *RUNTIME_REQUIREMENTS))
 
     @property
+    def title(self) -> str:
+        """The first things in it, for people."""
+        first, more = self.text.splitlines()[:3], len(self.text.splitlines()) - 3
+        return f"{', '.join(first)}{f' and {more} more' if more > 0 else ''} for Python {self.interpreter.version}"
+
+    @property
     def key(self) -> str:
         """32 hex digits. Equal recipes have equal ones, others do not."""
         content = json.dumps([FORMAT, self.interpreter.path, self.interpreter.version, self.text])
