@@ -33,7 +33,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "frontend.limits": "",
         "frontend.inputs": "frontend.limits",
         "frontend": "frontend.inputs frontend.limits selection feedback metrics.histogram snapshot statistics",
-        "worker": "frontend metrics.histogram selection selection.stores feedback control_client "
+        "worker": "frontend metrics.histogram selection selection.policies selection.stores feedback control_client "
         "abstraction containers containers.protocol control snapshot statistics",
         "registry": "snapshot",
         "managers": "registry containers containers.protocol snapshot",

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -211,3 +212,32 @@ def _answers_alone(system: Serving) -> bool:
     except (AssertionError, OSError):
         return False
     return True
+
+
+SLOW_POLICY = """
+import pathlib, time
+from clipper.selection.policies.single import Single
+here = pathlib.Path(__file__).parent
+(here / "begun").touch()
+while not (here / "go").exists():
+    time.sleep(0.01)
+class Slow(Single):
+    pass
+"""
+
+
+def test_queries_are_answered_while_a_policy_of_ones_own_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "slow_policy.py").write_text(SLOW_POLICY)
+    with serving() as system:
+        system.start_worker()
+        models = [model(version(system.start_container(CONSTANT.format(1), "r")), name="r")]
+        quick = learner("quick", "single", "r")
+        slow = learner("slow", "slow_policy:Slow", "r", selection={"code": str(tmp_path)})
+        system.apply([quick], models)
+        applying = threading.Thread(target=system.apply, args=([quick, slow], models))
+        applying.start()
+        wait_for((tmp_path / "begun").exists, "the import begins")
+        assert ask(system, "/quick/predict", {"input": [1]})["output"] == 1
+        (tmp_path / "go").touch()
+        applying.join()
+        assert ask(system, "/slow/predict", {"input": [1]})["output"] == 1

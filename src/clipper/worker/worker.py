@@ -17,6 +17,7 @@ from clipper.selection.committer import Committer
 from clipper.selection.description import describe
 from clipper.selection.feedback.join_table import JoinTable
 from clipper.selection.observer import MAX_ASKING
+from clipper.selection.policies.registry import POLICIES, import_own
 from clipper.selection.stores.open import open_store
 from clipper.selection.synchronizer import Synchronizer
 from clipper.snapshot import Snapshot
@@ -51,6 +52,7 @@ class Worker:
         self._synchronizer = Synchronizer(self._store, self._surroundings.committer, self._applications.values)
         self._synchronizing: asyncio.Task[None] | None = None
         self._generation = 0
+        self._imported: dict[str, tuple[str, str, str | None]] = {}
 
     async def listen(self) -> None:
         """Bind the query port, shared with the other workers, and accept.
@@ -66,6 +68,7 @@ class Worker:
 
     async def apply(self, snapshot: Snapshot) -> Applied:
         """Serve by a snapshot, unless a newer one is already in force; return when it has settled."""
+        await self._import_own_code(snapshot)
         if snapshot.generation >= self._generation:
             self._generation = snapshot.generation
             self._predictor.apply(snapshot)
@@ -123,12 +126,23 @@ class Worker:
             return RecentInput()
         return RecentInput(str(found[0]), found[1])
 
+    async def _import_own_code(self, snapshot: Snapshot) -> None:
+        """Import the users' own modules on a thread: queries are answered meanwhile, however long that takes."""
+        for application in snapshot.applications:
+            selection = application.selection
+            wanted = selection.policy, selection.loss, selection.code
+            if self._imported.get(application.name) != wanted:
+                if ":" in selection.loss or selection.policy not in POLICIES:
+                    await asyncio.to_thread(import_own, *wanted)
+                self._imported[application.name] = wanted
+
     def _apply_applications(self, snapshot: Snapshot) -> list[Application]:
         """Returns the new ones."""
         new = []
         wanted = {application.name: application for application in snapshot.applications}
         for name in self._applications.keys() - wanted.keys():
             self._applications.pop(name).close()
+            self._imported.pop(name, None)
         for name, application in wanted.items():
             known = self._applications.get(name)
             if known is not None and not known.can_follow(application):
