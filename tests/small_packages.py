@@ -1,12 +1,15 @@
 """Python packages made on the spot, for environments that are built without a network."""
 
+import importlib.util
 import os
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # a build that it takes part in has no pytest
+# A build that it takes part in has neither.
+if importlib.util.find_spec("pytest"):
+    import numpy as np
     import pytest
 
 _METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
@@ -30,12 +33,12 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
 _PROJECT = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
 
 
-def make_wheel(folder: Path, name: str, version: str) -> Path:
-    """A package whose module of the same name knows its version, and nothing else."""
+def make_wheel(folder: Path, name: str, version: str, files: Mapping[str, str] | None = None) -> Path:
+    """A package of these files, by their paths; if None, a module of its name that knows its version."""
     path = folder / f"{name}-{version}-py3-none-any.whl"
     info = f"{name}-{version}.dist-info"
     files = {
-        f"{name}/__init__.py": f"__version__ = {version!r}\n",
+        **(files or {f"{name}/__init__.py": f"__version__ = {version!r}\n"}),
         f"{info}/METADATA": _METADATA.format(name=name, version=version),
         f"{info}/WHEEL": _WHEEL,
     }
@@ -47,8 +50,12 @@ def make_wheel(folder: Path, name: str, version: str) -> Path:
 
 
 def use_only(folder: Path, monkeypatch: "pytest.MonkeyPatch") -> None:
-    """Set the user's pip to packages of this folder, among them a small thing in the place of numpy."""
-    make_wheel(folder, "numpy", "2.0")
+    """Set the user's pip to packages of this folder, among them one that leads to the numpy that is installed here."""
+    here = folder / "installed"
+    here.mkdir()
+    for part in ("numpy", "numpy.libs"):
+        (here / part).symlink_to(Path(np.__file__).parents[1] / part)
+    make_wheel(folder, "numpy", "2.0", {"numpy-here.pth": f"{here}\n"})
     for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
         monkeypatch.delenv(name)
     settings = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder)}

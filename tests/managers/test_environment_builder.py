@@ -118,7 +118,7 @@ def test_what_a_killed_builder_left_is_waited_for_and_removed(root: Path, monkey
 def test_a_build_that_takes_too_long_is_ended(root: Path) -> None:
     slow = SlowPackage.make(root.parent / "slow")
     with pytest.raises(ContainerFailed, match="it takes too long"):
-        build_environment(Recipe(slow.requirement, PYTHON), root, ignore, timeout_s=3)
+        build_environment(Recipe(slow.requirement, PYTHON), root, ignore, timeout_s=1.5)
     assert names(root) == []
     for pid in slow.builds:
         os.kill(pid, signal.SIGKILL)
