@@ -60,12 +60,12 @@ class Bench:
         (self.path / name).mkdir(exist_ok=True)
         return self.path / name
 
-    def model(self, body: str, **fields: Any) -> VersionSpec:
+    def model(self, body: str, artifact: str = "a1", **fields: Any) -> VersionSpec:
         """The spec of a model whose module is ``body`` with a function ``predict``."""
-        code = self.folders.artifacts / "a1" / "code"
+        code = self.folders.artifacts / artifact / "code"
         code.mkdir(parents=True, exist_ok=True)
         (code / "my_model.py").write_text(body)
-        return VersionSpec("a1", "import", "my_model:predict", **fields)
+        return VersionSpec(artifact, "import", "my_model:predict", **fields)
 
     @property
     def status(self) -> SlotStatus:

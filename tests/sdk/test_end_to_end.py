@@ -92,7 +92,7 @@ def test_memory_is_bounded(programs: Programs, server: Server, clipper: Clipper)
         assert f"-Xmx{memory_bytes * 3 // 4}" in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     else:
         limits = Path(f"/proc/{pid}/limits").read_text()
-        assert f"Max data size             {memory_bytes}" in limits
+        assert f"Max data size             {memory_bytes * 2}" in limits
 
 
 def test_a_program_brings_its_own_interpreter(programs: Programs, clipper: Clipper) -> None:

@@ -5,10 +5,13 @@ import resource
 from contextlib import suppress
 from pathlib import Path
 
+from clipper.managers.bounds.excess import MAX_DISK_BYTES
 from clipper.managers.bounds.shares import Share
 
 # A third of the weight of a process that is not nice, so that other work on the machine does not starve a model.
 CONTAINER_NICENESS = 5
+# No file of a container's can be larger, in whatever folder: one that is written without end ends so.
+MAX_FILE_BYTES = MAX_DISK_BYTES
 # A model that opens files without end gets an error long before the machine has no more to give.
 MAX_OPEN_FILES = 4096
 
@@ -37,6 +40,7 @@ def apply(pid: int, data_bytes: int | None, cores: frozenset[int] | None) -> Non
         resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
         files = min(MAX_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (files, files))
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))
         if data_bytes is not None:
             resource.prlimit(pid, resource.RLIMIT_DATA, (data_bytes, data_bytes))
         if cores is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from clipper.managers import limits
+from clipper.managers.bounds.excess import Bounds
 from clipper.managers.bounds.shares import Shares, environment
 from clipper.managers.launcher import ContainerNote
 from clipper.managers.model_environments import ModelEnvironments
@@ -17,6 +18,9 @@ from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRec
 from clipper.registry.records import VersionSpec
 
 log = logging.getLogger(__name__)
+
+# As in ``runtime.process``: what a program may allocate for each byte that it may use.
+DATA_PER_MEMORY = 2
 
 # Of a jar's bound on memory: the rest is for what Java has outside of its heap.
 JAVA_HEAP_SHARE = 0.75
@@ -32,16 +36,25 @@ class Folders:
 
 
 class LocalContainer:
-    """A process that is a ``Container``. Its output goes straight to its log."""
+    """A process that is a ``Container``. Its output goes straight to its log. See ``usage.Bounded``, too."""
 
     def __init__(
-        self, note: ContainerNote, process: ManagedProcess, processes: ProcessFolder, warning: str | None = None
+        self,
+        note: ContainerNote,
+        process: ManagedProcess,
+        processes: ProcessFolder,
+        folder: Path,
+        warning: str | None = None,
     ) -> None:
         self.exited: asyncio.Event = process.exited
+        self.mark = process.mark
+        self.folder = folder
+        self.bounds = Bounds(note.spec.memory_bytes)
         self.warning = warning
         self._note = note
         self._process = process
         self._processes = processes
+        self._killed_because: str | None = None
 
     @property
     def pid(self) -> int:
@@ -49,7 +62,13 @@ class LocalContainer:
 
     @property
     def how_it_ended(self) -> str:
+        if self._killed_because is not None:
+            return f"was killed since it {self._killed_because}"
         return self._process.how_it_ended
+
+    def kill(self, reason: str) -> None:
+        self._killed_because = self._killed_because or reason
+        self._process.kill()
 
     async def has_exited_within(self, seconds: float) -> bool:
         return await self._process.has_exited_within(seconds)
@@ -59,6 +78,10 @@ class LocalContainer:
 
     async def save_log(self) -> None:
         """It is in its file already."""
+
+    @property
+    def name(self) -> str:
+        return self._note.name
 
     def note_ready(self) -> None:
         extra = msgspec.to_builtins(msgspec.structs.replace(self._note, ready=True))
@@ -76,13 +99,17 @@ class LocalLauncher:
         self._folders = folders
         self._environments = environments
         self._shares = Shares(limits.machine_cores(), limits.machine_gpus())
+        self._running: dict[str, LocalContainer] = {}
+
+    def running(self) -> list[LocalContainer]:
+        return list(self._running.values())
 
     def socket(self, number: int) -> Path:
         return self._folders.sockets / f"c{number}.sock"
 
     async def launch(self, note: ContainerNote, log_path: Path, tell: Callable[[str], None]) -> LocalContainer:
         prepared = await self._environments.prepare(note.spec, tell)
-        scratch = self._folders.scratch / note.name
+        scratch = self._scratch(note)
         scratch.mkdir(parents=True, exist_ok=True)
         share = self._shares.give(note.name, note.spec)
         process = self._processes.launch(
@@ -95,7 +122,7 @@ class LocalLauncher:
             extra=msgspec.to_builtins(note),
         )
         limits.apply(process.pid, _data_bytes(note.spec), share.cores)
-        return LocalContainer(note, process, self._processes, prepared.warning)
+        return self._started(LocalContainer(note, process, self._processes, scratch, prepared.warning))
 
     async def left(self) -> list[ContainerNote]:
         return [note for record in self._processes.recorded() if (note := container_note(record))]
@@ -104,14 +131,23 @@ class LocalLauncher:
         for record in self._processes.recorded():
             if record.name == note.name and (process := self._processes.adopt(record)):
                 self._shares.has(note.name, limits.share_of(process.pid))
-                return LocalContainer(note, process, self._processes)
+                return self._started(LocalContainer(note, process, self._processes, self._scratch(note)))
         return None
 
     async def clean_up(self, note: ContainerNote) -> None:
+        self._running.pop(note.name, None)
         self._shares.take_back(note.name)
         self._processes.forget(note.name)
         Path(note.socket).unlink(missing_ok=True)
-        shutil.rmtree(self._folders.scratch / note.name, ignore_errors=True)  # the next start in the slot tries again
+        # In a thread: it may have made many files. What stays, the next start in the slot tries to remove again.
+        await asyncio.to_thread(shutil.rmtree, self._scratch(note), ignore_errors=True)
+
+    def _scratch(self, note: ContainerNote) -> Path:
+        return self._folders.scratch / note.name
+
+    def _started(self, container: LocalContainer) -> LocalContainer:
+        self._running[container.name] = container
+        return container
 
 
 def container_note(record: ProcessRecord) -> ContainerNote | None:
@@ -157,4 +193,6 @@ def _given(options: Mapping[str, object]) -> list[str]:
 
 def _data_bytes(spec: VersionSpec) -> int | None:
     """A program's bound from without; Clipper's own runtime sets it up for itself, and so does Java for its heap."""
-    return spec.memory_bytes if spec.loader == "binary" and not spec.target.endswith(".jar") else None
+    if spec.memory_bytes is None or spec.loader != "binary" or spec.target.endswith(".jar"):
+        return None
+    return DATA_PER_MEMORY * spec.memory_bytes

@@ -70,6 +70,11 @@ class ManagedProcess:
         return self.record.pid
 
     @property
+    def mark(self) -> str:
+        """What all have in their environment that it forked."""
+        return self._mark
+
+    @property
     def how_it_ended(self) -> str:
         if self.exit_code is None:
             return "exited"
@@ -228,33 +233,40 @@ def passed_on(environ: Mapping[str, str]) -> dict[str, str]:
 
 def start_time(pid: int) -> int | None:
     """When a process started, in clock ticks since boot; None if it is gone, or only waits to be reaped."""
+    fields = stat_fields(pid)
+    return None if fields is None else int(fields[22 - 3])
+
+
+def stat_fields(pid: int) -> list[str] | None:
+    """What ``/proc/PID/stat`` tells from its third field on; None if the process is gone, or waits to be reaped."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The command's name, in parentheses, may hold anything; what follows the last one is fields 3, 4, ...
     fields = text[text.rindex(")") + 2 :].split()
-    return None if fields[0] in "ZX" else int(fields[22 - 3])
+    return None if fields[0] in "ZX" else fields
 
 
 def kill_marked(is_meant: Callable[[str], bool]) -> None:
     """SIGKILL to every process whose mark is meant, wherever it moved itself."""
     killed: set[int] = set()
     for _ in range(KILL_ROUNDS):
-        pids = {pid for pid in _all_pids() if is_meant(_mark_of(pid))} - killed
-        if not pids:
+        meant = {pid for pid in pids() if is_meant(mark_of(pid))} - killed
+        if not meant:
             return
-        for pid in pids:
+        for pid in meant:
             _kill_if(is_meant, pid)
-        killed |= pids
+        killed |= meant
     log.error("processes that should go keep forking faster than they can be killed, last pids %s", killed)
 
 
-def _all_pids() -> Iterator[int]:
+def pids() -> Iterator[int]:
+    """Every process of the machine that can be seen."""
     return (int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit())
 
 
-def _mark_of(pid: int) -> str:
+def mark_of(pid: int) -> str:
     """The mark of a live process; empty if it has none, is gone or is not ours to look at."""
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
@@ -273,7 +285,7 @@ def _kill_if(is_meant: Callable[[str], bool], pid: int) -> None:
         return
     try:
         # Looked at again, now that the pid cannot pass to another process.
-        if is_meant(_mark_of(pid)):
+        if is_meant(mark_of(pid)):
             _send(pidfd, signal.SIGKILL)
     finally:
         os.close(pidfd)

@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--framework", choices=get_args(Framework), help="what loads a model file; default: pickle")
     parser.add_argument("--output", metavar="labels|probabilities|NAME[,NAME...]", help="what the model answers")
     parser.add_argument(
-        "--memory-bytes", type=int, metavar="N", help="the most memory that the process may have to itself"
+        "--memory-bytes", type=int, metavar="N", help="what it may use of memory: allocating twice as much fails"
     )
     return parser
 

@@ -12,6 +12,9 @@ from pathlib import Path
 # Where memory runs out, the kernel should take a model before the server that would start it again.
 OOM_SCORE_ADJUSTMENT = 500
 
+# What a process may allocate for each byte that it may use: threads' stacks, of 8 MiB each, are used to a hundredth.
+DATA_PER_MEMORY = 2
+
 # From glibc's malloc.h, with the largest allocation that it will keep and what may stay free in all.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -20,7 +23,7 @@ _KEPT_FREE_BYTES = 128 * 1024 * 1024
 
 
 def prepare(memory_bytes: int | None) -> None:
-    """Set limits and logging up. A model that goes over ``memory_bytes`` gets MemoryError, which it answers with."""
+    """Set limits and logging up. Allocating far more than ``memory_bytes`` is a MemoryError."""
     # ^C goes to the whole group of a server in the foreground; who ends this process is the supervisor's to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Absent outside Linux, and closed in some sandboxes: the model runs as well without.
@@ -28,7 +31,8 @@ def prepare(memory_bytes: int | None) -> None:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJUSTMENT))
     if memory_bytes is not None:
         # What it can write to. RLIMIT_AS would count what CUDA or TensorFlow only reserve, many times what they use.
-        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+        data_bytes = DATA_PER_MEMORY * memory_bytes
+        resource.setrlimit(resource.RLIMIT_DATA, (data_bytes, data_bytes))
     for stream in (sys.stdout, sys.stderr):
         # Into a file these would be buffered by the block, and a crash would take the last lines with it.
         if hasattr(stream, "reconfigure"):

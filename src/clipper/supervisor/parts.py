@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from clipper.managers.manager import Manager
+from clipper.managers.usage import UsageKeeper
 from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.forgetter import Forgetter
@@ -17,6 +18,7 @@ class Parts:
 
     catalog: Catalog
     manager: Manager
+    usage: UsageKeeper
     workers: Workers
     reconciler: Reconciler
     artifacts: Artifacts

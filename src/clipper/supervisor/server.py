@@ -21,6 +21,7 @@ from clipper.managers.logs import LogKeeper
 from clipper.managers.manager import Manager
 from clipper.managers.model_environments import ModelEnvironments
 from clipper.managers.processes import ProcessFolder
+from clipper.managers.usage import UsageKeeper
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.selection.stores.open import open_store
 from clipper.selection.stores.store import Store
@@ -163,7 +164,9 @@ class Supervisor:
         reconciler = Reconciler(catalog, manager, workers, artifacts, epoch=registry.reserve("supervisor", 1))
         selections = SelectionChecker(processes.environment("selection-check"), home.sockets)
         forgetter = Forgetter(catalog, store)
-        return Parts(catalog, manager, workers, reconciler, artifacts, selections, forgetter)
+        return Parts(
+            catalog, manager, UsageKeeper(local.running), workers, reconciler, artifacts, selections, forgetter
+        )
 
     async def _serve(self, parts: Parts, listener: socket.socket, query_port: int) -> None:
         host = self._config.host
@@ -173,6 +176,7 @@ class Supervisor:
         keepers = [
             asyncio.create_task(LogKeeper(self._home.logs).run()),
             asyncio.create_task(parts.forgetter.run()),
+            asyncio.create_task(parts.usage.run()),
         ]
         parts.workers.start()
         parts.reconciler.start()

@@ -1,0 +1,63 @@
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clipper.managers.census import Census, Found, disk_usage, memory_bytes
+from clipper.managers.processes import MARK
+
+# A parent and its child share 100 MiB, and say so.
+SHARES = "import os, sys; kept = b'x' * (100 << 20); os.fork() and print('up', flush=True); sys.stdin.read()"
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.005)
+
+
+def test_processes_are_found_by_their_mark_and_what_they_share_counts_once(tmp_path: Path) -> None:
+    mark = f"{tmp_path}/run/m@1-1"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SHARES], env={MARK: mark}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None and process.stdout is not None
+    with process, process.stdin, process.stdout:
+        process.stdout.readline()
+        census = Census()
+        # It looks at each process anew, but reads marks of those that it has seen only once.
+        found = [census.look()[mark] for _ in range(2)][-1]
+        assert process.pid in {each.pid for each in found} and len(found) == 2
+        assert [each.threads for each in found] == [1, 1]
+        resident = sum(each.resident_bytes for each in found)
+        assert resident > 200 << 20
+        assert 100 << 20 < memory_bytes(found, 1) < 150 << 20
+        # Not looked at closely as long as the most that it can be is within the bound.
+        assert memory_bytes(found, resident) == memory_bytes(found, None) == resident
+        process.stdin.close()
+    wait_until(lambda: mark not in census.look())
+    # One that has gone meanwhile has nothing.
+    assert memory_bytes([Found(process.pid, 1, 5), Found(process.pid, 1, 5)], 1) == 0
+
+
+def test_a_folder_is_counted_with_all_below_it(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "file").write_bytes(b"x" * 100_000)
+    (tmp_path / "out").symlink_to("/")
+    size_bytes, files = disk_usage(tmp_path, 100)
+    assert files == 3
+    assert 100_000 <= size_bytes < 200_000
+    assert disk_usage(tmp_path / "nowhere", 100) == (0, 0)
+
+
+@pytest.mark.parametrize("max_files", [0, 10, 50])
+def test_counting_ends_at_the_bound(tmp_path: Path, max_files: int) -> None:
+    for number in range(100):
+        (tmp_path / str(number)).mkdir()
+        os.link(__file__, tmp_path / str(number) / "file")
+    assert max_files < disk_usage(tmp_path, max_files)[1] <= 200
