@@ -28,6 +28,7 @@ from clipper.management.schemas import (
     WorkerState,
     WorkerStatus,
 )
+from clipper.scaling import ReplicaRange
 from clipper.snapshot import Link
 from clipper.statistics import CacheStatistics, WorkerStatistics
 from clipper.types import check_name
@@ -191,8 +192,9 @@ class MemoryOperations:
             runtime="python 3.11",
             batching=deployment.batching,
             cache=deployment.cache,
-            replicas_wanted=deployment.replicas,
-            replicas=self._replicas(model, name, deployment.replicas),
+            replicas_wanted=_least(deployment.replicas),
+            replicas=self._replicas(model, name, _least(deployment.replicas)),
+            scaling=_range(deployment.replicas),
             created_at=time.time(),
         )
         if deployment.make_current:
@@ -222,13 +224,18 @@ class MemoryOperations:
         self.previous[model], self.current[model] = self.current[model], to
         return await self.get_model(model)
 
-    async def scale(self, model: str, replicas: int, version: str | None) -> Version:
-        name = version or self.current.get(model) or ""
-        if replicas < 1:
+    async def scale(self, model: str, replicas: int | ReplicaRange, version: str | None) -> Version:
+        name, wanted = version or self.current.get(model) or "", _least(replicas)
+        if wanted < 1:
             raise InvalidArgument(f"replicas is {replicas}: expected at least 1")
         old = self._version(model, name)
-        new = self._replicas(model, name, replicas)
-        self.versions[model][name] = msgspec.structs.replace(old, replicas_wanted=replicas, replicas=new)
+        self.versions[model][name] = msgspec.structs.replace(
+            old,
+            replicas_wanted=wanted,
+            replicas=self._replicas(model, name, wanted),
+            scaling=_range(replicas),
+            scaling_reason="80 queries/s expected" if _range(replicas) else None,
+        )
         return self._shown(self.versions[model][name])
 
     async def logs(self, model: str, version: str | None, replica: str | None, lines: int) -> Logs:
@@ -299,6 +306,14 @@ class MemoryOperations:
             )
             for n in range(1, count + 1)
         )
+
+
+def _least(replicas: int | ReplicaRange) -> int:
+    return replicas.min if isinstance(replicas, ReplicaRange) else replicas
+
+
+def _range(replicas: int | ReplicaRange) -> ReplicaRange | None:
+    return replicas if isinstance(replicas, ReplicaRange) else None
 
 
 def _configured(given: str | Configured) -> Configured:

@@ -27,6 +27,7 @@ from clipper.home import find_home
 from clipper.http_api import HttpApi, to_error
 from clipper.management.schemas import Configured, Failure
 from clipper.packaging import package
+from clipper.scaling import ReplicaRange
 from clipper.snapshot import Batching, Link
 from conftest import Api
 from memory_operations import LOG_TAIL
@@ -75,10 +76,11 @@ def test_a_container_that_cannot_start_shows_its_last_lines(clipper: Clipper) ->
     assert caught.value.log_tail == list(LOG_TAIL)
 
 
-def test_a_wait_is_bounded(clipper: Clipper) -> None:
+def test_a_wait_is_bounded(api: Api, clipper: Clipper) -> None:
     made = clipper.deploy("double", double)
+    api.operations.versions["double"]["1"] = msgspec.structs.replace(made, replicas_wanted=5)
     with pytest.raises(DeadlineExceeded, match="1 of 5 replicas"):
-        clipper.wait_until_ready("double", made.version, timeout_s=0, replicas=5)
+        clipper.wait_until_ready("double", made.version, timeout_s=0)
 
 
 def test_a_wait_ends_where_a_replica_dies_again_and_again(api: Api, clipper: Clipper) -> None:
@@ -95,7 +97,9 @@ def test_models(clipper: Clipper) -> None:
     clipper.deploy("double", double, version="b")
     assert clipper.rollback("double").current == "1"
     assert clipper.rollback("double", "b").current == "b"
-    assert clipper.scale("double", 3).replicas_wanted == 3
+    assert clipper.scale("double", ReplicaRange(2, 4)).scaling == ReplicaRange(2, 4)
+    scaled = clipper.scale("double", 3)
+    assert (scaled.replicas_wanted, scaled.scaling) == (3, None)
     assert [version.version for version in clipper.model("double").versions] == ["1", "b"]
     assert [model.name for model in clipper.models()] == ["double"]
     assert len(clipper.replicas()) == 4

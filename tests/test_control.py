@@ -13,8 +13,10 @@ from clipper.control import (
     Drain,
     Draining,
     Framer,
+    GetLoads,
     GetRecentInput,
     GetStatistics,
+    Loads,
     RecentInput,
     Reply,
     Statistics,
@@ -38,9 +40,11 @@ from clipper.statistics import (
     CacheStatistics,
     HistogramData,
     ReplicaStatistics,
+    VersionLoad,
     VersionStatistics,
     WorkerStatistics,
 )
+from clipper.types import ModelId
 
 SNAPSHOT = Snapshot(
     generation=7,
@@ -91,7 +95,17 @@ def bodies(stream: bytes, cuts: list[int]) -> list[bytes]:
     return [body for start, end in pairwise(ends) for body in framer.feed(stream[start:end])]
 
 
-@pytest.mark.parametrize("command", [Apply(SNAPSHOT), Apply(Snapshot()), GetStatistics(), Drain(), GetRecentInput("m")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        Apply(SNAPSHOT),
+        Apply(Snapshot()),
+        GetStatistics(),
+        GetLoads((ModelId("digits", "2"),)),
+        Drain(),
+        GetRecentInput("m"),
+    ],
+)
 def test_commands_survive_the_way(command: Command) -> None:
     assert [decode_command(body) for body in bodies(encode(command), [])] == [command]
 
@@ -101,6 +115,7 @@ def test_commands_survive_the_way(command: Command) -> None:
     [
         Applied(7, {"digits:2#1.g9": "refused"}, ("digits:1#0.g1",)),
         Statistics(WORKER),
+        Loads((VersionLoad("digits", "2", 9, 1, 3, 0.25, 2, 0.5, 0.02, {"digits:2#0.g1": 400.0}),)),
         Draining(),
         RecentInput("float64[1]", bytes(8)),
         RecentInput(),

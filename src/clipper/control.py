@@ -14,7 +14,8 @@ from msgspec import Struct
 from clipper.errors import ProtocolViolation
 from clipper.feedback import Feedback, Outcome
 from clipper.snapshot import Snapshot
-from clipper.statistics import WorkerStatistics
+from clipper.statistics import VersionLoad, WorkerStatistics
+from clipper.types import ModelId
 
 # A snapshot of ten thousand applications is about 3 MB; more than this is a bug, not a need.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -55,6 +56,18 @@ class GetStatistics(Struct, frozen=True, tag=True):
 
 class Statistics(Struct, frozen=True, tag=True):
     worker: WorkerStatistics
+
+
+class GetLoads(Struct, frozen=True, tag=True):
+    """How much have these versions to do? Answered by ``Loads``."""
+
+    versions: tuple[ModelId, ...]
+
+
+class Loads(Struct, frozen=True, tag=True):
+    """Of those versions that the worker has."""
+
+    versions: tuple[VersionLoad, ...]
 
 
 class Drain(Struct, frozen=True, tag=True):
@@ -123,8 +136,8 @@ class RecentInput(Struct, frozen=True, tag=True):
     row: bytes | None = None
 
 
-Command = Apply | GetStatistics | Drain | Observe | DescribePolicy | GetRecentInput
-Reply = Applied | Statistics | Draining | Observed | PolicyDescription | RecentInput
+Command = Apply | GetStatistics | GetLoads | Drain | Observe | DescribePolicy | GetRecentInput
+Reply = Applied | Statistics | Loads | Draining | Observed | PolicyDescription | RecentInput
 
 _encoder = msgspec.msgpack.Encoder()
 _commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)

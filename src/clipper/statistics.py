@@ -95,6 +95,30 @@ class ReplicaStatistics(Struct, frozen=True):
     last_error: str | None
 
 
+class VersionLoad(Struct, frozen=True):
+    """What autoscaling has to know of a version, in one worker. Counts and sums are since the version's queue was made.
+
+    Attributes:
+        arrivals: queries to evaluate: neither answered from the cache nor joined to an equal one.
+        late: those of them that a full queue refused, or whose deadline came in it.
+        batches_sent: with ``wait_s``, the sum of what the oldest query of each had waited.
+        batches_answered: with ``service_s``, the sum of what each took its replica.
+        slo_s: the smallest objective of the applications that ask it.
+        rows_per_s: what each linked replica answers in batches as large as it may get; without those not yet known.
+    """
+
+    model: str
+    version: str
+    arrivals: int
+    late: int
+    batches_sent: int
+    wait_s: float
+    batches_answered: int
+    service_s: float
+    slo_s: float
+    rows_per_s: dict[str, float]
+
+
 class CacheStatistics(Struct, frozen=True):
     entries: int
     size_bytes: int

@@ -104,6 +104,9 @@ def test_miss_join_and_hit(run: Callable[..., None]) -> None:
         assert sum(statistics.batch_latency_s.counts) == 1
         (replica,) = bench.queue.replica_statistics()
         assert (replica.state, replica.batch_limit, replica.in_flight, replica.batches) == ("linked", 8, 0, 1)
+        load = bench.queue.load()
+        assert (load.arrivals, load.late, load.batches_sent, load.batches_answered, load.slo_s) == (2, 0, 1, 1, 1.0)
+        assert load.rows_per_s == {replica.id: pytest.approx(2 / load.service_s)}
 
     run(scenario)
 
@@ -372,6 +375,7 @@ def test_a_full_queue_refuses_at_once(run: Callable[..., None], monkeypatch: pyt
         accepted = bench.ask(b"x" * 8)
         assert [failure(waiter)[0] for waiter in waiting] == ["no_replica", "no_replica"]
         assert not accepted.done and bench.queue.statistics().expired == 2
+        assert (bench.queue.load().arrivals, bench.queue.load().late) == (4, 3)
 
     run(scenario)
 

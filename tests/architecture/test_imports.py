@@ -16,6 +16,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "types": "",
         "statistics": "",
         "snapshot": "",
+        "scaling": "",
         "containers.protocol": "",
         "containers": "containers.protocol",
         "runtime": "containers.protocol",
@@ -35,19 +36,19 @@ ALLOWED: dict[str, frozenset[str]] = {
         "frontend": "frontend.inputs frontend.limits selection feedback metrics.histogram snapshot statistics",
         "worker": "frontend metrics.histogram selection selection.policies selection.stores feedback control_client "
         "abstraction containers containers.protocol control snapshot statistics",
-        "registry": "snapshot",
+        "registry": "scaling snapshot",
         "managers": "registry containers containers.protocol snapshot",
-        "management.schemas": "snapshot",
+        "management.schemas": "scaling snapshot",
         "metrics": "management.schemas metrics.histogram statistics",
-        "management": "management.schemas metrics statistics snapshot registry managers",
+        "management": "management.schemas metrics statistics scaling snapshot registry managers",
         "supervisor": "home management management.schemas metrics managers registry containers containers.protocol "
         "control control_client frontend.inputs selection.check selection.learning selection.policies selection.stores "
-        "snapshot statistics",
+        "scaling snapshot statistics",
         "packaging": "",
         "home": "",
         "http_api": "management.schemas",
-        "client": "home http_api packaging management.schemas snapshot",
-        "cli": "client home http_api packaging management.schemas snapshot",
+        "client": "home http_api packaging management.schemas scaling snapshot",
+        "cli": "client home http_api packaging management.schemas scaling snapshot",
     }.items()
 }
 

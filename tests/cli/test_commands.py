@@ -12,6 +12,7 @@ import pytest
 
 from clipper.cli.main import main
 from clipper.management.schemas import Configured
+from clipper.scaling import ReplicaRange
 from clipper.snapshot import Batching, Link
 from conftest import Api
 from memory_operations import LOG_TAIL
@@ -69,7 +70,9 @@ def test_deploy(run: Run, api: Api, model: str) -> None:
 
 
 def test_deploy_with_every_option(run: Run, api: Api, model: str) -> None:
-    options = "--version b --replicas 2 --batching fixed --max-batch 16 --batch-delay-ms 2.5 --no-cache --keep-current"
+    options = (
+        "--version b --replicas 2..8 --batching fixed --max-batch 16 --batch-delay-ms 2.5 --no-cache --keep-current"
+    )
     more = "--input-type float64[4] --python /usr/bin/python3 --memory 2g --start-timeout 5 --json"
     sample = Path(model).with_name("sample.json")
     sample.write_text("[1, 2, 3, 4]")
@@ -89,7 +92,7 @@ def test_deploy_with_every_option(run: Run, api: Api, model: str) -> None:
     assert (result.status, result.json["version"], result.json["state"]) == (0, "b", "ready")
     (deployment,) = api.operations.deployments
     assert deployment.batching == Batching("fixed", 16, 2.5)
-    assert (deployment.cache, deployment.make_current, deployment.replicas) == (False, False, 2)
+    assert (deployment.cache, deployment.make_current, deployment.replicas) == (False, False, ReplicaRange(2, 8))
     assert (deployment.python, deployment.memory_bytes) == ("/usr/bin/python3", 2 * 1024**3)
     assert (deployment.input_type, deployment.start_timeout_s) == ("float64[4]", 5)
     assert (deployment.sample, deployment.cpus, deployment.gpus) == ([1, 2, 3, 4], 1.5, "0,1")
@@ -210,7 +213,11 @@ def test_models_and_replicas(run: Run, model: str) -> None:
     assert "digits:1 is current" in rolled.out
     assert "goes back to 2" in rolled.out
     assert run("model", "rollback", "digits", "--version", "2", "--json").json["current"] == "2"
-    assert "digits:2 has 3 replicas ready" in run("model", "scale", "digits", "3").out
+    ranged = run("model", "scale", "digits", "1..4").out
+    assert "digits:2 has 1 replicas ready, of 1..4 as its load needs" in ranged
+    shown = run("model", "show", "digits", "--json").json["versions"][1]
+    assert (shown["scaling"], shown["scaling_reason"]) == ({"min": 1, "max": 4}, "80 queries/s expected")
+    assert "digits:2 has 3 replicas ready\n" in run("model", "scale", "digits", "3").out
     shown = run("model", "show", "digits").out
     assert "3/3" in shown
     assert "float64[4]" in shown
@@ -280,7 +287,9 @@ def test_no_server(bare: Run, tmp_path: Path) -> None:
     [
         ("deploy digits", "model"),
         ("deploy digits m.pkl --batching clever", "aimd"),
-        ("deploy digits m.pkl --replicas 0", "replicas"),
+        ("deploy digits m.pkl --replicas 0", "'0'"),
+        ("deploy digits m.pkl --replicas 4..1", "4..1"),
+        ("model scale digits 1..", "1..4"),
         ("deploy digits m.pkl --memory much", "512m"),
         ("deploy digits m.pkl --sample [1", "JSON"),
         ("deploy digits m.pkl --sample @nowhere.json", "nowhere.json cannot be read"),

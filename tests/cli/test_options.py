@@ -3,7 +3,8 @@
 import pytest
 import typer
 
-from clipper.cli.options import parse_json, parse_size
+from clipper.cli.options import parse_json, parse_replicas, parse_size
+from clipper.scaling import ReplicaRange
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,17 @@ def test_sizes(text: str, size_bytes: int) -> None:
 def test_texts_that_are_no_size(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="512m"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(("text", "replicas"), [("3", 3), ("1..4", ReplicaRange(1, 4)), ("2..2", ReplicaRange(2, 2))])
+def test_replicas(text: str, replicas: int | ReplicaRange) -> None:
+    assert parse_replicas(text) == replicas
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "1..", "..4", "0..4", "4..1", "1...4", "1..4..9"])
+def test_texts_that_are_no_replicas(text: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        parse_replicas(text)
 
 
 def test_json() -> None:

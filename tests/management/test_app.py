@@ -68,7 +68,12 @@ def test_a_model_from_deployment_to_removal(api: Api) -> None:
     rolled = call(api, "POST", "/models/digits/rollback", json={})
     assert (rolled.status_code, rolled.json()["current"], rolled.json()["previous"]) == (200, "1", "2")
     scaled = call(api, "POST", "/models/digits/scale", json={"replicas": 3})
-    assert (scaled.status_code, scaled.json()["replicas_wanted"]) == (202, 3)
+    assert (scaled.status_code, scaled.json()["replicas_wanted"], scaled.json()["scaling"]) == (202, 3, None)
+    ranged = call(api, "POST", "/models/digits/scale", json={"version": "2", "replicas": {"min": 1, "max": 4}})
+    assert (ranged.status_code, ranged.json()["scaling"]) == (202, {"min": 1, "max": 4})
+    for wrong in ("1..4", {"min": 1}, {"min": 1, "max": 4, "step": 1}, 1.5, None):
+        refused = call(api, "POST", "/models/digits/scale", json={"replicas": wrong})
+        assert failure(refused)[0] == 400, wrong
     logs = call(api, "GET", "/models/digits/logs?lines=1&version=2&replica=digits:2%231")
     assert logs.json() == {"lines": {"digits:2#1": [LOG_TAIL[-1]]}}
     assert call(api, "DELETE", "/models/digits/versions/2").status_code == 204

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from clipper.errors import InvalidArgument
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
 from clipper.registry.store import Contents
+from clipper.scaling import ReplicaRange
 from clipper.snapshot import Batching, Link, Peer, ReplicaAddress, Selection
 from clipper.supervisor import rules
 from clipper.supervisor.catalog import Catalog
@@ -96,6 +97,11 @@ def test_a_batch_may_run_for_ten_times_the_largest_slo_that_may_wait_for_it() ->
     catalog = Catalog(Stored(MODEL, app("a", Link("m"), slo_ms=20), app("b", Link("m", "2"), slo_ms=9000)))
     assert rules.batch_timeout_s(catalog, "m") == 90.0
     assert rules.batch_timeout_s(catalog, "other") == 30.0
+
+
+def test_a_range_keeps_as_many_replicas_as_are_in_use() -> None:
+    assert rules.within(3, 8) == 3
+    assert [rules.within(ReplicaRange(2, 4), in_use) for in_use in (0, 2, 3, 9)] == [2, 2, 3, 4]
 
 
 def test_the_next_version_and_the_next_promotion() -> None:

@@ -80,8 +80,9 @@ def test_a_killed_supervisor_leaves_all_serving_and_the_next_takes_it_over(serve
     # What was taken over is looked after like the rest.
     os.kill(server.ready_pids("m")[0], signal.SIGKILL)
     until(lambda: len(server.ready_pids("m")) == 2 and processes_of(server.home) != before)
-    os.kill(server.worker_pids[0], signal.SIGKILL)
-    until(lambda: server.worker_pids and server.call("GET", "/status")["ready"])
+    (worker,) = server.worker_pids
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: server.worker_pids not in ([], [worker]) and server.call("GET", "/status")["ready"])
     assert server.predict("app", [5, 6])["output"] == "one"
     assert server.stop() == 0
     assert processes_of(server.home) == {}
@@ -252,6 +253,23 @@ def test_scaling_up_and_down(server: Server) -> None:
     assert server.call("POST", "/models/m/scale", {"replicas": 0}, status=400)["error"] == "invalid_argument"
 
 
+def test_a_range_of_replicas_begins_with_those_in_use_and_outlives_the_supervisor(server: Server) -> None:
+    with_application(server, replicas={"min": 1, "max": 3})
+    told = server.call("POST", "/models/m/scale", {"replicas": {"min": 2, "max": 4}})
+    assert (told["replicas_wanted"], told["scaling"]) == (2, {"min": 2, "max": 4})
+    until(lambda: len(server.ready_pids("m")) == 2)
+    second = server.deploy("m", answering("two"), input_type="float64[2]", replicas={"min": 1, "max": 4})
+    assert (second["state"], second["replicas_wanted"]) == ("ready", 2)
+    server.kill()
+    server.start()
+    looked = until(lambda: server.call("GET", "/models/m/versions/2")["scaling_reason"])
+    assert "expected" in looked or "no load" in looked
+    assert server.call("GET", "/models/m/versions/2")["scaling"] == {"min": 1, "max": 4}
+    assert len(server.ready_pids("m")) == 4
+    fixed = server.call("POST", "/models/m/scale", {"replicas": 1})
+    assert (fixed["scaling"], fixed["scaling_reason"]) == (None, None)
+
+
 def test_a_crash_loop_is_visible_and_the_rest_unharmed(server: Server) -> None:
     with_application(server)
     code = "import os, threading\nthreading.Timer(0.3, lambda: os._exit(7)).start()\n" + answering("x")
@@ -319,6 +337,9 @@ def test_applications_that_cannot_be(shared: Server, body: dict[str, Any], code:
     [
         ({"replicas": 0}, "invalid_argument"),
         ({"replicas": 1000}, "invalid_argument"),
+        ({"replicas": {"min": 0, "max": 2}}, "invalid_argument"),
+        ({"replicas": {"min": 3, "max": 2}}, "invalid_argument"),
+        ({"replicas": {"min": 1, "max": 1000}}, "invalid_argument"),
         ({"target": "no-colon"}, "invalid_argument"),
         ({"loader": "file", "target": "../../registry.sqlite3"}, "invalid_argument"),
         ({"data": "no/such/file"}, "invalid_argument"),

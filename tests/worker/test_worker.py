@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipper.control import MAX_MESSAGE_BYTES, Apply, Drain, Draining, GetStatistics, encode
+from clipper.control import MAX_MESSAGE_BYTES, Apply, Drain, Draining, GetLoads, GetStatistics, Loads, encode
 from clipper.snapshot import Batching, ReplicaAddress, Snapshot
+from clipper.types import ModelId
 from serving import SUM, ControlClient, Serving, application, free_port, model, serving, version, wait_for, with_address
 
 TWO = "def predict(inputs):\n    return [2] * len(inputs)\n"
@@ -135,6 +136,7 @@ def test_counts_are_those_of_what_was_asked() -> None:
             assert client.ask("/nothing/predict", {"input": [1]}).status == 404
             assert client.ask("/app/predict", b"{").status == 400
             statistics = worker.statistics()
+            loads = worker.control.ask(GetLoads((ModelId("m", "1"), ModelId("m", "9"))))
         app, safe = statistics.applications
         assert (app.name, app.queries, app.defaults, app.errors) == ("app", 16, {}, {"model_error": 1})
         assert (safe.name, safe.queries, safe.defaults, safe.errors) == ("safe", 4, {"model_error": 1}, {})
@@ -145,6 +147,10 @@ def test_counts_are_those_of_what_was_asked() -> None:
         assert (found.outputs, found.model_errors, found.rejected, found.expired) == (13, 2, 0, 0)
         assert (found.cache_hits, found.cache_misses, found.cache_joins) == (5, 15, 0)
         assert found.batch_size.sum == 15
+        assert isinstance(loads, Loads)
+        (load,) = loads.versions
+        assert (load.model, load.version, load.arrivals, load.late) == ("m", "1", 15, 0)
+        assert load.rows_per_s.keys() == {container.address.id}
         (replica,) = statistics.replicas
         assert (replica.id, replica.state, replica.batch_limit) == (container.address.id, "linked", 4)
         assert (replica.in_flight, replica.last_error) == (0, None)

@@ -3,17 +3,26 @@
 from clipper.abstraction.batching.dispatcher import Dispatcher
 from clipper.abstraction.cache.clock import CacheTable
 from clipper.metrics.histogram import Histogram
-from clipper.statistics import LATENCY_BOUNDS_S, SIZE_BOUNDS, VersionStatistics
+from clipper.statistics import LATENCY_BOUNDS_S, SIZE_BOUNDS, VersionLoad, VersionStatistics
 from clipper.types import ModelId
 
 
 class Counts:
     """Counted on the query path, hence no more than attributes."""
 
-    __slots__ = ("batch_latency_s", "batch_size", "expired", "model_errors", "outputs", "queue_wait_s", "rejected")
+    __slots__ = (
+        "arrivals",
+        "batch_latency_s",
+        "batch_size",
+        "expired",
+        "model_errors",
+        "outputs",
+        "queue_wait_s",
+        "rejected",
+    )
 
     def __init__(self) -> None:
-        self.outputs = self.model_errors = self.rejected = self.expired = 0
+        self.arrivals = self.outputs = self.model_errors = self.rejected = self.expired = 0
         self.queue_wait_s = Histogram(LATENCY_BOUNDS_S)
         self.batch_size = Histogram(SIZE_BOUNDS)
         self.batch_latency_s = Histogram(LATENCY_BOUNDS_S)
@@ -34,4 +43,19 @@ class Counts:
             queue_wait_s=self.queue_wait_s.data(),
             batch_size=self.batch_size.data(),
             batch_latency_s=self.batch_latency_s.data(),
+        )
+
+    def load(self, model: ModelId, dispatcher: Dispatcher, slo_s: float) -> VersionLoad:
+        rates = {replica.id: replica.controller.rows_per_s() for replica in dispatcher.replicas.values()}
+        return VersionLoad(
+            model=model.name,
+            version=model.version,
+            arrivals=self.arrivals,
+            late=self.rejected + self.expired,
+            batches_sent=sum(self.queue_wait_s.counts),
+            wait_s=self.queue_wait_s.sum,
+            batches_answered=sum(self.batch_latency_s.counts),
+            service_s=self.batch_latency_s.sum,
+            slo_s=slo_s,
+            rows_per_s={id_: rate for id_, rate in rates.items() if rate},
         )

@@ -17,7 +17,7 @@ from clipper.abstraction.replica import Replica
 from clipper.abstraction.work import Waiter, Work
 from clipper.containers.protocol.messages import Results
 from clipper.snapshot import ReplicaAddress, VersionSnapshot
-from clipper.statistics import ReplicaStatistics, VersionStatistics
+from clipper.statistics import ReplicaStatistics, VersionLoad, VersionStatistics
 from clipper.types import InputType, ModelId
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ class ModelQueue:
         if not self._links:
             self._fail(work, "no_replica", f"{self.model} has no replica")
             return None
+        self._counts.arrivals += 1
         accepted, expired = self._dispatcher.push(work, arrival_s)
         if accepted and table is not None:
             table.begin(work)
@@ -334,6 +335,9 @@ class ModelQueue:
 
     def statistics(self) -> VersionStatistics:
         return self._counts.statistics(self.model, self._dispatcher, self._table)
+
+    def load(self) -> VersionLoad:
+        return self._counts.load(self.model, self._dispatcher, self.slo_s)
 
     def replica_statistics(self) -> list[ReplicaStatistics]:
         return [replica.statistics() for replica in self._links.values()]

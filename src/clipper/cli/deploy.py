@@ -16,6 +16,7 @@ from clipper.cli.options import (
     RequirementsPath,
     Url,
     parse_json,
+    parse_replicas,
     parse_size,
 )
 from clipper.cli.output import Output
@@ -31,7 +32,9 @@ def deploy(
         str, typer.Argument(help="A model file or folder, module:attribute with its code here, or a program.")
     ],
     version: Annotated[str | None, typer.Option(help="The version's name.", show_default="the next number")] = None,
-    replicas: Annotated[int, typer.Option(help="How many processes run it.", min=1)] = 1,
+    replicas: Annotated[
+        str, typer.Option(help="How many processes run it, or e.g. 1..4: as its load needs.", metavar="N|MIN..MAX")
+    ] = "1",
     batching: Annotated[BatchingPolicy, typer.Option(help="Who decides how large batches are.")] = "aimd",
     max_batch: Annotated[int, typer.Option(help="The largest batch; under fixed, the size.", min=1)] = 1024,
     batch_delay_ms: Annotated[float, typer.Option(help="How long a batch may wait to fill.", min=0)] = 0.0,
@@ -68,13 +71,13 @@ def deploy(
     as_json: AsJson = False,
 ) -> None:
     """Deploy a version of a model, and wait until it serves."""
-    out, sample_input = Output(as_json), _read_sample(sample)
+    out, sample_input, wanted = Output(as_json), _read_sample(sample), parse_replicas(replicas)
     with Clipper.connect(url, home) as clipper, out.progress("deploying") as progress:
         made = clipper.deploy(
             name,
             model,
             version=version,
-            replicas=replicas,
+            replicas=wanted,
             input_type=input_type,
             batching=batching,
             max_batch=max_batch,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from clipper.cli.options import AsJson, Home, OfVersion, Url
+from clipper.cli.options import AsJson, Home, OfVersion, Url, parse_replicas
 from clipper.cli.output import Output
 from clipper.client import Clipper
 from clipper.management.schemas import Model, Version
@@ -13,7 +13,9 @@ commands = typer.Typer(no_args_is_help=True, help="Models and their versions.")
 
 Name = Annotated[str, typer.Argument(help="The model's name.")]
 
-_COLUMNS = ("version", "current", "state", "replicas", "batch limit", "batching", "takes", "runtime", "last error")
+_COLUMNS = (
+    "version", "current", "state", "replicas", "scaling", "batch limit", "batching", "takes", "runtime", "last error",
+)  # fmt: skip
 
 # New replicas load the model again, which a deployment bounds by its own time-out of an hour at most.
 _SCALE_TIMEOUT_S = 600.0
@@ -56,18 +58,22 @@ def rollback(
 @commands.command()
 def scale(
     name: Name,
-    replicas: Annotated[int, typer.Argument(help="How many processes are to run it.", min=1)],
+    replicas: Annotated[str, typer.Argument(help="How many processes are to run it, or e.g. 1..4: as its load needs.")],
     version: OfVersion = None,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set how many replicas the current version has, or --version."""
-    out = Output(as_json)
+    """Set how many replicas the current version has, or --version; or between how many its load decides."""
+    out, wanted = Output(as_json), parse_replicas(replicas)
     with Clipper.connect(url, home) as clipper, out.progress(f"scaling {name}") as progress:
-        told = clipper.scale(name, replicas, version)
-        now = clipper.wait_until_ready(name, told.version, _SCALE_TIMEOUT_S, replicas, progress)
-    out.done(now, f"{name}:{now.version} has {replicas} replicas ready", "next: clipper replica list")
+        told = clipper.scale(name, wanted, version)
+        now = clipper.wait_until_ready(name, told.version, _SCALE_TIMEOUT_S, progress)
+    has = f"{name}:{now.version} has {now.replicas_wanted} replicas ready"
+    if now.scaling:
+        out.done(now, f"{has}, of {now.scaling} as its load needs", f"next: clipper model show {name} says why")
+    else:
+        out.done(now, has, "next: clipper replica list")
 
 
 @commands.command()
@@ -84,6 +90,12 @@ def _ready(model: Model) -> int:
     return sum(replica.state == "ready" for version in model.versions for replica in version.replicas)
 
 
+def _scaling(version: Version) -> str:
+    if version.scaling is None:
+        return ""
+    return f"{version.scaling}: {version.scaling_reason}" if version.scaling_reason else str(version.scaling)
+
+
 def _row(version: Version) -> tuple[object, ...]:
     ready = sum(replica.state == "ready" for replica in version.replicas)
     limits = [replica.batch_limit for replica in version.replicas if replica.batch_limit is not None]
@@ -93,6 +105,7 @@ def _row(version: Version) -> tuple[object, ...]:
         "yes" if version.current else "",
         version.state,
         f"{ready}/{version.replicas_wanted}",
+        _scaling(version),
         ", ".join(map(str, limits)),
         version.batching.policy,
         version.input_type,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from clipper.scaling import ReplicaRange
 from clipper.types import Framework
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -19,6 +20,16 @@ def parse_size(text: str) -> int:
     if match is None:
         raise typer.BadParameter(f"{text!r} is no size: expected e.g. 512m, 2g, or a number of bytes")
     return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def parse_replicas(text: str) -> int | ReplicaRange:
+    """``3``, or ``1..4``: from one to four, as the load needs."""
+    least, dots, most = text.partition("..")
+    if not least.isdecimal() or (dots and not most.isdecimal()):
+        raise typer.BadParameter(f"{text!r} is no count of replicas: expected e.g. 3, or a range such as 1..4")
+    if int(least) < 1 or (dots and int(most) < int(least)):
+        raise typer.BadParameter(f"{text!r}: expected at least 1 replica, and no more at first than at last")
+    return ReplicaRange(int(least), int(most)) if dots else int(least)
 
 
 def parse_json(text: str) -> Any:

@@ -18,6 +18,7 @@ from clipper.client.calls import (
 from clipper.errors import ContainerFailed, DeadlineExceeded
 from clipper.management.schemas import Deployment, Logs, Model, Replica, Rollback, Scale, Version
 from clipper.packaging import Artifact, Language, package
+from clipper.scaling import ReplicaRange
 from clipper.snapshot import Batching, BatchingPolicy
 from clipper.types import Framework
 
@@ -33,7 +34,7 @@ class Models(Calls):
         model: object,
         *,
         version: str | None = None,
-        replicas: int = 1,
+        replicas: int | ReplicaRange = 1,
         input_type: str | None = None,
         batching: BatchingPolicy = "aimd",
         max_batch: int = 1024,
@@ -62,6 +63,7 @@ class Models(Calls):
                 function over a batch, an object with ``predict_batch``. Or an ``Artifact``, which
                 ``clipper.packaging`` makes of these.
             version: its name; the next free whole number if None.
+            replicas: how many processes run it, or within what range its load decides.
             input_type: e.g. ``float64[784]``; what the model itself says if None.
             batch_delay_ms: how long a batch that is not full may wait for more.
             make_current: whether queries go to it from now on.
@@ -123,17 +125,16 @@ class Models(Calls):
         if not wait:
             return made
         tell(f"starting {name}:{made.version}")
-        return self.wait_until_ready(name, made.version, start_timeout_s + SETTLE_TIMEOUT_S, made.replicas_wanted, tell)
+        return self.wait_until_ready(name, made.version, start_timeout_s + SETTLE_TIMEOUT_S, tell)
 
     def wait_until_ready(
         self,
         model: str,
         version: str,
         timeout_s: float,
-        replicas: int = 1,
         progress: Callable[[str], None] | None = None,
     ) -> Version:
-        """Poll a version until it serves with that many replicas, all ready. Raises as ``deploy`` does.
+        """Poll a version until it serves with as many replicas as it shall have. Raises as ``deploy`` does.
 
         The time counts from when its environment is there.
         """
@@ -141,7 +142,7 @@ class Models(Calls):
         self._wait_until_prepared(model, version, tell)
         for _ in polls(timeout_s):
             now = self.version(model, version)
-            ready = sum(replica.state == "ready" for replica in now.replicas)
+            ready, replicas = sum(replica.state == "ready" for replica in now.replicas), now.replicas_wanted
             if now.state == "failed":
                 raise ContainerFailed(f"{model}:{version} cannot start: {now.last_error}", list(now.log_tail))
             for replica in now.replicas:
@@ -188,8 +189,11 @@ class Models(Calls):
         # A sleeping version starts first, within its own deployment's time-out, which may be any.
         return self._ask(Model, "POST", f"/models/{part(name)}/rollback", Rollback(version), UPLOAD_TIMEOUT_S)
 
-    def scale(self, name: str, replicas: int, version: str | None = None) -> Version:
-        """Set how many replicas a version has. Returns at once; ``wait_until_ready`` waits for them."""
+    def scale(self, name: str, replicas: int | ReplicaRange, version: str | None = None) -> Version:
+        """Set how many replicas a version has, or let its load decide within a range.
+
+        Returns at once; ``wait_until_ready`` waits for them.
+        """
         return self._ask(Version, "POST", f"/models/{part(name)}/scale", Scale(replicas, version))
 
     def logs(self, name: str, *, version: str | None = None, replica: str | None = None, lines: int = 100) -> Logs:

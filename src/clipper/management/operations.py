@@ -20,6 +20,7 @@ from clipper.management.schemas import (
     Status,
     Version,
 )
+from clipper.scaling import ReplicaRange
 from clipper.statistics import WorkerStatistics
 
 
@@ -77,8 +78,8 @@ class Operations(Protocol):
     async def rollback(self, model: str, version: str | None) -> Model:
         """Returns once every worker serves it, or when its start failed (``ContainerFailed``)."""
 
-    async def scale(self, model: str, replicas: int, version: str | None) -> Version:
-        """Returns at once; poll the version for its replicas' states."""
+    async def scale(self, model: str, replicas: int | ReplicaRange, version: str | None) -> Version:
+        """A range lets the version's load decide. Returns at once; poll the version for its replicas' states."""
 
     async def logs(self, model: str, version: str | None, replica: str | None, lines: int) -> Logs: ...
 

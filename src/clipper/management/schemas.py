@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from clipper.scaling import ReplicaRange
 from clipper.snapshot import Batching, Link, Selection
 from clipper.types import Framework
 
@@ -141,6 +142,7 @@ class Deployment(Struct, frozen=True, forbid_unknown_fields=True):
     ``sample`` is an input that the model has to answer before the version is ready; null means that there is none.
     ``framework`` is what loads a model file or folder; None means a pickle.
     ``output`` is ``labels``, ``probabilities`` or names of outputs with commas between; None means the model's own.
+    ``replicas`` is a number, or a range within which the version's load decides.
     """
 
     artifact: str
@@ -149,7 +151,7 @@ class Deployment(Struct, frozen=True, forbid_unknown_fields=True):
     version: str | None = None
     data: str | None = None
     input_type: str | None = None
-    replicas: int = 1
+    replicas: int | ReplicaRange = 1
     python: str | None = None
     batching: Batching = Batching()
     cache: bool = True
@@ -180,10 +182,15 @@ class Replica(Struct, frozen=True):
 
 
 class Version(Struct, frozen=True):
-    """``current`` tells whether it is the model's current one. ``input_type`` is None until a container has told.
+    """A version as it is.
 
-    ``progress`` is what goes on before its containers can start, such as ``installing 12 packages``. ``warning`` is how
-    the model and what it runs with do not quite fit.
+    Attributes:
+        current: whether it is the model's current one.
+        input_type: None until a container has told.
+        progress: what goes on before its containers can start, such as ``installing 12 packages``.
+        warning: how the model and what it runs with do not quite fit.
+        scaling: within what its load decides ``replicas_wanted``; None if it does not.
+        scaling_reason: why it decided so; None if it has not looked yet.
     """
 
     model: str
@@ -201,6 +208,8 @@ class Version(Struct, frozen=True):
     log_tail: tuple[str, ...] = ()
     progress: str | None = None
     warning: str | None = None
+    scaling: ReplicaRange | None = None
+    scaling_reason: str | None = None
 
 
 class Model(Struct, frozen=True):
@@ -215,7 +224,9 @@ class Rollback(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Scale(Struct, frozen=True, forbid_unknown_fields=True):
-    replicas: int
+    """``replicas`` is a number, or a range within which the version's load decides."""
+
+    replicas: int | ReplicaRange
     version: str | None = None
 
 

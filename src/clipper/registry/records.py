@@ -4,6 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from clipper.scaling import ReplicaRange
 from clipper.snapshot import Batching, Link, Selection
 from clipper.types import Framework, ModelId
 
@@ -88,6 +89,8 @@ class VersionRecord(Struct, frozen=True):
     """A version of a model.
 
     Attributes:
+        replicas_wanted: how many it shall have now.
+        scaling: within what its load changes that; None if only an operator does.
         input_type: what its containers take; None until one has said so.
         runtime: free text from its containers.
         kept: runs although it is neither current nor previous (deployed with ``make_current: false``).
@@ -112,6 +115,7 @@ class VersionRecord(Struct, frozen=True):
     last_error: str | None = None
     log_tail: tuple[str, ...] = ()
     warning: str | None = None
+    scaling: ReplicaRange | None = None
 
     @property
     def id(self) -> ModelId:

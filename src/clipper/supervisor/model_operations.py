@@ -16,6 +16,7 @@ from clipper.managers.model_environments import PROGRAM_TIMEOUT_S
 from clipper.metrics.exposition import replica_name
 from clipper.registry.records import ModelRecord, VersionRecord, VersionSpec
 from clipper.registry.store import DeleteModel, DeleteVersion, Put
+from clipper.scaling import ReplicaRange
 from clipper.supervisor import rules
 from clipper.supervisor.parts import Parts
 from clipper.supervisor.reconciler import LINK_TIMEOUT_S
@@ -48,7 +49,7 @@ class ModelOperations:
         self._manager = parts.manager
         self._artifacts = parts.artifacts
         self._batch_limits = parts.workers.batch_limits
-        self._views = Views(parts.catalog, parts.manager, parts.reconciler)
+        self._views = Views(parts.catalog, parts.manager, parts.reconciler, parts.scaler)
 
     async def list_models(self) -> list[Model]:
         limits = await self._batch_limits()
@@ -96,10 +97,12 @@ class ModelOperations:
             await self._until_current(target)
         return await self.get_model(model)
 
-    async def scale(self, model: str, replicas: int, version: str | None) -> Version:
+    async def scale(self, model: str, replicas: int | ReplicaRange, version: str | None) -> Version:
         record = self._catalog.version(model, version) if version else self._catalog.current_version(model)
-        _check_range("replicas", replicas, 1, MAX_REPLICAS)
-        self._catalog.commit(Put(replace(record, replicas_wanted=replicas)))
+        _check_replicas(replicas)
+        scaling = replicas if isinstance(replicas, ReplicaRange) else None
+        wanted = rules.within(replicas, record.replicas_wanted)
+        self._catalog.commit(Put(replace(record, replicas_wanted=wanted, scaling=scaling)))
         self._reconciler.wake()
         return self._views.version(self._catalog.versions[record.id], await self._batch_limits())
 
@@ -155,7 +158,7 @@ class ModelOperations:
         _check_framework(deployment)
         if deployment.input_type is not None:
             InputType.parse(deployment.input_type)
-        _check_range("replicas", deployment.replicas, 1, MAX_REPLICAS)
+        _check_replicas(deployment.replicas)
         _check_range("start_timeout_s", deployment.start_timeout_s, 0.1, MAX_START_TIMEOUT_S)
         _check_range("batching.max_batch", deployment.batching.max_batch, 1, MAX_ROWS)
         _check_range("batching.delay_ms", deployment.batching.delay_ms, 0, MAX_DELAY_MS)
@@ -204,11 +207,17 @@ class ModelOperations:
             ),
             batching=deployment.batching,
             cache=deployment.cache,
-            replicas_wanted=deployment.replicas,
+            replicas_wanted=rules.within(deployment.replicas, self._replicas_in_use(model)),
             created_at=time.time(),
             kept=not deployment.make_current,
             promotion=promotion,
+            scaling=deployment.replicas if isinstance(deployment.replicas, ReplicaRange) else None,
         )
+
+    def _replicas_in_use(self, model: str) -> int:
+        """As many as its load needs now: a version that takes it over begins with them."""
+        known = self._catalog.models.get(model)
+        return self._catalog.version(model, known.current).replicas_wanted if known and known.current else 0
 
     def _rollback_target(self, model: str, version: str | None) -> VersionRecord:
         owner = self._catalog.model(model)
@@ -277,6 +286,14 @@ def _check_framework(deployment: Deployment) -> None:
         raise InvalidArgument("framework torch_state needs the state dict as data")
     if output is not None and not all(name.strip() for name in output.split(",")):
         raise InvalidArgument(f"output {output!r} is malformed: expected labels, probabilities or NAME[,NAME...]")
+
+
+def _check_replicas(replicas: int | ReplicaRange) -> None:
+    if not isinstance(replicas, ReplicaRange):
+        _check_range("replicas", replicas, 1, MAX_REPLICAS)
+        return
+    _check_range("replicas.min", replicas.min, 1, MAX_REPLICAS)
+    _check_range("replicas.max", replicas.max, replicas.min, MAX_REPLICAS)
 
 
 def _check_range(field: str, value: float, least: float, most: float) -> None:

@@ -8,6 +8,7 @@ from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.forgetter import Forgetter
 from clipper.supervisor.reconciler import Reconciler
+from clipper.supervisor.scaler import Scaler
 from clipper.supervisor.selections import SelectionChecker
 from clipper.supervisor.workers import Workers
 
@@ -24,3 +25,4 @@ class Parts:
     artifacts: Artifacts
     selections: SelectionChecker
     forgetter: Forgetter
+    scaler: Scaler

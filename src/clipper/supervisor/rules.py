@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from clipper.errors import InvalidArgument
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
+from clipper.scaling import ReplicaRange
 from clipper.snapshot import ApplicationSnapshot, ModelSnapshot, Peer, ReplicaAddress, VersionSnapshot
 from clipper.supervisor.catalog import Catalog
 from clipper.types import InputType, ModelId
@@ -96,6 +97,11 @@ def batch_timeout_s(catalog: Catalog, model: str) -> float:
     """How long a batch of a model may run before its replica is taken to hang."""
     slos_s = (application.slo_ms / 1000 for application, _ in catalog.linking(model))
     return max([MIN_BATCH_TIMEOUT_S, *(BATCH_TIMEOUT_SLOS * slo_s for slo_s in slos_s)])
+
+
+def within(replicas: int | ReplicaRange, in_use: int) -> int:
+    """How many replicas a version begins with that may have so many: of a range as many as are in use, if they fit."""
+    return replicas if isinstance(replicas, int) else min(max(in_use, replicas.min), replicas.max)
 
 
 def next_version(taken: Iterable[str]) -> str:

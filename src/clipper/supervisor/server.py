@@ -35,6 +35,7 @@ from clipper.supervisor.operations import SupervisorOperations
 from clipper.supervisor.parts import Parts
 from clipper.supervisor.reconciler import Reconciler
 from clipper.supervisor.samples import Samples
+from clipper.supervisor.scaler import Scaler
 from clipper.supervisor.selections import SelectionChecker
 from clipper.supervisor.worker import INSTANCES, Worker, WorkerSettings
 from clipper.supervisor.workers import Workers
@@ -164,9 +165,8 @@ class Supervisor:
         reconciler = Reconciler(catalog, manager, workers, artifacts, epoch=registry.reserve("supervisor", 1))
         selections = SelectionChecker(processes.environment("selection-check"), home.sockets)
         forgetter = Forgetter(catalog, store)
-        return Parts(
-            catalog, manager, UsageKeeper(local.running), workers, reconciler, artifacts, selections, forgetter
-        )
+        usage, scaler = UsageKeeper(local.running), Scaler(catalog, manager, workers, wake)
+        return Parts(catalog, manager, usage, workers, reconciler, artifacts, selections, forgetter, scaler)
 
     async def _serve(self, parts: Parts, listener: socket.socket, query_port: int) -> None:
         host = self._config.host
@@ -177,6 +177,7 @@ class Supervisor:
             asyncio.create_task(LogKeeper(self._home.logs).run()),
             asyncio.create_task(parts.forgetter.run()),
             asyncio.create_task(parts.usage.run()),
+            asyncio.create_task(parts.scaler.run()),
         ]
         parts.workers.start()
         parts.reconciler.start()

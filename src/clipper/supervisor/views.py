@@ -22,6 +22,7 @@ from clipper.registry.records import ApplicationRecord, VersionRecord
 from clipper.snapshot import Selection
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.reconciler import Reconciler
+from clipper.supervisor.scaler import Scaler
 from clipper.supervisor.worker import Worker
 
 
@@ -75,10 +76,11 @@ class Views:
     ``limits`` in its methods is each replica's smallest batch limit over the workers, by replica id.
     """
 
-    def __init__(self, catalog: Catalog, manager: Manager, reconciler: Reconciler) -> None:
+    def __init__(self, catalog: Catalog, manager: Manager, reconciler: Reconciler, scaler: Scaler) -> None:
         self._catalog = catalog
         self._manager = manager
         self._reconciler = reconciler
+        self._scaler = scaler
 
     def model(self, name: str, limits: Mapping[str, int]) -> Model:
         record = self._catalog.model(name)
@@ -106,6 +108,8 @@ class Views:
             log_tail=record.log_tail,
             progress=next((one.replica.progress for one in slots if one.replica and one.replica.progress), None),
             warning=record.warning,
+            scaling=record.scaling,
+            scaling_reason=self._scaler.reason(record.id) if record.scaling else None,
         )
 
     def replicas(self, limits: Mapping[str, int]) -> list[Replica]:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +15,10 @@ from clipper.control import (
     Apply,
     DescribePolicy,
     Drain,
+    GetLoads,
     GetRecentInput,
     GetStatistics,
+    Loads,
     PolicyDescription,
     RecentInput,
     Statistics,
@@ -26,7 +28,8 @@ from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord
 from clipper.managers.reconcile.backoff import NO_DEATHS
 from clipper.snapshot import Snapshot
-from clipper.statistics import WorkerStatistics
+from clipper.statistics import VersionLoad, WorkerStatistics
+from clipper.types import ModelId
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +160,13 @@ class Worker:
         if not isinstance(reply, Statistics):
             raise ProtocolViolation(f"{self.name} answered GetStatistics with {type(reply).__name__}")
         return reply.worker
+
+    async def loads(self, versions: Sequence[ModelId], timeout_s: float) -> Sequence[VersionLoad]:
+        """Raises OSError or ProtocolViolation if it does not answer."""
+        reply = await ask(self.control, GetLoads(tuple(versions)), timeout_s)
+        if not isinstance(reply, Loads):
+            raise ProtocolViolation(f"{self.name} answered GetLoads with {type(reply).__name__}")
+        return reply.versions
 
     async def describe_policy(self, application: str, context: str | None, timeout_s: float) -> PolicyDescription:
         """Raises OSError or ProtocolViolation if it does not answer."""

@@ -10,8 +10,9 @@ from clipper.control import PolicyDescription, RecentInput
 from clipper.errors import ProtocolViolation
 from clipper.managers.processes import ProcessRecord
 from clipper.snapshot import Peer, Snapshot
-from clipper.statistics import WorkerStatistics
+from clipper.statistics import VersionLoad, WorkerStatistics
 from clipper.supervisor.worker import Worker, WorkerNote, WorkerSettings
+from clipper.types import ModelId
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,12 @@ class Workers:
         answers = await asyncio.gather(*map(_statistics, ready))
         return [answer for answer in answers if answer is not None]
 
+    async def loads(self, versions: Sequence[ModelId]) -> list[tuple[int, VersionLoad]]:
+        """Of those that answer within a second; each with its worker's instance."""
+        ready = [worker for worker in self._workers if worker.phase == "ready"]
+        answers = await asyncio.gather(*(_loads(worker, versions) for worker in ready))
+        return [one for answer in answers for one in answer]
+
     async def describe_policy(self, application: str, context: str | None) -> PolicyDescription | None:
         """As the first worker tells that knows the application; None if none does."""
         for worker in self._workers:
@@ -140,3 +147,12 @@ async def _statistics(worker: Worker) -> WorkerStatistics | None:
     except (OSError, ProtocolViolation) as error:
         log.warning("%s gives no statistics: %r", worker.name, error)
         return None
+
+
+async def _loads(worker: Worker, versions: Sequence[ModelId]) -> list[tuple[int, VersionLoad]]:
+    instance = worker.instance  # of the one that is asked: it may be another when the answer is there
+    try:
+        return [(instance, load) for load in await worker.loads(versions, STATISTICS_TIMEOUT_S)]
+    except (OSError, ProtocolViolation) as error:
+        log.warning("%s does not tell its loads: %r", worker.name, error)
+        return []

@@ -15,8 +15,10 @@ from clipper.control import (
     Drain,
     Draining,
     Framer,
+    GetLoads,
     GetRecentInput,
     GetStatistics,
+    Loads,
     Observe,
     Observed,
     PolicyDescription,
@@ -29,7 +31,8 @@ from clipper.control import (
 from clipper.errors import ClipperError
 from clipper.feedback import Feedback, Outcome
 from clipper.snapshot import Snapshot
-from clipper.statistics import WorkerStatistics
+from clipper.statistics import VersionLoad, WorkerStatistics
+from clipper.types import ModelId
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,8 @@ class Controlled(Protocol):
     async def apply(self, snapshot: Snapshot) -> Applied: ...
 
     def statistics(self) -> WorkerStatistics: ...
+
+    def loads(self, versions: Sequence[ModelId]) -> Sequence[VersionLoad]: ...
 
     async def observe(self, application: str, feedback: Sequence[Feedback]) -> Sequence[Outcome]: ...
 
@@ -87,6 +92,8 @@ class ControlServer:
                 return await self._worker.apply(snapshot)
             case GetStatistics():
                 return Statistics(self._worker.statistics())
+            case GetLoads(versions):
+                return Loads(tuple(self._worker.loads(versions)))
             case Observe(application, feedback):
                 return Observed(tuple(await self._worker.observe(application, feedback)))
             case DescribePolicy(application, context):

@@ -21,7 +21,8 @@ from clipper.selection.policies.registry import POLICIES, import_own
 from clipper.selection.stores.open import open_store
 from clipper.selection.synchronizer import Synchronizer
 from clipper.snapshot import Snapshot
-from clipper.statistics import CacheStatistics, WorkerStatistics
+from clipper.statistics import CacheStatistics, VersionLoad, WorkerStatistics
+from clipper.types import ModelId
 from clipper.worker.config import WorkerConfig
 from clipper.worker.feedback_router import FeedbackRouter
 
@@ -98,6 +99,11 @@ class Worker:
             replicas=tuple(replica for queue in queues for replica in queue.replica_statistics()),
             cache=CacheStatistics(cache.entries, cache.size_bytes, cache.capacity_bytes, cache.evictions),
         )
+
+    def loads(self, versions: Sequence[ModelId]) -> Sequence[VersionLoad]:
+        """Of those versions that it has."""
+        queues = (self._predictor.find(id_.name, id_.version) for id_ in versions)
+        return [queue.load() for queue in queues if queue is not None]
 
     async def drain(self) -> int:
         """Stop accepting, answer what is under way. Returns how many requests had to be given up."""

@@ -135,11 +135,12 @@ def test_where_no_limit_meets_the_budget_it_does_not_sink_to_one(
 @pytest.mark.parametrize("policy", ALL)
 def test_predictions_are_what_was_seen(policy: BatchingPolicy) -> None:
     controller = make_controller(Batching(policy), BUDGET_S)
-    assert controller.predict_s(100) == 0.0
+    assert controller.predict_s(100) == controller.rows_per_s() == 0.0
     for size in (1, 50, 20, 80, 5, 30, 90, 10):
         controller.observe(size, 0.001 + 10e-6 * size, False)
     assert controller.predict_s(60) == pytest.approx(0.0016)
     assert controller.predict_s(200) == pytest.approx(0.003)
+    assert controller.rows_per_s() == pytest.approx(controller.limit / (0.001 + 10e-6 * controller.limit))
 
 
 @pytest.mark.parametrize("policy", ALL)

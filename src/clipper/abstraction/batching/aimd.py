@@ -87,6 +87,9 @@ class Aimd:
     def predict_s(self, size: int) -> float:
         return self._line.predict_s(size, self._budget_s)
 
+    def rows_per_s(self) -> float:
+        return self._line.rows_per_s(self.limit)
+
     def set_budget(self, budget_s: float) -> None:
         self._budget_s = budget_s
         self._target_s = self._line.target_s(budget_s)

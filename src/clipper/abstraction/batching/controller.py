@@ -40,6 +40,13 @@ class Controller(Protocol):
         """
         ...
 
+    def rows_per_s(self) -> float:
+        """What the replica is expected to answer a second, in batches as large as the limit; 0 while nothing is known.
+
+        While all batches were of one size, all of their time counts as per row: it may then be far more.
+        """
+        ...
+
     def set_budget(self, budget_s: float) -> None:
         """Work towards another budget from now on, keeping what is known of the replica."""
         ...

@@ -19,5 +19,8 @@ class Fixed:
     def predict_s(self, size: int) -> float:
         return self._line.predict_s(size, self._budget_s)
 
+    def rows_per_s(self) -> float:
+        return self._line.rows_per_s(self.limit)
+
     def set_budget(self, budget_s: float) -> None:
         self._budget_s = budget_s

@@ -116,6 +116,9 @@ class Quantile:
     def predict_s(self, size: int) -> float:
         return self._line.predict_s(size, self._budget_s)
 
+    def rows_per_s(self) -> float:
+        return self._line.rows_per_s(self.limit)
+
     def set_budget(self, budget_s: float) -> None:
         if budget_s != self._budget_s:
             self._budget_s = budget_s

@@ -105,6 +105,11 @@ class ServiceLine:
         fixed_s, per_row_s = self.terms()
         return fixed_s + per_row_s * size
 
+    def rows_per_s(self, size: int) -> float:
+        """How many rows are answered a second in batches of ``size``; 0 while nothing is known."""
+        service_s = self.at(size)
+        return size / service_s if service_s else 0.0
+
     def predict_s(self, size: int, budget_s: float) -> float:
         """The same, but never over twice the budget."""
         return min(self.at(size), _MAX_BUDGETS * budget_s)

@@ -36,7 +36,7 @@ class Models(Controller):
     async def rollback(self, operations: Port, model: Name, data: JSONBody[Rollback]) -> Model:
         return await operations.rollback(model, data.version)
 
-    @post("/{model:str}/scale", status_code=202, summary="Set how many replicas a version has")
+    @post("/{model:str}/scale", status_code=202, summary="Set how many replicas a version has, or may have")
     async def scale(self, operations: Port, model: Name, data: JSONBody[Scale]) -> Version:
         return await operations.scale(model, data.replicas, data.version)
 

@@ -1,0 +1,113 @@
+"""A real server under a real load: replicas come before the objective breaks, and no change of them loses a query.
+
+The model sleeps for each row, so that replicas and not processors decide what can be answered.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from live_server import Server, until
+
+from benchmarks.paper.arrivals import Reply, poisson_s, send
+from benchmarks.paper.client import Address
+
+ROW_S = 0.02
+CODE = """
+import time
+def predict(inputs):
+    time.sleep({row_s} * len(inputs))
+    return [{output!r} for _ in inputs]
+"""
+RANGE = {"min": 1, "max": 4}
+
+RAMP_S = 20.0
+FIRST_PER_S, LAST_PER_S = 10.0, 120.0
+
+
+def deploy(server: Server, output: str, **fields: Any) -> Any:
+    code = CODE.format(row_s=ROW_S, output=output)
+    return server.deploy("m", code, input_type="float64[1]", cache=False, **fields)
+
+
+def create(server: Server, name: str, slo_ms: float) -> None:
+    body = {"name": name, "slo_ms": slo_ms, "default_output": "late", "links": [{"model": "m"}]}
+    server.call("POST", "/applications", body)
+
+
+def scale(server: Server, replicas: int) -> None:
+    """Returns when those that are too many are gone, and those that lacked are ready."""
+    server.call("POST", "/models/m/scale", {"replicas": replicas})
+
+    def states() -> list[str]:
+        return [replica["state"] for replica in server.call("GET", "/models/m/versions/2")["replicas"]]
+
+    until(lambda: states() == ["ready"] * replicas)
+
+
+def address(server: Server) -> Address:
+    host, _, port = server.place.query_url.removeprefix("http://").rpartition(":")
+    return host, int(port)
+
+
+def ask(server: Server, application: str, due_s: list[float]) -> list[Reply]:
+    bodies = [b'{"input":[%d]}' % number for number in range(len(due_s))]
+    return send(address(server), f"/{application}/predict", bodies, due_s)
+
+
+def ramp_s(rng: np.random.Generator) -> list[float]:
+    """When queries are due whose rate rises from the first to the last: one that always was the last's, thinned."""
+    candidates_s = np.array(poisson_s(round(LAST_PER_S * RAMP_S), LAST_PER_S, rng))
+    rates_per_s = FIRST_PER_S + (LAST_PER_S - FIRST_PER_S) * candidates_s / RAMP_S
+    due_s: list[float] = candidates_s[rng.random(len(candidates_s)) * LAST_PER_S < rates_per_s].tolist()
+    return due_s
+
+
+class Steady(threading.Thread):
+    """A load of so many queries a second until it is told that it was enough."""
+
+    def __init__(self, server: Server, application: str, per_s: float) -> None:
+        super().__init__()
+        self._ask: Callable[[list[float]], list[Reply]] = lambda due_s: ask(server, application, due_s)
+        self._per_s = per_s
+        self._rng = np.random.default_rng(2)
+        self._enough = threading.Event()
+        self.replies: list[Reply] = []
+
+    def run(self) -> None:
+        while not self._enough.is_set():
+            self.replies += self._ask(poisson_s(round(self._per_s), self._per_s, self._rng))
+
+    def finish(self) -> list[Any]:
+        self._enough.set()
+        self.join()
+        return [reply.answer for reply in self.replies]
+
+
+def test_replicas_follow_a_ramp_and_are_rolled_and_scaled_without_losing_a_query(server: Server) -> None:
+    server.start()
+    assert deploy(server, "one", replicas=RANGE)["replicas_wanted"] == 1
+    create(server, "prompt", slo_ms=1000)
+    create(server, "patient", slo_ms=20_000)
+
+    replies = ask(server, "prompt", ramp_s(np.random.default_rng(1)))
+    # One replica answers 50 a second: alone it would be late for half of them.
+    assert sum(reply.answer["default"] for reply in replies) <= 0.05 * len(replies)
+    version = server.call("GET", "/models/m/versions/1")
+    assert version["replicas_wanted"] >= 3 and len(server.ready_pids("m")) >= 3
+    assert "expected" in version["scaling_reason"]
+
+    # Three replicas answer 150 a second, and these are half of it.
+    load = Steady(server, "patient", per_s=75)
+    load.start()
+    try:
+        second = deploy(server, "two", replicas=RANGE)
+        assert second["current"] and second["replicas_wanted"] >= 3
+        scale(server, 2)
+        scale(server, 3)
+        server.call("POST", "/models/m/rollback", {})
+    finally:
+        answers = load.finish()
+    assert [answer for answer in answers if answer.get("default", True)] == []
+    assert {answer["output"] for answer in answers} == {"one", "two"}
