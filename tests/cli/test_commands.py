@@ -88,6 +88,10 @@ def test_deploy_with_every_option(run: Run, api: Api, model: str) -> None:
         "1.5",
         "--gpus",
         "0,1",
+        "--framework",
+        "joblib",
+        "--output",
+        "probabilities",
     )
     assert (result.status, result.json["version"], result.json["state"]) == (0, "b", "ready")
     (deployment,) = api.operations.deployments
@@ -95,6 +99,7 @@ def test_deploy_with_every_option(run: Run, api: Api, model: str) -> None:
     assert (deployment.cache, deployment.make_current, deployment.replicas) == (False, False, ReplicaRange(2, 8))
     assert (deployment.python, deployment.memory_bytes) == ("/usr/bin/python3", 2 * 1024**3)
     assert (deployment.input_type, deployment.start_timeout_s) == ("float64[4]", 5)
+    assert (deployment.framework, deployment.output) == ("joblib", "probabilities")
     assert (deployment.sample, deployment.cpus, deployment.gpus) == ([1, 2, 3, 4], 1.5, "0,1")
 
 

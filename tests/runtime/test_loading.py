@@ -214,6 +214,28 @@ def test_truncated_file_says_so(tmp_path: Path, classifier: Any) -> None:
         from_file(tmp_path, "m.joblib")
 
 
+def test_probabilities_of_an_estimator(tmp_path: Path, digits: Any, classifier: Any) -> None:
+    joblib.dump(classifier, tmp_path / "m.joblib")
+    model = from_file(tmp_path, "m.joblib", output="probabilities")
+    assert np.array_equal(model.predict_batch(digits[0]), classifier.predict_proba(digits[0]))
+    labels = from_file(tmp_path, "m.joblib", output="labels")
+    assert np.array_equal(labels.predict_batch(digits[0]), classifier.predict(digits[0]))
+
+
+def test_output_that_an_object_does_not_have(tmp_path: Path, classifier: Any) -> None:
+    joblib.dump(classifier, tmp_path / "m.joblib")
+    with pytest.raises(ContainerFailed, match=r"m\.joblib has no output logits: it has labels, probabilities"):
+        from_file(tmp_path, "m.joblib", output="logits")
+    with pytest.raises(ContainerFailed, match="has no output probabilities: it has labels"):
+        from_import(tmp_path, "def model(inputs): return inputs", output="probabilities")
+
+
+def test_framework_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"\x08")
+    with pytest.raises(ContainerFailed, match=r"onnx model m\.onnx needs the module 'onnxruntime', which .* does not"):
+        from_file(tmp_path, "m.onnx", framework="onnx")
+
+
 def test_missing_file_names_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "other.pkl").touch()
     with pytest.raises(ContainerFailed, match=r"m\.pkl is not in the artifact, which holds: other\.pkl"):

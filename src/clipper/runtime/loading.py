@@ -28,6 +28,9 @@ Loader = Literal["file", "import"]
 # What holds Python objects of any library. What holds none has a module in ``frameworks/``.
 PICKLES = (None, "pickle", "joblib")
 
+# What a pickle may hold that its framework's module serves, since its own predict takes or gives something else.
+_SERVED_BY_FRAMEWORK = {("xgboost.core", "Booster"): "xgboost", ("lightgbm.basic", "Booster"): "lightgbm"}
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
@@ -94,6 +97,9 @@ def _load_framework(source: ModelSource) -> FrameworkModel:
 def _load_pickle(source: ModelSource) -> FrameworkModel:
     scikit_learn.quiet()
     found, saved_with = _load_object(source)
+    framework = _SERVED_BY_FRAMEWORK.get((type(found).__module__, type(found).__name__))
+    if framework is not None:
+        return _from_object(framework, found, source)
     model = sequence_model(found)
     return FrameworkModel(
         predict_batch=_predict_batch_of(model, source),
@@ -101,6 +107,13 @@ def _load_pickle(source: ModelSource) -> FrameworkModel:
         library=_library_text(found, saved_with),
         max_batch=_max_batch_of(model),
     )
+
+
+def _from_object(framework: str, found: Any, source: ModelSource) -> FrameworkModel:
+    given = FrameworkSource(source.artifact / source.target, None, None, source.output, source.input_type)
+    module = importlib.import_module(f"clipper.runtime.frameworks.{framework}")
+    loaded: FrameworkModel = _loading(f"{framework} model {source.target}", lambda: module.model_of(found, given))
+    return loaded
 
 
 def _load_object(source: ModelSource) -> tuple[Any, str | None]:

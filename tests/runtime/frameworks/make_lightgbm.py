@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import joblib
 import lightgbm
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
@@ -52,5 +53,13 @@ cases["declared as float32"]["expected"] = (
 )
 case("regressor's labels", "regression.txt", rows, [], output="labels")
 case("another length", "regression.txt", rows, [], input_type="float64[11]")
+
+# What pickles hold: a booster, and an estimator with labels of its own.
+joblib.dump(lightgbm.Booster(model_file=folder / "multiclass.txt"), folder / "booster.joblib")
+cases["pickled booster"] = {**cases["multiclass"], "target": "booster.joblib", "framework": "joblib"}
+rows, targets = load_breast_cancer(return_X_y=True)
+estimator = lightgbm.LGBMClassifier(n_estimators=5, n_jobs=1, verbose=-1).fit(rows, np.where(targets, "yes", "no"))
+joblib.dump(estimator, folder / "estimator.joblib")
+case("estimator", "estimator.joblib", rows[::40], estimator.predict(rows[::40]).tolist(), framework="joblib")
 
 (folder / "cases.json").write_text(json.dumps(cases))

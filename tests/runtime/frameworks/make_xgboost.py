@@ -1,6 +1,7 @@
 """Boosters of each kind of objective, on data sets of scikit-learn, and what XGBoost itself answers."""
 
 import json
+import pickle
 import sys
 from pathlib import Path
 
@@ -21,7 +22,8 @@ def train(data, objective, rounds=10, **parameters):
 
 def case(name, target, rows, expected, **more):
     inputs = rows.astype(np.float32)
-    cases[name] = {"target": target, "framework": "xgboost", "inputs": inputs.tolist(), "expected": expected, **more}
+    fixed = {"target": target, "framework": "xgboost", "inputs": inputs.tolist(), "expected": expected}
+    cases[name] = {**fixed, **more}
 
 
 booster, rows = train(load_breast_cancer, "binary:logistic")
@@ -54,5 +56,14 @@ assert model.best_iteration < model.get_booster().num_boosted_rounds() - 1
 model.save_model(folder / "stopped.json")
 expected = model.predict_proba(rows[::40]).tolist()
 case("stopped early", "stopped.json", rows[::40], expected, output="probabilities")
+
+# What pickles hold: a booster, which takes no arrays by itself, and an estimator.
+booster, rows = train(load_breast_cancer, "binary:logistic")
+(folder / "booster.pkl").write_bytes(pickle.dumps(booster))
+expected = (booster.predict(xgboost.DMatrix(rows)) > 0.5).astype(int).tolist()
+case("pickled booster", "booster.pkl", rows, expected, framework="pickle")
+(folder / "estimator.pkl").write_bytes(pickle.dumps(model))
+asked = rows.astype(np.float32)
+case("estimator", "estimator.pkl", rows, model.predict(asked).tolist(), framework="pickle", input_type="float32[30]")
 
 (folder / "cases.json").write_text(json.dumps(cases))

@@ -22,7 +22,11 @@ _CLASSIFYING = ("binary", "multiclass", "multiclassova")
 
 def load(source: FrameworkSource) -> FrameworkModel:
     """Raises ContainerFailed if its objective has not what is asked for."""
-    booster = lightgbm.Booster(model_file=str(source.path))
+    return model_of(lightgbm.Booster(model_file=str(source.path)), source)
+
+
+def model_of(booster: Any, source: FrameworkSource) -> FrameworkModel:
+    """Serve a booster, from wherever it was read. Raises as ``load`` does."""
     answer = chosen_answer(source, _answers(_objective(booster)))
     threads = thread_count()
 

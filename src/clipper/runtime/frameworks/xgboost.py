@@ -21,7 +21,12 @@ from clipper.types import DType, InputType
 
 def load(source: FrameworkSource) -> FrameworkModel:
     """Raises ContainerFailed if its objective has not what is asked for."""
-    booster = xgboost.Booster({"nthread": thread_count()}, model_file=str(source.path))
+    return model_of(xgboost.Booster(model_file=str(source.path)), source)
+
+
+def model_of(booster: Any, source: FrameworkSource) -> FrameworkModel:
+    """Serve a booster, from wherever it was read. Raises as ``load`` does."""
+    booster.set_param({"nthread": thread_count()})
     learner = json.loads(booster.save_config())["learner"]
     objective = str(learner["objective"]["name"])
     if objective == "multi:softmax":
