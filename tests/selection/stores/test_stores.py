@@ -167,6 +167,16 @@ def test_many_writers_at_once_lose_nothing(make_store: MakeStore) -> None:
     assert load(make_store) == {"x": 400.0}
 
 
+def test_workers_that_open_a_new_file_at_once_all_can(tmp_path: Path) -> None:
+    async def open_all(path: Path) -> list[dict[str, float]]:
+        async with AsyncExitStack() as stack:
+            stores = [await stack.enter_async_context(opened(lambda: SqliteStore(path))) for _ in range(4)]
+            return await asyncio.gather(*(store.load("app-1", EVERYONE) for store in stores))
+
+    for number in range(40):
+        assert asyncio.run(open_all(tmp_path / f"{number}.sqlite3")) == [{}] * 4
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-1000, 1000)), max_size=20), st.randoms())
 def test_the_order_of_increments_does_not_matter(increments: list[tuple[str, int]], random: Random) -> None:

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from time import time
+from time import monotonic, sleep, time
 from typing import TypeVar
 
 from clipper.errors import StoreUnavailable
@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 # Another worker's transaction takes milliseconds; longer means that something is wrong with the disk.
 BUSY_TIMEOUT_S = 2.0
+# Making a new file a WAL one fails at once, without that wait, where two do it together; the other is done soon.
+OPEN_AGAIN_S = 0.01
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sums (
@@ -95,6 +97,17 @@ class SqliteStore:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    give_up_s = monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            return _open(path)
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > give_up_s:
+                raise
+        sleep(OPEN_AGAIN_S)
+
+
+def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     try:
         database.execute("PRAGMA journal_mode = WAL")
