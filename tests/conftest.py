@@ -1,5 +1,6 @@
 """Fixtures that several packages' tests share."""
 
+import gc
 import json
 import socket
 import threading
@@ -22,6 +23,12 @@ from memory_operations import MemoryOperations
 # The same examples each time, so that a run of unchanged code ends alike; --hypothesis-seed looks at others.
 settings.register_profile("steady", derandomize=True)
 settings.load_profile("steady")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays; each pass of the collector through it would take a third of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 from clipper.abstraction.predictor import Predictor
 from clipper.snapshot import ApplicationSnapshot, Batching, Link, ModelSnapshot, Snapshot, VersionSnapshot
 from clipper.types import InputType
-from event_loops import run_clean, until
+from event_loops import ShiftedLoop, run_clean, turn_over, until
 from small_container import SmallContainer
 from works import Waiting
 
@@ -181,7 +181,11 @@ def test_settle_waits_for_the_first_dial_and_for_the_last_batch(run: Callable[[S
         await fleet.apply("1", {"1": []})
         assert fleet.predictor.undrained() == (container.replica.id,)
         settled = asyncio.create_task(fleet.predictor.settle())
-        await asyncio.sleep(0.02)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, ShiftedLoop)
+        for _ in range(10):
+            await turn_over()
+            loop.advance(1.0)
         assert not settled.done()
         await answer(container, b"1")
         await settled

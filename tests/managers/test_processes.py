@@ -121,12 +121,14 @@ def test_stopping_is_graceful_where_it_can_be(folder: ProcessFolder, tmp_path: P
 @pytest.mark.parametrize("how", ["stop", "exit"])
 def test_what_a_process_forked_goes_with_it(folder: ProcessFolder, tmp_path: Path, how: str) -> None:
     async def run() -> None:
-        process = launch(folder, tmp_path, FORKS + ("time.sleep(600)" if how == "stop" else "time.sleep(0.5)"))
+        gate = tmp_path / "gate"
+        process = launch(folder, tmp_path, FORKS + f"while not os.path.exists({str(gate)!r}): time.sleep(0.01)")
         async with asyncio.timeout(20):
             while (tmp_path / "log").read_text().count("child") < 2:
                 await asyncio.sleep(0.005)
         if how == "stop":
             await process.stop(0.05)
+        gate.touch()
         await asyncio.wait_for(process.exited.wait(), 20)
         for line in (tmp_path / "log").read_text().splitlines():
             await gone(int(line.split()[1]))

@@ -1,7 +1,6 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -10,51 +9,23 @@ from hypothesis import strategies as st
 
 from clipper.abstraction.predictor import Predictor
 from clipper.errors import NotFound, WrongInput
-from clipper.selection.application import MARGIN_SHARE, MAX_MARGIN_S, Application, QueryIds, Surroundings
-from clipper.selection.committer import Committer
-from clipper.selection.feedback.join_table import JoinTable
+from clipper.selection.application import MARGIN_SHARE, MAX_MARGIN_S, Application, QueryIds
 from clipper.selection.query import Query
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.snapshot import ApplicationSnapshot, Batching, Link, ModelSnapshot, Selection, Snapshot, VersionSnapshot
 from event_loops import ShiftedLoop, run_clean, turn_over, until
+from selection_desk import ROW, SLO_S, Asking, make_surroundings
 from small_container import SmallContainer
 
-SLO_S = 100.0
-ROW = b"r" * 8
 
-
-class Asking:
-    """An asker that keeps its answer, and fails if it gets a second one."""
-
-    def __init__(self) -> None:
-        self.answer: tuple[Any, ...] = ()
-        self.query_id = -1
-
-    def on_prediction(self, query_id: int, output: bytes, confidence: float) -> None:
-        self._end(query_id, "prediction", output, confidence)
-
-    def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
-        self._end(query_id, "default", output, reason, explanation)
-
-    def on_unsure(self, query_id: int, output: bytes, unsure: bytes, confidence: float) -> None:
-        self._end(query_id, "unsure", output, unsure, confidence)
-
-    def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
-        self._end(query_id, "none", reason, explanation)
-
-    def _end(self, query_id: int, *answer: Any) -> None:
-        assert not self.answer, f"answered twice: {self.answer}, {answer}"
-        self.query_id, self.answer = query_id, answer
-
-
-class Desk:
-    """An application of one model ``digits``, its container, and a clock to move."""
+class Digits:
+    """Applications of one model ``digits``, its container, and a clock to move."""
 
     def __init__(self, tmp_path: Path) -> None:
         self.container = SmallContainer(tmp_path / "s")
         self.predictor = Predictor(1 << 20)
         self.store = SqliteStore(tmp_path / "selection.sqlite3")
-        self.surroundings = surroundings(self.predictor, self.store)
+        self.surroundings = make_surroundings(self.predictor, self.store)
         loop = asyncio.get_running_loop()
         assert isinstance(loop, ShiftedLoop)
         self.loop = loop
@@ -83,30 +54,25 @@ class Desk:
         self.container.take().answer([output])
 
 
-def surroundings(predictor: Predictor, store: SqliteStore) -> Surroundings:
-    committer, joins = Committer(store), JoinTable(1 << 20)
-    return Surroundings(predictor, QueryIds(3), Random(1), store, committer, joins, asyncio.Semaphore(10))
-
-
 def snapshot(default: str | None = None, slo_s: float = SLO_S, link: Link | None = None) -> ApplicationSnapshot:
     return ApplicationSnapshot("app", "doubles", slo_s * 1000, default, links=(link or Link("digits"),))
 
 
-Scenario = Callable[[Desk], Coroutine[Any, Any, None]]
+Scenario = Callable[[Digits], Coroutine[Any, Any, None]]
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[[Scenario], None]:
     def run_scenario(scenario: Scenario) -> None:
         async def whole() -> None:
-            desk = Desk(tmp_path)
-            await desk.start()
+            digits = Digits(tmp_path)
+            await digits.start()
             try:
-                await scenario(desk)
+                await scenario(digits)
             finally:
-                desk.predictor.close()
-                await desk.store.close()
-                await desk.container.kill()
+                digits.predictor.close()
+                await digits.store.close()
+                await digits.container.kill()
 
         run_clean(whole())
 
@@ -114,14 +80,14 @@ def run(tmp_path: Path) -> Callable[[Scenario], None]:
 
 
 def test_an_answer_goes_out_as_soon_as_it_is_there_and_again_from_the_cache(run: Callable[[Scenario], None]) -> None:
-    async def scenario(desk: Desk) -> None:
-        application = desk.application(default="0")
-        asking, query = desk.ask(application)
+    async def scenario(digits: Digits) -> None:
+        application = digits.application(default="0")
+        asking, query = digits.ask(application)
         assert not query.done and application.in_flight == 1
-        await desk.answer(b"[7]")
+        await digits.answer(b"[7]")
         await until(lambda: query.done)
         assert asking.answer == ("prediction", b"[7]", 1.0)
-        again, query = desk.ask(application)
+        again, query = digits.ask(application)
         assert query.done and again.answer == ("prediction", b"[7]", 1.0)
         assert again.query_id == asking.query_id + 1
         statistics = application.statistics()
@@ -135,14 +101,14 @@ def test_an_answer_goes_out_as_soon_as_it_is_there_and_again_from_the_cache(run:
 def test_at_the_deadline_a_query_ends_and_its_output_is_still_kept(
     run: Callable[[Scenario], None], default: str | None
 ) -> None:
-    async def scenario(desk: Desk) -> None:
-        application = desk.application(default)
-        asking, query = desk.ask(application)
-        await until(lambda: desk.container.batches)
-        desk.loop.advance(SLO_S - 1.0)
+    async def scenario(digits: Digits) -> None:
+        application = digits.application(default)
+        asking, query = digits.ask(application)
+        await until(lambda: digits.container.batches)
+        digits.loop.advance(SLO_S - 1.0)
         await turn_over(20)
         assert not query.done
-        desk.loop.advance(1.0)
+        digits.loop.advance(1.0)
         await until(lambda: query.done)
         explanation = "digits:1 did not answer within the SLO"
         if default is None:
@@ -151,29 +117,29 @@ def test_at_the_deadline_a_query_ends_and_its_output_is_still_kept(
         else:
             assert asking.answer == ("default", b"null", "timeout", explanation)
             assert application.statistics().defaults == {"timeout": 1}
-        await desk.answer(b"7")
-        await until(lambda: desk.predictor.queues()[0].statistics().outputs)
-        late, _ = desk.ask(application)
+        await digits.answer(b"7")
+        await until(lambda: digits.predictor.queues()[0].statistics().outputs)
+        late, _ = digits.ask(application)
         assert late.answer == ("prediction", b"7", 1.0)
 
     run(scenario)
 
 
 def test_each_query_ends_by_its_own_deadline(run: Callable[[Scenario], None]) -> None:
-    async def scenario(desk: Desk) -> None:
-        application = desk.application()
-        first, _ = desk.ask(application, b"a" * 8)
-        desk.loop.advance(SLO_S / 2)
-        second, _ = desk.ask(application, b"b" * 8)
-        desk.loop.advance(SLO_S / 2)
+    async def scenario(digits: Digits) -> None:
+        application = digits.application()
+        first, _ = digits.ask(application, b"a" * 8)
+        digits.loop.advance(SLO_S / 2)
+        second, _ = digits.ask(application, b"b" * 8)
+        digits.loop.advance(SLO_S / 2)
         await until(lambda: first.answer)
         await turn_over(20)
         assert not second.answer and application.in_flight == 1
-        desk.loop.advance(SLO_S / 2)
+        digits.loop.advance(SLO_S / 2)
         await until(lambda: second.answer)
         # The timer that was off while nothing waited is on again.
-        third, _ = desk.ask(application, b"c" * 8)
-        desk.loop.advance(SLO_S)
+        third, _ = digits.ask(application, b"c" * 8)
+        digits.loop.advance(SLO_S)
         await until(lambda: third.answer)
 
     run(scenario)
@@ -192,8 +158,8 @@ def test_each_query_ends_by_its_own_deadline(run: Callable[[Scenario], None]) ->
 def test_what_cannot_be_asked_is_answered_at_once_with_the_reason(
     run: Callable[[Scenario], None], default: str | None, link: Link, reason: str, explanation: str
 ) -> None:
-    async def scenario(desk: Desk) -> None:
-        asking, query = desk.ask(desk.application(default, link=link))
+    async def scenario(digits: Digits) -> None:
+        asking, query = digits.ask(digits.application(default, link=link))
         assert query.done
         if default is None:
             assert asking.answer == ("none", reason, explanation)
@@ -204,19 +170,19 @@ def test_what_cannot_be_asked_is_answered_at_once_with_the_reason(
 
 
 def test_an_application_without_a_link(run: Callable[[Scenario], None]) -> None:
-    async def scenario(desk: Desk) -> None:
+    async def scenario(digits: Digits) -> None:
         bare = ApplicationSnapshot("app", "doubles", 20.0)
-        asking, _ = desk.ask(Application(bare, desk.surroundings))
+        asking, _ = digits.ask(Application(bare, digits.surroundings))
         assert asking.answer == ("none", "no_replica", "application app has no linked model")
 
     run(scenario)
 
 
 def test_the_models_own_failure_is_told(run: Callable[[Scenario], None]) -> None:
-    async def scenario(desk: Desk) -> None:
-        asking, query = desk.ask(desk.application(default="0"))
-        await until(lambda: desk.container.batches)
-        desk.container.take().fail("ValueError: no")
+    async def scenario(digits: Digits) -> None:
+        asking, query = digits.ask(digits.application(default="0"))
+        await until(lambda: digits.container.batches)
+        digits.container.take().fail("ValueError: no")
         await until(lambda: query.done)
         assert asking.answer == ("default", b"0", "model_error", "ValueError: no")
 
@@ -224,32 +190,32 @@ def test_the_models_own_failure_is_told(run: Callable[[Scenario], None]) -> None
 
 
 def test_a_query_may_name_a_version(run: Callable[[Scenario], None]) -> None:
-    async def scenario(desk: Desk) -> None:
-        application = desk.application(link=Link("digits", "2"))
-        asking, query = desk.ask(application, version="1")
-        await desk.answer(b"1")
+    async def scenario(digits: Digits) -> None:
+        application = digits.application(link=Link("digits", "2"))
+        asking, query = digits.ask(application, version="1")
+        await digits.answer(b"1")
         await until(lambda: query.done)
         assert asking.answer == ("prediction", b"1", 1.0)
         with pytest.raises(NotFound, match="'9'"):
-            desk.ask(application, version="9")
+            digits.ask(application, version="9")
         with pytest.raises(WrongInput, match=r"digits:3 takes float32\[\*\], application app has float64\[\*\]"):
-            desk.ask(application, version="3")
+            digits.ask(application, version="3")
         assert application.statistics().queries == 1
 
     run(scenario)
 
 
 def test_a_query_whose_client_went_away_is_not_answered_and_not_sent(run: Callable[[Scenario], None]) -> None:
-    async def scenario(desk: Desk) -> None:
-        application = desk.application()
-        asking, query = desk.ask(application)
+    async def scenario(digits: Digits) -> None:
+        application = digits.application()
+        asking, query = digits.ask(application)
         query.cancel()
-        other, other_query = desk.ask(application, b"o" * 8)
-        await desk.answer(b"1")
+        other, other_query = digits.ask(application, b"o" * 8)
+        await digits.answer(b"1")
         await until(lambda: other_query.done)
         assert not asking.answer and other.answer == ("prediction", b"1", 1.0)
-        assert desk.container.batches == [] and application.in_flight == 0
-        desk.loop.advance(2 * SLO_S)
+        assert digits.container.batches == [] and application.in_flight == 0
+        digits.loop.advance(2 * SLO_S)
         await turn_over(20)
         assert not asking.answer
 
@@ -257,24 +223,24 @@ def test_a_query_whose_client_went_away_is_not_answered_and_not_sent(run: Callab
 
 
 def test_a_smaller_slo_holds_for_what_waits_and_what_comes(run: Callable[[Scenario], None]) -> None:
-    async def scenario(desk: Desk) -> None:
-        application = desk.application(slo_s=1000.0)
-        before, _ = desk.ask(application, b"a" * 8)
+    async def scenario(digits: Digits) -> None:
+        application = digits.application(slo_s=1000.0)
+        before, _ = digits.ask(application, b"a" * 8)
         application.follow(snapshot(slo_s=SLO_S))
-        after, _ = desk.ask(application, b"b" * 8)
-        desk.loop.advance(SLO_S)
+        after, _ = digits.ask(application, b"b" * 8)
+        digits.loop.advance(SLO_S)
         await until(lambda: before.answer and after.answer)
 
     run(scenario)
 
 
 def test_a_larger_slo_is_for_what_comes(run: Callable[[Scenario], None]) -> None:
-    async def scenario(desk: Desk) -> None:
-        application = desk.application(default="0")
-        before, _ = desk.ask(application, b"a" * 8)
+    async def scenario(digits: Digits) -> None:
+        application = digits.application(default="0")
+        before, _ = digits.ask(application, b"a" * 8)
         application.follow(snapshot("1", slo_s=1000.0))
-        after, _ = desk.ask(application, b"b" * 8)
-        desk.loop.advance(SLO_S)
+        after, _ = digits.ask(application, b"b" * 8)
+        digits.loop.advance(SLO_S)
         await until(lambda: before.answer)
         await turn_over(20)
         assert before.answer[:3] == ("default", b"1", "timeout") and not after.answer
@@ -284,27 +250,27 @@ def test_a_larger_slo_is_for_what_comes(run: Callable[[Scenario], None]) -> None
 
 
 def test_close_answers_everyone_and_who_comes_later_as_well(run: Callable[[Scenario], None]) -> None:
-    async def scenario(desk: Desk) -> None:
-        application = desk.application(default="0")
-        askings = [desk.ask(application, bytes([number]) * 8)[0] for number in range(3)]
+    async def scenario(digits: Digits) -> None:
+        application = digits.application(default="0")
+        askings = [digits.ask(application, bytes([number]) * 8)[0] for number in range(3)]
         application.close()
         assert [asking.answer[:3] for asking in askings] == [("default", b"0", "unavailable")] * 3
         assert application.in_flight == 0
         # A request that was being read when the application went.
-        late, _ = desk.ask(application, b"l" * 8)
-        await until(lambda: desk.container.batches)
-        desk.loop.advance(SLO_S)
+        late, _ = digits.ask(application, b"l" * 8)
+        await until(lambda: digits.container.batches)
+        digits.loop.advance(SLO_S)
         await until(lambda: late.answer)
 
     run(scenario)
 
 
 def test_a_late_answer_counts_as_a_miss(run: Callable[[Scenario], None]) -> None:
-    async def scenario(desk: Desk) -> None:
-        application = desk.application()
-        asking, query = desk.ask(application)
-        await until(lambda: desk.container.batches)
-        desk.loop.advance(2 * SLO_S)
+    async def scenario(digits: Digits) -> None:
+        application = digits.application()
+        asking, query = digits.ask(application)
+        await until(lambda: digits.container.batches)
+        digits.loop.advance(2 * SLO_S)
         await until(lambda: query.done)
         assert asking.answer[1] == "timeout"
         assert application.statistics().slo_misses == 1
@@ -316,7 +282,7 @@ def test_a_late_answer_counts_as_a_miss(run: Callable[[Scenario], None]) -> None
 def test_the_answer_leaves_a_little_before_the_slo(slo_s: float) -> None:
     async def scenario() -> None:
         store = SqliteStore(Path("never-opened"))
-        application = Application(snapshot(slo_s=slo_s), surroundings(Predictor(0), store))
+        application = Application(snapshot(slo_s=slo_s), make_surroundings(Predictor(0), store))
         margin_s = slo_s - application.budget_s
         assert 0 < margin_s <= min(slo_s * MARGIN_SHARE, MAX_MARGIN_S) + 1e-9
 
@@ -324,10 +290,10 @@ def test_the_answer_leaves_a_little_before_the_slo(slo_s: float) -> None:
 
 
 def test_a_policy_that_is_not_known_makes_every_query_a_policy_error(run: Callable[[Scenario], None]) -> None:
-    async def scenario(desk: Desk) -> None:
+    async def scenario(digits: Digits) -> None:
         unknown = ApplicationSnapshot("app", "doubles", 20.0, "0", Selection("best"), (Link("digits"),))
-        application = Application(unknown, desk.surroundings)
-        asking, _ = desk.ask(application)
+        application = Application(unknown, digits.surroundings)
+        asking, _ = digits.ask(application)
         assert asking.answer[:3] == ("default", b"0", "policy_error") and "'best'" in asking.answer[3]
         selection = application.statistics().selection
         assert selection is not None and "'best'" in str(selection.last_policy_error)

@@ -414,15 +414,27 @@ def test_a_home_whose_path_is_too_long_for_sockets(server: Server, tmp_path: Pat
 
 
 def test_sigterm_loses_no_query_that_is_under_way(server: Server) -> None:
-    code = "import time\ndef predict(inputs): print('in hand'); time.sleep(0.5); return ['slow' for _ in inputs]\n"
+    gate = server.home.parent / "gate"
+    code = f"""
+import os, time
+def predict(inputs):
+    print('in hand')
+    while not os.path.exists({str(gate)!r}):
+        time.sleep(0.01)
+    return ['slow' for _ in inputs]
+"""
     server.start()
     server.deploy("m", code, input_type="float64[2]")
-    server.call("POST", "/applications", APP)
+    server.call("POST", "/applications", {**APP, "slo_ms": 10_000})
     answers: list[Any] = []
     asking = threading.Thread(target=lambda: answers.append(server.predict("app", [1, 2])))
     asking.start()
     until(lambda: "in hand" in (server.home / "logs" / "m@1-1.log").read_text())
-    assert server.stop() == 0
+    assert server.process is not None
+    server.process.terminate()
+    until(lambda: "stopping" in server.log)
+    gate.touch()
+    assert server.process.wait(TIMEOUT_S) == 0
     asking.join()
     assert [answer["output"] for answer in answers] == ["slow"]
 
