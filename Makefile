@@ -9,7 +9,7 @@ help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
 	@echo "make demo    train two models on MNIST and serve them for a minute"
 	@echo "make bench   measure against the floors; ROWS=\"sum4_c32 linear_svm_c32\" picks rows"
-	@echo "make paper   the paper's figures on model selection, on real data; FIGURES=\"ensembles failure\" picks some"
+	@echo "make paper   the paper's figures again, on real data; FIGURES=\"ensembles failure\" picks some"
 	@echo "make check   lint and type-check only"
 	@echo "make format  let ruff format and fix"
 	@echo "make clean   remove .venv and caches"
@@ -43,6 +43,7 @@ bench:
 
 paper:
 	@sh scripts/setup.sh paper
+	@command -v wrk >/dev/null || sh scripts/apt-install.sh wrk
 	@sh scripts/apt-unpack.sh "$${XDG_CACHE_HOME:-$$HOME/.cache}/clipper/debian" dataset-fashion-mnist r-cran-mlbench
 	@$(PY) -m benchmarks.paper $(FIGURES)
 

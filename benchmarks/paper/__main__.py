@@ -12,13 +12,29 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.machine import facts
-from benchmarks.paper import ensembles, failure, feedback_cache, personalization, stragglers
+from benchmarks.paper import (
+    decoupling,
+    ensembles,
+    failure,
+    feedback_cache,
+    latency_profiles,
+    personalization,
+    stragglers,
+)
 from benchmarks.paper.bench import Bench
 from benchmarks.paper.figure import Figure, Verdict
 from benchmarks.paper.pictures import PICTURES
 from benchmarks.servers import clipper
 
-FIGURES = [ensembles.FIGURE, failure.FIGURE, stragglers.FIGURE, personalization.FIGURE, feedback_cache.FIGURE]
+FIGURES = [
+    latency_profiles.FIGURE,
+    ensembles.FIGURE,
+    failure.FIGURE,
+    stragglers.FIGURE,
+    personalization.FIGURE,
+    feedback_cache.FIGURE,
+    decoupling.FIGURE,
+]
 RESULTS = Path(__file__).parent / "results"
 MARKS = {True: "[green]✓[/]", False: "[red]✗[/]"}
 

@@ -6,12 +6,30 @@ from statistics import median
 import numpy as np
 from matplotlib.figure import Figure as Picture
 
+from benchmarks.paper.decoupling import SERVERS
 from benchmarks.paper.failure import BREAKS_AT, BROKEN, RECOVERS_AT
 from benchmarks.paper.feedback_cache import CACHES
 from benchmarks.paper.figure import Numbers
 
 # The same in both parts of a picture; models take others.
 COLOURS = {"exp3": "black", "exp4": "0.55"}
+
+
+def latency_profiles(numbers: Numbers) -> Picture:
+    picture = Picture(figsize=(8, 4.5), layout="tight")
+    axes = picture.subplots()
+    for number, (name, rows) in enumerate(numbers["profiles"].items()):
+        sizes = [row["rows"] for row in rows]
+        axes.plot(sizes, [row["p50_ms"] for row in rows], f"C{number}-", label=name)
+        axes.plot(sizes, [row["p99_ms"] for row in rows], f"C{number}o", markersize=3)
+    axes.axhline(numbers["within_ms"], color="0.5", linewidth=1)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xlabel("rows of a batch")
+    axes.set_ylabel("latency, ms")
+    axes.set_title("median (lines) and 99th percentile (dots)", fontsize=9)
+    axes.legend(fontsize=8)
+    return picture
 
 
 def ensembles(numbers: Numbers) -> Picture:
@@ -98,10 +116,28 @@ def feedback_cache(numbers: Numbers) -> Picture:
     return picture
 
 
+def decoupling(numbers: Numbers) -> Picture:
+    picture = Picture(figsize=(9, 3.6), layout="tight")
+    places = np.arange(len(numbers["models"]))
+    for axes, kind, what in zip(picture.subplots(1, 2), ("together", "alone"), ("requests_per_s", "p50_ms")):
+        for number, server in enumerate(SERVERS):
+            values = [found[server][kind][what] for found in numbers["models"].values()]
+            drawn = axes.bar(places + 0.4 * number, values, 0.4, label=server.replace("_", " "))
+            axes.bar_label(drawn, fmt="{:,.3g}", fontsize=7)
+        axes.set_xticks(places + 0.2, list(numbers["models"]), fontsize=8)
+        axes.set_yscale("log")
+        axes.set_title(f"{numbers['connections'][kind]} connections", fontsize=9)
+        axes.set_ylabel({"requests_per_s": "requests/s", "p50_ms": "median latency, ms"}[what])
+    axes.legend(fontsize=8)
+    return picture
+
+
 PICTURES: Mapping[str, Callable[[Numbers], Picture]] = {
+    "latency_profiles": latency_profiles,
     "ensembles": ensembles,
     "failure": failure,
     "stragglers": stragglers,
     "personalization": personalization,
     "feedback_cache": feedback_cache,
+    "decoupling": decoupling,
 }

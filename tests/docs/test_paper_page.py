@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.paper import failure
+from benchmarks.paper import decoupling, failure, latency_profiles
+from benchmarks.paper.__main__ import FIGURES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "paper.md").read_text()
@@ -14,6 +15,29 @@ PAGE = (ROOT / "docs" / "paper.md").read_text()
 
 def numbers(figure: str) -> Any:
     return json.loads((ROOT / "benchmarks" / "paper" / "results" / f"{figure}.json").read_text())["numbers"]
+
+
+def profiles() -> list[str]:
+    found = numbers("latency_profiles")
+    return [profile_row(name, rows, found["within_ms"]) for name, rows in found["profiles"].items()]
+
+
+def profile_row(name: str, rows: Any, within_ms: float) -> str:
+    within = [row for row in rows if row["p50_ms"] <= within_ms]
+    first, last = within[0], within[-1]
+    more_us = (last["p50_ms"] - first["p50_ms"]) / (last["rows"] - first["rows"]) * 1e3
+    return f"| {name} | {latency_profiles.largest_within(rows, within_ms):,} | {first['p50_ms']:.2f} | {more_us:,.1f} |"
+
+
+def decoupled() -> list[str]:
+    return [decoupled_row(name, found) for name, found in numbers("decoupling")["models"].items()]
+
+
+def decoupled_row(name: str, found: Any) -> str:
+    rates = " / ".join(f"{found[server]['together']['requests_per_s']:,.0f}" for server in decoupling.SERVERS)
+    tails = " / ".join(f"{found[server]['together']['p99_ms']:.1f}" for server in decoupling.SERVERS)
+    alone = " / ".join(f"{found[server]['alone']['p50_ms']:.2f}" for server in decoupling.SERVERS)
+    return f"| {name} | {rates} | {tails} | {alone} | {found['loop_per_s']:,} |"
 
 
 def ensembles() -> list[str]:
@@ -51,13 +75,15 @@ def feedback_cache() -> list[str]:
     return [f"| {numbers('feedback_cache')['ratio']:.2f} × "]
 
 
-@pytest.mark.parametrize("expected", [ensembles, failures, stragglers, personalization, feedback_cache])
+@pytest.mark.parametrize(
+    "expected", [profiles, ensembles, failures, stragglers, personalization, feedback_cache, decoupled]
+)
 def test_page_has_the_measured_numbers(expected: Any) -> None:
     missing = [text for text in expected() if text not in PAGE]
     assert missing == []
 
 
 def test_pictures_are_there() -> None:
-    for name in ("ensembles", "failure", "stragglers", "personalization", "feedback_cache"):
+    for name in [figure.name for figure in FIGURES]:
         assert f"../benchmarks/paper/results/{name}.png" in PAGE
         assert (ROOT / "benchmarks" / "paper" / "results" / f"{name}.png").stat().st_size > 1_000

@@ -7,11 +7,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.paper import ensembles, failure, feedback_cache, personalization, stragglers
+from benchmarks.paper import (
+    decoupling,
+    ensembles,
+    failure,
+    feedback_cache,
+    latency_profiles,
+    personalization,
+    stragglers,
+)
 from benchmarks.paper.arrivals import Reply
 from benchmarks.paper.bench import encode_inputs
 from benchmarks.paper.data import repetitions
 
+SIZES = (1, 2, 3, 64, 512)
+LATENCY_PROFILES = {
+    "within_ms": 20,
+    "profiles": {
+        name: [{"rows": size, "p50_ms": 1 + row_ms * size, "p99_ms": 2 + row_ms * size} for size in SIZES]
+        for name, row_ms in (("linear-svm", 0.02), ("kernel-svm", 6.0))
+    },
+}
 AGREEMENT = [
     {"agreeing": 4, "confident_error": 0.08, "unsure_error": 0.5, "unsure_share": 0.1},
     {"agreeing": 5, "confident_error": 0.05, "unsure_error": 0.4, "unsure_share": 0.2},
@@ -58,6 +74,20 @@ FEEDBACK_CACHE = {
     "observations_per_s": {"cached": [1700.0, 1701.0, 1702.0], "uncached": [999.0, 1000.0, 1001.0]},
 }
 
+DECOUPLING = {
+    "connections": decoupling.CONNECTIONS,
+    "models": {
+        name: {
+            server: {
+                kind: {"requests_per_s": per_s, "p50_ms": 1.0, "p99_ms": 5.0, "failed": 0}
+                for kind in decoupling.CONNECTIONS
+            }
+            for server, per_s in (("clipper", 3000.0), ("in_process", 2000.0))
+        }
+        for name in ("linear-svm", "kernel-svm")
+    },
+}
+
 
 def changed(numbers: Mapping[str, Any], path: str, value: object) -> dict[str, Any]:
     """A copy in which what ``path`` names, by keys and positions, is ``value``."""
@@ -73,11 +103,13 @@ def changed(numbers: Mapping[str, Any], path: str, value: object) -> dict[str, A
 @pytest.mark.parametrize(
     ("figure", "numbers"),
     [
+        (latency_profiles.FIGURE, LATENCY_PROFILES),
         (ensembles.FIGURE, ENSEMBLES),
         (failure.FIGURE, FAILURE),
         (stragglers.FIGURE, STRAGGLERS),
         (personalization.FIGURE, PERSONALIZATION),
         (feedback_cache.FIGURE, FEEDBACK_CACHE),
+        (decoupling.FIGURE, DECOUPLING),
     ],
 )
 def test_figure_that_shows_all_it_must(figure: Any, numbers: Mapping[str, Any]) -> None:
@@ -89,6 +121,8 @@ def test_figure_that_shows_all_it_must(figure: Any, numbers: Mapping[str, Any]) 
 @pytest.mark.parametrize(
     ("figure", "numbers", "path", "value"),
     [
+        (latency_profiles.FIGURE, LATENCY_PROFILES, "profiles/linear-svm/2/p99_ms", 20.1),
+        (latency_profiles.FIGURE, LATENCY_PROFILES, "profiles/linear-svm/1/p50_ms", 19.0),
         (ensembles.FIGURE, ENSEMBLES, "ensemble_error", 0.13),
         (ensembles.FIGURE, ENSEMBLES, "agreement/0/confident_error", 0.11),
         (ensembles.FIGURE, ENSEMBLES, "agreement/1/unsure_error", 0.15),
@@ -104,6 +138,9 @@ def test_figure_that_shows_all_it_must(figure: Any, numbers: Mapping[str, Any]) 
         (personalization.FIGURE, PERSONALIZATION, "error_after/4", 0.22),
         (personalization.FIGURE, PERSONALIZATION, "error_after/0", 0.15),
         (feedback_cache.FIGURE, FEEDBACK_CACHE, "ratio", 1.59),
+        (decoupling.FIGURE, DECOUPLING, "models/kernel-svm/clipper/together/requests_per_s", 1800.0),
+        (decoupling.FIGURE, DECOUPLING, "models/linear-svm/clipper/alone/p50_ms", 2.1),
+        (decoupling.FIGURE, DECOUPLING, "models/linear-svm/clipper/alone/failed", 1),
     ],
 )
 def test_figure_that_does_not(figure: Any, numbers: Mapping[str, Any], path: str, value: object) -> None:
@@ -117,6 +154,26 @@ def test_inputs_are_json_without_needless_digits() -> None:
 def test_repetitions_count_within_speaker_and_label() -> None:
     speakers, labels = np.array([0, 0, 0, 1, 0]), np.array([4, 4, 5, 4, 4])
     assert repetitions(speakers, labels).tolist() == [0, 1, 0, 0, 2]
+
+
+def test_largest_batch_lies_between_the_sizes_that_were_measured() -> None:
+    rows = [{"rows": 1, "p99_ms": 5.0}, {"rows": 2, "p99_ms": 6.0}, {"rows": 4, "p99_ms": 8.0}]
+    assert [latency_profiles.largest_within(rows, within_ms) for within_ms in (4.9, 5.9, 6.9, 7.0, 8.0, 9.0)] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        4,
+    ]
+
+
+def test_line_through_latencies_up_to_a_time() -> None:
+    straight = [{"rows": size, "p50_ms": 3 + 0.5 * size} for size in (1, 2, 4, 8)]
+    bent = [*straight, {"rows": 16, "p50_ms": 30}]
+    assert latency_profiles.linearity(bent, within_ms=20) == pytest.approx(1)
+    assert latency_profiles.linearity(bent, within_ms=30) < 0.95
+    assert latency_profiles.linearity(bent, within_ms=4) == 1
 
 
 def test_split_by_agreement() -> None:

@@ -1,0 +1,112 @@
+"""Figure 3: how long a batch takes in a model's container, by its size; and the largest within 20 ms."""
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.paper.bench import Bench
+from benchmarks.paper.container import Container, address, encode_batch
+from benchmarks.paper.data import Labelled, fashion_mnist
+from benchmarks.paper.figure import Figure, Numbers, Verdict
+from benchmarks.paper.training import PLAIN, PLAIN_FITTED_TO, trained
+
+CODE = Path(__file__).parent / "models"
+
+WITHIN_MS = 20
+# At most so many rows: 50 MB of pixels.
+MAX_ROWS = 8192
+# Sizes double until a batch takes this long: beyond what may be asked, so that what is asked lies between two of them.
+ENOUGH_MS = 2 * WITHIN_MS
+# Of each size: for a second, and as many that a 99th percentile is more than a guess.
+SECONDS, AT_LEAST, AT_MOST = 1.0, 40, 1000
+WARM_UP_BATCHES = 3
+
+# The paper's distance between linear and kernel SVM is 241 times.
+LEAST_SPREAD = 50
+
+
+def measure(bench: Bench) -> Numbers:
+    """Deploy each model, and time batches in its container while nobody else asks it."""
+    data = fashion_mnist()
+    profiles = {}
+    for name in _deploy(bench, data.train):
+        profiles[name] = profile(address(bench.server.home, name), data.test)
+        bench.tell(f"{name:<20} {largest_within(profiles[name], WITHIN_MS):>5} within {WITHIN_MS} ms")
+    return {"within_ms": WITHIN_MS, "profiles": profiles}
+
+
+def _deploy(bench: Bench, train: Labelled) -> list[str]:
+    bench.server.run("deploy", "no-op", "noop:predict", "--input-type", "float64[784]", folder=CODE)
+    files = {name: trained(make(), train[:PLAIN_FITTED_TO]) for name, make in PLAIN.items()}
+    bench.deploy(files)
+    return ["no-op", *files]
+
+
+def profile(path: str, data: Labelled) -> list[dict[str, float]]:
+    """The container's batches of 1, 2, 4, … rows: ``rows``, ``batches``, ``p50_ms``, ``p99_ms``."""
+    found: list[dict[str, float]] = []
+    rows = 1
+    with closing(Container(path)) as container:
+        while rows <= MAX_ROWS and (not found or found[-1]["p50_ms"] < ENOUGH_MS):
+            found.append({"rows": rows, **_describe(_time(container, data, rows))})
+            rows *= 2
+    return found
+
+
+def _time(container: Container, data: Labelled, rows: int) -> list[float]:
+    frame = encode_batch(data.inputs[:rows])
+    for _ in range(WARM_UP_BATCHES):
+        container.predict_s(frame, rows)
+    times_s: list[float] = []
+    until_s = time.perf_counter() + SECONDS
+    while len(times_s) < AT_LEAST or (time.perf_counter() < until_s and len(times_s) < AT_MOST):
+        times_s.append(container.predict_s(frame, rows))
+    return times_s
+
+
+def _describe(times_s: Sequence[float]) -> dict[str, float]:
+    p50_ms, p99_ms = np.percentile(np.array(times_s) * 1e3, [50, 99])
+    return {"batches": len(times_s), "p50_ms": round(float(p50_ms), 3), "p99_ms": round(float(p99_ms), 3)}
+
+
+def largest_within(rows: Sequence[dict[str, float]], within_ms: float) -> int:
+    """The largest batch whose 99th percentile is within a time, between the measured sizes in proportion.
+
+    0 if a single row takes longer; the largest measured if that does not.
+    """
+    found = 0
+    for smaller, larger in zip([{"rows": 0, "p99_ms": 0.0}, *rows], rows):
+        if larger["p99_ms"] > within_ms:
+            share = max(0.0, within_ms - smaller["p99_ms"]) / (larger["p99_ms"] - smaller["p99_ms"])
+            return found and int(smaller["rows"] + share * (larger["rows"] - smaller["rows"]))
+        found = int(larger["rows"])
+    return found
+
+
+def linearity(rows: Sequence[dict[str, float]], within_ms: float) -> float:
+    """The share of the medians' variance that a straight line over the size explains, of those within a time."""
+    within = [(row["rows"], row["p50_ms"]) for row in rows if row["p50_ms"] <= within_ms]
+    if len(within) < 3:  # any two points are on a line
+        return 1.0
+    sizes, medians_ms = np.array(within).T
+    return float(np.corrcoef(sizes, medians_ms)[0, 1] ** 2)
+
+
+def judge(numbers: Numbers) -> Verdict:
+    profiles: dict[str, Any] = numbers["profiles"]
+    largest = {name: largest_within(rows, numbers["within_ms"]) for name, rows in profiles.items()}
+    spread = largest["linear-svm"] / max(1, largest["kernel-svm"])
+    straight = min(linearity(rows, numbers["within_ms"]) for rows in profiles.values())
+    sizes = ", ".join(f"{name} {rows:,}" for name, rows in largest.items())
+    text = (
+        f"largest batch within {numbers['within_ms']} ms: {sizes}; linear over kernel SVM {spread:.0f} ×; "
+        f"a straight line explains at least {straight:.0%}"
+    )
+    return Verdict(text, spread >= LEAST_SPREAD and straight >= 0.9)
+
+
+FIGURE = Figure("latency_profiles", "figure 3: latency profiles of model containers", measure, judge)
