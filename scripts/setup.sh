@@ -39,9 +39,10 @@ fi
 install=".venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt"
 # The build's own packages are installed first and used as they are, since constraints do not reach an isolated build.
 $install hatchling editables
-# Tests of the shared selection state run against a real server of their own; those of sdk/ build what is there.
+# Tests of the shared selection state and of Docker run against real servers of their own; those of sdk/ build what is there.
 if [ "$extra" = dev ]; then
     command -v redis-server >/dev/null || sh scripts/apt-install.sh redis-server
+    command -v dockerd >/dev/null || [ -x /usr/sbin/dockerd ] || sh scripts/apt-install.sh docker.io
     command -v g++ >/dev/null || sh scripts/apt-install.sh g++
     command -v cmake >/dev/null || sh scripts/apt-install.sh cmake make
     command -v javac >/dev/null || sh scripts/apt-install.sh default-jdk-headless

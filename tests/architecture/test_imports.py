@@ -56,6 +56,9 @@ ALLOWED: dict[str, frozenset[str]] = {
 LAZY = {
     ("src/clipper/__init__.py", "clipper.client"),  # a container imports the package without the client's libraries
     ("src/clipper/selection/stores/open.py", "clipper.selection.stores.redis"),  # its library is an extra
+    ("src/clipper/managers/docker_settings.py", "clipper.managers.docker_engine"),  # as above
+    ("src/clipper/managers/docker_settings.py", "clipper.managers.docker_images"),
+    ("src/clipper/managers/docker_settings.py", "clipper.managers.docker_launcher"),
 }
 
 PURE = (
@@ -65,6 +68,7 @@ PURE = (
     "clipper.selection.learning",
     "clipper.containers.protocol",
     "clipper.managers.bounds",
+    "clipper.managers.docker",
     "clipper.managers.reconcile",
     "clipper.managers.environments",
 )

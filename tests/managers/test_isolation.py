@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_local import SUM, Bench, run
+from manager_bench import SUM, Bench, run
 
 from clipper.managers import limits, usage
 from clipper.managers.bounds.excess import Bounds

@@ -14,7 +14,7 @@ from pathlib import Path
 from caller import DEADLINE_S, Container, until
 
 from benchmarks.paper.cache import digest, folder
-from clipper.managers.local import program_argv
+from clipper.managers.command import program_argv
 
 ROOT = Path(__file__).parents[2]
 SDK = ROOT / "sdk"

@@ -21,7 +21,7 @@ from clipper.cli.options import (
 )
 from clipper.cli.output import Output
 from clipper.client import Clipper
-from clipper.management.schemas import Version
+from clipper.management.schemas import ManagerName, Version
 from clipper.packaging import Language
 from clipper.snapshot import BatchingPolicy
 
@@ -29,8 +29,8 @@ from clipper.snapshot import BatchingPolicy
 def deploy(
     name: Annotated[str, typer.Argument(help="The model's name.")],
     model: Annotated[
-        str, typer.Argument(help="A model file or folder, module:attribute with its code here, or a program.")
-    ],
+        str | None, typer.Argument(help="A model file or folder, module:attribute with its code here, or a program.")
+    ] = None,
     version: Annotated[str | None, typer.Option(help="The version's name.", show_default="the next number")] = None,
     replicas: Annotated[
         str, typer.Option(help="How many processes run it, or e.g. 1..4: as its load needs.", metavar="N|MIN..MAX")
@@ -49,6 +49,13 @@ def deploy(
     language: Annotated[
         Language, typer.Option(help="binary: MODEL is a program or jar that speaks the container protocol.")
     ] = "python",
+    manager: Annotated[
+        ManagerName, typer.Option(help="docker: each replica runs in a container of an image built for it.")
+    ] = "local",
+    image: Annotated[
+        str | None,
+        typer.Option(help="In place of MODEL: a Docker image whose program speaks the protocol.", metavar="NAME"),
+    ] = None,
     framework: FrameworkName = None,
     output: OutputNames = None,
     memory: Annotated[
@@ -72,10 +79,12 @@ def deploy(
 ) -> None:
     """Deploy a version of a model, and wait until it serves."""
     out, sample_input, wanted = Output(as_json), _read_sample(sample), parse_replicas(replicas)
+    if (model is None) == (image is None):
+        raise typer.BadParameter("expected MODEL or --image, one of them")
     with Clipper.connect(url, home) as clipper, out.progress("deploying") as progress:
         made = clipper.deploy(
             name,
-            model,
+            image or model,
             version=version,
             replicas=wanted,
             input_type=input_type,
@@ -87,7 +96,8 @@ def deploy(
             python=python,
             requirements=requirements,
             data=data,
-            language=language,
+            language="image" if image else language,
+            manager="docker" if image else manager,
             framework=framework,
             output=output,
             memory_bytes=memory,

@@ -99,6 +99,21 @@ StoreAddress = Annotated[
     ),
 ]
 
+DockerBaseImage = Annotated[
+    str | None,
+    typer.Option(
+        help="What images of models are built on: Python, numpy and whatever they need.",
+        envvar="CLIPPER_DOCKER_BASE_IMAGE",
+        show_default="python:X.Y-slim, as this Python",
+    ),
+]
+DockerNetwork = Annotated[
+    str | None,
+    typer.Option(
+        help="The network of containers and builds in Docker.", envvar="CLIPPER_DOCKER_NETWORK", show_default="bridge"
+    ),
+]
+
 SloMs = Annotated[float, typer.Option(help="Within how many milliseconds a query is answered.", min=0.1)]
 Default = Annotated[
     str | None, typer.Option(help="JSON that is answered when no model has answered in time.", metavar="JSON")

@@ -32,6 +32,8 @@ class ServerSettings:
     workers: int
     cache_bytes: int
     store: str | None
+    docker_base_image: str | None = None
+    docker_network: str | None = None
 
     def argv(self) -> list[str]:
         options = {
@@ -42,6 +44,8 @@ class ServerSettings:
             "--workers": self.workers,
             "--cache-bytes": self.cache_bytes,
             "--store": self.store,
+            "--docker-base-image": self.docker_base_image,
+            "--docker-network": self.docker_network,
         }
         given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
         return [sys.executable, "-m", "clipper.supervisor", *given]

@@ -8,6 +8,8 @@ from clipper.cli.options import (
     DEFAULT_CACHE,
     AsJson,
     CacheSize,
+    DockerBaseImage,
+    DockerNetwork,
     Home,
     Host,
     ManagementPort,
@@ -33,12 +35,15 @@ def start(
     workers: Workers = 1,
     cache_size: CacheSize = DEFAULT_CACHE,  # type: ignore[assignment]  # typer parses the default too
     store: StoreAddress = None,
+    docker_base_image: DockerBaseImage = None,
+    docker_network: DockerNetwork = None,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay in front, for a service manager.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Start the server, and leave it running."""
     out = Output(as_json)
-    settings = ServerSettings(find_home(home), host, query_port, management_port, workers, cache_size, store)
+    docker = (docker_base_image, docker_network)
+    settings = ServerSettings(find_home(home), host, query_port, management_port, workers, cache_size, store, *docker)
     if found := running(settings.home):
         _tell_running(out, found, "is running already")
         return

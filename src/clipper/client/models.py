@@ -16,7 +16,7 @@ from clipper.client.calls import (
     query_string,
 )
 from clipper.errors import ContainerFailed, DeadlineExceeded
-from clipper.management.schemas import Deployment, Logs, Model, Replica, Rollback, Scale, Version
+from clipper.management.schemas import Deployment, Logs, ManagerName, Model, Replica, Rollback, Scale, Version
 from clipper.packaging import Artifact, Language, package
 from clipper.scaling import ReplicaRange
 from clipper.snapshot import Batching, BatchingPolicy
@@ -44,6 +44,7 @@ class Models(Calls):
         python: str | None = None,
         data: Path | str | None = None,
         language: Language = "python",
+        manager: ManagerName = "local",
         framework: Framework | None = None,
         output: str | None = None,
         requirements: Path | str | Sequence[str] | None = None,
@@ -71,7 +72,9 @@ class Models(Calls):
                 as ``3.12``, of which an environment is built; the server's own if None.
             data: a file or folder that a ``module:Class`` gets as ``model_data``, and a program as ``--data``; for a
                 framework's model that is two files, the second.
-            language: ``binary``: ``model`` is the path of a program that speaks the container protocol.
+            language: ``binary``: ``model`` is the path of a program that speaks the container protocol; ``image``: the
+                name of a Docker image with one, for the manager ``docker``.
+            manager: ``docker`` runs each replica in a Docker container, of an image that is built for it.
             memory_bytes: bound of each replica's memory.
             cpus: how many processors each replica may use.
             gpus: ``all``, how many, or ids such as ``0,1``, that each replica may use.
@@ -113,6 +116,7 @@ class Models(Calls):
                 make_current=make_current,
                 start_timeout_s=start_timeout_s,
                 memory_bytes=memory_bytes,
+                manager=manager,
                 cpus=cpus,
                 gpus=gpus,
                 sample=sample,

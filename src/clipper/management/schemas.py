@@ -15,7 +15,8 @@ from clipper.types import Framework
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
 ReplicaState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
 WorkerState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
-Loader = Literal["file", "import", "binary"]
+Loader = Literal["file", "import", "binary", "image"]
+ManagerName = Literal["local", "docker"]
 
 
 class Configured(Struct, frozen=True, forbid_unknown_fields=True):
@@ -134,7 +135,7 @@ class Deployment(Struct, frozen=True, forbid_unknown_fields=True):
     """A version to deploy. See ARCHITECTURE.md, "Management API", for each field.
 
     ``target`` is a path inside the artifact for the loaders ``file`` and ``binary``, a program that speaks the
-    container protocol; ``module:attribute`` for ``import``.
+    container protocol; ``module:attribute`` for ``import``; for ``image`` a Docker image's name, with such a program.
     ``data`` is a path inside the artifact that a class gets as ``model_data``, and a program as ``--data``.
     ``requirements`` is the path inside the artifact of a requirements file, of which an environment is built; ``needs``
     is what the model's own file says that it needs: requirements, and ``python==3.12`` of Python itself.
@@ -158,6 +159,7 @@ class Deployment(Struct, frozen=True, forbid_unknown_fields=True):
     make_current: bool = True
     start_timeout_s: float = 60.0
     memory_bytes: int | None = None
+    manager: ManagerName = "local"
     requirements: str | None = None
     needs: tuple[str, ...] = ()
     cpus: float | None = None

@@ -1,7 +1,7 @@
 """How a container is started, found again and cleaned up after: the port that each kind of manager fills."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -96,7 +96,10 @@ class Launcher(Protocol):
         """Those that an earlier supervisor started, some of which may be gone. Nothing was launched yet."""
 
     async def adopt(self, note: ContainerNote, log_path: Path) -> Container | None:
-        """Take over one that was left; None if it is gone."""
+        """Take over one that was left; None if it is gone, or cannot be taken over now."""
 
     async def clean_up(self, note: ContainerNote) -> None:
         """Remove what one that is gone leaves behind, but its log."""
+
+    async def prune(self, artifacts: Collection[str]) -> None:
+        """Remove what is kept for versions of other artifacts than these, which are given by their digests."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import msgspec
 from clipper.managers import limits
 from clipper.managers.bounds.excess import Bounds
 from clipper.managers.bounds.shares import Shares, environment
+from clipper.managers.command import container_argv
 from clipper.managers.launcher import ContainerNote
 from clipper.managers.model_environments import ModelEnvironments
 from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord
@@ -21,9 +22,6 @@ log = logging.getLogger(__name__)
 
 # As in ``runtime.process``: what a program may allocate for each byte that it may use.
 DATA_PER_MEMORY = 2
-
-# Of a jar's bound on memory: the rest is for what Java has outside of its heap.
-JAVA_HEAP_SHARE = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +140,9 @@ class LocalLauncher:
         # In a thread: it may have made many files. What stays, the next start in the slot tries to remove again.
         await asyncio.to_thread(shutil.rmtree, self._scratch(note), ignore_errors=True)
 
+    async def prune(self, artifacts: Collection[str]) -> None:
+        """Nothing is kept for one version: environments are shared."""
+
     def _scratch(self, note: ContainerNote) -> Path:
         return self._folders.scratch / note.name
 
@@ -156,39 +157,6 @@ def container_note(record: ProcessRecord) -> ContainerNote | None:
         return msgspec.convert(record.extra, ContainerNote)
     except msgspec.ValidationError:
         return None
-
-
-def container_argv(note: ContainerNote, artifact: Path, python: str) -> list[str]:
-    """The command line of a container; see proto/container-protocol.md, "How a container is started".
-
-    ``python`` is the interpreter that runs it if it is no program.
-    """
-    spec = note.spec
-    argv = ["--listen", f"unix:{note.socket}", "--model", note.model, "--version", note.version]
-    if spec.loader == "binary":
-        # A program knows nothing of artifacts.
-        data = None if spec.data is None else artifact / spec.data
-        return program_argv(artifact / spec.target, spec.memory_bytes) + argv + _options(data, spec.input_type)
-    argv += ["--artifact", str(artifact), "--loader", spec.loader, "--target", spec.target]
-    argv += _options(spec.data, spec.input_type)
-    argv += _given({"--framework": spec.framework, "--output": spec.output, "--memory-bytes": spec.memory_bytes})
-    return [python, "-m", "clipper.runtime", *argv]
-
-
-def program_argv(program: Path, memory_bytes: int | None) -> list[str]:
-    """What runs a program. Java is told how much memory it may use, since it takes what it is told."""
-    if program.suffix != ".jar":
-        return [str(program)]
-    heap = [] if memory_bytes is None else [f"-Xmx{int(memory_bytes * JAVA_HEAP_SHARE)}"]
-    return ["java", *heap, "-jar", str(program)]
-
-
-def _options(data: Path | str | None, input_type: str | None) -> list[str]:
-    return _given({"--data": data, "--input-type": input_type})
-
-
-def _given(options: Mapping[str, object]) -> list[str]:
-    return [text for option, value in options.items() if value is not None for text in (option, str(value))]
 
 
 def _data_bytes(spec: VersionSpec) -> int | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from clipper.managers.reconcile.backoff import NO_DEATHS, History
 from clipper.managers.reconcile.plan import Observed, Phase, Slot
 from clipper.managers.replica import ADOPTION_TIMEOUT_S, Death, Replica
 from clipper.managers.warm_up import SampleSource
-from clipper.registry.records import VersionSpec
+from clipper.registry.records import ManagerName, VersionSpec
 from clipper.types import ModelId
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Manager:
 
     def __init__(
         self,
-        launchers: Mapping[str, Launcher],
+        launchers: Mapping[ManagerName, Launcher],
         logs_folder: Path,
         next_number: Callable[[], int],
         batch_timeout_s: Callable[[ModelId], float],
@@ -80,6 +80,11 @@ class Manager:
         """Every slot, or those of one version, in order."""
         found = (one for one in self._slots.values() if model_id in (None, one.slot.model_id))
         return sorted(found, key=lambda one: one.slot)
+
+    @property
+    def names(self) -> Collection[str]:
+        """The managers that versions may ask for."""
+        return self._launchers.keys()
 
     def log_path(self, slot: Slot) -> Path:
         return self._logs_folder / f"{slot_name(slot)}.log"
@@ -122,12 +127,30 @@ class Manager:
         launcher, log_path = self._launchers[note.spec.manager], self.log_path(note.slot)
         container = await launcher.adopt(note, log_path)
         if container is None:
+            await launcher.clean_up(note)
             return None
         replica = Replica(note, launcher, log_path, container)
         status = self._slots[note.slot] = SlotStatus(note.slot, replica)
         log.info("took over %s, pid %s", note.id, container.pid)
         self._watch(status, replica, ADOPTION_TIMEOUT_S if note.ready else note.spec.start_timeout_s)
         return replica
+
+    async def end_left(self, note: ContainerNote) -> None:
+        """Kill a container that an earlier supervisor started."""
+        launcher = self._launchers[note.spec.manager]
+        container = await launcher.adopt(note, self.log_path(note.slot))
+        if container is not None:
+            await container.stop(grace_s=0)
+        await launcher.clean_up(note)
+
+    async def save_logs(self, model_id: ModelId) -> None:
+        """Have all in the logs that a version's replicas have written until now."""
+        replicas = [status.replica for status in self.slots(model_id) if status.replica]
+        await asyncio.gather(*(replica.save_log() for replica in replicas))
+
+    async def prune(self, artifacts: Collection[str]) -> None:
+        """Remove what is kept for versions of other artifacts than these, which are given by their digests."""
+        await asyncio.gather(*(launcher.prune(artifacts) for launcher in self._launchers.values()))
 
     def retire(self, slot: Slot) -> None:
         """Take a slot's replica out of service; ``stop`` it when no query needs it."""
@@ -185,7 +208,8 @@ class Manager:
     def _new_replica(self, slot: Slot, spec: VersionSpec) -> Replica:
         launcher = self._launchers.get(spec.manager)
         if launcher is None:
-            raise Unavailable(f"manager {spec.manager!r} is not installed: expected {', '.join(self._launchers)}")
+            package = f"pip install 'clipper-serving[{spec.manager}]'"
+            raise Unavailable(f"manager {spec.manager!r} is not installed where the server runs: {package}")
         number = self._next_number()
         note = ContainerNote(
             slot.model, slot.version, slot.index, f"{slot}.g{number}", str(launcher.socket(number)), spec

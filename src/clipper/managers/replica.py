@@ -118,6 +118,11 @@ class Replica:
         if self._container is not None and self._stopping is None:
             self._stopping = asyncio.get_running_loop().create_task(self._container.stop(STOP_GRACE_S))
 
+    async def save_log(self) -> None:
+        """Have all in its log that it has written until now."""
+        if self._container is not None:
+            await self._container.save_log()
+
     async def _launched(self) -> Container:
         launch = self._launcher.launch(self.note, self._log_path, self._tell)
         self._launching = asyncio.get_running_loop().create_task(launch)
@@ -231,8 +236,7 @@ class Replica:
             raise await self._failed(f"closed its connection over the warm-up sample: {error}") from error
 
     async def _failed(self, what: str) -> ContainerFailed:
-        if self._container is not None:
-            await self._container.save_log()
+        await self.save_log()
         lines = logs.tail(self._log_path, LOG_TAIL_LINES, self._log_start_bytes)
         last_words = f": {lines[-1]}" if lines else ""
         return ContainerFailed(f"container {self.note.slot} {what}{last_words}", list(lines))

@@ -16,7 +16,7 @@ from typing import IO, Literal
 from clipper.errors import InvalidArgument, TooLarge
 from clipper.types import Framework
 
-Loader = Literal["file", "import", "binary"]
+Loader = Literal["file", "import", "binary", "image"]
 
 # What the server takes; asked here too, before anything is written.
 MAX_ARTIFACT_BYTES = 16 * 1024**3

@@ -17,7 +17,8 @@ from clipper.packaging.requirements_file import requirements_member
 from clipper.types import Framework
 
 # Python: Clipper's own runtime loads the model. Binary: the model is a program that speaks the container protocol.
-Language = Literal["python", "binary"]
+# Image: so is it, but in a Docker image, which is fetched where it runs.
+Language = Literal["python", "binary", "image"]
 
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -57,7 +58,7 @@ def package(
 
 
 def _with_requirements(contents: Contents, requirements: Path | str | Sequence[str]) -> Contents:
-    if contents.loader == "binary":
+    if contents.loader in ("binary", "image"):
         raise InvalidArgument("requirements are for models that Clipper's own runtime loads: a program has its own")
     member = requirements_member(requirements)
     return replace(contents, members=(*contents.members, member), requirements=member.name)
@@ -66,9 +67,12 @@ def _with_requirements(contents: Contents, requirements: Path | str | Sequence[s
 def _contents(
     model: object, data: Path | None, folder: Path, language: Language, framework: Framework | None
 ) -> Contents:
-    if language == "binary":
+    if language != "python":
         _refuse_framework(framework, "a program")
+    if language == "binary":
         return _program_contents(model, data)
+    if language == "image":
+        return _with_data(Contents((), "image", str(model)), data)
     if isinstance(model, str) and _TARGET.fullmatch(model):
         return _import_contents(model, data, folder, framework)
     if isinstance(model, (str, Path)):

@@ -9,8 +9,8 @@ from clipper.snapshot import Batching, Link, Selection
 from clipper.types import Framework, ModelId
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
-Loader = Literal["file", "import", "binary"]
-ManagerName = Literal["local"]
+Loader = Literal["file", "import", "binary", "image"]
+ManagerName = Literal["local", "docker"]
 
 
 class ApplicationRecord(Struct, frozen=True):
@@ -52,7 +52,8 @@ class VersionSpec(Struct, frozen=True):
 
     Attributes:
         artifact: SHA-256 of the tar, in hex.
-        target: a path inside the artifact (``file``, ``binary``) or ``module:attribute`` (``import``).
+        target: a path inside the artifact (``file``, ``binary``), ``module:attribute`` (``import``), or the name of a
+            Docker image whose program speaks the container protocol (``image``).
         framework: of the model file or folder; None for a program, code, and a pickle from before there were others.
         output: ``labels``, ``probabilities``, or names of outputs with commas between; None means the model's own.
         data: a path inside the artifact that a class gets as ``model_data``, a program as ``--data``.

@@ -81,6 +81,10 @@ class Catalog:
             application.code == digest for application in self.applications.values()
         )
 
+    def artifacts(self) -> set[str]:
+        """Those that versions run."""
+        return {version.spec.artifact for version in self.versions.values()}
+
     def linking(self, model: str) -> Iterator[tuple[ApplicationRecord, str | None]]:
         """The applications that link a model, each with the version that it pins."""
         for application in self.applications.values():

@@ -1,6 +1,7 @@
 """The supervisor's settings: read once, from its command line, and checked here."""
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,9 @@ from pathlib import Path
 QUERY_PORT = 1337
 MANAGEMENT_PORT = 1338
 CACHE_BYTES = 64 * 1024 * 1024
+# Pickled models want the Python that they were made with, which is most likely ours.
+DOCKER_BASE_IMAGE = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
+DOCKER_NETWORK = "bridge"
 
 # Each is one event loop; more than this many cores on one machine call for several machines.
 MAX_WORKERS = 64
@@ -21,6 +25,8 @@ class Config:
         query_port, management_port: 0 is any free port.
         cache_bytes: of each worker.
         store: address of the selection store; None is a file in the home.
+        docker_base_image: what images of models are built on.
+        docker_network: of containers and builds in Docker.
     """
 
     home: Path
@@ -30,6 +36,8 @@ class Config:
     workers: int = 1
     cache_bytes: int = CACHE_BYTES
     store: str | None = None
+    docker_base_image: str = DOCKER_BASE_IMAGE
+    docker_network: str = DOCKER_NETWORK
 
 
 def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
@@ -44,6 +52,8 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     parser.add_argument(
         "--store", type=_absolute, help="where learned state is kept: sqlite:PATH (in the home by default) or redis://…"
     )
+    parser.add_argument("--docker-base-image", default=DOCKER_BASE_IMAGE, help="what images of models are built on")
+    parser.add_argument("--docker-network", default=DOCKER_NETWORK, help="of containers and builds in Docker")
     return Config(**vars(parser.parse_args(arguments)))
 
 

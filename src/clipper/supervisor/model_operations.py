@@ -131,12 +131,10 @@ class ModelOperations:
         self._catalog.model(model)
         if version is not None:
             self._catalog.version(model, version)
-        paths = {
-            name: path
-            for record in self._catalog.versions_of(model)
-            if version in (None, record.version)
-            for name, path in self._manager.log_paths(record.id).items()
-        }
+        records = [record for record in self._catalog.versions_of(model) if version in (None, record.version)]
+        for record in records:
+            await self._manager.save_logs(record.id)
+        paths = {name: path for record in records for name, path in self._manager.log_paths(record.id).items()}
         if replica is not None:
             # A replica's id is its name and the number of its start; all starts of one share a log.
             paths = {name: path for name, path in paths.items() if name == replica_name(replica)}
@@ -146,13 +144,14 @@ class ModelOperations:
 
     def _check(self, deployment: Deployment) -> None:
         """Raises RequestError: a value is none that can be, or the artifact is not here."""
-        target = deployment.target if deployment.loader != "import" else ""
+        target = deployment.target if deployment.loader in ("file", "binary") else ""
         self._artifacts.check_inside(deployment.artifact, target)
         if deployment.loader == "import" and not all(deployment.target.partition(":")):
             raise InvalidArgument(f"target {deployment.target!r} is not valid: expected module:attribute")
         if deployment.loader == "binary" and deployment.python is not None:
             raise InvalidArgument("python is for models that Clipper's own runtime loads: a program brings its own")
         self._check_environment(deployment)
+        self._check_manager(deployment)
         if deployment.data is not None:
             self._artifacts.check_inside(deployment.artifact, deployment.data)
         _check_framework(deployment)
@@ -182,6 +181,15 @@ class ModelOperations:
             if not _NEED.fullmatch(need):
                 raise InvalidArgument(f"need {need!r} is not valid: expected a requirement, such as name==version")
 
+    def _check_manager(self, deployment: Deployment) -> None:
+        if deployment.manager not in self._manager.names:
+            package = f"pip install 'clipper-serving[{deployment.manager}]'"
+            raise InvalidArgument(f"manager {deployment.manager!r} is not installed where the server runs: {package}")
+        if deployment.loader == "image" and deployment.manager != "docker":
+            raise InvalidArgument(f"an image runs in Docker: expected manager 'docker', not {deployment.manager!r}")
+        if deployment.manager == "docker" and deployment.python is not None:
+            raise InvalidArgument("python is for the manager 'local': in Docker it is the one that the base image has")
+
     def _record(self, model: str, version: str, deployment: Deployment) -> VersionRecord:
         declared = deployment.input_type
         promotion = rules.next_promotion(self._catalog.versions_of(model)) if deployment.make_current else None
@@ -199,6 +207,7 @@ class ModelOperations:
                 needs=deployment.needs,
                 start_timeout_s=deployment.start_timeout_s,
                 memory_bytes=deployment.memory_bytes,
+                manager=deployment.manager,
                 cpus=deployment.cpus,
                 gpus=deployment.gpus,
                 sample=_sample_text(deployment.sample),
@@ -259,6 +268,7 @@ class ModelOperations:
             # Not if it was deployed anew meanwhile, or has a container that does not want to go.
             if record.id not in self._catalog.versions and not self._manager.slots(record.id):
                 self._remove_files(record)
+        await self._manager.prune(self._catalog.artifacts())
 
     def _remove_files(self, record: VersionRecord) -> None:
         for path in self._manager.log_paths(record.id).values():

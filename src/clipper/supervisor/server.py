@@ -15,13 +15,16 @@ import uvicorn
 from clipper.errors import Conflict
 from clipper.home import Place
 from clipper.management.app import create_app
+from clipper.managers.docker_settings import DockerSettings, docker_launcher
 from clipper.managers.environment_builder import environments_root
+from clipper.managers.launcher import Launcher
 from clipper.managers.local import Folders, LocalLauncher
 from clipper.managers.logs import LogKeeper
 from clipper.managers.manager import Manager
 from clipper.managers.model_environments import ModelEnvironments
 from clipper.managers.processes import ProcessFolder
 from clipper.managers.usage import UsageKeeper
+from clipper.registry.records import ManagerName
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.selection.stores.open import open_store
 from clipper.selection.stores.store import Store
@@ -145,7 +148,7 @@ class Supervisor:
         def wake() -> None:
             reconciler.wake()
 
-        local = _local_launcher(processes, home)
+        local = self._local_launcher(processes)
         workers = Workers(
             [
                 Worker(index, settings, processes, (home.sockets, home.logs), instances, wake)
@@ -154,7 +157,7 @@ class Supervisor:
         )
         samples = Samples(catalog, workers)
         manager = Manager(
-            {"local": local},
+            {"local": local, **self._docker_launcher()},
             home.logs,
             starts,
             lambda id_: rules.batch_timeout_s(catalog, id_.name),
@@ -168,6 +171,17 @@ class Supervisor:
         usage, scaler = UsageKeeper(local.running), Scaler(catalog, manager, workers, wake)
         return Parts(catalog, manager, usage, workers, reconciler, artifacts, selections, forgetter, scaler)
 
+    def _local_launcher(self, processes: ProcessFolder) -> LocalLauncher:
+        environments = ModelEnvironments(processes, self._home.artifacts, environments_root(os.environ))
+        return LocalLauncher(processes, self._folders(), environments)
+
+    def _docker_launcher(self) -> dict[ManagerName, Launcher]:
+        settings = DockerSettings(self._config.docker_base_image, self._config.docker_network, str(self._home.root))
+        return docker_launcher(settings, self._folders(), os.environ)
+
+    def _folders(self) -> Folders:
+        return Folders(self._home.artifacts, self._home.scratch, self._home.sockets)
+
     async def _serve(self, parts: Parts, listener: socket.socket, query_port: int) -> None:
         host = self._config.host
         management_url = ports.url(host, ports.port_of(listener))
@@ -178,6 +192,8 @@ class Supervisor:
             asyncio.create_task(parts.forgetter.run()),
             asyncio.create_task(parts.usage.run()),
             asyncio.create_task(parts.scaler.run()),
+            # Images of versions that were removed while Docker was away.
+            asyncio.create_task(parts.manager.prune(parts.catalog.artifacts())),
         ]
         parts.workers.start()
         parts.reconciler.start()
@@ -206,11 +222,6 @@ class Supervisor:
         self._home.remove_sockets_folder()
         self._home.place.unlink(missing_ok=True)
         log.info("stopped")
-
-
-def _local_launcher(processes: ProcessFolder, home: Home) -> LocalLauncher:
-    environments = ModelEnvironments(processes, home.artifacts, environments_root(os.environ))
-    return LocalLauncher(processes, Folders(home.artifacts, home.scratch, home.sockets), environments)
 
 
 @contextlib.asynccontextmanager

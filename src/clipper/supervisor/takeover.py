@@ -2,6 +2,7 @@
 
 import logging
 
+from clipper.managers.launcher import ContainerNote
 from clipper.managers.local import container_note
 from clipper.managers.manager import Manager
 from clipper.managers.processes import ProcessFolder, ProcessRecord, start_time
@@ -29,15 +30,20 @@ def left_query_port(records: list[ProcessRecord], config: Config, store: str) ->
 
 
 async def take_over_containers(catalog: Catalog, manager: Manager) -> list[Replica]:
-    """Go on with the containers that are still wanted, as they are."""
+    """Go on with the containers that are still wanted, as they are; end the others."""
     wanted = rules.running(catalog)
-    adopted = []
+    adopted: list[Replica] = []
     for note in await manager.left():
-        if note.index > wanted.get(note.slot.model_id, 0):
-            continue
-        if catalog.versions[note.slot.model_id].spec == note.spec and (replica := await manager.adopt(note)):
+        fits = note.index <= wanted.get(note.slot.model_id, 0) and _is_as_recorded(note, catalog)
+        if not fits or note.slot in {replica.note.slot for replica in adopted}:
+            await manager.end_left(note)
+        elif replica := await manager.adopt(note):
             adopted.append(replica)
     return adopted
+
+
+def _is_as_recorded(note: ContainerNote, catalog: Catalog) -> bool:
+    return catalog.versions[note.slot.model_id].spec == note.spec
 
 
 def take_over_workers(records: list[ProcessRecord], workers: Workers, settings: WorkerSettings) -> None:

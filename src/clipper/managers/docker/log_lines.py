@@ -1,0 +1,37 @@
+"""A container's output as Docker tells it: each line after the time when it was written."""
+
+from datetime import UTC, datetime
+
+# All of one width, so that earlier times are smaller texts.
+_TIME_FORM = "0000-00-00T00:00:00.000000000Z"
+
+
+def lines_after(output: bytes, time: str) -> tuple[bytes, str]:
+    """Return the lines that were written after ``time``, without their times, and the time of the last of them.
+
+    Args:
+        output: lines that begin with a time and a blank.
+        time: as ``line_time`` writes it; empty is before all lines.
+    """
+    kept, is_new = [], False
+    for line in output.splitlines(keepends=True):
+        written, blank, text = line.partition(b" ")
+        if not blank or len(written) != len(_TIME_FORM):
+            text = line  # Docker splits long lines, and this is how one goes on
+        elif is_new := written.decode() > time:
+            time = written.decode()
+        if is_new:
+            kept.append(text)
+    return b"".join(kept), time
+
+
+def line_time(nanoseconds: int) -> str:
+    """A time since the epoch in Docker's own form."""
+    seconds, fraction = divmod(nanoseconds, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
+
+
+def nanoseconds(time: str) -> int:
+    """The reverse of ``line_time``."""
+    whole, _, fraction = time.rstrip("Z").partition(".")
+    return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * 1_000_000_000 + int(fraction)

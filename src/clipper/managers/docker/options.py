@@ -1,0 +1,137 @@
+"""What a container is created with, and how it is known again."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from clipper.managers.bounds.shares import Gpus, Share, environment, parse_gpus
+from clipper.managers.command import container_argv, program_options
+from clipper.managers.docker.recipe import ARTIFACT_FOLDER, PYTHON
+from clipper.managers.launcher import ContainerNote
+
+# A container's and an image's home: only that home's supervisor touches them.
+HOME_LABEL = "clipper.home"
+ARTIFACT_LABEL = "clipper.artifact"
+NOTE_LABEL = "clipper.note"
+
+# What Docker keeps of a container's output until it is saved: as much as a log of ours may have.
+MAX_LOG_BYTES = 8 * 1024 * 1024
+# Threads count: numerical libraries and Java start some hundreds.
+MAX_PROCESSES = 4096
+# As a process of ours has it: where memory runs out, the kernel takes a model first.
+OOM_SCORE_ADJUSTMENT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who a container runs as: whoever runs Clipper, so that its socket can be dialled, which has mode 0600."""
+
+    uid: int
+    gid: int
+
+    def __str__(self) -> str:
+        return f"{self.uid}:{self.gid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What containers of one home have in common.
+
+    Attributes:
+        home: what the home is called in labels.
+        network: Docker's name of the network that they, and the builds of their images, are in.
+    """
+
+    home: str
+    network: str
+
+
+def labels(note: ContainerNote, home: str) -> dict[str, str]:
+    return {
+        HOME_LABEL: home,
+        "clipper.model": note.model,
+        "clipper.version": note.version,
+        "clipper.replica": str(note.slot),
+        "clipper.start": note.id,
+        NOTE_LABEL: msgspec.json.encode(note).decode(),
+    }
+
+
+def noted(labels: Mapping[str, str]) -> ContainerNote | None:
+    """The note in a container's labels; None if another Clipper's."""
+    try:
+        return msgspec.json.decode(labels.get(NOTE_LABEL, ""), type=ContainerNote)
+    except msgspec.MsgspecError:
+        return None
+
+
+def container_name(note: ContainerNote) -> str:
+    """For people who look at a list of containers. Docker takes no ``@``, ``:`` or ``#`` in it."""
+    return "clipper-" + re.sub(r"[^a-zA-Z0-9_.-]", "-", note.id)
+
+
+def creation(note: ContainerNote, image: str, user: User, artifact: Path, around: Surroundings) -> dict[str, Any]:
+    """The arguments of the SDK's ``create_container``, but ``host_config``, which ``limits`` is.
+
+    Args:
+        artifact: the unpacked artifact on this machine.
+    """
+    # Which processors and GPUs it sees is Docker's to say.
+    variables = environment(note.spec.cpus, Share(gpus=None))
+    given = {
+        "image": image,
+        "command": _command(note, artifact),
+        "user": str(user),
+        "labels": labels(note, around.home),
+        "environment": variables,
+    }
+    if note.spec.loader == "image":
+        return given
+    # The user has no home in the image, and may write nowhere else.
+    return {**given, "working_dir": "/tmp", "environment": {**variables, "HOME": "/tmp"}, "entrypoint": []}
+
+
+def limits(note: ContainerNote, artifact: Path, around: Surroundings) -> dict[str, Any]:
+    """The arguments of the SDK's ``create_host_config``. Folders have the same path inside as outside."""
+    spec = note.spec
+    socket_folder = str(Path(note.socket).parent)
+    mounts = {socket_folder: {"bind": socket_folder, "mode": "rw"}}
+    if spec.loader == "image" and spec.data is not None:
+        mounts[str(artifact)] = {"bind": str(artifact), "mode": "ro"}
+    return {
+        "binds": mounts,
+        "network_mode": around.network,
+        "mem_limit": spec.memory_bytes,
+        "nano_cpus": None if spec.cpus is None else round(spec.cpus * 1e9),
+        "device_requests": None if spec.gpus is None else [_device_request(parse_gpus(spec.gpus))],
+        # No swap beside it: a model that swaps answers nothing in time.
+        "memswap_limit": spec.memory_bytes,
+        "pids_limit": MAX_PROCESSES,
+        "oom_score_adj": OOM_SCORE_ADJUSTMENT,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        # Reaps what a model leaves behind, and passes SIGTERM on.
+        "init": True,
+        # When to start again is the reconciler's decision.
+        "restart_policy": {"Name": "no"},
+        "log_config": {"type": "json-file", "config": {"max-size": str(MAX_LOG_BYTES), "max-file": "1"}},
+    }
+
+
+def _command(note: ContainerNote, artifact: Path) -> list[str]:
+    if note.spec.loader == "image":
+        return program_options(note, artifact)
+    if note.spec.loader != "binary":
+        # Docker bounds it, and all that it forks.
+        note = replace(note, spec=replace(note.spec, memory_bytes=None))
+    return container_argv(note, Path(ARTIFACT_FOLDER), PYTHON)
+
+
+def _device_request(gpus: Gpus) -> dict[str, Any]:
+    wanted = {"device_ids": list(gpus.ids)} if gpus.ids else {"count": -1 if gpus.count is None else gpus.count}
+    return {**wanted, "capabilities": [["gpu"]]}

@@ -1,0 +1,233 @@
+"""dockerd, through its SDK: whose calls block, so each runs in a thread of its own."""
+
+import asyncio
+import re
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import IO, Any, TypeVar
+
+import docker
+import requests
+import urllib3
+from docker.errors import APIError, DockerException
+from docker.utils import kwargs_from_env
+
+from clipper.errors import ClipperError, ContainerFailed, NotFound, Unavailable
+
+# Most answer within milliseconds; making a container of a large image on a busy disk can take seconds.
+CALL_TIMEOUT_S = 30.0
+# More at once would only wait inside dockerd.
+MAX_CALLS = 8
+# Between two lines of an installer's output, or of a download's progress.
+BUILD_SILENCE_S = 600.0
+# Each is as much work as its installer makes of it.
+MAX_BUILDS = 2
+
+# The newest version of its interface that dockerd and the SDK both know.
+_AGREED = "auto"
+_DEFAULT_HOST = "unix:///var/run/docker.sock"
+# The builder shows what went to standard error in red.
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A container that dockerd has. ``labels`` are those that it was created with."""
+
+    id: str
+    labels: Mapping[str, str]
+    is_running: bool
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """``pid`` is 0 unless it runs, ``exit_code`` counts only if it does not."""
+
+    is_running: bool
+    pid: int
+    exit_code: int
+    ran_out_of_memory: bool
+
+
+class Engine:
+    """One dockerd: that of ``DOCKER_HOST``, or this machine's. It may come and go.
+
+    Every method raises ``Unavailable`` while it cannot be reached, ``NotFound`` for a container or image that is not
+    there, and ``ContainerFailed`` for what it refuses.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._version = _AGREED
+        self._calls = asyncio.Semaphore(MAX_CALLS)
+        self._builds = asyncio.Semaphore(MAX_BUILDS)
+
+    async def is_rootless(self) -> bool:
+        """Whether root in a container is the user who runs dockerd."""
+        return "name=rootless" in (await self._call(lambda client: client.info()))["SecurityOptions"]
+
+    async def containers(self, label: str) -> list[Found]:
+        """All that have a label, given as ``name=value``."""
+        listed = await self._call(lambda client: client.containers(all=True, filters={"label": label}))
+        return [Found(one["Id"], one["Labels"], one["State"] == "running") for one in listed]
+
+    async def create(self, name: str, options: Mapping[str, Any], limits: Mapping[str, Any]) -> str:
+        """Make a container; return its id. See ``docker.options`` for its arguments."""
+
+        def ask(client: Any) -> str:
+            host_config = client.create_host_config(**limits)
+            return str(client.create_container(name=name, host_config=host_config, **options)["Id"])
+
+        return await self._call(ask)
+
+    async def start(self, container: str) -> None:
+        await self._call(lambda client: client.start(container))
+
+    async def state(self, container: str) -> State:
+        told = (await self._call(lambda client: client.inspect_container(container)))["State"]
+        return State(told["Running"], told["Pid"], told["ExitCode"], told["OOMKilled"])
+
+    async def stop(self, container: str, grace_s: float) -> None:
+        """SIGTERM, then SIGKILL, if it still runs. Returns when it does not."""
+        await self._call(lambda client: client.stop(container, timeout=round(grace_s)))
+
+    async def remove(self, container: str) -> None:
+        """Kill it, if it still runs, and remove it."""
+        with suppress(NotFound):
+            await self._call(lambda client: client.remove_container(container, v=True, force=True))
+
+    async def output(self, container: str, since_s: float) -> bytes:
+        """What it has written since some time since the epoch, as ``docker.log_lines`` reads it."""
+
+        def ask(client: Any) -> bytes:
+            # A time of 0 is refused; nothing is that old.
+            return bytes(client.logs(container, timestamps=True, since=max(since_s, 1.0)))
+
+        return await self._call(ask)
+
+    async def has_image(self, name: str) -> bool:
+        try:
+            await self._call(lambda client: client.inspect_image(name))
+        except NotFound:
+            return False
+        return True
+
+    async def images(self, label: str) -> dict[str, Mapping[str, str]]:
+        """The labels of all images that have one, by id."""
+        listed = await self._call(lambda client: client.images(filters={"label": label}))
+        return {one["Id"]: one["Labels"] for one in listed}
+
+    async def remove_image(self, image: str) -> None:
+        with suppress(NotFound):
+            await self._call(lambda client: client.remove_image(image, force=True))
+
+    async def pull(self, name: str, tell: Callable[[str], None]) -> None:
+        """Fetch an image. ``tell``, as below, gets lines of progress, on another thread."""
+        repository, _, tag = name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "latest")
+        await self._follow(lambda client: client.pull(repository, tag=tag, stream=True, decode=True), tell)
+
+    async def build(
+        self, write_context: Callable[[IO[bytes]], None], options: Mapping[str, Any], tell: Callable[[str], None]
+    ) -> None:
+        """Build an image of a context, a tar with a Dockerfile. ``options``: further arguments of the SDK's ``build``.
+
+        ``write_context`` is called on another thread.
+        """
+
+        def ask(client: Any) -> Iterator[Any]:
+            with tempfile.TemporaryFile() as context:
+                write_context(context)
+                context.seek(0)
+                yield from client.build(
+                    fileobj=context,
+                    custom_context=True,
+                    decode=True,
+                    rm=True,
+                    forcerm=True,
+                    use_config_proxy=True,
+                    timeout=BUILD_SILENCE_S,
+                    **options,
+                )
+
+        await self._follow(ask, tell)
+
+    async def _follow(self, ask: Callable[[Any], Iterable[Any]], tell: Callable[[str], None]) -> None:
+        def follow(client: Any) -> None:
+            for event in ask(client):
+                for line in _lines(event):
+                    tell(line)
+                if "error" in event:
+                    raise ContainerFailed(event["error"].strip())
+
+        async with self._builds:
+            await in_thread(lambda: self._answer(follow))
+
+    async def _call(self, ask: Callable[[Any], T]) -> T:
+        async with self._calls:
+            return await in_thread(lambda: self._answer(ask))
+
+    def _answer(self, ask: Callable[[Any], T]) -> T:
+        try:
+            # Clients are for one thread at a time, and cheap.
+            with closing(self._new_client()) as client:
+                self._version = client.api_version
+                return ask(client)
+        except APIError as error:
+            kind: type[ClipperError] = NotFound if error.status_code == 404 else ContainerFailed
+            raise kind(f"dockerd refuses: {error.explanation or error}") from error
+        except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            # When it comes back it may be another.
+            self._version = _AGREED
+            raise Unavailable(
+                f"dockerd cannot be reached: {error}; start it, give this user access to its socket, or set DOCKER_HOST"
+            ) from error
+
+    def _new_client(self) -> Any:
+        scheme, _, path = self._environ.get("DOCKER_HOST", _DEFAULT_HOST).partition("://")
+        if scheme == "unix":
+            # Where nobody listens, the SDK would leave its own socket to the garbage collector.
+            with socket.socket(socket.AF_UNIX) as dialled:
+                dialled.connect(path)
+        where = kwargs_from_env(environment=self._environ)
+        return docker.APIClient(version=self._version, timeout=CALL_TIMEOUT_S, **where)
+
+
+async def in_thread(act: Callable[[], T]) -> T:
+    """Run a blocking call. Its thread holds up neither the event loop nor, should the call hang, our exit."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type]  # it is one, unless there is an error
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = act()
+        except BaseException as error:  # noqa: BLE001  # it is whoever waits that it is for
+            failure = error
+        with suppress(RuntimeError):  # the loop has ended, and with it all who wait
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await done
+
+
+def _lines(event: Mapping[str, Any]) -> list[str]:
+    """What an event of a build or download says, if it is more than how far one has come."""
+    if "stream" in event:
+        return [line for line in _COLOUR.sub("", event["stream"]).splitlines() if line.strip()]
+    if "status" in event and "progress" not in event:
+        return [" ".join(str(event[key]) for key in ("id", "status") if key in event)]
+    return []

@@ -1,0 +1,103 @@
+"""A real dockerd, for containers in Docker."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import docker
+
+from docker_base import base_tar
+
+BASE_IMAGE = "clipper-test-base:1"
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 30.0
+# It needs root, which others get through sudo.
+_AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
+
+
+class DockerDaemon:
+    """A dockerd with all its files in a folder of its own. Its containers are in the host's network."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.host = f"unix://{folder}/docker.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {"DOCKER_HOST": self.host}
+
+    def start(self) -> None:
+        program = shutil.which("dockerd", path=f"{os.environ['PATH']}:/usr/sbin")
+        assert program, "dockerd is not installed: scripts/setup.sh does it"
+        (self._folder / "daemon.json").write_text("{}")
+        options = {
+            "config-file": self._folder / "daemon.json",
+            "data-root": self._folder / "data",
+            "exec-root": self._folder / "exec",
+            "pidfile": self._folder / "pid",
+            "host": self.host,
+            "group": os.getegid(),
+            "bridge": "none",
+            "iptables": "false",
+            "ip6tables": "false",
+        }
+        with (self._folder / "log").open("ab") as log:
+            command = [*_AS_ROOT, program, *(f"--{name}={value}" for name, value in options.items())]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        self._wait_until_it_answers()
+
+    def stop(self) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(STOP_TIMEOUT_S)
+
+    def client(self) -> docker.DockerClient:
+        return docker.DockerClient(base_url=self.host)
+
+    def _wait_until_it_answers(self) -> None:
+        until_s = time.monotonic() + START_TIMEOUT_S
+        while not self._answers():
+            assert time.monotonic() < until_s, (self._folder / "log").read_text()
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(START_TIMEOUT_S)
+            try:
+                connection.connect(self.host.removeprefix("unix://"))
+                connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+                return b"200 OK" in connection.recv(64)
+            except OSError:
+                return False
+
+
+@contextmanager
+def running_daemon() -> Iterator[DockerDaemon]:
+    """A dockerd that has the base image, and nothing else."""
+    folder = Path(tempfile.mkdtemp(prefix="clipper-docker-"))
+    daemon = DockerDaemon(folder)
+    try:
+        daemon.start()
+        with closing(daemon.client()) as client:
+            repository, _, tag = BASE_IMAGE.partition(":")
+            client.api.import_image_from_file(str(base_tar()), repository, tag)
+        yield daemon
+    finally:
+        daemon.stop()
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """It leaves mounts behind."""
+    points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for point in points:
+        if Path(point).is_relative_to(folder):
+            subprocess.run([*_AS_ROOT, "umount", "--lazy", point], check=True)
+    subprocess.run([*_AS_ROOT, "rm", "-rf", str(folder)], check=True)

@@ -1,0 +1,137 @@
+"""A manager on folders of its own, with one slot, and models in its artifacts."""
+
+import asyncio
+import hashlib
+import itertools
+import os
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import docker
+
+import clipper
+from clipper.containers.protocol import messages
+from clipper.containers.protocol.messages import encode_hello
+from clipper.managers.docker_settings import DockerSettings, docker_launcher
+from clipper.managers.launcher import Launcher
+from clipper.managers.local import Folders, LocalLauncher
+from clipper.managers.manager import Manager, SlotStatus
+from clipper.managers.model_environments import ModelEnvironments
+from clipper.managers.processes import ProcessFolder
+from clipper.managers.reconcile.plan import Slot
+from clipper.managers.warm_up import Sample
+from clipper.registry.records import ManagerName, VersionSpec
+from clipper.types import DType, InputType, ModelId
+from docker_daemon import BASE_IMAGE
+
+SLOT = Slot("sum", "1", 1)
+SUM = "def predict(inputs): return [float(sum(row)) for row in inputs]\n"
+
+
+class Bench:
+    """``kind`` is that of its models' containers; ``environ`` leads to a dockerd, where one is needed."""
+
+    def __init__(
+        self,
+        path: Path,
+        kind: ManagerName = "local",
+        environ: Mapping[str, str] | None = None,
+        batch_timeout_s: float = 30.0,
+        sample: Sample | None = None,
+    ) -> None:
+        self.path = path
+        self.kind: ManagerName = kind
+        self.environ = environ or {"DOCKER_HOST": "unix:///nowhere/docker.sock"}
+        self.logs, python_path = self._folder("logs"), self._folder("pythonpath")
+        self.folders = Folders(*map(self._folder, ("artifacts", "scratch", "run")))
+        if not (python_path / "clipper").exists():
+            (python_path / "clipper").symlink_to(Path(clipper.__file__).parent)
+        self.processes = ProcessFolder(path / "run", os.environ, python_path)
+        environments = ModelEnvironments(self.processes, self.folders.artifacts, path / "environments")
+        self.launcher = LocalLauncher(self.processes, self.folders, environments)
+        settings = DockerSettings(BASE_IMAGE, "host", str(path))
+        launchers: dict[ManagerName, Launcher] = {"local": self.launcher}
+        launchers |= docker_launcher(settings, self.folders, self.environ)
+        numbers = itertools.count(1)
+
+        async def find_sample(_id: ModelId, _type: InputType) -> Sample | None:
+            return sample
+
+        self.manager = Manager(
+            launchers, self.logs, lambda: next(numbers), lambda _: batch_timeout_s, find_sample, lambda: None
+        )
+
+    def _folder(self, name: str) -> Path:
+        (self.path / name).mkdir(exist_ok=True)
+        return self.path / name
+
+    def model(self, body: str, artifact: str = "", **fields: Any) -> VersionSpec:
+        """The spec of a model whose module is ``body`` with a function ``predict``."""
+        artifact = artifact or hashlib.sha256(body.encode()).hexdigest()
+        code = self.folders.artifacts / artifact / "code"
+        code.mkdir(parents=True, exist_ok=True)
+        (code / "my_model.py").write_text(body)
+        return VersionSpec(artifact, "import", "my_model:predict", manager=self.kind, **fields)
+
+    @property
+    def status(self) -> SlotStatus:
+        (status,) = self.manager.slots()
+        return status
+
+    @property
+    def failure(self) -> str:
+        """Why its last start failed, and the last lines of it."""
+        assert self.status.start_failure is not None
+        return "\n".join((self.status.start_failure.reason, *self.status.start_failure.log_tail))
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+    async def until_dead(self) -> str:
+        """What it died of."""
+        await self.until(lambda: self.status.phase == "dead")
+        assert self.status.last_error is not None
+        return self.status.last_error
+
+    async def ready(self) -> int:
+        """The pid, once it is ready."""
+        await self.until(lambda: self.status.phase != "starting")
+        assert self.status.phase == "ready", self.failure
+        replica = self.status.replica
+        assert replica is not None and replica.pid is not None
+        return replica.pid
+
+    async def predict(self) -> asyncio.StreamWriter:
+        """Send one batch of one row, and do not wait for its answer."""
+        replica = self.status.replica
+        assert replica is not None
+        return await send_batch(replica.note.socket)
+
+    def close(self) -> None:
+        """End what the manager left running."""
+        self.processes.sweep(keep=())
+        if self.kind == "docker":
+            with closing(docker.DockerClient(base_url=self.environ["DOCKER_HOST"])) as client:
+                for container in client.containers.list(all=True):
+                    container.remove(force=True)
+
+    def leaves_nothing(self) -> None:
+        assert list(self.folders.scratch.iterdir()) == []
+        assert list((self.path / "run").iterdir()) == []
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    """In a time that no test needs."""
+    asyncio.run(asyncio.wait_for(coroutine, 60))
+
+
+async def send_batch(socket: str) -> asyncio.StreamWriter:
+    reader, writer = await asyncio.open_unix_connection(socket)
+    writer.write(encode_hello())
+    await reader.read(4096)
+    writer.writelines(messages.encode_predict(1, DType.FLOAT64, 0, [bytes(8)]))
+    return writer
