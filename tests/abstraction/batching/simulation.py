@@ -1,7 +1,8 @@
 """A replica under closed-loop load, in virtual time: what a controller's limits come to.
 
-One replica whose batches take ``fixed + per_row × size``, with noise; the worker keeps up to two batches with it. Each
-client sends its next query when it has its answer. Times are seconds of virtual time; nothing waits.
+One replica whose batches take ``fixed + per_row × size``, with noise; the worker keeps up to two batches with it, and
+gathers, as the dispatcher does. Queries are counted, not made, which lets a test see millions of them. Each client
+sends its next query when it has its answer. Times are seconds of virtual time; nothing waits.
 """
 
 import heapq
@@ -14,16 +15,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from clipper.abstraction.batching.controller import Controller
+from clipper.abstraction.batching.dispatcher import MAX_IN_FLIGHT, PREFETCH_S, gather_s
 
 # What a worker takes to read one query and write its answer, and a query's way there and back.
 FRONT_S = 15e-6
 ROUND_TRIP_S = 200e-6
 # Arrivals that the worker reads in one turn of its loop.
 TURN = 32
-
-MAX_IN_FLIGHT = 2
-# As the dispatcher does: a batch that is not full goes out behind another only if that is shorter than this.
-PREFETCH_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +86,8 @@ class Simulation:
         self._queued = 0
         self._front_free_s = self._replica_free_s = 0.0
         self._flying: deque[tuple[float, float, list[tuple[float, int]], bool]] = deque()
+        self._wake_s = math.inf
+        self._done_s, self._answered, self._left = 0.0, 0, 0
         self._send_queries(0.0, clients)
 
     def until(self, until_s: float) -> Run:
@@ -98,8 +98,11 @@ class Simulation:
         return self.run
 
     def _next_event(self) -> float:
-        if self._flying and (not self._arrivals or self._flying[0][0] <= self._arrivals[0][0]):
+        arrival_s = self._arrivals[0][0] if self._arrivals else math.inf
+        if self._flying and self._flying[0][0] <= min(arrival_s, self._wake_s):
             return self._finish()
+        if self._wake_s < arrival_s:
+            return self._wake_s
         now_s, count = heapq.heappop(self._arrivals)
         self._queue.append((now_s, count))
         self._queued += count
@@ -116,15 +119,24 @@ class Simulation:
         self._front_free_s = at_s
 
     def _dispatch(self, now_s: float) -> None:
+        self._wake_s = math.inf
         while self._queued and len(self._flying) < MAX_IN_FLIGHT:
             limit = self.controller.limit
             if self._flying and self._queued < limit and self._flying[-1][1] >= PREFETCH_S:
+                return
+            if not self._flying and self._queued < limit and (until_s := self._gather_until_s()) > now_s:
+                self._wake_s = until_s
                 return
             queries = self._take(limit)
             size = sum(count for _, count in queries)
             service_s = self._model_at(now_s).service_s(size, self._rng)
             self._replica_free_s = max(self._replica_free_s, now_s) + service_s
             self._flying.append((self._replica_free_s, service_s, queries, size == limit))
+
+    def _gather_until_s(self) -> float:
+        if self._queued >= self._left + self._answered:
+            return 0.0
+        return self._done_s + gather_s(self.controller, self._queued, self._answered)
 
     def _take(self, limit: int) -> list[tuple[float, int]]:
         taken = []
@@ -141,6 +153,7 @@ class Simulation:
     def _finish(self) -> float:
         ended_s, service_s, queries, was_full = self._flying.popleft()
         size = sum(count for _, count in queries)
+        self._done_s, self._answered, self._left = ended_s, size, self._queued
         self.run.batches.append(Batch(ended_s, size, service_s, self.controller.limit))
         self.run.latencies += [(ended_s, ended_s - arrived_s, count) for arrived_s, count in queries]
         self.controller.observe(size, service_s, was_full)

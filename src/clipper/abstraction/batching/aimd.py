@@ -22,8 +22,11 @@ _GENTLE = 0.9
 # long, to follow a model that became ten times slower: seconds. Halving takes four.
 _DEEP = 0.5
 
-# Twice the expected time, twice of late: the replica's speed has changed, and what was learnt of it is dropped.
+# Twice the expected time, twice of late: the replica's speed has changed, and what was learnt of it is dropped. Half of
+# it, so many times in a row, is the same: small batches from before and large ones since would pass for a large fixed
+# time.
 _CHANGE = 2.0
+_FASTER_RUN = 4
 
 # Windows, or back-offs at a limit of 1, that the limit holds before it tries a larger one whatever it expects. What
 # it expects rests on small sizes, where a small time per row drowns in the noise of a large fixed one; a wrong
@@ -48,6 +51,7 @@ class Aimd:
 
     __slots__ = (
         "_budget_s",
+        "_faster_run",
         "_held",
         "_line",
         "_max_batch",
@@ -66,6 +70,7 @@ class Aimd:
         self._budget_s = self._target_s = budget_s
         self._line = ServiceLine()
         self._step = 1
+        self._faster_run = 0  # batches in a row far faster than expected
         self._held = 0  # windows or back-offs without growth
         self._recent = 0  # one bit a batch, the latest lowest: whether it missed
         self._miss_s = 0.0  # the miss before
@@ -80,6 +85,7 @@ class Aimd:
         if missed:
             self._missed(size, service_s, was_full)
             return
+        self._look_for_recovery(size, service_s)
         self._line.add(size, service_s)
         if was_full and size == self.limit < self._max_batch:
             self._fitted(service_s)
@@ -94,6 +100,13 @@ class Aimd:
         self._budget_s = budget_s
         self._target_s = self._line.target_s(budget_s)
         self._start_window()
+
+    def _look_for_recovery(self, size: int, service_s: float) -> None:
+        is_faster = self._line.is_known and _CHANGE * service_s < self._line.at(size)
+        self._faster_run = self._faster_run + 1 if is_faster else 0
+        if self._faster_run == _FASTER_RUN:
+            self._line.reset()
+            self._faster_run = 0
 
     def _fitted(self, service_s: float) -> None:
         if 2 * service_s <= self._target_s:

@@ -42,7 +42,7 @@ class Batch:
 class ReplicaState:
     """What the dispatcher knows of one replica."""
 
-    __slots__ = ("batches", "controller", "id", "in_flight", "is_draining", "last_done_s", "last_size")
+    __slots__ = ("batches", "controller", "id", "in_flight", "is_draining", "last_done_s", "last_left", "last_size")
 
     def __init__(self, replica_id: str, controller: Controller) -> None:
         self.id = replica_id
@@ -51,6 +51,7 @@ class ReplicaState:
         self.is_draining = False
         self.last_done_s = 0.0
         self.last_size = 0
+        self.last_left = 0  # waiting when the last batch came back
         self.batches = 0
 
 
@@ -123,6 +124,7 @@ class Dispatcher:
         service_s = now_s - max(batch.sent_s, replica.last_done_s)
         replica.last_done_s = now_s
         replica.last_size = len(batch.works)
+        replica.last_left = self.queue.length
         replica.batches += 1
         replica.controller.observe(len(batch.works), service_s, batch.was_full)
         return batch, service_s
@@ -153,25 +155,18 @@ class Dispatcher:
     def _gather_until_s(self, replica: ReplicaState) -> float:
         """Until when an idle replica waits for those that it has just answered; in the past if it does not.
 
-        It does if that answers enough more queries a second: with ``q`` waiting, ``b`` answered just now, and a batch
-        of n taking ``t(n)``, if ``(q + b) / (wait + t(q + b))`` is more than ``q / t(q)``.
+        Not once as many have come: with all of them back, the rest of the wait would be for nobody.
         """
-        if replica.in_flight or replica.last_size < GATHER_AFTER:
+        if replica.in_flight or self.queue.length >= replica.last_left + replica.last_size:
             return 0.0
-        predict_s = replica.controller.predict_s
-        wait_s = predict_s(0) * GATHER_SHARE
-        if wait_s < LEAST_GATHER_S:
-            return 0.0
-        waiting, both = self.queue.length, self.queue.length + replica.last_size
-        gain = both * predict_s(waiting) / (waiting * (wait_s + predict_s(both)))
-        return replica.last_done_s + wait_s if gain >= GATHER_GAIN else 0.0
+        return replica.last_done_s + gather_s(replica.controller, self.queue.length, replica.last_size)
 
     def _fill_or_wait(self, replica: ReplicaState, now_s: float, turn: Turn) -> None:
         wait_until_s = self._wait_for_more(replica, now_s)
         if wait_until_s is None:
             self._fill(replica, now_s, turn)
         else:
-            turn.wake_s = wait_until_s
+            turn.wake_s = wait_until_s if turn.wake_s is None else min(turn.wake_s, wait_until_s)
 
     def _fill(self, replica: ReplicaState, now_s: float, turn: Turn) -> None:
         limit = replica.controller.limit
@@ -194,3 +189,17 @@ class Dispatcher:
             began_s = max(running.sent_s, replica.last_done_s)
             expected_s += max(0.0, controller.predict_s(len(running.works)) - (now_s - began_s))
         return expected_s
+
+
+def gather_s(controller: Controller, waiting: int, answered: int) -> float:
+    """How long a replica that has just answered ``answered`` queries waits for them to ask again, 0 if it does not.
+
+    It does if that answers enough more queries a second: with a batch of n taking ``t(n)``, if
+    ``(waiting + answered) / (wait + t(waiting + answered))`` is more than ``waiting / t(waiting)``.
+    """
+    wait_s = controller.predict_s(0) * GATHER_SHARE
+    if answered < GATHER_AFTER or wait_s < LEAST_GATHER_S:
+        return 0.0
+    both = waiting + answered
+    gain = both * controller.predict_s(waiting) / (waiting * (wait_s + controller.predict_s(both)))
+    return wait_s if gain >= GATHER_GAIN else 0.0
