@@ -122,6 +122,13 @@ def test_a_library_object_goes_by_name() -> None:
         assert names(artifact) == ["model.pkl"]
 
 
+def test_a_model_for_each_label() -> None:
+    with package({"yes": abs, "no": round}) as artifact:
+        assert pickle.loads(read(artifact, "model.pkl")) == {"yes": abs, "no": round}
+    with pytest.raises(InvalidArgument, match="is a dict: expected a model"):
+        package({"yes": abs, "no": 5})
+
+
 def test_an_object_that_cannot_be_pickled() -> None:
     lock = threading.Lock()
     with pytest.raises(InvalidArgument, match="cannot pickle this function"):

@@ -33,13 +33,19 @@ def _check_is_model(model: object) -> None:
             f"model is the class {model.__name__}: deploy an instance of it, or module:{model.__name__} "
             "to have the container make one"
         )
-    if not any(
-        callable(part) for part in (getattr(model, "predict_batch", None), getattr(model, "predict", None), model)
-    ):
+    # Of a dict from labels to hidden Markov models each has to be one; the container tells whether they are.
+    parts = list(model.values()) if isinstance(model, dict) and model else [model]
+    if not all(map(_answers, parts)):
         raise InvalidArgument(
             f"model is a {type(model).__name__}: expected a model file's path, module:attribute, an object with "
             "predict_batch or predict, or a function over a batch"
         )
+
+
+def _answers(model: object) -> bool:
+    return any(
+        callable(part) for part in (getattr(model, "predict_batch", None), getattr(model, "predict", None), model)
+    )
 
 
 def pickled(model: object) -> bytes:
