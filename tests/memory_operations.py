@@ -196,6 +196,7 @@ class MemoryOperations:
             replicas=self._replicas(model, name, _least(deployment.replicas)),
             scaling=_range(deployment.replicas),
             created_at=time.time(),
+            warning="the model is older than its library" if model == "aged" else None,
         )
         if deployment.make_current:
             self.previous[model], self.current[model] = self.current.get(model), name
@@ -206,6 +207,8 @@ class MemoryOperations:
         polls = self.polls[model, version] = self.polls.get((model, version), 0) + 1
         if found.state == "starting" and polls > 1:
             found = self._settle(found)
+        elif found.state == "starting" and model == "built":
+            found = msgspec.structs.replace(found, progress="installing 12 packages")
         return self._shown(found)
 
     async def delete_version(self, model: str, version: str) -> None:

@@ -69,6 +69,16 @@ def test_deploy(run: Run, api: Api, model: str) -> None:
     assert (deployment.batching, deployment.cache, deployment.memory_bytes) == (Batching(), True, None)
 
 
+def test_deploy_sends_requirements_and_shows_a_warning(run: Run, api: Api, model: str) -> None:
+    requirements = Path(model).with_name("reqs.txt")
+    requirements.write_text("scikit-learn==1.5.2\n")
+    result = run("deploy", "aged", model, "--requirements", str(requirements), "--python", "3.12")
+    assert (result.status, result.err) == (0, "warning: the model is older than its library\n")
+    (deployment,) = api.operations.deployments
+    assert (deployment.requirements, deployment.python, deployment.needs) == ("requirements.txt", "3.12", ("joblib",))
+    assert "warning: version 1: the model is older than its library" in run("model", "show", "aged").out
+
+
 def test_deploy_with_every_option(run: Run, api: Api, model: str) -> None:
     options = (
         "--version b --replicas 2..8 --batching fixed --max-batch 16 --batch-delay-ms 2.5 --no-cache --keep-current"

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,6 +76,13 @@ def test_an_environment_is_built_and_a_model_of_other_versions_is_told(bench: Be
         assert prepared.warning is not None
         assert "saved with small 2.0, and runs with 1.0" in prepared.warning
         assert "installing 2 packages" in bench.told
+        # It is remembered, for as long as it is there.
+        bench.told.clear()
+        assert await bench.prepare(bench.spec("small==1.0\n", needs=("small==2.0",))) == prepared
+        assert bench.told == []
+        shutil.rmtree(Path(prepared.python).parents[1])
+        assert await bench.prepare(bench.spec("small==1.0\n", needs=("small==2.0",))) == prepared
+        assert Path(prepared.python).exists()
 
     run(test())
 

@@ -8,7 +8,6 @@ from typing import Any
 from clipper.client.calls import (
     PREPARE_TIMEOUT_S,
     SETTLE_TIMEOUT_S,
-    UPLOAD_TIMEOUT_S,
     Calls,
     ignore,
     part,
@@ -190,8 +189,8 @@ class Models(Calls):
 
     def rollback(self, name: str, version: str | None = None) -> Model:
         """Make the previous, or the given, version current. Returns once every worker serves it."""
-        # A sleeping version starts first, within its own deployment's time-out, which may be any.
-        return self._ask(Model, "POST", f"/models/{part(name)}/rollback", Rollback(version), UPLOAD_TIMEOUT_S)
+        # A sleeping version starts first, for which its environment may have to be built again.
+        return self._ask(Model, "POST", f"/models/{part(name)}/rollback", Rollback(version), PREPARE_TIMEOUT_S)
 
     def scale(self, name: str, replicas: int | ReplicaRange, version: str | None = None) -> Version:
         """Set how many replicas a version has, or let its load decide within a range.

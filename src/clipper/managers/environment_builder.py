@@ -73,7 +73,7 @@ def build_environment(
             (path / _USED).touch()
         remove_unneeded(root)
     except OSError as error:
-        raise ContainerFailed(f"the environment cannot be kept in {root}: {error}") from error
+        raise ContainerFailed(f"the environment cannot be made in {root}: {error}") from error
     return path / "bin" / "python"
 
 

@@ -24,6 +24,8 @@ from clipper.registry.records import VersionSpec
 
 # An installer is busy with the network or with one compiler; more would only slow each other, and the models, down.
 MAX_BUILDS = 2
+# What was prepared before needs no asking, so that a container that died is soon back. More models hardly anyone has.
+MAX_KNOWN = 1000
 # A build ends itself; this much more is for finding interpreters and looking at what they have.
 PROGRAM_TIMEOUT_S = BUILD_TIMEOUT_S + 120.0
 
@@ -36,7 +38,7 @@ Tell = Callable[[str], None]
 class _Preparation:
     """One that is under way, and who waits for it."""
 
-    task: "asyncio.Task[Prepared]"
+    task: "asyncio.Task[Prepared]" = field(init=False)
     listeners: list[Tell] = field(default_factory=list)
     now: str = "waiting for other environments to be built"
 
@@ -57,6 +59,7 @@ class ModelEnvironments:
         self._slots = asyncio.Semaphore(MAX_BUILDS)
         self._count = 0
         self._under_way: dict[Request, _Preparation] = {}
+        self._known: dict[Request, Prepared] = {}
 
     async def prepare(self, spec: VersionSpec, tell: Tell) -> Prepared:
         """Return the interpreter to run a version with; ``tell`` is called with what is going on until then.
@@ -69,6 +72,9 @@ class ModelEnvironments:
         request = self._request(spec)
         if _is_there(request):
             return Prepared(spec.python or sys.executable)
+        known = self._known.get(request)
+        if known is not None and Path(known.python).exists():
+            return known
         one = self._under_way.get(request) or self._begin(request)
         one.listeners.append(tell)
         tell(one.now)
@@ -76,8 +82,11 @@ class ModelEnvironments:
             return await asyncio.shield(one.task)
         finally:
             one.listeners.remove(tell)
-            if not one.listeners:
+            if not one.listeners and not one.task.done():
+                # Who asks from now on begins anew.
+                del self._under_way[request]
                 one.task.cancel()
+                await asyncio.wait([one.task])
 
     def _request(self, spec: VersionSpec) -> Request:
         path = None if spec.requirements is None else self._artifacts / spec.artifact / spec.requirements
@@ -88,20 +97,29 @@ class ModelEnvironments:
         return Request(str(self._root), text, spec.python, spec.needs)
 
     def _begin(self, request: Request) -> _Preparation:
-        task = asyncio.get_running_loop().create_task(self._run(request))
-        one = self._under_way[request] = _Preparation(task)
-        task.add_done_callback(lambda _: self._under_way.pop(request))
+        one = self._under_way[request] = _Preparation()
+        one.task = asyncio.get_running_loop().create_task(self._run(request, one.tell))
+        one.task.add_done_callback(lambda _: self._forget(request, one))
         return one
 
-    async def _run(self, request: Request) -> Prepared:
+    def _forget(self, request: Request, one: _Preparation) -> None:
+        if self._under_way.get(request) is one:
+            del self._under_way[request]
+
+    async def _run(self, request: Request, tell: Tell) -> Prepared:
         async with self._slots:
             try:
                 async with asyncio.timeout(PROGRAM_TIMEOUT_S):
-                    return await self._ask_program(request)
+                    prepared = await self._ask_program(request, tell)
             except (TimeoutError, OSError, ValueError) as error:
                 raise ContainerFailed(f"its environment cannot be built: {error or 'it takes too long'}") from error
 
-    async def _ask_program(self, request: Request) -> Prepared:
+        self._known[request] = prepared
+        if len(self._known) > MAX_KNOWN:
+            del self._known[next(iter(self._known))]
+        return prepared
+
+    async def _ask_program(self, request: Request, tell: Tell) -> Prepared:
         self._count += 1
         mark = self._processes.environment(f"environment-{self._count}")[MARK]
         process = await asyncio.create_subprocess_exec(
@@ -115,23 +133,10 @@ class ModelEnvironments:
             start_new_session=True,
         )
         try:
-            return await self._replies(process, request)
+            return await _replies(process, request, tell)
         finally:
             await _end(process)
             kill_marked(mark.__eq__)  # what it had started and that left its session
-
-    async def _replies(self, process: Process, request: Request) -> Prepared:
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(msgspec.json.encode(request) + b"\n")
-        while line := await process.stdout.readline():
-            match _REPLY.decode(line):
-                case Progress(text):
-                    self._under_way[request].tell(text)
-                case Refused(reason, log_tail):
-                    raise ContainerFailed(reason, list(log_tail))
-                case Prepared() as prepared:
-                    return prepared
-        raise ContainerFailed("its environment cannot be built: the builder was killed; see the server's log")
 
 
 def _is_there(request: Request) -> bool:
@@ -150,3 +155,17 @@ async def _end(process: Process) -> None:
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
+
+
+async def _replies(process: Process, request: Request, tell: Tell) -> Prepared:
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(msgspec.json.encode(request) + b"\n")
+    while line := await process.stdout.readline():
+        match _REPLY.decode(line):
+            case Progress(text):
+                tell(text)
+            case Refused(reason, log_tail):
+                raise ContainerFailed(reason, list(log_tail))
+            case Prepared() as prepared:
+                return prepared
+    raise ContainerFailed("its environment cannot be built: the builder was killed; see the server's log")
