@@ -70,11 +70,11 @@ class ModelEnvironments:
             ContainerFailed: there is none such and it cannot be made; ``log_tail`` holds the installer's last lines.
         """
         request = self._request(spec)
-        if _is_there(request):
-            return Prepared(spec.python or sys.executable)
         known = self._known.get(request)
         if known is not None and Path(known.python).exists():
             return known
+        if _is_there(request):
+            return self._remember(request, Prepared(spec.python or sys.executable))
         one = self._under_way.get(request) or self._begin(request)
         one.listeners.append(tell)
         tell(one.now)
@@ -113,7 +113,9 @@ class ModelEnvironments:
                     prepared = await self._ask_program(request, tell)
             except (TimeoutError, OSError, ValueError) as error:
                 raise ContainerFailed(f"its environment cannot be built: {error or 'it takes too long'}") from error
+        return self._remember(request, prepared)
 
+    def _remember(self, request: Request, prepared: Prepared) -> Prepared:
         self._known[request] = prepared
         if len(self._known) > MAX_KNOWN:
             del self._known[next(iter(self._known))]
@@ -140,7 +142,7 @@ class ModelEnvironments:
 
 
 def _is_there(request: Request) -> bool:
-    """Whether there is nothing to find, to build or to compare."""
+    """Whether there is nothing to find, to build or to compare. Takes a tenth of a second."""
     here = Interpreter(sys.executable, platform.python_version())
     packages = {one.name: one.version for one in importlib.metadata.distributions()} if request.needs else {}
     if plan_environment(request.requirements, request.python, request.needs, Own(here, packages)) is not None:
