@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -47,25 +48,42 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
         time.sleep(0.005)
 
 
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    operations = MemoryOperations()
-    app = create_app(operations)
-    app.register(_predict_route(operations))
-    app.register(_observe_route(operations))
+class CurrentOperations:
+    """Those of the test that runs. All share one server, which takes longer to make than a test."""
+
+    def __init__(self) -> None:
+        self.now = MemoryOperations()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.now, name)
+
+
+@pytest.fixture(scope="session")
+def management() -> Iterator[tuple[str, CurrentOperations]]:
+    """The URL of a server, and what it asks."""
+    current = CurrentOperations()
+    app = create_app(current)
+    app.register(_predict_route(current))
+    app.register(_observe_route(current))
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     wait_until(lambda: server.started)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    operations.url, operations.home = url, str(tmp_path)
-    place = {"pid": 1, "management_url": url, "query_url": url + "/query", "started_at": time.time()}
-    (tmp_path / "supervisor.json").write_text(json.dumps(place))
-    yield Api(url, tmp_path, operations)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}", current
     server.should_exit = True
     thread.join(10)
     listener.close()
+
+
+@pytest.fixture
+def api(management: tuple[str, CurrentOperations], tmp_path: Path) -> Api:
+    url, current = management
+    operations = current.now = MemoryOperations()
+    operations.url, operations.home = url, str(tmp_path)
+    place = {"pid": 1, "management_url": url, "query_url": url + "/query", "started_at": time.time()}
+    (tmp_path / "supervisor.json").write_text(json.dumps(place))
+    return Api(url, tmp_path, operations)
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +96,7 @@ def cpp_build(tools: None) -> Path:
     return kept("cpp", build_cpp)
 
 
-def _observe_route(operations: MemoryOperations) -> object:
+def _observe_route(operations: CurrentOperations) -> object:
     @post("/query/{app_name:str}/observe", status_code=200)
     async def observe(app_name: FromPath[str], data: JSONBody[dict[str, object]]) -> object:
         many = data.get("observations")
@@ -96,7 +114,7 @@ def _observed(operations: MemoryOperations, app_name: str, body: dict[str, objec
         return {"error": error.code, "cause": str(error)}
 
 
-def _predict_route(operations: MemoryOperations) -> object:
+def _predict_route(operations: CurrentOperations) -> object:
     @post("/query/{app_name:str}/predict", status_code=200)
     async def predict(app_name: FromPath[str], data: JSONBody[dict[str, object]]) -> object:
         one = operations.predict(app_name)

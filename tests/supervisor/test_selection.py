@@ -30,8 +30,10 @@ NEVER_FORGETS = {"half_life": None}
 
 def with_models(server: Server, *options: str) -> Server:
     server.start(*options)
-    for name, value in MODELS.items():
-        assert server.deploy(name, answering(value), input_type="float64[2]")["state"] == "ready"
+    made = [
+        server.deploy(name, answering(value), wait=False, input_type="float64[2]") for name, value in MODELS.items()
+    ]
+    assert [server.decided(each["model"], each["version"])["state"] for each in made] == ["ready"] * len(MODELS)
     return server
 
 
