@@ -67,7 +67,7 @@ def parse(text: str) -> Load:
 
 
 def _percentile_ms(text: str, percent: int) -> float:
-    found = re.search(rf"^ +{percent}% +([\d.]+)(us|ms|s)$", text, re.MULTILINE)
+    found = re.search(rf"^ +{percent}% +([\d.]+)(us|ms|s) *$", text, re.MULTILINE)
     if found is None:
         raise WrkFailed(f"wrk reports no {percent}th percentile:\n{text}")
     return float(found[1]) * _UNITS_MS[found[2]]

@@ -97,7 +97,7 @@ def judge(numbers: Numbers) -> Verdict:
     models = numbers["models"].values()
     together = [_ratio(found, "together", "requests_per_s") for found in models]
     more_ms = [found["clipper"]["alone"]["p50_ms"] - found["in_process"]["alone"]["p50_ms"] for found in models]
-    failed = sum(found[server][kind]["failed"] for found in models for server in SERVERS for kind in CONNECTIONS)
+    failed = sum(found["clipper"][kind]["failed"] for found in models for kind in CONNECTIONS)
     text = (
         f"{min(together):.2f} to {max(together):.2f} × the requests/s of the model in the server's process at "
         f"{numbers['connections']['together']} connections; one at a time {min(more_ms):+.2f} to {max(more_ms):+.2f} ms"
