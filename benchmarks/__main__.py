@@ -8,12 +8,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import footprint, languages, recovery, selection, throughput
+from benchmarks import footprint, languages, recovery, replicas, selection, throughput
 from benchmarks.machine import facts
 from benchmarks.outcome import Outcome, Row
 from benchmarks.workbench import ROUND_S, ROUNDS, SLO_MS, WARM_UP_S, Workbench
 
-ROWS = [*throughput.ROWS, *languages.ROWS, *recovery.ROWS, *selection.ROWS, *footprint.ROWS]
+ROWS = [*throughput.ROWS, *languages.ROWS, *recovery.ROWS, *replicas.ROWS, *selection.ROWS, *footprint.ROWS]
 RESULTS = Path(__file__).parent / "results"
 VERDICTS = {True: "[green]pass[/]", False: "[red]FAIL[/]", None: ""}
 

@@ -113,6 +113,10 @@ def test_deploy_with_every_option(run: Run, api: Api, model: str) -> None:
     assert (deployment.sample, deployment.cpus, deployment.gpus) == ([1, 2, 3, 4], 1.5, "0,1")
 
 
+def test_deploy_with_a_range_of_replicas(run: Run, model: str) -> None:
+    assert "digits:1 is ready: 2 replicas of 2..8, takes" in run("deploy", "digits", model, "--replicas", "2..8").out
+
+
 def test_a_version_that_is_not_current_says_how_to_make_it_so(run: Run, model: str) -> None:
     result = run("deploy", "digits", model, "--keep-current")
     assert "clipper model rollback digits --version 1" in result.out

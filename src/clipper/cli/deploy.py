@@ -127,7 +127,8 @@ def _read_sample(text: str | None) -> Any:
 
 def _told(made: Version) -> str:
     place = "current" if made.current else "not current"
-    return f"{made.model}:{made.version} is ready: {len(made.replicas)} replicas, takes {made.input_type}, {place}"
+    replicas = f"{len(made.replicas)} replicas" + (f" of {made.scaling}" if made.scaling else "")
+    return f"{made.model}:{made.version} is ready: {replicas}, takes {made.input_type}, {place}"
 
 
 def _next_step(made: Version, linked: bool) -> str:
