@@ -20,7 +20,7 @@ from clipper.types import ModelId
 
 log = logging.getLogger(__name__)
 
-# Often enough that a ramp of 20 s is seen in its first quarter. A look costs each worker some 50 µs.
+# Often enough that a ramp of 20 s is seen in its first quarter. A look takes each worker some 100 µs of processor time.
 LOOK_EVERY_S = 0.5
 
 

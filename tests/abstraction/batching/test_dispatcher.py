@@ -456,6 +456,16 @@ def test_what_is_gathered_goes_when_it_is_due_or_all_are_back() -> None:
     assert sizes(dispatcher.next_turn(1.1)) == [("0", 50)]
 
 
+def test_the_fastest_idle_replica_comes_first_and_one_that_is_not_known_before_it() -> None:
+    dispatcher = make_dispatcher(Steady(service_s=SLOW_S), Steady(service_s=SLOW_S / 5))
+    push(dispatcher, 1)
+    assert sizes(dispatcher.next_turn(0.0)) == [("1", 1)]
+    dispatcher.add_replica("new", Steady())
+    push(dispatcher, 5)
+
+    assert sizes(dispatcher.next_turn(0.0)) == [("new", 4), ("0", 1)]
+
+
 def test_of_replicas_that_wait_the_first_that_is_due_decides_when_to_look_again() -> None:
     dispatcher = make_dispatcher(Costing(0.004, 0.00002, limit=32), Costing(0.008, 0.00002, limit=32))
     push(dispatcher, 64)

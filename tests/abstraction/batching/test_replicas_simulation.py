@@ -48,6 +48,13 @@ def test_a_slow_replica_adds_what_it_can(policy: BatchingPolicy, name: str, is_s
 
 
 @pytest.mark.parametrize("policy", ["aimd", "quantile"])
+def test_with_few_clients_it_matters_not_which_replica_came_first(policy: BatchingPolicy) -> None:
+    fast, slow = MODELS["mostly fixed"][0], slowed(MODELS["mostly fixed"][0])
+    fast_first, slow_first = run((fast, slow), 64, policy), run((slow, fast), 64, policy)
+    assert slow_first.answered.total() >= 0.9 * fast_first.answered.total()
+
+
+@pytest.mark.parametrize("policy", ["aimd", "quantile"])
 def test_four_equal_replicas_answer_four_times_as_much(policy: BatchingPolicy) -> None:
     model = Model(1e-3, 0.1e-3)
     one = run((model,), 512, policy).answered.total()

@@ -102,11 +102,13 @@ class Dispatcher:
         return bool(expired) and self.queue.push(work), expired
 
     def next_turn(self, now_s: float) -> Turn:
-        """Give every idle replica a batch, then a second one to those that have room for it."""
+        """Give every idle replica a batch, the fastest first, then a second one to those that have room for it."""
         turn = Turn([], [])
         if not self.queue.length:
             return turn
         replicas = [replica for replica in self.replicas.values() if not replica.is_draining]
+        if len(replicas) > 1:
+            replicas.sort(key=_row_s)
         if not replicas:
             turn.late = self.queue.expire(now_s)
         for in_flight in range(MAX_IN_FLIGHT):
@@ -189,6 +191,11 @@ class Dispatcher:
             began_s = max(running.sent_s, replica.last_done_s)
             expected_s += max(0.0, controller.predict_s(len(running.works)) - (now_s - began_s))
         return expected_s
+
+
+def _row_s(replica: ReplicaState) -> float:
+    """One that is not known yet comes first, and so is known soon."""
+    return replica.controller.predict_s(1)
 
 
 def gather_s(controller: Controller, waiting: int, answered: int) -> float:
