@@ -62,7 +62,11 @@ class Desk:
     def load(self, path: Path, framework: str, **more: str) -> Model:
         """Load a model file or folder that lies where an artifact would have it."""
         loader = {"loader": "file", "target": path.name} | more
-        answer = self.ask({"artifact": str(path.parent), "framework": framework, **loader})
+        return self.load_artifact({"artifact": str(path.parent), "framework": framework, **loader})
+
+    def load_artifact(self, source: dict[str, str]) -> Model:
+        """Load what has the fields of ``ModelSource``."""
+        answer = self.ask(source)
         return Model(self, answer["model"], answer["input_type"], answer["max_batch"], answer["runtime"])
 
     def ask(self, message: dict[str, Any]) -> dict[str, Any]:

@@ -40,6 +40,10 @@ class Lengths(Halves):
     def forward(self, texts):
         return [{"length": len(text)} for text in texts]
 
+class Kind(Halves):
+    def forward(self, inputs):
+        return [{"floating": inputs.is_floating_point()} for _ in inputs]
+
 class Wrong(Halves):
     def forward(self, inputs):
         return "a text"
@@ -106,6 +110,12 @@ def test_labels(torch: Desk, efficientnet: Path) -> None:
 
 def test_a_file_that_tells_no_type_takes_a_list_of_float32(torch: Desk, efficientnet: Path) -> None:
     assert torch.load(efficientnet / "network.pt", "torchscript").input_type == "float32[*]"
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float64", "int64"])
+def test_pictures_are_converted_and_indices_are_not(torch: Desk, small: Path, code: Path, kind: str) -> None:
+    model = state(torch, small / "eye.pth", "networks:Kind", code, input_type=f"{kind}[2]")
+    assert model.predict(np.ones((1, 2))) == [{"floating": kind != "int64"}]
 
 
 def test_outputs_by_name(torch: Desk, small: Path, code: Path) -> None:

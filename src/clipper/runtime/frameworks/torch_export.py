@@ -1,8 +1,5 @@
 """PyTorch: a program exported by ``torch.export.save``, which tells what it takes."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 
 from clipper.errors import ContainerFailed
@@ -18,31 +15,28 @@ def load(source: FrameworkSource) -> FrameworkModel:
         ContainerFailed: it takes more than one tensor, or one that no input of Clipper is.
     """
     program = torch.export.load(str(source.path))
-    given = _input(program)
-    predict_batch = predictor(program.module(), program.parameters(), source, given.fixed_batch)
-    max_batch = given.fixed_batch or _most_rows(program)
-    return FrameworkModel(predict_batch, given.input_type(source.input_type), LIBRARY, max_batch)
-
-
-def _input(program: torch.export.ExportedProgram) -> Tensor:
-    [example] = _examples(program)
+    name, example = _input(program)
     shape = tuple(size if isinstance(size, int) else None for size in example.shape)
-    return Tensor("input", str(example.dtype).removeprefix("torch."), shape)
+    taken = Tensor(name, str(example.dtype).removeprefix("torch."), shape)
+    input_type = taken.input_type(source.input_type)
+    batch = taken.fixed_batch
+    predict_batch = predictor(program.module(), lambda inputs: inputs.to(example.dtype), source, batch)
+    return FrameworkModel(predict_batch, input_type, LIBRARY, batch or _most_rows(program, example))
 
 
-def _most_rows(program: torch.export.ExportedProgram) -> int | None:
+def _most_rows(program: torch.export.ExportedProgram, example: torch.Tensor) -> int | None:
     """Return the bound of the batch's dimension, if it was exported with one."""
-    [example] = _examples(program)
     bound = program.range_constraints[example.shape[0].node.expr].upper
     return int(bound) if bound.is_Integer else None
 
 
-def _examples(program: torch.export.ExportedProgram) -> Sequence[Any]:
-    """Return the tensors without data that stand for the program's inputs in its graph."""
+def _input(program: torch.export.ExportedProgram) -> tuple[str, torch.Tensor]:
+    """Return the program's input by name, as the tensor without data that stands for it in the graph."""
     names = program.graph_signature.user_inputs
     if len(names) != 1:
         raise ContainerFailed(
             f"the program takes {len(names)} inputs, {', '.join(map(str, names))}: expected one tensor of a batch; "
             "export a module that takes one"
         )
-    return [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    [name] = names
+    return name, next(node.meta["val"] for node in program.graph.nodes if node.name == name)

@@ -1,6 +1,6 @@
 """What the three forms of a PyTorch network share once they are loaded."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from clipper.types import DType, InputType
 
 LIBRARY = f"torch {torch.__version__}"
 
+Convert = Callable[[torch.Tensor], torch.Tensor]
+
 # PyTorch takes the second before its first operation, once in a process.
 torch.set_num_threads(thread_count())
 torch.set_num_interop_threads(1)
@@ -21,35 +23,36 @@ torch.set_num_interop_threads(1)
 def network(module: torch.nn.Module, source: FrameworkSource) -> FrameworkModel:
     """Return a module as a model. It tells nothing of its input: a list of float32 where nobody does."""
     input_type = None if source.input_type else InputType(DType.FLOAT32)
-    return FrameworkModel(predictor(module.eval(), module.parameters(), source), input_type, LIBRARY)
+    dtype = next((each.dtype for each in module.parameters() if each.is_floating_point()), torch.float32)
+    # What counts or indexes something stays whole; pictures do neither.
+    converted = (torch.float32, torch.float64, torch.uint8)
+
+    def convert(inputs: torch.Tensor) -> torch.Tensor:
+        return inputs.to(dtype) if inputs.dtype in converted else inputs
+
+    predict_batch = predictor(module.eval(), convert, source)
+    return FrameworkModel(predict_batch, input_type, LIBRARY)
 
 
 def predictor(
-    call: Callable[..., Any], parameters: Iterable[torch.Tensor], source: FrameworkSource, batch: int | None = None
+    call: Callable[..., Any], convert: Convert, source: FrameworkSource, batch: int | None = None
 ) -> Callable[[Inputs], object]:
     """Return what answers a batch.
 
     Args:
-        parameters: the network's; numbers with a fraction come to it in their type.
+        convert: makes inputs of the type that the network computes with.
         batch: how many rows a call must have; None: any number will do.
     """
     answer = Answer.of(source)
-    dtype = next((each.dtype for each in parameters if each.is_floating_point()), torch.float32)
 
     def predict_batch(inputs: Inputs) -> Any:
         with torch.inference_mode():
-            outputs = _by_name(call(_given(inputs, dtype)))
+            # Texts go as they are to a network that takes them.
+            given = inputs if isinstance(inputs, list) else convert(torch.from_numpy(inputs))
+            outputs = _by_name(call(given))
         return answer.rows(outputs) if isinstance(outputs, dict) else outputs
 
     return in_batches_of(batch, predict_batch)
-
-
-def _given(inputs: Inputs, dtype: torch.dtype) -> Any:
-    # Texts go as they are to a module that takes them.
-    if isinstance(inputs, list):
-        return inputs
-    tensor = torch.from_numpy(inputs)
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def _by_name(returned: Any) -> dict[str, Array] | list[Any]:

@@ -1,0 +1,1 @@
+"""Models that are classes of one's own."""
