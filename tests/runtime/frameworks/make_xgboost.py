@@ -47,6 +47,16 @@ for kind in ("gbtree", "dart", "gblinear"):
     booster, rows = train(load_diabetes, "reg:squarederror", booster=kind)
     booster.save_model(folder / f"{kind}.json")
     case(kind, f"{kind}.json", rows, booster.predict(xgboost.DMatrix(rows)).tolist(), takes="float32[10]")
+
+# Features that have names, which rows do not bring, and of which one is a category.
+random = np.random.default_rng(1)
+rows = np.stack((random.integers(0, 5, 200), random.normal(size=200)), 1).astype(np.float32)
+form = {"feature_names": ["kind", "size"], "feature_types": ["c", "q"], "enable_categorical": True}
+for kind in ("gbtree", "dart"):
+    matrix = xgboost.DMatrix(rows, rows[:, 0] % 2 + rows[:, 1], **form)
+    booster = xgboost.train({"objective": "reg:squarederror", "booster": kind, "nthread": 1}, matrix, 5)
+    booster.save_model(folder / f"categories_{kind}.json")
+    case(f"categories, {kind}", f"categories_{kind}.json", rows[:20], booster.predict(matrix)[:20].tolist())
 case("regressor's probabilities", "gbtree.json", rows, [], output="probabilities")
 
 rows, targets = load_breast_cancer(return_X_y=True)

@@ -51,11 +51,14 @@ def _answers(objective: str) -> dict[str, Callable[[Array], Any]]:
 
 
 def _predict(booster: Any, kind: str) -> Callable[[Inputs], Array]:
-    # The quicker way below has no linear models, and rounds the sums of DART's trees differently.
-    if kind != "gbtree":
-        return lambda rows: np.asarray(booster.predict(xgboost.DMatrix(rows)))
     # Trees that were grown after the best ones, while a training waited to see whether it gets better.
     best = booster.attr("best_iteration")
-    rounds = (0, 0) if best is None else (0, int(best) + 1)
-    # Without the copy of the rows that predict wants.
-    return lambda rows: np.asarray(booster.inplace_predict(rows, iteration_range=rounds, validate_features=False))
+    more = {"iteration_range": (0, 0) if best is None else (0, int(best) + 1), "validate_features": False}
+    if kind == "gbtree":
+        # Without the copy of the rows that predict wants.
+        return lambda rows: np.asarray(booster.inplace_predict(rows, **more))
+    # The quicker way has no linear models, and rounds the sums of DART's trees differently.
+    types = booster.feature_types
+    return lambda rows: np.asarray(
+        booster.predict(xgboost.DMatrix(rows, feature_types=types, enable_categorical=True), **more)
+    )
