@@ -1,9 +1,12 @@
 """ARCHITECTURE.md's table of imports and its rule of pure folders, as code."""
 
 import sys
+from typing import get_args
 
 import pytest
 from source_tree import PACKAGE, Import, imports, imports_in, module_name, modules
+
+from clipper.types import Framework
 
 # Unit to the units of ours that it may import, besides itself and the open ones. The longest name that fits a
 # module is its unit. A new folder has to be entered here and in ARCHITECTURE.md.
@@ -175,6 +178,12 @@ def test_what_reads_a_framework_is_imported_for_a_model_of_it_alone() -> None:
     readers = [found for found in ours() if reads_a_framework(found.module)]
     wrong = [str(found) for found in readers if not reads_a_framework(importer_of(found))]
     assert wrong == []
+
+
+def test_every_framework_has_a_module_of_its_name() -> None:
+    # Pickles hold objects of any library: what loads them is the runtime's own.
+    lacking = {name for name in get_args(Framework) if f"{FRAMEWORKS}.{name}" not in modules()}
+    assert lacking == {"pickle", "joblib"}
 
 
 def test_imports_of_ours_stand_at_the_top() -> None:
