@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from framework_environments import ROOT, made_models
+from framework_environments import FIRST_RUN_S, ROOT, made_models
 from live_server import Server
 
 from clipper import Clipper
 from clipper.errors import ContainerFailed
+
+pytestmark = pytest.mark.timeout(FIRST_RUN_S)
 
 # Building the environment is part of it the first time.
 START_S = 60.0

