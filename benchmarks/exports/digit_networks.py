@@ -24,6 +24,7 @@ def main(folder: Path, digits: Path) -> None:
     network.save(folder / "network.keras")
     network.save(folder / "network.h5")
     network.export(folder / "network", verbose=False)
+    in_sequence(network).save(folder / "sequential.keras")
     two_headed(network).save(folder / "two_headed.keras")
     two_headed(network).export(folder / "two_headed", verbose=False)
     with_code(network).save(folder / "with_code.keras")
@@ -36,6 +37,11 @@ def convolutional() -> keras.Model:
     hidden = LAYERS.Conv2D(16, 3, activation="relu")(image)
     hidden = LAYERS.Dropout(0.2)(LAYERS.Flatten()(hidden))
     return keras.Model(image, LAYERS.Dense(10, activation="softmax", name="digit")(hidden))
+
+
+def in_sequence(network: keras.Model) -> keras.Model:
+    """The same layers, as most people write them down."""
+    return keras.Sequential(network.layers)
 
 
 def two_headed(network: keras.Model) -> keras.Model:

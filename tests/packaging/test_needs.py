@@ -118,10 +118,10 @@ def test_spark_tells_its_version(tmp_path: Path) -> None:
 
 
 def test_mlflow_lists_what_it_needs(tmp_path: Path) -> None:
-    assert needs_of("mlflow", tmp_path) == ()
+    assert needs_of("mlflow", tmp_path) == ("pandas",)
     (tmp_path / "requirements.txt").write_text("mlflow==3.4.0\n# more\nscikit-learn==1.7.2\n")
     (tmp_path / "python_env.yaml").write_text("python: 3.12.1\nbuild_dependencies:\n- pip==24\n")
-    assert needs_of("mlflow", tmp_path) == ("mlflow==3.4.0", "python==3.12", "scikit-learn==1.7.2")
+    assert needs_of("mlflow", tmp_path) == ("mlflow==3.4.0", "pandas", "python==3.12", "scikit-learn==1.7.2")
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,8 @@ def _always(*needs: str) -> Callable[[Path], Iterator[str]]:
 
 
 def _mlflow(folder: Path) -> Iterator[str]:
-    """Its folder lists all that was there when it was saved, in two files."""
+    """Its folder lists all that was there when it was saved, in two files; Clipper's rows come in pandas' frames."""
+    yield "pandas"
     with suppress(OSError, ValueError):
         lines = (line.strip() for line in (folder / "requirements.txt").read_text().splitlines())
         yield from (line for line in lines if line and not line.startswith(("#", "-")))

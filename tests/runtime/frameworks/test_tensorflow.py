@@ -12,7 +12,7 @@ from benchmarks.real_models import exported
 pytestmark = FIRST_RUN
 
 DIGITS = sample("sklearn", "datasets/data/digits.csv.gz")
-FORMS = [("keras", "network.keras"), ("keras", "network.h5"), ("tensorflow", "network")]
+FORMS = [("keras", "network.keras"), ("keras", "sequential.keras"), ("keras", "network.h5"), ("tensorflow", "network")]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_answers_are_those_of_keras(
     assert near(model.predict(images[:1]), answers[:1])
 
 
-@pytest.mark.parametrize(("framework", "name"), [FORMS[0], FORMS[2]])
+@pytest.mark.parametrize(("framework", "name"), [FORMS[0], FORMS[1], FORMS[3]])
 def test_labels_are_the_digits(tensorflow: Desk, networks: Path, images: np.ndarray, framework: str, name: str) -> None:
     labels = tensorflow.load(networks / name, framework, output="labels").predict(images)
     assert labels == np.load(networks / "answers.npy").argmax(axis=1).tolist()

@@ -24,7 +24,7 @@ def load(source: FrameworkSource) -> FrameworkModel:
     """
     model = keras.saving.load_model(source.path, compile=False, safe_mode=True)
     spec = _input(model)
-    names = list(model.output) if isinstance(model.output, Mapping) else model.output_names
+    names = _output_names(model)
     answer = Answer.of(source, names)
     # Traced once, for batches of every size; predict() takes milliseconds to prepare each.
     call = tf.function(lambda inputs: model(inputs, training=False)).get_concrete_function(spec)
@@ -43,6 +43,13 @@ def _input(model: keras.Model) -> tf.TensorSpec:
         raise ContainerFailed(f"the model takes {len(model.inputs)} inputs, {names}: expected one tensor of a batch")
     [only] = model.inputs
     return tf.TensorSpec(only.shape, only.dtype, only.name)
+
+
+def _output_names(model: keras.Model) -> list[str]:
+    if isinstance(model, keras.Sequential):
+        # One that was read from a file does not know its outputs by name; it has what its last layer returns.
+        return [model.layers[-1].name]
+    return list(model.output) if isinstance(model.output, Mapping) else list(model.output_names)
 
 
 def _by_name(returned: Any, names: list[str]) -> Outputs:
