@@ -55,6 +55,12 @@ def test_deploy_waits_until_the_version_is_ready(api: Api, clipper: Clipper) -> 
     assert any("starting double:1" in text for text in told)
 
 
+def test_what_goes_on_before_containers_start_is_told(clipper: Clipper) -> None:
+    told: list[str] = []
+    assert clipper.deploy("built", double, progress=told.append).state == "ready"
+    assert "built:1: installing 12 packages" in told
+
+
 def test_an_artifact_is_sent_once(api: Api, clipper: Clipper) -> None:
     told: list[str] = []
     clipper.deploy("double", double, wait=False)
