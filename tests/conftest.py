@@ -19,6 +19,7 @@ from programs import build_cpp, kept, missing_tools
 
 from clipper.errors import NotFound
 from clipper.management.app import create_app
+from docker_daemon import DockerDaemon, running_daemon
 from memory_operations import MemoryOperations
 
 # The same examples each time, so that a run of unchanged code ends alike; --hypothesis-seed looks at others.
@@ -94,6 +95,12 @@ def tools() -> None:
 @pytest.fixture(scope="session")
 def cpp_build(tools: None) -> Path:
     return kept("cpp", build_cpp)
+
+
+@pytest.fixture(scope="session")
+def docker_daemon() -> Iterator[DockerDaemon]:
+    with running_daemon() as daemon:
+        yield daemon
 
 
 def _observe_route(operations: CurrentOperations) -> object:

@@ -40,6 +40,7 @@ class Bench:
         environ: Mapping[str, str] | None = None,
         batch_timeout_s: float = 30.0,
         sample: Sample | None = None,
+        base_image: str = BASE_IMAGE,
     ) -> None:
         self.path = path
         self.kind: ManagerName = kind
@@ -51,7 +52,7 @@ class Bench:
         self.processes = ProcessFolder(path / "run", os.environ, python_path)
         environments = ModelEnvironments(self.processes, self.folders.artifacts, path / "environments")
         self.launcher = LocalLauncher(self.processes, self.folders, environments)
-        settings = DockerSettings(BASE_IMAGE, "host", str(path))
+        settings = DockerSettings(base_image, "host", str(path))
         launchers: dict[ManagerName, Launcher] = {"local": self.launcher}
         launchers |= docker_launcher(settings, self.folders, self.environ)
         numbers = itertools.count(1)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from clipper.errors import ContainerFailed, NotFound
-from clipper.managers.docker.options import ARTIFACT_LABEL, HOME_LABEL, Surroundings
+from clipper.managers.docker.options import ARTIFACT_LABEL, IMAGE_HOME_LABEL, Surroundings
 from clipper.managers.docker.recipe import RUNTIME_PARTS, Recipe, recipe
 from clipper.managers.docker_engine import Engine
 from clipper.registry.records import VersionSpec
@@ -61,14 +61,14 @@ class Images:
         if spec.loader == "image":
             await self._once(spec.target, lambda: self._fetch(spec.target, tell))
             return spec.target
-        made = recipe(spec, self._sources.base_image, self._runtime_digest)
+        made = recipe(spec, self._sources.base_image, self._runtime_digest, self._around.home)
         await self._once(made.tag, lambda: self._build(made, spec, tell))
         return made.tag
 
     async def prune(self, artifacts: Collection[str]) -> None:
         """Remove the images of artifacts that are not among these, by their digests."""
-        for image, labels in (await self._engine.images(f"{HOME_LABEL}={self._around.home}")).items():
-            if labels[ARTIFACT_LABEL] not in artifacts:
+        for image, labels in (await self._engine.images(f"{IMAGE_HOME_LABEL}={self._around.home}")).items():
+            if labels.get(ARTIFACT_LABEL) not in artifacts:
                 try:
                     await self._engine.remove_image(image)
                 except ContainerFailed as error:
@@ -101,7 +101,7 @@ class Images:
             last_lines.append(line)
             tell(line)
 
-        labels = {HOME_LABEL: self._around.home, ARTIFACT_LABEL: spec.artifact}
+        labels = {IMAGE_HOME_LABEL: self._around.home, ARTIFACT_LABEL: spec.artifact}
         options = {"tag": made.tag, "labels": labels, "network_mode": self._around.network}
         try:
             await self._engine.build(lambda file: self._write_context(file, made, spec), options, keep)

@@ -62,7 +62,7 @@ class DockerContainer:
     @property
     def how_it_ended(self) -> str:
         if self._end is None:
-            return "was removed by someone"
+            return "is gone"
         if self._end.ran_out_of_memory:
             return "ran out of its memory limit and was killed"
         code = self._end.exit_code
@@ -71,7 +71,7 @@ class DockerContainer:
         return f"exited with code {code}"
 
     def has_ended(self, state: State | None) -> None:
-        """``state`` None: dockerd has it no more."""
+        """``state`` None: dockerd has it no more, or it is given up."""
         self._end = state
         self.exited.set()
 
@@ -89,7 +89,9 @@ class DockerContainer:
         except NotFound:
             self.has_ended(None)
         except ClipperError as error:
-            log.error("the container %s may go on for now: %s", self.id, error)
+            # Whoever stops it must not wait for dockerd to come back. The launcher removes it when that has.
+            log.error("the container %s cannot be stopped now: %s", self.id, error)
+            self.has_ended(None)
 
     async def save_log(self) -> None:
         async with self._saving:
@@ -180,7 +182,7 @@ class DockerLauncher:
     async def prune(self, artifacts: Collection[str]) -> None:
         try:
             await self._images.prune(artifacts)
-        except Unavailable as error:
+        except ClipperError as error:
             log.info("images that no version needs stay: %s", error)
 
     async def _start(self, note: ContainerNote, image: str, log_path: Path) -> DockerContainer:

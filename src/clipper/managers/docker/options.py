@@ -14,9 +14,11 @@ from clipper.managers.command import container_argv, program_options
 from clipper.managers.docker.recipe import ARTIFACT_FOLDER, PYTHON
 from clipper.managers.launcher import ContainerNote
 
-# A container's and an image's home: only that home's supervisor touches them.
+# A container's home: only that home's supervisor touches it.
 HOME_LABEL = "clipper.home"
-ARTIFACT_LABEL = "clipper.artifact"
+# An image's, by another name: every container of an image has its labels, also one that somebody else started.
+IMAGE_HOME_LABEL = "clipper.image-home"
+ARTIFACT_LABEL = "clipper.image-artifact"
 NOTE_LABEL = "clipper.note"
 
 # What Docker keeps of a container's output until it is saved: as much as a log of ours may have.

@@ -30,14 +30,15 @@ class Recipe:
     tag: str
 
 
-def recipe(spec: VersionSpec, base_image: str, runtime_digest: str) -> Recipe:
+def recipe(spec: VersionSpec, base_image: str, runtime_digest: str, home: str) -> Recipe:
     """How a model's image is made.
 
     Args:
         runtime_digest: of the files that ``RUNTIME_PARTS`` are.
+        home: whose image it is: another home removes its own.
     """
     dockerfile = "\n".join(_lines(spec, base_image)) + "\n"
-    text = json.dumps([dockerfile, spec.artifact, runtime_digest])
+    text = json.dumps([dockerfile, spec.artifact, runtime_digest, home])
     return Recipe(dockerfile, f"{_REPOSITORY}:{hashlib.sha256(text.encode()).hexdigest()[:32]}")
 
 

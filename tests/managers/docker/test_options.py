@@ -1,0 +1,74 @@
+"""What a container is created with."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipper.managers.docker.options import Surroundings, User, container_name, creation, labels, limits, noted
+from clipper.managers.launcher import ContainerNote
+from clipper.registry.records import Loader, VersionSpec
+
+AROUND = Surroundings("/home/me/.clipper", "bridge")
+ARTIFACT = Path("/home/me/.clipper/artifacts/a1")
+
+
+def note(loader: Loader = "file", target: str = "model.joblib", **fields: Any) -> ContainerNote:
+    spec = VersionSpec("a1", loader, target, manager="docker", **fields)
+    return ContainerNote("ads", "2", 1, "ads:2#1.g7", "/run/c7/s", spec)
+
+
+def created(one: ContainerNote) -> dict[str, Any]:
+    return creation(one, "image:1", User(1000, 100), ARTIFACT, AROUND)
+
+
+def test_a_note_is_read_from_the_labels_that_it_was_written_to() -> None:
+    one = note(memory_bytes=1 << 30, sample="[1]")
+    found = labels(one, "/home/me/.clipper")
+    assert noted(found) == one
+    assert (found["clipper.replica"], found["clipper.start"]) == ("ads:2#1", "ads:2#1.g7")
+    assert noted({}) is None and noted({"clipper.note": "{}"}) is None
+
+
+def test_a_name_has_what_docker_takes() -> None:
+    assert container_name(note()) == "clipper-ads-2-1.g7"
+
+
+def test_a_model_runs_in_the_runtime_as_whoever_runs_clipper() -> None:
+    found = created(note(memory_bytes=1 << 30, cpus=1.5))
+    assert found["user"] == "1000:100"
+    assert found["command"][:5] == ["python3", "-m", "clipper.runtime", "--listen", "unix:/run/c7/s"]
+    assert "--memory-bytes" not in found["command"]
+    assert found["environment"]["OMP_NUM_THREADS"] == "2"
+    assert "CUDA_VISIBLE_DEVICES" not in found["environment"]
+
+
+def test_a_jar_is_told_its_memory() -> None:
+    assert created(note("binary", "sum.jar", memory_bytes=1 << 30))["command"][:4] == [
+        *("java", f"-Xmx{3 << 28}", "-jar", "/clipper/artifact/sum.jar")
+    ]
+
+
+def test_an_image_that_is_given_runs_its_own_program_on_data_from_here() -> None:
+    one = note("image", "sum:3", data="data/table")
+    found = created(one)
+    assert "entrypoint" not in found
+    assert found["command"][-2:] == ["--data", f"{ARTIFACT}/data/table"]
+    assert limits(one, ARTIFACT, AROUND)["binds"][str(ARTIFACT)] == {"bind": str(ARTIFACT), "mode": "ro"}
+
+
+def test_limits_are_those_of_the_version() -> None:
+    found = limits(note(memory_bytes=1 << 30, cpus=0.5), ARTIFACT, AROUND)
+    assert (found["mem_limit"], found["memswap_limit"], found["nano_cpus"]) == (1 << 30, 1 << 30, 500_000_000)
+    assert found["binds"] == {"/run/c7": {"bind": "/run/c7", "mode": "rw"}}
+    assert found["network_mode"] == "bridge"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "request_"),
+    [("all", {"count": -1}), ("2", {"count": 2}), ("0,GPU-8932f937", {"device_ids": ["0", "GPU-8932f937"]})],
+)
+def test_gpus_are_requested(gpus: str, request_: dict[str, Any]) -> None:
+    found = limits(note(gpus=gpus), ARTIFACT, AROUND)
+    assert found["device_requests"] == [{**request_, "capabilities": [["gpu"]]}]
+    assert limits(note(), ARTIFACT, AROUND)["device_requests"] is None

@@ -1,0 +1,171 @@
+"""What only containers in Docker have; test_manager.py has what every kind has."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from manager_bench import SLOT, SUM, Bench, run
+from msgspec.structs import replace
+
+import clipper
+from clipper.managers.docker.options import HOME_LABEL, IMAGE_HOME_LABEL
+from clipper.managers.processes import start_time
+from clipper.registry.records import VersionSpec
+from docker_daemon import BASE_IMAGE, DockerDaemon
+from small_packages import make_wheel
+
+
+@pytest.fixture
+def client(docker_daemon: DockerDaemon) -> Iterator[Any]:
+    with closing(docker_daemon.client()) as client:
+        yield client
+
+
+@pytest.fixture
+def bench(tmp_path: Path, docker_daemon: DockerDaemon) -> Iterator[Bench]:
+    bench = Bench(tmp_path, "docker", docker_daemon.environ)
+    yield bench
+    bench.close()
+
+
+def build(client: Any, folder: Path, tag: str, *lines: str) -> None:
+    (folder / "Dockerfile").write_text("\n".join([f"FROM {BASE_IMAGE}", *lines]))
+    client.images.build(path=str(folder), tag=tag, network_mode="host", rm=True)
+
+
+def test_a_container_has_its_limits_and_no_rights(bench: Bench, client: Any) -> None:
+    async def test() -> None:
+        bench.manager.start(SLOT, bench.model(SUM, memory_bytes=256 << 20, cpus=0.5))
+        await bench.ready()
+        (container,) = client.containers.list(filters={"label": f"{HOME_LABEL}={bench.path}"})
+        host = container.attrs["HostConfig"]
+        assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (256 << 20, 256 << 20, 500_000_000)
+        assert (host["CapDrop"], host["RestartPolicy"]["Name"]) == (["ALL"], "no")
+        assert container.labels["clipper.replica"] == str(SLOT)
+        await bench.manager.stop_all()
+
+    run(test())
+
+
+def test_packages_are_installed_in_the_image(
+    tmp_path: Path, docker_daemon: DockerDaemon, client: Any, request: pytest.FixtureRequest
+) -> None:
+    (tmp_path / "image").mkdir()
+    make_wheel(tmp_path / "image", "small", "1.0")
+    build(client, tmp_path / "image", "with-wheels:1", "COPY *.whl /wheels/")
+    bench = Bench(tmp_path, "docker", docker_daemon.environ, base_image="with-wheels:1")
+    request.addfinalizer(bench.close)
+
+    async def test() -> None:
+        spec = bench.model(f"import small\nassert small.__version__ == '1.0'\n{SUM}", requirements="reqs.txt")
+        (bench.folders.artifacts / spec.artifact / "reqs.txt").write_text("--no-index\n--find-links /wheels\nsmall\n")
+        bench.manager.start(SLOT, spec)
+        await bench.ready()
+        await bench.manager.stop_all()
+
+    run(test())
+
+
+def test_a_build_that_fails_says_what_the_installer_said(bench: Bench) -> None:
+    async def test() -> None:
+        spec = bench.model(SUM, requirements="reqs.txt")
+        (bench.folders.artifacts / spec.artifact / "reqs.txt").write_text("--no-index\nno-such-package==7\n")
+        bench.manager.start(SLOT, spec)
+        assert "its image cannot be built" in await bench.until_dead()
+        assert "No matching distribution found for no-such-package==7" in bench.failure
+        bench.leaves_nothing()
+
+    run(test())
+
+
+def test_an_image_that_is_given_runs_as_it_is(bench: Bench, client: Any, tmp_path: Path) -> None:
+    context = tmp_path / "image"
+    shutil.copytree(Path(clipper.__file__).parent, context / "clipper", ignore=shutil.ignore_patterns("__pycache__"))
+    (context / "my_model.py").write_text(SUM)
+    build(
+        client,
+        context,
+        "given:1",
+        "COPY clipper /app/clipper",
+        "COPY my_model.py /app/code/my_model.py",
+        "ENV PYTHONPATH=/app",
+        'ENTRYPOINT ["python3", "-m", "clipper.runtime", "--artifact", "/app", "--loader", "import", "--target", '
+        '"my_model:predict"]',
+    )
+
+    async def test() -> None:
+        bench.manager.start(SLOT, VersionSpec("", "image", "given:1", input_type="float64[2]", manager="docker"))
+        await bench.ready()
+        await bench.manager.stop_all()
+        bench.leaves_nothing()
+
+    run(test())
+
+
+def test_an_image_that_nobody_has_is_a_start_failure(bench: Bench) -> None:
+    async def test() -> None:
+        bench.manager.start(SLOT, VersionSpec("", "image", "localhost:1/nobody/has:1", manager="docker"))
+        assert "its image localhost:1/nobody/has:1 is not here and cannot be fetched" in await bench.until_dead()
+
+    run(test())
+
+
+@pytest.fixture
+def socket(tmp_path: Path, docker_daemon: DockerDaemon) -> Path:
+    """Where dockerd is looked for, which is not there yet."""
+    return tmp_path / "docker.sock"
+
+
+def test_dockerd_may_go_and_come_back(socket: Path, docker_daemon: DockerDaemon, bench: Bench) -> None:
+    def come() -> None:
+        socket.symlink_to(docker_daemon.host.removeprefix("unix://"))
+
+    bench = Bench(bench.path, "docker", {"DOCKER_HOST": f"unix://{socket}"})
+
+    async def test() -> None:
+        assert await bench.manager.left() == []
+        bench.manager.start(SLOT, bench.model(SUM))
+        assert "dockerd cannot be reached" in await bench.until_dead()
+        # Others are unharmed.
+        bench.manager.forget(SLOT)
+        bench.manager.start(SLOT, replace(bench.model(SUM), manager="local"))
+        await bench.ready()
+        await bench.manager.stop_all()
+        come()
+        bench.manager.start(SLOT, bench.model(SUM))
+        pid = await bench.ready()
+        # Away again, it does not take with it what runs, and holds up nobody.
+        socket.unlink()
+        await bench.manager.stop_all()
+        assert start_time(pid) is not None
+        come()
+        bench.manager.start(SLOT, bench.model(SUM))
+        await bench.ready()
+        assert start_time(pid) is None
+        await bench.manager.stop_all()
+        bench.leaves_nothing()
+
+    run(test())
+
+
+def test_images_go_with_their_versions(bench: Bench, client: Any) -> None:
+    def artifacts() -> set[str]:
+        images = client.images.list(filters={"label": f"{IMAGE_HOME_LABEL}={bench.path}"})
+        return {image.labels["clipper.image-artifact"] for image in images}
+
+    async def test() -> None:
+        specs = [bench.model(SUM), bench.model(f"{SUM}# another\n")]
+        for spec in specs:
+            bench.manager.start(SLOT, spec)
+            await bench.ready()
+            await bench.manager.stop_all()
+        assert artifacts() == {spec.artifact for spec in specs}
+        await bench.manager.prune({specs[1].artifact})
+        assert artifacts() == {specs[1].artifact}
+        await bench.manager.prune(())
+        assert artifacts() == set()
+
+    run(test())
