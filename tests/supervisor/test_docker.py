@@ -1,0 +1,94 @@
+"""Models in Docker behind a real server: deployed as a user does, asked as an application does."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live_server import Server, until
+
+from clipper.client import Clipper
+from clipper.errors import ContainerFailed, InvalidArgument
+from clipper.managers.docker.options import HOME_LABEL, IMAGE_HOME_LABEL
+from docker_daemon import BASE_IMAGE, DockerDaemon
+
+SUM = "def predict(inputs):\n    return [float(row.sum()) for row in inputs]\n"
+
+
+@pytest.fixture
+def daemon(docker_daemon: DockerDaemon, monkeypatch: pytest.MonkeyPatch) -> DockerDaemon:
+    monkeypatch.setenv("DOCKER_HOST", docker_daemon.host)
+    return docker_daemon
+
+
+@pytest.fixture
+def server(tmp_path: Path, daemon: DockerDaemon) -> Iterator[Server]:
+    server = Server(tmp_path / "home", "--docker-base-image", BASE_IMAGE, "--docker-network", "host").start()
+    yield server
+    server.clean_up()
+    for container in owned(daemon, server)[0]:
+        container.remove(force=True)
+
+
+def owned(daemon: DockerDaemon, server: Server) -> tuple[list[Any], list[Any]]:
+    """The containers and images of a server's home."""
+    with closing(daemon.client()) as client:
+        containers = client.containers.list(all=True, filters={"label": f"{HOME_LABEL}={server.home}"})
+        return containers, client.images.list(filters={"label": f"{IMAGE_HOME_LABEL}={server.home}"})
+
+
+def test_from_the_command_line_to_the_next_server(tmp_path: Path, daemon: DockerDaemon, server: Server) -> None:
+    (tmp_path / "sums.py").write_text(SUM)
+    deploy = ["deploy", "sum", "sums:predict", "--input-type", "float64[2]", "--replicas", "2", "--memory", "256m"]
+    run = "import sys; from clipper.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", run, *deploy, "--manager", "docker", "--home", str(server.home)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=90, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with Clipper.connect(home=server.home) as clipper:
+        clipper.create_application("sums", model="sum", slo_ms=5000)
+        assert server.predict("sums", [1.5, 2])["output"] == 3.5
+        assert any("listening on" in line for lines in clipper.logs("sum").lines.values() for line in lines)
+    pids = server.ready_pids("sum")
+    # The next one goes on with both.
+    server.kill()
+    server.start()
+    assert server.predict("sums", [2.5, 2])["output"] == 4.5
+    assert len(pids) == 2 and server.ready_pids("sum") == pids
+    assert server.stop() == 0
+    assert owned(daemon, server)[0] == []
+
+
+def test_a_version_that_fails_leaves_the_one_before_which_runs_as_a_process(
+    tmp_path: Path, daemon: DockerDaemon, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sums.py").write_text(SUM)
+    (tmp_path / "broken.py").write_text("raise RuntimeError('no such weights')\ndef predict(inputs): ...\n")
+    monkeypatch.chdir(tmp_path)
+    with Clipper.connect(home=server.home) as clipper:
+        clipper.deploy("sum", "sums:predict", input_type="float64[2]")
+        clipper.create_application("sums", model="sum", slo_ms=5000)
+        with pytest.raises(ContainerFailed) as raised:
+            clipper.deploy("sum", "broken:predict", input_type="float64[2]", manager="docker")
+        assert any("no such weights" in line for line in raised.value.log_tail)
+        assert server.predict("sums", [1.5, 2])["output"] == 3.5
+        # In Docker, beside it and then in its place.
+        clipper.deploy("sum", "sums:predict", input_type="float64[2]", manager="docker")
+        assert server.predict("sums", [2.5, 2])["output"] == 4.5
+        clipper.delete_application("sums")
+        clipper.delete_model("sum")
+    until(lambda: owned(daemon, server) == ([], []))
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"manager": "docker", "python": "/usr/bin/python3"}, "the one that the base image has"),
+        ({"language": "image"}, "an image runs in Docker"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(server: Server, fields: dict[str, Any], complaint: str) -> None:
+    with Clipper.connect(home=server.home) as clipper, pytest.raises(InvalidArgument, match=complaint):
+        clipper.deploy("sum", sum if "python" in fields else "sum:1", **fields)
