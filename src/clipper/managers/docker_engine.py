@@ -19,7 +19,7 @@ from docker.utils import kwargs_from_env
 from clipper.errors import ClipperError, ContainerFailed, NotFound, Unavailable
 
 # Most answer within milliseconds; making a container of a large image on a busy disk can take seconds.
-CALL_TIMEOUT_S = 30.0
+CALL_TIMEOUT_S = 60.0
 # More at once would only wait inside dockerd.
 MAX_CALLS = 8
 # Between two lines of an installer's output, or of a download's progress.

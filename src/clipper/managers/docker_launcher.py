@@ -93,10 +93,22 @@ class DockerContainer:
             log.error("the container %s cannot be stopped now: %s", self.id, error)
             self.has_ended(None)
 
+    async def look(self) -> None:
+        """See whether it has exited: one that somebody paused has not."""
+        try:
+            state = await self._engine.state(self.id)
+        except NotFound:
+            self.has_ended(None)
+        else:
+            if not state.is_running:
+                self.has_ended(state)
+
     async def save_log(self) -> None:
         async with self._saving:
             try:
-                output = await self._engine.output(self.id, nanoseconds(self._saved_until) / 1e9)
+                # A float is not exact: what comes twice is left out by its time.
+                since_s = nanoseconds(self._saved_until) / 1e9 - 0.001
+                output = await self._engine.output(self.id, since_s)
                 lines, self._saved_until = lines_after(output, self._saved_until)
                 await asyncio.to_thread(self._append, lines)
             except (ClipperError, OSError) as error:
@@ -238,10 +250,7 @@ class DockerLauncher:
         running = {found.id for found in await self._engine.containers(self._label) if found.is_running}
         for container in watched:
             if container.id not in running:
-                try:
-                    container.has_ended(await self._engine.state(container.id))
-                except NotFound:
-                    container.has_ended(None)
+                await container.look()
 
     async def _remove(self, id_: str) -> None:
         try:
