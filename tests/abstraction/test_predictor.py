@@ -136,14 +136,21 @@ def test_what_is_not_in_the_snapshot_is_not_found(run: Callable[[Scenario], None
     run(scenario)
 
 
-def test_queries_of_a_version_that_is_removed_are_told(run: Callable[[Scenario], None]) -> None:
+def test_a_version_that_is_removed_answers_what_it_has_in_hand(run: Callable[[Scenario], None]) -> None:
     async def scenario(fleet: Fleet) -> None:
         container = await fleet.start("1")
-        await fleet.apply("1", {"1": [container]})
-        query = fleet.ask(b"a" * 8)
-        await until(lambda: container.batches)
+        await fleet.apply("1", {"1": [container]}, batching=Batching("none"))
+        queries = [fleet.ask(bytes([number]) * 8) for number in range(5)]
+        await until(lambda: len(container.batches) == 2)
         await fleet.apply(None, {})
-        assert query.heard[0][2] == "no_replica"
+        assert fleet.predictor.find("digits", "1") is None
+        assert len(fleet.predictor.undrained()) == 1
+        await answer(container, b"1")
+        await answer(container, b"1")
+        await fleet.predictor.settle()
+        # Those that were not sent yet are told that nobody is left to be asked.
+        assert [query.heard[0][2] for query in queries] == ["1", "1", *["no_replica"] * 3]
+        assert fleet.predictor.undrained() == ()
         assert fleet.predictor.cache.statistics().entries == 0
         await until(lambda: not container.callers)
 

@@ -1,5 +1,6 @@
 """Waiting for a server's process: what ends the wait, and with which words."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from clipper.cli import process as processes
 from clipper.cli.process import ServerSettings, StartingServer, spawn, wait_until_gone
 from clipper.errors import DeadlineExceeded, Unavailable
 from conftest import Api
@@ -72,6 +74,16 @@ def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_a_server_without_a_lock_is_gone(tmp_path: Path) -> None:
-    wait_until_gone(tmp_path)
-    (tmp_path / "supervisor.lock").write_text("")
-    wait_until_gone(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        # Its end is waited for, though not that its parent takes note of it.
+        wait_until_gone(tmp_path, process.pid)
+        assert process.returncode is None
+        (tmp_path / "supervisor.lock").write_text("")
+        wait_until_gone(tmp_path, process.pid)
+    wait_until_gone(tmp_path, process.pid)
+
+
+def test_a_server_that_does_not_go_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "STOP_TIMEOUT_S", 0.05)
+    with pytest.raises(DeadlineExceeded, match="is still there"):
+        wait_until_gone(tmp_path, os.getpid())

@@ -15,16 +15,22 @@ class Predictor:
     def __init__(self, cache_capacity_bytes: int) -> None:
         self.cache = ClockCache(cache_capacity_bytes)
         self._queues: dict[ModelId, ModelQueue] = {}
+        # Of versions that are gone, whose last batches are still to be answered.
+        self._leaving: list[ModelQueue] = []
         self._current: dict[str, str | None] = {}
 
     def apply(self, snapshot: Snapshot) -> None:
-        """Make queues, replicas and current versions those of the snapshot; what is not in it is closed."""
+        """Make queues, replicas and current versions those of the snapshot.
+
+        What is not in it gets no more queries, and is closed when those that are in flight have been answered.
+        """
         wanted: set[ModelId] = set()
         for model in snapshot.models:
             self._current[model.name] = model.current
             wanted |= self._apply_model(model)
         for gone in self._queues.keys() - wanted:
-            self._queues.pop(gone).close()
+            self._let_go(self._queues.pop(gone))
+        self._close_left()
         names = {model.name for model in snapshot.models}
         self._current = {name: version for name, version in self._current.items() if name in names}
         self._set_slos(snapshot.applications)
@@ -55,6 +61,7 @@ class Predictor:
             await asyncio.wait(waits)
         while any(replica.is_draining for replica in self._replicas()):
             await asyncio.sleep(0.005)
+        self._close_left()
 
     def unlinked(self) -> dict[str, str]:
         """Replica id to why it is not linked."""
@@ -68,9 +75,20 @@ class Predictor:
         return tuple(replica.id for replica in self._replicas() if replica.is_draining)
 
     def close(self) -> None:
-        for queue in self._queues.values():
+        for queue in (*self._queues.values(), *self._leaving):
             queue.close()
         self._queues.clear()
+        self._leaving.clear()
+
+    def _let_go(self, queue: ModelQueue) -> None:
+        queue.set_replicas(())
+        self._leaving.append(queue)
+
+    def _close_left(self) -> None:
+        for queue in self._leaving:
+            if not queue.replicas():
+                queue.close()
+        self._leaving = [queue for queue in self._leaving if queue.replicas()]
 
     def _apply_model(self, model: ModelSnapshot) -> set[ModelId]:
         applied = set()
@@ -79,7 +97,7 @@ class Predictor:
             applied.add(model_id)
             queue = self._queues.get(model_id)
             if queue is not None and not queue.can_follow(version):
-                queue.close()
+                self._let_go(queue)
                 queue = None
             if queue is None:
                 queue = self._queues[model_id] = ModelQueue(model_id, version, self.cache)
@@ -106,7 +124,7 @@ class Predictor:
                 queue.set_slo(smallest_s)
 
     def _replicas(self) -> list[Replica]:
-        return [replica for queue in self._queues.values() for replica in queue.replicas()]
+        return [replica for queue in (*self._queues.values(), *self._leaving) for replica in queue.replicas()]
 
 
 def _target(link: Link, current: dict[str, str | None]) -> ModelId | None:

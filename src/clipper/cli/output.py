@@ -10,6 +10,9 @@ from rich.table import Table
 
 from clipper.errors import ClipperError, ContainerFailed
 
+# What the last line of a container begins with that says itself why it ends.
+_SAYS_WHY = "clipper: "
+
 # Where the output is not a terminal nobody's window has to hold a table's rows.
 _FILE_WIDTH = 240
 
@@ -69,10 +72,17 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
 
 
 def write_error(error: ClipperError) -> None:
-    """The cause, and the last lines of a container that could not start or of the installer."""
+    """The cause, and the last lines of a container that could not start or of the installer.
+
+    Not of a container that said itself why, for that is the cause.
+    """
     console = Console(stderr=True, highlight=False, markup=False)
     console.print(f"error: {error}", style="red", soft_wrap=True)
-    if isinstance(error, ContainerFailed) and error.log_tail:
+    if not isinstance(error, ContainerFailed) or not error.log_tail:
+        return
+    if error.log_tail[-1].startswith(_SAYS_WHY):
+        console.print("its log has more: clipper logs MODEL, or logs/ in the server's home", style="dim")
+    else:
         console.print("its last lines:", style="dim")
         for line in error.log_tail:
             console.print(f"  {line}", soft_wrap=True)

@@ -143,20 +143,29 @@ class StartingServer:
                 raise Unavailable(f"worker {worker.index} dies whenever it is started; {_last_lines(log)}")
 
 
-def wait_until_gone(home: Path) -> None:
-    """Wait for the lock that a server holds as long as it lives.
+def wait_until_gone(home: Path, pid: int) -> None:
+    """Wait for the lock that a server holds as long as it lives, and for the end of its process.
 
     Raises:
-        DeadlineExceeded: it is still held.
+        DeadlineExceeded: it is still there.
     """
     for _ in _polls(STOP_TIMEOUT_S):
-        if not _is_locked(home / "supervisor.lock"):
+        if not _is_locked(home / "supervisor.lock") and not _is_alive(pid):
             return
     raise DeadlineExceeded(_still_there(home))
 
 
 def _still_there(home: Path) -> str:
     return f"the server of {home} is still there {STOP_TIMEOUT_S:.0f} s after it was told to stop: see {home / 'logs'}"
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process runs, and does not only wait for its parent to take note of its end."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def _is_locked(path: Path) -> bool:

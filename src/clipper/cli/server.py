@@ -73,9 +73,10 @@ def stop(home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
     """Stop the server: queries in flight are answered first."""
     out = Output(as_json)
     with Clipper.connect(url, home) as clipper, out.progress("draining"):
+        pid = clipper.status().pid
         clipper.stop()
-    if url is None:
-        wait_until_gone(find_home(home))
+        if url is None:
+            wait_until_gone(find_home(home), pid)
     out.done({"stopped": True}, "Clipper has stopped; its models and applications are kept", "next: clipper start")
 
 

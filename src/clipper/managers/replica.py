@@ -30,6 +30,8 @@ STOP_GRACE_S = 5.0
 # A process whose connection breaks is most likely exiting, and its exit tells more.
 EXIT_AFTER_LOSS_S = 1.0
 LOG_TAIL_LINES = 20
+# What the last line of a container begins with that says itself why it ends.
+SAYS_WHY = "clipper: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +240,7 @@ class Replica:
     async def _failed(self, what: str) -> ContainerFailed:
         await self.save_log()
         lines = logs.tail(self._log_path, LOG_TAIL_LINES, self._log_start_bytes)
-        last_words = f": {lines[-1]}" if lines else ""
+        last_words = f": {lines[-1].removeprefix(SAYS_WHY)}" if lines else ""
         return ContainerFailed(f"container {self.note.slot} {what}{last_words}", list(lines))
 
     async def _watch(self, container: Container, probe: Probe, batch_timeout_s: Callable[[], float]) -> str:

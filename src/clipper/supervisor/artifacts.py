@@ -14,6 +14,7 @@ from clipper.errors import InvalidArgument, NotFound, Unavailable
 
 # A digest's folder never begins with it.
 _INCOMING = ".incoming-"
+_DIGEST = r"[0-9a-f]{64}"
 
 
 class Artifacts:
@@ -24,6 +25,21 @@ class Artifacts:
 
     def has(self, digest: str) -> bool:
         return (self._folder / _checked(digest)).is_dir()
+
+    def renew(self, digest: str) -> bool:
+        """Whether it is here; if so, its age begins anew, since it is about to be deployed."""
+        if self.has(digest):
+            os.utime(self._folder / digest)
+            return True
+        return False
+
+    def older_than(self, before_s: float) -> list[str]:
+        """Those that came, or were asked for, before a time in seconds since the epoch."""
+        return [
+            path.name
+            for path in self._folder.iterdir()
+            if re.fullmatch(_DIGEST, path.name) and path.stat().st_ctime < before_s
+        ]
 
     async def add(self, digest: str, chunks: AsyncIterator[bytes]) -> bool:
         """Stream a tar to disk, check it against its digest and unpack it; return whether it is new.
@@ -113,6 +129,6 @@ async def _receive(path: Path, digest: str, chunks: AsyncIterator[bytes]) -> Non
 
 
 def _checked(digest: str) -> str:
-    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+    if not re.fullmatch(_DIGEST, digest):
         raise InvalidArgument(f"artifact {digest!r} is not named by a SHA-256: expected 64 of 0-9 and a-f")
     return digest

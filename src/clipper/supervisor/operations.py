@@ -46,7 +46,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
         )
 
     async def has_artifact(self, digest: str) -> bool:
-        return self._artifacts.has(digest)
+        return self._artifacts.renew(digest)
 
     async def add_artifact(self, digest: str, chunks: AsyncIterator[bytes]) -> bool:
         return await self._artifacts.add(digest, chunks)

@@ -31,6 +31,7 @@ from clipper.selection.stores.store import Store
 from clipper.supervisor import ports, rules, takeover
 from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog, Numbers
+from clipper.supervisor.cleaner import ArtifactCleaner
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import Home
 from clipper.supervisor.forgetter import Forgetter
@@ -191,6 +192,7 @@ class Supervisor:
             asyncio.create_task(LogKeeper(self._home.logs).run()),
             asyncio.create_task(parts.forgetter.run()),
             asyncio.create_task(parts.usage.run()),
+            asyncio.create_task(ArtifactCleaner(parts.catalog, parts.artifacts).run()),
             asyncio.create_task(parts.scaler.run()),
             # Images of versions that were removed while Docker was away.
             asyncio.create_task(parts.manager.prune(parts.catalog.artifacts())),

@@ -1,0 +1,61 @@
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.sqlite import SqliteRegistry
+from clipper.registry.store import Put
+from clipper.snapshot import Batching
+from clipper.supervisor.artifacts import Artifacts
+from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.cleaner import UNUSED_AGE_S, ArtifactCleaner
+
+DEPLOYED, LINKED, LEFT = ("a" * 64, "b" * 64, "c" * 64)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    with closing(SqliteRegistry(tmp_path / "registry.sqlite3")) as registry:
+        catalog = Catalog(registry)
+        spec = VersionSpec(DEPLOYED, "import", "m:f")
+        catalog.commit(
+            Put(ModelRecord("m")),
+            Put(VersionRecord("m", "1", spec, Batching(), True, 1, 0.0)),
+            Put(ApplicationRecord("app", "string", 20.0, id="app#1", code=LINKED)),
+        )
+        yield catalog
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "artifacts"
+    for name in (DEPLOYED, LINKED, LEFT, ".incoming-x"):
+        (folder / name / "code").mkdir(parents=True)
+    return folder
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_what_nobody_uses_is_removed_when_it_is_a_day_old(catalog: Catalog, folder: Path) -> None:
+    cleaner, now_s = ArtifactCleaner(catalog, Artifacts(folder)), time.time()
+    everything = names(folder)
+    cleaner.clean(now_s + UNUSED_AGE_S - 60)
+    assert names(folder) == everything
+    cleaner.clean(now_s + UNUSED_AGE_S + 60)
+    assert names(folder) == everything - {LEFT}
+
+
+def test_one_that_is_asked_for_is_not_old(folder: Path) -> None:
+    artifacts = Artifacts(folder)
+    made_at_s = (folder / LEFT).stat().st_ctime
+    assert LEFT in artifacts.older_than(made_at_s + 0.01)
+    deadline_s = time.monotonic() + 20
+    while (folder / LEFT).stat().st_ctime < made_at_s + 0.01:
+        assert artifacts.renew(LEFT) and time.monotonic() < deadline_s
+    assert LEFT not in artifacts.older_than(made_at_s + 0.01)
+    assert not artifacts.renew("d" * 64)
