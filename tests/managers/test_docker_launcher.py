@@ -1,6 +1,7 @@
 """What only containers in Docker have; test_manager.py has what every kind has."""
 
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +13,8 @@ from msgspec.structs import replace
 
 import clipper
 from clipper.managers.docker.options import HOME_LABEL, IMAGE_HOME_LABEL
+from clipper.managers.docker_settings import DockerSettings, docker_launcher
+from clipper.managers.logs import tail
 from clipper.managers.processes import start_time
 from clipper.registry.records import VersionSpec
 from docker_daemon import BASE_IMAGE, DockerDaemon
@@ -36,9 +39,18 @@ def build(client: Any, folder: Path, tag: str, *lines: str) -> None:
     client.images.build(path=str(folder), tag=tag, network_mode="host", rm=True)
 
 
+WRITES = """
+open("/tmp/kept", "w").close()
+try:
+    open("/filled", "w").close()
+except OSError as error:
+    print(error)
+"""
+
+
 def test_a_container_has_its_limits_and_no_rights(bench: Bench, client: Any) -> None:
     async def test() -> None:
-        bench.manager.start(SLOT, bench.model(SUM, memory_bytes=256 << 20, cpus=0.5))
+        bench.manager.start(SLOT, bench.model(WRITES + SUM, memory_bytes=256 << 20, cpus=0.5))
         await bench.ready()
         (container,) = client.containers.list(filters={"label": f"{HOME_LABEL}={bench.path}"})
         host = container.attrs["HostConfig"]
@@ -46,6 +58,7 @@ def test_a_container_has_its_limits_and_no_rights(bench: Bench, client: Any) -> 
         assert (host["CapDrop"], host["RestartPolicy"]["Name"]) == (["ALL"], "no")
         assert container.labels["clipper.replica"] == str(SLOT)
         await bench.manager.stop_all()
+        assert any("Read-only file system: '/filled'" in line for line in tail(bench.manager.log_path(SLOT), 9))
 
     run(test())
 
@@ -63,6 +76,9 @@ def test_packages_are_installed_in_the_image(
         spec = bench.model(f"import small\nassert small.__version__ == '1.0'\n{SUM}", requirements="reqs.txt")
         (bench.folders.artifacts / spec.artifact / "reqs.txt").write_text("--no-index\n--find-links /wheels\nsmall\n")
         bench.manager.start(SLOT, spec)
+        starting = bench.status.replica
+        assert starting is not None
+        await bench.until(lambda: "Step" in str(starting.progress))
         await bench.ready()
         await bench.manager.stop_all()
 
@@ -169,3 +185,10 @@ def test_images_go_with_their_versions(bench: Bench, client: Any) -> None:
         assert artifacts() == set()
 
     run(test())
+
+
+def test_without_its_extra_there_is_no_docker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = DockerSettings(BASE_IMAGE, "host", "/home")
+    assert docker_launcher(settings, bench.folders, {}).keys() == {"docker"}
+    monkeypatch.setitem(sys.modules, "clipper.managers.docker_engine", None)  # as if its library were not there
+    assert docker_launcher(settings, bench.folders, {}) == {}

@@ -53,6 +53,7 @@ def test_an_image_that_is_given_runs_its_own_program_on_data_from_here() -> None
     one = note("image", "sum:3", data="data/table")
     found = created(one)
     assert "entrypoint" not in found
+    assert "read_only" not in limits(one, ARTIFACT, AROUND)
     assert found["command"][-2:] == ["--data", f"{ARTIFACT}/data/table"]
     assert limits(one, ARTIFACT, AROUND)["binds"][str(ARTIFACT)] == {"bind": str(ARTIFACT), "mode": "ro"}
 
@@ -62,6 +63,7 @@ def test_limits_are_those_of_the_version() -> None:
     assert (found["mem_limit"], found["memswap_limit"], found["nano_cpus"]) == (1 << 30, 1 << 30, 500_000_000)
     assert found["binds"] == {"/run/c7": {"bind": "/run/c7", "mode": "rw"}}
     assert found["network_mode"] == "bridge"
+    assert found["read_only"] and list(found["tmpfs"]) == ["/tmp"]
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,14 @@ NOTE_LABEL = "clipper.note"
 MAX_LOG_BYTES = 8 * 1024 * 1024
 # Threads count: numerical libraries and Java start some hundreds.
 MAX_PROCESSES = 4096
+# As much as a process of ours may write. They are in memory, and so within the bound on that, if there is one.
+MAX_TEMPORARY_BYTES = 4 * 1024**3
 # As a process of ours has it: where memory runs out, the kernel takes a model first.
 OOM_SCORE_ADJUSTMENT = 500
+
+
+# An image of ours is only read. Libraries unpack what they load into /tmp, so it may be run from there.
+_FILES = {"read_only": True, "tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={MAX_TEMPORARY_BYTES}"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +112,7 @@ def limits(note: ContainerNote, artifact: Path, around: Surroundings) -> dict[st
     if spec.loader == "image" and spec.data is not None:
         mounts[str(artifact)] = {"bind": str(artifact), "mode": "ro"}
     return {
+        **({} if spec.loader == "image" else _FILES),
         "binds": mounts,
         "network_mode": around.network,
         "mem_limit": spec.memory_bytes,
