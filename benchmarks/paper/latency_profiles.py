@@ -12,7 +12,8 @@ from benchmarks.paper.bench import Bench
 from benchmarks.paper.container import Container, address, encode_batch
 from benchmarks.paper.data import Labelled, fashion_mnist
 from benchmarks.paper.figure import Figure, Numbers, Verdict
-from benchmarks.paper.training import PLAIN, PLAIN_FITTED_TO, trained
+from benchmarks.paper.training import PLAIN, PLAIN_FITTED_TO, spark_linear, trained
+from benchmarks.real_models import environment
 
 CODE = Path(__file__).parent / "models"
 
@@ -43,7 +44,8 @@ def _deploy(bench: Bench, train: Labelled) -> list[str]:
     bench.server.run("deploy", "no-op", "noop:predict", "--input-type", "float64[784]", folder=CODE)
     files = {name: trained(make(), train[:PLAIN_FITTED_TO]) for name, make in PLAIN.items()}
     bench.deploy(files)
-    return ["no-op", *files]
+    bench.deploy({"spark-linear": spark_linear(train[:PLAIN_FITTED_TO])}, "--python", str(environment("spark")))
+    return ["no-op", *files, "spark-linear"]
 
 
 def profile(path: str, data: Labelled) -> list[dict[str, float]]:

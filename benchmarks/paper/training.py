@@ -24,6 +24,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from benchmarks.paper.cache import digest, folder
 from benchmarks.paper.data import Labelled
+from benchmarks.real_models import exported
 
 # Of pictures: 20,000 to train on, 784 pixels from 0 to 255.
 CLASSIFIERS: dict[str, Callable[[], Any]] = {
@@ -63,6 +64,19 @@ def trained(estimator: Any, data: Labelled) -> Path:
             joblib.dump(estimator.fit(data.inputs, data.labels), aside)
         aside.replace(path)
     return path
+
+
+def spark_linear(data: Labelled) -> Path:
+    """Return the folder of a logistic regression of Spark's, fitted to ``data`` in an environment of its own."""
+    text = b"\n".join(_libsvm(label, row) for label, row in zip(data.labels.tolist(), data.inputs.tolist()))
+    rows = folder() / "models" / f"{digest(text)}.libsvm"
+    rows.parent.mkdir(exist_ok=True)
+    rows.write_bytes(text)
+    return exported("spark_linear", "spark", rows) / "model"
+
+
+def _libsvm(label: int, row: list[float]) -> bytes:
+    return b"%d " % label + b" ".join(b"%d:%g" % (place, value) for place, value in enumerate(row, 1) if value)
 
 
 def small_forests(data: Labelled, count: int) -> list[Path]:
