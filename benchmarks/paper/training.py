@@ -68,14 +68,15 @@ def trained(estimator: Any, data: Labelled) -> Path:
 
 def spark_linear(data: Labelled) -> Path:
     """Return the folder of a logistic regression of Spark's, fitted to ``data`` in an environment of its own."""
-    text = b"\n".join(_libsvm(label, row) for label, row in zip(data.labels.tolist(), data.inputs.tolist()))
+    text = b"\n".join(libsvm(label, row) for label, row in zip(data.labels.tolist(), data.inputs.tolist()))
     rows = folder() / "models" / f"{digest(text)}.libsvm"
     rows.parent.mkdir(exist_ok=True)
     rows.write_bytes(text)
     return exported("spark_linear", "spark", rows) / "model"
 
 
-def _libsvm(label: int, row: list[float]) -> bytes:
+def libsvm(label: int, row: list[float]) -> bytes:
+    """A row in LIBSVM's form: the places that are not 0, from 1 on."""
     return b"%d " % label + b" ".join(b"%d:%g" % (place, value) for place, value in enumerate(row, 1) if value)
 
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn.naive_bayes import GaussianNB
 
 from benchmarks.paper.data import Labelled
-from benchmarks.paper.training import small_forests, trained
+from benchmarks.paper.training import libsvm, small_forests, trained
 
 RANDOM = np.random.default_rng(0)
 DATA = Labelled(RANDOM.normal(size=(200, 4)), RANDOM.integers(0, 3, 200))
@@ -44,3 +44,7 @@ def test_small_forests_differ() -> None:
     forests = [joblib.load(path) for path in small_forests(DATA, 3)]
     outputs = [forest.predict(DATA.inputs).tolist() for forest in forests]
     assert outputs[0] != outputs[1] != outputs[2]
+
+
+def test_rows_for_spark_leave_out_what_is_zero() -> None:
+    assert libsvm(3, [0.0, 255.0, 0.5, 0.0]) == b"3 2:255 3:0.5"
