@@ -2,6 +2,7 @@
 
 import gc
 import json
+import signal
 import socket
 import threading
 import time
@@ -25,6 +26,11 @@ from memory_operations import MemoryOperations
 # The same examples each time, so that a run of unchanged code ends alike; --hypothesis-seed looks at others.
 settings.register_profile("steady", derandomize=True)
 settings.load_profile("steady")
+
+
+def pytest_configure() -> None:
+    """A shell that runs the suite in its background has it ignore SIGINT, and so would all that tests start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

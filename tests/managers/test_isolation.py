@@ -117,7 +117,8 @@ def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         pytest.param(FORKS, "threads in", id="forks"),
         pytest.param(LEAVES, "threads in", id="forks that leave its session"),
-        pytest.param(BOMB, "threads in", id="fork bomb"),
+        # Whichever of its bounds it reaches first: of threads or of memory.
+        pytest.param(BOMB, " processes: ", id="fork bomb"),
         pytest.param(THREADS, "threads: the bound is 30", id="threads"),
         pytest.param(LEAKS, "MiB of memory in", id="leaks in what it forked"),
         pytest.param(FILLS, "to its folder: the bound is 20 MiB", id="fills its folder"),
