@@ -113,6 +113,16 @@ def test_deploy_with_every_option(run: Run, api: Api, model: str) -> None:
     assert (deployment.sample, deployment.cpus, deployment.gpus) == ([1, 2, 3, 4], 1.5, "0,1")
 
 
+def test_deploy_in_docker(run: Run, api: Api, model: str) -> None:
+    assert run("deploy", "digits", model, "--manager", "docker").status == 0
+    assert run("deploy", "sum", "--image", "registry/sum:3").status == 0
+    built, given = api.operations.deployments
+    assert (built.manager, built.loader, built.target) == ("docker", "file", "digits.joblib")
+    assert (given.manager, given.loader, given.target) == ("docker", "image", "registry/sum:3")
+    both = run("deploy", "sum", model, "--image", "registry/sum:3")
+    assert (both.status, "MODEL or --image" in both.err) == (2, True)
+
+
 def test_deploy_with_a_range_of_replicas(run: Run, model: str) -> None:
     assert "digits:1 is ready: 2 replicas of 2..8, takes" in run("deploy", "digits", model, "--replicas", "2..8").out
 
