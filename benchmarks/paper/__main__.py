@@ -19,6 +19,7 @@ from benchmarks.paper import (
     feedback_cache,
     latency_profiles,
     personalization,
+    replicas,
     stragglers,
 )
 from benchmarks.paper.bench import Bench
@@ -28,6 +29,7 @@ from benchmarks.servers import clipper
 
 FIGURES = [
     latency_profiles.FIGURE,
+    replicas.FIGURE,
     ensembles.FIGURE,
     failure.FIGURE,
     stragglers.FIGURE,

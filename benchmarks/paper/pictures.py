@@ -91,6 +91,26 @@ def stragglers(numbers: Numbers) -> Picture:
     return picture
 
 
+def replicas(numbers: Numbers) -> Picture:
+    rows = numbers["counts"]
+    counts = [row["replicas"] for row in rows]
+    picture = Picture(figsize=(8, 3.6), layout="tight")
+    throughput, latency = picture.subplots(1, 2)
+    throughput.plot(counts, [row["outputs_per_s"] for row in rows], "C0-o", label="measured")
+    throughput.plot(counts, [rows[0]["outputs_per_s"] * count for count in counts], "0.6", ls="--", label="linear")
+    throughput.set_ylabel("outputs/s")
+    throughput.legend(fontsize=8)
+    latency.plot(counts, [row["p99_ms"] for row in rows], "C0-o", label="p99")
+    latency.plot(counts, [row["mean_ms"] for row in rows], "C0--", label="mean")
+    latency.set_ylabel("latency, ms")
+    latency.legend(fontsize=8)
+    for axes in (throughput, latency):
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("replicas")
+        axes.set_xticks(counts)
+    return picture
+
+
 def personalization(numbers: Numbers) -> Picture:
     after = numbers["error_after"]
     picture = Picture(figsize=(7, 4), layout="tight")
@@ -136,6 +156,7 @@ PICTURES: Mapping[str, Callable[[Numbers], Picture]] = {
     "latency_profiles": latency_profiles,
     "ensembles": ensembles,
     "failure": failure,
+    "replicas": replicas,
     "stragglers": stragglers,
     "personalization": personalization,
     "feedback_cache": feedback_cache,

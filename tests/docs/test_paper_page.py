@@ -29,6 +29,15 @@ def profile_row(name: str, rows: Any, within_ms: float) -> str:
     return f"| {name} | {latency_profiles.largest_within(rows, within_ms):,} | {first['p50_ms']:.2f} | {more_us:,.1f} |"
 
 
+def scaled() -> list[str]:
+    rows = numbers("replicas")["counts"]
+    return [
+        f"| {row['replicas']} | {row['outputs_per_s']:,.0f} | {row['outputs_per_s'] / rows[0]['outputs_per_s']:.2f} "
+        f"| {row['mean_ms']:.1f} / {row['p99_ms']:.1f} |"
+        for row in rows
+    ]
+
+
 def decoupled() -> list[str]:
     return [decoupled_row(name, found) for name, found in numbers("decoupling")["models"].items()]
 
@@ -76,7 +85,7 @@ def feedback_cache() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "expected", [profiles, ensembles, failures, stragglers, personalization, feedback_cache, decoupled]
+    "expected", [profiles, scaled, ensembles, failures, stragglers, personalization, feedback_cache, decoupled]
 )
 def test_page_has_the_measured_numbers(expected: Any) -> None:
     missing = [text for text in expected() if text not in PAGE]

@@ -14,6 +14,7 @@ from benchmarks.paper import (
     feedback_cache,
     latency_profiles,
     personalization,
+    replicas,
     stragglers,
 )
 from benchmarks.paper.arrivals import Reply
@@ -62,6 +63,18 @@ STRAGGLERS = {
         for size, accuracy in ((1, 0.75), (16, 0.85))
     ],
 }
+REPLICAS = {
+    "counts": [
+        {
+            "replicas": count,
+            "outputs_per_s": 970.0 * count,
+            "default_share": 0.0,
+            "mean_ms": 66.0,
+            "p99_ms": 70.0 + count,
+        }
+        for count in (1, 2, 3, 4)
+    ],
+}
 PERSONALIZATION = {
     "users": 300,
     "error_after": [0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.08, 0.05, 0.03],
@@ -107,6 +120,7 @@ def changed(numbers: Mapping[str, Any], path: str, value: object) -> dict[str, A
         (ensembles.FIGURE, ENSEMBLES),
         (failure.FIGURE, FAILURE),
         (stragglers.FIGURE, STRAGGLERS),
+        (replicas.FIGURE, REPLICAS),
         (personalization.FIGURE, PERSONALIZATION),
         (feedback_cache.FIGURE, FEEDBACK_CACHE),
         (decoupling.FIGURE, DECOUPLING),
@@ -134,6 +148,10 @@ def test_figure_that_shows_all_it_must(figure: Any, numbers: Mapping[str, Any]) 
         (stragglers.FIGURE, STRAGGLERS, "sizes/0/mitigated/mean_ms", 19.0),
         (stragglers.FIGURE, STRAGGLERS, "sizes/1/mitigated/default_share", 0.02),
         (stragglers.FIGURE, STRAGGLERS, "sizes/1/mitigated/accuracy", 0.7),
+        (replicas.FIGURE, REPLICAS, "counts/3/outputs_per_s", 970.0 * 3.79),
+        (replicas.FIGURE, REPLICAS, "counts/1/outputs_per_s", 970.0 * 1.79),
+        (replicas.FIGURE, REPLICAS, "counts/3/p99_ms", 90.0),
+        (replicas.FIGURE, REPLICAS, "counts/2/default_share", 0.02),
         (personalization.FIGURE, PERSONALIZATION, "error_after/8", 0.3),
         (personalization.FIGURE, PERSONALIZATION, "error_after/4", 0.22),
         (personalization.FIGURE, PERSONALIZATION, "error_after/0", 0.15),
