@@ -8,12 +8,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import footprint, languages, recovery, replicas, selection, throughput
+from benchmarks import footprint, frameworks, languages, recovery, replicas, selection, throughput
 from benchmarks.machine import facts
 from benchmarks.outcome import Outcome, Row
 from benchmarks.workbench import ROUND_S, ROUNDS, SLO_MS, WARM_UP_S, Workbench
 
-ROWS = [*throughput.ROWS, *languages.ROWS, *recovery.ROWS, *replicas.ROWS, *selection.ROWS, *footprint.ROWS]
+PARTS = (throughput, languages, frameworks, recovery, replicas, selection, footprint)
+ROWS: list[Row] = [row for part in PARTS for row in part.ROWS]
 RESULTS = Path(__file__).parent / "results"
 VERDICTS = {True: "[green]pass[/]", False: "[red]FAIL[/]", None: ""}
 

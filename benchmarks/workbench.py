@@ -108,10 +108,13 @@ class Workbench:
             self.server.run("deploy", name, FUNCTIONS["sum"], "--input-type", "doubles", folder=HERE / "models")
             self._sums.add(name)
 
-    def serve(self, application: str, script: Path, *, connections: int, seconds: int = ROUND_S) -> Served:
+    def serve(
+        self, application: str, script: Path, *, connections: int, seconds: int = ROUND_S, bodies: Path | None = None
+    ) -> Served:
         """Load one application and count what its answers carried."""
         before = self.server.metrics()
-        load = wrk.run(self.server.url(application), script, connections=connections, seconds=seconds)
+        url = self.server.url(application)
+        load = wrk.run(url, script, connections=connections, seconds=seconds, bodies=bodies)
         after = self.server.metrics()
 
         def grown(name: str) -> float:

@@ -1,5 +1,6 @@
 """Runs wrk and reads what it prints."""
 
+import os
 import re
 import subprocess
 from dataclasses import dataclass
@@ -31,14 +32,18 @@ class Load:
     broken: int
 
 
-def run(url: str, script: Path, *, connections: int, seconds: int) -> Load:
+def run(url: str, script: Path, *, connections: int, seconds: int, bodies: Path | None = None) -> Load:
     """Load ``url`` from one thread of wrk.
+
+    Args:
+        bodies: what ``bodies.lua`` sends, one a line.
 
     Raises:
         WrkFailed: wrk ended with an error, or no request was answered.
     """
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30, check=False)
+    environ = os.environ | ({} if bodies is None else {"BODIES": str(bodies)})
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=seconds + 30, check=False)
     if done.returncode:
         raise WrkFailed(f"{' '.join(command)} exited {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
     return parse(done.stdout)

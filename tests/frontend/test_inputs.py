@@ -37,6 +37,11 @@ def reference(input_type: InputType, text: bytes) -> bytes:
         raise Refused("not JSON") from None
     if input_type.dtype in (DType.STRING, DType.BYTES):
         return _text_row(input_type.dtype, value)
+    if input_type.dtype is DType.UINT8 and isinstance(value, str) and input_type.row_bytes is not None:
+        row = _text_row(DType.BYTES, value)
+        if len(row) != input_type.row_bytes:
+            raise Refused("another length")
+        return row
     shape = _shape(value)
     wanted = input_type.shape
     if len(shape) != len(wanted) or any(want not in (None, got) for want, got in zip(wanted, shape)):
@@ -312,3 +317,15 @@ def test_body_with_more_than_an_input_does_not_go_the_short_way(text: str) -> No
 def test_context_and_version(fields: dict[str, object], context: str | None, version: str | None) -> None:
     request = BodyReader(make_reader(InputType(DType.FLOAT64))).read(json.dumps({"input": [1], **fields}).encode())
     assert (request.context, request.version, request.is_batch) == (context, version, False)
+
+
+def test_pictures_may_come_as_base64() -> None:
+    reader = make_reader(InputType.parse("uint8[1,2,2]"))
+    assert reader.read(b'"AAEC/w=="') == reader.read(b"[[[0, 1], [2, 255]]]") == bytes([0, 1, 2, 255])
+    assert reader.read(b' "AAEC/w==" ') == bytes([0, 1, 2, 255])
+    with pytest.raises(WrongInput, match=r"input is base64 of 2 bytes: expected 4 of uint8\[1,2,2\]"):
+        reader.read(b'"AAE="')
+    with pytest.raises(WrongInput, match="expected a JSON string of base64"):
+        reader.read(b'"not base64"')
+    with pytest.raises(WrongInput):
+        make_reader(InputType.parse("uint8[*]")).read(b'"AAEC"')

@@ -55,6 +55,8 @@ def make_reader(input_type: InputType) -> Reader:
             return BytesReader()
         case DType.BOOL:
             return ArrayReader(input_type)
+        case DType.UINT8 if input_type.row_bytes is not None:
+            return PictureReader(input_type)
     return NumberReader(input_type)
 
 
@@ -82,6 +84,26 @@ class BytesReader:
             return base64.b64decode(self._decode(text), validate=True)
         except (msgspec.DecodeError, UnicodeError, binascii.Error, ValueError) as error:
             raise _wrong(text, "a JSON string of base64", error) from error
+
+
+class PictureReader:
+    """Numbers of a byte, of a shape that fixes how many: in lists, or as a JSON string of base64 of the row itself.
+
+    The string is a third of the lists' size. A picture of 224 × 224 in lists takes milliseconds to read.
+    """
+
+    def __init__(self, input_type: InputType) -> None:
+        self._type = input_type
+        self._lists = NumberReader(input_type)
+        self._packed = BytesReader()
+
+    def read(self, text: bytes) -> bytes:
+        if not text.lstrip().startswith(b'"'):
+            return self._lists.read(text)
+        row = self._packed.read(text)
+        if len(row) != self._type.row_bytes:
+            raise WrongInput(f"input is base64 of {len(row)} bytes: expected {self._type.row_bytes} of {self._type}")
+        return row
 
 
 class ArrayReader:
