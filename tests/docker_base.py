@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -35,7 +34,7 @@ def base_tar() -> Path:
 
 def _fill(tar: tarfile.TarFile) -> None:
     python = Path(sys.executable).resolve()
-    files = {path: path for path in (*_programs(), python, *_library())} | dict(_packages())
+    files = {path: path for path in (*_programs(), python, *_library(python))} | dict(_packages(python))
     # Packages that bring libraries find them by themselves.
     libraries = {path: path for path in _shared_libraries(files) if "site-packages" not in path.parts}
     for path, name in (files | libraries).items():
@@ -53,21 +52,24 @@ def _programs() -> Iterator[Path]:
         yield Path(found)
 
 
-def _library() -> Iterator[Path]:
-    yield from _files_below(_of_base("stdlib"))
+def _library(python: Path) -> Iterator[Path]:
+    yield from _files_below(_ask(python, "import sysconfig; print(sysconfig.get_path('stdlib'))"))
 
 
-def _packages() -> Iterator[tuple[Path, Path]]:
+def _packages(python: Path) -> Iterator[tuple[Path, Path]]:
     """The packages' files, and where they are in the image: its Python knows nothing of the tests' environment."""
+    place = _ask(python, "import site; print(site.getsitepackages()[0])")
     for name in PACKAGES:
         for file in metadata.files(name) or ():
             path = Path(str(file.locate()))
             if path.is_file() and ".." not in file.parts and not _is_left_out(*file.parts):
-                yield path, _of_base("purelib") / file
+                yield path, place / file
 
 
-def _of_base(place: str) -> Path:
-    return Path(sysconfig.get_path(place, vars={"base": sys.base_prefix, "installed_base": sys.base_prefix}))
+def _ask(python: Path, program: str) -> Path:
+    """A path that an interpreter prints; the one of the tests' environment would print that's."""
+    told = subprocess.run([str(python), "-I", "-c", program], check=True, capture_output=True, text=True)
+    return Path(told.stdout.strip())
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
