@@ -14,6 +14,8 @@ from pathlib import Path
 
 PACKAGES = ("numpy", "pip")
 PROGRAMS = ("sh", "cat", "env", "sleep")
+# Debian's pip reads them before anything else.
+CERTIFICATES = tuple(path for path in (Path("/etc/ssl/certs/ca-certificates.crt"),) if path.exists())
 # Of the library and packages, what no model needs.
 LEFT_OUT = {"site-packages", "test", "tests", "idlelib", "tkinter", "lib2to3", "ensurepip", "turtledemo", "__pycache__"}
 _LIBRARY = re.compile(r"=> (/\S+)|^\s*(/\S+ld-linux\S+)", re.MULTILINE)
@@ -34,7 +36,7 @@ def base_tar() -> Path:
 
 def _fill(tar: tarfile.TarFile) -> None:
     python = Path(sys.executable).resolve()
-    files = {path: path for path in (*_programs(), python, *_library(python))} | dict(_packages(python))
+    files = {path: path for path in (*_programs(), *CERTIFICATES, python, *_library(python))} | dict(_packages(python))
     # Packages that bring libraries find them by themselves.
     libraries = {path: path for path in _shared_libraries(files) if "site-packages" not in path.parts}
     for path, name in (files | libraries).items():

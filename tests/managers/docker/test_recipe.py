@@ -13,7 +13,8 @@ def lines(spec: VersionSpec) -> list[str]:
 
 
 def test_a_model_goes_on_the_base_image_last_of_all() -> None:
-    first, numpy, *rest = lines(MODEL)
+    first, variable, numpy, *rest = lines(MODEL)
+    assert variable == "ENV PIP_BREAK_SYSTEM_PACKAGES=1"
     assert first == "FROM base:1"
     assert numpy.startswith("RUN python3 -c 'import numpy'") and numpy.endswith("numpy")
     assert rest == [
@@ -32,7 +33,7 @@ def test_what_the_user_lists_goes_before_what_the_file_says() -> None:
     needs = replace(MODEL, needs=("python==3.12", "scikit-learn==1.5.2", "joblib"))
     assert f'RUN {pip}"scikit-learn==1.5.2", "joblib"]' in lines(needs)
     listed = lines(replace(needs, requirements="my reqs.txt"))
-    assert listed[2:4] == [
+    assert listed[3:5] == [
         'COPY ["artifact/my reqs.txt", "/clipper/requirements.txt"]',
         f'RUN {pip}"-r", "/clipper/requirements.txt"]',
     ]

@@ -46,6 +46,8 @@ def _lines(spec: VersionSpec, base_image: str) -> list[str]:
     """What changes most seldom comes first: Docker keeps what each line made, for all images that begin alike."""
     lines = [f"FROM {base_image}"]
     if spec.loader != "binary":
+        # Debian's pip leaves Debian's own Python alone, which in an image is the model's.
+        lines.append("ENV PIP_BREAK_SYSTEM_PACKAGES=1")
         # A base image with numpy needs no network here.
         lines.append(f"RUN {PYTHON} -c 'import numpy' 2>/dev/null || {' '.join(_PIP)} numpy")
         lines += _installation(spec)
