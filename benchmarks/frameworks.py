@@ -153,7 +153,9 @@ def sample(package: str, name: str) -> Path:
 
 PHOTOS = tuple(sample("sklearn", f"datasets/images/{name}.jpg") for name in ("china", "flower"))
 EFFICIENTNET = ("efficientnet", "torch", PHOTOS)
-DIGITS = ("digit_networks", "tensorflow", (sample("sklearn", "datasets/data/digits.csv.gz"),))
+TABLE = (sample("sklearn", "datasets/data/digits.csv.gz"),)
+DIGITS = ("digit_networks", "tensorflow", TABLE)
+TREES = ("xgboost_digits", "xgboost", TABLE)
 LABELS = {"output": "labels"}
 PICTURES = {"input_type": "uint8[3,224,224]", **LABELS}
 
@@ -166,6 +168,12 @@ CASES = [
          "network.keras", "inputs.npy", 32, options=LABELS),
     Case("digits_tensorflow", "the same as a SavedModel", DIGITS, "tensorflow", "tensorflow",
          "network", "inputs.npy", 32, options=LABELS),
+    Case("forest_sklearn", "scikit-learn's forest of 100 on digits", TREES, "joblib", "xgboost",
+         "forest.joblib", "inputs.npy", 64),
+    Case("digits_xgboost", "XGBoost, 50 rounds on digits", TREES, "xgboost", "xgboost",
+         "boosted.ubj", "inputs.npy", 64, options=LABELS),
+    Case("digits_lightgbm", "the same of LightGBM", ("lightgbm_digits", "lightgbm", TABLE), "lightgbm", "lightgbm",
+         "boosted.txt", "inputs.npy", 64, options=LABELS),
     Case("logistic_spark", "Spark's logistic regression on 692 numbers", ("spark_models", "spark", ()),
          "spark", "spark", "logistic", "inputs.npy", 32),
 ]  # fmt: skip

@@ -18,7 +18,7 @@ PROGRAMS = ("sh", "cat", "env", "sleep")
 CERTIFICATES = tuple(path for path in (Path("/etc/ssl/certs/ca-certificates.crt"),) if path.exists())
 # Of the library and packages, what no model needs.
 LEFT_OUT = {"site-packages", "test", "tests", "idlelib", "tkinter", "lib2to3", "ensurepip", "turtledemo", "__pycache__"}
-_LIBRARY = re.compile(r"=> (/\S+)|^\s*(/\S+ld-linux\S+)", re.MULTILINE)
+_LIBRARY = re.compile(r"=> (/.+?) \(0x|^\s*(/\S+ld-linux\S+)", re.MULTILINE)
 
 
 def base_tar() -> Path:
