@@ -1,6 +1,7 @@
 """``python -m benchmarks [ROW ...]``: measures the rows that are named, or all, and exits 1 if one misses its floor."""
 
 import json
+import logging
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,8 @@ from benchmarks.workbench import ROUND_S, ROUNDS, SLO_MS, WARM_UP_S, Workbench
 PARTS = (throughput, languages, frameworks, recovery, replicas, selection, footprint)
 ROWS: list[Row] = [row for part in PARTS for row in part.ROWS]
 RESULTS = Path(__file__).parent / "results"
+log = logging.getLogger(__name__)
+
 VERDICTS = {True: "[green]pass[/]", False: "[red]FAIL[/]", None: ""}
 
 Measured = list[tuple[Row, Outcome]]
@@ -39,12 +42,21 @@ def measure(rows: list[Row], console: Console) -> Measured:
     with Workbench() as bench:
         for number, row in enumerate(rows, 1):
             with console.status(f"{number} of {len(rows)}: {row.what}"):
-                outcome = row.measure(bench)
+                outcome = _outcome(row, bench)
             measured.append((row, outcome))
             console.print(
                 f"{row.name}: {outcome.value} (floor {row.floor}) {VERDICTS[outcome.passed]}", highlight=False
             )
     return measured
+
+
+def _outcome(row: Row, bench: Workbench) -> Outcome:
+    """What the row measures; a row that cannot be measured has failed, and takes no other with it."""
+    try:
+        return row.measure(bench)
+    except Exception as error:
+        log.exception("%s cannot be measured", row.name)
+        return Outcome(f"not measured: {type(error).__name__}", False, {})
 
 
 def as_table(measured: Measured) -> Table:

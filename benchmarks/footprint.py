@@ -1,7 +1,6 @@
 """Rows on what Clipper costs before and between queries: start-up and memory."""
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -72,7 +71,7 @@ def _serve_until_answer_s(model: Path) -> float:
             servers.wait_until(lambda: _answers(port, body), f"`clipper serve` to answer on port {port}")
             return time.perf_counter() - began_s
         finally:
-            serving.send_signal(signal.SIGINT)
+            serving.terminate()
             serving.wait(SERVE_WITHIN_S)
 
 
