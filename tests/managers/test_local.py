@@ -28,6 +28,9 @@ def test_a_process_works_in_a_folder_of_its_own_and_is_nice(bench: Bench) -> Non
         pid = await bench.ready()
         assert Path(f"/proc/{pid}/cwd").readlink() == bench.folders.scratch / slot_name(SLOT)
         assert os.getpriority(os.PRIO_PROCESS, pid) == limits.CONTAINER_NICENESS
+        # Where the kernel shares out by session, as it may be told not to.
+        groups = Path(f"/proc/{pid}/autogroup")
+        assert not groups.exists() or groups.read_text().endswith(f"nice {limits.CONTAINER_NICENESS}\n")
         await bench.manager.stop_all()
 
     run(test())
