@@ -52,7 +52,8 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if os.fork() == 0:
     if os.fork() == 0:
         os.setsid()
-    print('child', os.getpid(), flush=True)
+    # One write: a reader must not see half a line.
+    os.write(1, b'child %d\\n' % os.getpid())
     time.sleep(600)
 """
 
