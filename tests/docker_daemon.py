@@ -17,8 +17,8 @@ from docker_base import base_tar
 BASE_IMAGE = "clipper-test-base:1"
 # The base image takes 140 MB, and what is built on it some kB each.
 MAX_DATA = "2g"
-START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 60.0
 # It needs root, which others get through sudo.
 _AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 

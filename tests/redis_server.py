@@ -6,19 +6,34 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from types import TracebackType
 
-START_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 60.0
 
 
 class RedisServer:
-    """A real redis-server of this test's own, with an append-only file."""
+    """A real redis-server of this test's own, with an append-only file; killed at the block's end, if it runs.
+
+    Its port is kept for it, whether it runs or not: a socket that does not listen shares it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self._holder = socket.socket()
+        self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._holder.bind(("127.0.0.1", 0))
+        self.port: int = self._holder.getsockname()[1]
         self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "RedisServer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        self._holder.close()
 
     @property
     def url(self) -> str:

@@ -115,11 +115,11 @@ def test_an_equal_input_does_not_join_one_on_a_replica_that_hangs(run: Callable[
     async def scenario(bench: Bench) -> None:
         container = await bench.start()
         await bench.link(container)
-        hung = bench.ask(b"a" * 8, slo_s=1.0)
+        hung = bench.ask(b"a" * 8, slo_s=20.0)
         await until(lambda: container.batches)
         assert isinstance(bench.loop, ShiftedLoop)
-        bench.loop.advance(2.0)
-        fresh = bench.ask(b"a" * 8, slo_s=1.0)
+        bench.loop.advance(40.0)
+        fresh = bench.ask(b"a" * 8, slo_s=20.0)
         await until(lambda: len(container.batches) == 2)
         container.batches.pop(1).answer([b"2"])
         await until(lambda: fresh.done)
@@ -365,13 +365,13 @@ def test_a_full_queue_refuses_at_once(run: Callable[..., None], monkeypatch: pyt
 
     async def scenario(bench: Bench) -> None:
         bench.queue.set_replicas([(await bench.start()).replica])
-        waiting = [bench.ask(bytes([number]) * 8, slo_s=1.0) for number in range(2)]
+        waiting = [bench.ask(bytes([number]) * 8, slo_s=20.0) for number in range(2)]
         refused = bench.ask(b"x" * 8)
         assert failure(refused) == ("overloaded", "the queue of digits:1 is full")
         assert bench.queue.statistics().rejected == 1
         # Once they are past their deadlines, they make room and are told.
         assert isinstance(bench.loop, ShiftedLoop)
-        bench.loop.advance(2.0)
+        bench.loop.advance(40.0)
         accepted = bench.ask(b"x" * 8)
         assert [failure(waiter)[0] for waiter in waiting] == ["no_replica", "no_replica"]
         assert not accepted.done and bench.queue.statistics().expired == 2

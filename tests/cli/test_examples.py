@@ -40,7 +40,7 @@ def test_a_large_input_is_made_by_the_line(input_type: str, value: object) -> No
     assert curl == "curl http://h:1/app/predict -d @-"
     words = shlex.split(program)
     assert words[0] == "python3"
-    made = subprocess.run([sys.executable, *words[1:]], capture_output=True, check=True, timeout=30)
+    made = subprocess.run([sys.executable, *words[1:]], capture_output=True, check=True, timeout=60)
     assert json.loads(made.stdout) == {"input": value}
 
 

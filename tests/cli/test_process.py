@@ -25,7 +25,7 @@ def server(api: Api) -> Iterator[StartingServer]:
     api.operations.pid = process.pid
     yield StartingServer(api.home, process, log, log_start=len("of the run before\n"))
     process.kill()
-    process.wait(10)
+    process.wait(60)
 
 
 def test_ready(server: StartingServer, api: Api) -> None:
@@ -49,7 +49,7 @@ def test_workers_that_cannot_start_end_the_wait(server: StartingServer, api: Api
 
 def test_a_server_that_ended_shows_what_it_wrote_in_this_run(server: StartingServer) -> None:
     server.process.kill()
-    server.process.wait(10)
+    server.process.wait(60)
     with pytest.raises(Unavailable, match="ended with status -9 while it started") as caught:
         server.wait_until_ready()
     assert str(caught.value).endswith("supervisor.log:\nof this run")

@@ -62,7 +62,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     home = tmp_path / "home"
     yield home
     if place := running(home):
-        subprocess.run([*CLIPPER, "stop", "--home", str(home)], timeout=90, capture_output=True, check=False)
+        subprocess.run([*CLIPPER, "stop", "--home", str(home)], timeout=200, capture_output=True, check=False)
         wait_until(lambda: running(home) is None or os.kill(place.pid, signal.SIGKILL) is not None)
 
 
@@ -86,7 +86,7 @@ def clipper(home: Path, folder: Path) -> Command:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=200,
             check=False,
         )
 
@@ -102,7 +102,7 @@ def test_from_start_to_stop_and_back(clipper: Command, home: Path) -> None:
     assert "Clipper is running" in succeed(clipper("start", *FREE_PORTS))
     assert "is running already" in succeed(clipper("start", *FREE_PORTS))
     assert "sum:1 is ready" in succeed(clipper("deploy", "sum", "model:Sum"))
-    succeed(clipper("app", "create", "sum", "--model", "sum", "--slo-ms", "2000", "--default", "-1"))
+    succeed(clipper("app", "create", "sum", "--model", "sum", "--slo-ms", "20000", "--default", "-1"))
     assert succeed(clipper("predict", "sum", "[1, 2, 3, 4]")) == "10.0\n"
     succeed(clipper("deploy", "sum", "model:Sum", "--data", "offset.txt", "--replicas", "2"))
     assert succeed(clipper("predict", "sum", "[1, 2, 3, 4]")) == "110.0\n"
@@ -121,7 +121,7 @@ def test_a_policy_of_ones_own_that_fails_is_shown_and_replaced(clipper: Command,
     (folder / "own.py").write_text(POLICY)
     succeed(clipper("start", *FREE_PORTS))
     succeed(clipper("deploy", "sum", "model:Sum"))
-    create = "app create app --model sum --slo-ms 2000 --default -1 --policy own:Fails --policy-parameter above=5"
+    create = "app create app --model sum --slo-ms 20000 --default -1 --policy own:Fails --policy-parameter above=5"
     succeed(clipper(*create.split()))
     assert succeed(clipper("predict", "app", "[1, 2, 3, 4]", "--context", "long")) == "10.0\n"
     failed = succeed(clipper("predict", "app", "[1, 2, 3, 4]", "--context", "a long context"))
@@ -171,7 +171,7 @@ def test_a_fitted_estimator_through_the_client(clipper: Command, home: Path) -> 
     estimator = LogisticRegression().fit(inputs, labels)
     with Clipper.connect(home=home) as client:
         version = client.deploy("sides", estimator)
-        client.create_application("sides", model="sides", slo_ms=2000)
+        client.create_application("sides", model="sides", slo_ms=20_000)
         answers = client.predict_batch("sides", inputs)
     assert version.input_type == "float64[2]"
     assert [answer.output for answer in answers if isinstance(answer, Prediction)] == list(estimator.predict(inputs))
@@ -186,23 +186,23 @@ def test_a_python_object_through_the_client(clipper: Command, home: Path) -> Non
 
     with Clipper.connect(home=home) as client:
         client.deploy("scaled", scaled, input_type="float64[2]")
-        client.create_application("scaled", model="scaled", slo_ms=2000)
+        client.create_application("scaled", model="scaled", slo_ms=20_000)
         assert client.predict("scaled", [1.0, 2.0]).output == 9.0
         assert 'clipper_queries_total{application="scaled"' in client.metrics()
 
 
 @pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGTERM])
 def test_serve_until_it_is_interrupted(home: Path, folder: Path, stop_signal: signal.Signals) -> None:
-    command = [*CLIPPER, "serve", "model:Sum", "--home", str(home), "--slo-ms", "2000", *FREE_PORTS]
+    command = [*CLIPPER, "serve", "model:Sum", "--home", str(home), "--slo-ms", "20000", *FREE_PORTS]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as served:
         assert served.stdout is not None
         line = next(text for text in served.stdout if "curl" in text)
         words = shlex.split(line)
-        answer = httpx.post(words[1], content=words[words.index("-d") + 1], timeout=10)
+        answer = httpx.post(words[1], content=words[words.index("-d") + 1], timeout=60)
         assert answer.json()["output"] == 0.0
         pid = read_place(home).pid
         served.send_signal(stop_signal)
-        _, errors = served.communicate(timeout=90)
+        _, errors = served.communicate(timeout=200)
     assert served.returncode == 0, errors
     assert running(home) is None
     with pytest.raises(ProcessLookupError):
@@ -212,10 +212,10 @@ def test_serve_until_it_is_interrupted(home: Path, folder: Path, stop_signal: si
 def test_in_the_foreground_the_command_is_the_server(clipper: Command, home: Path) -> None:
     command = [*CLIPPER, "start", "--foreground", "--home", str(home), *FREE_PORTS]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as server:
-        wait_until(lambda: running(home) is not None, timeout_s=60)
+        wait_until(lambda: running(home) is not None, timeout_s=120)
         assert json.loads(succeed(clipper("status", "--json")))["pid"] == server.pid
         server.terminate()
-        _, errors = server.communicate(timeout=90)
+        _, errors = server.communicate(timeout=200)
     assert server.returncode == 0, errors
 
 

@@ -1,6 +1,7 @@
 """README's commands and code, run as they stand there against a real server.
 
-Only what a reader would change is changed: ports that are free, the numbers that the example leaves out.
+Only what a reader would change is changed: ports that are free, the numbers that the example leaves out, an objective
+that a loaded machine keeps.
 """
 
 import os
@@ -28,7 +29,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 FREE_PORTS = ["--query-port", "0", "--management-port", "0"]
 FEATURES = 64
 # Longer than any one command may take on a busy machine.
-WITHIN_S = 90
+WITHIN_S = 200
 
 
 def blocks(section: str, language: str) -> list[str]:
@@ -75,7 +76,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     svm = SVC(kernel="linear").fit(images[:200], labels[:200])
     joblib.dump(svm, folder / "svm.joblib")
     joblib.dump(svm, folder / "digits.joblib")
-    joblib.dump(RandomForestClassifier(10).fit(images[:200], labels[:200]), folder / "forest.joblib")
+    joblib.dump(RandomForestClassifier(10, random_state=0).fit(images[:200], labels[:200]), folder / "forest.joblib")
     (code,) = blocks("Serve a model", "python")
     assert code.startswith("# totals.py\n")
     (folder / "totals.py").write_text(code)
@@ -92,7 +93,7 @@ def test_run_a_server(
         if words is not stop:
             run(words, models, home)
     monkeypatch.setenv("CLIPPER_HOME", str(home))
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(code.replace("slo_ms=100", "slo_ms=20_000"), "README.md", "exec"), {})
     assert capsys.readouterr().out == "3.0\n"
     run(stop, models, home)
     with pytest.raises(Unavailable):

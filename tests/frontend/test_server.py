@@ -41,7 +41,7 @@ def serve(
             writers.append(writer)
             return reader, writer
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await test(server, connect)
             await server.drain(0.0)
             for writer in writers:

@@ -28,7 +28,7 @@ from sklearn.svm import SVC
 from clipper.client import Clipper
 from serving import post
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 SEED = 20170327
 SECONDS = 60.0
@@ -104,7 +104,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, cpp_build: Path) -> Iterator
 def tell(server: Server, program: Path, temporary: Path) -> Story:
     questions = deploy(server, program)
     exchanges, worker, client, acts = go_through(server, [each.request for each in questions])
-    replicas = until(lambda: all_ready(server), timeout_s=90)
+    replicas = until(lambda: all_ready(server), timeout_s=180)
     after = {name: server.predict(name, [1] * length) for name, length in LENGTHS.items()}
     exit_code = server.stop()
     left = [*processes_of(server.home).values(), *files_left(server.home / "run"), *files_left(temporary)]

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from clipper.control import Drain, Draining
 from clipper.snapshot import Batching
 from serving import (
     SUM,
+    TIMEOUT_S,
     Client,
     Response,
     Serving,
@@ -129,8 +131,8 @@ def test_curl_as_in_the_readme(system: Serving, tmp_path: Path) -> None:
     # Over 1 MB curl asks first, with Expect: 100-continue.
     for body in ('{"input": [1, 2]}', json.dumps({"input": [1] * 500_000})):
         (tmp_path / "body").write_text(body)
-        command = ["curl", "-sS", "--noproxy", "*", "--max-time", "20", url, "-d", f"@{tmp_path / 'body'}"]
-        done = subprocess.run(command, capture_output=True, check=True, timeout=30)
+        command = ["curl", "-sS", "--noproxy", "*", "--max-time", "60", url, "-d", f"@{tmp_path / 'body'}"]
+        done = subprocess.run(command, capture_output=True, check=True, timeout=90)
         assert json.loads(done.stdout)["output"] == sum(json.loads(body)["input"])
 
 
@@ -248,11 +250,19 @@ def test_unreadable_request_is_refused_in_its_turn_and_closes(
 
 def test_100_mb_body_is_refused_unread(system: Serving, client: Client) -> None:
     before = memory_bytes(system.worker.pid)
-    client.send(b"POST /sum/predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
     piece = b"100000\r\n" + b" " * (1 << 20) + b"\r\n"
-    for _ in range(100):
-        client.send(piece)
+
+    def send() -> None:
+        client.send(b"POST /sum/predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        # It is told, and cut off if it goes on for long.
+        with suppress(ConnectionError):
+            for _ in range(100):
+                client.send(piece)
+
+    sending = threading.Thread(target=send)
+    sending.start()
     assert_error(client.read(), 413, "too_large")
+    sending.join()
     wait_for(lambda: memory_bytes(system.worker.pid) < before + (32 << 20), "the worker gives the memory back")
 
 
@@ -291,7 +301,7 @@ def predict(inputs):
     with serving() as system:
         worker = system.start_worker()
         container = system.start_container(gated)
-        system.apply([application(slo_ms=15_000.0)], [model(version(container, batching=Batching("none")))])
+        system.apply([application(slo_ms=60_000.0)], [model(version(container, batching=Batching("none")))])
         with worker.connect() as patient:
             # Two batches may be with the replica; what comes then waits in the queue.
             patient.send(post("/app/predict", {"input": [1]}) + post("/app/predict", {"input": [2]}))
@@ -335,12 +345,11 @@ def send_until_blocked(sock: socket.socket, data: bytes) -> int:
             sent += sock.send(data[sent : sent + 65_536])
     except TimeoutError:
         pass
-    sock.settimeout(15)
+    sock.settimeout(TIMEOUT_S)
     return sent
 
 
 def test_many_clients_that_vanish_leave_nothing_behind(system: Serving) -> None:
-    before = system.worker.statistics().connections
     for number in range(300):
         client = system.worker.connect()
         client.send(ONE[: number % len(ONE)] if number % 2 else ONE)
@@ -348,7 +357,7 @@ def test_many_clients_that_vanish_leave_nothing_behind(system: Serving) -> None:
             client.reset()
         else:
             client.close()
-    wait_for(lambda: system.worker.statistics().connections == before, "all are gone")
+    wait_for(lambda: system.worker.statistics().connections == 0, "all are gone")
     assert ask_once(system).json["output"] == 6
 
 
@@ -393,7 +402,7 @@ def test_stopping_under_load_loses_no_query(by: str) -> None:
         else:
             assert worker.control.ask(Drain()) == Draining()
         for client in clients:
-            client.join(15)
+            client.join(60)
         assert [client.failure for client in clients] == [None] * 16
         assert all(client.last is not None for client in clients)
         assert worker.wait() == 0

@@ -64,7 +64,7 @@ def test_models_of_two_releases_answer_side_by_side(clipper: Clipper, tmp_path: 
     expected = {"older": older_model(tmp_path / "older.joblib"), "newer": newer.predict(rows[:ASKED] / 16).tolist()}
     for name in expected:
         clipper.deploy(name, tmp_path / f"{name}.joblib")
-        clipper.create_application(name, model=name, slo_ms=5000)
+        clipper.create_application(name, model=name, slo_ms=20_000)
     runtimes = {name: clipper.version(name, "1").runtime for name in expected}
     assert f"scikit-learn {OLDER}" in runtimes["older"] and "saved with" not in runtimes["older"]
     assert f"scikit-learn {sklearn.__version__}" in runtimes["newer"]

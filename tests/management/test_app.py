@@ -19,7 +19,7 @@ DIGEST = hashlib.sha256(TAR).hexdigest()
 
 
 def call(api: Api, method: str, path: str, **options: object) -> httpx.Response:
-    return httpx.request(method, api.url + path, timeout=10, **options)  # type: ignore[arg-type]
+    return httpx.request(method, api.url + path, timeout=60, **options)  # type: ignore[arg-type]
 
 
 def failure(response: httpx.Response) -> tuple[int, str, str]:
@@ -160,7 +160,7 @@ def test_an_artifact_of_another_digest_is_refused(api: Api) -> None:
 
 def test_an_artifact_over_the_bound_is_refused_before_it_is_sent(api: Api) -> None:
     address = urlsplit(api.url)
-    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         head = f"PUT /artifacts/{DIGEST} HTTP/1.1\r\nHost: x\r\nContent-Length: {MAX_ARTIFACT_BYTES + 1}\r\n\r\n"
         connection.sendall(head.encode())
         answer = b""
@@ -173,7 +173,7 @@ def test_an_artifact_over_the_bound_is_refused_before_it_is_sent(api: Api) -> No
 
 def test_a_client_that_goes_away_in_its_upload(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     address = urlsplit(api.url)
-    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         connection.sendall(f"PUT /artifacts/{DIGEST} HTTP/1.1\r\nHost: x\r\nContent-Length: 1024\r\n\r\npart".encode())
     wait_until(lambda: api.operations.upload_errors == ["malformed_request"])
     assert api.operations.artifacts == {}

@@ -88,7 +88,7 @@ class Bench:
         return "\n".join((self.status.start_failure.reason, *self.status.start_failure.log_tail))
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not condition():
                 await asyncio.sleep(0.005)
 
@@ -127,7 +127,7 @@ class Bench:
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
     """In a time that no test needs."""
-    asyncio.run(asyncio.wait_for(coroutine, 60))
+    asyncio.run(asyncio.wait_for(coroutine, 200))
 
 
 async def send_batch(socket: str) -> asyncio.StreamWriter:

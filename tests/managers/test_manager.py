@@ -14,7 +14,7 @@ from manager_bench import SLOT, SUM, Bench, run, send_batch
 from clipper.managers import manager
 from clipper.managers import replica as replicas
 from clipper.managers.logs import tail
-from clipper.managers.processes import start_time
+from clipper.managers.processes import pids, start_time, stat_fields
 
 MakeBench = Callable[..., Bench]
 
@@ -161,13 +161,14 @@ FREEZES = "import os, signal\ndef predict(inputs): os.kill(os.getpid(), signal.S
 
 
 def test_a_container_that_does_not_answer_pings_is_killed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas, "PING_TIMEOUT_S", 0.3)
     monkeypatch.setattr(replicas, "PING_EVERY_S", 0.05)
 
     async def test() -> None:
         bench.manager.start(SLOT, bench.model(FREEZES))
         await bench.ready()
         writer = await bench.predict()
+        # Not before: a machine that is slow to answer would end it too soon.
+        monkeypatch.setattr(replicas, "PING_TIMEOUT_S", 0.3)
         assert "no answer to a ping" in await bench.until_dead()
         writer.close()
 
@@ -191,7 +192,13 @@ def test_what_a_model_forked_dies_with_it(bench: Bench) -> None:
 
 def is_running(argument: str) -> bool:
     """Whether any process of the machine was started with that."""
-    return any(argument.encode() in arguments_of(path) for path in Path("/proc").glob("[0-9]*/cmdline"))
+    return bool(states_of(argument))
+
+
+def states_of(argument: str) -> set[str]:
+    """The states, such as R, S and T, of all processes of the machine that were started with that."""
+    found = (pid for pid in pids() if argument.encode() in arguments_of(Path(f"/proc/{pid}/cmdline")))
+    return {fields[0] for pid in found if (fields := stat_fields(pid))}
 
 
 def arguments_of(path: Path) -> list[bytes]:
@@ -251,6 +258,7 @@ def test_one_that_hangs_is_taken_over_and_killed(bench: Bench, monkeypatch: pyte
         await leave_one(bench, FREEZES)
         (note,) = await bench.manager.left()
         writer = await send_batch(note.socket)
+        await bench.until(lambda: "T" in states_of(f"unix:{note.socket}"))
         assert await bench.manager.adopt(note) is not None
         assert "was not ready" in await bench.until_dead()
         bench.leaves_nothing()

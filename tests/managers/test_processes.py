@@ -31,14 +31,14 @@ def launch(folder: ProcessFolder, path: Path, program: str, name: str = "one") -
 
 async def written(path: Path, text: str) -> str:
     """The log, once ``text`` is in it."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while text not in (content := path.read_text()):
             await asyncio.sleep(0.005)
     return content
 
 
 async def gone(pid: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while start_time(pid) is not None:
             await asyncio.sleep(0.005)
 
@@ -73,7 +73,7 @@ def test_only_what_a_process_needs_of_our_environment_is_passed_on() -> None:
 
 async def exit_code_of(folder: ProcessFolder, path: Path, program: str) -> tuple[int | None, str]:
     process = launch(folder, path, program)
-    await asyncio.wait_for(process.exited.wait(), 20)
+    await asyncio.wait_for(process.exited.wait(), 60)
     return process.exit_code, process.how_it_ended
 
 
@@ -124,13 +124,13 @@ def test_what_a_process_forked_goes_with_it(folder: ProcessFolder, tmp_path: Pat
     async def run() -> None:
         gate = tmp_path / "gate"
         process = launch(folder, tmp_path, FORKS + f"while not os.path.exists({str(gate)!r}): time.sleep(0.01)")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (tmp_path / "log").read_text().count("child") < 2:
                 await asyncio.sleep(0.005)
         if how == "stop":
             await process.stop(0.05)
         gate.touch()
-        await asyncio.wait_for(process.exited.wait(), 20)
+        await asyncio.wait_for(process.exited.wait(), 60)
         for line in (tmp_path / "log").read_text().splitlines():
             await gone(int(line.split()[1]))
 
@@ -178,7 +178,7 @@ def test_a_process_is_adopted_by_its_record(folder: ProcessFolder, tmp_path: Pat
         process = folder.adopt(record)
         assert process is not None
         os.kill(pid, signal.SIGKILL)
-        await asyncio.wait_for(process.exited.wait(), 20)
+        await asyncio.wait_for(process.exited.wait(), 60)
         assert folder.adopt(record) is None
 
     asyncio.run(adopt())
@@ -211,7 +211,7 @@ def test_sweeping_spares_what_was_adopted_and_the_processes_of_another_home(tmp_
         kept, swept = launch(ours, tmp_path, SLEEP, "kept"), launch(ours, tmp_path, SLEEP, "swept")
         foreign = launch(other, tmp_path, SLEEP, "swept")
         ours.sweep(keep=("kept",))
-        await asyncio.wait_for(swept.exited.wait(), 20)
+        await asyncio.wait_for(swept.exited.wait(), 60)
         assert not kept.exited.is_set() and not foreign.exited.is_set()
         await asyncio.gather(kept.stop(20), foreign.stop(20))
 

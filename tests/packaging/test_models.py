@@ -99,7 +99,7 @@ def test_a_function_is_read_in_a_python_without_any_package(tmp_path: Path) -> N
     program = "import sys, pickle; sys.path.insert(0, 'code'); print(pickle.load(open('model.pkl', 'rb'))([4]))"
     # -S leaves site-packages out.
     command = [sys.executable, "-I", "-S", "-c", program]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert (ran.stdout, ran.stderr) == ("[8]\n", "")
 
 

@@ -22,7 +22,7 @@ from clipper.containers.protocol.messages import Results, Welcome
 from clipper.types import DType
 
 # Long enough for a loaded machine to import scikit-learn; nothing waits for it to pass.
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 class Refused(Exception):
@@ -104,6 +104,12 @@ class Container:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
+    @property
+    def told_address(self) -> str:
+        """Where it listens, once the whole line is there."""
+        address, ended, _ = self.log.partition("listening on ")[2].partition("\n")
+        return address if ended else ""
+
     @contextmanager
     def caller(self, greet: bool = True, token: str = "") -> Iterator[Caller]:
         caller = Caller(self.address)
@@ -131,9 +137,9 @@ def until(condition: object) -> None:
 def running(folder: Path, *options: str, listen: str | None = None, token: str = "") -> Iterator[Container]:
     """Start a container and wait until it listens."""
     with started(folder, *options, listen=listen, token=token) as container:
-        until(lambda: "listening on" in container.log or container.process.poll() is not None)
+        until(lambda: container.told_address or container.process.poll() is not None)
         assert container.process.poll() is None, container.log
-        container.address = container.log.split("listening on ")[1].split("\n")[0]
+        container.address = container.told_address
         yield container
 
 

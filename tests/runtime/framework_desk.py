@@ -99,7 +99,7 @@ def desk(framework: str) -> Iterator[Desk]:
         try:
             yield Desk(process, folder)
         finally:
-            process.communicate(timeout=30)
+            process.communicate(timeout=60)
 
 
 def sample(package: str, name: str) -> Path:

@@ -13,7 +13,10 @@ from clipper.runtime.scikit_learn import quick_predict_of
 DIGITS, LABELS = load_digits(return_X_y=True)
 
 
-@pytest.mark.parametrize("estimator", [LinearSVC(), LogisticRegression(max_iter=5000), SGDClassifier(), Perceptron()])
+@pytest.mark.parametrize(
+    "estimator",
+    [LinearSVC(), LogisticRegression(max_iter=5000), SGDClassifier(random_state=0), Perceptron(random_state=0)],
+)
 @pytest.mark.parametrize("labels", [LABELS, LABELS % 2, np.where(LABELS % 3, "some", "none")])
 @pytest.mark.parametrize("dtype", ["float64", "float32", "uint8"])
 def test_a_linear_classifier_answers_as_its_own_predict(
@@ -37,7 +40,7 @@ class Own(LogisticRegression):
 @pytest.mark.parametrize(
     "estimator",
     [
-        RandomForestClassifier(5),
+        RandomForestClassifier(5, random_state=0),
         make_pipeline(StandardScaler(), LogisticRegression()),
         Own(max_iter=1000),
     ],

@@ -36,7 +36,7 @@ class Programs:
 
 def run(*argv: object) -> str:
     """Run a command to its end; its output, also in the error if it fails."""
-    done = subprocess.run([str(word) for word in argv], check=False, capture_output=True, text=True, timeout=110)
+    done = subprocess.run([str(word) for word in argv], check=False, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
     return done.stdout
 
@@ -109,10 +109,9 @@ def started(program: Path, *options: str, listen: str | None = None, token: str 
 def running(program: Path, *options: str, listen: str | None = None, token: str | None = None) -> Iterator[Container]:
     """Start a container and wait until it listens."""
     with started(program, *options, listen=listen, token=token) as container:
-        until(lambda: "listening on" in container.log or container.process.poll() is not None)
+        until(lambda: container.told_address or container.process.poll() is not None)
         assert container.process.poll() is None, container.log
-        until(lambda: "\n" in container.log.split("listening on ")[1])
-        container.address = container.log.split("listening on ")[1].split("\n")[0]
+        container.address = container.told_address
         yield container
 
 

@@ -32,10 +32,10 @@ def test_from_the_command_line_to_an_answer(programs: Programs, server: Server, 
     deploy = ["deploy", "sum", str(programs.sum), "--language", "binary", "--home", str(server.home)]
     run = "import sys; from clipper.cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", run]
-    done = subprocess.run([*command, *deploy], check=False, capture_output=True, text=True, timeout=90)
+    done = subprocess.run([*command, *deploy], check=False, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert "sum:1 is ready: 1 replicas, takes float64[*], current" in done.stdout + done.stderr
-    clipper.create_application("sums", model="sum", slo_ms=5000)
+    clipper.create_application("sums", model="sum", slo_ms=20_000)
     assert server.predict("sums", [1.5, 2, 3])["output"] == 6.5
     answer = clipper.predict("sums", [0.1, 0.2])
     assert answer.output == 0.1 + 0.2
@@ -45,7 +45,7 @@ def test_from_the_command_line_to_an_answer(programs: Programs, server: Server, 
 
 def test_a_killed_replica_comes_back(programs: Programs, server: Server, clipper: Clipper) -> None:
     clipper.deploy("sum", programs.sum, language="binary", replicas=2)
-    clipper.create_application("sums", model="sum", slo_ms=5000)
+    clipper.create_application("sums", model="sum", slo_ms=20_000)
     before = server.ready_pids("sum")
     assert len(before) == 2
     os.kill(before[0], signal.SIGKILL)
@@ -57,7 +57,7 @@ def test_a_killed_replica_comes_back(programs: Programs, server: Server, clipper
 
 def test_failures_come_through_by_input(programs: Programs, server: Server, clipper: Clipper) -> None:
     clipper.deploy("acting", programs.acting, language="binary", input_type="float64[1]")
-    clipper.create_application("app", model="acting", slo_ms=5000, default_output=-1)
+    clipper.create_application("app", model="acting", slo_ms=20_000, default_output=-1)
     assert server.predict("app", [20])["output"] == 20
     failed = server.predict("app", [1])
     assert (failed["output"], failed["default"]) == (-1, True)
@@ -72,10 +72,10 @@ def test_texts_and_data(programs: Programs, server: Server, clipper: Clipper, tm
     (data / "release").touch()
     version = clipper.deploy("acting", programs.acting, language="binary", data=data)
     assert version.runtime == "acting"
-    clipper.create_application("app", model="acting", slo_ms=5000)
+    clipper.create_application("app", model="acting", slo_ms=20_000)
     assert server.predict("app", [5])["output"] == 5
     clipper.deploy("texts", programs.acting, language="binary", input_type="string")
-    clipper.create_application("texts", model="texts", slo_ms=5000)
+    clipper.create_application("texts", model="texts", slo_ms=20_000)
     assert server.predict("texts", '日本語 " \n é')["output"] == '日本語 " \n é'
 
 

@@ -112,7 +112,7 @@ def test_model_that_hangs_counts_as_wrong_in_bounded_time(tmp_path: Path) -> Non
 
 def test_predictions_go_before_feedback(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
-        application = await desk.application(SINGLE, slo_ms=1000.0)
+        application = await desk.application(SINGLE, slo_ms=ASK_TIMEOUT_S * 800)
         desk.models.held.add("a")
         first = [desk.ask(application, bytes([number]) * 8)[1] for number in range(2)]
         # Two batches are in flight; what comes now waits in the queue.

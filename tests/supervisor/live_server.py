@@ -18,7 +18,8 @@ import msgspec
 
 from clipper.home import Place, read_place
 
-TIMEOUT_S = 30.0
+# Only a hang meets it.
+TIMEOUT_S = 60.0
 
 # All is plain HTTP: each call of a poll would read the certificate authorities first, which takes longer than the rest.
 NO_TLS = False
@@ -76,6 +77,10 @@ class Server:
     @property
     def place(self) -> Place:
         return read_place(self.home)
+
+    @property
+    def metrics(self) -> str:
+        return httpx.get(f"{self.place.management_url}/metrics", timeout=TIMEOUT_S, verify=NO_TLS).text
 
     @property
     def worker_pids(self) -> list[int]:

@@ -45,10 +45,10 @@ def test_from_the_command_line_to_the_next_server(tmp_path: Path, daemon: Docker
     deploy = ["deploy", "sum", "sums:predict", "--input-type", "float64[2]", "--replicas", "2", "--memory", "256m"]
     run = "import sys; from clipper.cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", run, *deploy, "--manager", "docker", "--home", str(server.home)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=90, cwd=tmp_path)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=200, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with Clipper.connect(home=server.home) as clipper:
-        clipper.create_application("sums", model="sum", slo_ms=5000)
+        clipper.create_application("sums", model="sum", slo_ms=20_000)
         assert server.predict("sums", [1.5, 2])["output"] == 3.5
         assert any("listening on" in line for lines in clipper.logs("sum").lines.values() for line in lines)
     pids = server.ready_pids("sum")
@@ -69,7 +69,7 @@ def test_a_version_that_fails_leaves_the_one_before_which_runs_as_a_process(
     monkeypatch.chdir(tmp_path)
     with Clipper.connect(home=server.home) as clipper:
         clipper.deploy("sum", "sums:predict", input_type="float64[2]")
-        clipper.create_application("sums", model="sum", slo_ms=5000)
+        clipper.create_application("sums", model="sum", slo_ms=20_000)
         with pytest.raises(ContainerFailed) as raised:
             clipper.deploy("sum", "broken:predict", input_type="float64[2]", manager="docker")
         assert any("no such weights" in line for line in raised.value.log_tail)

@@ -44,7 +44,7 @@ SMALL = tells_version_of("small")
 def test_versions_of_one_library_serve_side_by_side_and_come_back(clipper: Clipper, tmp_path: Path) -> None:
     for version in ("1.0", "2.0"):
         clipper.deploy("m", SMALL, version=version, requirements=[f"small=={version}"])
-        clipper.create_application(f"app-{version}", model="m", version=version, slo_ms=5000)
+        clipper.create_application(f"app-{version}", model="m", version=version, slo_ms=20_000)
     answers = [clipper.predict(f"app-{version}", [1.0]).output for version in ("1.0", "2.0")]
     assert answers == ["1.0", "2.0"]
 
@@ -54,7 +54,7 @@ def test_versions_of_one_library_serve_side_by_side_and_come_back(clipper: Clipp
     until(lambda: clipper.version("m", "1.0").state == "sleeping")
     for path in (tmp_path / "cache" / "environments").glob("*/lib/*/site-packages/small-1.0.dist-info"):
         shutil.rmtree(path.parents[3])
-    clipper.create_application("app", model="m", slo_ms=5000)
+    clipper.create_application("app", model="m", slo_ms=20_000)
     clipper.rollback("m", "1.0")
     assert clipper.predict("app", [1.0]).output == "1.0"
 
@@ -73,7 +73,7 @@ def test_a_build_ends_with_its_supervisor_and_the_next_builds_it(
 ) -> None:
     slow = SlowPackage.make(packages / "slow")
     predict = tells_version_of("slow")
-    clipper.deploy("m", predict, requirements=[slow.requirement], start_timeout_s=30, wait=False)
+    clipper.deploy("m", predict, requirements=[slow.requirement], start_timeout_s=60, wait=False)
     until(lambda: (clipper.version("m", "1").progress or "").startswith("building slow"))
     until(lambda: slow.builds)
     server.kill()
@@ -83,7 +83,7 @@ def test_a_build_ends_with_its_supervisor_and_the_next_builds_it(
         until(lambda: len(slow.builds) == 2)
         assert again.version("m", "1").state == "starting"
         slow.let_through()
-        assert again.wait_until_ready("m", "1", 30).progress is None
+        assert again.wait_until_ready("m", "1", 60).progress is None
         # A version that is removed takes its build with it.
         other = SlowPackage.make(packages / "other")
         again.deploy("m", predict, requirements=[other.requirement], make_current=False, wait=False)

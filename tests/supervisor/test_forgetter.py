@@ -23,7 +23,7 @@ def catalog(tmp_path: Path) -> Iterator[Catalog]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
 

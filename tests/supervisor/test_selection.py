@@ -20,7 +20,7 @@ from redis_server import RedisServer
 ROW = [1.0, 2.0]
 APP: dict[str, Any] = {
     "name": "app",
-    "slo_ms": 5000,
+    "slo_ms": 20_000,
     "links": [{"model": "one"}, {"model": "two"}, {"model": "three"}],
 }
 # What each of them answers, whatever it is asked.
@@ -120,7 +120,8 @@ def test_feedback_decides_which_model_answers(server: Server) -> None:
     # A context knows its own feedback, and as much of all the others' as the prior weighs.
     found = {context: learned(server, context)["observations"] for context in (None, "u", "v")}
     assert found == pytest.approx({None: 100, "u": 40 + 20, "v": 20})
-    metrics = httpx.get(f"{server.place.management_url}/metrics").text
+    # A worker that is slow to tell is left out of a scrape.
+    metrics = until(lambda: text if "clipper_selection" in (text := server.metrics) else None)
     assert 'clipper_selection_feedback_total{application="app",outcome="joined",worker="0"} 100.0' in metrics
     assert 'clipper_selection_scored_total{application="app",model="three",worker="0"} 100.0' in metrics
 
@@ -231,17 +232,16 @@ def test_an_application_is_changed_under_load_without_losing_a_query(server: Ser
     answers = [answer for load in loads for answer in load.answers]
     assert [answer for answer in answers if "error" in answer or answer["default"]] == []
     assert {answer["output"] for answer in answers} <= {1, 2, 3}
-    found = learned(server)
-    assert (found["policy"], found["loss"], found["models"]["two"]["scored"] > 0) == ("thompson", "absolute", True)
+    found = until(lambda: now if (now := learned(server))["models"]["two"]["scored"] > 0 else None)
+    assert (found["policy"], found["loss"]) == ("thompson", "absolute")
 
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[RedisServer]:
     (tmp_path / "redis").mkdir()
-    redis = RedisServer(tmp_path / "redis")
-    redis.start()
-    yield redis
-    redis.kill()
+    with RedisServer(tmp_path / "redis") as redis:
+        redis.start()
+        yield redis
 
 
 @pytest.fixture
@@ -314,13 +314,14 @@ def test_a_policy_and_a_loss_of_ones_own(server: Server) -> None:
 
     unsure = server.predict("app", ROW, context="bad")
     assert (unsure["output"], unsure["default"], unsure["default_reason"]) == (0, True, "policy_error")
-    problem = server.call("GET", "/applications/app")["problem"]
+    problem = until(lambda: server.call("GET", "/applications/app")["problem"])
     assert "my_model:Stubborn" in problem and "no idea" in problem
     assert server.predict("app", ROW)["output"] == 3
     # The code is still there when a worker needs it again, although no other use of it is left.
     server.deploy("same", STUBBORN + "def predict(inputs): return [0 for _ in inputs]\n", input_type="float64[2]")
-    os.kill(server.worker_pids[0], signal.SIGKILL)
-    until(lambda: server.worker_pids and server.call("GET", "/status")["ready"])
+    (worker,) = server.worker_pids
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: server.worker_pids not in ([], [worker]) and server.call("GET", "/status")["ready"])
     assert server.predict("app", ROW)["output"] == 3
 
     changed = server.call("PATCH", "/applications/app", {"policy": "single", "loss": "zero_one"})
@@ -334,9 +335,10 @@ def test_a_policy_and_a_loss_of_ones_own(server: Server) -> None:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """For tests that leave nothing behind."""
     server = Server(tmp_path_factory.mktemp("shared") / "home")
-    with_application(server)
-    yield server
-    server.stop()
+    try:
+        yield with_application(server)
+    finally:
+        server.clean_up()
 
 
 @pytest.mark.parametrize(

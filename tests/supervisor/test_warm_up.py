@@ -26,7 +26,7 @@ def asked(server: Server, model: str, version: str = "1") -> list[str]:
 
 def with_application(server: Server, name: str) -> None:
     links = [{"model": name}]
-    server.call("POST", "/applications", {"name": name, "slo_ms": 5000, "input_type": TYPE, "links": links})
+    server.call("POST", "/applications", {"name": name, "slo_ms": 20_000, "input_type": TYPE, "links": links})
 
 
 def test_a_given_sample_is_answered_before_a_version_is_ready(shared: Server) -> None:

@@ -13,6 +13,7 @@ from clipper.managers.processes import ProcessFolder, start_time
 from clipper.snapshot import Snapshot
 from clipper.supervisor import worker as workers
 from clipper.supervisor.folders import open_home
+from clipper.supervisor.ports import hold, port_of
 from clipper.supervisor.worker import Worker, WorkerSettings
 
 
@@ -34,10 +35,8 @@ def with_worker(
     path: Path, processes: ProcessFolder, test: Callable[[Worker], Awaitable[None]], port: int | None = None
 ) -> None:
     """Run ``test`` on a worker that is kept running meanwhile."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        settings = WorkerSettings(
-            "127.0.0.1", port or free.getsockname()[1], 1000, f"sqlite:{path / 'selection.sqlite3'}"
-        )
+    holder = hold("127.0.0.1", 0, "", check_free=True)
+    settings = WorkerSettings("127.0.0.1", port or port_of(holder), 1000, f"sqlite:{path / 'selection.sqlite3'}")
     instances = iter(range(1, 100))
 
     async def run() -> None:
@@ -52,7 +51,8 @@ def with_worker(
             await worker.drain()
         assert list((path / "run").glob("w*")) == []
 
-    asyncio.run(run())
+    with holder:
+        asyncio.run(run())
 
 
 def test_it_gets_the_newest_snapshot_and_gets_it_again_after_a_death(processes: ProcessFolder, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from clipper.control import MAX_MESSAGE_BYTES, Apply, Drain, Draining, GetLoads, GetStatistics, Loads, encode
 from clipper.snapshot import Batching, ReplicaAddress, Snapshot
 from clipper.types import ModelId
-from serving import SUM, ControlClient, Serving, application, free_port, model, serving, version, wait_for, with_address
+from serving import SUM, ControlClient, Serving, application, model, serving, version, wait_for, with_address
 
 TWO = "def predict(inputs):\n    return [2] * len(inputs)\n"
 PICKY = """
@@ -263,7 +263,7 @@ def test_drain_answers_then_ends_with_0() -> None:
 
 def test_port_that_cannot_be_bound_is_told_in_one_line() -> None:
     # Without SO_REUSEPORT, so that nobody else may bind it.
-    with serving() as system, socket.create_server(("127.0.0.1", free_port())) as taken:
+    with serving() as system, socket.create_server(("127.0.0.1", 0)) as taken:
         worker = system.start_process(taken.getsockname()[1])
         assert worker.wait() == 1
         assert "cannot listen on 127.0.0.1:" in worker.log

@@ -26,7 +26,7 @@ from clipper.managers.interpreters import find_interpreter
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 # To load some of the largest libraries there are and train small models, on a busy machine.
-WITHIN_S = 100
+WITHIN_S = 600
 # For a test that finds no environment yet: the largest are gigabytes.
 FIRST_RUN_S = 900
 
