@@ -19,11 +19,13 @@ from clipper.managers.launcher import Launcher
 from clipper.managers.local import Folders, LocalLauncher
 from clipper.managers.manager import Manager, SlotStatus
 from clipper.managers.model_environments import ModelEnvironments
+from clipper.managers.probe import connect
 from clipper.managers.processes import ProcessFolder
 from clipper.managers.reconcile.plan import Slot
 from clipper.managers.warm_up import Sample
 from clipper.registry.records import ManagerName, VersionSpec
-from clipper.types import DType, InputType, ModelId
+from clipper.snapshot import ReplicaAddress
+from clipper.types import DType, InputType, ModelId, Transport
 from docker_daemon import BASE_IMAGE
 
 SLOT = Slot("sum", "1", 1)
@@ -31,7 +33,10 @@ SUM = "def predict(inputs): return [float(sum(row)) for row in inputs]\n"
 
 
 class Bench:
-    """``kind`` is that of its models' containers; ``environ`` leads to a dockerd, where one is needed."""
+    """``kind`` is that of its models' containers; ``environ`` leads to a dockerd, where one is needed.
+
+    ``transport`` and ``network`` are those of containers in Docker.
+    """
 
     def __init__(
         self,
@@ -41,9 +46,12 @@ class Bench:
         batch_timeout_s: float = 30.0,
         sample: Sample | None = None,
         base_image: str = BASE_IMAGE,
+        transport: Transport = "unix",
+        network: str = "host",
     ) -> None:
         self.path = path
         self.kind: ManagerName = kind
+        self.transport = transport
         self.environ = environ or {"DOCKER_HOST": "unix:///nowhere/docker.sock"}
         self.logs, python_path = self._folder("logs"), self._folder("pythonpath")
         self.folders = Folders(*map(self._folder, ("artifacts", "scratch", "run")))
@@ -52,7 +60,7 @@ class Bench:
         self.processes = ProcessFolder(path / "run", os.environ, python_path)
         environments = ModelEnvironments(self.processes, self.folders.artifacts, path / "environments")
         self.launcher = LocalLauncher(self.processes, self.folders, environments)
-        settings = DockerSettings(base_image, "host", str(path))
+        settings = DockerSettings(base_image, network, transport, str(path))
         launchers: dict[ManagerName, Launcher] = {"local": self.launcher}
         launchers |= docker_launcher(settings, self.folders, self.environ)
         numbers = itertools.count(1)
@@ -110,7 +118,8 @@ class Bench:
         """Send one batch of one row, and do not wait for its answer."""
         replica = self.status.replica
         assert replica is not None
-        return await send_batch(replica.note.socket)
+        assert replica.address is not None
+        return await send_batch(replica.address)
 
     def close(self) -> None:
         """End what the manager left running."""
@@ -130,9 +139,9 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(coroutine, 200))
 
 
-async def send_batch(socket: str) -> asyncio.StreamWriter:
-    reader, writer = await asyncio.open_unix_connection(socket)
-    writer.write(encode_hello())
+async def send_batch(address: ReplicaAddress) -> asyncio.StreamWriter:
+    reader, writer = await connect(address.address)
+    writer.write(encode_hello(address.token))
     await reader.read(4096)
     writer.writelines(messages.encode_predict(1, DType.FLOAT64, 0, [bytes(8)]))
     return writer

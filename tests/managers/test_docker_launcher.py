@@ -1,8 +1,11 @@
 """What only containers in Docker have; test_manager.py has what every kind has."""
 
+import asyncio
+import re
 import shutil
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from manager_bench import SLOT, SUM, Bench, run
 from msgspec.structs import replace
 
 import clipper
-from clipper.managers.docker.options import HOME_LABEL, IMAGE_HOME_LABEL
+from clipper.managers.docker.options import HOME_LABEL, IMAGE_HOME_LABEL, PUBLISHED
 from clipper.managers.docker_settings import DockerSettings, docker_launcher
 from clipper.managers.logs import tail
 from clipper.managers.processes import start_time
@@ -130,16 +133,16 @@ def test_an_image_that_nobody_has_is_a_start_failure(bench: Bench) -> None:
 
 
 @pytest.fixture
-def socket(tmp_path: Path, docker_daemon: DockerDaemon) -> Path:
+def dockerd_socket(tmp_path: Path) -> Path:
     """Where dockerd is looked for, which is not there yet."""
     return tmp_path / "docker.sock"
 
 
-def test_dockerd_may_go_and_come_back(socket: Path, docker_daemon: DockerDaemon, bench: Bench) -> None:
+def test_dockerd_may_go_and_come_back(dockerd_socket: Path, docker_daemon: DockerDaemon, bench: Bench) -> None:
     def come() -> None:
-        socket.symlink_to(docker_daemon.host.removeprefix("unix://"))
+        dockerd_socket.symlink_to(docker_daemon.host.removeprefix("unix://"))
 
-    bench = Bench(bench.path, "docker", {"DOCKER_HOST": f"unix://{socket}"})
+    bench = Bench(bench.path, "docker", {"DOCKER_HOST": f"unix://{dockerd_socket}"})
 
     async def test() -> None:
         assert await bench.manager.left() == []
@@ -154,7 +157,7 @@ def test_dockerd_may_go_and_come_back(socket: Path, docker_daemon: DockerDaemon,
         bench.manager.start(SLOT, bench.model(SUM))
         pid = await bench.ready()
         # Away again, it does not take with it what runs, and holds up nobody.
-        socket.unlink()
+        dockerd_socket.unlink()
         await bench.manager.stop_all()
         assert start_time(pid) is not None
         come()
@@ -162,6 +165,82 @@ def test_dockerd_may_go_and_come_back(socket: Path, docker_daemon: DockerDaemon,
         await bench.ready()
         assert start_time(pid) is None
         await bench.manager.stop_all()
+        bench.leaves_nothing()
+
+    run(test())
+
+
+MakeBench = Callable[..., Bench]
+
+
+@pytest.fixture
+def make_bench(tmp_path: Path, docker_daemon: DockerDaemon) -> Iterator[MakeBench]:
+    """One whose containers are dialled over TCP. Several are of one home, as one supervisor's after another."""
+    benches = []
+
+    def make(**options: Any) -> Bench:
+        benches.append(Bench(tmp_path, "docker", docker_daemon.environ, transport="tcp", **options))
+        return benches[-1]
+
+    yield make
+    for bench in benches:
+        bench.close()
+
+
+@pytest.fixture
+def network(client: Any) -> Iterator[str]:
+    made = client.networks.create("own", driver="bridge")
+    yield made.name
+    made.remove()
+
+
+def test_in_a_network_of_its_own_a_container_publishes_its_port(network: str, make_bench: MakeBench) -> None:
+    bench = make_bench(network=network)
+
+    async def test() -> None:
+        bench.manager.start(SLOT, bench.model(SUM))
+        await bench.ready()
+        replica = bench.status.replica
+        assert replica is not None and replica.address is not None
+        assert replica.note.listen == PUBLISHED
+        assert re.fullmatch(r"tcp:127\.0\.0\.1:\d+", replica.address.address)
+        await bench.manager.stop_all()
+        bench.leaves_nothing()
+
+    run(test())
+
+
+def test_whoever_has_another_token_is_refused_and_told_none(make_bench: MakeBench, client: Any) -> None:
+    async def test() -> None:
+        bench, later = make_bench(), make_bench()
+        bench.manager.start(SLOT, bench.model(SUM))
+        await bench.ready()
+        replica = bench.status.replica
+        assert replica is not None and replica.address is not None
+        (container,) = client.containers.list(filters={"label": f"{HOME_LABEL}={bench.path}"})
+        shown = {**container.attrs, "Config": {**container.attrs["Config"], "Env": None}}
+        (bench.folders.sockets / "c1" / "token").write_text("another")
+        (note,) = await later.manager.left()
+        await later.manager.adopt(note)
+        assert "refuses our HELLO: token is not the one that this container" in await later.until_dead()
+        assert replica.address.token not in str(shown) + later.failure + bench.manager.log_path(SLOT).read_text()
+        await bench.manager.stop_all()
+
+    run(test())
+
+
+def test_a_port_that_another_program_takes_is_named(make_bench: MakeBench) -> None:
+    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def test() -> None:
+        bench = make_bench()
+        bench.manager.start(SLOT, bench.model(SUM))
+        assert bench.status.replica is not None
+        address = bench.status.replica.note.listen
+        with socket.create_server(("127.0.0.1", int(address.rpartition(":")[2]))) as taken:
+            async with await asyncio.start_server(hang_up, sock=taken):
+                assert f"cannot listen on {address}: [Errno 98] Address already in use" in await bench.until_dead()
         bench.leaves_nothing()
 
     run(test())
@@ -188,7 +267,7 @@ def test_images_go_with_their_versions(bench: Bench, client: Any) -> None:
 
 
 def test_without_its_extra_there_is_no_docker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = DockerSettings(BASE_IMAGE, "host", "/home")
+    settings = DockerSettings(BASE_IMAGE, "host", "unix", "/home")
     assert docker_launcher(settings, bench.folders, {}).keys() == {"docker"}
     monkeypatch.setitem(sys.modules, "clipper.managers.docker_engine", None)  # as if its library were not there
     assert docker_launcher(settings, bench.folders, {}) == {}

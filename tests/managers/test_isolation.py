@@ -71,7 +71,8 @@ class Neighbourhood:
         """What the model says if it fails."""
         (status,) = self.bench.manager.slots(slot.model_id)
         assert status.replica is not None
-        with closing(await Caller.dial(status.replica.address.removeprefix("unix:"))) as caller:
+        assert status.replica.address is not None
+        with closing(await Caller.dial(status.replica.address)) as caller:
             return await caller.predict(TYPE, [ROW])
 
     async def keep_asking(self) -> None:

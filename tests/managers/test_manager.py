@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from clipper.managers import manager
 from clipper.managers import replica as replicas
 from clipper.managers.logs import tail
 from clipper.managers.processes import pids, start_time, stat_fields
+from clipper.snapshot import ReplicaAddress
 
 MakeBench = Callable[..., Bench]
 
@@ -22,11 +24,12 @@ MakeBench = Callable[..., Bench]
 @pytest.fixture(params=["local", "docker"])
 def make_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeBench]:
     """Takes what else ``Bench`` takes. Whatever a test leaves running is ended."""
-    environ = request.getfixturevalue("docker_daemon").environ if request.param == "docker" else None
+    kind, _, transport = request.param.partition(" over ")
+    environ = request.getfixturevalue("docker_daemon").environ if kind == "docker" else None
     benches = []
 
     def make(**options: Any) -> Bench:
-        benches.append(Bench(tmp_path, request.param, environ, **options))
+        benches.append(Bench(tmp_path, kind, environ, transport=transport or "unix", **options))
         return benches[-1]
 
     yield make
@@ -39,6 +42,11 @@ def bench(make_bench: MakeBench) -> Bench:
     return make_bench()
 
 
+# Where it matters how a container is dialled.
+by_any_transport = pytest.mark.parametrize("make_bench", ["local", "docker", "docker over tcp"], indirect=True)
+
+
+@by_any_transport
 def test_a_container_comes_up_and_stops_and_leaves_only_its_log(bench: Bench) -> None:
     async def test() -> None:
         bench.manager.start(SLOT, bench.model(SUM, input_type="float64[4]"))
@@ -48,7 +56,7 @@ def test_a_container_comes_up_and_stops_and_leaves_only_its_log(bench: Bench) ->
         assert replica is not None and replica.welcome is not None
         assert str(replica.welcome.input_type) == "float64[4]"
         assert replica.note.id == "sum:1#1.g1"
-        assert Path(replica.address.removeprefix("unix:")).is_socket()
+        assert replica.address is not None and is_there(replica.address.address)
         await bench.manager.stop_all()
         assert start_time(pid) is None
         assert bench.manager.slots() == []
@@ -143,6 +151,7 @@ def test_what_it_writes_is_in_its_log_while_it_runs(bench: Bench) -> None:
     run(test())
 
 
+@by_any_transport
 def test_a_batch_that_hangs_gets_its_replica_killed(make_bench: MakeBench) -> None:
     bench = make_bench(batch_timeout_s=0.2)
 
@@ -215,8 +224,8 @@ sys.path[:0] = sys.argv[1].split(os.pathsep)
 from manager_bench import SLOT, Bench
 
 async def main():
-    bench = Bench(Path(sys.argv[2]), sys.argv[3], {"DOCKER_HOST": sys.argv[4]})
-    bench.manager.start(SLOT, bench.model(sys.argv[5]))
+    bench = Bench(Path(sys.argv[2]), sys.argv[3], {"DOCKER_HOST": sys.argv[4]}, transport=sys.argv[5])
+    bench.manager.start(SLOT, bench.model(sys.argv[6]))
     await bench.ready()
     await bench.manager.save_logs(SLOT.model_id)
     os.kill(os.getpid(), 9)
@@ -225,14 +234,25 @@ asyncio.run(main())
 """
 
 
+def is_there(address: str) -> bool:
+    """Whether somebody listens, as only we may on a unix socket."""
+    scheme, _, path = address.partition(":")
+    if scheme == "unix":
+        return Path(path).is_socket()
+    host, _, port = path.rpartition(":")
+    with socket.create_connection((host, int(port))):
+        return host == "127.0.0.1"
+
+
 async def leave_one(bench: Bench, body: str) -> None:
     """Have another process start a container, and die."""
     folders = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, Path(__file__).parents[1]))
-    argv = (folders, str(bench.path), bench.kind, bench.environ["DOCKER_HOST"], body)
+    argv = (folders, str(bench.path), bench.kind, bench.environ["DOCKER_HOST"], bench.transport, body)
     earlier = await asyncio.create_subprocess_exec(sys.executable, "-c", LEAVE_ONE, *argv)
     assert await earlier.wait() == -signal.SIGKILL
 
 
+@by_any_transport
 def test_the_container_of_a_killed_supervisor_is_taken_over(bench: Bench) -> None:
     async def test() -> None:
         await leave_one(bench, f"print('once')\n{SUM}")
@@ -257,8 +277,8 @@ def test_one_that_hangs_is_taken_over_and_killed(bench: Bench, monkeypatch: pyte
     async def test() -> None:
         await leave_one(bench, FREEZES)
         (note,) = await bench.manager.left()
-        writer = await send_batch(note.socket)
-        await bench.until(lambda: "T" in states_of(f"unix:{note.socket}"))
+        writer = await send_batch(ReplicaAddress(note.id, note.listen))
+        await bench.until(lambda: "T" in states_of(note.listen))
         assert await bench.manager.adopt(note) is not None
         assert "was not ready" in await bench.until_dead()
         bench.leaves_nothing()

@@ -10,6 +10,7 @@ from clipper.containers.protocol.frames import Kind
 from clipper.containers.protocol.messages import encode_error, encode_pong, encode_results, encode_welcome
 from clipper.errors import ProtocolViolation
 from clipper.managers.warm_up import WARM_UP_ROWS, Sample, warm_up, warm_up_sizes
+from clipper.snapshot import ReplicaAddress
 
 SAMPLE = Sample(bytes(8), is_given=True, max_batch=1024)
 
@@ -31,7 +32,7 @@ def after_hello(answer: Callable[[int], bytes]) -> Callable[[int, int], bytes]:
 def outcome(path: Path, answer: Callable[[int], bytes]) -> str | None:
     said: list[str | None] = []
 
-    async def test(address: str) -> None:
+    async def test(address: ReplicaAddress) -> None:
         said.append(await warm_up(address, WELCOME, SAMPLE))
 
     against(path, after_hello(answer), test)

@@ -20,7 +20,12 @@ def test_the_stores_path_is_made_absolute_since_workers_run_elsewhere(
     assert parsed == [f"sqlite:{tmp_path}/learned.db", "sqlite:/x/y", "sqlite:", "redis://h/0", "other"]
 
 
-@pytest.mark.parametrize("wrong", ["", "--home h --query-port 65536", "--home h --workers 0", "--home h --workers x"])
+UNREACHABLE = "--home h --docker-transport tcp --docker-network none"
+
+
+@pytest.mark.parametrize(
+    "wrong", ["", "--home h --query-port 65536", "--home h --workers 0", "--home h --workers x", UNREACHABLE]
+)
 def test_wrong_usage_exits_with_2(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         parse_command_line(wrong.split())

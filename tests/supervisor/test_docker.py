@@ -13,6 +13,7 @@ from live_server import Server, until
 from clipper.client import Clipper
 from clipper.errors import ContainerFailed, InvalidArgument
 from clipper.managers.docker.options import HOME_LABEL, IMAGE_HOME_LABEL
+from clipper.supervisor.folders import open_home
 from docker_daemon import BASE_IMAGE, DockerDaemon
 
 SUM = "def predict(inputs):\n    return [float(row.sum()) for row in inputs]\n"
@@ -25,9 +26,11 @@ def daemon(docker_daemon: DockerDaemon, monkeypatch: pytest.MonkeyPatch) -> Dock
 
 
 @pytest.fixture
-def server(tmp_path: Path, daemon: DockerDaemon) -> Iterator[Server]:
-    server = Server(tmp_path / "home", "--docker-base-image", BASE_IMAGE, "--docker-network", "host").start()
-    yield server
+def server(tmp_path: Path, daemon: DockerDaemon, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Over a unix socket, or how the test says."""
+    transport = ("--docker-transport", getattr(request, "param", "unix"))
+    server = Server(tmp_path / "home", "--docker-base-image", BASE_IMAGE, "--docker-network", "host", *transport)
+    yield server.start()
     server.clean_up()
     for container in owned(daemon, server)[0]:
         container.remove(force=True)
@@ -40,6 +43,7 @@ def owned(daemon: DockerDaemon, server: Server) -> tuple[list[Any], list[Any]]:
         return containers, client.images.list(filters={"label": f"{IMAGE_HOME_LABEL}={server.home}"})
 
 
+@pytest.mark.parametrize("server", ["tcp"], indirect=True)
 def test_from_the_command_line_to_the_next_server(tmp_path: Path, daemon: DockerDaemon, server: Server) -> None:
     (tmp_path / "sums.py").write_text(SUM)
     deploy = ["deploy", "sum", "sums:predict", "--input-type", "float64[2]", "--replicas", "2", "--memory", "256m"]
@@ -57,6 +61,9 @@ def test_from_the_command_line_to_the_next_server(tmp_path: Path, daemon: Docker
     server.start()
     assert server.predict("sums", [2.5, 2])["output"] == 4.5
     assert len(pids) == 2 and server.ready_pids("sum") == pids
+    tokens = [path.read_text() for path in open_home(server.home).sockets.glob("c*/token")]
+    told = done.stdout + done.stderr + "".join(path.read_text() for path in server.home.glob("logs/*"))
+    assert len(tokens) == 2 and not any(token in told for token in tokens)
     assert server.stop() == 0
     assert owned(daemon, server)[0] == []
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from clipper.scaling import ReplicaRange
-from clipper.types import Framework
+from clipper.types import Framework, Transport
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
@@ -111,6 +111,15 @@ DockerNetwork = Annotated[
     str | None,
     typer.Option(
         help="The network of containers and builds in Docker.", envvar="CLIPPER_DOCKER_NETWORK", show_default="bridge"
+    ),
+]
+
+DockerTransport = Annotated[
+    Transport | None,
+    typer.Option(
+        help="How containers in Docker are reached; tcp where they cannot share a folder with the server.",
+        envvar="CLIPPER_DOCKER_TRANSPORT",
+        show_default="unix",
     ),
 ]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from clipper.client import STOP_TIMEOUT_S, Clipper
 from clipper.errors import DeadlineExceeded, Unavailable
 from clipper.management.schemas import Status
+from clipper.types import Transport
 
 # The supervisor opens its registry and starts its workers, which takes about a second; the rest is for a slow machine.
 READY_TIMEOUT_S = 60.0
@@ -34,6 +35,7 @@ class ServerSettings:
     store: str | None
     docker_base_image: str | None = None
     docker_network: str | None = None
+    docker_transport: Transport | None = None
 
     def argv(self) -> list[str]:
         options = {
@@ -46,6 +48,7 @@ class ServerSettings:
             "--store": self.store,
             "--docker-base-image": self.docker_base_image,
             "--docker-network": self.docker_network,
+            "--docker-transport": self.docker_transport,
         }
         given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
         return [sys.executable, "-m", "clipper.supervisor", *given]

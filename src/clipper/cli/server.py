@@ -10,6 +10,7 @@ from clipper.cli.options import (
     CacheSize,
     DockerBaseImage,
     DockerNetwork,
+    DockerTransport,
     Home,
     Host,
     ManagementPort,
@@ -37,12 +38,13 @@ def start(
     store: StoreAddress = None,
     docker_base_image: DockerBaseImage = None,
     docker_network: DockerNetwork = None,
+    docker_transport: DockerTransport = None,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay in front, for a service manager.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Start the server, and leave it running."""
     out = Output(as_json)
-    docker = (docker_base_image, docker_network)
+    docker = (docker_base_image, docker_network, docker_transport)
     settings = ServerSettings(find_home(home), host, query_port, management_port, workers, cache_size, store, *docker)
     if found := running(settings.home):
         _tell_running(out, found, "is running already")

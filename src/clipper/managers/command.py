@@ -45,7 +45,7 @@ def program_options(note: ContainerNote, artifact: Path) -> list[str]:
 
 
 def _common(note: ContainerNote) -> list[str]:
-    return ["--listen", f"unix:{note.socket}", "--model", note.model, "--version", note.version]
+    return ["--listen", note.listen, "--model", note.model, "--version", note.version]
 
 
 def _given(options: Mapping[str, object]) -> list[str]:

@@ -47,12 +47,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """``pid`` is 0 unless it runs, ``exit_code`` counts only if it does not."""
+    """``pid`` is 0 unless it runs, ``exit_code`` counts only if it does not. ``ports`` as for ``dial_address``."""
 
     is_running: bool
     pid: int
     exit_code: int
     ran_out_of_memory: bool
+    ports: Mapping[str, Any]
 
 
 class Engine:
@@ -90,8 +91,9 @@ class Engine:
         await self._call(lambda client: client.start(container))
 
     async def state(self, container: str) -> State:
-        told = (await self._call(lambda client: client.inspect_container(container)))["State"]
-        return State(told["Running"], told["Pid"], told["ExitCode"], told["OOMKilled"])
+        told = await self._call(lambda client: client.inspect_container(container))
+        state, ports = told["State"], told["NetworkSettings"]["Ports"]
+        return State(state["Running"], state["Pid"], state["ExitCode"], state["OOMKilled"], ports)
 
     async def stop(self, container: str, grace_s: float) -> None:
         """SIGTERM, then SIGKILL, if it still runs. Returns when it does not."""

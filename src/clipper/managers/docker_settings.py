@@ -9,6 +9,7 @@ from clipper.managers.docker.options import Surroundings
 from clipper.managers.launcher import Launcher
 from clipper.managers.local import Folders
 from clipper.registry.records import ManagerName
+from clipper.types import Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +18,13 @@ class DockerSettings:
     Attributes:
         base_image: what the images of models are built on.
         network: Docker's name of the network that containers and builds are in.
+        transport: how containers are dialled.
         home: what our containers and images are known by.
     """
 
     base_image: str
     network: str
+    transport: Transport
     home: str
 
 
@@ -39,5 +42,5 @@ def docker_launcher(
     except ImportError:
         return {}
     sources = Sources(settings.base_image, folders.artifacts, Path(clipper.__file__).parent)
-    around = Surroundings(settings.home, settings.network)
+    around = Surroundings(settings.home, settings.network, settings.transport)
     return {"docker": DockerLauncher(Engine(environ), sources, around, folders.sockets)}

@@ -9,24 +9,29 @@ from msgspec import Struct
 
 from clipper.managers.reconcile.plan import Slot
 from clipper.registry.records import VersionSpec
+from clipper.snapshot import ReplicaAddress
 
 
 class ContainerNote(Struct, frozen=True):
     """What is noted beside a container: enough for a later supervisor to go on with it.
 
     Attributes:
-        id: of this start of its slot; no other start, of whatever slot, has it.
-        socket: path of the unix socket that it can be dialled on.
+        number: of this start of its slot; no other start, of whatever slot, has it.
+        listen: what it is told to listen on, ``unix:PATH`` or ``tcp:HOST:PORT``.
         ready: a supervisor saw it so.
     """
 
     model: str
     version: str
     index: int
-    id: str
-    socket: str
+    number: int
+    listen: str
     spec: VersionSpec
     ready: bool = False
+
+    @property
+    def id(self) -> str:
+        return f"{self.slot}.g{self.number}"
 
     @property
     def slot(self) -> Slot:
@@ -47,10 +52,12 @@ class Container(Protocol):
     """One that was started.
 
     Attributes:
+        address: where it can be dialled.
         exited: set once it has exited and nothing of it runs any more.
         warning: how the model and what it runs with do not quite fit; None if they do, or if that is not known.
     """
 
+    address: ReplicaAddress
     exited: asyncio.Event
     warning: str | None
 
@@ -78,8 +85,12 @@ class Container(Protocol):
 class Launcher(Protocol):
     """Starts containers of one kind. Each is known by its note."""
 
-    def socket(self, number: int) -> Path:
-        """Where the container of a replica with this number, which no other has, can be dialled."""
+    def choose_address(self, number: int) -> str:
+        """What the container with this number, which no other has, is to listen on. ``clean_up`` gives it back.
+
+        Raises:
+            OSError: there is nothing left to choose.
+        """
 
     async def launch(self, note: ContainerNote, log_path: Path, tell: Callable[[str], None]) -> Container:
         """Start one. What it writes is added to ``log_path``. If it is cancelled, it leaves nothing running.

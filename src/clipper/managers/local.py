@@ -17,6 +17,7 @@ from clipper.managers.launcher import ContainerNote
 from clipper.managers.model_environments import ModelEnvironments
 from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord
 from clipper.registry.records import VersionSpec
+from clipper.snapshot import ReplicaAddress
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class LocalContainer:
         folder: Path,
         warning: str | None = None,
     ) -> None:
+        self.address = ReplicaAddress(note.id, note.listen)
         self.exited: asyncio.Event = process.exited
         self.mark = process.mark
         self.folder = folder
@@ -102,8 +104,8 @@ class LocalLauncher:
     def running(self) -> list[LocalContainer]:
         return list(self._running.values())
 
-    def socket(self, number: int) -> Path:
-        return self._folders.sockets / f"c{number}.sock"
+    def choose_address(self, number: int) -> str:
+        return f"unix:{self._folders.sockets / f'c{number}.sock'}"
 
     async def launch(self, note: ContainerNote, log_path: Path, tell: Callable[[str], None]) -> LocalContainer:
         prepared = await self._environments.prepare(note.spec, tell)
@@ -136,7 +138,7 @@ class LocalLauncher:
         self._running.pop(note.name, None)
         self._shares.take_back(note.name)
         self._processes.forget(note.name)
-        Path(note.socket).unlink(missing_ok=True)
+        Path(note.listen.removeprefix("unix:")).unlink(missing_ok=True)
         # In a thread: it may have made many files. What stays, the next start in the slot tries to remove again.
         await asyncio.to_thread(shutil.rmtree, self._scratch(note), ignore_errors=True)
 

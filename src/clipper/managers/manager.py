@@ -109,7 +109,7 @@ class Manager:
         status.start_failure = None
         try:
             status.replica = self._new_replica(slot, spec)
-        except ClipperError as error:
+        except (ClipperError, OSError) as error:
             self._has_died(status, Death(f"container {slot} cannot be started: {error}", 0.0))
             return
         self._watch(status, status.replica, spec.start_timeout_s)
@@ -211,7 +211,6 @@ class Manager:
             package = f"pip install 'clipper-serving[{spec.manager}]'"
             raise Unavailable(f"manager {spec.manager!r} is not installed where the server runs: {package}")
         number = self._next_number()
-        note = ContainerNote(
-            slot.model, slot.version, slot.index, f"{slot}.g{number}", str(launcher.socket(number)), spec
-        )
+        address = launcher.choose_address(number)
+        note = ContainerNote(slot.model, slot.version, slot.index, number, address, spec)
         return Replica(note, launcher, self.log_path(slot))

@@ -7,6 +7,7 @@ from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import MAX_BODY_BYTES, Kind, Splitter
 from clipper.containers.protocol.messages import Welcome
 from clipper.errors import ProtocolViolation
+from clipper.snapshot import ReplicaAddress
 from clipper.types import InputType
 
 # The replies to HELLO and PING are some hundred bytes.
@@ -30,14 +31,16 @@ class Caller:
         self._frames = 0
 
     @classmethod
-    async def dial(cls, path: str) -> "Caller":
-        """Dial the unix socket ``path`` and introduce ourselves."""
-        reader, writer = await asyncio.open_unix_connection(path)
+    async def dial(cls, address: ReplicaAddress) -> "Caller":
+        """Connect and introduce ourselves."""
+        reader, writer = await connect(address.address)
         try:
-            writer.write(messages.encode_hello())
+            writer.write(messages.encode_hello(address.token))
             kind, _, body = await _read_frame(reader, Splitter(MAX_REPLY_BYTES))
+            if kind == Kind.ERROR:
+                raise ProtocolViolation(f"{address.address} refuses our HELLO: {messages.decode_error(body)}")
             if kind != Kind.WELCOME:
-                raise ProtocolViolation(f"container answered HELLO with {Kind(kind).name}: {bytes(body)[:200]!r}")
+                raise ProtocolViolation(f"{address.address} answered HELLO with {Kind(kind).name}")
             return cls(reader, writer, messages.decode_welcome(body))
         except BaseException:  # whatever it is, cancellation too, goes on; only the connection must not stay
             writer.transport.abort()
@@ -84,10 +87,9 @@ class Probe:
         self._caller = caller
 
     @classmethod
-    async def open(cls, path: str, timeout_s: float) -> "Probe":
-        """Dial the unix socket ``path``."""
+    async def open(cls, address: ReplicaAddress, timeout_s: float) -> "Probe":
         async with asyncio.timeout(timeout_s):
-            caller = await Caller.dial(path)
+            caller = await Caller.dial(address)
             try:
                 # At once: a container may serve those that begin with a PING apart, and so also while it is busy.
                 await caller.ping()
@@ -103,6 +105,15 @@ class Probe:
 
     def close(self) -> None:
         self._caller.close()
+
+
+async def connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to ``unix:PATH`` or ``tcp:HOST:PORT``."""
+    scheme, _, place = address.partition(":")
+    if scheme == "unix":
+        return await asyncio.open_unix_connection(place)
+    host, _, port = place.rpartition(":")
+    return await asyncio.open_connection(host, int(port))
 
 
 async def _read_frame(reader: asyncio.StreamReader, splitter: Splitter) -> tuple[int, int, memoryview]:

@@ -14,6 +14,7 @@ from clipper.managers.launcher import Container, ContainerNote, Launcher
 from clipper.managers.probe import Probe
 from clipper.managers.reconcile.plan import Phase, Slot
 from clipper.managers.warm_up import Sample, SampleSource, warm_up
+from clipper.snapshot import ReplicaAddress
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +73,9 @@ class Replica:
         self._stopping: asyncio.Task[None] | None = None
 
     @property
-    def address(self) -> str:
-        return f"unix:{self.note.socket}"
+    def address(self) -> ReplicaAddress | None:
+        """Where it can be dialled; None until its container is started."""
+        return None if self._container is None else self._container.address
 
     @property
     def pid(self) -> int | None:
@@ -186,7 +188,7 @@ class Replica:
         while not container.exited.is_set():
             patience_s = max(DIAL_EVERY_S, min(HANDSHAKE_TIMEOUT_S, deadline_s - loop.time()))
             try:
-                return await self._checked(await Probe.open(self.note.socket, patience_s))
+                return await self._checked(await Probe.open(container.address, patience_s))
             except ProtocolViolation as error:
                 raise await self._failed(f"does not speak the container protocol: {error}") from error
             except OSError:
@@ -229,7 +231,7 @@ class Replica:
 
     async def _failure_on(self, sample: Sample, container: Container, welcome: Welcome) -> str | None:
         try:
-            return await warm_up(self.note.socket, welcome, sample)
+            return await warm_up(container.address, welcome, sample)
         except ProtocolViolation as error:
             raise await self._failed(f"does not speak the container protocol: {error}") from error
         except OSError as error:

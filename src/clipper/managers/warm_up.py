@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from clipper.containers.protocol.messages import Welcome
 from clipper.managers.probe import Caller
+from clipper.snapshot import ReplicaAddress
 from clipper.types import InputType, ModelId
 
 # Frameworks that compile by the shape of a batch do so for one row, and once more for several.
@@ -39,8 +40,8 @@ def warm_up_sizes(max_batch: int, model_max_batch: int | None) -> tuple[int, ...
     return (1, several) if several > 1 else (1,)
 
 
-async def warm_up(path: str, welcome: Welcome, sample: Sample) -> str | None:
-    """Have the container that listens on the unix socket ``path`` evaluate the sample; wait until it has.
+async def warm_up(address: ReplicaAddress, welcome: Welcome, sample: Sample) -> str | None:
+    """Have a container evaluate the sample; wait until it has.
 
     Returns:
         What the model said if it failed, else None.
@@ -49,7 +50,7 @@ async def warm_up(path: str, welcome: Welcome, sample: Sample) -> str | None:
         OSError: the connection failed.
         ProtocolViolation: the container speaks wrongly.
     """
-    with closing(await Caller.dial(path)) as caller:
+    with closing(await Caller.dial(address)) as caller:
         for rows in warm_up_sizes(sample.max_batch, welcome.max_batch):
             failure = await caller.predict(welcome.input_type, [sample.row] * rows)
             if failure is not None:

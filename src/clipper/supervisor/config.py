@@ -5,6 +5,9 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
+
+from clipper.types import Transport
 
 QUERY_PORT = 1337
 MANAGEMENT_PORT = 1338
@@ -12,6 +15,7 @@ CACHE_BYTES = 64 * 1024 * 1024
 # Pickled models want the Python that they were made with, which is most likely ours.
 DOCKER_BASE_IMAGE = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
 DOCKER_NETWORK = "bridge"
+DOCKER_TRANSPORT: Transport = "unix"
 
 # Each is one event loop; more than this many cores on one machine call for several machines.
 MAX_WORKERS = 64
@@ -27,6 +31,7 @@ class Config:
         store: address of the selection store; None is a file in the home.
         docker_base_image: what images of models are built on.
         docker_network: of containers and builds in Docker.
+        docker_transport: how containers in Docker are dialled.
     """
 
     home: Path
@@ -38,6 +43,7 @@ class Config:
     store: str | None = None
     docker_base_image: str = DOCKER_BASE_IMAGE
     docker_network: str = DOCKER_NETWORK
+    docker_transport: Transport = DOCKER_TRANSPORT
 
 
 def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
@@ -54,7 +60,16 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     )
     parser.add_argument("--docker-base-image", default=DOCKER_BASE_IMAGE, help="what images of models are built on")
     parser.add_argument("--docker-network", default=DOCKER_NETWORK, help="of containers and builds in Docker")
-    return Config(**vars(parser.parse_args(arguments)))
+    parser.add_argument(
+        "--docker-transport",
+        choices=get_args(Transport),
+        default=DOCKER_TRANSPORT,
+        help="how its containers are dialled",
+    )
+    config = Config(**vars(parser.parse_args(arguments)))
+    if config.docker_transport == "tcp" and config.docker_network == "none":
+        parser.error("--docker-transport tcp: nothing reaches a container in --docker-network none; choose another")
+    return config
 
 
 def _absolute(store: str) -> str:

@@ -288,8 +288,8 @@ class Reconciler:
         """The replicas in service."""
         addresses: dict[ModelId, tuple[ReplicaAddress, ...]] = {}
         for status in self._manager.slots():
-            if status.replica is not None and status.phase == "ready":
-                address = ReplicaAddress(status.replica.note.id, status.replica.address)
+            address = None if status.replica is None else status.replica.address
+            if address is not None and status.phase == "ready":
                 addresses[status.slot.model_id] = (*addresses.get(status.slot.model_id, ()), address)
         return addresses
 

@@ -177,7 +177,10 @@ class Supervisor:
         return LocalLauncher(processes, self._folders(), environments)
 
     def _docker_launcher(self) -> dict[ManagerName, Launcher]:
-        settings = DockerSettings(self._config.docker_base_image, self._config.docker_network, str(self._home.root))
+        config = self._config
+        settings = DockerSettings(
+            config.docker_base_image, config.docker_network, config.docker_transport, str(self._home.root)
+        )
         return docker_launcher(settings, self._folders(), os.environ)
 
     def _folders(self) -> Folders:

@@ -61,6 +61,7 @@ def end_the_rest(processes: ProcessFolder, home: Home, replicas: list[Replica], 
     """Kill every process of the home that was not taken over, and remove what such processes leave."""
     adopted = [worker for worker in workers if worker.process]
     names = {replica.note.name for replica in replicas} | {worker.name for worker in adopted}
-    sockets = {replica.note.socket for replica in replicas} | {worker.control for worker in adopted}
+    sockets = {replica.note.listen.removeprefix("unix:") for replica in replicas}
+    sockets |= {worker.control for worker in adopted}
     processes.sweep(keep=names)
     home.remove_stale(names, sockets)

@@ -4,22 +4,76 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from clipper.managers.docker.options import Surroundings, User, container_name, creation, labels, limits, noted
+from clipper.managers.docker.options import (
+    PUBLISHED,
+    Surroundings,
+    User,
+    container_name,
+    creation,
+    dial_address,
+    labels,
+    limits,
+    noted,
+)
 from clipper.managers.launcher import ContainerNote
 from clipper.registry.records import Loader, VersionSpec
 
-AROUND = Surroundings("/home/me/.clipper", "bridge")
+AROUND = Surroundings("/home/me/.clipper", "bridge", "unix")
 ARTIFACT = Path("/home/me/.clipper/artifacts/a1")
 
 
 def note(loader: Loader = "file", target: str = "model.joblib", **fields: Any) -> ContainerNote:
     spec = VersionSpec("a1", loader, target, manager="docker", **fields)
-    return ContainerNote("ads", "2", 1, "ads:2#1.g7", "/run/c7/s", spec)
+    return ContainerNote("ads", "2", 1, 7, "unix:/run/c7/s", spec)
 
 
 def created(one: ContainerNote) -> dict[str, Any]:
     return creation(one, "image:1", User(1000, 100), ARTIFACT, AROUND)
+
+
+def over_tcp(network: str, listen: str, loader: Loader = "file") -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is given to ``create_container`` and to ``create_host_config``."""
+    around, one = Surroundings("/home/me/.clipper", network, "tcp"), replace(note(loader, "sum:3"), listen=listen)
+    options = creation(one, "image:1", User(1000, 100), ARTIFACT, around, token="s3cret")
+    return options, limits(one, ARTIFACT, around)
+
+
+def test_over_tcp_a_container_shares_no_folder_and_gets_a_token() -> None:
+    options, bounds = over_tcp("host", "tcp:127.0.0.1:4711")
+    assert options["command"][3:5] == ["--listen", "tcp:127.0.0.1:4711"]
+    assert options["environment"]["CLIPPER_TOKEN"] == "s3cret"
+    assert (bounds["binds"], options["ports"], bounds["port_bindings"]) == ({}, None, None)
+    # Where anybody can read it, it is not.
+    assert "s3cret" not in str({**options, "environment": None}) and "s3cret" not in str(bounds)
+
+
+def test_in_a_network_of_its_own_it_publishes_a_port_to_this_machine_alone() -> None:
+    options, bounds = over_tcp("bridge", PUBLISHED)
+    assert options["command"][4] == "tcp:0.0.0.0:7000"
+    assert (options["ports"], bounds["port_bindings"]) == ([7000], {7000: ("127.0.0.1",)})
+
+
+def test_over_tcp_an_image_runs_as_whoever_it_says() -> None:
+    assert "user" not in over_tcp("bridge", PUBLISHED, "image")[0]
+    assert over_tcp("bridge", PUBLISHED)[0]["user"] == created(note("image", "sum:3"))["user"] == "1000:100"
+
+
+@pytest.mark.parametrize(
+    ("listen", "ports", "dialled"),
+    [
+        ("unix:/run/c7/s", {}, "unix:/run/c7/s"),
+        ("tcp:127.0.0.1:4711", {"7000/tcp": None}, "tcp:127.0.0.1:4711"),
+        (
+            PUBLISHED,
+            {"80/tcp": None, "7000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "32768"}]},
+            "tcp:127.0.0.1:32768",
+        ),
+    ],
+)
+def test_where_it_is_dialled(listen: str, ports: dict[str, Any], dialled: str) -> None:
+    assert dial_address(listen, ports) == dialled
 
 
 def test_a_note_is_read_from_the_labels_that_it_was_written_to() -> None:

@@ -13,6 +13,7 @@ from clipper.managers.bounds.shares import Gpus, Share, environment, parse_gpus
 from clipper.managers.command import container_argv, program_options
 from clipper.managers.docker.recipe import ARTIFACT_FOLDER, PYTHON
 from clipper.managers.launcher import ContainerNote
+from clipper.types import Transport
 
 # A container's home: only that home's supervisor touches it.
 HOME_LABEL = "clipper.home"
@@ -20,6 +21,11 @@ HOME_LABEL = "clipper.home"
 IMAGE_HOME_LABEL = "clipper.image-home"
 ARTIFACT_LABEL = "clipper.image-artifact"
 NOTE_LABEL = "clipper.note"
+
+LOOPBACK = "127.0.0.1"
+# In a network of its own a container has every port to itself. Docker chooses the one of this machine that leads there.
+PUBLISHED_PORT = 7000
+PUBLISHED = f"tcp:0.0.0.0:{PUBLISHED_PORT}"
 
 # What Docker keeps of a container's output until it is saved: as much as a log of ours may have.
 MAX_LOG_BYTES = 8 * 1024 * 1024
@@ -37,7 +43,7 @@ _FILES = {"read_only": True, "tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who a container runs as: whoever runs Clipper, so that its socket can be dialled, which has mode 0600."""
+    """Who a container runs as: whoever runs Clipper, so that a unix socket can be dialled, which has mode 0600."""
 
     uid: int
     gid: int
@@ -53,10 +59,17 @@ class Surroundings:
     Attributes:
         home: what the home is called in labels.
         network: Docker's name of the network that they, and the builds of their images, are in.
+        transport: how they are dialled.
     """
 
     home: str
     network: str
+    transport: Transport
+
+    @property
+    def publishes(self) -> bool:
+        """Whether they have ports of their own, which Docker leads to from ports of this machine."""
+        return self.transport == "tcp" and self.network != "host"
 
 
 def labels(note: ContainerNote, home: str) -> dict[str, str]:
@@ -83,38 +96,46 @@ def container_name(note: ContainerNote) -> str:
     return "clipper-" + re.sub(r"[^a-zA-Z0-9_.-]", "-", note.id)
 
 
-def creation(note: ContainerNote, image: str, user: User, artifact: Path, around: Surroundings) -> dict[str, Any]:
+def dial_address(listen: str, ports: Mapping[str, Any]) -> str:
+    """Where a container is dialled that listens on ``listen``; ``ports`` are those that lead to it, as Docker tells."""
+    leading = ports.get(f"{PUBLISHED_PORT}/tcp")
+    return f"tcp:{LOOPBACK}:{leading[0]['HostPort']}" if listen == PUBLISHED and leading else listen
+
+
+def creation(
+    note: ContainerNote, image: str, user: User, artifact: Path, around: Surroundings, token: str = ""
+) -> dict[str, Any]:
     """The arguments of the SDK's ``create_container``, but ``host_config``, which ``limits`` is.
 
     Args:
         artifact: the unpacked artifact on this machine.
+        token: what callers of it will send; over TCP there is one.
     """
     # Which processors and GPUs it sees is Docker's to say.
-    variables = environment(note.spec.cpus, Share(gpus=None))
+    variables = environment(note.spec.cpus, Share(gpus=None)) | ({"CLIPPER_TOKEN": token} if token else {})
     given = {
         "image": image,
         "command": _command(note, artifact),
-        "user": str(user),
         "labels": labels(note, around.home),
         "environment": variables,
+        "ports": [PUBLISHED_PORT] if note.listen == PUBLISHED else None,
     }
     if note.spec.loader == "image":
-        return given
+        # Over TCP nobody else's files are in its way: it is whoever its image says.
+        return given if token else {**given, "user": str(user)}
     # The user has no home in the image, and may write nowhere else.
-    return {**given, "working_dir": "/tmp", "environment": {**variables, "HOME": "/tmp"}, "entrypoint": []}
+    at_home = {"working_dir": "/tmp", "environment": {**variables, "HOME": "/tmp"}}
+    return {**given, **at_home, "user": str(user), "entrypoint": []}
 
 
 def limits(note: ContainerNote, artifact: Path, around: Surroundings) -> dict[str, Any]:
     """The arguments of the SDK's ``create_host_config``. Folders have the same path inside as outside."""
     spec = note.spec
-    socket_folder = str(Path(note.socket).parent)
-    mounts = {socket_folder: {"bind": socket_folder, "mode": "rw"}}
-    if spec.loader == "image" and spec.data is not None:
-        mounts[str(artifact)] = {"bind": str(artifact), "mode": "ro"}
     return {
         **({} if spec.loader == "image" else _FILES),
-        "binds": mounts,
+        "binds": _mounts(note, artifact),
         "network_mode": around.network,
+        "port_bindings": {PUBLISHED_PORT: (LOOPBACK,)} if note.listen == PUBLISHED else None,
         "mem_limit": spec.memory_bytes,
         "nano_cpus": None if spec.cpus is None else round(spec.cpus * 1e9),
         "device_requests": None if spec.gpus is None else [_device_request(parse_gpus(spec.gpus))],
@@ -130,6 +151,17 @@ def limits(note: ContainerNote, artifact: Path, around: Surroundings) -> dict[st
         "restart_policy": {"Name": "no"},
         "log_config": {"type": "json-file", "config": {"max-size": str(MAX_LOG_BYTES), "max-file": "1"}},
     }
+
+
+def _mounts(note: ContainerNote, artifact: Path) -> dict[str, dict[str, str]]:
+    mounts = {}
+    scheme, _, path = note.listen.partition(":")
+    if scheme == "unix":
+        folder = str(Path(path).parent)
+        mounts[folder] = {"bind": folder, "mode": "rw"}
+    if note.spec.loader == "image" and note.spec.data is not None:
+        mounts[str(artifact)] = {"bind": str(artifact), "mode": "ro"}
+    return mounts
 
 
 def _command(note: ContainerNote, artifact: Path) -> list[str]:
