@@ -5,7 +5,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 build=${1:-$here/build}
 rm -rf "$build/classes" "$build/example" "$build/test"
 mkdir -p "$build"
-javac --release 17 -Xlint:all,-serial -d "$build/classes" "$here"/src/clipper/*.java
+javac --release 17 -Xlint:all -d "$build/classes" "$here"/src/clipper/*.java
 jar --create --file "$build/clipper-container.jar" -C "$build/classes" .
 javac --release 17 -Xlint:all -cp "$build/classes" -d "$build/example" "$here"/example/*.java
 # One jar with all that it needs: what `clipper deploy` takes.

@@ -1,8 +1,7 @@
 import clipper.Container;
-import clipper.InputType;
 import clipper.Model;
-import clipper.Outputs;
-import clipper.Row;
+import clipper.Model.Row;
+import java.nio.DoubleBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -14,29 +13,31 @@ public final class Acting {
 
     public static void main(String[] args) {
         Container.serve(args, options -> {
-            data = options.data();
+            data = options.get("--data");
             if ("missing".equals(data)) {
                 throw new IllegalStateException("no such data");
             }
-            String declared = options.inputType() == null ? "float64" : options.inputType();
-            int dtype = InputType.parse(declared).dtype();
-            return new Model(declared, (rows, outputs) -> predict(rows, outputs, dtype), 16, "acting");
+            String declared = options.getOrDefault("--input-type", "float64");
+            return new Model(declared, 16, rows -> predict(rows, declared.split("\\[")[0]));
         });
     }
 
-    private static void predict(List<Row> rows, Outputs outputs, int dtype) throws Exception {
+    private static List<Object> predict(List<Row> rows, String dtype) throws Exception {
+        List<Object> outputs = new ArrayList<>();
         for (Row row : rows) {
             switch (dtype) {
-                case 4 -> act(row.doubles(), outputs);
-                case 3 -> describe(row, outputs);
-                case 7 -> outputs.add(row.text());
+                case "float64" -> act(row.data().asDoubleBuffer(), outputs);
+                case "float32" -> outputs.add(describe(row));
+                case "string" -> outputs.add(row.text());
                 default -> outputs.add(row.data().remaining());
             }
         }
+        return outputs;
     }
 
-    private static void act(double[] values, Outputs outputs) throws Exception {
-        switch (values.length > 0 ? (int) values[0] : 0) {
+    private static void act(DoubleBuffer values, List<Object> outputs) throws Exception {
+        double first = values.hasRemaining() ? values.get() : 0;
+        switch ((int) first) {
             case 1 -> throw new IllegalStateException("row says no, n\u00e9?");
             case 2 -> outputs.add(Double.NaN);
             case 3 -> outputs.add(new double[] {1.0, Double.NEGATIVE_INFINITY});
@@ -50,14 +51,14 @@ public final class Acting {
             case 6 -> outputs.add(new double[] {0.1, 1e22, 5e-324, -1.7976931348623157e308, 1.0 / 3});
             case 7 -> outputs.add("x".repeat(4_000_000));
             case 8 -> { }
-            case 9 -> outputs.fail("x".repeat(3_000) + "y".repeat(1_095) + "\u00e9" + "z".repeat(200));
-            case 10 -> outputs.addJson("{\n \"a\": [1, 2]\n}");
+            case 9 -> outputs.add(new RuntimeException("x".repeat(200) + "\u00e9".repeat(4_000) + "z"));
+            case 10 -> outputs.add(new Model.Json("{\n \"a\": [1, 2]\n}"));
             case 11 -> throw new StackOverflowError();
-            default -> outputs.add(values.length > 0 ? values[0] : 0.0);
+            default -> outputs.add(first);
         }
     }
 
-    private static void describe(Row row, Outputs outputs) {
+    private static List<Object> describe(Row row) {
         List<Object> shapeAndSum = new ArrayList<>();
         for (int length : row.shape()) {
             shapeAndSum.add(length);
@@ -67,6 +68,6 @@ public final class Acting {
             sum += row.data().getFloat(index * Float.BYTES);
         }
         shapeAndSum.add(sum);
-        outputs.add(shapeAndSum);
+        return shapeAndSum;
     }
 }

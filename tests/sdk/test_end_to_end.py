@@ -70,8 +70,7 @@ def test_texts_and_data(programs: Programs, server: Server, clipper: Clipper, tm
     data = tmp_path / "weights"
     data.mkdir()
     (data / "release").touch()
-    version = clipper.deploy("acting", programs.acting, language="binary", data=data)
-    assert version.runtime == "acting"
+    clipper.deploy("acting", programs.acting, language="binary", data=data)
     clipper.create_application("app", model="acting", slo_ms=20_000)
     assert server.predict("app", [5])["output"] == 5
     clipper.deploy("texts", programs.acting, language="binary", input_type="string")
@@ -88,6 +87,7 @@ def test_memory_is_bounded(programs: Programs, server: Server, clipper: Clipper)
     memory_bytes = 3 * 1024**3
     clipper.deploy("sum", programs.sum, language="binary", memory_bytes=memory_bytes)
     [pid] = server.ready_pids("sum")
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "500\n"
     if programs.sum.suffix == ".jar":
         assert f"-Xmx{memory_bytes * 3 // 4}" in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     else:

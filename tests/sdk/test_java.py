@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from programs import SDK, VECTORS, run
+from programs import VECTORS, run
 
 
 def test_the_codec_agrees_with_the_vectors(java_build: Path) -> None:
@@ -19,8 +19,3 @@ def test_a_vector_that_differs_is_noticed(java_build: Path, tmp_path: Path) -> N
 
 def check(build: Path, *paths: Path) -> str:
     return run("java", "-cp", f"{build / 'classes'}:{build / 'test'}", "clipper.Vectors", *paths)
-
-
-@pytest.mark.parametrize("file", sorted((SDK / "java" / "src" / "clipper").glob("*.java")), ids=lambda file: file.name)
-def test_a_file_can_be_read_in_one_sitting(file: Path) -> None:
-    assert len(file.read_text().splitlines()) < 300

@@ -1,22 +1,23 @@
 import clipper.Container;
 import clipper.Model;
-import clipper.Outputs;
-import clipper.Row;
+import java.nio.DoubleBuffer;
 import java.util.List;
 
 /** A model that answers each input, a list of numbers, with its sum. */
 public final class SumContainer {
     public static void main(String[] args) {
-        Container.serve(args, options -> new Model("float64", SumContainer::predict));
+        Container.serve(args, options -> new Model("float64", 0, SumContainer::predict));
     }
 
-    private static void predict(List<Row> rows, Outputs outputs) {
-        for (Row row : rows) {
-            double sum = 0;
-            for (double value : row.doubles()) {
-                sum += value;
-            }
-            outputs.add(sum);
+    private static List<Double> predict(List<Model.Row> rows) {
+        return rows.stream().map(SumContainer::sum).toList();
+    }
+
+    private static double sum(Model.Row row) {
+        double sum = 0;
+        for (DoubleBuffer numbers = row.data().asDoubleBuffer(); numbers.hasRemaining(); ) {
+            sum += numbers.get();
         }
+        return sum;
     }
 }

@@ -10,6 +10,8 @@ from clipper.managers.bounds.shares import Share
 
 # A third of the weight of a process that is not nice, so that other work on the machine does not starve a model.
 CONTAINER_NICENESS = 5
+# Where memory runs out, the kernel should take a model before the server that would start it again.
+OOM_SCORE_ADJUSTMENT = 500
 # No file of a container's can be larger, in whatever folder: one that is written without end ends so.
 MAX_FILE_BYTES = MAX_DISK_BYTES
 # A model that opens files without end gets an error long before the machine has no more to give.
@@ -36,6 +38,7 @@ def apply(pid: int, data_bytes: int | None, cores: frozenset[int] | None) -> Non
     """
     with suppress(ProcessLookupError):  # it has exited already, which whoever watches it will tell
         _yield_to_workers(pid)
+        _prefer_as_victim(pid)
         # A core of many GB would be on everybody's disk.
         resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
         files = min(MAX_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
@@ -77,3 +80,9 @@ def _yield_to_workers(pid: int) -> None:
     # There may be no such groups; and others than root may set one in 0.1 s: the next replica then goes without.
     with suppress(FileNotFoundError, BlockingIOError, PermissionError):
         Path(f"/proc/{pid}/autogroup").write_text(str(CONTAINER_NICENESS))
+
+
+def _prefer_as_victim(pid: int) -> None:
+    # Closed in some sandboxes: the model runs as well without.
+    with suppress(OSError):
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(OOM_SCORE_ADJUSTMENT))

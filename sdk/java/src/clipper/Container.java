@@ -1,162 +1,170 @@
 package clipper;
 
-import java.io.IOException;
-import java.net.ConnectException;
-import java.net.InetSocketAddress;
-import java.net.SocketAddress;
-import java.net.StandardProtocolFamily;
-import java.net.StandardSocketOptions;
-import java.net.UnixDomainSocketAddress;
-import java.nio.channels.ServerSocketChannel;
-import java.nio.channels.SocketChannel;
-import java.nio.file.Files;
-import java.nio.file.Path;
+import static clipper.Protocol.*;
+
+import java.io.*;
+import java.net.*;
+import java.nio.*;
+import java.nio.channels.*;
+import java.nio.file.*;
 import java.nio.file.attribute.PosixFilePermissions;
-import java.util.HashMap;
-import java.util.List;
-import java.util.Map;
+import java.security.MessageDigest;
+import java.util.*;
+import java.util.concurrent.*;
 
-/** Serves a model to Clipper; see proto/container-protocol.md, "How a container is started". */
+/** Serves a model to Clipper, each connection on a thread of its own; see proto/container-protocol.md. */
 public final class Container {
-    private static final int WRONG_USAGE = 2;
-    private static final int NOT_LOADED = 3;
-    private static final int NOT_LISTENING = 4;
-    private static final int S_IFMT = 0170000; // of a file's mode, what kind it is
-    private static final int S_IFSOCK = 0140000;
     private static final List<String> OPTIONS = List.of("--listen", "--model", "--version", "--data", "--input-type");
+    private static final Map<Integer, String> EXIT_CODES =
+            Map.of(2, "wrong usage", 3, "the model cannot be loaded", 4, "cannot listen");
+    private static final String TOKEN = System.getenv().getOrDefault("CLIPPER_TOKEN", "");
+    private static final int MAX_CONNECTIONS = 256; // over these the accepting thread serves one, and accepts no other
+    private static final int HELLO_WITHIN_S = 5;
 
-    /** What a container is started with; {@code data} and {@code inputType} are null if the deployment has none. */
-    public record Options(String listen, String model, String version, String data, String inputType) {}
+    private final ExecutorService connections = new ThreadPoolExecutor(0, MAX_CONNECTIONS, 1, TimeUnit.SECONDS,
+            new SynchronousQueue<>(), new ThreadPoolExecutor.CallerRunsPolicy());
+    private final ExecutorService modelThread = Executors.newSingleThreadExecutor();
+    private final ScheduledThreadPoolExecutor timer = new ScheduledThreadPoolExecutor(1);
+    private final Semaphore answers = new Semaphore(MAX_CONNECTIONS, true); // one each, from its turn until it is sent
+    private final Model model;
+    private final InputType type;
+    private final byte[] welcome;
+    private volatile long busySinceNs; // of the batch in hand, 0 if there is none
 
-    /** Loads a model. What it throws ends the process with exit code 3. */
-    @FunctionalInterface
-    public interface Loader {
-        Model load(Options options) throws Exception;
+    private Container(Map<String, String> options, Model model) {
+        String declared = options.getOrDefault("--input-type", model.inputType());
+        this.model = model;
+        this.type = InputType.parse(declared);
+        this.welcome = welcome(options.get("--model"), options.get("--version"), declared, model.maxBatch());
+        check(InputType.parse(model.inputType()).accepts(type), "input type " + declared + " does not suit");
+        timer.setRemoveOnCancelPolicy(true);
     }
 
-    private Container() {}
-
-    /** Serves until SIGTERM, and then ends the process. Returns once it listens. */
-    public static void serve(String[] args, Loader loader) {
-        Options options = options(args);
-        String token = System.getenv().getOrDefault("CLIPPER_TOKEN", "");
-        if (options.listen.startsWith("tcp:") && token.isEmpty()) {
-            throw exit(WRONG_USAGE, "a container on tcp needs a token: set CLIPPER_TOKEN");
-        }
-        preferAsVictim();
-        Server server = new Server(load(options, loader), options, token);
-        Path socket = options.listen.startsWith("unix:") ? Path.of(options.listen.substring(5)) : null;
+    /** Loads a model and serves it until SIGTERM. Does not return. */
+    public static void serve(String[] args, Model.Loader loader) {
+        int exitCode = 2;
         try {
-            ServerSocketChannel listener = socket != null ? listenUnix(socket) : listenTcp(options.listen);
-            // SIGTERM runs this, and the process would end with 143 were it not for halt.
-            Runtime.getRuntime().addShutdownHook(new Thread(() -> {
-                server.stop();
-                delete(socket);
-                Runtime.getRuntime().halt(0);
-            }));
-            log("listening on " + described(listener.getLocalAddress()));
-            server.start(listener);
-        } catch (IOException | RuntimeException error) {
-            throw exit(NOT_LISTENING, "cannot listen on " + options.listen + ": " + error.getMessage());
-        }
-    }
-
-    static void log(String message) {
-        System.err.println("clipper: " + message);
-    }
-
-    private static Options options(String[] args) {
-        Map<String, String> given = new HashMap<>();
-        for (int at = 0; at < args.length; at += 2) {
-            if (!OPTIONS.contains(args[at]) || at + 1 == args.length) {
-                throw exit(WRONG_USAGE, args[at] + " is unknown or has no value: expected of " + OPTIONS);
+            Map<String, String> options = options(args);
+            exitCode = 3;
+            Container container = new Container(options, loader.load(options));
+            exitCode = 4;
+            String address = options.get("--listen");
+            ServerSocketChannel listener = listen(address);
+            Runtime.getRuntime().addShutdownHook(new Thread(() -> container.stop(address)));
+            System.err.println("clipper: listening on " + (address.startsWith("unix:") ? address
+                    : "tcp:" + listener.getLocalAddress().toString().substring(1)));
+            while (true) {
+                SocketChannel channel = listener.accept();
+                container.connections.execute(() -> container.serve(channel));
             }
-            given.put(args[at], args[at + 1]);
-        }
-        String listen = given.getOrDefault("--listen", "");
-        if (!listen.matches("unix:.+|tcp:.+:\\d{1,5}") || !given.containsKey("--model")
-                || !given.containsKey("--version")) {
-            throw exit(WRONG_USAGE, "expected --listen unix:PATH|tcp:HOST:PORT --model NAME --version V");
-        }
-        return new Options(listen, given.get("--model"), given.get("--version"), given.get("--data"),
-                given.get("--input-type"));
-    }
-
-    private static Model load(Options options, Loader loader) {
-        try {
-            Model model = loader.load(options);
-            String declared = options.inputType == null ? model.inputType() : options.inputType;
-            if (!InputType.parse(model.inputType()).accepts(InputType.parse(declared))) {
-                throw exit(NOT_LOADED, "input type " + declared + " does not suit the model, it takes "
-                        + model.inputType());
-            }
-            return new Model(declared, model.predictor(), model.maxBatch(), model.runtime());
         } catch (Throwable error) { // the user's own code may throw anything
             error.printStackTrace();
-            throw exit(NOT_LOADED, "the model cannot be loaded: " + error);
+            System.err.println("clipper: " + EXIT_CODES.get(exitCode) + ": " + error);
+            System.exit(exitCode);
         }
     }
 
-    private static ServerSocketChannel listenUnix(Path path) throws IOException {
-        UnixDomainSocketAddress address = UnixDomainSocketAddress.of(path);
-        deleteStale(path, address);
-        ServerSocketChannel listener = ServerSocketChannel.open(StandardProtocolFamily.UNIX);
-        listener.bind(address);
-        // Java cannot give it this mode from the first moment on, but Clipper keeps sockets where only the owner can go.
+    private static Map<String, String> options(String[] args) {
+        Map<String, String> options = new HashMap<>();
+        for (int at = 0; at < args.length; at += 2) {
+            check(OPTIONS.contains(args[at]) && at + 1 < args.length, args[at] + " is unknown or has no value");
+            options.put(args[at], args[at + 1]);
+        }
+        String listen = options.getOrDefault("--listen", "");
+        check(listen.matches("unix:.+|tcp:.+:\\d{1,5}") && options.keySet().containsAll(OPTIONS.subList(1, 3)),
+                "expected --listen unix:PATH|tcp:HOST:PORT --model NAME --version V");
+        check(listen.startsWith("unix:") || !TOKEN.isEmpty(), "expected a token for tcp in CLIPPER_TOKEN");
+        return options;
+    }
+
+    private static ServerSocketChannel listen(String address) throws IOException {
+        int colon = address.lastIndexOf(':');
+        if (address.startsWith("tcp:")) {
+            return ServerSocketChannel.open().bind(
+                    new InetSocketAddress(address.substring(4, colon), Integer.parseInt(address.substring(colon + 1))));
+        }
+        Path path = Path.of(address.substring(5));
+        SocketAddress socket = UnixDomainSocketAddress.of(path);
+        if (Files.exists(path) && ((int) Files.getAttribute(path, "unix:mode") & 0170000) == 0140000) {
+            try {
+                SocketChannel.open(socket).close();
+            } catch (ConnectException refused) { // nobody listens on it any more
+                Files.delete(path);
+            }
+        }
+        ServerSocketChannel listener = ServerSocketChannel.open(StandardProtocolFamily.UNIX).bind(socket);
         Files.setPosixFilePermissions(path, PosixFilePermissions.fromString("rw-------"));
         return listener;
     }
 
-    /** Removes the socket of a process that has gone, and leaves all else for bind to refuse. */
-    private static void deleteStale(Path path, SocketAddress address) throws IOException {
-        if (!Files.exists(path) || ((int) Files.getAttribute(path, "unix:mode") & S_IFMT) != S_IFSOCK) {
-            return;
-        }
-        try (SocketChannel probe = SocketChannel.open(StandardProtocolFamily.UNIX)) {
-            probe.connect(address);
-        } catch (ConnectException refused) {
-            Files.delete(path);
+    /** Waits until what is in hand has been answered. Since the semaphore is fair, no other batch begins meanwhile. */
+    private void stop(String address) {
+        answers.acquireUninterruptibly(MAX_CONNECTIONS);
+        new File(address.replaceFirst("unix:", "")).delete(); // on tcp there is none
+        Runtime.getRuntime().halt(0); // else SIGTERM ends Java with 143
+    }
+
+    private void serve(SocketChannel channel) {
+        try (channel) {
+            converse(channel);
+        } catch (IOException | BufferUnderflowException gone) { // as callers do
+        } catch (Exception | OutOfMemoryError error) {
+            System.err.println("clipper: connection dropped: " + error);
         }
     }
 
-    private static ServerSocketChannel listenTcp(String address) throws IOException {
-        int colon = address.lastIndexOf(':');
-        String host = address.substring("tcp:".length(), colon).replaceAll("[\\[\\]]", "");
-        ServerSocketChannel listener = ServerSocketChannel.open();
-        listener.setOption(StandardSocketOptions.SO_REUSEADDR, true);
-        return listener.bind(new InetSocketAddress(host, Integer.parseInt(address.substring(colon + 1))));
-    }
-
-    private static String described(SocketAddress address) {
-        if (address instanceof InetSocketAddress tcp) {
-            String host = tcp.getAddress().getHostAddress();
-            return "tcp:" + (host.contains(":") ? "[" + host + "]" : host) + ":" + tcp.getPort();
+    private void converse(SocketChannel channel) throws Exception {
+        if (channel.supportedOptions().contains(StandardSocketOptions.TCP_NODELAY)) {
+            channel.setOption(StandardSocketOptions.TCP_NODELAY, true);
         }
-        return "unix:" + address;
-    }
-
-    private static void delete(Path socket) {
+        InputStream in = new BufferedInputStream(Channels.newInputStream(channel), 1 << 16);
+        OutputStream out = Channels.newOutputStream(channel);
+        Future<?> silence = timer.schedule(channel::shutdownInput, HELLO_WITHIN_S, TimeUnit.SECONDS);
         try {
-            if (socket != null) {
-                Files.deleteIfExists(socket);
+            byte[] token = token(read(in, MAX_HELLO_BYTES));
+            check(MessageDigest.isEqual(token, TOKEN.getBytes()), "token is not the one that this was started with");
+        } catch (IllegalArgumentException violation) {
+            out.write(frame(ERROR, 0, message(violation)));
+            throw violation;
+        } finally {
+            silence.cancel(false);
+        }
+        out.write(welcome);
+        Frame frame = read(in, MAX_BODY_BYTES);
+        for (boolean watches = frame.kind() == PING; ; frame = read(in, MAX_BODY_BYTES)) {
+            if (frame.kind() == PING) {
+                long sinceNs = busySinceNs;
+                long busyUs = sinceNs == 0 ? 0 : Math.max(1, (System.nanoTime() - sinceNs) / 1_000);
+                out.write(frame(PONG, frame.id(), littleEndian(new byte[8]).putLong(busyUs).array()));
+            } else if (watches) {
+                out.write(frame(ERROR, frame.id(), "this connection began with a PING, so it only watches".getBytes()));
+            } else {
+                predict(frame.id(), rows(frame, type), out);
             }
-        } catch (IOException error) {
-            log("the socket's file stays: " + error);
         }
     }
 
-    /** Short of memory, the kernel should take a model before the server that would start it again. */
-    private static void preferAsVictim() {
+    private void predict(long id, List<ByteBuffer> rows, OutputStream out) throws Exception {
+        byte[] answer = modelThread.submit(() -> answer(id, rows)).get();
         try {
-            Files.writeString(Path.of("/proc/self/oom_score_adj"), "500");
-        } catch (IOException absent) { // in some sandboxes; the model runs as well without
+            out.write(answer);
+        } finally {
+            answers.release();
         }
     }
 
-    /** Ends the process; it returns nothing, but {@code throw exit(...)} tells the compiler that. */
-    private static Error exit(int code, String cause) {
-        log(cause);
-        System.exit(code);
-        return new AssertionError();
+    private byte[] answer(long id, List<ByteBuffer> rows) {
+        answers.acquireUninterruptibly(); // there is none to be had once it stops
+        long startedNs = busySinceNs = System.nanoTime() | 1;
+        try {
+            List<?> outputs = model.predictor().predict(rows.stream().map(type::row).toList());
+            check(outputs.size() == rows.size(), "the model gave " + outputs.size() + " outputs for " + rows.size());
+            return results(id, outputs, () -> (System.nanoTime() - startedNs) / 1_000);
+        } catch (Throwable error) { // a model may throw anything
+            error.printStackTrace();
+            return frame(ERROR, id, message(error));
+        } finally {
+            busySinceNs = 0;
+        }
     }
 }

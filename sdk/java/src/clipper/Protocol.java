@@ -1,177 +1,150 @@
 package clipper;
 
-import java.nio.ByteBuffer;
-import java.nio.ByteOrder;
-import java.nio.charset.StandardCharsets;
-import java.util.ArrayList;
-import java.util.LinkedHashMap;
-import java.util.List;
-import java.util.Map;
+import static java.nio.charset.StandardCharsets.UTF_8;
 
-/** A container's half of proto/container-protocol.md as values and bytes, with no I/O. */
+import java.io.*;
+import java.lang.reflect.Array;
+import java.nio.*;
+import java.util.*;
+import java.util.function.LongSupplier;
+import java.util.regex.Pattern;
+import java.util.stream.*;
+
+/** A container's half of proto/container-protocol.md. What breaks it throws a RuntimeException, as ByteBuffers do. */
 final class Protocol {
-    static final int HELLO = 1;
-    static final int WELCOME = 2;
-    static final int PREDICT = 3;
-    static final int RESULTS = 4;
-    static final int ERROR = 5;
-    static final int PING = 6;
-    static final int PONG = 7;
-    static final int HEADER_BYTES = 16;
-    static final int MAX_BODY_BYTES = 1 << 30;
-    static final int MAX_HELLO_BYTES = 8 + 0xFFFF;
-    static final int MAX_ROWS = 65_536;
+    static final int HELLO = 1, WELCOME = 2, PREDICT = 3, RESULTS = 4, ERROR = 5, PING = 6, PONG = 7;
+    static final int MAX_BODY_BYTES = 1 << 30, MAX_HELLO_BYTES = 8 + 0xFFFF;
+    static final List<String> DTYPES =
+            List.of("", "int32", "int64", "float32", "float64", "uint8", "bool", "string", "bytes");
+    private static final int[] DTYPE_BYTES = {0, 4, 8, 4, 8, 1, 1, 1, 1};
+    private static final Pattern SPECIAL = Pattern.compile("[\"\\\\\\x00-\\x1f]");
 
-    record Header(int bodyBytes, int kind, long id) {}
+    record Frame(int kind, long id, ByteBuffer body) {}
 
-    record Batch(int rowBytes, int dtype, int dimensions, List<ByteBuffer> rows) {}
+    /** What all rows are: the number of the element type, and the length of each dimension, 0 if any will do. */
+    record InputType(int dtype, int[] shape) {
+        static InputType parse(String text) {
+            String[] parts = text.split("[\\[,\\]]"); // e.g. float32[3,*]
+            int[] shape = Arrays.stream(parts).skip(1)
+                    .mapToInt(length -> length.equals("*") ? 0 : Integer.parseInt(length)).toArray();
+            return new InputType(DTYPES.indexOf(parts[0]), text.contains("[") ? shape : new int[1]);
+        }
 
-    /** The caller does not follow the protocol: its connection ends. */
-    static final class Violation extends Exception {
-        Violation(String message) {
-            super(message);
+        /** How many dimensions a row carries before its data: all, if its size alone does not tell them. */
+        int leading() {
+            return shape.length > 1 && Arrays.stream(shape).anyMatch(length -> length == 0) ? shape.length : 0;
+        }
+
+        boolean accepts(InputType other) {
+            return dtype == other.dtype && shape.length == other.shape.length && IntStream.range(0, shape.length)
+                    .allMatch(axis -> shape[axis] == 0 || shape[axis] == other.shape[axis]);
+        }
+
+        Model.Row row(ByteBuffer bytes) {
+            int[] lengths = shape.length == 1 ? new int[] {bytes.remaining() / DTYPE_BYTES[dtype]} : shape.clone();
+            bytes.asIntBuffer().get(lengths, 0, leading());
+            ByteBuffer data = bytes.position(4 * leading()).slice().order(ByteOrder.LITTLE_ENDIAN);
+            long size = Arrays.stream(lengths).asLongStream().reduce(DTYPE_BYTES[dtype], Math::multiplyExact);
+            check(accepts(new InputType(dtype, lengths)) && size == data.remaining(), "a row is of another shape");
+            return new Model.Row(data, lengths);
         }
     }
 
-    /** The batch as a whole cannot be answered. */
-    static final class BatchFailed extends Exception {
-        BatchFailed(String message) {
-            super(message);
+    static void check(boolean isSo, String otherwise) {
+        if (!isSo) {
+            throw new IllegalArgumentException(otherwise);
         }
     }
-
-    private Protocol() {}
 
     static ByteBuffer littleEndian(byte[] bytes) {
         return ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN);
     }
 
-    static ByteBuffer frame(int kind, long id, byte[] body) {
-        ByteBuffer frame = littleEndian(new byte[HEADER_BYTES + body.length]);
-        return frame.putInt(body.length).putInt(kind).putLong(id).put(body).flip(); // flags and reserved are 0
+    /** At the end of the stream there are fewer bytes, and reading them underflows. */
+    static Frame read(InputStream in, int maxBodyBytes) throws IOException {
+        ByteBuffer header = littleEndian(in.readNBytes(16));
+        int size = header.getInt();
+        int kind = header.getInt(); // with flags and reserved bits, which are 0
+        check(kind >= HELLO && kind <= PONG && size >= 0 && size <= maxBodyBytes, "expected a header of protocol 1");
+        return new Frame(kind, header.getLong(), littleEndian(in.readNBytes(size))); // which grows as bytes come
     }
 
-    static Header readHeader(ByteBuffer bytes, int maxBodyBytes) throws Violation {
-        Header header = new Header(bytes.getInt(0), bytes.getInt(4), bytes.getLong(8));
-        if (header.kind < HELLO || header.kind > PONG
-                || Integer.compareUnsigned(header.bodyBytes, maxBodyBytes) > 0) {
-            throw new Violation("a frame's header is malformed");
-        }
-        return header;
+    static byte[] token(Frame hello) {
+        ByteBuffer body = hello.body;
+        check(hello.kind == HELLO && body.getInt() == 0x52504C43 && body.getShort() == 1, "expected HELLO, protocol 1");
+        check(Short.toUnsignedInt(body.getShort()) == body.remaining(), "token is not of the size that HELLO says");
+        return Arrays.copyOfRange(body.array(), 8, body.limit());
     }
 
-    /** Returns the token. */
-    static byte[] readHello(ByteBuffer body) throws Violation {
-        if (body.remaining() < 8 || body.getInt(0) != littleEndian("CLPR".getBytes()).getInt(0)) {
-            throw new Violation("HELLO does not begin with CLPR");
+    /** Returns the rows, as views of the body. */
+    static List<ByteBuffer> rows(Frame predict, InputType type) {
+        ByteBuffer body = predict.body;
+        check(predict.kind == PREDICT, "expected PREDICT or PING after HELLO");
+        int count = body.getInt();
+        int rowBytes = body.getInt();
+        check(count >= 1 && count <= 65_536 && body.get() == type.dtype && body.get() == type.leading()
+                && body.getShort() == 0 && body.getInt() == 0, "expected 1 to 65,536 rows of the type in WELCOME");
+        int start = rowBytes != 0 ? 16 : 16 + (count * 4 + 7) / 8 * 8;
+        List<ByteBuffer> rows = new ArrayList<>();
+        for (int row = 0; row < count; row++) {
+            int size = rowBytes != 0 ? rowBytes : body.getInt(16 + 4 * row);
+            rows.add(body.slice(start, size).order(ByteOrder.LITTLE_ENDIAN));
+            start += size;
         }
-        if (body.getShort(4) != 1) {
-            throw new Violation("caller speaks another protocol than 1");
-        }
-        byte[] token = new byte[body.remaining() - 8];
-        if (Short.toUnsignedInt(body.getShort(6)) != token.length) {
-            throw new Violation("HELLO's token is not of the size that it says");
-        }
-        body.get(8, token);
-        return token;
-    }
-
-    static ByteBuffer welcome(String name, String version, Model model) {
-        Map<String, Object> fields = new LinkedHashMap<>();
-        fields.put("protocol", 1);
-        fields.put("model", name);
-        fields.put("version", version);
-        fields.put("input_type", model.inputType());
-        fields.put("max_batch", model.maxBatch() > 0 ? model.maxBatch() : null);
-        fields.put("runtime", model.runtime());
-        Outputs json = new Outputs();
-        json.add(fields);
-        return frame(WELCOME, 0, json.text());
-    }
-
-    /** The rows are views of the body. */
-    static Batch readPredict(ByteBuffer body) throws Violation {
-        int size = body.remaining();
-        if (size < 16) {
-            throw new Violation("PREDICT is too short");
-        }
-        int rows = body.getInt(0);
-        int rowBytes = body.getInt(4);
-        Batch batch = new Batch(rowBytes, body.get(8), body.get(9), new ArrayList<>());
-        if (rows < 1 || rows > MAX_ROWS || batch.dtype < 1 || batch.dtype > 8 || batch.dimensions < 0
-                || batch.dimensions > InputType.MAX_DIMENSIONS || body.getShort(10) != 0 || body.getInt(12) != 0) {
-            throw new Violation("PREDICT has a field out of its range");
-        }
-        int start = rowBytes != 0 ? 16 : 16 + (rows * 4 + 7) / 8 * 8;
-        for (int row = 0; row < rows; row++) {
-            int bytes = rowBytes != 0 ? rowBytes : start > size ? -1 : body.getInt(16 + 4 * row);
-            if (bytes < 0 || bytes > size - start) {
-                throw new Violation("PREDICT ends inside its rows");
-            }
-            batch.rows.add(body.slice(start, bytes).order(ByteOrder.LITTLE_ENDIAN));
-            start += bytes;
-        }
-        if (start != size) {
-            throw new Violation("PREDICT goes on after its rows");
-        }
-        return batch;
-    }
-
-    /** Gives each row its shape, taking off the dimensions that it carries. */
-    static List<Row> shaped(Batch batch, InputType type) throws BatchFailed {
-        if (batch.dtype != type.dtype() || batch.dimensions != type.leading()) {
-            throw new BatchFailed("rows are not of the model's type");
-        }
-        List<Row> rows = new ArrayList<>(batch.rows.size());
-        for (ByteBuffer row : batch.rows) {
-            rows.add(shaped(row, type));
-        }
+        check(start == body.limit(), "expected a PREDICT that ends with its rows");
         return rows;
     }
 
-    private static Row shaped(ByteBuffer row, InputType type) throws BatchFailed {
-        int headBytes = 4 * type.leading();
-        if (row.remaining() < headBytes) {
-            throw new BatchFailed("a row ends inside its dimensions");
-        }
-        int[] declared = type.shape();
-        int[] shape = declared.clone();
-        if (headBytes > 0) {
-            row.asIntBuffer().get(shape);
-        }
-        ByteBuffer data = row.slice(headBytes, row.remaining() - headBytes).order(ByteOrder.LITTLE_ENDIAN);
-        long bytes = InputType.SIZES[type.dtype()];
-        if (shape.length == 1 && shape[0] == 0) {
-            shape[0] = (int) (data.remaining() / bytes);
-        }
-        boolean fits = true;
-        for (int axis = 0; axis < shape.length && bytes <= MAX_BODY_BYTES; axis++) {
-            fits &= declared[axis] == 0 || declared[axis] == shape[axis];
-            bytes *= Integer.toUnsignedLong(shape[axis]);
-        }
-        if (!fits || (type.dtype() < InputType.STRING && bytes != data.remaining())) {
-            throw new BatchFailed("a row has another shape than the model takes");
-        }
-        return new Row(data, shape);
+    static byte[] welcome(String name, String version, String inputType, int maxBatch) {
+        return frame(WELCOME, 0, """
+                {"protocol":1,"model":%s,"version":%s,"input_type":%s,"max_batch":%s,"runtime":"java"}"""
+                .formatted(json(name), json(version), json(inputType), maxBatch > 0 ? maxBatch : null).getBytes(UTF_8));
     }
 
-    static ByteBuffer results(long id, Outputs outputs, long evaluationUs) throws BatchFailed {
-        byte[] text = outputs.text();
-        long size = 16L + text.length + outputs.failures().values().stream().mapToLong(each -> 8 + each.length).sum();
-        if (size > MAX_BODY_BYTES) {
-            throw new BatchFailed("the outputs are too large for a frame");
+    /** Asks for {@code evaluationUs} once the outputs are text. */
+    static byte[] results(long id, List<?> outputs, LongSupplier evaluationUs) {
+        StringJoiner lines = new StringJoiner("\n");
+        SortedMap<Integer, byte[]> failures = new TreeMap<>();
+        for (int row = 0; row < outputs.size(); row++) {
+            try {
+                lines.add(json(outputs.get(row)));
+            } catch (RuntimeException | StackOverflowError failure) { // a list that holds itself overflows
+                failures.put(row, message(failure));
+                lines.add("");
+            }
         }
+        byte[] text = lines.toString().getBytes(UTF_8);
+        long size = 16L + text.length + failures.values().stream().mapToLong(message -> 8 + message.length).sum();
+        check(size <= MAX_BODY_BYTES, "expected outputs that fit a frame");
         ByteBuffer body = littleEndian(new byte[(int) size]);
-        body.putInt(outputs.count()).putInt(outputs.failures().size()).putLong(evaluationUs);
-        outputs.failures().forEach((row, message) -> body.putInt(row).putInt(message.length).put(message));
+        body.putInt(outputs.size()).putInt(failures.size()).putLong(evaluationUs.getAsLong());
+        failures.forEach((row, message) -> body.putInt(row).putInt(message.length).put(message));
         return frame(RESULTS, id, body.put(text).array());
     }
 
-    static ByteBuffer error(long id, String message) {
-        return frame(ERROR, id, String.valueOf(message).getBytes(StandardCharsets.UTF_8));
+    static byte[] message(Throwable error) {
+        return "%.1365s".formatted(error).getBytes(UTF_8); // 4,095 bytes at most
     }
 
-    static ByteBuffer pong(long id, long busyUs) {
-        return frame(PONG, id, littleEndian(new byte[8]).putLong(busyUs).array());
+    static byte[] frame(int kind, long id, byte[] body) {
+        return littleEndian(new byte[16 + body.length]).putInt(body.length).putInt(kind).putLong(id).put(body).array();
+    }
+
+    private static String json(Object value) {
+        if (value instanceof RuntimeException failure) {
+            throw failure;
+        } else if (value instanceof Model.Json json) {
+            return json.text().replace('\n', ' '); // white space in JSON, but the end of an output here
+        } else if (value == null || value instanceof Boolean
+                || value instanceof Number number && Double.isFinite(number.doubleValue())) {
+            return String.valueOf(value); // of a double, digits that read back as the same number
+        } else if (value instanceof CharSequence text) {
+            return '"' + SPECIAL.matcher(text).replaceAll(c -> "\\\\u%04x".formatted((int) c.group().charAt(0))) + '"';
+        } else if (value instanceof Collection<?> elements) {
+            return elements.stream().map(Protocol::json).collect(Collectors.joining(",", "[", "]"));
+        } else if (value.getClass().isArray()) {
+            return json(IntStream.range(0, Array.getLength(value)).mapToObj(at -> Array.get(value, at)).toList());
+        }
+        throw new IllegalArgumentException("JSON has no " + (value instanceof Number ? value : value.getClass()));
     }
 }

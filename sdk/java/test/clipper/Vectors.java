@@ -1,5 +1,8 @@
 package clipper;
 
+import java.io.ByteArrayInputStream;
+import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
@@ -11,6 +14,7 @@ import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
 import java.util.regex.Pattern;
+import java.util.stream.IntStream;
 
 /** Reads proto/vectors/*.txt, given as arguments: a container's half of the protocol has to agree with each of them. */
 final class Vectors {
@@ -55,70 +59,76 @@ final class Vectors {
         return fields.getOrDefault(name, List.of());
     }
 
-    private ByteBuffer body() {
-        return Protocol.littleEndian(Arrays.copyOfRange(frame, Protocol.HEADER_BYTES, frame.length));
-    }
-
     private static void same(Object expected, Object found) {
         if (!expected.equals(found)) {
             throw new IllegalStateException("expected " + expected + ", found " + found);
         }
     }
 
-    private void check() throws Exception {
+    private void check() {
         if (field("kind").equals("INVALID")) {
             checkInvalid();
             return;
         }
-        Protocol.Header header = Protocol.readHeader(Protocol.littleEndian(frame), Protocol.MAX_BODY_BYTES);
-        same(Long.parseUnsignedLong(field("id")), header.id());
-        same(frame.length - Protocol.HEADER_BYTES, header.bodyBytes());
-        switch (header.kind()) {
-            case Protocol.HELLO ->
-                    same(field("token"), new String(Protocol.readHello(body()), StandardCharsets.UTF_8));
+        Protocol.Frame read = read();
+        same(Long.parseUnsignedLong(field("id")), read.id());
+        switch (read.kind()) {
+            case Protocol.HELLO -> same(field("token"), new String(Protocol.token(read), StandardCharsets.UTF_8));
             case Protocol.WELCOME -> checkWelcome();
-            case Protocol.PREDICT -> checkPredict();
-            case Protocol.RESULTS -> checkFrame(results(header.id()));
-            case Protocol.ERROR -> checkFrame(Protocol.error(header.id(), field("message")));
-            case Protocol.PING -> checkFrame(Protocol.frame(Protocol.PING, header.id(), new byte[0]));
-            default -> checkFrame(Protocol.pong(header.id(), Long.parseUnsignedLong(field("busy_us"))));
+            case Protocol.PREDICT -> checkPredict(read);
+            case Protocol.RESULTS -> checkFrame(results(read.id()));
+            case Protocol.ERROR -> checkBody(read, Protocol.message(failure(field("message"))));
+            case Protocol.PING -> checkBody(read, new byte[0]);
+            default -> checkBody(read, pong());
         }
     }
 
-    private void checkFrame(ByteBuffer encoded) {
-        same(ByteBuffer.wrap(frame), encoded);
+    private void checkFrame(byte[] encoded) {
+        same(ByteBuffer.wrap(frame), ByteBuffer.wrap(encoded));
+    }
+
+    private void checkBody(Protocol.Frame read, byte[] encoded) {
+        checkFrame(Protocol.frame(read.kind(), read.id(), encoded));
+    }
+
+    private Protocol.Frame read() {
+        try {
+            return Protocol.read(new ByteArrayInputStream(frame), Protocol.MAX_BODY_BYTES);
+        } catch (IOException impossible) {
+            throw new UncheckedIOException(impossible);
+        }
     }
 
     private void checkInvalid() {
+        // A container reads no WELCOME, RESULTS or PONG; and no model's rows are of what is invalid.
+        boolean isRead = !List.of("WELCOME", "RESULTS", "PONG").contains(field("as"));
+        same(false, isRead && IntStream.range(1, Protocol.DTYPES.size()).anyMatch(this::isAccepted));
+    }
+
+    private boolean isAccepted(int dtype) {
         try {
-            Protocol.Header header = Protocol.readHeader(Protocol.littleEndian(frame), Protocol.MAX_BODY_BYTES);
-            switch (header.kind()) {
-                case Protocol.HELLO -> Protocol.readHello(body());
-                case Protocol.PREDICT -> Protocol.readPredict(body());
-                default -> {
-                    // A container reads no WELCOME, RESULTS or PONG.
-                    if (!List.of("WELCOME", "RESULTS", "PONG").contains(field("as"))) {
-                        throw new IllegalStateException("was not refused");
-                    }
-                    return;
-                }
+            Protocol.Frame read = read();
+            if (read.kind() == Protocol.HELLO) {
+                Protocol.token(read);
+            } else if (read.kind() == Protocol.PREDICT) {
+                Protocol.rows(read, new Protocol.InputType(dtype, new int[1]));
             }
-        } catch (Protocol.Violation expected) {
-            return;
+            return true;
+        } catch (RuntimeException refused) {
+            return false;
         }
-        throw new IllegalStateException("was not refused");
     }
 
     private void checkWelcome() {
         String json = field("json");
         int maxBatch = text(json, "max_batch").equals("null") ? 0 : Integer.parseInt(text(json, "max_batch"));
-        Model model = new Model(text(json, "input_type"), (rows, outputs) -> {}, maxBatch, text(json, "runtime"));
-        ByteBuffer welcome = Protocol.welcome(text(json, "model"), text(json, "version"), model);
-        String written = StandardCharsets.UTF_8.decode(welcome.position(Protocol.HEADER_BYTES)).toString();
-        for (String name : List.of("protocol", "model", "version", "input_type", "max_batch", "runtime")) {
+        String inputType = text(json, "input_type");
+        byte[] welcome = Protocol.welcome(text(json, "model"), text(json, "version"), inputType, maxBatch);
+        String written = new String(welcome, StandardCharsets.UTF_8);
+        for (String name : List.of("protocol", "model", "version", "input_type", "max_batch")) {
             same(text(json, name), text(written, name));
         }
-        InputType.parse(model.inputType());
+        Protocol.InputType.parse(inputType);
     }
 
     /** A field of a flat JSON object without escapes. */
@@ -128,29 +138,36 @@ final class Vectors {
         return found.group(1) != null ? found.group(1) : found.group(2);
     }
 
-    private void checkPredict() throws Exception {
-        Protocol.Batch batch = Protocol.readPredict(body());
-        same(field("dtype"), InputType.NAMES.get(batch.dtype()));
-        same(field("dimensions"), String.valueOf(batch.dimensions()));
-        same(field("row_bytes"), String.valueOf(batch.rowBytes()));
-        same(all("row").stream().map(row -> ByteBuffer.wrap(hex(row))).toList(), batch.rows());
+    private void checkPredict(Protocol.Frame read) {
+        int dimensions = Integer.parseInt(field("dimensions"));
+        int dtype = Protocol.DTYPES.indexOf(field("dtype"));
+        Protocol.InputType type = new Protocol.InputType(dtype, new int[Math.max(1, dimensions)]);
+        List<ByteBuffer> rows = Protocol.rows(read, type);
+        same(all("row").stream().map(row -> ByteBuffer.wrap(hex(row))).toList(), rows);
+        rows.forEach(type::row);
     }
 
-    private ByteBuffer results(long id) throws Exception {
-        Map<Integer, String> failures = new HashMap<>();
+    private byte[] pong() {
+        return Protocol.littleEndian(new byte[8]).putLong(Long.parseUnsignedLong(field("busy_us"))).array();
+    }
+
+    private byte[] results(long id) {
+        List<Object> outputs = new ArrayList<>();
+        all("output").forEach(json -> outputs.add(new Model.Json(json)));
         for (String failure : all("failure")) {
-            String[] parts = failure.split(" ", 2);
-            failures.put(Integer.parseInt(parts[0]), parts[1]);
+            String[] rowAndMessage = failure.split(" ", 2);
+            outputs.set(Integer.parseInt(rowAndMessage[0]), failure(rowAndMessage[1]));
         }
-        Outputs outputs = new Outputs();
-        for (String output : all("output")) {
-            String failure = failures.get(outputs.count());
-            if (failure == null) {
-                outputs.addJson(output);
-            } else {
-                outputs.fail(failure);
+        return Protocol.results(id, outputs, () -> Long.parseUnsignedLong(field("evaluation_us")));
+    }
+
+    @SuppressWarnings("serial")
+    private static RuntimeException failure(String message) {
+        return new RuntimeException() {
+            @Override
+            public String toString() {
+                return message;
             }
-        }
-        return Protocol.results(id, outputs, Long.parseUnsignedLong(field("evaluation_us")));
+        };
     }
 }
