@@ -72,10 +72,13 @@ class Process:
     def wait(self) -> int:
         return self._child.wait(TIMEOUT_S)
 
-    def stop(self) -> None:
+    def begin_to_stop(self) -> None:
         # A container may have been stopped by a signal, and would not see SIGTERM.
         for number in (signal.SIGTERM, signal.SIGCONT):
             self.send(number)
+
+    def stop(self) -> None:
+        self.begin_to_stop()
         try:
             self.wait()
         except subprocess.TimeoutExpired:
@@ -328,7 +331,10 @@ class Serving:
         return [worker.apply(snapshot) for worker in self.workers][-1]
 
     def stop(self) -> None:
-        for process in [*self.workers, *self.containers, *self.others]:
+        processes = [*self.workers, *self.containers, *self.others]
+        for process in processes:
+            process.begin_to_stop()
+        for process in processes:
             process.stop()
 
 

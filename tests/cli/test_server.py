@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from clipper.cli.process import running
+from clipper.cli.process import running, wait_until_gone
 from clipper.client import Clipper, Prediction
 from clipper.home import read_place
 from conftest import wait_until
@@ -61,9 +61,9 @@ def home(tmp_path: Path) -> Iterator[Path]:
     """A server's home, from which the server is gone afterwards."""
     home = tmp_path / "home"
     yield home
-    if place := running(home):
-        subprocess.run([*CLIPPER, "stop", "--home", str(home)], timeout=200, capture_output=True, check=False)
-        wait_until(lambda: running(home) is None or os.kill(place.pid, signal.SIGKILL) is not None)
+    if server := running(home):
+        os.kill(server.pid, signal.SIGTERM)
+        wait_until_gone(home, server.pid)
 
 
 @pytest.fixture

@@ -27,6 +27,11 @@ def registry(path: Path) -> Iterator[SqliteRegistry]:
         yield registry
 
 
+@pytest.fixture(autouse=True)
+def no_lock_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipper.registry.sqlite.BUSY_TIMEOUT_S", 0.0)
+
+
 @pytest.fixture
 def other(path: Path, registry: SqliteRegistry) -> Iterator[sqlite3.Connection]:
     """Another program's connection, with which to lock the registry."""

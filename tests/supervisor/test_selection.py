@@ -97,6 +97,29 @@ def sums(home: Path) -> int:
         return int(database.execute("SELECT count(*) FROM sums").fetchone()[0])
 
 
+@pytest.fixture(scope="module")
+def forgetting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One that has learned for an application which was deleted, under its next supervisor: what was learned goes 10 s
+    after that, while other tests run."""
+    server = Server(tmp_path_factory.mktemp("forgetting") / "home")
+    try:
+        with_application(server, policy="exp4")
+        teach(server, 2, 5)
+        assert sums(server.home) > 0
+        assert server.call("GET", "/applications/app")["id"] == "app#1"
+        server.call("DELETE", "/applications/app")
+        server.kill()
+        yield server.start()
+    finally:
+        server.clean_up()
+
+
+def test_an_application_has_none_of_what_the_one_of_its_name_learned(forgetting: Server) -> None:
+    forgetting.call("POST", "/applications", {**APP, "policy": "exp4"})
+    assert forgetting.call("GET", "/applications/app")["id"] == "app#2"
+    assert learned(forgetting)["observations"] == 0
+
+
 def test_feedback_decides_which_model_answers(server: Server) -> None:
     links = [{"model": "one"}, {"model": "two"}, {"model": "three", "shadow": True}]
     policy = {"name": "exp3", "parameters": {"eta": 0.5}}
@@ -271,20 +294,6 @@ def test_two_clippers_learn_together_in_one_redis(server: Server, other: Server,
         until_learned(each, 31)
 
 
-def test_a_deleted_applications_state_is_dropped_also_by_the_next_supervisor(server: Server) -> None:
-    with_application(server, policy="exp4")
-    teach(server, 2, 5)
-    assert sums(server.home) > 0
-    assert server.call("GET", "/applications/app")["id"] == "app#1"
-    server.call("DELETE", "/applications/app")
-    server.kill()
-    server.start()
-    server.call("POST", "/applications", {**APP, "policy": "exp4"})
-    assert server.call("GET", "/applications/app")["id"] == "app#2"
-    assert learned(server)["observations"] == 0
-    until(lambda: sums(server.home) == 0)
-
-
 STUBBORN = """
 from clipper.selection.policies.policy import Choice, Policy
 
@@ -412,3 +421,7 @@ def test_a_store_that_cannot_be_ends_the_start_with_what_to_do(tmp_path: Path, s
     ran = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, check=False)
     assert ran.returncode == 1
     assert cause in ran.stderr.splitlines()[-1]
+
+
+def test_a_deleted_applications_state_is_dropped_also_by_the_next_supervisor(forgetting: Server) -> None:
+    until(lambda: sums(forgetting.home) == 0)
