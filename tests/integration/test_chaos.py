@@ -175,19 +175,21 @@ def files_left(folder: Path) -> list[str]:
 def test_every_query_is_answered_by_its_deadline(story: Story) -> None:
     """5 ms after it at the latest, and as much later as the machine held up those who talk.
 
-    What it does in nobody's account, such as interrupts and the host's own work, may hold up one in a thousand.
+    What it does in nobody's account, such as interrupts and the host's own work, may hold up one in ten thousand. Of
+    those that time out, a timer that is 10 ms late makes several times as many late, even where others keep both
+    processors busy.
     """
     numbers = sorted(exchange.number for exchange in story.exchanges)
     assert numbers == list(range(len(numbers)))
     late_ms = [excess for excess in (excess_ms(one, story) for one in story.exchanges) if excess > ALLOWED_MS]
-    assert len(late_ms) <= len(numbers) / 1000, sorted(late_ms)
+    assert len(late_ms) <= len(numbers) / 10_000, sorted(late_ms)
     assert max(late_ms, default=0.0) <= SLO_MS
 
 
 def test_those_that_time_out_are_answered_at_their_deadline(story: Story) -> None:
     """The quickest tenth, which the machine does not hold up: no rule of Clipper's adds to a deadline."""
     reasons = [answer.get("default_reason") for answer in story.answers]
-    timed_out_ms = [lateness_ms(one) for one, reason in zip(story.exchanges, reasons) if reason == "timeout"]
+    timed_out_ms = [excess_ms(one, story) for one, reason in zip(story.exchanges, reasons) if reason == "timeout"]
     # Some are told before: where none can answer in time any more.
     at_deadline_ms = [late_ms for late_ms in timed_out_ms if late_ms > -ALLOWED_MS]
     assert len(at_deadline_ms) > 100
