@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from manager_bench import SLOT, SUM, Bench, run
 from msgspec.structs import replace
 
 import clipper
@@ -21,6 +20,7 @@ from clipper.managers.logs import tail
 from clipper.managers.processes import start_time
 from clipper.registry.records import VersionSpec
 from docker_daemon import BASE_IMAGE, DockerDaemon
+from manager_bench import SLOT, SUM, Bench, run
 from small_packages import make_wheel
 
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from manager_bench import SUM, Bench, run
 
 from clipper.managers import limits, usage
 from clipper.managers.bounds.excess import Bounds
@@ -18,6 +17,7 @@ from clipper.managers.processes import mark_of, pids
 from clipper.managers.reconcile.plan import Slot
 from clipper.managers.usage import UsageKeeper
 from clipper.types import InputType
+from manager_bench import SUM, Bench, run
 
 NEIGHBOUR, BAD = Slot("good", "1", 1), Slot("bad", "1", 1)
 TYPE = InputType.parse("float64[1]")

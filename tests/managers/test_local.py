@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from manager_bench import SLOT, SUM, Bench, run
 
 from clipper.managers import limits
 from clipper.managers.launcher import slot_name
@@ -15,6 +14,7 @@ from clipper.managers.logs import tail
 from clipper.managers.reconcile.plan import Slot
 from clipper.managers.warm_up import Sample
 from event_loops import ShiftedLoop
+from manager_bench import SLOT, SUM, Bench, run
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from manager_bench import SLOT, SUM, Bench, run, send_batch
 
 from clipper.managers import manager
 from clipper.managers import replica as replicas
 from clipper.managers.logs import tail
 from clipper.managers.processes import pids, start_time, stat_fields
 from clipper.snapshot import ReplicaAddress
+from manager_bench import SLOT, SUM, Bench, run, send_batch
 
 MakeBench = Callable[..., Bench]
 
@@ -220,7 +220,7 @@ def arguments_of(path: Path) -> list[bytes]:
 LEAVE_ONE = """
 import asyncio, os, sys
 from pathlib import Path
-sys.path[:0] = sys.argv[1].split(os.pathsep)
+sys.path.insert(0, sys.argv[1])
 from manager_bench import SLOT, Bench
 
 async def main():
@@ -246,8 +246,8 @@ def is_there(address: str) -> bool:
 
 async def leave_one(bench: Bench, body: str) -> None:
     """Have another process start a container, and die."""
-    folders = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, Path(__file__).parents[1]))
-    argv = (folders, str(bench.path), bench.kind, bench.environ["DOCKER_HOST"], bench.transport, body)
+    tests = str(Path(__file__).parents[1])
+    argv = (tests, str(bench.path), bench.kind, bench.environ["DOCKER_HOST"], bench.transport, body)
     earlier = await asyncio.create_subprocess_exec(sys.executable, "-c", LEAVE_ONE, *argv)
     assert await earlier.wait() == -signal.SIGKILL
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from scaling_simulation import LOOK_EVERY_S, Run, Simulation, Version
 
 from clipper.managers.reconcile.autoscale import (
     BUSY_SHARE_DOWN,
@@ -20,6 +19,7 @@ from clipper.managers.reconcile.autoscale import (
     Wish,
     expected_per_s,
 )
+from scaling_simulation import LOOK_EVERY_S, Run, Simulation, Version
 
 CAPACITY_PER_S = 100.0
 SEEDS = (1, 2, 3)
