@@ -12,31 +12,12 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.machine import facts
-from benchmarks.paper import (
-    decoupling,
-    ensembles,
-    failure,
-    feedback_cache,
-    latency_profiles,
-    personalization,
-    replicas,
-    stragglers,
-)
 from benchmarks.paper.bench import Bench
 from benchmarks.paper.figure import Figure, Verdict
+from benchmarks.paper.figures import FIGURES
 from benchmarks.paper.pictures import PICTURES
 from benchmarks.servers import clipper
 
-FIGURES = [
-    latency_profiles.FIGURE,
-    replicas.FIGURE,
-    ensembles.FIGURE,
-    failure.FIGURE,
-    stragglers.FIGURE,
-    personalization.FIGURE,
-    feedback_cache.FIGURE,
-    decoupling.FIGURE,
-]
 RESULTS = Path(__file__).parent / "results"
 MARKS = {True: "[green]✓[/]", False: "[red]✗[/]"}
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.paper import decoupling, failure, latency_profiles
-from benchmarks.paper.__main__ import FIGURES
+from benchmarks.paper.figures import FIGURES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "paper.md").read_text()

@@ -7,19 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.paper import (
-    decoupling,
-    ensembles,
-    failure,
-    feedback_cache,
-    latency_profiles,
-    personalization,
-    replicas,
-    stragglers,
-)
+from benchmarks.paper import decoupling, ensembles, failure, latency_profiles, personalization, stragglers
 from benchmarks.paper.arrivals import Reply
 from benchmarks.paper.bench import encode_inputs
 from benchmarks.paper.data import repetitions
+from benchmarks.paper.figure import Figure
+from benchmarks.paper.figures import FIGURES
 
 SIZES = (1, 2, 3, 64, 512)
 LATENCY_PROFILES = {
@@ -101,6 +94,19 @@ DECOUPLING = {
     },
 }
 
+# By figure: numbers that show all that it must.
+NUMBERS: dict[str, Mapping[str, Any]] = {
+    "latency_profiles": LATENCY_PROFILES,
+    "replicas": REPLICAS,
+    "ensembles": ENSEMBLES,
+    "failure": FAILURE,
+    "stragglers": STRAGGLERS,
+    "personalization": PERSONALIZATION,
+    "feedback_cache": FEEDBACK_CACHE,
+    "decoupling": DECOUPLING,
+}
+BY_NAME = {figure.name: figure for figure in FIGURES}
+
 
 def changed(numbers: Mapping[str, Any], path: str, value: object) -> dict[str, Any]:
     """A copy in which what ``path`` names, by keys and positions, is ``value``."""
@@ -113,56 +119,44 @@ def changed(numbers: Mapping[str, Any], path: str, value: object) -> dict[str, A
     return copy
 
 
-@pytest.mark.parametrize(
-    ("figure", "numbers"),
-    [
-        (latency_profiles.FIGURE, LATENCY_PROFILES),
-        (ensembles.FIGURE, ENSEMBLES),
-        (failure.FIGURE, FAILURE),
-        (stragglers.FIGURE, STRAGGLERS),
-        (replicas.FIGURE, REPLICAS),
-        (personalization.FIGURE, PERSONALIZATION),
-        (feedback_cache.FIGURE, FEEDBACK_CACHE),
-        (decoupling.FIGURE, DECOUPLING),
-    ],
-)
-def test_figure_that_shows_all_it_must(figure: Any, numbers: Mapping[str, Any]) -> None:
-    verdict = figure.judge(numbers)
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
+def test_figure_that_shows_all_it_must(figure: Figure) -> None:
+    verdict = figure.judge(NUMBERS[figure.name])
     assert verdict.passed
     assert "\n" not in verdict.text
 
 
 @pytest.mark.parametrize(
-    ("figure", "numbers", "path", "value"),
+    ("name", "path", "value"),
     [
-        (latency_profiles.FIGURE, LATENCY_PROFILES, "profiles/linear-svm/2/p99_ms", 20.1),
-        (latency_profiles.FIGURE, LATENCY_PROFILES, "profiles/linear-svm/1/p50_ms", 19.0),
-        (ensembles.FIGURE, ENSEMBLES, "ensemble_error", 0.13),
-        (ensembles.FIGURE, ENSEMBLES, "agreement/0/confident_error", 0.11),
-        (ensembles.FIGURE, ENSEMBLES, "agreement/1/unsure_error", 0.15),
-        (failure.FIGURE, FAILURE, "errors/exp3", 3800),
-        (failure.FIGURE, FAILURE, "errors/tree", 2000),
-        (failure.FIGURE, FAILURE, "share_of_broken/exp4", [0.9] * 200),
-        (failure.FIGURE, FAILURE, "share_of_broken/exp3", [0.9] * 50 + [0.0] * 150),
-        (stragglers.FIGURE, STRAGGLERS, "sizes/1/mitigated/p99_ms", 23.1),
-        (stragglers.FIGURE, STRAGGLERS, "sizes/0/mitigated/mean_ms", 19.0),
-        (stragglers.FIGURE, STRAGGLERS, "sizes/1/mitigated/default_share", 0.02),
-        (stragglers.FIGURE, STRAGGLERS, "sizes/1/mitigated/accuracy", 0.7),
-        (replicas.FIGURE, REPLICAS, "counts/3/outputs_per_s", 970.0 * 3.79),
-        (replicas.FIGURE, REPLICAS, "counts/1/outputs_per_s", 970.0 * 1.79),
-        (replicas.FIGURE, REPLICAS, "counts/3/p99_ms", 90.0),
-        (replicas.FIGURE, REPLICAS, "counts/2/default_share", 0.02),
-        (personalization.FIGURE, PERSONALIZATION, "error_after/8", 0.3),
-        (personalization.FIGURE, PERSONALIZATION, "error_after/4", 0.22),
-        (personalization.FIGURE, PERSONALIZATION, "error_after/0", 0.15),
-        (feedback_cache.FIGURE, FEEDBACK_CACHE, "ratio", 1.59),
-        (decoupling.FIGURE, DECOUPLING, "models/kernel-svm/clipper/together/requests_per_s", 1800.0),
-        (decoupling.FIGURE, DECOUPLING, "models/linear-svm/clipper/alone/p50_ms", 2.1),
-        (decoupling.FIGURE, DECOUPLING, "models/linear-svm/clipper/alone/failed", 1),
+        ("latency_profiles", "profiles/linear-svm/2/p99_ms", 20.1),
+        ("latency_profiles", "profiles/linear-svm/1/p50_ms", 19.0),
+        ("ensembles", "ensemble_error", 0.13),
+        ("ensembles", "agreement/0/confident_error", 0.11),
+        ("ensembles", "agreement/1/unsure_error", 0.15),
+        ("failure", "errors/exp3", 3800),
+        ("failure", "errors/tree", 2000),
+        ("failure", "share_of_broken/exp4", [0.9] * 200),
+        ("failure", "share_of_broken/exp3", [0.9] * 50 + [0.0] * 150),
+        ("stragglers", "sizes/1/mitigated/p99_ms", 23.1),
+        ("stragglers", "sizes/0/mitigated/mean_ms", 19.0),
+        ("stragglers", "sizes/1/mitigated/default_share", 0.02),
+        ("stragglers", "sizes/1/mitigated/accuracy", 0.7),
+        ("replicas", "counts/3/outputs_per_s", 970.0 * 3.79),
+        ("replicas", "counts/1/outputs_per_s", 970.0 * 1.79),
+        ("replicas", "counts/3/p99_ms", 90.0),
+        ("replicas", "counts/2/default_share", 0.02),
+        ("personalization", "error_after/8", 0.3),
+        ("personalization", "error_after/4", 0.22),
+        ("personalization", "error_after/0", 0.15),
+        ("feedback_cache", "ratio", 1.59),
+        ("decoupling", "models/kernel-svm/clipper/together/requests_per_s", 1800.0),
+        ("decoupling", "models/linear-svm/clipper/alone/p50_ms", 2.1),
+        ("decoupling", "models/linear-svm/clipper/alone/failed", 1),
     ],
 )
-def test_figure_that_does_not(figure: Any, numbers: Mapping[str, Any], path: str, value: object) -> None:
-    assert not figure.judge(changed(numbers, path, value)).passed
+def test_figure_that_does_not(name: str, path: str, value: object) -> None:
+    assert not BY_NAME[name].judge(changed(NUMBERS[name], path, value)).passed
 
 
 def test_inputs_are_json_without_needless_digits() -> None:

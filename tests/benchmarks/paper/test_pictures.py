@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("matplotlib", reason="drawing needs the extra `paper`")
-
-from benchmarks.paper.__main__ import FIGURES, RESULTS
+from benchmarks.paper.__main__ import RESULTS
+from benchmarks.paper.figures import FIGURES
 from benchmarks.paper.pictures import PICTURES
 
 
