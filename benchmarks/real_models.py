@@ -1,5 +1,6 @@
-"""Real models of the large frameworks, each made once, in an environment of its own, and kept outside the checkout.
+"""Real models of each framework, each made once, in an environment of its own, and kept outside the checkout.
 
+Tests use them too, and have more made.
 ``requirements/<framework>.txt`` says what an environment holds, ``exports/<name>.py`` saves models with the library
 itself, besides inputs and what the library answers to them.
 """
@@ -28,6 +29,13 @@ PYTHON = "3.11"
 # PyTorch exports a network in half a minute on a slow machine, Spark starts in as much.
 EXPORT_WITHIN_S = 600
 
+_UNPACK = ("-m", "pip", "install", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet")
+
+
+def requirements(framework: str) -> Path:
+    """Return the file of what a framework's environment holds."""
+    return ROOT / "requirements" / f"{framework}.txt"
+
 
 @cache
 def environment(framework: str) -> Path:
@@ -36,26 +44,57 @@ def environment(framework: str) -> Path:
     Raises:
         ContainerFailed: it cannot be built.
     """
-    recipe = Recipe((ROOT / "requirements" / f"{framework}.txt").read_text(), _interpreter())
+    recipe = Recipe(requirements(framework).read_text(), _interpreter())
     return build_environment(recipe, environments_root(os.environ), lambda _text: None)
 
 
-@cache
 def exported(name: str, framework: str, *inputs: Path) -> Path:
-    """Return the folder that an export has written.
+    """Return the folder that an export has written; see ``made``."""
+    return made(EXPORTS / f"{name}.py", framework, *inputs)
+
+
+@cache
+def made(script: Path, framework: str, *inputs: Path) -> Path:
+    """Return the folder that a script, run as ``SCRIPT FOLDER INPUT...`` in a framework's environment, has filled.
+
+    It is made anew when one of these changes.
 
     Args:
-        inputs: files that the export reads, in its order.
+        inputs: files, or folders from ``unpacked``, that the script reads, in its order.
 
     Raises:
-        subprocess.CalledProcessError: the export failed; what it says is on stderr.
+        subprocess.CalledProcessError: the script failed; what it says is on stderr.
     """
-    python, script = environment(framework), EXPORTS / f"{name}.py"
-    content = [str(python).encode(), script.read_bytes(), *(each.read_bytes() for each in inputs)]
+    python = environment(framework)
+    content = [str(python).encode(), script.read_bytes(), *map(_content, inputs)]
     key = hashlib.sha256(b"".join(hashlib.sha256(each).digest() for each in content)).hexdigest()[:32]
-    folder = environments_root(os.environ).parent / "models" / f"{name}-{key}"
-    _made_once(folder, lambda making: _run(python, script, making, *inputs))
+    folder = _kept() / "models" / f"{script.stem}-{key}"
+    _made_once(folder, lambda making: _run(python, str(script), str(making), *map(str, inputs)))
     return folder
+
+
+@cache
+def unpacked(requirement: str) -> Path:
+    """Return a folder with a package's files, without what it depends on: for a model that is published as one.
+
+    Args:
+        requirement: with its version, such as ``magika==1.0.3``.
+
+    Raises:
+        subprocess.CalledProcessError: it cannot be installed.
+    """
+    folder = _kept() / "wheels" / requirement
+    _made_once(folder, lambda making: _run(Path(sys.executable), *_UNPACK, "--target", str(making), requirement))
+    return folder
+
+
+def _kept() -> Path:
+    return environments_root(os.environ).parent
+
+
+def _content(path: Path) -> bytes:
+    # A folder's name says what is in it.
+    return path.read_bytes() if path.is_file() else path.name.encode()
 
 
 def _interpreter() -> Interpreter:
@@ -86,8 +125,8 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _run(python: Path, script: Path, folder: Path, *inputs: Path) -> None:
+def _run(python: Path, *arguments: str) -> None:
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
     environ.pop("PYTHONPATH", None)
-    command = [str(python), str(script), str(folder), *map(str, inputs)]
+    command = [str(python), *arguments]
     subprocess.run(command, env=environ, check=True, timeout=EXPORT_WITHIN_S, stdout=subprocess.DEVNULL)

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from framework_environments import FIRST_RUN_S, ROOT, made_models
+from framework_cases import FIRST_RUN, made_models
 from live_server import Server
 
+from benchmarks.real_models import requirements
 from clipper import Clipper
 from clipper.errors import ContainerFailed
 
-pytestmark = pytest.mark.timeout(FIRST_RUN_S)
+pytestmark = FIRST_RUN
 
 # Building the environment is part of it the first time.
 START_S = 200.0
@@ -41,7 +42,7 @@ def test_a_folder_of_onnx_answers_its_labels(clipper: Clipper) -> None:
         "magika",
         folder / case["target"],
         output=case["output"],
-        requirements=ROOT / "requirements" / "onnx.txt",
+        requirements=requirements("onnx"),
         start_timeout_s=START_S,
     )
     assert (version.input_type, "onnxruntime 1.32.0" in version.runtime) == ("int32[2048]", True)
@@ -56,7 +57,7 @@ def test_an_output_that_a_model_lacks_fails_its_deployment_with_what_it_has(clip
             "digits",
             folder / "array.onnx",
             output="logits",
-            requirements=ROOT / "requirements" / "onnx.txt",
+            requirements=requirements("onnx"),
             start_timeout_s=START_S,
         )
 
@@ -68,7 +69,7 @@ def test_a_booster_answers_probabilities(clipper: Clipper) -> None:
         "tumour",
         folder / case["target"],
         output=case["output"],
-        requirements=ROOT / "requirements" / "xgboost.txt",
+        requirements=requirements("xgboost"),
         start_timeout_s=START_S,
     )
     assert (version.input_type, "xgboost 3.2.0" in version.runtime) == ("float32[30]", True)

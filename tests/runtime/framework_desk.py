@@ -12,15 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 import clipper
 from benchmarks.real_models import environment
 
 PROGRAM = Path(__file__).parent / "framework_program.py"
-
-# The first run on a machine builds the environment and exports the models.
-FIRST_RUN = pytest.mark.timeout(1800)
 
 
 class Refused(Exception):

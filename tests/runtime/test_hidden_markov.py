@@ -1,9 +1,9 @@
 """hmmlearn's hidden Markov models through Clipper's runtime, against hmmlearn itself."""
 
 import pytest
-from framework_environments import FIRST_RUN_S, Told, told_of
+from framework_cases import FIRST_RUN, Told, told_of
 
-pytestmark = pytest.mark.timeout(FIRST_RUN_S)
+pytestmark = FIRST_RUN
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from framework_environments import FIRST_RUN_S
+from framework_cases import FIRST_RUN
 
 HERE = Path(__file__).parent
 
@@ -11,4 +11,4 @@ HERE = Path(__file__).parent
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.timeout(FIRST_RUN_S))
+            item.add_marker(FIRST_RUN)

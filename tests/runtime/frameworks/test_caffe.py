@@ -5,11 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from framework_desk import FIRST_RUN, Desk, Refused, desk, near, sample
+from framework_desk import Desk, Refused, desk, near, sample
 
 from benchmarks.real_models import exported
-
-pytestmark = FIRST_RUN
 
 PHOTO = sample("matplotlib", "mpl-data/sample_data/grace_hopper.jpg")
 

@@ -1,7 +1,7 @@
 """LightGBM's boosters through Clipper's runtime, against LightGBM itself."""
 
 import pytest
-from framework_environments import Told, told_of
+from framework_cases import Told, told_of
 
 
 @pytest.fixture(scope="module")

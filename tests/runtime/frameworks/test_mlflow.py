@@ -1,7 +1,7 @@
 """MLflow's model folders through Clipper's runtime, against their own Python functions."""
 
 import pytest
-from framework_environments import Told, told_of
+from framework_cases import Told, told_of
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """ONNX graphs through Clipper's runtime, against onnxruntime itself."""
 
 import pytest
-from framework_environments import Told, told_of
+from framework_cases import Told, told_of
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """A real classifier of texts through Clipper's runtime, against scikit-learn itself."""
 
 import pytest
-from framework_environments import Told, told_of
+from framework_cases import Told, told_of
 
 
 @pytest.fixture(scope="module")

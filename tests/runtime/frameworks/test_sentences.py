@@ -4,11 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from framework_desk import FIRST_RUN, desk, near
+from framework_desk import desk, near
 
 from benchmarks.real_models import exported
-
-pytestmark = FIRST_RUN
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "models" / "sentences.py"
 

@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from caller import until
-from framework_desk import FIRST_RUN, Desk, Refused, desk, near
+from framework_desk import Desk, Refused, desk, near
 
 from benchmarks.real_models import exported
-
-pytestmark = FIRST_RUN
 
 
 @pytest.fixture(scope="module")

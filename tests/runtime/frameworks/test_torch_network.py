@@ -5,11 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from framework_desk import FIRST_RUN, Desk, Model, Refused, desk, near, sample
+from framework_desk import Desk, Model, Refused, desk, near, sample
 
 from benchmarks.real_models import exported
-
-pytestmark = FIRST_RUN
 
 PHOTOS = [sample("sklearn", f"datasets/images/{name}.jpg") for name in ("china", "flower")]
 PALACE, DAISY = 698, 985

@@ -1,7 +1,7 @@
 """XGBoost's boosters through Clipper's runtime, against XGBoost itself."""
 
 import pytest
-from framework_environments import Told, told_of
+from framework_cases import Told, told_of
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,90 @@
+"""Cases of a framework: what the library itself answers, and what Clipper's runtime does.
+
+``make_NAME.py FOLDER``, run in the environment of ``requirements/NAME.txt``, saves models, and writes to ``cases.json``
+what each is asked and what the library itself answers. ``framework_answers.py`` then asks Clipper's runtime the same,
+there.
+"""
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import clipper
+from benchmarks.real_models import environment, made, unpacked
+
+HERE = Path(__file__).parent
+# To load some of the largest libraries there are, on a busy machine.
+WITHIN_S = 600
+# The first run on a machine builds the environments, of which the largest are gigabytes, and has the models made.
+FIRST_RUN = pytest.mark.timeout(1800)
+
+
+def made_models(framework: str, wheels: Sequence[str] = ()) -> Path:
+    """The folder with what ``make_FRAMEWORK.py`` made.
+
+    Args:
+        wheels: requirements of packages that hold a trained model; the script gets a folder with each one's files.
+    """
+    return made(HERE / f"make_{framework}.py", framework, *map(unpacked, wheels))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the runtime said of a case: what it takes, on what it runs, its outputs as JSON, or why it is refused."""
+
+    takes: str = ""
+    runtime: str = ""
+    max_batch: int | None = None
+    outputs: tuple[Any, ...] = ()
+    failures: tuple[str, ...] = ()
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class Told:
+    """The cases that ``make_FRAMEWORK.py`` wrote, and the runtime's answers to them, by name."""
+
+    cases: dict[str, Any]
+    answers: dict[str, Answer]
+
+    @property
+    def refusals(self) -> dict[str, str]:
+        return {name: answer.refusal for name, answer in self.answers.items() if answer.refusal}
+
+    @property
+    def served(self) -> set[str]:
+        return self.cases.keys() - self.refusals.keys()
+
+    def wrong(self) -> dict[str, Any]:
+        """Of the cases that are served those whose outputs are not the library's own: these, then the library's."""
+        pairs = {name: (list(self.answers[name].outputs), self.cases[name]["expected"]) for name in self.served}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def told_of(framework: str, wheels: Sequence[str] = ()) -> Told:
+    folder = made_models(framework, wheels)
+    answers = {name: Answer(**told) for name, told in _answers_of(environment(framework), folder).items()}
+    return Told(json.loads((folder / "cases.json").read_text()), answers)
+
+
+def _answers_of(python: Path, folder: Path) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as path:
+        # Nothing of Clipper's own environment but Clipper.
+        (Path(path) / "clipper").symlink_to(Path(clipper.__file__).parent)
+        done = subprocess.run(
+            [str(python), str(HERE / "framework_answers.py"), str(folder)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=WITHIN_S,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
