@@ -63,7 +63,7 @@ def model(tmp_path: Path) -> str:
 def test_deploy(run: Run, api: Api, model: str) -> None:
     result = run("deploy", "digits", model)
     assert (result.status, result.err) == (0, "")
-    assert "digits:1 is ready: 1 replicas, takes float64[4], current" in result.out
+    assert "digits:1 is ready: 1 replica, takes float64[4], current" in result.out
     assert "next: clipper app create digits --model digits" in result.out
     (deployment,) = api.operations.deployments
     assert (deployment.batching, deployment.cache, deployment.memory_bytes) == (Batching(), True, None)

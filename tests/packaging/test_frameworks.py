@@ -59,6 +59,7 @@ def test_a_file(tmp_path: Path, name: str, content: bytes | tuple[str, ...], fra
         (("MLmodel", "model.onnx", "requirements.txt"), "mlflow"),
         (("metadata/part-00000", "data/part-00000.parquet"), "spark"),
         (("deploy.prototxt", "res10.caffemodel"), "caffe"),
+        (("deploy.prototxt.txt", "res10.caffemodel"), "caffe"),
         (("model.onnx", "model.onnx.data"), "onnx"),
     ],
 )
@@ -77,10 +78,11 @@ def test_a_folder(tmp_path: Path, files: tuple[str, ...], framework: str) -> Non
         ("m.txt", b"a text", "LightGBM"),
         ("m.pth", ("net/data.pkl", "net/data/0"), "--framework torch_state"),
         ("m.pt2", b"x", "torch.export"),
-        ("m.keras", ("x",), "Keras"),
+        ("m.keras", ("x",), "named like Keras 3's, but begins with"),
+        ("m.keras", b"PK\x03\x04\x14\x00", "named like Keras 3's, but lacks its end: copy or save it again"),
         ("deploy.prototxt", b"\xff\xfe", "Caffe"),
-        ("net.caffemodel", b"x", "deploy Caffe's .prototxt, with --data"),
-        ("saved_model.pb", b"x", "deploy the SavedModel folder"),
+        ("net.caffemodel", b"x", "deploy Caffe's .prototxt, with --data and this file, or the folder of both$"),
+        ("saved_model.pb", b"x", "deploy the SavedModel folder that holds it$"),
         ("m.csv", b"x", "its ending is .csv; expected a file of scikit-learn"),
         ("m.onnx", b"", "is empty"),
     ],
@@ -94,11 +96,22 @@ def test_a_file_that_is_of_nothing_known(
 
 def test_a_folder_with_two_models_is_of_neither(tmp_path: Path) -> None:
     for name in ("a.onnx", "b.onnx"):
-        write(tmp_path / name, b"x")
-    with pytest.raises(InvalidArgument, match=r"which holds a\.onnx, b\.onnx: expected"):
+        write(tmp_path / name, b"\x08\x07")
+    with pytest.raises(InvalidArgument, match=r"b\.onnx: it has /.*/a\.onnx and /.*/b\.onnx, which can"):
+        recognise(tmp_path)
+
+
+def test_a_folder_around_a_model_says_where_that_is(tmp_path: Path) -> None:
+    write(tmp_path / "export" / "1" / "saved_model.pb", b"x")
+    with pytest.raises(InvalidArgument, match=r"export', which holds 1: it has /.*/export/1, which can be deployed$"):
+        recognise(tmp_path / "export")
+
+
+def test_a_folder_without_anything(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match=f"the model folder '{tmp_path}' is empty: expected a folder of MLflow"):
         recognise(tmp_path)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InvalidArgument, match="No such file"):
+    with pytest.raises(InvalidArgument, match="No such file or directory; expected the path of"):
         recognise(tmp_path / "m.onnx")

@@ -257,6 +257,8 @@ def test_a_network_and_its_weights(tmp_path: Path) -> None:
     network, weights = write(tmp_path / "net.prototxt", "layer {}"), write(tmp_path / "net.caffemodel")
     with package(network, data=weights) as artifact:
         assert (artifact.target, artifact.data, artifact.framework) == ("net.prototxt", "data/net.caffemodel", "caffe")
+    with pytest.raises(InvalidArgument, match=r"is the network without its weights: give its \.caffemodel"):
+        package(network)
 
 
 def test_a_class_and_its_state_dict(tmp_path: Path) -> None:

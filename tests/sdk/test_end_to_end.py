@@ -34,7 +34,7 @@ def test_from_the_command_line_to_an_answer(programs: Programs, server: Server, 
     command = [sys.executable, "-c", run]
     done = subprocess.run([*command, *deploy], check=False, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert "sum:1 is ready: 1 replicas, takes float64[*], current" in done.stdout + done.stderr
+    assert "sum:1 is ready: 1 replica, takes float64[*], current" in done.stdout + done.stderr
     clipper.create_application("sums", model="sum", slo_ms=20_000)
     assert server.predict("sums", [1.5, 2, 3])["output"] == 6.5
     answer = clipper.predict("sums", [0.1, 0.2])

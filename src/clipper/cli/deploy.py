@@ -127,7 +127,9 @@ def _read_sample(text: str | None) -> Any:
 
 def _told(made: Version) -> str:
     place = "current" if made.current else "not current"
-    replicas = f"{len(made.replicas)} replicas" + (f" of {made.scaling}" if made.scaling else "")
+    replicas = f"{len(made.replicas)} replica{'s' * (len(made.replicas) != 1)}"
+    if made.scaling:
+        replicas += f" of {made.scaling}"
     return f"{made.model}:{made.version} is ready: {replicas}, takes {made.input_type}, {place}"
 
 

@@ -194,7 +194,7 @@ class Replica:
             except OSError:
                 # It does not listen yet; or never will, which its exit or the deadline tells.
                 if loop.time() >= deadline_s:
-                    raise await self._failed(f"was not ready within its start_timeout_s of {timeout_s:g} s") from None
+                    raise await self._failed(f"was not ready {_within(timeout_s)}") from None
             await asyncio.sleep(DIAL_EVERY_S)
         raise await self._failed(f"{container.how_it_ended} before it was ready")
 
@@ -220,8 +220,7 @@ class Replica:
         except RequestError as error:
             raise ContainerFailed(f"the sample for {self.note.slot.model_id} is none: {error}") from error
         except TimeoutError:
-            bound_s = self.note.spec.start_timeout_s
-            raise await self._failed(f"was not warm within its start_timeout_s of {bound_s:g} s") from None
+            raise await self._failed(f"was not warm {_within(self.note.spec.start_timeout_s)}") from None
         if sample is None or failure is None:
             return
         if sample.is_given:
@@ -260,3 +259,7 @@ class Replica:
                 return f"container {self.note.slot} is alive but its connection broke: {error}"
             if busy_s > batch_timeout_s():
                 return f"container {self.note.slot} hung: a batch ran for over {batch_timeout_s():g} s"
+
+
+def _within(timeout_s: float) -> str:
+    return f"within its start_timeout_s of {timeout_s:g} s, which --start-timeout raises"

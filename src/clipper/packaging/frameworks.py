@@ -9,6 +9,9 @@ from clipper.errors import InvalidArgument
 from clipper.types import Framework
 
 _BEGIN_BYTES = 64
+# Of a folder's entries as many are looked at, and named.
+_SHOWN = 10
+_ZIP = b"PK\x03\x04"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -39,22 +42,41 @@ def recognise(path: Path) -> Framework:
     _check_readable(path)
     named = [form for form in _FILES if path.name.lower().endswith(form.endings)]
     if not named:
-        raise InvalidArgument(f"cannot tell how to load {str(path)!r}: {_hint(path)}{_KNOWN}")
+        raise InvalidArgument(f"cannot tell how to load {str(path)!r}: {_advice(path)}")
     for form in named:
         if form.fits(path):
             return form.framework
     raise InvalidArgument(
         f"cannot tell how to load {str(path)!r}: it is named like {' or '.join(form.expected for form in named)}, "
-        f"but begins with {_begin(path)[:16]!r}; save it again, or name what it is with --framework"
+        f"but {_what_is_wrong(path)}"
     )
+
+
+def _what_is_wrong(path: Path) -> str:
+    begin = _begin(path)
+    if begin.startswith(_ZIP) and not zipfile.is_zipfile(path):
+        return "lacks its end: copy or save it again"
+    return f"begins with {begin[:16]!r}; save it again, or name what it is with --framework"
 
 
 def _of_folder(folder: Path) -> Framework:
     for framework, fits in _FOLDERS.items():
         if fits(folder):
             return framework
-    there = ", ".join(sorted(entry.name for entry in folder.iterdir())[:10]) or "nothing"
-    raise InvalidArgument(f"cannot tell how to load the folder {str(folder)!r}, which holds {there}: {_KNOWN}")
+    entries = sorted(folder.iterdir())
+    if not entries:
+        raise InvalidArgument(f"the model folder {str(folder)!r} is empty: {_FOLDERS_KNOWN}")
+    there = ", ".join(entry.name for entry in entries[:_SHOWN])
+    models = [str(entry) for entry in entries[:_SHOWN] if _is_recognised(entry)]
+    advice = f"it has {' and '.join(models)}, which can be deployed" if models else f"{_FOLDERS_KNOWN}; {_OTHERS_KNOWN}"
+    raise InvalidArgument(f"cannot tell how to load the folder {str(folder)!r}, which holds {there}: {advice}")
+
+
+def _is_recognised(path: Path) -> bool:
+    """A file, or a folder without looking further into it."""
+    if path.is_dir():
+        return any(fits(path) for fits in _FOLDERS.values())
+    return any(path.name.lower().endswith(form.endings) and form.fits(path) for form in _FILES)
 
 
 def _check_readable(path: Path) -> None:
@@ -67,7 +89,10 @@ def _begin(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(_BEGIN_BYTES)
     except OSError as error:
-        raise InvalidArgument(f"cannot read the model file {str(path)!r}: {error.strerror}") from error
+        raise InvalidArgument(
+            f"cannot read the model file {str(path)!r}: {error.strerror}; "
+            "expected the path of a file or folder, or module:attribute"
+        ) from error
 
 
 def _is_anything(_path: Path) -> bool:
@@ -171,26 +196,34 @@ _FOLDERS: dict[Framework, Callable[[Path], bool]] = {
     "onnx": _is_onnx_with_data,
 }
 
-_KNOWN = (
+_FILES_KNOWN = (
     "expected a file of scikit-learn or others (.joblib, .pkl, .pickle), ONNX (.onnx), XGBoost (.json, .ubj), "
-    "LightGBM (.txt), TorchScript (.pt), torch.export (.pt2) or Keras (.keras, .h5); a folder of MLflow, TensorFlow "
-    "(saved_model.pb), Spark (metadata/), Caffe (one .prototxt and one .caffemodel) or ONNX (one .onnx); "
-    "module:attribute; or with --language binary a program that speaks the container protocol. "
-    "--framework says what a file of another name is; for any other format write a class with "
-    "__init__(self, model_data) and predict_batch(self, inputs), and deploy it as module:Class with --data"
+    "LightGBM (.txt), TorchScript (.pt), torch.export (.pt2) or Keras (.keras, .h5)"
+)
+_FOLDERS_KNOWN = (
+    "expected a folder of MLflow, TensorFlow (saved_model.pb), Spark (metadata/), Caffe (one .prototxt and one "
+    ".caffemodel) or ONNX (one .onnx)"
+)
+_OTHERS_KNOWN = (
+    "for any other format write a class with __init__(self, model_data) and predict_batch(self, inputs), and deploy "
+    "it as module:Class with --data"
 )
 
 # What users try first, with what to do instead.
 _HINTS = {
-    ".caffemodel": "deploy Caffe's .prototxt, with --data and this file; ",
-    ".pb": ".pb is TensorFlow's: deploy the SavedModel folder that holds it; ",
-    ".tflite": ".tflite is TensorFlow Lite's: deploy the SavedModel that it was made from; ",
-    ".safetensors": ".safetensors are weights alone: deploy the class that reads them; ",
-    ".gguf": ".gguf are weights alone: deploy the class that reads them; ",
-    ".cbm": ".cbm is CatBoost's: save the model as ONNX; ",
+    ".caffemodel": "deploy Caffe's .prototxt, with --data and this file, or the folder of both",
+    ".pb": ".pb is TensorFlow's: deploy the SavedModel folder that holds it",
+    ".tflite": ".tflite is TensorFlow Lite's: deploy the SavedModel that it was made from",
+    ".safetensors": ".safetensors are weights alone: deploy the class that reads them, as module:Class with --data",
+    ".gguf": ".gguf are weights alone: deploy the class that reads them, as module:Class with --data",
+    ".cbm": ".cbm is CatBoost's: save the model as ONNX",
 }
 
 
-def _hint(path: Path) -> str:
+def _advice(path: Path) -> str:
     suffix = path.suffix.lower()
-    return _HINTS.get(suffix, f"its ending is {suffix or 'none'}; ")
+    return _HINTS.get(suffix) or (
+        f"its ending is {suffix or 'none'}; {_FILES_KNOWN}; {_FOLDERS_KNOWN}; module:attribute; or with --language "
+        f"binary a program that speaks the container protocol. --framework says what a file of another name is; "
+        f"{_OTHERS_KNOWN}"
+    )

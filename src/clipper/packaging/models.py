@@ -131,6 +131,8 @@ def _saved_contents(path: Path, data: Path | None, framework: Framework | None) 
     known = framework or recognise(path)
     if data is not None and known != "caffe":
         raise InvalidArgument(f"data goes with module:attribute, programs and Caffe: a model of {known} holds its own")
+    if known == "caffe" and data is None and path.is_file():
+        raise InvalidArgument(f"{path.name} is the network without its weights: give its .caffemodel with --data")
     members = _members(path, path.resolve().name, f"model at {str(path)!r}")
     needs = needs_of(known, path)
     return _with_data(Contents(members, "file", path.resolve().name, framework=known, needs=needs), data)

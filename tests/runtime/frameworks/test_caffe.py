@@ -51,6 +51,12 @@ def test_two_files_are_as_good_as_a_folder(caffe: Desk, detector: Path) -> None:
     assert model.input_type == "float32[3,300,300]"
 
 
+def test_a_network_may_be_named_as_a_text(caffe: Desk, detector: Path, tmp_path: Path) -> None:
+    (tmp_path / "deploy.prototxt.txt").symlink_to(detector / "net" / "res10.prototxt")
+    (tmp_path / "res10.caffemodel").symlink_to(detector / "net" / "res10.caffemodel")
+    assert caffe.load(tmp_path, "caffe").input_type == "float32[3,300,300]"
+
+
 def test_an_output_by_its_name(caffe: Desk, detector: Path) -> None:
     inputs = np.load(detector / "inputs.npy")[:1]
     [found] = caffe.load(detector / "net", "caffe", output="detection_out").predict(inputs)

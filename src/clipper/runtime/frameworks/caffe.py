@@ -46,13 +46,13 @@ def load(source: FrameworkSource) -> FrameworkModel:
 def _files(source: FrameworkSource) -> tuple[Path, Path]:
     if source.data is not None:
         return source.path, source.data
-    return _only(source.path, "*.prototxt"), _only(source.path, "*.caffemodel")
+    return _only(source.path, ".prototxt", ".prototxt.txt"), _only(source.path, ".caffemodel")
 
 
-def _only(folder: Path, pattern: str) -> Path:
-    found = sorted(folder.glob(pattern))
+def _only(folder: Path, *endings: str) -> Path:
+    found = [path for path in folder.iterdir() if path.name.endswith(endings)]
     if len(found) != 1:
-        raise ContainerFailed(f"the folder has {len(found)} files {pattern}: expected one")
+        raise ContainerFailed(f"the folder has {len(found)} files *{endings[0]}: expected one")
     return found[0]
 
 
