@@ -16,6 +16,8 @@ import numpy as np
 from benchmarks.outcome import Outcome, Row
 from benchmarks.real_models import environment, exported
 from benchmarks.workbench import HERE, ROUND_S, WARM_UP_S, Served, Workbench, median_ratio
+from clipper.managers.environment_builder import BUILD_TIMEOUT_S
+from clipper.packaging.frameworks import recognise
 
 BODIES = HERE / "bodies.lua"
 PROGRAM = HERE / "in_process.py"
@@ -33,7 +35,7 @@ class Case:
 
     Attributes:
         export: the name of what makes it, and what that reads.
-        framework: Clipper's name of it; ``environment`` is the one that it runs in.
+        environment: the one that the model runs in; None: what ``clipper deploy`` reads from the file and builds.
         model, inputs: names in the export's folder.
         connections: enough to keep the model busy.
         floor: the least share of the in-process rate; None where the row only tells.
@@ -42,8 +44,7 @@ class Case:
     name: str
     what: str
     export: tuple[str, str, tuple[Path, ...]]
-    framework: str
-    environment: str
+    environment: str | None
     model: str
     inputs: str
     connections: int
@@ -58,13 +59,13 @@ class Case:
 
 def over_in_process(case: Case) -> Row:
     def measure(bench: Workbench) -> Outcome:
-        deploy(bench, case)
+        python = deploy(bench, case)
         bodies = write_bodies(case, bench.folder)
 
         def served(connections: int, seconds: int = ROUND_S) -> Served:
             return bench.serve(case.name, BODIES, connections=connections, seconds=seconds, bodies=bodies)
 
-        with in_process(case, bench.folder) as loop:
+        with in_process(case, python, bench.folder) as loop:
             served(case.connections, WARM_UP_S)
             single, call_per_s, saturated, best = bench.compare(
                 lambda: served(1).load.p50_ms,
@@ -98,13 +99,17 @@ def outcome(
     return Outcome(f"{ratio:.2f} ×, + {overhead_us:.0f} µs", passed, numbers)
 
 
-def deploy(bench: Workbench, case: Case) -> None:
+def deploy(bench: Workbench, case: Case) -> Path:
+    """Serve the model; return the interpreter that it runs in."""
     options = [text for name, value in case.options.items() for text in (f"--{name.replace('_', '-')}", value)]
-    python = ["--python", str(environment(case.environment)), "--no-cache", "--start-timeout", "120"]
-    bench.server.run(
-        "deploy", case.name, str(case.folder / case.model), "--framework", case.framework, *python, *options
-    )
+    if case.environment is not None:
+        options += ["--python", str(environment(case.environment))]
+    options += ["--no-cache", "--start-timeout", "120"]
+    path = str(case.folder / case.model)
+    version = bench.server.run("deploy", case.name, path, *options, within_s=BUILD_TIMEOUT_S)
     bench.server.run("app", "create", case.name, "--model", case.name, "--slo-ms", str(SLO_MS))
+    [replica] = version["replicas"]
+    return Path(Path(f"/proc/{replica['pid']}/cmdline").read_text().split("\0")[0])
 
 
 def write_bodies(case: Case, folder: Path) -> Path:
@@ -129,10 +134,11 @@ class Loop:
 
 
 @contextmanager
-def in_process(case: Case, folder: Path) -> Iterator[Loop]:
+def in_process(case: Case, python: Path, folder: Path) -> Iterator[Loop]:
     """A process that has loaded the model, and computes only while it is asked to."""
-    source = {"artifact": str(case.folder), "loader": "file", "target": case.model, "framework": case.framework}
-    command = [str(environment(case.environment)), str(PROGRAM), json.dumps(source | case.options)]
+    framework = recognise(case.folder / case.model)
+    source = {"artifact": str(case.folder), "loader": "file", "target": case.model, "framework": framework}
+    command = [str(python), str(PROGRAM), json.dumps(source | case.options)]
     environ = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent / "src")}
     with subprocess.Popen(
         [*command, str(case.folder / case.inputs)],
@@ -152,29 +158,37 @@ def sample(package: str, name: str) -> Path:
 
 
 PHOTOS = tuple(sample("sklearn", f"datasets/images/{name}.jpg") for name in ("china", "flower"))
-EFFICIENTNET = ("efficientnet", "torch", PHOTOS)
+PORTRAIT = (sample("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),)
 TABLE = (sample("sklearn", "datasets/data/digits.csv.gz"),)
+EFFICIENTNET = ("efficientnet", "torch", PHOTOS)
+FACES = ("face_detector", "caffe", PORTRAIT)
 DIGITS = ("digit_networks", "tensorflow", TABLE)
 TREES = ("xgboost_digits", "xgboost", TABLE)
 LABELS = {"output": "labels"}
 PICTURES = {"input_type": "uint8[3,224,224]", **LABELS}
 
 CASES = [
-    Case("efficientnet_onnx", "EfficientNet-lite0 as ONNX, pictures of 224 × 224", EFFICIENTNET, "onnx", "onnx",
+    Case("efficientnet_onnx", "EfficientNet-lite0 as ONNX, pictures of 224 × 224", EFFICIENTNET, "onnx",
          "of_pictures.onnx", "pictures.npy", 4, floor=0.95, options=LABELS),
-    Case("efficientnet_torchscript", "the same as TorchScript", EFFICIENTNET, "torchscript", "torch",
+    Case("efficientnet_torchscript", "the same as TorchScript", EFFICIENTNET, "torch",
          "network.pt", "pictures.npy", 4, options=PICTURES),
-    Case("digits_keras", "a convolutional net on 8 × 8 digits, Keras", DIGITS, "keras", "tensorflow",
+    Case("faces_caffe", "Caffe's face detector res10, pictures of 300 × 300", FACES, None,
+         "of_pictures", "pictures.npy", 4, options={"input_type": "uint8[3,300,300]"}),
+    Case("digits_keras", "a convolutional net on 8 × 8 digits, Keras", DIGITS, "tensorflow",
          "network.keras", "inputs.npy", 32, options=LABELS),
-    Case("digits_tensorflow", "the same as a SavedModel", DIGITS, "tensorflow", "tensorflow",
+    Case("digits_tensorflow", "the same as a SavedModel", DIGITS, "tensorflow",
          "network", "inputs.npy", 32, options=LABELS),
-    Case("forest_sklearn", "scikit-learn's forest of 100 on digits", TREES, "joblib", "xgboost",
+    Case("forest_sklearn", "scikit-learn's forest of 100 on digits", TREES, "xgboost",
          "forest.joblib", "inputs.npy", 64),
-    Case("digits_xgboost", "XGBoost, 50 rounds on digits", TREES, "xgboost", "xgboost",
+    Case("digits_xgboost", "XGBoost, 50 rounds on digits", TREES, "xgboost",
          "boosted.ubj", "inputs.npy", 64, options=LABELS),
-    Case("digits_lightgbm", "the same of LightGBM", ("lightgbm_digits", "lightgbm", TABLE), "lightgbm", "lightgbm",
+    Case("digits_lightgbm", "the same of LightGBM", ("lightgbm_digits", "lightgbm", TABLE), "lightgbm",
          "boosted.txt", "inputs.npy", 64, options=LABELS),
-    Case("logistic_spark", "Spark's logistic regression on 692 numbers", ("spark_models", "spark", ()),
-         "spark", "spark", "logistic", "inputs.npy", 32),
+    Case("digits_mlflow", "scikit-learn's scaler and logistic regression, as MLflow's folder",
+         ("mlflow_digits", "mlflow", TABLE), None, "digits", "inputs.npy", 64),
+    Case("digits_hmmlearn", "ten hidden Markov models of digits as sequences, hmmlearn",
+         ("hmm_digits", "hmmlearn", TABLE), None, "digits.pkl", "inputs.npy", 32),
+    Case("logistic_spark", "Spark's logistic regression on 692 numbers", ("spark_models", "spark", ()), "spark",
+         "logistic", "inputs.npy", 32),
 ]  # fmt: skip
 ROWS = [over_in_process(case) for case in CASES]

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 YARDSTICK = Path(__file__).parent / "yardstick"
 
-# Longer than any command of Clipper's may take.
+# Longer than any command of Clipper's may take that builds no environment.
 COMMAND_WITHIN_S = 120
 LISTEN_WITHIN_S = 20.0
 
@@ -49,7 +49,7 @@ class ClipperServer:
         status = self.run("status")
         self.query_url, self.management_url = status["query_url"], status["management_url"]
 
-    def run(self, *arguments: str, folder: Path | None = None) -> Any:
+    def run(self, *arguments: str, folder: Path | None = None, within_s: float = COMMAND_WITHIN_S) -> Any:
         """Run one command with ``--json``, in ``folder`` or here, and return what it printed.
 
         Raises:
@@ -62,7 +62,7 @@ class ClipperServer:
             cwd=folder,
             capture_output=True,
             text=True,
-            timeout=COMMAND_WITHIN_S,
+            timeout=within_s,
             check=False,
         )
         if done.returncode:
