@@ -75,7 +75,7 @@ def test_an_environment_is_built_and_a_model_of_other_versions_is_told(bench: Be
         assert installed_packages(prepared.python) == {"small": "1.0", "numpy": "2.0"}
         assert prepared.warning is not None
         assert "saved with small 2.0, and runs with 1.0" in prepared.warning
-        assert "installing 2 packages" in bench.told
+        assert {"looking for its environment", "installing 2 packages"} <= set(bench.told)
         # It is remembered, for as long as it is there.
         bench.told.clear()
         assert await bench.prepare(bench.spec("small==1.0\n", needs=("small==2.0",))) == prepared

@@ -108,6 +108,7 @@ class ModelEnvironments:
 
     async def _run(self, request: Request, tell: Tell) -> Prepared:
         async with self._slots:
+            tell("looking for its environment")
             try:
                 async with asyncio.timeout(PROGRAM_TIMEOUT_S):
                     prepared = await self._ask_program(request, tell)
