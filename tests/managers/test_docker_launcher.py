@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 import clipper
-from clipper.managers.docker.options import HOME_LABEL, IMAGE_HOME_LABEL, PUBLISHED
+from clipper.managers.docker.options import CPU_SHARES, HOME_LABEL, IMAGE_HOME_LABEL, PUBLISHED
 from clipper.managers.docker_settings import DockerSettings, docker_launcher
 from clipper.managers.logs import tail
 from clipper.managers.processes import start_time
@@ -58,6 +58,7 @@ def test_a_container_has_its_limits_and_no_rights(bench: Bench, client: Any) -> 
         (container,) = client.containers.list(filters={"label": f"{HOME_LABEL}={bench.path}"})
         host = container.attrs["HostConfig"]
         assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (256 << 20, 256 << 20, 500_000_000)
+        assert host["CpuShares"] == CPU_SHARES
         assert (host["CapDrop"], host["RestartPolicy"]["Name"]) == (["ALL"], "no")
         assert container.labels["clipper.replica"] == str(SLOT)
         await bench.manager.stop_all()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from clipper.managers import limits
+from clipper.managers.bounds.shares import CONTAINER_NICENESS
 from clipper.managers.launcher import slot_name
 from clipper.managers.logs import tail
 from clipper.managers.reconcile.plan import Slot
@@ -29,10 +30,10 @@ def test_a_process_works_in_a_folder_of_its_own_and_is_nice(bench: Bench) -> Non
         bench.manager.start(SLOT, bench.model(SUM))
         pid = await bench.ready()
         assert Path(f"/proc/{pid}/cwd").readlink() == bench.folders.scratch / slot_name(SLOT)
-        assert os.getpriority(os.PRIO_PROCESS, pid) == limits.CONTAINER_NICENESS
+        assert os.getpriority(os.PRIO_PROCESS, pid) == CONTAINER_NICENESS
         # Where the kernel shares out by session, as it may be told not to.
         groups = Path(f"/proc/{pid}/autogroup")
-        assert not groups.exists() or groups.read_text().endswith(f"nice {limits.CONTAINER_NICENESS}\n")
+        assert not groups.exists() or groups.read_text().endswith(f"nice {CONTAINER_NICENESS}\n")
         await bench.manager.stop_all()
 
     run(test())

@@ -120,6 +120,11 @@ def test_limits_are_those_of_the_version() -> None:
     assert found["read_only"] and list(found["tmpfs"]) == ["/tmp"]
 
 
+def test_where_processors_are_short_it_gets_a_third_of_what_others_do() -> None:
+    # The kernel's weight of a process of niceness 5 is 335, that of one of niceness 0 is 1024.
+    assert limits(note(), ARTIFACT, AROUND)["cpu_shares"] == pytest.approx(335, abs=1)
+
+
 @pytest.mark.parametrize(
     ("gpus", "request_"),
     [("all", {"count": -1}), ("2", {"count": 2}), ("0,GPU-8932f937", {"device_ids": ["0", "GPU-8932f937"]})],

@@ -25,6 +25,11 @@ THREAD_VARIABLES = (
     "LOKY_MAX_CPU_COUNT",
 )
 
+# A third of the weight of a process that is not nice, so that other work on the machine does not starve a model.
+CONTAINER_NICENESS = 5
+# Where memory runs out, the kernel should take a model before the server that would start it again.
+OOM_SCORE_ADJUSTMENT = 500
+
 # An index, or what the driver calls a device, e.g. GPU-8932f937 or MIG-….
 _GPU_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
