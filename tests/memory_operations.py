@@ -45,6 +45,7 @@ class MemoryOperations:
         self.pid = os.getpid()
         self.worker_state: WorkerState = "ready"
         self.causes: list[str] = []
+        self.replica_states: dict[str, int] = {}
         self.raises: Exception | None = None
         self.stopped = False
         self.artifacts: dict[str, int] = {}
@@ -73,7 +74,7 @@ class MemoryOperations:
             workers=(WorkerStatus(0, os.getpid(), self.worker_state, 0, 1, None),),
             applications=len(self.applications),
             models=len(self.versions),
-            replicas={"ready": len(await self.list_replicas())},
+            replicas=self.replica_states or {"ready": len(await self.list_replicas())},
         )
 
     async def has_artifact(self, digest: str) -> bool:

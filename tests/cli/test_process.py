@@ -33,9 +33,18 @@ def test_ready(server: StartingServer, api: Api) -> None:
 
 
 def test_a_server_that_is_not_ready_in_time(server: StartingServer, api: Api) -> None:
-    api.operations.causes = ["worker 0 is starting"]
+    api.operations.causes, api.operations.worker_state = ["worker 0 is starting"], "starting"
     with pytest.raises(DeadlineExceeded, match=r"worker 0 is starting; the last lines of .*supervisor\.log"):
         server.wait_until_ready(timeout_s=0.1)
+
+
+@pytest.mark.parametrize(("state", "timeout_s"), [("crash_loop", 60), ("starting", 0.1)])
+def test_models_that_are_not_ready_keep_nobody_from_the_others(
+    server: StartingServer, api: Api, state: str, timeout_s: float
+) -> None:
+    api.operations.causes, api.operations.replica_states = ["m:1 has no replica that is ready"], {state: 1}
+    now = server.wait_until_ready(timeout_s)
+    assert (now.ready, now.problems) == (False, ("m:1 has no replica that is ready",))
 
 
 def test_workers_that_cannot_start_end_the_wait(server: StartingServer, api: Api) -> None:

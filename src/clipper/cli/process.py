@@ -100,21 +100,26 @@ class StartingServer:
     def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> Status:
         """Return its status, once it answers queries.
 
+        A model that cannot be started, or is not after that time, is no reason to be without the others: then the
+        status is not ready, and says why.
+
         Raises:
             Unavailable: it ended, or its workers cannot start; the message has their last lines.
-            DeadlineExceeded: it is not ready in time.
+            DeadlineExceeded: no worker is ready in time.
         """
-        problem = "it has not said where it is"
+        problem, last = "it has not said where it is", None
         for _ in _polls(timeout_s):
             self.check_alive("while it started")
             now = running(self.home)
             # Another than ours is one that ran here before and is still about to end.
             if now is None or now.pid != self.process.pid:
                 continue
-            if now.ready:
+            if now.ready or (_answers(now) and _waits_in_vain(now)):
                 return now
             self._check_workers(now)
-            problem = "; ".join(now.problems)
+            problem, last = "; ".join(now.problems), now
+        if last is not None and _answers(last):
+            return last
         raise DeadlineExceeded(f"the server is not ready after {timeout_s:.0f} s: {problem}; {_last_lines(self.log)}")
 
     def stop(self) -> None:
@@ -144,6 +149,14 @@ class StartingServer:
             if worker.state == "crash_loop":
                 log = self.log.with_name(f"worker-{worker.index}.log")
                 raise Unavailable(f"worker {worker.index} dies whenever it is started; {_last_lines(log)}")
+
+
+def _answers(now: Status) -> bool:
+    return any(worker.state == "ready" for worker in now.workers)
+
+
+def _waits_in_vain(now: Status) -> bool:
+    return "crash_loop" in now.replicas and "starting" not in now.replicas
 
 
 def wait_until_gone(home: Path, pid: int) -> None:

@@ -69,6 +69,8 @@ def _start(settings: ServerSettings) -> Status:
 def _tell_running(out: Output, now: Status, what: str) -> None:
     text = f"Clipper {what} (pid {now.pid}): queries at {now.query_url}, management at {now.management_url}"
     out.done(now, text, _NEXT)
+    if not now.ready:
+        out.warn(f"not all models answer: {'; '.join(now.problems)}; see clipper replica list")
 
 
 def stop(home: Home = None, url: Url = None, as_json: AsJson = False) -> None:

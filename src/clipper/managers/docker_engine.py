@@ -65,6 +65,7 @@ class Engine:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
+        self._host = environ.get("DOCKER_HOST", _DEFAULT_HOST)
         self._version = _AGREED
         self._calls = asyncio.Semaphore(MAX_CALLS)
         self._builds = asyncio.Semaphore(MAX_BUILDS)
@@ -187,11 +188,12 @@ class Engine:
             # When it comes back it may be another.
             self._version = _AGREED
             raise Unavailable(
-                f"dockerd cannot be reached: {error}; start it, give this user access to its socket, or set DOCKER_HOST"
+                f"dockerd cannot be reached at {self._host}: {error}; "
+                "start it, give this user access to its socket, or set DOCKER_HOST"
             ) from error
 
     def _new_client(self) -> Any:
-        scheme, _, path = self._environ.get("DOCKER_HOST", _DEFAULT_HOST).partition("://")
+        scheme, _, path = self._host.partition("://")
         if scheme == "unix":
             # Where nobody listens, the SDK would leave its own socket to the garbage collector.
             with socket.socket(socket.AF_UNIX) as dialled:

@@ -106,7 +106,8 @@ class Images:
         try:
             await self._engine.build(lambda file: self._write_context(file, made, spec), options, keep)
         except (ContainerFailed, NotFound) as error:
-            raise ContainerFailed(f"its image cannot be built: {error}", list(last_lines)) from error
+            cause = f"its image cannot be built on {self._sources.base_image}: {error}"
+            raise ContainerFailed(cause, list(last_lines)) from error
 
     def _write_context(self, file: IO[bytes], made: Recipe, spec: VersionSpec) -> None:
         """Write the tar that an image is built of."""
