@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from clipper import __version__
 from clipper.home import Place
 from clipper.management.schemas import Status
+from clipper.managers.manager import SlotStatus
 from clipper.snapshot import Link
 from clipper.statistics import WorkerStatistics
 from clipper.supervisor.application_operations import ApplicationOperations
@@ -77,7 +78,12 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
         if version is None:
             return f"model {link.model!r} has no version that has come up"
         slots = self._manager.slots(ModelId(link.model, version))
-        if any(slot.phase == "ready" for slot in slots):
+        if any(self._answers(slot) for slot in slots):
             return None
         errors = [slot.last_error for slot in slots if slot.last_error]
         return f"{link.model}:{version} has no replica that is ready{': ' + errors[0] if errors else ' yet'}"
+
+    def _answers(self, slot: SlotStatus) -> bool:
+        """Whether its replica is ready, and asked by the workers."""
+        address = None if slot.replica is None else slot.replica.address
+        return slot.phase == "ready" and address is not None and self._reconciler.is_told_of(address)

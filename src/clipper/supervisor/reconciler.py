@@ -60,6 +60,8 @@ class Reconciler:
         self._generation = epoch << 32
         self._content = rules.Content()
         self._pushed_at_s = 0.0
+        # Of each replica in service, the first snapshot that tells of it.
+        self._told_in: dict[str, int] = {}
         self._retired: dict[Slot, Retired] = {}
         self._linking_since_s: dict[ModelId, float] = {}
         self._announcing: dict[ModelId, int] = {}
@@ -119,6 +121,11 @@ class Reconciler:
     def is_announced(self, id_: ModelId) -> bool:
         """Whether every worker has all that makes the version ready: its replicas, and that it is current if it is."""
         return id_ not in self._announcing
+
+    def is_told_of(self, replica: ReplicaAddress) -> bool:
+        """Whether all workers that answer queries have it among those that they ask."""
+        generation = self._told_in.get(replica.id)
+        return generation is not None and self._workers.serve_by(generation)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -305,6 +312,8 @@ class Reconciler:
         self._content = content
         self._generation += 1
         self._pushed_at_s = self._loop.time()
+        ids = [replica.id for model in content.models for version in model.versions for replica in version.replicas]
+        self._told_in = {id_: self._told_in.get(id_, self._generation) for id_ in ids}
         self._workers.push(Snapshot(self._generation, content.applications, content.models, content.peers))
 
     def _ask_again(self, now_s: float) -> None:

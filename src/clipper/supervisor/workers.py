@@ -52,6 +52,10 @@ class Workers:
         """Whether all that are up or coming up serve by this snapshot or a newer one."""
         return all(worker.has_applied(generation) for worker in self._workers if worker.is_expected)
 
+    def serve_by(self, generation: int) -> bool:
+        """Whether all that answer queries do so by this snapshot or a newer one."""
+        return all(worker.has_applied(generation) for worker in self._workers if worker.applied is not None)
+
     def unlinked(self) -> dict[str, str]:
         """Why some worker could not dial a replica, by the replica's id."""
         return {id_: why for worker in self._workers if worker.applied for id_, why in worker.applied.unlinked.items()}
