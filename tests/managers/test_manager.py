@@ -13,6 +13,7 @@ import pytest
 
 from clipper.managers import manager
 from clipper.managers import replica as replicas
+from clipper.managers.bring_up import LOG_TAIL_LINES
 from clipper.managers.logs import tail
 from clipper.managers.processes import pids, start_time, stat_fields
 from clipper.snapshot import ReplicaAddress
@@ -71,7 +72,7 @@ def test_a_model_that_cannot_be_loaded_is_a_start_failure_with_the_log(bench: Be
         bench.manager.start(SLOT, bench.model("print('old')\nraise RuntimeError('no such weights')"))
         assert "exited with code 3" in await bench.until_dead()
         assert "no such weights" in bench.failure
-        assert len(bench.failure.splitlines()) <= replicas.LOG_TAIL_LINES + 1
+        assert len(bench.failure.splitlines()) <= LOG_TAIL_LINES + 1
         bench.leaves_nothing()
         # What an earlier start said is no part of what the next one fails with.
         bench.manager.start(SLOT, bench.model("raise RuntimeError('other')"))

@@ -8,31 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipper.containers.protocol.messages import Welcome
-from clipper.errors import ClipperError, ContainerFailed, ProtocolViolation, RequestError
+from clipper.errors import ClipperError, ContainerFailed, ProtocolViolation
 from clipper.managers import logs
+from clipper.managers.bring_up import EXIT_AFTER_LOSS_S, BringUp
 from clipper.managers.launcher import Container, ContainerNote, Launcher
 from clipper.managers.probe import Probe
-from clipper.managers.reconcile.plan import Phase, Slot
-from clipper.managers.warm_up import Sample, SampleSource, warm_up
+from clipper.managers.reconcile.plan import Phase
+from clipper.managers.warm_up import SampleSource
 from clipper.snapshot import ReplicaAddress
 
 log = logging.getLogger(__name__)
 
-# How often to dial a container that is still loading its model.
-DIAL_EVERY_S = 0.02
-# One that accepts a connection has only to answer HELLO; a model that holds the interpreter delays it.
-HANDSHAKE_TIMEOUT_S = 5.0
 # One that an earlier supervisor saw ready answers HELLO after its batch in hand at the latest.
 ADOPTION_TIMEOUT_S = 10.0
 PING_EVERY_S = 1.0
 PING_TIMEOUT_S = 10.0
 # For the batch in hand when it is told to stop.
 STOP_GRACE_S = 5.0
-# A process whose connection breaks is most likely exiting, and its exit tells more.
-EXIT_AFTER_LOSS_S = 1.0
-LOG_TAIL_LINES = 20
-# What the last line of a container begins with that says itself why it ends.
-SAYS_WHY = "clipper: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +147,13 @@ class Replica:
         find_sample: SampleSource,
         on_ready: Callable[[], None],
     ) -> Death:
-        deadline_s = asyncio.get_running_loop().time() + start_timeout_s
+        bring_up = BringUp(self.note, container, self._log_path, self._log_start_bytes, start_timeout_s)
         if self._is_to_stop:
             self.begin_to_stop()
         try:
-            with closing(await self._answering(container, start_timeout_s)) as probe:
+            with closing(await bring_up.answering()) as probe:
                 if not self.note.ready:
-                    await self._warm_up(container, probe.welcome, find_sample, deadline_s)
+                    await bring_up.warm_up(probe.welcome, find_sample)
                 self._has_come_up(container, probe.welcome)
                 on_ready()
                 reason = await self._watch(container, probe, batch_timeout_s)
@@ -176,73 +168,6 @@ class Replica:
         if self.phase == "starting":
             self.phase = "ready"
         container.note_ready()
-
-    async def _answering(self, container: Container, timeout_s: float) -> Probe:
-        """Dial until it answers HELLO.
-
-        Raises:
-            ContainerFailed: it exited, said it is something else, or was not ready in time.
-        """
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + timeout_s
-        while not container.exited.is_set():
-            patience_s = max(DIAL_EVERY_S, min(HANDSHAKE_TIMEOUT_S, deadline_s - loop.time()))
-            try:
-                return await self._checked(await Probe.open(container.address, patience_s))
-            except ProtocolViolation as error:
-                raise await self._failed(f"does not speak the container protocol: {error}") from error
-            except OSError:
-                # It does not listen yet; or never will, which its exit or the deadline tells.
-                if loop.time() >= deadline_s:
-                    raise await self._failed(f"was not ready {_within(timeout_s)}") from None
-            await asyncio.sleep(DIAL_EVERY_S)
-        raise await self._failed(f"{container.how_it_ended} before it was ready")
-
-    async def _checked(self, probe: Probe) -> Probe:
-        said = Slot(probe.welcome.model, probe.welcome.version, self.note.index)
-        if said != self.note.slot:
-            probe.close()
-            raise await self._failed(f"says that it is {said.model_id}")
-        return probe
-
-    async def _warm_up(
-        self, container: Container, welcome: Welcome, find_sample: SampleSource, deadline_s: float
-    ) -> None:
-        """Have it evaluate a sample, if there is one.
-
-        Raises:
-            ContainerFailed: it died or hung over it; or the sample was given for it, and it failed on it.
-        """
-        try:
-            async with asyncio.timeout_at(deadline_s):
-                sample = await find_sample(self.note.slot.model_id, welcome.input_type)
-                failure = None if sample is None else await self._failure_on(sample, container, welcome)
-        except RequestError as error:
-            raise ContainerFailed(f"the sample for {self.note.slot.model_id} is none: {error}") from error
-        except TimeoutError:
-            raise await self._failed(f"was not warm {_within(self.note.spec.start_timeout_s)}") from None
-        if sample is None or failure is None:
-            return
-        if sample.is_given:
-            raise ContainerFailed(f"container {self.note.slot} failed on its sample: {failure}")
-        # Queries fail so now and then; it has been warmed up all the same.
-        log.warning("%s failed on a remembered sample: %s", self.note.id, failure)
-
-    async def _failure_on(self, sample: Sample, container: Container, welcome: Welcome) -> str | None:
-        try:
-            return await warm_up(container.address, welcome, sample)
-        except ProtocolViolation as error:
-            raise await self._failed(f"does not speak the container protocol: {error}") from error
-        except OSError as error:
-            if await container.has_exited_within(EXIT_AFTER_LOSS_S):
-                raise await self._failed(f"{container.how_it_ended} over the warm-up sample") from error
-            raise await self._failed(f"closed its connection over the warm-up sample: {error}") from error
-
-    async def _failed(self, what: str) -> ContainerFailed:
-        await self.save_log()
-        lines = logs.tail(self._log_path, LOG_TAIL_LINES, self._log_start_bytes)
-        last_words = f": {lines[-1].removeprefix(SAYS_WHY)}" if lines else ""
-        return ContainerFailed(f"container {self.note.slot} {what}{last_words}", list(lines))
 
     async def _watch(self, container: Container, probe: Probe, batch_timeout_s: Callable[[], float]) -> str:
         """Ping until something is wrong; return what."""
@@ -259,7 +184,3 @@ class Replica:
                 return f"container {self.note.slot} is alive but its connection broke: {error}"
             if busy_s > batch_timeout_s():
                 return f"container {self.note.slot} hung: a batch ran for over {batch_timeout_s():g} s"
-
-
-def _within(timeout_s: float) -> str:
-    return f"within its start_timeout_s of {timeout_s:g} s, which --start-timeout raises"

@@ -44,7 +44,6 @@ MAX_TEMPORARY_BYTES = 4 * 1024**3
 # nothing. In control groups of version 2 that is 100, and of this runc makes 43; up to its 1.3.1 it made 13.
 CPU_SHARES = round(1024 / 1.25**CONTAINER_NICENESS)
 
-
 # An image of ours is only read. Libraries unpack what they load into /tmp, so it may be run from there.
 _FILES = {"read_only": True, "tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={MAX_TEMPORARY_BYTES}"}}
 

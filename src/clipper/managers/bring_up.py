@@ -1,0 +1,103 @@
+"""A container's way into service: dialled until it answers, then warmed up."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+from clipper.containers.protocol.messages import Welcome
+from clipper.errors import ContainerFailed, ProtocolViolation, RequestError
+from clipper.managers import logs
+from clipper.managers.launcher import Container, ContainerNote
+from clipper.managers.probe import Probe
+from clipper.managers.reconcile.plan import Slot
+from clipper.managers.warm_up import Sample, SampleSource, warm_up
+
+log = logging.getLogger(__name__)
+
+# How often to dial a container that is still loading its model.
+DIAL_EVERY_S = 0.02
+# One that accepts a connection has only to answer HELLO; a model that holds the interpreter delays it.
+HANDSHAKE_TIMEOUT_S = 5.0
+# A process whose connection breaks is most likely exiting, and its exit tells more.
+EXIT_AFTER_LOSS_S = 1.0
+LOG_TAIL_LINES = 20
+# What the last line of a container begins with that says itself why it ends.
+SAYS_WHY = "clipper: "
+
+
+class BringUp:
+    """One container's. Each step raises ``ContainerFailed`` where it does not come up, with its last lines."""
+
+    def __init__(
+        self, note: ContainerNote, container: Container, log_path: Path, log_start_bytes: int, timeout_s: float
+    ) -> None:
+        """From now on it has ``timeout_s`` for all steps. What it writes is in its log after ``log_start_bytes``."""
+        self._note = note
+        self._container = container
+        self._log_path = log_path
+        self._log_start_bytes = log_start_bytes
+        self._timeout_s = timeout_s
+        self._deadline_s = asyncio.get_running_loop().time() + timeout_s
+
+    async def answering(self) -> Probe:
+        """Dial until it answers HELLO, as the one that it should be."""
+        loop = asyncio.get_running_loop()
+        while not self._container.exited.is_set():
+            patience_s = max(DIAL_EVERY_S, min(HANDSHAKE_TIMEOUT_S, self._deadline_s - loop.time()))
+            try:
+                return await self._checked(await Probe.open(self._container.address, patience_s))
+            except ProtocolViolation as error:
+                raise await self._failed(f"does not speak the container protocol: {error}") from error
+            except OSError:
+                # It does not listen yet; or never will, which its exit or the deadline tells.
+                if loop.time() >= self._deadline_s:
+                    raise await self._failed(f"was not ready {self._in_time}") from None
+            await asyncio.sleep(DIAL_EVERY_S)
+        raise await self._failed(f"{self._container.how_it_ended} before it was ready")
+
+    async def warm_up(self, welcome: Welcome, find_sample: SampleSource) -> None:
+        """Have it evaluate a sample, if there is one. That it fails on one that was not given for it is only logged."""
+        try:
+            async with asyncio.timeout_at(self._deadline_s):
+                sample = await find_sample(self._note.slot.model_id, welcome.input_type)
+                failure = None if sample is None else await self._failure_on(sample, welcome)
+        except RequestError as error:
+            raise ContainerFailed(f"the sample for {self._note.slot.model_id} is none: {error}") from error
+        except TimeoutError:
+            raise await self._failed(f"was not warm {self._in_time}") from None
+        if sample is None or failure is None:
+            return
+        if sample.is_given:
+            raise ContainerFailed(f"container {self._note.slot} failed on its sample: {failure}")
+        # Queries fail so now and then; it has been warmed up all the same.
+        log.warning("%s failed on a remembered sample: %s", self._note.id, failure)
+
+    @property
+    def _in_time(self) -> str:
+        if self._note.ready:
+            return f"within {self._timeout_s:g} s, though it was under the server before"
+        return f"within its start_timeout_s of {self._timeout_s:g} s, which --start-timeout raises"
+
+    async def _checked(self, probe: Probe) -> Probe:
+        said = Slot(probe.welcome.model, probe.welcome.version, self._note.index)
+        if said != self._note.slot:
+            probe.close()
+            raise await self._failed(f"says that it is {said.model_id}")
+        return probe
+
+    async def _failure_on(self, sample: Sample, welcome: Welcome) -> str | None:
+        container = self._container
+        try:
+            return await warm_up(container.address, welcome, sample)
+        except ProtocolViolation as error:
+            raise await self._failed(f"does not speak the container protocol: {error}") from error
+        except OSError as error:
+            if await container.has_exited_within(EXIT_AFTER_LOSS_S):
+                raise await self._failed(f"{container.how_it_ended} over the warm-up sample") from error
+            raise await self._failed(f"closed its connection over the warm-up sample: {error}") from error
+
+    async def _failed(self, what: str) -> ContainerFailed:
+        await self._container.save_log()
+        lines = logs.tail(self._log_path, LOG_TAIL_LINES, self._log_start_bytes)
+        last_words = f": {lines[-1].removeprefix(SAYS_WHY)}" if lines else ""
+        return ContainerFailed(f"container {self._note.slot} {what}{last_words}", list(lines))
