@@ -168,7 +168,7 @@ def test_nested_attribute(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "target", "cause"),
     [
-        ("import not_there_at_all", "served:model", "'not_there_at_all', which .* does not have: install it there"),
+        ("import not_there_at_all", "served:model", "'not_there_at_all', which .* name its package in --requirements"),
         ("model = 1", "served:other", "has no other"),
         ("model = 1", "served:model", "is a int: expected an object with predict_batch"),
         ("model = 1", "served", "expected module:attribute"),

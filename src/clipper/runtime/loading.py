@@ -191,8 +191,9 @@ def _loading(what: str, step: Callable[[], Any], advice: Callable[[BaseException
         raise
     except ModuleNotFoundError as error:
         raise ContainerFailed(
-            f"{what} needs the module {error.name!r}, which {sys.executable} does not have: install it there, "
-            "ship it in the artifact's code/, or choose another Python"
+            f"{what} needs the module {error.name!r}, which {sys.executable} does not have: name its package in "
+            "--requirements, or a Python that has it with --python; a module of your own comes with what is deployed "
+            "as module:attribute from its folder"
         ) from error
     except MemoryError as error:
         raise ContainerFailed(f"{what} does not fit into the memory that the container may have") from error
