@@ -1,287 +1,299 @@
-// Serves a model to Clipper: C++17, no dependency; Linux, GCC 11 or Clang 14 or later. This is the header to include.
-// proto/container-protocol.md says what it does, README.md and example/sum.cpp how it is used.
+// Serves a model to Clipper: C++17, Linux, GCC 11 or Clang 14 or later. See README.md and proto/container-protocol.md.
 #pragma once
-
-#include <fcntl.h>
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <charconv>
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <future>
+#include <iostream>
+#include <map>
 #include <netdb.h>
 #include <netinet/tcp.h>
-#include <poll.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
-#include <unistd.h>
-
-#include <chrono>
-#include <condition_variable>
-#include <csignal>
-#include <cstdlib>
-#include <fstream>
-#include <iostream>
-#include <mutex>
-#include <system_error>
 #include <thread>
-
-#include "clipper_protocol.hpp"
+#include <unistd.h>
+#include <vector>
 
 namespace clipper {
+enum Kind : uint32_t { HELLO = 1, WELCOME, PREDICT, RESULTS, ERROR, PING, PONG };
+constexpr const char* kTypes[] = {"", "int32", "int64", "float32", "float64", "uint8", "bool", "string", "bytes"};
+constexpr size_t kTypeBytes[] = {0, 4, 8, 4, 8, 1, 1, 1, 1}, kString = 7;
+constexpr size_t kMaxHello = 8 + 0xFFFF, kMaxBody = 1 << 30, kMaxRows = 65'536, kMaxMessage = 4'096;
+constexpr int kMaxConnections = 256, kPatienceS = 5;  // for a HELLO, and at the end for the last answer to be taken
+using Options = std::map<std::string, std::string>;   // what a container is started with, e.g. options.at("--data")
 
-constexpr size_t kMaxConnections = 256;
-constexpr std::chrono::seconds kPatience{5};  // for a HELLO, and at the end for an answer to be taken
-using Clock = std::chrono::steady_clock;
-
-inline uint64_t us_since(Clock::time_point start) {
-  return uint64_t(std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - start).count());
-}
-
-struct Options { std::string listen, model, version, data, input_type; };  // what a container is started with
-
-// Reads so many bytes; false if the caller closes before. A size that is only claimed takes no memory.
-inline bool receive(int fd, std::string& bytes, size_t size) {
-  for (bytes.clear(); bytes.size() < size;) {
-    const size_t start = bytes.size(), part = std::min(size - start, std::max(start, size_t{1} << 18));
-    bytes.resize(start + part);
-    const ssize_t got = recv(fd, &bytes[start], part, MSG_WAITALL);
-    if (got == 0 || (got < 0 && errno != EINTR)) return false;
-    bytes.resize(start + size_t(std::max<ssize_t>(got, 0)));
+struct Row {  // one input; valid during the call that it is given to
+  std::string_view bytes;  // its elements in C order, or a text
+  std::array<uint32_t, 8> shape{};  // 1 beyond the last dimension
+  template <class T> size_t count() const { return bytes.size() / sizeof(T); }
+  template <class T> T at(size_t index) const {  // compiles to a load, but may read where no T is aligned
+    T value;
+    std::memcpy(&value, bytes.data() + index * sizeof(T), sizeof(T));
+    return value;
   }
-  return true;
-}
+};
+using Rows = std::vector<Row>;
 
-inline bool send_all(int fd, std::string_view bytes) {  // false if the caller has gone
-  while (!bytes.empty()) {
-    const ssize_t sent = send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
-    if (sent < 0 && errno != EINTR) return false;
-    bytes.remove_prefix(size_t(std::max<ssize_t>(sent, 0)));
+struct InputType {  // e.g. float64[784], float32[3,*,*] or string; a bare numeric type is a list of any length
+  size_t dtype = 1, rank = 0, head_bytes = 0;  // of a row's own dimensions, which stand before its data
+  std::array<uint32_t, 8> shape{1, 1, 1, 1, 1, 1, 1, 1};  // 0: any length
+  explicit InputType(const std::string& text) {
+    const std::string name = text.substr(0, text.find('['));
+    while (dtype <= 8 && name != kTypes[dtype]) ++dtype;
+    if (dtype > 8) throw std::invalid_argument(text + " is no input type");
+    if (name == text && dtype < kString) shape[rank++] = 0;
+    for (size_t at = name.size() + 1; at < text.size() && text[at] != ']'; at = text.find_first_of(",]", at) + 1)
+      shape.at(rank++) = text[at] == '*' ? 0 : uint32_t(std::stoul(text.substr(at)));
+    if (rank > 1 && text.find('*') < text.size()) head_bytes = 4 * rank;
   }
-  return true;
-}
-
-// Serves each connection on a thread of its own, which calls the model when it is its turn.
-class Server {
-  const Model model_;
-  const InputType type_;
-  const std::string token_, welcome_;
-  std::mutex mutex_;  // of all below
-  std::condition_variable changed_;
-  std::map<int, Clock::time_point> hello_by_;  // of each connection, by its socket
-  uint64_t next_turn_ = 0, turn_ = 0;          // batches run in the order in which they came
-  Clock::time_point busy_since_;               // of the batch in hand, if next_turn_ is not turn_
-  bool stopping_ = false;
-
- public:
-  Server(const Model& model, const Options& options, const std::string& token)
-      : model_(model), type_(model.input_type), token_(token),
-        welcome_(welcome({options.model, options.version, model.input_type, model.runtime, model.max_batch})) {}
-
-  // Until `wake` can be read from. Then finishes the batch in hand, and leaves callers 5 s to take their last answers;
-  // false if there is one that has not, whose thread goes on.
-  bool run(int listener, int wake) {
-    for (pollfd waits[] = {{wake, POLLIN, 0}, {listener, POLLIN, 0}}; !waits[0].revents;) {
-      if (poll(waits, 2, 1000) > 0 && waits[1].revents) accept_from(listener);
-      std::lock_guard lock(mutex_);
-      for (const auto& [fd, by] : hello_by_) if (by < Clock::now()) shutdown(fd, SHUT_RDWR);
+  bool accepts(const std::array<uint32_t, 8>& other) const {
+    return std::equal(shape.begin(), shape.end(), other.begin(), [](auto a, auto b) { return a == 0 || a == b; });
+  }
+  bool give_shape(Row& row) const {  // and takes off its own dimensions; false if it is not of this type
+    if (row.bytes.size() < head_bytes) return false;
+    row.shape = shape;
+    std::memcpy(row.shape.data(), row.bytes.data(), head_bytes);
+    row.bytes.remove_prefix(head_bytes);
+    if (rank == 1 && shape[0] == 0) row.shape[0] = uint32_t(row.bytes.size() / kTypeBytes[dtype]);
+    auto size = double(kTypeBytes[dtype]);  // in which no product overflows
+    for (const uint32_t length : row.shape) size *= length;
+    return dtype >= kString || (size == double(row.bytes.size()) && accepts(row.shape));
+  }
+};
+template <class T> std::string to_json(const T& value) {  // a number, a text, or a sequence of these
+  std::string json;
+  if constexpr (std::is_arithmetic_v<T>) {
+    char digits[64];
+    json.assign(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);  // the shortest that reads the same
+    if (json.back() > '9') throw std::domain_error("output is NaN or infinity, which JSON cannot carry");
+  } else if constexpr (std::is_convertible_v<const T&, std::string_view>) {
+    for (const char c : std::string_view(value)) {
+      if (uint8_t(c) >= 0x20 && c != '"' && c != '\\') json += c;
+      else json.append("\\u00") += {"0123456789abcdef"[c / 16], "0123456789abcdef"[c % 16]};
     }
-    std::unique_lock lock(mutex_);
-    stopping_ = true;
-    changed_.wait(lock, [this] { return turn_ == next_turn_; });
-    for (const auto& [fd, _] : hello_by_) shutdown(fd, SHUT_RD);
-    return changed_.wait_for(lock, kPatience, [this] { return hello_by_.empty(); });
+    json = '"' + json + '"';
+  } else {
+    for (const auto& element : value) json += (json.empty() ? "" : ",") + to_json(element);
+    json = '[' + json + ']';
   }
+  return json;
+}
 
- private:
-  void accept_from(int listener) {
-    const int fd = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC), yes = 1;
-    if (fd < 0) return void(usleep(10'000));  // the caller has gone already, or too many files are open
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);  // a unix socket refuses, and needs none
-    std::lock_guard lock(mutex_);
-    if (hello_by_.size() >= kMaxConnections) return void(close(fd));
-    hello_by_[fd] = Clock::now() + kPatience;
-    try {
-      std::thread(&Server::serve, this, fd).detach();
-    } catch (const std::system_error&) {  // no thread to be had: as if there were too many connections
-      hello_by_.erase(fd);
-      close(fd);
+template <class... T> std::string pack(const T&... values) {  // little-endian, as this machine has to be
+  return (std::string(reinterpret_cast<const char*>(&values), sizeof values) + ...);
+}
+template <class T> T get(std::string_view bytes, size_t at) { return Row{bytes.substr(at)}.at<T>(0); }
+inline void require(bool holds, const char* what) { if (!holds) throw std::runtime_error(what); }
+struct Header { uint32_t body_bytes; Kind kind; uint64_t id; };  // of kind's bytes the upper three are 0
+inline Header read_header(std::string_view bytes, size_t max_body) {
+  const auto header = get<Header>(bytes, 0);
+  require(header.kind >= HELLO && header.kind <= PONG && header.body_bytes <= max_body, "a frame is malformed");
+  return header;
+}
+inline std::string frame(Kind kind, uint64_t id, std::string_view body) {
+  return pack(Header{uint32_t(body.size()), kind, id}).append(body);
+}
+inline std::string_view read_hello(std::string_view body) {  // returns the token
+  require(body.size() >= 8 && body.substr(0, 4) == "CLPR" && get<uint16_t>(body, 4) == 1, "expected HELLO, version 1");
+  require(get<uint16_t>(body, 6) == body.size() - 8, "HELLO's token is not of the size that it says");
+  return body.substr(8);
+}
+inline Rows read_predict(std::string_view body, const InputType& type) {  // within the body; none if of another type
+  require(body.size() >= 16 && !get<uint16_t>(body, 10) && !get<uint32_t>(body, 12), "PREDICT's head is malformed");
+  const size_t count = get<uint32_t>(body, 0), row_bytes = get<uint32_t>(body, 4);
+  size_t start = row_bytes ? 16 : 16 + (count * 4 + 7) / 8 * 8;
+  require(count >= 1 && count <= kMaxRows && start <= body.size(), "PREDICT has no rows, or too many");
+  bool suits = get<uint8_t>(body, 8) == type.dtype && 4u * get<uint8_t>(body, 9) == type.head_bytes;
+  Rows rows;
+  for (size_t row = 0; row < count; ++row) {
+    const size_t size = row_bytes ? row_bytes : get<uint32_t>(body, 16 + row * 4);
+    require(size <= body.size() - start, "PREDICT ends inside its rows");
+    rows.push_back({body.substr(start, size)});
+    suits = suits && type.give_shape(rows.back());
+    start += size;
+  }
+  require(start == body.size(), "PREDICT goes on after its rows");
+  return suits ? rows : Rows{};
+}
+struct Outputs {  // of a batch: one add or fail an input, in the inputs' order
+  std::string failures, lines;  // as RESULTS has them
+  uint32_t failed = 0, count = 0;
+  template <class T> void add(const T& value) {  // a number, a text, or a sequence of these
+    try { add_json(to_json(value)); } catch (const std::domain_error& error) { fail(error.what()); }
+  }
+  void add_json(std::string json) {
+    std::replace(json.begin(), json.end(), '\n', ' ');  // white space in JSON, but the end of an output here
+    lines.append(count++ ? "\n" : "").append(json);
+  }
+  void fail(const std::string& why) {
+    failures += pack(count, uint32_t(std::min(why.size(), kMaxMessage))) + why.substr(0, kMaxMessage);
+    ++failed;
+    add_json("");
+  }
+};
+struct Model {
+  std::string input_type;                              // a deployment may declare a narrower one
+  std::function<void(const Rows&, Outputs&)> predict;  // called for one batch at a time, on main's thread
+  uint32_t max_batch = 0;                              // 0: no bound of its own
+};
+inline std::string welcome(const Model& model, const Options& options) {
+  return frame(WELCOME, 0, "{\"protocol\":1,\"model\":" + to_json(options.at("--model")) + ",\"version\":" +
+      to_json(options.at("--version")) + ",\"input_type\":" + to_json(model.input_type) + ",\"max_batch\":" +
+      (model.max_batch ? to_json(model.max_batch) : "null") + ",\"runtime\":\"c++\"}");
+}
+inline std::string results(uint64_t id, const Outputs& outputs, int64_t evaluation_us) {
+  return frame(RESULTS, id, pack(outputs.count, outputs.failed, evaluation_us) + outputs.failures + outputs.lines);
+}
+inline int64_t now_us() { return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::microseconds(1); }
+inline std::string answer(const Model& model, uint64_t id, const Rows& rows) {
+  if (rows.empty()) return frame(ERROR, id, "rows are not of the model's input type, " + model.input_type);
+  const int64_t started_us = now_us();
+  Outputs outputs;
+  try {
+    model.predict(rows, outputs);
+  } catch (const std::exception& error) {  // fails the inputs that have no output yet
+    while (outputs.count < rows.size()) outputs.fail(std::string("the model threw: ") + error.what());
+  } catch (...) {
+    while (outputs.count < rows.size()) outputs.fail("the model threw what is no std::exception");
+  }
+  if (outputs.count != rows.size()) return frame(ERROR, id, "the model gave more or fewer outputs than inputs");
+  return results(id, outputs, now_us() - started_us);
+}
+template <class T> void set(int fd, int level, int name, T value) { setsockopt(fd, level, name, &value, sizeof value); }
+inline std::string_view receive(int fd, char* to, size_t size) {
+  require(!size || recv(fd, to, size, MSG_WAITALL) == ssize_t(size), "the caller has gone, or paused for too long");
+  return {to, size};
+}
+inline void send_all(int fd, std::string_view bytes) {  // or ends the connection: nothing can follow half a frame
+  if (send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL) < ssize_t(bytes.size())) shutdown(fd, SHUT_RDWR);
+}
+using Job = std::packaged_task<std::string()>;
+inline int jobs[2];  // sockets for Job*: batches run in the order in which they came
+inline std::atomic<bool> stopping{false};
+
+struct Server {  // each connection has a thread of its own, which has the model run on main's
+  const Model model;
+  const InputType type;
+  const std::string token, greeting;
+  std::atomic<int> connections{0}, unsent{0};  // unsent: answers
+  std::atomic<int64_t> running_since_us{INT64_MAX};
+  void run_jobs() {  // until SIGTERM; then leaves the last answer a while to be taken
+    for (Job* next; read(jobs[0], &next, sizeof next) > 0 && !stopping; running_since_us = INT64_MAX) {
+      const std::unique_ptr<Job> job(next);
+      running_since_us = now_us();
+      ++unsent;
+      (*job)();
     }
+    for (int waits = 0; unsent && waits < 100 * kPatienceS; ++waits) usleep(10'000);
+  }
+  void accept_all(int listener) {
+    for (int fd = 0;; usleep(fd < 0 ? 10'000 : 0)) try {
+        fd = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
+        std::thread(&Server::serve, this, fd).detach();
+      } catch (const std::system_error&) {  // no thread to be had
+        close(fd);
+      }
   }
   void serve(int fd) {
-    try {
-      converse(fd);
-    } catch (const std::exception& error) {
-      std::cerr << "clipper: connection dropped: " << error.what() << std::endl;
-      std::lock_guard lock(mutex_);
-      // Only one that was not let in is told why.
-      if (hello_by_[fd] < Clock::time_point::max()) send_all(fd, frame(ERROR, 0, error.what()));
-    }
-    std::lock_guard lock(mutex_);
-    hello_by_.erase(fd);
-    close(fd);
-    changed_.notify_all();
-  }
-  void converse(int fd) {
-    std::string head, body, answer;
     bool watches = false;
-    for (size_t frames = 0; receive(fd, head, kHeaderBytes); ++frames) {
-      const Header header = read_header(head, frames ? kMaxBody : kMaxHello);
-      if (!receive(fd, body, header.body_bytes)) return;
-      if (frames == 1) watches = header.kind == PING;
-      if (frames == 0) answer = greet(fd, header.kind, body);
-      else if (header.kind == PING && body.empty()) answer = frame(PONG, header.id, pack(busy_us()));
-      else if (header.kind == PREDICT && watches) answer = frame(ERROR, header.id, "this connection only watches");
-      else if (header.kind == PREDICT) answer = predict(header.id, body);
-      else throw ProtocolViolation("caller sent a frame that is neither PREDICT nor PING after its HELLO");
-      if (answer.empty() || !send_all(fd, answer)) return;
-    }
-  }
-  std::string greet(int fd, Kind kind, const std::string& body) {
-    if (kind != HELLO) throw ProtocolViolation("caller began with another frame than a HELLO");
-    const std::string token = read_hello(body);
-    size_t wrong = token.size() ^ token_.size();
-    for (size_t at = 0; at < token_.size(); ++at) wrong |= size_t(token_[at] ^ token.c_str()[at % (token.size() + 1)]);
-    if (wrong && !token_.empty()) throw ProtocolViolation("token is not the one that this container was started with");
-    std::lock_guard lock(mutex_);
-    hello_by_[fd] = Clock::time_point::max();
-    return welcome_;
-  }
-  std::string predict(uint64_t id, const std::string& body) {
-    Batch batch = read_predict(body);
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this, mine = next_turn_++] { return mine == turn_; });
-    busy_since_ = Clock::now();
-    std::string answer;
-    if (!stopping_) {
-      lock.unlock();
-      answer = answer_to(id, batch);
-      lock.lock();
-    }
-    ++turn_;
-    busy_since_ = Clock::now();  // of the next batch, if one waits
-    changed_.notify_all();
-    return answer;
-  }
-  // noexcept: with no memory even for an ERROR, the process had better end and be started anew.
-  std::string answer_to(uint64_t id, Batch& batch) const noexcept {
-    const Clock::time_point started = Clock::now();
+    size_t frames = 0;
     try {
-      shape_rows(batch, type_);
-      const Outputs outputs = evaluate(model_, batch.rows);
-      if (!outputs.failures.empty())
-        std::cerr << "clipper: " << outputs.failures.size() << " of " << outputs.count
-                  << " inputs failed, the first with: " << outputs.failures.begin()->second << std::endl;
-      return results(id, outputs, us_since(started));
+      require(++connections <= kMaxConnections, "too many connections");
+      set(fd, IPPROTO_TCP, TCP_NODELAY, 1);  // a unix socket refuses, and needs none
+      set(fd, SOL_SOCKET, SO_RCVTIMEO, timeval{kPatienceS, 0});
+      for (char head[sizeof(Header)];; ++frames) {
+        const auto [size, kind, id] = read_header(receive(fd, head, sizeof head), frames ? kMaxBody : kMaxHello);
+        const std::unique_ptr<char[]> memory(new char[size]);  // which the system gives as it is written to
+        const std::string_view body = receive(fd, memory.get(), size);
+        const int64_t busy_us = std::max<int64_t>(now_us() - running_since_us, 0);
+        if (frames == 1) watches = kind == PING;
+        if (frames == 0) greet(fd, kind, body);
+        else if (kind == PING && body.empty()) send_all(fd, frame(PONG, id, pack(busy_us)));
+        else if (kind == PREDICT && watches) send_all(fd, frame(ERROR, id, "this connection only watches"));
+        else if (kind == PREDICT) predict(fd, id, read_predict(body, type));
+        else require(false, "expected PREDICT or PING");
+      }
     } catch (const std::exception& error) {
-      return frame(ERROR, id, error.what());
+      if (frames == 0) send_all(fd, frame(ERROR, 0, error.what()));
     }
+    close(fd);
+    --connections;
   }
-  uint64_t busy_us() {
-    std::lock_guard lock(mutex_);
-    return turn_ == next_turn_ ? 0 : std::max<uint64_t>(us_since(busy_since_), 1);
+  void greet(int fd, Kind kind, std::string_view body) {
+    const std::string_view given = read_hello(body);
+    size_t difference = given.size() ^ token.size();
+    for (size_t at = 0; at < std::min(given.size(), token.size()); ++at) difference |= size_t(given[at] ^ token[at]);
+    require(kind == HELLO && (token.empty() || !difference), "expected HELLO with the token of this container");
+    set(fd, SOL_SOCKET, SO_RCVTIMEO, timeval{});
+    send_all(fd, greeting);
+  }
+  void predict(int fd, uint64_t id, const Rows& rows) {
+    auto* const job = new Job([&] { return answer(model, id, rows); });  // run_jobs deletes it
+    std::future<std::string> reply = job->get_future();
+    require(send(jobs[1], &job, sizeof job, MSG_NOSIGNAL) > 0, "the container stops");
+    send_all(fd, reply.get());
+    --unsent;
   }
 };
 
-inline void open(int fd, const sockaddr* name, socklen_t size) {
-  if (bind(fd, name, size) < 0 || listen(fd, 128) < 0) throw std::system_error(errno, std::generic_category());
-}
-
-inline int listen_unix(const std::string& path) {
+inline int listen_on(const std::string& address) {
+  const bool is_unix = address[0] == 'u';
+  const std::string path = is_unix ? address.substr(5) : "", port = address.substr(address.rfind(':') + 1);
+  std::string host = address.substr(4, address.rfind(':') - 4);
+  if (host[0] == '[') host = host.substr(1, host.size() - 2);  // IPv6
   sockaddr_un name{AF_UNIX, {}};
-  if (path.size() >= sizeof name.sun_path) throw std::invalid_argument("its path has over 107 bytes");
+  require(path.size() < sizeof name.sun_path, "its path has over 107 bytes");
   path.copy(name.sun_path, path.size());
-  const auto* const address = reinterpret_cast<const sockaddr*>(&name);
-  const int kind = SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK;
-  const int probe = socket(AF_UNIX, kind, 0), fd = socket(AF_UNIX, kind, 0);
-  struct stat file {};
-  const bool is_socket = lstat(path.c_str(), &file) == 0 && S_ISSOCK(file.st_mode);
-  // The socket of a process that has gone is replaced, all else is left for bind to refuse.
-  if (is_socket && connect(probe, address, sizeof name) < 0 && errno == ECONNREFUSED) unlink(path.c_str());
-  close(probe);
-  const mode_t mask = umask(0177);  // nobody else may connect, from its first moment on
-  open(fd, address, sizeof name);
-  umask(mask);
-  std::cerr << "clipper: listening on unix:" << path << std::endl;
+  addrinfo place{0, AF_UNIX, SOCK_STREAM, 0, sizeof name, reinterpret_cast<sockaddr*>(&name), nullptr, nullptr};
+  addrinfo* at = &place;
+  require(is_unix || getaddrinfo(host.c_str(), port.c_str(), nullptr, &at) == 0, "the host is not known");
+  const int fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const bool is_dead = std::filesystem::is_socket(path) && connect(fd, at->ai_addr, at->ai_addrlen) < 0;
+  if (is_dead && errno == ECONNREFUSED) unlink(path.c_str());  // all else is left for bind to refuse
+  set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  const bool is_bound = bind(fd, at->ai_addr, at->ai_addrlen) == 0;  // nobody can connect yet, and nobody else may
+  if (is_bound && is_unix) std::filesystem::permissions(path, std::filesystem::perms(0600));
+  if (!is_bound || listen(fd, 128) < 0) throw std::system_error(errno, std::generic_category());
   return fd;
 }
-
-inline int listen_tcp(const std::string& host, const std::string& port) {
-  const bool in_brackets = host.size() > 1 && host[0] == '[';  // IPv6
-  addrinfo hints{}, *found = nullptr;
-  hints.ai_socktype = SOCK_STREAM;
-  const std::string bare = in_brackets ? host.substr(1, host.size() - 2) : host;
-  const int error = getaddrinfo(bare.c_str(), port.c_str(), &hints, &found), yes = 1;
-  if (error) throw std::invalid_argument(gai_strerror(error));
-  const int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-  open(fd, found->ai_addr, found->ai_addrlen);
-  freeaddrinfo(found);
-  sockaddr_in6 chosen{};  // a port is at the same place in IPv4's
-  socklen_t size = sizeof chosen;
-  getsockname(fd, reinterpret_cast<sockaddr*>(&chosen), &size);
-  std::cerr << "clipper: listening on tcp:" << host << ":" << ntohs(chosen.sin6_port) << std::endl;
-  return fd;
-}
-
-inline Options read_options(int argc, char** argv) {
-  Options options;
-  const std::map<std::string, std::string*> known = {{"--listen", &options.listen},   {"--model", &options.model},
-                                                     {"--version", &options.version}, {"--data", &options.data},
-                                                     {"--input-type", &options.input_type}};
-  for (int at = 1; at < argc; at += 2) {
-    if (!known.count(argv[at]) || at + 1 == argc) throw std::invalid_argument(argv[at] + std::string(" is no option"));
-    *known.at(argv[at]) = argv[at + 1];
-  }
-  const bool is_tcp = options.listen.rfind("tcp:", 0) == 0 && options.listen.rfind(':') > 4;  // a host is named
-  const bool is_address = is_tcp || (options.listen.rfind("unix:", 0) == 0 && options.listen.size() > 5);
-  if (!is_address || options.model.empty() || options.version.empty())
-    throw std::invalid_argument("expected --listen unix:PATH|tcp:HOST:PORT --model NAME --version V");
-  return options;
-}
-
-inline std::string take_token(bool is_tcp) {
-  const char* const given = std::getenv("CLIPPER_TOKEN");
-  const std::string token = given ? given : "";
-  if (is_tcp && token.empty()) throw std::invalid_argument("a container on tcp needs a token: set CLIPPER_TOKEN");
-  unsetenv("CLIPPER_TOKEN");  // not for the model to read, nor for processes that it starts
-  return token;
-}
-
-inline Model loaded(const Options& options, const std::function<Model(const Options&)>& load) {
-  Model model = load(options);
-  const std::string declared = options.input_type.empty() ? model.input_type : options.input_type;
-  if (!InputType(model.input_type).accepts(InputType(declared)))
-    throw std::invalid_argument("input type " + declared + " does not suit it, it takes " + model.input_type);
-  model.input_type = declared;
-  return model;
-}
-
-inline int wake_writer = -1;  // all that a signal's handler can reach
 
 // Serves the model that `load` returns, or throws for, until SIGTERM. Returns main's exit code.
 inline int serve(int argc, char** argv, const std::function<Model(const Options&)>& load) {
-  int stage = 2;
+  std::pair<int, const char*> stage{2, "wrong usage: "};
   try {
-    const Options options = read_options(argc, argv);
-    const bool is_tcp = options.listen[0] == 't';
-    const std::string token = take_token(is_tcp);
-    std::ofstream("/proc/self/oom_score_adj") << 500;  // short of memory, the kernel should not take Clipper first
-    stage = 3;
-    const Model model = loaded(options, load);
-    stage = 4;
-    const size_t scheme = options.listen.find(':') + 1, port = options.listen.rfind(':') + 1;
-    const std::string place = options.listen.substr(scheme, is_tcp ? port - 1 - scheme : std::string::npos);
-    const int listener = is_tcp ? listen_tcp(place, options.listen.substr(port)) : listen_unix(place);
-    int wake[2];
-    if (pipe2(wake, O_CLOEXEC) < 0) throw std::system_error(errno, std::generic_category());
-    wake_writer = wake[1];
-    std::signal(SIGTERM, [](int) { (void)!write(wake_writer, "", 1); });
-    Server server(model, options, token);
-    const bool is_quiet = server.run(listener, wake[0]);
-    if (!is_tcp) unlink(place.c_str());
-    if (!is_quiet) std::_Exit(0);  // a thread still uses the server
-    return 0;
+    Options options{{"--listen", ""}, {"--model", ""}, {"--version", ""}, {"--data", ""}, {"--input-type", ""}};
+    for (int at = 1; at + 1 < argc; at += 2) options[argv[at]] = argv[at + 1];
+    const std::string address = options["--listen"];
+    const bool is_unix = address.rfind("unix:", 0) == 0 && address.size() > 5;
+    const bool is_tcp = address.rfind("tcp:", 0) == 0 && address.rfind(':') > 4;
+    require(argc % 2 && options.size() == 5 && (is_unix || is_tcp),
+            "expected --listen unix:PATH|tcp:HOST:PORT --model NAME --version V [--data PATH] [--input-type TYPE]");
+    const std::string token = std::getenv("CLIPPER_TOKEN") ? std::getenv("CLIPPER_TOKEN") : "";
+    require(is_unix || !token.empty(), "a container on tcp needs a token: set CLIPPER_TOKEN");
+    unsetenv("CLIPPER_TOKEN");  // not for the model to read, nor for processes that it starts
+    stage = {3, "the model cannot be loaded: "};
+    Model model = load(options);
+    const InputType taken(model.input_type);
+    if (!options["--input-type"].empty()) model.input_type = options["--input-type"];
+    const InputType type(model.input_type);
+    require(type.dtype == taken.dtype && taken.accepts(type.shape), "the declared input type does not suit it");
+    stage = {4, "cannot listen: "};
+    Server server{model, type, token, welcome(model, options)};
+    require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, jobs) == 0, "no file can be opened");
+    std::signal(SIGTERM, [](int) { stopping = true; shutdown(jobs[0], SHUT_RD); });
+    std::thread(&Server::accept_all, &server, listen_on(address)).detach();
+    std::cerr << "clipper: listening on " << address << std::endl;
+    server.run_jobs();
+    if (is_unix) unlink(address.c_str() + 5);
+    std::fflush(nullptr);
+    std::_Exit(0);  // threads still use the server
   } catch (const std::exception& error) {
-    const char* const what[] = {"wrong usage: ", "the model cannot be loaded: ", "cannot listen: "};
-    std::cerr << "clipper: " << what[stage - 2] << error.what() << std::endl;
-    return stage;
+    std::cerr << "clipper: " << stage.second << error.what() << std::endl;
+    return stage.first;
   }
 }
-
 }  // namespace clipper

@@ -28,7 +28,7 @@ static void act(const Row& row, Outputs& outputs) {
 }
 
 static void describe(const Row& row, Outputs& outputs, size_t rank) {
-  std::vector<double> shape_and_sum(row.shape, row.shape + rank);
+  std::vector<double> shape_and_sum(row.shape.begin(), row.shape.begin() + long(rank));
   double sum = 0;
   for (size_t index = 0; index < row.count<float>(); ++index) sum += double(row.at<float>(index));
   shape_and_sum.push_back(sum);
@@ -37,18 +37,18 @@ static void describe(const Row& row, Outputs& outputs, size_t rank) {
 
 int main(int argc, char** argv) {
   return clipper::serve(argc, argv, [](const clipper::Options& options) {
-    if (options.data == "missing") throw std::runtime_error("no such data");
-    g_data = options.data;
-    const std::string declared = options.input_type.empty() ? "float64" : options.input_type;
+    if (options.at("--data") == "missing") throw std::runtime_error("no such data");
+    g_data = options.at("--data");
+    const std::string given = options.at("--input-type"), declared = given.empty() ? "float64" : given;
     const clipper::InputType type(declared);
     auto predict = [type](const clipper::Rows& rows, Outputs& outputs) {
       for (const Row& row : rows) {
         if (type.dtype == 4) act(row, outputs);
-        else if (type.dtype == 3) describe(row, outputs, type.shape.size());
-        else if (type.dtype == 7) outputs.add(row.text());
-        else outputs.add(row.size_bytes);
+        else if (type.dtype == 3) describe(row, outputs, type.rank);
+        else if (type.dtype == 7) outputs.add(row.bytes);
+        else outputs.add(row.bytes.size());
       }
     };
-    return clipper::Model{declared, predict, 16, "acting"};
+    return clipper::Model{declared, predict, 16};
   });
 }

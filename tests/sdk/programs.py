@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -113,6 +114,15 @@ def running(program: Path, *options: str, listen: str | None = None, token: str 
         assert container.process.poll() is None, container.log
         container.address = container.told_address
         yield container
+
+
+@contextmanager
+def free_port(host: str) -> Iterator[int]:
+    """A port that nobody else is given: it is bound here, and a program may listen on it all the same."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((host, 0))
+        yield held.getsockname()[1]
 
 
 def missing_tools() -> list[str]:

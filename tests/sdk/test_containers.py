@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from caller import Caller, Refused, until
 from fuzzing import fuzz
-from programs import Programs, running, started
+from programs import Programs, free_port, running, started
 
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import MAX_BODY_BYTES, Kind, header
@@ -258,17 +258,22 @@ def test_what_is_no_socket_is_left_alone(programs: Programs, tmp_path: Path, mon
 
 
 def test_tcp_asks_for_the_token(programs: Programs) -> None:
-    with running(programs.sum, listen="tcp:127.0.0.1:0", token="s3cret") as container:
+    with (
+        free_port("127.0.0.1") as port,
+        running(programs.sum, listen=f"tcp:127.0.0.1:{port}", token="s3cret") as container,
+    ):
         for wrong in ("", "s3cre", "s3cret!", "S3cret"):
             caller = Caller(container.address)
             with caller.socket, pytest.raises(Refused, match="token"):
                 caller.greet(wrong)
         with container.caller(token="s3cret") as caller:
             assert [float(output) for output in caller.predict(ROWS).outputs] == [22.0, 34.0, 56.0]
-    with running(programs.sum, listen="tcp:[::1]:0", token="t") as container:
-        port = container.address.rpartition(":")[2]
-        with Caller(f"tcp:::1:{port}").socket:
-            pass
+    with (
+        free_port("::1") as port,
+        running(programs.sum, listen=f"tcp:[::1]:{port}", token="t"),
+        Caller(f"tcp:::1:{port}").socket,
+    ):
+        pass
 
 
 @pytest.mark.parametrize("token", [None, ""])
@@ -282,7 +287,7 @@ def test_tcp_without_a_token_is_wrong_usage(programs: Programs, token: str | Non
 def test_an_option_that_is_unknown_or_without_a_value_is_wrong_usage(programs: Programs, options: list[str]) -> None:
     with started(programs.sum, *options) as container:
         assert container.wait() == 2
-        assert options[0] in container.log
+        assert "wrong usage" in container.log
 
 
 @pytest.mark.parametrize("listen", ["-", "c.sock", "unix:", "tcp:7000", "tcp::7000", "http:localhost:80"])
@@ -360,15 +365,21 @@ def test_callers_that_come_and_go_leave_nothing(programs: Programs) -> None:
         assert caller.predict(ROWS).failures == {}
 
 
+def until_closed(caller: Caller) -> None:
+    """The container may say why it closes."""
+    with pytest.raises(EOFError):
+        while caller.read()[0] == Kind.ERROR:
+            pass
+
+
 def test_too_many_connections_are_closed_and_those_that_say_nothing_make_room(programs: Programs) -> None:
     with running(programs.sum) as container, container.caller() as known:
         silent = [Caller(container.address) for _ in range(256)]
-        with pytest.raises(EOFError):
-            silent[-1].read()
+        until_closed(silent[-1])
         # One HELLO a byte at a time, for as long as it is let.
-        with pytest.raises((EOFError, ConnectionError)):
+        with suppress(ConnectionError):
             silent[0].socket.sendall(messages.encode_hello()[:10])
-            silent[0].read()
+        until_closed(silent[0])
         assert known.predict(ROWS).failures == {}
 
         def is_let_in() -> bool:

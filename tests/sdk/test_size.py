@@ -13,3 +13,10 @@ def test_an_sdk_is_small(files: str, max_lines: int) -> None:
     lines = [line for path in sorted(SDK.glob(files)) for line in path.read_text().splitlines()]
     assert 0 < sum(NO_CODE.fullmatch(line) is None for line in lines) <= max_lines
     assert max(map(len, lines)) <= 120
+
+
+def test_the_cpp_sdk_is_one_header_of_under_300_lines_in_all() -> None:
+    [header] = [path for path in (SDK / "cpp").rglob("*") if path.suffix in {".h", ".hpp", ".inc"}]
+    lines = header.read_text().splitlines()
+    assert len(lines) < 300
+    assert max(map(len, lines)) <= 120

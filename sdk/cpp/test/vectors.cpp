@@ -1,8 +1,7 @@
 // Reads proto/vectors/*.txt, given as arguments: a container's half of the protocol has to agree with each of them.
-#include "clipper_protocol.hpp"
+#include "clipper_container.hpp"
 
 #include <fstream>
-#include <iostream>
 
 using namespace clipper;
 
@@ -59,23 +58,32 @@ static uint32_t number_of(const std::string& json, const std::string& field) {  
 
 static void check_welcome(const Vector& vector) {
   const std::string& json = vector["json"];
-  const Welcome said{text_of(json, "model"), text_of(json, "version"), text_of(json, "input_type"),
-                     text_of(json, "runtime"), number_of(json, "max_batch")};
-  const std::string written = welcome(said).substr(kHeaderBytes);
-  for (const char* field : {"model", "version", "input_type", "runtime"})
+  const Model model{text_of(json, "input_type"), nullptr, number_of(json, "max_batch")};
+  const Options options{{"--model", text_of(json, "model")}, {"--version", text_of(json, "version")}};
+  const std::string written = welcome(model, options).substr(sizeof(Header));
+  for (const char* field : {"model", "version", "input_type"})
     check(text_of(written, field) == text_of(json, field), field);
   for (const char* field : {"protocol", "max_batch"}) check(number_of(written, field) == number_of(json, field), field);
-  InputType{said.input_type};
+  InputType{model.input_type};
+}
+
+static InputType type_of(const std::string& dtype, int dimensions) {
+  std::string open = dimensions ? "[*" : "";
+  for (int dimension = 1; dimension < dimensions; ++dimension) open += ",*";
+  return InputType(dtype + open + (dimensions ? "]" : ""));
 }
 
 static void check_predict(const Vector& vector, const std::string& body) {
-  const Batch batch = read_predict(body);
+  const InputType type = type_of(vector["dtype"], std::stoi(vector["dimensions"]));
+  const Rows read = read_predict(body, type);
   const std::vector<std::string> rows = vector.all("row");
-  check(kTypes[batch.dtype] == vector["dtype"], "dtype");
-  check(std::to_string(batch.dimensions) == vector["dimensions"], "dimensions");
-  check(std::to_string(batch.row_bytes) == vector["row_bytes"], "row_bytes");
-  check(batch.rows.size() == rows.size(), "rows");
-  for (size_t row = 0; row < rows.size(); ++row) check(batch.rows[row].text() == from_hex(rows[row]), "a row");
+  check(read.size() == rows.size(), "the number of rows, or it took them for ones of another type");
+  for (size_t row = 0; row < rows.size(); ++row) {
+    const std::string data = from_hex(rows[row]);
+    check(read[row].bytes == data.substr(type.head_bytes), "a row");
+    for (size_t axis = 0; axis < type.head_bytes / 4; ++axis)
+      check(read[row].shape[axis] == get<uint32_t>(data, 4 * axis), "a row's dimensions");
+  }
 }
 
 static std::string encoded_results(const Vector& vector, uint64_t id) {
@@ -85,12 +93,12 @@ static std::string encoded_results(const Vector& vector, uint64_t id) {
   Outputs outputs;
   for (const std::string& output : vector.all("output"))
     failures.count(outputs.count) ? outputs.fail(failures[outputs.count]) : outputs.add_json(output);
-  return results(id, outputs, std::stoull(vector["evaluation_us"]));
+  return results(id, outputs, std::stoll(vector["evaluation_us"]));
 }
 
 static void check_valid(const Vector& vector) {
   const Header header = read_header(vector.frame, kMaxBody);
-  const std::string body = vector.frame.substr(kHeaderBytes);
+  const std::string body = vector.frame.substr(sizeof(Header));
   const uint64_t id = std::stoull(vector["id"]);
   check(header.id == id && header.body_bytes == body.size(), "the header");
   switch (header.kind) {
@@ -105,12 +113,14 @@ static void check_valid(const Vector& vector) {
 }
 
 static bool is_refused(const Vector& vector) {
+  const std::string body = vector.frame.substr(sizeof(Header)), as = vector["as"];
   try {
     read_header(vector.frame, kMaxBody);
-    if (vector["as"] == "HELLO") read_hello(vector.frame.substr(kHeaderBytes));
-    if (vector["as"] == "PREDICT") read_predict(std::string_view(vector.frame).substr(kHeaderBytes));
-    return false;
-  } catch (const ProtocolViolation&) {
+    if (as == "HELLO") read_hello(body);
+    const size_t dtype = as == "PREDICT" ? size_t(body.at(8)) : 0;
+    const InputType type(kTypes[0 < dtype && dtype < std::size(kTypes) ? dtype : 1]);
+    return as == "PREDICT" && read_predict(body, type).empty();  // if not a violation, of a type that there is not
+  } catch (const std::runtime_error&) {
     return true;
   }
 }
