@@ -182,7 +182,8 @@ struct Server {  // each connection has a thread of its own, which has the model
   std::atomic<int> connections{0}, unsent{0};  // unsent: answers
   std::atomic<int64_t> running_since_us{INT64_MAX};
   void run_jobs() {  // until SIGTERM; then leaves the last answer a while to be taken
-    for (Job* next; read(jobs[0], &next, sizeof next) > 0 && !stopping; running_since_us = INT64_MAX) {
+    for (Job* next; !stopping; running_since_us = INT64_MAX) {
+      if (read(jobs[0], &next, sizeof next) < 0 || stopping) continue;  // a signal's handler ran
       const std::unique_ptr<Job> job(next);
       running_since_us = now_us();
       ++unsent;
@@ -239,7 +240,6 @@ struct Server {  // each connection has a thread of its own, which has the model
     --unsent;
   }
 };
-
 inline int listen_on(const std::string& address) {
   const bool is_unix = address[0] == 'u';
   const std::string path = is_unix ? address.substr(5) : "", port = address.substr(address.rfind(':') + 1);
