@@ -24,7 +24,7 @@ _AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 
 
 class DockerDaemon:
-    """A dockerd with all its files in a folder of its own. Its containers are in the host's network."""
+    """A dockerd with all its files in a folder of its own. It has the host's network, and those that tests make."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -53,6 +53,8 @@ class DockerDaemon:
             "bridge": "none",
             "iptables": "false",
             "ip6tables": "false",
+            # Not for a test's network to change how this machine routes: Docker's proxy publishes ports without.
+            "ip-forward": "false",
         }
         with (self._folder / "log").open("ab") as log:
             command = [*_AS_ROOT, program, *(f"--{name}={value}" for name, value in options.items())]
