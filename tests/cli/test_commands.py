@@ -288,7 +288,14 @@ def test_start_when_it_runs_already(run: Run, api: Api) -> None:
     result = run("start")
     assert result.status == 0
     assert f"Clipper is running already (pid {run('status', '--json').json['pid']})" in result.out
-    assert api.url in result.out
+    assert api.url in result.out and result.err == ""
+
+
+def test_start_tells_of_models_that_do_not_come_up(run: Run, api: Api) -> None:
+    api.operations.causes = ["application 'a': m:1 has no replica that is ready"]
+    result = run("start")
+    assert result.status == 0
+    assert "warning: not all models answer: application 'a': m:1 has no replica that is ready" in result.err
 
 
 def test_serve_when_it_runs_already(run: Run, model: str) -> None:
