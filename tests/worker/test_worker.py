@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from clipper.control import MAX_MESSAGE_BYTES, Apply, Drain, Draining, GetLoads, GetStatistics, Loads, encode
 from clipper.snapshot import Batching, ReplicaAddress, Snapshot
 from clipper.types import ModelId
-from serving import SUM, ControlClient, Serving, application, model, serving, version, wait_for, with_address
+from serving import SUM, TIMEOUT_S, ControlClient, Serving, application, model, serving, version, wait_for, with_address
 
 TWO = "def predict(inputs):\n    return [2] * len(inputs)\n"
 PICKY = """
@@ -236,6 +236,19 @@ def test_worker_goes_on_when_its_supervisor_is_gone(system: Serving) -> None:
 
 
 # -- start and end -----------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_was_told_nothing_yet_gets_no_query() -> None:
+    with serving() as system:
+        worker = system.start_worker()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", worker.port), TIMEOUT_S)
+        system.apply([application()], [model(version(system.start_container(SUM)))])
+        fresh = system.start_worker()
+        for _ in range(20):
+            assert output(system) == 42
+        system.apply([application()], [model(version(system.containers[0]))])
+        wait_for(lambda: output(system) == 42 and fresh.application("app").queries > 0, "it is asked, too")
 
 
 def test_two_workers_share_the_port_and_their_query_ids_differ() -> None:

@@ -39,7 +39,7 @@ async def _run(config: WorkerConfig) -> int:
     stop = asyncio.Event()
     worker = Worker(config)
     try:
-        await worker.listen()
+        worker.begin()
     except OSError as error:
         log.error("cannot listen on %s:%d: %s", config.host, config.port, error)
         return 1

@@ -38,6 +38,7 @@ class Worker:
         self._config = config
         self._predictor = Predictor(config.cache_bytes)
         self._server = QueryServer()
+        self._bound: socket.socket | None = None
         self._store = open_store(config.store)
         self._surroundings = Surroundings(
             predictor=self._predictor,
@@ -55,13 +56,13 @@ class Worker:
         self._generation = 0
         self._imported: dict[str, tuple[str, str, str | None]] = {}
 
-    async def listen(self) -> None:
-        """Bind the query port, shared with the other workers, and accept.
+    def begin(self) -> None:
+        """Bind the query port, shared with the other workers.
 
         Raises:
             OSError: the port cannot be bound.
         """
-        await self._server.listen(bind_shared(self._config.host, self._config.port))
+        self._bound = bind_shared(self._config.host, self._config.port)
         self._synchronizing = asyncio.ensure_future(self._synchronizer.run())
         gc.collect()
         gc.freeze()
@@ -77,6 +78,7 @@ class Worker:
             new = self._apply_applications(snapshot)
         else:
             new = []
+        await self._accept()
         try:
             async with asyncio.timeout(self._config.settle_timeout_s):
                 await asyncio.gather(*(application.load() for application in new))
@@ -84,6 +86,12 @@ class Worker:
         except TimeoutError:
             pass  # what has not settled is named in the answer
         return Applied(self._generation, self._predictor.unlinked(), self._predictor.undrained())
+
+    async def _accept(self) -> None:
+        """From the first snapshot on: before it every application would be unknown, which the other workers know."""
+        if self._bound is not None:
+            bound, self._bound = self._bound, None
+            await self._server.listen(bound)
 
     def statistics(self) -> WorkerStatistics:
         queues = self._predictor.queues()
@@ -107,6 +115,8 @@ class Worker:
 
     async def drain(self) -> int:
         """Stop accepting, answer what is under way. Returns how many requests had to be given up."""
+        if self._bound is not None:
+            self._bound.close()
         left = await self._server.drain(self._config.drain_timeout_s)
         if self._synchronizing is not None:
             self._synchronizing.cancel()
