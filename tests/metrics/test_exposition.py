@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from clipper.management.schemas import Replica, Status, WorkerStatus
+from clipper.management.schemas import Model, Replica, Status, Version, VersionState, WorkerStatus
 from clipper.metrics.definitions import (
     APPLICATION,
+    DEPLOYED,
     LINK,
     REPLICA,
     SELECTED_MODEL,
@@ -23,6 +24,7 @@ from clipper.metrics.definitions import (
     Number,
 )
 from clipper.metrics.exposition import newest, render, replica_name
+from clipper.snapshot import Batching
 from clipper.statistics import (
     CONFIDENCE_BOUNDS,
     LATENCY_BOUNDS_S,
@@ -94,8 +96,16 @@ def replica(state: str = "ready") -> Replica:
     return Replica("digits:2#1.g7", "digits", "2", state, 9, 2, None, 64, "l")  # type: ignore[arg-type]
 
 
+def model(*states: VersionState) -> Model:
+    versions = (
+        Version("digits", f"{number}", state, number == 1, None, "python", Batching(), True, 3, (), 0.0)
+        for number, state in enumerate(states, 1)
+    )
+    return Model("digits", "1", None, tuple(versions))
+
+
 def samples(*workers: WorkerStatistics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    text = render(workers or (worker(),), (replica(),), STATUS).decode()
+    text = render(workers or (worker(),), (model("ready", "sleeping"),), (replica(),), STATUS).decode()
     read = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     found = {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in read}
     assert len(found) == len(read), "two samples share name and labels"
@@ -156,6 +166,11 @@ def test_counts_of_a_version() -> None:
     assert value("clipper_batch_size_sum", **own) == 99
 
 
+def test_a_version_that_sleeps_wants_no_replica() -> None:
+    wanted = [value("clipper_replicas_wanted", model="digits", version=version) for version in ("1", "2")]
+    assert wanted == [3, 0]
+
+
 def test_a_replica_keeps_its_series_over_a_restart() -> None:
     own = {"model": "digits", "version": "2", "replica": "digits:2#1"}
     assert value("clipper_batch_limit", **own, worker="0") == 64
@@ -181,7 +196,7 @@ def test_workers_have_series_of_their_own() -> None:
 
 
 def test_a_worker_that_does_not_answer_has_no_series_but_its_state() -> None:
-    text = render((), (), STATUS).decode()
+    text = render((), (), (), STATUS).decode()
     assert "clipper_worker_up{" not in text
     assert 'clipper_worker_ready{worker="0"} 1.0' in text
 
@@ -201,7 +216,8 @@ def documented() -> dict[str, str]:
 
 def test_the_page_lists_every_metric_with_its_kind_and_labels() -> None:
     expected = {}
-    for group in (SERVER, WORKER_PROCESS, WORKER, APPLICATION, SELECTION, SELECTED_MODEL, VERSION, LINK, REPLICA):
+    servers, applications = (SERVER, WORKER_PROCESS, WORKER), (APPLICATION, SELECTION, SELECTED_MODEL)
+    for group in (*servers, *applications, VERSION, DEPLOYED, LINK, REPLICA):
         for metric in group.metrics:
             is_number = isinstance(metric, Number)
             kind = metric.kind if is_number else "histogram"

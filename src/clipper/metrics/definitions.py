@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar, get_args
 
-from clipper.management.schemas import Replica, ReplicaState, Status, WorkerStatus
+from clipper.management.schemas import Replica, ReplicaState, Status, Version, WorkerStatus
 from clipper.statistics import (
     CONFIDENCE_BOUNDS,
     LATENCY_BOUNDS_S,
@@ -209,6 +209,18 @@ VERSION: Group[VersionStatistics] = Group(
         Number("counter", "clipper_cache_hits", "Queries answered from the cache.", lambda v: v.cache_hits),
         Number("counter", "clipper_cache_misses", "Queries that had to run.", lambda v: v.cache_misses),
         Number("counter", "clipper_cache_joins", "Queries that joined an equal one.", lambda v: v.cache_joins),
+    ),
+)
+
+DEPLOYED: Group[Version] = Group(
+    ("model", "version"),
+    (
+        Number(
+            "gauge",
+            "clipper_replicas_wanted",
+            "Replicas that it shall have now, by a number or by its load; 0 while it does not run.",
+            lambda v: v.replicas_wanted if v.state in ("starting", "ready") else 0,
+        ),
     ),
 )
 

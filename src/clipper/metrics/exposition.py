@@ -9,9 +9,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from clipper.management.schemas import Replica, Status
+from clipper.management.schemas import Model, Replica, Status
 from clipper.metrics.definitions import (
     APPLICATION,
+    DEPLOYED,
     LINK,
     REPLICA,
     SELECTED_MODEL,
@@ -36,16 +37,25 @@ T = TypeVar("T")
 Rows = Iterable[tuple[tuple[str, ...], T]]
 
 
-def render(workers: Iterable[WorkerStatistics], replicas: Iterable[Replica], status: Status) -> bytes:
+def render(
+    workers: Iterable[WorkerStatistics], models: Iterable[Model], replicas: Iterable[Replica], status: Status
+) -> bytes:
     """Return the exposition of one scrape; its HTTP type is ``CONTENT_TYPE``."""
-    return generate_latest(ServerCollector(tuple(workers), tuple(replicas), status))
+    return generate_latest(ServerCollector(tuple(workers), tuple(models), tuple(replicas), status))
 
 
 class ServerCollector(Collector):
     """One scrape's numbers, as the metric families of the client library."""
 
-    def __init__(self, workers: tuple[WorkerStatistics, ...], replicas: tuple[Replica, ...], status: Status) -> None:
+    def __init__(
+        self,
+        workers: tuple[WorkerStatistics, ...],
+        models: tuple[Model, ...],
+        replicas: tuple[Replica, ...],
+        status: Status,
+    ) -> None:
         self._workers = workers
+        self._models = models
         self._replicas = replicas
         self._status = status
 
@@ -66,6 +76,7 @@ class ServerCollector(Collector):
             ],
         )
         yield from _families(VERSION, [((v.model, v.version, index), v) for index, w in workers for v in w.versions])
+        yield from _families(DEPLOYED, [((m.name, v.version), v) for m in self._models for v in m.versions])
         yield from _families(
             LINK,
             [((r.model, r.version, name, i), r) for i, w in workers for name, r in newest(w.replicas).items()],
