@@ -4,13 +4,14 @@
 #include <array>
 #include <atomic>
 #include <charconv>
+#include <condition_variable>
 #include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <functional>
-#include <future>
 #include <iostream>
 #include <map>
+#include <mutex>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <sys/un.h>
@@ -137,7 +138,7 @@ struct Outputs {  // of a batch: one add or fail an input, in the inputs' order
 };
 struct Model {
   std::string input_type;                              // a deployment may declare a narrower one
-  std::function<void(const Rows&, Outputs&)> predict;  // called for one batch at a time, on main's thread
+  std::function<void(const Rows&, Outputs&)> predict;  // called for one batch at a time, by various threads
   uint32_t max_batch = 0;                              // 0: no bound of its own
 };
 inline std::string welcome(const Model& model, const Options& options) {
@@ -149,7 +150,7 @@ inline std::string results(uint64_t id, const Outputs& outputs, int64_t evaluati
   return frame(RESULTS, id, pack(outputs.count, outputs.failed, evaluation_us) + outputs.failures + outputs.lines);
 }
 inline int64_t now_us() { return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::microseconds(1); }
-inline std::string answer(const Model& model, uint64_t id, const Rows& rows) {
+inline std::string answer(const Model& model, uint64_t id, const Rows& rows) noexcept {  // out of memory, it ends
   if (rows.empty()) return frame(ERROR, id, "rows are not of the model's input type, " + model.input_type);
   const int64_t started_us = now_us();
   Outputs outputs;
@@ -171,33 +172,24 @@ inline std::string_view receive(int fd, char* to, size_t size) {
 inline void send_all(int fd, std::string_view bytes) {  // or ends the connection: nothing can follow half a frame
   if (send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL) < ssize_t(bytes.size())) shutdown(fd, SHUT_RDWR);
 }
-using Job = std::packaged_task<std::string()>;
-inline int jobs[2];  // sockets for Job*: batches run in the order in which they came
 inline std::atomic<bool> stopping{false};
+inline int listener = -1;  // which the handler of SIGTERM shuts down
 
-struct Server {  // each connection has a thread of its own, which has the model run on main's
+struct Server {  // each connection has a thread of its own, which calls the model when it is its turn
   const Model model;
   const InputType type;
   const std::string token, greeting;
-  std::atomic<int> connections{0}, unsent{0};  // unsent: answers
+  std::atomic<int> connections{0}, in_hand{0};  // in hand: the batch that runs, and answers unsent
   std::atomic<int64_t> running_since_us{INT64_MAX};
-  void run_jobs() {  // until SIGTERM; then leaves the last answer a while to be taken
-    for (Job* next; !stopping; running_since_us = INT64_MAX) {
-      if (read(jobs[0], &next, sizeof next) < 0 || stopping) continue;  // a signal's handler ran
-      const std::unique_ptr<Job> job(next);
-      running_since_us = now_us();
-      ++unsent;
-      (*job)();
-    }
-    for (int waits = 0; unsent && waits < 100 * kPatienceS; ++waits) usleep(10'000);
-  }
-  void accept_all(int listener) {
-    for (int fd = 0;; usleep(fd < 0 ? 10'000 : 0)) try {
+  std::mutex mutex{};
+  std::condition_variable next_turn{};  // batches run one at a time, in the order in which they came
+  uint64_t tickets = 0, turn = 0;
+  void run() {  // until SIGTERM; then leaves what is in hand a while to be answered
+    for (int fd = 0; !stopping; usleep(fd < 0 ? 10'000 : 0)) try {
         fd = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
-        std::thread(&Server::serve, this, fd).detach();
-      } catch (const std::system_error&) {  // no thread to be had
-        close(fd);
-      }
+        if (fd >= 0) std::thread(&Server::serve, this, fd).detach();
+      } catch (const std::system_error&) { close(fd); }  // no thread to be had
+    for (int waits = 0; in_hand && waits < 100 * kPatienceS; ++waits) usleep(10'000);
   }
   void serve(int fd) {
     bool watches = false;
@@ -233,11 +225,20 @@ struct Server {  // each connection has a thread of its own, which has the model
     send_all(fd, greeting);
   }
   void predict(int fd, uint64_t id, const Rows& rows) {
-    auto* const job = new Job([&] { return answer(model, id, rows); });  // run_jobs deletes it
-    std::future<std::string> reply = job->get_future();
-    require(send(jobs[1], &job, sizeof job, MSG_NOSIGNAL) > 0, "the container stops");
-    send_all(fd, reply.get());
-    --unsent;
+    std::unique_lock lock(mutex);
+    next_turn.wait(lock, [this, mine = tickets++] { return mine == turn; });
+    require(!stopping, "the container stops");  // and no other turn comes
+    ++in_hand;
+    lock.unlock();
+    running_since_us = now_us();
+    const std::string reply = answer(model, id, rows);
+    running_since_us = INT64_MAX;
+    lock.lock();
+    ++turn;
+    next_turn.notify_all();
+    lock.unlock();
+    send_all(fd, reply);
+    --in_hand;
   }
 };
 inline int listen_on(const std::string& address) {
@@ -283,11 +284,10 @@ inline int serve(int argc, char** argv, const std::function<Model(const Options&
     require(type.dtype == taken.dtype && taken.accepts(type.shape), "the declared input type does not suit it");
     stage = {4, "cannot listen: "};
     Server server{model, type, token, welcome(model, options)};
-    require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, jobs) == 0, "no file can be opened");
-    std::signal(SIGTERM, [](int) { stopping = true; shutdown(jobs[0], SHUT_RD); });
-    std::thread(&Server::accept_all, &server, listen_on(address)).detach();
+    listener = listen_on(address);
+    std::signal(SIGTERM, [](int) { stopping = true; shutdown(listener, SHUT_RDWR); });
     std::cerr << "clipper: listening on " << address << std::endl;
-    server.run_jobs();
+    server.run();
     if (is_unix) unlink(address.c_str() + 5);
     std::fflush(nullptr);
     std::_Exit(0);  // threads still use the server
