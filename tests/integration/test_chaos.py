@@ -175,9 +175,9 @@ def files_left(folder: Path) -> list[str]:
 def test_every_query_is_answered_by_its_deadline(story: Story) -> None:
     """5 ms after it at the latest, and as much later as the machine held up those who talk.
 
-    What it does in nobody's account, such as interrupts and the host's own work, may hold up one in ten thousand. Of
-    those that time out, a timer that is 10 ms late makes several times as many late, even where others keep both
-    processors busy.
+    What it does in nobody's account, such as interrupts and the host's own work, may hold up one in ten thousand: for a
+    few milliseconds the client sleeps although its answers are there. A deadline's timer that is 10 ms late holds up
+    more than twice as many, unless others want several times the processors that there are.
     """
     numbers = sorted(exchange.number for exchange in story.exchanges)
     assert numbers == list(range(len(numbers)))
