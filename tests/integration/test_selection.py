@@ -36,8 +36,8 @@ def system() -> Iterator[Serving]:
         containers["h"] = system.start_container(HANGS, "h")
         applications = [learner(policy.replace("_", "-"), policy, "w", "r") for policy in POLICIES]
         applications += [
-            learner("hanging", "ensemble", "r", "r2", "r3", "w", "h", slo_ms=300.0, default_output='"default"'),
-            learner("shadowed", "single", "r", slo_ms=2000.0),
+            learner("hanging", "ensemble", "r", "r2", "r3", "w", "h", slo_ms=1500.0, default_output='"default"'),
+            learner("shadowed", "single", "r"),
         ]
         shadowed = applications[-1]
         applications[-1] = ApplicationSnapshot(
@@ -109,8 +109,8 @@ def test_every_policy_serves_and_those_that_learn_find_the_right_model(system: S
 
 
 def test_one_of_five_models_hangs(system: Serving) -> None:
-    answers = [ask(system, "/hanging/predict", {"input": [number]}) for number in range(5)]
-    assert [(each["output"], each["default"]) for each in answers] == [(1, False)] * 5
+    answers = [ask(system, "/hanging/predict", {"input": [number]}) for number in range(2)]
+    assert [(each["output"], each["default"]) for each in answers] == [(1, False)] * 2
     assert all(each["confidence"] == pytest.approx(0.6) for each in answers)
 
 
