@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clipper.abstraction.predictor import Predictor
 from clipper.errors import NotFound, WrongInput
-from clipper.selection.application import MARGIN_SHARE, MAX_MARGIN_S, Application, QueryIds
+from clipper.selection.application import JOINT_MARGIN_SHARE, MARGIN_SHARE, MAX_MARGIN_S, Application, QueryIds
 from clipper.selection.query import Query
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.snapshot import ApplicationSnapshot, Batching, Link, ModelSnapshot, Selection, Snapshot, VersionSnapshot
@@ -287,6 +287,19 @@ def test_the_answer_leaves_a_little_before_the_slo(slo_s: float) -> None:
         assert 0 < margin_s <= min(slo_s * MARGIN_SHARE, MAX_MARGIN_S) + 1e-9
 
     asyncio.run(scenario())
+
+
+def test_an_answer_of_several_models_leaves_earlier(run: Callable[[Scenario], None]) -> None:
+    async def scenario(digits: Digits) -> None:
+        links = (Link("digits"), Link("other"))
+        both = ApplicationSnapshot("app", "doubles", SLO_S * 1000, "0", Selection("ensemble"), links)
+        one, joint = digits.application(), Application(both, digits.surroundings)
+        now_s = digits.loop.time()
+        deadlines_s = [application.predict(ROW, Asking(), now_s).deadline_s for application in (one, joint)]
+        earlier_s = min(SLO_S * JOINT_MARGIN_SHARE, MAX_MARGIN_S)
+        assert deadlines_s[0] - deadlines_s[1] == pytest.approx(earlier_s)
+
+    run(scenario)
 
 
 def test_a_policy_that_is_not_known_makes_every_query_a_policy_error(run: Callable[[Scenario], None]) -> None:

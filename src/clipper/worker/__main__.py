@@ -14,7 +14,6 @@ import uvloop
 from clipper.frontend.memory import keep_large_pieces_apart
 from clipper.worker.config import WorkerConfig
 from clipper.worker.control_server import ControlServer
-from clipper.worker.turns import ask_for_short_turns
 from clipper.worker.worker import Worker
 
 log = logging.getLogger("clipper.worker")
@@ -33,7 +32,6 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _allow_many_connections()
     keep_large_pieces_apart()
-    ask_for_short_turns()
     return uvloop.run(_run(config), loop_factory=PreciseLoop)
 
 
