@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 # The deadline is when the answer should be at the client, so it leaves a little before: 5 % of the SLO, at most 2 ms.
 MARGIN_SHARE = 0.05
 MAX_MARGIN_S = 0.002
-# One of several models leaves earlier by so much more, 2 ms at most: it can leave with what has come, which is better than
-# to be late, and it has to be made of that while other models have the processors (16 forests on two cores: 2 ms).
+# One of several models leaves earlier by so much more, 2 ms at most: it can leave with what has come, which is better
+# than to be late, and is made of that while other models have the processors (16 forests on two cores: 2 ms).
 JOINT_MARGIN_SHARE = 0.1
 # The loop's timers count whole milliseconds, rounded, and so may come half of one early.
 TIMER_EARLY_S = 0.0005
