@@ -76,8 +76,8 @@ class ModelQueue:
                     found.join(waiter)
                     return None
                 # It has been under way for longer than a query may take: on a replica that hangs. Ask another.
-                table.fail(found)
-        work = Work(row, waiter, arrival_s, slo_s, waiter.deadline_s)
+                table.forget(found)
+        work = Work(row, [waiter], arrival_s, slo_s, waiter.deadline_s)
         if not self._links:
             self._fail(work, "no_replica", f"{self.model} has no replica")
             return None
@@ -300,11 +300,10 @@ class ModelQueue:
 
     def _settle(self, work: Work, output: bytes) -> None:
         self._counts.outputs += 1
-        waiters = work.waiters
-        work.waiters = []
+        waiters = work.dismiss()
         work.output = output
-        if work.cached and self._table is not None:
-            self._table.fulfil(work)
+        if work.table is not None:
+            work.table.fulfil(work)
         name = self.model.name
         for waiter in waiters:
             waiter.on_output(name, output)
@@ -326,10 +325,9 @@ class ModelQueue:
                 waiter.on_failure(self.model.name, code, message)
 
     def _settle_failure(self, work: Work) -> list[Waiter]:
-        if work.cached and self._table is not None:
-            self._table.fail(work)
-        waiters, work.waiters = work.waiters, []
-        return waiters
+        if work.table is not None:
+            work.table.forget(work)
+        return work.dismiss()
 
     # -- statistics ------------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+import msgspec
+
 
 class Waiter(Protocol):
     """Who waits for an output. ``done`` tells that it no longer does: answered, or its client went away."""
@@ -16,33 +18,42 @@ class Waiter(Protocol):
         """``code`` is one of the error tree's."""
 
 
-class Work:
+class Table(Protocol):
+    """The cache's entries of one version."""
+
+    def fulfil(self, work: "Work") -> None:
+        """``work`` has its output."""
+
+    def forget(self, work: "Work") -> None:
+        """``work`` has none."""
+
+
+class Work(msgspec.Struct, gc=False, eq=False):
     """An input on its way through a version's queue, and, once it has its output, a cache entry.
 
-    One object serves as both so that a query costs one allocation here.
+    One object serves as both so that a query costs one allocation here. The garbage collector does not look at it:
+    there are hundreds of thousands, and a collection that went through them all would be seen in the tail latency.
+    So it must not be part of a cycle for good: it lets go of its waiters once they have their output.
 
     Attributes:
         row: the input's raw buffer, as the container protocol sends it; also the cache key.
-        output: JSON text, or None while it is in flight.
-        waiters: who gets the output; emptied once it is there.
+        waiters: who gets the output; ``NOBODY`` once it is there.
         deadline_s: of the waiter that can wait longest.
+        output: JSON text, or None while it is in flight.
         used: CLOCK's reference bit.
-        cached: whether the version's cache table holds it.
+        table: what holds it in the cache; None if nothing does.
         losses: how many replicas died with it in flight.
     """
 
-    __slots__ = ("arrival_s", "cached", "deadline_s", "losses", "output", "row", "slo_s", "used", "waiters")
-
-    def __init__(self, row: bytes, waiter: Waiter, arrival_s: float, slo_s: float, deadline_s: float) -> None:
-        self.row = row
-        self.output: bytes | None = None
-        self.waiters: list[Waiter] = [waiter]
-        self.arrival_s = arrival_s
-        self.slo_s = slo_s
-        self.deadline_s = deadline_s
-        self.used = False
-        self.cached = False
-        self.losses = 0
+    row: bytes
+    waiters: list[Waiter]
+    arrival_s: float
+    slo_s: float
+    deadline_s: float
+    output: bytes | None = None
+    used: bool = False
+    table: Table | None = None
+    losses: int = 0
 
     def join(self, waiter: Waiter) -> None:
         """Let one more query wait for the same output."""
@@ -50,7 +61,16 @@ class Work:
         if waiter.deadline_s > self.deadline_s:
             self.deadline_s = waiter.deadline_s
 
+    def dismiss(self) -> list[Waiter]:
+        """Return who waited; nobody does any more."""
+        waiters, self.waiters = self.waiters, NOBODY
+        return waiters
+
     @property
     def is_wanted(self) -> bool:
         """Whether anyone still waits. Work whose clients all went away is never sent."""
         return any(not waiter.done for waiter in self.waiters)
+
+
+# Shared by all work that is done, which nobody joins any more.
+NOBODY: list[Waiter] = []

@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+import msgspec
+
 from clipper.frontend import responses
 from clipper.selection.query import Query
 
@@ -19,8 +21,10 @@ class Cancellable(Protocol):
     def cancel(self) -> None: ...
 
 
-class Exchange:
+class Exchange(msgspec.Struct, gc=False, eq=False):
     """A request that waits for its answer. For a predict call with one input it is the query's ``Asker``.
+
+    The garbage collector does not look at it: it lets go of what it has started once it is answered.
 
     Attributes:
         response: the answer's bytes once they are known.
@@ -29,14 +33,11 @@ class Exchange:
         has_body: False for HEAD.
     """
 
-    __slots__ = ("closes", "connection", "has_body", "response", "started")
-
-    def __init__(self, connection: Answerer) -> None:
-        self.connection = connection
-        self.response: bytes | None = None
-        self.started: Cancellable | None = None
-        self.closes = False
-        self.has_body = True
+    connection: Answerer
+    response: bytes | None = None
+    started: Cancellable | None = None
+    closes: bool = False
+    has_body: bool = True
 
     def on_prediction(self, query_id: int, output: bytes, confidence: float) -> None:
         body = responses.prediction_json(query_id, output, confidence)

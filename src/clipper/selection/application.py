@@ -146,7 +146,7 @@ class Application:
             WrongInput: that version takes another type of input.
         """
         pinned = None if version is None else self._pinned(version)
-        query = Query(self, asker, self._ids.take(), row, context, arrival_s)
+        query = Query(self, asker, self._ids.take(), row, context, arrival_s, arrival_s + self.budget_s)
         self.counts.queries += 1
         if pinned is not None:
             self._ask(query, *pinned)

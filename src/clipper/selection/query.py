@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from clipper.selection.policies.policy import Choice
 
 if TYPE_CHECKING:
@@ -24,53 +26,35 @@ class Asker(Protocol):
         """As ``on_default``, where the application has no default."""
 
 
-class Query:
+class Query(msgspec.Struct, gc=False, eq=False):
     """One query, in flight and then, until its time is over, waiting for feedback. It is the ``Waiter`` of its work.
+
+    The garbage collector does not look at it, as at ``Work``: it knows its asker until it is answered, and no longer.
 
     Attributes:
         row: the input's raw buffer.
-        choice: what the policy selected; None if it has not, or could not.
         outputs: JSON text by model, of those that were selected; late ones come in after the answer.
-        shadow_outputs: the same of the application's shadow models; None while there is none.
         missing: how many of the selected models have neither answered nor failed.
+        choice: what the policy selected; None if it has not, or could not.
+        shadow_outputs: the same as ``outputs`` of the application's shadow models; None while there is none.
         failure: code and message of the last model that failed.
         output: the answer, if there was one that was no default.
     """
 
-    __slots__ = (
-        "application",
-        "arrival_s",
-        "asker",
-        "choice",
-        "context",
-        "deadline_s",
-        "done",
-        "failure",
-        "id",
-        "missing",
-        "output",
-        "outputs",
-        "row",
-        "shadow_outputs",
-    )
-
-    def __init__(
-        self, application: "Application", asker: Asker, query_id: int, row: bytes, context: str | None, arrival_s: float
-    ) -> None:
-        self.application = application
-        self.asker: Asker | None = asker
-        self.id = query_id
-        self.row = row
-        self.context = context
-        self.arrival_s = arrival_s
-        self.deadline_s = arrival_s + application.budget_s
-        self.done = False
-        self.missing = 0
-        self.outputs: dict[str, bytes] = {}
-        self.shadow_outputs: dict[str, bytes] | None = None
-        self.output: bytes | None = None
-        self.failure: tuple[str, str] | None = None
-        self.choice: Choice | None = None
+    application: "Application"
+    asker: Asker | None
+    id: int
+    row: bytes
+    context: str | None
+    arrival_s: float
+    deadline_s: float
+    outputs: dict[str, bytes] = {}  # msgspec gives each its own
+    missing: int = 0
+    done: bool = False
+    choice: Choice | None = None
+    shadow_outputs: dict[str, bytes] | None = None
+    output: bytes | None = None
+    failure: tuple[str, str] | None = None
 
     def on_output(self, model: str, output: bytes) -> None:
         self.outputs[model] = output

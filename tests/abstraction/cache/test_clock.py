@@ -38,7 +38,6 @@ class ClockMachine(RuleBasedStateMachine):
         self.cache = ClockCache(CAPACITY_BYTES)
         self.tables = [self.cache.table(), self.cache.table()]
         self.in_flight: dict[tuple[int, bytes], Work] = {}
-        self.orphans: list[tuple[CacheTable, Work]] = []
         self.ring: OrderedDict[tuple[int, bytes], list[bytes | bool]] = OrderedDict()
         self.evictions = 0
         self.lookups = [[0, 0, 0], [0, 0, 0]]
@@ -87,32 +86,20 @@ class ClockMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def fail(self, data: st.DataObject) -> None:
         key = data.draw(st.sampled_from(sorted(self.in_flight)))
-        self.tables[key[0]].fail(self.in_flight.pop(key))
+        self.tables[key[0]].forget(self.in_flight.pop(key))
 
     @rule(index=TABLES)
     def close(self, index: int) -> None:
-        """The version goes, with work in flight, and another takes its place."""
+        """The version goes, and another takes its place; work in flight will end as if it had never been cached."""
         table = self.tables[index]
         table.close()
         assert len(table) == 0
         for key in [key for key in self.in_flight if key[0] == index]:
-            self.orphans.append((table, self.in_flight.pop(key)))
+            assert self.in_flight.pop(key).table is None
         for key in [key for key in self.ring if key[0] == index]:
             del self.ring[key]
         self.tables[index] = self.cache.table()
         self.lookups[index] = [0, 0, 0]
-
-    @precondition(lambda self: self.orphans)
-    @rule(succeeds=st.booleans())
-    def end_orphan(self, succeeds: bool) -> None:
-        """Work that was in flight when its version went ends without a trace."""
-        table, work = self.orphans.pop()
-        if succeeds:
-            work.output = b"1"
-            table.fulfil(work)
-        else:
-            table.fail(work)
-        assert len(table) == 0
 
     @invariant()
     def counts_are_exact(self) -> None:

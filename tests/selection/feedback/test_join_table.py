@@ -22,7 +22,7 @@ class Waiting:
 def make_query(number: int, size_bytes: int, arrival_s: float = 0.0, ttl_s: float = 1.0) -> Query:
     application: Any = Waiting(ttl_s)
     asker: Any = None
-    return Query(application, asker, number, bytes(size_bytes), None, arrival_s)
+    return Query(application, asker, number, bytes(size_bytes), None, arrival_s, arrival_s + application.budget_s)
 
 
 def size_of(query: Query) -> int:

@@ -33,7 +33,7 @@ class ClockCache:
 
     def __init__(self, capacity_bytes: int) -> None:
         self.capacity_bytes = capacity_bytes
-        self._ring: deque[tuple[CacheTable, Work]] = deque()
+        self._ring: deque[Work] = deque()
         self._size_bytes = 0
         self._evictions = 0
 
@@ -44,7 +44,7 @@ class ClockCache:
     def statistics(self) -> ClockStatistics:
         return ClockStatistics(len(self._ring), self._size_bytes, self.capacity_bytes, self._evictions)
 
-    def admit(self, table: "CacheTable", work: Work) -> bool:
+    def admit(self, work: Work) -> bool:
         """Count finished work, evicting until it fits. False if it is too large to keep."""
         size = _size_bytes(work)
         if size * MAX_ENTRY_SHARE > self.capacity_bytes:
@@ -52,23 +52,21 @@ class ClockCache:
         self._size_bytes += size
         while self._size_bytes > self.capacity_bytes:
             self._advance_hand()
-        self._ring.append((table, work))
+        self._ring.append(work)
         return True
 
-    def forget(self, table: "CacheTable") -> None:
-        """Drop every entry of a table whose version is gone."""
-        kept = deque(pair for pair in self._ring if pair[0] is not table)
-        self._size_bytes = sum(_size_bytes(work) for _, work in kept)
-        self._ring = kept
+    def forget_closed(self) -> None:
+        """Drop every entry whose table was closed."""
+        self._ring = deque(work for work in self._ring if work.table is not None)
+        self._size_bytes = sum(map(_size_bytes, self._ring))
 
     def _advance_hand(self) -> None:
-        pair = self._ring.popleft()
-        table, work = pair
+        work = self._ring.popleft()
         if work.used:
             work.used = False
-            self._ring.append(pair)
-        else:
-            table.evict(work)
+            self._ring.append(work)
+        elif work.table is not None:
+            work.table.forget(work)
             self._size_bytes -= _size_bytes(work)
             self._evictions += 1
 
@@ -105,31 +103,25 @@ class CacheTable:
 
     def begin(self, work: Work) -> None:
         """After a miss: equal inputs join ``work`` from now on."""
-        work.cached = True
+        work.table = self
         self._entries[work.row] = work
 
     def fulfil(self, work: Work) -> None:
         """``work`` has its output: keep it, as far as there is room."""
-        if work.cached and not self._cache.admit(self, work):
-            self.fail(work)
+        if not self._cache.admit(work):
+            self.forget(work)
 
-    def fail(self, work: Work) -> None:
-        """``work`` has no output: the next equal input is a miss."""
-        if work.cached:
-            work.cached = False
-            del self._entries[work.row]
-
-    def evict(self, work: Work) -> None:
-        """Called by the cache's hand."""
-        work.cached = False
+    def forget(self, work: Work) -> None:
+        """``work`` has no output, or is evicted: the next equal input is a miss."""
+        work.table = None
         del self._entries[work.row]
 
     def close(self) -> None:
         """The version is gone: forget its entries. Work still in flight ends as if it had never been cached."""
         for work in self._entries.values():
-            work.cached = False
+            work.table = None
         self._entries.clear()
-        self._cache.forget(self)
+        self._cache.forget_closed()
 
 
 def _size_bytes(work: Work) -> int:
