@@ -8,6 +8,7 @@ import pytest
 from clipper.abstraction import model_queue as model_queue_module
 from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.model_queue import MAX_MESSAGE_CHARACTERS, ModelQueue
+from clipper.abstraction.turns import Turns
 from clipper.snapshot import Batching, VersionSnapshot
 from clipper.types import ModelId
 from event_loops import ShiftedLoop, run_clean, turn_over, until
@@ -28,7 +29,7 @@ class Bench:
         self._tmp_path = tmp_path
         self.snapshot = VersionSnapshot("1", "doubles", batching, cache)
         self.cache = ClockCache(1 << 20)
-        self.queue = ModelQueue(DIGITS, self.snapshot, self.cache)
+        self.queue = ModelQueue(DIGITS, self.snapshot, self.cache, Turns())
         self.loop = asyncio.get_running_loop()
         self.containers: list[SmallContainer] = []
 

@@ -14,6 +14,7 @@ from clipper.abstraction.batching.dispatcher import BATCH_SHARE_OF_SLO, Batch, D
 from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.counts import Counts
 from clipper.abstraction.replica import Replica
+from clipper.abstraction.turns import Turns
 from clipper.abstraction.work import Waiter, Work
 from clipper.containers.protocol.messages import Results
 from clipper.snapshot import ReplicaAddress, VersionSnapshot
@@ -32,10 +33,6 @@ MAX_MESSAGE_CHARACTERS = 300
 # An input that was in flight when that many replicas died is taken to be what killed them.
 MAX_LOSSES = 2
 
-# While queries keep coming, a batch may wait for so many more of the loop's turns, some 10 µs each. Where many models
-# share the queries, and each has few, that saves batches: exp3 over five models answers a fifth more.
-MAX_GATHERING = 3
-
 # Checks the syntax, but takes any bytes within a text. Nesting too deep for it would be too deep for most readers.
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -44,7 +41,7 @@ NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 class ModelQueue:
     """Evaluates inputs on one version. All methods run on the worker's event loop."""
 
-    def __init__(self, model: ModelId, snapshot: VersionSnapshot, cache: ClockCache) -> None:
+    def __init__(self, model: ModelId, snapshot: VersionSnapshot, cache: ClockCache, turns: Turns) -> None:
         self.model = model
         self.snapshot = snapshot
         self.input_type = InputType.parse(snapshot.input_type)
@@ -52,6 +49,7 @@ class ModelQueue:
         self._dispatcher = Dispatcher(MAX_QUEUE_LENGTH, MAX_QUEUE_BYTES, snapshot.batching.delay_ms / 1000)
         self._links: dict[str, Replica] = {}
         self._loop = asyncio.get_running_loop()
+        self._turns = turns
         self._turn_is_due = False
         self._wake: asyncio.TimerHandle | None = None
         self.slo_s = 1.0
@@ -82,6 +80,7 @@ class ModelQueue:
             self._fail(work, "no_replica", f"{self.model} has no replica")
             return None
         self._counts.arrivals += 1
+        self._turns.arrivals += 1
         accepted, expired = self._dispatcher.push(work, arrival_s)
         if accepted and table is not None:
             table.begin(work)
@@ -92,9 +91,8 @@ class ModelQueue:
             self._fail(work, "overloaded", f"the queue of {self.model} is full")
             return None
         if not self._turn_is_due:
-            # Not before the end of the loop's turn, so that all that came in with one poll goes into one batch.
             self._turn_is_due = True
-            self._loop.call_soon(self._gather, self._dispatcher.queue.length, MAX_GATHERING)
+            self._turns.await_end(self)
         return None
 
     def peek(self, row: bytes) -> bytes | None:
@@ -196,12 +194,12 @@ class ModelQueue:
 
     # -- batches ---------------------------------------------------------------------------------------
 
-    def _gather(self, length: int, left: int) -> None:
-        """Take the turn, unless more queries came meanwhile: then wait for one more of the loop's turns."""
-        arrived = self._dispatcher.queue.length
-        if left and arrived > length and self._turn_is_due:
-            self._loop.call_soon(self._gather, arrived, left - 1)
-        elif self._turn_is_due:
+    def gains_by_more(self) -> bool:
+        return self._dispatcher.gains_by_more()
+
+    def take_due_turn(self) -> None:
+        # Not if a batch that came back has led to one meanwhile.
+        if self._turn_is_due:
             self._take_turn()
 
     def _take_turn(self) -> None:

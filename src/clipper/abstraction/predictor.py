@@ -5,6 +5,7 @@ import asyncio
 from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.replica import Replica
+from clipper.abstraction.turns import Turns
 from clipper.snapshot import ApplicationSnapshot, Link, ModelSnapshot, Snapshot
 from clipper.types import InputType, ModelId
 
@@ -14,6 +15,7 @@ class Predictor:
 
     def __init__(self, cache_capacity_bytes: int) -> None:
         self.cache = ClockCache(cache_capacity_bytes)
+        self._turns = Turns()
         self._queues: dict[ModelId, ModelQueue] = {}
         # Of versions that are gone, whose last batches are still to be answered.
         self._leaving: list[ModelQueue] = []
@@ -100,7 +102,7 @@ class Predictor:
                 self._let_go(queue)
                 queue = None
             if queue is None:
-                queue = self._queues[model_id] = ModelQueue(model_id, version, self.cache)
+                queue = self._queues[model_id] = ModelQueue(model_id, version, self.cache, self._turns)
             queue.set_replicas(version.replicas)
         return applied
 

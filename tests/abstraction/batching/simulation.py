@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from clipper.abstraction.batching.controller import Controller
-from clipper.abstraction.batching.dispatcher import MAX_IN_FLIGHT, PREFETCH_S, gather_s
+from clipper.abstraction.batching.dispatcher import MAX_IN_FLIGHT, PREFETCH_S
+from clipper.abstraction.batching.gathering import Gathered, gather_s
 
 # What a worker takes to read one query and write its answer, and a query's way there and back.
 FRONT_S = 15e-6
@@ -31,7 +32,7 @@ class Model:
     fixed_s: float
     per_row_s: float
     noise: float = 0.05
-    outlier_share: float = 0.005
+    outlier_share: float = 0.004
     outlier_times: float = 5.0
 
     def service_s(self, size: int, rng: random.Random) -> float:
@@ -124,7 +125,7 @@ class Simulation:
             limit = self.controller.limit
             if self._flying and self._queued < limit and self._flying[-1][1] >= PREFETCH_S:
                 return
-            if not self._flying and self._queued < limit and (until_s := self._gather_until_s()) > now_s:
+            if not self._flying and self._queued < limit and (until_s := self._gather_until_s(now_s)) > now_s:
                 self._wake_s = until_s
                 return
             queries = self._take(limit)
@@ -133,10 +134,11 @@ class Simulation:
             self._replica_free_s = max(self._replica_free_s, now_s) + service_s
             self._flying.append((self._replica_free_s, service_s, queries, size == limit))
 
-    def _gather_until_s(self) -> float:
-        if self._queued >= self._left + self._answered:
-            return 0.0
-        return self._done_s + gather_s(self.controller, self._queued, self._answered)
+    def _gather_until_s(self, now_s: float) -> float:
+        began_s = self._done_s
+        if self._queued > self._left:
+            began_s = max(began_s, self._queue[0][0])
+        return began_s + gather_s(self.controller, Gathered(self._left, self._answered, self._queued, now_s - began_s))
 
     def _take(self, limit: int) -> list[tuple[float, int]]:
         taken = []

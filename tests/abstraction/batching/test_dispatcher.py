@@ -439,7 +439,7 @@ def test_a_replica_waits_for_those_it_has_just_answered_where_batches_cost_much_
     assert turn.wake_s == pytest.approx(1.0 + 0.002)
 
 
-def test_what_is_gathered_goes_when_it_is_due_or_all_are_back() -> None:
+def test_what_is_gathered_goes_when_the_rest_come_too_slowly_or_all_are_back() -> None:
     dispatcher = make_dispatcher(Costing(0.004, 0.00002))
     push(dispatcher, 64)
     ((replica, batch),) = dispatcher.next_turn(0.0).assignments
@@ -447,7 +447,8 @@ def test_what_is_gathered_goes_when_it_is_due_or_all_are_back() -> None:
     dispatcher.finished(replica, batch.id, 1.0)
     push(dispatcher, 40, 1.0)
     assert sizes(dispatcher.next_turn(1.0)) == []
-    assert sizes(dispatcher.next_turn(1.0021)) == [("0", 50)]
+    assert sizes(dispatcher.next_turn(1.003)) == []
+    assert sizes(dispatcher.next_turn(1.0035)) == [("0", 50)]
     dispatcher.finished(replica, 2, 1.1)
     push(dispatcher, 49, 1.1)
     assert sizes(dispatcher.next_turn(1.1)) == []
@@ -468,10 +469,9 @@ def test_the_fastest_idle_replica_comes_first_and_one_that_is_not_known_before_i
 
 def test_of_replicas_that_wait_the_first_that_is_due_decides_when_to_look_again() -> None:
     dispatcher = make_dispatcher(Costing(0.004, 0.00002, limit=32), Costing(0.008, 0.00002, limit=32))
-    push(dispatcher, 64)
+    push(dispatcher, 65)
     for replica, batch in dispatcher.next_turn(0.0).assignments:
         dispatcher.finished(replica, batch.id, 1.0)
-    push(dispatcher, 1, 1.0)
 
     assert dispatcher.next_turn(1.0).wake_s == pytest.approx(1.0 + 0.002)
 

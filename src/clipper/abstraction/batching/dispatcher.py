@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from clipper.abstraction.batching.controller import Controller
 from clipper.abstraction.batching.deadline_queue import DeadlineQueue
+from clipper.abstraction.batching.gathering import Gathered, gather_s
 from clipper.abstraction.work import Work
 
 # Two batches hide the round trip to a replica; a third would only wait inside it.
@@ -15,15 +16,8 @@ MAX_IN_FLIGHT = 2
 # A second batch that is not full goes out early only behind a batch this short: it then hides a round trip
 # of about 0.2 ms, while behind a long one it would leave with fewer queries than it could have gathered.
 PREFETCH_S = 0.001
-# A replica that has answered many at once waits a little for them to ask again, where a batch costs much whatever its
-# size: clients that wait for answers otherwise fall into two halves, each of which pays that cost. Half of it is
-# waited at most, and only after batches of this many, so that few clients at a time never wait.
-GATHER_SHARE = 0.5
-# And only for a tenth more of answers a second.
-GATHER_GAIN = 1.1
-GATHER_AFTER = 16
-# Less than this is below the loop's timers.
-LEAST_GATHER_S = 0.001
+# So many rows make what a batch costs beside them, some 0.1 ms here and in the container, small for each.
+ENOUGH = 16
 # What a batch may take of the SLO: with two batches in flight a query can wait for two before its own, and
 # something has to be left for the way through the worker.
 BATCH_SHARE_OF_SLO = 0.3
@@ -131,6 +125,18 @@ class Dispatcher:
         replica.controller.observe(len(batch.works), service_s, batch.was_full)
         return batch, service_s
 
+    def gains_by_more(self) -> bool:
+        """Whether a few more queries would make a batch better that could leave now.
+
+        Not where batches take long: a replica that idles then loses more than a batch costs.
+        """
+        waiting = self.queue.length
+        for replica in self.replicas.values():
+            controller = replica.controller
+            if waiting >= min(ENOUGH, controller.limit) or controller.predict_s(1) >= PREFETCH_S:
+                return False
+        return True
+
     def set_slo(self, slo_s: float) -> None:
         """The smallest SLO of the applications that ask this version."""
         for replica in self.replicas.values():
@@ -149,19 +155,21 @@ class Dispatcher:
         """Until when a batch that is not full should wait, None if it should go now."""
         if self.queue.length >= replica.controller.limit:
             return None
-        until_s = self._gather_until_s(replica)
+        until_s = self._gather_until_s(replica, now_s)
         if self._delay_s:
             until_s = max(until_s, self.queue.oldest_arrival_s() + self._delay_s)
         return until_s if until_s > now_s else None
 
-    def _gather_until_s(self, replica: ReplicaState) -> float:
-        """Until when an idle replica waits for those that it has just answered; in the past if it does not.
-
-        Not once as many have come: with all of them back, the rest of the wait would be for nobody.
-        """
-        if replica.in_flight or self.queue.length >= replica.last_left + replica.last_size:
+    def _gather_until_s(self, replica: ReplicaState, now_s: float) -> float:
+        """Until when an idle replica waits for those that it has just answered; in the past if it does not."""
+        if replica.in_flight:
             return 0.0
-        return replica.last_done_s + gather_s(replica.controller, self.queue.length, replica.last_size)
+        left, waiting = replica.last_left, self.queue.length
+        began_s = replica.last_done_s
+        if waiting > left:
+            began_s = max(began_s, self.queue.oldest_arrival_s())
+        gathered = Gathered(left, replica.last_size, waiting, now_s - began_s)
+        return began_s + gather_s(replica.controller, gathered)
 
     def _fill_or_wait(self, replica: ReplicaState, now_s: float, turn: Turn) -> None:
         wait_until_s = self._wait_for_more(replica, now_s)
@@ -196,17 +204,3 @@ class Dispatcher:
 def _row_s(replica: ReplicaState) -> float:
     """One that is not known yet comes first, and so is known soon."""
     return replica.controller.predict_s(1)
-
-
-def gather_s(controller: Controller, waiting: int, answered: int) -> float:
-    """How long a replica that has just answered ``answered`` queries waits for them to ask again, 0 if it does not.
-
-    It does if that answers enough more queries a second: with a batch of n taking ``t(n)``, if
-    ``(waiting + answered) / (wait + t(waiting + answered))`` is more than ``waiting / t(waiting)``.
-    """
-    wait_s = controller.predict_s(0) * GATHER_SHARE
-    if answered < GATHER_AFTER or wait_s < LEAST_GATHER_S:
-        return 0.0
-    both = waiting + answered
-    gain = both * controller.predict_s(waiting) / (waiting * (wait_s + controller.predict_s(both)))
-    return wait_s if gain >= GATHER_GAIN else 0.0

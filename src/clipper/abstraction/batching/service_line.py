@@ -31,12 +31,14 @@ class ServiceLine:
 
     Attributes:
         spread: nine of ten batches take at most so many times what is expected of them.
-        is_known: whether ``terms`` has found the sizes different enough to tell the two apart, since the last reset.
+        is_known: whether the sizes were ever different enough to tell the two terms apart, since the last reset.
     """
 
     __slots__ = (
         "_batches",
         "_fixed_s",
+        "_known_fixed_s",
+        "_row_s",
         "_service",
         "_size",
         "_size_service",
@@ -54,7 +56,7 @@ class ServiceLine:
         self.is_known = False
         self.spread = 1.0
         self._batches = 0
-        self._fixed_s = 0.0
+        self._fixed_s = self._row_s = self._known_fixed_s = 0.0
         self._weight = self._size = self._service = self._size_size = self._size_service = 0.0
 
     def add(self, size: int, service_s: float) -> None:
@@ -64,6 +66,7 @@ class ServiceLine:
         self._service = self._service * _KEPT + service_s
         self._size_size = self._size_size * _KEPT + size * size
         self._size_service = self._size_service * _KEPT + size * service_s
+        self._fit()
 
     def compare(self, size: int, service_s: float) -> None:
         """Follow the spread by one more batch: up a little if it was above, down by a ninth of that if not."""
@@ -77,17 +80,19 @@ class ServiceLine:
         While the sizes are too much alike to tell the two apart, the fixed time is the last one known: sizes that hold
         steady hide it. If none is known, all of the time counts as per row, which overstates what larger batches take.
         """
-        if not self._weight:
-            return 0.0, 0.0
+        return self._fixed_s, self._row_s
+
+    def _fit(self) -> None:
+        """Once a batch, for the many times that it is asked."""
         size = self._size / self._weight
         service_s = self._service / self._weight
         variance = self._size_size / self._weight - size * size
         if self._batches >= _LEAST_BATCHES and variance >= (LEAST_SPREAD * size) ** 2:
             slope_s = (self._size_service / self._weight - size * service_s) / variance
-            self._fixed_s = max(service_s - max(slope_s, 0.0) * size, 0.0)
+            self._known_fixed_s = max(service_s - max(slope_s, 0.0) * size, 0.0)
             self.is_known = True
-        fixed_s = min(self._fixed_s, service_s)
-        return fixed_s, (service_s - fixed_s) / size
+        self._fixed_s = min(self._known_fixed_s, service_s)
+        self._row_s = (service_s - self._fixed_s) / size
 
     def target_s(self, budget_s: float) -> float:
         """What a batch may take: the budget, or more if even the smallest batches come near to it.
@@ -97,13 +102,11 @@ class ServiceLine:
         as much work as overhead, a third of the highest throughput there is. Both are of slow batches, nine of ten
         being faster: else noise alone makes batches miss, and the limit falls to 1 though that makes none fast.
         """
-        fixed_s, _ = self.terms()
-        return max(budget_s, FIXED_TIMES * fixed_s * self.spread)
+        return max(budget_s, FIXED_TIMES * self._fixed_s * self.spread)
 
     def at(self, size: int) -> float:
         """What a batch of ``size`` rows is expected to take, in seconds; 0 while nothing is known."""
-        fixed_s, per_row_s = self.terms()
-        return fixed_s + per_row_s * size
+        return self._fixed_s + self._row_s * size
 
     def rows_per_s(self, size: int) -> float:
         """How many rows are answered a second in batches of ``size``; 0 while nothing is known."""
