@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from clipper.abstraction.turns import MAX_WAIT_S, Turns
+from clipper.abstraction.batching.dispatcher import Batch
+from clipper.abstraction.turns import MANY, MAX_WAIT_S, Turns
 from event_loops import ShiftedLoop, run_clean, turn_over
+from works import make_work
 
 
 class StillLoop(ShiftedLoop):
@@ -84,5 +86,70 @@ def test_nobody_waits_for_longer_than_the_bound_or_a_part_of_the_slo() -> None:
         loop.advance(MAX_WAIT_S)
         await keep_asking(turns, 2)
         assert (patient.turns, urgent.turns) == (1, 1)
+
+    run(scenario())
+
+
+def send(turns: Turns, rows: int, *, is_short: bool = True) -> Batch:
+    batch = Batch(1, [make_work(b"")] * rows, turns_time(), was_full=False, is_short=is_short)
+    turns.sent(batch)
+    return batch
+
+
+def turns_time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def test_answers_that_will_bring_more_queries_are_waited_for() -> None:
+    async def scenario() -> None:
+        turns, queue = Turns(), Queue()
+        batches = [send(turns, MANY), send(turns, MANY)]
+        ask(turns, queue)
+        await turn_over()
+        assert queue.turns == 0
+        turns.ended(batches[0])
+        await turn_over()
+        assert queue.turns == 1
+
+    run(scenario())
+
+
+def test_few_queries_long_batches_and_those_that_hang_are_not_waited_for() -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, StillLoop)
+        few, long, hanging = Turns(), Turns(), Turns()
+        for turns, rows, is_short in ((few, 1, True), (long, MANY, False), (hanging, MANY, True)):
+            late = [send(turns, rows, is_short=is_short) for _ in range(2)]
+            loop.advance(2 * MAX_WAIT_S if turns is hanging else 0.0)
+            queue = Queue()
+            ask(turns, queue)
+            await turn_over()
+            assert queue.turns == 1
+            for batch in late:
+                turns.ended(batch)
+        batches = [send(hanging, MANY), send(hanging, MANY)]
+        queue = Queue()
+        ask(hanging, queue)
+        await turn_over()
+        assert queue.turns == 0, "those that hung are forgotten, and nothing else"
+        hanging.ended(batches[0])
+
+    run(scenario())
+
+
+def test_answers_that_do_not_come_are_waited_for_no_longer_than_the_bound() -> None:
+    async def scenario() -> None:
+        turns, queue = Turns(), Queue()
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, StillLoop)
+        ask(turns, queue)
+        send(turns, MANY)
+        send(turns, MANY)
+        await turn_over()
+        assert queue.turns == 0
+        loop.advance(MAX_WAIT_S)
+        await turn_over()
+        assert queue.turns == 1
 
     run(scenario())

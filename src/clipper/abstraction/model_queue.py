@@ -90,9 +90,7 @@ class ModelQueue:
             self._counts.rejected += 1
             self._fail(work, "overloaded", f"the queue of {self.model} is full")
             return None
-        if not self._turn_is_due:
-            self._turn_is_due = True
-            self._turns.await_end(self)
+        self._await_turn()
         return None
 
     def peek(self, row: bytes) -> bytes | None:
@@ -152,8 +150,7 @@ class ModelQueue:
 
     def lost(self, replica: Replica) -> None:
         """Its connection broke: what it had in flight goes to another replica, or waits for one."""
-        replica.state = None
-        works = self._dispatcher.lose_replica(replica.id)
+        works = self._lose(replica)
         self._dispatcher.queue.push_back([work for work in works if self._may_retry(work)])
         if replica.is_draining:
             self._remove(replica)
@@ -184,15 +181,26 @@ class ModelQueue:
     def _remove(self, replica: Replica) -> None:
         del self._links[replica.id]
         replica.link.close()
-        if replica.state is not None:
-            replica.state = None
-            works = self._dispatcher.lose_replica(replica.id)
-            self._dispatcher.queue.push_back(works)
+        self._dispatcher.queue.push_back(self._lose(replica))
         if not self._links:
             for work in self._dispatcher.queue.clear():
                 self._fail(work, "no_replica", f"{self.model} has no replica any more")
 
+    def _lose(self, replica: Replica) -> list[Work]:
+        """It takes no more. Returns what it had in flight."""
+        if replica.state is None:
+            return []
+        for batch in replica.state.in_flight.values():
+            self._turns.ended(batch)
+        replica.state = None
+        return self._dispatcher.lose_replica(replica.id)
+
     # -- batches ---------------------------------------------------------------------------------------
+
+    def _await_turn(self) -> None:
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self._turns.await_end(self)
 
     def gains_by_more(self) -> bool:
         return self._dispatcher.gains_by_more()
@@ -223,6 +231,7 @@ class ModelQueue:
         # The oldest query's wait stands for the batch's: one observation a batch, at the cost of one.
         counts.queue_wait_s.observe(batch.sent_s - works[0].arrival_s)
         counts.batch_size.observe(len(works))
+        self._turns.sent(batch)
         rows = [work.row for work in works]
         self._links[state.id].link.send(batch.id, self.input_type.dtype, self.input_type.leading_dimensions, rows)
 
@@ -254,6 +263,7 @@ class ModelQueue:
             log.warning("replica %s answered batch %d, which it was not sent", replica.id, batch_id)
             return None
         batch, service_s = finished
+        self._turns.ended(batch)
         self._counts.batch_latency_s.observe(service_s)
         return batch
 
@@ -261,7 +271,12 @@ class ModelQueue:
         """Before the batch's answers are written, which takes a while: so that the replica works meanwhile."""
         if replica.is_draining and replica.state is not None and not replica.state.in_flight:
             self._remove(replica)
-        self._take_turn()
+        if not self._dispatcher.queue.length:
+            return
+        if self._dispatcher.gains_by_more():
+            self._await_turn()
+        else:
+            self._take_turn()
 
     def _settle_all(self, batch: Batch, outputs: Sequence[bytes]) -> None:
         try:

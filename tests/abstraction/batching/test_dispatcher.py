@@ -205,16 +205,15 @@ def test_the_idle_replica_comes_before_the_busy_one() -> None:
 
 
 def test_a_second_batch_that_is_not_full_goes_out_only_behind_a_short_one() -> None:
-    controller = Steady(4, PREFETCH_S)
-    dispatcher = make_dispatcher(controller)
-    push(dispatcher, 1)
-    dispatcher.next_turn(0.0)
-    push(dispatcher, 3)
-    assert sizes(dispatcher.next_turn(0.0)) == []
-    controller.service_s = PREFETCH_S * 0.9
-    assert sizes(dispatcher.next_turn(0.0)) == [("0", 3)]
-    push(dispatcher, 100)
-    assert sizes(dispatcher.next_turn(0.0)) == [], "two are in flight"
+    long, short = make_dispatcher(Steady(4, PREFETCH_S)), make_dispatcher(Steady(4, PREFETCH_S * 0.9))
+    for dispatcher in (long, short):
+        push(dispatcher, 1)
+        dispatcher.next_turn(0.0)
+        push(dispatcher, 3)
+    assert sizes(long.next_turn(0.0)) == []
+    assert sizes(short.next_turn(0.0)) == [("0", 3)]
+    push(short, 100)
+    assert sizes(short.next_turn(0.0)) == [], "two are in flight"
 
 
 def test_a_batch_is_full_if_the_limit_is_what_kept_it_from_being_larger() -> None:

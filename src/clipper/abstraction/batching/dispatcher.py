@@ -25,12 +25,20 @@ BATCH_SHARE_OF_SLO = 0.3
 
 @dataclass(slots=True)
 class Batch:
-    """Work on its way to a replica. ``was_full``: the controller's limit is what kept it from being larger."""
+    """Work on its way to a replica.
+
+    Attributes:
+        was_full: the controller's limit is what kept it from being larger.
+        is_short: it takes so little that a second one behind it hides a round trip.
+        is_expected: it is short, and neither has ended nor seems to hang; kept by ``Turns``.
+    """
 
     id: int
     works: list[Work]
     sent_s: float
     was_full: bool
+    is_short: bool
+    is_expected: bool = False
 
 
 class ReplicaState:
@@ -148,8 +156,7 @@ class Dispatcher:
             return True
         if self.queue.length >= replica.controller.limit:
             return True
-        running = next(iter(replica.in_flight.values()))
-        return replica.controller.predict_s(len(running.works)) < PREFETCH_S
+        return next(iter(replica.in_flight.values())).is_short
 
     def _wait_for_more(self, replica: ReplicaState, now_s: float) -> float | None:
         """Until when a batch that is not full should wait, None if it should go now."""
@@ -184,7 +191,9 @@ class Dispatcher:
         turn.late += late
         if works:
             self._next_id += 1
-            batch = Batch(self._next_id, works, now_s, len(works) >= limit)
+            size = len(works)
+            is_short = replica.controller.predict_s(size) < PREFETCH_S
+            batch = Batch(self._next_id, works, now_s, size >= limit, is_short)
             replica.in_flight[batch.id] = batch
             turn.assignments.append((replica, batch))
 
