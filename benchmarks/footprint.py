@@ -95,7 +95,10 @@ def memory_idle(bench: Workbench) -> Outcome:
 def memory_growth(bench: Workbench) -> Outcome:
     application = bench.application("sum")
     worker = bench.server.process_ids()[1]
-    warmed_with = _load_until(bench, application, WARM_UP_AT_MOST_QUERIES, lambda: _has_turned_over(bench))
+    evicted_before = _evicted(bench)
+    warmed_with = _load_until(
+        bench, application, WARM_UP_AT_MOST_QUERIES, lambda: _has_turned_over(bench, evicted_before)
+    )
     before_mb = resident_mb(worker)
     queries = _load_until(bench, application, QUERIES)
     growth_mb = resident_mb(worker) - before_mb
@@ -113,10 +116,14 @@ def _load_until(bench: Workbench, application: str, queries: int, is_enough: Cal
     return done
 
 
-def _has_turned_over(bench: Workbench) -> bool:
-    metrics = bench.server.metrics()
-    evicted = metrics.total("clipper_cache_evictions_total")
-    return evicted > WARM_UP_TURNOVERS * metrics.total("clipper_cache_entries")
+def _has_turned_over(bench: Workbench, evicted_before: float) -> bool:
+    """Whether this load has: other rows' entries may be of another size."""
+    entries = bench.server.metrics().total("clipper_cache_entries")
+    return _evicted(bench) - evicted_before > WARM_UP_TURNOVERS * entries
+
+
+def _evicted(bench: Workbench) -> float:
+    return bench.server.metrics().total("clipper_cache_evictions_total")
 
 
 def resident_mb(pid: int) -> float:
