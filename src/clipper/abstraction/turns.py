@@ -7,7 +7,7 @@ from typing import Protocol
 from clipper.abstraction.batching.dispatcher import Batch
 
 # A replica that idles should not do so for much longer than the cheap batches take that wait at all. Where many models
-# share the queries, and each has few, waiting saves batches: exp3 over five models answers a sixth more.
+# share the queries, and each has few, waiting saves batches: exp3 over five models answers a sixth more (8 % twice).
 MAX_WAIT_S = 0.002
 # The same for objectives below 20 ms.
 MAX_WAIT_SHARE = 0.1
