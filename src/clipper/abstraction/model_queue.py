@@ -6,6 +6,7 @@ The shell around ``batching.Dispatcher`` and ``cache.CacheTable``: it turns thei
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import msgspec
 
@@ -81,17 +82,22 @@ class ModelQueue:
             return None
         self._counts.arrivals += 1
         self._turns.arrivals += 1
-        accepted, expired = self._dispatcher.push(work, arrival_s)
-        if accepted and table is not None:
+        if not self._dispatcher.queue.push(work) and not self._push_for_expired(work, arrival_s):
+            return None
+        if table is not None:
             table.begin(work)
-        if expired:
-            self._time_out(expired)
+        if not self._turn_is_due:
+            self._await_turn()
+        return None
+
+    def _push_for_expired(self, work: Work, now_s: float) -> bool:
+        """The queue is full: push ``work`` in place of what has expired; if nothing has, fail it and return False."""
+        accepted, expired = self._dispatcher.push(work, now_s)
+        self._time_out(expired)
         if not accepted:
             self._counts.rejected += 1
             self._fail(work, "overloaded", f"the queue of {self.model} is full")
-            return None
-        self._await_turn()
-        return None
+        return accepted
 
     def peek(self, row: bytes) -> bytes | None:
         """The output, if the cache has it; not counted as a look-up of a query's."""
@@ -198,9 +204,8 @@ class ModelQueue:
     # -- batches ---------------------------------------------------------------------------------------
 
     def _await_turn(self) -> None:
-        if not self._turn_is_due:
-            self._turn_is_due = True
-            self._turns.await_end(self)
+        self._turn_is_due = True
+        self._turns.await_end(self)
 
     def gains_by_more(self) -> bool:
         return self._dispatcher.gains_by_more()
@@ -273,10 +278,10 @@ class ModelQueue:
             self._remove(replica)
         if not self._dispatcher.queue.length:
             return
-        if self._dispatcher.gains_by_more():
-            self._await_turn()
-        else:
+        if not self._dispatcher.gains_by_more():
             self._take_turn()
+        elif not self._turn_is_due:
+            self._await_turn()
 
     def _settle_all(self, batch: Batch, outputs: Sequence[bytes]) -> None:
         try:
@@ -287,9 +292,11 @@ class ModelQueue:
             # Rare: find out which, one by one.
             self._settle_mixed(batch, outputs, {})
             return
-        self.recent_row = batch.works[0].row
-        for work, output in zip(batch.works, outputs):
-            self._settle(work, output)
+        works = batch.works
+        self.recent_row = works[0].row
+        for work, output in zip(works, outputs):
+            work.output = output
+        self._settle(works)
 
     def _settle_mixed(self, batch: Batch, outputs: Sequence[bytes], failures: Mapping[int, str]) -> None:
         for row, (work, output) in enumerate(zip(batch.works, outputs)):
@@ -305,21 +312,23 @@ class ModelQueue:
         except NOT_JSON as error:
             self._fail_output(work, f"the container's output is not JSON: {error}")
         else:
-            self._settle(work, output)
+            work.output = output
+            self._settle([work])
 
     def _fail_output(self, work: Work, message: str) -> None:
         self._counts.model_errors += 1
         self._fail(work, "model_error", message[:MAX_MESSAGE_CHARACTERS])
 
-    def _settle(self, work: Work, output: bytes) -> None:
-        self._counts.outputs += 1
-        waiters = work.dismiss()
-        work.output = output
-        if work.table is not None:
-            work.table.fulfil(work)
+    def _settle(self, works: Sequence[Work]) -> None:
+        """These have their outputs: keep them, then tell who waits."""
+        self._counts.outputs += len(works)
+        if self._table is not None:
+            self._table.fulfil(works)
         name = self.model.name
-        for waiter in waiters:
-            waiter.on_output(name, output)
+        for work in works:
+            output = cast(bytes, work.output)
+            for waiter in work.dismiss():
+                waiter.on_output(name, output)
 
     def _fail_all(self, batch: Batch, message: str) -> None:
         for work in batch.works:

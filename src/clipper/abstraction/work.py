@@ -21,11 +21,8 @@ class Waiter(Protocol):
 class Table(Protocol):
     """The cache's entries of one version."""
 
-    def fulfil(self, work: "Work") -> None:
-        """``work`` has its output."""
-
     def forget(self, work: "Work") -> None:
-        """``work`` has none."""
+        """``work`` has no output, or is evicted."""
 
 
 class Work(msgspec.Struct, gc=False, eq=False):

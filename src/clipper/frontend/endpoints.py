@@ -13,7 +13,7 @@ from clipper.frontend.exchange import Exchange, Gather, Part
 from clipper.frontend.inputs import make_reader
 from clipper.frontend.observe_body import ObserveReader
 from clipper.frontend.predict_body import BodyReader, Request
-from clipper.frontend.repeats import RepeatedBodies
+from clipper.frontend.repeats import MIN_BODY_BYTES, RepeatedBodies
 from clipper.selection.application import Application
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Predict:
         self._repeats = RepeatedBodies()
 
     def handle(self, exchange: Exchange, body: bytes, now_s: float) -> None:
-        row = known = self._repeats.find(body)
+        row = known = self._repeats.find(body) if len(body) >= MIN_BODY_BYTES else None
         if row is None:
             row = self._body.read_plain(body)
         if row is None:

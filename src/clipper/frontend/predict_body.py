@@ -13,6 +13,8 @@ from clipper.frontend.inputs import NumberReader, Reader
 MAX_CLIENT_BATCH = 10_000
 # Longer than any user's or session's id. Each is kept in memory and in the store.
 MAX_CONTEXT_LENGTH = 1000
+# As JSON writers put it, with and without spaces.
+_PLAIN_HEADS = frozenset({b'{"input":', b'{"input": '})
 
 
 class PredictBody(Struct, frozen=True):
@@ -42,21 +44,20 @@ class BodyReader:
         self._decode = msgspec.json.Decoder(PredictBody).decode
         self._parser = simdjson.Parser()
         self._row_bytes = reader.row_bytes if isinstance(reader, NumberReader) else None
-        self._has_short_way = isinstance(reader, NumberReader) and reader.takes_plain_list
+        has_short_way = isinstance(reader, NumberReader) and reader.takes_plain_list
+        self._plain_heads = _PLAIN_HEADS if has_short_way else frozenset()
 
     def read_plain(self, body: bytes) -> bytes | None:
-        """The row of ``{"input": [numbers]}`` and nothing else; None if the body is not exactly that.
+        """The row of ``{"input": [numbers]}``, written as programs do; None if the body is not exactly that.
 
-        One bracket and one quoted word, ``input``, mean that there is one flat list and no other key.
+        What stands between the head and the end must be one flat list of numbers, hence no other key.
         """
-        if not self._has_short_way:
-            return None
         start = body.find(b"[")
-        if body.rfind(b"[") != start or body.rfind(b'"') > start or body.count(b'"', 0, start) != 2:
+        if body[:start] not in self._plain_heads or body.rfind(b"[") != start or body[-2:] != b"]}":
             return None
         try:
-            document: Any = self._parser.parse(body)
-            row = bytes(document.at_pointer("/input").as_buffer(of_type="d"))
+            numbers: Any = self._parser.parse(body[start:-1])
+            row = bytes(numbers.as_buffer(of_type="d"))
         except (ValueError, TypeError, RuntimeError, AttributeError, KeyError):
             self._parser = simdjson.Parser()
             return None

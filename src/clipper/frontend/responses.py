@@ -7,7 +7,9 @@ import msgspec
 from clipper.feedback import Outcome
 from clipper.frontend.statuses import REASONS, STATUSES
 
-_OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: "
+_OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+# By length of the body: a third of the time that formatting one takes.
+_OK_HEADS = [_OK % length for length in range(512)]
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # What a client that was told 503 should wait before it tries again.
@@ -15,6 +17,8 @@ RETRY_AFTER_S = 1
 
 
 def prediction_json(query_id: int, output: bytes, confidence: float) -> bytes:
+    if confidence == 1.0:
+        return b'{"query_id":%d,"output":%b,"default":false,"confidence":1.0}' % (query_id, output)
     return b'{"query_id":%d,"output":%b,"default":false,"confidence":%r}' % (query_id, output, confidence)
 
 
@@ -53,7 +57,8 @@ def batch_json(parts: list[bytes]) -> bytes:
 
 def ok(body: bytes) -> bytes:
     """A 200 on a connection that stays open."""
-    return b"%b%d\r\n\r\n%b" % (_OK, len(body), body)
+    length = len(body)
+    return (_OK_HEADS[length] if length < len(_OK_HEADS) else _OK % length) + body
 
 
 def answer(status: int, body: bytes, *, close: bool = False, allow: str = "", has_body: bool = True) -> bytes:

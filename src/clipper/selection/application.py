@@ -171,7 +171,10 @@ class Application:
         if asker is None:
             return
         now_s = self._loop.time()
-        self.counts.measure(now_s - query.arrival_s, self._slo_s)
+        latency_s = now_s - query.arrival_s
+        self.counts.latency_s.observe(latency_s)
+        if latency_s > self._slo_s:
+            self.counts.slo_misses += 1
         if self.feedback_ttl_s:
             self._joins.remember(query, now_s)
         choice = query.choice
@@ -317,7 +320,7 @@ class Application:
         is_joint = len(choice.models) > 1
         if is_joint and len(query.outputs) < len(choice.models):
             self.counts.missing.update(model for model in choice.models if model not in query.outputs)
-        totals = self.totals(query.context) or self.contexts.prior()
+        totals = self._no_totals or self.totals(query.context) or self.contexts.prior()
         try:
             combined = self.policy.combine(choice, query.outputs, totals)
             if self._is_policy_of_user:

@@ -41,11 +41,6 @@ class Counts:
         self.feedback: Counter[str] = Counter()
         self.last_policy_error: str | None = None
 
-    def measure(self, latency_s: float, slo_s: float) -> None:
-        self.latency_s.observe(latency_s)
-        if latency_s > slo_s:
-            self.slo_misses += 1
-
     def fail_policy(self, problem: str) -> None:
         """The user's own policy or loss did wrong."""
         self.policy_errors += 1

@@ -21,7 +21,7 @@ def finish(table: CacheTable, row: bytes, output: bytes = b"1") -> Work:
     work = make_work(row)
     table.begin(work)
     work.output = output
-    table.fulfil(work)
+    table.fulfil([work])
     return work
 
 
@@ -68,7 +68,7 @@ class ClockMachine(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(sorted(self.in_flight)))
         work = self.in_flight.pop(key)
         work.output = output
-        self.tables[key[0]].fulfil(work)
+        self.tables[key[0]].fulfil([work])
         if (len(key[1]) + len(output) + ENTRY_OVERHEAD_BYTES) * MAX_ENTRY_SHARE <= CAPACITY_BYTES:
             self._admit(key, output)
 
@@ -165,8 +165,23 @@ def test_a_cache_too_small_for_anything_keeps_nothing_and_still_joins(capacity_b
     table.begin(work)
     assert table.find(b"x") is work
     work.output = b"1"
-    table.fulfil(work)
+    table.fulfil([work])
     assert table.find(b"x") is None
+
+
+def test_batch_larger_than_the_cache_keeps_its_latest() -> None:
+    cache = ClockCache(CAPACITY_BYTES)
+    table = cache.table()
+    old = finish(table, b"old")
+    works = [make_work(b"%d" % number) for number in range(CAPACITY_BYTES // ENTRY_OVERHEAD_BYTES + 3)]
+    for work in works:
+        table.begin(work)
+        work.output = b"1"
+    table.fulfil(works)
+    kept = rows_kept(table, [work.row for work in [old, *works]])
+    assert 0 < len(kept) < len(works)
+    assert kept == [work.row for work in works[-len(kept) :]]
+    assert cache.statistics().size_bytes <= CAPACITY_BYTES
 
 
 def test_keys_are_compared_whole() -> None:

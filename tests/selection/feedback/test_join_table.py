@@ -123,6 +123,14 @@ def test_the_oldest_go_first_when_it_is_full() -> None:
     assert table.evicted == 5
 
 
+def test_of_many_some_go_at_once() -> None:
+    table = JoinTable(2048 * QUERY_OVERHEAD_BYTES)
+    fill(table, range(2049), 0.0, 100.0)
+    assert (len(table), table.evicted) == (2047, 2)
+    assert table.find(1, 1.0) is None
+    assert table.find(2, 1.0) is not None
+
+
 def test_query_larger_than_the_table_is_not_kept() -> None:
     table = JoinTable(10 * QUERY_OVERHEAD_BYTES)
     table.remember(make_query(1, 20 * QUERY_OVERHEAD_BYTES), 0.0)

@@ -6,6 +6,7 @@ under the hand, which is the same order.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from clipper.abstraction.work import Work
@@ -44,31 +45,41 @@ class ClockCache:
     def statistics(self) -> ClockStatistics:
         return ClockStatistics(len(self._ring), self._size_bytes, self.capacity_bytes, self._evictions)
 
-    def admit(self, work: Work) -> bool:
-        """Count finished work, evicting until it fits. False if it is too large to keep."""
-        size = _size_bytes(work)
-        if size * MAX_ENTRY_SHARE > self.capacity_bytes:
-            return False
-        self._size_bytes += size
-        while self._size_bytes > self.capacity_bytes:
-            self._advance_hand()
-        self._ring.append(work)
-        return True
+    def admit(self, works: Iterable[Work]) -> None:
+        """Keep finished work, evicting what there was until it fits; what is too large to keep is forgotten at once."""
+        kept: list[Work] = []
+        for work in works:
+            table, size = work.table, _size_bytes(work)
+            if table is None:
+                continue
+            if size * MAX_ENTRY_SHARE > self.capacity_bytes:
+                table.forget(work)
+            else:
+                self._size_bytes += size
+                kept.append(work)
+        self._evict()
+        self._ring.extend(kept)
+        # Many large ones may not fit even by themselves.
+        self._evict()
 
     def forget_closed(self) -> None:
         """Drop every entry whose table was closed."""
         self._ring = deque(work for work in self._ring if work.table is not None)
         self._size_bytes = sum(map(_size_bytes, self._ring))
 
-    def _advance_hand(self) -> None:
-        work = self._ring.popleft()
-        if work.used:
-            work.used = False
-            self._ring.append(work)
-        elif work.table is not None:
-            work.table.forget(work)
-            self._size_bytes -= _size_bytes(work)
-            self._evictions += 1
+    def _evict(self) -> None:
+        """Advance the hand until the rest is within the bound."""
+        ring, size_bytes = self._ring, self._size_bytes
+        while size_bytes > self.capacity_bytes and ring:
+            work = ring.popleft()
+            if work.used:
+                work.used = False
+                ring.append(work)
+            elif work.table is not None:
+                work.table.forget(work)
+                size_bytes -= _size_bytes(work)
+                self._evictions += 1
+        self._size_bytes = size_bytes
 
 
 class CacheTable:
@@ -106,10 +117,9 @@ class CacheTable:
         work.table = self
         self._entries[work.row] = work
 
-    def fulfil(self, work: Work) -> None:
-        """``work`` has its output: keep it, as far as there is room."""
-        if not self._cache.admit(work):
-            self.forget(work)
+    def fulfil(self, works: Iterable[Work]) -> None:
+        """All of these that are in the table have their outputs: keep them, as far as there is room."""
+        self._cache.admit(works)
 
     def forget(self, work: Work) -> None:
         """``work`` has no output, or is evicted: the next equal input is a miss."""

@@ -6,6 +6,9 @@ from clipper.selection.query import Query
 
 # What a query costs beside its input and outputs: itself, its dicts and numbers, its places here.
 QUERY_OVERHEAD_BYTES = 900
+# Of many queries so small a part goes at once, some 60 at the default bound, which takes 30 us: half of what it does
+# one by one.
+EVICTED_PART = 1 / 1024
 
 
 class JoinTable:
@@ -34,14 +37,17 @@ class JoinTable:
         order.append(query)
         self.size_bytes += _size_bytes(query)
         oldest = order[0]
-        if oldest.arrival_s + oldest.application.feedback_ttl_s <= now_s or self.size_bytes > self._max_bytes:
-            self._make_room(now_s)
+        if oldest.arrival_s + oldest.application.feedback_ttl_s <= now_s:
+            self._forget_over(now_s)
+        if self.size_bytes > self._max_bytes:
+            self._evict()
 
     def grow(self, query_id: int, size_bytes: int) -> None:
         """A query has got one more output since it was remembered."""
         if query_id in self._by_id:
             self.size_bytes += size_bytes
-            self._evict()
+            if self.size_bytes > self._max_bytes:
+                self._evict()
 
     def find(self, query_id: int, now_s: float) -> Query | None:
         """The query of that id, if it is still kept and its time is not over."""
@@ -50,17 +56,21 @@ class JoinTable:
         query = self._by_id.get(query_id)
         return None if query is None or _is_over(query, now_s) else query
 
-    def _make_room(self, now_s: float) -> None:
+    def _forget_over(self, now_s: float) -> None:
         # Two for one, so that those whose time is over become fewer even while more come.
         for _ in range(2):
             if self._order and _is_over(self._order[0], now_s):
                 self._forget_oldest()
-        self._evict()
 
     def _evict(self) -> None:
-        while self.size_bytes > self._max_bytes:
-            self._forget_oldest()
+        by_id, order, size_bytes = self._by_id, self._order, self.size_bytes
+        until = len(order) - int(len(order) * EVICTED_PART)
+        while size_bytes > self._max_bytes or len(order) > until:
+            query = order.popleft()
+            del by_id[query.id]
+            size_bytes -= _size_bytes(query)
             self.evicted += 1
+        self.size_bytes = size_bytes
 
     def _forget_oldest(self) -> None:
         query = self._order.popleft()
