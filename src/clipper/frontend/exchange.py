@@ -43,8 +43,11 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
         body = responses.prediction_json(query_id, output, confidence)
         if self.closes:
             self.answer(200, body)
-        else:
-            self._respond(responses.ok(body))
+            return
+        # As in _respond, which here is a call a query.
+        self.started = None
+        self.response = responses.ok(body)
+        self.connection.flush()
 
     def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
         self.answer(200, responses.default_json(query_id, output, reason, explanation))

@@ -9,17 +9,16 @@ from random import Random
 
 from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.predictor import Predictor
-from clipper.errors import ClipperError, InvalidArgument, NotFound, PolicyFailed, WrongInput
+from clipper.errors import ClipperError, NotFound, PolicyFailed, WrongInput
 from clipper.selection.committer import Committer
 from clipper.selection.contexts import Contexts
-from clipper.selection.contract import checked_choice, checked_combined
 from clipper.selection.counts import Counts
 from clipper.selection.feedback.join_table import JoinTable
 from clipper.selection.learning.totals import Totals
 from clipper.selection.loads import Loads
-from clipper.selection.policies.policy import Choice, Combined, Policy
-from clipper.selection.policies.registry import POLICIES, make_loss, make_policy
+from clipper.selection.policies.policy import Choice, Combined
 from clipper.selection.query import Asker, Query, Shadow
+from clipper.selection.selector import Selector
 from clipper.selection.stores.store import Store
 from clipper.snapshot import ApplicationSnapshot
 from clipper.statistics import ApplicationStatistics
@@ -37,8 +36,6 @@ JOINT_MARGIN_SHARE = 0.1
 TIMER_EARLY_S = 0.0005
 # Of the time there is, what a query may spend on reading its context's state; then it goes by the application's own.
 LOAD_SHARE = 0.25
-# Of what a user's code said when it failed.
-MAX_PROBLEM_CHARACTERS = 300
 
 
 class QueryIds:
@@ -103,7 +100,7 @@ class Application:
         self.contexts = Contexts(snapshot.id, surroundings.store, selection.half_life, selection.prior_weight)
         self._loads = Loads(self.load)
         self._is_store_down = False
-        self._make_policy(snapshot)
+        self.selector = Selector(selection, self.counts)
         self.snapshot = snapshot
         self.follow(snapshot)
 
@@ -115,7 +112,7 @@ class Application:
         """Serve by this snapshot from the next query on; call again whenever a model's current version changes."""
         if snapshot.selection != self.snapshot.selection:
             self.contexts.follow(snapshot.selection.half_life, snapshot.selection.prior_weight)
-            self._make_policy(snapshot)
+            self.selector = Selector(snapshot.selection, self.counts)
         self.snapshot = snapshot
         self.input_type = self._narrowed_type(snapshot)
         self._slo_s = snapshot.slo_ms / 1000
@@ -126,6 +123,7 @@ class Application:
         self._threshold = snapshot.selection.confidence_threshold or 0.0
         self.feedback_ttl_s = snapshot.selection.feedback_ttl_s
         self.models = tuple(link.model for link in snapshot.links if not link.shadow)
+        self._only_choice = self.selector.only_choice(self.models)
         self._targets: dict[str, ModelQueue | None] = {
             link.model: self._find(link.model, link.version) for link in snapshot.links
         }
@@ -151,7 +149,7 @@ class Application:
         if pinned is not None:
             self._ask(query, *pinned)
         elif self.models:
-            totals = self.totals(context)
+            totals = self.selector.no_totals or self.totals(context)
             if totals is None:
                 self._load_then_ask(query, context)
             else:
@@ -180,7 +178,13 @@ class Application:
         choice = query.choice
         if choice is None or not query.outputs:
             self._answer_without(query, asker)
-            return
+        elif len(choice.models) == 1 and self.selector.believes_one:
+            query.output = query.outputs[choice.models[0]]
+            asker.on_prediction(query.id, query.output, 1.0)
+        else:
+            self._answer_combined(query, choice, asker)
+
+    def _answer_combined(self, query: Query, choice: Choice, asker: Asker) -> None:
         try:
             combined = self._combine(choice, query)
         except PolicyFailed as error:
@@ -218,26 +222,17 @@ class Application:
 
     def totals(self, context: str | None) -> Totals | None:
         """What the policy goes by in a context; None if its state has to be read first."""
-        if self._no_totals is not None:
-            return self._no_totals
+        if self.selector.no_totals is not None:
+            return self.selector.no_totals
         return self.contexts.prior() if context is None else self.contexts.totals(context)
 
     def select(self, totals: Totals, context: str | None, random: Random | None = None) -> Choice:
         """Have the policy select.
 
         Raises:
-            PolicyFailed: the user's own policy raised, or returned no choice of this application's models.
+            PolicyFailed: see ``Selector.select``.
         """
-        if self._policy_problem is not None:
-            raise PolicyFailed(self._policy_problem)
-        try:
-            choice = self.policy.select(self.models, totals, context, random or self.surroundings.random)
-            if self._is_policy_of_user:
-                choice = checked_choice(choice, self.models)
-                self.counts.bound_sets()
-        except (Exception, SystemExit) as error:  # whatever a user's code raises is the user's to read
-            raise self._policy_failed("select", error) from error
-        return choice
+        return self.selector.select(self.models, totals, context, random or self.surroundings.random)
 
     def target(self, model: str) -> ModelQueue | None:
         """What answers for a linked model."""
@@ -254,22 +249,6 @@ class Application:
         else:
             self._is_store_down = False
 
-    def _make_policy(self, snapshot: ApplicationSnapshot) -> None:
-        """A policy of the user's that cannot be made makes every query a ``policy_error``, and stops nothing else."""
-        selection = snapshot.selection
-        self._policy_problem: str | None = None
-        # What another policy did wrong is not for this one to be blamed for.
-        self.counts.last_policy_error = None
-        self._is_policy_of_user = selection.policy not in POLICIES
-        try:
-            self.policy: Policy = make_policy(selection.policy, selection.parameters, selection.code)
-            self.loss = make_loss(selection.loss, selection.loss_parameters, selection.code)
-        except InvalidArgument as error:
-            self._policy_problem = self.counts.last_policy_error = str(error)
-            self.policy, self.loss = make_policy("single"), make_loss("zero_one")
-        # What a policy reads that does not learn.
-        self._no_totals = None if self.policy.learns and self._policy_problem is None else Totals()
-
     def _load_then_ask(self, query: Query, context: str | None) -> None:
         assert context is not None
 
@@ -281,7 +260,7 @@ class Application:
 
     def _select_and_ask(self, query: Query, totals: Totals) -> None:
         try:
-            choice = self.select(totals, query.context)
+            choice = self._only_choice or self.select(totals, query.context)
         except PolicyFailed as error:
             query.failure = error.code, str(error)
             self.finish(query)
@@ -320,22 +299,10 @@ class Application:
         is_joint = len(choice.models) > 1
         if is_joint and len(query.outputs) < len(choice.models):
             self.counts.missing.update(model for model in choice.models if model not in query.outputs)
-        totals = self._no_totals or self.totals(query.context) or self.contexts.prior()
-        try:
-            combined = self.policy.combine(choice, query.outputs, totals)
-            if self._is_policy_of_user:
-                combined = checked_combined(combined)
-        except (Exception, SystemExit) as error:  # whatever a user's code raises is the user's to read
-            raise self._policy_failed("combine", error) from error
+        combined = self.selector.combine(choice, query.outputs, self.totals(query.context) or self.contexts.prior())
         if is_joint:
             self.counts.confidence.observe(combined.confidence)
         return combined
-
-    def _policy_failed(self, method: str, error: BaseException) -> PolicyFailed:
-        name = self.snapshot.selection.policy
-        problem = f"policy {name} failed in {method}: {type(error).__name__}: {error}"[:MAX_PROBLEM_CHARACTERS]
-        self.counts.fail_policy(problem)
-        return PolicyFailed(problem)
 
     # -- models ------------------------------------------------------------------------------------------
 

@@ -182,11 +182,11 @@ class Observer:
         """The models' losses, what they teach the application and the context, and the answer's loss."""
         application = self._application
         try:
-            losses = score(feedback, application.loss, choice, outputs)
+            losses = score(feedback, application.selector.loss, choice, outputs)
             prior = application.contexts.prior()
-            lessons: dict[str | None, Increments] = {None: lesson(application.policy, choice, losses, prior)}
+            lessons: dict[str | None, Increments] = {None: lesson(application.selector.policy, choice, losses, prior)}
             if context is not None:
-                lessons[context] = lesson(application.policy, choice, losses, totals)
+                lessons[context] = lesson(application.selector.policy, choice, losses, totals)
             return losses, lessons, self._answer_loss(feedback, query)
         except PolicyFailed as error:
             application.counts.fail_policy(str(error))
@@ -234,7 +234,7 @@ class Observer:
     def _needed(self, choice: Choice, feedback: Feedback) -> Sequence[str]:
         """Whose outputs the feedback has to be scored on. A reward speaks of what was answered, and of no other."""
         application = self._application
-        if feedback.reward is not None or application.policy.feedback == "selected":
+        if feedback.reward is not None or application.selector.policy.feedback == "selected":
             return choice.models
         return application.models
 
@@ -244,4 +244,4 @@ class Observer:
             return None
         if feedback.label is None:
             return None if feedback.reward is None else 1.0 - feedback.reward
-        return self._application.loss(query.output, feedback.label)
+        return self._application.selector.loss(query.output, feedback.label)

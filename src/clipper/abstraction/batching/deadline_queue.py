@@ -115,13 +115,17 @@ class DeadlineQueue:
         late: list[Work],
     ) -> None:
         cutoff_s = now_s + min(service_s, lane[0].slo_s * MAX_RESERVED_SHARE)
+        length, size_bytes = len(lane), 0
         while lane and len(batch) < limit and lane[0].deadline_s <= until_s:
-            work = self._removed(lane.popleft())
+            work = lane.popleft()
+            size_bytes += len(work.row)
             # The first look spares the usual work, with one waiter, a call.
             if work.deadline_s < cutoff_s or (work.waiters[0].done and not work.is_wanted):
                 late.append(work)
             else:
                 batch.append(work)
+        self.length -= length - len(lane)
+        self.size_bytes -= size_bytes
 
     def _removed(self, work: Work) -> Work:
         self.length -= 1

@@ -3,7 +3,7 @@
 Clients that wait for answers otherwise fall into two halves, each of which pays what a batch costs whatever its size.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from clipper.abstraction.batching.controller import Controller
 
@@ -20,8 +20,7 @@ FIRST_GAIN = 1.1
 LEAST_WAIT_S = 0.0002
 
 
-@dataclass(frozen=True, slots=True)
-class Gathered:
+class Gathered(msgspec.Struct, frozen=True, gc=False):
     """How far those that a replica answered have come back.
 
     Attributes:

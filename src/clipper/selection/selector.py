@@ -1,0 +1,82 @@
+"""An application's policy at work. What a user's own does wrong costs a query its answer, and nothing else."""
+
+from collections.abc import Mapping
+from random import Random
+
+from clipper.errors import InvalidArgument, PolicyFailed
+from clipper.selection.contract import checked_choice, checked_combined
+from clipper.selection.counts import Counts
+from clipper.selection.learning.totals import Totals
+from clipper.selection.policies.policy import Choice, Combined, Policy
+from clipper.selection.policies.registry import POLICIES, make_loss, make_policy
+from clipper.snapshot import Selection
+
+# Of what a user's code said when it failed.
+MAX_PROBLEM_CHARACTERS = 300
+
+
+class Selector:
+    """Selects and combines by the policy, and counts what that does wrong.
+
+    Attributes:
+        policy, loss: Clipper's simplest where the user's own cannot be made: then every query is a ``policy_error``.
+        no_totals: what goes for the totals of a policy that does not read any; None if it reads them.
+        believes_one: the output of a model that was asked alone is the answer, with confidence 1.
+    """
+
+    def __init__(self, selection: Selection, counts: Counts) -> None:
+        self._name = selection.policy
+        self._counts = counts
+        self._is_of_user = selection.policy not in POLICIES
+        self._problem: str | None = None
+        # What another policy did wrong is not for this one to be blamed for.
+        counts.last_policy_error = None
+        try:
+            self.policy: Policy = make_policy(selection.policy, selection.parameters, selection.code)
+            self.loss = make_loss(selection.loss, selection.loss_parameters, selection.code)
+        except InvalidArgument as error:
+            self._problem = counts.last_policy_error = str(error)
+            self.policy, self.loss = make_policy("single"), make_loss("zero_one")
+        self.no_totals = None if self.policy.learns and self._problem is None else Totals()
+        self.believes_one = type(self.policy).combine is Policy.combine
+
+    def only_choice(self, models: tuple[str, ...]) -> Choice | None:
+        """What there is to select of one model; None if there are more, or a user's own policy has to be asked."""
+        has_one = len(models) == 1 and not self._is_of_user
+        return Choice(models, (1.0,)) if has_one and self._problem is None else None
+
+    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+        """Have the policy select.
+
+        Raises:
+            PolicyFailed: the user's own raised, could not be made, or returned no choice of these models.
+        """
+        if self._problem is not None:
+            raise PolicyFailed(self._problem)
+        try:
+            choice = self.policy.select(models, totals, context, random)
+            if self._is_of_user:
+                choice = checked_choice(choice, models)
+                self._counts.bound_sets()
+        except (Exception, SystemExit) as error:  # whatever a user's code raises is the user's to read
+            raise self._failed("select", error) from error
+        return choice
+
+    def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals) -> Combined:
+        """Have the policy make one answer of at least one output.
+
+        Raises:
+            PolicyFailed: the user's own raised, or returned no answer.
+        """
+        try:
+            combined = self.policy.combine(choice, outputs, totals)
+            if self._is_of_user:
+                combined = checked_combined(combined)
+        except (Exception, SystemExit) as error:  # as in select
+            raise self._failed("combine", error) from error
+        return combined
+
+    def _failed(self, method: str, error: BaseException) -> PolicyFailed:
+        problem = f"policy {self._name} failed in {method}: {type(error).__name__}: {error}"[:MAX_PROBLEM_CHARACTERS]
+        self._counts.fail_policy(problem)
+        return PolicyFailed(problem)
