@@ -5,7 +5,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 from clipper.abstraction.batching.dispatcher import Batch
-from clipper.abstraction.turns import MANY, MAX_WAIT_S, Turns
+from clipper.abstraction.batching.short_batches import MANY
+from clipper.abstraction.turns import MAX_WAIT_S, Turns
 from event_loops import ShiftedLoop, run_clean, turn_over
 from works import make_work
 

@@ -1,18 +1,16 @@
 """When queues give batches out: at the end of the loop's turn, or a little later while more queries are expected."""
 
 import asyncio
-from collections import deque
 from typing import Protocol
 
 from clipper.abstraction.batching.dispatcher import Batch
+from clipper.abstraction.batching.short_batches import ShortBatches
 
 # A replica that idles should not do so for much longer than the cheap batches take that wait at all. Where many models
 # share the queries, and each has few, waiting saves batches: exp3 over five models answers a sixth more (8 % twice).
 MAX_WAIT_S = 0.002
 # The same for objectives below 20 ms.
 MAX_WAIT_SHARE = 0.1
-# Clients ask again when they have their answers. So many of them, in more than one short batch, are waited for.
-MANY = 8
 
 
 class Waiting(Protocol):
@@ -39,8 +37,7 @@ class Turns:
         self._waiting: list[tuple[Waiting, float]] = []
         self._end_is_due = False
         self._timer: asyncio.TimerHandle | None = None
-        self._out: deque[Batch] = deque()
-        self._short_batches = self._short_rows = 0
+        self._out = ShortBatches()
         self.arrivals = 0
 
     def await_end(self, queue: Waiting) -> None:
@@ -51,34 +48,13 @@ class Turns:
 
     def sent(self, batch: Batch) -> None:
         """A batch has left; ``ended`` follows."""
-        if batch.is_short:
-            self._forget_old(batch.sent_s)
-            self._out.append(batch)
-            batch.is_expected = True
-            self._short_batches += 1
-            self._short_rows += len(batch.works)
+        self._out.sent(batch)
 
     def ended(self, batch: Batch) -> None:
         """It was answered, or its replica is gone."""
-        self._discount(batch)
+        self._out.ended(batch)
         if self._waiting:
             self._schedule()
-
-    def _discount(self, batch: Batch) -> None:
-        if batch.is_expected:
-            batch.is_expected = False
-            self._short_batches -= 1
-            self._short_rows -= len(batch.works)
-
-    def _expects_more(self, now_s: float) -> bool:
-        self._forget_old(now_s)
-        return self._short_batches > 1 and self._short_rows >= MANY
-
-    def _forget_old(self, now_s: float) -> None:
-        """Those that have ended, and those that are stuck: a model that hangs is not waited for."""
-        out = self._out
-        while out and (not out[0].is_expected or out[0].sent_s < now_s - MAX_WAIT_S):
-            self._discount(out.popleft())
 
     def _schedule(self) -> None:
         if not self._end_is_due:
@@ -88,7 +64,7 @@ class Turns:
     def _end(self, arrivals: int) -> None:
         self._end_is_due = False
         have_come, now_s = self.arrivals > arrivals, self._loop.time()
-        is_worth_it = have_come or self._expects_more(now_s)
+        is_worth_it = have_come or self._out.bring_more(now_s)
         waiting, self._waiting = self._waiting, []
         for queue, until_s in waiting:
             if is_worth_it and now_s < until_s and queue.gains_by_more():

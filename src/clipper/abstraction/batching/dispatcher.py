@@ -30,7 +30,7 @@ class Batch:
     Attributes:
         was_full: the controller's limit is what kept it from being larger.
         is_short: it takes so little that a second one behind it hides a round trip.
-        is_expected: it is short, and neither has ended nor seems to hang; kept by ``Turns``.
+        is_expected: it is short, and neither has ended nor seems to hang; kept by ``ShortBatches``.
     """
 
     id: int
