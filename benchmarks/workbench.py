@@ -83,12 +83,15 @@ class Workbench:
         return name
 
     def _deploy(self, name: str, model: str, options: list[str]) -> None:
-        if model in training.ESTIMATORS:
-            self.server.run("deploy", name, str(self.model_file(model)), *options)
-        else:
-            options += ["--input-type", "doubles"]
-            self.server.run("deploy", name, FUNCTIONS[model], *options, folder=HERE / "models")
+        self.server.run("deploy", name, *self._what(model), *options, folder=HERE / "models")
         self.server.run("app", "create", name, "--model", name, "--slo-ms", str(SLO_MS), "--default", "-1")
+
+    def _what(self, model: str) -> list[str]:
+        if model in training.ESTIMATORS:
+            return [str(self.model_file(model))]
+        if model in OWN_PREDICT:
+            return ["own_predict:OwnPredict", "--data", str(self.model_file(OWN_PREDICT[model]))]
+        return [FUNCTIONS[model], "--input-type", "doubles"]
 
     def sums(self, policy: str, models: int) -> str:
         """Deploy so many models that are sums, if they are not yet; return the application that selects among them."""
@@ -131,6 +134,8 @@ class Workbench:
 
 
 FUNCTIONS = {"sum": "total:total", "stub": "stub:stub"}
+# Estimators that answer through scikit-learn's own ``predict``.
+OWN_PREDICT = {"random_forest_own_predict": "random_forest"}
 
 
 def median_ratio(over: list[float], under: list[float]) -> float:

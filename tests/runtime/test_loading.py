@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from caller import code, running, started
 from sklearn.datasets import load_digits
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -240,6 +241,26 @@ def test_missing_file_names_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "other.pkl").touch()
     with pytest.raises(ContainerFailed, match=r"m\.pkl is not in the artifact, which holds: other\.pkl"):
         from_file(tmp_path, "m.pkl")
+
+
+@pytest.mark.parametrize("base", ["linear_model.LogisticRegression", "ensemble.RandomForestClassifier"])
+def test_an_estimators_own_predict_batch_goes_before_its_predict(tmp_path: Path, base: str) -> None:
+    source = f"""
+import sklearn.ensemble, sklearn.linear_model
+class Mine(sklearn.{base}):
+    def predict_batch(self, inputs): return ["mine"] * len(inputs)
+model = Mine().fit([[0.0], [1.0]], [0, 1])
+"""
+    assert from_import(tmp_path, source).predict_batch(np.zeros((2, 1))) == ["mine", "mine"]
+
+
+def test_forest_deployed_for_rows_of_any_length_refuses_those_of_another(tmp_path: Path, digits: Any) -> None:
+    forest = RandomForestClassifier(3, random_state=0).fit(*digits)
+    joblib.dump(forest, tmp_path / "m.joblib")
+    model = from_file(tmp_path, "m.joblib", input_type="doubles")
+    assert np.array_equal(model.predict_batch(digits[0]), forest.predict(digits[0]))
+    with pytest.raises(ValueError, match="expecting 64 features"):
+        model.predict_batch(digits[0][:, :3])
 
 
 def test_file_saved_in_the_script_that_defines_it_gives_advice(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from clipper.runtime import scikit_learn
 from clipper.runtime.frameworks.framework import LABELS, PROBABILITIES, FrameworkModel, FrameworkSource
 from clipper.runtime.hidden_markov import sequence_model
 from clipper.runtime.model import Inputs, LoadedModel
+from clipper.runtime.quick_predict import quick_predict_of
 from clipper.types import Framework, InputType
 
 log = logging.getLogger("clipper.runtime")
@@ -212,15 +213,10 @@ def _advice_on_file(error: BaseException) -> str:
 def _predict_batch_of(model: Any, source: ModelSource) -> Callable[[Inputs], object]:
     if source.output not in (None, LABELS):
         return _probabilities_of(model, source)
-    quick = scikit_learn.quick_predict_of(model)
-    if quick is not None:
-        return quick
-    for name in ("predict_batch", "predict"):
-        method = getattr(model, name, None)
+    own = getattr(model, "predict_batch", None)
+    for method in (own, quick_predict_of(model), getattr(model, "predict", None), model):
         if callable(method):
-            return method  # type: ignore[no-any-return]
-    if callable(model):
-        return model  # type: ignore[no-any-return]
+            return method
     raise ContainerFailed(
         f"{source.target} is a {type(model).__name__}: "
         "expected an object with predict_batch or predict, or a function over a batch"
