@@ -306,3 +306,26 @@ def test_a_forest_whose_trees_count_is_left_alone(
     forest = RandomForestClassifier(2).fit(IRIS, SPECIES)
     monkeypatch.setattr(sklearn, "__version__", version)
     assert (quick_predict_of(forest) is not None) == is_quick
+
+
+@pytest.mark.parametrize("estimator", [RandomForestClassifier(5, random_state=0), RandomForestRegressor(5)])
+def test_a_release_that_goes_about_it_in_another_way_answers_itself(
+    estimator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimator.fit(DIGITS[:300], LABELS[:300])
+    assert quick_predict_of(estimator) is not None
+    base = type(estimator).__mro__[1]
+    own = base.predict
+    monkeypatch.setattr(base, "predict", lambda forest, rows: own(forest, rows) + 1)
+    assert quick_predict_of(estimator) is None
+
+
+def test_a_model_whose_predict_raises_is_left_to_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    estimator = LogisticRegression(max_iter=5000).fit(DIGITS[:300], LABELS[:300])
+    base = next(each for each in type(estimator).__mro__ if "predict" in vars(each))
+
+    def broken(forest: Any, rows: Any) -> Any:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(base, "predict", broken)
+    assert quick_predict_of(estimator) is None
