@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import HEADER_BYTES, Splitter
-from clipper.containers.protocol.messages import MAX_ERROR_BYTES, Welcome
+from clipper.containers.protocol.messages import LARGE_ROW_BYTES, MAX_ERROR_BYTES, Welcome
 from clipper.errors import ProtocolViolation
 from clipper.types import DType, InputType
 
@@ -43,7 +43,15 @@ def test_welcome_round_trip(welcome: Welcome) -> None:
     assert messages.decode_welcome(body(messages.encode_welcome(welcome))) == welcome
 
 
-@given(ids, st.sampled_from(list(DType)), st.integers(0, 8), st.lists(st.binary(max_size=12), min_size=1, max_size=20))
+# Some long enough not to be joined.
+rows_of_many_sizes = st.lists(
+    st.builds(bytes.__mul__, st.binary(max_size=12), st.sampled_from([1, LARGE_ROW_BYTES // 8])),
+    min_size=1,
+    max_size=20,
+)
+
+
+@given(ids, st.sampled_from(list(DType)), st.integers(0, 8), rows_of_many_sizes)
 def test_predict_round_trip(batch_id: int, dtype: DType, dimensions: int, rows: list[bytes]) -> None:
     frame = b"".join(messages.encode_predict(batch_id, dtype, dimensions, rows))
     batch = messages.decode_predict(body(frame))

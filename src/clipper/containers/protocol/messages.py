@@ -23,6 +23,8 @@ _PONG = struct.Struct("<Q")  # microseconds that the batch in hand has been runn
 
 # A batch limit is at most a few thousand; a larger count is garbage and must not allocate.
 MAX_ROWS = 65_536
+# To hand over a row by itself costs as much as to copy so many bytes of it.
+LARGE_ROW_BYTES = 1024
 # Enough for a traceback's last lines; the rest is in the container's log.
 MAX_ERROR_BYTES = 4096
 # A HELLO's token has a u16 size: no caller that is not known yet may send more.
@@ -151,21 +153,21 @@ def _max_batch(value: object) -> int | None:
 
 
 def encode_predict(batch_id: int, dtype: DType, dimensions: int, rows: Sequence[Buffer]) -> list[Buffer]:
-    """Return the frame as buffers to write one after another, so that rows are joined only once.
+    """Return the frame as buffers to write one after another: small rows joined, large ones as they are.
 
     Args:
         dimensions: how many u32 dimensions each row begins with.
         rows: 1 to ``MAX_ROWS`` inputs, whose bytes together are below ``MAX_BODY_BYTES``.
     """
     sizes = list(map(len, rows))
-    first = sizes[0]
-    payload = b"".join(rows)
+    first, payload_bytes = sizes[0], sum(sizes)
+    payload = rows if payload_bytes >= LARGE_ROW_BYTES * len(sizes) else (b"".join(rows),)
     if first and sizes.count(first) == len(sizes):
         lengths, row_bytes = b"", first
     else:
         lengths, row_bytes = _pad8(struct.pack(f"<{len(sizes)}I", *sizes)), 0
     body = _PREDICT.pack(len(sizes), row_bytes, dtype, dimensions, 0, 0) + lengths
-    return [header(Kind.PREDICT, len(body) + len(payload), batch_id) + body, payload]
+    return [header(Kind.PREDICT, len(body) + payload_bytes, batch_id) + body, *payload]
 
 
 def decode_predict(body: Buffer) -> Predict:
