@@ -44,11 +44,8 @@ def test_welcome_round_trip(welcome: Welcome) -> None:
 
 
 # Some long enough not to be joined.
-rows_of_many_sizes = st.lists(
-    st.builds(bytes.__mul__, st.binary(max_size=12), st.sampled_from([1, LARGE_ROW_BYTES // 8])),
-    min_size=1,
-    max_size=20,
-)
+sizes = st.sampled_from([1, LARGE_ROW_BYTES // 8])
+rows_of_many_sizes = st.lists(st.builds(bytes.__mul__, st.binary(max_size=12), sizes), min_size=1, max_size=20)
 
 
 @given(ids, st.sampled_from(list(DType)), st.integers(0, 8), rows_of_many_sizes)
