@@ -13,6 +13,8 @@ from benchmarks.paper.client import Address
 from benchmarks.servers import ClipperServer
 
 MODELS = Path(__file__).parent / "models"
+# Those that the rows of the other benchmarks share.
+SHARED_MODELS = Path(__file__).parents[1] / "models"
 
 # Applications answer it where no model has: a class that is none.
 NO_CLASS = -1
@@ -34,8 +36,19 @@ class Bench:
 
     def deploy(self, models: Mapping[str, Path], *options: str) -> None:
         """Deploy model files, by name."""
+        self._deploy({name: [str(path)] for name, path in models.items()}, options)
+
+    def deploy_own_predict(self, models: Mapping[str, Path], *options: str) -> None:
+        """Deploy scikit-learn's model files, by name, to be answered by its own ``predict`` at what that costs."""
+        own = "own_predict:OwnPredict"
+        self._deploy({name: [own, "--data", str(path)] for name, path in models.items()}, options)
+
+    def _deploy(self, models: Mapping[str, list[str]], options: tuple[str, ...]) -> None:
+        def deploy(name: str) -> None:
+            self.server.run("deploy", name, *models[name], *options, folder=SHARED_MODELS)
+
         with ThreadPoolExecutor(DEPLOYING) as pool:
-            list(pool.map(lambda name: self.server.run("deploy", name, str(models[name]), *options), models))
+            list(pool.map(deploy, models))
 
     def create(
         self,
