@@ -24,6 +24,9 @@ TIMEOUT_S = 60.0
 # All is plain HTTP: each call of a poll would read the certificate authorities first, which takes longer than the rest.
 NO_TLS = False
 
+# An application that answers from the model m.
+APP: dict[str, Any] = {"name": "app", "slo_ms": 20_000, "input_type": "float64[2]", "links": [{"model": "m"}]}
+
 
 def until(condition: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> Any:
     """Wait for a condition and return what it gave."""
@@ -161,3 +164,11 @@ class Server:
 def answering(value: Any) -> str:
     """A model that answers each input with one value."""
     return f"def predict(inputs): return [{value!r} for _ in inputs]\n"
+
+
+def with_application(server: Server, **fields: Any) -> Server:
+    """A server that answers the application app from the model m, whose every output is "one"."""
+    server.start()
+    assert server.deploy("m", answering("one"), input_type="float64[2]", **fields)["state"] == "ready"
+    server.call("POST", "/applications", APP)
+    return server

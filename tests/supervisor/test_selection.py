@@ -3,8 +3,6 @@
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,60 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
-from live_server import TIMEOUT_S, Server, answering, until
+from live_server import TIMEOUT_S, Server, until
+from three_models import APP, MODELS, NEVER_FORGETS, ROW, learned, teach, until_learned, with_application
 
 from clipper.selection.application import QueryIds
-from redis_server import RedisServer
-
-ROW = [1.0, 2.0]
-APP: dict[str, Any] = {
-    "name": "app",
-    "slo_ms": 20_000,
-    "links": [{"model": "one"}, {"model": "two"}, {"model": "three"}],
-}
-# What each of them answers, whatever it is asked.
-MODELS = {"one": 1, "two": 2, "three": 3}
-NEVER_FORGETS = {"half_life": None}
-
-
-def with_models(server: Server, *options: str) -> Server:
-    server.start(*options)
-    made = [
-        server.deploy(name, answering(value), wait=False, input_type="float64[2]") for name, value in MODELS.items()
-    ]
-    assert [server.decided(each["model"], each["version"])["state"] for each in made] == ["ready"] * len(MODELS)
-    return server
-
-
-def with_application(server: Server, *options: str, **fields: Any) -> Server:
-    with_models(server, *options)
-    server.call("POST", "/applications", {**APP, **fields})
-    return server
-
-
-def learned(server: Server, context: str | None = None) -> dict[str, Any]:
-    query = "" if context is None else f"?context={context}"
-    found: dict[str, Any] = server.call("GET", f"/applications/app/policy{query}")
-    return {**found, "models": {model["model"]: model for model in found["models"]}}
-
-
-def until_learned(server: Server, observations: int) -> dict[str, Any]:
-    """Whichever worker is asked; one reads now and then what the others have added."""
-
-    def found() -> dict[str, Any] | None:
-        now = learned(server)
-        return now if now["observations"] == observations else None
-
-    now: dict[str, Any] = until(found)
-    return now
-
-
-def teach(server: Server, label: int, times: int, **fields: Any) -> list[int]:
-    """Ask, and tell that ``label`` was right; the ids of the queries."""
-    ids = [server.predict("app", ROW, **fields)["query_id"] for _ in range(times)]
-    answer = server.observe("app", observations=[{"query_id": id_, "label": label} for id_ in ids])
-    assert answer.json()["observations"] == [{"observed": True, "duplicate": False}] * times
-    return ids
 
 
 def instances(ids: list[int]) -> set[int]:
@@ -257,170 +205,6 @@ def test_an_application_is_changed_under_load_without_losing_a_query(server: Ser
     assert {answer["output"] for answer in answers} <= {1, 2, 3}
     found = until(lambda: now if (now := learned(server))["models"]["two"]["scored"] > 0 else None)
     assert (found["policy"], found["loss"]) == ("thompson", "absolute")
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    (tmp_path / "redis").mkdir()
-    with RedisServer(tmp_path / "redis") as redis:
-        redis.start()
-        yield redis
-
-
-@pytest.fixture
-def other(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path / "other")
-    yield server
-    if server.process is not None and server.process.poll() is None:
-        server.kill_everything()
-
-
-def test_two_clippers_learn_together_in_one_redis(server: Server, other: Server, redis: RedisServer) -> None:
-    for each in (server, other):
-        with_application(each, "--store", redis.url, policy="exp4", **NEVER_FORGETS)
-    teach(server, 2, 20)
-    teach(other, 2, 10)
-    for each in (server, other):
-        until_learned(each, 30)
-
-    id_ = server.predict("app", ROW)["query_id"]
-    redis.kill()
-    assert server.predict("app", ROW)["output"] in MODELS.values()
-    refused = server.observe("app", query_id=id_, label=2)
-    assert (refused.status_code, refused.json()["error"]) == (503, "store_unavailable")
-    redis.start()
-    until(lambda: server.observe("app", query_id=id_, label=2).status_code == 200)
-    for each in (server, other):
-        until_learned(each, 31)
-
-
-STUBBORN = """
-from clipper.selection.policies.policy import Choice, Policy
-
-class Stubborn(Policy):
-    def __init__(self, model):
-        self.model = model
-
-    def select(self, models, totals, context, random):
-        if context == "bad":
-            raise RuntimeError("no idea")
-        return Choice((self.model,), (1.0,))
-
-def half(output, label):
-    return 0.5
-"""
-
-
-def test_a_policy_and_a_loss_of_ones_own(server: Server) -> None:
-    own = {"policy": {"name": "my_model:Stubborn", "parameters": {"model": "three"}}, "loss": "my_model:half"}
-    with_models(server)
-    digest = server.upload(STUBBORN)
-    folder = server.home / "artifacts" / digest
-    server.call("POST", "/applications", {**APP, **own, "code": digest, "default_output": 0})
-    assert server.predict("app", ROW)["output"] == 3
-    teach(server, 3, 4)
-    assert learned(server)["models"]["three"]["mean_loss"] == 0.5
-
-    unsure = server.predict("app", ROW, context="bad")
-    assert (unsure["output"], unsure["default"], unsure["default_reason"]) == (0, True, "policy_error")
-    problem = until(lambda: server.call("GET", "/applications/app")["problem"])
-    assert "my_model:Stubborn" in problem and "no idea" in problem
-    assert server.predict("app", ROW)["output"] == 3
-    # The code is still there when a worker needs it again, although no other use of it is left.
-    server.deploy("same", STUBBORN + "def predict(inputs): return [0 for _ in inputs]\n", input_type="float64[2]")
-    (worker,) = server.worker_pids
-    os.kill(worker, signal.SIGKILL)
-    until(lambda: server.worker_pids not in ([], [worker]) and server.call("GET", "/status")["ready"])
-    assert server.predict("app", ROW)["output"] == 3
-
-    changed = server.call("PATCH", "/applications/app", {"policy": "single", "loss": "zero_one"})
-    assert (changed["code"], changed["policy"]) == (None, {"name": "single", "parameters": {}})
-    assert server.call("GET", "/applications/app")["problem"] is None
-    assert not folder.exists()
-    assert learned(server)["models"]["three"]["scored"] > 0
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """For tests that leave nothing behind."""
-    server = Server(tmp_path_factory.mktemp("shared") / "home")
-    try:
-        yield with_application(server)
-    finally:
-        server.clean_up()
-
-
-@pytest.mark.parametrize(
-    ("code", "cause"),
-    [
-        ("import nothing_such", "No module named 'nothing_such'"),
-        ("import sys; sys.exit(3)", "SystemExit: 3"),
-        ("import os; os._exit(7)", "with status 7"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGALRM)", "within 20 s"),
-        ("def own(", "SyntaxError"),
-        ("class own: pass", "no select, combine, observe: subclass Policy"),
-        ("print('noise'); own = 3", "no class or function 'own'"),
-    ],
-)
-def test_code_that_makes_no_policy_is_refused_and_harms_nobody(shared: Server, code: str, cause: str) -> None:
-    before = shared.call("GET", "/applications/app")
-    digest = shared.upload(code)
-    refused = shared.call("PATCH", "/applications/app", {"policy": "my_model:own", "code": digest}, status=400)
-    assert refused["error"] == "invalid_argument" and cause in refused["cause"]
-    assert shared.call("GET", "/applications/app") == before
-    assert shared.predict("app", ROW)["default"] is False
-
-
-@pytest.mark.parametrize(
-    ("change", "cause"),
-    [
-        ({"policy": "exp5"}, "policy 'exp5' is not known: expected single, weighted"),
-        ({"policy": {"name": "exp3", "parameters": {"eta": 2}}}, "eta is 2: expected a number above 0 and at most 1"),
-        ({"policy": {"name": "exp3", "parameters": {"eta2": 1}}}, "its parameters are eta, gamma"),
-        ({"loss": "mean"}, "loss 'mean' is not known"),
-        ({"loss": {"name": "absolute", "parameters": {"range": 0}}}, "range is 0: expected a number above 0"),
-        ({"half_life": 0}, "half_life is 0: expected a number at least 1"),
-        ({"prior_weight": -1}, "prior_weight is -1"),
-        ({"confidence_threshold": 1.5}, "confidence_threshold is 1.5: expected a number at least 0 and at most 1"),
-        ({"feedback_ttl_s": 1e9}, "feedback_ttl_s is 1000000000.0"),
-        ({"policy": "own:Policy"}, "cannot import 'own'"),
-    ],
-)
-def test_changes_that_cannot_be(shared: Server, change: dict[str, Any], cause: str) -> None:
-    before = shared.call("GET", "/applications/app")
-    assert cause in shared.call("PATCH", "/applications/app", change, status=400)["cause"]
-    new = {**APP, "name": "new", **change}
-    assert cause in shared.call("POST", "/applications", new, status=400)["cause"]
-    assert shared.call("GET", "/applications") == [before]
-
-
-def test_code_that_is_not_there(shared: Server) -> None:
-    change = {"policy": "my_model:own", "code": "ab" * 32}
-    assert "PUT it" in shared.call("PATCH", "/applications/app", change, status=404)["cause"]
-    assert shared.call("GET", "/applications/none/policy", status=404)["error"] == "not_found"
-    assert shared.call("GET", f"/applications/app/policy?context={'x' * 1001}", status=400)["error"] == (
-        "invalid_argument"
-    )
-
-
-@pytest.mark.parametrize(
-    ("store", "cause"),
-    [
-        ("mongodb://host", "expected sqlite:PATH or redis://HOST:PORT/DB"),
-        ("redis://:secret@host:port", "store 'redis://host:port' is malformed"),
-        ("redis://host", "pip install 'clipper-serving[redis]'"),
-    ],
-)
-def test_a_store_that_cannot_be_ends_the_start_with_what_to_do(tmp_path: Path, store: str, cause: str) -> None:
-    environment = dict(os.environ)
-    if "pip install" in cause:
-        (tmp_path / "redis.py").write_text("raise ImportError('as if it were not installed')")
-        environment["PYTHONPATH"] = f"{tmp_path}:{environment.get('PYTHONPATH', '')}"
-    argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(tmp_path / "home"), "--store", store]
-    argv += ["--query-port", "0", "--management-port", "0"]
-    ran = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, check=False)
-    assert ran.returncode == 1
-    assert cause in ran.stderr.splitlines()[-1]
 
 
 def test_a_deleted_applications_state_is_dropped_also_by_the_next_supervisor(forgetting: Server) -> None:

@@ -1,0 +1,221 @@
+"""What an operator does with models: deployed, rolled back, scaled and deleted, on a real server."""
+
+import threading
+from typing import Any
+
+import pytest
+from live_server import Server, answering, processes_of, until, with_application
+
+
+def test_a_version_that_fails_leaves_the_current_one_and_says_why(server: Server) -> None:
+    with_application(server)
+    failed = server.deploy("m", "print('first words')\nraise RuntimeError('no weights')")
+    assert failed["state"] == "failed" and "no weights" in failed["last_error"]
+    assert any("no weights" in line for line in failed["log_tail"])
+    until(lambda: server.call("GET", "/models/m/versions/2")["replicas"] == [])
+    assert server.call("GET", "/models/m")["current"] == "1"
+    logs = server.call("GET", "/models/m/logs?version=2")["lines"]
+    assert any("first words" in line for line in logs["m:2#1"])
+    # It may be deployed again under its name.
+    again = server.deploy("m", answering("two"), version="2", input_type="float64[2]")
+    assert again["state"] == "ready" and again["current"] and again["last_error"] is None
+    assert server.predict("app", [1, 2])["output"] == "two"
+
+
+def test_a_version_of_another_input_type_than_its_applications_fails(server: Server) -> None:
+    with_application(server)
+    failed = server.deploy("m", answering("two"), input_type="string")
+    assert failed["state"] == "failed"
+    assert "'app' has inputs float64[2]" in failed["last_error"] and "takes string" in failed["last_error"]
+
+
+def test_older_versions_sleep_and_are_woken_by_a_rollback(server: Server) -> None:
+    with_application(server)
+    for answer in ("two", "three"):
+        server.deploy("m", answering(answer), input_type="float64[2]")
+    until(lambda: server.call("GET", "/models/m/versions/1")["replicas"] == [])
+    assert server.call("GET", "/models/m/versions/1")["state"] == "sleeping"
+
+    model = server.call("POST", "/models/m/rollback", {})
+    assert (model["current"], model["previous"]) == ("2", "3")
+    assert server.predict("app", [1, 2])["output"] == "two"
+    model = server.call("POST", "/models/m/rollback", {"version": "1"})
+    assert (model["current"], model["previous"]) == ("1", "2")
+    assert server.predict("app", [1, 2])["output"] == "one"
+    until(lambda: server.call("GET", "/models/m/versions/3")["replicas"] == [])
+    assert server.call("GET", "/models/m/versions/3")["state"] == "sleeping"
+
+
+def test_a_rollback_to_what_no_longer_starts_fails_and_changes_nothing(server: Server) -> None:
+    marker = server.home.parent / "broken"
+    code = f"import os\nassert not os.path.exists({str(marker)!r}), 'it is broken'\n" + answering("zero")
+    server.start()
+    server.deploy("m", code)
+    for answer in ("one", "two"):
+        server.deploy("m", answering(answer))
+    until(lambda: server.call("GET", "/models/m/versions/1")["replicas"] == [])
+    marker.touch()
+    error = server.call("POST", "/models/m/rollback", {"version": "1"}, status=502)
+    assert error["error"] == "container_failed" and "it is broken" in error["cause"]
+    assert server.call("GET", "/models/m")["current"] == "3"
+    marker.unlink()
+    assert server.call("POST", "/models/m/rollback", {"version": "1"})["current"] == "1"
+
+
+def test_a_deployment_that_is_not_to_be_current_runs_beside_it(server: Server) -> None:
+    with_application(server)
+    beside = server.deploy("m", answering("two"), input_type="float64[2]", make_current=False)
+    assert beside["state"] == "ready" and not beside["current"]
+    assert server.predict("app", [1, 2])["output"] == "one"
+    assert server.predict("app", [1, 2], version="2")["output"] == "two"
+    server.call("PUT", "/applications/app/links/m", {"version": "2"})
+    assert server.predict("app", [1, 2])["output"] == "two"
+    assert server.call("DELETE", "/models/m/versions/2", status=409)["error"] == "conflict"
+
+
+class Load(threading.Thread):
+    """Queries one after another, each answer counted."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self.server = server
+        self.answers: list[Any] = []
+        self.enough = False
+
+    def run(self) -> None:
+        while not self.enough:
+            self.answers.append(self.server.predict("app", [len(self.answers), 0]))
+
+    def sees(self, output: str) -> bool:
+        return bool(self.answers) and self.answers[-1].get("output") == output
+
+    def finish(self) -> None:
+        self.enough = True
+        self.join()
+        bad = [answer for answer in self.answers if "error" in answer or answer["default"]]
+        assert bad == []
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_no_query_is_lost_while_versions_change_and_scale_under_load(server: Server, workers: str) -> None:
+    server.options = ("--workers", workers)
+    with_application(server, replicas=2, cache=False)
+    loads = [Load(server) for _ in range(4)]
+    for load in loads:
+        load.start()
+
+    def all_see(output: str) -> None:
+        until(lambda: all(load.sees(output) for load in loads))
+
+    try:
+        all_see("one")
+        server.deploy("m", answering("two"), input_type="float64[2]", replicas=2, cache=False)
+        all_see("two")
+        server.deploy("m", answering("three"), input_type="float64[2]", cache=False)
+        all_see("three")
+        server.call("POST", "/models/m/rollback", {})
+        all_see("two")
+        server.call("POST", "/models/m/rollback", {"version": "1"})
+        server.call("POST", "/models/m/scale", {"replicas": 1})
+        until(lambda: len(server.call("GET", "/models/m/versions/1")["replicas"]) == 1)
+        all_see("one")
+    finally:
+        for load in loads:
+            load.finish()
+
+
+def test_scaling_up_and_down(server: Server) -> None:
+    with_application(server)
+    server.call("POST", "/models/m/scale", {"replicas": 3})
+    until(lambda: len(server.ready_pids("m")) == 3)
+    server.call("POST", "/models/m/scale", {"replicas": 1})
+    until(lambda: len(processes_of(server.home)) == 2)
+    assert server.predict("app", [1, 2])["output"] == "one"
+    assert server.call("POST", "/models/m/scale", {"replicas": 0}, status=400)["error"] == "invalid_argument"
+
+
+def test_a_range_of_replicas_begins_with_those_in_use_and_outlives_the_supervisor(server: Server) -> None:
+    with_application(server, replicas={"min": 1, "max": 3})
+    told = server.call("POST", "/models/m/scale", {"replicas": {"min": 2, "max": 4}})
+    assert (told["replicas_wanted"], told["scaling"]) == (2, {"min": 2, "max": 4})
+    until(lambda: len(server.ready_pids("m")) == 2)
+    second = server.deploy("m", answering("two"), input_type="float64[2]", replicas={"min": 1, "max": 4})
+    assert (second["state"], second["replicas_wanted"]) == ("ready", 2)
+    server.kill()
+    server.start()
+    looked = until(lambda: server.call("GET", "/models/m/versions/2")["scaling_reason"])
+    assert "expected" in looked or "no load" in looked
+    assert server.call("GET", "/models/m/versions/2")["scaling"] == {"min": 1, "max": 4}
+    until(lambda: len(server.ready_pids("m")) == 4)
+    fixed = server.call("POST", "/models/m/scale", {"replicas": 1})
+    assert (fixed["scaling"], fixed["scaling_reason"]) == (None, None)
+
+
+def test_a_crash_loop_is_visible_and_the_rest_unharmed(server: Server) -> None:
+    with_application(server)
+    gate = server.home.parent / "gate"
+    code = f"import os, threading, time\ndef die():\n    while not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+    server.deploy(
+        "dies", f"{code}    os._exit(7)\nthreading.Thread(target=die, daemon=True).start()\n" + answering("x")
+    )
+    gate.touch()
+
+    def in_a_crash_loop() -> Any:
+        (replica,) = server.call("GET", "/replicas")[:1]
+        return replica if replica["state"] == "crash_loop" else None
+
+    replica = until(in_a_crash_loop)
+    assert replica["restarts"] == 4 and "exited with code 7" in replica["last_error"]
+    assert server.call("GET", "/models/dies/versions/1")["state"] == "ready"
+    assert server.predict("app", [1, 2])["output"] == "one"
+
+
+def test_deleting(server: Server) -> None:
+    with_application(server)
+    server.deploy("m", answering("two"), input_type="float64[2]")
+    assert server.call("DELETE", "/models/m/versions/2", status=409)["error"] == "conflict"
+    assert server.call("DELETE", "/models/m", status=409)["error"] == "conflict"
+    server.call("DELETE", "/models/m/versions/1")
+    assert server.call("GET", "/models/m")["previous"] is None
+    assert server.call("GET", "/models/m/versions/1", status=404)["error"] == "not_found"
+    server.call("DELETE", "/applications/app")
+    assert server.predict("app", [1, 2])["error"] == "not_found"
+    server.call("DELETE", "/models/m")
+    assert server.call("GET", "/models") == []
+    assert sorted(processes_of(server.home).values()) == ["worker-0"]
+    assert list((server.home / "artifacts").iterdir()) == []
+    assert [path.name for path in (server.home / "logs").glob("m@*")] == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"replicas": 0}, "invalid_argument"),
+        ({"replicas": 1000}, "invalid_argument"),
+        ({"replicas": {"min": 0, "max": 2}}, "invalid_argument"),
+        ({"replicas": {"min": 3, "max": 2}}, "invalid_argument"),
+        ({"replicas": {"min": 1, "max": 1000}}, "invalid_argument"),
+        ({"target": "no-colon"}, "invalid_argument"),
+        ({"loader": "file", "target": "../../registry.sqlite3"}, "invalid_argument"),
+        ({"data": "no/such/file"}, "invalid_argument"),
+        ({"artifact": "ab" * 32}, "not_found"),
+        ({"input_type": "complex"}, "invalid_argument"),
+        ({"version": "1"}, "conflict"),
+        ({"version": "a/b"}, "invalid_argument"),
+        ({"memory_bytes": 10}, "invalid_argument"),
+        ({"cpus": 0}, "invalid_argument"),
+        ({"gpus": "0"}, "invalid_argument"),
+        ({"framework": "onnx"}, "invalid_argument"),
+        ({"framework": "torch_state"}, "invalid_argument"),
+        ({"loader": "file", "target": "code/my_model.py", "framework": "torch_state"}, "invalid_argument"),
+        ({"loader": "file", "target": "code/my_model.py", "framework": "fortran"}, "malformed_request"),
+        ({"loader": "binary", "target": "code/my_model.py", "output": "labels"}, "invalid_argument"),
+        ({"output": "a,,b"}, "invalid_argument"),
+        ({"batching": {"max_batch": 0}}, "invalid_argument"),
+        ({"start_timeout_s": 0}, "invalid_argument"),
+    ],
+)
+def test_deployments_that_cannot_be(shared: Server, fields: dict[str, Any], code: str) -> None:
+    body = {"artifact": shared.upload(answering("x")), "loader": "import", "target": "my_model:predict", **fields}
+    status = {"not_found": 404, "conflict": 409}.get(code, 400)
+    assert shared.call("POST", "/models/m/versions", body, status=status)["error"] == code

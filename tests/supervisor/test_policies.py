@@ -1,0 +1,118 @@
+"""Policies and losses of applications: the user's own code, and settings that are refused; on a real server."""
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from live_server import Server, until
+from three_models import APP, ROW, learned, teach, with_application, with_models
+
+STUBBORN = """
+from clipper.selection.policies.policy import Choice, Policy
+
+class Stubborn(Policy):
+    def __init__(self, model):
+        self.model = model
+
+    def select(self, models, totals, context, random):
+        if context == "bad":
+            raise RuntimeError("no idea")
+        return Choice((self.model,), (1.0,))
+
+def half(output, label):
+    return 0.5
+"""
+
+
+def test_a_policy_and_a_loss_of_ones_own(server: Server) -> None:
+    own = {"policy": {"name": "my_model:Stubborn", "parameters": {"model": "three"}}, "loss": "my_model:half"}
+    with_models(server)
+    digest = server.upload(STUBBORN)
+    folder = server.home / "artifacts" / digest
+    server.call("POST", "/applications", {**APP, **own, "code": digest, "default_output": 0})
+    assert server.predict("app", ROW)["output"] == 3
+    teach(server, 3, 4)
+    assert learned(server)["models"]["three"]["mean_loss"] == 0.5
+
+    unsure = server.predict("app", ROW, context="bad")
+    assert (unsure["output"], unsure["default"], unsure["default_reason"]) == (0, True, "policy_error")
+    problem = until(lambda: server.call("GET", "/applications/app")["problem"])
+    assert "my_model:Stubborn" in problem and "no idea" in problem
+    assert server.predict("app", ROW)["output"] == 3
+    # The code is still there when a worker needs it again, although no other use of it is left.
+    server.deploy("same", STUBBORN + "def predict(inputs): return [0 for _ in inputs]\n", input_type="float64[2]")
+    (worker,) = server.worker_pids
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: server.worker_pids not in ([], [worker]) and server.call("GET", "/status")["ready"])
+    assert server.predict("app", ROW)["output"] == 3
+
+    changed = server.call("PATCH", "/applications/app", {"policy": "single", "loss": "zero_one"})
+    assert (changed["code"], changed["policy"]) == (None, {"name": "single", "parameters": {}})
+    assert server.call("GET", "/applications/app")["problem"] is None
+    assert not folder.exists()
+    assert learned(server)["models"]["three"]["scored"] > 0
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """For tests that leave nothing behind."""
+    server = Server(tmp_path_factory.mktemp("shared") / "home")
+    try:
+        yield with_application(server)
+    finally:
+        server.clean_up()
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        ("import nothing_such", "No module named 'nothing_such'"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("import os; os._exit(7)", "with status 7"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGALRM)", "within 20 s"),
+        ("def own(", "SyntaxError"),
+        ("class own: pass", "no select, combine, observe: subclass Policy"),
+        ("print('noise'); own = 3", "no class or function 'own'"),
+    ],
+)
+def test_code_that_makes_no_policy_is_refused_and_harms_nobody(shared: Server, code: str, cause: str) -> None:
+    before = shared.call("GET", "/applications/app")
+    digest = shared.upload(code)
+    refused = shared.call("PATCH", "/applications/app", {"policy": "my_model:own", "code": digest}, status=400)
+    assert refused["error"] == "invalid_argument" and cause in refused["cause"]
+    assert shared.call("GET", "/applications/app") == before
+    assert shared.predict("app", ROW)["default"] is False
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"policy": "exp5"}, "policy 'exp5' is not known: expected single, weighted"),
+        ({"policy": {"name": "exp3", "parameters": {"eta": 2}}}, "eta is 2: expected a number above 0 and at most 1"),
+        ({"policy": {"name": "exp3", "parameters": {"eta2": 1}}}, "its parameters are eta, gamma"),
+        ({"loss": "mean"}, "loss 'mean' is not known"),
+        ({"loss": {"name": "absolute", "parameters": {"range": 0}}}, "range is 0: expected a number above 0"),
+        ({"half_life": 0}, "half_life is 0: expected a number at least 1"),
+        ({"prior_weight": -1}, "prior_weight is -1"),
+        ({"confidence_threshold": 1.5}, "confidence_threshold is 1.5: expected a number at least 0 and at most 1"),
+        ({"feedback_ttl_s": 1e9}, "feedback_ttl_s is 1000000000.0"),
+        ({"policy": "own:Policy"}, "cannot import 'own'"),
+    ],
+)
+def test_changes_that_cannot_be(shared: Server, change: dict[str, Any], cause: str) -> None:
+    before = shared.call("GET", "/applications/app")
+    assert cause in shared.call("PATCH", "/applications/app", change, status=400)["cause"]
+    new = {**APP, "name": "new", **change}
+    assert cause in shared.call("POST", "/applications", new, status=400)["cause"]
+    assert shared.call("GET", "/applications") == [before]
+
+
+def test_code_that_is_not_there(shared: Server) -> None:
+    change = {"policy": "my_model:own", "code": "ab" * 32}
+    assert "PUT it" in shared.call("PATCH", "/applications/app", change, status=404)["cause"]
+    assert shared.call("GET", "/applications/none/policy", status=404)["error"] == "not_found"
+    assert shared.call("GET", f"/applications/app/policy?context={'x' * 1001}", status=400)["error"] == (
+        "invalid_argument"
+    )

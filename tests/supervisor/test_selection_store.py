@@ -1,0 +1,68 @@
+"""Where learned state is kept: one store for two servers, and addresses that are none."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from live_server import TIMEOUT_S, Server, until
+from three_models import MODELS, NEVER_FORGETS, ROW, teach, until_learned, with_application
+
+from redis_server import RedisServer
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    (tmp_path / "redis").mkdir()
+    with RedisServer(tmp_path / "redis") as redis:
+        redis.start()
+        yield redis
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "other")
+    yield server
+    if server.process is not None and server.process.poll() is None:
+        server.kill_everything()
+
+
+def test_two_clippers_learn_together_in_one_redis(server: Server, other: Server, redis: RedisServer) -> None:
+    for each in (server, other):
+        with_application(each, "--store", redis.url, policy="exp4", **NEVER_FORGETS)
+    teach(server, 2, 20)
+    teach(other, 2, 10)
+    for each in (server, other):
+        until_learned(each, 30)
+
+    id_ = server.predict("app", ROW)["query_id"]
+    redis.kill()
+    assert server.predict("app", ROW)["output"] in MODELS.values()
+    refused = server.observe("app", query_id=id_, label=2)
+    assert (refused.status_code, refused.json()["error"]) == (503, "store_unavailable")
+    redis.start()
+    until(lambda: server.observe("app", query_id=id_, label=2).status_code == 200)
+    for each in (server, other):
+        until_learned(each, 31)
+
+
+@pytest.mark.parametrize(
+    ("store", "cause"),
+    [
+        ("mongodb://host", "expected sqlite:PATH or redis://HOST:PORT/DB"),
+        ("redis://:secret@host:port", "store 'redis://host:port' is malformed"),
+        ("redis://host", "pip install 'clipper-serving[redis]'"),
+    ],
+)
+def test_a_store_that_cannot_be_ends_the_start_with_what_to_do(tmp_path: Path, store: str, cause: str) -> None:
+    environment = dict(os.environ)
+    if "pip install" in cause:
+        (tmp_path / "redis.py").write_text("raise ImportError('as if it were not installed')")
+        environment["PYTHONPATH"] = f"{tmp_path}:{environment.get('PYTHONPATH', '')}"
+    argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(tmp_path / "home"), "--store", store]
+    argv += ["--query-port", "0", "--management-port", "0"]
+    ran = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, check=False)
+    assert ran.returncode == 1
+    assert cause in ran.stderr.splitlines()[-1]
