@@ -1,0 +1,21 @@
+"""What the tests of the query port share: one system a file."""
+
+from collections.abc import Iterator
+
+import pytest
+from http_system import ask_once, http_system
+
+from serving import Client, Serving
+
+
+@pytest.fixture(scope="module")
+def system() -> Iterator[Serving]:
+    with http_system() as system:
+        yield system
+
+
+@pytest.fixture
+def client(system: Serving) -> Iterator[Client]:
+    with system.worker.connect() as client:
+        yield client
+    assert ask_once(system).json["output"] == 6, "the worker no longer answers others"
