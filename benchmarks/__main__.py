@@ -12,6 +12,7 @@ from rich.table import Table
 from benchmarks import footprint, frameworks, languages, recovery, replicas, selection, throughput
 from benchmarks.machine import facts
 from benchmarks.outcome import Outcome, Row
+from benchmarks.termination import end_in_order_at_sigterm
 from benchmarks.workbench import ROUND_S, ROUNDS, SLO_MS, WARM_UP_S, Workbench
 
 PARTS = (throughput, languages, frameworks, recovery, replicas, selection, footprint)
@@ -94,4 +95,5 @@ def save(measured: Measured, *, whole: bool) -> Path:
 
 
 if __name__ == "__main__":
+    end_in_order_at_sigterm()
     sys.exit(main(sys.argv[1:]))

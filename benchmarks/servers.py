@@ -4,12 +4,13 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,8 @@ YARDSTICK = Path(__file__).parent / "yardstick"
 
 # Longer than any command of Clipper's may take that builds no environment.
 COMMAND_WITHIN_S = 120
+# A start that is interrupted waits until its server has stopped.
+INTERRUPTED_WITHIN_S = 60.0
 LISTEN_WITHIN_S = 20.0
 
 
@@ -56,18 +59,10 @@ class ClipperServer:
             CommandFailed: it exited with another code than 0.
         """
         command = [clipper_command(), *arguments, "--json"]
-        done = subprocess.run(
-            command,
-            env=self.environment,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=within_s,
-            check=False,
-        )
-        if done.returncode:
-            raise CommandFailed(f"{' '.join(command)} exited {done.returncode}:\n{done.stdout}{done.stderr}")
-        return json.loads(done.stdout) if done.stdout.strip() else None
+        code, output, errors = _run_to_its_end(command, self.environment, folder, within_s)
+        if code:
+            raise CommandFailed(f"{' '.join(command)} exited {code}:\n{output}{errors}")
+        return json.loads(output) if output.strip() else None
 
     def stop(self) -> None:
         self.run("stop")
@@ -86,6 +81,29 @@ class ClipperServer:
         """Of the supervisor and its query workers."""
         status = self.run("status")
         return [status["pid"], *(worker["pid"] for worker in status["workers"])]
+
+
+def _run_to_its_end(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path | None, within_s: float
+) -> tuple[int, str, str]:
+    """Run a command; return its exit code, what it printed, and its errors.
+
+    If we are ended meanwhile, it is interrupted and not killed: a start that was cut off would leave its server. In a
+    process group of its own it gets no signal but ours.
+    """
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, env=environment, cwd=folder, stdout=pipe, stderr=pipe, text=True, process_group=0
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=within_s)
+        except BaseException:
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(INTERRUPTED_WITHIN_S)
+            process.kill()
+            raise
+        return process.returncode, output, errors
 
 
 class Metrics:

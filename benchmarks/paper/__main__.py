@@ -17,6 +17,7 @@ from benchmarks.paper.figure import Figure, Verdict
 from benchmarks.paper.figures import FIGURES
 from benchmarks.paper.pictures import PICTURES
 from benchmarks.servers import clipper
+from benchmarks.termination import end_in_order_at_sigterm
 
 RESULTS = Path(__file__).parent / "results"
 MARKS = {True: "[green]✓[/]", False: "[red]✗[/]"}
@@ -60,4 +61,5 @@ def make(figure: Figure, console: Console) -> Verdict:
 
 
 if __name__ == "__main__":
+    end_in_order_at_sigterm()
     sys.exit(main(sys.argv[1:]))

@@ -12,6 +12,7 @@ import uvloop
 from rich.console import Console
 
 from benchmarks.servers import clipper
+from benchmarks.termination import end_in_order_at_sigterm
 from benchmarks.training import train
 from examples.demo.story import Story
 from examples.demo.verdict import judge
@@ -39,4 +40,5 @@ def train_both(folder: Path) -> tuple[Path, Path]:
 
 
 if __name__ == "__main__":
+    end_in_order_at_sigterm()
     sys.exit(main())

@@ -1,0 +1,53 @@
+"""A run that a time-out ends: all that it has started is gone, and its folders with it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from live_server import TIMEOUT_S, until
+
+# Made by the supervisor, before it answers; and by the first deployment.
+STARTING, DEPLOYING = "clipper-bench-*/registry.sqlite3", "clipper-bench-*/artifacts/*/*"
+
+Run = Callable[..., "subprocess.Popen[bytes]"]
+
+
+def processes_of(folder: Path) -> dict[int, str]:
+    """Those which have this as their folder for temporary files, or a home in it: pid to command line."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.fsencode(folder) in (process / "environ").read_bytes():
+                found[int(process.name)] = (process / "cmdline").read_text()
+        except OSError:
+            continue  # it has ended meanwhile, or is not ours
+    return found
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    yield lambda *command: subprocess.Popen(
+        [sys.executable, "-m", *command], env=environment, start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    for pid in processes_of(tmp_path):
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("command", "moment"),
+    [("benchmarks slowdown", DEPLOYING), ("benchmarks.paper failure", STARTING), ("examples.demo", DEPLOYING)],
+)
+def test_sigterm_leaves_nothing_running(tmp_path: Path, run: Run, command: str, moment: str) -> None:
+    process = run(*command.split())
+    until(lambda: list(tmp_path.glob(moment)) or process.poll() is not None)
+    # As timeout does: the command first, then its whole group.
+    process.terminate()
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(TIMEOUT_S) == 128 + signal.SIGTERM
+    assert processes_of(tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []
