@@ -219,6 +219,23 @@ def test_options_that_do_not_go_together(run: Run, arguments: str, says: str) ->
     assert says in " ".join(wrong.err.replace("│", " ").split())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("start --docker-transport ucp", "'--docker-transport' (env var: 'CLIPPER_DOCKER_TRANSPORT'): 'ucp' is not"),
+        ("start --docker-transport ucp", "'ucp' is not known: expected unix, tcp"),
+        ("deploy a b --framework onxx", "'--framework': 'onxx' is not known: expected pickle, joblib, onnx"),
+        ("deploy a b --batching aimb", "'--batching': 'aimb' is not known: expected aimd, quantile, fixed, none"),
+        ("deploy a b --language java", "'--language': 'java' is not known: expected python, binary, image"),
+        ("deploy a b --manager podman", "'--manager': 'podman' is not known: expected local, docker"),
+    ],
+)
+def test_misspelt_names_are_answered_with_those_that_there_are(run: Run, arguments: str, says: str) -> None:
+    wrong = run(*arguments.split())
+    assert wrong.status == 2
+    assert says in " ".join(wrong.err.replace("│", " ").split())
+
+
 def test_observe(run: Run, api: Api) -> None:
     run("app", "create", "digits")
     assert run("observe", "digits", "--query-id", "1", "--label", '"cat"').out.startswith("learned\n")

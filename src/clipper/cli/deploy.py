@@ -15,6 +15,7 @@ from clipper.cli.options import (
     PythonPath,
     RequirementsPath,
     Url,
+    one_of,
     parse_json,
     parse_replicas,
     parse_size,
@@ -35,7 +36,7 @@ def deploy(
     replicas: Annotated[
         str, typer.Option(help="How many processes run it, or e.g. 1..4: as its load needs.", metavar="N|MIN..MAX")
     ] = "1",
-    batching: Annotated[BatchingPolicy, typer.Option(help="Who decides how large batches are.")] = "aimd",
+    batching: Annotated[BatchingPolicy, one_of(BatchingPolicy, help="Who decides how large batches are.")] = "aimd",
     max_batch: Annotated[int, typer.Option(help="The largest batch; under fixed, the size.", min=1)] = 1024,
     batch_delay_ms: Annotated[float, typer.Option(help="How long a batch may wait to fill.", min=0)] = 0.0,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="The model is no function: ask it every time.")] = False,
@@ -47,10 +48,10 @@ def deploy(
     requirements: RequirementsPath = None,
     data: DataPath = None,
     language: Annotated[
-        Language, typer.Option(help="binary: MODEL is a program or jar that speaks the container protocol.")
+        Language, one_of(Language, help="binary: MODEL is a program or jar that speaks the container protocol.")
     ] = "python",
     manager: Annotated[
-        ManagerName, typer.Option(help="docker: each replica runs in a container of an image built for it.")
+        ManagerName, one_of(ManagerName, help="docker: each replica runs in a container of an image built for it.")
     ] = "local",
     image: Annotated[
         str | None,

@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -71,6 +71,21 @@ def parse_count(text: str | int | None) -> int | None:
     return None if number is None else int(number)
 
 
+def one_of(kind: Any, *names: str, **settings: Any) -> Any:
+    """An option whose values are those of a ``Literal``; typer alone would tell of a wrong one in pydantic's words."""
+    values = get_args(kind)
+
+    def parse(text: str) -> str:
+        if text not in values:
+            raise typer.BadParameter(f"{text!r} is not known: expected {', '.join(values)}")
+        return text
+
+    def complete(incomplete: str) -> list[str]:
+        return [value for value in values if value.startswith(incomplete)]
+
+    return typer.Option(*names, parser=parse, autocompletion=complete, metavar="|".join(values), **settings)
+
+
 Home = Annotated[
     Path | None,
     typer.Option(help="The server's directory.", envvar="CLIPPER_HOME", show_default="~/.clipper", file_okay=False),
@@ -116,7 +131,8 @@ DockerNetwork = Annotated[
 
 DockerTransport = Annotated[
     Transport | None,
-    typer.Option(
+    one_of(
+        Transport,
         help="How containers in Docker are reached; tcp where they cannot share a folder with the server.",
         envvar="CLIPPER_DOCKER_TRANSPORT",
         show_default="unix",
@@ -136,7 +152,12 @@ InputTypeText = Annotated[
 ]
 FrameworkName = Annotated[
     Framework | None,
-    typer.Option("--framework", help="What the model is of, where its file does not tell.", show_default="recognised"),
+    one_of(
+        Framework,
+        "--framework",
+        help="What the model is of, where its file does not tell.",
+        show_default="recognised",
+    ),
 ]
 OutputNames = Annotated[
     str | None,
