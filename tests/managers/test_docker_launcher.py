@@ -89,13 +89,15 @@ def test_packages_are_installed_in_the_image(
     run(test())
 
 
-def test_a_build_that_fails_says_what_the_installer_said(bench: Bench) -> None:
+def test_a_build_that_fails_says_once_what_the_installer_said(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         spec = bench.model(SUM, requirements="reqs.txt")
         (bench.folders.artifacts / spec.artifact / "reqs.txt").write_text("--no-index\nno-such-package==7\n")
         bench.manager.start(SLOT, spec)
         assert "its image cannot be built" in await bench.until_dead()
         assert "No matching distribution found for no-such-package==7" in bench.failure
+        (told,) = (text for text in caplog.messages if "its image cannot be built" in text)
+        assert str(SLOT) in told
         bench.leaves_nothing()
 
     run(test())

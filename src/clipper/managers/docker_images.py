@@ -85,8 +85,8 @@ class Images:
 
     def _has_ended(self, name: str, task: "asyncio.Task[None]") -> None:
         del self._under_way[name]
-        if not task.cancelled() and task.exception():
-            log.warning("%s", task.exception())
+        if not task.cancelled():
+            task.exception()  # whoever waits tells it, with the container's name; asyncio would if nobody does any more
 
     async def _fetch(self, name: str, tell: Callable[[str], None]) -> None:
         try:
