@@ -18,7 +18,6 @@
 #include <thread>
 #include <unistd.h>
 #include <vector>
-
 namespace clipper {
 enum Kind : uint32_t { HELLO = 1, WELCOME, PREDICT, RESULTS, ERROR, PING, PONG };
 constexpr const char* kTypes[] = {"", "int32", "int64", "float32", "float64", "uint8", "bool", "string", "bytes"};
@@ -26,7 +25,6 @@ constexpr size_t kTypeBytes[] = {0, 4, 8, 4, 8, 1, 1, 1, 1}, kString = 7;
 constexpr size_t kMaxHello = 8 + 0xFFFF, kMaxBody = 1 << 30, kMaxRows = 65'536, kMaxMessage = 4'096;
 constexpr int kMaxConnections = 256, kPatienceS = 5;  // for a HELLO, and at the end for the last answer to be taken
 using Options = std::map<std::string, std::string>;   // what a container is started with, e.g. options.at("--data")
-
 struct Row {  // one input; valid during the call that it is given to
   std::string_view bytes;  // its elements in C order, or a text
   std::array<uint32_t, 8> shape{};  // 1 beyond the last dimension
@@ -38,7 +36,6 @@ struct Row {  // one input; valid during the call that it is given to
   }
 };
 using Rows = std::vector<Row>;
-
 struct InputType {  // e.g. float64[784], float32[3,*,*] or string; a bare numeric type is a list of any length
   size_t dtype = 1, rank = 0, head_bytes = 0;  // of a row's own dimensions, which stand before its data
   std::array<uint32_t, 8> shape{1, 1, 1, 1, 1, 1, 1, 1};  // 0: any length
@@ -83,7 +80,6 @@ template <class T> std::string to_json(const T& value) {  // a number, a text, o
   }
   return json;
 }
-
 template <class... T> std::string pack(const T&... values) {  // little-endian, as this machine has to be
   return (std::string(reinterpret_cast<const char*>(&values), sizeof values) + ...);
 }
@@ -172,24 +168,50 @@ inline std::string_view receive(int fd, char* to, size_t size) {
 inline void send_all(int fd, std::string_view bytes) {  // or ends the connection: nothing can follow half a frame
   if (send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL) < ssize_t(bytes.size())) shutdown(fd, SHUT_RDWR);
 }
+inline int listen_on(const std::string& address) {
+  const bool is_unix = address[0] == 'u';
+  const std::string path = is_unix ? address.substr(5) : "", port = address.substr(address.rfind(':') + 1);
+  std::string host = address.substr(4, address.rfind(':') - 4);
+  if (host[0] == '[') host = host.substr(1, host.size() - 2);  // IPv6
+  sockaddr_un name{AF_UNIX, {}};
+  require(path.size() < sizeof name.sun_path, "its path has over 107 bytes");
+  path.copy(name.sun_path, path.size());
+  addrinfo place{0, AF_UNIX, SOCK_STREAM, 0, sizeof name, reinterpret_cast<sockaddr*>(&name), nullptr, nullptr};
+  addrinfo* at = &place;
+  require(is_unix || getaddrinfo(host.c_str(), port.c_str(), nullptr, &at) == 0, "the host is not known");
+  const int fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const bool is_dead = std::filesystem::is_socket(path) && connect(fd, at->ai_addr, at->ai_addrlen) < 0;
+  if (is_dead && errno == ECONNREFUSED) unlink(path.c_str());  // all else is left for bind to refuse
+  set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  const bool is_bound = bind(fd, at->ai_addr, at->ai_addrlen) == 0;  // nobody can connect yet, and nobody else may
+  if (is_bound && is_unix) std::filesystem::permissions(path, std::filesystem::perms(0600));
+  if (!is_bound || listen(fd, 128) < 0) throw std::system_error(errno, std::generic_category());
+  return fd;
+}
 inline std::atomic<bool> stopping{false};
 inline int listener = -1;  // which the handler of SIGTERM shuts down
 
 struct Server {  // each connection has a thread of its own, which calls the model when it is its turn
   const Model model;
-  const InputType type;
   const std::string token, greeting;
+  const InputType type{model.input_type};
   std::atomic<int> connections{0}, in_hand{0};  // in hand: the batch that runs, and answers unsent
   std::atomic<int64_t> running_since_us{INT64_MAX};
   std::mutex mutex{};
   std::condition_variable next_turn{};  // batches run one at a time, in the order in which they came
   uint64_t tickets = 0, turn = 0;
-  void run() {  // until SIGTERM; then leaves what is in hand a while to be answered
+  [[noreturn]] void run(const std::string& address) {  // until SIGTERM; then what is in hand has a while to be answered
+    listener = listen_on(address);
+    std::signal(SIGTERM, [](int) { stopping = true; shutdown(listener, SHUT_RDWR); });
+    std::cerr << "clipper: listening on " << address << std::endl;
     for (int fd = 0; !stopping; usleep(fd < 0 ? 10'000 : 0)) try {
         fd = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
         if (fd >= 0) std::thread(&Server::serve, this, fd).detach();
       } catch (const std::system_error&) { close(fd); }  // no thread to be had
     for (int waits = 0; in_hand && waits < 100 * kPatienceS; ++waits) usleep(10'000);
+    if (address[0] == 'u') unlink(address.c_str() + 5);
+    std::fflush(nullptr);
+    std::_Exit(0);  // threads still use the server
   }
   void serve(int fd) {
     bool watches = false;
@@ -233,64 +255,42 @@ struct Server {  // each connection has a thread of its own, which calls the mod
     running_since_us = now_us();
     const std::string reply = answer(model, id, rows);
     running_since_us = INT64_MAX;
-    lock.lock();
-    ++turn;
+    { const std::lock_guard<std::mutex> next(mutex); ++turn; }
     next_turn.notify_all();
-    lock.unlock();
     send_all(fd, reply);
     --in_hand;
   }
 };
-inline int listen_on(const std::string& address) {
-  const bool is_unix = address[0] == 'u';
-  const std::string path = is_unix ? address.substr(5) : "", port = address.substr(address.rfind(':') + 1);
-  std::string host = address.substr(4, address.rfind(':') - 4);
-  if (host[0] == '[') host = host.substr(1, host.size() - 2);  // IPv6
-  sockaddr_un name{AF_UNIX, {}};
-  require(path.size() < sizeof name.sun_path, "its path has over 107 bytes");
-  path.copy(name.sun_path, path.size());
-  addrinfo place{0, AF_UNIX, SOCK_STREAM, 0, sizeof name, reinterpret_cast<sockaddr*>(&name), nullptr, nullptr};
-  addrinfo* at = &place;
-  require(is_unix || getaddrinfo(host.c_str(), port.c_str(), nullptr, &at) == 0, "the host is not known");
-  const int fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const bool is_dead = std::filesystem::is_socket(path) && connect(fd, at->ai_addr, at->ai_addrlen) < 0;
-  if (is_dead && errno == ECONNREFUSED) unlink(path.c_str());  // all else is left for bind to refuse
-  set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-  const bool is_bound = bind(fd, at->ai_addr, at->ai_addrlen) == 0;  // nobody can connect yet, and nobody else may
-  if (is_bound && is_unix) std::filesystem::permissions(path, std::filesystem::perms(0600));
-  if (!is_bound || listen(fd, 128) < 0) throw std::system_error(errno, std::generic_category());
-  return fd;
+inline Options parse_options(int argc, char** argv) {
+  Options options{{"--listen", ""}, {"--model", ""}, {"--version", ""}, {"--data", ""}, {"--input-type", ""}};
+  for (int at = 1; at + 1 < argc; at += 2) options[argv[at]] = argv[at + 1];
+  const std::string& address = options["--listen"];
+  const bool is_unix = address.rfind("unix:", 0) == 0 && address.size() > 5;
+  const bool is_tcp = address.rfind("tcp:", 0) == 0 && address.rfind(':') > 4;
+  require(argc % 2 && options.size() == 5 && (is_unix || is_tcp),
+          "expected --listen unix:PATH|tcp:HOST:PORT --model NAME --version V [--data PATH] [--input-type TYPE]");
+  return options;
+}
+inline Model declared(Model model, const std::string& input_type) {  // as the deployment narrows it, if it does
+  const InputType taken(model.input_type), type(input_type.empty() ? model.input_type : input_type);
+  if (!input_type.empty()) model.input_type = input_type;
+  require(type.dtype == taken.dtype && taken.accepts(type.shape), "the declared input type does not suit it");
+  return model;
 }
 
 // Serves the model that `load` returns, or throws for, until SIGTERM. Returns main's exit code.
 inline int serve(int argc, char** argv, const std::function<Model(const Options&)>& load) {
   std::pair<int, const char*> stage{2, "wrong usage: "};
   try {
-    Options options{{"--listen", ""}, {"--model", ""}, {"--version", ""}, {"--data", ""}, {"--input-type", ""}};
-    for (int at = 1; at + 1 < argc; at += 2) options[argv[at]] = argv[at + 1];
-    const std::string address = options["--listen"];
-    const bool is_unix = address.rfind("unix:", 0) == 0 && address.size() > 5;
-    const bool is_tcp = address.rfind("tcp:", 0) == 0 && address.rfind(':') > 4;
-    require(argc % 2 && options.size() == 5 && (is_unix || is_tcp),
-            "expected --listen unix:PATH|tcp:HOST:PORT --model NAME --version V [--data PATH] [--input-type TYPE]");
+    const Options options = parse_options(argc, argv);
+    const std::string address = options.at("--listen");
     const std::string token = std::getenv("CLIPPER_TOKEN") ? std::getenv("CLIPPER_TOKEN") : "";
-    require(is_unix || !token.empty(), "a container on tcp needs a token: set CLIPPER_TOKEN");
+    require(address[0] == 'u' || !token.empty(), "a container on tcp needs a token: set CLIPPER_TOKEN");
     unsetenv("CLIPPER_TOKEN");  // not for the model to read, nor for processes that it starts
     stage = {3, "the model cannot be loaded: "};
-    Model model = load(options);
-    const InputType taken(model.input_type);
-    if (!options["--input-type"].empty()) model.input_type = options["--input-type"];
-    const InputType type(model.input_type);
-    require(type.dtype == taken.dtype && taken.accepts(type.shape), "the declared input type does not suit it");
+    const Model model = declared(load(options), options.at("--input-type"));
     stage = {4, "cannot listen: "};
-    Server server{model, type, token, welcome(model, options)};
-    listener = listen_on(address);
-    std::signal(SIGTERM, [](int) { stopping = true; shutdown(listener, SHUT_RDWR); });
-    std::cerr << "clipper: listening on " << address << std::endl;
-    server.run();
-    if (is_unix) unlink(address.c_str() + 5);
-    std::fflush(nullptr);
-    std::_Exit(0);  // threads still use the server
+    Server{model, token, welcome(model, options)}.run(address);
   } catch (const std::exception& error) {
     std::cerr << "clipper: " << stage.second << error.what() << std::endl;
     return stage.first;

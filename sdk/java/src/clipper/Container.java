@@ -7,7 +7,6 @@ import java.net.*;
 import java.nio.*;
 import java.nio.channels.*;
 import java.nio.file.*;
-import java.nio.file.attribute.PosixFilePermissions;
 import java.security.MessageDigest;
 import java.util.*;
 import java.util.concurrent.*;
@@ -93,7 +92,7 @@ public final class Container {
             }
         }
         ServerSocketChannel listener = ServerSocketChannel.open(StandardProtocolFamily.UNIX).bind(socket);
-        Files.setPosixFilePermissions(path, PosixFilePermissions.fromString("rw-------"));
+        Files.setAttribute(path, "unix:mode", 0600);
         return listener;
     }
 
@@ -106,19 +105,20 @@ public final class Container {
 
     private void serve(SocketChannel channel) {
         try (channel) {
-            converse(channel);
+            InputStream in = new BufferedInputStream(Channels.newInputStream(channel), 1 << 16);
+            OutputStream out = Channels.newOutputStream(channel);
+            greet(channel, in, out);
+            converse(in, out);
         } catch (IOException | BufferUnderflowException gone) { // as callers do
         } catch (Exception | OutOfMemoryError error) {
             System.err.println("clipper: connection dropped: " + error);
         }
     }
 
-    private void converse(SocketChannel channel) throws Exception {
+    private void greet(SocketChannel channel, InputStream in, OutputStream out) throws IOException {
         if (channel.supportedOptions().contains(StandardSocketOptions.TCP_NODELAY)) {
             channel.setOption(StandardSocketOptions.TCP_NODELAY, true);
         }
-        InputStream in = new BufferedInputStream(Channels.newInputStream(channel), 1 << 16);
-        OutputStream out = Channels.newOutputStream(channel);
         Future<?> silence = timer.schedule(channel::shutdownInput, HELLO_WITHIN_S, TimeUnit.SECONDS);
         try {
             byte[] token = token(read(in, MAX_HELLO_BYTES));
@@ -130,6 +130,9 @@ public final class Container {
             silence.cancel(false);
         }
         out.write(welcome);
+    }
+
+    private void converse(InputStream in, OutputStream out) throws Exception {
         Frame frame = read(in, MAX_BODY_BYTES);
         for (boolean watches = frame.kind() == PING; ; frame = read(in, MAX_BODY_BYTES)) {
             if (frame.kind() == PING) {

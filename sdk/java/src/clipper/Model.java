@@ -2,8 +2,7 @@ package clipper;
 
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
-import java.util.List;
-import java.util.Map;
+import java.util.*;
 
 /** A model that takes inputs such as {@code float64[784]}, and of them {@code maxBatch} at once, if that is not 0. */
 public record Model(String inputType, int maxBatch, Predictor predictor) {

@@ -24,9 +24,8 @@ final class Protocol {
     /** What all rows are: the number of the element type, and the length of each dimension, 0 if any will do. */
     record InputType(int dtype, int[] shape) {
         static InputType parse(String text) {
-            String[] parts = text.split("[\\[,\\]]"); // e.g. float32[3,*]
-            int[] shape = Arrays.stream(parts).skip(1)
-                    .mapToInt(length -> length.equals("*") ? 0 : Integer.parseInt(length)).toArray();
+            String[] parts = text.replace('*', '0').split("[\\[,\\]]"); // e.g. float32[3,*]
+            int[] shape = Arrays.stream(parts).skip(1).mapToInt(Integer::parseInt).toArray();
             return new InputType(DTYPES.indexOf(parts[0]), text.contains("[") ? shape : new int[1]);
         }
 
