@@ -13,7 +13,7 @@ from benchmarks import footprint, frameworks, languages, recovery, replicas, sel
 from benchmarks.machine import facts
 from benchmarks.outcome import Outcome, Row
 from benchmarks.termination import end_in_order_at_sigterm
-from benchmarks.workbench import ROUND_S, ROUNDS, SLO_MS, WARM_UP_S, Workbench
+from benchmarks.workbench import ROUND_S, ROUNDS, SLO_MS, TURN_S, TURNS, WARM_UP_S, Workbench
 
 PARTS = (throughput, languages, frameworks, recovery, replicas, selection, footprint)
 ROWS: list[Row] = [row for part in PARTS for row in part.ROWS]
@@ -75,7 +75,14 @@ def save(measured: Measured, *, whole: bool) -> Path:
     document = {
         "at": now.isoformat(timespec="seconds"),
         "machine": facts(),
-        "settings": {"rounds": ROUNDS, "round_s": ROUND_S, "warm_up_s": WARM_UP_S, "slo_ms": SLO_MS},
+        "settings": {
+            "rounds": ROUNDS,
+            "round_s": ROUND_S,
+            "turns": TURNS,
+            "turn_s": TURN_S,
+            "warm_up_s": WARM_UP_S,
+            "slo_ms": SLO_MS,
+        },
         "rows": {
             row.name: {
                 "what": row.what,

@@ -10,9 +10,10 @@ from benchmarks.workbench import (
     EQUAL_PIXELS,
     FOUR,
     PIXELS,
-    ROUND_S,
     ROUNDS,
     SLO_MS,
+    TURN_S,
+    TURNS,
     WARM_UP_S,
     Served,
     Workbench,
@@ -27,9 +28,10 @@ MODELS = {"sum": FOUR, "linear_svm": PIXELS, "logistic_regression": PIXELS, "ran
 def sum4_c32(bench: Workbench) -> Outcome:
     application = warmed(bench, "sum", FOUR, connections=32)
     ours, theirs, echo = bench.compare(
-        lambda: bench.serve(application, FOUR, connections=32).outputs_per_s,
-        lambda: requests_per_s(bench.yardstick_url, FOUR, connections=32),
-        lambda: requests_per_s(bench.echo_url, FOUR, connections=32),
+        lambda: bench.serve(application, FOUR, connections=32, seconds=TURN_S).outputs_per_s,
+        lambda: requests_per_s(bench.yardstick_url, FOUR),
+        lambda: requests_per_s(bench.echo_url, FOUR),
+        rounds=TURNS,
     )
     ratio, of_echo = median_ratio(ours, theirs), median_ratio(ours, echo)
     numbers = {"clipper_per_s": ours, "yardstick_per_s": theirs, "echo_per_s": echo, "ratio": ratio, "of_echo": of_echo}
@@ -47,8 +49,9 @@ def cache_hits_c32(bench: Workbench) -> Outcome:
 def against_yardstick(bench: Workbench, model: str, script: Path, floor: float) -> Outcome:
     application = warmed(bench, model, script, connections=32)
     ours, theirs = bench.compare(
-        lambda: bench.serve(application, script, connections=32).outputs_per_s,
-        lambda: requests_per_s(bench.yardstick_url, PIXELS, connections=32),
+        lambda: bench.serve(application, script, connections=32, seconds=TURN_S).outputs_per_s,
+        lambda: requests_per_s(bench.yardstick_url, PIXELS),
+        rounds=TURNS,
     )
     ratio = median_ratio(ours, theirs)
     numbers = {"clipper_per_s": ours, "yardstick_per_s": theirs, "ratio": ratio}
@@ -58,8 +61,9 @@ def against_yardstick(bench: Workbench, model: str, script: Path, floor: float) 
 def single_connection(bench: Workbench) -> Outcome:
     application = warmed(bench, "sum", FOUR, connections=1)
     ours, theirs = bench.compare(
-        lambda: bench.serve(application, FOUR, connections=1).load.p50_ms,
-        lambda: wrk.run(bench.yardstick_url, FOUR, connections=1, seconds=ROUND_S).p50_ms,
+        lambda: bench.serve(application, FOUR, connections=1, seconds=TURN_S).load.p50_ms,
+        lambda: wrk.run(bench.yardstick_url, FOUR, connections=1, seconds=TURN_S).p50_ms,
+        rounds=TURNS,
     )
     ratio = median_ratio(ours, theirs)
     numbers = {"clipper_p50_ms": ours, "yardstick_p50_ms": theirs, "ratio": ratio}
@@ -143,8 +147,8 @@ def warmed(
     return application
 
 
-def requests_per_s(url: str, script: Path, *, connections: int) -> float:
-    return wrk.run(url, script, connections=connections, seconds=ROUND_S).requests_per_s
+def requests_per_s(url: str, script: Path) -> float:
+    return wrk.run(url, script, connections=32, seconds=TURN_S).requests_per_s
 
 
 def tail(rounds: list[Served]) -> tuple[float, float]:
