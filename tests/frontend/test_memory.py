@@ -48,28 +48,3 @@ def test_memory_below_what_is_in_use_goes_back() -> None:
     by_itself_mb, given_back_mb = map(float, done.stdout.split())
     assert by_itself_mb < 32
     assert given_back_mb > 56
-
-
-BATCHES = """
-import resource
-from clipper.frontend.memory import keep_end_of_heap, keep_large_pieces_apart
-
-def faults():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-
-keep_large_pieces_apart()
-keep_end_of_heap()
-for _ in range(3):
-    batch = b"x" * 800_000
-    del batch
-before = faults()
-for _ in range(100):
-    batch = b"x" * 800_000
-    del batch
-print(faults() - before)
-"""
-
-
-def test_memory_that_batches_come_and_go_in_stays() -> None:
-    done = subprocess.run([sys.executable, "-c", BATCHES], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 100, "less than a page a batch, of 196"

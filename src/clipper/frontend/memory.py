@@ -3,12 +3,9 @@
 import ctypes
 
 # From glibc's malloc.h.
-_M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 # Pieces of this size and more are large bodies and the tables of large dicts.
 LARGE_PIECE_BYTES = 1024 * 1024
-# What is free at the heap's end is kept up to this: a batch of pictures fits into it many times.
-KEPT_FREE_BYTES = 16 * 1024 * 1024
 
 _libc = ctypes.CDLL(None)
 # Absent in C libraries other than glibc, which have rules of their own.
@@ -24,16 +21,6 @@ def keep_large_pieces_apart() -> None:
     """
     if _mallopt is not None:
         _mallopt(_M_MMAP_THRESHOLD, LARGE_PIECE_BYTES)
-
-
-def keep_end_of_heap() -> None:
-    """Keep the memory that batches come and go in.
-
-    glibc gives back what is free at the heap's end from 128 KiB on. A batch of 128 images of 6 KB takes 800 KB, and
-    page by page the system had to find them anew for each: a page fault a query, and 2 to 5 us.
-    """
-    if _mallopt is not None:
-        _mallopt(_M_TRIM_THRESHOLD, KEPT_FREE_BYTES)
 
 
 def give_back_freed() -> None:

@@ -11,7 +11,7 @@ import time
 import msgspec
 import uvloop
 
-from clipper.frontend.memory import keep_end_of_heap, keep_large_pieces_apart
+from clipper.frontend.memory import keep_large_pieces_apart
 from clipper.worker.config import WorkerConfig
 from clipper.worker.control_server import ControlServer
 from clipper.worker.worker import Worker
@@ -32,7 +32,6 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _allow_many_connections()
     keep_large_pieces_apart()
-    keep_end_of_heap()
     return uvloop.run(_run(config), loop_factory=PreciseLoop)
 
 
