@@ -198,6 +198,13 @@ def test_what_a_policy_did_wrong_is_shown(run: Run, api: Api) -> None:
     assert "problem: policy own:P failed in select" in run("app", "policy", "app").out
 
 
+def usage_error(run: Run, arguments: str) -> str:
+    """What a command says that is used wrongly, without its frame."""
+    wrong = run(*arguments.split())
+    assert wrong.status == 2
+    return " ".join(wrong.err.replace("│", " ").split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -214,9 +221,7 @@ def test_what_a_policy_did_wrong_is_shown(run: Run, api: Api) -> None:
     ],
 )
 def test_options_that_do_not_go_together(run: Run, arguments: str, says: str) -> None:
-    wrong = run(*arguments.split())
-    assert wrong.status == 2
-    assert says in " ".join(wrong.err.replace("│", " ").split())
+    assert says in usage_error(run, arguments)
 
 
 @pytest.mark.parametrize(
@@ -231,9 +236,7 @@ def test_options_that_do_not_go_together(run: Run, arguments: str, says: str) ->
     ],
 )
 def test_misspelt_names_are_answered_with_those_that_there_are(run: Run, arguments: str, says: str) -> None:
-    wrong = run(*arguments.split())
-    assert wrong.status == 2
-    assert says in " ".join(wrong.err.replace("│", " ").split())
+    assert says in usage_error(run, arguments)
 
 
 def test_observe(run: Run, api: Api) -> None:

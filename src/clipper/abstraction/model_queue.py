@@ -16,7 +16,7 @@ from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.counts import Counts
 from clipper.abstraction.replica import Replica
 from clipper.abstraction.turns import Turns
-from clipper.abstraction.work import NOBODY, Waiter, Work
+from clipper.abstraction.work import Waiter, Work
 from clipper.containers.protocol.messages import Results
 from clipper.snapshot import ReplicaAddress, VersionSnapshot
 from clipper.statistics import ReplicaStatistics, VersionLoad, VersionStatistics
@@ -327,8 +327,7 @@ class ModelQueue:
         name = self.model.name
         for work in works:
             output = cast(bytes, work.output)
-            waiters, work.waiters = work.waiters, NOBODY
-            for waiter in waiters:
+            for waiter in work.dismiss():
                 waiter.on_output(name, output)
 
     def _fail_all(self, batch: Batch, message: str) -> None:
