@@ -60,7 +60,7 @@ class Container:
             raise BatchFailed(f"{len(results.outputs)} outputs for {rows} rows, {len(results.failures)} failures")
         return took_s
 
-    def _read(self) -> tuple[int, memoryview]:
+    def _read(self) -> tuple[int, messages.Buffer]:
         while True:
             for kind, _, body in self._frames:
                 return kind, body

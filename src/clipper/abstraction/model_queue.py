@@ -46,6 +46,7 @@ class ModelQueue:
         self.model = model
         self.snapshot = snapshot
         self.input_type = InputType.parse(snapshot.input_type)
+        self._dtype, self._dimensions = self.input_type.dtype, self.input_type.leading_dimensions
         self._table = cache.table() if snapshot.cache else None
         self._dispatcher = Dispatcher(MAX_QUEUE_LENGTH, MAX_QUEUE_BYTES, snapshot.batching.delay_ms / 1000)
         self._links: dict[str, Replica] = {}
@@ -238,7 +239,7 @@ class ModelQueue:
         counts.batch_size.observe(len(works))
         self._turns.sent(batch)
         rows = [work.row for work in works]
-        self._links[state.id].link.send(batch.id, self.input_type.dtype, self.input_type.leading_dimensions, rows)
+        self._links[state.id].link.send(batch.id, self._dtype, self._dimensions, rows)
 
     def receive_results(self, replica: Replica, batch_id: int, results: Results) -> None:
         batch = self._finish(replica, batch_id)

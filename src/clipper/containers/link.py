@@ -7,7 +7,7 @@ from typing import Protocol, cast
 
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import MAX_BODY_BYTES, Kind, Splitter
-from clipper.containers.protocol.messages import Results, Welcome
+from clipper.containers.protocol.messages import Buffer, Results, Welcome
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.types import DType, ModelId
 
@@ -175,7 +175,7 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._end(str(error or "connection closed by the container"))
 
-    def _receive(self, kind: int, frame_id: int, body: memoryview) -> None:
+    def _receive(self, kind: int, frame_id: int, body: Buffer) -> None:
         if kind == Kind.RESULTS and self.welcome.done():
             self._listener.on_results(frame_id, messages.decode_results(body))
         elif kind == Kind.ERROR:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from clipper.containers.protocol import messages
-from clipper.containers.protocol.frames import MAX_BODY_BYTES, Kind, Splitter
+from clipper.containers.protocol.frames import MAX_BODY_BYTES, Frame, Kind, Splitter
 from clipper.containers.protocol.messages import Welcome
 from clipper.errors import ProtocolViolation
 from clipper.snapshot import ReplicaAddress
@@ -116,7 +116,7 @@ async def connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWri
     return await asyncio.open_connection(host, int(port))
 
 
-async def _read_frame(reader: asyncio.StreamReader, splitter: Splitter) -> tuple[int, int, memoryview]:
+async def _read_frame(reader: asyncio.StreamReader, splitter: Splitter) -> Frame:
     """Read one frame. Nothing may follow it: each of ours has one answer."""
     while True:
         data = await reader.read(_READ_BYTES)

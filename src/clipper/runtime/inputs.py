@@ -28,8 +28,7 @@ def input_reader(input_type: InputType) -> Callable[[Predict], Inputs]:
     It raises WrongInput for a batch that is not of that type: a fault of the caller, not of the model.
     """
     read = _reader(input_type)
-    dtype = input_type.dtype
-    dimensions = _dimensions_on_wire(input_type)
+    dtype, dimensions = input_type.dtype, input_type.leading_dimensions
 
     def checked(batch: Predict) -> Inputs:
         if batch.dtype is not dtype or batch.dimensions != dimensions:
@@ -48,15 +47,8 @@ def _reader(input_type: InputType) -> Callable[[Predict], Inputs]:
     if input_type.dtype is DType.BYTES:
         return _byte_strings
     if input_type.row_bytes is not None:
-        return lambda batch: _fixed(batch, input_type)
-    if len(input_type.shape) == 1:
-        return lambda batch: _flat(batch, input_type)
-    return lambda batch: _shaped(batch, input_type)
-
-
-def _dimensions_on_wire(input_type: InputType) -> int:
-    # A list's only dimension follows from its size.
-    return len(input_type.shape) if None in input_type.shape and len(input_type.shape) > 1 else 0
+        return _Fixed(input_type)
+    return _Flat(input_type) if len(input_type.shape) == 1 else _Shaped(input_type)
 
 
 def _texts(batch: Predict) -> list[str]:
@@ -70,48 +62,80 @@ def _byte_strings(batch: Predict) -> list[bytes]:
     return [bytes(row) for row in _rows(batch)]
 
 
-def _fixed(batch: Predict, input_type: InputType) -> Array:
-    if batch.row_bytes != input_type.row_bytes:
-        raise WrongInput(f"model takes {input_type}, rows of {input_type.row_bytes} bytes: got {_sizes(batch)}")
-    return _array(batch.payload, input_type.dtype).reshape(batch.rows, *input_type.shape)
+class _Numbers:
+    """What is looked up once and not for each batch."""
+
+    __slots__ = ("_dtype", "_element_bytes", "_input_type")
+
+    def __init__(self, input_type: InputType) -> None:
+        self._input_type = input_type
+        self._dtype = _NUMPY_DTYPES[input_type.dtype]
+        self._element_bytes = input_type.dtype.size_bytes
+
+    def _array(self, data: memoryview) -> Array:
+        # A copy: aligned, which the frame need not be behind another in one read, and the model's to change, while the
+        # frame stays as it came for a second try in parts.
+        return np.frombuffer(data, self._dtype).copy()
 
 
-def _flat(batch: Predict, input_type: InputType) -> Array | list[Array]:
-    size_bytes = input_type.dtype.size_bytes
-    if any(length % size_bytes for length in batch.lengths or (batch.row_bytes or 0,)):
-        raise WrongInput(f"model takes {input_type}, elements of {size_bytes} bytes: got {_sizes(batch)}")
-    # Rows are empty where all have one length and it is not in row_bytes.
-    if batch.row_bytes or not any(batch.lengths or ()):
-        return _array(batch.payload, input_type.dtype).reshape(batch.rows, -1 if batch.row_bytes else 0)
-    return [_array(row, input_type.dtype) for row in _rows(batch)]
+class _Fixed(_Numbers):
+    """Rows of one shape."""
+
+    __slots__ = ("_row_bytes", "_shape")
+
+    def __init__(self, input_type: InputType) -> None:
+        super().__init__(input_type)
+        self._row_bytes, self._shape = input_type.row_bytes, input_type.shape
+
+    def __call__(self, batch: Predict) -> Array:
+        if batch.row_bytes != self._row_bytes:
+            raise WrongInput(f"model takes {self._input_type}, rows of {self._row_bytes} bytes: got {_sizes(batch)}")
+        return self._array(batch.payload).reshape(batch.rows, *self._shape)
 
 
-def _shaped(batch: Predict, input_type: InputType) -> Array | list[Array]:
-    arrays = [_with_own_shape(row, input_type) for row in _rows(batch)]
-    first = arrays[0].shape
-    return np.stack(arrays) if all(array.shape == first for array in arrays) else arrays
+class _Flat(_Numbers):
+    """Lists, each of any length."""
+
+    __slots__ = ()
+
+    def __call__(self, batch: Predict) -> Array | list[Array]:
+        row_bytes, element_bytes = batch.row_bytes, self._element_bytes
+        if row_bytes and row_bytes % element_bytes == 0:
+            return self._array(batch.payload).reshape(batch.rows, -1)
+        lengths = batch.lengths or (row_bytes or 0,)
+        if any(length % element_bytes for length in lengths):
+            raise WrongInput(f"model takes {self._input_type}, elements of {element_bytes} bytes: got {_sizes(batch)}")
+        # Rows are empty where all have one length and it is not in row_bytes.
+        if not any(lengths):
+            return self._array(batch.payload).reshape(batch.rows, 0)
+        return [self._array(row) for row in _rows(batch)]
 
 
-def _with_own_shape(row: memoryview, input_type: InputType) -> Array:
-    head_bytes = 4 * len(input_type.shape)
-    if len(row) < head_bytes:
-        raise WrongInput(f"a row of {len(row)} bytes ends inside its dimensions")
-    shape: tuple[int, ...] = tuple(np.frombuffer(row[:head_bytes], _DIMENSION).tolist())
-    if not _fits(shape, input_type.shape):
-        raise WrongInput(f"model takes {input_type}, got a row of shape {list(shape)}")
-    if math.prod(shape) * input_type.dtype.size_bytes != len(row) - head_bytes:
-        raise WrongInput(f"a row of shape {list(shape)} has {len(row) - head_bytes} bytes")
-    return _array(row[head_bytes:], input_type.dtype).reshape(shape)
+class _Shaped(_Numbers):
+    """Rows that begin with their own shape."""
+
+    __slots__ = ()
+
+    def __call__(self, batch: Predict) -> Array | list[Array]:
+        arrays = [self._with_own_shape(row) for row in _rows(batch)]
+        first = arrays[0].shape
+        return np.stack(arrays) if all(array.shape == first for array in arrays) else arrays
+
+    def _with_own_shape(self, row: memoryview) -> Array:
+        declared = self._input_type.shape
+        head_bytes = 4 * len(declared)
+        if len(row) < head_bytes:
+            raise WrongInput(f"a row of {len(row)} bytes ends inside its dimensions")
+        shape: tuple[int, ...] = tuple(np.frombuffer(row[:head_bytes], _DIMENSION).tolist())
+        if not _fits(shape, declared):
+            raise WrongInput(f"model takes {self._input_type}, got a row of shape {list(shape)}")
+        if math.prod(shape) * self._element_bytes != len(row) - head_bytes:
+            raise WrongInput(f"a row of shape {list(shape)} has {len(row) - head_bytes} bytes")
+        return self._array(row[head_bytes:]).reshape(shape)
 
 
 def _fits(shape: tuple[int, ...], declared: Shape) -> bool:
     return all(want is None or want == got for want, got in zip(declared, shape))
-
-
-def _array(data: memoryview, dtype: DType) -> Array:
-    # A copy: aligned, which the frame need not be behind another in one read, and the model's to change, while the
-    # frame stays as it came for a second try in parts.
-    return np.frombuffer(data, _NUMPY_DTYPES[dtype]).copy()
 
 
 def _rows(batch: Predict) -> Iterator[memoryview]:

@@ -15,7 +15,7 @@ from types import FrameType
 
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import Kind
-from clipper.containers.protocol.messages import Predict, Welcome
+from clipper.containers.protocol.messages import Buffer, Predict, Welcome
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.runtime.connection import Connection
 from clipper.runtime.evaluate import evaluate
@@ -156,7 +156,7 @@ class Server:
         self._epoll.unregister(connection.fileno)
         self._watcher.take(connection)
 
-    def _answer(self, connection: Connection, kind: int, frame_id: int, body: memoryview) -> bool:
+    def _answer(self, connection: Connection, kind: int, frame_id: int, body: Buffer) -> bool:
         """Answer one frame; False if a part of the answer waits."""
         if not connection.greeted:
             return self._greet(connection, kind, body)
@@ -166,7 +166,7 @@ class Server:
             return connection.send(self._predict(frame_id, messages.decode_predict(body)))
         return connection.send(answer_watching(kind, frame_id, busy_us=0))
 
-    def _greet(self, connection: Connection, kind: int, body: memoryview) -> bool:
+    def _greet(self, connection: Connection, kind: int, body: Buffer) -> bool:
         if kind != Kind.HELLO:
             raise ProtocolViolation(f"caller began with a frame of kind {kind}: expected HELLO")
         token = messages.decode_hello(body).encode()

@@ -7,17 +7,17 @@ by one, so that an output that cannot be JSON fails alone.
 import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from clipper.errors import ModelFailed
 
+_NO_FAILURES: Mapping[int, str] = {}
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+
+class Encoded(NamedTuple):
     """Outputs as text.
 
     Attributes:
@@ -26,7 +26,7 @@ class Encoded:
     """
 
     text: bytes
-    failures: Mapping[int, str] = field(default_factory=dict)
+    failures: Mapping[int, str] = _NO_FAILURES
 
 
 def encode_outputs(outputs: object, rows: int) -> Encoded:

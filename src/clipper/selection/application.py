@@ -143,13 +143,15 @@ class Application:
             NotFound: there is no such version.
             WrongInput: that version takes another type of input.
         """
-        pinned = None if version is None else self._pinned(version)
+        choice, targets = (self._only_choice, self._targets) if version is None else self._pinned(version)
         query = Query(self, asker, self._ids.take(), row, context, arrival_s, arrival_s + self.budget_s)
         self.counts.queries += 1
-        if pinned is not None:
-            self._ask(query, *pinned)
+        if choice is not None:
+            self._ask(query, choice, targets)
+            if self.shadows and version is None:
+                self._ask_shadows(query)
         elif self.models:
-            totals = self.selector.no_totals or self.totals(context)
+            totals = self.totals(context)
             if totals is None:
                 self._load_then_ask(query, context)
             else:
@@ -175,12 +177,12 @@ class Application:
             self.counts.slo_misses += 1
         if self.feedback_ttl_s:
             self._joins.remember(query, now_s)
-        choice = query.choice
-        if choice is None or not query.outputs:
+        choice, output = query.choice, query.first_output
+        if choice is None or output is None:
             self._answer_without(query, asker)
         elif len(choice.models) == 1 and self.selector.believes_one:
-            query.output = query.outputs[choice.models[0]]
-            asker.on_prediction(query.id, query.output, 1.0)
+            query.output = output
+            asker.on_prediction(query.id, output, 1.0)
         else:
             self._answer_combined(query, choice, asker)
 
@@ -260,7 +262,7 @@ class Application:
 
     def _select_and_ask(self, query: Query, totals: Totals) -> None:
         try:
-            choice = self._only_choice or self.select(totals, query.context)
+            choice = self.select(totals, query.context)
         except PolicyFailed as error:
             query.failure = error.code, str(error)
             self.finish(query)
@@ -296,10 +298,10 @@ class Application:
                     shadow.on_output(model, output)
 
     def _combine(self, choice: Choice, query: Query) -> Combined:
-        is_joint = len(choice.models) > 1
-        if is_joint and len(query.outputs) < len(choice.models):
-            self.counts.missing.update(model for model in choice.models if model not in query.outputs)
-        combined = self.selector.combine(choice, query.outputs, self.totals(query.context) or self.contexts.prior())
+        is_joint, outputs = len(choice.models) > 1, query.outputs
+        if is_joint and len(outputs) < len(choice.models):
+            self.counts.missing.update(model for model in choice.models if model not in outputs)
+        combined = self.selector.combine(choice, outputs, self.totals(query.context) or self.contexts.prior())
         if is_joint:
             self.counts.confidence.observe(combined.confidence)
         return combined

@@ -33,10 +33,11 @@ class Query(msgspec.Struct, gc=False, eq=False):
 
     Attributes:
         row: the input's raw buffer.
-        outputs: JSON text by model, of those that were selected; late ones come in after the answer.
+        first_model, first_output: of those that were selected, the one that has answered first, and its JSON text.
+        more_outputs: those of the others by model; late ones come in after the answer. Most queries have none.
         missing: how many of the selected models have neither answered nor failed.
         choice: what the policy selected; None if it has not, or could not.
-        shadow_outputs: the same as ``outputs`` of the application's shadow models; None while there is none.
+        shadow_outputs: the same of the application's shadow models; None while there is none.
         failure: code and message of the last model that failed.
         output: the answer, if there was one that was no default.
     """
@@ -48,7 +49,9 @@ class Query(msgspec.Struct, gc=False, eq=False):
     context: str | None
     arrival_s: float
     deadline_s: float
-    outputs: dict[str, bytes] = {}  # msgspec gives each its own
+    first_model: str | None = None
+    first_output: bytes | None = None
+    more_outputs: dict[str, bytes] | None = None
     missing: int = 0
     done: bool = False
     choice: Choice | None = None
@@ -56,8 +59,20 @@ class Query(msgspec.Struct, gc=False, eq=False):
     output: bytes | None = None
     failure: tuple[str, str] | None = None
 
+    @property
+    def outputs(self) -> dict[str, bytes]:
+        """What has come so far, by model: a new dict."""
+        if self.first_model is None or self.first_output is None:
+            return {}
+        return {self.first_model: self.first_output, **(self.more_outputs or {})}
+
     def on_output(self, model: str, output: bytes) -> None:
-        self.outputs[model] = output
+        if self.first_model is None:
+            self.first_model, self.first_output = model, output
+        elif self.more_outputs is None:
+            self.more_outputs = {model: output}
+        else:
+            self.more_outputs[model] = output
         self.missing -= 1
         if self.done:
             self.application.keep_late(self, output)

@@ -56,9 +56,9 @@ def test_garbage_only_ever_raises_protocol_violation(reads: list[bytes]) -> None
 
 def test_frames_before_a_bad_header_are_given() -> None:
     splitter = Splitter().feed(joined([(Kind.PING, 1, b"")]) + b"\xff" * HEADER_BYTES)
-    assert next(splitter)[:2] == (Kind.PING, 1)
+    assert splitter.take()[:2] == (Kind.PING, 1)
     with pytest.raises(ProtocolViolation, match="ffffffff"):
-        next(splitter)
+        splitter.take()
 
 
 def test_announced_size_allocates_nothing() -> None:
@@ -81,9 +81,9 @@ def test_body_over_the_limit_is_refused(limit: int) -> None:
 
 def test_limit_may_change_between_frames() -> None:
     splitter = Splitter(4).feed(joined([(Kind.HELLO, 0, b"1234"), (Kind.PREDICT, 1, b"12345")]))
-    assert next(splitter)[0] == Kind.HELLO
+    assert splitter.take()[0] == Kind.HELLO
     splitter.max_body_bytes = 5
-    assert bytes(next(splitter)[2]) == b"12345"
+    assert bytes(splitter.take()[2]) == b"12345"
 
 
 def test_header_layout() -> None:

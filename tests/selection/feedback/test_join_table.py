@@ -46,7 +46,7 @@ class Joining(RuleBasedStateMachine):
     def remember(self, size: int, output: int, shadow: bool, ttl_s: float) -> None:
         self.number += 1
         query = make_query(self.number, size, self.now_s, ttl_s)
-        query.outputs["m"] = bytes(output)
+        query.on_output("m", bytes(output))
         if shadow:
             query.shadow_outputs = {"s": b"1"}
         self.table.remember(query, self.now_s)
@@ -60,7 +60,7 @@ class Joining(RuleBasedStateMachine):
     @rule(data=st.data(), size=st.integers(0, 2000))
     def late_output(self, data: st.DataObject, size: int) -> None:
         query, _ = data.draw(st.sampled_from(self.kept))
-        query.outputs["late"] = query.outputs.get("late", b"") + bytes(size)
+        query.on_output("late", query.outputs.get("late", b"") + bytes(size))
         self.table.grow(query.id, size)
 
     @precondition(lambda self: self.kept)

@@ -13,6 +13,8 @@ from clipper.abstraction.work import Work
 # queries, so that it can be seen to recover. Above two batches of the usual budget, one running and one behind it.
 MAX_RESERVED_SHARE = 0.8
 
+_NEVER_S = float("inf")
+
 
 class DeadlineQueue:
     """Work waiting for a replica.
@@ -100,7 +102,7 @@ class DeadlineQueue:
         """The lane with the earliest head, and until which deadline it stays the earliest."""
         lanes = [lane for lane in self._lanes.values() if lane]
         if len(lanes) == 1:
-            return lanes[0], float("inf")
+            return lanes[0], _NEVER_S
         lanes.sort(key=lambda lane: lane[0].deadline_s)
         return lanes[0], lanes[1][0].deadline_s
 
@@ -114,7 +116,8 @@ class DeadlineQueue:
         batch: list[Work],
         late: list[Work],
     ) -> None:
-        cutoff_s = now_s + min(service_s, lane[0].slo_s * MAX_RESERVED_SHARE)
+        most_s = lane[0].slo_s * MAX_RESERVED_SHARE
+        cutoff_s = now_s + (service_s if service_s < most_s else most_s)
         length, size_bytes = len(lane), 0
         while lane and len(batch) < limit and lane[0].deadline_s <= until_s:
             work = lane.popleft()

@@ -4,11 +4,11 @@ Replicas pull: a replica that has room takes the most urgent work, as much as it
 (``abstraction.model_queue``) tells what happened and sends what comes out.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from clipper.abstraction.batching.controller import Controller
 from clipper.abstraction.batching.deadline_queue import DeadlineQueue
-from clipper.abstraction.batching.gathering import Gathered, gather_s
+from clipper.abstraction.batching.gathering import Gathered, gather_s, may_gather
 from clipper.abstraction.work import Work
 
 # Two batches hide the round trip to a replica; a third would only wait inside it.
@@ -23,8 +23,7 @@ ENOUGH = 16
 BATCH_SHARE_OF_SLO = 0.3
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(msgspec.Struct, eq=False):
     """Work on its way to a replica.
 
     Attributes:
@@ -57,8 +56,7 @@ class ReplicaState:
         self.batches = 0
 
 
-@dataclass(slots=True)
-class Turn:
+class Turn(msgspec.Struct):
     """What to do now: send ``assignments``, answer ``late`` as timed out, look again at ``wake_s``."""
 
     assignments: list[tuple[ReplicaState, Batch]]
@@ -105,17 +103,19 @@ class Dispatcher:
 
     def next_turn(self, now_s: float) -> Turn:
         """Give every idle replica a batch, the fastest first, then a second one to those that have room for it."""
-        turn = Turn([], [])
-        if not self.queue.length:
+        turn, queue = Turn([], []), self.queue
+        if not queue.length:
             return turn
         replicas = [replica for replica in self.replicas.values() if not replica.is_draining]
         if len(replicas) > 1:
             replicas.sort(key=_row_s)
         if not replicas:
-            turn.late = self.queue.expire(now_s)
+            turn.late = queue.expire(now_s)
         for in_flight in range(MAX_IN_FLIGHT):
             for replica in replicas:
-                if self.queue.length and len(replica.in_flight) == in_flight and self._has_room(replica):
+                if not queue.length:
+                    return turn
+                if len(replica.in_flight) == in_flight and self._has_room(replica):
                     self._fill_or_wait(replica, now_s, turn)
         return turn
 
@@ -125,12 +125,13 @@ class Dispatcher:
         if batch is None:
             return None
         # A batch that was sent while another was running began when that one ended.
-        service_s = now_s - max(batch.sent_s, replica.last_done_s)
+        began_s = batch.sent_s if batch.sent_s > replica.last_done_s else replica.last_done_s
+        service_s = now_s - began_s
         replica.last_done_s = now_s
-        replica.last_size = len(batch.works)
+        replica.last_size = size = len(batch.works)
         replica.last_left = self.queue.length
         replica.batches += 1
-        replica.controller.observe(len(batch.works), service_s, batch.was_full)
+        replica.controller.observe(size, service_s, batch.was_full)
         return batch, service_s
 
     def gains_by_more(self) -> bool:
@@ -158,19 +159,26 @@ class Dispatcher:
             return True
         return next(iter(replica.in_flight.values())).is_short
 
-    def _wait_for_more(self, replica: ReplicaState, now_s: float) -> float | None:
-        """Until when a batch that is not full should wait, None if it should go now."""
-        if self.queue.length >= replica.controller.limit:
-            return None
-        until_s = self._gather_until_s(replica, now_s)
+    def _fill_or_wait(self, replica: ReplicaState, now_s: float, turn: Turn) -> None:
+        until_s = self._wait_until_s(replica, now_s)
+        if until_s <= now_s:
+            self._fill(replica, now_s, turn)
+        elif turn.wake_s is None or until_s < turn.wake_s:
+            turn.wake_s = until_s
+
+    def _wait_until_s(self, replica: ReplicaState, now_s: float) -> float:
+        """Until when a batch that is not full should wait for more; in the past if it should go now."""
+        controller, until_s = replica.controller, 0.0
+        if self.queue.length >= controller.limit:
+            return until_s
+        if not replica.in_flight and may_gather(controller, replica.last_size):
+            until_s = self._gather_until_s(replica, now_s)
         if self._delay_s:
             until_s = max(until_s, self.queue.oldest_arrival_s() + self._delay_s)
-        return until_s if until_s > now_s else None
+        return until_s
 
     def _gather_until_s(self, replica: ReplicaState, now_s: float) -> float:
         """Until when an idle replica waits for those that it has just answered; in the past if it does not."""
-        if replica.in_flight:
-            return 0.0
         left, waiting = replica.last_left, self.queue.length
         began_s = replica.last_done_s
         if waiting > left:
@@ -178,22 +186,15 @@ class Dispatcher:
         gathered = Gathered(left, replica.last_size, waiting, now_s - began_s)
         return began_s + gather_s(replica.controller, gathered)
 
-    def _fill_or_wait(self, replica: ReplicaState, now_s: float, turn: Turn) -> None:
-        wait_until_s = self._wait_for_more(replica, now_s)
-        if wait_until_s is None:
-            self._fill(replica, now_s, turn)
-        else:
-            turn.wake_s = wait_until_s if turn.wake_s is None else min(turn.wake_s, wait_until_s)
-
     def _fill(self, replica: ReplicaState, now_s: float, turn: Turn) -> None:
-        limit = replica.controller.limit
-        works, late = self.queue.take(limit, now_s, self._expected_s(replica, now_s))
+        controller = replica.controller
+        works, late = self.queue.take(controller.limit, now_s, self._expected_s(replica, now_s))
         turn.late += late
         if works:
             self._next_id += 1
             size = len(works)
-            is_short = replica.controller.predict_s(size) < PREFETCH_S
-            batch = Batch(self._next_id, works, now_s, size >= limit, is_short)
+            is_short = controller.predict_s(size) < PREFETCH_S
+            batch = Batch(self._next_id, works, now_s, size >= controller.limit, is_short)
             replica.in_flight[batch.id] = batch
             turn.assignments.append((replica, batch))
 
@@ -202,8 +203,8 @@ class Dispatcher:
 
         Without it, under more load than the replicas can take, all that is sent behind another batch comes too late.
         """
-        controller = replica.controller
-        expected_s = controller.predict_s(min(controller.limit, self.queue.length))
+        controller, waiting = replica.controller, self.queue.length
+        expected_s = controller.predict_s(waiting if waiting < controller.limit else controller.limit)
         for running in replica.in_flight.values():
             began_s = max(running.sent_s, replica.last_done_s)
             expected_s += max(0.0, controller.predict_s(len(running.works)) - (now_s - began_s))

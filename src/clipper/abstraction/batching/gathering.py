@@ -36,6 +36,11 @@ class Gathered(msgspec.Struct, frozen=True, gc=False):
     elapsed_s: float
 
 
+def may_gather(controller: Controller, answered: int) -> bool:
+    """Whether a replica that has answered so many queries may wait at all: not for a few, nor for cheap ones."""
+    return answered >= GATHER_AFTER and controller.predict_s(0) >= LEAST_FIXED_S
+
+
 def gather_s(controller: Controller, gathered: Gathered) -> float:
     """For how long from where ``elapsed_s`` began the replica waits; no longer than that if it should go on.
 
@@ -43,10 +48,10 @@ def gather_s(controller: Controller, gathered: Gathered) -> float:
     fast as those that have, if ``all / (rest + t(all)) >= waiting / t(waiting)``. So it ends by itself once they come
     slowly, as they do where clients think, or where they are not the same ones.
     """
-    fixed_s = controller.predict_s(0)
     everyone = min(gathered.left + gathered.answered, controller.limit)
-    if gathered.waiting >= everyone or gathered.answered < GATHER_AFTER or fixed_s < LEAST_FIXED_S:
+    if gathered.waiting >= everyone or not may_gather(controller, gathered.answered):
         return 0.0
+    fixed_s = controller.predict_s(0)
     back = gathered.waiting - gathered.left
     rest_s = (everyone - gathered.waiting) * gathered.elapsed_s / back if back > 0 else fixed_s * FIRST_SHARE
     alone_s, together_s = controller.predict_s(gathered.waiting), controller.predict_s(everyone)

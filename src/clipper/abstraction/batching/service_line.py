@@ -17,6 +17,7 @@ _MAX_BUDGETS = 2.0
 # How far one batch moves the spread: it rests on some hundred, of which ten are above it.
 _SPREAD_GAIN = 0.1
 _SHARE_ABOVE = 0.1
+_SPREAD_UP, _SPREAD_DOWN = 1 + _SPREAD_GAIN * (1 - _SHARE_ABOVE), 1 - _SPREAD_GAIN * _SHARE_ABOVE
 # Beyond this it is no spread but another speed.
 _MOST_SPREAD = 1.6
 
@@ -70,9 +71,9 @@ class ServiceLine:
 
     def compare(self, size: int, service_s: float) -> None:
         """Follow the spread by one more batch: up a little if it was above, down by a ninth of that if not."""
-        is_above = service_s > self.spread * self.at(size)
-        moved = self.spread * (1 + _SPREAD_GAIN * (is_above - _SHARE_ABOVE))
-        self.spread = min(max(moved, 1.0), _MOST_SPREAD)
+        is_above = service_s > self.spread * (self._fixed_s + self._row_s * size)
+        moved = self.spread * (_SPREAD_UP if is_above else _SPREAD_DOWN)
+        self.spread = min(moved, _MOST_SPREAD) if moved > 1.0 else 1.0
 
     def terms(self) -> tuple[float, float]:
         """The fixed time and the time per row, in seconds, both at least 0.
@@ -115,4 +116,5 @@ class ServiceLine:
 
     def predict_s(self, size: int, budget_s: float) -> float:
         """The same, but never over twice the budget."""
-        return min(self.at(size), _MAX_BUDGETS * budget_s)
+        expected_s, most_s = self._fixed_s + self._row_s * size, _MAX_BUDGETS * budget_s
+        return expected_s if expected_s < most_s else most_s

@@ -49,18 +49,20 @@ class ClockCache:
         """Keep finished work, evicting what there was until it fits; what is too large to keep is forgotten at once."""
         kept: list[Work] = []
         for work in works:
-            table, size = work.table, _size_bytes(work)
-            if table is None:
+            if work.table is None:
                 continue
+            size = _size_bytes(work)
             if size * MAX_ENTRY_SHARE > self.capacity_bytes:
-                table.forget(work)
+                work.table.forget(work)
             else:
                 self._size_bytes += size
                 kept.append(work)
-        self._evict()
+        if self._size_bytes > self.capacity_bytes:
+            self._evict()
         self._ring.extend(kept)
-        # Many large ones may not fit even by themselves.
-        self._evict()
+        if self._size_bytes > self.capacity_bytes:
+            # Many large ones may not fit even by themselves.
+            self._evict()
 
     def forget_closed(self) -> None:
         """Drop every entry whose table was closed."""

@@ -25,7 +25,10 @@ MAX_BODY_BYTES = 1 << 30
 HEADER = struct.Struct("<IBBHQ")
 HEADER_BYTES = 16
 
-Frame = tuple[int, int, memoryview]  # kind, id, body
+# A body of so many bytes or fewer is cheaper to copy than to refer to.
+_COPIED_BYTES = 4096
+
+Frame = tuple[int, int, bytes | memoryview]  # kind, id, body
 
 
 class Kind(enum.IntEnum):
@@ -50,8 +53,8 @@ def header(kind: Kind, body_bytes: int, frame_id: int = 0) -> bytes:
 class Splitter:
     """Cuts a byte stream into frames, however it was split on the way.
 
-    Iterating takes the frames that are complete, each once, as ``(kind, id, body)``; those not yet taken stay.
-    A body is the caller's for as long as it is kept. Memory is bounded by one frame and one read.
+    Iterating takes the frames that are complete, each once; those not yet taken stay. A body is the caller's for as
+    long as it is kept. Memory is bounded by one frame and one read.
 
     Attributes:
         max_body_bytes: the largest body accepted; may be changed between frames, e.g. once a caller is known.
@@ -79,19 +82,18 @@ class Splitter:
         return self
 
     def __iter__(self) -> Iterator[Frame]:
-        return self
+        return iter(self.take, None)
 
-    def __next__(self) -> Frame:
-        """Take the next complete frame.
+    def take(self) -> Frame | None:
+        """Return the next complete frame as ``(kind, id, body)``; None if there is none yet: feed more.
 
         Raises:
-            StopIteration: there is none yet; feed more.
             ProtocolViolation: a header is impossible; the stream cannot be read on, so close it.
         """
         data = self._data
         body = self._start + HEADER_BYTES
         if len(data) < body:
-            raise StopIteration
+            return None
         size, kind, flags, reserved, frame_id = HEADER.unpack_from(data, self._start)
         if kind not in _KINDS or flags or reserved:
             raise ProtocolViolation(
@@ -102,9 +104,11 @@ class Splitter:
             raise ProtocolViolation(f"frame has a body of {size} bytes: expected at most {self.max_body_bytes}")
         end = body + size
         if len(data) < end:
-            raise StopIteration
+            return None
         self._start = end
         if end == len(data):
             # Nothing is left: let go of the buffer, which the body alone keeps alive from here on.
             self._data, self._start = b"", 0
+        if size <= _COPIED_BYTES:
+            return kind, frame_id, bytes(data[body:end])
         return kind, frame_id, memoryview(data)[body:end]

@@ -7,9 +7,10 @@ array for the whole batch; outputs are small and end in a JSON answer, which Cli
 import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from clipper.containers.protocol.frames import MAGIC, PROTOCOL_VERSION, Kind, header
+from clipper.containers.protocol.frames import HEADER, MAGIC, PROTOCOL_VERSION, Kind, header
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.types import MAX_DIMENSIONS, DType, InputType
 
@@ -17,7 +18,9 @@ Buffer = bytes | memoryview
 
 _HELLO = struct.Struct("<4sHH")  # magic, protocol version, token bytes
 _PREDICT = struct.Struct("<IIBBHI")  # rows, row bytes (0: each its own), dtype, dimensions, reserved, reserved
+_PREDICT_HEAD = struct.Struct(HEADER.format + _PREDICT.format[1:])
 _RESULTS = struct.Struct("<IIQ")  # rows, failed rows, evaluation time in microseconds
+_RESULTS_HEAD = struct.Struct(HEADER.format + _RESULTS.format[1:])
 _FAILURE = struct.Struct("<II")  # row, message bytes
 _PONG = struct.Struct("<Q")  # microseconds that the batch in hand has been running, 0 if idle
 
@@ -50,8 +53,7 @@ class Welcome:
     runtime: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Predict:
+class Predict(NamedTuple):
     """A batch as it came: not yet cut into rows, since most models take it as one array.
 
     Attributes:
@@ -69,13 +71,12 @@ class Predict:
     payload: memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class Results:
+class Results(NamedTuple):
     """``outputs[i]`` is JSON text; it is empty where ``failures`` has a message for row i."""
 
     outputs: Sequence[bytes]
-    evaluation_us: int = 0
-    failures: Mapping[int, str] = field(default_factory=dict)
+    evaluation_us: int
+    failures: Mapping[int, str]
 
 
 def encode_hello(token: str = "") -> bytes:
@@ -160,14 +161,15 @@ def encode_predict(batch_id: int, dtype: DType, dimensions: int, rows: Sequence[
         rows: 1 to ``MAX_ROWS`` inputs, whose bytes together are below ``MAX_BODY_BYTES``.
     """
     sizes = list(map(len, rows))
-    first, payload_bytes = sizes[0], sum(sizes)
-    payload = rows if payload_bytes >= LARGE_ROW_BYTES * len(sizes) else (b"".join(rows),)
-    if first and sizes.count(first) == len(sizes):
-        lengths, row_bytes = b"", first
-    else:
-        lengths, row_bytes = _pad8(struct.pack(f"<{len(sizes)}I", *sizes)), 0
-    body = _PREDICT.pack(len(sizes), row_bytes, dtype, dimensions, 0, 0) + lengths
-    return [header(Kind.PREDICT, len(body) + payload_bytes, batch_id) + body, *payload]
+    row_bytes, count, payload_bytes = sizes[0], len(sizes), sum(sizes)
+    lengths = b""
+    if not row_bytes or sizes.count(row_bytes) != count:
+        lengths, row_bytes = _pad8(struct.pack(f"<{count}I", *sizes)), 0
+    body_bytes = _PREDICT.size + len(lengths) + payload_bytes
+    head = _PREDICT_HEAD.pack(body_bytes, Kind.PREDICT, 0, 0, batch_id, count, row_bytes, dtype, dimensions, 0, 0)
+    if payload_bytes < LARGE_ROW_BYTES * count:
+        return [b"".join((head, lengths, *rows))]
+    return [head + lengths, *rows]
 
 
 def decode_predict(body: Buffer) -> Predict:
@@ -212,9 +214,9 @@ def encode_results(
         failures: row to message, of the rows that have no output.
     """
     texts = [_FAILURE.pack(row, len(text)) + text for row, text in _encoded(failures)] if failures else []
-    counts = _RESULTS.pack(rows, len(texts), evaluation_us)
-    body = b"".join((counts, *texts, outputs))
-    return header(Kind.RESULTS, len(body), batch_id) + body
+    body_bytes = _RESULTS.size + sum(map(len, texts)) + len(outputs)
+    head = _RESULTS_HEAD.pack(body_bytes, Kind.RESULTS, 0, 0, batch_id, rows, len(texts), evaluation_us)
+    return b"".join((head, *texts, outputs))
 
 
 def _encoded(failures: Mapping[int, str]) -> Iterator[tuple[int, bytes]]:
@@ -236,7 +238,7 @@ def decode_results(body: Buffer) -> Results:
         raise ProtocolViolation(
             f"RESULTS has {'too many' if len(outputs) > rows else len(outputs)} lines for {rows} rows"
         )
-    if any(outputs[row] for row in failures):
+    if failures and any(outputs[row] for row in failures):
         raise ProtocolViolation("RESULTS has a row with both a failure and an output")
     return Results(outputs, evaluation_us, failures)
 

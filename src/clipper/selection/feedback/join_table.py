@@ -85,8 +85,10 @@ def _is_over(query: Query, now_s: float) -> bool:
 def _size_bytes(query: Query) -> int:
     """Worked out twice rather than kept: less memory to touch is worth more than the sums."""
     size = QUERY_OVERHEAD_BYTES + len(query.row)
-    for output in query.outputs.values():
-        size += len(output)
-    if query.shadow_outputs:
+    if query.first_output is not None:
+        size += len(query.first_output)
+    if query.more_outputs is not None:
+        size += sum(map(len, query.more_outputs.values()))
+    if query.shadow_outputs is not None:
         size += sum(map(len, query.shadow_outputs.values()))
     return size
