@@ -284,12 +284,12 @@ def test_bodies_are_read_as_the_reference_does(body: bytes, type_name: str) -> N
     if plain is not None:
         # The short way sees the input alone, so it must leave every body with more in it to the other.
         assert [plain] == rows
-        assert [key for key, _ in json.loads(body, object_pairs_hook=tuple)] == ["input"]
+        assert {key for key, _ in json.loads(body, object_pairs_hook=tuple)} == {"input"}
     assert reader.read(body).rows == rows
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63 - 1), max_size=5))
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63 - 1), max_size=25))
 def test_plain_list_of_numbers_goes_the_short_way(numbers: list[float]) -> None:
     reader = BodyReader(make_reader(InputType(DType.FLOAT64)))
     assert reader.read_plain(json.dumps({"input": numbers}).encode()) == np.array(numbers, "<f8").tobytes()

@@ -4,9 +4,9 @@ from collections import deque
 
 from clipper.selection.query import Query
 
-# What a query costs beside its input and outputs: itself, its dicts and numbers, its places here.
-QUERY_OVERHEAD_BYTES = 900
-# Of many queries so small a part goes at once, some 60 at the default bound, which takes 30 us: half of what it does
+# What a query costs beside its input and outputs: itself, its numbers, its places here.
+QUERY_OVERHEAD_BYTES = 750
+# Of many queries so small a part goes at once, some 80 at the default bound, which takes 30 us: half of what it does
 # one by one.
 EVICTED_PART = 1 / 1024
 
