@@ -6,7 +6,6 @@ The shell around ``batching.Dispatcher`` and ``cache.CacheTable``: it turns thei
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import msgspec
 
@@ -285,19 +284,18 @@ class ModelQueue:
             self._await_turn()
 
     def _settle_all(self, batch: Batch, outputs: Sequence[bytes]) -> None:
+        works = batch.works
         try:
             _check_utf8(b"\n".join(outputs))
-            for output in outputs:
+            for work, output in zip(works, outputs):
                 _check_json(output)
+                work.output = output
         except NOT_JSON:
             # Rare: find out which, one by one.
             self._settle_mixed(batch, outputs, {})
             return
-        works = batch.works
         self.recent_row = works[0].row
-        for work, output in zip(works, outputs):
-            work.output = output
-        self._settle(works)
+        self._settle(works, outputs)
 
     def _settle_mixed(self, batch: Batch, outputs: Sequence[bytes], failures: Mapping[int, str]) -> None:
         for row, (work, output) in enumerate(zip(batch.works, outputs)):
@@ -314,20 +312,19 @@ class ModelQueue:
             self._fail_output(work, f"the container's output is not JSON: {error}")
         else:
             work.output = output
-            self._settle([work])
+            self._settle([work], [output])
 
     def _fail_output(self, work: Work, message: str) -> None:
         self._counts.model_errors += 1
         self._fail(work, "model_error", message[:MAX_MESSAGE_CHARACTERS])
 
-    def _settle(self, works: Sequence[Work]) -> None:
-        """These have their outputs: keep them, then tell who waits."""
+    def _settle(self, works: Sequence[Work], outputs: Sequence[bytes]) -> None:
+        """These works have their outputs: keep them, then tell who waits."""
         self._counts.outputs += len(works)
         if self._table is not None:
             self._table.fulfil(works)
         name = self.model.name
-        for work in works:
-            output = cast(bytes, work.output)
+        for work, output in zip(works, outputs):
             for waiter in work.dismiss():
                 waiter.on_output(name, output)
 

@@ -42,8 +42,7 @@ class Turns:
 
     def await_end(self, queue: Waiting) -> None:
         """Have ``queue`` take its turn once all that came with one poll has been read."""
-        wait_s = min(MAX_WAIT_S, queue.slo_s * MAX_WAIT_SHARE)
-        self._waiting.append((queue, self._loop.time() + wait_s))
+        self._waiting.append((queue, self._loop.time()))
         self._schedule()
 
     def sent(self, batch: Batch) -> None:
@@ -66,9 +65,9 @@ class Turns:
         have_come, now_s = self.arrivals > arrivals, self._loop.time()
         is_worth_it = have_come or self._out.bring_more(now_s)
         waiting, self._waiting = self._waiting, []
-        for queue, until_s in waiting:
-            if is_worth_it and now_s < until_s and queue.gains_by_more():
-                self._waiting.append((queue, until_s))
+        for queue, since_s in waiting:
+            if is_worth_it and now_s < _until_s(queue, since_s) and queue.gains_by_more():
+                self._waiting.append((queue, since_s))
             else:
                 queue.take_due_turn()
         if self._waiting:
@@ -79,9 +78,15 @@ class Turns:
         if have_come:
             self._schedule()
         elif self._timer is None:
-            self._timer = self._loop.call_at(min(until_s for _, until_s in self._waiting), self._wake)
+            first_s = min(_until_s(queue, since_s) for queue, since_s in self._waiting)
+            self._timer = self._loop.call_at(first_s, self._wake)
 
     def _wake(self) -> None:
         self._timer = None
         if self._waiting:
             self._schedule()
+
+
+def _until_s(queue: Waiting, since_s: float) -> float:
+    """Until when a queue waits that has done so since then."""
+    return since_s + min(MAX_WAIT_S, queue.slo_s * MAX_WAIT_SHARE)
