@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from clipper.abstraction import model_queue as model_queue_module
+from clipper.abstraction.batching import dispatcher as dispatcher_module
 from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.model_queue import MAX_MESSAGE_CHARACTERS, ModelQueue
 from clipper.abstraction.turns import Turns
@@ -84,6 +85,32 @@ def failure(waiter: Waiting) -> tuple[str, ...]:
     ((kind, model, code, message),) = waiter.heard
     assert (kind, model) == ("failure", "digits")
     return code, message
+
+
+def test_where_queries_come_one_at_a_time_they_leave_at_once(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So that no answer of the container's, however late the test gives it, makes it a slow one.
+    monkeypatch.setattr(dispatcher_module, "PREFETCH_S", SLO_S)
+
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        await bench.link(container)
+        first = bench.ask(b"a" * 8)
+        assert bench.queue.replica_statistics()[0].in_flight == 0, "others may be read in the same turn of the loop"
+        await until(lambda: container.batches)
+        container.take().answer([b"1"])
+        await until(lambda: first.done)
+
+        second = bench.ask(b"b" * 8)
+
+        assert bench.queue.replica_statistics()[0].in_flight == 1
+        await until(lambda: container.batches)
+        container.take().answer([b"2"])
+        await until(lambda: second.done)
+        assert outputs(first, second) == ["1", "2"]
+
+    run(scenario)
 
 
 def test_miss_join_and_hit(run: Callable[..., None]) -> None:

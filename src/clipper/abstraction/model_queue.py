@@ -87,7 +87,10 @@ class ModelQueue:
         if table is not None:
             table.begin(work)
         if not self._turn_is_due:
-            self._await_turn()
+            if self._dispatcher.is_quiet():
+                self._take_turn()
+            else:
+                self._await_turn()
         return None
 
     def _push_for_expired(self, work: Work, now_s: float) -> bool:

@@ -1,63 +1,19 @@
-import heapq
-from random import Random
-
 import pytest
+from dispatching import SLOW_S, Steady, make_dispatcher, push, sizes
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from clipper.abstraction.batching.controller import make_controller
 from clipper.abstraction.batching.dispatcher import (
     BATCH_SHARE_OF_SLO,
     MAX_IN_FLIGHT,
     PREFETCH_S,
     Batch,
     Dispatcher,
-    ReplicaState,
     Turn,
 )
 from clipper.abstraction.work import Work
-from clipper.snapshot import Batching
 from works import make_work
-
-
-class Steady:
-    """A controller whose limit and expectation the test sets."""
-
-    def __init__(self, limit: int = 4, service_s: float = 0.0) -> None:
-        self.limit = limit
-        self.service_s = service_s
-        self.budget_s = 0.0
-        self.observed: list[tuple[int, float, bool]] = []
-
-    def observe(self, size: int, service_s: float, was_full: bool) -> None:
-        self.observed.append((size, round(service_s, 9), was_full))
-
-    def predict_s(self, size: int) -> float:
-        return self.service_s
-
-    def set_budget(self, budget_s: float) -> None:
-        self.budget_s = budget_s
-
-
-SLOW_S = PREFETCH_S * 20
-
-
-def make_dispatcher(*controllers: Steady, delay_s: float = 0.0, max_length: int = 1000) -> Dispatcher:
-    dispatcher = Dispatcher(max_length, 1 << 20, delay_s)
-    for number, controller in enumerate(controllers):
-        dispatcher.add_replica(str(number), controller)
-    return dispatcher
-
-
-def push(dispatcher: Dispatcher, count: int, now_s: float = 0.0, slo_s: float = 1.0) -> list[Work]:
-    works = [make_work(b"%d" % number, now_s, slo_s) for number in range(count)]
-    assert all(dispatcher.push(work, now_s) == (True, []) for work in works)
-    return works
-
-
-def sizes(turn: Turn) -> list[tuple[str, int]]:
-    return [(replica.id, len(batch.works)) for replica, batch in turn.assignments]
 
 
 class DispatcherMachine(RuleBasedStateMachine):
@@ -322,140 +278,6 @@ def test_the_slo_sets_each_replicas_budget() -> None:
     assert [controller.budget_s for controller in controllers] == [0.02 * BATCH_SHARE_OF_SLO] * 2
 
 
-FAST, SLOW = (0.0005, 20e-6), (0.0025, 100e-6)
-
-
-@pytest.mark.parametrize("policy", ["aimd", "quantile"])
-def test_unequal_replicas_are_each_used_to_the_full(policy: str) -> None:
-    """One of two replicas is five times slower; together they do what each does alone."""
-    apart = sum(Load(policy, [speed], clients=100).goodput() for speed in (FAST, SLOW))
-    assert Load(policy, [FAST, SLOW], clients=200).goodput() >= 0.9 * apart
-
-
-@pytest.mark.parametrize("policy", ["aimd", "quantile"])
-@pytest.mark.parametrize("speeds", [[FAST], [SLOW], [FAST, SLOW]])
-def test_more_load_than_the_replicas_can_take_still_leaves_them_useful(
-    policy: str, speeds: list[tuple[float, float]]
-) -> None:
-    """At twice the rate, replicas answer in time nearly as many as they evaluate, not what is too late by then."""
-    load = Load(policy, speeds, rate=2 * sum(1 / (per_row_s + fixed_s / 60) for fixed_s, per_row_s in speeds))
-    assert load.goodput() >= 0.9 * load.throughput()
-
-
-class Load:
-    """An SLO of 20 ms in virtual time: clients that each ask again once answered, or queries at a rate.
-
-    A replica of speed (fixed, per row) evaluates one batch after another, with noise.
-    """
-
-    SLO_S, UNTIL_S, TURN = 0.02, 2.0, 32
-
-    def __init__(self, policy: str, speeds: list[tuple[float, float]], clients: int = 0, rate: float = 0.0) -> None:
-        self.dispatcher = Dispatcher(10_000, 1 << 20, 0.0)
-        for number in range(len(speeds)):
-            controller = make_controller(Batching(policy), self.SLO_S * BATCH_SHARE_OF_SLO)  # type: ignore[arg-type]
-            self.dispatcher.add_replica(str(number), controller)
-        self.speeds = speeds
-        self.free_s = [0.0] * len(speeds)
-        self.random = Random(1)
-        self.events: list[tuple[float, int, str]] = []
-        self.evaluated = self.in_time = 0
-        self._run(clients, rate)
-
-    def throughput(self) -> float:
-        return self.evaluated / (self.UNTIL_S / 2)
-
-    def goodput(self) -> float:
-        """Queries a second that were answered in time, once the limits had settled."""
-        return self.in_time / (self.UNTIL_S / 2)
-
-    def _run(self, clients: int, rate: float) -> None:
-        now_s = 0.0
-        self._ask(clients, now_s)
-        if rate:
-            heapq.heappush(self.events, (0.0, 0, ""))
-        while now_s < self.UNTIL_S:
-            turn = self.dispatcher.next_turn(now_s)
-            for replica, batch in turn.assignments:
-                self._evaluate(replica, batch, now_s)
-            if clients:
-                self._ask(len(turn.late), now_s)
-            now_s, batch_id, replica_id = heapq.heappop(self.events)
-            if not replica_id:
-                self._ask(self.TURN, now_s)
-                heapq.heappush(self.events, (now_s + self.TURN / rate, 0, ""))
-                continue
-            works = self._finish(replica_id, batch_id, now_s)
-            if clients:
-                self._ask(len(works), now_s)
-
-    def _ask(self, count: int, now_s: float) -> None:
-        for _ in range(count):
-            self.dispatcher.push(make_work(b"", now_s, self.SLO_S), now_s)
-
-    def _evaluate(self, replica: ReplicaState, batch: Batch, now_s: float) -> None:
-        number = int(replica.id)
-        fixed_s, per_row_s = self.speeds[number]
-        service_s = (fixed_s + per_row_s * len(batch.works)) * self.random.lognormvariate(0.0, 0.02)
-        self.free_s[number] = max(self.free_s[number], now_s) + service_s
-        heapq.heappush(self.events, (self.free_s[number], batch.id, replica.id))
-
-    def _finish(self, replica_id: str, batch_id: int, now_s: float) -> list[Work]:
-        finished = self.dispatcher.finished(self.dispatcher.replicas[replica_id], batch_id, now_s)
-        assert finished is not None
-        works = finished[0].works
-        if now_s > self.UNTIL_S / 2:
-            self.evaluated += len(works)
-            self.in_time += sum(work.deadline_s >= now_s for work in works)
-        return works
-
-
-class Costing(Steady):
-    """Expects a fixed time and a time per row."""
-
-    def __init__(self, fixed_s: float, per_row_s: float, limit: int = 1000) -> None:
-        super().__init__(limit)
-        self.fixed_s, self.per_row_s = fixed_s, per_row_s
-
-    def predict_s(self, size: int) -> float:
-        return self.fixed_s + self.per_row_s * size
-
-
-def after_a_batch(controller: Costing, size: int, waiting: int) -> Turn:
-    """The turn at 1 s, when a batch of ``size`` has just come back and so many are waiting."""
-    dispatcher = make_dispatcher(controller)
-    push(dispatcher, size)
-    ((replica, batch),) = dispatcher.next_turn(0.0).assignments
-    push(dispatcher, waiting, 0.9)
-    assert dispatcher.finished(replica, batch.id, 1.0) is not None
-    return dispatcher.next_turn(1.0)
-
-
-def test_a_replica_waits_for_those_it_has_just_answered_where_batches_cost_much_whatever_their_size() -> None:
-    turn = after_a_batch(Costing(0.004, 0.00002), size=64, waiting=64)
-
-    assert sizes(turn) == []
-    assert turn.wake_s == pytest.approx(1.0 + 0.002)
-
-
-def test_what_is_gathered_goes_when_the_rest_come_too_slowly_or_all_are_back() -> None:
-    dispatcher = make_dispatcher(Costing(0.004, 0.00002))
-    push(dispatcher, 64)
-    ((replica, batch),) = dispatcher.next_turn(0.0).assignments
-    push(dispatcher, 10, 0.9)
-    dispatcher.finished(replica, batch.id, 1.0)
-    push(dispatcher, 40, 1.0)
-    assert sizes(dispatcher.next_turn(1.0)) == []
-    assert sizes(dispatcher.next_turn(1.003)) == []
-    assert sizes(dispatcher.next_turn(1.0035)) == [("0", 50)]
-    dispatcher.finished(replica, 2, 1.1)
-    push(dispatcher, 49, 1.1)
-    assert sizes(dispatcher.next_turn(1.1)) == []
-    push(dispatcher, 1, 1.1)
-
-    assert sizes(dispatcher.next_turn(1.1)) == [("0", 50)]
-
-
 def test_the_fastest_idle_replica_comes_first_and_one_that_is_not_known_before_it() -> None:
     dispatcher = make_dispatcher(Steady(service_s=SLOW_S), Steady(service_s=SLOW_S / 5))
     push(dispatcher, 1)
@@ -466,26 +288,30 @@ def test_the_fastest_idle_replica_comes_first_and_one_that_is_not_known_before_i
     assert sizes(dispatcher.next_turn(0.0)) == [("new", 4), ("0", 1)]
 
 
-def test_of_replicas_that_wait_the_first_that_is_due_decides_when_to_look_again() -> None:
-    dispatcher = make_dispatcher(Costing(0.004, 0.00002, limit=32), Costing(0.008, 0.00002, limit=32))
-    push(dispatcher, 65)
-    for replica, batch in dispatcher.next_turn(0.0).assignments:
-        dispatcher.finished(replica, batch.id, 1.0)
+def test_queries_that_come_one_at_a_time_are_known_by_the_batch_before() -> None:
+    dispatcher = make_dispatcher(Steady())
+    push(dispatcher, 1)
+    assert not dispatcher.is_quiet(), "nothing is known yet"
+    ((replica, batch),) = dispatcher.next_turn(0.0).assignments
+    push(dispatcher, 1)
+    assert not dispatcher.is_quiet(), "one is out"
+    dispatcher.next_turn(0.0)
+    for batch_id in list(replica.in_flight):
+        dispatcher.finished(replica, batch_id, 0.1)
+    push(dispatcher, 1)
+    assert dispatcher.is_quiet()
+    push(dispatcher, 1)
+    assert not dispatcher.is_quiet(), "two wait"
+    ((replica, batch),) = dispatcher.next_turn(0.2).assignments
+    dispatcher.finished(replica, batch.id, 0.3)
+    push(dispatcher, 1)
+    assert not dispatcher.is_quiet(), "the batch before had two"
 
-    assert dispatcher.next_turn(1.0).wake_s == pytest.approx(1.0 + 0.002)
 
-
-@pytest.mark.parametrize(
-    ("controller", "size", "waiting"),
-    [
-        (Costing(0.004, 0.00002), 1, 1),  # few clients: each would only wait
-        (Costing(0.00005, 0.000001), 64, 64),  # nothing to save
-        (Costing(0.004, 0.002), 64, 64),  # most of the time is per row
-        (Costing(0.004, 0.00002), 16, 600),  # so many wait that a few more do not matter
-    ],
-)
-def test_a_replica_does_not_wait_where_that_would_answer_no_more(controller: Costing, size: int, waiting: int) -> None:
-    turn = after_a_batch(controller, size, waiting)
-
-    assert sizes(turn) == [("0", waiting)]
-    assert turn.wake_s is None
+def test_where_batches_take_long_a_query_waits_for_those_that_come_with_it() -> None:
+    dispatcher = make_dispatcher(Steady(service_s=SLOW_S))
+    push(dispatcher, 1)
+    ((replica, batch),) = dispatcher.next_turn(0.0).assignments
+    dispatcher.finished(replica, batch.id, 0.1)
+    push(dispatcher, 1)
+    assert not dispatcher.is_quiet()

@@ -134,6 +134,18 @@ class Dispatcher:
         replica.controller.observe(size, service_s, batch.was_full)
         return batch, service_s
 
+    def is_quiet(self) -> bool:
+        """Whether queries come one at a time: then one that has just come need not wait for others to be read.
+
+        Not where batches take long: should more come with it after all, they would have to wait for it.
+        """
+        if self.queue.length != 1:
+            return False
+        for replica in self.replicas.values():
+            if replica.in_flight or replica.last_size != 1 or replica.controller.predict_s(1) >= PREFETCH_S:
+                return False
+        return True
+
     def gains_by_more(self) -> bool:
         """Whether a few more queries would make a batch better that could leave now.
 
