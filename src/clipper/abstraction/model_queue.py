@@ -11,7 +11,7 @@ import msgspec
 
 from clipper.abstraction.batching.controller import make_controller
 from clipper.abstraction.batching.dispatcher import BATCH_SHARE_OF_SLO, Batch, Dispatcher, ReplicaState
-from clipper.abstraction.cache.clock import ClockCache
+from clipper.abstraction.cache.clock import ClockCache, key_of
 from clipper.abstraction.counts import Counts
 from clipper.abstraction.replica import Replica
 from clipper.abstraction.turns import Turns
@@ -66,8 +66,10 @@ class ModelQueue:
         A query that cannot even be queued is told so by ``waiter.on_failure`` before this returns.
         """
         table = self._table
+        key: bytes | int = row
         if table is not None:
-            found = table.find(row)
+            key = key_of(row)
+            found = table.find(row, key)
             if found is not None:
                 if found.output is not None:
                     return found.output
@@ -76,7 +78,7 @@ class ModelQueue:
                     return None
                 # It has been under way for longer than a query may take: on a replica that hangs. Ask another.
                 table.forget(found)
-        work = Work(row, [waiter], arrival_s, slo_s, waiter.deadline_s)
+        work = Work(row, [waiter], arrival_s, slo_s, waiter.deadline_s, key)
         if not self._links:
             self._fail(work, "no_replica", f"{self.model} has no replica")
             return None

@@ -33,7 +33,8 @@ class Work(msgspec.Struct, gc=False, eq=False):
     So it must not be part of a cycle for good: it lets go of its waiters once they have their output.
 
     Attributes:
-        row: the input's raw buffer, as the container protocol sends it; also the cache key.
+        row: the input's raw buffer, as the container protocol sends it.
+        key: what the cache finds it by; see ``cache.clock.key_of``.
         waiters: who gets the output; ``NOBODY`` once it is there.
         deadline_s: of the waiter that can wait longest.
         output: JSON text, or None while it is in flight.
@@ -47,6 +48,7 @@ class Work(msgspec.Struct, gc=False, eq=False):
     arrival_s: float
     slo_s: float
     deadline_s: float
+    key: bytes | int
     output: bytes | None = None
     used: bool = False
     table: Table | None = None

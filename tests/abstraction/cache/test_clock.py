@@ -5,7 +5,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from clipper.abstraction.cache.clock import ENTRY_OVERHEAD_BYTES, MAX_ENTRY_SHARE, CacheTable, ClockCache
+from clipper.abstraction.cache import clock
+from clipper.abstraction.cache.clock import (
+    ENTRY_OVERHEAD_BYTES,
+    HASHED_BYTES,
+    MAX_ENTRY_SHARE,
+    CacheTable,
+    ClockCache,
+    key_of,
+)
 from clipper.abstraction.work import Work
 from works import make_work
 
@@ -25,9 +33,13 @@ def finish(table: CacheTable, row: bytes, output: bytes = b"1") -> Work:
     return work
 
 
+def find(table: CacheTable, row: bytes) -> Work | None:
+    return table.find(row, key_of(row))
+
+
 def rows_kept(table: CacheTable, rows: list[bytes]) -> list[bytes]:
     """Which of them are entries, without setting a reference bit: only a copy of the table is asked."""
-    return [row for row in rows if row in table._entries]
+    return [row for row in rows if key_of(row) in table._entries]
 
 
 class ClockMachine(RuleBasedStateMachine):
@@ -48,7 +60,7 @@ class ClockMachine(RuleBasedStateMachine):
     @rule(index=TABLES, row=ROWS)
     def ask(self, index: int, row: bytes) -> None:
         key = index, row
-        found = self.tables[index].find(row)
+        found = find(self.tables[index], row)
         if key in self.ring:
             assert found is not None and found.output == self.ring[key][0] and found.row == row
             self.ring[key][1] = True
@@ -128,8 +140,8 @@ def test_what_was_used_gets_a_second_chance_in_order() -> None:
     rows = [b"%d" % number for number in range(8)]
     for row in rows:
         finish(table, row)
-    table.find(b"0")
-    table.find(b"2")
+    find(table, b"0")
+    find(table, b"2")
     finish(table, b"a")
     assert rows_kept(table, rows) == [b"0", b"2", b"3", b"4", b"5", b"6", b"7"]
     finish(table, b"b")
@@ -144,7 +156,7 @@ def test_work_in_flight_is_not_evicted_however_much_comes() -> None:
     table.begin(flying)
     for number in range(100):
         finish(table, b"%d" % number)
-    assert table.find(b"flying") is flying
+    assert find(table, b"flying") is flying
 
 
 def test_an_entry_over_its_share_is_answered_but_not_kept() -> None:
@@ -155,7 +167,7 @@ def test_an_entry_over_its_share_is_answered_but_not_kept() -> None:
     finish(table, b"also small", b"7")
     assert rows_kept(table, [b"small", b"", b"also small"]) == [b"small", b"also small"]
     finish(table, b"", b"7" * LARGEST_BYTES)
-    assert table.find(b"") is not None
+    assert find(table, b"") is not None
 
 
 @pytest.mark.parametrize("capacity_bytes", [0, 1, ENTRY_OVERHEAD_BYTES])
@@ -163,10 +175,10 @@ def test_a_cache_too_small_for_anything_keeps_nothing_and_still_joins(capacity_b
     table = ClockCache(capacity_bytes).table()
     work = make_work(b"x")
     table.begin(work)
-    assert table.find(b"x") is work
+    assert find(table, b"x") is work
     work.output = b"1"
     table.fulfil([work])
-    assert table.find(b"x") is None
+    assert find(table, b"x") is None
 
 
 def test_batch_larger_than_the_cache_keeps_its_latest() -> None:
@@ -191,7 +203,7 @@ def test_keys_are_compared_whole() -> None:
     for row in rows:
         finish(table, row, row.hex().encode())
     for row in rows:
-        found = table.find(row)
+        found = find(table, row)
         assert found is not None and found.output == row.hex().encode()
 
 
@@ -199,9 +211,40 @@ def test_versions_do_not_see_each_others_outputs() -> None:
     cache = ClockCache(CAPACITY_BYTES)
     one, two = cache.table(), cache.table()
     finish(one, b"x", b"1")
-    assert two.find(b"x") is None
+    assert find(two, b"x") is None
     finish(two, b"x", b"2")
     two.close()
-    found = one.find(b"x")
+    found = find(one, b"x")
     assert found is not None and found.output == b"1"
     assert cache.statistics().entries == 1
+
+
+def test_large_inputs_are_found_by_their_hash_and_compared_whole() -> None:
+    table = ClockCache(1 << 20).table()
+    size = HASHED_BYTES
+    rows = [bytes(size), bytes(size - 1) + b"1", b"1" + bytes(size - 1), bytes(size - 1), bytes(size + 1)]
+    works = [finish(table, row, b"%d" % number) for number, row in enumerate(rows)]
+    assert [find(table, bytes(bytearray(row))) for row in rows] == works
+    assert table.peek(rows[1]) == b"1"
+    assert find(table, b"2" + bytes(size - 1)) is None
+    assert (table.hits, table.misses) == (5, 1)
+
+
+def test_of_two_inputs_with_one_hash_the_later_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "xxh3_64_intdigest", lambda row, seed: 7)
+    cache = ClockCache(10 * (HASHED_BYTES + ENTRY_OVERHEAD_BYTES))
+    table = cache.table()
+    first, second = bytes(HASHED_BYTES), b"1" * HASHED_BYTES
+    finish(table, first, b"1")
+    assert find(table, second) is None and table.peek(second) is None
+    work = finish(table, second, b"2")
+    assert find(table, first) is None
+    assert find(table, second) is work and table.peek(second) == b"2"
+
+    for number in range(60):
+        finish(table, b"%d" % number, bytes(100))
+
+    assert find(table, second) is None
+    assert cache.statistics().size_bytes == sum(
+        ENTRY_OVERHEAD_BYTES + len(each.row) + len(each.output or b"") for each in table._entries.values()
+    )

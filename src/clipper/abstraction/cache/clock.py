@@ -5,9 +5,12 @@ bit is set gets a second chance and loses the bit, one without it is evicted. He
 under the hand, which is the same order.
 """
 
+import secrets
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from xxhash import xxh3_64_intdigest
 
 from clipper.abstraction.work import Work
 
@@ -15,6 +18,10 @@ from clipper.abstraction.work import Work
 ENTRY_OVERHEAD_BYTES = 320
 # An entry over this share of the cache would push out too much of the rest to be worth its place.
 MAX_ENTRY_SHARE = 8
+# Python's own hash of bytes takes 2 us for 784 float64 and 60 us for a picture of 150 KB; this one a seventh or less.
+HASHED_BYTES = 512
+# Not known to those who could otherwise choose inputs that push each other out.
+_SEED = secrets.randbits(64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +32,17 @@ class ClockStatistics:
     evictions: int
 
 
+def key_of(row: bytes) -> bytes | int:
+    """What an input is found by: itself, or, if it is large, its hash; then the inputs are compared besides."""
+    return row if len(row) < HASHED_BYTES else xxh3_64_intdigest(row, _SEED)
+
+
 class ClockCache:
     """The entries of all versions: one bound in bytes, one hand. Each version looks things up in a table of its own.
 
-    A table maps an input's exact bytes to its Work, so the key is (version, input) compared whole; dicts compare
-    keys, not only hashes. Work in flight is in the table but not yet in the ring, and so is never evicted.
+    A table finds a Work by (version, input) compared whole: dicts compare keys, not only hashes, and where the key
+    is itself a hash the table compares inputs. Work in flight is in the table but not yet in the ring, and so is
+    never evicted.
     """
 
     def __init__(self, capacity_bytes: int) -> None:
@@ -91,18 +104,19 @@ class CacheTable:
 
     def __init__(self, cache: ClockCache) -> None:
         self._cache = cache
-        self._entries: dict[bytes, Work] = {}
+        self._entries: dict[bytes | int, Work] = {}
         self.hits = self.joins = self.misses = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def find(self, row: bytes) -> Work | None:
+    def find(self, row: bytes, key: bytes | int) -> Work | None:
         """The entry for exactly this input, counted as a hit if it has its output and as a join if not."""
-        work = self._entries.get(row)
-        if work is None:
+        work = self._entries.get(key)
+        if work is None or (key is not row and work.row != row):
             self.misses += 1
-        elif work.output is None:
+            return None
+        if work.output is None:
             self.joins += 1
         else:
             work.used = True
@@ -111,13 +125,13 @@ class CacheTable:
 
     def peek(self, row: bytes) -> bytes | None:
         """The output for exactly this input, if it is there; counts nothing."""
-        work = self._entries.get(row)
-        return None if work is None else work.output
+        work = self._entries.get(key_of(row))
+        return None if work is None or work.row != row else work.output
 
     def begin(self, work: Work) -> None:
-        """After a miss: equal inputs join ``work`` from now on."""
+        """After a miss: equal inputs join ``work`` from now on. Another input of the same hash is found no more."""
         work.table = self
-        self._entries[work.row] = work
+        self._entries[work.key] = work
 
     def fulfil(self, works: Iterable[Work]) -> None:
         """All of these that are in the table have their outputs: keep them, as far as there is room."""
@@ -126,7 +140,8 @@ class CacheTable:
     def forget(self, work: Work) -> None:
         """``work`` has no output, or is evicted: the next equal input is a miss."""
         work.table = None
-        del self._entries[work.row]
+        if self._entries.get(work.key) is work:
+            del self._entries[work.key]
 
     def close(self) -> None:
         """The version is gone: forget its entries. Work still in flight ends as if it had never been cached."""
