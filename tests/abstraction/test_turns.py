@@ -154,3 +154,20 @@ def test_answers_that_do_not_come_are_waited_for_no_longer_than_the_bound() -> N
         assert queue.turns == 1
 
     run(scenario())
+
+
+def test_turns_are_idle_while_nobody_waits_and_no_short_batch_is_out() -> None:
+    async def scenario() -> None:
+        turns = Turns()
+        assert turns.are_idle
+        ask(turns, Queue())
+        assert not turns.are_idle
+        await turn_over(1)
+        assert turns.are_idle
+        long, short = send(turns, 1, is_short=False), send(turns, 1)
+        assert not turns.are_idle
+        turns.ended(short)
+        assert turns.are_idle
+        turns.ended(long)
+
+    run(scenario())

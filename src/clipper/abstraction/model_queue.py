@@ -89,7 +89,7 @@ class ModelQueue:
         if table is not None:
             table.begin(work)
         if not self._turn_is_due:
-            if self._dispatcher.is_quiet():
+            if self._turns.are_idle and self._dispatcher.is_quiet():
                 self._take_turn()
             else:
                 self._await_turn()

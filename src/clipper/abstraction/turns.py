@@ -40,6 +40,11 @@ class Turns:
         self._out = ShortBatches()
         self.arrivals = 0
 
+    @property
+    def are_idle(self) -> bool:
+        """Whether no queue waits, and no short batch is out whose clients would ask again."""
+        return not self._waiting and not self._out.are_out
+
     def await_end(self, queue: Waiting) -> None:
         """Have ``queue`` take its turn once all that came with one poll has been read."""
         self._waiting.append((queue, self._loop.time()))

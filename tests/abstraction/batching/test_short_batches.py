@@ -36,6 +36,8 @@ class ShortBatchesMachine(RuleBasedStateMachine):
         expected = [each for each in self.out if each.is_short and each.sent_s >= self.now_s - MAX_OUT_S]
         rows = sum(len(each.works) for each in expected)
         assert self.batches.bring_more(self.now_s) is (len(expected) > 1 and rows >= MANY)
+        # Those that hang have been forgotten by now.
+        assert self.batches.are_out is bool(expected)
 
 
 TestShortBatches = ShortBatchesMachine.TestCase

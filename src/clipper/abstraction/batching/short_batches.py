@@ -33,6 +33,10 @@ class ShortBatches:
             self._batches -= 1
             self._rows -= len(batch.works)
 
+    @property
+    def are_out(self) -> bool:
+        return self._batches > 0
+
     def bring_more(self, now_s: float) -> bool:
         """Whether so many answers are under way that queries are worth a wait for those who will ask again."""
         self._forget_old(now_s)
