@@ -11,6 +11,10 @@ LEAST_SPREAD = 0.1
 # Fewer batches than this say nothing about the slope: two points always lie on a line, noise or not.
 _LEAST_BATCHES = 6
 
+# The line is fitted anew with each of so many batches, and then with every fourth: one of them moves it little.
+_FIRST_BATCHES = 64
+_FIT_EVERY = 4
+
 # Bound of a prediction; see ``Controller.predict_s``.
 _MAX_BUDGETS = 2.0
 
@@ -67,7 +71,8 @@ class ServiceLine:
         self._service = self._service * _KEPT + service_s
         self._size_size = self._size_size * _KEPT + size * size
         self._size_service = self._size_service * _KEPT + size * service_s
-        self._fit()
+        if self._batches % _FIT_EVERY == 0 or self._batches < _FIRST_BATCHES:
+            self._fit()
 
     def compare(self, size: int, service_s: float) -> None:
         """Follow the spread by one more batch: up a little if it was above, down by a ninth of that if not."""
@@ -84,7 +89,6 @@ class ServiceLine:
         return self._fixed_s, self._row_s
 
     def _fit(self) -> None:
-        """Once a batch, for the many times that it is asked."""
         size = self._size / self._weight
         service_s = self._service / self._weight
         variance = self._size_size / self._weight - size * size
