@@ -1,6 +1,5 @@
 """Waiters and pieces of work for the tests of what decides."""
 
-from clipper.abstraction.cache.clock import key_of
 from clipper.abstraction.work import Work
 
 
@@ -25,4 +24,4 @@ class Waiting:
 
 
 def make_work(row: bytes, arrival_s: float = 0.0, slo_s: float = 1.0) -> Work:
-    return Work(row, [Waiting(arrival_s + slo_s)], arrival_s, slo_s, arrival_s + slo_s, key_of(row))
+    return Work(row, [Waiting(arrival_s + slo_s)], arrival_s, slo_s, arrival_s + slo_s, row)

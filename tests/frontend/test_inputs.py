@@ -295,6 +295,13 @@ def test_plain_list_of_numbers_goes_the_short_way(numbers: list[float]) -> None:
     assert reader.read_plain(json.dumps({"input": numbers}).encode()) == np.array(numbers, "<f8").tobytes()
 
 
+def test_as_many_numbers_as_a_body_can_hold_go_either_way() -> None:
+    reader = BodyReader(make_reader(InputType(DType.FLOAT64)))
+    for count in range(60, 100):
+        body = b'{"input":[' + b",".join([b"7"] * count) + b"]}"
+        assert reader.read_plain(body) == np.full(count, 7.0, "<f8").tobytes()
+
+
 @pytest.mark.parametrize(
     "text", ['{"version": "2", "input": [1]}', '{"input": [1], "version": "2"}', '{"a": [1]}', "[1]"]
 )

@@ -11,7 +11,7 @@ import msgspec
 
 from clipper.abstraction.batching.controller import make_controller
 from clipper.abstraction.batching.dispatcher import BATCH_SHARE_OF_SLO, Batch, Dispatcher, ReplicaState
-from clipper.abstraction.cache.clock import ClockCache, key_of
+from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.counts import Counts
 from clipper.abstraction.replica import Replica
 from clipper.abstraction.turns import Turns
@@ -68,7 +68,7 @@ class ModelQueue:
         table = self._table
         key: bytes | int = row
         if table is not None:
-            key = key_of(row)
+            key = table.key_of(row)
             found = table.find(row, key)
             if found is not None:
                 if found.output is not None:

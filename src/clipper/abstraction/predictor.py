@@ -11,10 +11,10 @@ from clipper.types import InputType, ModelId
 
 
 class Predictor:
-    """Owns the cache and one ``ModelQueue`` a version."""
+    """Owns the cache, whose hash has the seed, and one ``ModelQueue`` a version."""
 
-    def __init__(self, cache_capacity_bytes: int) -> None:
-        self.cache = ClockCache(cache_capacity_bytes)
+    def __init__(self, cache_capacity_bytes: int, seed: int = 0) -> None:
+        self.cache = ClockCache(cache_capacity_bytes, seed)
         self._turns = Turns()
         self._queues: dict[ModelId, ModelQueue] = {}
         # Of versions that are gone, whose last batches are still to be answered.

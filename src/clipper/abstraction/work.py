@@ -34,7 +34,7 @@ class Work(msgspec.Struct, gc=False, eq=False):
 
     Attributes:
         row: the input's raw buffer, as the container protocol sends it.
-        key: what the cache finds it by; see ``cache.clock.key_of``.
+        key: what the cache finds it by; see ``CacheTable.key_of``.
         waiters: who gets the output; ``NOBODY`` once it is there.
         deadline_s: of the waiter that can wait longest.
         output: JSON text, or None while it is in flight.

@@ -36,14 +36,15 @@ class Worker:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
-        self._predictor = Predictor(config.cache_bytes)
+        random = Random()
+        self._predictor = Predictor(config.cache_bytes, random.getrandbits(64))
         self._server = QueryServer()
         self._bound: socket.socket | None = None
         self._store = open_store(config.store)
         self._surroundings = Surroundings(
             predictor=self._predictor,
             ids=QueryIds(config.instance),
-            random=Random(),
+            random=random,
             store=self._store,
             committer=Committer(self._store),
             joins=JoinTable(config.feedback_bytes),

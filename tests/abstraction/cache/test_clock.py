@@ -12,7 +12,6 @@ from clipper.abstraction.cache.clock import (
     MAX_ENTRY_SHARE,
     CacheTable,
     ClockCache,
-    key_of,
 )
 from clipper.abstraction.work import Work
 from works import make_work
@@ -27,6 +26,7 @@ TABLES = st.integers(0, 1)
 
 def finish(table: CacheTable, row: bytes, output: bytes = b"1") -> Work:
     work = make_work(row)
+    work.key = table.key_of(row)
     table.begin(work)
     work.output = output
     table.fulfil([work])
@@ -34,12 +34,12 @@ def finish(table: CacheTable, row: bytes, output: bytes = b"1") -> Work:
 
 
 def find(table: CacheTable, row: bytes) -> Work | None:
-    return table.find(row, key_of(row))
+    return table.find(row, table.key_of(row))
 
 
 def rows_kept(table: CacheTable, rows: list[bytes]) -> list[bytes]:
     """Which of them are entries, without setting a reference bit: only a copy of the table is asked."""
-    return [row for row in rows if key_of(row) in table._entries]
+    return [row for row in rows if table.key_of(row) in table._entries]
 
 
 class ClockMachine(RuleBasedStateMachine):

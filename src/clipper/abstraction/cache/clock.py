@@ -5,7 +5,6 @@ bit is set gets a second chance and loses the bit, one without it is evicted. He
 under the hand, which is the same order.
 """
 
-import secrets
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ ENTRY_OVERHEAD_BYTES = 320
 MAX_ENTRY_SHARE = 8
 # Python's own hash of bytes takes 2 us for 784 float64 and 60 us for a picture of 150 KB; this one a seventh or less.
 HASHED_BYTES = 512
-# Not known to those who could otherwise choose inputs that push each other out.
-_SEED = secrets.randbits(64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +29,20 @@ class ClockStatistics:
     evictions: int
 
 
-def key_of(row: bytes) -> bytes | int:
-    """What an input is found by: itself, or, if it is large, its hash; then the inputs are compared besides."""
-    return row if len(row) < HASHED_BYTES else xxh3_64_intdigest(row, _SEED)
-
-
 class ClockCache:
     """The entries of all versions: one bound in bytes, one hand. Each version looks things up in a table of its own.
 
     A table finds a Work by (version, input) compared whole: dicts compare keys, not only hashes, and where the key
     is itself a hash the table compares inputs. Work in flight is in the table but not yet in the ring, and so is
     never evicted.
+
+    Args:
+        seed: of the hash, 64 bits. Those who do not know it cannot choose inputs that push each other out.
     """
 
-    def __init__(self, capacity_bytes: int) -> None:
+    def __init__(self, capacity_bytes: int, seed: int = 0) -> None:
         self.capacity_bytes = capacity_bytes
+        self.seed = seed
         self._ring: deque[Work] = deque()
         self._size_bytes = 0
         self._evictions = 0
@@ -100,15 +96,19 @@ class ClockCache:
 class CacheTable:
     """One version's entries. ``hits``, ``joins`` and ``misses`` count look-ups."""
 
-    __slots__ = ("_cache", "_entries", "hits", "joins", "misses")
+    __slots__ = ("_cache", "_entries", "_seed", "hits", "joins", "misses")
 
     def __init__(self, cache: ClockCache) -> None:
-        self._cache = cache
+        self._cache, self._seed = cache, cache.seed
         self._entries: dict[bytes | int, Work] = {}
         self.hits = self.joins = self.misses = 0
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def key_of(self, row: bytes) -> bytes | int:
+        """What an input is found by: itself, or, if it is large, its hash; then the inputs are compared besides."""
+        return row if len(row) < HASHED_BYTES else xxh3_64_intdigest(row, self._seed)
 
     def find(self, row: bytes, key: bytes | int) -> Work | None:
         """The entry for exactly this input, counted as a hit if it has its output and as a join if not."""
@@ -125,7 +125,7 @@ class CacheTable:
 
     def peek(self, row: bytes) -> bytes | None:
         """The output for exactly this input, if it is there; counts nothing."""
-        work = self._entries.get(key_of(row))
+        work = self._entries.get(self.key_of(row))
         return None if work is None or work.row != row else work.output
 
     def begin(self, work: Work) -> None:
