@@ -3,12 +3,13 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test bench paper demo clean
+.PHONY: help setup check format test bench batching paper demo clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
 	@echo "make demo    train two models on MNIST and serve them for a minute"
 	@echo "make bench   measure against the floors; ROWS=\"sum4_c32 linear_svm_c32\" picks rows"
+	@echo "make batching  search the rules that the batching is measured beside, again; PROFILES=\"'3ms 4 replicas'\" picks some"
 	@echo "make paper   the paper's figures again, on real data; FIGURES=\"ensembles failure\" picks some"
 	@echo "make check   lint and type-check only"
 	@echo "make format  let ruff format and fix"
@@ -40,6 +41,10 @@ bench:
 	@command -v g++ >/dev/null || sh scripts/apt-install.sh g++
 	@command -v javac >/dev/null || sh scripts/apt-install.sh default-jdk-headless
 	@$(PY) -m benchmarks $(ROWS)
+
+batching:
+	@sh scripts/setup.sh paper
+	@$(PY) -m benchmarks.batching $(PROFILES)
 
 paper:
 	@sh scripts/setup.sh paper

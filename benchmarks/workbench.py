@@ -76,7 +76,7 @@ class Workbench:
         path = self.folder / f"{name}.joblib"
         return path if path.exists() else training.train(name, self.folder)
 
-    def application(self, model: str, batching: str = "aimd", delay_ms: float = 0) -> str:
+    def application(self, model: str, batching: str = "goodput", delay_ms: float = 0) -> str:
         """Deploy a model with these settings, if it is not yet, and return the application that answers from it."""
         name = f"{model}-{batching}-{delay_ms:g}".replace("_", "-")
         if name not in self._applications:

@@ -24,4 +24,5 @@ class Waiting:
 
 
 def make_work(row: bytes, arrival_s: float = 0.0, slo_s: float = 1.0) -> Work:
-    return Work(row, [Waiting(arrival_s + slo_s)], arrival_s, slo_s, arrival_s + slo_s, row)
+    deadline_s = arrival_s + slo_s
+    return Work(row, [Waiting(deadline_s)], arrival_s, slo_s, deadline_s, deadline_s, row)

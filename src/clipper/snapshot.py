@@ -8,19 +8,19 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-BatchingPolicy = Literal["aimd", "quantile", "fixed", "none"]
+BatchingPolicy = Literal["goodput", "aimd", "quantile", "fixed", "none"]
 
 
 class Batching(Struct, frozen=True):
     """How a version's queries are batched.
 
     Attributes:
-        policy: who decides a replica's batch limit; ``none`` is one query a batch.
-        max_batch: the limit under ``fixed``, and an upper bound under ``aimd`` and ``quantile``.
+        policy: who decides how large a batch is; ``none`` is one query a batch.
+        max_batch: the limit under ``fixed``, and an upper bound under all others.
         delay_ms: how long a batch that is not full may wait for more, from its oldest query's arrival.
     """
 
-    policy: BatchingPolicy = "aimd"
+    policy: BatchingPolicy = "goodput"
     max_batch: int = 1024
     delay_ms: float = 0.0
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from clipper.abstraction import model_queue as model_queue_module
-from clipper.abstraction.batching import dispatcher as dispatcher_module
+from clipper.abstraction.batching import scheduler as scheduler_module
 from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.model_queue import MAX_MESSAGE_CHARACTERS, ModelQueue
 from clipper.abstraction.turns import Turns
@@ -48,10 +48,10 @@ class Bench:
     def states(self) -> list[str]:
         return [replica.state for replica in self.queue.replica_statistics()]
 
-    def ask(self, row: bytes, slo_s: float = SLO_S) -> Waiting:
+    def ask(self, row: bytes, slo_s: float = SLO_S, *, is_background: bool = False) -> Waiting:
         now_s = self.loop.time()
         waiter = Waiting(now_s + slo_s)
-        output = self.queue.predict(row, waiter, now_s, slo_s)
+        output = self.queue.predict(row, waiter, now_s, slo_s, is_background=is_background)
         if output is not None:
             waiter.on_output("digits", output)
         return waiter
@@ -91,7 +91,7 @@ def test_where_queries_come_one_at_a_time_they_leave_at_once(
     run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So that no answer of the container's, however late the test gives it, makes it a slow one.
-    monkeypatch.setattr(dispatcher_module, "PREFETCH_S", SLO_S)
+    monkeypatch.setattr(scheduler_module, "SHORT_S", SLO_S)
 
     async def scenario(bench: Bench) -> None:
         container = await bench.start()
@@ -134,29 +134,81 @@ def test_miss_join_and_hit(run: Callable[..., None]) -> None:
         assert (replica.state, replica.batch_limit, replica.in_flight, replica.batches) == ("linked", 8, 0, 1)
         load = bench.queue.load()
         assert (load.arrivals, load.late, load.batches_sent, load.batches_answered, load.slo_s) == (2, 0, 1, 1, 1.0)
-        assert load.rows_per_s == {replica.id: pytest.approx(2 / load.service_s)}
+        # Of batches of 8: while one size only is known, a tenth of its time is taken to go by the row.
+        assert load.rows_per_s == {replica.id: pytest.approx(8 / (1.3 * load.service_s))}
 
     run(scenario)
 
 
 def test_an_equal_input_does_not_join_one_on_a_replica_that_hangs(run: Callable[..., None]) -> None:
     async def scenario(bench: Bench) -> None:
-        container = await bench.start()
-        await bench.link(container)
+        hanging, other = await bench.start(), await bench.start()
+        await bench.link(hanging)
         hung = bench.ask(b"a" * 8, slo_s=20.0)
-        await until(lambda: container.batches)
+        await until(lambda: hanging.batches)
+        await bench.link(hanging, other)
         assert isinstance(bench.loop, ShiftedLoop)
         bench.loop.advance(40.0)
         fresh = bench.ask(b"a" * 8, slo_s=20.0)
-        await until(lambda: len(container.batches) == 2)
-        container.batches.pop(1).answer([b"2"])
+        await until(lambda: other.batches)
+        other.take().answer([b"2"])
         await until(lambda: fresh.done)
         assert outputs(fresh) == ["2"] and not hung.done
         # What comes of the first after all neither replaces the newer entry nor is counted in the cache.
-        container.take().answer([b"1"])
+        hanging.take().answer([b"1"])
         await until(lambda: hung.done)
         assert outputs(bench.ask(b"a" * 8)) == ["2"]
         assert bench.cache.statistics().entries == 1
+
+    run(scenario)
+
+
+def test_a_replica_that_hangs_is_sent_no_more(run: Callable[..., None]) -> None:
+    """What it does not answer waits for another, which is linked later."""
+
+    async def scenario(bench: Bench) -> None:
+        hanging, other = await bench.start(), await bench.start()
+        await bench.link(hanging)
+        hung = bench.ask(b"a" * 8)
+        await until(lambda: hanging.batches)
+        assert isinstance(bench.loop, ShiftedLoop)
+        bench.loop.advance(1.0)
+        waiting = bench.ask(b"b" * 8)
+        await turn_over(20)
+        assert bench.queue.replica_statistics()[0].in_flight == 1
+        await bench.link(hanging, other)
+        await until(lambda: other.batches)
+        batch = other.take()
+        assert batch.rows == [b"b" * 8]
+        batch.answer([b"2"])
+        await until(lambda: waiting.done)
+        assert not hung.done
+
+    run(scenario)
+
+
+def test_work_of_the_background_is_done_and_a_prediction_that_joins_it_goes_first(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        await bench.link(container)
+        bench.queue.set_slo(SLO_S)
+        first = bench.ask(b"f" * 8)
+        await until(lambda: container.batches)
+        background = [bench.ask(bytes([number]) * 8, is_background=True) for number in range(20)]
+        joined, prediction = bench.ask(bytes([15]) * 8), bench.ask(b"p" * 8)
+        await turn_over(20)
+        assert bench.queue.load().arrivals == 2, "queries of the background are not counted as load"
+        container.take().answer([b"0"])
+        await until(lambda: container.batches)
+        batch = container.take()
+        assert batch.rows[:2] == [bytes([15]) * 8, b"p" * 8]
+        batch.answer([b"1"] * len(batch.rows))
+        await until(lambda: first.done and joined.done and prediction.done and background[15].done)
+        while not all(waiter.done for waiter in background):
+            await until(lambda: container.batches)
+            batch = container.take()
+            batch.answer([b"1"] * len(batch.rows))
+            await turn_over()
 
     run(scenario)
 
@@ -379,7 +431,7 @@ def test_close_tells_everyone_and_forgets(run: Callable[..., None]) -> None:
         container.take().answer([b"1"])
         await until(lambda: kept.done)
         queries = [bench.ask(bytes([number]) * 8) for number in range(5)]
-        await until(lambda: len(container.batches) == 2)
+        await until(lambda: container.batches)
         bench.queue.close()
         assert {failure(query)[0] for query in queries} == {"no_replica"}
         assert bench.cache.statistics().entries == 0
@@ -430,10 +482,18 @@ def test_a_query_past_its_deadline_is_never_sent(run: Callable[..., None]) -> No
     run(scenario)
 
 
-def test_the_models_own_bound_on_batches_holds(run: Callable[..., None]) -> None:
+@pytest.mark.parametrize(("max_batch", "sizes"), [(3, [3, 2]), (100, [5])])
+def test_the_models_own_bound_on_batches_holds(run: Callable[..., None], max_batch: int, sizes: list[int]) -> None:
     async def scenario(bench: Bench) -> None:
-        await bench.link(await bench.start(max_batch=3), await bench.start(max_batch=100))
-        assert [each.batch_limit for each in bench.queue.replica_statistics()] == [3, 8]
+        container = await bench.start(max_batch=max_batch)
+        await bench.link(container)
+        queries = [bench.ask(bytes([number]) * 8) for number in range(5)]
+        for size in sizes:
+            await until(lambda: container.batches)
+            batch = container.take()
+            assert len(batch.rows) == size
+            batch.answer([b"1"] * size)
+        await until(lambda: all(query.done for query in queries))
 
     run(scenario)
 

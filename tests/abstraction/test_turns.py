@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from clipper.abstraction.batching.dispatcher import Batch
-from clipper.abstraction.batching.short_batches import MANY
-from clipper.abstraction.turns import MAX_WAIT_S, Turns
+from clipper.abstraction.batching.flow import MANY, MAX_OUT_S, Batch
+from clipper.abstraction.turns import Turns
 from event_loops import ShiftedLoop, run_clean, turn_over
 from works import make_work
 
@@ -22,35 +21,44 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
     run_clean(scenario, StillLoop)
 
 
+MAX_WAIT_S = 0.002
+
+
 class Queue:
-    """Takes its turn by noting it."""
+    """Takes its turn by noting it. It waits, as long as it gains by that, as a scheduler does."""
 
-    def __init__(self, *, gains: bool = True, slo_s: float = 1.0) -> None:
-        self.slo_s = slo_s
+    def __init__(self, turns: Turns, *, gains: bool = True, max_wait_s: float = MAX_WAIT_S) -> None:
         self.turns = 0
+        self._flow = turns.flow
         self._gains = gains
+        self._max_wait_s = max_wait_s
+        self._since_s = turns_time()
 
-    def gains_by_more(self) -> bool:
-        return self._gains
+    def waits_for_flow(self, now_s: float, *, have_come: bool) -> bool:
+        return self._gains and now_s < self.flow_wait_ends_s() and (have_come or self._flow.brings_more(now_s))
+
+    def flow_wait_ends_s(self) -> float:
+        return self._since_s + self._max_wait_s
 
     def take_due_turn(self) -> None:
         self.turns += 1
 
 
 def ask(turns: Turns, queue: Queue) -> None:
-    turns.arrivals += 1
+    turns.flow.arrivals += 1
     turns.await_end(queue)
 
 
 async def keep_asking(turns: Turns, rounds: int) -> None:
     for _ in range(rounds):
-        turns.arrivals += 1
+        turns.flow.arrivals += 1
         await turn_over(1)
 
 
 def test_a_query_that_comes_alone_goes_at_the_end_of_the_turn() -> None:
     async def scenario() -> None:
-        turns, queue = Turns(), Queue()
+        turns = Turns()
+        queue = Queue(turns)
         ask(turns, queue)
         assert queue.turns == 0
         await turn_over(1)
@@ -61,7 +69,8 @@ def test_a_query_that_comes_alone_goes_at_the_end_of_the_turn() -> None:
 
 def test_while_queries_come_for_any_model_those_wait_that_gain_by_more() -> None:
     async def scenario() -> None:
-        turns, gains, does_not = Turns(), Queue(), Queue(gains=False)
+        turns = Turns()
+        gains, does_not = Queue(turns), Queue(turns, gains=False)
         ask(turns, gains)
         ask(turns, does_not)
         await keep_asking(turns, 5)
@@ -75,7 +84,8 @@ def test_while_queries_come_for_any_model_those_wait_that_gain_by_more() -> None
 
 def test_nobody_waits_for_longer_than_the_bound_or_a_part_of_the_slo() -> None:
     async def scenario() -> None:
-        turns, patient, urgent = Turns(), Queue(), Queue(slo_s=0.001)
+        turns = Turns()
+        patient, urgent = Queue(turns), Queue(turns, max_wait_s=0.0001)
         loop = asyncio.get_running_loop()
         assert isinstance(loop, ShiftedLoop)
         ask(turns, patient)
@@ -92,8 +102,8 @@ def test_nobody_waits_for_longer_than_the_bound_or_a_part_of_the_slo() -> None:
 
 
 def send(turns: Turns, rows: int, *, is_short: bool = True) -> Batch:
-    batch = Batch(1, [make_work(b"")] * rows, turns_time(), was_full=False, is_short=is_short)
-    turns.sent(batch)
+    batch = Batch(1, [make_work(b"")] * rows, turns_time(), 0.0, 0, was_full=False, is_short=is_short)
+    turns.flow.sent(batch)
     return batch
 
 
@@ -103,7 +113,8 @@ def turns_time() -> float:
 
 def test_answers_that_will_bring_more_queries_are_waited_for() -> None:
     async def scenario() -> None:
-        turns, queue = Turns(), Queue()
+        turns = Turns()
+        queue = Queue(turns)
         batches = [send(turns, MANY), send(turns, MANY)]
         ask(turns, queue)
         await turn_over()
@@ -122,15 +133,15 @@ def test_few_queries_long_batches_and_those_that_hang_are_not_waited_for() -> No
         few, long, hanging = Turns(), Turns(), Turns()
         for turns, rows, is_short in ((few, 1, True), (long, MANY, False), (hanging, MANY, True)):
             late = [send(turns, rows, is_short=is_short) for _ in range(2)]
-            loop.advance(2 * MAX_WAIT_S if turns is hanging else 0.0)
-            queue = Queue()
+            loop.advance(2 * MAX_OUT_S if turns is hanging else 0.0)
+            queue = Queue(turns)
             ask(turns, queue)
             await turn_over()
             assert queue.turns == 1
             for batch in late:
                 turns.ended(batch)
         batches = [send(hanging, MANY), send(hanging, MANY)]
-        queue = Queue()
+        queue = Queue(hanging)
         ask(hanging, queue)
         await turn_over()
         assert queue.turns == 0, "those that hung are forgotten, and nothing else"
@@ -141,7 +152,8 @@ def test_few_queries_long_batches_and_those_that_hang_are_not_waited_for() -> No
 
 def test_answers_that_do_not_come_are_waited_for_no_longer_than_the_bound() -> None:
     async def scenario() -> None:
-        turns, queue = Turns(), Queue()
+        turns = Turns()
+        queue = Queue(turns)
         loop = asyncio.get_running_loop()
         assert isinstance(loop, StillLoop)
         ask(turns, queue)
@@ -156,18 +168,36 @@ def test_answers_that_do_not_come_are_waited_for_no_longer_than_the_bound() -> N
     run(scenario())
 
 
-def test_turns_are_idle_while_nobody_waits_and_no_short_batch_is_out() -> None:
+def test_turns_are_idle_while_nobody_waits() -> None:
     async def scenario() -> None:
         turns = Turns()
         assert turns.are_idle
-        ask(turns, Queue())
+        ask(turns, Queue(turns))
         assert not turns.are_idle
         await turn_over(1)
         assert turns.are_idle
-        long, short = send(turns, 1, is_short=False), send(turns, 1)
-        assert not turns.are_idle
-        turns.ended(short)
-        assert turns.are_idle
-        turns.ended(long)
+
+    run(scenario())
+
+
+def test_a_queue_that_waits_less_long_is_not_kept_by_the_timer_of_one_that_waits_longer() -> None:
+    async def scenario() -> None:
+        turns = Turns()
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, StillLoop)
+        send(turns, MANY)
+        send(turns, MANY)
+        ask(turns, Queue(turns))
+        await turn_over()
+        urgent = Queue(turns, max_wait_s=0.0001)
+        ask(turns, urgent)
+        await turn_over()
+        assert urgent.turns == 0
+        loop.advance(0.0002)
+        await turn_over()
+        taken = urgent.turns
+        loop.advance(MAX_WAIT_S)
+        await turn_over()
+        assert taken == 1
 
     run(scenario())

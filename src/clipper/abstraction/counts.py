@@ -1,6 +1,6 @@
 """What one version has done, in plain integers."""
 
-from clipper.abstraction.batching.dispatcher import Dispatcher
+from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.cache.clock import CacheTable
 from clipper.metrics.histogram import Histogram
 from clipper.statistics import LATENCY_BOUNDS_S, SIZE_BOUNDS, VersionLoad, VersionStatistics
@@ -27,12 +27,12 @@ class Counts:
         self.batch_size = Histogram(SIZE_BOUNDS)
         self.batch_latency_s = Histogram(LATENCY_BOUNDS_S)
 
-    def statistics(self, model: ModelId, dispatcher: Dispatcher, table: CacheTable | None) -> VersionStatistics:
+    def statistics(self, model: ModelId, scheduler: Scheduler, table: CacheTable | None) -> VersionStatistics:
         return VersionStatistics(
             model=model.name,
             version=model.version,
-            queue_length=dispatcher.queue.length,
-            queue_bytes=dispatcher.queue.size_bytes,
+            queue_length=scheduler.queue.length,
+            queue_bytes=scheduler.queue.size_bytes,
             outputs=self.outputs,
             model_errors=self.model_errors,
             rejected=self.rejected,
@@ -45,8 +45,8 @@ class Counts:
             batch_latency_s=self.batch_latency_s.data(),
         )
 
-    def load(self, model: ModelId, dispatcher: Dispatcher, slo_s: float) -> VersionLoad:
-        rates = {replica.id: replica.controller.rows_per_s() for replica in dispatcher.replicas.values()}
+    def load(self, model: ModelId, scheduler: Scheduler) -> VersionLoad:
+        rates = {replica.id: replica.rows_per_s(scheduler.slo_s) for replica in scheduler.replicas.values()}
         return VersionLoad(
             model=model.name,
             version=model.version,
@@ -56,6 +56,6 @@ class Counts:
             wait_s=self.queue_wait_s.sum,
             batches_answered=sum(self.batch_latency_s.counts),
             service_s=self.batch_latency_s.sum,
-            slo_s=slo_s,
+            slo_s=scheduler.slo_s,
             rows_per_s={id_: rate for id_, rate in rates.items() if rate},
         )

@@ -1,6 +1,6 @@
 """One version of a model as a query worker sees it: cache first, then the queue, then a replica.
 
-The shell around ``batching.Dispatcher`` and ``cache.CacheTable``: it turns their decisions into frames and callbacks.
+The shell around ``batching.Scheduler`` and ``cache.CacheTable``: it turns their decisions into frames and callbacks.
 """
 
 import asyncio
@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from clipper.abstraction.batching.controller import make_controller
-from clipper.abstraction.batching.dispatcher import BATCH_SHARE_OF_SLO, Batch, Dispatcher, ReplicaState
+from clipper.abstraction.batching.controller import BATCH_SHARE_OF_SLO, make_controller
+from clipper.abstraction.batching.flow import Batch
+from clipper.abstraction.batching.replica_state import ReplicaState
+from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.counts import Counts
 from clipper.abstraction.replica import Replica
@@ -47,23 +49,27 @@ class ModelQueue:
         self.input_type = InputType.parse(snapshot.input_type)
         self._dtype, self._dimensions = self.input_type.dtype, self.input_type.leading_dimensions
         self._table = cache.table() if snapshot.cache else None
-        self._dispatcher = Dispatcher(MAX_QUEUE_LENGTH, MAX_QUEUE_BYTES, snapshot.batching.delay_ms / 1000)
+        self._turns = turns
+        self._scheduler = Scheduler(MAX_QUEUE_LENGTH, MAX_QUEUE_BYTES, snapshot.batching.delay_ms / 1000, turns.flow)
         self._links: dict[str, Replica] = {}
         self._loop = asyncio.get_running_loop()
-        self._turns = turns
         self._turn_is_due = False
         self._wake: asyncio.TimerHandle | None = None
-        self.slo_s = 1.0
         # One that was answered: what it is used for must not be an input that kills containers.
         self.recent_row: bytes | None = None
         self._counts = Counts()
 
     # -- queries ---------------------------------------------------------------------------------------
 
-    def predict(self, row: bytes, waiter: Waiter, arrival_s: float, slo_s: float) -> bytes | None:
+    def predict(
+        self, row: bytes, waiter: Waiter, arrival_s: float, slo_s: float, *, is_background: bool = False
+    ) -> bytes | None:
         """Return the output if the cache has it; else ``waiter`` hears of it later.
 
         A query that cannot even be queued is told so by ``waiter.on_failure`` before this returns.
+
+        Args:
+            is_background: it is done only where that costs no other query its answer.
         """
         table = self._table
         key: bytes | int = row
@@ -73,23 +79,30 @@ class ModelQueue:
             if found is not None:
                 if found.output is not None:
                     return found.output
-                if arrival_s < found.arrival_s + slo_s:
+                if found.lane or arrival_s < found.arrival_s + slo_s:
                     found.join(waiter)
+                    if not is_background:
+                        self._scheduler.queue.hasten(found, slo_s, waiter.deadline_s)
                     return None
                 # It has been under way for longer than a query may take: on a replica that hangs. Ask another.
                 table.forget(found)
-        work = Work(row, [waiter], arrival_s, slo_s, waiter.deadline_s, key)
+        work = Work(row, [waiter], arrival_s, slo_s, waiter.deadline_s, waiter.deadline_s, key)
         if not self._links:
             self._fail(work, "no_replica", f"{self.model} has no replica")
             return None
-        self._counts.arrivals += 1
-        self._turns.arrivals += 1
-        if not self._dispatcher.queue.push(work) and not self._push_for_expired(work, arrival_s):
-            return None
+        if is_background:
+            if not self._scheduler.queue.push_background(work):
+                self._refuse(work)
+                return None
+        else:
+            self._counts.arrivals += 1
+            self._turns.flow.arrivals += 1
+            if not self._scheduler.queue.push(work) and not self._push_for_expired(work, arrival_s):
+                return None
         if table is not None:
             table.begin(work)
         if not self._turn_is_due:
-            if self._turns.are_idle and self._dispatcher.is_quiet():
+            if self._turns.are_idle and self._scheduler.is_quiet():
                 self._take_turn()
             else:
                 self._await_turn()
@@ -97,12 +110,15 @@ class ModelQueue:
 
     def _push_for_expired(self, work: Work, now_s: float) -> bool:
         """The queue is full: push ``work`` in place of what has expired; if nothing has, fail it and return False."""
-        accepted, expired = self._dispatcher.push(work, now_s)
+        accepted, expired = self._scheduler.push(work, now_s)
         self._time_out(expired)
         if not accepted:
-            self._counts.rejected += 1
-            self._fail(work, "overloaded", f"the queue of {self.model} is full")
+            self._refuse(work)
         return accepted
+
+    def _refuse(self, work: Work) -> None:
+        self._counts.rejected += 1
+        self._fail(work, "overloaded", f"the queue of {self.model} is full")
 
     def peek(self, row: bytes) -> bytes | None:
         """The output, if the cache has it; not counted as a look-up of a query's."""
@@ -116,8 +132,7 @@ class ModelQueue:
 
     def set_slo(self, slo_s: float) -> None:
         """The smallest SLO of the applications that ask this version: batches are sized for it."""
-        self.slo_s = slo_s
-        self._dispatcher.set_slo(slo_s)
+        self._scheduler.set_slo(slo_s)
 
     def can_follow(self, snapshot: VersionSnapshot) -> bool:
         """Whether only replicas differ; a change of anything else (a version deployed anew) needs a new queue."""
@@ -155,14 +170,16 @@ class ModelQueue:
         batching = self.snapshot.batching
         if max_batch is not None and max_batch < batching.max_batch:
             batching = msgspec.structs.replace(batching, max_batch=max_batch)
-        controller = make_controller(batching, self.slo_s * BATCH_SHARE_OF_SLO)
-        replica.state = self._dispatcher.add_replica(replica.id, controller)
+        controller = make_controller(batching, self._scheduler.slo_s * BATCH_SHARE_OF_SLO)
+        most = 1 if batching.policy == "none" else batching.max_batch
+        is_fixed = batching.policy in ("fixed", "none")
+        replica.state = self._scheduler.add_replica(replica.id, most, controller, is_fixed=is_fixed)
         self._take_turn()
 
     def lost(self, replica: Replica) -> None:
         """Its connection broke: what it had in flight goes to another replica, or waits for one."""
         works = self._lose(replica)
-        self._dispatcher.queue.push_back([work for work in works if self._may_retry(work)])
+        self._scheduler.queue.push_back([work for work in works if self._may_retry(work)])
         if replica.is_draining:
             self._remove(replica)
         self._take_turn()
@@ -182,19 +199,19 @@ class ModelQueue:
         if replica.state is None or not replica.state.in_flight:
             self._remove(replica)
         else:
-            self._dispatcher.drain_replica(replica.id)
+            self._scheduler.drain_replica(replica.id)
 
     def _resume(self, replica: Replica) -> None:
         # Only a replica with a batch in flight, hence linked, is still there to be resumed.
         replica.is_draining = False
-        self._dispatcher.resume_replica(replica.id)
+        self._scheduler.resume_replica(replica.id)
 
     def _remove(self, replica: Replica) -> None:
         del self._links[replica.id]
         replica.link.close()
-        self._dispatcher.queue.push_back(self._lose(replica))
+        self._scheduler.queue.push_back(self._lose(replica))
         if not self._links:
-            for work in self._dispatcher.queue.clear():
+            for work in self._scheduler.queue.clear():
                 self._fail(work, "no_replica", f"{self.model} has no replica any more")
 
     def _lose(self, replica: Replica) -> list[Work]:
@@ -204,7 +221,7 @@ class ModelQueue:
         for batch in replica.state.in_flight.values():
             self._turns.ended(batch)
         replica.state = None
-        return self._dispatcher.lose_replica(replica.id)
+        return self._scheduler.lose_replica(replica.id)
 
     # -- batches ---------------------------------------------------------------------------------------
 
@@ -212,8 +229,11 @@ class ModelQueue:
         self._turn_is_due = True
         self._turns.await_end(self)
 
-    def gains_by_more(self) -> bool:
-        return self._dispatcher.gains_by_more()
+    def waits_for_flow(self, now_s: float, *, have_come: bool) -> bool:
+        return self._scheduler.waits_for_flow(now_s, have_come=have_come)
+
+    def flow_wait_ends_s(self) -> float:
+        return self._scheduler.flow_wait_ends_s()
 
     def take_due_turn(self) -> None:
         # Not if a batch that came back has led to one meanwhile.
@@ -223,13 +243,23 @@ class ModelQueue:
     def _take_turn(self) -> None:
         self._turn_is_due = False
         now_s = self._loop.time()
-        turn = self._dispatcher.next_turn(now_s)
-        for state, batch in turn.assignments:
+        decision = self._scheduler.decide(now_s)
+        for state, batch in decision.batches:
             self._send(state, batch)
-        if turn.late:
-            self._time_out(turn.late)
-        if turn.wake_s is not None and self._wake is None:
-            self._wake = self._loop.call_at(turn.wake_s, self._wake_up)
+        if decision.late:
+            self._time_out(decision.late)
+        for work in decision.shed:
+            self._counts.rejected += 1
+            self._fail(work, "overloaded", f"{self.model} is asked for more than it can answer within the SLO")
+        if decision.wake_s is not None:
+            self._wake_at(decision.wake_s)
+
+    def _wake_at(self, at_s: float) -> None:
+        if self._wake is not None:
+            if self._wake.when() <= at_s:
+                return
+            self._wake.cancel()
+        self._wake = self._loop.call_at(at_s, self._wake_up)
 
     def _wake_up(self) -> None:
         self._wake = None
@@ -241,7 +271,7 @@ class ModelQueue:
         # The oldest query's wait stands for the batch's: one observation a batch, at the cost of one.
         counts.queue_wait_s.observe(batch.sent_s - works[0].arrival_s)
         counts.batch_size.observe(len(works))
-        self._turns.sent(batch)
+        self._turns.flow.sent(batch)
         rows = [work.row for work in works]
         self._links[state.id].link.send(batch.id, self._dtype, self._dimensions, rows)
 
@@ -268,7 +298,7 @@ class ModelQueue:
     def _finish(self, replica: Replica, batch_id: int) -> Batch | None:
         if replica.state is None:
             return None
-        finished = self._dispatcher.finished(replica.state, batch_id, self._loop.time())
+        finished = self._scheduler.finished(replica.state, batch_id, self._loop.time())
         if finished is None:
             log.warning("replica %s answered batch %d, which it was not sent", replica.id, batch_id)
             return None
@@ -281,9 +311,11 @@ class ModelQueue:
         """Before the batch's answers are written, which takes a while: so that the replica works meanwhile."""
         if replica.is_draining and replica.state is not None and not replica.state.in_flight:
             self._remove(replica)
-        if not self._dispatcher.queue.length:
+        queue = self._scheduler.queue
+        if not queue.length and not queue.background:
             return
-        if not self._dispatcher.gains_by_more():
+        # Those whose answers are written now may ask again, and so make a short batch a better one.
+        if not self._scheduler.waits_for_flow(self._loop.time(), have_come=True):
             self._take_turn()
         elif not self._turn_is_due:
             self._await_turn()
@@ -357,13 +389,13 @@ class ModelQueue:
     # -- statistics ------------------------------------------------------------------------------------
 
     def statistics(self) -> VersionStatistics:
-        return self._counts.statistics(self.model, self._dispatcher, self._table)
+        return self._counts.statistics(self.model, self._scheduler, self._table)
 
     def load(self) -> VersionLoad:
-        return self._counts.load(self.model, self._dispatcher, self.slo_s)
+        return self._counts.load(self.model, self._scheduler)
 
     def replica_statistics(self) -> list[ReplicaStatistics]:
-        return [replica.statistics() for replica in self._links.values()]
+        return [replica.statistics(self._scheduler.slo_s) for replica in self._links.values()]
 
 
 def _check_utf8(outputs: bytes) -> None:

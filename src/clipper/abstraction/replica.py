@@ -1,8 +1,8 @@
-"""One replica as a version's queue sees it: its link, and its place in the dispatcher while it is linked."""
+"""One replica as a version's queue sees it: its link, and its place in the scheduler while it is linked."""
 
 from typing import Protocol
 
-from clipper.abstraction.batching.dispatcher import ReplicaState
+from clipper.abstraction.batching.replica_state import ReplicaState
 from clipper.containers.link import ReplicaLink
 from clipper.containers.protocol.messages import Results, Welcome
 from clipper.snapshot import ReplicaAddress
@@ -47,14 +47,14 @@ class Replica:
         if self.state is not None:
             self._owner.lost(self)
 
-    def statistics(self) -> ReplicaStatistics:
+    def statistics(self, slo_s: float) -> ReplicaStatistics:
         model, state = self._owner.model, self.state
         return ReplicaStatistics(
             id=self.id,
             model=model.name,
             version=model.version,
             state=self._state_name(),
-            batch_limit=state.controller.limit if state else 0,
+            batch_limit=state.batch_limit(slo_s) if state else 0,
             in_flight=len(state.in_flight) if state else 0,
             batches=state.batches if state else 0,
             last_error=self.link.last_error,

@@ -37,6 +37,9 @@ class Work(msgspec.Struct, gc=False, eq=False):
         key: what the cache finds it by; see ``CacheTable.key_of``.
         waiters: who gets the output; ``NOBODY`` once it is there.
         deadline_s: of the waiter that can wait longest.
+        due_s: of the waiter that can wait least, by which the queue orders it.
+        lane: which of the queue's lanes it is in; 0 if it does not wait.
+        is_background: no prediction waits for it, so that it is done only where it costs none of them anything.
         output: JSON text, or None while it is in flight.
         used: CLOCK's reference bit.
         table: what holds it in the cache; None if nothing does.
@@ -48,11 +51,14 @@ class Work(msgspec.Struct, gc=False, eq=False):
     arrival_s: float
     slo_s: float
     deadline_s: float
+    due_s: float
     key: bytes | int
     output: bytes | None = None
     used: bool = False
     table: Table | None = None
     losses: int = 0
+    lane: int = 0
+    is_background: bool = False
 
     def join(self, waiter: Waiter) -> None:
         """Let one more query wait for the same output."""

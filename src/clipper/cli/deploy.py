@@ -36,7 +36,7 @@ def deploy(
     replicas: Annotated[
         str, typer.Option(help="How many processes run it, or e.g. 1..4: as its load needs.", metavar="N|MIN..MAX")
     ] = "1",
-    batching: Annotated[BatchingPolicy, one_of(BatchingPolicy, help="Who decides how large batches are.")] = "aimd",
+    batching: Annotated[BatchingPolicy, one_of(BatchingPolicy, help="Who decides how large batches are.")] = "goodput",
     max_batch: Annotated[int, typer.Option(help="The largest batch; under fixed, the size.", min=1)] = 1024,
     batch_delay_ms: Annotated[float, typer.Option(help="How long a batch may wait to fill.", min=0)] = 0.0,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="The model is no function: ask it every time.")] = False,

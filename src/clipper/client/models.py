@@ -35,7 +35,7 @@ class Models(Calls):
         version: str | None = None,
         replicas: int | ReplicaRange = 1,
         input_type: str | None = None,
-        batching: BatchingPolicy = "aimd",
+        batching: BatchingPolicy = "goodput",
         max_batch: int = 1024,
         batch_delay_ms: float = 0.0,
         cache: bool = True,

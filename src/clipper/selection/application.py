@@ -275,8 +275,10 @@ class Application:
         models = choice.models
         query.choice = choice
         query.missing = len(models)
+        slo_s = self._slo_s
         if len(models) > 1:
             query.deadline_s -= self._joint_margin_s
+            slo_s -= self._joint_margin_s
         self.counts.selected[models] += 1
         for model in models:
             target = targets[model]
@@ -284,7 +286,7 @@ class Application:
                 explanation = f"model {model} has no version that runs and takes {self.input_type}"
                 query.on_failure(model, "no_replica", explanation)
                 continue
-            output = target.predict(query.row, query, query.arrival_s, self._slo_s)
+            output = target.predict(query.row, query, query.arrival_s, slo_s)
             if output is not None:
                 query.on_output(model, output)
 
@@ -293,7 +295,7 @@ class Application:
             target = self._targets[model]
             if target is not None:
                 shadow = Shadow(query)
-                output = target.predict(query.row, shadow, query.arrival_s, self._slo_s)
+                output = target.predict(query.row, shadow, query.arrival_s, self._slo_s, is_background=True)
                 if output is not None:
                     shadow.on_output(model, output)
 

@@ -131,7 +131,7 @@ class Observer:
             if target is None:
                 asked.on_failure(model, "no_replica", "")
                 continue
-            output = target.predict(row, asked, now_s, ASK_TIMEOUT_S)
+            output = target.predict(row, asked, now_s, ASK_TIMEOUT_S, is_background=True)
             if output is not None:
                 asked.on_output(model, output)
 

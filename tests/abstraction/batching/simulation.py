@@ -1,23 +1,27 @@
-"""A replica under closed-loop load, in virtual time: what a controller's limits come to.
+"""Replicas under closed-loop load, in virtual time, behind the scheduler itself.
 
-One replica whose batches take ``fixed + per_row × size``, with noise; the worker keeps up to two batches with it, and
-gathers, as the dispatcher does. Queries are counted, not made, which lets a test see millions of them. Each client
-sends its next query when it has its answer. Times are seconds of virtual time; nothing waits.
+Batches take ``fixed + per_row × size``, with noise. Each client sends its next query when it has its answer, through
+the worker's front, which reads one after another. Times are seconds of virtual time; nothing waits.
 """
 
 import heapq
+import itertools
 import math
 import random
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from clipper.abstraction.batching.controller import Controller
-from clipper.abstraction.batching.dispatcher import MAX_IN_FLIGHT, PREFETCH_S
-from clipper.abstraction.batching.gathering import Gathered, gather_s
+from clipper.abstraction.batching.controller import BATCH_SHARE_OF_SLO, make_controller
+from clipper.abstraction.batching.flow import Flow
+from clipper.abstraction.batching.scheduler import Scheduler
+from clipper.abstraction.work import NOBODY
+from clipper.snapshot import Batching, BatchingPolicy
+from works import make_work
 
+SLO_S = 0.020
+MAX_BATCH = 1024
 # What a worker takes to read one query and write its answer, and a query's way there and back.
 FRONT_S = 15e-6
 ROUND_TRIP_S = 200e-6
@@ -39,125 +43,130 @@ class Model:
         times = self.outlier_times if rng.random() < self.outlier_share else rng.lognormvariate(0.0, self.noise)
         return (self.fixed_s + self.per_row_s * size) * times
 
+    def times(self, factor: float) -> "Model":
+        return Model(factor * self.fixed_s, factor * self.per_row_s, self.noise, self.outlier_share, self.outlier_times)
+
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Answered:
+    """A batch that came back: when, from which replica, how long it took, and each query's latency."""
+
     ended_s: float
-    size: int
+    replica: int
     service_s: float
-    limit: int
+    latencies_s: tuple[float, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.latencies_s)
 
 
 @dataclass(slots=True)
 class Run:
-    """What happened: each batch, and each query's latency with when it ended, in order of the end."""
+    """What happened: each batch that was answered, and (when, how many) queries that were not sent."""
 
-    batches: list[Batch] = field(default_factory=list)
-    latencies: list[tuple[float, float, int]] = field(default_factory=list)  # ended_s, latency_s, queries
+    batches: list[Answered] = field(default_factory=list)
+    dropped: list[tuple[float, int]] = field(default_factory=list)
 
-    def throughput(self, from_s: float, until_s: float = math.inf) -> float:
-        """Queries answered a second."""
-        ended = [batch for batch in self.batches if from_s <= batch.ended_s < until_s]
-        return sum(batch.size for batch in ended) / (min(until_s, self.batches[-1].ended_s) - from_s)
+    def between(self, from_s: float, until_s: float = math.inf) -> "Run":
+        return Run(
+            [batch for batch in self.batches if from_s <= batch.ended_s < until_s],
+            [(at_s, count) for at_s, count in self.dropped if from_s <= at_s < until_s],
+        )
 
-    def p99_s(self, from_s: float, until_s: float = math.inf) -> float:
-        """The 99th percentile of the queries' latency."""
-        return _p99([(latency_s, n) for ended_s, latency_s, n in self.latencies if from_s <= ended_s < until_s])
+    def queries(self, replica: int | None = None) -> int:
+        return sum(batch.size for batch in self.batches if replica is None or batch.replica == replica)
 
-    def service_p99_s(self, from_s: float, until_s: float = math.inf) -> float:
-        """The 99th percentile of the batches' service time."""
-        return _p99([(batch.service_s, 1) for batch in self.batches if from_s <= batch.ended_s < until_s])
+    def in_time(self) -> int:
+        return sum(latency_s <= SLO_S for batch in self.batches for latency_s in batch.latencies_s)
 
+    def late(self) -> int:
+        """Queries that were dropped or answered after their deadline."""
+        return sum(count for _, count in self.dropped) + self.queries() - self.in_time()
 
-def _p99(weighted: list[tuple[float, int]]) -> float:
-    values, weights = (np.array(column) for column in zip(*sorted(weighted)))
-    return float(values[np.searchsorted(np.cumsum(weights), 0.99 * weights.sum())])
+    def mean_size(self, replica: int | None = None) -> float:
+        sizes = [batch.size for batch in self.batches if replica is None or batch.replica == replica]
+        return float(np.mean(sizes)) if sizes else 0.0
+
+    def p99_s(self) -> float:
+        """The 99th percentile of the latency of all that were answered."""
+        return float(np.quantile([latency_s for batch in self.batches for latency_s in batch.latencies_s], 0.99))
 
 
 class Simulation:
-    """Run ``clients`` against one replica until ``until_s``. ``model_at`` gives the replica's speed by time."""
+    """``clients`` ask a version with one replica of each of ``models``; these are given by time, as they may change."""
 
-    def __init__(self, controller: Controller, model_at: Callable[[float], Model], clients: int, seed: int = 1) -> None:
-        self.controller = controller
+    def __init__(
+        self,
+        models_at: Callable[[float], Sequence[Model]],
+        clients: int,
+        policy: BatchingPolicy,
+        max_batch: int = MAX_BATCH,
+        seed: int = 1,
+    ) -> None:
         self.run = Run()
-        self._model_at = model_at
+        self.scheduler = Scheduler(100_000, 1 << 30, 0.0, Flow())
+        self._models_at = models_at
         self._rng = random.Random(seed)
-        self._arrivals: list[tuple[float, int]] = []  # a heap of (when, how many)
-        self._queue: deque[tuple[float, int]] = deque()
-        self._queued = 0
-        self._front_free_s = self._replica_free_s = 0.0
-        self._flying: deque[tuple[float, float, list[tuple[float, int]], bool]] = deque()
-        self._wake_s = math.inf
-        self._done_s, self._answered, self._left = 0.0, 0, 0
-        self._send_queries(0.0, clients)
+        count = len(models_at(0.0))
+        for number in range(count):
+            controller = make_controller(Batching(policy, max_batch=max_batch), SLO_S * BATCH_SHARE_OF_SLO)
+            self.scheduler.add_replica(str(number), max_batch, controller, is_fixed=policy == "fixed")
+        self.scheduler.set_slo(SLO_S)
+        self._free_at_s = [0.0] * count
+        self._front_free_s = 0.0
+        # When, in which order, and what: queries that come, or (a replica's number, a batch's id) that comes back.
+        self._events: list[tuple[float, int, int | tuple[int, int]]] = []
+        self._order = itertools.count()
+        self._ask(clients, 0.0)
 
     def until(self, until_s: float) -> Run:
-        now_s = 0.0
-        while now_s < until_s:
-            now_s = self._next_event()
-            self._dispatch(now_s)
+        while True:
+            assert self._events, "queries wait, and nothing will ever happen"
+            if self._events[0][0] >= until_s:
+                break
+            now_s, _, event = heapq.heappop(self._events)
+            if isinstance(event, tuple):
+                self._finish(*event, now_s)
+            else:
+                for _ in range(event):
+                    assert self.scheduler.push(make_work(b"", now_s, SLO_S), now_s) == (True, [])
+            self._decide(now_s)
         return self.run
 
-    def _next_event(self) -> float:
-        arrival_s = self._arrivals[0][0] if self._arrivals else math.inf
-        if self._flying and self._flying[0][0] <= min(arrival_s, self._wake_s):
-            return self._finish()
-        if self._wake_s < arrival_s:
-            return self._wake_s
-        now_s, count = heapq.heappop(self._arrivals)
-        self._queue.append((now_s, count))
-        self._queued += count
-        return now_s
-
-    def _send_queries(self, now_s: float, count: int) -> None:
-        """The clients' next queries, through the worker's front, which handles one after another."""
+    def _ask(self, count: int, now_s: float) -> None:
+        """The clients' next queries, through the worker's front."""
         at_s = max(self._front_free_s, now_s + ROUND_TRIP_S)
         while count:
             turn = min(count, self._rng.randint(1, TURN))
             at_s += turn * FRONT_S
-            heapq.heappush(self._arrivals, (at_s, turn))
+            self._add(at_s, turn)
             count -= turn
         self._front_free_s = at_s
 
-    def _dispatch(self, now_s: float) -> None:
-        self._wake_s = math.inf
-        while self._queued and len(self._flying) < MAX_IN_FLIGHT:
-            limit = self.controller.limit
-            if self._flying and self._queued < limit and self._flying[-1][1] >= PREFETCH_S:
-                return
-            if not self._flying and self._queued < limit and (until_s := self._gather_until_s(now_s)) > now_s:
-                self._wake_s = until_s
-                return
-            queries = self._take(limit)
-            size = sum(count for _, count in queries)
-            service_s = self._model_at(now_s).service_s(size, self._rng)
-            self._replica_free_s = max(self._replica_free_s, now_s) + service_s
-            self._flying.append((self._replica_free_s, service_s, queries, size == limit))
+    def _decide(self, now_s: float) -> None:
+        decision = self.scheduler.decide(now_s)
+        for replica, batch in decision.batches:
+            number = int(replica.id)
+            began_s = max(self._free_at_s[number], now_s)
+            service_s = self._models_at(began_s)[number].service_s(len(batch.works), self._rng)
+            self._free_at_s[number] = began_s + service_s
+            self._add(self._free_at_s[number], (number, batch.id))
+        dropped = len(decision.late) + len(decision.shed)
+        if dropped:
+            # Their clients get the default, and ask again.
+            self.run.dropped.append((now_s, dropped))
+            self._ask(dropped, now_s)
+        if decision.wake_s is not None:
+            self._add(decision.wake_s, 0)
 
-    def _gather_until_s(self, now_s: float) -> float:
-        began_s = self._done_s
-        if self._queued > self._left:
-            began_s = max(began_s, self._queue[0][0])
-        return began_s + gather_s(self.controller, Gathered(self._left, self._answered, self._queued, now_s - began_s))
+    def _finish(self, number: int, batch_id: int, now_s: float) -> None:
+        finished = self.scheduler.finished(self.scheduler.replicas[str(number)], batch_id, now_s)
+        assert finished is not None
+        batch, service_s = finished
+        latencies_s = tuple(now_s - work.arrival_s for work in batch.works if work.waiters is not NOBODY)
+        self.run.batches.append(Answered(now_s, number, service_s, latencies_s))
+        self._ask(len(latencies_s), now_s)
 
-    def _take(self, limit: int) -> list[tuple[float, int]]:
-        taken = []
-        while self._queue and limit:
-            arrived_s, count = self._queue.popleft()
-            if count > limit:
-                self._queue.appendleft((arrived_s, count - limit))
-                count = limit
-            taken.append((arrived_s, count))
-            limit -= count
-            self._queued -= count
-        return taken
-
-    def _finish(self) -> float:
-        ended_s, service_s, queries, was_full = self._flying.popleft()
-        size = sum(count for _, count in queries)
-        self._done_s, self._answered, self._left = ended_s, size, self._queued
-        self.run.batches.append(Batch(ended_s, size, service_s, self.controller.limit))
-        self.run.latencies += [(ended_s, ended_s - arrived_s, count) for arrived_s, count in queries]
-        self.controller.observe(size, service_s, was_full)
-        self._send_queries(ended_s, size)
-        return ended_s
+    def _add(self, at_s: float, event: int | tuple[int, int]) -> None:
+        heapq.heappush(self._events, (at_s, next(self._order), event))

@@ -1,9 +1,9 @@
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from clipper.abstraction.batching.deadline_queue import MAX_RESERVED_SHARE, DeadlineQueue
+from clipper.abstraction.batching.deadline_queue import MAX_BACKGROUND_SHARE, MAX_IDLE_LANES, DeadlineQueue
 from clipper.abstraction.work import Work
 from works import Waiting, make_work
 
@@ -25,12 +25,17 @@ class QueueMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.queue = make_queue()
-        self.inside: list[Work] = []
         self.now_s = 0.0
+        self.inside: list[Work] = []
+        self.background: list[Work] = []
 
     def leave(self, works: list[Work]) -> None:
         for work in works:
-            self.inside.remove(work)  # raises if it left twice
+            (self.inside if work in self.inside else self.background).remove(work)  # raises if it left twice
+            assert work.lane == 0
+
+    def size_bytes(self) -> int:
+        return sum(len(work.row) for work in self.inside)
 
     @rule(seconds=st.sampled_from([0.0, 0.01, 0.3, 2.0]))
     def wait(self, seconds: float) -> None:
@@ -39,90 +44,135 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(slo_s=st.sampled_from(SLOS_S), size=st.integers(0, 20))
     def push(self, slo_s: float, size: int) -> None:
         work = make_work(bytes(size), self.now_s, slo_s)
-        fits = len(self.inside) < MAX_LENGTH and sum(len(each.row) for each in self.inside) + size <= MAX_BYTES
+        fits = len(self.inside) < MAX_LENGTH and self.size_bytes() + size <= MAX_BYTES
         assert self.queue.push(work) is fits
         if fits:
             self.inside.append(work)
 
+    @rule(size=st.integers(0, 8))
+    def push_background(self, size: int) -> None:
+        work = make_work(bytes(size), self.now_s, 4.0)
+        fits = len(self.background) < MAX_LENGTH * MAX_BACKGROUND_SHARE
+        size_bytes = sum(len(work.row) for work in self.background)
+        fits = fits and size_bytes + size <= MAX_BYTES * MAX_BACKGROUND_SHARE
+        assert self.queue.push_background(work) is fits
+        if fits:
+            self.background.append(work)
+
+    @precondition(lambda self: self.inside or self.background)
+    @rule(data=st.data(), slo_s=st.sampled_from(SLOS_S))
+    def hasten(self, data: st.DataObject, slo_s: float) -> None:
+        work = data.draw(st.sampled_from([*self.inside, *self.background]))
+        due_s, deadline_s = work.due_s, self.now_s + slo_s
+        work.join(Waiting(deadline_s))
+        self.queue.hasten(work, slo_s, deadline_s)
+        if work in self.background:
+            self.background.remove(work)
+            self.inside.append(work)
+            assert (work.slo_s, work.due_s) == (slo_s, deadline_s)
+        assert work.due_s == min(due_s, deadline_s) or work.due_s == deadline_s
+
     @rule()
     def expire(self) -> None:
         expired = self.queue.expire(self.now_s)
-        assert all(work.deadline_s <= self.now_s for work in expired)
+        assert all(work.deadline_s <= self.now_s or not work.is_wanted for work in expired)
         self.leave(expired)
+        # What is due later is not looked at, nor is, in the background, what is behind it.
         assert all(work.deadline_s > self.now_s for work in self.inside)
 
-    @rule(limit=st.integers(1, 5), service_s=st.sampled_from([0.0, 0.1, 9.0]), returns=st.booleans())
-    def take(self, limit: int, service_s: float, returns: bool) -> None:
-        batch, late = self.queue.take(limit, self.now_s, service_s)
-        self.leave([*batch, *late])
-        reserved = {slo_s: min(service_s, slo_s * MAX_RESERVED_SHARE) for slo_s in SLOS_S}
-        assert all(work.deadline_s >= self.now_s + reserved[work.slo_s] for work in batch)
-        assert all(work.deadline_s < self.now_s + reserved[work.slo_s] for work in late)
-        deadlines = [work.deadline_s for work in batch]
-        assert deadlines == sorted(deadlines)
-        assert len(batch) <= limit and (len(batch) == limit or not self.inside)
-        assert all(work.deadline_s >= max(deadlines, default=0.0) for work in self.inside)
+    @rule(drop=st.integers(0, 4), limit=st.integers(1, 5), returns=st.booleans())
+    def take(self, drop: int, limit: int, returns: bool) -> None:
+        before = sorted(self.inside, key=lambda work: work.due_s)
+        taken = self.queue.take(drop, limit, self.queue.lanes())
+        self.leave([*taken.batch, *taken.dropped])
+        assert all(work.is_wanted for work in taken.batch) and len(taken.batch) <= limit
+        assert sum(work.is_wanted for work in taken.dropped) <= drop
+        # What a more patient query has joined may wait again instead of being dropped.
+        assert len(taken.batch) == limit or all(len(work.waiters) > 1 for work in self.inside)
+        due_s = [work.due_s for work in taken.batch]
+        if not any(len(work.waiters) > 1 for work in before):
+            # Most urgent first; what a more patient query has joined may have been put behind.
+            assert due_s == sorted(due_s)
+            out_s = sorted(work.due_s for work in [*taken.batch, *taken.dropped])
+            assert out_s == [work.due_s for work in before[: len(out_s)]]
         if returns:
-            self.queue.push_back(batch)
-            self.inside += batch
+            self.queue.push_back(taken.batch)
+            self.inside += taken.batch
 
-    @rule(index=st.integers(0, MAX_LENGTH), done=st.booleans())
-    def stop_waiting(self, index: int, done: bool) -> None:
+    @rule()
+    def take_newest(self) -> None:
+        wanted = [work.due_s for work in self.inside if work.is_wanted and len(work.waiters) == 1]
+        taken = self.queue.take_newest(self.queue.lanes())
+        self.leave([*taken.batch, *taken.dropped])
+        assert len(taken.batch) == 1 or not self.inside
+        if not any(len(work.waiters) > 1 for work in [*self.inside, *taken.batch]):
+            assert [work.due_s for work in taken.batch] == ([max(wanted)] if wanted else [])
+
+    @rule(limit=st.integers(1, 5))
+    def take_background(self, limit: int) -> None:
+        taken = self.queue.take_background(limit)
+        assert all(work in self.background for work in [*taken.batch, *taken.dropped])
+        self.leave([*taken.batch, *taken.dropped])
+        assert len(taken.batch) == limit or not self.background
+
+    @precondition(lambda self: self.inside or self.background)
+    @rule(data=st.data())
+    def stop_waiting(self, data: st.DataObject) -> None:
         """A client goes away; its work stays until it is its turn."""
-        if done and index < len(self.inside):
-            self.inside.pop(index).waiters[0].done = True
-            batch, late = self.queue.take(MAX_LENGTH, self.now_s, 0.0)
-            assert len(batch) + len(late) == len(self.inside) + 1
-            assert all(not work.waiters[0].done for work in batch)
-            self.inside.clear()
+        data.draw(st.sampled_from([*self.inside, *self.background])).waiters[0].done = True
 
     @rule()
     def clear(self) -> None:
         self.leave(self.queue.clear())
-        assert not self.inside
+        assert not self.inside and not self.background
 
     @invariant()
     def counts_are_exact(self) -> None:
-        assert self.queue.length == len(self.inside)
-        assert self.queue.size_bytes == sum(len(work.row) for work in self.inside)
-        if self.inside:
-            assert self.queue.oldest_arrival_s() == min(work.arrival_s for work in self.inside)
+        assert (self.queue.length, self.queue.background) == (len(self.inside), len(self.background))
+        assert self.queue.size_bytes == self.size_bytes()
+        assert sum(len(lane.works) for lane in self.queue.lanes()) == len(self.inside)
+        assert sum(lane.size_bytes for lane in self.queue.lanes()) == sum(len(work.row) for work in self.inside)
 
 
 TestQueue = QueueMachine.TestCase
-TestQueue.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestQueue.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
-def test_earliest_deadline_first_over_lanes() -> None:
+def fill(queue: DeadlineQueue, *pieces: tuple[bytes, float, float]) -> None:
+    """With (row, arrival, SLO) each."""
+    assert all(queue.push(make_work(*piece)) for piece in pieces)
+
+
+def test_most_urgent_first_over_lanes() -> None:
     queue = make_queue()
-    for row, arrival_s, slo_s in [(b"a", 0.0, 1.0), (b"b", 0.1, 0.5), (b"c", 0.2, 1.0), (b"d", 0.3, 0.5)]:
-        queue.push(make_work(row, arrival_s, slo_s))
-    batch, late = queue.take(10, 0.3, 0.0)
-    assert names(batch) == [b"b", b"d", b"a", b"c"]
-    assert late == []
+    fill(queue, (b"a", 0.0, 1.0), (b"b", 0.1, 0.5), (b"c", 0.2, 1.0), (b"d", 0.3, 0.5))
+    taken = queue.take(0, 10, queue.lanes())
+    assert (names(taken.batch), taken.dropped) == ([b"b", b"d", b"a", b"c"], [])
 
 
-def test_work_past_its_deadline_or_too_late_for_the_batch_is_not_taken() -> None:
+def test_most_urgent_first_where_lanes_alternate() -> None:
+    """In the order of neither lane after the other: due at 1.0, 1.1 and 1.6."""
     queue = make_queue()
-    for row, arrival_s in [(b"past", 0.0), (b"too late", 0.9), (b"in time", 1.5)]:
-        queue.push(make_work(row, arrival_s, slo_s=1.0))
-    batch, late = queue.take(10, 1.5, 0.45)
-    assert (names(batch), names(late)) == ([b"in time"], [b"past", b"too late"])
+    fill(queue, (b"first", 0.0, 1.0), (b"last", 0.6, 1.0), (b"between", 0.6, 0.5))
+    assert names(queue.take(0, 10, queue.lanes()).batch) == [b"first", b"between", b"last"]
+    fill(queue, (b"first", 0.0, 1.0), (b"last", 0.6, 1.0), (b"between", 0.6, 0.5))
+    taken = queue.take(2, 10, queue.lanes())
+    assert (names(taken.dropped), names(taken.batch)) == ([b"first", b"between"], [b"last"])
 
 
-def test_however_slow_the_replica_a_fresh_query_is_sent() -> None:
+def test_only_the_lanes_that_are_named_are_taken_from() -> None:
+    queue = DeadlineQueue(MAX_LENGTH, 10_000)
+    fill(queue, (b"x", 0.0, 1.0), (bytes(1000), 0.1, 1.0), (b"y", 0.2, 1.0))
+    short = min(queue.lanes(), key=lambda lane: lane.length_class)
+    assert names(queue.take(0, 10, [short]).batch) == [b"x", b"y"]
+    assert queue.length == 1
+
+
+def test_what_is_dropped_does_not_count_towards_the_limit() -> None:
     queue = make_queue()
-    queue.push(make_work(b"fresh", 10.0, slo_s=1.0))
-    batch, _ = queue.take(10, 10.0, service_s=100.0)
-    assert names(batch) == [b"fresh"]
-
-
-def test_late_work_does_not_count_towards_the_limit() -> None:
-    queue = make_queue()
-    for row, arrival_s in [(b"1", 0.0), (b"2", 0.0), (b"3", 5.0), (b"4", 5.0)]:
-        queue.push(make_work(row, arrival_s, slo_s=1.0))
-    batch, late = queue.take(1, 5.0, 0.0)
-    assert (names(batch), names(late)) == ([b"3"], [b"1", b"2"])
+    fill(queue, (b"1", 0.0, 1.0), (b"2", 0.0, 1.0), (b"3", 5.0, 1.0), (b"4", 5.0, 1.0))
+    taken = queue.take(2, 1, queue.lanes())
+    assert (names(taken.batch), names(taken.dropped)) == ([b"3"], [b"1", b"2"])
 
 
 def test_work_is_sent_if_only_the_first_of_its_waiters_went_away() -> None:
@@ -132,41 +182,82 @@ def test_work_is_sent_if_only_the_first_of_its_waiters_went_away() -> None:
     for work in (joined, alone):
         queue.push(work)
         work.waiters[0].done = True
-    batch, late = queue.take(10, 0.0, 0.0)
-    assert (names(batch), names(late)) == ([b"joined"], [b"alone"])
+    taken = queue.take(0, 10, queue.lanes())
+    assert (names(taken.batch), names(taken.dropped)) == ([b"joined"], [b"alone"])
 
 
 def test_work_that_was_joined_does_not_hide_expired_work_behind_it() -> None:
     queue = make_queue()
     joined = make_work(b"joined", 0.0, slo_s=1.0)
     queue.push(joined)
-    queue.push(make_work(b"dead", 0.1, slo_s=1.0))
-    queue.push(make_work(b"alive", 1.5, slo_s=1.0))
+    fill(queue, (b"dead", 0.1, 1.0), (b"alive", 1.5, 1.0))
     joined.join(Waiting(2.9))
     assert names(queue.expire(2.0)) == [b"dead"]
     assert queue.length == 2
-    assert names(queue.expire(2.9)) == [b"alive", b"joined"]
+    assert sorted(names(queue.expire(2.9))) == [b"alive", b"joined"]
+
+
+def test_work_that_a_more_urgent_query_joins_moves_to_its_deadline() -> None:
+    queue = make_queue()
+    fill(queue, (b"a", 0.0, 1.0), (b"b", 0.1, 1.0))
+    work = make_work(b"patient", 0.0, 4.0)
+    queue.push(work)
+    queue.hasten(work, 0.5, 0.7)
+    assert names(queue.take(0, 10, queue.lanes()).batch) == [b"patient", b"a", b"b"]
+    # One that has left, or is due sooner, is left alone.
+    queue.hasten(work, 0.5, 0.1)
+    assert (queue.length, work.due_s) == (0, 0.7)
+
+
+def test_work_of_the_background_leaves_room() -> None:
+    queue = DeadlineQueue(8, 1000)
+    assert [queue.push_background(make_work(b"x")) for _ in range(3)] == [True, True, False]
+    assert not DeadlineQueue(8, 1000).push_background(make_work(bytes(251)))
+    assert all(queue.push(make_work(b"y")) for _ in range(8))
 
 
 def test_what_comes_back_is_first_again_and_in_order_even_over_the_bound() -> None:
     queue = DeadlineQueue(max_length=3, max_bytes=100)
     for row in (b"1", b"2", b"3"):
         queue.push(make_work(row))
-    taken, _ = queue.take(2, 0.0, 0.0)
+    taken = queue.take(0, 2, queue.lanes()).batch
     assert queue.push(make_work(b"4")) and queue.push(make_work(b"5"))
     queue.push_back(taken)
     assert queue.length == 5 and not queue.push(make_work(b"6"))
-    assert names(queue.take(10, 0.0, 0.0)[0]) == [b"1", b"2", b"3", b"4", b"5"]
+    assert names(queue.take(0, 10, queue.lanes()).batch) == [b"1", b"2", b"3", b"4", b"5"]
 
 
 def test_lanes_of_slos_no_longer_in_use_do_not_pile_up() -> None:
     queue = make_queue()
     for slo_ms in range(1, 1000):
         queue.push(make_work(b"x", slo_s=slo_ms / 1000))
-        queue.take(1, 0.0, 0.0)
-    assert len(queue._lanes) == 1
+        queue.take(0, 1, queue.lanes())
+    assert len(queue._lanes) <= MAX_IDLE_LANES
 
 
 def test_the_oldest_arrival_of_an_empty_queue_is_an_error() -> None:
     with pytest.raises(ValueError, match="empty"):
         make_queue().oldest_arrival_s()
+
+
+def test_lengths_that_turn_out_to_differ_leave_what_waits_where_it_is() -> None:
+    queue = DeadlineQueue(MAX_LENGTH, 10_000)
+    work = make_work(bytes(1000), 0.0, 1.0)
+    queue.push(work)
+    fill(queue, (b"x", 0.1, 1.0))
+    assert queue.varies
+    queue.hasten(work, 0.5, 0.7)
+    assert queue.length == 2 and names(queue.take(0, 10, queue.lanes()).batch) == [bytes(1000), b"x"]
+    assert queue.size_bytes == sum(lane.size_bytes for lane in queue.lanes()) == 0
+
+
+def test_a_lane_that_was_dropped_is_not_pushed_to() -> None:
+    queue = DeadlineQueue(1000, 10_000)
+    works = [make_work(b"x", slo_s=slo_ms / 1000) for slo_ms in range(2, 2 + MAX_IDLE_LANES)]
+    for work in works:
+        queue.push(work)
+    queue.take(0, 1000, queue.lanes())
+    # The lane pushed to last is empty, and goes as one more is made.
+    queue.push_back([make_work(b"y", slo_s=7.0)])
+    fill(queue, (b"z", 0.0, works[-1].slo_s))
+    assert sorted(names(queue.take(0, 10, queue.lanes()).batch)) == [b"y", b"z"]

@@ -26,12 +26,6 @@ def test_it_tells_the_fixed_time_from_the_time_per_row() -> None:
 
 def test_with_nothing_known_it_predicts_nothing() -> None:
     assert ServiceLine().at(100) == 0.0
-    assert ServiceLine().rows_per_s(100) == 0.0
-
-
-def test_rows_a_second_in_batches_of_a_size() -> None:
-    line = line_of([(size, 0.003 + 30e-6 * size) for size in MIXED])
-    assert line.rows_per_s(100) == pytest.approx(100 / 0.006)
 
 
 def test_sizes_that_are_all_alike_count_as_time_per_row() -> None:

@@ -41,7 +41,7 @@ _RECENT_MASK = (1 << _RECENT_BATCHES) - 1
 
 
 class Aimd:
-    """The default controller: ``limit`` follows the largest batch that meets the budget.
+    """The paper's first controller: ``limit`` follows the largest batch that meets the budget.
 
     Starts at 1 and doubles with each full batch that took at most half the target. That is safe at any time, not
     only at the start: whatever part of the time is per row, twice the rows take at most twice as long. So it finds
@@ -89,12 +89,6 @@ class Aimd:
         self._line.add(size, service_s)
         if was_full and size == self.limit < self._max_batch:
             self._fitted(service_s)
-
-    def predict_s(self, size: int) -> float:
-        return self._line.predict_s(size, self._budget_s)
-
-    def rows_per_s(self) -> float:
-        return self._line.rows_per_s(self.limit)
 
     def set_budget(self, budget_s: float) -> None:
         self._budget_s = budget_s

@@ -1,20 +1,21 @@
-"""How many queries a replica is given at once: the port of the batch-limit controllers, and their factory."""
+"""The paper's ways to say how many queries a replica is given at once: the port, and the factory."""
 
 from typing import Protocol
 
 from clipper.abstraction.batching.aimd import Aimd
-from clipper.abstraction.batching.fixed import Fixed
 from clipper.abstraction.batching.quantile import Quantile
 from clipper.errors import InvalidArgument
 from clipper.snapshot import Batching
 
+# What a batch may take of the SLO: a query can wait for two batches before its own, and something has to be left for
+# the way through the worker.
+BATCH_SHARE_OF_SLO = 0.3
+
 
 class Controller(Protocol):
-    """Decides one replica's batch limit from how long its batches take.
+    """Decides one replica's batch limit from how long its batches take, whatever waits.
 
-    The budget is the part of the SLO that one batch may take. With two batches in flight a query waits for
-    the rest of the one that runs and for the one that was sent after it, before its own: 0.3 of the SLO
-    leaves a tenth for all else.
+    The budget is the part of the SLO that one batch may take.
 
     Attributes:
         limit: the largest batch to send now, at least 1. Read before each batch.
@@ -32,28 +33,13 @@ class Controller(Protocol):
         """
         ...
 
-    def predict_s(self, size: int) -> float:
-        """What a batch of ``size`` rows is expected to take; 0 while nothing is known.
-
-        Never over twice the budget, however slow the replica was: a query with most of its SLO left is
-        always sent, so that a replica which was slow has a chance to show that it no longer is.
-        """
-        ...
-
-    def rows_per_s(self) -> float:
-        """What the replica is expected to answer a second, in batches as large as the limit; 0 while nothing is known.
-
-        While all batches were of one size, all of their time counts as per row: it may then be far more.
-        """
-        ...
-
     def set_budget(self, budget_s: float) -> None:
         """Work towards another budget from now on, keeping what is known of the replica."""
         ...
 
 
-def make_controller(batching: Batching, budget_s: float) -> Controller:
-    """Make the controller that a version's settings ask for.
+def make_controller(batching: Batching, budget_s: float) -> Controller | None:
+    """Make the controller that a version's settings ask for; None where deadlines alone say how large a batch is.
 
     Raises:
         InvalidArgument: ``max_batch`` is below 1, or the budget is not above 0.
@@ -67,7 +53,5 @@ def make_controller(batching: Batching, budget_s: float) -> Controller:
             return Aimd(budget_s, batching.max_batch)
         case "quantile":
             return Quantile(budget_s, batching.max_batch)
-        case "fixed":
-            return Fixed(batching.max_batch, budget_s)
-        case "none":
-            return Fixed(1, budget_s)
+        case "goodput" | "fixed" | "none":
+            return None

@@ -2,135 +2,307 @@
 
 Queries of one SLO arrive in the order of their deadlines, so each SLO has a FIFO of its own (a lane), and the earliest
 deadline is at the head of one of the few lanes. That makes push and take O(1) for the usual one or two SLOs, where
-a heap would compare per query.
+a heap would compare per query. Where rows differ in length, lanes are also by length, so that a batch can leave the
+longest rows out. Work of the background has a lane behind all others.
 """
 
+from bisect import bisect_left
 from collections import deque
+from collections.abc import Sequence
+from math import nextafter
+
+import msgspec
 
 from clipper.abstraction.work import Work
 
-# What is left of the SLO is for waiting: a version whose every batch takes longer than the SLO is still sent fresh
-# queries, so that it can be seen to recover. Above two batches of the usual budget, one running and one behind it.
-MAX_RESERVED_SHARE = 0.8
+# Lengths within a factor of four are alike: a batch that leaves a lane out then has rows of comparable cost. So are all
+# below 64 bytes, which cost hardly more than none.
+LENGTH_CLASS_BITS = 2
+ALIKE_BITS = 6
+# Of the queue's bounds, beside what predictions may take.
+MAX_BACKGROUND_SHARE = 0.25
+
+# Lanes are few: the SLOs in use, times the classes of length. Beyond this many the empty ones are dropped.
+MAX_IDLE_LANES = 64
 
 _NEVER_S = float("inf")
+
+
+class Lane:
+    """Work of one SLO and, where lengths differ, of about one length, in the order of its deadlines.
+
+    Attributes:
+        id: counted, never used again; a piece of work names the lane that it is in, which 0 is not.
+        size_bytes: of the rows that are in it.
+    """
+
+    __slots__ = ("id", "length_class", "size_bytes", "slo_s", "works")
+
+    def __init__(self, id_: int, slo_s: float, length_class: int) -> None:
+        self.id = id_
+        self.slo_s = slo_s
+        self.length_class = length_class
+        self.works: deque[Work] = deque()
+        self.size_bytes = 0
+
+
+class Taken(msgspec.Struct):
+    """What left the queue: ``batch`` to be sent, and ``dropped``."""
+
+    batch: list[Work]
+    dropped: list[Work]
 
 
 class DeadlineQueue:
     """Work waiting for a replica.
 
-    Bounds: ``max_length`` pieces and ``max_bytes`` of inputs; ``push`` refuses beyond them. The longest wait is the
-    SLO, since what is past its deadline is never taken.
+    Bounds: ``max_length`` pieces and ``max_bytes`` of inputs, and a share of each more for the background; beyond them
+    ``push`` refuses. The longest wait is the SLO, since what is past its deadline is never taken.
+
+    Attributes:
+        length: pieces of work that wait, and ``size_bytes`` of their inputs, without those of the background.
+        arrivals: pieces that have been pushed, without the background's.
+        varies: rows of different lengths have come; until then there is no need to look at lengths.
     """
 
     def __init__(self, max_length: int, max_bytes: int) -> None:
         self._max_length = max_length
         self._max_bytes = max_bytes
-        self._lanes: dict[float, deque[Work]] = {}
-        self.length = 0
+        self._row_bytes: int | None = None
+        self.varies = False
+        self._lanes: dict[tuple[float, int], Lane] = {}
+        self._lane_ids = 1
+        self._background = Lane(1, _NEVER_S, 0)
+        self._lanes_by_id = {1: self._background}
+        # The lane that was pushed to last: mostly it is the next one's as well.
+        self._last = self._background
+        self.length = self.arrivals = 0
         self.size_bytes = 0
+
+    @property
+    def background(self) -> int:
+        """How many pieces of the background wait."""
+        return len(self._background.works)
+
+    @property
+    def background_row_bytes(self) -> float:
+        """The mean length of their rows."""
+        return self._background.size_bytes / max(self.background, 1)
 
     def push(self, work: Work) -> bool:
         """Add work that has just arrived. False if the queue is full."""
         size = len(work.row)
         if self.length >= self._max_length or self.size_bytes + size > self._max_bytes:
             return False
-        lane = self._lanes.get(work.slo_s)
-        if lane is None:
-            lane = self._add_lane(work.slo_s)
-        lane.append(work)
+        self.arrivals += 1
+        lane = self._last
+        if size != self._row_bytes:
+            self.varies = self.varies or self._row_bytes is not None
+            self._row_bytes = size
+        if lane.slo_s != work.slo_s or self.varies:
+            lane = self._last = self._lane(work.slo_s, self._length_class(size))
+        work.lane = lane.id
+        lane.works.append(work)
+        lane.size_bytes += size
         self.length += 1
         self.size_bytes += size
         return True
 
-    def expire(self, now_s: float) -> list[Work]:
-        """Remove and return the work whose deadline has passed."""
-        expired: list[Work] = []
-        for lane in self._lanes.values():
-            self._expire_lane(lane, now_s, expired)
-        return expired
+    def push_background(self, work: Work) -> bool:
+        """Add work that is done only where it costs predictions nothing. False if there is too much of it."""
+        lane, size = self._background, len(work.row)
+        most = self._max_length * MAX_BACKGROUND_SHARE
+        if len(lane.works) >= most or lane.size_bytes + size > self._max_bytes * MAX_BACKGROUND_SHARE:
+            return False
+        self.varies = self.varies or self._row_bytes not in (None, size)
+        self._row_bytes = size
+        work.is_background = True
+        work.lane = lane.id
+        lane.works.append(work)
+        lane.size_bytes += size
+        return True
 
-    def push_back(self, batch: list[Work]) -> None:
+    def hasten(self, work: Work, slo_s: float, deadline_s: float) -> None:
+        """A query that has just come has joined ``work``: if it waits, it is to be done by the query's deadline."""
+        if not work.lane or (work.due_s <= deadline_s and not work.is_background):
+            return
+        self._lanes_by_id[work.lane].works.remove(work)
+        self._leave(work)
+        work.slo_s, work.due_s, work.is_background = slo_s, deadline_s, False
+        self._enter(work)
+
+    def push_back(self, batch: Sequence[Work]) -> None:
         """Put back work that was taken and whose replica died. It was admitted before, so it is not refused now."""
+        # From its end: what is due at the same time keeps its order.
         for work in reversed(batch):
-            self._lanes.setdefault(work.slo_s, deque()).appendleft(work)
-            self.length += 1
-            self.size_bytes += len(work.row)
+            self._enter(work)
+
+    def lanes(self) -> list[Lane]:
+        """The lanes with work in them; the background's is not among them."""
+        return [lane for lane in self._lanes.values() if lane.works]
 
     def oldest_arrival_s(self) -> float:
         """When the work that has waited longest arrived. The queue must not be empty."""
-        return min(lane[0].arrival_s for lane in self._lanes.values() if lane)
+        return min(lane.works[0].arrival_s for lane in self.lanes())
 
-    def take(self, limit: int, now_s: float, service_s: float) -> tuple[list[Work], list[Work]]:
-        """Remove and return up to ``limit`` pieces, earliest deadline first, and those found too late to send.
+    def take_due_before(self, at_s: float) -> list[Work]:
+        """Remove and return the predictions that nobody can wait for until then."""
+        due: list[Work] = []
+        for lane in self.lanes():
+            while lane.works and lane.works[0].due_s < at_s:
+                work = lane.works.popleft()
+                self._leave(work)
+                if not self._waits_for_patient(work, at_s):
+                    due.append(work)
+        return due
 
-        Args:
-            service_s: in how long the batch is expected to be answered; work whose deadline comes sooner is late.
+    def expire(self, now_s: float) -> list[Work]:
+        """Remove and return all work whose last waiter's deadline has passed."""
+        expired = self.take_due_before(nextafter(now_s, _NEVER_S))
+        lane = self._background
+        while lane.works and lane.works[0].deadline_s <= now_s:
+            expired.append(lane.works.popleft())
+            self._leave(expired[-1])
+        return expired
+
+    def take(self, drop: int, limit: int, lanes: list[Lane]) -> Taken:
+        """Remove the ``drop`` most urgent pieces of these lanes, and then up to ``limit`` for a batch.
+
+        A piece that a more patient query has joined is not dropped: it waits again, by that one's deadline. Pieces that
+        nobody waits for any more are dropped, and do not count for ``limit``.
         """
-        batch: list[Work] = []
-        late: list[Work] = []
-        while len(batch) < limit and self.length:
-            lane, until_s = self._earliest()
-            self._take_from(lane, until_s, limit, now_s, service_s, batch, late)
-        return batch, late
+        taken = Taken([], [])
+        batch, dropped = taken.batch, taken.dropped
+        if len(lanes) == 1:
+            self._take_from(lanes[0], _NEVER_S, drop, limit, batch, dropped)
+            return taken
+        while len(batch) < limit:
+            heads = sorted((lane for lane in lanes if lane.works), key=lambda lane: lane.works[0].due_s)
+            if not heads:
+                break
+            until_s = heads[1].works[0].due_s if len(heads) > 1 else _NEVER_S
+            drop = self._take_from(heads[0], until_s, drop, limit, batch, dropped)
+        return taken
+
+    def take_newest(self, lanes: list[Lane]) -> Taken:
+        """Remove the piece that has most of its time left."""
+        taken = Taken([], [])
+        while not taken.batch:
+            lane = max((lane for lane in lanes if lane.works), key=lambda lane: lane.works[-1].due_s, default=None)
+            if lane is None:
+                break
+            work = lane.works.pop()
+            self._leave(work)
+            (taken.batch if work.is_wanted else taken.dropped).append(work)
+        return taken
+
+    def take_background(self, limit: int) -> Taken:
+        """Remove up to ``limit`` pieces of the background."""
+        taken = Taken([], [])
+        works = self._background.works
+        while works and len(taken.batch) < limit:
+            work = works.popleft()
+            self._leave(work)
+            (taken.batch if work.is_wanted else taken.dropped).append(work)
+        return taken
 
     def clear(self) -> list[Work]:
         """Remove and return everything."""
-        everything = [work for lane in self._lanes.values() for work in lane]
+        everything = [work for lane in self._lanes_by_id.values() for work in lane.works]
+        for work in everything:
+            work.lane = 0
         self._lanes.clear()
+        self._background.works.clear()
+        self._background.size_bytes = 0
+        self._lanes_by_id = {self._background.id: self._background}
+        self._last = self._background
         self.length = self.size_bytes = 0
         return everything
 
-    def _add_lane(self, slo_s: float) -> deque[Work]:
-        # SLOs that are no longer in use leave empty lanes behind.
-        self._lanes = {known: lane for known, lane in self._lanes.items() if lane}
-        lane = self._lanes[slo_s] = deque()
+    def _length_class(self, size: int) -> int:
+        return max(size.bit_length() - ALIKE_BITS, 0) // LENGTH_CLASS_BITS if self.varies else 0
+
+    def _lane(self, slo_s: float, length_class: int) -> Lane:
+        lane = self._lanes.get((slo_s, length_class))
+        if lane is None:
+            if len(self._lanes) >= MAX_IDLE_LANES:
+                # SLOs that are no longer in use leave empty lanes behind.
+                self._lanes = {key: known for key, known in self._lanes.items() if known.works}
+                self._lanes_by_id = {known.id: known for known in (*self._lanes.values(), self._background)}
+                self._last = self._background
+            self._lane_ids += 1
+            lane = self._lanes[slo_s, length_class] = Lane(self._lane_ids, slo_s, length_class)
+            self._lanes_by_id[lane.id] = lane
         return lane
 
-    def _expire_lane(self, lane: deque[Work], now_s: float, expired: list[Work]) -> None:
-        rejoined = []
-        # The first waiter's deadline is what the lane is ordered by; later ones may have joined in the meantime.
-        while lane and lane[0].waiters[0].deadline_s <= now_s:
-            work = lane.popleft()
-            if work.deadline_s > now_s:
-                rejoined.append(work)
-            else:
-                expired.append(self._removed(work))
-        lane.extend(rejoined)
+    def _enter(self, work: Work) -> None:
+        """Put work into its lane, at its place by its deadline."""
+        size = len(work.row)
+        lane = self._background if work.is_background else self._lane(work.slo_s, self._length_class(size))
+        works = lane.works
+        if not works or works[-1].due_s < work.due_s:
+            works.append(work)
+        else:
+            # Before what is due at the same time: it has waited longer.
+            works.insert(bisect_left(works, work.due_s, key=_due_s), work)
+        work.lane = lane.id
+        lane.size_bytes += size
+        if not work.is_background:
+            self.length += 1
+            self.size_bytes += size
 
-    def _earliest(self) -> tuple[deque[Work], float]:
-        """The lane with the earliest head, and until which deadline it stays the earliest."""
-        lanes = [lane for lane in self._lanes.values() if lane]
-        if len(lanes) == 1:
-            return lanes[0], _NEVER_S
-        lanes.sort(key=lambda lane: lane[0].deadline_s)
-        return lanes[0], lanes[1][0].deadline_s
+    def _leave(self, work: Work) -> None:
+        """Count ``work`` out, which has been removed from its lane's deque."""
+        size = len(work.row)
+        self._lanes_by_id[work.lane].size_bytes -= size
+        if not work.is_background:
+            self.length -= 1
+            self.size_bytes -= size
+        work.lane = 0
+
+    def _waits_for_patient(self, work: Work, at_s: float) -> bool:
+        """Who waited for ``work`` first cannot be met any more: let it wait by the deadline of the next who can."""
+        if work.deadline_s <= max(work.due_s, at_s):
+            return False
+        later = [waiter.deadline_s for waiter in work.waiters if not waiter.done and waiter.deadline_s > at_s]
+        if not later:
+            return False
+        work.due_s = max(work.due_s, min(later))
+        self._enter(work)
+        return True
 
     def _take_from(
-        self,
-        lane: deque[Work],
-        until_s: float,
-        limit: int,
-        now_s: float,
-        service_s: float,
-        batch: list[Work],
-        late: list[Work],
-    ) -> None:
-        most_s = lane[0].slo_s * MAX_RESERVED_SHARE
-        cutoff_s = now_s + (service_s if service_s < most_s else most_s)
-        length, size_bytes = len(lane), 0
-        while lane and len(batch) < limit and lane[0].deadline_s <= until_s:
-            work = lane.popleft()
+        self, lane: Lane, until_s: float, drop: int, limit: int, batch: list[Work], dropped: list[Work]
+    ) -> int:
+        """Take from one lane, while its head is due by then. Returns how many are still to be dropped."""
+        works = lane.works
+        before = len(works)
+        size_bytes = 0
+        left: list[Work] = []
+        while works and len(batch) < limit:
+            work = works[0]
+            if work.due_s > until_s:
+                break
+            works.popleft()
+            work.lane = 0
             size_bytes += len(work.row)
             # The first look spares the usual work, with one waiter, a call.
-            if work.deadline_s < cutoff_s or (work.waiters[0].done and not work.is_wanted):
-                late.append(work)
+            if work.waiters[0].done and not work.is_wanted:
+                dropped.append(work)
+                drop -= drop > 0
+            elif drop:
+                drop -= 1
+                (dropped if work.deadline_s <= work.due_s else left).append(work)
             else:
                 batch.append(work)
-        self.length -= length - len(lane)
+        self.length -= before - len(works)
         self.size_bytes -= size_bytes
+        lane.size_bytes -= size_bytes
+        for work in left:
+            if not self._waits_for_patient(work, work.due_s):
+                dropped.append(work)
+        return drop
 
-    def _removed(self, work: Work) -> Work:
-        self.length -= 1
-        self.size_bytes -= len(work.row)
-        return work
+
+def _due_s(work: Work) -> float:
+    return work.due_s

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from clipper.abstraction.batching.service_line import FIXED_TIMES, LEAST_SPREAD, ServiceLine
+from clipper.abstraction.batching.service_line import FIXED_TIMES, LEAST_SPREAD
 
 Array = npt.NDArray[np.float64]
 
@@ -74,7 +74,6 @@ class Quantile:
         "_high_per_row_s",
         "_high_s",
         "_is_exploring",
-        "_line",
         "_low_share",
         "_max_batch",
         "_next_fit",
@@ -89,7 +88,6 @@ class Quantile:
         self.limit = 1
         self._max_batch = max_batch
         self._budget_s = budget_s
-        self._line = ServiceLine()
         self._sizes: Array = np.zeros(_WINDOW)
         self._services_s: Array = np.zeros(_WINDOW)
         self._count = self._above_run = self._below_run = 0
@@ -99,7 +97,6 @@ class Quantile:
 
     def observe(self, size: int, service_s: float, was_full: bool) -> None:
         service_s = max(service_s, _LEAST_S)
-        self._line.add(size, service_s)
         self._sizes[self._count % _WINDOW] = size
         self._services_s[self._count % _WINDOW] = service_s
         self._count += 1
@@ -112,12 +109,6 @@ class Quantile:
         self._look_for_change(size, service_s)
         if self._count >= self._next_fit:
             self._fit()
-
-    def predict_s(self, size: int) -> float:
-        return self._line.predict_s(size, self._budget_s)
-
-    def rows_per_s(self) -> float:
-        return self._line.rows_per_s(self.limit)
 
     def set_budget(self, budget_s: float) -> None:
         if budget_s != self._budget_s:
@@ -151,7 +142,6 @@ class Quantile:
         self._services_s[: len(kept)] = self._services_s[kept]
         self._count = len(kept)
         self._next_fit = _FIRST_FIT
-        self._line.reset()
         self._fixed_s: float | None = None
         self._high_s = self._high_per_row_s = self._low_share = 0.0
         self._fitted_sizes = 0, 0

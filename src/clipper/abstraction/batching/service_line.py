@@ -15,9 +15,6 @@ _LEAST_BATCHES = 6
 _FIRST_BATCHES = 64
 _FIT_EVERY = 4
 
-# Bound of a prediction; see ``Controller.predict_s``.
-_MAX_BUDGETS = 2.0
-
 # How far one batch moves the spread: it rests on some hundred, of which ten are above it.
 _SPREAD_GAIN = 0.1
 _SHARE_ABOVE = 0.1
@@ -112,13 +109,3 @@ class ServiceLine:
     def at(self, size: int) -> float:
         """What a batch of ``size`` rows is expected to take, in seconds; 0 while nothing is known."""
         return self._fixed_s + self._row_s * size
-
-    def rows_per_s(self, size: int) -> float:
-        """How many rows are answered a second in batches of ``size``; 0 while nothing is known."""
-        service_s = self.at(size)
-        return size / service_s if service_s else 0.0
-
-    def predict_s(self, size: int, budget_s: float) -> float:
-        """The same, but never over twice the budget."""
-        expected_s, most_s = self._fixed_s + self._row_s * size, _MAX_BUDGETS * budget_s
-        return expected_s if expected_s < most_s else most_s

@@ -1,19 +1,45 @@
-"""The short batches that are out: their clients ask again once they have their answers."""
+"""How queries flow through a worker: what comes, and the short batches whose clients will ask again.
+
+All versions of a worker share it, since one client's next query may be for another version: exp3 over five models
+spreads one client's queries over five queues.
+"""
 
 from collections import deque
 
-from clipper.abstraction.batching.dispatcher import Batch
+import msgspec
 
-# So many of them, in more than one batch, are waited for.
+from clipper.abstraction.work import Work
+
+# So many rows in more than one short batch are waited for.
 MANY = 8
-# One that is out for longer hangs, and is not waited for.
+# A short batch that is out for longer hangs, and is not waited for.
 MAX_OUT_S = 0.002
 
 
-class ShortBatches:
-    """Those of all queues of a worker."""
+class Batch(msgspec.Struct, eq=False):
+    """Work on its way to a replica.
+
+    Attributes:
+        was_full: the replica's limit is what kept it from being larger.
+        is_short: it takes so little that a second one behind it hides a round trip.
+        is_expected: it is short, and neither has ended nor seems to hang.
+    """
+
+    id: int
+    works: list[Work]
+    sent_s: float
+    expected_s: float
+    size_bytes: int
+    was_full: bool
+    is_short: bool
+    is_expected: bool = False
+
+
+class Flow:
+    """Counts of a worker. ``arrivals``: queries that have been queued so far."""
 
     def __init__(self) -> None:
+        self.arrivals = 0
         self._out: deque[Batch] = deque()
         self._batches = self._rows = 0
 
@@ -34,10 +60,10 @@ class ShortBatches:
             self._rows -= len(batch.works)
 
     @property
-    def are_out(self) -> bool:
+    def has_short_batches(self) -> bool:
         return self._batches > 0
 
-    def bring_more(self, now_s: float) -> bool:
+    def brings_more(self, now_s: float) -> bool:
         """Whether so many answers are under way that queries are worth a wait for those who will ask again."""
         self._forget_old(now_s)
         return self._batches > 1 and self._rows >= MANY

@@ -1,0 +1,55 @@
+"""Each profile at each load: what the searched rules reach, and what the scheduler does, which knows nothing."""
+
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.batching.profiles import LOADS, profiles
+from benchmarks.batching.rules import searched
+from benchmarks.batching.scheduled import Scheduled
+from benchmarks.batching.simulation import goodput
+
+QUERIES = 3000
+SEED = 7
+RESULTS = Path(__file__).parent / "results" / "cells.json"
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """Shares of queries answered in time, by each rule that was tried; the best first."""
+
+    profile: str
+    load: float
+    rules: dict[str, float]
+
+    @property
+    def best(self) -> float:
+        return max(self.rules.values())
+
+
+def cells() -> list[tuple[str, float]]:
+    return [(name, load) for name in profiles() for load in LOADS]
+
+
+def measure_ours(name: str, load: float) -> float:
+    profile = profiles()[name]
+    return goodput(Scheduled(profile), profile, load, SEED, QUERIES)
+
+
+def measure_rule(name: str, load: float, rule: str) -> float:
+    profile = profiles()[name]
+    return goodput(searched(profile)[rule](), profile, load, SEED, QUERIES)
+
+
+def measure(cell: tuple[str, float]) -> Cell:
+    name, load = cell
+    profile = profiles()[name]
+    rules = {rule: measure_rule(name, load, rule) for rule in searched(profile)}
+    for policy in ("aimd", "quantile"):
+        rules[policy] = goodput(Scheduled(profile, policy), profile, load, SEED, QUERIES)
+    ranked = dict(sorted(rules.items(), key=lambda item: -item[1]))
+    return Cell(name, load, ranked)
+
+
+def read() -> list[Cell]:
+    """What the last search found."""
+    return msgspec.json.decode(RESULTS.read_bytes(), type=list[Cell])

@@ -1,0 +1,58 @@
+"""Clipper's own scheduler as a rule of the simulation, with one of its policies; knows nothing beforehand."""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+
+from benchmarks.batching.profiles import Profile, Query
+from clipper.abstraction.batching.controller import BATCH_SHARE_OF_SLO, make_controller
+from clipper.abstraction.batching.flow import Flow
+from clipper.abstraction.batching.scheduler import Scheduler
+from clipper.abstraction.work import Work
+from clipper.snapshot import Batching, BatchingPolicy
+
+MAX_BATCH = 4096
+
+
+class Client:
+    """Waits for an answer."""
+
+    def __init__(self, query: Query) -> None:
+        self.query = query
+        self.done = False
+        self.deadline_s = query.due_s
+
+    def on_output(self, model: str, output: bytes) -> None: ...
+
+    def on_failure(self, model: str, code: str, message: str) -> None: ...
+
+
+class Scheduled:
+    """Attributes: ``scheduler`` is the one that decides."""
+
+    def __init__(self, profile: Profile, policy: BatchingPolicy = "goodput") -> None:
+        self.scheduler = Scheduler(16_384, 1 << 30, 0.0, Flow())
+        self.scheduler.set_slo(profile.slo_s * min(profile.slos))
+        for replica in range(len(profile.speeds)):
+            controller = make_controller(Batching(policy, MAX_BATCH), profile.slo_s * BATCH_SHARE_OF_SLO)
+            self.scheduler.add_replica(str(replica), MAX_BATCH, controller)
+        self._sent = [deque[int]() for _ in profile.speeds]
+
+    def push(self, query: Query) -> None:
+        row, due_s = bytes(query.size_bytes), query.due_s
+        work = Work(row, [Client(query)], query.arrival_s, query.slo_s, due_s, due_s, row)
+        self.scheduler.push(work, query.arrival_s)
+
+    def decide(self, now_s: float, idle: Sequence[int]) -> tuple[list[tuple[int, list[Query]]], float]:
+        decision = self.scheduler.decide(now_s)
+        batches = []
+        for state, batch in decision.batches:
+            replica = int(state.id)
+            self._sent[replica].append(batch.id)
+            clients = [waiter for work in batch.works for waiter in work.waiters]
+            batches.append((replica, [client.query for client in clients if isinstance(client, Client)]))
+        return batches, math.inf if decision.wake_s is None else decision.wake_s
+
+    def finished(self, replica: int, now_s: float) -> None:
+        state = self.scheduler.replicas[str(replica)]
+        self.scheduler.finished(state, self._sent[replica].popleft(), now_s)

@@ -1,0 +1,75 @@
+"""What follows from what is known of one replica."""
+
+import pytest
+from scheduling import LONG, SHORT, Speed, teach
+
+from clipper.abstraction.batching.aimd import Aimd
+from clipper.abstraction.batching.flow import Batch
+from clipper.abstraction.batching.replica_state import AHEAD_BELOW_S, SHORT_S, ReplicaState
+from clipper.abstraction.batching.service_times import MAX_GROWTH, ServiceTimes
+from works import make_work
+
+
+def known(speed: Speed, max_batch: int = 1000) -> ReplicaState:
+    replica = ReplicaState("0", max_batch, None, ServiceTimes())
+    teach(replica, speed)
+    return replica
+
+
+def run(replica: ReplicaState, rows: int, sent_s: float = 0.0) -> None:
+    """It has a batch of so many rows in flight."""
+    number = len(replica.in_flight) + 1
+    works = [make_work(b"")] * rows
+    expected_s = replica.times.mean_s(rows)
+    replica.in_flight[number] = Batch(number, works, sent_s, expected_s, 0, was_full=False, is_short=False)
+
+
+def test_of_one_that_is_not_known_one_row_is_asked_and_nothing_is_expected() -> None:
+    replica = ReplicaState("0", 1000, None, ServiceTimes())
+    assert (replica.limit, replica.batch_limit(1.0), replica.rows_per_s(1.0)) == (1, 1, 0.0)
+
+
+def test_the_limit_is_what_it_takes_or_some_times_the_largest_seen() -> None:
+    assert known(Speed(limit=10)).limit == 10 * MAX_GROWTH
+    assert known(Speed(limit=10), max_batch=16).limit == 16
+
+
+def test_what_it_answers_a_second_is_in_batches_of_half_the_slo() -> None:
+    replica = known(Speed(0.01, 0.001, 1000))
+    assert replica.batch_limit(0.1) == pytest.approx(40, abs=1)
+    assert replica.rows_per_s(0.1) == pytest.approx(40 / 0.05, rel=0.03)
+    assert known(Speed(2.0, 0.1, 8)).batch_limit(0.1) == 1
+
+
+def test_a_controller_sets_the_limit() -> None:
+    replica = known(LONG)
+    replica.controller = Aimd(0.006, 64)
+    replica.controller.limit = 7
+    assert (replica.limit, replica.batch_limit(0.1)) == (7, 7)
+
+
+@pytest.mark.parametrize(
+    ("speed", "elapsed_s", "may"),
+    [
+        (SHORT, 0.0, True),
+        (SHORT, 2 * SHORT_S, False),  # overdue: it hangs
+        (Speed(0.004, 0.0), 0.0, False),
+        (Speed(0.004, 0.0), 0.0035, False),
+        (Speed(0.004, 0.0), 0.0038, True),  # nearly over
+        (Speed(0.004, 0.0), 0.0045, False),
+        (Speed(AHEAD_BELOW_S + 0.001, 0.0), AHEAD_BELOW_S + 0.0005, False),  # so long that the round trip is no loss
+    ],
+)
+def test_a_second_batch_goes_behind_one_that_is_nearly_over(speed: Speed, elapsed_s: float, may: bool) -> None:
+    replica = known(speed)
+    run(replica, 2, sent_s=5.0)
+    assert replica.may_send_ahead(5.0 + elapsed_s) is may
+
+
+def test_it_is_busy_with_the_rest_of_what_runs_and_all_of_what_is_behind() -> None:
+    replica = known(Speed(0.004, 0.0))
+    assert replica.rest_s(5.0) == 0.0
+    run(replica, 2, sent_s=5.0)
+    run(replica, 2, sent_s=5.003)
+    assert replica.rest_s(5.003) == pytest.approx(0.001 + 0.004)
+    assert replica.rest_s(9.0) == 0.0

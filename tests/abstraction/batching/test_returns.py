@@ -1,0 +1,136 @@
+"""Clients that ask again: how they are recognized, and how long they are waited for, from facts alone."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipper.abstraction.batching.deadline_queue import DeadlineQueue
+from clipper.abstraction.batching.returns import (
+    BELIEVED,
+    FIRST_SHARE,
+    LEAST_ANSWERED,
+    LEAST_FIXED_S,
+    MAX_TIMES,
+    Returns,
+)
+from clipper.abstraction.batching.service_times import ServiceTimes
+from works import make_work
+
+DONE_S = 1.0
+
+
+class Replica:
+    """It has answered ``last_size`` at 1 s."""
+
+    def __init__(self, answered: int, left: int, fixed_s: float = 0.0033, per_row_s: float = 27e-6) -> None:
+        self.times = ServiceTimes()
+        self.times.fixed_s, self.times.per_row_s, self.times.is_known = fixed_s, per_row_s, True
+        self.last_done_s, self.last_size, self.last_left = DONE_S, answered, left
+
+
+def believing() -> Returns:
+    returns = Returns()
+    returns.share = 1.0
+    return returns
+
+
+def wait_s(came_s: float, back: int, replica: Replica | None = None, limit: int = 1024) -> float:
+    """How much longer to wait when so many of 128 are back, ``came_s`` after the first."""
+    replica = replica or Replica(128, 0)
+    queue = DeadlineQueue(10_000, 1 << 20)
+    for _ in range(replica.last_left + back):
+        queue.push(make_work(b"", DONE_S))
+    now_s = DONE_S + came_s
+    return believing().until_s(replica, replica.last_left + back, limit, queue, now_s) - now_s
+
+
+def test_it_goes_on_while_they_come_as_fast_as_a_worker_reads() -> None:
+    """20 us a query, for an image of 784 numbers in JSON."""
+    for back in range(1, 128):
+        assert wait_s(back * 20e-6, back) > 0
+
+
+def test_it_ends_where_they_come_slowly() -> None:
+    assert wait_s(40 * 20e-6 + 0.004, 40) < 0
+
+
+def test_it_ends_when_all_are_back_or_fill_a_batch() -> None:
+    assert wait_s(0.001, 128) < 0
+    assert wait_s(0.001, 64, limit=64) < 0
+    assert wait_s(0.001, 60, limit=64) > 0
+
+
+def test_while_none_is_back_it_is_for_a_part_of_what_a_batch_costs() -> None:
+    replica = Replica(128, 100)
+    assert wait_s(0.0, 0, replica) == pytest.approx(FIRST_SHARE * 0.0033)
+    assert wait_s(0.003, 0, replica) < 0
+
+
+@given(
+    left=st.integers(0, 300),
+    answered=st.integers(1, 300),
+    back=st.integers(0, 300),
+    elapsed_s=st.floats(0, 1),
+    fixed_s=st.floats(0, 0.1),
+    per_row_s=st.floats(1e-7, 0.01),
+)
+def test_the_wait_is_bounded_and_only_where_a_batch_costs_much_beside_its_rows(
+    left: int, answered: int, back: int, elapsed_s: float, fixed_s: float, per_row_s: float
+) -> None:
+    if left + back == 0:
+        back = 1
+    more_s = wait_s(elapsed_s, back, Replica(answered, left, fixed_s, per_row_s))
+    assert more_s + elapsed_s <= MAX_TIMES * fixed_s + 1e-9 or more_s <= 0
+    if fixed_s < LEAST_FIXED_S or answered < LEAST_ANSWERED:
+        assert more_s <= 0
+
+
+def rounds(returns: Returns, count: int, *, size: int, came: int, per_s: float = 0.0) -> None:
+    """Batches of 10 ms, each 0.1 s after the one before; so many come right after each."""
+    arrivals, now_s = 0, 0.0
+    for _ in range(count):
+        now_s += 0.1
+        arrivals += size
+        returns.answered(size, arrivals, now_s, 0.01)
+        arrivals += came
+        returns.look(arrivals, now_s + 0.002, per_s)
+        returns.look(arrivals, now_s + 0.01, per_s)
+
+
+def test_clients_that_come_back_are_believed_to_after_a_few_batches() -> None:
+    returns = Returns()
+    rounds(returns, 1, size=64, came=64)
+    assert returns.share < BELIEVED
+    rounds(returns, 2, size=64, came=64)
+    assert returns.share >= BELIEVED
+
+
+@pytest.mark.parametrize(
+    ("came", "per_s"),
+    [
+        (0, 0.0),
+        (10, 0.0),
+        # So many come at any time.
+        (16, 64 / 0.01),
+    ],
+)
+def test_those_who_would_have_come_anyway_are_not(came: int, per_s: float) -> None:
+    returns = Returns()
+    rounds(returns, 10, size=64, came=came, per_s=per_s)
+    assert returns.share < BELIEVED
+
+
+def test_they_are_no_longer_believed_to_when_they_stop() -> None:
+    returns = Returns()
+    rounds(returns, 10, size=64, came=64)
+    rounds(returns, 4, size=64, came=0)
+    assert returns.share < BELIEVED
+    queue = DeadlineQueue(10, 100)
+    queue.push(make_work(b"", DONE_S))
+    assert returns.until_s(Replica(128, 0), 1, 1024, queue, DONE_S) == 0.0
+
+
+def test_small_batches_tell_nothing() -> None:
+    returns = Returns()
+    rounds(returns, 10, size=LEAST_ANSWERED - 1, came=LEAST_ANSWERED - 1)
+    assert returns.share == 0.0

@@ -1,0 +1,200 @@
+"""Anything that can happen to a version, in virtual time and in any order."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from scheduling import HOPELESS, LONG, SHORT, Speed, teach
+
+from clipper.abstraction.batching.controller import make_controller
+from clipper.abstraction.batching.flow import Batch, Flow
+from clipper.abstraction.batching.goodput import IN_TIME
+from clipper.abstraction.batching.replica_state import ReplicaState
+from clipper.abstraction.batching.scheduler import MAX_IN_FLIGHT, Scheduler
+from clipper.abstraction.work import NOBODY, Work
+from clipper.snapshot import Batching, BatchingPolicy
+from works import Waiting, make_work
+
+MAX_LENGTH, MAX_BYTES = 40, 20_000
+SLOS_S = (0.05, 0.2, 1.0)
+SPEEDS = (None, SHORT, LONG, HOPELESS, Speed(0.001, 0.002, 64), Speed(0.004, 0.00002, 64, 1e-5))
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Each accepted piece of work leaves exactly once, and the queue's counts are those of what is in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 100.0
+        self.next_replica = 0
+        self.waiting: list[Work] = []
+        self.flying: dict[str, list[Batch]] = {}
+        self.draining: set[str] = set()
+
+    @initialize(delay_s=st.sampled_from([0.0, 0.0, 0.01]))
+    def begin(self, delay_s: float) -> None:
+        self.scheduler = Scheduler(MAX_LENGTH, MAX_BYTES, delay_s, Flow())
+
+    def decide(self) -> None:
+        scheduler, now_s = self.scheduler, self.now_s
+        is_background = {id(work) for work in self.waiting if self.is_background(work)}
+        known = [each for each in scheduler.replicas.values() if not each.is_draining]
+        is_hopeless = all(each.times.mean_s(1) * each.times.ratios(1)[0] > min(SLOS_S) for each in known)
+        limits = {each.id: each.limit for each in known}
+        were_known = {each.id for each in known if each.times.is_known}
+        decision = scheduler.decide(now_s)
+        assert decision.wake_s is None or decision.wake_s > now_s
+        for replica, batch in decision.batches:
+            assert replica.id not in self.draining
+            assert 1 <= len(batch.works) <= limits[replica.id] <= replica.max_batch
+            assert batch.size_bytes in (0, sum(len(work.row) for work in batch.works))
+            self.flying[replica.id].append(batch)
+            asked = [work for work in batch.works if work.waiters is not NOBODY]
+            assert len(asked) in (0, len(batch.works))
+            assert all(work.is_wanted for work in asked)
+            self.leave(asked)
+            if replica.id in were_known and not is_hopeless:
+                # What others have joined is sent for their sake; and a few of a large batch may be late.
+                late = [work for work in asked if work.deadline_s <= now_s and len(work.waiters) == 1]
+                late = [work for work in late if id(work) not in is_background]
+                assert len(late) <= (1 - IN_TIME) * len(asked)
+        self.leave(decision.late)
+        self.leave(decision.shed)
+        if decision.wake_s is None:
+            self.nothing_waits_that_an_idle_replica_could_answer()
+
+    def nothing_waits_that_an_idle_replica_could_answer(self) -> None:
+        for replica in self.scheduler.replicas.values():
+            if replica.times.is_known and not replica.is_draining and not replica.in_flight:
+                for work in self.waiting:
+                    done_s = self.now_s + replica.times.slow_s(1, len(work.row))
+                    assert self.is_background(work) or work.due_s < done_s
+
+    def leave(self, works: list[Work]) -> None:
+        for work in works:
+            self.waiting.remove(work)  # raises if it left twice
+            assert not work.lane
+
+    def is_background(self, work: Work) -> bool:
+        return work.lane == self.scheduler.queue._background.id
+
+    @rule(speed=st.sampled_from(SPEEDS), policy=st.sampled_from(["goodput", "goodput", "fixed", "aimd", "quantile"]))
+    def link_replica(self, speed: Speed | None, policy: BatchingPolicy) -> None:
+        if len(self.flying) < 3:
+            replica_id = str(self.next_replica)
+            self.next_replica += 1
+            controller = make_controller(Batching(policy, 64), 0.02)
+            replica = self.scheduler.add_replica(replica_id, 64, controller, is_fixed=policy == "fixed")
+            if speed is not None:
+                teach(replica, speed)
+            self.flying[replica_id] = []
+            self.decide()
+
+    @rule(
+        count=st.integers(1, 15),
+        slo_s=st.sampled_from(SLOS_S),
+        size=st.sampled_from([0, 1, 40, 3000]),
+        seconds=st.sampled_from([0.0, 0.0, 0.003, 0.05, 0.5]),
+    )
+    def receive_queries(self, count: int, slo_s: float, size: int, seconds: float) -> None:
+        self.now_s += seconds
+        for _ in range(count):
+            work = make_work(bytes(size), self.now_s, slo_s)
+            accepted, expired = self.scheduler.push(work, self.now_s)
+            assert all(each.deadline_s <= self.now_s for each in expired)
+            self.leave(expired)
+            full = len(self.waiting) >= MAX_LENGTH or sum(len(each.row) for each in self.waiting) + size > MAX_BYTES
+            assert accepted or full
+            if accepted:
+                self.waiting.append(work)
+        self.decide()
+
+    @rule(count=st.integers(1, 5), size=st.sampled_from([1, 40, 3000]))
+    def receive_background(self, count: int, size: int) -> None:
+        for _ in range(count):
+            work = make_work(bytes(size), self.now_s, 1.0)
+            if self.scheduler.queue.push_background(work):
+                self.waiting.append(work)
+        self.decide()
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data(), slo_s=st.sampled_from(SLOS_S))
+    def join(self, data: st.DataObject, slo_s: float) -> None:
+        work = data.draw(st.sampled_from(self.waiting))
+        work.join(Waiting(self.now_s + slo_s))
+        self.scheduler.queue.hasten(work, slo_s, self.now_s + slo_s)
+        assert not self.is_background(work)
+        self.decide()
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def a_client_goes_away(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from(self.waiting)).waiters[0].done = True
+
+    @precondition(lambda self: any(self.flying.values()))
+    @rule(data=st.data(), seconds=st.sampled_from([0.0, 0.0002, 0.01, 0.3, 3.0]))
+    def finish_batch(self, data: st.DataObject, seconds: float) -> None:
+        self.now_s += seconds
+        replica_id = data.draw(st.sampled_from(sorted(each for each, batches in self.flying.items() if batches)))
+        batch = data.draw(st.sampled_from(self.flying[replica_id]))
+        replica = self.scheduler.replicas[replica_id]
+        finished = self.scheduler.finished(replica, batch.id, self.now_s)
+        assert finished is not None and finished[0] is batch and finished[1] >= 0
+        assert self.scheduler.finished(replica, batch.id, self.now_s) is None
+        self.flying[replica_id].remove(batch)
+        self.decide()
+
+    @precondition(lambda self: self.flying)
+    @rule(data=st.data())
+    def drain_or_resume(self, data: st.DataObject) -> None:
+        replica_id = data.draw(st.sampled_from(sorted(self.flying)))
+        if replica_id in self.draining:
+            self.scheduler.resume_replica(replica_id)
+        else:
+            self.scheduler.drain_replica(replica_id)
+        self.draining ^= {replica_id}
+        self.decide()
+
+    @precondition(lambda self: self.flying)
+    @rule(data=st.data())
+    def lose_replica(self, data: st.DataObject) -> None:
+        replica_id = data.draw(st.sampled_from(sorted(self.flying)))
+        lost = self.scheduler.lose_replica(replica_id)
+        flown = [work for batch in self.flying.pop(replica_id) for work in batch.works]
+        assert lost == [work for work in flown if work.waiters is not NOBODY]
+        self.draining.discard(replica_id)
+        self.scheduler.queue.push_back(lost)
+        self.waiting += lost
+        self.decide()
+
+    @rule(seconds=st.sampled_from([0.0005, 0.02, 0.3, 5.0]))
+    def wait(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.decide()
+
+    @rule(slo_s=st.sampled_from(SLOS_S))
+    def set_slo(self, slo_s: float) -> None:
+        self.scheduler.set_slo(slo_s)
+        self.scheduler.is_quiet()
+        if self.scheduler.waits_for_flow(self.now_s, have_come=True):
+            assert self.scheduler.flow_wait_ends_s() > self.now_s
+
+    @invariant()
+    def counts_are_exact(self) -> None:
+        queue = self.scheduler.queue
+        background = [work for work in self.waiting if self.is_background(work)]
+        assert (queue.length, queue.background) == (len(self.waiting) - len(background), len(background))
+        assert queue.size_bytes == sum(len(work.row) for work in self.waiting if not self.is_background(work))
+        assert all(work.lane for work in self.waiting)
+        for lane in queue.lanes():
+            assert lane.size_bytes == sum(len(work.row) for work in lane.works)
+
+    @invariant()
+    def what_is_in_flight_is_bounded(self) -> None:
+        for replica_id, batches in self.flying.items():
+            replica: ReplicaState = self.scheduler.replicas[replica_id]
+            assert list(replica.in_flight.values()) == batches
+            assert len(batches) <= MAX_IN_FLIGHT
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
