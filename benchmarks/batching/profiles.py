@@ -157,6 +157,7 @@ def profiles() -> dict[str, Profile]:
         "slow rows, 20 ms": Profile(0.0, 0.1e-3, 0.02, slow_rows=(0.10, 0.004)),
         "Pareto rows": Profile(0.001, 0.2e-3, 0.1, pareto=2.0),
         "texts": Profile(0.001, 0.02e-3, 0.05, per_byte_s=0.5e-6),
+        "SLOs of 5 and 100 ms": Profile(0.001, 0.5e-3, 0.1, slos=(0.05, 1.0)),
         "450ms 4 replicas": replace(SLEEPERS["450ms"], speeds=(1.0,) * 4),
     }
 

@@ -230,7 +230,10 @@ def test_options_that_do_not_go_together(run: Run, arguments: str, says: str) ->
         ("start --docker-transport ucp", "'--docker-transport' (env var: 'CLIPPER_DOCKER_TRANSPORT'): 'ucp' is not"),
         ("start --docker-transport ucp", "'ucp' is not known: expected unix, tcp"),
         ("deploy a b --framework onxx", "'--framework': 'onxx' is not known: expected pickle, joblib, onnx"),
-        ("deploy a b --batching aimb", "'--batching': 'aimb' is not known: expected goodput, aimd, quantile, fixed, none"),
+        (
+            "deploy a b --batching aimb",
+            "'--batching': 'aimb' is not known: expected goodput, aimd, quantile",
+        ),
         ("deploy a b --language java", "'--language': 'java' is not known: expected python, binary, image"),
         ("deploy a b --manager podman", "'--manager': 'podman' is not known: expected local, docker"),
     ],

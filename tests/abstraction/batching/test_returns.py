@@ -85,45 +85,46 @@ def test_the_wait_is_bounded_and_only_where_a_batch_costs_much_beside_its_rows(
         assert more_s <= 0
 
 
-def rounds(returns: Returns, count: int, *, size: int, came: int, per_s: float = 0.0) -> None:
-    """Batches of 10 ms, each 0.1 s after the one before; so many come right after each."""
+def rounds(returns: Returns, count: int, *, size: int, early: int, later: int = 0) -> None:
+    """Batches of 10 ms, 20 ms from one to the next; so many come right after each, and in the time that is left."""
     arrivals, now_s = 0, 0.0
-    for _ in range(count):
-        now_s += 0.1
-        arrivals += size
+    for _ in range(count + 1):
+        now_s += 0.02
         returns.answered(size, arrivals, now_s, 0.01)
-        arrivals += came
-        returns.look(arrivals, now_s + 0.002, per_s)
-        returns.look(arrivals, now_s + 0.01, per_s)
+        arrivals += early
+        returns.look(arrivals, now_s + 0.002)
+        arrivals += later
+        returns.look(arrivals, now_s + 0.015)
 
 
 def test_clients_that_come_back_are_believed_to_after_a_few_batches() -> None:
     returns = Returns()
-    rounds(returns, 1, size=64, came=64)
+    rounds(returns, 1, size=64, early=64)
     assert returns.share < BELIEVED
-    rounds(returns, 2, size=64, came=64)
+    rounds(returns, 2, size=64, early=64)
     assert returns.share >= BELIEVED
 
 
 @pytest.mark.parametrize(
-    ("came", "per_s"),
+    ("early", "later"),
     [
-        (0, 0.0),
-        (10, 0.0),
-        # So many come at any time.
-        (16, 64 / 0.01),
+        (0, 0),
+        (10, 0),
+        # As many at any time: a quarter of it is early.
+        (16, 48),
+        (64, 192),
     ],
 )
-def test_those_who_would_have_come_anyway_are_not(came: int, per_s: float) -> None:
+def test_those_who_would_have_come_anyway_are_not(early: int, later: int) -> None:
     returns = Returns()
-    rounds(returns, 10, size=64, came=came, per_s=per_s)
+    rounds(returns, 10, size=64, early=early, later=later)
     assert returns.share < BELIEVED
 
 
 def test_they_are_no_longer_believed_to_when_they_stop() -> None:
     returns = Returns()
-    rounds(returns, 10, size=64, came=64)
-    rounds(returns, 4, size=64, came=0)
+    rounds(returns, 10, size=64, early=64)
+    rounds(returns, 4, size=64, early=0)
     assert returns.share < BELIEVED
     queue = DeadlineQueue(10, 100)
     queue.push(make_work(b"", DONE_S))
@@ -132,5 +133,5 @@ def test_they_are_no_longer_believed_to_when_they_stop() -> None:
 
 def test_small_batches_tell_nothing() -> None:
     returns = Returns()
-    rounds(returns, 10, size=LEAST_ANSWERED - 1, came=LEAST_ANSWERED - 1)
+    rounds(returns, 10, size=LEAST_ANSWERED - 1, early=LEAST_ANSWERED - 1)
     assert returns.share == 0.0

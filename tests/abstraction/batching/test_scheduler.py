@@ -5,6 +5,7 @@ import itertools
 import pytest
 from scheduling import HOPELESS, LONG, SHORT, Speed, finish_all, make_scheduler, push, sizes, teach
 
+from clipper.abstraction.batching.aimd import Aimd
 from clipper.abstraction.batching.flow import Flow
 from clipper.abstraction.batching.replica_state import AHEAD_BELOW_S, ROUND_TRIP_S
 from clipper.abstraction.batching.scheduler import Decision, Scheduler
@@ -124,6 +125,8 @@ def test_a_replica_that_hangs_is_bound_no_more_than_what_it_has() -> None:
 
 def test_a_batch_is_full_if_the_limit_is_what_kept_it_from_being_larger() -> None:
     scheduler = make_scheduler(SHORT)
+    controller = scheduler.replicas["0"].controller = Aimd(0.006, SHORT.limit)
+    controller.limit = SHORT.limit
     push(scheduler, 7)
     (replica, first), (_, second) = scheduler.decide(0.0).batches
     assert (first.was_full, second.was_full) == (True, False)

@@ -8,12 +8,13 @@ from clipper.abstraction.batching.scheduler import Decision, Scheduler
 COSTLY = Speed(0.004, 0.00002, 1000)
 
 
-def after_batches(speed: Speed, size: int, waiting: int, *, rounds: int = 4, come_back: bool = True) -> Scheduler:
-    """So many batches have come back, each half a second after the one before; those of the last one have not yet."""
+def after_batches(speed: Speed, size: int, waiting: int, *, rounds: int = 8, come_back: bool = True) -> Scheduler:
+    """So many batches have come back, one after the other; those of the last one have not yet."""
     scheduler = make_scheduler(speed)
     now_s = 0.0
     for number in range(rounds):
-        push(scheduler, size, now_s)
+        if not scheduler.queue.length:
+            push(scheduler, size, now_s)
         ((replica, batch), *_) = scheduler.decide(now_s).batches
         assert len(batch.works) == size
         if number == rounds - 1:
@@ -24,10 +25,8 @@ def after_batches(speed: Speed, size: int, waiting: int, *, rounds: int = 4, com
         if number < rounds - 1:
             if come_back:
                 push(scheduler, size, now_s)
-            scheduler._returns.look(scheduler.queue.arrivals, now_s, 0.0)
-            scheduler._returns.look(scheduler.queue.arrivals, now_s + service_s, 0.0)
-            scheduler.queue.clear()
-            now_s += 0.5
+            scheduler._returns.look(scheduler.queue.arrivals, now_s)
+            now_s += 0.005 if come_back else 0.5
     return scheduler
 
 

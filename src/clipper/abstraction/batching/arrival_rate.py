@@ -4,6 +4,8 @@ import math
 
 # The rate forgets over so many times the SLO.
 SPAN_SLOS = 1.0
+# It is looked at no sooner than so many times the SLO after the last look: more often tells no more.
+LEAST_SLOS = 0.02
 
 
 class ArrivalRate:
@@ -23,7 +25,7 @@ class ArrivalRate:
             self._looked_s, self._seen = now_s, arrivals
             return
         passed_s = now_s - self._looked_s
-        if passed_s <= 0:
+        if passed_s <= LEAST_SLOS * slo_s:
             return
         kept = math.exp(-passed_s / (SPAN_SLOS * slo_s))
         self._arrivals = self._arrivals * kept + (arrivals - self._seen)

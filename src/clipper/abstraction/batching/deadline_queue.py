@@ -277,24 +277,24 @@ class DeadlineQueue:
         """Take from one lane, while its head is due by then. Returns how many are still to be dropped."""
         works = lane.works
         before = len(works)
-        size_bytes = 0
+        size_bytes, room = 0, limit - len(batch)
         left: list[Work] = []
-        while works and len(batch) < limit:
+        while works and room:
             work = works[0]
             if work.due_s > until_s:
                 break
             works.popleft()
             work.lane = 0
             size_bytes += len(work.row)
-            # The first look spares the usual work, with one waiter, a call.
-            if work.waiters[0].done and not work.is_wanted:
-                dropped.append(work)
-                drop -= drop > 0
-            elif drop:
+            if drop:
                 drop -= 1
                 (dropped if work.deadline_s <= work.due_s else left).append(work)
+            # The first look spares the usual work, with one waiter, a call.
+            elif work.waiters[0].done and not work.is_wanted:
+                dropped.append(work)
             else:
                 batch.append(work)
+                room -= 1
         self.length -= before - len(works)
         self.size_bytes -= size_bytes
         lane.size_bytes -= size_bytes

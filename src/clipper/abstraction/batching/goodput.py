@@ -55,11 +55,12 @@ class Outlook:
     def over(cls, lanes: list[Lane]) -> "Outlook":
         """Look at at least one lane, none of which is empty; where the queue is short, at each piece of it."""
         seen: list[tuple[float, float, float]] = []
+        is_short = sum(len(lane.works) for lane in lanes) <= PLACES
         for lane in lanes:
             works = lane.works
             length = len(works)
             row_bytes = lane.size_bytes / length
-            places = min(length, max(PLACES // len(lanes), 2))
+            places = length if is_short else min(length, max(PLACES // len(lanes), 2))
             edges = [length * place // places for place in range(places + 1)]
             seen += [
                 (works[edge].due_s, next_edge - edge, (next_edge - edge) * row_bytes)

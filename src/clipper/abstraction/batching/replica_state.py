@@ -64,10 +64,14 @@ class ReplicaState:
             rest_s += max(0.0, running.expected_s - (now_s - began_s))
         return rest_s
 
-    def may_send_ahead(self, now_s: float) -> bool:
-        """Whether what runs will soon be over, and is not overdue: a replica that hangs binds nothing more."""
+    def may_send_ahead(self, now_s: float, *, will_ask_again: bool) -> bool:
+        """Whether what runs will soon be over, and is not overdue: a replica that hangs binds nothing more.
+
+        ``will_ask_again``: the clients that are answered then ask again at once. Then the next batch is better with
+        them, unless what runs is short.
+        """
         running = next(iter(self.in_flight.values()))
-        if running.expected_s > AHEAD_BELOW_S:
+        if running.expected_s > AHEAD_BELOW_S or (will_ask_again and not running.is_short):
             return False
         elapsed_s = now_s - max(running.sent_s, self.last_done_s)
         slow_s = running.expected_s * self.times.ratios(len(running.works))[-1]

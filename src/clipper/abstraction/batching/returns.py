@@ -22,8 +22,10 @@ FIRST_SHARE = 0.5
 FIRST_GAIN = 1.1
 # The loop's timers are no finer.
 LEAST_WAIT_S = 0.0002
-# Clients that wait for answers ask again within this part of the batch that answered them.
-WINDOW_SHARE = 0.25
+# Clients that wait for answers ask again within this part of the time that the batch which answered them took.
+WINDOW_SHARE = 0.5
+# Of the time between two answers that part is at most so much: else it says nothing.
+MOST_EVENLY = 0.8
 # The share of those answered who come back moves by this with each batch; from this share on they are waited for.
 GAIN = 0.25
 BELIEVED = 0.5
@@ -41,33 +43,37 @@ class Answering(Protocol):
 class Returns:
     """What share of those answered ask again at once: more queries than come at other times, soon after an answer."""
 
-    __slots__ = ("_answered", "_arrivals", "_came", "_since_s", "_until_s", "share")
+    __slots__ = ("_answered", "_arrivals", "_early", "_since_s", "_until_s", "share")
 
     def __init__(self) -> None:
         self.share = 0.0
-        self._answered = self._arrivals = self._came = 0
+        self._answered = self._arrivals = self._early = 0
         self._since_s = self._until_s = 0.0
 
     def answered(self, size: int, arrivals: int, now_s: float, service_s: float) -> None:
-        """A batch of so many has been answered; ``arrivals`` have come until now, in all."""
-        if size >= LEAST_ANSWERED and not self._answered:
-            self._answered, self._arrivals, self._came = size, arrivals, 0
-            self._since_s, self._until_s = now_s, now_s + WINDOW_SHARE * service_s
+        """A batch of so many was answered after ``service_s``; ``arrivals`` have come until now, in all.
 
-    def look(self, arrivals: int, now_s: float, per_s: float) -> None:
-        """``arrivals`` have come until now, in all, and ``per_s`` do on the whole.
-
-        Learns once the time in which clients come back is over. What came by its end is what was seen last before it.
+        Learns from what came since the batch before: queries that come at any time are spread evenly over the time
+        between two answers, and those of clients that ask again are at its beginning.
         """
-        if not self._answered:
-            return
+        if self._answered:
+            came = arrivals - self._arrivals
+            evenly = min((self._until_s - self._since_s) / max(now_s - self._since_s, 1e-9), MOST_EVENLY)
+            early = max(self._early / came - evenly, 0.0) / (1 - evenly) if came else 0.0
+            self.share += GAIN * (early * min(came / self._answered, 1.0) - self.share)
+        self._answered = size if size >= LEAST_ANSWERED else 0
+        self._arrivals, self._early = arrivals, 0
+        self._since_s, self._until_s = now_s, now_s + WINDOW_SHARE * service_s
+
+    def look(self, arrivals: int, now_s: float) -> None:
+        """``arrivals`` have come until now, in all."""
         if now_s <= self._until_s:
-            self._came = arrivals - self._arrivals
-            return
-        others = per_s * (self._until_s - self._since_s)
-        share = min(max((self._came - others) / self._answered, 0.0), 1.0)
-        self.share += GAIN * (share - self.share)
-        self._answered = 0
+            self._early = arrivals - self._arrivals
+
+    @property
+    def are_believed(self) -> bool:
+        """Whether most of those that are answered ask again at once."""
+        return self.share >= BELIEVED
 
     def until_s(self, replica: Answering, waiting: int, limit: int, queue: DeadlineQueue, now_s: float) -> float:
         """Until when an idle replica waits for those that it has just answered; a time in the past if it does not.
@@ -78,7 +84,7 @@ class Returns:
         times, answered, left = replica.times, replica.last_size, replica.last_left
         fixed_s = times.fixed_s
         everyone = min(left + answered, limit)
-        if self.share < BELIEVED or answered < LEAST_ANSWERED or fixed_s < LEAST_FIXED_S or waiting >= everyone:
+        if not self.are_believed or answered < LEAST_ANSWERED or fixed_s < LEAST_FIXED_S or waiting >= everyone:
             return 0.0
         began_s = replica.last_done_s
         back = waiting - left

@@ -14,7 +14,7 @@ from clipper.abstraction.batching.deadline_queue import DeadlineQueue, Lane, Tak
 from clipper.abstraction.batching.flow import Batch, Flow
 from clipper.abstraction.batching.goodput import Choice, Outlook, choose
 from clipper.abstraction.batching.replica_state import SHORT_S, ReplicaState
-from clipper.abstraction.batching.returns import Returns
+from clipper.abstraction.batching.returns import LEAST_FIXED_S, Returns
 from clipper.abstraction.batching.service_times import ServiceTimes
 from clipper.abstraction.work import NOBODY, Work
 
@@ -160,7 +160,8 @@ class Scheduler:
         replica.last_done_s, replica.last_size, replica.last_left = now_s, size, self.queue.length
         if replica.controller is not None:
             replica.controller.observe(size, service_s, batch.was_full)
-        self._returns.answered(size, self.queue.arrivals, now_s, service_s)
+        if service_s >= LEAST_FIXED_S:
+            self._returns.answered(size, self.queue.arrivals, now_s, service_s)
         return batch, service_s
 
     # -- decisions -------------------------------------------------------------------------------------
@@ -194,7 +195,7 @@ class Scheduler:
     def decide(self, now_s: float) -> Decision:
         """Give idle replicas batches, the fastest first; then a second one to those whose first is nearly over."""
         decision, queue = Decision([], [], []), self.queue
-        self._returns.look(queue.arrivals, now_s, self._rate.per_s)
+        self._returns.look(queue.arrivals, now_s)
         if not queue.length:
             if queue.background:
                 self._send_background(now_s, decision)
@@ -209,7 +210,9 @@ class Scheduler:
             for replica in replicas:
                 if not queue.length:
                     return decision
-                has_room = len(replica.in_flight) == in_flight and (not in_flight or replica.may_send_ahead(now_s))
+                has_room = len(replica.in_flight) == in_flight
+                if in_flight and has_room:
+                    has_room = replica.may_send_ahead(now_s, will_ask_again=self._returns.are_believed)
                 if has_room and not self._give(replica, replicas, now_s, decision):
                     # What waits does so for this one; a slower one does not take it meanwhile.
                     return decision
@@ -409,7 +412,8 @@ class Scheduler:
         size = len(works)
         size_bytes = sum([len(work.row) for work in works]) if self.queue.varies else 0
         expected_s = replica.times.mean_s(size, size_bytes)
-        batch = Batch(self._next_id, works, now_s, expected_s, size_bytes, size >= replica.limit, expected_s < SHORT_S)
+        was_full = replica.controller is not None and size >= replica.controller.limit
+        batch = Batch(self._next_id, works, now_s, expected_s, size_bytes, was_full, expected_s < SHORT_S)
         replica.in_flight[batch.id] = batch
         decision.batches.append((replica, batch))
 

@@ -23,7 +23,7 @@ LEAST_RATIOS = 4
 # that is wrong ``MAX_GROWTH`` bounds what it costs, and the next batch tells.
 GUESSED_FIXED_SHARE = 0.9
 # How much larger than any seen a batch may be: a wrong guess of the slope makes it take so much longer at most.
-MAX_GROWTH = 8
+MAX_GROWTH = 32
 # This many batches in a row beyond all others by this factor mean that the replica has changed its speed.
 CHANGE_RUN = 3
 CHANGE_TIMES = 2.0
