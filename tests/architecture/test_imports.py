@@ -51,7 +51,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "home": "",
         "http_api": "management.schemas",
         "client": "home http_api packaging management.schemas scaling snapshot",
-        "cli": "client home http_api packaging management.schemas scaling snapshot",
+        "load": "http_api",
+        "cli": "client home http_api load packaging management.schemas scaling snapshot",
     }.items()
 }
 
@@ -62,6 +63,7 @@ LAZY = {
     ("src/clipper/managers/docker_settings.py", "clipper.managers.docker_engine"),  # as above
     ("src/clipper/managers/docker_settings.py", "clipper.managers.docker_images"),
     ("src/clipper/managers/docker_settings.py", "clipper.managers.docker_launcher"),
+    ("src/clipper/cli/load.py", "clipper.load.session"),  # no other command pays for its libraries
 }
 
 PURE = (
@@ -74,6 +76,16 @@ PURE = (
     "clipper.managers.docker",
     "clipper.managers.reconcile",
     "clipper.managers.environments",
+    "clipper.load.answers",
+    "clipper.load.arrivals",
+    "clipper.load.asked",
+    "clipper.load.charts",
+    "clipper.load.inputs",
+    "clipper.load.page",
+    "clipper.load.records",
+    "clipper.load.report",
+    "clipper.load.summary",
+    "clipper.load.sweep",
 )
 IMPURE = {"asyncio", "socket", "time", "random", "logging", "selectors", "threading", "subprocess", "uvloop"}
 # The type of an argument that brings randomness in, which is what the rule is for.

@@ -233,6 +233,7 @@ def test_options_that_do_not_go_together(run: Run, arguments: str, says: str) ->
         ("deploy a b --batching aimb", "'--batching': 'aimb' is not known: expected aimd, quantile, fixed, none"),
         ("deploy a b --language java", "'--language': 'java' is not known: expected python, binary, image"),
         ("deploy a b --manager podman", "'--manager': 'podman' is not known: expected local, docker"),
+        ("load a --rate 5 --arrivals poison", "'--arrivals': 'poison' is not known: expected poisson, constant, burst"),
     ],
 )
 def test_misspelt_names_are_answered_with_those_that_there_are(run: Run, arguments: str, says: str) -> None:
@@ -355,6 +356,16 @@ def test_no_server(bare: Run, tmp_path: Path) -> None:
         ("predict a nul", "JSON"),
         ("start --workers 0", "workers"),
         ("serve m.pkl --name A/B", "--name"),
+        ("load a", "--sweep"),
+        ("load a --rate 0", "more than 0"),
+        ("load a --rate fast", "queries a second"),
+        ("load a --rate nan", "more than 0"),
+        ("load a --rate 2000000", "1,000,000"),
+        ("load a --rate 5 --duration soon", "10s"),
+        ("load a --rate 5 --duration 0s", "more than 0"),
+        ("load a --rate 5 --duration 25h", "24h"),
+        ("load a --rate 5 --connections 0", "--connections"),
+        ("load a --rate 5 --width 3 --inputs f.jsonl", "--inputs sample"),
         ("fly", "fly"),
     ],
 )
