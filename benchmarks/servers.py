@@ -16,7 +16,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 from prometheus_client.parser import text_string_to_metric_families
+
+from clipper.load.report import Report, Run
 
 YARDSTICK = Path(__file__).parent / "yardstick"
 
@@ -58,11 +61,26 @@ class ClipperServer:
         Raises:
             CommandFailed: it exited with another code than 0.
         """
-        command = [clipper_command(), *arguments, "--json"]
+        output = self._output([*arguments, "--json"], folder, within_s)
+        return json.loads(output) if output.strip() else None
+
+    def load(self, application: str, rate_per_s: float, seconds: float, *options: str) -> Run:
+        """Ask an application so much, whether or not it answers.
+
+        Raises:
+            CommandFailed: it could not be asked at all.
+        """
+        rate = ["--rate", f"{rate_per_s:g}", "--duration", f"{seconds:g}s"]
+        output = self._output(["load", application, *rate, *options, "--json", "-"], None, COMMAND_WITHIN_S)
+        [run] = msgspec.json.decode(output, type=Report).runs
+        return run
+
+    def _output(self, arguments: Sequence[str], folder: Path | None, within_s: float) -> str:
+        command = [clipper_command(), *arguments]
         code, output, errors = _run_to_its_end(command, self.environment, folder, within_s)
         if code:
             raise CommandFailed(f"{' '.join(command)} exited {code}:\n{output}{errors}")
-        return json.loads(output) if output.strip() else None
+        return output
 
     def stop(self) -> None:
         self.run("stop")
