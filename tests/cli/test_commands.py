@@ -360,7 +360,7 @@ def test_no_server(bare: Run, tmp_path: Path) -> None:
         ("load a --rate 0", "more than 0"),
         ("load a --rate fast", "queries a second"),
         ("load a --rate nan", "more than 0"),
-        ("load a --rate 2000000", "1,000,000"),
+        ("load a --rate 100001", "100,000"),
         ("load a --rate 5 --duration soon", "10s"),
         ("load a --rate 5 --duration 0s", "more than 0"),
         ("load a --rate 5 --duration 25h", "24h"),

@@ -84,3 +84,10 @@ def test_what_is_not_of_clipper() -> None:
     assert outcome_of(200, b"\xff").error == "200 not a prediction"
     assert outcome_of(200, b'{"default":"yes"}').error == "200 not a prediction"
     assert outcome_of(429, b"{}").error == "429"
+    assert outcome_of(200, b'{"default":true}').default == "no reason"
+
+
+def test_what_a_server_makes_up_does_no_harm() -> None:
+    made_up = outcome_of(500, json.dumps({"error": "\x1b[2J\r\n<b>" + "x" * 10**6}).encode()).error
+    assert made_up.startswith("500 ??2J???b?x") and len(made_up) < 50
+    assert outcome_of(200, '{"default":true,"default_reason":"é\\u202e"}'.encode()).default == "??"

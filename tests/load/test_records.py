@@ -112,3 +112,13 @@ def test_latencies_beyond_all_bounds_are_counted() -> None:
 def test_a_run_without_queries() -> None:
     run = Records(SLO_S).run(1, 0.0, 0.0, Counts())
     assert (run.offered, run.latency_ms, run.sender.lag_ms, run.goodput_per_s) == (0, None, None, 0.0)
+
+
+def test_a_server_that_makes_up_reasons_fills_no_memory() -> None:
+    records = Records(SLO_S)
+    records.begin(BEGAN_S)
+    for number in range(1000):
+        records.due(number, BEGAN_S, BEGAN_S)
+        records.answered(number, BEGAN_S, BEGAN_S, BEGAN_S, Answer(500, b'{"error":"e%d"}' % number, False))
+    errors = records.run(1, 1.0, 0.0, Counts()).errors
+    assert len(errors) < 50 and sum(errors.values()) == 1000

@@ -19,6 +19,7 @@ from clipper.load.report import (
     Run,
     Second,
     SenderFacts,
+    as_document,
     grouped,
     keeps_slo,
     max_lag_ms,
@@ -225,6 +226,10 @@ def test_names_on_the_page_are_text() -> None:
 
 def test_the_json_can_be_read_again() -> None:
     given = RUNS["sweep"]
-    text = msgspec.json.encode(given)
+    text = msgspec.json.encode(as_document(given))
     assert msgspec.json.decode(text, type=Report) == given
-    assert msgspec.json.decode(text)["schema_version"] == 1
+    document = msgspec.json.decode(text)
+    assert document["schema_version"] == 1
+    assert [run["slo_kept"] for run in document["runs"]] == [True, False, False]
+    assert [run["too_slow"] for run in document["runs"]] == [None] * 3
+    assert (document["runs"][0]["sent"], document["runs"][0]["goodput_per_s"]) == (1000, 99.0)

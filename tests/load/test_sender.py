@@ -227,6 +227,23 @@ def test_a_server_that_is_not_there() -> None:
     uvloop.run(run())
 
 
+def test_a_rate_that_cannot_be_kept_ends_in_time() -> None:
+    """Queries that were due up to two seconds ago: what is too old is not sent, and none is forgotten."""
+
+    async def run() -> Log:
+        async with asyncio.timeout(60), serving(answer_all) as target:
+            log = Log()
+            sender = sender_of(target, log, [*evenly(20_000, 1.0), *evenly(50, 2.5)[45:]])
+            await sender.connect()
+            await sender.run(time.monotonic() - 2.2)
+            return log
+
+    log = uvloop.run(run())
+    assert log.counts["not sent"] >= 20_000 * 0.9
+    assert log.counts["200"] >= 3
+    assert sum(log.counts.values()) == 20_005
+
+
 def test_it_can_be_stopped_at_any_time() -> None:
     async def run() -> tuple[Sender, Log]:
         async with asyncio.timeout(60), serving(answer_none) as target:

@@ -21,7 +21,7 @@ from clipper.load import summary
 from clipper.load.arrivals import Arrivals
 from clipper.load.asked import Asked, SloOf
 from clipper.load.page import as_page
-from clipper.load.report import Report, Second
+from clipper.load.report import Report, Second, as_document
 from clipper.load.sweep import MAX_PER_S
 from clipper.types import InputType
 
@@ -126,7 +126,7 @@ def load(
     if html is not None:
         html.write_text(as_page(report))
     if (file := _file_of(json)) is not None:
-        file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(as_document(report)), indent=1) + b"\n")
     if outputs:
         out.note(f"written: {', '.join(map(str, outputs))}")
 
@@ -199,7 +199,7 @@ def _progress(*, quiet: bool) -> Iterator[Watch]:
 def _tell(out: Output, report: Report) -> None:
     if not out.as_json:
         _show_tables(out, report)
-    out.done(report, summary.conclusion(report))
+    out.done(as_document(report), summary.conclusion(report))
     for text in summary.warnings(report):
         out.warn(text)
 

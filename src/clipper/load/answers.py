@@ -94,6 +94,10 @@ class _Body(Struct, gc=False):
     error: str = ""
 
 
+# Of a reason or code: those of Clipper are shorter. What a server answers goes to terminals, so only what codes are of.
+_MAX_CODE_LENGTH = 40
+_NO_CODE = re.compile(r"[^\w .:-]", re.ASCII)
+
 _decode = msgspec.json.Decoder(_Body).decode
 
 
@@ -119,5 +123,9 @@ def outcome_of(status: int, body: bytes) -> Outcome:
         # Not Clipper's, such as a proxy's page.
         return Outcome(error=f"{status} not a prediction")
     if status != 200 or told.error:
-        return Outcome(error=f"{status} {told.error}".strip())
-    return Outcome(default=told.default_reason or "default") if told.default else BY_MODEL
+        return Outcome(error=f"{status} {_code(told.error)}".strip())
+    return Outcome(default=_code(told.default_reason) or "no reason") if told.default else BY_MODEL
+
+
+def _code(text: str) -> str:
+    return _NO_CODE.sub("?", text[:_MAX_CODE_LENGTH])

@@ -16,6 +16,9 @@ _DIGITS = 3
 _PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 # Points of the percentiles' curve for each halving of the share that is above.
 _TICKS_PER_HALF_DISTANCE = 4
+# Reasons and errors that are told apart. Clipper has a dozen; a server that makes up new ones only fills the table.
+_MAX_KINDS = 40
+_OTHER_KINDS = "others"
 
 
 class SenderCounts(Protocol):
@@ -98,14 +101,14 @@ class Records:
                 self._good += 1
                 second.good += 1
         elif outcome.default:
-            self._defaults[outcome.default] += 1
+            _count(self._defaults, outcome.default)
             second.defaults += 1
         else:
-            self._errors[outcome.error] += 1
+            _count(self._errors, outcome.error)
             second.errors += 1
 
     def failed(self, number: int, due_s: float, why: str) -> None:
-        self._errors[why] += 1
+        _count(self._errors, why)
         second = self._open[int(due_s - self._began_s)]
         second.errors += 1
         second.ended += 1
@@ -172,6 +175,10 @@ class Records:
             seconds=tuple(self._rows),
             percentiles=tuple(_curve(self._latencies_us)),
         )
+
+
+def _count(counter: Counter[str], what: str) -> None:
+    counter[what if what in counter or len(counter) < _MAX_KINDS else _OTHER_KINDS] += 1
 
 
 def _latencies(histogram: HdrHistogram) -> Latencies | None:

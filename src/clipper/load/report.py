@@ -1,8 +1,9 @@
 """What is told of a load: the numbers, which are also the JSON of ``--json``, and what follows from them."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 from clipper.load.sweep import Verdict
 
@@ -150,7 +151,6 @@ class Report(Struct, frozen=True):
     interrupted: bool
     runs: tuple[Run, ...]
     found: Found | None = None
-    schema_version: int = SCHEMA_VERSION
 
 
 def share(part: int, run: Run) -> float:
@@ -188,6 +188,24 @@ def verdict(run: Run) -> Verdict:
         return Verdict.BROKEN
     is_servers = latency.p99 - lag.p99 > run.slo_ms or share(run.by_model, run) < KEPT_SHARE
     return Verdict.BROKEN if is_servers else Verdict.SENDER_TOO_SLOW
+
+
+def as_document(report: Report) -> dict[str, Any]:
+    """What ``--json`` writes: the report, and of each run what follows from its numbers."""
+    document: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **to_builtins(report)}
+    document["runs"] = [
+        {
+            **told,
+            "sent": run.sent,
+            "goodput_per_s": run.goodput_per_s,
+            "by_model_share": share(run.by_model, run),
+            "late_share": share(run.late, run),
+            "slo_kept": keeps_slo(run),
+            "too_slow": why_too_slow(run),
+        }
+        for run, told in zip(report.runs, document["runs"])
+    ]
+    return document
 
 
 def grouped(seconds: Sequence[Second], most: int) -> list[Second]:

@@ -18,6 +18,10 @@ MAX_WAITING = 20_000
 # The timer does not fire more often: at high rates some queries are sent together, a few of them this much late at
 # most, and the processor is left to the server, which may be on this machine. Between, each answer sends what is due.
 MIN_SLEEP_S = 0.000_2
+# Queries that are sent in one turn of the loop: between, answers are read, and ^C is heard.
+_MAX_AT_ONCE = 256
+# A query that is seen so late is not sent any more: the sender cannot keep the rate, and would never get to the end.
+MAX_BEHIND_S = 1.0
 # Dials at once; more would overflow the server's backlog of connections not yet accepted.
 _MAX_DIALLING = 64
 _DIAL_WITHIN_S = 5.0
@@ -144,11 +148,15 @@ class Sender:
 
     def _send_due(self, now_s: float) -> None:
         log, free = self._log, self._free
-        while self._next_due_s <= now_s:
+        for _ in range(_MAX_AT_ONCE):
+            if self._next_due_s > now_s:
+                return
             number, due_s = self._number, self._next_due_s
             log.due(number, due_s, now_s)
             self.outstanding += 1
-            if free:
+            if now_s - due_s > MAX_BEHIND_S:
+                self._give_up(number, due_s)
+            elif free:
                 free.pop().send(number, due_s, now_s, self._requests.of(number))
             else:
                 self._wait(number, due_s)
@@ -178,6 +186,7 @@ class Sender:
         self._connections.add(connection)
         self.peak_connections = max(self.peak_connections, len(self._connections))
         self._use(connection)
+        self._dial(len(self._waiting) - len(self._dials))
 
     def has_answer(self, connection: Connection, answer: Answer, answered_s: float) -> None:
         self._log.answered(connection.number, connection.due_s, connection.sent_s, answered_s, answer)
@@ -220,8 +229,12 @@ class Sender:
     # Connections.
 
     def _dial(self, wanted: int) -> None:
-        """Begin to open so many connections, as far as there may be more."""
-        room = min(_MAX_DIALLING, self._max_connections - len(self._connections)) - len(self._dials)
+        """Begin to open so many connections, as far as there may be more.
+
+        Without any, one is tried: a server that is down is not to be dialled for each query that waits.
+        """
+        at_once = _MAX_DIALLING if self._connections else 1
+        room = min(at_once, self._max_connections - len(self._connections)) - len(self._dials)
         if min(wanted, room) <= 0 or time.monotonic() < self._no_dial_before_s:
             return
         for _ in range(min(wanted, room)):

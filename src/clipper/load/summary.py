@@ -92,7 +92,7 @@ def conclusion(report: Report) -> str:
     if report.found is not None:
         return _found(report.found, report.slo_ms)
     if len(report.runs) > 1:
-        return "The sweep was cut off before it came to a rate."
+        return "The sweep was cut off, or its server went away, before it came to a rate."
     (run,) = report.runs
     if run.latency_ms is None:
         return "Nothing was answered." if run.offered else "No query became due: the rate or the duration is too low."
@@ -125,8 +125,9 @@ def warnings(report: Report) -> list[str]:
     most = report.max_connections
     if run.not_sent:
         found.append(
-            f"{run.not_sent:,} queries were not sent: too many waited for one of {most} connections, or for too long. "
-            "An application would have had as many that nobody answers; --connections allows more"
+            f"{run.not_sent:,} queries were not sent: too many waited for one of {most} connections, or for too long, "
+            "or they were seen a second too late. An application would have had as many that nobody answers; "
+            "--connections allows more"
         )
     elif run.sender.connections >= most and run.sender.waited_for_connection:
         found.append(

@@ -5,8 +5,9 @@ from enum import Enum
 # Rates are doubled until one breaks the SLO; then the gap is halved until both its ends are this close.
 GROWTH = 2.0
 PRECISION = 1.05
-# What is tried at all. Below, a run would have to last for minutes to say anything.
-MIN_PER_S, MAX_PER_S = 1.0, 1e6
+# What is tried at all. Below, a run would have to last for minutes to say anything; above is twice of what one process
+# can send.
+MIN_PER_S, MAX_PER_S = 1.0, 1e5
 # A rate that breaks the SLO is tried again at once: the first time the server may have had to adapt to it, or the
 # machine have done something else.
 TRIES = 2
