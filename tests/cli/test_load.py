@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from live_server import Server, until
 
+from clipper.cli.main import main
 from clipper.client import Clipper
 
 CLIPPER = [sys.executable, "-c", "from clipper.cli.main import main; main()"]
@@ -105,18 +106,16 @@ def test_an_application_without_a_default_answers_with_errors(home: Path) -> Non
     assert set(run["errors"]) <= {"504 timeout", "503 overloaded"} and sum(run["errors"].values()) == run["offered"]
 
 
-def test_another_slo_to_judge_by(home: Path) -> None:
-    report = measured(home, "sum", "--rate", "50", "--duration", "500ms", "--slo-ms", "0.1")
-    assert (report["slo_ms"], report["slo_of"]) == (0.1, "option")
-    assert report["runs"][0]["late"] > 0
-
-
-def test_inputs_of_a_file(home: Path, tmp_path: Path) -> None:
+def test_inputs_of_a_file_and_another_slo(home: Path, tmp_path: Path) -> None:
     path = tmp_path / "inputs.jsonl"
     path.write_text('[1, 2, 3, 4]\n{"input": [0, 0, 0, 1], "context": "user-7"}\n')
-    report = measured(home, "sum", "--rate", "100", "--duration", "500ms", "--inputs", str(path))
+    options = ("--rate", "100", "--duration", "500ms", "--inputs", str(path), "--slo-ms", "0.1")
+    report = measured(home, "sum", *options)
     assert report["inputs"] == "2 inputs of inputs.jsonl"
-    assert report["runs"][0]["by_model"] == report["runs"][0]["offered"] > 0
+    assert (report["slo_ms"], report["slo_of"]) == (0.1, "option")
+    (run,) = report["runs"]
+    assert run["by_model"] == run["offered"] > 0
+    assert run["late"] > 0
 
 
 def test_a_sweep_finds_where_the_slo_breaks(home: Path) -> None:
@@ -175,18 +174,31 @@ def queries(home: Path, application: str) -> float:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("nope", "--rate", "5"), "application 'nope' does not exist"),
-        (("sum", "--rate", "5", "--inputs", "/nowhere.jsonl"), "/nowhere.jsonl cannot be read"),
-        (("sum", "--rate", "5", "--html", "/nowhere/page.html"), "/nowhere/page.html cannot be written"),
-        (("sum", "--rate", "5", "--connections", "50000"), "50000 connections take"),
+        ("nope --rate 5", "application 'nope' does not exist"),
+        ("sum --rate 5 --inputs /nowhere.jsonl", "/nowhere.jsonl cannot be read"),
+        ("sum --rate 5 --html /nowhere/page.html", "/nowhere/page.html cannot be written"),
+        ("sum --rate 5 --json /nowhere/numbers.json", "/nowhere/numbers.json cannot be written"),
     ],
 )
-def test_what_cannot_be(home: Path, arguments: tuple[str, ...], says: str) -> None:
+def test_what_cannot_be(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: str, says: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["clipper", "load", *arguments.split(), "--home", str(home)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    assert (ended.value.code, out) == (1, "")
+    assert says in err and "Traceback" not in err
+
+
+def test_more_connections_than_the_machine_allows(home: Path) -> None:
     limit = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 4096)); "
-    command = [sys.executable, "-c", limit + CLIPPER[-1], "load", *arguments, "--home", str(home)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=WITHIN_S, check=False)
+    command = [sys.executable, "-c", limit + CLIPPER[-1], "load", "sum", "--rate", "5", "--connections", "50000"]
+    done = subprocess.run(
+        [*command, "--home", str(home)], capture_output=True, text=True, timeout=WITHIN_S, check=False
+    )
     assert (done.returncode, done.stdout) == (1, "")
-    assert says in done.stderr and "Traceback" not in done.stderr
+    assert "50000 connections take" in done.stderr and "ulimit" in done.stderr
 
 
 def test_inputs_that_are_not_the_applications(home: Path, tmp_path: Path) -> None:

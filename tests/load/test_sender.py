@@ -148,6 +148,21 @@ def test_every_query_is_answered_once() -> None:
     assert 1 <= sender.peak_connections <= 50
 
 
+def test_connections_take_turns() -> None:
+    """Each query finds all free, and yet not one of them is asked alone: behind them may be several workers."""
+    asked: Counter[int] = Counter()
+
+    async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await ask(reader)
+            asked[id(writer)] += 1
+            writer.write(ANSWER)
+
+    sender, _ = load(count, evenly(200, 0.4), connections=4)
+    assert sender.peak_connections == len(asked) == 4
+    assert min(asked.values()) >= 20
+
+
 def test_all_at_once_take_turns_on_the_connections() -> None:
     sender, log = load(answer_all, [0.0] * 300, connections=3)
     assert log.counts == {"200": 300}

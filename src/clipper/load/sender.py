@@ -90,7 +90,8 @@ class Sender:
         self._max_connections, self._answer_within_s = max_connections, answer_within_s
         self._tls = ssl.create_default_context() if target.tls else None
         self._connections: set[Connection] = set()
-        self._free: list[Connection] = []
+        # They take turns: a server of several workers has each of them asked, as by many users.
+        self._free: deque[Connection] = deque()
         self._waiting: deque[tuple[int, float]] = deque()
         self._dials: set[asyncio.Task[None]] = set()
         self._no_dial_before_s = 0.0
@@ -157,7 +158,7 @@ class Sender:
             if now_s - due_s > MAX_BEHIND_S:
                 self._give_up(number, due_s)
             elif free:
-                free.pop().send(number, due_s, now_s, self._requests.of(number))
+                free.popleft().send(number, due_s, now_s, self._requests.of(number))
             else:
                 self._wait(number, due_s)
             self._number += 1
