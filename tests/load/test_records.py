@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper.frontend.responses import default_json, error_json, prediction_json
@@ -30,6 +30,7 @@ class Counts:
 ENDS = st.sampled_from([*ANSWERS, "failed", "not sent", "open"])
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0, 0.3), ENDS), max_size=40))
 def test_every_query_ends_once(queries: list[tuple[float, float, str]]) -> None:
     records, cut_off = Records(SLO_S), 0
