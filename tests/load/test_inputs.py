@@ -158,3 +158,8 @@ def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path.write_text("[1.5]\n" * 50)
     with pytest.raises(InvalidArgument, match="give fewer"):
         read(path)
+
+
+def test_a_line_without_an_end() -> None:
+    with pytest.raises(InvalidArgument, match="line 1 of /dev/zero has over 64 MiB"):
+        read(Path("/dev/zero"))

@@ -122,6 +122,7 @@ def test_a_full_processor_is_too_slow_whatever_the_lag() -> None:
         ({"p99": 240.0, "sender": sender(5)}, Verdict.BROKEN),
         ({"p99": 24.0, "by_model": 500, "sender": sender(5)}, Verdict.BROKEN),
         ({"latency_ms": None}, Verdict.BROKEN),
+        ({"latency_ms": None, "offered": 0, "by_model": 0}, Verdict.KEPT),
     ],
 )
 def test_whom_to_blame(facts: dict[str, Any], wanted: Verdict) -> None:

@@ -204,7 +204,10 @@ def _bounded(bodies: Iterable[bytes], path: Path) -> Iterator[bytes]:
 
 def _lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        # A line without an end would take all memory.
+        for number, line in enumerate(iter(lambda: file.readline(_MAX_BODY_BYTES + 1), b""), 1):
+            if len(line) > _MAX_BODY_BYTES:
+                raise InvalidArgument(f"line {number} of {path} has over {_MAX_BODY_BYTES >> 20} MiB")
             text = line.strip()
             if not text:
                 continue

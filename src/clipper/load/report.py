@@ -180,8 +180,8 @@ def keeps_slo(run: Run) -> bool:
 
 
 def verdict(run: Run) -> Verdict:
-    """The load generator is to blame where the SLO would be kept without its own lag."""
-    if keeps_slo(run):
+    """The load generator is to blame where the SLO would be kept without its own lag. No query breaks no SLO."""
+    if keeps_slo(run) or not run.offered:
         return Verdict.KEPT
     latency, lag = run.latency_ms, run.sender.lag_ms
     if latency is None or lag is None or why_too_slow(run) is None:

@@ -19,7 +19,7 @@ from clipper.load.sender import Sender, Target
 from clipper.load.sweep import Sweep
 
 # From the SLO on, by which Clipper answers, for the way back and a server that is hung for a while.
-_PATIENCE_S = 5.0
+PATIENCE_S = 5.0
 # So that the first queries are not late because the run was still being set up.
 _LEAD_S = 0.02
 # Between the runs of a sweep: what one left behind is not the next one's.
@@ -149,7 +149,7 @@ class Runner:
             due_times_s(plan.arrivals, plan.rate_per_s, plan.duration_s, self._random),
             records,
             max_connections=plan.max_connections,
-            answer_within_s=plan.slo_ms / 1e3 + _PATIENCE_S,
+            answer_within_s=plan.slo_ms / 1e3 + PATIENCE_S,
         )
         try:
             await sender.connect()

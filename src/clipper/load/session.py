@@ -10,11 +10,9 @@ from clipper.http_api import HttpApi
 from clipper.load.asked import Asked
 from clipper.load.inputs import Head, Requests, Sample, read_requests
 from clipper.load.report import Report
-from clipper.load.runner import Plan, Runner, Watch, allow_files
+from clipper.load.runner import PATIENCE_S, Plan, Runner, Watch, allow_files
 from clipper.load.sender import Target
 
-# The first query may find a model that has to wake.
-_FIRST_ANSWER_WITHIN_S = 60.0
 # No load has so many: what it asks is not asked, and cached, before it begins.
 _FIRST_NUMBER = 10**12
 
@@ -31,7 +29,12 @@ def carry_out(asked: Asked, watch: Watch) -> Report:
         raise InvalidArgument(f"url is {asked.query_url!r}: expected http://HOST:PORT")
     path = f"{parts.path.rstrip('/')}/{quote(asked.application, safe='')}/predict"
     requests = _requests(asked, Head(parts.netloc, path))
-    _ask_once(f"{parts.scheme}://{parts.netloc}", path, requests.of(_FIRST_NUMBER).partition(b"\r\n\r\n")[2])
+    _ask_once(
+        f"{parts.scheme}://{parts.netloc}",
+        path,
+        requests.of(_FIRST_NUMBER).partition(b"\r\n\r\n")[2],
+        asked.slo_ms / 1e3,
+    )
     is_tls = parts.scheme == "https"
     plan = Plan(
         target=Target(parts.hostname, parts.port or (443 if is_tls else 80), is_tls),
@@ -70,11 +73,11 @@ def _requests(asked: Asked, head: Head) -> Requests:
     return Sample(head, asked.input_type, asked.width, Random())
 
 
-def _ask_once(url: str, path: str, body: bytes) -> None:
+def _ask_once(url: str, path: str, body: bytes, slo_s: float) -> None:
     """Before thousands of queries that are wrong in the same way: say what is wrong with the first one."""
     api = HttpApi(url)
     try:
-        api.call("POST", path, body, _FIRST_ANSWER_WITHIN_S)
+        api.call("POST", path, body, slo_s + PATIENCE_S)
     except (RequestError, Unavailable):
         raise
     except ClipperError:
