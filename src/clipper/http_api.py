@@ -1,11 +1,19 @@
 """One of the server's HTTP APIs, as calls that return a body or raise the server's own error."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import msgspec
 
-from clipper.errors import ClipperError, ContainerFailed, DeadlineExceeded, InvalidArgument, NotFound, Unavailable
+from clipper.errors import (
+    ClipperError,
+    ContainerFailed,
+    DeadlineExceeded,
+    InvalidArgument,
+    NotFound,
+    Unauthorized,
+    Unavailable,
+)
 from clipper.management.schemas import Failure
 
 # A server on this machine accepts in microseconds; one that does not within this time is not there.
@@ -14,14 +22,16 @@ _DEFAULT_TIMEOUT_S = 30.0
 
 
 class HttpApi:
-    """``url`` is ``http://HOST:PORT``, with a path or without.
+    """``url`` is ``http://HOST:PORT``, with a path or without; ``find_token`` finds what it wants to be shown.
 
     Raises:
         InvalidArgument: it is no such address.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, find_token: Callable[[], str | None] = lambda: None) -> None:
         self.url = _checked(url)
+        self._find_token = find_token
+        self._token: str | None = None
         # The server is addressed directly, whatever proxy the environment names for the outside world.
         self._client = httpx.Client(base_url=url, trust_env=False)
 
@@ -46,7 +56,7 @@ class HttpApi:
         """Return the answer's body.
 
         Args:
-            content: JSON, or a stream of raw bytes.
+            content: JSON, or a stream of a tar's bytes.
             timeout_s: how long the server may take for each step of the answer.
 
         Raises:
@@ -54,20 +64,45 @@ class HttpApi:
             Unavailable: it cannot be reached, or the connection broke.
             DeadlineExceeded: it took too long.
         """
+        self._token = self._token or self._find_token()
+        response = self._request(method, path, content, timeout_s)
+        # The token may have been replaced since it was read; a stream cannot be sent again.
+        if response.status_code == httpx.codes.UNAUTHORIZED and (content is None or isinstance(content, bytes)):
+            before, self._token = self._token, self._find_token()
+            if self._token != before:
+                response = self._request(method, path, content, timeout_s)
+        if response.status_code == httpx.codes.UNAUTHORIZED and self._token is None:
+            raise Unauthorized(
+                f"{self.url} wants a token, and none was found: set CLIPPER_TOKEN, or run this on the server's machine "
+                "as its user"
+            )
+        if not response.is_success:
+            raise _error(response)
+        return response.content
+
+    def _request(
+        self, method: str, path: str, content: bytes | Iterator[bytes] | None, timeout_s: float
+    ) -> httpx.Response:
         timeout = httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S)
-        kind = "application/json" if isinstance(content, bytes) else "application/octet-stream"
+        kind = "application/json" if isinstance(content, bytes) else "application/x-tar"
         headers = {} if content is None else {"content-type": kind}
+        if self._token is not None:
+            headers["authorization"] = f"Bearer {_checked_token(self._token)}"
         try:
-            response = self._client.request(method, path, content=content, headers=headers, timeout=timeout)
+            return self._client.request(method, path, content=content, headers=headers, timeout=timeout)
         except httpx.ConnectError as error:
             raise Unavailable(f"no Clipper answers at {self.url} ({error}): start it with clipper start") from error
         except httpx.TimeoutException as error:
             raise DeadlineExceeded(f"{self.url} did not answer {method} {path} within {timeout_s:.0f} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unavailable(f"{method} {path} at {self.url} broke off: {error or type(error).__name__}") from error
-        if not response.is_success:
-            raise _error(response)
-        return response.content
+
+
+def _checked_token(token: str) -> str:
+    """Never quoted: a message may go anywhere."""
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise InvalidArgument("the token holds what no token does: expected 32 to 512 letters, digits or ._~+/=-")
+    return token
 
 
 def _checked(url: str) -> str:

@@ -20,6 +20,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "statistics": "",
         "snapshot": "",
         "scaling": "",
+        "hosts": "",
         "containers.protocol": "",
         "containers": "containers.protocol",
         "runtime": "containers.protocol",
@@ -43,15 +44,15 @@ ALLOWED: dict[str, frozenset[str]] = {
         "managers": "registry containers containers.protocol snapshot",
         "management.schemas": "scaling snapshot",
         "metrics": "management.schemas metrics.histogram statistics",
-        "management": "management.schemas metrics statistics scaling snapshot registry managers",
-        "supervisor": "home management management.schemas metrics managers registry containers containers.protocol "
-        "control control_client frontend.inputs selection.check selection.learning selection.policies selection.stores "
+        "management": "hosts management.schemas metrics statistics scaling snapshot registry managers",
+        "supervisor": "home hosts management management.schemas metrics managers registry containers "
+        "containers.protocol control control_client frontend.inputs selection.check selection.learning selection.policies selection.stores "
         "scaling snapshot statistics",
         "packaging": "",
         "home": "",
         "http_api": "management.schemas",
-        "client": "home http_api packaging management.schemas scaling snapshot",
-        "cli": "client home http_api packaging management.schemas scaling snapshot",
+        "client": "home hosts http_api packaging management.schemas scaling snapshot",
+        "cli": "client home hosts http_api packaging management.schemas scaling snapshot",
     }.items()
 }
 

@@ -96,7 +96,16 @@ Url = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Write the result as JSON, and nothing else, to standard output.")]
 OfVersion = Annotated[str | None, typer.Option("--version", help="A version of the model.")]
 
-Host = Annotated[str, typer.Option(help="The address to listen on.")]
+Host = Annotated[str, typer.Option(help="The address of the query port.")]
+ManagementHost = Annotated[str, typer.Option(help="The address of the management port.")]
+AllowedHost = Annotated[
+    list[str] | None,
+    typer.Option(help="A name by which the management port may be called, e.g. a proxy's. May be repeated."),
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Let the management port be reached from other machines without TLS.")
+]
+OpenMetrics = Annotated[bool, typer.Option("--open-metrics", help="Answer /metrics without a token.")]
 QueryPort = Annotated[int, typer.Option(help="The port for queries.", min=0, max=65535)]
 ManagementPort = Annotated[int, typer.Option(help="The port for management.", min=0, max=65535)]
 Workers = Annotated[int, typer.Option(help="How many processes answer queries.", min=1, max=64)]

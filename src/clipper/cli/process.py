@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipper.client import STOP_TIMEOUT_S, Clipper
-from clipper.errors import DeadlineExceeded, Unavailable
+from clipper.errors import DeadlineExceeded, Unauthorized, Unavailable
+from clipper.home import read_token
 from clipper.management.schemas import Status
 from clipper.types import Transport
 
@@ -36,6 +37,10 @@ class ServerSettings:
     docker_base_image: str | None = None
     docker_network: str | None = None
     docker_transport: Transport | None = None
+    management_host: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    insecure: bool = False
+    open_metrics: bool = False
 
     def argv(self) -> list[str]:
         options = {
@@ -49,17 +54,22 @@ class ServerSettings:
             "--docker-base-image": self.docker_base_image,
             "--docker-network": self.docker_network,
             "--docker-transport": self.docker_transport,
+            "--management-host": self.management_host,
         }
         given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
+        given += [part for name in self.allowed_hosts for part in ("--allowed-host", name)]
+        flags = {"--insecure": self.insecure, "--open-metrics": self.open_metrics}
+        given += [name for name, is_set in flags.items() if is_set]
         return [sys.executable, "-m", "clipper.supervisor", *given]
 
 
 def running(home: Path) -> Status | None:
     """The status of the server of ``home``, if it answers."""
     try:
-        with Clipper.connect(home=home) as clipper:
+        # Its own token, for one in the environment may be another server's.
+        with Clipper.connect(home=home, token=read_token(home)) as clipper:
             return clipper.status()
-    except (Unavailable, DeadlineExceeded):
+    except (Unavailable, DeadlineExceeded, Unauthorized):  # the last: by now its port is another's
         return None
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from clipper.hosts import is_loopback
 from clipper.types import Transport
 
 QUERY_PORT = 1337
@@ -26,6 +27,10 @@ class Config:
     """What a server is started with.
 
     Attributes:
+        host, management_host: where each port listens.
+        allowed_host: names by which the management port may be called, besides what it listens on.
+        insecure: it may listen where others can read what goes to it.
+        open_metrics: its metrics need no token.
         query_port, management_port: 0 is any free port.
         cache_bytes: of each worker.
         store: address of the selection store; None is a file in the home.
@@ -36,6 +41,10 @@ class Config:
 
     home: Path
     host: str = "127.0.0.1"
+    management_host: str = "127.0.0.1"
+    allowed_host: tuple[str, ...] = ()
+    insecure: bool = False
+    open_metrics: bool = False
     query_port: int = QUERY_PORT
     management_port: int = MANAGEMENT_PORT
     workers: int = 1
@@ -50,7 +59,11 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     """Read the command line, or ``arguments``. Exits with code 2 if it is wrong."""
     parser = argparse.ArgumentParser(prog="python -m clipper.supervisor", description="Run a Clipper server.")
     parser.add_argument("--home", type=Path, required=True, help="the folder of registry, artifacts, sockets and logs")
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
+    parser.add_argument("--host", default="127.0.0.1", help="the address of the query port")
+    parser.add_argument("--management-host", default="127.0.0.1", help="the address of the management port")
+    parser.add_argument("--allowed-host", action="append", default=[], help="a name that it may be called by")
+    parser.add_argument("--insecure", action="store_true", help="let it be reached from other machines without TLS")
+    parser.add_argument("--open-metrics", action="store_true", help="answer /metrics without a token")
     parser.add_argument("--query-port", type=_between(0, 65535), default=QUERY_PORT, help="0: any free port")
     parser.add_argument("--management-port", type=_between(0, 65535), default=MANAGEMENT_PORT, help="0: any free port")
     parser.add_argument("--workers", type=_between(1, MAX_WORKERS), default=1, help="how many query workers")
@@ -66,7 +79,13 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
         default=DOCKER_TRANSPORT,
         help="how its containers are dialled",
     )
-    config = Config(**vars(parser.parse_args(arguments)))
+    given = vars(parser.parse_args(arguments))
+    config = Config(**{**given, "allowed_host": tuple(given["allowed_host"])})
+    if not (is_loopback(config.management_host) or config.insecure):
+        parser.error(
+            f"--management-host {config.management_host} can be reached from other machines, and what goes there, "
+            "tokens among it, can be read on the way: put a proxy with TLS before 127.0.0.1, or say --insecure"
+        )
     if config.docker_transport == "tcp" and config.docker_network == "none":
         parser.error("--docker-transport tcp: nothing reaches a container in --docker-network none; choose another")
     return config

@@ -14,7 +14,9 @@ import uvicorn
 
 from clipper.errors import Conflict
 from clipper.home import Place
+from clipper.management.access import Access, allowed_hosts
 from clipper.management.app import create_app
+from clipper.management.gate import Gate
 from clipper.managers.docker_settings import DockerSettings, docker_launcher
 from clipper.managers.environment_builder import environments_root
 from clipper.managers.launcher import Launcher
@@ -41,6 +43,8 @@ from clipper.supervisor.reconciler import Reconciler
 from clipper.supervisor.samples import Samples
 from clipper.supervisor.scaler import Scaler
 from clipper.supervisor.selections import SelectionChecker
+from clipper.supervisor.token_file import TokenFile
+from clipper.supervisor.tokens import Tokens
 from clipper.supervisor.worker import INSTANCES, Worker, WorkerSettings
 from clipper.supervisor.workers import Workers
 
@@ -88,7 +92,7 @@ class Supervisor:
             # One that is down is no reason not to start: it may be up when it is needed.
             store = await stack.enter_async_context(_open_store(self._store_address))
             listener = stack.enter_context(
-                ports.listen(self._config.host, self._config.management_port, "--management-port")
+                ports.listen(self._config.management_host, self._config.management_port, "--management-port")
             )
             registry = stack.enter_context(contextlib.closing(SqliteRegistry(self._home.registry)))
             parts, holder = await self._assemble(registry, store)
@@ -170,7 +174,8 @@ class Supervisor:
         selections = SelectionChecker(processes.environment("selection-check"), home.sockets)
         forgetter = Forgetter(catalog, store)
         usage, scaler = UsageKeeper(local.running), Scaler(catalog, manager, workers, wake)
-        return Parts(catalog, manager, usage, workers, reconciler, artifacts, selections, forgetter, scaler)
+        tokens = Tokens(catalog, TokenFile(home.token))
+        return Parts(catalog, manager, usage, workers, reconciler, artifacts, selections, forgetter, scaler, tokens)
 
     def _local_launcher(self, processes: ProcessFolder) -> LocalLauncher:
         environments = ModelEnvironments(processes, self._home.artifacts, environments_root(os.environ))
@@ -187,9 +192,9 @@ class Supervisor:
         return Folders(self._home.artifacts, self._home.scratch, self._home.sockets)
 
     async def _serve(self, parts: Parts, listener: socket.socket, query_port: int) -> None:
-        host = self._config.host
-        management_url = ports.url(host, ports.port_of(listener))
-        place = Place(os.getpid(), management_url, ports.url(host, query_port), time.time())
+        config = self._config
+        management_url = ports.url(config.management_host, ports.port_of(listener))
+        place = Place(os.getpid(), management_url, ports.url(config.host, query_port), time.time())
         operations = SupervisorOperations(parts, str(self._home.root), place, self._stop.set)
         keepers = [
             asyncio.create_task(LogKeeper(self._home.logs).run()),
@@ -202,7 +207,9 @@ class Supervisor:
         ]
         parts.workers.start()
         parts.reconciler.start()
-        api = _management_server(operations)
+        hosts = allowed_hosts(config.management_host, socket.gethostname(), config.allowed_host)
+        access = Access(hosts, parts.tokens.role_of, config.open_metrics)
+        api = _management_server(Gate(create_app(operations), access))
         serving = asyncio.create_task(api.serve([listener]))
         while not api.started and not serving.done():
             await asyncio.sleep(STARTED_POLL_S)
@@ -238,10 +245,10 @@ async def _open_store(address: str) -> AsyncIterator[Store]:
         await store.close()
 
 
-def _management_server(operations: SupervisorOperations) -> ManagementServer:
+def _management_server(app: Gate) -> ManagementServer:
     return ManagementServer(
         uvicorn.Config(
-            create_app(operations),
+            app,
             log_config=None,
             access_log=False,
             lifespan="off",
