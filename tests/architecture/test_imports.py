@@ -46,8 +46,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "metrics": "management.schemas metrics.histogram statistics",
         "management": "hosts management.schemas metrics statistics scaling snapshot registry managers",
         "supervisor": "home hosts management management.schemas metrics managers registry containers "
-        "containers.protocol control control_client frontend.inputs selection.check selection.learning selection.policies selection.stores "
-        "scaling snapshot statistics",
+        "containers.protocol control control_client frontend.inputs selection.check selection.learning "
+        "selection.policies selection.stores scaling snapshot statistics",
         "packaging": "",
         "home": "",
         "http_api": "management.schemas",

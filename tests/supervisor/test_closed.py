@@ -38,6 +38,8 @@ def test_a_web_page_cannot_run_a_command(shared: Server, tmp_path: Path) -> None
     assert ask(shared, "POST", "/applications", json_type, body) == (401, "unauthorized")
     assert ask(shared, "POST", "/applications", json_type | token | {"Host": "evil.example"}, body)[0] == 403
     assert ask(shared, "POST", "/applications", json_type | token | {"Origin": "http://evil.example"}, body)[0] == 403
+    # Nor may who has the token take code by its name.
+    assert ask(shared, "POST", "/applications", json_type | token, body) == (400, "invalid_argument")
     assert not touched.exists()
 
 

@@ -171,7 +171,7 @@ class Supervisor:
         )
         artifacts = Artifacts(home.artifacts)
         reconciler = Reconciler(catalog, manager, workers, artifacts, epoch=registry.reserve("supervisor", 1))
-        selections = SelectionChecker(processes.environment("selection-check"), home.sockets)
+        selections = SelectionChecker(processes, home.sockets)
         forgetter = Forgetter(catalog, store)
         usage, scaler = UsageKeeper(local.running), Scaler(catalog, manager, workers, wake)
         tokens = Tokens(catalog, TokenFile(home.token))
