@@ -216,7 +216,7 @@ def check_name(kind: str, name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise InvalidArgument(
-            f"{kind} {name!r} is not a valid name: use 1 to 63 of a-z, 0-9, '-', '_' and '.', "
+            f"{kind} {name!r:.100} is not a valid name: use 1 to 63 of a-z, 0-9, '-', '_' and '.', "
             "beginning and ending with a letter or digit"
         )
     return name

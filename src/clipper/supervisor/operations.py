@@ -67,6 +67,10 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
 
     async def problems(self) -> list[str]:
         problems = [] if self._workers.any_ready else [f"no query worker is ready{self._why_no_worker()}"]
+        problems += [
+            f"application {name!r} is not served: {why}; change it, or delete it"
+            for name, why in self._reconciler.left_out.items()
+        ]
         for application in self._catalog.applications.values():
             for link in application.links:
                 # A shadow answers nothing, so nobody misses it.

@@ -22,6 +22,8 @@ from clipper.snapshot import Selection
 
 # Feedback on a query that was longer ago would be on a model that is no longer there. Ids of feedback are kept as long.
 MAX_FEEDBACK_TTL_S = 7 * 24 * 3600.0
+# More feedback than comes in years; who wants more wants no half-life.
+MAX_OBSERVATIONS = 10**9
 # A check ends itself; this much more is for starting Python on a busy machine.
 CHECK_TIMEOUT_S = TIMEOUT_S + 10.0
 # Each is a Python process; further ones wait.
@@ -87,7 +89,7 @@ class SelectionChecker:
             InvalidArgument: a value is outside its range, or the policy or loss cannot be made.
             Unavailable: the process for that cannot be started.
         """
-        _check_numbers(selection)
+        check_numbers(selection)
         if not runs_own_code(selection.policy, selection.loss):
             make_policy(selection.policy, selection.parameters)
             make_loss(selection.loss, selection.loss_parameters)
@@ -124,10 +126,14 @@ def _configured(given: str | Configured) -> Configured:
     return Configured(given) if isinstance(given, str) else given
 
 
-def _check_numbers(selection: Selection) -> None:
+def check_numbers(selection: Selection) -> None:
+    """
+    Raises:
+        InvalidArgument: one is outside its range.
+    """
     if selection.half_life is not None:
-        check_number("half_life", selection.half_life, 1)
-    check_number("prior_weight", selection.prior_weight, 0)
+        check_number("half_life", selection.half_life, 1, MAX_OBSERVATIONS)
+    check_number("prior_weight", selection.prior_weight, 0, MAX_OBSERVATIONS)
     if selection.confidence_threshold is not None:
         check_number("confidence_threshold", selection.confidence_threshold, 0, 1)
     check_number("feedback_ttl_s", selection.feedback_ttl_s, 0, MAX_FEEDBACK_TTL_S)
