@@ -21,6 +21,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "snapshot": "",
         "scaling": "",
         "hosts": "",
+        "open_files": "",
         "containers.protocol": "",
         "containers": "containers.protocol",
         "runtime": "containers.protocol",
@@ -38,14 +39,14 @@ ALLOWED: dict[str, frozenset[str]] = {
         "frontend.limits": "",
         "frontend.inputs": "frontend.limits",
         "frontend": "frontend.inputs frontend.limits selection feedback metrics.histogram snapshot statistics",
-        "worker": "frontend metrics.histogram selection selection.policies selection.stores feedback control_client "
-        "abstraction containers containers.protocol control snapshot statistics",
+        "worker": "frontend open_files metrics.histogram selection selection.policies selection.stores feedback "
+        "control_client abstraction containers containers.protocol control snapshot statistics",
         "registry": "scaling snapshot",
         "managers": "registry containers containers.protocol snapshot",
         "management.schemas": "scaling snapshot",
         "metrics": "management.schemas metrics.histogram statistics",
         "management": "hosts management.schemas metrics statistics scaling snapshot registry managers",
-        "supervisor": "home hosts management management.schemas metrics managers registry containers "
+        "supervisor": "home hosts open_files management management.schemas metrics managers registry containers "
         "containers.protocol control control_client frontend.inputs selection.check selection.learning "
         "selection.policies selection.stores scaling snapshot statistics",
         "packaging": "",

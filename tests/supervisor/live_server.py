@@ -59,6 +59,8 @@ class Server:
     def __init__(self, home: Path, *options: str) -> None:
         self.home = home
         self.options = options
+        # What starts it, with its command line behind; nothing is started directly.
+        self.through: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str) -> "Server":
@@ -67,7 +69,8 @@ class Server:
         ports = ["--query-port", "0", "--management-port", "0"]
         (self.home / "supervisor.json").unlink(missing_ok=True)
         with (self.home / "logs" / "supervisor.log").open("ab") as log:
-            self.process = subprocess.Popen([*argv, *ports, *(options or self.options)], stderr=log)
+            command = [*self.through, *argv, *ports, *(options or self.options)]
+            self.process = subprocess.Popen(command, stderr=log)
         process = self.process
         until(lambda: (self.home / "supervisor.json").exists() or process.poll() is not None)
         assert process.poll() is None, self.log

@@ -8,15 +8,14 @@ import random
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
-
-import uvicorn
+from collections.abc import AsyncIterator
 
 from clipper.errors import Conflict
 from clipper.home import Place
 from clipper.management.access import Access, allowed_hosts
 from clipper.management.app import create_app
 from clipper.management.gate import Gate
+from clipper.management.server import ManagementServer
 from clipper.managers.docker_settings import DockerSettings, docker_launcher
 from clipper.managers.environment_builder import environments_root
 from clipper.managers.launcher import Launcher
@@ -50,28 +49,18 @@ from clipper.supervisor.workers import Workers
 
 log = logging.getLogger(__name__)
 
-# An operator's tools hold a few; more than this is a mistake, and is answered 503.
-MAX_MANAGEMENT_CONNECTIONS = 256
-# For answers to operators under way when the server stops.
-API_GRACE_S = 2
 STARTED_POLL_S = 0.005
 # Workers that were just killed give the port back within moments.
 PORT_TIMEOUT_S = 1.0
 PORT_POLL_S = 0.05
 
 
-class ManagementServer(uvicorn.Server):
-    """uvicorn, but what a signal means is the supervisor's to say."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 class Supervisor:
     """One server, from its start to its stop. ``home`` has to be locked."""
 
-    def __init__(self, config: Config, home: Home) -> None:
+    def __init__(self, config: Config, home: Home, max_descriptors: int) -> None:
+        """``max_descriptors``: that this process may have open."""
+        self._max_descriptors = max_descriptors
         self._config = config
         self._home = home
         self._store_address = config.store or f"sqlite:{home.selection_store}"
@@ -209,7 +198,7 @@ class Supervisor:
         parts.reconciler.start()
         hosts = allowed_hosts(config.management_host, socket.gethostname(), config.allowed_host)
         access = Access(hosts, parts.tokens.role_of, config.open_metrics)
-        api = _management_server(Gate(create_app(operations), access))
+        api = ManagementServer(Gate(create_app(operations), access), self._max_descriptors)
         serving = asyncio.create_task(api.serve([listener]))
         while not api.started and not serving.done():
             await asyncio.sleep(STARTED_POLL_S)
@@ -243,17 +232,3 @@ async def _open_store(address: str) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
-
-
-def _management_server(app: Gate) -> ManagementServer:
-    return ManagementServer(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            limit_concurrency=MAX_MANAGEMENT_CONNECTIONS,
-            timeout_graceful_shutdown=API_GRACE_S,
-        )
-    )

@@ -25,7 +25,7 @@ from clipper.control import (
 )
 from clipper.control_client import ask
 from clipper.errors import ClipperError, ProtocolViolation
-from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord
+from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord, is_own_want
 from clipper.managers.reconcile.backoff import NO_DEATHS
 from clipper.snapshot import Snapshot
 from clipper.statistics import VersionLoad, WorkerStatistics
@@ -143,6 +143,7 @@ class Worker:
             except Exception as error:  # a bug of ours; the worker must not be lost with it, so it is a death too
                 log.exception("keeping %s failed", self.name)
                 self.last_error, uptime_s = f"keeping {self.name} failed: {error!r}", 0.0
+            await self._end()
             self._has_died(uptime_s)
             await asyncio.sleep(max(0.0, self._history.restart_at_s - asyncio.get_running_loop().time()))
             self.phase = "starting"
@@ -211,9 +212,13 @@ class Worker:
             self._has_come_up()
             trouble = await self._watched(self.process)
         self.last_error = self._killed_because or trouble
-        uptime_s = loop.time() - ready_at_s
-        await self.process.stop(grace_s=0)
-        return uptime_s
+        return loop.time() - ready_at_s
+
+    async def _end(self) -> None:
+        """Return when its process is gone. One that was forgotten alive would share the port with its successor."""
+        self.phase = "stopping"
+        while self.process is not None and not self.process.exited.is_set():
+            await self.process.stop(grace_s=0)
 
     def _has_died(self, uptime_s: float) -> None:
         log.warning("%s", self.last_error)
@@ -255,7 +260,9 @@ class Worker:
                 return None
             except (TimeoutError, ProtocolViolation) as error:
                 return f"{self.name} listens but does not answer: {error!r}"
-            except OSError:
+            except OSError as error:
+                if is_own_want(error):  # whether it listens is not known
+                    deadline_s = loop.time() + START_TIMEOUT_S
                 if await process.has_exited_within(DIAL_EVERY_S):
                     return f"{self.name} {process.how_it_ended} before it was ready: its log tells why"
         return f"{self.name} was not ready within {START_TIMEOUT_S:g} s"
@@ -272,7 +279,9 @@ class Worker:
             try:
                 await self.statistics(CHECK_TIMEOUT_S)
             except (OSError, ProtocolViolation) as error:
-                if not await process.has_exited_within(EXIT_AFTER_LOSS_S):
+                if is_own_want(error):
+                    log.warning("whether %s answers is not known: %s", self.name, error)
+                elif not await process.has_exited_within(EXIT_AFTER_LOSS_S):
                     return f"{self.name} hung: {error!r}"
         return f"{self.name} {process.how_it_ended}"
 
@@ -295,7 +304,12 @@ class Worker:
         try:
             reply = await ask(self.control, Apply(snapshot), APPLY_TIMEOUT_S)
         except (OSError, ProtocolViolation) as error:
-            if process is not None and not await process.has_exited_within(EXIT_AFTER_LOSS_S):
+            if process is None or await process.has_exited_within(EXIT_AFTER_LOSS_S):
+                return
+            if is_own_want(error):
+                log.warning("%s has not been told of a change, and will be: %s", self.name, error)
+                self._sent = None
+            else:
                 self._killed_because = f"{self.name} did not take a snapshot: {error!r}"
                 process.kill()
             return
