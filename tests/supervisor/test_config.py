@@ -28,6 +28,21 @@ def test_the_stores_path_is_made_absolute_since_workers_run_elsewhere(
     assert parsed == [f"sqlite:{tmp_path}/learned.db", "sqlite:/x/y", "sqlite:", "redis://h/0", "other"]
 
 
+def test_a_store_whose_address_is_not_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLIPPER_STORE", "redis://:secret@h/0")
+    assert parse_command_line(["--home=h"]).store == "redis://:secret@h/0"
+    file = tmp_path / "store"
+    file.write_text("redis://:other@h/0\n")
+    assert parse_command_line(["--home=h", f"--store=file:{file}"]).store == "redis://:other@h/0"
+    file.write_text(f"file:{file}")
+    for missing in (file, tmp_path / "none"):
+        with pytest.raises(SystemExit):
+            parse_command_line(["--home=h", f"--store=file:{missing}"])
+        assert f"argument --store: {missing} cannot be read" in capsys.readouterr().err
+
+
 UNREACHABLE = "--home h --docker-transport tcp --docker-network none"
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from clipper.scaling import ReplicaRange
-from clipper.types import Framework, Transport
+from clipper.types import STORE_VARIABLE, Framework, Transport
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
@@ -117,8 +117,8 @@ StoreAddress = Annotated[
     str | None,
     typer.Option(
         "--store",
-        help="Where learned state is kept: sqlite:PATH or redis://HOST:PORT/DB.",
-        envvar="CLIPPER_STORE",
+        help="Where learned state is kept: sqlite:PATH, redis://HOST:PORT/DB, or file:PATH of a file that says so.",
+        envvar=STORE_VARIABLE,
         show_default="a file in the home",
     ),
 ]

@@ -13,7 +13,7 @@ from clipper.client import STOP_TIMEOUT_S, Clipper
 from clipper.errors import DeadlineExceeded, Unauthorized, Unavailable
 from clipper.home import read_token
 from clipper.management.schemas import Status
-from clipper.types import Transport
+from clipper.types import STORE_VARIABLE, Transport
 
 # The supervisor opens its registry and starts its workers, which takes about a second; the rest is for a slow machine.
 READY_TIMEOUT_S = 60.0
@@ -50,7 +50,6 @@ class ServerSettings:
             "--management-port": self.management_port,
             "--workers": self.workers,
             "--cache-bytes": self.cache_bytes,
-            "--store": self.store,
             "--docker-base-image": self.docker_base_image,
             "--docker-network": self.docker_network,
             "--docker-transport": self.docker_transport,
@@ -61,6 +60,10 @@ class ServerSettings:
         flags = {"--insecure": self.insecure, "--open-metrics": self.open_metrics}
         given += [name for name, is_set in flags.items() if is_set]
         return [sys.executable, "-m", "clipper.supervisor", *given]
+
+    def environment(self) -> dict[str, str]:
+        """With the store's address, which may hold a password: others can read a command line, and not this."""
+        return {**os.environ, **({} if self.store is None else {STORE_VARIABLE: self.store})}
 
 
 def running(home: Path) -> Status | None:
@@ -75,7 +78,7 @@ def running(home: Path) -> Status | None:
 
 def become(settings: ServerSettings) -> None:
     """Turn this process into the server, for a service manager that watches it. Does not return."""
-    os.execv(sys.executable, settings.argv())
+    os.execve(sys.executable, settings.argv(), settings.environment())
 
 
 def spawn(settings: ServerSettings) -> "StartingServer":
@@ -91,7 +94,12 @@ def spawn(settings: ServerSettings) -> "StartingServer":
         with log.open("ab") as file:
             start = file.tell()
             process = subprocess.Popen(
-                settings.argv(), stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+                settings.argv(),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+                env=settings.environment(),
             )
     except OSError as error:
         raise Unavailable(f"cannot start a server in {settings.home}: {error}") from error

@@ -14,6 +14,7 @@ from clipper.open_files import raise_limit
 from clipper.supervisor.config import parse_command_line
 from clipper.supervisor.folders import lock_home, open_home
 from clipper.supervisor.server import Supervisor
+from clipper.types import STORE_VARIABLE
 
 
 def main() -> int:
@@ -23,6 +24,8 @@ def main() -> int:
     # What clients do wrong they are told, and could fill the log with.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     try:
+        # It is read by now, and nothing that we start is to find it there but the workers.
+        os.environ.pop(STORE_VARIABLE, None)
         home = open_home(config.home)
         lock = lock_home(home)
         uvloop.run(Supervisor(config, home, raise_limit()).run())

@@ -1,6 +1,7 @@
 """The supervisor's settings: read once, from its command line, and checked here."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from clipper.hosts import is_loopback
-from clipper.types import Transport
+from clipper.types import STORE_VARIABLE, Transport
 
 QUERY_PORT = 1337
 MANAGEMENT_PORT = 1338
@@ -69,7 +70,12 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     parser.add_argument("--workers", type=_between(1, MAX_WORKERS), default=1, help="how many query workers")
     parser.add_argument("--cache-bytes", type=_between(0, 1 << 50), default=CACHE_BYTES, help="of each worker's cache")
     parser.add_argument(
-        "--store", type=_absolute, help="where learned state is kept: sqlite:PATH (in the home by default) or redis://…"
+        "--store",
+        type=_store_address,
+        # Not on the command line, which everybody on the machine can read, if there is a password in it.
+        default=os.environ.get(STORE_VARIABLE),
+        help="where learned state is kept: sqlite:PATH (in the home by default), redis://…, or file:PATH of a file "
+        f"that says so; if not given, what {STORE_VARIABLE} says",
     )
     parser.add_argument("--docker-base-image", default=DOCKER_BASE_IMAGE, help="what images of models are built on")
     parser.add_argument("--docker-network", default=DOCKER_NETWORK, help="of containers and builds in Docker")
@@ -91,9 +97,14 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     return config
 
 
-def _absolute(store: str) -> str:
-    """Workers run in another folder than we do."""
+def _store_address(store: str) -> str:
+    """The address that is meant; a path in it is absolute, since workers run in another folder than we do."""
     scheme, _, path = store.partition(":")
+    if scheme == "file":
+        try:
+            return _store_address(Path(path).expanduser().read_text().strip())
+        except (OSError, UnicodeDecodeError, RecursionError) as error:
+            raise argparse.ArgumentTypeError(f"{path} cannot be read: {type(error).__name__}") from error
     return f"sqlite:{Path(path).expanduser().absolute()}" if scheme == "sqlite" and path else store
 
 

@@ -44,7 +44,7 @@ from clipper.supervisor.scaler import Scaler
 from clipper.supervisor.selections import SelectionChecker
 from clipper.supervisor.token_file import TokenFile
 from clipper.supervisor.tokens import Tokens
-from clipper.supervisor.worker import INSTANCES, Worker, WorkerSettings
+from clipper.supervisor.worker import INSTANCES, Worker, WorkerSettings, store_digest
 from clipper.supervisor.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ class Supervisor:
         self._config = config
         self._home = home
         self._store_address = config.store or f"sqlite:{home.selection_store}"
+        self._store_digest = store_digest(self._store_address)
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -93,12 +94,12 @@ class Supervisor:
         home, catalog = self._home, Catalog(registry)
         processes = ProcessFolder(home.run, os.environ, home.python_path)
         records = processes.recorded()
-        left_port = takeover.left_query_port(records, self._config, self._store_address)
+        left_port = takeover.left_query_port(records, self._config, self._store_digest)
         if left_port is None:
             takeover.end_workers(records, processes)
         holder = await self._hold_port(left_port)
         settings = WorkerSettings(
-            self._config.host, ports.port_of(holder), self._config.cache_bytes, self._store_address
+            self._config.host, ports.port_of(holder), self._config.cache_bytes, self._store_digest
         )
         parts = self._make_parts(catalog, registry, store, processes, settings)
         replicas = await takeover.take_over_containers(catalog, parts.manager)
@@ -145,7 +146,7 @@ class Supervisor:
         local = self._local_launcher(processes)
         workers = Workers(
             [
-                Worker(index, settings, processes, (home.sockets, home.logs), instances, wake)
+                Worker(index, settings, processes, (home.sockets, home.logs), self._store_address, instances, wake)
                 for index in range(self._config.workers)
             ]
         )

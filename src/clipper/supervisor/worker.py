@@ -1,6 +1,7 @@
 """One query worker: its process, started again when it dies, and what it was told."""
 
 import asyncio
+import hashlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRec
 from clipper.managers.reconcile.backoff import NO_DEATHS
 from clipper.snapshot import Snapshot
 from clipper.statistics import VersionLoad, WorkerStatistics
-from clipper.types import ModelId
+from clipper.types import STORE_VARIABLE, ModelId
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +59,19 @@ INSTANCES = 2**20
 class WorkerSettings(Struct, frozen=True):
     """What all workers of a server have in common; one that runs with others is replaced.
 
-    ``store`` is the address of the selection store, as ``selection.stores.open`` takes it.
+    ``store_digest`` tells whether the selection store is the same: its address may hold a password, and this is kept in
+    a file for the next supervisor.
     """
 
     host: str
     port: int
     cache_bytes: int
-    store: str
+    store_digest: str
+
+
+def store_digest(address: str) -> str:
+    """Costs some 30 ms, so that nobody finds a weak password by it."""
+    return hashlib.scrypt(address.encode(), salt=b"clipper selection store", n=2**13, r=8, p=1, dklen=16).hex()
 
 
 class WorkerNote(Struct, frozen=True):
@@ -92,10 +99,11 @@ class Worker:
         settings: WorkerSettings,
         processes: ProcessFolder,
         folders: tuple[Path, Path],
+        store: str,
         next_instance: Callable[[], int],
         on_change: Callable[[], None],
     ) -> None:
-        """``folders``: for its sockets and its log."""
+        """``folders``: for its sockets and its log; ``store``: the selection store's address."""
         self.index = index
         self.phase: WorkerPhase = "starting"
         self.process: ManagedProcess | None = None
@@ -107,6 +115,7 @@ class Worker:
         self._settings = settings
         self._processes = processes
         self._sockets, self._logs = folders
+        self._store = store
         self._next_instance = next_instance
         self._on_change = on_change
         self._history = NO_DEATHS
@@ -237,7 +246,8 @@ class Worker:
     def _launch(self) -> ManagedProcess:
         self.instance = self._next_instance() % INSTANCES
         self.control = str(self._sockets / f"w{self.instance}.sock")
-        settings = msgspec.to_builtins(self._settings)
+        shared = self._settings
+        settings = {"host": shared.host, "port": shared.port, "cache_bytes": shared.cache_bytes}
         own = {"index": self.index, "instance": self.instance, "control": self.control}
         bounds = {"settle_timeout_s": SETTLE_TIMEOUT_S, "drain_timeout_s": DRAIN_TIMEOUT_S}
         config = msgspec.json.encode({**own, **settings, **bounds}).decode()
@@ -246,7 +256,7 @@ class Worker:
             [sys.executable, "-m", "clipper.worker", "--config", config],
             log_path=self._logs / f"{self.name}.log",
             cwd=self._sockets,
-            environment={},
+            environment={STORE_VARIABLE: self._store},
             extra=msgspec.to_builtins(WorkerNote(self.index, self.instance, self.control, self._settings)),
         )
 

@@ -22,7 +22,7 @@ from clipper.selection.stores.open import open_store
 from clipper.selection.synchronizer import Synchronizer
 from clipper.snapshot import Snapshot
 from clipper.statistics import CacheStatistics, VersionLoad, WorkerStatistics
-from clipper.types import ModelId
+from clipper.types import STORE_VARIABLE, ModelId
 from clipper.worker.config import WorkerConfig
 from clipper.worker.feedback_router import FeedbackRouter
 
@@ -40,7 +40,9 @@ class Worker:
         self._predictor = Predictor(config.cache_bytes, random.getrandbits(64))
         self._server = QueryServer()
         self._bound: socket.socket | None = None
-        self._store = open_store(config.store)
+        # Nothing that users' own policies start is to find it.
+        given = os.environ.pop(STORE_VARIABLE, "")
+        self._store = open_store(config.store or given)
         self._own_code = OwnCode(self._follow_code)
         self._surroundings = Surroundings(
             predictor=self._predictor,
