@@ -271,6 +271,8 @@ def test_a_token_is_found_by_itself(api: Api, monkeypatch: pytest.MonkeyPatch) -
         clipper.create_token("grafana")
     with Clipper.connect(url=api.url) as clipper, pytest.raises(Forbidden, match="role admin"):
         clipper.tokens()
+    with Clipper.connect(home=api.home) as clipper, pytest.raises(Forbidden, match="role admin"):
+        clipper.deploy("digits", lambda inputs: inputs)
     with Clipper.connect(home=api.home, token=TOKEN) as clipper:
         assert clipper.create_token("grafana").role == "read"
         clipper.revoke_token("grafana")

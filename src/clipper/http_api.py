@@ -9,6 +9,7 @@ from clipper.errors import (
     ClipperError,
     ContainerFailed,
     DeadlineExceeded,
+    Forbidden,
     InvalidArgument,
     NotFound,
     Unauthorized,
@@ -117,13 +118,22 @@ def _checked(url: str) -> str:
 
 def _error(response: httpx.Response) -> ClipperError:
     """The error that the answer names; one of an unknown form is quoted."""
-    if response.request.method == "HEAD" and response.status_code == httpx.codes.NOT_FOUND:
-        return NotFound(f"{response.url} is not there")
+    if response.request.method == "HEAD" and response.status_code in _BODILESS:
+        kind, what = _BODILESS[response.status_code]
+        return kind(f"{response.url} {what}")
     try:
         failure = msgspec.json.decode(response.content, type=Failure)
     except msgspec.MsgspecError:
         return Unavailable(f"{response.url} is not Clipper: it answered {response.status_code} {response.text[:200]!r}")
     return to_error(failure)
+
+
+# What a status alone says: an answer to HEAD has no body.
+_BODILESS: dict[int, tuple[type[ClipperError], str]] = {
+    httpx.codes.UNAUTHORIZED: (Unauthorized, "wants another token: this one is not known to the server"),
+    httpx.codes.FORBIDDEN: (Forbidden, "may not be asked with this token: it needs one of the role admin"),
+    httpx.codes.NOT_FOUND: (NotFound, "is not there"),
+}
 
 
 def to_error(failure: Failure) -> ClipperError:

@@ -13,7 +13,7 @@ from clipper.errors import InvalidArgument
 from clipper.selection.learning.losses import Loss
 from clipper.selection.policies.policy import Policy
 from clipper.selection.policies.registry import make_loss, make_policy, runs_own_code
-from clipper.snapshot import ApplicationSnapshot, Selection
+from clipper.snapshot import ApplicationSnapshot
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class OwnCode:
         if not runs_own_code(chosen.policy, chosen.loss):
             return make(application)
         key, attempt = self._attempts.get(application.name, (b"", None))
-        if attempt is None or key != _key(chosen):
+        if attempt is None or key != _key(application):
             raise InvalidArgument(
                 f"policy {chosen.policy} is not made: {len(self._hanging)} others hang in this worker"
             )
@@ -120,7 +120,7 @@ class OwnCode:
 
     def _begin(self, name: str, application: ApplicationSnapshot) -> _Attempt | None:
         """The attempt at what an application names now; None if there are too many that hang."""
-        key = _key(application.selection)
+        key = _key(application)
         known, attempt = self._attempts.get(name, (b"", None))
         if attempt is not None and known == key:
             return attempt
@@ -147,5 +147,6 @@ class OwnCode:
             self._on_late(name)
 
 
-def _key(selection: Selection) -> bytes:
-    return msgspec.json.encode(selection)
+def _key(application: ApplicationSnapshot) -> bytes:
+    """Another application of the same name makes its own: a user's policy may keep what it should not."""
+    return msgspec.json.encode((application.id, application.selection))
