@@ -197,5 +197,6 @@ GARBAGE = [b"\x16\x03\x01\x02\x00", b"\0" * 1000, b"GET\r\n\r\n", b"GET http://[
 def test_garbage(running: Running, garbage: bytes) -> None:
     connection = running.connect(garbage)
     connection.shutdown(socket.SHUT_WR)
-    assert running.answer(connection)[:12] in (b"HTTP/1.1 400", b"")
+    answer = running.answer(connection)
+    assert answer == b"" or (answer.startswith(b"HTTP/1.1 400") and b'"malformed_request"' in answer)
     assert running.ask("/health/live").endswith(b"ok")

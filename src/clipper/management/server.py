@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from clipper.errors import ClipperError, Overloaded, RequestTimeout, TooLarge
+from clipper.errors import ClipperError, MalformedRequest, Overloaded, RequestTimeout, TooLarge
 from clipper.management.gate import Gate
 from clipper.management.statuses import bare_answer
 
@@ -123,6 +123,10 @@ class Connection(HttpToolsProtocol):
             if self._discarded_bytes > MAX_DISCARDED_BYTES:
                 self.transport.close()
         super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn answers with where its parser fails, in the form of all other errors."""
+        self._refuse(MalformedRequest(f"{msg} expected HTTP/1.1"))
 
     def sweep(self, now_s: float) -> None:
         """Close it if it has been silent for too long."""
