@@ -65,6 +65,7 @@ class Supervisor:
         self._home = home
         self._store_address = config.store or f"sqlite:{home.selection_store}"
         self._store_digest = store_digest(self._store_address)
+        self._token_file = TokenFile(home.token)
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -73,8 +74,11 @@ class Supervisor:
         Raises:
             Conflict: a port is taken.
             InvalidArgument: the selection store's address is not one, or its extra is not installed.
+            Unavailable: the token file holds no token, or cannot be used.
             RegistryUnavailable: the registry cannot be used.
         """
+        # Before anything that runs is ended or replaced.
+        self._token_file.open()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -164,7 +168,7 @@ class Supervisor:
         selections = SelectionChecker(processes, home.sockets)
         forgetter = Forgetter(catalog, store)
         usage, scaler = UsageKeeper(local.running), Scaler(catalog, manager, workers, wake)
-        tokens = Tokens(catalog, TokenFile(home.token))
+        tokens = Tokens(catalog, self._token_file)
         return Parts(catalog, manager, usage, workers, reconciler, artifacts, selections, forgetter, scaler, tokens)
 
     def _local_launcher(self, processes: ProcessFolder) -> LocalLauncher:
