@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 # What is being made after this goes on, and its application alone waits for it: with the time that replicas may take to
 # be dialled, a snapshot is still answered before the supervisor takes the worker for hung.
-WAIT_S = 8.0
+WAIT_S = 5.0
 # Each is a thread that nobody can end; more than this many mean that somebody keeps trying.
 MAX_HANGING = 16
 
