@@ -48,6 +48,11 @@ def test_one_that_hangs_is_waited_for_once_and_comes_late(code: Path) -> None:
         hangs, quick = application("a", "own_code_that_hangs:Own", code), application("b", "exp3")
         also = application("c", "own_code_that_hangs:Quick", code)
         await own.prepare([hangs, quick])
+        # Of several that are new at once, those behind the one that hangs are there.
+        behind = application("d", "own_code_that_hangs:Quick", code)
+        hangs_too = application("e", "own_code_that_hangs:Own", code)
+        await own.prepare([hangs, hangs_too, behind])
+        assert type(own.made(behind).policy).__name__ == "Quick"
         with pytest.raises(InvalidArgument, match="own_code_that_hangs:Own is still being imported"):
             own.made(hangs)
         assert isinstance(own.made(quick).policy, Exp3)

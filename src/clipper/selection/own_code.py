@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 # What is being made after this goes on, and its application alone waits for it: with the time that replicas may take to
 # be dialled, a snapshot is still answered before the supervisor takes the worker for hung.
 WAIT_S = 5.0
+# What comes after one that hangs is waited for so long at least: most modules are imported in some milliseconds.
+LEAST_WAIT_S = 0.2
 # Each is a thread that nobody can end; more than this many mean that somebody keeps trying.
 MAX_HANGING = 16
 
@@ -132,8 +134,9 @@ class OwnCode:
         return attempt
 
     async def _watch(self, attempt: _Attempt, deadline_s: float) -> None:
+        until_s = max(deadline_s, asyncio.get_running_loop().time() + LEAST_WAIT_S)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline_s):
+            async with asyncio.timeout_at(until_s):
                 await attempt.ended.wait()
         if not attempt.ended.is_set():
             log.warning("%s: its application answers policy_error until it is", attempt.problem)
