@@ -27,6 +27,14 @@ def half(output, label):
 """
 
 
+ENDLESS_THREADS = """
+import threading, time
+threading.stack_size(1 << 16)
+while True:
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+"""
+
+
 def test_a_policy_and_a_loss_of_ones_own(server: Server) -> None:
     own = {"policy": {"name": "my_model:Stubborn", "parameters": {"model": "three"}}, "loss": "my_model:half"}
     with_models(server)
@@ -79,6 +87,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         ("print('x' * 10**7); own = 3", "no class or function 'own'"),
         ("raise RuntimeError('\\ud800')", "RuntimeError"),
         ("own = bytearray(3 << 30)", "MemoryError"),
+        (ENDLESS_THREADS, "their code had "),
+        ("import os; raise RuntimeError(os.getcwd())", "/run/scratch/selection-check-"),
         ("import os; raise RuntimeError(sorted(os.environ))", "'CLIPPER_PROCESS', "),
         ("import os; raise RuntimeError('SECRET' in os.environ)", "RuntimeError: False"),
     ],
@@ -97,6 +107,7 @@ def test_what_a_check_forks_is_gone_with_it(shared: Server) -> None:
     change = {"policy": "my_model:own", "code": shared.upload(code)}
     assert "own" in shared.call("PATCH", "/applications/app", change, status=400)["cause"]
     assert [name for name in processes_of(shared.home).values() if "check" in name] == []
+    assert list((shared.home / "run" / "scratch").glob("selection-check*")) == []
 
 
 def test_code_whose_import_hangs_in_a_worker_costs_its_application_alone(server: Server, tmp_path: Path) -> None:

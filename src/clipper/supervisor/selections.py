@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import itertools
+import shutil
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -14,7 +16,9 @@ from msgspec.structs import replace
 from clipper.errors import InvalidArgument, Unavailable
 from clipper.management.schemas import ApplicationChange, Configured, NewApplication
 from clipper.managers import limits
+from clipper.managers.bounds.excess import Bounds
 from clipper.managers.processes import MARK, ProcessFolder, kill_marked
+from clipper.managers.usage import UsageKeeper
 from clipper.selection.check import TIMEOUT_S
 from clipper.selection.learning.parameters import check_number
 from clipper.selection.policies.registry import make_loss, make_policy, runs_own_code
@@ -76,10 +80,10 @@ class SelectionChecker:
     class is a policy, or whether it takes its parameters.
     """
 
-    def __init__(self, processes: ProcessFolder, folder: Path) -> None:
-        """``processes`` and ``folder``: of the query workers, so that what can be made here can be made there."""
+    def __init__(self, processes: ProcessFolder, scratch: Path) -> None:
+        """``processes``: of the workers, so that what is made here can be made there; ``scratch``: of containers."""
         self._processes = processes
-        self._folder = folder
+        self._scratch = scratch
         self._numbers = itertools.count()
         self._slots = asyncio.Semaphore(MAX_CHECKS)
 
@@ -98,9 +102,21 @@ class SelectionChecker:
             await self._check_code(selection)
 
     async def _check_code(self, selection: Selection) -> None:
+        name = f"selection-check-{next(self._numbers)}"
+        folder = self._scratch / name
         # By the mark in its environment whatever it forks ends with the check, wherever that moved itself.
-        environment = self._processes.environment(f"selection-check-{next(self._numbers)}")
+        environment = self._processes.environment(name) | {"TMPDIR": str(folder)}
+        trial = _Trial(environment[MARK], folder)
+        keeper = asyncio.create_task(UsageKeeper(lambda: [trial]).run())
         try:
+            await self._try(selection, trial, environment)
+        finally:
+            keeper.cancel()
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def _try(self, selection: Selection, trial: "_Trial", environment: Mapping[str, str]) -> None:
+        try:
+            trial.folder.mkdir(parents=True, exist_ok=True)
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -109,17 +125,37 @@ class SelectionChecker:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
                 env=environment,
-                cwd=self._folder,
+                cwd=trial.folder,
                 start_new_session=True,
             )
         except OSError as error:
             raise Unavailable(f"the policy cannot be checked: no process can be started for it: {error}") from error
         limits.apply(process.pid, MAX_CHECK_MEMORY_BYTES, None)
-        verdict = await _verdict(process, msgspec.json.encode(selection), environment[MARK])
+        verdict = await _verdict(process, msgspec.json.encode(selection), trial.mark)
+        if trial.reason is not None:
+            raise InvalidArgument(f"policy {selection.policy}, loss {selection.loss}: their code {trial.reason}")
         if process.returncode == 1:
             raise InvalidArgument(verdict)
         if process.returncode != 0:
             raise InvalidArgument(f"policy {selection.policy}, loss {selection.loss}: {_how_it_ended(process)}")
+
+
+class _Trial:
+    """What a keeper of containers knows of a check; see ``managers.usage.Bounded``.
+
+    Attributes:
+        reason: why it was ended; None if it was not.
+    """
+
+    def __init__(self, mark: str, folder: Path) -> None:
+        self.mark = mark
+        self.folder = folder
+        self.bounds = Bounds(MAX_CHECK_MEMORY_BYTES)
+        self.reason: str | None = None
+
+    def kill(self, reason: str) -> None:
+        self.reason = reason
+        kill_marked(self.mark.__eq__)
 
 
 def _configured(given: str | Configured) -> Configured:

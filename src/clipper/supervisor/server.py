@@ -165,7 +165,7 @@ class Supervisor:
         )
         artifacts = Artifacts(home.artifacts)
         reconciler = Reconciler(catalog, manager, workers, artifacts, epoch=registry.reserve("supervisor", 1))
-        selections = SelectionChecker(processes, home.sockets)
+        selections = SelectionChecker(processes, home.scratch)
         forgetter = Forgetter(catalog, store)
         usage, scaler = UsageKeeper(local.running), Scaler(catalog, manager, workers, wake)
         tokens = Tokens(catalog, self._token_file)
