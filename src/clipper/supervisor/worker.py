@@ -246,8 +246,8 @@ class Worker:
     def _launch(self) -> ManagedProcess:
         self.instance = self._next_instance() % INSTANCES
         self.control = str(self._sockets / f"w{self.instance}.sock")
-        shared = self._settings
-        settings = {"host": shared.host, "port": shared.port, "cache_bytes": shared.cache_bytes}
+        settings = msgspec.to_builtins(self._settings)
+        del settings["store_digest"]  # what it stands for comes by the environment
         own = {"index": self.index, "instance": self.instance, "control": self.control}
         bounds = {"settle_timeout_s": SETTLE_TIMEOUT_S, "drain_timeout_s": DRAIN_TIMEOUT_S}
         config = msgspec.json.encode({**own, **settings, **bounds}).decode()
