@@ -54,6 +54,9 @@ UNREACHABLE = "--home h --docker-transport tcp --docker-network none"
         "--home h --workers 0",
         "--home h --workers x",
         "--home h --management-host 0.0.0.0",
+        "--home h --allowed-host clipper.example:443",
+        "--home h --allowed-host https://clipper.example",
+        "--home h --allowed-host=",
         UNREACHABLE,
     ],
 )

@@ -2,13 +2,14 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from clipper.hosts import is_loopback
+from clipper.hosts import address_of, is_loopback
 from clipper.types import STORE_VARIABLE, Transport
 
 QUERY_PORT = 1337
@@ -62,7 +63,9 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     parser.add_argument("--home", type=Path, required=True, help="the folder of registry, artifacts, sockets and logs")
     parser.add_argument("--host", default="127.0.0.1", help="the address of the query port")
     parser.add_argument("--management-host", default="127.0.0.1", help="the address of the management port")
-    parser.add_argument("--allowed-host", action="append", default=[], help="a name that it may be called by")
+    parser.add_argument(
+        "--allowed-host", action="append", type=_host, default=[], help="a name that it may be called by"
+    )
     parser.add_argument("--insecure", action="store_true", help="let it be reached from other machines without TLS")
     parser.add_argument("--open-metrics", action="store_true", help="answer /metrics without a token")
     parser.add_argument("--query-port", type=_between(0, 65535), default=QUERY_PORT, help="0: any free port")
@@ -95,6 +98,13 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     if config.docker_transport == "tcp" and config.docker_network == "none":
         parser.error("--docker-transport tcp: nothing reaches a container in --docker-network none; choose another")
     return config
+
+
+def _host(text: str) -> str:
+    """A host alone: what is compared with it has no port, so that one with a port would never be met."""
+    if address_of(text) is None and not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no host: expected a name or an address, without scheme and port")
+    return text
 
 
 def _store_address(store: str) -> str:
