@@ -32,12 +32,12 @@ def check_json(field: str, value: Any) -> None:
         for one in level:
             if isinstance(one, int) and not -MAX_INTEGER <= one <= MAX_INTEGER:
                 raise InvalidArgument(
-                    f"{field} has a whole number of over 64 bits: write it with an exponent, such as 1e20, or as text"
+                    f"{field}: there is a whole number of over 64 bits; write it like 1e20, or as text"
                 )
         level = [each for one in level for each in _within(one)]
         if not level:
             return
-    raise InvalidArgument(f"{field} is nested over {MAX_DEPTH} levels deep")
+    raise InvalidArgument(f"{field}: nested over {MAX_DEPTH} levels deep")
 
 
 def _within(value: Any) -> list[Any]:

@@ -77,12 +77,12 @@ def test_nothing_is_taken_by_its_name_alone(code: str, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("subprocess:Popen", "not in the code that came along"),
-        (OURS, "not in the code that came along"),
-        ("../mine:First", "not in the code that came along"),
-        (".mine:First", "not in the code that came along"),
-        ("missing:First", "not in the code that came along"),
-        (":First", "not in the code that came along"),
+        ("subprocess:Popen", "comes without its code"),
+        (OURS, "comes without its code"),
+        ("../mine:First", "comes without its code"),
+        (".mine:First", "comes without its code"),
+        ("missing:First", "comes without its code"),
+        (":First", "comes without its code"),
         ("json:First", "module 'json' has the name of one of Python's or Clipper's: rename it"),
     ],
 )

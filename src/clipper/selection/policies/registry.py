@@ -92,12 +92,11 @@ def _find(kind: Literal["policy", "loss"], name: str, code: str | None) -> Calla
     """What makes the policy, or is the loss, that is not Clipper's own."""
     known, group = (tuple(POLICIES), POLICY_GROUP) if kind == "policy" else (tuple(LOSSES), LOSS_GROUP)
     if ":" in name:
-        if code is None:
+        if code is None or not _is_of(name, code):
             raise InvalidArgument(
                 f"{kind} {name[:100]!r} comes without its code: run the command where the module's file is, which "
                 f"sends it along; an installed package offers one by an entry point of the group {group}"
             )
-        _check_inside(name, code)
         _prefer(code, name.partition(":")[0].partition(".")[0])
         return _load(name)
     for entry_point in entry_points(group=group, name=name):
@@ -108,14 +107,18 @@ def _find(kind: Literal["policy", "loss"], name: str, code: str | None) -> Calla
     )
 
 
-def _check_inside(target: str, code: str) -> None:
-    """Raises InvalidArgument if the module is none of the artifact's, or would stand in the place of one of ours."""
-    module_name = target.partition(":")[0]
-    parts = module_name.split(".")
+def _is_of(target: str, code: str) -> bool:
+    """Whether the module is one of the artifact's.
+
+    Raises:
+        InvalidArgument: it would stand in the place of one of Python's or Clipper's.
+    """
+    parts = target.partition(":")[0].split(".")
     if not all(part.isidentifier() for part in parts) or not _has(code, parts[0]):
-        raise InvalidArgument(f"{target[:100]!r} is not in the code that came along: expected a module of that")
+        return False
     if parts[0] in sys.stdlib_module_names or parts[0] == "clipper":
         raise InvalidArgument(f"module {parts[0]!r} has the name of one of Python's or Clipper's: rename it")
+    return True
 
 
 def _load(target: str) -> Callable[..., Any]:
