@@ -10,6 +10,7 @@ from clipper.supervisor.forgetter import Forgetter
 from clipper.supervisor.reconciler import Reconciler
 from clipper.supervisor.scaler import Scaler
 from clipper.supervisor.selections import SelectionChecker
+from clipper.supervisor.tokens import Tokens
 from clipper.supervisor.workers import Workers
 
 
@@ -26,3 +27,4 @@ class Parts:
     selections: SelectionChecker
     forgetter: Forgetter
     scaler: Scaler
+    tokens: Tokens

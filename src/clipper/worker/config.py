@@ -10,7 +10,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         instance: differs for every start of any worker of this home, below 2^20: the upper part of its query ids.
         control: path of the unix socket that the worker listens on for the supervisor.
         cache_bytes: the prediction cache's bound.
-        store: where learned state is kept: ``sqlite:PATH`` or ``redis://…``.
+        store: where learned state is kept: ``sqlite:PATH`` or ``redis://…``; if empty, what ``CLIPPER_STORE`` says.
         feedback_bytes: bound on the queries that are kept for feedback.
         settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
         drain_timeout_s: how long a stop may wait for answers under way.
@@ -21,7 +21,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     host: str
     port: int
     control: str
-    store: str
+    store: str = ""
     cache_bytes: int = 64 * 1024 * 1024
     feedback_bytes: int = 64 * 1024 * 1024
     settle_timeout_s: float = 5.0
