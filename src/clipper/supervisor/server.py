@@ -162,7 +162,7 @@ class Supervisor:
             home.logs,
             starts,
             lambda id_: rules.batch_timeout_s(catalog, id_.name),
-            samples.find,
+            samples,
             wake,
         )
         artifacts = Artifacts(home.artifacts)
