@@ -10,6 +10,9 @@ def test_defaults_and_options() -> None:
     options = ["--home=h", "--host=::1", "--query-port=0", "--management-port=1", "--workers=3", "--cache-bytes=0"]
     assert parse_command_line(options) == Config(Path("h"), "::1", 0, 1, 3, 0)
 
+    kept = parse_command_line(["--home=h", "--max-contexts=7", "--keep-versions=3"])
+    assert (kept.max_contexts, kept.keep_versions) == (7, 3)
+
 
 def test_the_stores_path_is_made_absolute_since_workers_run_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -24,7 +27,15 @@ UNREACHABLE = "--home h --docker-transport tcp --docker-network none"
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "--home h --query-port 65536", "--home h --workers 0", "--home h --workers x", UNREACHABLE]
+    "wrong",
+    [
+        "",
+        "--home h --query-port 65536",
+        "--home h --workers 0",
+        "--home h --keep-versions 0",
+        "--home h --workers x",
+        UNREACHABLE,
+    ],
 )
 def test_wrong_usage_exits_with_2(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tar_files import Member, cve_2025_4517, file, folder, hard_link, member, symlink, tar_of
 
+from clipper import packaging
 from clipper.errors import InvalidArgument
 from clipper.supervisor import tar, unpacking
 from clipper.supervisor.unpacking import Stopped, leads_out, remove_tree, unpack
@@ -208,6 +209,10 @@ def test_attributes(yard: Yard, attributes: dict[str, str], is_taken: bool) -> N
     else:
         with pytest.raises(InvalidArgument):
             yard.unpack(tar_of((entry, data)))
+
+
+def test_a_client_knows_the_bound() -> None:
+    assert packaging.artifact.MAX_MEMBERS == tar.MAX_MEMBERS
 
 
 def test_members_without_end(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:

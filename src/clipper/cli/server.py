@@ -13,7 +13,9 @@ from clipper.cli.options import (
     DockerTransport,
     Home,
     Host,
+    KeepVersions,
     ManagementPort,
+    MaxContexts,
     QueryPort,
     StoreAddress,
     Url,
@@ -36,6 +38,8 @@ def start(
     workers: Workers = 1,
     cache_size: CacheSize = DEFAULT_CACHE,  # type: ignore[assignment]  # typer parses the default too
     store: StoreAddress = None,
+    max_contexts: MaxContexts = None,
+    keep_versions: KeepVersions = None,
     docker_base_image: DockerBaseImage = None,
     docker_network: DockerNetwork = None,
     docker_transport: DockerTransport = None,
@@ -44,8 +48,20 @@ def start(
 ) -> None:
     """Start the server, and leave it running."""
     out = Output(as_json)
-    docker = (docker_base_image, docker_network, docker_transport)
-    settings = ServerSettings(find_home(home), host, query_port, management_port, workers, cache_size, store, *docker)
+    settings = ServerSettings(
+        find_home(home),
+        host,
+        query_port,
+        management_port,
+        workers,
+        cache_size,
+        store,
+        max_contexts,
+        keep_versions,
+        docker_base_image,
+        docker_network,
+        docker_transport,
+    )
     if found := running(settings.home):
         _tell_running(out, found, "is running already")
         return

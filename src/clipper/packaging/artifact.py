@@ -20,7 +20,6 @@ Loader = Literal["file", "import", "binary", "image"]
 
 # What the server takes; asked here too, before anything is written.
 MAX_ARTIFACT_BYTES = 16 * 1024**3
-# A whole Python with a framework in it has some 30,000 files.
 MAX_MEMBERS = 100_000
 
 _CHUNK_BYTES = 1024 * 1024

@@ -24,18 +24,24 @@ RETRY_S = 1.0
 
 
 class Synchronizer:
-    """Follows the store for all of a worker's applications, in one task."""
+    """Follows the store for all of a worker's applications, in one task.
+
+    Args:
+        max_contexts: how many the store keeps of each application. What came since the last look is beyond it.
+    """
 
     def __init__(
         self,
         store: Store,
         committer: Committer,
         applications: Callable[[], Iterable[Application]],
+        max_contexts: int,
         wall_clock_s: Callable[[], float] = time,
     ) -> None:
         self._store = store
         self._committer = committer
         self._applications = applications
+        self._max_contexts = max_contexts
         self._wall_clock_s = wall_clock_s
         self._cursor: int | None = None
         self._expired_s = wall_clock_s()
@@ -80,11 +86,15 @@ class Synchronizer:
             await contexts.reload(name)
 
     async def expire(self) -> None:
-        """Now and then, forget the ids of feedback on queries that nobody waits for any more."""
+        """Now and then, forget the ids of feedback on queries that nobody waits for any more, and too many contexts."""
         now_s = self._wall_clock_s()
-        times_s = [each.snapshot.selection.feedback_ttl_s for each in self._applications()]
+        applications = list(self._applications())
+        times_s = [each.snapshot.selection.feedback_ttl_s for each in applications]
         # A worker that has no applications yet does not know for how long others keep theirs.
         if not times_s or now_s - self._expired_s < EXPIRE_S:
             return
         self._expired_s = now_s
         await self._store.expire(now_s - max(MIN_KEEP_S, *times_s))
+        for application in applications:
+            while await self._store.evict(application.snapshot.id, self._max_contexts):
+                pass  # a chunk at a time, between which the store commits

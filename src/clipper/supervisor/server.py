@@ -31,7 +31,7 @@ from clipper.selection.stores.store import Store
 from clipper.supervisor import ports, rules, takeover
 from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog, Numbers
-from clipper.supervisor.cleaner import ArtifactCleaner
+from clipper.supervisor.cleaner import ArtifactCleaner, VersionCleaner
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import Home
 from clipper.supervisor.forgetter import Forgetter
@@ -105,7 +105,11 @@ class Supervisor:
             takeover.end_workers(records, processes)
         holder = await self._hold_port(left_port)
         settings = WorkerSettings(
-            self._config.host, ports.port_of(holder), self._config.cache_bytes, self._store_address
+            self._config.host,
+            ports.port_of(holder),
+            self._config.cache_bytes,
+            self._store_address,
+            self._config.max_contexts,
         )
         parts = self._make_parts(catalog, registry, store, processes, settings)
         replicas = await takeover.take_over_containers(catalog, parts.manager)
@@ -196,6 +200,9 @@ class Supervisor:
             asyncio.create_task(parts.forgetter.run()),
             asyncio.create_task(parts.usage.run()),
             asyncio.create_task(ArtifactCleaner(parts.catalog, parts.artifacts).run()),
+            asyncio.create_task(
+                VersionCleaner(parts.catalog, self._config.keep_versions, operations.delete_version).run()
+            ),
             asyncio.create_task(parts.scaler.run()),
             # Images of versions that were removed while Docker was away.
             asyncio.create_task(parts.manager.prune(parts.catalog.artifacts())),

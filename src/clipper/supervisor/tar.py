@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
 from clipper.errors import InvalidArgument
-from clipper.packaging.artifact import MAX_MEMBERS
 
 BLOCK_BYTES = 512
+# A whole Python with a framework in it has some 30,000 files.
+MAX_MEMBERS = 100_000
 # Of a header that only holds another's long name or attributes.
 MAX_EXTENSION_BYTES = 64 * 1024
 # Below the home's own path, and with room for a model that joins something: a system's limit is 4,096.

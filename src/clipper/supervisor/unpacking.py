@@ -12,9 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from clipper.packaging.artifact import MAX_MEMBERS
 from clipper.supervisor import tar
-from clipper.supervisor.tar import Entry, refusal, shown
+from clipper.supervisor.tar import MAX_MEMBERS, Entry, refusal, shown
 
 # A model's folder from a hub has some tens. To tell where they all lead takes a second at most.
 MAX_SYMLINKS = 1000

@@ -27,6 +27,7 @@ from clipper.control_client import ask
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord
 from clipper.managers.reconcile.backoff import NO_DEATHS
+from clipper.selection.stores.store import MAX_CONTEXTS
 from clipper.snapshot import Snapshot
 from clipper.statistics import VersionLoad, WorkerStatistics
 from clipper.types import ModelId
@@ -58,13 +59,15 @@ INSTANCES = 2**20
 class WorkerSettings(Struct, frozen=True):
     """What all workers of a server have in common; one that runs with others is replaced.
 
-    ``store`` is the address of the selection store, as ``selection.stores.open`` takes it.
+    ``store`` is the address of the selection store, as ``selection.stores.open`` takes it; ``max_contexts`` is of each
+    application in it.
     """
 
     host: str
     port: int
     cache_bytes: int
     store: str
+    max_contexts: int = MAX_CONTEXTS
 
 
 class WorkerNote(Struct, frozen=True):

@@ -14,7 +14,7 @@ import redis.asyncio as redis
 from redis.exceptions import RedisError
 
 from clipper.errors import StoreUnavailable
-from clipper.selection.stores.store import Observation
+from clipper.selection.stores.store import EVICT_CHUNK, TOLD_FOR_S, Observation
 
 T = TypeVar("T")
 
@@ -44,10 +44,36 @@ for index, each in ipairs(cjson.decode(ARGV[3])) do
         redis.call('HINCRBYFLOAT', prefix .. 'sums:' .. state, name, string.format('%.17g', amount))
       end
       redis.call('ZADD', prefix .. 'changes', revision, state)
+      if context ~= '' then
+        redis.call('ZADD', prefix .. 'contexts:' .. each.application, revision, context)
+      end
     end
   end
 end
 return are_new
+"""
+
+# ARGV: prefix, wall clock, application, how many contexts to keep, the most to forget now, since when others were told.
+_EVICT = """
+local prefix, now_s, application = ARGV[1], ARGV[2], ARGV[3]
+local told = redis.call('ZRANGE', prefix .. 'forgotten_at', '-inf', '(' .. ARGV[6], 'BYSCORE', 'LIMIT', 0, ARGV[5])
+for _, state in ipairs(told) do
+  redis.call('ZREM', prefix .. 'forgotten', state)
+  redis.call('ZREM', prefix .. 'forgotten_at', state)
+end
+local contexts = prefix .. 'contexts:' .. application
+local over = math.min(redis.call('ZCARD', contexts) - tonumber(ARGV[4]), tonumber(ARGV[5]))
+if over <= 0 then return 0 end
+local revision = redis.call('INCR', prefix .. 'revision')
+for _, context in ipairs(redis.call('ZRANGE', contexts, 0, over - 1)) do
+  local state = application .. '/' .. context
+  redis.call('DEL', prefix .. 'sums:' .. state)
+  redis.call('ZREM', prefix .. 'changes', state)
+  redis.call('ZREM', contexts, context)
+  redis.call('ZADD', prefix .. 'forgotten', revision, state)
+  redis.call('ZADD', prefix .. 'forgotten_at', now_s, state)
+end
+return over
 """
 
 
@@ -62,6 +88,7 @@ class RedisStore:
             url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, decode_responses=True
         )
         self._script = self._client.register_script(_COMMIT)
+        self._evict = self._client.register_script(_EVICT)
 
     async def commit(self, observations: Sequence[Observation]) -> list[bool]:
         batch = json.dumps(
@@ -81,6 +108,11 @@ class RedisStore:
 
     async def expire(self, before_s: float) -> None:
         await self._attempt(self._expire(before_s))
+
+    async def evict(self, application: str, keep: int) -> int:
+        now_s = self._wall_clock_s()
+        arguments: list[str | int | float] = [PREFIX, now_s, application, keep, EVICT_CHUNK, now_s - TOLD_FOR_S]
+        return int(await self._attempt(self._evict(args=arguments)))
 
     async def drop(self, application: str) -> None:
         await self._attempt(self._drop(application))
@@ -107,8 +139,9 @@ class RedisStore:
         last = int(await self._client.get(PREFIX + "revision") or 0)
         if cursor in (-1, last):
             return last, []
-        states = await self._client.zrange(PREFIX + "changes", f"({cursor}", last, byscore=True)
-        pairs = [state.partition("/") for state in states]
+        changed = await self._client.zrange(PREFIX + "changes", f"({cursor}", last, byscore=True)
+        forgotten = await self._client.zrange(PREFIX + "forgotten", f"({cursor}", last, byscore=True)
+        pairs = [state.partition("/") for state in {*changed, *forgotten}]
         return last, [(application, context) for application, _, context in pairs]
 
     async def _expire(self, before_s: float) -> None:
@@ -119,7 +152,7 @@ class RedisStore:
         async for key in self._client.scan_iter(match=f"{PREFIX}sums:{_escaped(application)}/*", count=SCAN_CHUNK):
             await self._client.delete(key)
             await self._client.zrem(PREFIX + "changes", key.removeprefix(PREFIX + "sums:"))
-        await self._client.delete(f"{PREFIX}seen:{application}")
+        await self._client.delete(f"{PREFIX}seen:{application}", f"{PREFIX}contexts:{application}")
         await self._client.srem(PREFIX + "applications", application)
 
     def _shown_url(self) -> str:

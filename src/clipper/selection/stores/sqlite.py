@@ -5,14 +5,15 @@ Writing is a transaction a batch of observations, on a thread of its own, so tha
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep, time
 from typing import TypeVar
 
 from clipper.errors import StoreUnavailable
-from clipper.selection.stores.store import Observation
+from clipper.selection.stores.store import EVERYONE, EVICT_CHUNK, TOLD_FOR_S, Observation
 
 T = TypeVar("T")
 
@@ -31,6 +32,11 @@ CREATE TABLE IF NOT EXISTS changes (
     PRIMARY KEY (application, context)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS changes_by_revision ON changes (revision);
+CREATE TABLE IF NOT EXISTS forgotten (
+    application TEXT, context TEXT, revision INTEGER NOT NULL, at_s REAL NOT NULL,
+    PRIMARY KEY (application, context)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS forgotten_by_revision ON forgotten (revision);
 CREATE TABLE IF NOT EXISTS revision (only_row INTEGER PRIMARY KEY CHECK (only_row = 0), last INTEGER NOT NULL);
 INSERT OR IGNORE INTO revision VALUES (0, 0);
 CREATE TABLE IF NOT EXISTS seen (
@@ -68,6 +74,9 @@ class SqliteStore:
 
     async def expire(self, before_s: float) -> None:
         await self._run(lambda database: database.execute("DELETE FROM seen WHERE at_s < ?", (before_s,)))
+
+    async def evict(self, application: str, keep: int) -> int:
+        return await self._run(lambda database: _evict(database, application, keep, self._wall_clock_s()))
 
     async def drop(self, application: str) -> None:
         await self._run(lambda database: _drop(database, application))
@@ -121,17 +130,11 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _commit(database: sqlite3.Connection, observations: Sequence[Observation], now_s: float) -> list[bool]:
-    database.execute("BEGIN IMMEDIATE")
-    try:
+    with _transaction(database):
         are_new = [_is_new(database, each, now_s) for each in observations]
         fresh = [each for each, is_new in zip(observations, are_new) if is_new]
         if fresh:
             _add(database, fresh)
-        database.execute("COMMIT")
-    except sqlite3.Error:
-        if database.in_transaction:
-            database.execute("ROLLBACK")
-        raise
     return are_new
 
 
@@ -164,15 +167,40 @@ def _changes(database: sqlite3.Connection, cursor: int) -> tuple[int, list[tuple
     last = int(database.execute("SELECT last FROM revision").fetchone()[0])
     if cursor in (-1, last):
         return last, []
-    query = "SELECT application, context FROM changes WHERE revision > ? AND revision <= ?"
+    query = (
+        "SELECT application, context FROM changes WHERE revision > ?1 AND revision <= ?2 "
+        "UNION SELECT application, context FROM forgotten WHERE revision > ?1 AND revision <= ?2"
+    )
     return last, list(database.execute(query, (cursor, last)))
 
 
-def _execute_all(database: sqlite3.Connection, statement: str, rows: Sequence[tuple[str, ...]]) -> None:
-    """In one transaction, or none of it."""
+def _evict(database: sqlite3.Connection, application: str, keep: int, now_s: float) -> int:
+    database.execute("DELETE FROM forgotten WHERE at_s < ?", (now_s - TOLD_FOR_S,))
+    counted = "SELECT count(*) FROM changes WHERE application = ? AND context != ?"
+    over = database.execute(counted, (application, EVERYONE)).fetchone()[0] - keep
+    if over <= 0:
+        return 0
+    # What was added to last has the highest revision.
+    oldest = (
+        "SELECT context FROM changes INDEXED BY changes_by_revision "
+        "WHERE application = ? AND context != ? ORDER BY revision LIMIT ?"
+    )
+    with _transaction(database):
+        row = (application, EVERYONE, min(over, EVICT_CHUNK))
+        gone = [(application, context) for (context,) in database.execute(oldest, row)]
+        database.executemany("DELETE FROM sums WHERE application = ? AND context = ?", gone)
+        database.executemany("DELETE FROM changes WHERE application = ? AND context = ?", gone)
+        revision = database.execute("UPDATE revision SET last = last + 1 RETURNING last").fetchone()[0]
+        database.executemany("REPLACE INTO forgotten VALUES (?, ?, ?, ?)", [(*each, revision, now_s) for each in gone])
+    return len(gone)
+
+
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """All of it, or nothing."""
     database.execute("BEGIN IMMEDIATE")
     try:
-        database.executemany(statement, rows)
+        yield
         database.execute("COMMIT")
     except sqlite3.Error:
         if database.in_transaction:
@@ -180,6 +208,11 @@ def _execute_all(database: sqlite3.Connection, statement: str, rows: Sequence[tu
         raise
 
 
+def _execute_all(database: sqlite3.Connection, statement: str, rows: Sequence[tuple[str, ...]]) -> None:
+    with _transaction(database):
+        database.executemany(statement, rows)
+
+
 def _drop(database: sqlite3.Connection, application: str) -> None:
-    for table in ("sums", "changes", "seen"):
+    for table in ("sums", "changes", "forgotten", "seen"):
         database.execute(f"DELETE FROM {table} WHERE application = ?", (application,))

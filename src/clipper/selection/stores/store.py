@@ -11,6 +11,14 @@ from typing import Protocol
 # The context under which an application's own state is kept: what it has learned from all of its feedback.
 EVERYONE = ""
 
+# How many contexts of an application are kept, unless the server is told otherwise: some 80 MB with five models.
+MAX_CONTEXTS = 100_000
+
+# Some tens of milliseconds of work.
+EVICT_CHUNK = 1000
+# Workers look at what has changed four times a second; one that has not for so long is replaced.
+TOLD_FOR_S = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
@@ -54,6 +62,14 @@ class Store(Protocol):
 
     async def expire(self, before_s: float) -> None:
         """Forget the ids of feedback that was committed before ``before_s``, in seconds of the wall clock."""
+        ...
+
+    async def evict(self, application: str, keep: int) -> int:
+        """Forget contexts beyond ``keep``, those first whose last feedback is the longest ago; return how many went.
+
+        At most ``EVICT_CHUNK``, since commits wait meanwhile. ``changes`` tells of them for ``TOLD_FOR_S``: who has one
+        in memory has to read it again, lest he adds to it by a clock that begins anew.
+        """
         ...
 
     async def drop(self, application: str) -> None:
