@@ -9,6 +9,7 @@ import pytest
 
 from clipper.managers.census import Census, Found, disk_usage, memory_bytes
 from clipper.managers.processes import MARK
+from descriptors import no_descriptors
 
 # A parent and its child share 100 MiB, and say so.
 SHARES = "import os, sys; kept = b'x' * (100 << 20); os.fork() and print('up', flush=True); sys.stdin.read()"
@@ -53,6 +54,21 @@ def test_a_folder_is_counted_with_all_below_it(tmp_path: Path) -> None:
     assert files == 3
     assert 100_000 <= size_bytes < 200_000
     assert disk_usage(tmp_path / "nowhere", 100) == (0, 0)
+
+
+def test_without_descriptors_nothing_passes_for_little(tmp_path: Path) -> None:
+    mark = f"{tmp_path}/run/m@1-1"
+    with subprocess.Popen([sys.executable, "-c", SHARES], env={MARK: mark}, stdin=subprocess.PIPE) as process:
+        census = Census()
+        wait_until(lambda: len(census.look().get(mark, [])) == 2)
+        found = census.look()[mark]
+        for look in (Census().look, lambda: memory_bytes(found, 1), lambda: disk_usage(tmp_path, 10)):
+            with no_descriptors(), pytest.raises(OSError, match="Too many open files"):
+                look()
+        # Nor is a look remembered that saw nothing.
+        assert len(census.look()[mark]) == 2
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 @pytest.mark.parametrize("max_files", [0, 10, 50])

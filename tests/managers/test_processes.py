@@ -10,6 +10,7 @@ import pytest
 
 from clipper.errors import ContainerFailed
 from clipper.managers.processes import MARK, ManagedProcess, ProcessFolder, passed_on, start_time
+from descriptors import no_descriptors
 
 
 @pytest.fixture
@@ -222,3 +223,27 @@ def test_an_unreadable_record_is_removed(folder: ProcessFolder, tmp_path: Path) 
     (tmp_path / "run" / "one.json").write_text("{")
     assert folder.recorded() == []
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_without_descriptors_a_process_is_gone_only_once_that_is_seen(folder: ProcessFolder, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        process = launch(folder, tmp_path, FORKS)
+        await written(tmp_path / "log", "child")
+        with no_descriptors():
+            process.kill()
+            while process.exit_code is None:
+                await asyncio.sleep(0.005)
+            assert not process.exited.is_set()
+        await asyncio.wait_for(process.exited.wait(), 60)
+        for line in (tmp_path / "log").read_text().splitlines():
+            await gone(int(line.split()[1]))
+
+    asyncio.run(scenario())
+
+
+def test_what_cannot_be_watched_does_not_run(folder: ProcessFolder, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with no_descriptors(), pytest.raises(ContainerFailed, match="Too many open files"):
+            launch(folder, tmp_path, SLEEP)
+
+    asyncio.run(scenario())

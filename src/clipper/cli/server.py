@@ -116,7 +116,7 @@ def _status_rows(now: Status) -> list[tuple[str, object]]:
         ("queries", now.query_url),
         ("management", now.management_url),
         ("up", f"{now.uptime_s:.0f} s"),
-        ("ready", "yes" if now.ready else "no: " + "; ".join(now.problems)),
+        ("ready", ": ".join(["yes" if now.ready else "no", *filter(None, ["; ".join(now.problems)])])),
         ("applications", now.applications),
         ("models", now.models),
         ("replicas", replicas),

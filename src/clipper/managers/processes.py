@@ -30,6 +30,9 @@ KILL_ROUNDS = 20
 # After SIGKILL only the kernel is in the way, for instance with a core of many GB to give back.
 KILL_TIMEOUT_S = 10.0
 
+# Where a look through /proc fails, as for want of a file descriptor.
+LOOK_AGAIN_S = 0.5
+
 _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")
 
 
@@ -89,11 +92,13 @@ class ManagedProcess:
 
     def kill(self) -> None:
         """SIGKILL to it and to all that it forked."""
-        # While it lives, the number of its process group can be nobody else's.
-        if start_time(self.pid) == self.record.start_time:
-            _kill_group(self.pid)
+        with self._as_far_as_can_be_seen():
+            # While it lives, the number of its process group can be nobody else's.
+            if start_time(self.pid) == self.record.start_time:
+                _kill_group(self.pid)
         self._signal(signal.SIGKILL)
-        kill_marked(self._mark.__eq__)
+        with self._as_far_as_can_be_seen():
+            kill_marked(self._mark.__eq__)
 
     async def stop(self, grace_s: float) -> None:
         """SIGTERM, ``grace_s`` to finish in, then SIGKILL to all that is left. Returns when it is gone."""
@@ -122,13 +127,29 @@ class ManagedProcess:
         if self._pidfd >= 0:
             _send(self._pidfd, number)
 
+    @contextlib.contextmanager
+    def _as_far_as_can_be_seen(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            log.warning("what %s forked cannot be seen, and is looked for at its end: %s", self.record.name, error)
+
     def _on_exit(self) -> None:
         self.release()
         if self._child is not None:
             # Until it is reaped its pid is its own, and so is the number of its process group.
             _kill_group(self.pid)
             self.exit_code = self._child.wait()
-        kill_marked(self._mark.__eq__)
+        self._end_what_it_forked()
+
+    def _end_what_it_forked(self) -> None:
+        try:
+            kill_marked(self._mark.__eq__)
+        except OSError as error:
+            # Not gone until that is known: its successor would share the machine with what is left of it.
+            log.warning("whether something of %s is left cannot be seen: %s", self.record.name, error)
+            asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._end_what_it_forked)
+            return
         self.exited.set()
 
 
@@ -177,7 +198,13 @@ class ProcessFolder:
                 )
         except (OSError, ValueError) as error:
             raise ContainerFailed(f"{name} cannot be started with {argv[0]}: {error}") from error
-        return ManagedProcess(self._record(name, child.pid, argv, extra), child, mark)
+        try:
+            return ManagedProcess(self._record(name, child.pid, argv, extra), child, mark)
+        except OSError as error:
+            # It cannot be watched, as for want of a file descriptor: then it must not run either.
+            _kill_group(child.pid)
+            child.wait()
+            raise ContainerFailed(f"{name} cannot be watched: {error}") from error
 
     def recorded(self) -> list[ProcessRecord]:
         """The records of all processes, those that are gone included. Unreadable records are removed."""
@@ -232,24 +259,38 @@ def passed_on(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if it is gone, or only waits to be reaped."""
+    """When a process started, in clock ticks since boot; None if it is gone, or only waits to be reaped.
+
+    Raises:
+        OSError: that cannot be known now.
+    """
     fields = stat_fields(pid)
     return None if fields is None else int(fields[22 - 3])
 
 
 def stat_fields(pid: int) -> list[str] | None:
-    """What ``/proc/PID/stat`` tells from its third field on; None if the process is gone, or waits to be reaped."""
+    """What ``/proc/PID/stat`` tells from its third field on.
+
+    Returns None if the process is gone, waits to be reaped, or is not ours to look at.
+
+    Raises:
+        OSError: it cannot be known now, as for want of a file descriptor.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None  # with hidepid, what is not ours cannot be looked at
     # The command's name, in parentheses, may hold anything; what follows the last one is fields 3, 4, ...
     fields = text[text.rindex(")") + 2 :].split()
     return None if fields[0] in "ZX" else fields
 
 
 def kill_marked(is_meant: Callable[[str], bool]) -> None:
-    """SIGKILL to every process whose mark is meant, wherever it moved itself."""
+    """SIGKILL to every process whose mark is meant, wherever it moved itself.
+
+    Raises:
+        OSError: which there are cannot be known now.
+    """
     killed: set[int] = set()
     for _ in range(KILL_ROUNDS):
         meant = {pid for pid in pids() if is_meant(mark_of(pid))} - killed
@@ -267,10 +308,14 @@ def pids() -> Iterator[int]:
 
 
 def mark_of(pid: int) -> str:
-    """The mark of a live process; empty if it has none, is gone or is not ours to look at."""
+    """The mark of a live process; empty if it has none, is gone or is not ours to look at.
+
+    Raises:
+        OSError: that cannot be known now, as for want of a file descriptor.
+    """
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return ""
     for entry in environment.split(b"\0"):
         if entry.startswith(MARK.encode() + b"="):

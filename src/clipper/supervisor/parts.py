@@ -7,6 +7,7 @@ from clipper.managers.usage import UsageKeeper
 from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.forgetter import Forgetter
+from clipper.supervisor.keepers import Keepers
 from clipper.supervisor.reconciler import Reconciler
 from clipper.supervisor.scaler import Scaler
 from clipper.supervisor.selections import SelectionChecker
@@ -26,3 +27,4 @@ class Parts:
     selections: SelectionChecker
     forgetter: Forgetter
     scaler: Scaler
+    keepers: Keepers

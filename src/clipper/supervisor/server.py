@@ -35,6 +35,7 @@ from clipper.supervisor.cleaner import ArtifactCleaner, VersionCleaner
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import Home
 from clipper.supervisor.forgetter import Forgetter
+from clipper.supervisor.keepers import Keepers
 from clipper.supervisor.operations import SupervisorOperations
 from clipper.supervisor.parts import Parts
 from clipper.supervisor.reconciler import Reconciler
@@ -174,7 +175,7 @@ class Supervisor:
         selections = SelectionChecker(processes.environment("selection-check"), home.sockets)
         forgetter = Forgetter(catalog, store)
         usage, scaler = UsageKeeper(local.running), Scaler(catalog, manager, workers, wake)
-        return Parts(catalog, manager, usage, workers, reconciler, artifacts, selections, forgetter, scaler)
+        return Parts(catalog, manager, usage, workers, reconciler, artifacts, selections, forgetter, scaler, Keepers())
 
     def _local_launcher(self, processes: ProcessFolder) -> LocalLauncher:
         environments = ModelEnvironments(processes, self._home.artifacts, environments_root(os.environ))
@@ -195,18 +196,16 @@ class Supervisor:
         management_url = ports.url(host, ports.port_of(listener))
         place = Place(os.getpid(), management_url, ports.url(host, query_port), time.time())
         operations = SupervisorOperations(parts, str(self._home.root), place, self._stop.set)
-        keepers = [
-            asyncio.create_task(LogKeeper(self._home.logs).run()),
-            asyncio.create_task(parts.forgetter.run()),
-            asyncio.create_task(parts.usage.run()),
-            asyncio.create_task(ArtifactCleaner(parts.catalog, parts.artifacts).run()),
-            asyncio.create_task(
-                VersionCleaner(parts.catalog, self._config.keep_versions, operations.delete_version).run()
-            ),
-            asyncio.create_task(parts.scaler.run()),
-            # Images of versions that were removed while Docker was away.
-            asyncio.create_task(parts.manager.prune(parts.catalog.artifacts())),
-        ]
+        versions = VersionCleaner(parts.catalog, self._config.keep_versions, operations.delete_version)
+        keepers = parts.keepers
+        keepers.start("bounding logs", LogKeeper(self._home.logs).run)
+        keepers.start("forgetting what deleted applications learned", parts.forgetter.run)
+        keepers.start("holding replicas to their bounds", parts.usage.run)
+        keepers.start("removing artifacts that nobody uses", ArtifactCleaner(parts.catalog, parts.artifacts).run)
+        keepers.start("removing old versions", versions.run)
+        keepers.start("scaling by load", parts.scaler.run)
+        # Images of versions that were removed while Docker was away.
+        keepers.start("removing images that nobody uses", lambda: parts.manager.prune(parts.catalog.artifacts()))
         parts.workers.start()
         parts.reconciler.start()
         api = _management_server(operations)
@@ -220,10 +219,8 @@ class Supervisor:
         api.should_exit = True
         await serving
         await self._end(parts)
-        for keeper in keepers:
-            keeper.cancel()
         # What they are doing with the store and the registry has to end before those are closed.
-        await asyncio.wait(keepers)
+        await keepers.stop()
 
     async def _end(self, parts: Parts) -> None:
         """Workers first: what they still have to answer needs the containers."""
