@@ -17,8 +17,6 @@ log = logging.getLogger(__name__)
 FOLLOW_S = 0.25
 # How often ids of feedback that may no longer come are removed: few at a time, since commits wait meanwhile.
 EXPIRE_S = 5.0
-# Feedback on inputs may come at any time; sent again within this, it is recognised.
-MIN_KEEP_S = 600.0
 # A store that is down is asked again this often; it then recovers by itself.
 RETRY_S = 1.0
 
@@ -88,13 +86,10 @@ class Synchronizer:
     async def expire(self) -> None:
         """Now and then, forget the ids of feedback on queries that nobody waits for any more, and too many contexts."""
         now_s = self._wall_clock_s()
-        applications = list(self._applications())
-        times_s = [each.snapshot.selection.feedback_ttl_s for each in applications]
-        # A worker that has no applications yet does not know for how long others keep theirs.
-        if not times_s or now_s - self._expired_s < EXPIRE_S:
+        if now_s - self._expired_s < EXPIRE_S:
             return
         self._expired_s = now_s
-        await self._store.expire(now_s - max(MIN_KEEP_S, *times_s))
-        for application in applications:
+        await self._store.expire()
+        for application in list(self._applications()):
             while await self._store.evict(application.snapshot.id, self._max_contexts):
                 pass  # a chunk at a time, between which the store commits

@@ -4,7 +4,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -117,14 +116,27 @@ def test_changes_name_the_states_that_were_added_to(make_store: MakeStore) -> No
     assert sorted(changed) == [("app-1", ""), ("app-1", "after")]
 
 
-def test_expired_feedback_may_be_sent_again(make_store: MakeStore) -> None:
-    async def expire() -> list[bool]:
-        async with opened(make_store) as store:
-            await store.commit([observation("a", x=1.0)])
-            await store.expire(time.time() + 60)
-            return await store.commit([observation("a", x=1.0)])
+def test_each_id_is_kept_for_as_long_as_its_sender_said(tmp_path: Path, redis_server: RedisServer) -> None:
+    """Whoever clears up: of two Clippers on one store, neither knows how long the other's feedback may come."""
 
-    assert asyncio.run(expire()) == [True]
+    async def scenario(here: Store, there: Store, clock: list[float]) -> list[list[bool]]:
+        short, long = observation("a", x=1.0), Observation("a", "app-2", {EVERYONE: {"x": 1.0}}, keep_s=5000.0)
+        await there.commit([short, long])
+        are_new = []
+        for passed_s in (500.0, 200.0, 4000.0, 1000.0):
+            clock[0] += passed_s
+            await here.expire()
+            are_new.append(await there.commit([short, long]))
+        await here.close()
+        await there.close()
+        return are_new
+
+    for make in (partial(SqliteStore, tmp_path / "timed.sqlite3"), partial(RedisStore, redis_server.url)):
+        subprocess.run(["redis-cli", "-p", str(redis_server.port), "flushall"], check=True, stdout=subprocess.DEVNULL)
+        clock = [1000.0]
+        here, there = (make(wall_clock_s=lambda: clock[0]) for _ in range(2))  # noqa: B023  # used up in this round
+        expected = [[False, False], [True, False], [True, False], [True, True]]
+        assert asyncio.run(scenario(here, there, clock)) == expected
 
 
 def test_a_dropped_application_leaves_nothing_and_takes_nothing_along(make_store: MakeStore) -> None:

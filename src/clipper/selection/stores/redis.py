@@ -34,7 +34,7 @@ local are_new, revision = {}, nil
 redis.call('SET', prefix .. 'last_commit', now_s)
 for index, each in ipairs(cjson.decode(ARGV[3])) do
   local seen = prefix .. 'seen:' .. each.application
-  are_new[index] = redis.call('ZADD', seen, 'NX', now_s, each.id)
+  are_new[index] = redis.call('ZADD', seen, 'NX', string.format('%.17g', now_s + each.keep_s), each.id)
   if are_new[index] == 1 then
     redis.call('SADD', prefix .. 'applications', each.application)
     revision = revision or redis.call('INCR', prefix .. 'revision')
@@ -92,7 +92,15 @@ class RedisStore:
 
     async def commit(self, observations: Sequence[Observation]) -> list[bool]:
         batch = json.dumps(
-            [{"id": each.id, "application": each.application, "increments": each.increments} for each in observations]
+            [
+                {
+                    "id": each.id,
+                    "application": each.application,
+                    "increments": each.increments,
+                    "keep_s": each.keep_s,
+                }
+                for each in observations
+            ]
         )
         return await self._attempt(self._commit(batch))
 
@@ -106,8 +114,8 @@ class RedisStore:
     async def forget(self, application: str, context: str, names: Sequence[str]) -> None:
         await self._attempt(self._client.hdel(f"{PREFIX}sums:{application}/{context}", *names))
 
-    async def expire(self, before_s: float) -> None:
-        await self._attempt(self._expire(before_s))
+    async def expire(self) -> None:
+        await self._attempt(self._expire(self._wall_clock_s()))
 
     async def evict(self, application: str, keep: int) -> int:
         now_s = self._wall_clock_s()
@@ -144,9 +152,9 @@ class RedisStore:
         pairs = [state.partition("/") for state in {*changed, *forgotten}]
         return last, [(application, context) for application, _, context in pairs]
 
-    async def _expire(self, before_s: float) -> None:
+    async def _expire(self, now_s: float) -> None:
         for application in await self._client.smembers(PREFIX + "applications"):
-            await self._client.zremrangebyscore(f"{PREFIX}seen:{application}", "-inf", f"({before_s}")
+            await self._client.zremrangebyscore(f"{PREFIX}seen:{application}", "-inf", f"({now_s}")
 
     async def _drop(self, application: str) -> None:
         async for key in self._client.scan_iter(match=f"{PREFIX}sums:{_escaped(application)}/*", count=SCAN_CHUNK):

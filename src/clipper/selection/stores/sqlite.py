@@ -39,11 +39,12 @@ CREATE TABLE IF NOT EXISTS forgotten (
 CREATE INDEX IF NOT EXISTS forgotten_by_revision ON forgotten (revision);
 CREATE TABLE IF NOT EXISTS revision (only_row INTEGER PRIMARY KEY CHECK (only_row = 0), last INTEGER NOT NULL);
 INSERT OR IGNORE INTO revision VALUES (0, 0);
-CREATE TABLE IF NOT EXISTS seen (
-    application TEXT, id TEXT, at_s REAL NOT NULL,
+DROP TABLE IF EXISTS seen;
+CREATE TABLE IF NOT EXISTS seen_until (
+    application TEXT, id TEXT, until_s REAL NOT NULL,
     PRIMARY KEY (application, id)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS seen_by_time ON seen (at_s);
+CREATE INDEX IF NOT EXISTS seen_until_by_time ON seen_until (until_s);
 """
 
 
@@ -72,8 +73,9 @@ class SqliteStore:
         statement = "DELETE FROM sums WHERE application = ? AND context = ? AND name = ?"
         await self._run(lambda database: _execute_all(database, statement, rows))
 
-    async def expire(self, before_s: float) -> None:
-        await self._run(lambda database: database.execute("DELETE FROM seen WHERE at_s < ?", (before_s,)))
+    async def expire(self) -> None:
+        over = (self._wall_clock_s(),)
+        await self._run(lambda database: database.execute("DELETE FROM seen_until WHERE until_s < ?", over))
 
     async def evict(self, application: str, keep: int) -> int:
         return await self._run(lambda database: _evict(database, application, keep, self._wall_clock_s()))
@@ -139,8 +141,8 @@ def _commit(database: sqlite3.Connection, observations: Sequence[Observation], n
 
 
 def _is_new(database: sqlite3.Connection, observation: Observation, now_s: float) -> bool:
-    row = (observation.application, observation.id, now_s)
-    return database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", row).rowcount == 1
+    row = (observation.application, observation.id, now_s + observation.keep_s)
+    return database.execute("INSERT OR IGNORE INTO seen_until VALUES (?, ?, ?)", row).rowcount == 1
 
 
 def _add(database: sqlite3.Connection, observations: Iterable[Observation]) -> None:
@@ -214,5 +216,5 @@ def _execute_all(database: sqlite3.Connection, statement: str, rows: Sequence[tu
 
 
 def _drop(database: sqlite3.Connection, application: str) -> None:
-    for table in ("sums", "changes", "forgotten", "seen"):
+    for table in ("sums", "changes", "forgotten", "seen_until"):
         database.execute(f"DELETE FROM {table} WHERE application = ?", (application,))

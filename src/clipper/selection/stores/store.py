@@ -11,6 +11,9 @@ from typing import Protocol
 # The context under which an application's own state is kept: what it has learned from all of its feedback.
 EVERYONE = ""
 
+# Feedback on inputs may come at any time; sent again within this, it is recognised.
+MIN_KEEP_S = 600.0
+
 # How many contexts of an application are kept, unless the server is told otherwise: some 80 MB with five models.
 MAX_CONTEXTS = 100_000
 
@@ -28,11 +31,14 @@ class Observation:
         id: names the feedback: the same feedback sent twice has one id, and counts once.
         application: the application's id, which a new application of the same name does not share.
         increments: what to add, by context and number.
+        keep_s: for how long its id is kept at least. It goes with it, since others who share a store, and clear it up,
+            know neither the application nor how long its feedback may come.
     """
 
     id: str
     application: str
     increments: Mapping[str, Mapping[str, float]]
+    keep_s: float = MIN_KEEP_S
 
 
 class Store(Protocol):
@@ -60,8 +66,8 @@ class Store(Protocol):
         """Delete numbers of a state that count for nothing any more."""
         ...
 
-    async def expire(self, before_s: float) -> None:
-        """Forget the ids of feedback that was committed before ``before_s``, in seconds of the wall clock."""
+    async def expire(self) -> None:
+        """Forget the ids of feedback whose time is over."""
         ...
 
     async def evict(self, application: str, keep: int) -> int:
