@@ -85,3 +85,18 @@ def test_what_is_kept_of_versions_and_contexts_is_bounded(server: Server) -> Non
 
     until(lambda: len(contexts()) == 21)
     assert contexts() == {"", *(f"user {number}" for number in range(40, 60))}
+    listed = server.call("GET", "/applications/learner/contexts?limit=2")
+    assert listed == {"count": 20, "contexts": ["user 59", "user 58"]}
+    server.call("DELETE", "/applications/learner/contexts?context=user%2059")
+    assert "user 59" not in contexts()
+    # Those who have it in memory follow.
+
+    def observations(context: str) -> float:
+        return float(server.call("GET", f"/applications/learner/policy?context={context}")["observations"])
+
+    assert observations("user%2058") > observations("nobody")
+    until(lambda: observations("user%2059") == observations("nobody"))
+    for missing in ("user%2059", "", "never"):
+        answer = server.call("DELETE", f"/applications/learner/contexts?context={missing}", status=404)
+        assert answer["error"] == "not_found"
+    server.call("GET", "/applications/learner/contexts?limit=0", status=400)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from clipper.managers.manager import Manager
 from clipper.managers.usage import UsageKeeper
+from clipper.selection.stores.store import Store
 from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.forgetter import Forgetter
@@ -28,3 +29,4 @@ class Parts:
     forgetter: Forgetter
     scaler: Scaler
     keepers: Keepers
+    store: Store

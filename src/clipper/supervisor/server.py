@@ -175,7 +175,9 @@ class Supervisor:
         selections = SelectionChecker(processes.environment("selection-check"), home.sockets)
         forgetter = Forgetter(catalog, store)
         usage, scaler = UsageKeeper(local.running), Scaler(catalog, manager, workers, wake)
-        return Parts(catalog, manager, usage, workers, reconciler, artifacts, selections, forgetter, scaler, Keepers())
+        return Parts(
+            catalog, manager, usage, workers, reconciler, artifacts, selections, forgetter, scaler, Keepers(), store
+        )
 
     def _local_launcher(self, processes: ProcessFolder) -> LocalLauncher:
         environments = ModelEnvironments(processes, self._home.artifacts, environments_root(os.environ))

@@ -343,3 +343,23 @@ def test_those_that_went_are_told_of_for_a_while_only(tmp_path: Path, redis_serv
         subprocess.run(["redis-cli", "-p", str(redis_server.port), "flushall"], check=True, stdout=subprocess.DEVNULL)
         clock = [1000.0]
         assert asyncio.run(scenario(make(wall_clock_s=lambda: clock[0]), clock)) == []  # noqa: B023  # it is over then
+
+
+def test_contexts_are_listed_by_their_last_feedback_and_forgotten_one_by_one(make_store: MakeStore) -> None:
+    async def scenario() -> None:
+        async with opened(make_store) as store:
+            assert await store.contexts("app-1", 10) == (0, [])
+            for number, context in enumerate(["a/b", "ü", "", "a/b", "c"]):
+                await store.commit([observation(str(number), context, x=1.0)])
+            assert await store.contexts("app-1", 2) == (3, ["c", "a/b"])
+            cursor, _ = await store.changes(-1)
+            assert [await store.forget_context("app-1", context) for context in ("a/b", "a/b", "none")] == [
+                True,
+                False,
+                False,
+            ]
+            assert await store.contexts("app-1", 10) == (2, ["c", "ü"])
+            assert await store.load("app-1", "a/b") == {} and await store.load("app-1", EVERYONE) == {"x": 5.0}
+            assert ("app-1", "a/b") in (await store.changes(cursor))[1]
+
+    asyncio.run(scenario())

@@ -76,6 +76,16 @@ end
 return over
 """
 
+# ARGV: prefix, wall clock, application, context.
+_FORGET_CONTEXT = """
+local prefix, state = ARGV[1], ARGV[3] .. '/' .. ARGV[4]
+redis.call('DEL', prefix .. 'sums:' .. state)
+redis.call('ZREM', prefix .. 'changes', state)
+redis.call('ZADD', prefix .. 'forgotten', redis.call('INCR', prefix .. 'revision'), state)
+redis.call('ZADD', prefix .. 'forgotten_at', ARGV[2], state)
+return redis.call('ZREM', prefix .. 'contexts:' .. ARGV[3], ARGV[4])
+"""
+
 
 class RedisStore:
     """See ``Store``. An application's id must not contain '/'; a context may."""
@@ -89,6 +99,7 @@ class RedisStore:
         )
         self._script = self._client.register_script(_COMMIT)
         self._evict = self._client.register_script(_EVICT)
+        self._forget_context = self._client.register_script(_FORGET_CONTEXT)
 
     async def commit(self, observations: Sequence[Observation]) -> list[bool]:
         batch = json.dumps(
@@ -116,6 +127,15 @@ class RedisStore:
 
     async def expire(self) -> None:
         await self._attempt(self._expire(self._wall_clock_s()))
+
+    async def contexts(self, application: str, limit: int) -> tuple[int, list[str]]:
+        key = f"{PREFIX}contexts:{application}"
+        found = await self._attempt(self._client.zrange(key, 0, limit - 1, desc=True))
+        return int(await self._attempt(self._client.zcard(key))), list(found)
+
+    async def forget_context(self, application: str, context: str) -> bool:
+        arguments: list[str | int | float] = [PREFIX, self._wall_clock_s(), application, context]
+        return bool(await self._attempt(self._forget_context(args=arguments)))
 
     async def evict(self, application: str, keep: int) -> int:
         now_s = self._wall_clock_s()

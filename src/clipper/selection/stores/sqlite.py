@@ -77,6 +77,13 @@ class SqliteStore:
         over = (self._wall_clock_s(),)
         await self._run(lambda database: database.execute("DELETE FROM seen_until WHERE until_s < ?", over))
 
+    async def contexts(self, application: str, limit: int) -> tuple[int, list[str]]:
+        return await self._run(lambda database: _contexts(database, application, limit))
+
+    async def forget_context(self, application: str, context: str) -> bool:
+        now_s = self._wall_clock_s()
+        return await self._run(lambda database: _forget(database, [(application, context)], now_s)) == 1
+
     async def evict(self, application: str, keep: int) -> int:
         return await self._run(lambda database: _evict(database, application, keep, self._wall_clock_s()))
 
@@ -178,8 +185,7 @@ def _changes(database: sqlite3.Connection, cursor: int) -> tuple[int, list[tuple
 
 def _evict(database: sqlite3.Connection, application: str, keep: int, now_s: float) -> int:
     database.execute("DELETE FROM forgotten WHERE at_s < ?", (now_s - TOLD_FOR_S,))
-    counted = "SELECT count(*) FROM changes WHERE application = ? AND context != ?"
-    over = database.execute(counted, (application, EVERYONE)).fetchone()[0] - keep
+    over = _count(database, application) - keep
     if over <= 0:
         return 0
     # What was added to last has the highest revision.
@@ -187,14 +193,32 @@ def _evict(database: sqlite3.Connection, application: str, keep: int, now_s: flo
         "SELECT context FROM changes INDEXED BY changes_by_revision "
         "WHERE application = ? AND context != ? ORDER BY revision LIMIT ?"
     )
+    found = database.execute(oldest, (application, EVERYONE, min(over, EVICT_CHUNK)))
+    return _forget(database, [(application, context) for (context,) in found], now_s)
+
+
+def _forget(database: sqlite3.Connection, states: Sequence[tuple[str, str]], now_s: float) -> int:
+    """Whoever has added to one of them meanwhile has added to what is forgotten."""
     with _transaction(database):
-        row = (application, EVERYONE, min(over, EVICT_CHUNK))
-        gone = [(application, context) for (context,) in database.execute(oldest, row)]
-        database.executemany("DELETE FROM sums WHERE application = ? AND context = ?", gone)
-        database.executemany("DELETE FROM changes WHERE application = ? AND context = ?", gone)
+        database.executemany("DELETE FROM sums WHERE application = ? AND context = ?", states)
+        gone = database.executemany("DELETE FROM changes WHERE application = ? AND context = ?", states).rowcount
         revision = database.execute("UPDATE revision SET last = last + 1 RETURNING last").fetchone()[0]
-        database.executemany("REPLACE INTO forgotten VALUES (?, ?, ?, ?)", [(*each, revision, now_s) for each in gone])
-    return len(gone)
+        told = [(*state, revision, now_s) for state in states]
+        database.executemany("REPLACE INTO forgotten VALUES (?, ?, ?, ?)", told)
+    return gone
+
+
+def _contexts(database: sqlite3.Connection, application: str, limit: int) -> tuple[int, list[str]]:
+    latest = (
+        "SELECT context FROM changes WHERE application = ? AND context != ? ORDER BY revision DESC, context LIMIT ?"
+    )
+    found = database.execute(latest, (application, EVERYONE, limit))
+    return _count(database, application), [context for (context,) in found]
+
+
+def _count(database: sqlite3.Connection, application: str) -> int:
+    counted = "SELECT count(*) FROM changes WHERE application = ? AND context != ?"
+    return int(database.execute(counted, (application, EVERYONE)).fetchone()[0])
 
 
 @contextmanager

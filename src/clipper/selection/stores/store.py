@@ -70,6 +70,14 @@ class Store(Protocol):
         """Forget the ids of feedback whose time is over."""
         ...
 
+    async def contexts(self, application: str, limit: int) -> tuple[int, list[str]]:
+        """How many contexts an application has, and at most ``limit`` of them: first those with the latest feedback."""
+        ...
+
+    async def forget_context(self, application: str, context: str) -> bool:
+        """Forget one, and tell of it as ``evict`` does; return whether there was anything to forget."""
+        ...
+
     async def evict(self, application: str, keep: int) -> int:
         """Forget contexts beyond ``keep``, those first whose last feedback is the longest ago; return how many went.
 
