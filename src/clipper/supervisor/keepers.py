@@ -8,8 +8,8 @@ log = logging.getLogger(__name__)
 
 # What failed, such as for want of a file descriptor, is tried again after this.
 RETRY_S = 1.0
-# The slowest that may fail at each look looks this often: one that has run for so long does what it is there for.
-RECOVERED_AFTER_S = 5.0
+# The slowest looks every 2 s: one that has run for so long does what it is there for.
+RECOVERED_AFTER_S = 3.0
 
 
 class Keepers:
