@@ -9,7 +9,7 @@ from clipper.errors import ClipperError
 from clipper.selection.application import Application
 from clipper.selection.committer import Committer
 from clipper.selection.contexts import Contexts
-from clipper.selection.stores.store import Store
+from clipper.selection.stores.store import MAX_IDS, Store
 
 log = logging.getLogger(__name__)
 
@@ -93,3 +93,5 @@ class Synchronizer:
         for application in list(self._applications()):
             while await self._store.evict(application.snapshot.id, self._max_contexts):
                 pass  # a chunk at a time, between which the store commits
+            while await self._store.evict_ids(application.snapshot.id, MAX_IDS):
+                pass

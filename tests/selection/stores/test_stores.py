@@ -363,3 +363,17 @@ def test_contexts_are_listed_by_their_last_feedback_and_forgotten_one_by_one(mak
             assert ("app-1", "a/b") in (await store.changes(cursor))[1]
 
     asyncio.run(scenario())
+
+
+def test_ids_beyond_the_bound_go_in_the_order_of_their_time(make_store: MakeStore) -> None:
+    async def scenario() -> tuple[list[int], list[bool]]:
+        async with opened(make_store) as store:
+            ids = [
+                Observation(str(number), "app-1", {EVERYONE: {"x": 1.0}}, keep_s=900.0 - number) for number in range(5)
+            ]
+            other = observation("0", application="app-10", x=1.0)
+            await store.commit([*ids, other])
+            went = [await store.evict_ids("app-1", keep) for keep in (5, 3, 3)]
+            return went, await store.commit([*ids, other])
+
+    assert asyncio.run(scenario()) == ([0, 2, 0], [False, False, False, True, True, False])

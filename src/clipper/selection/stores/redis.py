@@ -128,6 +128,9 @@ class RedisStore:
     async def expire(self) -> None:
         await self._attempt(self._expire(self._wall_clock_s()))
 
+    async def evict_ids(self, application: str, keep: int) -> int:
+        return await self._attempt(self._evict_ids(application, keep))
+
     async def contexts(self, application: str, limit: int) -> tuple[int, list[str]]:
         key = f"{PREFIX}contexts:{application}"
         found = await self._attempt(self._client.zrange(key, 0, limit - 1, desc=True))
@@ -175,6 +178,12 @@ class RedisStore:
     async def _expire(self, now_s: float) -> None:
         for application in await self._client.smembers(PREFIX + "applications"):
             await self._client.zremrangebyscore(f"{PREFIX}seen:{application}", "-inf", f"({now_s}")
+
+    async def _evict_ids(self, application: str, keep: int) -> int:
+        key = f"{PREFIX}seen:{application}"
+        over = min(await self._client.zcard(key) - keep, EVICT_CHUNK)
+        # Of two that do this at once, both take away: what is counted again then was about to be forgotten anyway.
+        return int(await self._client.zremrangebyrank(key, 0, over - 1)) if over > 0 else 0
 
     async def _drop(self, application: str) -> None:
         async for key in self._client.scan_iter(match=f"{PREFIX}sums:{_escaped(application)}/*", count=SCAN_CHUNK):

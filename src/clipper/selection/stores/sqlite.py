@@ -77,6 +77,9 @@ class SqliteStore:
         over = (self._wall_clock_s(),)
         await self._run(lambda database: database.execute("DELETE FROM seen_until WHERE until_s < ?", over))
 
+    async def evict_ids(self, application: str, keep: int) -> int:
+        return await self._run(lambda database: _evict_ids(database, application, keep))
+
     async def contexts(self, application: str, limit: int) -> tuple[int, list[str]]:
         return await self._run(lambda database: _contexts(database, application, limit))
 
@@ -195,6 +198,18 @@ def _evict(database: sqlite3.Connection, application: str, keep: int, now_s: flo
     )
     found = database.execute(oldest, (application, EVERYONE, min(over, EVICT_CHUNK)))
     return _forget(database, [(application, context) for (context,) in found], now_s)
+
+
+def _evict_ids(database: sqlite3.Connection, application: str, keep: int) -> int:
+    counted = "SELECT count(*) FROM seen_until WHERE application = ?"
+    over = database.execute(counted, (application,)).fetchone()[0] - keep
+    if over <= 0:
+        return 0
+    soonest = (
+        "DELETE FROM seen_until WHERE application = ?1 AND id IN (SELECT id FROM seen_until "
+        "INDEXED BY seen_until_by_time WHERE application = ?1 ORDER BY until_s LIMIT ?2)"
+    )
+    return database.execute(soonest, (application, min(over, EVICT_CHUNK))).rowcount
 
 
 def _forget(database: sqlite3.Connection, states: Sequence[tuple[str, str]], now_s: float) -> int:

@@ -14,11 +14,14 @@ EVERYONE = ""
 # Feedback on inputs may come at any time; sent again within this, it is recognised.
 MIN_KEEP_S = 600.0
 
+# Ids that are kept of an application at most, however long their feedback may come again: some 150 MB.
+MAX_IDS = 1_000_000
+
 # How many contexts of an application are kept, unless the server is told otherwise: some 80 MB with five models.
 MAX_CONTEXTS = 100_000
 
 # Some tens of milliseconds of work.
-EVICT_CHUNK = 1000
+EVICT_CHUNK = 2000
 # Workers look at what has changed four times a second; one that has not for so long is replaced.
 TOLD_FOR_S = 60.0
 
@@ -68,6 +71,13 @@ class Store(Protocol):
 
     async def expire(self) -> None:
         """Forget the ids of feedback whose time is over."""
+        ...
+
+    async def evict_ids(self, application: str, keep: int) -> int:
+        """Forget ids of feedback beyond ``keep``, those first whose time is over soonest; return how many went.
+
+        At most ``EVICT_CHUNK``, as ``evict``. Sent again, their feedback counts again.
+        """
         ...
 
     async def contexts(self, application: str, limit: int) -> tuple[int, list[str]]:
