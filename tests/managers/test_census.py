@@ -77,3 +77,28 @@ def test_counting_ends_at_the_bound(tmp_path: Path, max_files: int) -> None:
         (tmp_path / str(number)).mkdir()
         os.link(__file__, tmp_path / str(number) / "file")
     assert max_files < disk_usage(tmp_path, max_files)[1] <= 200
+
+
+# In namespaces of its own, where the first process is root's, and this one nobody's.
+OF_NOBODY = """
+import os, subprocess
+from clipper.managers.census import Census
+subprocess.run(["mount", "-t", "proc", "-o", "hidepid=1", "proc", "/proc"], check=True)
+if os.fork() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+    try:
+        open("/proc/1/stat").close()
+    except PermissionError:
+        print(Census().look(), flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a /proc that hides others' processes")
+def test_processes_that_may_not_be_looked_at_are_left_out() -> None:
+    command = ["unshare", "--mount", "--pid", "--fork", sys.executable, "-c", OF_NOBODY]
+    seen = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if "unshare failed" in seen.stderr or "mount" in seen.stderr:
+        pytest.skip(f"this machine does not let root do it: {seen.stderr}")
+    assert seen.stdout == "{}\n", seen.stderr
