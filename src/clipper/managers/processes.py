@@ -7,6 +7,7 @@ of a process and its record, the mark still finds it, in ``/proc``, and whatever
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -30,8 +31,11 @@ KILL_ROUNDS = 20
 # After SIGKILL only the kernel is in the way, for instance with a core of many GB to give back.
 KILL_TIMEOUT_S = 10.0
 
-# Where a look through /proc fails, as for want of a file descriptor.
+# Until there may be a descriptor again to look through /proc with.
 LOOK_AGAIN_S = 0.5
+
+# What this process, or the system, has none left of: it says nothing of who was asked.
+_OWN_WANT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")
 
@@ -92,13 +96,15 @@ class ManagedProcess:
 
     def kill(self) -> None:
         """SIGKILL to it and to all that it forked."""
-        with self._as_far_as_can_be_seen():
+        try:
             # While it lives, the number of its process group can be nobody else's.
             if start_time(self.pid) == self.record.start_time:
                 _kill_group(self.pid)
+        except OSError as error:  # we have no descriptor left to look with: what it forked goes when it is gone
+            log.warning("the process group of %s is not killed yet: %s", self.record.name, error)
         self._signal(signal.SIGKILL)
-        with self._as_far_as_can_be_seen():
-            kill_marked(self._mark.__eq__)
+        if self.exited.is_set():
+            self._kill_rest()
 
     async def stop(self, grace_s: float) -> None:
         """SIGTERM, ``grace_s`` to finish in, then SIGKILL to all that is left. Returns when it is gone."""
@@ -127,28 +133,21 @@ class ManagedProcess:
         if self._pidfd >= 0:
             _send(self._pidfd, number)
 
-    @contextlib.contextmanager
-    def _as_far_as_can_be_seen(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            log.warning("what %s forked cannot be seen, and is looked for at its end: %s", self.record.name, error)
-
     def _on_exit(self) -> None:
         self.release()
         if self._child is not None:
             # Until it is reaped its pid is its own, and so is the number of its process group.
             _kill_group(self.pid)
             self.exit_code = self._child.wait()
-        self._end_what_it_forked()
+        self._kill_rest()
 
-    def _end_what_it_forked(self) -> None:
+    def _kill_rest(self) -> None:
+        """All that it forked, wherever that moved itself; it has not exited before they have been looked for."""
         try:
             kill_marked(self._mark.__eq__)
-        except OSError as error:
-            # Not gone until that is known: its successor would share the machine with what is left of it.
-            log.warning("whether something of %s is left cannot be seen: %s", self.record.name, error)
-            asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._end_what_it_forked)
+        except OSError as error:  # as in kill: whether there are any is not known, and so is looked at again
+            log.warning("what %s forked cannot be looked for now, and will be: %s", self.record.name, error)
+            asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._kill_rest)
             return
         self.exited.set()
 
@@ -201,8 +200,9 @@ class ProcessFolder:
         try:
             return ManagedProcess(self._record(name, child.pid, argv, extra), child, mark)
         except OSError as error:
-            # It cannot be watched, as for want of a file descriptor: then it must not run either.
+            # One that cannot be watched may not run: nobody would know of it.
             _kill_group(child.pid)
+            child.kill()
             child.wait()
             raise ContainerFailed(f"{name} cannot be watched: {error}") from error
 
@@ -259,22 +259,16 @@ def passed_on(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if it is gone, or only waits to be reaped.
-
-    Raises:
-        OSError: that cannot be known now.
-    """
+    """When a process started, in clock ticks since boot; None if it is gone, or only waits to be reaped."""
     fields = stat_fields(pid)
     return None if fields is None else int(fields[22 - 3])
 
 
 def stat_fields(pid: int) -> list[str] | None:
-    """What ``/proc/PID/stat`` tells from its third field on.
-
-    Returns None if the process is gone, waits to be reaped, or is not ours to look at.
+    """What ``/proc/PID/stat`` tells from its third field on; None if it is gone, waits to be reaped, or is not ours.
 
     Raises:
-        OSError: it cannot be known now, as for want of a file descriptor.
+        OSError: there is no descriptor left to look with.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
@@ -285,11 +279,16 @@ def stat_fields(pid: int) -> list[str] | None:
     return None if fields[0] in "ZX" else fields
 
 
+def is_own_want(error: BaseException) -> bool:
+    """Whether a call failed for want of descriptors or memory here, which tells nothing of who was asked."""
+    return isinstance(error, OSError) and error.errno in _OWN_WANT
+
+
 def kill_marked(is_meant: Callable[[str], bool]) -> None:
     """SIGKILL to every process whose mark is meant, wherever it moved itself.
 
     Raises:
-        OSError: which there are cannot be known now.
+        OSError: there is no descriptor left to look with.
     """
     killed: set[int] = set()
     for _ in range(KILL_ROUNDS):
@@ -311,11 +310,13 @@ def mark_of(pid: int) -> str:
     """The mark of a live process; empty if it has none, is gone or is not ours to look at.
 
     Raises:
-        OSError: that cannot be known now, as for want of a file descriptor.
+        OSError: there is no descriptor left to look with.
     """
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
+    except OSError as error:
+        if is_own_want(error):
+            raise
         return ""
     for entry in environment.split(b"\0"):
         if entry.startswith(MARK.encode() + b"="):
