@@ -74,8 +74,13 @@ class ClipperServer:
         parts = urlsplit(self.query_url)
         return parts.hostname or "127.0.0.1", parts.port or 80
 
+    def authorization(self) -> dict[str, str]:
+        """The header that the management API wants to see."""
+        return {"Authorization": f"Bearer {(self.home / 'token').read_text().strip()}"}
+
     def metrics(self) -> "Metrics":
-        return Metrics(httpx.get(f"{self.management_url}/metrics", timeout=10).raise_for_status().text)
+        answer = httpx.get(f"{self.management_url}/metrics", headers=self.authorization(), timeout=10)
+        return Metrics(answer.raise_for_status().text)
 
     def process_ids(self) -> list[int]:
         """Of the supervisor and its query workers."""

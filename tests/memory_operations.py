@@ -16,6 +16,7 @@ from clipper.management.schemas import (
     ApplicationChange,
     Configured,
     Contexts,
+    CreatedToken,
     Deployment,
     LearnedModel,
     LearnedPolicy,
@@ -23,8 +24,10 @@ from clipper.management.schemas import (
     Logs,
     Model,
     NewApplication,
+    NewToken,
     Replica,
     Status,
+    Token,
     Version,
     WorkerState,
     WorkerStatus,
@@ -59,6 +62,7 @@ class MemoryOperations:
         self.current: dict[str, str | None] = {}
         self.previous: dict[str, str | None] = {}
         self.polls: dict[tuple[str, str], int] = {}
+        self.tokens: dict[str, Token] = {}
         self.observed: list[dict[str, object]] = []
 
     async def status(self) -> Status:
@@ -266,6 +270,20 @@ class MemoryOperations:
             if replica.id == replica_id:
                 return replica
         raise NotFound(f"no replica {replica_id!r}")
+
+    async def list_tokens(self) -> list[Token]:
+        return list(self.tokens.values())
+
+    async def create_token(self, new: NewToken) -> CreatedToken:
+        if new.name in self.tokens:
+            raise Conflict(f"token {new.name!r} exists")
+        self.tokens[new.name] = Token(new.name, new.role, 1_700_000_000.0)
+        return CreatedToken(new.name, new.role, 1_700_000_000.0, f"clipper_of_{new.name}")
+
+    async def revoke_token(self, name: str) -> None:
+        if name not in self.tokens:
+            raise NotFound(f"no token {name!r}")
+        del self.tokens[name]
 
     async def worker_statistics(self) -> list[WorkerStatistics]:
         return [WorkerStatistics(0, os.getpid(), 1, 0, {}, (), (), (), CacheStatistics(0, 0, 1024, 0))]

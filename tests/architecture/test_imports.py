@@ -20,6 +20,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "statistics": "",
         "snapshot": "",
         "scaling": "",
+        "hosts": "",
+        "open_files": "",
         "containers.protocol": "",
         "containers": "containers.protocol",
         "runtime": "containers.protocol",
@@ -37,21 +39,21 @@ ALLOWED: dict[str, frozenset[str]] = {
         "frontend.limits": "",
         "frontend.inputs": "frontend.limits",
         "frontend": "frontend.inputs frontend.limits selection feedback metrics.histogram snapshot statistics",
-        "worker": "frontend metrics.histogram selection selection.policies selection.stores feedback control_client "
-        "abstraction containers containers.protocol control snapshot statistics",
+        "worker": "frontend open_files metrics.histogram selection selection.policies selection.stores feedback "
+        "control_client abstraction containers containers.protocol control snapshot statistics",
         "registry": "scaling snapshot",
         "managers": "registry containers containers.protocol snapshot",
         "management.schemas": "scaling snapshot",
         "metrics": "management.schemas metrics.histogram statistics",
-        "management": "management.schemas metrics statistics scaling snapshot registry managers",
-        "supervisor": "home management management.schemas metrics managers registry containers containers.protocol "
-        "control control_client frontend.inputs selection.check selection.learning selection.policies selection.stores "
-        "scaling snapshot statistics",
+        "management": "hosts management.schemas metrics statistics scaling snapshot registry managers",
+        "supervisor": "home hosts open_files management management.schemas metrics managers registry containers "
+        "containers.protocol control control_client frontend.inputs selection.check selection.learning "
+        "selection.policies selection.stores scaling snapshot statistics",
         "packaging": "",
         "home": "",
         "http_api": "management.schemas",
-        "client": "home http_api packaging management.schemas scaling snapshot",
-        "cli": "client home http_api packaging management.schemas scaling snapshot",
+        "client": "home hosts http_api packaging management.schemas scaling snapshot",
+        "cli": "client home hosts http_api packaging management.schemas scaling snapshot",
     }.items()
 }
 

@@ -1,6 +1,7 @@
 """The commands that speak HTTP, against the management API on a real socket."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from clipper.cli.main import main
 from clipper.management.schemas import Configured
 from clipper.scaling import ReplicaRange
 from clipper.snapshot import Batching, Link
-from conftest import Api
+from conftest import TOKEN, Api
 from memory_operations import LOG_TAIL
 
 
@@ -309,11 +310,32 @@ def open_text(text: str) -> object:
     return Input()
 
 
-def test_status_by_url(bare: Run, api: Api) -> None:
+def test_status_by_url(bare: Run, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPPER_HOME", str(api.home / "none"))
+    refused = bare("status", "--url", api.url)
+    assert refused.status == 1 and "set CLIPPER_TOKEN" in refused.err
+    monkeypatch.setenv("CLIPPER_TOKEN", TOKEN)
     result = bare("status", "--url", api.url)
     assert (result.status, result.err) == (0, "")
     assert api.url + "/query" in result.out
     assert bare("status", "--url", api.url, "--json").json["management_url"] == api.url
+
+
+def test_tokens(run: Run, api: Api) -> None:
+    assert "no tokens but the server's own" in run("token", "list").out
+    made = run("token", "create", "grafana")
+    assert made.out.splitlines()[0] == "clipper_of_grafana"
+    assert run("token", "create", "deployer", "--role", "admin", "--json").json["role"] == "admin"
+    assert run("token", "create", "x", "--role", "god").status == 2
+    listed = run("token", "list").out
+    assert re.search(r"grafana +read +2023-11-14 22:13 UTC", listed) and "clipper_of" not in listed
+    assert run("token", "revoke", "grafana").status == 0
+    assert run("token", "revoke", "grafana").status == 1
+
+
+def test_the_management_port_is_opened_to_others_only_by_saying_so(run: Run) -> None:
+    refused = run("start", "--management-host", "0.0.0.0")
+    assert refused.status == 2 and "--insecure" in refused.err
 
 
 def test_start_when_it_runs_already(run: Run, api: Api) -> None:

@@ -4,9 +4,8 @@ import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
-from live_server import NO_TLS, TIMEOUT_S, Server
+from live_server import Server
 from tar_files import cve_2025_4517, file, symlink, tar_of
 
 from clipper.errors import InvalidArgument, NotFound, RequestTimeout, Unavailable
@@ -149,8 +148,7 @@ def test_a_tar_that_would_write_outside_by_a_server(shared: Server) -> None:
         tar_of(file(f"../../../{outside.name}")),
         tar_of(symlink("a", "../../.."), file("a/x")),
     ):
-        url = f"{shared.place.management_url}/artifacts/{hashlib.sha256(data).hexdigest()}"
-        answer = httpx.put(url, content=data, timeout=TIMEOUT_S, verify=NO_TLS)
+        answer = shared.ask("PUT", f"/artifacts/{hashlib.sha256(data).hexdigest()}", data, "application/x-tar")
         assert answer.status_code == 400 and "tar of plain files" in answer.json()["cause"]
     assert sorted(path.name for path in (shared.home / "artifacts").iterdir()) == before
     assert not outside.exists()

@@ -74,7 +74,10 @@ def test_a_server_without_descriptors_tells_what_stands_still_and_goes_on(server
     server.deploy("m", TAKES, input_type="float64[2]", memory_bytes=150 << 20, cache=False)
     server.call("POST", "/applications", APP)
     assert server.process is not None
-    with httpx.Client(base_url=server.place.management_url, timeout=TIMEOUT_S, verify=NO_TLS) as client:
+    headers = {"Authorization": f"Bearer {server.token}"}
+    with httpx.Client(
+        base_url=server.place.management_url, headers=headers, timeout=TIMEOUT_S, verify=NO_TLS
+    ) as client:
 
         def problems() -> str:
             return "; ".join(client.get("/status").json()["problems"])

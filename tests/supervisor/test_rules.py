@@ -67,7 +67,9 @@ def test_which_versions_run() -> None:
 
 
 def content(catalog: Catalog, replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]]) -> rules.Content:
-    return rules.content(catalog, replicas, PEERS, lambda digest: f"/artifacts/{digest}/code")
+    records = catalog.applications.values()
+    applications = tuple(rules.application_snapshot(one, lambda digest: f"/artifacts/{digest}/code") for one in records)
+    return rules.content(catalog, applications, replicas, PEERS)
 
 
 def test_workers_are_told_how_applications_select_and_of_each_other() -> None:
@@ -135,6 +137,14 @@ def test_which_input_types_fit(application: str, model: str, fit: bool) -> None:
         assert not fit and application in str(error) and model in str(error)
     else:
         assert fit
+
+
+def test_an_input_type_whose_rows_no_frame_can_hold() -> None:
+    assert rules.checked_type("uint8[1024,1024,1024]").row_bytes == 1 << 30
+    assert rules.checked_type("string").row_bytes is None
+    for text in ("uint8[1024,1024,1025]", "float64[" + ",".join(["9999999999"] * 8) + "]"):
+        with pytest.raises(InvalidArgument, match="at most 1 GiB"):
+            rules.checked_type(text)
 
 
 def test_a_version_whose_type_is_not_known_yet_fits() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from clipper import __version__
-from clipper.cli import app, model, replica
+from clipper.cli import app, model, replica, token
 from clipper.cli.deploy import deploy
 from clipper.cli.logs import logs
 from clipper.cli.observe import observe
@@ -44,7 +44,12 @@ def _root(
 
 for _command in (serve, start, stop, status, deploy, predict, observe, logs):
     cli.command()(_command)
-for _noun, _commands in (("app", app.commands), ("model", model.commands), ("replica", replica.commands)):
+for _noun, _commands in (
+    ("app", app.commands),
+    ("model", model.commands),
+    ("replica", replica.commands),
+    ("token", token.commands),
+):
     cli.add_typer(_commands, name=_noun)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from clipper.scaling import ReplicaRange
-from clipper.types import Framework, Transport
+from clipper.types import STORE_VARIABLE, Framework, Transport
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
@@ -96,7 +96,16 @@ Url = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Write the result as JSON, and nothing else, to standard output.")]
 OfVersion = Annotated[str | None, typer.Option("--version", help="A version of the model.")]
 
-Host = Annotated[str, typer.Option(help="The address to listen on.")]
+Host = Annotated[str, typer.Option(help="The address of the query port.")]
+ManagementHost = Annotated[str, typer.Option(help="The address of the management port.")]
+AllowedHost = Annotated[
+    list[str] | None,
+    typer.Option(help="A name by which the management port may be called, e.g. a proxy's. May be repeated."),
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Let the management port be reached from other machines without TLS.")
+]
+OpenMetrics = Annotated[bool, typer.Option("--open-metrics", help="Answer /metrics without a token.")]
 QueryPort = Annotated[int, typer.Option(help="The port for queries.", min=0, max=65535)]
 ManagementPort = Annotated[int, typer.Option(help="The port for management.", min=0, max=65535)]
 Workers = Annotated[int, typer.Option(help="How many processes answer queries.", min=1, max=64)]
@@ -108,8 +117,8 @@ StoreAddress = Annotated[
     str | None,
     typer.Option(
         "--store",
-        help="Where learned state is kept: sqlite:PATH or redis://HOST:PORT/DB.",
-        envvar="CLIPPER_STORE",
+        help="Where learned state is kept: sqlite:PATH, redis://HOST:PORT/DB, or file:PATH of a file that says so.",
+        envvar=STORE_VARIABLE,
         show_default="a file in the home",
     ),
 ]

@@ -38,7 +38,7 @@ from clipper.cli.output import Output
 from clipper.cli.process import ServerSettings, StartingServer, running, spawn
 from clipper.client import Clipper
 from clipper.errors import Conflict, InvalidArgument, NotFound
-from clipper.home import find_home
+from clipper.home import find_home, read_token
 from clipper.management.schemas import Application, Version
 from clipper.packaging import package
 from clipper.snapshot import Link
@@ -88,7 +88,7 @@ def serve(
     with packed as artifact, _server(out, settings) as server:
         with out.progress("starting the server") as progress:
             server.wait_until_ready()
-            with Clipper.connect(home=settings.home) as clipper:
+            with Clipper.connect(home=settings.home, token=read_token(settings.home)) as clipper:
                 version = clipper.deploy(
                     chosen, artifact, input_type=input_type, python=python, output=output, progress=progress
                 )

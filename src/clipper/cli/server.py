@@ -6,6 +6,7 @@ import typer
 
 from clipper.cli.options import (
     DEFAULT_CACHE,
+    AllowedHost,
     AsJson,
     CacheSize,
     DockerBaseImage,
@@ -13,9 +14,12 @@ from clipper.cli.options import (
     DockerTransport,
     Home,
     Host,
+    Insecure,
     KeepVersions,
+    ManagementHost,
     ManagementPort,
     MaxContexts,
+    OpenMetrics,
     QueryPort,
     StoreAddress,
     Url,
@@ -25,6 +29,7 @@ from clipper.cli.output import Output
 from clipper.cli.process import ServerSettings, become, running, spawn, wait_until_gone
 from clipper.client import Clipper
 from clipper.home import find_home
+from clipper.hosts import is_loopback
 from clipper.management.schemas import Status
 
 _NEXT = "next: clipper deploy NAME MODEL, clipper app create NAME --model NAME"
@@ -33,6 +38,10 @@ _NEXT = "next: clipper deploy NAME MODEL, clipper app create NAME --model NAME"
 def start(
     home: Home = None,
     host: Host = "127.0.0.1",
+    management_host: ManagementHost = "127.0.0.1",
+    allowed_host: AllowedHost = None,
+    insecure: Insecure = False,
+    open_metrics: OpenMetrics = False,
     query_port: QueryPort = 1337,
     management_port: ManagementPort = 1338,
     workers: Workers = 1,
@@ -48,6 +57,12 @@ def start(
 ) -> None:
     """Start the server, and leave it running."""
     out = Output(as_json)
+    if not (insecure or is_loopback(management_host)):
+        raise typer.BadParameter(
+            "it can be reached from other machines, and what goes there, tokens among it, can be read on the way: "
+            "put a proxy with TLS before 127.0.0.1, or say --insecure",
+            param_hint="--management-host",
+        )
     settings = ServerSettings(
         find_home(home),
         host,
@@ -61,6 +76,10 @@ def start(
         docker_base_image,
         docker_network,
         docker_transport,
+        management_host,
+        tuple(allowed_host or ()),
+        insecure,
+        open_metrics,
     )
     if found := running(settings.home):
         _tell_running(out, found, "is running already")

@@ -11,14 +11,17 @@ from clipper.management.schemas import (
     Application,
     ApplicationChange,
     Contexts,
+    CreatedToken,
     Deployment,
     LearnedPolicy,
     LinkChange,
     Logs,
     Model,
     NewApplication,
+    NewToken,
     Replica,
     Status,
+    Token,
     Version,
 )
 from clipper.scaling import ReplicaRange
@@ -93,6 +96,15 @@ class Operations(Protocol):
     async def list_replicas(self) -> list[Replica]: ...
 
     async def get_replica(self, replica_id: str) -> Replica: ...
+
+    async def list_tokens(self) -> list[Token]:
+        """Those that were made, by name; the server's own is not among them."""
+
+    async def create_token(self, new: NewToken) -> CreatedToken:
+        """Conflict if there is one of that name, or as many as there may be."""
+
+    async def revoke_token(self, name: str) -> None:
+        """From now on it is not known any more."""
 
     async def worker_statistics(self) -> list[WorkerStatistics]:
         """From every worker that answers within a second."""

@@ -11,6 +11,7 @@ from clipper.types import Framework, ModelId
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
 Loader = Literal["file", "import", "binary", "image"]
 ManagerName = Literal["local", "docker"]
+Role = Literal["admin", "read"]
 
 
 class ApplicationRecord(Struct, frozen=True):
@@ -125,4 +126,13 @@ class VersionRecord(Struct, frozen=True):
         return ModelId(self.model, self.version)
 
 
-Record = ApplicationRecord | ModelRecord | VersionRecord
+class TokenRecord(Struct, frozen=True):
+    """A token of the management API's. ``digest`` is its SHA-256, in hex: the token itself is nowhere kept."""
+
+    name: str
+    role: Role
+    digest: str
+    created_at: float
+
+
+Record = ApplicationRecord | ModelRecord | VersionRecord | TokenRecord

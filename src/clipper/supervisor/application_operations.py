@@ -21,8 +21,9 @@ from clipper.snapshot import Link
 from clipper.supervisor import rules
 from clipper.supervisor.parts import Parts
 from clipper.supervisor.selections import changed_selection, names_code, new_selection
+from clipper.supervisor.servable import check_json
 from clipper.supervisor.views import application_view, policy_view
-from clipper.types import InputType, check_name
+from clipper.types import check_name
 
 MAX_SLO_MS = 600_000.0
 # A query asks at most all of them.
@@ -136,6 +137,7 @@ class ApplicationOperations:
 
     async def _store(self, record: ApplicationRecord) -> Application:
         self._check_links(record)
+        self._reconciler.check_servable(record)
         self._catalog.commit(Put(record))
         await self._reach_workers(f"application {record.name!r}")
         return application_view(record)
@@ -154,7 +156,9 @@ class ApplicationOperations:
     def _check_links(self, record: ApplicationRecord) -> None:
         models = [link.model for link in record.links]
         if len(set(models)) != len(models) or len(models) > MAX_LINKS:
-            raise InvalidArgument(f"links {models} are not valid: expected at most {MAX_LINKS}, each of another model")
+            raise InvalidArgument(
+                f"links {models!r:.200} are not valid: expected {MAX_LINKS} at most, each of another model"
+            )
         for link in record.links:
             model = self._catalog.model(link.model)
             version = link.version or model.current
@@ -163,6 +167,8 @@ class ApplicationOperations:
 
     async def _checked_selection(self, record: ApplicationRecord) -> ApplicationRecord:
         """The record, with an artifact only if there is code in it that is used."""
+        check_json("the policy's parameters", record.selection.parameters)
+        check_json("the loss's parameters", record.selection.loss_parameters)
         if not names_code(record.selection):
             record = replace(record, code=None)
         if record.code is None:
@@ -190,7 +196,7 @@ class ApplicationOperations:
 
     def _input_type(self, new: NewApplication) -> str:
         if new.input_type is not None:
-            return str(InputType.parse(new.input_type))
+            return str(rules.checked_type(new.input_type))
         if not new.links:
             raise InvalidArgument("an application that links no model yet needs its input_type, e.g. float64[784]")
         link = new.links[0]
@@ -222,4 +228,7 @@ def _check_slo(slo_ms: float) -> None:
 
 
 def _default_text(default: Any) -> str | None:
-    return None if default is UNSET else msgspec.json.encode(default).decode()
+    if default is UNSET:
+        return None
+    check_json("default_output", default)
+    return msgspec.json.encode(default).decode()

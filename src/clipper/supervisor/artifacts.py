@@ -99,8 +99,12 @@ class Artifacts:
         if not self.has(digest):
             raise NotFound(f"artifact {digest} is not here: PUT it to /artifacts/{digest} first")
         root = self._folder / digest
-        found = (root / path).resolve()
-        if not found.is_relative_to(root.resolve()) or not found.exists():
+        try:
+            found = (root / path).resolve()
+            is_inside = found.is_relative_to(root.resolve()) and found.exists()
+        except (OSError, ValueError):  # a name that is too long, or that none can have
+            is_inside = False
+        if not is_inside:
             raise InvalidArgument(f"the artifact has no file {path!r} in it")
 
     def code_folder(self, digest: str) -> str:

@@ -1,14 +1,17 @@
 """The supervisor's settings: read once, from its command line, and checked here."""
 
 import argparse
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from clipper.hosts import address_of, is_loopback
 from clipper.selection.stores.store import MAX_CONTEXTS
-from clipper.types import Transport
+from clipper.types import STORE_VARIABLE, Transport
 
 QUERY_PORT = 1337
 MANAGEMENT_PORT = 1338
@@ -29,6 +32,10 @@ class Config:
     """What a server is started with.
 
     Attributes:
+        host, management_host: where each port listens.
+        allowed_host: names by which the management port may be called, besides what it listens on.
+        insecure: it may listen where others can read what goes to it.
+        open_metrics: its metrics need no token.
         query_port, management_port: 0 is any free port.
         cache_bytes: of each worker.
         max_contexts: how many the selection store keeps of each application.
@@ -41,6 +48,10 @@ class Config:
 
     home: Path
     host: str = "127.0.0.1"
+    management_host: str = "127.0.0.1"
+    allowed_host: tuple[str, ...] = ()
+    insecure: bool = False
+    open_metrics: bool = False
     query_port: int = QUERY_PORT
     management_port: int = MANAGEMENT_PORT
     workers: int = 1
@@ -57,13 +68,24 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     """Read the command line, or ``arguments``. Exits with code 2 if it is wrong."""
     parser = argparse.ArgumentParser(prog="python -m clipper.supervisor", description="Run a Clipper server.")
     parser.add_argument("--home", type=Path, required=True, help="the folder of registry, artifacts, sockets and logs")
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
+    parser.add_argument("--host", default="127.0.0.1", help="the address of the query port")
+    parser.add_argument("--management-host", default="127.0.0.1", help="the address of the management port")
+    parser.add_argument(
+        "--allowed-host", action="append", type=_host, default=[], help="a name that it may be called by"
+    )
+    parser.add_argument("--insecure", action="store_true", help="let it be reached from other machines without TLS")
+    parser.add_argument("--open-metrics", action="store_true", help="answer /metrics without a token")
     parser.add_argument("--query-port", type=_between(0, 65535), default=QUERY_PORT, help="0: any free port")
     parser.add_argument("--management-port", type=_between(0, 65535), default=MANAGEMENT_PORT, help="0: any free port")
     parser.add_argument("--workers", type=_between(1, MAX_WORKERS), default=1, help="how many query workers")
     parser.add_argument("--cache-bytes", type=_between(0, 1 << 50), default=CACHE_BYTES, help="of each worker's cache")
     parser.add_argument(
-        "--store", type=_absolute, help="where learned state is kept: sqlite:PATH (in the home by default) or redis://…"
+        "--store",
+        type=_store_address,
+        # Not on the command line, which everybody on the machine can read, if there is a password in it.
+        default=os.environ.get(STORE_VARIABLE),
+        help="where learned state is kept: sqlite:PATH (in the home by default), redis://…, or file:PATH of a file "
+        f"that says so; if not given, what {STORE_VARIABLE} says",
     )
     parser.add_argument(
         "--max-contexts", type=_between(1, 1 << 40), default=MAX_CONTEXTS, help="kept of each application"
@@ -82,15 +104,33 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
         default=DOCKER_TRANSPORT,
         help="how its containers are dialled",
     )
-    config = Config(**vars(parser.parse_args(arguments)))
+    given = vars(parser.parse_args(arguments))
+    config = Config(**{**given, "allowed_host": tuple(given["allowed_host"])})
+    if not (is_loopback(config.management_host) or config.insecure):
+        parser.error(
+            f"--management-host {config.management_host} can be reached from other machines, and what goes there, "
+            "tokens among it, can be read on the way: put a proxy with TLS before 127.0.0.1, or say --insecure"
+        )
     if config.docker_transport == "tcp" and config.docker_network == "none":
         parser.error("--docker-transport tcp: nothing reaches a container in --docker-network none; choose another")
     return config
 
 
-def _absolute(store: str) -> str:
-    """Workers run in another folder than we do."""
+def _host(text: str) -> str:
+    """A host alone: what is compared with it has no port, so that one with a port would never be met."""
+    if address_of(text) is None and not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no host: expected a name or an address, without scheme and port")
+    return text
+
+
+def _store_address(store: str) -> str:
+    """The address that is meant; a path in it is absolute, since workers run in another folder than we do."""
     scheme, _, path = store.partition(":")
+    if scheme == "file":
+        try:
+            return _store_address(Path(path).expanduser().read_text().strip())
+        except (OSError, UnicodeDecodeError, RecursionError) as error:
+            raise argparse.ArgumentTypeError(f"{path} cannot be read: {type(error).__name__}") from error
     return f"sqlite:{Path(path).expanduser().absolute()}" if scheme == "sqlite" and path else store
 
 

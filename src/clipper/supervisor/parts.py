@@ -12,6 +12,7 @@ from clipper.supervisor.keepers import Keepers
 from clipper.supervisor.reconciler import Reconciler
 from clipper.supervisor.scaler import Scaler
 from clipper.supervisor.selections import SelectionChecker
+from clipper.supervisor.tokens import Tokens
 from clipper.supervisor.workers import Workers
 
 
@@ -30,3 +31,4 @@ class Parts:
     scaler: Scaler
     keepers: Keepers
     store: Store
+    tokens: Tokens

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from clipper.containers.protocol.frames import MAX_BODY_BYTES
 from clipper.errors import InvalidArgument
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.scaling import ReplicaRange
@@ -61,19 +62,18 @@ def _runs_by_itself(record: VersionRecord, model: ModelRecord) -> bool:
 
 def content(
     catalog: Catalog,
+    applications: tuple[ApplicationSnapshot, ...],
     replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]],
     peers: tuple[Peer, ...],
-    code_folder: Callable[[str], str],
 ) -> Content:
     """What workers are told.
 
     Args:
+        applications: those that workers can be told of.
         replicas: of each version, those that are in service.
         peers: the workers themselves.
-        code_folder: from an artifact's digest to where its modules are.
     """
     runs = running(catalog)
-    applications = (_application_snapshot(record, code_folder) for record in catalog.applications.values())
     models = (
         ModelSnapshot(
             model.name,
@@ -88,10 +88,11 @@ def content(
         )
         for model in catalog.models.values()
     )
-    return Content(tuple(applications), tuple(models), peers)
+    return Content(applications, tuple(models), peers)
 
 
-def _application_snapshot(record: ApplicationRecord, code_folder: Callable[[str], str]) -> ApplicationSnapshot:
+def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str], str]) -> ApplicationSnapshot:
+    """What workers are told of one; ``code_folder``: from an artifact's digest to where its modules are."""
     return ApplicationSnapshot(
         record.name,
         record.input_type,
@@ -126,6 +127,18 @@ def next_version(taken: Iterable[str]) -> str:
 def next_promotion(versions: Iterable[VersionRecord]) -> int:
     """The number of a request that comes after all that are under way."""
     return max((record.promotion or 0 for record in versions), default=0) + 1
+
+
+def checked_type(text: str) -> InputType:
+    """An input type of which a row can be sent to a container.
+
+    Raises:
+        InvalidArgument: it is none, or its rows are larger than a frame of the container protocol.
+    """
+    input_type = InputType.parse(text)
+    if (input_type.row_bytes or 0) > MAX_BODY_BYTES:
+        raise InvalidArgument(f"an input of {input_type} has {input_type.row_bytes:.3g} bytes: expected at most 1 GiB")
+    return input_type
 
 
 def fits(application: str, model: str) -> bool:

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import logging
-import resource
 import signal
 import sys
 import time
@@ -12,6 +11,7 @@ import msgspec
 import uvloop
 
 from clipper.frontend.memory import keep_large_pieces_apart
+from clipper.open_files import raise_limit
 from clipper.worker.config import WorkerConfig
 from clipper.worker.control_server import ControlServer
 from clipper.worker.worker import Worker
@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--config", required=True, help="a WorkerConfig as JSON")
     config = msgspec.json.decode(parser.parse_args().config, type=WorkerConfig)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    _allow_many_connections()
+    raise_limit()
     keep_large_pieces_apart()
     return uvloop.run(_run(config), loop_factory=PreciseLoop)
 
@@ -54,12 +54,6 @@ async def _run(config: WorkerConfig) -> int:
     left = await worker.drain()
     log.info("worker %d has drained; %d requests were given up", config.index, left)
     return 0
-
-
-def _allow_many_connections() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         instance: differs for every start of any worker of this home, below 2^20: the upper part of its query ids.
         control: path of the unix socket that the worker listens on for the supervisor.
         cache_bytes: the prediction cache's bound.
-        store: where learned state is kept: ``sqlite:PATH`` or ``redis://…``.
+        store: where learned state is kept: ``sqlite:PATH`` or ``redis://…``; if empty, what ``CLIPPER_STORE`` says.
         max_contexts: how many contexts the store keeps of each application.
         feedback_bytes: bound on the queries that are kept for feedback.
         settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
@@ -24,7 +24,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     host: str
     port: int
     control: str
-    store: str
+    store: str = ""
     cache_bytes: int = 64 * 1024 * 1024
     max_contexts: int = MAX_CONTEXTS
     feedback_bytes: int = 64 * 1024 * 1024

@@ -17,12 +17,12 @@ from clipper.selection.committer import Committer
 from clipper.selection.description import describe
 from clipper.selection.feedback.join_table import JoinTable
 from clipper.selection.observer import MAX_ASKING
-from clipper.selection.policies.registry import POLICIES, import_own
+from clipper.selection.own_code import OwnCode
 from clipper.selection.stores.open import open_store
 from clipper.selection.synchronizer import Synchronizer
 from clipper.snapshot import Snapshot
 from clipper.statistics import CacheStatistics, VersionLoad, WorkerStatistics
-from clipper.types import ModelId
+from clipper.types import STORE_VARIABLE, ModelId
 from clipper.worker.config import WorkerConfig
 from clipper.worker.feedback_router import FeedbackRouter
 
@@ -40,7 +40,10 @@ class Worker:
         self._predictor = Predictor(config.cache_bytes, random.getrandbits(64))
         self._server = QueryServer()
         self._bound: socket.socket | None = None
-        self._store = open_store(config.store)
+        # Nothing that users' own policies start is to find it.
+        given = os.environ.pop(STORE_VARIABLE, "")
+        self._store = open_store(config.store or given)
+        self._own_code = OwnCode(self._follow_code)
         self._surroundings = Surroundings(
             predictor=self._predictor,
             ids=QueryIds(config.instance),
@@ -49,6 +52,7 @@ class Worker:
             committer=Committer(self._store),
             joins=JoinTable(config.feedback_bytes),
             asking=asyncio.Semaphore(MAX_ASKING),
+            make=self._own_code.made,
         )
         self._router = FeedbackRouter(config.instance)
         self._applications: dict[str, Application] = {}
@@ -57,7 +61,6 @@ class Worker:
         )
         self._synchronizing: asyncio.Task[None] | None = None
         self._generation = 0
-        self._imported: dict[str, tuple[str, str, str | None]] = {}
 
     def begin(self) -> None:
         """Bind the query port, shared with the other workers.
@@ -73,7 +76,7 @@ class Worker:
 
     async def apply(self, snapshot: Snapshot) -> Applied:
         """Serve by a snapshot, unless a newer one is already in force; return when it has settled."""
-        await self._import_own_code(snapshot)
+        await self._own_code.prepare(snapshot.applications)
         if snapshot.generation >= self._generation:
             self._generation = snapshot.generation
             self._predictor.apply(snapshot)
@@ -145,15 +148,10 @@ class Worker:
             return RecentInput()
         return RecentInput(str(found[0]), found[1])
 
-    async def _import_own_code(self, snapshot: Snapshot) -> None:
-        """Import the users' own modules on a thread: queries are answered meanwhile, however long that takes."""
-        for application in snapshot.applications:
-            selection = application.selection
-            wanted = selection.policy, selection.loss, selection.code
-            if self._imported.get(application.name) != wanted:
-                if ":" in selection.loss or selection.policy not in POLICIES:
-                    await asyncio.to_thread(import_own, *wanted)
-                self._imported[application.name] = wanted
+    def _follow_code(self, name: str) -> None:
+        application = self._applications.get(name)
+        if application is not None:
+            application.follow_code()
 
     def _apply_applications(self, snapshot: Snapshot) -> list[Application]:
         """Returns the new ones."""
@@ -161,7 +159,6 @@ class Worker:
         wanted = {application.name: application for application in snapshot.applications}
         for name in self._applications.keys() - wanted.keys():
             self._applications.pop(name).close()
-            self._imported.pop(name, None)
         for name, application in wanted.items():
             known = self._applications.get(name)
             if known is not None and not known.can_follow(application):
