@@ -15,6 +15,7 @@ from clipper.management.schemas import (
     Application,
     ApplicationChange,
     Configured,
+    Contexts,
     CreatedToken,
     Deployment,
     LearnedModel,
@@ -55,6 +56,7 @@ class MemoryOperations:
         self.largest_chunk_bytes = 0
         self.upload_errors: list[str] = []
         self.applications: dict[str, Application] = {}
+        self.contexts: list[str] = []
         self.versions: dict[str, dict[str, Version]] = {}
         self.deployments: list[Deployment] = []
         self.current: dict[str, str | None] = {}
@@ -152,6 +154,16 @@ class MemoryOperations:
         )
         policy = found.policy
         return LearnedPolicy(policy.name, policy.parameters, found.loss.name, context, 12.0, models, found.problem)
+
+    async def list_contexts(self, name: str, limit: int) -> Contexts:
+        await self.get_application(name)
+        return Contexts(len(self.contexts), tuple(self.contexts[:limit]))
+
+    async def delete_context(self, name: str, context: str) -> None:
+        await self.get_application(name)
+        if context not in self.contexts:
+            raise NotFound(f"nothing was learned in context {context!r}")
+        self.contexts.remove(context)
 
     async def link(self, application: str, model: str, change: LinkChange) -> Application:
         old = await self.get_application(application)

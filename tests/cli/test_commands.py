@@ -191,6 +191,18 @@ def test_an_application_with_a_policy(run: Run, api: Api) -> None:
     assert "as a shadow" in run("app", "link", "app", "other", "--shadow").out
 
 
+def test_contexts_are_listed_and_deleted(run: Run, api: Api) -> None:
+    run("app", "create", "app", "--model", "svm")
+    api.operations.contexts = ["user 7/8", "\x1b[2J", "plain"]
+    listed = run("app", "contexts", "list", "app", "--limit", "2")
+    assert "user 7/8" in listed.out and '"\\u001b[2J"' in listed.out and "\x1b[2J" not in listed.out
+    assert "2 of 3" in listed.out and "plain" not in listed.out
+    assert "has forgotten" in run("app", "contexts", "delete", "app", "user 7/8").out
+    assert run("app", "contexts", "list", "app", "--json").json == {"count": 2, "contexts": ["\x1b[2J", "plain"]}
+    missing = run("app", "contexts", "delete", "app", "user 7/8")
+    assert missing.status == 1 and "user 7/8" in missing.err
+
+
 def test_what_a_policy_did_wrong_is_shown(run: Run, api: Api) -> None:
     run("app", "create", "app", "--model", "m")
     broken = msgspec.structs.replace(api.operations.applications["app"], problem="policy own:P failed in select")

@@ -76,6 +76,10 @@ class Server:
         assert process.poll() is None, self.log
         return self
 
+    def with_options(self, *options: str) -> "Server":
+        self.options = options
+        return self
+
     @property
     def log(self) -> str:
         return (self.home / "logs" / "supervisor.log").read_text()

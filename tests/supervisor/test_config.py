@@ -18,6 +18,9 @@ def test_defaults_and_options() -> None:
         Path("h"), management_host="::", insecure=True, allowed_host=("a", "b"), open_metrics=True
     )
 
+    kept = parse_command_line(["--home=h", "--max-contexts=7", "--keep-versions=3"])
+    assert (kept.max_contexts, kept.keep_versions) == (7, 3)
+
 
 def test_the_stores_path_is_made_absolute_since_workers_run_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -52,6 +55,7 @@ UNREACHABLE = "--home h --docker-transport tcp --docker-network none"
         "",
         "--home h --query-port 65536",
         "--home h --workers 0",
+        "--home h --keep-versions 0",
         "--home h --workers x",
         "--home h --management-host 0.0.0.0",
         "--home h --allowed-host clipper.example:443",

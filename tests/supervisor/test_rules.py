@@ -149,3 +149,25 @@ def test_an_input_type_whose_rows_no_frame_can_hold() -> None:
 
 def test_a_version_whose_type_is_not_known_yet_fits() -> None:
     rules.check_fits(app("a"), version("1", input_type=None))
+
+
+def test_versions_that_nothing_needs_are_removed_beyond_a_number() -> None:
+    states = [
+        "sleeping",
+        "failed",
+        "sleeping",
+        "sleeping",
+        "failed",
+        "ready",
+        "sleeping",
+        "ready",
+        "starting",
+        "sleeping",
+    ]
+    records = [version(str(number), state=state) for number, state in enumerate(states)]
+    pinning = ApplicationRecord("app", "string", 20.0, links=(Link("m", "0"),))
+    model = ModelRecord("m", current="5", previous="6")
+    catalog = Catalog(Stored(pinning, model, *records))
+    # Of 1, 2, 3, 4 and 9: 0 is pinned, 5 and 6 are current and previous, 7 and 8 are about to sleep or to come up.
+    removed = [[id_.version for id_ in rules.to_remove(catalog, keep)] for keep in (1, 3, 5, 10)]
+    assert removed == [["1", "2", "3", "4"], ["1", "2"], [], []]

@@ -123,6 +123,23 @@ StoreAddress = Annotated[
     ),
 ]
 
+MaxContexts = Annotated[
+    int | None,
+    typer.Option(
+        help="How many contexts are kept of each application; those go first whose feedback is the longest ago.",
+        min=1,
+        show_default="100000",
+    ),
+]
+KeepVersions = Annotated[
+    int | None,
+    typer.Option(
+        help="How many versions of each model are kept that do not run; the oldest are removed.",
+        min=1,
+        show_default="10",
+    ),
+]
+
 DockerBaseImage = Annotated[
     str | None,
     typer.Option(

@@ -34,6 +34,8 @@ class ServerSettings:
     workers: int
     cache_bytes: int
     store: str | None
+    max_contexts: int | None = None
+    keep_versions: int | None = None
     docker_base_image: str | None = None
     docker_network: str | None = None
     docker_transport: Transport | None = None
@@ -50,6 +52,8 @@ class ServerSettings:
             "--management-port": self.management_port,
             "--workers": self.workers,
             "--cache-bytes": self.cache_bytes,
+            "--max-contexts": self.max_contexts,
+            "--keep-versions": self.keep_versions,
             "--docker-base-image": self.docker_base_image,
             "--docker-network": self.docker_network,
             "--docker-transport": self.docker_transport,

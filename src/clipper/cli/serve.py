@@ -22,7 +22,9 @@ from clipper.cli.options import (
     Home,
     Host,
     InputTypeText,
+    KeepVersions,
     ManagementPort,
+    MaxContexts,
     OutputNames,
     PythonPath,
     QueryPort,
@@ -65,11 +67,15 @@ def serve(
     workers: Workers = 1,
     cache_size: CacheSize = DEFAULT_CACHE,  # type: ignore[assignment]  # typer parses the default too
     store: StoreAddress = None,
+    max_contexts: MaxContexts = None,
+    keep_versions: KeepVersions = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve one model in the foreground: start, deploy, create an application. ^C drains and stops."""
     out = Output(as_json)
-    settings = ServerSettings(find_home(home), host, query_port, management_port, workers, cache_size, store)
+    settings = ServerSettings(
+        find_home(home), host, query_port, management_port, workers, cache_size, store, max_contexts, keep_versions
+    )
     chosen = _checked(name or name_of(model))
     default_output = UNSET if default is None else parse_json(default)
     if now := running(settings.home):

@@ -10,6 +10,7 @@ from typing import Protocol
 from clipper.management.schemas import (
     Application,
     ApplicationChange,
+    Contexts,
     CreatedToken,
     Deployment,
     LearnedPolicy,
@@ -55,6 +56,12 @@ class Operations(Protocol):
 
     async def describe_policy(self, name: str, context: str | None) -> LearnedPolicy:
         """``Unavailable`` if no worker can tell."""
+
+    async def list_contexts(self, name: str, limit: int) -> Contexts:
+        """``StoreUnavailable`` if the selection store cannot be read, as for ``delete_context``."""
+
+    async def delete_context(self, name: str, context: str) -> None:
+        """Forget what was learned in it; every worker follows within moments."""
 
     async def link(self, application: str, model: str, change: LinkChange) -> Application: ...
 

@@ -223,6 +223,13 @@ class Model(Struct, frozen=True):
     versions: tuple[Version, ...]
 
 
+class Contexts(Struct, frozen=True):
+    """How many contexts the store has of an application, and some of them: first those with the latest feedback."""
+
+    count: int
+    contexts: tuple[str, ...]
+
+
 class Rollback(Struct, frozen=True, forbid_unknown_fields=True):
     version: str | None = None
 

@@ -265,11 +265,15 @@ def start_time(pid: int) -> int | None:
 
 
 def stat_fields(pid: int) -> list[str] | None:
-    """What ``/proc/PID/stat`` tells from its third field on; None if the process is gone, or waits to be reaped."""
+    """What ``/proc/PID/stat`` tells from its third field on; None if it is gone, waits to be reaped, or is not ours.
+
+    Raises:
+        OSError: there is no descriptor left to look with.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None  # with hidepid, what is not ours cannot be looked at
     # The command's name, in parentheses, may hold anything; what follows the last one is fields 3, 4, ...
     fields = text[text.rindex(")") + 2 :].split()
     return None if fields[0] in "ZX" else fields

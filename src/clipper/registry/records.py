@@ -100,6 +100,7 @@ class VersionRecord(Struct, frozen=True):
         created_at: seconds since the epoch.
         log_tail: of the container whose start failed, or of the installer, oldest line first.
         warning: how the model and the packages that it runs with do not quite fit; None if they do.
+        warm_up_rows: the most rows of a warm-up batch, as more have killed a replica; 0 is no warm-up, None no bound.
     """
 
     model: str
@@ -118,6 +119,7 @@ class VersionRecord(Struct, frozen=True):
     log_tail: tuple[str, ...] = ()
     warning: str | None = None
     scaling: ReplicaRange | None = None
+    warm_up_rows: int | None = None
 
     @property
     def id(self) -> ModelId:

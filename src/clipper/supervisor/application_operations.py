@@ -7,7 +7,14 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
-from clipper.management.schemas import Application, ApplicationChange, LearnedPolicy, LinkChange, NewApplication
+from clipper.management.schemas import (
+    Application,
+    ApplicationChange,
+    Contexts,
+    LearnedPolicy,
+    LinkChange,
+    NewApplication,
+)
 from clipper.registry.records import ApplicationRecord
 from clipper.registry.store import DeleteApplication, ForgetLater, Put
 from clipper.snapshot import Link
@@ -23,6 +30,8 @@ MAX_SLO_MS = 600_000.0
 MAX_LINKS = 64
 # Longer than any user's or session's id; it goes into an answer as it came.
 MAX_CONTEXT_LENGTH = 1000
+# Some MB, at the longest.
+MAX_LISTED_CONTEXTS = 10_000
 # Workers take a snapshot in milliseconds, or within their settle timeout where a replica does not answer.
 REACH_TIMEOUT_S = 15.0
 
@@ -37,6 +46,7 @@ class ApplicationOperations:
         self._artifacts = parts.artifacts
         self._selections = parts.selections
         self._forgetter = parts.forgetter
+        self._store_of_learning = parts.store
 
     async def list_applications(self) -> list[Application]:
         return [application_view(record) for _, record in sorted(self._catalog.applications.items())]
@@ -55,6 +65,18 @@ class ApplicationOperations:
             raise Unavailable(f"no query worker tells what application {name!r} has learned: see clipper status")
         problem = description.problem or await self._policy_problem(name)
         return policy_view(self._catalog.application(name).selection, context, description, problem)
+
+    async def list_contexts(self, name: str, limit: int) -> Contexts:
+        if not 1 <= limit <= MAX_LISTED_CONTEXTS:
+            raise InvalidArgument(f"limit {limit} is out of range: expected 1 to {MAX_LISTED_CONTEXTS}")
+        count, contexts = await self._store_of_learning.contexts(self._catalog.application(name).state_id, limit)
+        return Contexts(count, tuple(contexts))
+
+    async def delete_context(self, name: str, context: str) -> None:
+        state_id = self._catalog.application(name).state_id
+        # The empty one stands for what all have taught, and is no context.
+        if not context or not await self._store_of_learning.forget_context(state_id, context):
+            raise NotFound(f"application {name!r} has learned nothing in context {context[:MAX_CONTEXT_LENGTH]!r}")
 
     async def create_application(self, new: NewApplication) -> Application:
         check_name("application", new.name)

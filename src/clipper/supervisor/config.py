@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import get_args
 
 from clipper.hosts import address_of, is_loopback
+from clipper.selection.stores.store import MAX_CONTEXTS
 from clipper.types import STORE_VARIABLE, Transport
 
 QUERY_PORT = 1337
 MANAGEMENT_PORT = 1338
 CACHE_BYTES = 64 * 1024 * 1024
+# To roll back by a few weeks of deployments; each keeps its artifact on disk.
+KEEP_VERSIONS = 10
 # Pickled models want the Python that they were made with, which is most likely ours.
 DOCKER_BASE_IMAGE = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
 DOCKER_NETWORK = "bridge"
@@ -35,6 +38,8 @@ class Config:
         open_metrics: its metrics need no token.
         query_port, management_port: 0 is any free port.
         cache_bytes: of each worker.
+        max_contexts: how many the selection store keeps of each application.
+        keep_versions: how many versions of each model that do not run are kept.
         store: address of the selection store; None is a file in the home.
         docker_base_image: what images of models are built on.
         docker_network: of containers and builds in Docker.
@@ -52,6 +57,8 @@ class Config:
     workers: int = 1
     cache_bytes: int = CACHE_BYTES
     store: str | None = None
+    max_contexts: int = MAX_CONTEXTS
+    keep_versions: int = KEEP_VERSIONS
     docker_base_image: str = DOCKER_BASE_IMAGE
     docker_network: str = DOCKER_NETWORK
     docker_transport: Transport = DOCKER_TRANSPORT
@@ -79,6 +86,15 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
         default=os.environ.get(STORE_VARIABLE),
         help="where learned state is kept: sqlite:PATH (in the home by default), redis://…, or file:PATH of a file "
         f"that says so; if not given, what {STORE_VARIABLE} says",
+    )
+    parser.add_argument(
+        "--max-contexts", type=_between(1, 1 << 40), default=MAX_CONTEXTS, help="kept of each application"
+    )
+    parser.add_argument(
+        "--keep-versions",
+        type=_between(1, 1 << 40),
+        default=KEEP_VERSIONS,
+        help="of each model, of those that do not run",
     )
     parser.add_argument("--docker-base-image", default=DOCKER_BASE_IMAGE, help="what images of models are built on")
     parser.add_argument("--docker-network", default=DOCKER_NETWORK, help="of containers and builds in Docker")

@@ -28,6 +28,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
         self._home = home
         self._place = place
         self._started_s = time.monotonic()
+        self._keepers = parts.keepers
         self._on_stop = on_stop
 
     async def status(self) -> Status:
@@ -40,7 +41,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
             management_url=self._place.management_url,
             uptime_s=time.monotonic() - self._started_s,
             ready=not problems,
-            problems=tuple(problems),
+            problems=(*problems, *self._keepers.problems()),
             workers=tuple(map(worker_view, self._workers)),
             applications=len(self._catalog.applications),
             models=len(self._catalog.models),

@@ -42,6 +42,20 @@ def running(catalog: Catalog) -> dict[ModelId, int]:
     }
 
 
+def to_remove(catalog: Catalog, keep: int) -> list[ModelId]:
+    """Versions that do not run and that nothing names, beyond the newest of each model that are to be kept."""
+    runs = running(catalog)
+    idle: dict[str, list[VersionRecord]] = {}
+    for record in sorted(catalog.versions.values(), key=lambda record: record.created_at):
+        model = catalog.models[record.model]
+        # A pinned version that has failed does not run, and is not to go either.
+        is_pinned = any(pin == record.version for _, pin in catalog.linking(record.model))
+        is_idle = record.state in ("sleeping", "failed") and record.id not in runs and not is_pinned
+        if is_idle and record.version not in (model.current, model.previous):
+            idle.setdefault(record.model, []).append(record)
+    return [record.id for records in idle.values() for record in records[: max(len(records) - keep, 0)]]
+
+
 def _runs_by_itself(record: VersionRecord, model: ModelRecord) -> bool:
     return record.kept or record.promotion is not None or record.version in (model.current, model.previous)
 

@@ -32,10 +32,11 @@ from clipper.selection.stores.store import Store
 from clipper.supervisor import ports, rules, takeover
 from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog, Numbers
-from clipper.supervisor.cleaner import ArtifactCleaner
+from clipper.supervisor.cleaner import ArtifactCleaner, VersionCleaner
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import Home
 from clipper.supervisor.forgetter import Forgetter
+from clipper.supervisor.keepers import Keepers
 from clipper.supervisor.operations import SupervisorOperations
 from clipper.supervisor.parts import Parts
 from clipper.supervisor.reconciler import Reconciler
@@ -103,7 +104,11 @@ class Supervisor:
             takeover.end_workers(records, processes)
         holder = await self._hold_port(left_port)
         settings = WorkerSettings(
-            self._config.host, ports.port_of(holder), self._config.cache_bytes, self._store_digest
+            self._config.host,
+            ports.port_of(holder),
+            self._config.cache_bytes,
+            self._store_digest,
+            self._config.max_contexts,
         )
         parts = self._make_parts(catalog, registry, store, processes, settings)
         replicas = await takeover.take_over_containers(catalog, parts.manager)
@@ -160,7 +165,7 @@ class Supervisor:
             home.logs,
             starts,
             lambda id_: rules.batch_timeout_s(catalog, id_.name),
-            samples.find,
+            samples,
             wake,
         )
         artifacts = Artifacts(home.artifacts)
@@ -168,8 +173,21 @@ class Supervisor:
         selections = SelectionChecker(processes, home.scratch)
         forgetter = Forgetter(catalog, store)
         usage, scaler = UsageKeeper(local.running), Scaler(catalog, manager, workers, wake)
-        tokens = Tokens(catalog, self._token_file)
-        return Parts(catalog, manager, usage, workers, reconciler, artifacts, selections, forgetter, scaler, tokens)
+        tokens, keepers = Tokens(catalog, self._token_file), Keepers()
+        return Parts(
+            catalog,
+            manager,
+            usage,
+            workers,
+            reconciler,
+            artifacts,
+            selections,
+            forgetter,
+            scaler,
+            keepers,
+            store,
+            tokens,
+        )
 
     def _local_launcher(self, processes: ProcessFolder) -> LocalLauncher:
         environments = ModelEnvironments(processes, self._home.artifacts, environments_root(os.environ))
@@ -190,15 +208,16 @@ class Supervisor:
         management_url = ports.url(config.management_host, ports.port_of(listener))
         place = Place(os.getpid(), management_url, ports.url(config.host, query_port), time.time())
         operations = SupervisorOperations(parts, str(self._home.root), place, self._stop.set)
-        keepers = [
-            asyncio.create_task(LogKeeper(self._home.logs).run()),
-            asyncio.create_task(parts.forgetter.run()),
-            asyncio.create_task(parts.usage.run()),
-            asyncio.create_task(ArtifactCleaner(parts.catalog, parts.artifacts).run()),
-            asyncio.create_task(parts.scaler.run()),
-            # Images of versions that were removed while Docker was away.
-            asyncio.create_task(parts.manager.prune(parts.catalog.artifacts())),
-        ]
+        versions = VersionCleaner(parts.catalog, self._config.keep_versions, operations.delete_version)
+        keepers = parts.keepers
+        keepers.start("bounding logs", LogKeeper(self._home.logs).run)
+        keepers.start("forgetting what deleted applications learned", parts.forgetter.run)
+        keepers.start("holding replicas to their bounds", parts.usage.run)
+        keepers.start("removing artifacts that nobody uses", ArtifactCleaner(parts.catalog, parts.artifacts).run)
+        keepers.start("removing old versions", versions.run)
+        keepers.start("scaling by load", parts.scaler.run)
+        # Images of versions that were removed while Docker was away.
+        keepers.start("removing images that nobody uses", lambda: parts.manager.prune(parts.catalog.artifacts()))
         parts.workers.start()
         parts.reconciler.start()
         hosts = allowed_hosts(config.management_host, socket.gethostname(), config.allowed_host)
@@ -214,10 +233,8 @@ class Supervisor:
         api.should_exit = True
         await serving
         await self._end(parts)
-        for keeper in keepers:
-            keeper.cancel()
         # What they are doing with the store and the registry has to end before those are closed.
-        await asyncio.wait(keepers)
+        await keepers.stop()
 
     async def _end(self, parts: Parts) -> None:
         """Workers first: what they still have to answer needs the containers."""

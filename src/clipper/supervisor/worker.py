@@ -28,6 +28,7 @@ from clipper.control_client import ask
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord, is_own_want
 from clipper.managers.reconcile.backoff import NO_DEATHS
+from clipper.selection.stores.store import MAX_CONTEXTS
 from clipper.snapshot import Snapshot
 from clipper.statistics import VersionLoad, WorkerStatistics
 from clipper.types import STORE_VARIABLE, ModelId
@@ -60,13 +61,14 @@ class WorkerSettings(Struct, frozen=True):
     """What all workers of a server have in common; one that runs with others is replaced.
 
     ``store_digest`` tells whether the selection store is the same: its address may hold a password, and this is kept in
-    a file for the next supervisor.
+    a file for the next supervisor. ``max_contexts`` is of each application in it.
     """
 
     host: str
     port: int
     cache_bytes: int
     store_digest: str
+    max_contexts: int = MAX_CONTEXTS
 
 
 def store_digest(address: str) -> str:

@@ -2,6 +2,8 @@
 
 from msgspec import Struct
 
+from clipper.selection.stores.store import MAX_CONTEXTS
+
 
 class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """
@@ -11,6 +13,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         control: path of the unix socket that the worker listens on for the supervisor.
         cache_bytes: the prediction cache's bound.
         store: where learned state is kept: ``sqlite:PATH`` or ``redis://…``; if empty, what ``CLIPPER_STORE`` says.
+        max_contexts: how many contexts the store keeps of each application.
         feedback_bytes: bound on the queries that are kept for feedback.
         settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
         drain_timeout_s: how long a stop may wait for answers under way.
@@ -23,6 +26,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     control: str
     store: str = ""
     cache_bytes: int = 64 * 1024 * 1024
+    max_contexts: int = MAX_CONTEXTS
     feedback_bytes: int = 64 * 1024 * 1024
     settle_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0

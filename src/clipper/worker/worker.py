@@ -56,7 +56,9 @@ class Worker:
         )
         self._router = FeedbackRouter(config.instance)
         self._applications: dict[str, Application] = {}
-        self._synchronizer = Synchronizer(self._store, self._surroundings.committer, self._applications.values)
+        self._synchronizer = Synchronizer(
+            self._store, self._surroundings.committer, self._applications.values, config.max_contexts
+        )
         self._synchronizing: asyncio.Task[None] | None = None
         self._generation = 0
 
