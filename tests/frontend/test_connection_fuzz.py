@@ -68,6 +68,6 @@ def test_mutated_requests_hurt_only_themselves(
         after = Peer(server)
         after.send(ECHO)
         assert [response.body for response in after.responses] == [HELLO]
-        assert (server.connections, server.buffered_bytes) == (1, 0)
+        assert (server.connections, server.budget.held_bytes) == (1, 0)
 
     run(test, {b"/echo/predict": Echo(), b"/health/live": Health()})

@@ -2,6 +2,8 @@
 
 from msgspec import Struct
 
+from clipper.frontend.limits import MAX_BODY_BYTES
+
 
 class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """
@@ -12,6 +14,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         cache_bytes: the prediction cache's bound.
         store: where learned state is kept: ``sqlite:PATH`` or ``redis://…``.
         feedback_bytes: bound on the queries that are kept for feedback.
+        max_body_bytes: of a request on the query port, where the type of the application's inputs needs no more.
         settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
         drain_timeout_s: how long a stop may wait for answers under way.
     """
@@ -24,5 +27,6 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     store: str
     cache_bytes: int = 64 * 1024 * 1024
     feedback_bytes: int = 64 * 1024 * 1024
+    max_body_bytes: int = MAX_BODY_BYTES
     settle_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0
