@@ -36,7 +36,7 @@ JOINT_MARGIN_SHARE = 0.1
 TIMER_EARLY_S = 0.0005
 # Of the time there is, what a query may spend on reading its context's state; then it goes by the application's own.
 LOAD_SHARE = 0.25
-# Queries that are answered at their deadline in one go, which takes a few milliseconds: a client's batch has one for all.
+# Queries that are answered at their deadline in one go, some milliseconds of work: a batch has one deadline for all.
 MAX_EXPIRING = 500
 
 
