@@ -14,9 +14,10 @@ import httptools
 from clipper.frontend import limits, responses
 from clipper.frontend.budget import Untaken
 from clipper.frontend.exchange import Exchange
+from clipper.frontend.heads import head_without_offer, path_of
+from clipper.frontend.limits import LARGE_ANSWER_BYTES
 
 if TYPE_CHECKING:
-    from clipper.frontend.endpoints import Endpoint
     from clipper.frontend.server import QueryServer
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Connection(asyncio.Protocol):
         self._reading_paused = False
         self._writing_paused = False
         self.untaken = Untaken(server.budget)
+        self.is_going = False
         self._is_refused = False
         self._in_message = False
         self._last_sweep = server.sweeps
@@ -156,16 +158,8 @@ class Connection(asyncio.Protocol):
                 self._parser.feed_data(data)
                 return
             except httptools.HttpParserUpgrade as upgrade:
-                data = self._head_without_offer() + data[upgrade.args[0] :]
+                data = head_without_offer(self._parser, self._url, self._framing) + data[upgrade.args[0] :]
                 self._parser = httptools.HttpRequestParser(self)
-
-    def _head_without_offer(self) -> bytes:
-        """The head of a request that offers another protocol (Java's client offers h2c), to be read again without that.
-
-        A server may ignore the offer, but httptools takes all that follows for the other protocol, the body too.
-        """
-        line = b"%b %b HTTP/%b\r\n" % (self._parser.get_method(), self._url, self._parser.get_http_version().encode())
-        return line + b"".join(b"%b: %b\r\n" % header for header in self._framing) + b"\r\n"
 
     def _refuse_head(self) -> None:
         self._refuse("head_too_large", f"request head is over {limits.MAX_HEAD_BYTES} bytes")
@@ -237,7 +231,7 @@ class Connection(asyncio.Protocol):
         if self._parser.should_upgrade() and not self._is_refused:
             self._prepare_second_reading()
             return
-        self._path = _path_of(self._url)
+        self._path = path_of(self._url)
         endpoint = self._server.find(self._path)
         self._max_body_bytes = limits.MAX_BODY_BYTES if endpoint is None else endpoint.max_body_bytes
         if self._content_length > self._max_body_bytes:
@@ -299,13 +293,10 @@ class Connection(asyncio.Protocol):
             allow = ", ".join(endpoint.methods)
             exchange.refuse("method_not_allowed", f"{method} is not allowed here: use {allow}", allow)
         else:
-            self._handle_at(endpoint, exchange, body)
-
-    def _handle_at(self, endpoint: "Endpoint", exchange: Exchange, body: bytes | bytearray) -> None:
-        try:
-            endpoint.handle(exchange, body, self._server.now_s())
-        except Exception:  # noqa: BLE001  a bug: see _answer_bug
-            self._answer_bug(exchange)
+            try:
+                endpoint.handle(exchange, body, self._server.now_s())
+            except Exception:  # noqa: BLE001  a bug: see _answer_bug
+                self._answer_bug(exchange)
 
     def _answer_bug(self, exchange: Exchange) -> None:
         """A bug in Clipper costs one request, tells its client, and is in the log with its traceback."""
@@ -334,16 +325,22 @@ class Connection(asyncio.Protocol):
     def flush(self) -> None:
         """Write the answers that are next in turn, if the client takes them."""
         pending = self._pending
-        if self._writing_paused or (pending and pending[0].response is None):
+        if self._writing_paused:
             self._look_at_untaken()
             return
+        is_first = True
         while pending:
             exchange = pending[0]
             response = exchange.response
             if response is None:
+                if is_first:  # an earlier one has not been answered
+                    self._look_at_untaken()
                 break
+            is_first = False
             pending.popleft()
-            if not self.transport.is_closing():
+            if len(response) > LARGE_ANSWER_BYTES:
+                self._write_large(exchange, response)
+            elif not self.transport.is_closing():
                 self.transport.write(response)
             if exchange.closes:
                 self._finish_writing()
@@ -352,22 +349,33 @@ class Connection(asyncio.Protocol):
             self._finish_writing()
         elif self._reading_paused:
             self._adjust_reading()
-        if self.untaken.size_bytes:
+
+    def _write_large(self, exchange: Exchange, response: bytes) -> None:
+        """Write an answer, or that there is no room for it: others have not taken theirs."""
+        if self.transport.is_closing():
+            return
+        if self._server.budget.has_room(len(response)):
+            self.transport.write(response)
             self._look_at_untaken()
+            return
+        self._server.shed(limits.SLOW_SWEEPS)
+        self._server.refused["overloaded"] += 1
+        cause = "answers that clients have not taken hold all the memory that they may"
+        body = responses.error_json("overloaded", cause)
+        self.transport.write(responses.answer(503, body, close=exchange.closes, has_body=exchange.has_body))
 
     def _look_at_untaken(self) -> None:
         """Count what this connection holds of answers. It may not be this one that has to go for it."""
+        if self.is_going:
+            return
         waiting = sum(len(exchange.response) for exchange in self._pending if exchange.response is not None)
         self.untaken.count(waiting + self.transport.get_write_buffer_size(), self._server.sweeps)
         if not self._server.budget.has_room(0):
-            self._server.shed()
+            self._server.shed(0)
 
     def cut_off(self) -> None:
-        """Close at once, and drop what the client has not taken."""
-        for exchange in self._pending:
-            exchange.cancel()
-        self._pending.clear()
-        self.untaken.count(0, self._server.sweeps)
+        """Close at once. What the client has not taken is gone, and no longer counted, when the connection is lost."""
+        self.is_going = True
         self.transport.abort()
 
     def _finish_writing(self) -> None:
@@ -439,10 +447,3 @@ class Connection(asyncio.Protocol):
         """Draining, after the grace: close if nothing is under way."""
         if not self.is_busy:
             self.transport.close()
-
-
-def _path_of(url: bytes) -> bytes:
-    """The path without its query; a proxy's absolute form, ``http://host/path``, is as good as ``/path``."""
-    if not url.startswith(b"/"):
-        url = b"/" + url.partition(b"://")[2].partition(b"/")[2]
-    return url.partition(b"?")[0]

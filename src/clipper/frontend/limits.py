@@ -21,6 +21,10 @@ SHORT_TEXT_BYTES = 32 * 1024
 SLICE_S = 0.002
 # The answer to a batch, which is put together in one piece.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
+# Smaller answers are written without a look at the memory that others hold: a system's own buffers are as large.
+LARGE_ANSWER_BYTES = 64 * 1024
+# A client that has not taken anything of its answer for so long may be cut off where memory is short.
+SLOW_SWEEPS = 2
 # After a body of this size the heap is looked through for pages to give back; smaller ones are soon made use of again.
 LARGE_BODY_BYTES = 4 * 1024 * 1024
 # Each costs a file descriptor and about 2 KB.

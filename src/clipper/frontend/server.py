@@ -140,13 +140,21 @@ class QueryServer:
             # The sweep tries again.
             log.error("cannot accept connections: %r", task.exception())
 
-    def shed(self) -> None:
-        """Requests hold too much memory: cut off those who have not taken their answers for the longest."""
-        waiting = [connection for connection in self._connections if connection.untaken.size_bytes]
-        waiting.sort(key=lambda connection: (connection.untaken.last_taken_sweep, -connection.untaken.size_bytes))
-        for connection in waiting:
-            if self.budget.has_room(0):
+    def shed(self, slow_sweeps: int) -> None:
+        """Requests hold too much memory: cut off those who have not taken their answers for the longest.
+
+        Args:
+            slow_sweeps: those who have taken some within so many sweeps are left alone.
+        """
+        untaken = [connection for connection in self._connections if connection.untaken.size_bytes]
+        going_bytes = sum(connection.untaken.size_bytes for connection in untaken if connection.is_going)
+        staying = [connection for connection in untaken if not connection.is_going]
+        staying.sort(key=lambda connection: (connection.untaken.last_taken_sweep, -connection.untaken.size_bytes))
+        for connection in staying:
+            is_slow = self.sweeps - connection.untaken.last_taken_sweep >= slow_sweeps
+            if not is_slow or self.budget.has_room(-going_bytes):
                 return
+            going_bytes += connection.untaken.size_bytes
             self.refused["overloaded"] += 1
             connection.cut_off()
 
