@@ -36,6 +36,7 @@ class ServerSettings:
     docker_base_image: str | None = None
     docker_network: str | None = None
     docker_transport: Transport | None = None
+    max_body_bytes: int | None = None
 
     def argv(self) -> list[str]:
         options = {
@@ -49,6 +50,7 @@ class ServerSettings:
             "--docker-base-image": self.docker_base_image,
             "--docker-network": self.docker_network,
             "--docker-transport": self.docker_transport,
+            "--max-body-bytes": self.max_body_bytes,
         }
         given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
         return [sys.executable, "-m", "clipper.supervisor", *given]

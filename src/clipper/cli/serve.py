@@ -14,6 +14,7 @@ from msgspec import UNSET
 from clipper.cli.examples import curl_line
 from clipper.cli.options import (
     DEFAULT_CACHE,
+    DEFAULT_MAX_BODY,
     AsJson,
     CacheSize,
     DataPath,
@@ -23,6 +24,7 @@ from clipper.cli.options import (
     Host,
     InputTypeText,
     ManagementPort,
+    MaxBodySize,
     OutputNames,
     PythonPath,
     QueryPort,
@@ -64,12 +66,22 @@ def serve(
     management_port: ManagementPort = 1338,
     workers: Workers = 1,
     cache_size: CacheSize = DEFAULT_CACHE,  # type: ignore[assignment]  # typer parses the default too
+    max_body_size: MaxBodySize = DEFAULT_MAX_BODY,  # type: ignore[assignment]  # as above
     store: StoreAddress = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve one model in the foreground: start, deploy, create an application. ^C drains and stops."""
     out = Output(as_json)
-    settings = ServerSettings(find_home(home), host, query_port, management_port, workers, cache_size, store)
+    settings = ServerSettings(
+        find_home(home),
+        host,
+        query_port,
+        management_port,
+        workers,
+        cache_size,
+        store,
+        max_body_bytes=max_body_size,
+    )
     chosen = _checked(name or name_of(model))
     default_output = UNSET if default is None else parse_json(default)
     if now := running(settings.home):

@@ -6,6 +6,7 @@ import typer
 
 from clipper.cli.options import (
     DEFAULT_CACHE,
+    DEFAULT_MAX_BODY,
     AsJson,
     CacheSize,
     DockerBaseImage,
@@ -14,6 +15,7 @@ from clipper.cli.options import (
     Home,
     Host,
     ManagementPort,
+    MaxBodySize,
     QueryPort,
     StoreAddress,
     Url,
@@ -35,6 +37,7 @@ def start(
     management_port: ManagementPort = 1338,
     workers: Workers = 1,
     cache_size: CacheSize = DEFAULT_CACHE,  # type: ignore[assignment]  # typer parses the default too
+    max_body_size: MaxBodySize = DEFAULT_MAX_BODY,  # type: ignore[assignment]  # as above
     store: StoreAddress = None,
     docker_base_image: DockerBaseImage = None,
     docker_network: DockerNetwork = None,
@@ -45,7 +48,9 @@ def start(
     """Start the server, and leave it running."""
     out = Output(as_json)
     docker = (docker_base_image, docker_network, docker_transport)
-    settings = ServerSettings(find_home(home), host, query_port, management_port, workers, cache_size, store, *docker)
+    settings = ServerSettings(
+        find_home(home), host, query_port, management_port, workers, cache_size, store, *docker, max_body_size
+    )
     if found := running(settings.home):
         _tell_running(out, found, "is running already")
         return

@@ -33,6 +33,8 @@ MAX_CONNECTIONS = 10_000
 MAX_CHUNKS = 4096
 # Connections over the bound that are being told so; beyond these no more are accepted until some have gone.
 MAX_REFUSED_AT_ONCE = 64
+# That there are too many is logged once in so long.
+WARNING_SWEEPS = 60
 # Connections that wait to be accepted.
 BACKLOG = 1024
 # Where there is hardly room for more connections, idle ones make room sooner.

@@ -41,6 +41,7 @@ class QueryServer:
         self._beginning: asyncio.Task[None] | None = None
         # Accepted, and not yet added: the loop may accept hundreds before it tells the first.
         self._coming = 0
+        self._warns_at_sweep = 0
         self._sweeper: asyncio.TimerHandle | None = None
         self.budget = Budget()
         self.work = LongWork(self._loop.call_soon, self.budget)
@@ -68,11 +69,19 @@ class QueryServer:
 
     def _make_connection(self) -> Connection:
         self._coming += 1
-        if self._listener is not None and self._is_full:
-            self._listener.close()
-            self._listener = None
-            log.warning("%d connections are open: no more are accepted until some have closed", self.connections)
+        if self._is_full:
+            # Not from here: that would drop the connection that is being accepted. The loop accepts one in a turn.
+            self.call_soon(self._stop_accepting)
         return Connection(self)
+
+    def _stop_accepting(self) -> None:
+        if self._listener is None or not self._is_full:
+            return
+        self._listener.close()
+        self._listener = None
+        if self.sweeps >= self._warns_at_sweep:
+            self._warns_at_sweep = self.sweeps + limits.WARNING_SWEEPS
+            log.warning("%d connections are open: no more are accepted until some have closed", self.connections)
 
     @property
     def _is_full(self) -> bool:
@@ -185,6 +194,7 @@ class QueryServer:
 
     def _sweep(self) -> None:
         self.sweeps += 1
+        self._coming = 0
         for connection in list(self._connections):
             connection.sweep(self.sweeps)
         self._go_on_accepting()

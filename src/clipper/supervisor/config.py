@@ -12,11 +12,15 @@ from clipper.types import Transport
 QUERY_PORT = 1337
 MANAGEMENT_PORT = 1338
 CACHE_BYTES = 64 * 1024 * 1024
+MAX_BODY_BYTES = 8 * 1024 * 1024
 # Pickled models want the Python that they were made with, which is most likely ours.
 DOCKER_BASE_IMAGE = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
 DOCKER_NETWORK = "bridge"
 DOCKER_TRANSPORT: Transport = "unix"
 
+# Smaller ones would refuse what anybody sends; larger ones take a worker tenths of a second of its time to read.
+LEAST_MAX_BODY_BYTES = 64 * 1024
+MOST_MAX_BODY_BYTES = 64 * 1024 * 1024
 # Each is one event loop; more than this many cores on one machine call for several machines.
 MAX_WORKERS = 64
 
@@ -28,6 +32,7 @@ class Config:
     Attributes:
         query_port, management_port: 0 is any free port.
         cache_bytes: of each worker.
+        max_body_bytes: of a request on the query port, where an application's inputs need no more.
         store: address of the selection store; None is a file in the home.
         docker_base_image: what images of models are built on.
         docker_network: of containers and builds in Docker.
@@ -40,6 +45,7 @@ class Config:
     management_port: int = MANAGEMENT_PORT
     workers: int = 1
     cache_bytes: int = CACHE_BYTES
+    max_body_bytes: int = MAX_BODY_BYTES
     store: str | None = None
     docker_base_image: str = DOCKER_BASE_IMAGE
     docker_network: str = DOCKER_NETWORK
@@ -55,6 +61,12 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     parser.add_argument("--management-port", type=_between(0, 65535), default=MANAGEMENT_PORT, help="0: any free port")
     parser.add_argument("--workers", type=_between(1, MAX_WORKERS), default=1, help="how many query workers")
     parser.add_argument("--cache-bytes", type=_between(0, 1 << 50), default=CACHE_BYTES, help="of each worker's cache")
+    parser.add_argument(
+        "--max-body-bytes",
+        type=_between(LEAST_MAX_BODY_BYTES, MOST_MAX_BODY_BYTES),
+        default=MAX_BODY_BYTES,
+        help="of a request on the query port, where an application's inputs need no more",
+    )
     parser.add_argument(
         "--store", type=_absolute, help="where learned state is kept: sqlite:PATH (in the home by default) or redis://…"
     )

@@ -105,7 +105,11 @@ class Supervisor:
             takeover.end_workers(records, processes)
         holder = await self._hold_port(left_port)
         settings = WorkerSettings(
-            self._config.host, ports.port_of(holder), self._config.cache_bytes, self._store_address
+            self._config.host,
+            ports.port_of(holder),
+            self._config.cache_bytes,
+            self._store_address,
+            self._config.max_body_bytes,
         )
         parts = self._make_parts(catalog, registry, store, processes, settings)
         replicas = await takeover.take_over_containers(catalog, parts.manager)

@@ -24,7 +24,7 @@ def left_query_port(records: list[ProcessRecord], config: Config, store: str) ->
         if note is None or start_time(record.pid) != record.start_time:
             continue
         port = config.query_port or note.settings.port
-        if note.settings == WorkerSettings(config.host, port, config.cache_bytes, store):
+        if note.settings == WorkerSettings(config.host, port, config.cache_bytes, store, config.max_body_bytes):
             return note.settings.port
     return None
 

@@ -29,6 +29,7 @@ from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRec
 from clipper.managers.reconcile.backoff import NO_DEATHS
 from clipper.snapshot import Snapshot
 from clipper.statistics import VersionLoad, WorkerStatistics
+from clipper.supervisor.config import MAX_BODY_BYTES
 from clipper.types import ModelId
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class WorkerSettings(Struct, frozen=True):
     port: int
     cache_bytes: int
     store: str
+    max_body_bytes: int = MAX_BODY_BYTES
 
 
 class WorkerNote(Struct, frozen=True):
