@@ -10,7 +10,7 @@ from steps import finish
 
 from clipper.errors import MalformedRequest
 from clipper.frontend import json_parts
-from clipper.frontend.json_parts import MAX_KEYS, find_fields, find_items
+from clipper.frontend.json_parts import MAX_KEYS, find_fields, find_items, find_lone_field
 
 VALUES = st.recursive(
     st.none() | st.integers() | st.text(alphabet='\\"[]{},:aé\n') | st.text(),
@@ -44,6 +44,38 @@ def test_fields_are_those_of_the_object(values: dict[str, Any], indent: int | No
         patch.setattr(json_parts, "_PIECE_BYTES", piece_bytes)
         found = finish(find_fields(text, 0, len(text)))
     assert {key: json.loads(text[start:stop]) for key, (start, stop) in found.items()} == values
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(["input", "a", ""]), VALUES, max_size=2),
+    st.sampled_from([None, 1]),
+    st.text(alphabet='{}"\\:, a', max_size=2),
+)
+def test_lone_field_is_found_as_among_others(values: dict[str, Any], indent: int | None, behind: str) -> None:
+    text = text_of(values, indent) + behind.encode()
+    found = find_lone_field(text)
+    if found is None:
+        return
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return  # what reads the field will tell
+    assert {key: json.loads(text[start:stop]) for key, (start, stop) in found.items()} == value
+
+
+@pytest.mark.parametrize("text", ['{"input": [1, 2]}', ' { "input" : "abc" } ', '{"input_batch":[[1],[2]]}'])
+def test_lone_field_of_most_bodies_is_found(text: str) -> None:
+    found = find_lone_field(bytearray(text.encode()))
+    assert found is not None
+    assert {key: json.loads(text[start:stop]) for key, (start, stop) in found.items()} == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1, "b": 2}', '{"a": "b", "c": "d"}', '{"a": "\\""}', '{"a": ["b"]}', "[1]", "", "{"]
+)
+def test_lone_field_is_not_found_where_there_may_be_more(text: str) -> None:
+    assert find_lone_field(bytearray(text.encode())) is None
 
 
 def test_last_of_equal_keys_counts() -> None:

@@ -112,13 +112,15 @@ class Gather:
             self._exchange.refuse("overloaded", "answers that are not complete hold all the memory that they may")
         elif not self._missing:
             parts = self._parts
-            self.cancel()
+            self._let_go()
             self._exchange.answer(200, responses.batch_json(parts))
 
     def cancel(self) -> None:
-        """Let go of all: nobody waits for the answer, or it goes out."""
         for query in self._queries:
             query.cancel()
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._queries.clear()
         self._parts = []
         self._budget.held_bytes -= self._held_bytes

@@ -1,6 +1,7 @@
 """Where the parts of a long JSON text stand, found in pieces and counted before any of them is read."""
 
 import itertools
+import re
 from collections.abc import Generator
 from typing import Any
 
@@ -21,6 +22,7 @@ _KINDS = bytearray(256)
 for _kind, _characters in ((_QUOTE, b'"'), (_BACKSLASH, b"\\"), (_OPEN, b"[{"), (_CLOSE, b"]}"), (_SEPARATOR, b",:")):
     for _character in _characters:
         _KINDS[_character] = _kind
+_LONE_KEY = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"([a-z_]{1,30})"[ \t\r\n]*:')
 _DEPTHS = np.array([0, 0, 0, 1, -1, 0], np.int64)
 
 Extent = tuple[int, int]
@@ -42,6 +44,25 @@ def find_items(text: bytearray, start: int, stop: int, most: int) -> Generator[N
     if len(marks) == 2 and not text[marks[0] + 1 : marks[1]].strip():
         return []
     return [(before + 1, after) for before, after in itertools.pairwise(marks)]
+
+
+def find_lone_field(text: bytearray) -> dict[str, Extent] | None:
+    """The one field of an object, where no text in it or a text alone is its value: as most bodies are.
+
+    None if there may be more, which is not looked into.
+    """
+    match = _LONE_KEY.match(text)
+    start, stop = strip(text, match.end() if match else 0, len(text))
+    if match is None or text[stop - 1 : stop] != b"}":
+        return None
+    start, stop = strip(text, start, stop - 1)
+    quote = text.find(b'"', start, stop)
+    if quote == start:
+        quote = text.find(b'"', start + 1, stop)
+        is_alone = quote == stop - 1
+    else:
+        is_alone = quote < 0
+    return {match[1].decode(): (start, stop)} if is_alone else None
 
 
 def find_fields(text: bytearray, start: int, stop: int) -> Generator[None, None, dict[str, Extent]]:
@@ -91,11 +112,12 @@ def _find_marks(
             kinds, is_escaped = _without_escaped(kinds, is_escaped)
         places = np.flatnonzero(kinds)
         found = kinds[places]
-        quotes = found == _QUOTE
-        inside = (np.cumsum(quotes) + is_inside) & 1
-        is_inside = bool(inside[-1]) if len(inside) else is_inside
-        outside = (inside == 0) & ~quotes
-        places, found = places[outside], found[outside]
+        if is_inside or b'"' in piece:
+            quotes = found == _QUOTE
+            inside = (np.cumsum(quotes) + is_inside) & 1
+            is_inside = bool(inside[-1]) if len(inside) else is_inside
+            outside = (inside == 0) & ~quotes
+            places, found = places[outside], found[outside]
         depths = np.cumsum(_DEPTHS[found]) + depth
         own = (depths == 1) & ((found == _SEPARATOR) | (found == _OPEN)) | (depths <= 0)
         # A list within has its opening at depth 2, and its closing brings the depth back to 1.

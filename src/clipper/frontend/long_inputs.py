@@ -65,12 +65,16 @@ class NumberPieces:
         while at <= stop:
             cut = _next_comma(text, at, stop)
             piece = bytes(text[at:cut])
-            left = self._left_of(piece) + (b"," if cut < stop else b"")
-            numbers = self._convert(piece.translate(_WITHOUT_BRACKETS), count)
-            count += piece.count(b",") + 1
+            left = self._left_of(piece)
+            expected = left.count(b",") + 1
+            flat = piece if len(left) == expected - 1 else piece.translate(_WITHOUT_BRACKETS)
+            numbers = self._convert(flat, count, expected)
+            count += expected
             if self._most is not None and count > self._most:
                 raise WrongInput(f"input has over {self._most} numbers: expected {self._type}")
             row.write(numbers)
+            if cut < stop:
+                left += b","
             text[kept : kept + len(left)] = left
             kept += len(left)
             at = cut + 1
@@ -87,13 +91,13 @@ class NumberPieces:
             raise WrongInput(f"input is ragged, or no list of numbers: expected {self._type}")
         return kinds.translate(None, b"0")
 
-    def _convert(self, piece: bytes, first: int) -> bytes:
-        """The buffer of a list's numbers, of which there is one more than there are commas."""
+    def _convert(self, piece: bytes, first: int, expected: int) -> bytes:
+        """The buffer of so many numbers, which have commas between them."""
         text = b"[%b]" % piece
         buffer = None if self._type.dtype == DType.BOOL else self._convert_fast(text)
         if buffer is None:
             buffer = pack(self._type.dtype, _decode(text), first)
-        if len(buffer) != (piece.count(b",") + 1) * self._type.dtype.size_bytes:
+        if len(buffer) != expected * self._type.dtype.size_bytes:
             raise MalformedRequest("input is not JSON: expected a number between two commas")
         return buffer
 

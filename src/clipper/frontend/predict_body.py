@@ -10,7 +10,7 @@ from msgspec import Raw, Struct
 
 from clipper.errors import MalformedRequest
 from clipper.frontend.inputs import NumberReader, Reader
-from clipper.frontend.json_parts import Extent, find_fields, find_items
+from clipper.frontend.json_parts import Extent, find_fields, find_items, find_lone_field
 from clipper.frontend.limits import SHORT_TEXT_BYTES
 
 # A client's batch is answered as one; more than this would hold the connection for too long, and fill the queue.
@@ -124,7 +124,7 @@ class BodyReader:
         return request
 
     def _read_parts(self, body: bytearray) -> Generator[None, None, Request]:
-        fields = yield from find_fields(body, 0, len(body))
+        fields = find_lone_field(body) or (yield from find_fields(body, 0, len(body)))
         is_batch = "input_batch" in fields
         if is_batch == ("input" in fields):
             raise MalformedRequest(
