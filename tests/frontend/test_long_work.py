@@ -28,7 +28,8 @@ class Turns:
     def __init__(self) -> None:
         self.due: deque[Callable[[], None]] = deque()
         self.budget = Budget()
-        self.work = LongWork(self.due.append, self.budget)
+        self.refused: dict[str, int] = {}
+        self.work = LongWork(self.due.append, self.budget, self.refused)
         self.done: list[str] = []
 
     def take(self) -> None:
@@ -100,6 +101,7 @@ def test_without_room_a_request_is_refused_at_once(turns: Turns) -> None:
     turns.begin("A", LARGE)
     refused = turns.begin("B", LARGE)
     assert refused.response is not None and b"503" in refused.response and b'"overloaded"' in refused.response
+    assert turns.refused == {"overloaded": 1}
     while turns.due:
         turns.take()
     assert turns.begin("C", LARGE).response is None

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, MutableMapping
 from typing import Any
 
 from clipper.frontend import limits
@@ -40,8 +40,12 @@ class LongWork:
     done; smaller ones in turns with them, so that they do not wait for these.
     """
 
-    def __init__(self, call_soon: Callable[[Callable[[], None]], Any], budget: Budget) -> None:
+    def __init__(
+        self, call_soon: Callable[[Callable[[], None]], Any], budget: Budget, refused: MutableMapping[str, int]
+    ) -> None:
+        """``refused``: counts the requests that are refused, by error code."""
         self._call_soon = call_soon
+        self._refused = refused
         self.budget = budget
         self._small: deque[Job] = deque()
         self._large: deque[Job] = deque()
@@ -56,6 +60,7 @@ class LongWork:
         """
         held_bytes = body_bytes + limits.HELD_BYTES_PER_REQUEST
         if not self.budget.has_room(held_bytes):
+            self._refused["overloaded"] = self._refused.get("overloaded", 0) + 1
             exchange.refuse("overloaded", "requests that are being read hold all the memory that they may")
             return
         self.budget.held_bytes += held_bytes

@@ -44,9 +44,9 @@ class QueryServer:
         self._warns_at_sweep = 0
         self._sweeper: asyncio.TimerHandle | None = None
         self.budget = Budget()
-        self.work = LongWork(self._loop.call_soon, self.budget)
-        self.known_heads: dict[bytes, tuple[Endpoint, int]] = {}
         self.refused: Counter[str] = Counter()
+        self.work = LongWork(self._loop.call_soon, self.budget, self.refused)
+        self.known_heads: dict[bytes, tuple[Endpoint, int]] = {}
         self.freed_large_body = False
         self.sweeps = 0
         self.is_draining = False
