@@ -191,19 +191,21 @@ class Observe:
             log.exception("feedback on %s failed", self._application.name)
             exchange.refuse(ClipperError.code, f"{type(error).__name__}: {error}")
             return
-        outcomes = [
-            next(taken) if isinstance(item, Feedback) else Outcome(error=item.code, cause=str(item)) for item in items
-        ]
-        if is_list:
-            texts: list[bytes] = []
-            for start in range(0, len(outcomes), _OUTCOMES_PER_STEP):
-                texts += map(responses.outcome_json, outcomes[start : start + _OUTCOMES_PER_STEP])
+        texts: list[bytes] = []
+        for start in range(0, len(items), _OUTCOMES_PER_STEP):
+            outcomes = [
+                next(taken) if isinstance(item, Feedback) else Outcome(error=item.code, cause=str(item))
+                for item in items[start : start + _OUTCOMES_PER_STEP]
+            ]
+            texts += map(responses.outcome_json, outcomes)
+            if is_list:
                 await asyncio.sleep(0)
+        if is_list:
             exchange.answer(200, responses.outcomes_json(texts))
         elif outcomes[0].error is not None:
             exchange.refuse(outcomes[0].error, outcomes[0].cause)
         else:
-            exchange.answer(200, responses.outcome_json(outcomes[0]))
+            exchange.answer(200, texts[0])
 
 
 class Health:

@@ -21,6 +21,8 @@ FORWARD_TIMEOUT_S = ASK_TIMEOUT_S + 2.0
 MAX_UNDER_WAY = 4000
 # How long feedback may be begun before others get their turn. What begins together is committed together.
 SLICE_S = 0.002
+# Outcomes that are collected in one go.
+ENDED_PER_STEP = 500
 
 
 class FeedbackRouter:
@@ -61,7 +63,12 @@ class FeedbackRouter:
             if time.perf_counter() > end_s:
                 await asyncio.sleep(0)
                 end_s = time.perf_counter() + SLICE_S
-        return [each if isinstance(each, Outcome) else await _end(each) for each in begun]
+        outcomes: list[Outcome] = []
+        for index, one in enumerate(begun):
+            outcomes.append(one if isinstance(one, Outcome) else await _end(one))
+            if index % ENDED_PER_STEP == ENDED_PER_STEP - 1:
+                await asyncio.sleep(0)  # what has ended already is not waited for
+        return outcomes
 
     def _begin(self, observer: Observer, feedback: Feedback) -> "asyncio.Future[bool] | Outcome":
         try:
