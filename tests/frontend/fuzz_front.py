@@ -14,7 +14,7 @@ from steps import finish
 
 from clipper.errors import ClipperError, RequestError
 from clipper.feedback import Feedback
-from clipper.frontend import long_inputs, observe_body, predict_body
+from clipper.frontend import json_parts, long_inputs, observe_body, predict_body
 from clipper.frontend.endpoints import Health
 from clipper.frontend.inputs import make_reader
 from clipper.frontend.json_parts import find_fields
@@ -211,12 +211,11 @@ def _is_json(body: bytes) -> bool:
 
 
 def _has_other_keys(body: bytes) -> bool:
-    keys = [*finish(find_fields(bytearray(body), 0, len(body)))]
-    return (
-        bool({*keys} - KNOWN)
-        or b'"observations"' in body
-        or any(body.count(b'"%b"' % each.encode()) > 1 for each in keys)
-    )
+    text = bytearray(body)
+    keys = finish(find_fields(text, 0, len(text)))
+    marks = finish(json_parts._find_marks(text, 0, len(text), b"{}", 2 * json_parts.MAX_KEYS + 1)) or []
+    # One that comes again, or is longer than any that is known, is not among them.
+    return bool({*keys} - KNOWN) or b'"observations"' in body or (len(marks) - 1) // 2 > len(keys)
 
 
 TRIES = {"http": try_http, "predict body": try_predict_body, "observe body": try_observe_body}
