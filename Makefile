@@ -3,13 +3,14 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test bench paper demo clean
+.PHONY: help setup check format test fuzz bench paper demo clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
 	@echo "make demo    train two models on MNIST and serve them for a minute"
 	@echo "make bench   measure against the floors; ROWS=\"sum4_c32 linear_svm_c32\" picks rows"
 	@echo "make paper   the paper's figures again, on real data; FIGURES=\"ensembles failure\" picks some"
+	@echo "make fuzz    send the query port what nobody should, for SECONDS=60"
 	@echo "make check   lint and type-check only"
 	@echo "make format  let ruff format and fix"
 	@echo "make clean   remove .venv and caches"
@@ -29,6 +30,10 @@ format: setup
 # pytest comes last: its closing line is the last line of a run.
 test: check
 	$(PY) -m pytest $(PYTEST)
+
+SECONDS ?= 60
+fuzz: setup
+	@PYTHONPATH=tests:tests/frontend $(PY) -m fuzz --seconds $(SECONDS)
 
 demo:
 	@sh scripts/setup.sh bench

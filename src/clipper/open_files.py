@@ -16,5 +16,10 @@ def raise_limit() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     most = 2**31 if hard == resource.RLIM_INFINITY else hard
     if most < ENOUGH:
-        log.warning("this process may open %d files, and should be allowed %d or more: see ulimit -Hn", most, ENOUGH)
+        log.warning(
+            "this process may open %d files, and should be allowed %d or more: see ulimit -Hn, or LimitNOFILE= of a "
+            "service",
+            most,
+            ENOUGH,
+        )
     return most

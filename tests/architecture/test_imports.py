@@ -37,10 +37,13 @@ ALLOWED: dict[str, frozenset[str]] = {
         "selection": "selection.learning selection.policies selection.stores abstraction control "
         "feedback metrics.histogram snapshot statistics",
         "frontend.limits": "",
-        "frontend.inputs": "frontend.limits",
-        "frontend": "frontend.inputs frontend.limits selection feedback metrics.histogram snapshot statistics",
-        "worker": "frontend open_files metrics.histogram selection selection.policies selection.stores feedback "
-        "control_client abstraction containers containers.protocol control snapshot statistics",
+        "frontend.inputs": "frontend.limits frontend.long_inputs frontend.numbers",
+        "frontend.long_inputs": "frontend.numbers",
+        "frontend.numbers": "",
+        "frontend": "frontend.inputs frontend.limits frontend.long_inputs frontend.numbers selection "
+        "feedback metrics.histogram snapshot statistics",
+        "worker": "frontend frontend.limits open_files metrics.histogram selection selection.policies selection.stores "
+        "feedback control_client abstraction containers containers.protocol control snapshot statistics",
         "registry": "scaling snapshot",
         "managers": "registry containers containers.protocol snapshot",
         "management.schemas": "scaling snapshot",

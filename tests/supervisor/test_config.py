@@ -20,6 +20,7 @@ def test_defaults_and_options() -> None:
 
     kept = parse_command_line(["--home=h", "--max-contexts=7", "--keep-versions=3"])
     assert (kept.max_contexts, kept.keep_versions) == (7, 3)
+    assert parse_command_line(["--home=h", "--max-body-bytes=65536"]).max_body_bytes == 65536
 
 
 def test_the_stores_path_is_made_absolute_since_workers_run_elsewhere(
@@ -62,6 +63,7 @@ UNREACHABLE = "--home h --docker-transport tcp --docker-network none"
         "--home h --allowed-host https://clipper.example",
         "--home h --allowed-host=",
         UNREACHABLE,
+        "--home h --max-body-bytes 1",
     ],
 )
 def test_wrong_usage_exits_with_2(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,13 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
+def parse_body_size(text: str) -> int:
+    size_bytes = parse_size(text)
+    if not 64 * 1024 <= size_bytes <= 64 * 1024**2:
+        raise typer.BadParameter(f"{text!r} is no size of a body: expected 64k to 64m")
+    return size_bytes
+
+
 def parse_replicas(text: str) -> int | ReplicaRange:
     """``3``, or ``1..4``: from one to four, as the load needs."""
     least, dots, most = text.partition("..")
@@ -111,6 +118,15 @@ ManagementPort = Annotated[int, typer.Option(help="The port for management.", mi
 Workers = Annotated[int, typer.Option(help="How many processes answer queries.", min=1, max=64)]
 CacheSize = Annotated[
     int, typer.Option(help="Bound of each worker's cache, e.g. 512m.", parser=parse_size, metavar="SIZE")
+]
+
+MaxBodySize = Annotated[
+    int,
+    typer.Option(
+        help="Bound of a request's body, where an application's inputs need no more, e.g. 16m.",
+        parser=parse_body_size,
+        metavar="SIZE",
+    ),
 ]
 
 StoreAddress = Annotated[
@@ -233,3 +249,4 @@ FeedbackTtlS = Annotated[
 
 # As much as the supervisor takes when it is not told.
 DEFAULT_CACHE = "64m"
+DEFAULT_MAX_BODY = "8m"

@@ -43,6 +43,7 @@ class ServerSettings:
     allowed_hosts: tuple[str, ...] = ()
     insecure: bool = False
     open_metrics: bool = False
+    max_body_bytes: int | None = None
 
     def argv(self) -> list[str]:
         options = {
@@ -58,6 +59,7 @@ class ServerSettings:
             "--docker-network": self.docker_network,
             "--docker-transport": self.docker_transport,
             "--management-host": self.management_host,
+            "--max-body-bytes": self.max_body_bytes,
         }
         given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
         given += [part for name in self.allowed_hosts for part in ("--allowed-host", name)]

@@ -14,6 +14,7 @@ from msgspec import UNSET
 from clipper.cli.examples import curl_line
 from clipper.cli.options import (
     DEFAULT_CACHE,
+    DEFAULT_MAX_BODY,
     AsJson,
     CacheSize,
     DataPath,
@@ -24,6 +25,7 @@ from clipper.cli.options import (
     InputTypeText,
     KeepVersions,
     ManagementPort,
+    MaxBodySize,
     MaxContexts,
     OutputNames,
     PythonPath,
@@ -66,6 +68,7 @@ def serve(
     management_port: ManagementPort = 1338,
     workers: Workers = 1,
     cache_size: CacheSize = DEFAULT_CACHE,  # type: ignore[assignment]  # typer parses the default too
+    max_body_size: MaxBodySize = DEFAULT_MAX_BODY,  # type: ignore[assignment]  # as above
     store: StoreAddress = None,
     max_contexts: MaxContexts = None,
     keep_versions: KeepVersions = None,
@@ -74,7 +77,16 @@ def serve(
     """Serve one model in the foreground: start, deploy, create an application. ^C drains and stops."""
     out = Output(as_json)
     settings = ServerSettings(
-        find_home(home), host, query_port, management_port, workers, cache_size, store, max_contexts, keep_versions
+        find_home(home),
+        host,
+        query_port,
+        management_port,
+        workers,
+        cache_size,
+        store,
+        max_contexts,
+        keep_versions,
+        max_body_bytes=max_body_size,
     )
     chosen = _checked(name or name_of(model))
     default_output = UNSET if default is None else parse_json(default)

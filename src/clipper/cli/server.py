@@ -6,6 +6,7 @@ import typer
 
 from clipper.cli.options import (
     DEFAULT_CACHE,
+    DEFAULT_MAX_BODY,
     AllowedHost,
     AsJson,
     CacheSize,
@@ -18,6 +19,7 @@ from clipper.cli.options import (
     KeepVersions,
     ManagementHost,
     ManagementPort,
+    MaxBodySize,
     MaxContexts,
     OpenMetrics,
     QueryPort,
@@ -46,6 +48,7 @@ def start(
     management_port: ManagementPort = 1338,
     workers: Workers = 1,
     cache_size: CacheSize = DEFAULT_CACHE,  # type: ignore[assignment]  # typer parses the default too
+    max_body_size: MaxBodySize = DEFAULT_MAX_BODY,  # type: ignore[assignment]  # as above
     store: StoreAddress = None,
     max_contexts: MaxContexts = None,
     keep_versions: KeepVersions = None,
@@ -80,6 +83,7 @@ def start(
         tuple(allowed_host or ()),
         insecure,
         open_metrics,
+        max_body_size,
     )
     if found := running(settings.home):
         _tell_running(out, found, "is running already")

@@ -37,6 +37,8 @@ JOINT_MARGIN_SHARE = 0.1
 TIMER_EARLY_S = 0.0005
 # Of the time there is, what a query may spend on reading its context's state; then it goes by the application's own.
 LOAD_SHARE = 0.25
+# Queries that are answered at their deadline in one go, some milliseconds of work: a batch has one deadline for all.
+MAX_EXPIRING = 500
 
 
 class QueryIds:
@@ -379,7 +381,10 @@ class Application:
     def _expire(self) -> None:
         now_s = self._loop.time() + TIMER_EARLY_S
         waiting = self._waiting
-        while waiting and (waiting[0].done or waiting[0].deadline_s <= now_s):
+        # The rest is due at once, and others have their turn before it.
+        for _ in range(MAX_EXPIRING):
+            if not waiting or not (waiting[0].done or waiting[0].deadline_s <= now_s):
+                break
             query = waiting.popleft()
             if not query.done:
                 self.finish(query)

@@ -16,6 +16,7 @@ from clipper.types import STORE_VARIABLE, Transport
 QUERY_PORT = 1337
 MANAGEMENT_PORT = 1338
 CACHE_BYTES = 64 * 1024 * 1024
+MAX_BODY_BYTES = 8 * 1024 * 1024
 # To roll back by a few weeks of deployments; each keeps its artifact on disk.
 KEEP_VERSIONS = 10
 # Pickled models want the Python that they were made with, which is most likely ours.
@@ -23,6 +24,9 @@ DOCKER_BASE_IMAGE = f"python:{sys.version_info.major}.{sys.version_info.minor}-s
 DOCKER_NETWORK = "bridge"
 DOCKER_TRANSPORT: Transport = "unix"
 
+# Smaller ones would refuse what anybody sends; larger ones take a worker tenths of a second of its time to read.
+LEAST_MAX_BODY_BYTES = 64 * 1024
+MOST_MAX_BODY_BYTES = 64 * 1024 * 1024
 # Each is one event loop; more than this many cores on one machine call for several machines.
 MAX_WORKERS = 64
 
@@ -38,6 +42,7 @@ class Config:
         open_metrics: its metrics need no token.
         query_port, management_port: 0 is any free port.
         cache_bytes: of each worker.
+        max_body_bytes: of a request on the query port, where an application's inputs need no more.
         max_contexts: how many the selection store keeps of each application.
         keep_versions: how many versions of each model that do not run are kept.
         store: address of the selection store; None is a file in the home.
@@ -56,6 +61,7 @@ class Config:
     management_port: int = MANAGEMENT_PORT
     workers: int = 1
     cache_bytes: int = CACHE_BYTES
+    max_body_bytes: int = MAX_BODY_BYTES
     store: str | None = None
     max_contexts: int = MAX_CONTEXTS
     keep_versions: int = KEEP_VERSIONS
@@ -79,6 +85,12 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     parser.add_argument("--management-port", type=_between(0, 65535), default=MANAGEMENT_PORT, help="0: any free port")
     parser.add_argument("--workers", type=_between(1, MAX_WORKERS), default=1, help="how many query workers")
     parser.add_argument("--cache-bytes", type=_between(0, 1 << 50), default=CACHE_BYTES, help="of each worker's cache")
+    parser.add_argument(
+        "--max-body-bytes",
+        type=_between(LEAST_MAX_BODY_BYTES, MOST_MAX_BODY_BYTES),
+        default=MAX_BODY_BYTES,
+        help="of a request on the query port, where an application's inputs need no more",
+    )
     parser.add_argument(
         "--store",
         type=_store_address,

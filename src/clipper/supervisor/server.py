@@ -109,6 +109,7 @@ class Supervisor:
             self._config.cache_bytes,
             self._store_digest,
             self._config.max_contexts,
+            self._config.max_body_bytes,
         )
         parts = self._make_parts(catalog, registry, store, processes, settings)
         replicas = await takeover.take_over_containers(catalog, parts.manager)

@@ -24,7 +24,10 @@ def left_query_port(records: list[ProcessRecord], config: Config, store_digest: 
         if note is None or start_time(record.pid) != record.start_time:
             continue
         port = config.query_port or note.settings.port
-        if note.settings == WorkerSettings(config.host, port, config.cache_bytes, store_digest, config.max_contexts):
+        settings = WorkerSettings(
+            config.host, port, config.cache_bytes, store_digest, config.max_contexts, config.max_body_bytes
+        )
+        if note.settings == settings:
             return note.settings.port
     return None
 

@@ -31,6 +31,7 @@ from clipper.managers.reconcile.backoff import NO_DEATHS
 from clipper.selection.stores.store import MAX_CONTEXTS
 from clipper.snapshot import Snapshot
 from clipper.statistics import VersionLoad, WorkerStatistics
+from clipper.supervisor.config import MAX_BODY_BYTES
 from clipper.types import STORE_VARIABLE, ModelId
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class WorkerSettings(Struct, frozen=True):
     cache_bytes: int
     store_digest: str
     max_contexts: int = MAX_CONTEXTS
+    max_body_bytes: int = MAX_BODY_BYTES
 
 
 def store_digest(address: str) -> str:

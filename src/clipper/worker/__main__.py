@@ -14,6 +14,7 @@ from clipper.frontend.memory import keep_large_pieces_apart
 from clipper.open_files import raise_limit
 from clipper.worker.config import WorkerConfig
 from clipper.worker.control_server import ControlServer
+from clipper.worker.descriptors import most_connections
 from clipper.worker.worker import Worker
 
 log = logging.getLogger("clipper.worker")
@@ -30,14 +31,14 @@ def main() -> int:
     parser.add_argument("--config", required=True, help="a WorkerConfig as JSON")
     config = msgspec.json.decode(parser.parse_args().config, type=WorkerConfig)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    raise_limit()
+    max_connections = most_connections(raise_limit())
     keep_large_pieces_apart()
-    return uvloop.run(_run(config), loop_factory=PreciseLoop)
+    return uvloop.run(_run(config, max_connections), loop_factory=PreciseLoop)
 
 
-async def _run(config: WorkerConfig) -> int:
+async def _run(config: WorkerConfig, max_connections: int) -> int:
     stop = asyncio.Event()
-    worker = Worker(config)
+    worker = Worker(config, max_connections)
     try:
         worker.begin()
     except OSError as error:

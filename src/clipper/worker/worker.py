@@ -11,6 +11,7 @@ from clipper.abstraction.predictor import Predictor
 from clipper.control import MAX_RECENT_INPUT_BYTES, Applied, PolicyDescription, RecentInput
 from clipper.feedback import Feedback, Outcome
 from clipper.frontend.endpoints import make_endpoints
+from clipper.frontend.limits import MAX_CONNECTIONS
 from clipper.frontend.server import QueryServer
 from clipper.selection.application import Application, QueryIds, Surroundings
 from clipper.selection.committer import Committer
@@ -34,11 +35,11 @@ GC_THRESHOLDS = (50_000, 50, 100)
 class Worker:
     """One query worker. Its methods run on its event loop."""
 
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(self, config: WorkerConfig, max_connections: int = MAX_CONNECTIONS) -> None:
         self._config = config
         random = Random()
         self._predictor = Predictor(config.cache_bytes, random.getrandbits(64))
-        self._server = QueryServer()
+        self._server = QueryServer(max_connections)
         self._bound: socket.socket | None = None
         # Nothing that users' own policies start is to find it.
         given = os.environ.pop(STORE_VARIABLE, "")
@@ -169,7 +170,9 @@ class Worker:
                 new.append(self._applications[name])
             else:
                 known.follow(application)
-        self._server.serve(make_endpoints(self._applications.values(), self._router, self._server.refused))
+        server, config = self._server, self._config
+        applications = self._applications.values()
+        server.serve(make_endpoints(applications, self._router, server.refused, server.work, config.max_body_bytes))
         return new
 
 
