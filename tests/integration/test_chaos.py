@@ -28,7 +28,7 @@ from sklearn.svm import SVC
 from clipper.client import Clipper
 from serving import post
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.alone]
 
 SEED = 20170327
 SECONDS = 60.0

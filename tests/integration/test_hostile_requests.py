@@ -12,6 +12,8 @@ from costly_bodies import COSTLY, Costly
 from clipper.frontend import limits
 from serving import SUM, Client, Serving, application, memory_bytes, model, post, serving, version, wait_for
 
+pytestmark = pytest.mark.alone
+
 # What others may wait: their objective. A busy machine makes them wait as well, so the best of some tries counts,
 # beside what they wait where nothing large is asked.
 OBJECTIVE_S = 0.05

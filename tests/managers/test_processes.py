@@ -213,6 +213,8 @@ def test_sweeping_spares_what_was_adopted_and_the_processes_of_another_home(tmp_
         ours, other = folder_in(tmp_path / "a"), folder_in(tmp_path / "b")
         kept, swept = launch(ours, tmp_path, SLEEP, "kept"), launch(ours, tmp_path, SLEEP, "swept")
         foreign = launch(other, tmp_path, SLEEP, "swept")
+        # A process that the system is still making ready to run shows no environment, hence no mark.
+        await written(tmp_path / "log", "up\n" * 3)
         ours.sweep(keep=("kept",))
         await asyncio.wait_for(swept.exited.wait(), 60)
         assert not kept.exited.is_set() and not foreign.exited.is_set()

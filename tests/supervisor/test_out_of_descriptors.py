@@ -7,9 +7,12 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
 from live_server import APP, Server, until, with_application
 
 from clipper.open_files import ENOUGH, raise_limit
+
+pytestmark = pytest.mark.alone
 
 
 def connect(server: Server, count: int) -> list[socket.socket]:
