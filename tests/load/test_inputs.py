@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from steps import finish
 
 from clipper.errors import InvalidArgument
 from clipper.frontend.inputs import make_reader
@@ -40,7 +41,7 @@ def test_a_sample_is_what_the_application_takes(input_type: str) -> None:
     reader = BodyReader(make_reader(InputType.parse(input_type)))
     made = sample(input_type)
     for number in (*range(50), 10**12, 10**6 + 1):
-        assert len(reader.read(body_of(made.of(number))).rows) == 1
+        assert len(finish(reader.read(body_of(made.of(number)))).rows) == 1
     assert input_type in made.what
 
 
@@ -57,7 +58,7 @@ def test_a_sample_has_inputs_that_all_differ(input_type: str, unique: int) -> No
 def rows_of(input_type: str, count: int) -> set[bytes]:
     reader = BodyReader(make_reader(InputType.parse(input_type)))
     made = sample(input_type)
-    return {reader.read(body_of(made.of(number))).rows[0] for number in range(count)}
+    return {finish(reader.read(body_of(made.of(number)))).rows[0] for number in range(count)}
 
 
 def test_others_that_load_the_same_server_send_other_inputs() -> None:
@@ -70,7 +71,7 @@ def test_others_that_load_the_same_server_send_other_inputs() -> None:
 @given(st.integers(1, 300), st.sampled_from(["string", "bytes", "float64[*]", "float32[2,*]", "uint8[*]"]))
 def test_the_width_is_of_open_lengths(width: int, input_type: str) -> None:
     kind = InputType.parse(input_type)
-    row = BodyReader(make_reader(kind)).read(body_of(sample(input_type, width).of(3))).rows[0]
+    row = finish(BodyReader(make_reader(kind)).read(body_of(sample(input_type, width).of(3)))).rows[0]
     lengths = {"string": width, "bytes": width, "float64[*]": 8 * width, "uint8[*]": width}
     # One with several dimensions has them before its data.
     assert len(row) == lengths.get(input_type, 8 + 2 * 4 * width)
