@@ -3,7 +3,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test bench batching paper demo clean
+.PHONY: help setup check format test fuzz bench batching paper demo clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
@@ -11,6 +11,7 @@ help:
 	@echo "make bench   measure against the floors; ROWS=\"sum4_c32 linear_svm_c32\" picks rows"
 	@echo "make batching  search the rules that the batching is measured beside, again; PROFILES=\"'3ms 4 replicas'\" picks some"
 	@echo "make paper   the paper's figures again, on real data; FIGURES=\"ensembles failure\" picks some"
+	@echo "make fuzz    send the query port what nobody should, for SECONDS=60"
 	@echo "make check   lint and type-check only"
 	@echo "make format  let ruff format and fix"
 	@echo "make clean   remove .venv and caches"
@@ -27,9 +28,19 @@ format: setup
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-# pytest comes last: its closing line is the last line of a run.
+# pytest comes last: its closing line is the last line of a run. What has to run by itself does so first; most of the
+# rest waits for processes, so that two at a time take half as long. PYTEST="tests/frontend -x" picks tests.
 test: check
+ifdef PYTEST
 	$(PY) -m pytest $(PYTEST)
+else
+	$(PY) -m pytest -m alone
+	$(PY) -m pytest -m "not alone" -n 2 --dist loadfile
+endif
+
+SECONDS ?= 60
+fuzz: setup
+	@PYTHONPATH=tests:tests/frontend $(PY) -m fuzz --seconds $(SECONDS)
 
 demo:
 	@sh scripts/setup.sh bench

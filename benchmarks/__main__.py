@@ -1,4 +1,7 @@
-"""``python -m benchmarks [ROW ...]``: measures the rows that are named, or all, and exits 1 if one misses its floor."""
+"""``python -m benchmarks [ROW ...]``: measures the rows that are named, or all, and exits 1 if one misses its floor.
+
+A part's name, such as ``open_loop``, stands for all of its rows.
+"""
 
 import json
 import logging
@@ -9,13 +12,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import footprint, frameworks, languages, recovery, replicas, selection, throughput
+from benchmarks import footprint, frameworks, languages, open_loop, recovery, replicas, selection, throughput
 from benchmarks.machine import facts
 from benchmarks.outcome import Outcome, Row
 from benchmarks.termination import end_in_order_at_sigterm
 from benchmarks.workbench import ROUND_S, ROUNDS, SLO_MS, TURN_S, TURNS, WARM_UP_S, Workbench
 
-PARTS = (throughput, languages, frameworks, recovery, replicas, selection, footprint)
+PARTS = (throughput, open_loop, languages, frameworks, recovery, replicas, selection, footprint)
 ROWS: list[Row] = [row for part in PARTS for row in part.ROWS]
 RESULTS = Path(__file__).parent / "results"
 log = logging.getLogger(__name__)
@@ -27,11 +30,14 @@ Measured = list[tuple[Row, Outcome]]
 
 def main(names: list[str]) -> int:
     console = Console()
-    unknown = sorted(set(names) - {row.name for row in ROWS})
+    parts = {part.__name__.rpartition(".")[2]: {row.name for row in part.ROWS} for part in PARTS}
+    unknown = sorted(set(names) - parts.keys() - {row.name for row in ROWS})
     if unknown:
         console.print(f"No row {', '.join(unknown)}. There are: {' '.join(row.name for row in ROWS)}")
+        console.print(f"Or all rows of a part: {' '.join(parts)}")
         return 2
-    measured = measure([row for row in ROWS if not names or row.name in names], console)
+    wanted = set(names).union(*(parts.get(name, ()) for name in names))
+    measured = measure([row for row in ROWS if not names or row.name in wanted], console)
     console.print(as_table(measured))
     path = save(measured, whole=not names)
     console.print(f"All numbers: {path.relative_to(Path.cwd())}")

@@ -16,7 +16,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 from prometheus_client.parser import text_string_to_metric_families
+
+from clipper.load.report import Report, Run
 
 YARDSTICK = Path(__file__).parent / "yardstick"
 
@@ -58,11 +61,32 @@ class ClipperServer:
         Raises:
             CommandFailed: it exited with another code than 0.
         """
-        command = [clipper_command(), *arguments, "--json"]
+        output = self._output([*arguments, "--json"], folder, within_s)
+        return json.loads(output) if output.strip() else None
+
+    def load(self, application: str, rate_per_s: float, seconds: float, *options: str) -> Run:
+        """Ask an application so much, whether or not it answers.
+
+        The load goes first where it may: applications run on other machines, and do not wait behind models for a
+        processor.
+
+        Raises:
+            CommandFailed: it could not be asked at all.
+        """
+        rate = ["--rate", f"{rate_per_s:g}", "--duration", f"{seconds:g}s"]
+        first = ["chrt", "--rr", "1"] if os.geteuid() == 0 and shutil.which("chrt") else []
+        output = self._output(["load", application, *rate, *options, "--json", "-"], None, COMMAND_WITHIN_S, first)
+        [run] = msgspec.json.decode(output, type=Report).runs
+        return run
+
+    def _output(
+        self, arguments: Sequence[str], folder: Path | None, within_s: float, before: Sequence[str] = ()
+    ) -> str:
+        command = [*before, clipper_command(), *arguments]
         code, output, errors = _run_to_its_end(command, self.environment, folder, within_s)
         if code:
             raise CommandFailed(f"{' '.join(command)} exited {code}:\n{output}{errors}")
-        return json.loads(output) if output.strip() else None
+        return output
 
     def stop(self) -> None:
         self.run("stop")
@@ -74,8 +98,13 @@ class ClipperServer:
         parts = urlsplit(self.query_url)
         return parts.hostname or "127.0.0.1", parts.port or 80
 
+    def authorization(self) -> dict[str, str]:
+        """The header that the management API wants to see."""
+        return {"Authorization": f"Bearer {(self.home / 'token').read_text().strip()}"}
+
     def metrics(self) -> "Metrics":
-        return Metrics(httpx.get(f"{self.management_url}/metrics", timeout=10).raise_for_status().text)
+        answer = httpx.get(f"{self.management_url}/metrics", headers=self.authorization(), timeout=10)
+        return Metrics(answer.raise_for_status().text)
 
     def process_ids(self) -> list[int]:
         """Of the supervisor and its query workers."""

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import signal
 import socket
 import threading
@@ -19,7 +20,9 @@ from litestar.params import FromPath, JSONBody
 from programs import build_cpp, kept, missing_tools
 
 from clipper.errors import NotFound
+from clipper.management.access import Access, Hosts
 from clipper.management.app import create_app
+from clipper.management.gate import Gate
 from docker_daemon import DockerDaemon, running_daemon
 from memory_operations import MemoryOperations
 
@@ -38,6 +41,10 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays; each pass of the collector through it would take a third of a second."""
     gc.collect()
     gc.freeze()
+
+
+# Of the server that all tests of routes and commands share.
+TOKEN, READ_TOKEN = "clipper_" + "a" * 43, "clipper_" + "r" * 43
 
 
 @dataclass(frozen=True)
@@ -73,8 +80,15 @@ def management() -> Iterator[tuple[str, CurrentOperations]]:
     app = create_app(current)
     app.register(_predict_route(current))
     app.register(_observe_route(current))
+    access = Access(Hosts("127.0.0.1"), {TOKEN: "admin", READ_TOKEN: "read"}.get, open_metrics=False)
+    gate = Gate(app, access)
+
+    async def only_queries_are_open(scope: Any, receive: Any, send: Any) -> None:
+        is_query = scope["type"] == "http" and scope["path"].startswith("/query/")
+        await (app if is_query else gate)(scope, receive, send)
+
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on"))
+    server = uvicorn.Server(uvicorn.Config(only_queries_are_open, log_level="warning", access_log=False, lifespan="on"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     wait_until(lambda: server.started)
@@ -89,8 +103,9 @@ def api(management: tuple[str, CurrentOperations], tmp_path: Path) -> Api:
     url, current = management
     operations = current.now = MemoryOperations()
     operations.url, operations.home = url, str(tmp_path)
-    place = {"pid": 1, "management_url": url, "query_url": url + "/query", "started_at": time.time()}
+    place = {"pid": os.getpid(), "management_url": url, "query_url": url + "/query", "started_at": time.time()}
     (tmp_path / "supervisor.json").write_text(json.dumps(place))
+    (tmp_path / "token").write_text(TOKEN)
     return Api(url, tmp_path, operations)
 
 

@@ -32,6 +32,21 @@ SLOT = Slot("sum", "1", 1)
 SUM = "def predict(inputs): return [float(sum(row)) for row in inputs]\n"
 
 
+class OneSample:
+    """A ``SampleSource`` of one sample, which remembers over how many rows of it containers have ended."""
+
+    def __init__(self, sample: Sample | None) -> None:
+        self._sample = sample
+        self.deaths: list[int] = []
+
+    async def find(self, _id: ModelId, _type: InputType) -> Sample | None:
+        return self._sample
+
+    def has_killed(self, _id: ModelId, rows: int) -> bool:
+        self.deaths.append(rows)
+        return False
+
+
 class Bench:
     """``kind`` is that of its models' containers; ``environ`` leads to a dockerd, where one is needed.
 
@@ -64,12 +79,10 @@ class Bench:
         launchers: dict[ManagerName, Launcher] = {"local": self.launcher}
         launchers |= docker_launcher(settings, self.folders, self.environ)
         numbers = itertools.count(1)
-
-        async def find_sample(_id: ModelId, _type: InputType) -> Sample | None:
-            return sample
+        self.samples = OneSample(sample)
 
         self.manager = Manager(
-            launchers, self.logs, lambda: next(numbers), lambda _: batch_timeout_s, find_sample, lambda: None
+            launchers, self.logs, lambda: next(numbers), lambda _: batch_timeout_s, self.samples, lambda: None
         )
 
     def _folder(self, name: str) -> Path:

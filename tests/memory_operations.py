@@ -15,6 +15,8 @@ from clipper.management.schemas import (
     Application,
     ApplicationChange,
     Configured,
+    Contexts,
+    CreatedToken,
     Deployment,
     LearnedModel,
     LearnedPolicy,
@@ -22,8 +24,10 @@ from clipper.management.schemas import (
     Logs,
     Model,
     NewApplication,
+    NewToken,
     Replica,
     Status,
+    Token,
     Version,
     WorkerState,
     WorkerStatus,
@@ -52,11 +56,13 @@ class MemoryOperations:
         self.largest_chunk_bytes = 0
         self.upload_errors: list[str] = []
         self.applications: dict[str, Application] = {}
+        self.contexts: list[str] = []
         self.versions: dict[str, dict[str, Version]] = {}
         self.deployments: list[Deployment] = []
         self.current: dict[str, str | None] = {}
         self.previous: dict[str, str | None] = {}
         self.polls: dict[tuple[str, str], int] = {}
+        self.tokens: dict[str, Token] = {}
         self.observed: list[dict[str, object]] = []
 
     async def status(self) -> Status:
@@ -148,6 +154,16 @@ class MemoryOperations:
         )
         policy = found.policy
         return LearnedPolicy(policy.name, policy.parameters, found.loss.name, context, 12.0, models, found.problem)
+
+    async def list_contexts(self, name: str, limit: int) -> Contexts:
+        await self.get_application(name)
+        return Contexts(len(self.contexts), tuple(self.contexts[:limit]))
+
+    async def delete_context(self, name: str, context: str) -> None:
+        await self.get_application(name)
+        if context not in self.contexts:
+            raise NotFound(f"nothing was learned in context {context!r}")
+        self.contexts.remove(context)
 
     async def link(self, application: str, model: str, change: LinkChange) -> Application:
         old = await self.get_application(application)
@@ -254,6 +270,20 @@ class MemoryOperations:
             if replica.id == replica_id:
                 return replica
         raise NotFound(f"no replica {replica_id!r}")
+
+    async def list_tokens(self) -> list[Token]:
+        return list(self.tokens.values())
+
+    async def create_token(self, new: NewToken) -> CreatedToken:
+        if new.name in self.tokens:
+            raise Conflict(f"token {new.name!r} exists")
+        self.tokens[new.name] = Token(new.name, new.role, 1_700_000_000.0)
+        return CreatedToken(new.name, new.role, 1_700_000_000.0, f"clipper_of_{new.name}")
+
+    async def revoke_token(self, name: str) -> None:
+        if name not in self.tokens:
+            raise NotFound(f"no token {name!r}")
+        del self.tokens[name]
 
     async def worker_statistics(self) -> list[WorkerStatistics]:
         return [WorkerStatistics(0, os.getpid(), 1, 0, {}, (), (), (), CacheStatistics(0, 0, 1024, 0))]

@@ -12,24 +12,27 @@ import pytest
 
 from clipper import Clipper
 from clipper.client import Observed
+from clipper.client.access import token_for_url
 from clipper.errors import (
     ClipperError,
     Conflict,
     ContainerFailed,
     DeadlineExceeded,
+    Forbidden,
     InvalidArgument,
     MalformedRequest,
     NotFound,
     RegistryUnavailable,
+    Unauthorized,
     Unavailable,
 )
-from clipper.home import find_home
+from clipper.home import find_home, read_place, read_token
 from clipper.http_api import HttpApi, to_error
 from clipper.management.schemas import Configured, Failure
 from clipper.packaging import package
 from clipper.scaling import ReplicaRange
 from clipper.snapshot import Batching, Link
-from conftest import Api
+from conftest import READ_TOKEN, TOKEN, Api
 from memory_operations import LOG_TAIL
 
 
@@ -228,7 +231,7 @@ def test_an_unknown_code_is_still_a_clipper_error() -> None:
 
 
 def test_a_server_by_its_url(api: Api) -> None:
-    with Clipper.connect(url=api.url + "/") as clipper:
+    with Clipper.connect(url=api.url + "/", token=TOKEN) as clipper:
         assert clipper.query_url == api.url + "/query"
         assert clipper.status().management_url == api.url
         assert "clipper_ready 1.0" in clipper.metrics()
@@ -251,7 +254,67 @@ def test_the_servers_port_is_another_servers_by_now(api: Api, tmp_path: Path) ->
     other.mkdir()
     (other / "supervisor.json").write_bytes((api.home / "supervisor.json").read_bytes())
     with pytest.raises(Unavailable, match=f"is that of {api.home}"):
+        Clipper.connect(home=other, token=TOKEN)
+    (other / "token").write_text("x" * 40)
+    with pytest.raises(Unauthorized, match=f"takes neither .* nor else the token of {other}"):
         Clipper.connect(home=other)
+
+
+def test_a_token_is_found_by_itself(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Clipper.connect(home=api.home) as clipper:
+        assert clipper.tokens() == []
+    # A server that is this home's, also by another name of the machine's.
+    with Clipper.connect(url=api.url.replace("127.0.0.1", "localhost"), home=api.home) as clipper:
+        assert clipper.tokens() == []
+    monkeypatch.setenv("CLIPPER_TOKEN", READ_TOKEN)
+    with Clipper.connect(home=api.home) as clipper, pytest.raises(Forbidden, match="role admin"):
+        clipper.create_token("grafana")
+    with Clipper.connect(url=api.url) as clipper, pytest.raises(Forbidden, match="role admin"):
+        clipper.tokens()
+    with Clipper.connect(home=api.home) as clipper, pytest.raises(Forbidden, match="role admin"):
+        clipper.deploy("digits", lambda inputs: inputs)
+    with Clipper.connect(home=api.home, token=TOKEN) as clipper:
+        assert clipper.create_token("grafana").role == "read"
+        clipper.revoke_token("grafana")
+        assert clipper.tokens() == []
+
+
+def test_a_token_that_is_missing_or_not_known(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPPER_HOME", str(tmp_path / "nothing"))
+    with pytest.raises(Unauthorized, match="CLIPPER_TOKEN"):
+        Clipper.connect(url=api.url)
+    with pytest.raises(Unauthorized, match="none of this server's"):
+        Clipper.connect(url=api.url, token="x" * 40)
+    for unfit in ("a b", "line\nfeed", "ä" * 40):
+        with pytest.raises(InvalidArgument, match="the token holds what no token does") as refused:
+            Clipper.connect(url=api.url, token=unfit)
+        assert unfit not in str(refused.value)
+
+
+def test_a_token_that_was_replaced_is_read_again(api: Api) -> None:
+    (api.home / "token").write_text("x" * 40)
+    http = HttpApi(api.url, lambda: read_token(api.home))
+    with pytest.raises(Unauthorized):
+        http.call("GET", "/status")
+    (api.home / "token").write_text(TOKEN)
+    assert b'"version"' in http.call("GET", "/status")
+    http.close()
+
+
+def test_a_token_is_shown_to_no_other_server(api: Api, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    (gone / "token").write_text(TOKEN)
+    assert token_for_url("http://127.0.0.1:1", api.home, None)() is None
+    assert token_for_url("http://elsewhere:" + api.url.rpartition(":")[2], api.home, None)() is None
+    # A process that was killed: whatever took its port since may be anyone's.
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    place = msgspec.structs.replace(read_place(api.home), pid=dead.pid)
+    (gone / "supervisor.json").write_bytes(msgspec.json.encode(place))
+    assert token_for_url(api.url, gone, None)() is None
+    with pytest.raises(Unavailable, match=f"its process {dead.pid} is gone"):
+        Clipper.connect(home=gone)
 
 
 def test_importing_clipper_loads_none_of_its_libraries() -> None:

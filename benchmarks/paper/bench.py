@@ -69,7 +69,8 @@ class Bench:
             "links": [{"model": model} for model in models],
             **settings,
         }
-        answer = httpx.post(f"{self.server.management_url}/applications", json=body, timeout=60)
+        url, headers = f"{self.server.management_url}/applications", self.server.authorization()
+        answer = httpx.post(url, json=body, headers=headers, timeout=60)
         if answer.is_error:
             raise RuntimeError(f"creating {application} answers {answer.status_code}: {answer.text}")
         return application
@@ -78,7 +79,7 @@ class Bench:
         """What an application has learned."""
         url = f"{self.server.management_url}/applications/{application}/policy"
         parameters = {} if context is None else {"context": context}
-        answer = httpx.get(url, params=parameters, timeout=10).raise_for_status()
+        answer = httpx.get(url, params=parameters, headers=self.server.authorization(), timeout=10).raise_for_status()
         learned: dict[str, Any] = answer.json()
         return learned
 

@@ -92,7 +92,8 @@ class Story:
 
     async def _poll(self) -> None:
         """Keep the scene's outer facts up to date: they come from the management API."""
-        async with httpx.AsyncClient(base_url=self._server.management_url, timeout=5) as http:
+        url, headers = self._server.management_url, self._server.authorization()
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=5) as http:
             while True:
                 model = (await http.get("/models/digits")).raise_for_status().json()
                 metrics = (await http.get("/metrics")).raise_for_status().text

@@ -5,9 +5,12 @@
     │   ├── MalformedRequest      malformed_request     not HTTP, not JSON, or not of the expected form
     │   ├── WrongInput            wrong_input           an input that is not of the declared type or shape
     │   ├── InvalidArgument       invalid_argument      a value outside its range
+    │   ├── Unauthorized          unauthorized          no token, or one that the server does not know
+    │   ├── Forbidden             forbidden             the token's role, the Host or the Origin may not
     │   ├── NotFound              not_found             no such application, model, version, replica or path
     │   ├── MethodNotAllowed      method_not_allowed
     │   ├── TooLarge              too_large             over a size limit
+    │   ├── UnsupportedMediaType  unsupported_media_type  a body of another content type than the call takes
     │   ├── RequestTimeout        request_timeout       the request did not arrive in time
     │   └── Conflict              conflict              the name is taken, or the thing is in use
     ├── ModelFault            the model's, or other code that a user brought
@@ -51,6 +54,14 @@ class InvalidArgument(RequestError):
     code = "invalid_argument"
 
 
+class Unauthorized(RequestError):
+    code = "unauthorized"
+
+
+class Forbidden(RequestError):
+    code = "forbidden"
+
+
 class NotFound(RequestError):
     code = "not_found"
 
@@ -61,6 +72,10 @@ class MethodNotAllowed(RequestError):
 
 class TooLarge(RequestError):
     code = "too_large"
+
+
+class UnsupportedMediaType(RequestError):
+    code = "unsupported_media_type"
 
 
 class RequestTimeout(RequestError):

@@ -9,6 +9,8 @@ from msgspec import Struct
 from clipper.errors import Unavailable
 
 _DEFAULT = "~/.clipper"
+# The file of the server's own token.
+TOKEN_NAME = "token"
 
 
 class Place(Struct, frozen=True):
@@ -23,6 +25,22 @@ class Place(Struct, frozen=True):
 def find_home(home: Path | str | None = None) -> Path:
     """``home`` if given, else ``CLIPPER_HOME``, else ``~/.clipper``; need not exist."""
     return Path(home or os.environ.get("CLIPPER_HOME") or _DEFAULT).expanduser().absolute()
+
+
+def read_token(home: Path) -> str | None:
+    """The token of the server of ``home``; None if there is none.
+
+    Raises:
+        Unavailable: the file cannot be read.
+    """
+    try:
+        return (home / TOKEN_NAME).read_text("ascii").strip() or None
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unavailable(
+            f"cannot read {home / TOKEN_NAME}: {error}; run this as the server's user, or give CLIPPER_TOKEN"
+        ) from error
 
 
 def read_place(home: Path) -> Place:

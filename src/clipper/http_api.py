@@ -1,11 +1,20 @@
 """One of the server's HTTP APIs, as calls that return a body or raise the server's own error."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import msgspec
 
-from clipper.errors import ClipperError, ContainerFailed, DeadlineExceeded, InvalidArgument, NotFound, Unavailable
+from clipper.errors import (
+    ClipperError,
+    ContainerFailed,
+    DeadlineExceeded,
+    Forbidden,
+    InvalidArgument,
+    NotFound,
+    Unauthorized,
+    Unavailable,
+)
 from clipper.management.schemas import Failure
 
 # A server on this machine accepts in microseconds; one that does not within this time is not there.
@@ -14,14 +23,16 @@ _DEFAULT_TIMEOUT_S = 30.0
 
 
 class HttpApi:
-    """``url`` is ``http://HOST:PORT``, with a path or without.
+    """``url`` is ``http://HOST:PORT``, with a path or without; ``find_token`` finds what it wants to be shown.
 
     Raises:
         InvalidArgument: it is no such address.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, find_token: Callable[[], str | None] = lambda: None) -> None:
         self.url = _checked(url)
+        self._find_token = find_token
+        self._token: str | None = None
         # The server is addressed directly, whatever proxy the environment names for the outside world.
         self._client = httpx.Client(base_url=url, trust_env=False)
 
@@ -46,7 +57,7 @@ class HttpApi:
         """Return the answer's body.
 
         Args:
-            content: JSON, or a stream of raw bytes.
+            content: JSON, or a stream of a tar's bytes.
             timeout_s: how long the server may take for each step of the answer.
 
         Raises:
@@ -54,20 +65,45 @@ class HttpApi:
             Unavailable: it cannot be reached, or the connection broke.
             DeadlineExceeded: it took too long.
         """
+        self._token = self._token or self._find_token()
+        response = self._request(method, path, content, timeout_s)
+        # The token may have been replaced since it was read; a stream cannot be sent again.
+        if response.status_code == httpx.codes.UNAUTHORIZED and (content is None or isinstance(content, bytes)):
+            before, self._token = self._token, self._find_token()
+            if self._token != before:
+                response = self._request(method, path, content, timeout_s)
+        if response.status_code == httpx.codes.UNAUTHORIZED and self._token is None:
+            raise Unauthorized(
+                f"{self.url} wants a token, and none was found: set CLIPPER_TOKEN, or run this on the server's machine "
+                "as its user"
+            )
+        if not response.is_success:
+            raise _error(response)
+        return response.content
+
+    def _request(
+        self, method: str, path: str, content: bytes | Iterator[bytes] | None, timeout_s: float
+    ) -> httpx.Response:
         timeout = httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S)
-        kind = "application/json" if isinstance(content, bytes) else "application/octet-stream"
+        kind = "application/json" if isinstance(content, bytes) else "application/x-tar"
         headers = {} if content is None else {"content-type": kind}
+        if self._token is not None:
+            headers["authorization"] = f"Bearer {_checked_token(self._token)}"
         try:
-            response = self._client.request(method, path, content=content, headers=headers, timeout=timeout)
+            return self._client.request(method, path, content=content, headers=headers, timeout=timeout)
         except httpx.ConnectError as error:
             raise Unavailable(f"no Clipper answers at {self.url} ({error}): start it with clipper start") from error
         except httpx.TimeoutException as error:
             raise DeadlineExceeded(f"{self.url} did not answer {method} {path} within {timeout_s:.0f} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unavailable(f"{method} {path} at {self.url} broke off: {error or type(error).__name__}") from error
-        if not response.is_success:
-            raise _error(response)
-        return response.content
+
+
+def _checked_token(token: str) -> str:
+    """Never quoted: a message may go anywhere."""
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise InvalidArgument("the token holds what no token does: expected 32 to 512 letters, digits or ._~+/=-")
+    return token
 
 
 def _checked(url: str) -> str:
@@ -82,13 +118,22 @@ def _checked(url: str) -> str:
 
 def _error(response: httpx.Response) -> ClipperError:
     """The error that the answer names; one of an unknown form is quoted."""
-    if response.request.method == "HEAD" and response.status_code == httpx.codes.NOT_FOUND:
-        return NotFound(f"{response.url} is not there")
+    if response.request.method == "HEAD" and response.status_code in _BODILESS:
+        kind, what = _BODILESS[response.status_code]
+        return kind(f"{response.url} {what}")
     try:
         failure = msgspec.json.decode(response.content, type=Failure)
     except msgspec.MsgspecError:
         return Unavailable(f"{response.url} is not Clipper: it answered {response.status_code} {response.text[:200]!r}")
     return to_error(failure)
+
+
+# What a status alone says: an answer to HEAD has no body.
+_BODILESS: dict[int, tuple[type[ClipperError], str]] = {
+    httpx.codes.UNAUTHORIZED: (Unauthorized, "wants another token: this one is not known to the server"),
+    httpx.codes.FORBIDDEN: (Forbidden, "may not be asked with this token: it needs one of the role admin"),
+    httpx.codes.NOT_FOUND: (NotFound, "is not there"),
+}
 
 
 def to_error(failure: Failure) -> ClipperError:

@@ -19,6 +19,10 @@ _INPUT_TYPE = re.compile(rf"([A-Za-z0-9]+)(?:\s*\[(\s*|{_SIZE}(?:,{_SIZE})*)\])?
 
 Shape = tuple[int | None, ...]
 
+# Where the selection store's address is in a process's environment: it may hold a password, and command lines can be
+# read by everybody on the machine.
+STORE_VARIABLE = "CLIPPER_STORE"
+
 # How a container in Docker is dialled: over a unix socket in a folder that it shares with Clipper, or over TCP with a
 # token.
 Transport = Literal["unix", "tcp"]
@@ -216,7 +220,7 @@ def check_name(kind: str, name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise InvalidArgument(
-            f"{kind} {name!r} is not a valid name: use 1 to 63 of a-z, 0-9, '-', '_' and '.', "
+            f"{kind} {name!r:.100} is not a valid name: use 1 to 63 of a-z, 0-9, '-', '_' and '.', "
             "beginning and ending with a letter or digit"
         )
     return name

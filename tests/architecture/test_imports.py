@@ -20,6 +20,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "statistics": "",
         "snapshot": "",
         "scaling": "",
+        "hosts": "",
+        "open_files": "",
         "containers.protocol": "",
         "containers": "containers.protocol",
         "runtime": "containers.protocol",
@@ -35,23 +37,27 @@ ALLOWED: dict[str, frozenset[str]] = {
         "selection": "selection.learning selection.policies selection.stores abstraction control "
         "feedback metrics.histogram snapshot statistics",
         "frontend.limits": "",
-        "frontend.inputs": "frontend.limits",
-        "frontend": "frontend.inputs frontend.limits selection feedback metrics.histogram snapshot statistics",
-        "worker": "frontend metrics.histogram selection selection.policies selection.stores feedback control_client "
-        "abstraction containers containers.protocol control snapshot statistics",
+        "frontend.inputs": "frontend.limits frontend.long_inputs frontend.numbers",
+        "frontend.long_inputs": "frontend.numbers",
+        "frontend.numbers": "",
+        "frontend": "frontend.inputs frontend.limits frontend.long_inputs frontend.numbers selection "
+        "feedback metrics.histogram snapshot statistics",
+        "worker": "frontend frontend.limits open_files metrics.histogram selection selection.policies selection.stores "
+        "feedback control_client abstraction containers containers.protocol control snapshot statistics",
         "registry": "scaling snapshot",
         "managers": "registry containers containers.protocol snapshot",
         "management.schemas": "scaling snapshot",
         "metrics": "management.schemas metrics.histogram statistics",
-        "management": "management.schemas metrics statistics scaling snapshot registry managers",
-        "supervisor": "home management management.schemas metrics managers registry containers containers.protocol "
-        "control control_client frontend.inputs selection.check selection.learning selection.policies selection.stores "
-        "scaling snapshot statistics",
+        "management": "hosts management.schemas metrics statistics scaling snapshot registry managers",
+        "supervisor": "home hosts open_files management management.schemas metrics managers registry containers "
+        "containers.protocol control control_client frontend.inputs selection.check selection.learning "
+        "selection.policies selection.stores scaling snapshot statistics",
         "packaging": "",
         "home": "",
         "http_api": "management.schemas",
-        "client": "home http_api packaging management.schemas scaling snapshot",
-        "cli": "client home http_api packaging management.schemas scaling snapshot",
+        "client": "home hosts http_api packaging management.schemas scaling snapshot",
+        "load": "http_api",
+        "cli": "client home hosts http_api load packaging management.schemas scaling snapshot",
     }.items()
 }
 
@@ -62,6 +68,7 @@ LAZY = {
     ("src/clipper/managers/docker_settings.py", "clipper.managers.docker_engine"),  # as above
     ("src/clipper/managers/docker_settings.py", "clipper.managers.docker_images"),
     ("src/clipper/managers/docker_settings.py", "clipper.managers.docker_launcher"),
+    ("src/clipper/cli/load.py", "clipper.load.session"),  # no other command pays for its libraries
 }
 
 PURE = (
@@ -74,6 +81,16 @@ PURE = (
     "clipper.managers.docker",
     "clipper.managers.reconcile",
     "clipper.managers.environments",
+    "clipper.load.answers",
+    "clipper.load.arrivals",
+    "clipper.load.asked",
+    "clipper.load.charts",
+    "clipper.load.inputs",
+    "clipper.load.page",
+    "clipper.load.records",
+    "clipper.load.report",
+    "clipper.load.summary",
+    "clipper.load.sweep",
 )
 IMPURE = {"asyncio", "socket", "time", "random", "logging", "selectors", "threading", "subprocess", "uvloop"}
 # The type of an argument that brings randomness in, which is what the rule is for.

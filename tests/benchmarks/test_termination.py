@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from live_server import TIMEOUT_S, until
 
+pytestmark = pytest.mark.alone
+
 # Made by the supervisor, before it answers; and by the first deployment.
 STARTING, DEPLOYING = "clipper-bench-*/registry.sqlite3", "clipper-bench-*/artifacts/*/*"
 

@@ -1,6 +1,7 @@
 """The commands that speak HTTP, against the management API on a real socket."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from clipper.cli.main import main
 from clipper.management.schemas import Configured
 from clipper.scaling import ReplicaRange
 from clipper.snapshot import Batching, Link
-from conftest import Api
+from conftest import TOKEN, Api
 from memory_operations import LOG_TAIL
 
 
@@ -190,6 +191,18 @@ def test_an_application_with_a_policy(run: Run, api: Api) -> None:
     assert "as a shadow" in run("app", "link", "app", "other", "--shadow").out
 
 
+def test_contexts_are_listed_and_deleted(run: Run, api: Api) -> None:
+    run("app", "create", "app", "--model", "svm")
+    api.operations.contexts = ["user 7/8", "\x1b[2J", "plain"]
+    listed = run("app", "contexts", "list", "app", "--limit", "2")
+    assert "user 7/8" in listed.out and '"\\u001b[2J"' in listed.out and "\x1b[2J" not in listed.out
+    assert "2 of 3" in listed.out and "plain" not in listed.out
+    assert "has forgotten" in run("app", "contexts", "delete", "app", "user 7/8").out
+    assert run("app", "contexts", "list", "app", "--json").json == {"count": 2, "contexts": ["\x1b[2J", "plain"]}
+    missing = run("app", "contexts", "delete", "app", "user 7/8")
+    assert missing.status == 1 and "user 7/8" in missing.err
+
+
 def test_what_a_policy_did_wrong_is_shown(run: Run, api: Api) -> None:
     run("app", "create", "app", "--model", "m")
     broken = msgspec.structs.replace(api.operations.applications["app"], problem="policy own:P failed in select")
@@ -236,6 +249,7 @@ def test_options_that_do_not_go_together(run: Run, arguments: str, says: str) ->
         ),
         ("deploy a b --language java", "'--language': 'java' is not known: expected python, binary, image"),
         ("deploy a b --manager podman", "'--manager': 'podman' is not known: expected local, docker"),
+        ("load a --rate 5 --arrivals poison", "'--arrivals': 'poison' is not known: expected poisson, constant, burst"),
     ],
 )
 def test_misspelt_names_are_answered_with_those_that_there_are(run: Run, arguments: str, says: str) -> None:
@@ -300,11 +314,32 @@ def open_text(text: str) -> object:
     return Input()
 
 
-def test_status_by_url(bare: Run, api: Api) -> None:
+def test_status_by_url(bare: Run, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPPER_HOME", str(api.home / "none"))
+    refused = bare("status", "--url", api.url)
+    assert refused.status == 1 and "set CLIPPER_TOKEN" in refused.err
+    monkeypatch.setenv("CLIPPER_TOKEN", TOKEN)
     result = bare("status", "--url", api.url)
     assert (result.status, result.err) == (0, "")
     assert api.url + "/query" in result.out
     assert bare("status", "--url", api.url, "--json").json["management_url"] == api.url
+
+
+def test_tokens(run: Run, api: Api) -> None:
+    assert "no tokens but the server's own" in run("token", "list").out
+    made = run("token", "create", "grafana")
+    assert made.out.splitlines()[0] == "clipper_of_grafana"
+    assert run("token", "create", "deployer", "--role", "admin", "--json").json["role"] == "admin"
+    assert run("token", "create", "x", "--role", "god").status == 2
+    listed = run("token", "list").out
+    assert re.search(r"grafana +read +2023-11-14 22:13 UTC", listed) and "clipper_of" not in listed
+    assert run("token", "revoke", "grafana").status == 0
+    assert run("token", "revoke", "grafana").status == 1
+
+
+def test_the_management_port_is_opened_to_others_only_by_saying_so(run: Run) -> None:
+    refused = run("start", "--management-host", "0.0.0.0")
+    assert refused.status == 2 and "--insecure" in refused.err
 
 
 def test_start_when_it_runs_already(run: Run, api: Api) -> None:
@@ -358,6 +393,16 @@ def test_no_server(bare: Run, tmp_path: Path) -> None:
         ("predict a nul", "JSON"),
         ("start --workers 0", "workers"),
         ("serve m.pkl --name A/B", "--name"),
+        ("load a", "--sweep"),
+        ("load a --rate 0", "more than 0"),
+        ("load a --rate fast", "queries a second"),
+        ("load a --rate nan", "more than 0"),
+        ("load a --rate 100001", "100,000"),
+        ("load a --rate 5 --duration soon", "10s"),
+        ("load a --rate 5 --duration 0s", "more than 0"),
+        ("load a --rate 5 --duration 25h", "24h"),
+        ("load a --rate 5 --connections 0", "--connections"),
+        ("load a --rate 5 --width 3 --inputs f.jsonl", "--inputs sample"),
         ("fly", "fly"),
     ],
 )

@@ -96,3 +96,9 @@ def test_a_server_that_does_not_go_is_told_of(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(processes, "STOP_TIMEOUT_S", 0.05)
     with pytest.raises(DeadlineExceeded, match="is still there"):
         wait_until_gone(tmp_path, os.getpid())
+
+
+def test_the_stores_address_is_not_on_the_servers_command_line(tmp_path: Path) -> None:
+    settings = ServerSettings(tmp_path, "127.0.0.1", 0, 0, 1, 0, "redis://:secret@host/0")
+    assert not any("secret" in part for part in settings.argv())
+    assert settings.environment()["CLIPPER_STORE"] == "redis://:secret@host/0"

@@ -50,7 +50,7 @@ def test_the_example_is_the_one_that_is_shown() -> None:
 
 
 def test_the_example_asks_the_cheapest_model_that_is_good_enough() -> None:
-    policy, ledger = make_policy(EXAMPLE, {"max_loss": 0.2}), Ledger(None)
+    policy, ledger = make_policy(EXAMPLE, {"max_loss": 0.2}, str(ROOT)), Ledger(None)
     choice = policy.select(("small", "large"), ledger.totals(), None, Random(0))
     assert choice == Choice(("small",), (1.0,))
     assert policy.combine(choice, {"small": b"3"}, ledger.totals()) == Combined(b"3", 1.0)

@@ -4,6 +4,7 @@ import asyncio
 import io
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 
+from clipper.frontend import limits
 from clipper.frontend.connection import Connection
 from clipper.frontend.endpoints import Endpoint
 from clipper.frontend.exchange import Exchange
@@ -15,12 +16,17 @@ class FakeTransport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = bytearray()
+        # What a client would not have taken yet.
+        self.unsent_bytes = 0
         self.is_paused = self.has_ended = self.is_closed = self.is_aborted = False
 
     def write(self, data: object) -> None:
         assert isinstance(data, bytes)
         assert not self.has_ended, "written after the end"
         self.written += data
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent_bytes
 
     def can_write_eof(self) -> bool:
         return True
@@ -89,8 +95,9 @@ class Echo:
     """Answers with the body, as JSON text."""
 
     methods = ("POST",)
+    max_body_bytes = limits.MAX_BODY_BYTES
 
-    def handle(self, exchange: Exchange, body: bytes, now_s: float) -> None:
+    def handle(self, exchange: Exchange, body: bytes | bytearray, now_s: float) -> None:
         exchange.answer(200, b'"%b"' % body.hex().encode())
 
 
@@ -98,16 +105,17 @@ class Later:
     """Keeps the exchanges, to be answered by the test."""
 
     methods = ("POST",)
+    max_body_bytes = limits.MAX_BODY_BYTES
 
     def __init__(self) -> None:
         self.exchanges: list[Exchange] = []
         self.bodies: list[bytes] = []
         self.cancelled: list[bytes] = []
 
-    def handle(self, exchange: Exchange, body: bytes, now_s: float) -> None:
+    def handle(self, exchange: Exchange, body: bytes | bytearray, now_s: float) -> None:
         self.exchanges.append(exchange)
-        self.bodies.append(body)
-        exchange.started = _Started(self, body)
+        self.bodies.append(bytes(body))
+        exchange.started = _Started(self, bytes(body))
 
     def answer(self, index: int) -> None:
         self.exchanges[index].answer(200, b'"%b"' % self.bodies[index].hex().encode())
@@ -132,8 +140,9 @@ class Broken:
     """Has a bug."""
 
     methods = ("POST",)
+    max_body_bytes = limits.MAX_BODY_BYTES
 
-    def handle(self, exchange: Exchange, body: bytes, now_s: float) -> None:
+    def handle(self, exchange: Exchange, body: bytes | bytearray, now_s: float) -> None:
         raise RuntimeError("on purpose")
 
 

@@ -78,7 +78,7 @@ def test_same_requests_in_any_pieces_get_the_same_answers(calls: list[Call], pla
             ]
             assert peer.transport.has_ended == any(call.closes for call in calls)
             peer.leave()
-        assert (server.connections, server.buffered_bytes) == (0, 0)
+        assert (server.connections, server.budget.held_bytes) == (0, 0)
 
     run(test, {b"/echo/predict": Echo(), b"/health/live": Health()})
 

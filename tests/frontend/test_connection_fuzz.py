@@ -4,6 +4,7 @@ from fake_transport import Echo, Peer, run
 from http_calls import ECHO, ECHO_CALLS, HELLO, OTHER_CALLS, Call, cut, expected_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutations import mutated
 
 from clipper.frontend.endpoints import Health
 from clipper.frontend.server import QueryServer
@@ -24,21 +25,6 @@ EDITS = st.lists(
     min_size=1,
     max_size=5,
 )
-
-
-def mutated(data: bytes, edits: list[tuple[str, int, bytes]]) -> bytes:
-    for kind, place, text in edits:
-        at = place % (len(data) + 1)
-        match kind:
-            case "insert":
-                data = data[:at] + text + data[at:]
-            case "delete":
-                data = data[:at] + data[at + len(text) :]
-            case "replace":
-                data = data[:at] + text + data[at + len(text) :]
-            case "repeat":
-                data = data[:at] + data[max(0, at - 40) : at] * 2 + data[at:]
-    return data
 
 
 @settings(max_examples=4000, deadline=None)
@@ -68,6 +54,6 @@ def test_mutated_requests_hurt_only_themselves(
         after = Peer(server)
         after.send(ECHO)
         assert [response.body for response in after.responses] == [HELLO]
-        assert (server.connections, server.buffered_bytes) == (1, 0)
+        assert (server.connections, server.budget.held_bytes) == (1, 0)
 
     run(test, {b"/echo/predict": Echo(), b"/health/live": Health()})

@@ -86,11 +86,11 @@ def test_chunked_body_over_the_limit_is_refused_and_let_go() -> None:
         peer.send(b"POST /echo/predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
         for _ in range(limits.MAX_BODY_BYTES >> 20):
             peer.send(piece)
-        assert peer.responses == [] and server.buffered_bytes == limits.MAX_BODY_BYTES
+        assert peer.responses == [] and server.budget.held_bytes == limits.MAX_BODY_BYTES
         peer.send(piece)
         (response,) = peer.responses
         assert response.status == 413
-        assert server.buffered_bytes == 0
+        assert server.budget.held_bytes == 0
         assert server.freed_large_body
 
     run(test)
@@ -101,11 +101,11 @@ def test_all_bodies_together_have_a_bound() -> None:
 
     async def test(server: QueryServer) -> None:
         peer = Peer(server)
-        server.buffered_bytes = limits.MAX_BUFFERED_BYTES - 500  # what other connections hold
+        server.budget.held_bytes = limits.MAX_HELD_BYTES - 500  # what other connections hold
         peer.send(start)
         (response,) = peer.responses
         assert (response.status, response.json["error"], response.headers["retry-after"]) == (503, "overloaded", "1")
-        assert server.buffered_bytes == limits.MAX_BUFFERED_BYTES - 500
+        assert server.budget.held_bytes == limits.MAX_HELD_BYTES - 500
 
     run(test)
 
@@ -184,7 +184,7 @@ def test_client_that_leaves_cancels_its_queries() -> None:
         assert endpoint.cancelled == [b"a", b"b"]
         endpoint.answer(0)  # too late, and harmless
         assert peer.responses == []
-        assert (server.connections, server.buffered_bytes) == (0, 0)
+        assert (server.connections, server.budget.held_bytes) == (0, 0)
 
     run(test, paths)
 
@@ -211,7 +211,7 @@ def test_client_that_ends_without_a_request_is_closed() -> None:
         peer = Peer(server)
         peer.send(ECHO + ECHO[:-1])
         assert not peer.connection.eof_received()
-        assert server.buffered_bytes == 0
+        assert server.budget.held_bytes == 0
 
     run(test)
 

@@ -2,6 +2,7 @@ import json
 from typing import Any
 
 import pytest
+from steps import finish
 
 from clipper.errors import ClipperError, MalformedRequest, WrongInput
 from clipper.feedback import Feedback
@@ -13,7 +14,7 @@ from clipper.types import InputType
 
 def read(body: object) -> tuple[list[Feedback | ClipperError], bool]:
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return ObserveReader(make_reader(InputType.parse("uint8[2]"))).read(text)
+    return finish(ObserveReader(make_reader(InputType.parse("uint8[2]"))).read(text))
 
 
 def read_one(body: object) -> Feedback:

@@ -138,7 +138,7 @@ def test_version_picks_one_that_is_not_current(system: Serving, wanted: object) 
 
 
 @pytest.mark.parametrize("body", [{"input": [7]}, {"input_batch": [[7], [8]]}])
-@pytest.mark.parametrize("wanted", ["3", "", "\U0001f600" * 100_000])
+@pytest.mark.parametrize("wanted", ["3", "", "\U0001f600" * 1000])
 def test_unknown_version_is_not_found(system: Serving, body: dict[str, object], wanted: str) -> None:
     answer = ask(system, "/sum/predict", body | {"version": wanted})
     assert (answer["status"], answer["error"]) == (404, "not_found")

@@ -114,7 +114,7 @@ def test_drain_answers_what_is_under_way_and_closes_the_rest() -> None:
         busy, busy_writer = await connect()
         late, late_writer = await connect()
         busy_writer.write(ECHO[:-1])
-        while server.connections < 3 or not server.buffered_bytes:
+        while server.connections < 3 or not server.budget.held_bytes:
             await asyncio.sleep(0.001)
         draining = asyncio.ensure_future(server.drain(10.0))
         await asyncio.sleep(0)

@@ -97,9 +97,13 @@ def test_100_mb_body_is_refused_unread(system: Serving, client: Client) -> None:
     wait_for(lambda: memory_bytes(system.worker.pid) < before + (32 << 20), "the worker gives the memory back")
 
 
-def test_60_mb_body_is_read(client: Client) -> None:
-    body = b'{"input": [1, 2' + b" " * (60 << 20) + b"]}"
-    assert client.ask("/sum/predict", body).json["output"] == 3
+def test_8_mb_body_is_read(client: Client) -> None:
+    body = b'{"input": [' + b"1," * ((4 << 20) - 10) + b"1]}"
+    assert client.ask("/sum/predict", body).json["output"] == (4 << 20) - 9
+
+
+def test_body_over_8_mb_is_refused_where_no_input_needs_it(client: Client) -> None:
+    assert_error(client.ask("/sum/predict", b'{"input": [1' + b" " * (8 << 20) + b"]}"), 413, "too_large")
 
 
 PIECES = st.sampled_from(

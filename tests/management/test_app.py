@@ -2,6 +2,8 @@
 
 import hashlib
 import socket
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -11,15 +13,22 @@ from clipper import errors
 from clipper.errors import ClipperError
 from clipper.management.routes.artifacts import MAX_ARTIFACT_BYTES
 from clipper.management.statuses import STATUSES
-from conftest import Api, wait_until
+from conftest import TOKEN, Api, wait_until
 from memory_operations import LOG_TAIL
 
 TAR = b"\0" * 1024
 DIGEST = hashlib.sha256(TAR).hexdigest()
 
 
-def call(api: Api, method: str, path: str, **options: object) -> httpx.Response:
-    return httpx.request(method, api.url + path, timeout=60, **options)  # type: ignore[arg-type]
+def call(api: Api, method: str, path: str, kind: str = "application/json", **options: Any) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {TOKEN}"} | options.pop("headers", {})
+    if "content" in options:
+        headers |= {"Content-Type": kind}
+    return httpx.request(method, api.url + path, timeout=60, headers=headers, **options)
+
+
+def put(api: Api, digest: str, content: bytes | Iterator[bytes]) -> httpx.Response:
+    return call(api, "PUT", f"/artifacts/{digest}", "application/x-tar", content=content)
 
 
 def failure(response: httpx.Response) -> tuple[int, str, str]:
@@ -28,8 +37,15 @@ def failure(response: httpx.Response) -> tuple[int, str, str]:
     return response.status_code, body["error"], body["cause"]
 
 
+def upload_head(size_bytes: int) -> bytes:
+    return (
+        f"PUT /artifacts/{DIGEST} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+        f"Content-Type: application/x-tar\r\nContent-Length: {size_bytes}\r\n\r\n"
+    ).encode()
+
+
 def deploy(api: Api, model: str = "digits", **fields: object) -> httpx.Response:
-    call(api, "PUT", f"/artifacts/{DIGEST}", content=TAR)
+    put(api, DIGEST, TAR)
     body = {"artifact": DIGEST, "loader": "file", "target": "model.joblib", **fields}
     return call(api, "POST", f"/models/{model}/versions", json=body)
 
@@ -113,7 +129,7 @@ def test_a_body_that_does_not_fit_is_told_field_and_types(api: Api, body: object
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"nul", b"[" * 100_000])
 def test_a_body_that_is_not_json(api: Api, body: bytes) -> None:
-    answer = call(api, "POST", "/applications", content=body, headers={"content-type": "application/json"})
+    answer = call(api, "POST", "/applications", content=body)
     assert failure(answer)[:2] == (400, "malformed_request")
 
 
@@ -145,24 +161,23 @@ def test_an_artifact_is_streamed(api: Api) -> None:
     chunk, count = b"\1" * 1_000_000, 32
     digest = hashlib.sha256(chunk * count).hexdigest()
     assert call(api, "HEAD", f"/artifacts/{digest}").status_code == 404
-    sent = call(api, "PUT", f"/artifacts/{digest}", content=(chunk for _ in range(count)))
+    sent = put(api, digest, (chunk for _ in range(count)))
     assert sent.status_code == 201
     assert api.operations.artifacts == {digest: len(chunk) * count}
     assert api.operations.largest_chunk_bytes <= len(chunk)
     assert call(api, "HEAD", f"/artifacts/{digest}").status_code == 200
-    again = call(api, "PUT", f"/artifacts/{digest}", content=(chunk for _ in range(count)))
+    again = put(api, digest, (chunk for _ in range(count)))
     assert again.status_code == 200
 
 
 def test_an_artifact_of_another_digest_is_refused(api: Api) -> None:
-    assert failure(call(api, "PUT", f"/artifacts/{DIGEST}", content=b"other"))[:2] == (400, "invalid_argument")
+    assert failure(put(api, DIGEST, b"other"))[:2] == (400, "invalid_argument")
 
 
 def test_an_artifact_over_the_bound_is_refused_before_it_is_sent(api: Api) -> None:
     address = urlsplit(api.url)
     with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
-        head = f"PUT /artifacts/{DIGEST} HTTP/1.1\r\nHost: x\r\nContent-Length: {MAX_ARTIFACT_BYTES + 1}\r\n\r\n"
-        connection.sendall(head.encode())
+        connection.sendall(upload_head(MAX_ARTIFACT_BYTES + 1))
         answer = b""
         while b"too_large" not in answer:
             received = connection.recv(65536)
@@ -174,7 +189,7 @@ def test_an_artifact_over_the_bound_is_refused_before_it_is_sent(api: Api) -> No
 def test_a_client_that_goes_away_in_its_upload(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     address = urlsplit(api.url)
     with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
-        connection.sendall(f"PUT /artifacts/{DIGEST} HTTP/1.1\r\nHost: x\r\nContent-Length: 1024\r\n\r\npart".encode())
+        connection.sendall(upload_head(1024) + b"part")
     wait_until(lambda: api.operations.upload_errors == ["malformed_request"])
     assert api.operations.artifacts == {}
     assert caplog.text == ""
@@ -185,7 +200,11 @@ def test_health(api: Api) -> None:
     assert call(api, "GET", "/health/ready").json() == {"status": "ready"}
     api.operations.causes = ["worker 0 is starting", "the registry is read-only"]
     answer = call(api, "GET", "/health/ready")
-    assert failure(answer) == (503, "unavailable", "worker 0 is starting; the registry is read-only")
+    status, code, cause = failure(answer)
+    assert (status, code) == (503, "unavailable")
+    # Whoever asks is told how many there are, and no more.
+    assert "2 reasons" in cause
+    assert "registry" not in cause
     assert answer.headers["retry-after"] == "1"
     assert call(api, "GET", "/health/live").status_code == 200
 

@@ -9,6 +9,7 @@ import pytest
 
 from clipper.managers.census import Census, Found, disk_usage, memory_bytes
 from clipper.managers.processes import MARK
+from descriptors import no_descriptors
 
 # A parent and its child share 100 MiB, and say so.
 SHARES = "import os, sys; kept = b'x' * (100 << 20); os.fork() and print('up', flush=True); sys.stdin.read()"
@@ -55,9 +56,49 @@ def test_a_folder_is_counted_with_all_below_it(tmp_path: Path) -> None:
     assert disk_usage(tmp_path / "nowhere", 100) == (0, 0)
 
 
+def test_without_descriptors_nothing_passes_for_little(tmp_path: Path) -> None:
+    mark = f"{tmp_path}/run/m@1-1"
+    with subprocess.Popen([sys.executable, "-c", SHARES], env={MARK: mark}, stdin=subprocess.PIPE) as process:
+        census = Census()
+        wait_until(lambda: len(census.look().get(mark, [])) == 2)
+        found = census.look()[mark]
+        for look in (Census().look, lambda: memory_bytes(found, 1), lambda: disk_usage(tmp_path, 10)):
+            with no_descriptors(), pytest.raises(OSError, match="Too many open files"):
+                look()
+        # Nor is a look remembered that saw nothing.
+        assert len(census.look()[mark]) == 2
+        assert process.stdin is not None
+        process.stdin.close()
+
+
 @pytest.mark.parametrize("max_files", [0, 10, 50])
 def test_counting_ends_at_the_bound(tmp_path: Path, max_files: int) -> None:
     for number in range(100):
         (tmp_path / str(number)).mkdir()
         os.link(__file__, tmp_path / str(number) / "file")
     assert max_files < disk_usage(tmp_path, max_files)[1] <= 200
+
+
+# In namespaces of its own, where the first process is root's, and this one nobody's.
+OF_NOBODY = """
+import os, subprocess
+from clipper.managers.census import Census
+subprocess.run(["mount", "-t", "proc", "-o", "hidepid=1", "proc", "/proc"], check=True)
+if os.fork() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+    try:
+        open("/proc/1/stat").close()
+    except PermissionError:
+        print(Census().look(), flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a /proc that hides others' processes")
+def test_processes_that_may_not_be_looked_at_are_left_out() -> None:
+    command = ["unshare", "--mount", "--pid", "--fork", sys.executable, "-c", OF_NOBODY]
+    seen = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if "unshare failed" in seen.stderr or "mount" in seen.stderr:
+        pytest.skip(f"this machine does not let root do it: {seen.stderr}")
+    assert seen.stdout == "{}\n", seen.stderr

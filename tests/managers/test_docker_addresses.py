@@ -72,3 +72,20 @@ def test_nothing_stays_of_containers_that_are_gone(tmp_path: Path) -> None:
     chosen.give_back(notes[0])
     chosen.give_back_others(notes[1:2])
     assert {path.name for path in tmp_path.iterdir()} == {"c8", "scratch", "c5.sock"}
+
+
+def test_what_a_container_makes_in_its_folder_says_nothing_and_leads_nowhere(tmp_path: Path) -> None:
+    sockets, outside = tmp_path / "run", tmp_path / "outside"
+    sockets.mkdir()
+    one = note(7, f"unix:{sockets}/c7/s")
+    chosen = addresses(sockets, "unix")
+    chosen.prepare(one)
+    (sockets / "c7/ready").symlink_to(outside)
+    assert not chosen.is_ready(one)
+    chosen.note_ready(one)
+    assert not outside.exists() and addresses(sockets, "unix").is_ready(one)
+    chosen.give_back(one)
+    assert list(sockets.iterdir()) == []
+    chosen.note_ready(one)
+    addresses(sockets, "unix").give_back_others([])
+    assert list(sockets.iterdir()) == []

@@ -23,6 +23,8 @@ from docker_daemon import BASE_IMAGE, DockerDaemon
 from manager_bench import SLOT, SUM, Bench, run
 from small_packages import make_wheel
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def client(docker_daemon: DockerDaemon) -> Iterator[Any]:

@@ -19,6 +19,8 @@ from clipper.managers.usage import UsageKeeper
 from clipper.types import InputType
 from manager_bench import SUM, Bench, run
 
+pytestmark = pytest.mark.alone
+
 NEIGHBOUR, BAD = Slot("good", "1", 1), Slot("bad", "1", 1)
 TYPE = InputType.parse("float64[1]")
 ROW = struct.pack("<d", 1.0)

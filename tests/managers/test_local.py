@@ -113,6 +113,7 @@ def test_a_model_that_dies_over_its_warm_up_does_not_come_up(warming: Bench) -> 
     async def test() -> None:
         warming.manager.start(SLOT, warming.model("import os\ndef predict(inputs): os._exit(9)"))
         assert "exited with code 9 over the warm-up sample" in await warming.until_dead()
+        assert warming.samples.deaths == [1]
         assert warming.status.start_failure is not None
         warming.leaves_nothing()
 

@@ -19,6 +19,8 @@ from clipper.managers.processes import pids, start_time, stat_fields
 from clipper.snapshot import ReplicaAddress
 from manager_bench import SLOT, SUM, Bench, run, send_batch
 
+pytestmark = pytest.mark.alone
+
 MakeBench = Callable[..., Bench]
 
 

@@ -164,3 +164,28 @@ def test_a_build_dies_with_its_supervisor_and_the_next_one_builds_it(bench: Benc
         assert installed_packages((await task).python)["slow"] == "1.0"
 
     run(test())
+
+
+def test_a_build_sees_nothing_of_the_servers_environment_but_what_it_is_to(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package's build is a stranger's code."""
+    monkeypatch.setenv("CLIPPER_STORE", "redis://:open-sesame@host/0")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "open-sesame")
+    slow = SlowPackage.make(bench.path / "slow")
+
+    async def test() -> None:
+        task = asyncio.create_task(bench.prepare(bench.spec(slow.requirement)))
+        await until(lambda: slow.builds)
+        pid, seen = slow.builds[0], []
+        # Those that run it, up to us, as well.
+        while pid != os.getpid():
+            seen.append(Path(f"/proc/{pid}/environ").read_bytes())
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        assert len(seen) >= 3
+        assert all(b"open-sesame" not in environ and b"PATH=" in environ for environ in seen)
+        assert b"PIP_FIND_LINKS" in seen[0]
+        await asyncio.to_thread(slow.let_through)
+        await task
+
+    run(test())

@@ -1,15 +1,18 @@
 import asyncio
+import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from clipper.errors import ContainerFailed
-from clipper.managers.processes import MARK, ManagedProcess, ProcessFolder, passed_on, start_time
+from clipper.managers.processes import MARK, ManagedProcess, ProcessFolder, is_own_want, mark_of, passed_on, start_time
 
 
 @pytest.fixture
@@ -210,6 +213,8 @@ def test_sweeping_spares_what_was_adopted_and_the_processes_of_another_home(tmp_
         ours, other = folder_in(tmp_path / "a"), folder_in(tmp_path / "b")
         kept, swept = launch(ours, tmp_path, SLEEP, "kept"), launch(ours, tmp_path, SLEEP, "swept")
         foreign = launch(other, tmp_path, SLEEP, "swept")
+        # A process that the system is still making ready to run shows no environment, hence no mark.
+        await written(tmp_path / "log", "up\n" * 3)
         ours.sweep(keep=("kept",))
         await asyncio.wait_for(swept.exited.wait(), 60)
         assert not kept.exited.is_set() and not foreign.exited.is_set()
@@ -222,3 +227,50 @@ def test_an_unreadable_record_is_removed(folder: ProcessFolder, tmp_path: Path) 
     (tmp_path / "run" / "one.json").write_text("{")
     assert folder.recorded() == []
     assert list((tmp_path / "run").iterdir()) == []
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """As for a process that has opened all that it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_what_cannot_be_looked_for_is_not_taken_to_be_gone(folder: ProcessFolder, tmp_path: Path) -> None:
+    async def run() -> None:
+        process = launch(folder, tmp_path, SLEEP)
+        await written(tmp_path / "log", "up")
+        with no_descriptor_left():
+            with pytest.raises(OSError, match="Too many open files") as refused:
+                mark_of(process.pid)
+            assert is_own_want(refused.value)
+            process.kill()
+            # Its exit is seen, but whether it has forked anything cannot be.
+            assert not await process.has_exited_within(0.2)
+        assert await process.has_exited_within(60)
+
+    asyncio.run(run())
+
+
+def test_one_that_cannot_be_watched_does_not_run(
+    folder: ProcessFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    def none_left(pid: int) -> int:
+        started.append(pid)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def run() -> None:
+        # The start itself needs more descriptors than the watch, so a limit would stop it before.
+        monkeypatch.setattr(os, "pidfd_open", none_left)
+        with pytest.raises(ContainerFailed, match="one cannot be watched"):
+            launch(folder, tmp_path, SLEEP)
+        monkeypatch.undo()
+        assert start_time(started[0]) is None
+
+    asyncio.run(run())

@@ -33,7 +33,9 @@ def outcome(path: Path, answer: Callable[[int], bytes]) -> str | None:
     said: list[str | None] = []
 
     async def test(address: ReplicaAddress) -> None:
-        said.append(await warm_up(address, WELCOME, SAMPLE))
+        batches: list[int] = []
+        said.append(await warm_up(address, WELCOME, SAMPLE, batches.append))
+        assert batches in ([1], [1, WARM_UP_ROWS])
 
     against(path, after_hello(answer), test)
     return said[0]

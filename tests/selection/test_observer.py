@@ -12,7 +12,7 @@ from clipper.selection import observer
 from clipper.selection.application import Application
 from clipper.selection.observer import ASK_TIMEOUT_S, Observer
 from clipper.selection.stores.sqlite import SqliteStore
-from clipper.selection.stores.store import EVERYONE
+from clipper.selection.stores.store import EVERYONE, MIN_KEEP_S
 from clipper.snapshot import Selection
 from event_loops import turn_over, until
 from selection_desk import ROW, SLO_S, Desk, on_input, on_query, own_policy, run
@@ -193,6 +193,22 @@ def test_the_same_feedback_counts_once_also_at_once(tmp_path: Path) -> None:
         assert feedback_counts(application) == {"joined": 1, "duplicate": 10}
 
     run(tmp_path, FOUR, scenario)
+
+
+@pytest.mark.parametrize(("ttl_s", "kept_s"), [(5000.0, 5000.0), (1.0, MIN_KEEP_S)])
+def test_its_id_is_kept_for_as_long_as_it_may_come_again(tmp_path: Path, ttl_s: float, kept_s: float) -> None:
+    clock = [1000.0]
+
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("single", half_life=None, feedback_ttl_s=ttl_s))
+        asking = await desk.answer(application)
+        assert await desk.observe(application, on_query(asking.query_id, b"2"))
+        for passed_s, is_new in [(kept_s - 1, False), (2.0, True)]:
+            clock[0] += passed_s
+            await desk.store.expire()
+            assert await desk.observe(application, on_query(asking.query_id, b"2")) == is_new
+
+    run(tmp_path, FOUR, scenario, store=SqliteStore(tmp_path / "timed.sqlite3", lambda: clock[0]))
 
 
 def test_unknown_and_late_queries_are_not_found(tmp_path: Path) -> None:

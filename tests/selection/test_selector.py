@@ -8,9 +8,10 @@ import pytest
 from clipper.errors import PolicyFailed
 from clipper.selection.counts import Counts
 from clipper.selection.learning.totals import Totals
+from clipper.selection.own_code import make as make_now
 from clipper.selection.policies.policy import Choice
 from clipper.selection.selector import Selector
-from clipper.snapshot import Selection
+from clipper.snapshot import ApplicationSnapshot, Selection
 
 OWN = """
 from clipper.selection.policies.policy import Choice, Policy
@@ -26,7 +27,8 @@ class Broken(Policy):
 
 def make(policy: str, code: Path | None = None) -> tuple[Selector, Counts]:
     counts = Counts()
-    return Selector(Selection(policy=policy, code=str(code) if code else None), counts), counts
+    selection = Selection(policy=policy, code=str(code) if code else None)
+    return Selector(ApplicationSnapshot("a", "float64[*]", 20.0, selection=selection), counts, make_now), counts
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from clipper.feedback import Feedback
 from clipper.selection.application import Application
 from clipper.selection.stores.sqlite import SqliteStore
-from clipper.selection.stores.store import EVERYONE, Observation
-from clipper.selection.synchronizer import EXPIRE_S, MIN_KEEP_S, Synchronizer
+from clipper.selection.stores.store import EVERYONE, MAX_CONTEXTS, Observation
+from clipper.selection.synchronizer import EXPIRE_S, Synchronizer
 from clipper.snapshot import Selection
 from event_loops import until
 from selection_desk import ROW, Desk, make_surroundings, run
@@ -20,7 +20,9 @@ CONTEXTS = [None, "ada", "bob"]
 
 
 def follower(desk: Desk, application: Application, **arguments: Any) -> Synchronizer:
-    return Synchronizer(desk.store, application.surroundings.committer, lambda: [application], **arguments)
+    return Synchronizer(
+        desk.store, application.surroundings.committer, lambda: [application], MAX_CONTEXTS, **arguments
+    )
 
 
 def numbers(application: Application, context: str | None) -> dict[tuple[str, str], float]:
@@ -91,7 +93,9 @@ def test_it_goes_on_after_the_store_was_away(tmp_path: Path, caplog: pytest.LogC
         path = tmp_path / "selection.sqlite3"
         store = SqliteStore(path)
         await store.commit([Observation("zero", "app-id", {EVERYONE: {"observations": 1.0, "1000@0/a/loss": 1.0}})])
-        task = asyncio.ensure_future(Synchronizer(store, desk.surroundings.committer, lambda: [application]).run())
+        task = asyncio.ensure_future(
+            Synchronizer(store, desk.surroundings.committer, lambda: [application], MAX_CONTEXTS).run()
+        )
         await until(lambda: numbers(application, None))
 
         def is_told() -> bool:
@@ -126,23 +130,45 @@ def test_ids_are_kept_while_their_feedback_may_come_again(tmp_path: Path) -> Non
 
     async def scenario(desk: Desk) -> None:
         store = SqliteStore(tmp_path / "timed.sqlite3", lambda: clock[0])
-        one = Observation("one", "app-id", {EVERYONE: {"observations": 1.0}})
+        one = Observation("one", "app-id", {EVERYONE: {"observations": 1.0}}, keep_s=1000.0)
         assert await store.commit([one]) == [True]
-        application = await desk.application(Selection("single", feedback_ttl_s=1000.0))
-        applications: list[Application] = []
-        committer = application.surroundings.committer
-        synchronizer = Synchronizer(store, committer, lambda: applications, lambda: clock[0])
-        for pause_s, known, is_new in [
-            (5000.0, False, False),  # a worker that knows no application yet deletes nothing
-            (0.0, True, True),
-            (EXPIRE_S, True, False),
-            (MIN_KEEP_S, True, False),
-            (400.0 + EXPIRE_S, True, True),
-        ]:
+        # Also one that has no application, and so knows of none for how long its feedback may come.
+        synchronizer = Synchronizer(store, desk.surroundings.committer, list, MAX_CONTEXTS, lambda: clock[0])
+        for pause_s, is_new in [(EXPIRE_S, False), (600.0, False), (400.0, True)]:
             clock[0] += pause_s
-            applications[:] = [application] if known else []
             await synchronizer.expire()
-            assert await store.commit([one]) == [is_new], (pause_s, known)
+            assert await store.commit([one]) == [is_new], pause_s
         await store.close()
 
     run(tmp_path, TWO, scenario)
+
+
+def test_contexts_beyond_the_bound_go_also_from_the_memory_of_others(tmp_path: Path) -> None:
+    clock = [1000.0]
+
+    async def scenario(desk: Desk) -> None:
+        here = await desk.application(Selection("ucb1", half_life=None))
+        there = Application(
+            here.snapshot, make_surroundings(desk.predictor, SqliteStore(tmp_path / "selection.sqlite3"), 4)
+        )
+        evicting = Synchronizer(
+            desk.store, here.surroundings.committer, lambda: [here], max_contexts=2, wall_clock_s=lambda: clock[0]
+        )
+        following = Synchronizer(there.surroundings.store, there.surroundings.committer, lambda: [there], MAX_CONTEXTS)
+        await there.load()
+        await desk.answer(here)
+        for number, context in enumerate(["ada", "bob", "cyd", "ada"]):
+            assert await desk.observe(here, Feedback(f"f-{number}", row=ROW, context=context, label=b"1"))
+        await following.follow()
+        for context in ("ada", "bob"):
+            await there.contexts.load(context)
+        before = numbers(there, "ada")
+        clock[0] += EXPIRE_S
+        await evicting.expire()
+        await following.follow()
+        assert await desk.store.load(here.snapshot.id, "bob") == {}
+        assert numbers(there, "ada") == before
+        assert numbers(there, "bob") == dict(there.contexts.prior().with_prior(there.contexts.prior(), 0).numbers)
+        await there.surroundings.store.close()
+
+    run(tmp_path, TWO, scenario, cache=True)

@@ -59,6 +59,8 @@ class Server:
     def __init__(self, home: Path, *options: str) -> None:
         self.home = home
         self.options = options
+        # What starts it, with its command line behind; nothing is started directly.
+        self.through: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str) -> "Server":
@@ -67,10 +69,15 @@ class Server:
         ports = ["--query-port", "0", "--management-port", "0"]
         (self.home / "supervisor.json").unlink(missing_ok=True)
         with (self.home / "logs" / "supervisor.log").open("ab") as log:
-            self.process = subprocess.Popen([*argv, *ports, *(options or self.options)], stderr=log)
+            command = [*self.through, *argv, *ports, *(options or self.options)]
+            self.process = subprocess.Popen(command, stderr=log)
         process = self.process
         until(lambda: (self.home / "supervisor.json").exists() or process.poll() is not None)
         assert process.poll() is None, self.log
+        return self
+
+    def with_options(self, *options: str) -> "Server":
+        self.options = options
         return self
 
     @property
@@ -82,8 +89,21 @@ class Server:
         return read_place(self.home)
 
     @property
+    def token(self) -> str:
+        """What the management API wants to be shown."""
+        return (self.home / "token").read_text().strip()
+
+    def ask(
+        self, method: str, path: str, content: bytes | None = None, kind: str = "application/json"
+    ) -> httpx.Response:
+        """The management API's answer, whatever it is."""
+        headers = {"Authorization": f"Bearer {self.token}"} | ({} if content is None else {"Content-Type": kind})
+        url = self.place.management_url + path
+        return httpx.request(method, url, content=content, headers=headers, timeout=TIMEOUT_S, verify=NO_TLS)
+
+    @property
     def metrics(self) -> str:
-        return httpx.get(f"{self.place.management_url}/metrics", timeout=TIMEOUT_S, verify=NO_TLS).text
+        return self.ask("GET", "/metrics").text
 
     @property
     def worker_pids(self) -> list[int]:
@@ -109,10 +129,7 @@ class Server:
 
     def call(self, method: str, path: str, body: Any = None, status: int | None = None) -> Any:
         """Ask the management API; ``status`` None is any good one."""
-        content = None if body is None else msgspec.json.encode(body)
-        answer = httpx.request(
-            method, self.place.management_url + path, content=content, timeout=TIMEOUT_S, verify=NO_TLS
-        )
+        answer = self.ask(method, path, None if body is None else msgspec.json.encode(body))
         assert answer.is_success if status is None else answer.status_code == status, answer.text
         return answer.json() if answer.content else None
 
@@ -139,8 +156,7 @@ class Server:
             entry.size = len(code.encode())
             archive.addfile(entry, io.BytesIO(code.encode()))
         digest = hashlib.sha256(tar.getvalue()).hexdigest()
-        url = f"{self.place.management_url}/artifacts/{digest}"
-        assert httpx.put(url, content=tar.getvalue(), timeout=TIMEOUT_S, verify=NO_TLS).is_success
+        assert self.ask("PUT", f"/artifacts/{digest}", tar.getvalue(), "application/x-tar").is_success
         return digest
 
     def deploy(self, model: str, code: str, wait: bool = True, **fields: Any) -> Any:

@@ -1,33 +1,15 @@
 import asyncio
+import contextlib
 import hashlib
-import io
-import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from live_server import Server
+from tar_files import cve_2025_4517, file, symlink, tar_of
 
-from clipper.errors import InvalidArgument, NotFound
-from clipper.supervisor.artifacts import Artifacts
-
-
-def tar_of(*entries: tuple[tarfile.TarInfo, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-        for entry, data in entries:
-            entry.size = len(data)
-            archive.addfile(entry, io.BytesIO(data))
-    return stream.getvalue()
-
-
-def file(name: str, data: bytes = b"x") -> tuple[tarfile.TarInfo, bytes]:
-    return tarfile.TarInfo(name), data
-
-
-def link(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
-    entry = tarfile.TarInfo(name)
-    entry.type, entry.linkname = tarfile.SYMTYPE, target
-    return entry, b""
+from clipper.errors import InvalidArgument, NotFound, RequestTimeout, Unavailable
+from clipper.supervisor.artifacts import MAX_UPLOADS, Artifacts
 
 
 async def chunks_of(data: bytes) -> AsyncIterator[bytes]:
@@ -62,8 +44,8 @@ def test_an_artifact_is_unpacked_once(artifacts: Artifacts, tmp_path: Path) -> N
     [
         b"no tar",
         tar_of(file("../outside")),
-        tar_of(link("a", "/etc")),
-        tar_of(link("a", ".."), file("a/outside")),
+        tar_of(symlink("a", "/etc")),
+        tar_of(symlink("a", ".."), file("a/outside")),
         tar_of(file("a", bytes(5000)))[:1500],
     ],
 )
@@ -92,8 +74,88 @@ def test_an_upload_that_breaks_off_leaves_nothing(artifacts: Artifacts, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_uploads_that_stand_still_hold_up_others_for_a_while_only(tmp_path: Path) -> None:
+    data = tar_of(file("a", bytes(50_000)))
+    digest = hashlib.sha256(data).hexdigest()
+
+    async def stands_still() -> AsyncIterator[bytes]:
+        yield data[:1000]
+        await asyncio.sleep(3600)
+
+    async def test() -> None:
+        # Their waits for a turn and for a chunk are as long: the fifth gives up, or comes after them.
+        artifacts = Artifacts(tmp_path, idle_timeout_s=0.3)
+        still = [asyncio.create_task(artifacts.add(digest, stands_still())) for _ in range(MAX_UPLOADS)]
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(artifacts.add(digest, chunks_of(data)))
+        for task in still:
+            with pytest.raises(RequestTimeout, match="did not come in time"):
+                await task
+        with contextlib.suppress(Unavailable):
+            await waiting
+        assert artifacts.has(digest) or await artifacts.add(digest, chunks_of(data))
+        assert [path.name for path in tmp_path.iterdir()] == [digest]
+
+    asyncio.run(test())
+
+
+def test_more_uploads_than_there_are_places_for_are_told_so(tmp_path: Path) -> None:
+    data = tar_of(file("a"))
+    digest = hashlib.sha256(data).hexdigest()
+
+    async def test() -> None:
+        artifacts, to_end = Artifacts(tmp_path, idle_timeout_s=0.2), asyncio.Event()
+
+        async def drips() -> AsyncIterator[bytes]:
+            while not to_end.is_set():
+                yield b""
+                await asyncio.sleep(0.01)
+            yield data
+
+        dripping = [asyncio.create_task(artifacts.add(digest, drips())) for _ in range(MAX_UPLOADS)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="being uploaded"):
+            await artifacts.add(digest, chunks_of(data))
+        to_end.set()
+        assert sorted(await asyncio.gather(*dripping)) == [False] * (MAX_UPLOADS - 1) + [True]
+        assert [path.name for path in tmp_path.iterdir()] == [digest]
+
+    asyncio.run(test())
+
+
+def test_one_that_is_given_up_while_it_is_unpacked_leaves_nothing(tmp_path: Path) -> None:
+    data = tar_of(*(file(str(number), bytes(5000)) for number in range(2000)))
+    digest = hashlib.sha256(data).hexdigest()
+
+    async def test() -> None:
+        artifacts = Artifacts(tmp_path)
+        adding = asyncio.create_task(artifacts.add(digest, chunks_of(data)))
+        while not list(tmp_path.glob(".incoming-*/unpacked/1")):
+            await asyncio.sleep(0)
+        adding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await adding
+
+    asyncio.run(test())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tar_that_would_write_outside_by_a_server(shared: Server) -> None:
+    before = sorted(path.name for path in (shared.home / "artifacts").iterdir())
+    outside = shared.home.parent / "outside"
+    for data in (
+        cve_2025_4517(),
+        tar_of(file(f"../../../{outside.name}")),
+        tar_of(symlink("a", "../../.."), file("a/x")),
+    ):
+        answer = shared.ask("PUT", f"/artifacts/{hashlib.sha256(data).hexdigest()}", data, "application/x-tar")
+        assert answer.status_code == 400 and "tar of plain files" in answer.json()["cause"]
+    assert sorted(path.name for path in (shared.home / "artifacts").iterdir()) == before
+    assert not outside.exists()
+
+
 def test_paths_inside_an_artifact(artifacts: Artifacts) -> None:
-    data = tar_of(file("model.joblib"), link("alias", "model.joblib"))
+    data = tar_of(file("model.joblib"), symlink("alias", "model.joblib"))
     digest = hashlib.sha256(data).hexdigest()
     add(artifacts, data)
     for path in ("", "model.joblib", "alias"):

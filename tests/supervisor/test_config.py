@@ -6,9 +6,21 @@ from clipper.supervisor.config import Config, parse_command_line
 
 
 def test_defaults_and_options() -> None:
-    assert parse_command_line(["--home", "h"]) == Config(Path("h"), "127.0.0.1", 1337, 1338, 1, 64 * 1024 * 1024)
+    assert parse_command_line(["--home", "h"]) == Config(
+        Path("h"), host="127.0.0.1", management_host="127.0.0.1", query_port=1337, management_port=1338, workers=1
+    )
     options = ["--home=h", "--host=::1", "--query-port=0", "--management-port=1", "--workers=3", "--cache-bytes=0"]
-    assert parse_command_line(options) == Config(Path("h"), "::1", 0, 1, 3, 0)
+    assert parse_command_line(options) == Config(
+        Path("h"), host="::1", query_port=0, management_port=1, workers=3, cache_bytes=0
+    )
+    exposed = "--home=h --management-host=:: --insecure --allowed-host=a --allowed-host=b --open-metrics"
+    assert parse_command_line(exposed.split()) == Config(
+        Path("h"), management_host="::", insecure=True, allowed_host=("a", "b"), open_metrics=True
+    )
+
+    kept = parse_command_line(["--home=h", "--max-contexts=7", "--keep-versions=3"])
+    assert (kept.max_contexts, kept.keep_versions) == (7, 3)
+    assert parse_command_line(["--home=h", "--max-body-bytes=65536"]).max_body_bytes == 65536
 
 
 def test_the_stores_path_is_made_absolute_since_workers_run_elsewhere(
@@ -20,11 +32,39 @@ def test_the_stores_path_is_made_absolute_since_workers_run_elsewhere(
     assert parsed == [f"sqlite:{tmp_path}/learned.db", "sqlite:/x/y", "sqlite:", "redis://h/0", "other"]
 
 
+def test_a_store_whose_address_is_not_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLIPPER_STORE", "redis://:secret@h/0")
+    assert parse_command_line(["--home=h"]).store == "redis://:secret@h/0"
+    file = tmp_path / "store"
+    file.write_text("redis://:other@h/0\n")
+    assert parse_command_line(["--home=h", f"--store=file:{file}"]).store == "redis://:other@h/0"
+    file.write_text(f"file:{file}")
+    for missing in (file, tmp_path / "none"):
+        with pytest.raises(SystemExit):
+            parse_command_line(["--home=h", f"--store=file:{missing}"])
+        assert f"argument --store: {missing} cannot be read" in capsys.readouterr().err
+
+
 UNREACHABLE = "--home h --docker-transport tcp --docker-network none"
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "--home h --query-port 65536", "--home h --workers 0", "--home h --workers x", UNREACHABLE]
+    "wrong",
+    [
+        "",
+        "--home h --query-port 65536",
+        "--home h --workers 0",
+        "--home h --keep-versions 0",
+        "--home h --workers x",
+        "--home h --management-host 0.0.0.0",
+        "--home h --allowed-host clipper.example:443",
+        "--home h --allowed-host https://clipper.example",
+        "--home h --allowed-host=",
+        UNREACHABLE,
+        "--home h --max-body-bytes 1",
+    ],
 )
 def test_wrong_usage_exits_with_2(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:

@@ -16,6 +16,8 @@ from clipper.managers.docker.options import HOME_LABEL, IMAGE_HOME_LABEL
 from clipper.supervisor.folders import open_home
 from docker_daemon import BASE_IMAGE, DockerDaemon
 
+pytestmark = pytest.mark.alone
+
 SUM = "def predict(inputs):\n    return [float(row.sum()) for row in inputs]\n"
 
 

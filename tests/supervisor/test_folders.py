@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,14 @@ import clipper
 from clipper.errors import Conflict, Unavailable
 from clipper.home import Place, read_place
 from clipper.supervisor.folders import MAX_SOCKET_PATH_BYTES, lock_home, open_home
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder for temporary files. Its path is short, as that of a system is, where tmp_path's need not be."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
 
 
 def test_a_home_is_private_and_may_be_opened_again(tmp_path: Path) -> None:
@@ -28,10 +37,9 @@ def test_the_link_to_the_package_follows_it(tmp_path: Path) -> None:
     assert link.resolve() == Path(clipper.__file__).parent
 
 
-def test_sockets_are_elsewhere_if_their_path_would_be_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_sockets_are_elsewhere_if_their_path_would_be_too_long(tmp_path: Path, temporary: Path) -> None:
     home = open_home(tmp_path / ("x" * 100))
-    assert home.sockets.parent == tmp_path
+    assert home.sockets.parent == temporary
     assert home.sockets.stat().st_mode & 0o777 == 0o700
     assert len(os.fsencode(home.sockets / "w1048576.sock")) <= MAX_SOCKET_PATH_BYTES
     assert open_home(tmp_path / ("x" * 100)).sockets == home.sockets
@@ -40,8 +48,7 @@ def test_sockets_are_elsewhere_if_their_path_would_be_too_long(tmp_path: Path, m
     assert not home.sockets.exists()
 
 
-def test_a_folder_for_sockets_that_others_can_reach_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_a_folder_for_sockets_that_others_can_reach_is_refused(tmp_path: Path, temporary: Path) -> None:
     open_home(tmp_path / ("x" * 100)).sockets.chmod(0o755)
     with pytest.raises(Unavailable, match="not a private folder"):
         open_home(tmp_path / ("x" * 100))

@@ -3,10 +3,11 @@
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from live_server import Server, until
+from live_server import Server, processes_of, until
 from three_models import APP, ROW, learned, teach, with_application, with_models
 
 STUBBORN = """
@@ -23,6 +24,14 @@ class Stubborn(Policy):
 
 def half(output, label):
     return 0.5
+"""
+
+
+ENDLESS_THREADS = """
+import threading, time
+threading.stack_size(1 << 16)
+while True:
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 """
 
 
@@ -75,6 +84,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         ("def own(", "SyntaxError"),
         ("class own: pass", "no select, combine, observe: subclass Policy"),
         ("print('noise'); own = 3", "no class or function 'own'"),
+        ("print('x' * 10**7); own = 3", "no class or function 'own'"),
+        ("raise RuntimeError('\\ud800')", "RuntimeError"),
+        ("own = bytearray(3 << 30)", "MemoryError"),
+        (ENDLESS_THREADS, "their code had "),
+        ("import os; raise RuntimeError(os.getcwd())", "/run/scratch/selection-check-"),
+        ("import os; raise RuntimeError(sorted(os.environ))", "'CLIPPER_PROCESS', "),
+        ("import os; raise RuntimeError('SECRET' in os.environ)", "RuntimeError: False"),
     ],
 )
 def test_code_that_makes_no_policy_is_refused_and_harms_nobody(shared: Server, code: str, cause: str) -> None:
@@ -84,6 +100,38 @@ def test_code_that_makes_no_policy_is_refused_and_harms_nobody(shared: Server, c
     assert refused["error"] == "invalid_argument" and cause in refused["cause"]
     assert shared.call("GET", "/applications/app") == before
     assert shared.predict("app", ROW)["default"] is False
+
+
+def test_what_a_check_forks_is_gone_with_it(shared: Server) -> None:
+    code = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(3600)\n"
+    change = {"policy": "my_model:own", "code": shared.upload(code)}
+    assert "own" in shared.call("PATCH", "/applications/app", change, status=400)["cause"]
+    assert [name for name in processes_of(shared.home).values() if "check" in name] == []
+    assert list((shared.home / "run" / "scratch").glob("selection-check*")) == []
+
+
+def test_code_whose_import_hangs_in_a_worker_costs_its_application_alone(server: Server, tmp_path: Path) -> None:
+    with_application(server)
+    (worker,) = server.worker_pids
+    hangs = f"""
+import pathlib, sys, time
+from clipper.selection.policies.single import Single
+while "clipper.worker.worker" in sys.modules and not pathlib.Path({str(tmp_path / "go")!r}).exists():
+    time.sleep(0.01)
+class Own(Single):
+    pass
+"""
+    new = {**APP, "name": "hanging", "policy": "my_model:Own", "code": server.upload(hangs)}
+    server.call("POST", "/applications", new)
+    answer = server.predict("hanging", ROW)
+    assert answer["error"] == "policy_error" and "still being imported" in answer["cause"]
+    # Further changes do not wait for it, and reach the worker, which is the same.
+    server.call("PATCH", "/applications/app", {"slo_ms": 19_000})
+    assert server.predict("app", ROW)["default"] is False
+    assert server.worker_pids == [worker]
+    (tmp_path / "go").touch()
+    until(lambda: "output" in server.predict("hanging", ROW))
+    assert server.call("GET", "/applications/hanging")["problem"] is None
 
 
 @pytest.mark.parametrize(
@@ -98,7 +146,9 @@ def test_code_that_makes_no_policy_is_refused_and_harms_nobody(shared: Server, c
         ({"prior_weight": -1}, "prior_weight is -1"),
         ({"confidence_threshold": 1.5}, "confidence_threshold is 1.5: expected a number at least 0 and at most 1"),
         ({"feedback_ttl_s": 1e9}, "feedback_ttl_s is 1000000000.0"),
-        ({"policy": "own:Policy"}, "cannot import 'own'"),
+        ({"policy": "own:Policy"}, "comes without its code"),
+        ({"policy": {"name": "subprocess:Popen", "parameters": {"args": "true"}}}, "comes without its code"),
+        ({"loss": "os:system"}, "comes without its code"),
     ],
 )
 def test_changes_that_cannot_be(shared: Server, change: dict[str, Any], cause: str) -> None:

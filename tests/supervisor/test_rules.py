@@ -67,7 +67,9 @@ def test_which_versions_run() -> None:
 
 
 def content(catalog: Catalog, replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]]) -> rules.Content:
-    return rules.content(catalog, replicas, PEERS, lambda digest: f"/artifacts/{digest}/code")
+    records = catalog.applications.values()
+    applications = tuple(rules.application_snapshot(one, lambda digest: f"/artifacts/{digest}/code") for one in records)
+    return rules.content(catalog, applications, replicas, PEERS)
 
 
 def test_workers_are_told_how_applications_select_and_of_each_other() -> None:
@@ -137,5 +139,35 @@ def test_which_input_types_fit(application: str, model: str, fit: bool) -> None:
         assert fit
 
 
+def test_an_input_type_whose_rows_no_frame_can_hold() -> None:
+    assert rules.checked_type("uint8[1024,1024,1024]").row_bytes == 1 << 30
+    assert rules.checked_type("string").row_bytes is None
+    for text in ("uint8[1024,1024,1025]", "float64[" + ",".join(["9999999999"] * 8) + "]"):
+        with pytest.raises(InvalidArgument, match="at most 1 GiB"):
+            rules.checked_type(text)
+
+
 def test_a_version_whose_type_is_not_known_yet_fits() -> None:
     rules.check_fits(app("a"), version("1", input_type=None))
+
+
+def test_versions_that_nothing_needs_are_removed_beyond_a_number() -> None:
+    states = [
+        "sleeping",
+        "failed",
+        "sleeping",
+        "sleeping",
+        "failed",
+        "ready",
+        "sleeping",
+        "ready",
+        "starting",
+        "sleeping",
+    ]
+    records = [version(str(number), state=state) for number, state in enumerate(states)]
+    pinning = ApplicationRecord("app", "string", 20.0, links=(Link("m", "0"),))
+    model = ModelRecord("m", current="5", previous="6")
+    catalog = Catalog(Stored(pinning, model, *records))
+    # Of 1, 2, 3, 4 and 9: 0 is pinned, 5 and 6 are current and previous, 7 and 8 are about to sleep or to come up.
+    removed = [[id_.version for id_ in rules.to_remove(catalog, keep)] for keep in (1, 3, 5, 10)]
+    assert removed == [["1", "2", "3", "4"], ["1", "2"], [], []]

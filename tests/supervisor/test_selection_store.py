@@ -48,6 +48,36 @@ def test_two_clippers_learn_together_in_one_redis(server: Server, other: Server,
         until_learned(each, 31)
 
 
+def test_a_password_is_shown_nowhere(
+    server: Server, other: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "redis://:hunter2hunter2@127.0.0.1:1/0"
+    (tmp_path / "store").write_text(address + "\n")
+    monkeypatch.setenv("CLIPPER_STORE", address)
+    server.start()
+    monkeypatch.delenv("CLIPPER_STORE")
+    other.start("--store", f"file:{tmp_path / 'store'}")
+    for each in (server, other):
+        until(lambda each=each: each.call("GET", "/status")["ready"])  # type: ignore[misc]
+        assert each.process is not None
+        for pid in (each.process.pid, *each.worker_pids):
+            assert b"hunter2" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        texts = [path.read_bytes() for path in each.home.rglob("*") if path.is_file()]
+        assert texts and not any(b"hunter2" in text for text in texts)
+    # The next supervisor knows workers with this store by it, and those with another for others.
+    workers = server.worker_pids
+    server.kill()
+    monkeypatch.setenv("CLIPPER_STORE", address)
+    server.start()
+    until(lambda: server.call("GET", "/status")["ready"])
+    assert server.worker_pids == workers
+    server.kill()
+    monkeypatch.setenv("CLIPPER_STORE", address.replace("hunter2", "hunter3"))
+    server.start()
+    until(lambda: server.call("GET", "/status")["ready"])
+    assert not set(server.worker_pids) & set(workers)
+
+
 @pytest.mark.parametrize(
     ("store", "cause"),
     [

@@ -1,7 +1,10 @@
 """Versions are ready only once they are warm: a real server, whose models tell in their logs what they were asked."""
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,3 +109,67 @@ def test_a_sample_is_asked_for_again_at_every_start(shared: Server) -> None:
     shared.call("POST", "/models/again/scale", {"replicas": 2})
     until(lambda: len(shared.ready_pids("again")) == 2)
     assert asked(shared, "again") == ["1 1.0", "8 1.0"] * 2
+
+
+# Bears a single query, and no batch: as a model does whose batch of 8 takes more than its memory.
+BEARS_ONE = TELLS.replace("def predict", "import os\ndef predict").replace(
+    "    return", "    if len(inputs) > 1: os._exit(9)\n    return"
+)
+# Answers, and ends of what it has begun: as one does whose processes fork without end, until it is killed for them.
+ENDS_LATER = TELLS.replace("def predict", "import os, threading\ndef predict").replace(
+    "    return", "    threading.Timer(0.2, os._exit, [9]).start()\n    return"
+)
+
+
+def until_up_again(server: Server, model: str, restarts: int) -> None:
+    def is_up() -> bool:
+        (found,) = (one for one in server.call("GET", "/replicas") if one["model"] == model)
+        return found["state"] == "ready" and found["restarts"] == restarts
+
+    until(is_up)
+
+
+def test_a_remembered_sample_costs_no_model_its_life(shared: Server) -> None:
+    shared.deploy("frail", BEARS_ONE, input_type=TYPE, cache=False)
+    with_application(shared, "frail")
+    assert shared.predict("frail", [1, 2])["output"] == 7.0
+    os.kill(shared.ready_pids("frail")[0], signal.SIGKILL)
+    until_up_again(shared, "frail", restarts=2)  # the second since it died of 8
+    assert asked(shared, "frail") == ["1 1.0", "1 1.0", "8 1.0", "1 1.0"]
+    assert "a replica of frail:1 ended over a warm-up batch of 8" in shared.log
+    # Nor is it tried again with the next replica, and deploying it anew is not refused for it.
+    shared.call("POST", "/models/frail/scale", {"replicas": 2})
+    until(lambda: len(shared.ready_pids("frail")) == 2)
+    assert asked(shared, "frail")[4:] == ["1 1.0"]
+    assert shared.deploy("frail", BEARS_ONE, input_type=TYPE, cache=False)["state"] == "ready"
+    assert shared.predict("frail", [1, 2])["output"] == 7.0
+
+
+def test_nor_does_one_that_kills_a_while_after(shared: Server) -> None:
+    shared.deploy("forks", ENDS_LATER, input_type=TYPE, cache=False)
+    with_application(shared, "forks")
+    assert shared.predict("forks", [1, 2])["output"] == 7.0
+    until_up_again(shared, "forks", restarts=3)
+    assert asked(shared, "forks") == ["1 1.0", "1 1.0", "8 1.0", "1 1.0"]
+    assert "ended over a warm-up batch of 1, or shortly after: its next starts go without warm-up" in shared.log
+
+
+def test_what_a_warm_up_has_cost_outlives_the_server(shared: Server) -> None:
+    shared.kill()
+    shared.start()
+    os.kill(until(lambda: shared.ready_pids("forks"))[0], signal.SIGKILL)
+    until_up_again(shared, "forks", restarts=1)
+    assert len(asked(shared, "forks")) == 4
+
+
+def test_a_given_sample_that_a_running_version_bears_no_more(shared: Server, tmp_path: Path) -> None:
+    grown = tmp_path / "grown"
+    code = BEARS_ONE.replace("len(inputs) > 1", f"len(inputs) > 1 and os.path.exists({str(grown)!r})")
+    assert shared.deploy("ages", code, input_type=TYPE, sample=[3, 4])["state"] == "ready"
+    grown.touch()
+    (before,) = shared.ready_pids("ages")
+    os.kill(before, signal.SIGKILL)
+    until(lambda: shared.ready_pids("ages") not in ([], [before]))
+    # A version that is new with it fails, as ever: it is what the sample is given for.
+    failed = shared.deploy("ages", code, input_type=TYPE, sample=[3, 4])
+    assert failed["state"] == "failed" and "exited with code 9 over the warm-up sample" in failed["last_error"]

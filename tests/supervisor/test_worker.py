@@ -36,12 +36,13 @@ def with_worker(
 ) -> None:
     """Run ``test`` on a worker that is kept running meanwhile."""
     holder = hold("127.0.0.1", 0, "", check_free=True)
-    settings = WorkerSettings("127.0.0.1", port or port_of(holder), 1000, f"sqlite:{path / 'selection.sqlite3'}")
+    settings = WorkerSettings("127.0.0.1", port or port_of(holder), 1000, "digest")
+    store = f"sqlite:{path / 'selection.sqlite3'}"
     instances = iter(range(1, 100))
 
     async def run() -> None:
         folders = (path / "run", path / "logs")
-        worker = Worker(0, settings, processes, folders, lambda: next(instances), lambda: None)
+        worker = Worker(0, settings, processes, folders, store, lambda: next(instances), lambda: None)
         keeping = asyncio.create_task(worker.run())
         try:
             await test(worker)

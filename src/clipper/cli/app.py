@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from msgspec import UNSET
 
+from clipper.cli import contexts
 from clipper.cli.options import (
     AsJson,
     ConfidenceThreshold,
@@ -34,6 +35,7 @@ from clipper.management.schemas import Application, Configured, LearnedModel
 from clipper.snapshot import Link, Selection
 
 commands = typer.Typer(no_args_is_help=True, help="Applications: what asks for predictions.")
+commands.add_typer(contexts.commands, name="contexts")
 
 Name = Annotated[str, typer.Argument(help="The application's name.")]
 ModelName = Annotated[str, typer.Argument(help="The model's name.")]

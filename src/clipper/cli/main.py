@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from clipper import __version__
-from clipper.cli import app, model, replica
+from clipper.cli import app, model, replica, token
 from clipper.cli.deploy import deploy
+from clipper.cli.load import load
 from clipper.cli.logs import logs
 from clipper.cli.observe import observe
 from clipper.cli.output import write_error
@@ -42,9 +43,14 @@ def _root(
     pass
 
 
-for _command in (serve, start, stop, status, deploy, predict, observe, logs):
+for _command in (serve, start, stop, status, deploy, predict, observe, load, logs):
     cli.command()(_command)
-for _noun, _commands in (("app", app.commands), ("model", model.commands), ("replica", replica.commands)):
+for _noun, _commands in (
+    ("app", app.commands),
+    ("model", model.commands),
+    ("replica", replica.commands),
+    ("token", token.commands),
+):
     cli.add_typer(_commands, name=_noun)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from clipper.scaling import ReplicaRange
-from clipper.types import Framework, Transport
+from clipper.types import STORE_VARIABLE, Framework, Transport
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
@@ -20,6 +20,13 @@ def parse_size(text: str) -> int:
     if match is None:
         raise typer.BadParameter(f"{text!r} is no size: expected e.g. 512m, 2g, or a number of bytes")
     return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def parse_body_size(text: str) -> int:
+    size_bytes = parse_size(text)
+    if not 64 * 1024 <= size_bytes <= 64 * 1024**2:
+        raise typer.BadParameter(f"{text!r} is no size of a body: expected 64k to 64m")
+    return size_bytes
 
 
 def parse_replicas(text: str) -> int | ReplicaRange:
@@ -96,7 +103,16 @@ Url = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Write the result as JSON, and nothing else, to standard output.")]
 OfVersion = Annotated[str | None, typer.Option("--version", help="A version of the model.")]
 
-Host = Annotated[str, typer.Option(help="The address to listen on.")]
+Host = Annotated[str, typer.Option(help="The address of the query port.")]
+ManagementHost = Annotated[str, typer.Option(help="The address of the management port.")]
+AllowedHost = Annotated[
+    list[str] | None,
+    typer.Option(help="A name by which the management port may be called, e.g. a proxy's. May be repeated."),
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Let the management port be reached from other machines without TLS.")
+]
+OpenMetrics = Annotated[bool, typer.Option("--open-metrics", help="Answer /metrics without a token.")]
 QueryPort = Annotated[int, typer.Option(help="The port for queries.", min=0, max=65535)]
 ManagementPort = Annotated[int, typer.Option(help="The port for management.", min=0, max=65535)]
 Workers = Annotated[int, typer.Option(help="How many processes answer queries.", min=1, max=64)]
@@ -104,13 +120,39 @@ CacheSize = Annotated[
     int, typer.Option(help="Bound of each worker's cache, e.g. 512m.", parser=parse_size, metavar="SIZE")
 ]
 
+MaxBodySize = Annotated[
+    int,
+    typer.Option(
+        help="Bound of a request's body, where an application's inputs need no more, e.g. 16m.",
+        parser=parse_body_size,
+        metavar="SIZE",
+    ),
+]
+
 StoreAddress = Annotated[
     str | None,
     typer.Option(
         "--store",
-        help="Where learned state is kept: sqlite:PATH or redis://HOST:PORT/DB.",
-        envvar="CLIPPER_STORE",
+        help="Where learned state is kept: sqlite:PATH, redis://HOST:PORT/DB, or file:PATH of a file that says so.",
+        envvar=STORE_VARIABLE,
         show_default="a file in the home",
+    ),
+]
+
+MaxContexts = Annotated[
+    int | None,
+    typer.Option(
+        help="How many contexts are kept of each application; those go first whose feedback is the longest ago.",
+        min=1,
+        show_default="100000",
+    ),
+]
+KeepVersions = Annotated[
+    int | None,
+    typer.Option(
+        help="How many versions of each model are kept that do not run; the oldest are removed.",
+        min=1,
+        show_default="10",
     ),
 ]
 
@@ -207,3 +249,4 @@ FeedbackTtlS = Annotated[
 
 # As much as the supervisor takes when it is not told.
 DEFAULT_CACHE = "64m"
+DEFAULT_MAX_BODY = "8m"

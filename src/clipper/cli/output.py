@@ -21,12 +21,12 @@ class Output:
     """One command's results, as text for people or as JSON."""
 
     def __init__(self, as_json: bool) -> None:
-        self._as_json = as_json
+        self.as_json = as_json
         self._console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
 
     def done(self, result: object, text: str, next_step: str = "") -> None:
         """Tell what was done, and what to do next; as JSON only ``result``."""
-        if self._as_json:
+        if self.as_json:
             self._write_json(result)
             return
         self._console.print(text, soft_wrap=True)
@@ -35,7 +35,7 @@ class Output:
 
     def table(self, result: object, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
         """Show rows; ``empty`` is what to say, and to do, if there are none."""
-        if self._as_json:
+        if self.as_json:
             self._write_json(result)
         elif not rows:
             self._console.print(empty, soft_wrap=True)
@@ -44,7 +44,7 @@ class Output:
 
     def note(self, text: str) -> None:
         """What people need to know of a table; JSON has it in the result."""
-        if not self._as_json:
+        if not self.as_json:
             self._console.print(text, style="dim", soft_wrap=True)
 
     def warn(self, text: str) -> None:

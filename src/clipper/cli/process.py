@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipper.client import STOP_TIMEOUT_S, Clipper
-from clipper.errors import DeadlineExceeded, Unavailable
+from clipper.errors import DeadlineExceeded, Unauthorized, Unavailable
+from clipper.home import read_token
 from clipper.management.schemas import Status
-from clipper.types import Transport
+from clipper.types import STORE_VARIABLE, Transport
 
 # The supervisor opens its registry and starts its workers, which takes about a second; the rest is for a slow machine.
 READY_TIMEOUT_S = 60.0
@@ -33,9 +34,16 @@ class ServerSettings:
     workers: int
     cache_bytes: int
     store: str | None
+    max_contexts: int | None = None
+    keep_versions: int | None = None
     docker_base_image: str | None = None
     docker_network: str | None = None
     docker_transport: Transport | None = None
+    management_host: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    insecure: bool = False
+    open_metrics: bool = False
+    max_body_bytes: int | None = None
 
     def argv(self) -> list[str]:
         options = {
@@ -45,27 +53,38 @@ class ServerSettings:
             "--management-port": self.management_port,
             "--workers": self.workers,
             "--cache-bytes": self.cache_bytes,
-            "--store": self.store,
+            "--max-contexts": self.max_contexts,
+            "--keep-versions": self.keep_versions,
             "--docker-base-image": self.docker_base_image,
             "--docker-network": self.docker_network,
             "--docker-transport": self.docker_transport,
+            "--management-host": self.management_host,
+            "--max-body-bytes": self.max_body_bytes,
         }
         given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
+        given += [part for name in self.allowed_hosts for part in ("--allowed-host", name)]
+        flags = {"--insecure": self.insecure, "--open-metrics": self.open_metrics}
+        given += [name for name, is_set in flags.items() if is_set]
         return [sys.executable, "-m", "clipper.supervisor", *given]
+
+    def environment(self) -> dict[str, str]:
+        """With the store's address, which may hold a password: others can read a command line, and not this."""
+        return {**os.environ, **({} if self.store is None else {STORE_VARIABLE: self.store})}
 
 
 def running(home: Path) -> Status | None:
     """The status of the server of ``home``, if it answers."""
     try:
-        with Clipper.connect(home=home) as clipper:
+        # Its own token, for one in the environment may be another server's.
+        with Clipper.connect(home=home, token=read_token(home)) as clipper:
             return clipper.status()
-    except (Unavailable, DeadlineExceeded):
+    except (Unavailable, DeadlineExceeded, Unauthorized):  # the last: by now its port is another's
         return None
 
 
 def become(settings: ServerSettings) -> None:
     """Turn this process into the server, for a service manager that watches it. Does not return."""
-    os.execv(sys.executable, settings.argv())
+    os.execve(sys.executable, settings.argv(), settings.environment())
 
 
 def spawn(settings: ServerSettings) -> "StartingServer":
@@ -81,7 +100,12 @@ def spawn(settings: ServerSettings) -> "StartingServer":
         with log.open("ab") as file:
             start = file.tell()
             process = subprocess.Popen(
-                settings.argv(), stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+                settings.argv(),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+                env=settings.environment(),
             )
     except OSError as error:
         raise Unavailable(f"cannot start a server in {settings.home}: {error}") from error

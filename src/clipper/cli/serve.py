@@ -14,6 +14,7 @@ from msgspec import UNSET
 from clipper.cli.examples import curl_line
 from clipper.cli.options import (
     DEFAULT_CACHE,
+    DEFAULT_MAX_BODY,
     AsJson,
     CacheSize,
     DataPath,
@@ -22,7 +23,10 @@ from clipper.cli.options import (
     Home,
     Host,
     InputTypeText,
+    KeepVersions,
     ManagementPort,
+    MaxBodySize,
+    MaxContexts,
     OutputNames,
     PythonPath,
     QueryPort,
@@ -36,7 +40,7 @@ from clipper.cli.output import Output
 from clipper.cli.process import ServerSettings, StartingServer, running, spawn
 from clipper.client import Clipper
 from clipper.errors import Conflict, InvalidArgument, NotFound
-from clipper.home import find_home
+from clipper.home import find_home, read_token
 from clipper.management.schemas import Application, Version
 from clipper.packaging import package
 from clipper.snapshot import Link
@@ -64,12 +68,26 @@ def serve(
     management_port: ManagementPort = 1338,
     workers: Workers = 1,
     cache_size: CacheSize = DEFAULT_CACHE,  # type: ignore[assignment]  # typer parses the default too
+    max_body_size: MaxBodySize = DEFAULT_MAX_BODY,  # type: ignore[assignment]  # as above
     store: StoreAddress = None,
+    max_contexts: MaxContexts = None,
+    keep_versions: KeepVersions = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve one model in the foreground: start, deploy, create an application. ^C drains and stops."""
     out = Output(as_json)
-    settings = ServerSettings(find_home(home), host, query_port, management_port, workers, cache_size, store)
+    settings = ServerSettings(
+        find_home(home),
+        host,
+        query_port,
+        management_port,
+        workers,
+        cache_size,
+        store,
+        max_contexts,
+        keep_versions,
+        max_body_bytes=max_body_size,
+    )
     chosen = _checked(name or name_of(model))
     default_output = UNSET if default is None else parse_json(default)
     if now := running(settings.home):
@@ -82,7 +100,7 @@ def serve(
     with packed as artifact, _server(out, settings) as server:
         with out.progress("starting the server") as progress:
             server.wait_until_ready()
-            with Clipper.connect(home=settings.home) as clipper:
+            with Clipper.connect(home=settings.home, token=read_token(settings.home)) as clipper:
                 version = clipper.deploy(
                     chosen, artifact, input_type=input_type, python=python, output=output, progress=progress
                 )

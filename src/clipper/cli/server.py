@@ -6,6 +6,8 @@ import typer
 
 from clipper.cli.options import (
     DEFAULT_CACHE,
+    DEFAULT_MAX_BODY,
+    AllowedHost,
     AsJson,
     CacheSize,
     DockerBaseImage,
@@ -13,7 +15,13 @@ from clipper.cli.options import (
     DockerTransport,
     Home,
     Host,
+    Insecure,
+    KeepVersions,
+    ManagementHost,
     ManagementPort,
+    MaxBodySize,
+    MaxContexts,
+    OpenMetrics,
     QueryPort,
     StoreAddress,
     Url,
@@ -23,6 +31,7 @@ from clipper.cli.output import Output
 from clipper.cli.process import ServerSettings, become, running, spawn, wait_until_gone
 from clipper.client import Clipper
 from clipper.home import find_home
+from clipper.hosts import is_loopback
 from clipper.management.schemas import Status
 
 _NEXT = "next: clipper deploy NAME MODEL, clipper app create NAME --model NAME"
@@ -31,11 +40,18 @@ _NEXT = "next: clipper deploy NAME MODEL, clipper app create NAME --model NAME"
 def start(
     home: Home = None,
     host: Host = "127.0.0.1",
+    management_host: ManagementHost = "127.0.0.1",
+    allowed_host: AllowedHost = None,
+    insecure: Insecure = False,
+    open_metrics: OpenMetrics = False,
     query_port: QueryPort = 1337,
     management_port: ManagementPort = 1338,
     workers: Workers = 1,
     cache_size: CacheSize = DEFAULT_CACHE,  # type: ignore[assignment]  # typer parses the default too
+    max_body_size: MaxBodySize = DEFAULT_MAX_BODY,  # type: ignore[assignment]  # as above
     store: StoreAddress = None,
+    max_contexts: MaxContexts = None,
+    keep_versions: KeepVersions = None,
     docker_base_image: DockerBaseImage = None,
     docker_network: DockerNetwork = None,
     docker_transport: DockerTransport = None,
@@ -44,8 +60,31 @@ def start(
 ) -> None:
     """Start the server, and leave it running."""
     out = Output(as_json)
-    docker = (docker_base_image, docker_network, docker_transport)
-    settings = ServerSettings(find_home(home), host, query_port, management_port, workers, cache_size, store, *docker)
+    if not (insecure or is_loopback(management_host)):
+        raise typer.BadParameter(
+            "it can be reached from other machines, and what goes there, tokens among it, can be read on the way: "
+            "put a proxy with TLS before 127.0.0.1, or say --insecure",
+            param_hint="--management-host",
+        )
+    settings = ServerSettings(
+        find_home(home),
+        host,
+        query_port,
+        management_port,
+        workers,
+        cache_size,
+        store,
+        max_contexts,
+        keep_versions,
+        docker_base_image,
+        docker_network,
+        docker_transport,
+        management_host,
+        tuple(allowed_host or ()),
+        insecure,
+        open_metrics,
+        max_body_size,
+    )
     if found := running(settings.home):
         _tell_running(out, found, "is running already")
         return
@@ -100,7 +139,7 @@ def _status_rows(now: Status) -> list[tuple[str, object]]:
         ("queries", now.query_url),
         ("management", now.management_url),
         ("up", f"{now.uptime_s:.0f} s"),
-        ("ready", "yes" if now.ready else "no: " + "; ".join(now.problems)),
+        ("ready", ": ".join(["yes" if now.ready else "no", *filter(None, ["; ".join(now.problems)])])),
         ("applications", now.applications),
         ("models", now.models),
         ("replicas", replicas),

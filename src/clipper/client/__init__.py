@@ -15,12 +15,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from clipper.client.access import TokenSource, running_place, token_for_home, token_for_url
 from clipper.client.applications import Applications
 from clipper.client.calls import polls
 from clipper.client.models import Models
 from clipper.client.queries import Observed, Prediction, Queries
-from clipper.errors import DeadlineExceeded, Unavailable
-from clipper.home import find_home, read_place
+from clipper.client.tokens import Tokens
+from clipper.errors import ClipperError, DeadlineExceeded, Unauthorized, Unavailable
+from clipper.home import find_home
 from clipper.http_api import HttpApi
 from clipper.management.schemas import Status
 
@@ -30,23 +32,27 @@ __all__ = ["STOP_TIMEOUT_S", "Clipper", "Observed", "Prediction"]
 STOP_TIMEOUT_S = 60.0
 
 
-class Clipper(Models, Applications, Queries):
+class Clipper(Models, Applications, Queries, Tokens):
     """A running server. Close it, or use it in a ``with`` block, to give its connections back."""
 
     @staticmethod
-    def connect(url: str | None = None, home: Path | str | None = None) -> "Clipper":
+    def connect(url: str | None = None, home: Path | str | None = None, token: str | None = None) -> "Clipper":
         """Find a server and check that it answers.
 
         Args:
             url: its management API, e.g. ``http://host:1338``; if None, the server of ``home`` is meant.
             home: its directory; if None, ``CLIPPER_HOME``, else ``~/.clipper``.
+            token: for its management API; if None, ``CLIPPER_TOKEN``, else what the home's file says, if the server is
+                that of the home.
 
         Raises:
             Unavailable: no server is there, or it does not answer.
+            Unauthorized: there is no token, or one that the server does not know.
         """
         if url is not None:
-            return _connect_url(url)
-        return _connect_home(find_home(home))
+            return _connect_url(url, token_for_url(url, find_home(home), token))
+        found = find_home(home)
+        return _connect_home(found, token_for_home(found, token))
 
     def close(self) -> None:
         self._management.close()
@@ -88,11 +94,21 @@ class Clipper(Models, Applications, Queries):
         raise DeadlineExceeded(f"the server still answers {STOP_TIMEOUT_S:.0f} s after it was told to stop")
 
 
-def _connect_home(home: Path) -> Clipper:
+def _connect_home(home: Path, find_token: TokenSource) -> Clipper:
     """The file may be left from a server that was killed, and its port be another server's by now."""
-    place = read_place(home)
-    clipper = Clipper(place.management_url, place.query_url)
-    there = Path(clipper.status().home)
+    place = running_place(home)
+    clipper = Clipper(place.management_url, place.query_url, find_token)
+    try:
+        there = Path(clipper.status().home)
+    except Unauthorized as error:
+        clipper.close()
+        raise Unauthorized(
+            f"the server at {place.management_url} takes neither CLIPPER_TOKEN, if that is set, nor else the token of "
+            f"{home}: {error}"
+        ) from error
+    except ClipperError:
+        clipper.close()
+        raise
     if there.resolve() != home.resolve():
         clipper.close()
         raise Unavailable(
@@ -102,13 +118,13 @@ def _connect_home(home: Path) -> Clipper:
     return clipper
 
 
-def _connect_url(url: str) -> Clipper:
+def _connect_url(url: str, find_token: TokenSource) -> Clipper:
     """The server tells its query port; its host is the one it was reached by, since it may know itself by another."""
-    api = HttpApi(url)
+    api = HttpApi(url, find_token)
     try:
         status = msgspec.json.decode(api.call("GET", "/status"), type=Status)
     finally:
         api.close()
     told, host = urlsplit(status.query_url), urlsplit(api.url).hostname or ""
     netloc = f"[{host}]:{told.port}" if ":" in host else f"{host}:{told.port}"
-    return Clipper(api.url, told._replace(netloc=netloc).geturl())
+    return Clipper(api.url, told._replace(netloc=netloc).geturl(), find_token)

@@ -11,6 +11,7 @@ from clipper.management.schemas import (
     Application,
     ApplicationChange,
     Configured,
+    Contexts,
     LearnedPolicy,
     LinkChange,
     NewApplication,
@@ -128,6 +129,19 @@ class Applications(Calls):
         """What an application's policy has learned and would do now, over all or in one context."""
         path = f"/applications/{part(application)}/policy{query_string({'context': context})}"
         return self._ask(LearnedPolicy, "GET", path)
+
+    def contexts(self, application: str, limit: int = 100) -> Contexts:
+        """How many contexts an application has learned in, and some of them: first those with the latest feedback."""
+        return self._ask(Contexts, "GET", f"/applications/{part(application)}/contexts{query_string({'limit': limit})}")
+
+    def delete_context(self, application: str, context: str) -> None:
+        """Forget what was learned in one context. What it taught all stays.
+
+        Raises:
+            NotFound: nothing was learned in it.
+        """
+        path = f"/applications/{part(application)}/contexts{query_string({'context': context})}"
+        self._management.call("DELETE", path)
 
     def link(self, application: str, model: str, version: str | None = None, *, shadow: bool = False) -> Application:
         """Link a model: its current version, whichever that is, or ``version`` for good.

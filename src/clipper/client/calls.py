@@ -8,6 +8,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
+from clipper.client.access import TokenSource
 from clipper.http_api import HttpApi
 from clipper.packaging import Artifact
 
@@ -26,8 +27,9 @@ T = TypeVar("T")
 class Calls:
     """The two HTTP APIs of a running server."""
 
-    def __init__(self, management_url: str, query_url: str) -> None:
-        self._management = HttpApi(management_url)
+    def __init__(self, management_url: str, query_url: str, find_token: TokenSource) -> None:
+        """``find_token``: what the management API wants to be shown."""
+        self._management = HttpApi(management_url, find_token)
         self._queries = HttpApi(query_url)
 
     def _ask(

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, cast
 import httptools
 
 from clipper.frontend import limits, responses
+from clipper.frontend.budget import Untaken
 from clipper.frontend.exchange import Exchange
+from clipper.frontend.heads import head_without_offer, path_of
+from clipper.frontend.limits import LARGE_ANSWER_BYTES
 
 if TYPE_CHECKING:
-    from clipper.frontend.endpoints import Endpoint
     from clipper.frontend.server import QueryServer
 
 log = logging.getLogger(__name__)
@@ -33,9 +35,12 @@ class Connection(asyncio.Protocol):
         self._held_is_due = False
         self._reading_paused = False
         self._writing_paused = False
+        self.untaken = Untaken(server.budget)
+        self.is_going = False
         self._is_refused = False
         self._in_message = False
         self._last_sweep = server.sweeps
+        self._chunks = 0
         self._start_message()
 
     # -- asyncio ---------------------------------------------------------------------------------------
@@ -48,6 +53,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._server.remove(self)
         self._release_body()
+        self.untaken.count(0, self._server.sweeps)
         for exchange in self._pending:
             exchange.cancel()
         self._pending.clear()
@@ -74,12 +80,15 @@ class Connection(asyncio.Protocol):
         return bool(self._pending)
 
     def pause_writing(self) -> None:
-        """The client does not take its answers: read no further requests from it."""
+        """The client does not take its answers: read no further requests from it, and write it none."""
         self._writing_paused = True
         self._adjust_reading()
+        self._look_at_untaken()
 
     def resume_writing(self) -> None:
         self._writing_paused = False
+        self.untaken.count(0, self._server.sweeps)
+        self.flush()
         self._adjust_reading()
 
     # -- requests --------------------------------------------------------------------------------------
@@ -87,6 +96,7 @@ class Connection(asyncio.Protocol):
     def _take_known(self, data: bytes) -> bytes:
         """Handle the requests at the front of ``data`` whose heads are known; return the rest."""
         server = self._server
+        taken = 0
         while data:
             end = data.find(b"\r\n\r\n") + 4
             known = server.known_heads.get(data[:end])
@@ -104,8 +114,14 @@ class Connection(asyncio.Protocol):
             except Exception:  # noqa: BLE001  a bug: see _answer_bug
                 self._answer_bug(exchange)
             data = data[stop:]
-            if data and self._is_behind:
-                return data
+            if data:
+                taken += 1
+                if taken >= limits.MAX_PIPELINED:
+                    # Thousands may have come at once, and others wait.
+                    self._hold(data)
+                    return b""
+                if self._is_behind:
+                    return data
         if len(self._pending) > limits.MAX_PIPELINED:
             self._adjust_reading()
         return data
@@ -116,8 +132,9 @@ class Connection(asyncio.Protocol):
             # Until a request begins in these bytes: empty lines before one are none.
             self._is_plain = False
         self._last_sweep = self._server.sweeps
+        self._chunks = 0
         for start in range(0, len(data), limits.PARSED_BYTES):
-            if start and self._is_behind:
+            if start and (self._is_behind or self._chunks > limits.MAX_CHUNKS):
                 self._hold(data[start:])
                 return
             self._parse(data[start : start + limits.PARSED_BYTES])
@@ -141,16 +158,8 @@ class Connection(asyncio.Protocol):
                 self._parser.feed_data(data)
                 return
             except httptools.HttpParserUpgrade as upgrade:
-                data = self._head_without_offer() + data[upgrade.args[0] :]
+                data = head_without_offer(self._parser, self._url, self._framing) + data[upgrade.args[0] :]
                 self._parser = httptools.HttpRequestParser(self)
-
-    def _head_without_offer(self) -> bytes:
-        """The head of a request that offers another protocol (Java's client offers h2c), to be read again without that.
-
-        A server may ignore the offer, but httptools takes all that follows for the other protocol, the body too.
-        """
-        line = b"%b %b HTTP/%b\r\n" % (self._parser.get_method(), self._url, self._parser.get_http_version().encode())
-        return line + b"".join(b"%b: %b\r\n" % header for header in self._framing) + b"\r\n"
 
     def _refuse_head(self) -> None:
         self._refuse("head_too_large", f"request head is over {limits.MAX_HEAD_BYTES} bytes")
@@ -176,7 +185,8 @@ class Connection(asyncio.Protocol):
 
     def _start_message(self) -> None:
         self._url = b""
-        self._body: list[bytes] = []
+        self._body: bytes | bytearray = b""
+        self._max_body_bytes = limits.MAX_BODY_BYTES
         self._body_bytes = 0
         self._head_bytes = 0
         self._unclaimed_bytes = 0
@@ -220,7 +230,11 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         if self._parser.should_upgrade() and not self._is_refused:
             self._prepare_second_reading()
-        elif self._content_length > limits.MAX_BODY_BYTES:
+            return
+        self._path = path_of(self._url)
+        endpoint = self._server.find(self._path)
+        self._max_body_bytes = limits.MAX_BODY_BYTES if endpoint is None else endpoint.max_body_bytes
+        if self._content_length > self._max_body_bytes:
             self._refuse_body()
         elif self._expects_continue and not self._is_refused:
             self._append_exchange().send_raw(responses.CONTINUE)
@@ -234,21 +248,28 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, chunk: bytes) -> None:
         self._unclaimed_bytes = 0
+        self._chunks += 1
         if self._is_refused:
             return
-        self._body.append(chunk)
+        if not self._body:
+            self._body = chunk
+        elif isinstance(self._body, bytearray):
+            self._body += chunk
+        else:
+            self._body = bytearray(self._body) + chunk
         self._body_bytes += len(chunk)
-        self._server.buffered_bytes += len(chunk)
-        if self._body_bytes > limits.MAX_BODY_BYTES:
+        self._server.budget.held_bytes += len(chunk)
+        if self._body_bytes > self._max_body_bytes:
             self._refuse_body()
-        elif self._server.buffered_bytes > limits.MAX_BUFFERED_BYTES:
+        elif not self._server.budget.has_room(0):
             self._refuse("overloaded", "too many large requests are arriving at once")
 
     def on_message_complete(self) -> None:
         if self._is_refused or self._parser.should_upgrade():
             return
         self._in_message = False
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        # A short one is copied; a long one is read where it is, and its memory taken for what is read of it.
+        body = self._body if len(self._body) > limits.SHORT_TEXT_BYTES else bytes(self._body)
         self._release_body()
         exchange = self._append_exchange()
         method = self._parser.get_method().decode()
@@ -256,14 +277,13 @@ class Connection(asyncio.Protocol):
         exchange.closes = self._server.is_draining or not self._keeps_alive()
         self._is_refused = exchange.closes
         self._is_plain = self._is_plain and method == "POST" and not exchange.closes
-        self._path = _path_of(self._url)
         self._handle(exchange, method, body)
 
     def _keeps_alive(self) -> bool:
         # A client of HTTP/1.0 that asks for it would have to be told so in a header of each answer.
         return bool(self._parser.should_keep_alive()) and self._parser.get_http_version() == "1.1"
 
-    def _handle(self, exchange: Exchange, method: str, body: bytes) -> None:
+    def _handle(self, exchange: Exchange, method: str, body: bytes | bytearray) -> None:
         endpoint = self._server.find(self._path)
         if endpoint is None:
             self._server.refused["not_found"] += 1
@@ -273,13 +293,10 @@ class Connection(asyncio.Protocol):
             allow = ", ".join(endpoint.methods)
             exchange.refuse("method_not_allowed", f"{method} is not allowed here: use {allow}", allow)
         else:
-            self._handle_at(endpoint, exchange, body)
-
-    def _handle_at(self, endpoint: "Endpoint", exchange: Exchange, body: bytes) -> None:
-        try:
-            endpoint.handle(exchange, body, self._server.now_s())
-        except Exception:  # noqa: BLE001  a bug: see _answer_bug
-            self._answer_bug(exchange)
+            try:
+                endpoint.handle(exchange, body, self._server.now_s())
+            except Exception:  # noqa: BLE001  a bug: see _answer_bug
+                self._answer_bug(exchange)
 
     def _answer_bug(self, exchange: Exchange) -> None:
         """A bug in Clipper costs one request, tells its client, and is in the log with its traceback."""
@@ -294,27 +311,36 @@ class Connection(asyncio.Protocol):
             self._refuse_head()
 
     def _refuse_body(self) -> None:
-        self._refuse("too_large", f"body is over {limits.MAX_BODY_BYTES} bytes")
+        self._refuse("too_large", f"body is over {self._max_body_bytes} bytes")
 
     def _release_body(self) -> None:
-        self._server.buffered_bytes -= self._body_bytes
+        self._server.budget.held_bytes -= self._body_bytes
         if self._body_bytes > limits.LARGE_BODY_BYTES:
             self._server.freed_large_body = True
         self._body_bytes = 0
-        self._body = []
+        self._body = b""
 
     # -- answers -----------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Write the answers that are next in turn."""
+        """Write the answers that are next in turn, if the client takes them."""
         pending = self._pending
+        if self._writing_paused:
+            self._look_at_untaken()
+            return
+        is_first = True
         while pending:
             exchange = pending[0]
             response = exchange.response
             if response is None:
+                if is_first:  # an earlier one has not been answered
+                    self._look_at_untaken()
                 break
+            is_first = False
             pending.popleft()
-            if not self.transport.is_closing():
+            if len(response) > LARGE_ANSWER_BYTES:
+                self._write_large(exchange, response)
+            elif not self.transport.is_closing():
                 self.transport.write(response)
             if exchange.closes:
                 self._finish_writing()
@@ -323,6 +349,34 @@ class Connection(asyncio.Protocol):
             self._finish_writing()
         elif self._reading_paused:
             self._adjust_reading()
+
+    def _write_large(self, exchange: Exchange, response: bytes) -> None:
+        """Write an answer, or that there is no room for it: others have not taken theirs."""
+        if self.transport.is_closing():
+            return
+        if self._server.budget.has_room(len(response)):
+            self.transport.write(response)
+            self._look_at_untaken()
+            return
+        self._server.shed(limits.SLOW_SWEEPS)
+        self._server.refused["overloaded"] += 1
+        cause = "answers that clients have not taken hold all the memory that they may"
+        body = responses.error_json("overloaded", cause)
+        self.transport.write(responses.answer(503, body, close=exchange.closes, has_body=exchange.has_body))
+
+    def _look_at_untaken(self) -> None:
+        """Count what this connection holds of answers. It may not be this one that has to go for it."""
+        if self.is_going:
+            return
+        waiting = sum(len(exchange.response) for exchange in self._pending if exchange.response is not None)
+        self.untaken.count(waiting + self.transport.get_write_buffer_size(), self._server.sweeps)
+        if not self._server.budget.has_room(0):
+            self._server.shed(0)
+
+    def cut_off(self) -> None:
+        """Close at once. What the client has not taken is gone, and no longer counted, when the connection is lost."""
+        self.is_going = True
+        self.transport.abort()
 
     def _finish_writing(self) -> None:
         """The last answer is out: say so, and let the sweep close once the client has had time to read it."""
@@ -378,23 +432,18 @@ class Connection(asyncio.Protocol):
     def sweep(self, sweeps: int) -> None:
         """Called once a second: close what has been quiet for too long."""
         quiet = sweeps - self._last_sweep
+        if self.untaken.size_bytes:
+            self._look_at_untaken()
         if self._in_message and sweeps - self._started_sweep > limits.REQUEST_TIMEOUT_SWEEPS:
             self._refuse("request_timeout", f"request did not arrive within {limits.REQUEST_TIMEOUT_SWEEPS} s")
         elif self._writing_paused and quiet > limits.REQUEST_TIMEOUT_SWEEPS:
             self.transport.abort()
         elif self._pending or self._in_message:
             return
-        elif quiet > (limits.LINGER_SWEEPS if self._is_refused else limits.IDLE_TIMEOUT_SWEEPS):
+        elif quiet > (limits.LINGER_SWEEPS if self._is_refused else self._server.idle_timeout_sweeps):
             self.transport.close()
 
     def close_if_quiet(self) -> None:
         """Draining, after the grace: close if nothing is under way."""
         if not self.is_busy:
             self.transport.close()
-
-
-def _path_of(url: bytes) -> bytes:
-    """The path without its query; a proxy's absolute form, ``http://host/path``, is as good as ``/path``."""
-    if not url.startswith(b"/"):
-        url = b"/" + url.partition(b"://")[2].partition(b"/")[2]
-    return url.partition(b"?")[0]

@@ -6,17 +6,23 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from clipper.errors import ClipperError
+from clipper.errors import ClipperError, Overloaded
 from clipper.feedback import Feedback, Outcome
-from clipper.frontend import responses
+from clipper.frontend import limits, responses
 from clipper.frontend.exchange import Exchange, Gather, Part
 from clipper.frontend.inputs import make_reader
+from clipper.frontend.long_work import LongWork, Steps
 from clipper.frontend.observe_body import ObserveReader
 from clipper.frontend.predict_body import BodyReader, Request
 from clipper.frontend.repeats import MIN_BODY_BYTES, RepeatedBodies
 from clipper.selection.application import Application
+from clipper.types import InputType
 
 log = logging.getLogger(__name__)
+
+
+# Answers that are put together in one step.
+_OUTCOMES_PER_STEP = 500
 
 
 class Endpoint(Protocol):
@@ -25,7 +31,10 @@ class Endpoint(Protocol):
     @property
     def methods(self) -> tuple[str, ...]: ...
 
-    def handle(self, exchange: Exchange, body: bytes, now_s: float) -> None: ...
+    @property
+    def max_body_bytes(self) -> int: ...
+
+    def handle(self, exchange: Exchange, body: bytes | bytearray, now_s: float) -> None: ...
 
 
 class Predict:
@@ -33,13 +42,18 @@ class Predict:
 
     methods = ("POST",)
 
-    def __init__(self, application: Application, refused: Counter[str]) -> None:
+    def __init__(self, application: Application, refused: Counter[str], work: LongWork, max_body_bytes: int) -> None:
+        self.max_body_bytes = most_body_bytes(application.input_type, max_body_bytes)
         self._application = application
         self._refused = refused
+        self._work = work
         self._body = BodyReader(make_reader(application.input_type))
         self._repeats = RepeatedBodies()
 
-    def handle(self, exchange: Exchange, body: bytes, now_s: float) -> None:
+    def handle(self, exchange: Exchange, body: bytes | bytearray, now_s: float) -> None:
+        if isinstance(body, bytearray):
+            self._work.begin(exchange, len(body), self._answer_in_steps(exchange, body, now_s))
+            return
         row = known = self._repeats.find(body) if len(body) >= MIN_BODY_BYTES else None
         if row is None:
             row = self._body.read_plain(body)
@@ -54,25 +68,49 @@ class Predict:
 
     def _handle_any_form(self, exchange: Exchange, body: bytes, now_s: float) -> None:
         try:
-            request = self._body.read(body)
-            if request.is_batch:
-                self._predict_batch(exchange, request, now_s)
+            request = self._body.read_single(body) if len(body) <= limits.DIRECT_BODY_BYTES else None
+            if request is not None:
+                self._predict_one(exchange, request, now_s)
                 return
-            query = self._application.predict(request.rows[0], exchange, now_s, request.version, request.context)
         except ClipperError as error:
-            self._refused[error.code] += 1
-            exchange.refuse(error.code, str(error))
+            self._refuse(exchange, error)
             return
+        self._work.begin(exchange, len(body), self._answer_in_steps(exchange, body, now_s))
+
+    def _answer_in_steps(self, exchange: Exchange, body: bytes | bytearray, now_s: float) -> Steps:
+        try:
+            request = yield from self._body.read(body)
+            if request.is_batch:
+                yield from self._predict_batch(exchange, request, now_s)
+            else:
+                self._predict_one(exchange, request, now_s)
+        except ClipperError as error:
+            self._refuse(exchange, error)
+
+    def _predict_one(self, exchange: Exchange, request: Request, now_s: float) -> None:
+        query = self._application.predict(request.rows[0], exchange, now_s, request.version, request.context)
         if not query.done:
             exchange.started = query
 
-    def _predict_batch(self, exchange: Exchange, request: Request, now_s: float) -> None:
-        gather = Gather(exchange, len(request.rows))
-        exchange.started = gather
-        for index, row in enumerate(request.rows):
-            query = self._application.predict(row, Part(gather, index), now_s, request.version, request.context)
-            if not query.done:
-                gather.add_query(query)
+    def _predict_batch(self, exchange: Exchange, request: Request, now_s: float) -> Steps:
+        gather = Gather(exchange, len(request.rows), self._work.budget)
+        try:
+            for index, row in enumerate(request.rows):
+                if exchange.response is not None:
+                    return  # refused: the answer is too large already
+                query = self._application.predict(row, Part(gather, index), now_s, request.version, request.context)
+                if not query.done:
+                    gather.add_query(query)
+                yield
+        except BaseException:  # the client is gone, too, before all were asked
+            gather.cancel()
+            raise
+        if exchange.response is None:
+            exchange.started = gather
+
+    def _refuse(self, exchange: Exchange, error: ClipperError) -> None:
+        self._refused[error.code] += 1
+        exchange.refuse(error.code, str(error))
 
 
 class FeedbackTaker(Protocol):
@@ -86,24 +124,64 @@ class Observe:
 
     methods = ("POST",)
 
-    def __init__(self, application: Application, taker: FeedbackTaker, refused: Counter[str]) -> None:
+    def __init__(
+        self,
+        application: Application,
+        taker: FeedbackTaker,
+        refused: Counter[str],
+        work: LongWork,
+        max_body_bytes: int,
+    ) -> None:
+        self.max_body_bytes = most_body_bytes(application.input_type, max_body_bytes)
         self._application = application
         self._taker = taker
         self._refused = refused
+        self._work = work
         self._body = ObserveReader(make_reader(application.input_type))
         # The loop itself keeps only weak references to tasks. As many as there are requests under way.
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def handle(self, exchange: Exchange, body: bytes, now_s: float) -> None:
+    def handle(self, exchange: Exchange, body: bytes | bytearray, now_s: float) -> None:
         try:
-            items, is_list = self._body.read(body)
+            single = None
+            if isinstance(body, bytes) and len(body) <= limits.DIRECT_BODY_BYTES:
+                single = self._body.read_single(body)
         except ClipperError as error:
-            self._refused[error.code] += 1
-            exchange.refuse(error.code, str(error))
+            self._refuse(exchange, error)
             return
+        if single is not None:
+            self._observe_later(exchange, [single], False, len(body))
+        else:
+            self._work.begin(exchange, len(body), self._read_in_steps(exchange, body))
+
+    def _read_in_steps(self, exchange: Exchange, body: bytes | bytearray) -> Steps:
+        try:
+            items, is_list = yield from self._body.read(body)
+        except ClipperError as error:
+            self._refuse(exchange, error)
+            return
+        self._observe_later(exchange, items, is_list, len(body))
+
+    def _observe_later(
+        self, exchange: Exchange, items: "list[Feedback | ClipperError]", is_list: bool, body_bytes: int
+    ) -> None:
+        budget, held_bytes = self._work.budget, body_bytes + limits.HELD_BYTES_PER_REQUEST
+        if not budget.has_room(held_bytes):
+            self._refuse(exchange, Overloaded("feedback that has not been taken holds all the memory that it may"))
+            return
+        budget.held_bytes += held_bytes
         task = asyncio.ensure_future(self._observe(exchange, items, is_list))
+
+        def end(task: "asyncio.Task[None]") -> None:
+            budget.held_bytes -= held_bytes
+            self._tasks.discard(task)
+
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(end)
+
+    def _refuse(self, exchange: Exchange, error: ClipperError) -> None:
+        self._refused[error.code] += 1
+        exchange.refuse(error.code, str(error))
 
     async def _observe(self, exchange: Exchange, items: "list[Feedback | ClipperError]", is_list: bool) -> None:
         feedback = [item for item in items if isinstance(item, Feedback)]
@@ -113,33 +191,54 @@ class Observe:
             log.exception("feedback on %s failed", self._application.name)
             exchange.refuse(ClipperError.code, f"{type(error).__name__}: {error}")
             return
-        outcomes = [
-            next(taken) if isinstance(item, Feedback) else Outcome(error=item.code, cause=str(item)) for item in items
-        ]
+        texts: list[bytes] = []
+        for start in range(0, len(items), _OUTCOMES_PER_STEP):
+            outcomes = [
+                next(taken) if isinstance(item, Feedback) else Outcome(error=item.code, cause=str(item))
+                for item in items[start : start + _OUTCOMES_PER_STEP]
+            ]
+            texts += map(responses.outcome_json, outcomes)
+            if is_list:
+                await asyncio.sleep(0)
         if is_list:
-            exchange.answer(200, responses.outcomes_json(outcomes))
+            exchange.answer(200, responses.outcomes_json(texts))
         elif outcomes[0].error is not None:
             exchange.refuse(outcomes[0].error, outcomes[0].cause)
         else:
-            exchange.answer(200, responses.outcome_json(outcomes[0]))
+            exchange.answer(200, texts[0])
 
 
 class Health:
     """``GET /health/live``: this worker answers."""
 
     methods = ("GET", "HEAD")
+    max_body_bytes = limits.SHORT_TEXT_BYTES
 
-    def handle(self, exchange: Exchange, body: bytes, now_s: float) -> None:
+    def handle(self, exchange: Exchange, body: bytes | bytearray, now_s: float) -> None:
         exchange.answer(200, b'{"status":"live"}')
 
 
+def most_body_bytes(input_type: InputType, otherwise: int) -> int:
+    """How large a body an application takes: ``otherwise``, or what one input of its type can need if that is more."""
+    row_bytes = input_type.row_bytes
+    if row_bytes is None:
+        return otherwise
+    needed = row_bytes // input_type.dtype.size_bytes * limits.BODY_BYTES_PER_NUMBER
+    return max(otherwise, min(needed, limits.MAX_TYPED_BODY_BYTES))
+
+
 def make_endpoints(
-    applications: Iterable[Application], taker: FeedbackTaker, refused: Counter[str]
+    applications: Iterable[Application],
+    taker: FeedbackTaker,
+    refused: Counter[str],
+    work: LongWork,
+    max_body_bytes: int = limits.MAX_BODY_BYTES,
 ) -> dict[bytes, Endpoint]:
     """All paths, with and without a slash at the end; calls that are wrong are counted in ``refused``."""
     endpoints: dict[bytes, Endpoint] = {b"/health/live": Health()}
     for application in applications:
-        predict, observe = Predict(application, refused), Observe(application, taker, refused)
+        predict = Predict(application, refused, work, max_body_bytes)
+        observe = Observe(application, taker, refused, work, max_body_bytes)
         actions: dict[str, Endpoint] = {"predict": predict, "observe": observe, "update": observe}
         for action, endpoint in actions.items():
             path = f"/{application.name}/{action}".encode()

@@ -4,7 +4,8 @@ from typing import Protocol
 
 import msgspec
 
-from clipper.frontend import responses
+from clipper.frontend import limits, responses
+from clipper.frontend.budget import Budget
 from clipper.selection.query import Query
 
 
@@ -85,13 +86,15 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
 class Gather:
     """A predict call with several inputs: each is a query of its own, and the answer goes out when all have ended."""
 
-    __slots__ = ("_exchange", "_missing", "_parts", "_queries")
+    __slots__ = ("_budget", "_exchange", "_held_bytes", "_missing", "_parts", "_queries")
 
-    def __init__(self, exchange: Exchange, size: int) -> None:
+    def __init__(self, exchange: Exchange, size: int, budget: Budget) -> None:
         self._exchange = exchange
         self._parts = [b""] * size
         self._missing = size
         self._queries: list[Query] = []
+        self._budget = budget
+        self._held_bytes = 0
 
     def add_query(self, query: Query) -> None:
         self._queries.append(query)
@@ -99,14 +102,29 @@ class Gather:
     def end_part(self, index: int, body: bytes) -> None:
         self._parts[index] = body
         self._missing -= 1
-        if not self._missing:
-            self._queries.clear()
-            self._exchange.answer(200, responses.batch_json(self._parts))
+        self._held_bytes += len(body)
+        self._budget.held_bytes += len(body)
+        if self._held_bytes > limits.MAX_ANSWER_BYTES:
+            self.cancel()
+            self._exchange.refuse("too_large", f"answer is over {limits.MAX_ANSWER_BYTES} bytes: ask for fewer at once")
+        elif not self._budget.has_room(0):
+            self.cancel()
+            self._exchange.refuse("overloaded", "answers that are not complete hold all the memory that they may")
+        elif not self._missing:
+            parts = self._parts
+            self._let_go()
+            self._exchange.answer(200, responses.batch_json(parts))
 
     def cancel(self) -> None:
         for query in self._queries:
             query.cancel()
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._queries.clear()
+        self._parts = []
+        self._budget.held_bytes -= self._held_bytes
+        self._held_bytes = 0
 
 
 class Part:

@@ -7,7 +7,6 @@ exactly those of the declared shape. Whatever the fast way refuses is read again
 
 import base64
 import binascii
-import math
 from typing import Any, Protocol
 
 import msgspec
@@ -15,20 +14,12 @@ import numpy as np
 import simdjson
 
 from clipper.errors import MalformedRequest, WrongInput
-from clipper.frontend.limits import MAX_BODY_BYTES
+from clipper.frontend.limits import SHORT_TEXT_BYTES
+from clipper.frontend.long_inputs import NumberPieces, Row, read_base64, read_string, strip
+from clipper.frontend.numbers import FLOATS, NUMPY, pack, show
 from clipper.types import DType, InputType
 
 _NUMBER_CHARACTERS = b"0123456789.eE+- \t\r\n"
-_NUMPY: dict[DType, np.dtype[Any]] = {
-    DType.INT32: np.dtype("<i4"),
-    DType.INT64: np.dtype("<i8"),
-    DType.FLOAT32: np.dtype("<f4"),
-    DType.FLOAT64: np.dtype("<f8"),
-    DType.UINT8: np.dtype("u1"),
-    DType.BOOL: np.dtype("?"),
-}
-# Of a value in a message: enough to recognise it.
-_SHOWN_CHARACTERS = 40
 
 
 class Reader(Protocol):
@@ -44,6 +35,10 @@ class Reader(Protocol):
             MalformedRequest: not JSON.
             WrongInput: not of the declared type or shape; the message says what was expected and what came.
         """
+        ...
+
+    def read_long(self, text: bytearray, start: int, stop: int) -> Row:
+        """As ``read``, of the input in ``text[start:stop]``, which may be long: in pieces, over which it is lost."""
         ...
 
 
@@ -72,6 +67,8 @@ class StringReader:
         except (msgspec.DecodeError, UnicodeError) as error:
             raise _wrong(text, "a JSON string", error) from error
 
+    read_long = staticmethod(read_string)
+
 
 class BytesReader:
     """A JSON string of base64; the row is what it stands for."""
@@ -84,6 +81,8 @@ class BytesReader:
             return base64.b64decode(self._decode(text), validate=True)
         except (msgspec.DecodeError, UnicodeError, binascii.Error, ValueError) as error:
             raise _wrong(text, "a JSON string of base64", error) from error
+
+    read_long = staticmethod(read_base64)
 
 
 class PictureReader:
@@ -100,7 +99,15 @@ class PictureReader:
     def read(self, text: bytes) -> bytes:
         if not text.lstrip().startswith(b'"'):
             return self._lists.read(text)
-        row = self._packed.read(text)
+        return self._checked(self._packed.read(text))
+
+    def read_long(self, text: bytearray, start: int, stop: int) -> Row:
+        first, _ = strip(text, start, stop)
+        if text[first : first + 1] != b'"':
+            return (yield from self._lists.read_long(text, start, stop))
+        return self._checked((yield from read_base64(text, start, stop)))
+
+    def _checked(self, row: bytes) -> bytes:
         if len(row) != self._type.row_bytes:
             raise WrongInput(f"input is base64 of {len(row)} bytes: expected {self._type.row_bytes} of {self._type}")
         return row
@@ -115,6 +122,10 @@ class ArrayReader:
     def __init__(self, input_type: InputType) -> None:
         self._type = input_type
         self._decode = msgspec.json.Decoder().decode
+        self._pieces = NumberPieces(input_type)
+
+    def read_long(self, text: bytearray, start: int, stop: int) -> Row:
+        return self._pieces.read(text, start, stop)
 
     def read(self, text: bytes) -> bytes:
         try:
@@ -124,7 +135,7 @@ class ArrayReader:
         shape = self._measure(value, len(self._type.shape))
         flat: list[Any] = []
         _flatten(value, len(shape), flat)
-        return self._prefix(shape) + self._pack(flat)
+        return self._prefix(shape) + pack(self._type.dtype, flat)
 
     def _measure(self, value: Any, dimensions: int) -> tuple[int, ...]:
         shape: list[int] = []
@@ -133,7 +144,7 @@ class ArrayReader:
             shape.append(len(level))
             level = level[0] if level else None
         if not self._fits(tuple(shape)):
-            got = f"has shape [{','.join(map(str, shape))}]" if shape else f"is {_show(value)}"
+            got = f"has shape [{','.join(map(str, shape))}]" if shape else f"is {show(value)}"
             raise WrongInput(f"input {got}: expected {self._type}")
         _check_regular(value, shape, self._type)
         return tuple(shape)
@@ -145,17 +156,6 @@ class ArrayReader:
     def _prefix(self, shape: tuple[int, ...]) -> bytes:
         return np.array(shape, "<u4").tobytes() if self._type.leading_dimensions else b""
 
-    def _pack(self, values: list[Any]) -> bytes:
-        dtype = self._type.dtype
-        for index, value in enumerate(values):
-            if not _is_of(dtype, value):
-                raise WrongInput(f"input has {_show(value)} at position {index}: expected {dtype.label}")
-        with np.errstate(over="ignore"):
-            array = np.array(values, _NUMPY[dtype])
-        if dtype == DType.FLOAT32 and not np.isfinite(array).all():
-            raise WrongInput("input has a number that is too large for float32")
-        return array.tobytes()
-
 
 class NumberReader:
     """Numbers of a known number of dimensions, straight from the text to a buffer."""
@@ -164,10 +164,10 @@ class NumberReader:
         self.input_type = input_type
         self.row_bytes = input_type.row_bytes
         # A shape with a row size has one possible skeleton; ``[*]`` is looked at by its brackets; else slowly.
-        self._skeleton = _skeleton(input_type.shape) if _fits_a_body(input_type) else None
+        self._skeleton = _skeleton(input_type.shape) if _fits_a_short_text(input_type) else None
         self._is_list = len(input_type.shape) == 1
         self._is_simple = input_type.dtype == DType.FLOAT64
-        self._kind = "d" if input_type.dtype in (DType.FLOAT32, DType.FLOAT64) else "i"
+        self._kind = "d" if input_type.dtype in FLOATS else "i"
         self._slow = ArrayReader(input_type)
         self._parser = simdjson.Parser()
 
@@ -175,6 +175,9 @@ class NumberReader:
     def takes_plain_list(self) -> bool:
         """Whether a row is just a flat JSON list as float64: the request's reader then has a shorter way."""
         return self._is_list and self._is_simple
+
+    def read_long(self, text: bytearray, start: int, stop: int) -> Row:
+        return self._slow.read_long(text, start, stop)
 
     def read(self, text: bytes) -> bytes:
         if not self._has_shape(text):
@@ -200,7 +203,7 @@ class NumberReader:
             return self._checked(bytes(buffer), text)
         wide = np.frombuffer(buffer, "<f8" if self._kind == "d" else "<i8")
         with np.errstate(over="ignore"):
-            narrow = wide.astype(_NUMPY[self.input_type.dtype])
+            narrow = wide.astype(NUMPY[self.input_type.dtype])
         lossless = np.isfinite(narrow).all() if self._kind == "d" else (narrow == wide).all()
         return self._checked(narrow.tobytes(), text) if lossless else self._slow.read(text)
 
@@ -209,10 +212,10 @@ class NumberReader:
         return row if self.row_bytes is None or len(row) == self.row_bytes else self._slow.read(text)
 
 
-def _fits_a_body(input_type: InputType) -> bool:
-    """Whether the shape has a row size, and one that some body can hold: a number and its comma are two characters."""
+def _fits_a_short_text(input_type: InputType) -> bool:
+    """Whether the shape has a row size, and one that a short text can hold, with two characters a number."""
     row_bytes = input_type.row_bytes
-    return row_bytes is not None and row_bytes // input_type.dtype.size_bytes * 2 <= MAX_BODY_BYTES
+    return row_bytes is not None and row_bytes // input_type.dtype.size_bytes * 2 <= SHORT_TEXT_BYTES
 
 
 def _skeleton(shape: tuple[int | None, ...]) -> bytes:
@@ -227,7 +230,7 @@ def _check_regular(value: Any, shape: list[int], input_type: InputType) -> None:
     for length in shape:
         for part in level:
             if not isinstance(part, list) or len(part) != length:
-                got = f"a list of {len(part)}" if isinstance(part, list) else _show(part)
+                got = f"a list of {len(part)}" if isinstance(part, list) else show(part)
                 raise WrongInput(f"input is ragged: {got} beside lists of {length}; expected {input_type}")
         level = [item for part in level for item in part]
 
@@ -242,35 +245,9 @@ def _flatten(value: Any, dimensions: int, into: list[Any]) -> None:
             _flatten(part, dimensions - 1, into)
 
 
-def _is_of(dtype: DType, value: Any) -> bool:
-    if dtype == DType.BOOL:
-        return isinstance(value, bool) or value in (0, 1)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    if dtype in (DType.FLOAT32, DType.FLOAT64):
-        return _is_finite(value)
-    info = np.iinfo(_NUMPY[dtype])
-    return value == int(value) and info.min <= value <= info.max
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(float(value))
-    except OverflowError:
-        return False
-
-
 def _wrong(text: bytes, expected: str, error: Exception) -> MalformedRequest | WrongInput:
     try:
         value = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return MalformedRequest(f"input is not JSON: {error}")
-    return WrongInput(f"input is {_show(value)}: expected {expected}")
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
-    return msgspec.json.encode(value).decode()[:_SHOWN_CHARACTERS]
+    return WrongInput(f"input is {show(value)}: expected {expected}")

@@ -1,18 +1,24 @@
 """The body of an observe call: one piece of feedback, or several."""
 
+from collections.abc import Generator
+
 import msgspec
 from msgspec import Raw, Struct, UnsetType
 
 from clipper.errors import ClipperError, MalformedRequest
 from clipper.feedback import Feedback
 from clipper.frontend.inputs import Reader
-from clipper.frontend.predict_body import read_context
-from clipper.selection.feedback.scoring import feedback_id
+from clipper.frontend.json_parts import Extent, find_fields, find_items
+from clipper.frontend.limits import SHORT_TEXT_BYTES
+from clipper.frontend.predict_body import MAX_FIELD_BYTES, compose, read_context, read_input
+from clipper.selection.feedback.scoring import feedback_id, feedback_id_in_steps
 
 # One call's feedback goes into one or two transactions; more would make others wait.
 MAX_OBSERVATIONS = 10_000
 # The store keeps them for a while.
 MAX_ID_LENGTH = 200
+# A list of the probabilities of thousands of classes. Each is parsed once for each model that it is compared with.
+MAX_LABEL_BYTES = 64 * 1024
 
 _EXPECTED = 'expected {"query_id": …, "label": …} or {"input": …, "label": …}, or these in {"observations": […]}'
 
@@ -29,6 +35,14 @@ class ObserveBody(Struct, frozen=True):
     id: str | None = None
 
 
+# Of each field beside the input, as JSON text.
+_MOST_BYTES = {
+    name: MAX_LABEL_BYTES if name == "label" else MAX_FIELD_BYTES
+    for name in ObserveBody.__struct_fields__
+    if name != "input"
+}
+
+
 class Observations(Struct, frozen=True):
     observations: list[Raw] | UnsetType = msgspec.UNSET
 
@@ -41,49 +55,111 @@ class ObserveReader:
         self._decode_one = msgspec.json.Decoder(ObserveBody).decode
         self._decode_many = msgspec.json.Decoder(Observations).decode
 
-    def read(self, body: bytes) -> tuple[list[Feedback | ClipperError], bool]:
-        """Return the feedback, with an error in place of each piece that is wrong, and whether it was a list.
+    def read_single(self, body: bytes) -> Feedback | ClipperError | None:
+        """A body with one piece of feedback, at once; None if it holds a list.
 
         Raises:
             MalformedRequest: the body as a whole is no observe call.
         """
-        try:
-            many = self._decode_many(body).observations
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise MalformedRequest(f"body is not an observe call: {error}; {_EXPECTED}") from error
-        if isinstance(many, UnsetType):
-            return [self._read_one(body)], False
-        if not 1 <= len(many) <= MAX_OBSERVATIONS:
-            raise MalformedRequest(f"observations has {len(many)} items: expected 1 to {MAX_OBSERVATIONS}")
-        return [self._read_one(bytes(text)) for text in many], True
+        return self._read_one(body) if isinstance(self._parse(body), UnsetType) else None
 
-    def _read_one(self, text: bytes) -> Feedback | ClipperError:
+    def read(self, body: bytes | bytearray) -> Generator[None, None, tuple[list[Feedback | ClipperError], bool]]:
+        """Return the feedback, with an error in place of each piece that is wrong, and whether it was a list.
+
+        It is read in steps of a few milliseconds at most.
+
+        Raises:
+            MalformedRequest: the body as a whole is no observe call.
+        """
+        if len(body) > SHORT_TEXT_BYTES:
+            return (yield from self._read_parts(body if isinstance(body, bytearray) else bytearray(body)))
+        many = self._parse(bytes(body))
+        if isinstance(many, UnsetType):
+            return [self._read_one(bytes(body))], False
+        _check_count(len(many))
+        found: list[Feedback | ClipperError] = []
+        for text in many:
+            found.append(self._read_one(bytes(text)))
+            yield
+        return found, True
+
+    def _read_parts(self, body: bytearray) -> Generator[None, None, tuple[list[Feedback | ClipperError], bool]]:
+        fields = yield from find_fields(body, 0, len(body))
+        if "observations" not in fields:
+            return [(yield from self._read_large(body, fields))], False
+        extents = yield from find_items(body, *fields["observations"], MAX_OBSERVATIONS)
+        _check_count(None if extents is None else len(extents))
+        found: list[Feedback | ClipperError] = []
+        for start, stop in extents or ():
+            if stop - start <= SHORT_TEXT_BYTES:
+                found.append(self._read_one(bytes(body[start:stop])))
+            else:
+                found.append((yield from self._read_large(body, (yield from find_fields(body, start, stop)))))
+            yield
+        return found, True
+
+    def _read_large(self, text: bytearray, fields: dict[str, Extent]) -> Generator[None, None, Feedback | ClipperError]:
+        """One piece of feedback, most of which is its input."""
+        extent = fields.get("input")
         try:
-            return self._feedback(self._decode_one(text))
+            body = self._decode_one(compose(text, fields, _MOST_BYTES))
+            label = _checked_label(body, extent is not None)
+            row = b"" if extent is None else (yield from read_input(self._reader, text, *extent))
+            context = read_context(body.context, body.uid)
+            id_ = body.id or (yield from feedback_id_in_steps(body.query_id, row, context, label or b""))
+            return _feedback(body, id_, row, context, label)
         except ClipperError as error:
             return error
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            return MalformedRequest(f"not an observation: {error}; {_EXPECTED}")
+            return _not_one(error)
 
-    def _feedback(self, body: ObserveBody) -> Feedback:
-        label = None if isinstance(body.label, UnsetType) else bytes(body.label)
-        if (label is None) == (body.reward is None):
-            raise MalformedRequest(f"an observation has either a label or a reward; {_EXPECTED}")
-        if (body.query_id is None) == isinstance(body.input, UnsetType):
-            raise MalformedRequest(f"an observation is on either a query_id or an input; {_EXPECTED}")
-        if body.query_id is None and body.reward is not None:
-            raise MalformedRequest("a reward is for what a query selected: expected its query_id")
-        if label is not None:
-            label.decode()  # the decoder lets any bytes within a text pass
-        if body.id is not None and len(body.id) > MAX_ID_LENGTH:
-            raise MalformedRequest(f"id has {len(body.id)} characters: expected at most {MAX_ID_LENGTH}")
-        context = read_context(body.context, body.uid)
-        row = b"" if isinstance(body.input, UnsetType) else self._reader.read(bytes(body.input))
-        return Feedback(
-            id=body.id or feedback_id(body.query_id, row, context, label or b""),
-            query_id=body.query_id,
-            row=row if body.query_id is None else None,
-            context=context,
-            label=label,
-            reward=body.reward,
-        )
+    def _parse(self, body: bytes) -> list[Raw] | UnsetType:
+        try:
+            return self._decode_many(body).observations
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise MalformedRequest(f"body is not an observe call: {error}; {_EXPECTED}") from error
+
+    def _read_one(self, text: bytes) -> Feedback | ClipperError:
+        try:
+            body = self._decode_one(text)
+            text_of_input = None if isinstance(body.input, UnsetType) else bytes(body.input)
+            label = _checked_label(body, text_of_input is not None)
+            row = b"" if text_of_input is None else self._reader.read(text_of_input)
+            context = read_context(body.context, body.uid)
+            id_ = body.id or feedback_id(body.query_id, row, context, label or b"")
+            return _feedback(body, id_, row, context, label)
+        except ClipperError as error:
+            return error
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            return _not_one(error)
+
+
+def _checked_label(body: ObserveBody, has_input: bool) -> bytes | None:
+    label = None if isinstance(body.label, UnsetType) else bytes(body.label)
+    if (label is None) == (body.reward is None):
+        raise MalformedRequest(f"an observation has either a label or a reward; {_EXPECTED}")
+    if (body.query_id is None) != has_input:
+        raise MalformedRequest(f"an observation is on either a query_id or an input; {_EXPECTED}")
+    if body.query_id is None and body.reward is not None:
+        raise MalformedRequest("a reward is for what a query selected: expected its query_id")
+    if label is not None:
+        label.decode()  # the decoder lets any bytes within a text pass
+    if body.id is not None and len(body.id) > MAX_ID_LENGTH:
+        raise MalformedRequest(f"id has {len(body.id)} characters: expected at most {MAX_ID_LENGTH}")
+    return label
+
+
+def _feedback(body: ObserveBody, id_: str, row: bytes, context: str | None, label: bytes | None) -> Feedback:
+    query_id = body.query_id
+    return Feedback(id_, query_id, row if query_id is None else None, context, label, body.reward)
+
+
+def _not_one(error: Exception) -> MalformedRequest:
+    return MalformedRequest(f"not an observation: {error}; {_EXPECTED}")
+
+
+def _check_count(count: int | None) -> None:
+    """``None`` is over the bound."""
+    if count is None or not 1 <= count <= MAX_OBSERVATIONS:
+        items = f"over {MAX_OBSERVATIONS}" if count is None else count
+        raise MalformedRequest(f"observations has {items} items: expected 1 to {MAX_OBSERVATIONS}")

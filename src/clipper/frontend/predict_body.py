@@ -1,6 +1,7 @@
 """The body of a predict call: where its input is, and what comes with it."""
 
 import struct
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import msgspec
@@ -9,17 +10,25 @@ from msgspec import Raw, Struct
 
 from clipper.errors import MalformedRequest
 from clipper.frontend.inputs import NumberReader, Reader
+from clipper.frontend.json_parts import Extent, find_fields, find_items, find_lone_field
+from clipper.frontend.limits import SHORT_TEXT_BYTES
 
-# A client's batch is answered as one; more than this would hold the connection and the loop for too long.
+# A client's batch is answered as one; more than this would hold the connection for too long, and fill the queue.
 MAX_CLIENT_BATCH = 10_000
 # Longer than any user's or session's id. Each is kept in memory and in the store.
 MAX_CONTEXT_LENGTH = 1000
+# A context of that length, all in escapes.
+MAX_FIELD_BYTES = 16 * 1024
 # As JSON writers put it, with and without spaces.
 _PLAIN_HEADS = frozenset({b'{"input":', b'{"input": '})
 # With so few numbers, making Python objects of them takes less time than finding out where they stand.
 SHORT_BODY_BYTES = 160
 # By how many numbers, each of which takes two bytes with its comma.
 _PACK = [struct.Struct(f"<{count}d").pack for count in range(SHORT_BODY_BYTES // 2)]
+
+
+# Of what comes with an input, as JSON text.
+_MOST_BYTES = dict.fromkeys(("context", "uid", "version"), MAX_FIELD_BYTES)
 
 
 class PredictBody(Struct, frozen=True):
@@ -60,7 +69,10 @@ class BodyReader:
         """The row of ``{"input": [numbers]}``, written as programs do; None if the body is not exactly that."""
         if not self._has_plain_way:
             return None
-        row = self._read_short(body) if len(body) <= SHORT_BODY_BYTES else self._read_long(body)
+        size = len(body)
+        if size > SHORT_TEXT_BYTES:
+            return None
+        row = self._read_short(body) if size <= SHORT_BODY_BYTES else self._read_long(body)
         return row if self._row_bytes is None or row is None or len(row) == self._row_bytes else None
 
     def _read_short(self, body: bytes) -> bytes | None:
@@ -82,20 +94,54 @@ class BodyReader:
             self._parser = simdjson.Parser()
             return None
 
-    def read(self, body: bytes) -> Request:
-        """Any form of the body.
+    def read_single(self, body: bytes) -> Request | None:
+        """A body with one input, in any form, at once; None if it holds a batch.
 
         Raises:
             MalformedRequest, WrongInput: with what was expected and what came.
         """
         parsed = self._parse(body)
+        if not isinstance(parsed.input_batch, msgspec.UnsetType):
+            return None
+        if isinstance(parsed.input, msgspec.UnsetType):
+            raise MalformedRequest('body has neither "input" nor "input_batch"')
+        return _request(parsed, [self._reader.read(bytes(parsed.input))], is_batch=False)
+
+    def read(self, body: bytes | bytearray) -> Generator[None, None, Request]:
+        """Any form of the body, of any size, in steps of a few milliseconds at most.
+
+        Raises:
+            MalformedRequest, WrongInput: with what was expected and what came.
+        """
+        if len(body) > SHORT_TEXT_BYTES:
+            return (yield from self._read_parts(body if isinstance(body, bytearray) else bytearray(body)))
+        parsed = self._parse(bytes(body))
         texts, is_batch = _inputs(parsed)
-        return Request(
-            [self._reader.read(bytes(text)) for text in texts],
-            is_batch,
-            read_context(parsed.context, parsed.uid),
-            None if parsed.version is None else str(parsed.version),
-        )
+        request = _request(parsed, [], is_batch)
+        for text in texts:
+            request.rows.append(self._reader.read(bytes(text)))
+            yield
+        return request
+
+    def _read_parts(self, body: bytearray) -> Generator[None, None, Request]:
+        fields = find_lone_field(body) or (yield from find_fields(body, 0, len(body)))
+        is_batch = "input_batch" in fields
+        if is_batch == ("input" in fields):
+            raise MalformedRequest(
+                f'body has {"both" if is_batch else "neither"} "input" and "input_batch": expected one'
+            )
+        if is_batch:
+            extents = yield from find_items(body, *fields["input_batch"], MAX_CLIENT_BATCH)
+            if not extents:
+                count = f"over {MAX_CLIENT_BATCH}" if extents is None else "0"
+                raise MalformedRequest(f"input_batch has {count} inputs: expected 1 to {MAX_CLIENT_BATCH}")
+        else:
+            extents = [fields["input"]]
+        request = _request(self._parse(compose(body, fields, _MOST_BYTES)), [], is_batch)
+        for start, stop in extents:
+            request.rows.append((yield from read_input(self._reader, body, start, stop)))
+            yield
+        return request
 
     def _parse(self, body: bytes) -> PredictBody:
         try:
@@ -103,6 +149,29 @@ class BodyReader:
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             expected = 'expected {"input": …} or {"input_batch": […]}'
             raise MalformedRequest(f"body is not a predict call: {error}; {expected}") from error
+
+
+def read_input(reader: Reader, text: bytearray, start: int, stop: int) -> Generator[None, None, bytes]:
+    """The row of the input in ``text[start:stop]``."""
+    if stop - start <= SHORT_TEXT_BYTES:
+        return reader.read(bytes(text[start:stop]))
+    return (yield from reader.read_long(text, start, stop))
+
+
+def compose(text: bytearray, fields: Mapping[str, Extent], most_bytes: Mapping[str, int]) -> bytes:
+    """A small body of those fields of a large one that ``most_bytes`` names, with how many each may have.
+
+    Raises:
+        MalformedRequest: one has more.
+    """
+    parts = []
+    for name, most in most_bytes.items():
+        if name in fields:
+            start, stop = fields[name]
+            if stop - start > most:
+                raise MalformedRequest(f"{name} takes {stop - start} bytes: expected at most {most}")
+            parts.append(b'"%b":%b' % (name.encode(), bytes(text[start:stop])))
+    return b"{%b}" % b",".join(parts)
 
 
 def read_context(context: str | int | None, uid: str | int | None) -> str | None:
@@ -116,6 +185,11 @@ def read_context(context: str | int | None, uid: str | int | None) -> str | None
     if text is not None and len(text) > MAX_CONTEXT_LENGTH:
         raise MalformedRequest(f"context has {len(text)} characters: expected at most {MAX_CONTEXT_LENGTH}")
     return text or None
+
+
+def _request(parsed: PredictBody, rows: list[bytes], is_batch: bool) -> Request:
+    version = None if parsed.version is None else str(parsed.version)
+    return Request(rows, is_batch, read_context(parsed.context, parsed.uid), version)
 
 
 def _inputs(parsed: PredictBody) -> tuple[list[Raw], bool]:

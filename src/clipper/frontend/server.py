@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Mapping
 
 from clipper.frontend import limits
+from clipper.frontend.budget import Budget
 from clipper.frontend.connection import Connection
 from clipper.frontend.endpoints import Endpoint
+from clipper.frontend.long_work import LongWork
 from clipper.frontend.memory import give_back_freed
 
 log = logging.getLogger(__name__)
@@ -21,6 +23,8 @@ class QueryServer:
 
     Attributes:
         known_heads: request head to its endpoint and body size; see ``Connection``.
+        budget: the memory that requests hold.
+        work: what takes longer than others should wait.
         refused: requests that no application saw, by error code; endpoints count theirs here as well.
         freed_large_body: whether one was dropped since the last sweep, which then gives its memory back.
         sweeps: seconds since the start, counted by the sweep: a clock that costs nothing to read.
@@ -32,11 +36,17 @@ class QueryServer:
         self._loop = asyncio.get_running_loop()
         self._endpoints: Mapping[bytes, Endpoint] = {}
         self._connections: set[Connection] = set()
+        self._socket: socket.socket | None = None
         self._listener: asyncio.Server | None = None
+        self._beginning: asyncio.Task[None] | None = None
+        # Accepted, and not yet added: the loop may accept hundreds before it tells the first.
+        self._coming = 0
+        self._warns_at_sweep = 0
         self._sweeper: asyncio.TimerHandle | None = None
-        self.known_heads: dict[bytes, tuple[Endpoint, int]] = {}
+        self.budget = Budget()
         self.refused: Counter[str] = Counter()
-        self.buffered_bytes = 0
+        self.work = LongWork(self._loop.call_soon, self.budget, self.refused)
+        self.known_heads: dict[bytes, tuple[Endpoint, int]] = {}
         self.freed_large_body = False
         self.sweeps = 0
         self.is_draining = False
@@ -45,8 +55,43 @@ class QueryServer:
 
     async def listen(self, listener: socket.socket) -> None:
         """Start accepting on a bound socket."""
-        self._listener = await self._loop.create_server(lambda: Connection(self), sock=listener, backlog=1024)
+        self._socket = listener
         self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)
+        await self._accept()
+
+    async def _accept(self) -> None:
+        """Accept until there are too many connections; those that come then wait in the socket's own queue."""
+        if self._socket is not None:
+            # The listener closes its socket to stop, and the port stays ours.
+            self._listener = await self._loop.create_server(
+                self._make_connection, sock=self._socket.dup(), backlog=limits.BACKLOG
+            )
+
+    def _make_connection(self) -> Connection:
+        self._coming += 1
+        if self._is_full:
+            # Not from here: that would drop the connection that is being accepted. The loop accepts one in a turn.
+            self.call_soon(self._stop_accepting)
+        return Connection(self)
+
+    def _stop_accepting(self) -> None:
+        if self._listener is None or not self._is_full:
+            return
+        self._listener.close()
+        self._listener = None
+        if self.sweeps >= self._warns_at_sweep:
+            self._warns_at_sweep = self.sweeps + limits.WARNING_SWEEPS
+            log.warning("%d connections are open: no more are accepted until some have closed", self.connections)
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether there is no room for one more, not even to tell it so."""
+        return len(self._connections) + self._coming >= self.max_connections + limits.MAX_REFUSED_AT_ONCE
+
+    @property
+    def idle_timeout_sweeps(self) -> int:
+        is_crowded = len(self._connections) >= self.max_connections * limits.CROWDED_SHARE
+        return limits.CROWDED_IDLE_TIMEOUT_SWEEPS if is_crowded else limits.IDLE_TIMEOUT_SWEEPS
 
     def serve(self, endpoints: Mapping[bytes, Endpoint]) -> None:
         """Serve these paths from the next request on."""
@@ -83,12 +128,44 @@ class QueryServer:
 
     def add(self, connection: Connection) -> bool:
         """Count a new connection. False if there are too many: it has to be refused."""
+        self._coming = max(self._coming - 1, 0)
         has_room = len(self._connections) < self.max_connections
         self._connections.add(connection)
         return has_room
 
     def remove(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        self._go_on_accepting()
+
+    def _go_on_accepting(self) -> None:
+        is_waiting = self._listener is None and self._beginning is None
+        if is_waiting and self._socket is not None and not self.is_draining and not self._is_full:
+            self._beginning = self._loop.create_task(self._accept())
+            self._beginning.add_done_callback(self._has_begun)
+
+    def _has_begun(self, task: "asyncio.Task[None]") -> None:
+        self._beginning = None
+        if not task.cancelled() and task.exception() is not None:
+            # The sweep tries again.
+            log.error("cannot accept connections: %r", task.exception())
+
+    def shed(self, slow_sweeps: int) -> None:
+        """Requests hold too much memory: cut off those who have not taken their answers for the longest.
+
+        Args:
+            slow_sweeps: those who have taken some within so many sweeps are left alone.
+        """
+        untaken = [connection for connection in self._connections if connection.untaken.size_bytes]
+        going_bytes = sum(connection.untaken.size_bytes for connection in untaken if connection.is_going)
+        staying = [connection for connection in untaken if not connection.is_going]
+        staying.sort(key=lambda connection: (connection.untaken.last_taken_sweep, -connection.untaken.size_bytes))
+        for connection in staying:
+            is_slow = self.sweeps - connection.untaken.last_taken_sweep >= slow_sweeps
+            if not is_slow or self.budget.has_room(-going_bytes):
+                return
+            going_bytes += connection.untaken.size_bytes
+            self.refused["overloaded"] += 1
+            connection.cut_off()
 
     async def drain(self, timeout_s: float) -> int:
         """Stop accepting, answer what is under way, close. Returns how many requests had to be given up.
@@ -100,6 +177,8 @@ class QueryServer:
         self.known_heads.clear()
         if self._listener is not None:
             self._listener.close()
+        if self._socket is not None:
+            self._socket.close()
         await asyncio.sleep(limits.DRAIN_GRACE_S)
         end_s = self._loop.time() + timeout_s
         while self._connections and self._loop.time() < end_s:
@@ -115,8 +194,10 @@ class QueryServer:
 
     def _sweep(self) -> None:
         self.sweeps += 1
+        self._coming = 0
         for connection in list(self._connections):
             connection.sweep(self.sweeps)
+        self._go_on_accepting()
         if self.freed_large_body:
             self.freed_large_body = False
             give_back_freed()

@@ -4,6 +4,7 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, SecurityScheme
 
 from clipper import __version__
 from clipper.errors import ClipperError
@@ -14,6 +15,7 @@ from clipper.management.routes.artifacts import Artifacts
 from clipper.management.routes.models import Models, Versions
 from clipper.management.routes.replicas import Replicas
 from clipper.management.routes.server import Server
+from clipper.management.routes.tokens import Tokens
 from clipper.management.statuses import clipper_error, http_error, too_deep, unexpected_error
 
 # Every body but an artifact and a deployment is a few hundred bytes of JSON, and a default output perhaps some KB.
@@ -21,9 +23,12 @@ MAX_BODY_BYTES = 1024 * 1024
 
 
 def create_app(operations: Operations) -> Litestar:
-    """Build the API over ``operations``. It holds no state of its own, and starts no thread."""
+    """Build the API over ``operations``. It holds no state of its own, and starts no thread.
+
+    It asks nobody who they are: see ``gate``.
+    """
     return Litestar(
-        route_handlers=[Applications, Artifacts, Models, Versions, Replicas, Server],
+        route_handlers=[Applications, Artifacts, Models, Versions, Replicas, Server, Tokens],
         dependencies={"operations": Provide(lambda: operations, sync_to_thread=False)},
         exception_handlers={
             ClipperError: clipper_error,
@@ -31,7 +36,13 @@ def create_app(operations: Operations) -> Litestar:
             RecursionError: too_deep,
             Exception: unexpected_error,
         },
-        openapi_config=OpenAPIConfig(title="Clipper management API", version=__version__, render_plugins=[PlainPage()]),
+        openapi_config=OpenAPIConfig(
+            title="Clipper management API",
+            version=__version__,
+            render_plugins=[PlainPage()],
+            components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}),
+            security=[{"token": []}],
+        ),
         request_max_body_size=MAX_BODY_BYTES,
         logging_config=None,
     )

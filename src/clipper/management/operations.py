@@ -10,14 +10,18 @@ from typing import Protocol
 from clipper.management.schemas import (
     Application,
     ApplicationChange,
+    Contexts,
+    CreatedToken,
     Deployment,
     LearnedPolicy,
     LinkChange,
     Logs,
     Model,
     NewApplication,
+    NewToken,
     Replica,
     Status,
+    Token,
     Version,
 )
 from clipper.scaling import ReplicaRange
@@ -53,6 +57,12 @@ class Operations(Protocol):
     async def describe_policy(self, name: str, context: str | None) -> LearnedPolicy:
         """``Unavailable`` if no worker can tell."""
 
+    async def list_contexts(self, name: str, limit: int) -> Contexts:
+        """``StoreUnavailable`` if the selection store cannot be read, as for ``delete_context``."""
+
+    async def delete_context(self, name: str, context: str) -> None:
+        """Forget what was learned in it; every worker follows within moments."""
+
     async def link(self, application: str, model: str, change: LinkChange) -> Application: ...
 
     async def unlink(self, application: str, model: str) -> Application: ...
@@ -86,6 +96,15 @@ class Operations(Protocol):
     async def list_replicas(self) -> list[Replica]: ...
 
     async def get_replica(self, replica_id: str) -> Replica: ...
+
+    async def list_tokens(self) -> list[Token]:
+        """Those that were made, by name; the server's own is not among them."""
+
+    async def create_token(self, new: NewToken) -> CreatedToken:
+        """Conflict if there is one of that name, or as many as there may be."""
+
+    async def revoke_token(self, name: str) -> None:
+        """From now on it is not known any more."""
 
     async def worker_statistics(self) -> list[WorkerStatistics]:
         """From every worker that answers within a second."""

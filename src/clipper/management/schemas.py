@@ -17,6 +17,8 @@ ReplicaState = Literal["starting", "ready", "backing_off", "crash_loop", "stoppi
 WorkerState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
 Loader = Literal["file", "import", "binary", "image"]
 ManagerName = Literal["local", "docker"]
+# ``read`` may look at everything but tokens, ``admin`` may do all.
+Role = Literal["admin", "read"]
 
 
 class Configured(Struct, frozen=True, forbid_unknown_fields=True):
@@ -221,6 +223,13 @@ class Model(Struct, frozen=True):
     versions: tuple[Version, ...]
 
 
+class Contexts(Struct, frozen=True):
+    """How many contexts the store has of an application, and some of them: first those with the latest feedback."""
+
+    count: int
+    contexts: tuple[str, ...]
+
+
 class Rollback(Struct, frozen=True, forbid_unknown_fields=True):
     version: str | None = None
 
@@ -236,6 +245,30 @@ class Logs(Struct, frozen=True):
     """The last lines of each replica's log, oldest first, by replica name such as ``digits:2#1``."""
 
     lines: dict[str, tuple[str, ...]]
+
+
+class NewToken(Struct, frozen=True, forbid_unknown_fields=True):
+    """``name`` is whom or what it is for: by it the token is listed and revoked."""
+
+    name: str
+    role: Role = "read"
+
+
+class Token(Struct, frozen=True):
+    """What is known of a token; not the token. ``created_at`` is in seconds since 1970."""
+
+    name: str
+    role: Role
+    created_at: float
+
+
+class CreatedToken(Struct, frozen=True):
+    """A new token: ``token`` is shown now and never again, for the server keeps no more than its digest."""
+
+    name: str
+    role: Role
+    created_at: float
+    token: str
 
 
 class WorkerStatus(Struct, frozen=True):

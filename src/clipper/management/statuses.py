@@ -8,7 +8,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
 from clipper.errors import ClipperError, ContainerFailed
-from clipper.management.schemas import Failure
+from clipper.management.schemas import Failure, to_json
 
 _log = logging.getLogger(__name__)
 
@@ -16,11 +16,14 @@ STATUSES: dict[str, int] = {
     "malformed_request": 400,
     "wrong_input": 400,
     "invalid_argument": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
     "conflict": 409,
     "too_large": 413,
+    "unsupported_media_type": 415,
     "internal_error": 500,
     "not_implemented": 501,
     "model_error": 502,
@@ -36,7 +39,7 @@ STATUSES: dict[str, int] = {
 }
 
 # The framework refuses with a status of its own; these are what they mean here. Any other 4xx is malformed.
-_FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+_FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_media_type"}
 
 # Start-up and a swap of workers take about this long.
 _RETRY_AFTER_S = "1"
@@ -45,6 +48,16 @@ _RETRY_AFTER_S = "1"
 def clipper_error(_request: Request[Any, Any, Any], error: ClipperError) -> Response[Failure]:
     tail = tuple(error.log_tail) if isinstance(error, ContainerFailed) else ()
     return _response(Failure(error.code, str(error), tail))
+
+
+def bare_answer(error: ClipperError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body of an error that is answered before the framework has seen the request."""
+    body = to_json(Failure(error.code, str(error)))
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    status = STATUSES[error.code]
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers.append((b"www-authenticate", b'Bearer realm="clipper"'))
+    return status, headers, body
 
 
 def http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Failure]:

@@ -26,7 +26,11 @@ SAYS_WHY = "clipper: "
 
 
 class BringUp:
-    """One container's. Each step raises ``ContainerFailed`` where it does not come up, with its last lines."""
+    """One container's. Each step raises ``ContainerFailed`` where it does not come up, with its last lines.
+
+    Attributes:
+        warm_up_rows: how many rows the last warm-up batch had; 0 if there was none, or the model said no to its sample.
+    """
 
     def __init__(
         self, note: ContainerNote, container: Container, log_path: Path, log_start_bytes: int, timeout_s: float
@@ -37,6 +41,7 @@ class BringUp:
         self._log_path = log_path
         self._log_start_bytes = log_start_bytes
         self._timeout_s = timeout_s
+        self.warm_up_rows = 0
         self._deadline_s = asyncio.get_running_loop().time() + timeout_s
 
     async def answering(self) -> Probe:
@@ -55,11 +60,14 @@ class BringUp:
             await asyncio.sleep(DIAL_EVERY_S)
         raise await self._failed(f"{self._container.how_it_ended} before it was ready")
 
-    async def warm_up(self, welcome: Welcome, find_sample: SampleSource) -> None:
-        """Have it evaluate a sample, if there is one. That it fails on one that was not given for it is only logged."""
+    async def warm_up(self, welcome: Welcome, samples: SampleSource) -> None:
+        """Have it evaluate a sample, if there is one. That it fails on one that was not given for it is only logged.
+
+        That it dies of one is an end like another, of which ``warm_up_rows`` tells: the next start takes fewer.
+        """
         try:
             async with asyncio.timeout_at(self._deadline_s):
-                sample = await find_sample(self._note.slot.model_id, welcome.input_type)
+                sample = await samples.find(self._note.slot.model_id, welcome.input_type)
                 failure = None if sample is None else await self._failure_on(sample, welcome)
         except RequestError as error:
             raise ContainerFailed(f"the sample for {self._note.slot.model_id} is none: {error}") from error
@@ -68,6 +76,7 @@ class BringUp:
         if sample is None or failure is None:
             return
         if sample.is_given:
+            self.warm_up_rows = 0
             raise ContainerFailed(f"container {self._note.slot} failed on its sample: {failure}")
         # Queries fail so now and then; it has been warmed up all the same.
         log.warning("%s failed on a remembered sample: %s", self._note.id, failure)
@@ -88,13 +97,16 @@ class BringUp:
     async def _failure_on(self, sample: Sample, welcome: Welcome) -> str | None:
         container = self._container
         try:
-            return await warm_up(container.address, welcome, sample)
+            return await warm_up(container.address, welcome, sample, self._note_batch)
         except ProtocolViolation as error:
             raise await self._failed(f"does not speak the container protocol: {error}") from error
         except OSError as error:
             if await container.has_exited_within(EXIT_AFTER_LOSS_S):
                 raise await self._failed(f"{container.how_it_ended} over the warm-up sample") from error
             raise await self._failed(f"closed its connection over the warm-up sample: {error}") from error
+
+    def _note_batch(self, rows: int) -> None:
+        self.warm_up_rows = rows
 
     async def _failed(self, what: str) -> ContainerFailed:
         await self._container.save_log()

@@ -1,5 +1,6 @@
 """Which processes there are, by the mark of the container that they belong to, and what they take."""
 
+import errno
 import os
 import time
 from dataclasses import dataclass
@@ -66,13 +67,17 @@ def memory_bytes(processes: list[Found], bound_bytes: int | None) -> int:
 def _proportional_bytes(process: Found) -> int:
     try:
         text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-    except OSError:
-        return 0  # it is gone
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return 0  # it is gone, or has made itself another's
     return next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:")), 0)
 
 
 def disk_usage(folder: Path, max_files: int) -> tuple[int, int]:
-    """The bytes that a folder takes on disk, and how many files and folders are in it; counted until ``max_files``."""
+    """The bytes that a folder takes on disk, and how many files and folders are in it; counted until ``max_files``.
+
+    Raises:
+        OSError: there are no file descriptors to look with.
+    """
     size_bytes = files = 0
     left = [folder]
     while left and files <= max_files:
@@ -82,6 +87,8 @@ def disk_usage(folder: Path, max_files: int) -> tuple[int, int]:
                 size_bytes += entry.stat(follow_symlinks=False).st_blocks * 512
                 if entry.is_dir(follow_symlinks=False):
                     left.append(Path(entry.path))
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise  # else a folder would pass for empty
             continue  # it was removed meanwhile, or may not be looked into
     return size_bytes, files

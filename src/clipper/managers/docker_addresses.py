@@ -53,7 +53,7 @@ class Addresses:
         return "" if note.listen.startswith("unix:") else (self._folder(note.number) / "token").read_text()
 
     def is_ready(self, note: ContainerNote) -> bool:
-        return (self._folder(note.number) / "ready").exists()
+        return self._ready(note.number).exists()
 
     def note_ready(self, note: ContainerNote) -> None:
         """Have ``is_ready`` say so, to whatever supervisor.
@@ -61,20 +61,28 @@ class Addresses:
         Raises:
             OSError: it cannot be written.
         """
-        (self._folder(note.number) / "ready").touch()
+        self._ready(note.number).touch()
 
     def give_back(self, note: ContainerNote) -> None:
         """Nobody listens there any more."""
         if held := self._held.pop(note.number, None):
             held.close()
+        self._ready(note.number).unlink(missing_ok=True)
         shutil.rmtree(self._folder(note.number), ignore_errors=True)  # a container that hangs may keep it
 
     def give_back_others(self, notes: Collection[ContainerNote]) -> None:
         """What an earlier supervisor left of other containers than these."""
-        kept = {self._folder(note.number) for note in notes}
+        kept = {path for note in notes for path in (self._folder(note.number), self._ready(note.number))}
+        for ready in self._sockets.glob("c[0-9]*.ready"):
+            if ready not in kept:
+                ready.unlink(missing_ok=True)
         for folder in self._sockets.glob("c[0-9]*/"):
             if folder not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _ready(self, number: int) -> Path:
+        """Beside its folder: what is in there is the container's to make, also as a link to somewhere else."""
+        return self._sockets / f"c{number}.ready"
 
     def _folder(self, number: int) -> Path:
         return self._sockets / f"c{number}"

@@ -26,6 +26,7 @@ from clipper.managers.environments.output import cause_of, progress_of
 from clipper.managers.environments.pip_settings import parse_pip_config, uv_options, uv_variables
 from clipper.managers.environments.recipe import Recipe
 from clipper.managers.environments.retention import Kept, to_remove
+from clipper.managers.environments.surroundings import for_builds
 
 # The largest frameworks are some GB to download, and some packages are compiled first.
 BUILD_TIMEOUT_S = 1800.0
@@ -38,9 +39,6 @@ MAX_LINE_CHARACTERS = 500
 _BUILDING = ".building-"
 # Its time of change is when the environment was last handed out.
 _USED = ".used"
-
-# What leads uv, or the Python that it runs, to another environment than the one that is made.
-_MISLEADING = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "UV_PYTHON", "UV_PROJECT_ENVIRONMENT")
 
 
 def environments_root(environ: Mapping[str, str]) -> Path:
@@ -152,8 +150,8 @@ def _building(root: Path, key: str) -> Iterator[Path]:
 
 def _install(recipe: Recipe, folder: Path, lock: int, deadline_s: float, tell: Callable[[str], None]) -> None:
     pip = _pip_settings()
-    environ = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
-    environ |= uv_variables(pip, os.environ)
+    environ = for_builds(os.environ)
+    environ |= uv_variables(pip, environ)
     tell(f"installing {recipe.title}")
     # Relocatable, since it is renamed once it is complete.
     make = ("venv", "--no-project", "--relocatable", "--no-python-downloads", "--python", recipe.interpreter.path)

@@ -121,7 +121,11 @@ class LocalLauncher:
             environment=environment(note.spec.cpus, share) | {"TMPDIR": str(scratch)},
             extra=msgspec.to_builtins(note),
         )
-        limits.apply(process.pid, _data_bytes(note.spec), share.cores)
+        try:
+            limits.apply(process.pid, _data_bytes(note.spec), share.cores)
+        except OSError:
+            process.kill()  # without its bounds it must not run
+            raise
         return self._started(LocalContainer(note, process, self._processes, scratch, prepared.warning))
 
     async def left(self) -> list[ContainerNote]:

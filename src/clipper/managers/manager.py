@@ -52,7 +52,7 @@ class Manager:
         logs_folder: Path,
         next_number: Callable[[], int],
         batch_timeout_s: Callable[[ModelId], float],
-        find_sample: SampleSource,
+        samples: SampleSource,
         on_change: Callable[[], None],
     ) -> None:
         """Set up; nothing starts.
@@ -61,14 +61,14 @@ class Manager:
             launchers: by the names that versions ask for them with.
             next_number: a number that no replica had before; raises ``RegistryUnavailable`` if there is none.
             batch_timeout_s: how long a batch of a version may run before its replica is taken to hang.
-            find_sample: what to warm a version's containers up with before they are ready.
+            samples: what to warm a version's containers up with before they are ready.
             on_change: called after a replica has come up or died.
         """
         self._launchers = launchers
         self._logs_folder = logs_folder
         self._next_number = next_number
         self._batch_timeout_s = batch_timeout_s
-        self._find_sample = find_sample
+        self._samples = samples
         self._on_change = on_change
         self._slots: dict[Slot, SlotStatus] = {}
 
@@ -184,7 +184,7 @@ class Manager:
         model_id = status.slot.model_id
         try:
             death = await replica.live(
-                start_timeout_s, lambda: self._batch_timeout_s(model_id), self._find_sample, self._on_change
+                start_timeout_s, lambda: self._batch_timeout_s(model_id), self._samples, self._on_change
             )
         except Exception as error:  # a bug of ours; the slot must not be stuck with it, so it is a death too
             log.exception("watching %s failed", replica.note.id)
@@ -199,9 +199,11 @@ class Manager:
     def _has_died(self, status: SlotStatus, death: Death) -> None:
         log.warning("%s", death.reason)
         was_ready = status.replica is not None and status.replica.phase == "ready"
+        # It says nothing against a model that it does not bear what no query may ever ask of it.
+        is_spared = death.warm_up_rows > 0 and self._samples.has_killed(status.slot.model_id, death.warm_up_rows)
         status.replica = status.task = None
         status.last_error = death.reason
-        status.start_failure = None if was_ready else death
+        status.start_failure = None if was_ready or is_spared else death
         status.history = status.history.died(asyncio.get_running_loop().time(), death.uptime_s)
         self._on_change()
 

@@ -19,6 +19,7 @@ from clipper.managers.environment_builder import BUILD_TIMEOUT_S
 from clipper.managers.environment_program import Prepared, Progress, Refused, Reply, Request
 from clipper.managers.environments.plan import Own, plan_environment
 from clipper.managers.environments.recipe import Interpreter
+from clipper.managers.environments.surroundings import for_builds
 from clipper.managers.processes import MARK, ProcessFolder, kill_marked
 from clipper.registry.records import VersionSpec
 
@@ -131,8 +132,8 @@ class ModelEnvironments:
             "clipper.managers.environment_program",
             stdin=PIPE,
             stdout=PIPE,
-            # All of our own: what steers pip, uv and the network there is to steer it here.
-            env={**os.environ, MARK: mark},
+            # What steers pip, uv and the network here is to steer it there; what else is ours is not for builds to see.
+            env={**for_builds(os.environ), MARK: mark},
             start_new_session=True,
         )
         try:

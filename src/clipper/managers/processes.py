@@ -7,6 +7,7 @@ of a process and its record, the mark still finds it, in ``/proc``, and whatever
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -29,6 +30,12 @@ KILL_ROUNDS = 20
 
 # After SIGKILL only the kernel is in the way, for instance with a core of many GB to give back.
 KILL_TIMEOUT_S = 10.0
+
+# Until there may be a descriptor again to look through /proc with.
+LOOK_AGAIN_S = 0.5
+
+# What this process, or the system, has none left of: it says nothing of who was asked.
+_OWN_WANT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")
 
@@ -89,11 +96,15 @@ class ManagedProcess:
 
     def kill(self) -> None:
         """SIGKILL to it and to all that it forked."""
-        # While it lives, the number of its process group can be nobody else's.
-        if start_time(self.pid) == self.record.start_time:
-            _kill_group(self.pid)
+        try:
+            # While it lives, the number of its process group can be nobody else's.
+            if start_time(self.pid) == self.record.start_time:
+                _kill_group(self.pid)
+        except OSError as error:  # we have no descriptor left to look with: what it forked goes when it is gone
+            log.warning("the process group of %s is not killed yet: %s", self.record.name, error)
         self._signal(signal.SIGKILL)
-        kill_marked(self._mark.__eq__)
+        if self.exited.is_set():
+            self._kill_rest()
 
     async def stop(self, grace_s: float) -> None:
         """SIGTERM, ``grace_s`` to finish in, then SIGKILL to all that is left. Returns when it is gone."""
@@ -128,7 +139,16 @@ class ManagedProcess:
             # Until it is reaped its pid is its own, and so is the number of its process group.
             _kill_group(self.pid)
             self.exit_code = self._child.wait()
-        kill_marked(self._mark.__eq__)
+        self._kill_rest()
+
+    def _kill_rest(self) -> None:
+        """All that it forked, wherever that moved itself; it has not exited before they have been looked for."""
+        try:
+            kill_marked(self._mark.__eq__)
+        except OSError as error:  # as in kill: whether there are any is not known, and so is looked at again
+            log.warning("what %s forked cannot be looked for now, and will be: %s", self.record.name, error)
+            asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._kill_rest)
+            return
         self.exited.set()
 
 
@@ -177,7 +197,14 @@ class ProcessFolder:
                 )
         except (OSError, ValueError) as error:
             raise ContainerFailed(f"{name} cannot be started with {argv[0]}: {error}") from error
-        return ManagedProcess(self._record(name, child.pid, argv, extra), child, mark)
+        try:
+            return ManagedProcess(self._record(name, child.pid, argv, extra), child, mark)
+        except OSError as error:
+            # One that cannot be watched may not run: nobody would know of it.
+            _kill_group(child.pid)
+            child.kill()
+            child.wait()
+            raise ContainerFailed(f"{name} cannot be watched: {error}") from error
 
     def recorded(self) -> list[ProcessRecord]:
         """The records of all processes, those that are gone included. Unreadable records are removed."""
@@ -238,18 +265,31 @@ def start_time(pid: int) -> int | None:
 
 
 def stat_fields(pid: int) -> list[str] | None:
-    """What ``/proc/PID/stat`` tells from its third field on; None if the process is gone, or waits to be reaped."""
+    """What ``/proc/PID/stat`` tells from its third field on; None if it is gone, waits to be reaped, or is not ours.
+
+    Raises:
+        OSError: there is no descriptor left to look with.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None  # with hidepid, what is not ours cannot be looked at
     # The command's name, in parentheses, may hold anything; what follows the last one is fields 3, 4, ...
     fields = text[text.rindex(")") + 2 :].split()
     return None if fields[0] in "ZX" else fields
 
 
+def is_own_want(error: BaseException) -> bool:
+    """Whether a call failed for want of descriptors or memory here, which tells nothing of who was asked."""
+    return isinstance(error, OSError) and error.errno in _OWN_WANT
+
+
 def kill_marked(is_meant: Callable[[str], bool]) -> None:
-    """SIGKILL to every process whose mark is meant, wherever it moved itself."""
+    """SIGKILL to every process whose mark is meant, wherever it moved itself.
+
+    Raises:
+        OSError: there is no descriptor left to look with.
+    """
     killed: set[int] = set()
     for _ in range(KILL_ROUNDS):
         meant = {pid for pid in pids() if is_meant(mark_of(pid))} - killed
@@ -267,10 +307,16 @@ def pids() -> Iterator[int]:
 
 
 def mark_of(pid: int) -> str:
-    """The mark of a live process; empty if it has none, is gone or is not ours to look at."""
+    """The mark of a live process; empty if it has none, is gone or is not ours to look at.
+
+    Raises:
+        OSError: there is no descriptor left to look with.
+    """
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
+    except OSError as error:
+        if is_own_want(error):
+            raise
         return ""
     for entry in environment.split(b"\0"):
         if entry.startswith(MARK.encode() + b"="):

@@ -25,15 +25,25 @@ PING_EVERY_S = 1.0
 PING_TIMEOUT_S = 10.0
 # For the batch in hand when it is told to stop.
 STOP_GRACE_S = 5.0
+# What a warm-up sets off, such as processes that fork without end, may end a container a little later: what keeps it
+# within its bounds looks twice a second, and a machine that is out of memory is slow.
+WARM_UP_AFTERMATH_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """How a replica ended on its own. ``uptime_s`` is 0, and ``log_tail`` its own last lines, if it was never ready."""
+    """How a replica ended on its own.
+
+    Attributes:
+        uptime_s: 0 if it was never ready.
+        log_tail: its own last lines, if it was never ready.
+        warm_up_rows: how many rows the warm-up batch had over which, or shortly after which, it ended; else 0.
+    """
 
     reason: str
     uptime_s: float
     log_tail: tuple[str, ...] = ()
+    warm_up_rows: int = 0
 
 
 class Replica:
@@ -60,6 +70,7 @@ class Replica:
         self._log_path = log_path
         self._log_start_bytes = logs.size_bytes(log_path)
         self._ready_at_s = 0.0
+        self._bring_up: BringUp | None = None
         self._launching: asyncio.Task[Container] | None = None
         self._is_to_stop = False
         self._stopping: asyncio.Task[None] | None = None
@@ -82,21 +93,22 @@ class Replica:
         self,
         start_timeout_s: float,
         batch_timeout_s: Callable[[], float],
-        find_sample: SampleSource,
+        samples: SampleSource,
         on_ready: Callable[[], None],
     ) -> Death:
         """Bring it up, then watch it until it ends, or has to be ended because it hangs. The container is gone after.
 
         Args:
             batch_timeout_s: how long a batch may run at present.
-            find_sample: what to warm it up with.
+            samples: what to warm it up with.
             on_ready: called once it can be put into service.
         """
         try:
             self._container = self._container or await self._launched()
-            return await self._live(self._container, start_timeout_s, batch_timeout_s, find_sample, on_ready)
+            return await self._live(self._container, start_timeout_s, batch_timeout_s, samples, on_ready)
         except ContainerFailed as error:
-            return Death(str(error), 0.0, tuple(error.log_tail))
+            rows = 0 if self._bring_up is None else self._bring_up.warm_up_rows
+            return Death(str(error), 0.0, tuple(error.log_tail), rows)
         finally:
             await self._launcher.clean_up(self.note)
             self.settled.set()
@@ -144,20 +156,23 @@ class Replica:
         container: Container,
         start_timeout_s: float,
         batch_timeout_s: Callable[[], float],
-        find_sample: SampleSource,
+        samples: SampleSource,
         on_ready: Callable[[], None],
     ) -> Death:
-        bring_up = BringUp(self.note, container, self._log_path, self._log_start_bytes, start_timeout_s)
+        bring_up = self._bring_up = BringUp(
+            self.note, container, self._log_path, self._log_start_bytes, start_timeout_s
+        )
         if self._is_to_stop:
             self.begin_to_stop()
         try:
             with closing(await bring_up.answering()) as probe:
                 if not self.note.ready:
-                    await bring_up.warm_up(probe.welcome, find_sample)
+                    await bring_up.warm_up(probe.welcome, samples)
                 self._has_come_up(container, probe.welcome)
                 on_ready()
                 reason = await self._watch(container, probe, batch_timeout_s)
-            return Death(reason, asyncio.get_running_loop().time() - self._ready_at_s)
+            uptime_s = asyncio.get_running_loop().time() - self._ready_at_s
+            return Death(reason, uptime_s, (), bring_up.warm_up_rows if uptime_s < WARM_UP_AFTERMATH_S else 0)
         finally:
             await container.stop(grace_s=0)
 

@@ -1,9 +1,10 @@
 """A container's first batches, before it is in service: what it loads, compiles or fills with its first calls costs no
 query its deadline."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Protocol
 
 from clipper.containers.protocol.messages import Welcome
 from clipper.managers.probe import Caller
@@ -21,7 +22,7 @@ class Sample:
     Attributes:
         row: as the container protocol sends it.
         is_given: by whoever deployed, so that the model has to answer it; else it is a query's that came not long ago.
-        max_batch: the most rows that the deployment allows in a batch.
+        max_batch: the most rows that a batch may have: what the deployment allows, or fewer where more have killed.
     """
 
     row: bytes
@@ -29,9 +30,18 @@ class Sample:
     max_batch: int
 
 
-# For a version, whose containers take inputs of that type: None if there is nothing to warm it up with. Raises
-# RequestError where what was given is not of the type.
-SampleSource = Callable[[ModelId, InputType], Awaitable[Sample | None]]
+class SampleSource(Protocol):
+    """Knows what versions are warmed up with."""
+
+    async def find(self, id_: ModelId, input_type: InputType) -> Sample | None:
+        """The sample of a version whose containers take inputs of that type; None if there is none, or none is due.
+
+        Raises:
+            RequestError: what was given is not of the type.
+        """
+
+    def has_killed(self, id_: ModelId, rows: int) -> bool:
+        """A container ended over ``rows`` of it; return whether the next start leaves so many out."""
 
 
 def warm_up_sizes(max_batch: int, model_max_batch: int | None) -> tuple[int, ...]:
@@ -40,8 +50,18 @@ def warm_up_sizes(max_batch: int, model_max_batch: int | None) -> tuple[int, ...
     return (1, several) if several > 1 else (1,)
 
 
-async def warm_up(address: ReplicaAddress, welcome: Welcome, sample: Sample) -> str | None:
+def fewer_rows(rows: int) -> int:
+    """How many rows the largest warm-up batch may have, once one of ``rows`` has killed: 0 is no warm-up."""
+    return 1 if rows > 1 else 0
+
+
+async def warm_up(
+    address: ReplicaAddress, welcome: Welcome, sample: Sample, on_batch: Callable[[int], None]
+) -> str | None:
     """Have a container evaluate the sample; wait until it has.
+
+    Args:
+        on_batch: called before each batch with the number of its rows.
 
     Returns:
         What the model said if it failed, else None.
@@ -52,6 +72,7 @@ async def warm_up(address: ReplicaAddress, welcome: Welcome, sample: Sample) -> 
     """
     with closing(await Caller.dial(address)) as caller:
         for rows in warm_up_sizes(sample.max_batch, welcome.max_batch):
+            on_batch(rows)
             failure = await caller.predict(welcome.input_type, [sample.row] * rows)
             if failure is not None:
                 return failure

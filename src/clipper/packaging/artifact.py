@@ -20,6 +20,7 @@ Loader = Literal["file", "import", "binary", "image"]
 
 # What the server takes; asked here too, before anything is written.
 MAX_ARTIFACT_BYTES = 16 * 1024**3
+MAX_MEMBERS = 100_000
 
 _CHUNK_BYTES = 1024 * 1024
 
@@ -88,9 +89,11 @@ def pack(contents: Contents) -> Artifact:
     """Write the contents' tar to a temporary file.
 
     Raises:
-        TooLarge: the files together are over ``MAX_ARTIFACT_BYTES``.
+        TooLarge: the files together are over ``MAX_ARTIFACT_BYTES``, or more than ``MAX_MEMBERS``.
         InvalidArgument: a file cannot be read, or the temporary file cannot be written.
     """
+    if len(contents.members) > MAX_MEMBERS:
+        raise TooLarge(f"the model has {len(contents.members)} files: expected at most {MAX_MEMBERS}")
     size_bytes = sum(member.size_bytes for member in contents.members)
     if size_bytes > MAX_ARTIFACT_BYTES:
         raise TooLarge(f"the model has {size_bytes} bytes: expected at most {MAX_ARTIFACT_BYTES}")

@@ -11,6 +11,7 @@ from clipper.types import Framework, ModelId
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
 Loader = Literal["file", "import", "binary", "image"]
 ManagerName = Literal["local", "docker"]
+Role = Literal["admin", "read"]
 
 
 class ApplicationRecord(Struct, frozen=True):
@@ -99,6 +100,7 @@ class VersionRecord(Struct, frozen=True):
         created_at: seconds since the epoch.
         log_tail: of the container whose start failed, or of the installer, oldest line first.
         warning: how the model and the packages that it runs with do not quite fit; None if they do.
+        warm_up_rows: the most rows of a warm-up batch, as more have killed a replica; 0 is no warm-up, None no bound.
     """
 
     model: str
@@ -117,10 +119,20 @@ class VersionRecord(Struct, frozen=True):
     log_tail: tuple[str, ...] = ()
     warning: str | None = None
     scaling: ReplicaRange | None = None
+    warm_up_rows: int | None = None
 
     @property
     def id(self) -> ModelId:
         return ModelId(self.model, self.version)
 
 
-Record = ApplicationRecord | ModelRecord | VersionRecord
+class TokenRecord(Struct, frozen=True):
+    """A token of the management API's. ``digest`` is its SHA-256, in hex: the token itself is nowhere kept."""
+
+    name: str
+    role: Role
+    digest: str
+    created_at: float
+
+
+Record = ApplicationRecord | ModelRecord | VersionRecord | TokenRecord

@@ -13,12 +13,13 @@ from typing import TypeVar
 import msgspec
 
 from clipper.errors import RegistryUnavailable
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
+from clipper.registry.records import ApplicationRecord, ModelRecord, Record, TokenRecord, VersionRecord
 from clipper.registry.store import (
     Change,
     Contents,
     DeleteApplication,
     DeleteModel,
+    DeleteToken,
     DeleteVersion,
     ForgetLater,
     Forgotten,
@@ -43,8 +44,11 @@ CREATE TABLE versions (
 CREATE TABLE counters (name TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT;
 """
 
-# Of later releases; an older Clipper has no use for it and leaves it alone, so it needs no other schema version.
-_FORGET_SCHEMA = "CREATE TABLE IF NOT EXISTS to_forget (application_id TEXT PRIMARY KEY) STRICT"
+# Of later releases; an older Clipper has no use for them and leaves them alone, so they need no other schema version.
+_LATER_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS to_forget (application_id TEXT PRIMARY KEY) STRICT",
+    "CREATE TABLE IF NOT EXISTS tokens (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT",
+)
 
 # What an operator can do about each of SQLite's complaints, by the name of its primary result code.
 _REMEDIES = {
@@ -86,6 +90,7 @@ class SqliteRegistry:
                 self._read(ModelRecord, "SELECT record FROM models ORDER BY name"),
                 self._read(VersionRecord, "SELECT record FROM versions ORDER BY model, version"),
                 tuple(id_ for (id_,) in self._connection.execute("SELECT application_id FROM to_forget ORDER BY 1")),
+                self._read(TokenRecord, "SELECT record FROM tokens ORDER BY name"),
             )
 
     def write(self, *changes: Change) -> None:
@@ -120,7 +125,8 @@ class SqliteRegistry:
                     f"registry {self._path} has schema version {found}, this Clipper knows {SCHEMA_VERSION}: "
                     "run the Clipper that wrote it, or a newer one"
                 )
-            self._connection.execute(_FORGET_SCHEMA)
+            for statement in _LATER_SCHEMA:
+                self._connection.execute(statement)
 
     def _schema_version(self) -> int | None:
         query = "SELECT count(*) FROM sqlite_schema WHERE name = 'schema'"
@@ -149,6 +155,10 @@ class SqliteRegistry:
             case Put(VersionRecord() as version):
                 row = (version.model, version.version, _to_json(version))
                 execute("REPLACE INTO versions VALUES (?, ?, ?)", row)
+            case Put(TokenRecord() as token):
+                execute("REPLACE INTO tokens VALUES (?, ?)", (token.name, _to_json(token)))
+            case DeleteToken(name):
+                execute("DELETE FROM tokens WHERE name = ?", (name,))
             case DeleteApplication(name):
                 execute("DELETE FROM applications WHERE name = ?", (name,))
             case ForgetLater(application_id):
@@ -195,5 +205,5 @@ def _remedy(error: Exception) -> str:
     return f"it cannot be used ({name})"
 
 
-def _to_json(record: ApplicationRecord | ModelRecord | VersionRecord) -> str:
+def _to_json(record: Record) -> str:
     return msgspec.json.encode(record).decode()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from clipper.registry.records import ApplicationRecord, ModelRecord, Record, VersionRecord
+from clipper.registry.records import ApplicationRecord, ModelRecord, Record, TokenRecord, VersionRecord
 from clipper.types import ModelId
 
 
@@ -45,7 +45,12 @@ class DeleteVersion:
     id: ModelId
 
 
-Change = Put | DeleteApplication | ForgetLater | Forgotten | DeleteModel | DeleteVersion
+@dataclass(frozen=True, slots=True)
+class DeleteToken:
+    name: str
+
+
+Change = Put | DeleteApplication | ForgetLater | Forgotten | DeleteModel | DeleteVersion | DeleteToken
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,7 @@ class Contents:
     models: tuple[ModelRecord, ...]
     versions: tuple[VersionRecord, ...]
     to_forget: tuple[str, ...] = ()
+    tokens: tuple[TokenRecord, ...] = ()
 
 
 class Registry(Protocol):

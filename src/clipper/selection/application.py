@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -16,6 +16,7 @@ from clipper.selection.counts import Counts
 from clipper.selection.feedback.join_table import JoinTable
 from clipper.selection.learning.totals import Totals
 from clipper.selection.loads import Loads
+from clipper.selection.own_code import Made, make
 from clipper.selection.policies.policy import Choice, Combined
 from clipper.selection.query import Asker, Query, Shadow
 from clipper.selection.selector import Selector
@@ -36,6 +37,8 @@ JOINT_MARGIN_SHARE = 0.1
 TIMER_EARLY_S = 0.0005
 # Of the time there is, what a query may spend on reading its context's state; then it goes by the application's own.
 LOAD_SHARE = 0.25
+# Queries that are answered at their deadline in one go, some milliseconds of work: a batch has one deadline for all.
+MAX_EXPIRING = 500
 
 
 class QueryIds:
@@ -70,6 +73,7 @@ class Surroundings:
 
     Attributes:
         asking: feedback that models are being asked for; see ``Observer``.
+        make: makes an application's policy and loss, without waiting for a user's code.
     """
 
     predictor: Predictor
@@ -79,6 +83,7 @@ class Surroundings:
     committer: Committer
     joins: JoinTable
     asking: asyncio.Semaphore
+    make: Callable[[ApplicationSnapshot], Made] = make
 
 
 class Application:
@@ -100,7 +105,7 @@ class Application:
         self.contexts = Contexts(snapshot.id, surroundings.store, selection.half_life, selection.prior_weight)
         self._loads = Loads(self.load)
         self._is_store_down = False
-        self.selector = Selector(selection, self.counts)
+        self.selector = Selector(snapshot, self.counts, surroundings.make)
         self.snapshot = snapshot
         self.follow(snapshot)
 
@@ -112,7 +117,7 @@ class Application:
         """Serve by this snapshot from the next query on; call again whenever a model's current version changes."""
         if snapshot.selection != self.snapshot.selection:
             self.contexts.follow(snapshot.selection.half_life, snapshot.selection.prior_weight)
-            self.selector = Selector(snapshot.selection, self.counts)
+            self.selector = Selector(snapshot, self.counts, self.surroundings.make)
         self.snapshot = snapshot
         self.input_type = self._narrowed_type(snapshot)
         self._slo_s = snapshot.slo_ms / 1000
@@ -128,6 +133,11 @@ class Application:
             link.model: self._find(link.model, link.version) for link in snapshot.links
         }
         self.shadows = tuple(link.model for link in snapshot.links if link.shadow)
+
+    def follow_code(self) -> None:
+        """What its policy and loss are made of has come, or has failed, after all."""
+        self.selector = Selector(self.snapshot, self.counts, self.surroundings.make)
+        self.follow(self.snapshot)
 
     def predict(
         self, row: bytes, asker: Asker, arrival_s: float, version: str | None = None, context: str | None = None
@@ -373,7 +383,10 @@ class Application:
     def _expire(self) -> None:
         now_s = self._loop.time() + TIMER_EARLY_S
         waiting = self._waiting
-        while waiting and (waiting[0].done or waiting[0].deadline_s <= now_s):
+        # The rest is due at once, and others have their turn before it.
+        for _ in range(MAX_EXPIRING):
+            if not waiting or not (waiting[0].done or waiting[0].deadline_s <= now_s):
+                break
             query = waiting.popleft()
             if not query.done:
                 self.finish(query)

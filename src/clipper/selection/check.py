@@ -2,6 +2,7 @@
 
 It is read as JSON from standard input. A process of its own, since making a policy of the user's runs the user's code:
 whatever that does, it does to nobody else. Exit status: 0 they can be made; 1 not, and standard output says why.
+Who starts it bounds it as a container is bounded: its memory, files, environment, and that nothing of it is left.
 """
 
 import os
@@ -22,7 +23,7 @@ MAX_VERDICT = 2000
 
 def main() -> int:
     signal.alarm(TIMEOUT_S)
-    with os.fdopen(os.dup(1), "w") as verdict:
+    with os.fdopen(os.dup(1), "w", errors="backslashreplace") as verdict:
         # What the user's code prints is no verdict.
         os.dup2(2, 1)
         selection = msgspec.json.decode(sys.stdin.buffer.read(), type=Selection)

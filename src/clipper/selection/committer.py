@@ -11,6 +11,8 @@ log = logging.getLogger(__name__)
 
 # In one transaction: some milliseconds of work, during which other workers wait.
 MAX_BATCH = 1000
+# Told at once that theirs is durable, each of which adds it in memory.
+MAX_TOLD = 100
 # Waiting, at 50,000 a second, for 0.2 s; beyond it the store is not keeping up, and saying so is better.
 MAX_WAITING = 10_000
 
@@ -71,9 +73,11 @@ class Committer:
             log.exception("a batch of %d observations could not be written", len(batch))
             _fail(batch, StoreUnavailable(f"selection store failed: {type(error).__name__}: {error}"))
         else:
-            for (_, future), is_new in zip(batch, are_new):
+            for index, ((_, future), is_new) in enumerate(zip(batch, are_new)):
                 if not future.done():
                     future.set_result(is_new)
+                if index % MAX_TOLD == MAX_TOLD - 1:
+                    await asyncio.sleep(0)
 
 
 def _fail(batch: "list[tuple[Observation, asyncio.Future[bool]]]", error: ClipperError) -> None:

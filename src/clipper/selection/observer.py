@@ -14,7 +14,7 @@ from clipper.selection.feedback.scoring import lesson, score
 from clipper.selection.learning.tally import Increments
 from clipper.selection.policies.policy import Choice, Totals
 from clipper.selection.query import Query
-from clipper.selection.stores.store import EVERYONE, Observation
+from clipper.selection.stores.store import EVERYONE, MIN_KEEP_S, Observation
 
 # How long feedback may wait for models that are asked for its sake; then selected ones that have not answered count as
 # wrong.
@@ -154,6 +154,7 @@ class Observer:
                 feedback.id,
                 application.snapshot.id,
                 {EVERYONE if each is None else each: amounts for each, amounts in entries.items()},
+                max(MIN_KEEP_S, application.snapshot.selection.feedback_ttl_s),
             )
         )
 

@@ -1,15 +1,16 @@
 """An application's policy at work. What a user's own does wrong costs a query its answer, and nothing else."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 
 from clipper.errors import InvalidArgument, PolicyFailed
 from clipper.selection.contract import checked_choice, checked_combined
 from clipper.selection.counts import Counts
 from clipper.selection.learning.totals import Totals
+from clipper.selection.own_code import Made
 from clipper.selection.policies.policy import Choice, Combined, Policy
 from clipper.selection.policies.registry import POLICIES, make_loss, make_policy
-from clipper.snapshot import Selection
+from clipper.snapshot import ApplicationSnapshot
 
 # Of what a user's code said when it failed.
 MAX_PROBLEM_CHARACTERS = 300
@@ -24,7 +25,10 @@ class Selector:
         believes_one: the output of a model that was asked alone is the answer, with confidence 1.
     """
 
-    def __init__(self, selection: Selection, counts: Counts) -> None:
+    def __init__(
+        self, application: ApplicationSnapshot, counts: Counts, make: Callable[[ApplicationSnapshot], Made]
+    ) -> None:
+        selection = application.selection
         self._name = selection.policy
         self._counts = counts
         self._is_of_user = selection.policy not in POLICIES
@@ -32,8 +36,9 @@ class Selector:
         # What another policy did wrong is not for this one to be blamed for.
         counts.last_policy_error = None
         try:
-            self.policy: Policy = make_policy(selection.policy, selection.parameters, selection.code)
-            self.loss = make_loss(selection.loss, selection.loss_parameters, selection.code)
+            made = make(application)
+            self.policy: Policy = made.policy
+            self.loss = made.loss
         except InvalidArgument as error:
             self._problem = counts.last_policy_error = str(error)
             self.policy, self.loss = make_policy("single"), make_loss("zero_one")

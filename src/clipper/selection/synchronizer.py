@@ -9,7 +9,7 @@ from clipper.errors import ClipperError
 from clipper.selection.application import Application
 from clipper.selection.committer import Committer
 from clipper.selection.contexts import Contexts
-from clipper.selection.stores.store import Store
+from clipper.selection.stores.store import MAX_IDS, Store
 
 log = logging.getLogger(__name__)
 
@@ -17,25 +17,29 @@ log = logging.getLogger(__name__)
 FOLLOW_S = 0.25
 # How often ids of feedback that may no longer come are removed: few at a time, since commits wait meanwhile.
 EXPIRE_S = 5.0
-# Feedback on inputs may come at any time; sent again within this, it is recognised.
-MIN_KEEP_S = 600.0
 # A store that is down is asked again this often; it then recovers by itself.
 RETRY_S = 1.0
 
 
 class Synchronizer:
-    """Follows the store for all of a worker's applications, in one task."""
+    """Follows the store for all of a worker's applications, in one task.
+
+    Args:
+        max_contexts: how many the store keeps of each application. What came since the last look is beyond it.
+    """
 
     def __init__(
         self,
         store: Store,
         committer: Committer,
         applications: Callable[[], Iterable[Application]],
+        max_contexts: int,
         wall_clock_s: Callable[[], float] = time,
     ) -> None:
         self._store = store
         self._committer = committer
         self._applications = applications
+        self._max_contexts = max_contexts
         self._wall_clock_s = wall_clock_s
         self._cursor: int | None = None
         self._expired_s = wall_clock_s()
@@ -80,11 +84,14 @@ class Synchronizer:
             await contexts.reload(name)
 
     async def expire(self) -> None:
-        """Now and then, forget the ids of feedback on queries that nobody waits for any more."""
+        """Now and then, forget the ids of feedback on queries that nobody waits for any more, and too many contexts."""
         now_s = self._wall_clock_s()
-        times_s = [each.snapshot.selection.feedback_ttl_s for each in self._applications()]
-        # A worker that has no applications yet does not know for how long others keep theirs.
-        if not times_s or now_s - self._expired_s < EXPIRE_S:
+        if now_s - self._expired_s < EXPIRE_S:
             return
         self._expired_s = now_s
-        await self._store.expire(now_s - max(MIN_KEEP_S, *times_s))
+        await self._store.expire()
+        for application in list(self._applications()):
+            while await self._store.evict(application.snapshot.id, self._max_contexts):
+                pass  # a chunk at a time, between which the store commits
+            while await self._store.evict_ids(application.snapshot.id, MAX_IDS):
+                pass

@@ -10,20 +10,25 @@ import sys
 import uvloop
 
 from clipper.errors import ClipperError
+from clipper.open_files import raise_limit
 from clipper.supervisor.config import parse_command_line
 from clipper.supervisor.folders import lock_home, open_home
 from clipper.supervisor.server import Supervisor
+from clipper.types import STORE_VARIABLE
 
 
 def main() -> int:
     config = parse_command_line()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # It tells of each start and stop, and we tell that ourselves.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # What clients do wrong they are told, and could fill the log with.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     try:
+        # It is read by now, and nothing that we start is to find it there but the workers.
+        os.environ.pop(STORE_VARIABLE, None)
         home = open_home(config.home)
         lock = lock_home(home)
-        uvloop.run(Supervisor(config, home).run())
+        uvloop.run(Supervisor(config, home, raise_limit()).run())
     except (ClipperError, OSError) as error:  # an OSError: a file of the home, on a disk that is full or not ours
         sys.stderr.write(f"clipper: {error}\n")
         return 1

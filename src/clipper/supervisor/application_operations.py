@@ -7,21 +7,31 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
-from clipper.management.schemas import Application, ApplicationChange, LearnedPolicy, LinkChange, NewApplication
+from clipper.management.schemas import (
+    Application,
+    ApplicationChange,
+    Contexts,
+    LearnedPolicy,
+    LinkChange,
+    NewApplication,
+)
 from clipper.registry.records import ApplicationRecord
 from clipper.registry.store import DeleteApplication, ForgetLater, Put
 from clipper.snapshot import Link
 from clipper.supervisor import rules
 from clipper.supervisor.parts import Parts
 from clipper.supervisor.selections import changed_selection, names_code, new_selection
+from clipper.supervisor.servable import check_json
 from clipper.supervisor.views import application_view, policy_view
-from clipper.types import InputType, check_name
+from clipper.types import check_name
 
 MAX_SLO_MS = 600_000.0
 # A query asks at most all of them.
 MAX_LINKS = 64
 # Longer than any user's or session's id; it goes into an answer as it came.
 MAX_CONTEXT_LENGTH = 1000
+# Some MB, at the longest.
+MAX_LISTED_CONTEXTS = 10_000
 # Workers take a snapshot in milliseconds, or within their settle timeout where a replica does not answer.
 REACH_TIMEOUT_S = 15.0
 
@@ -36,6 +46,7 @@ class ApplicationOperations:
         self._artifacts = parts.artifacts
         self._selections = parts.selections
         self._forgetter = parts.forgetter
+        self._store_of_learning = parts.store
 
     async def list_applications(self) -> list[Application]:
         return [application_view(record) for _, record in sorted(self._catalog.applications.items())]
@@ -54,6 +65,18 @@ class ApplicationOperations:
             raise Unavailable(f"no query worker tells what application {name!r} has learned: see clipper status")
         problem = description.problem or await self._policy_problem(name)
         return policy_view(self._catalog.application(name).selection, context, description, problem)
+
+    async def list_contexts(self, name: str, limit: int) -> Contexts:
+        if not 1 <= limit <= MAX_LISTED_CONTEXTS:
+            raise InvalidArgument(f"limit {limit} is out of range: expected 1 to {MAX_LISTED_CONTEXTS}")
+        count, contexts = await self._store_of_learning.contexts(self._catalog.application(name).state_id, limit)
+        return Contexts(count, tuple(contexts))
+
+    async def delete_context(self, name: str, context: str) -> None:
+        state_id = self._catalog.application(name).state_id
+        # The empty one stands for what all have taught, and is no context.
+        if not context or not await self._store_of_learning.forget_context(state_id, context):
+            raise NotFound(f"application {name!r} has learned nothing in context {context[:MAX_CONTEXT_LENGTH]!r}")
 
     async def create_application(self, new: NewApplication) -> Application:
         check_name("application", new.name)
@@ -114,6 +137,7 @@ class ApplicationOperations:
 
     async def _store(self, record: ApplicationRecord) -> Application:
         self._check_links(record)
+        self._reconciler.check_servable(record)
         self._catalog.commit(Put(record))
         await self._reach_workers(f"application {record.name!r}")
         return application_view(record)
@@ -132,7 +156,9 @@ class ApplicationOperations:
     def _check_links(self, record: ApplicationRecord) -> None:
         models = [link.model for link in record.links]
         if len(set(models)) != len(models) or len(models) > MAX_LINKS:
-            raise InvalidArgument(f"links {models} are not valid: expected at most {MAX_LINKS}, each of another model")
+            raise InvalidArgument(
+                f"links {models!r:.200} are not valid: expected {MAX_LINKS} at most, each of another model"
+            )
         for link in record.links:
             model = self._catalog.model(link.model)
             version = link.version or model.current
@@ -141,6 +167,8 @@ class ApplicationOperations:
 
     async def _checked_selection(self, record: ApplicationRecord) -> ApplicationRecord:
         """The record, with an artifact only if there is code in it that is used."""
+        check_json("the policy's parameters", record.selection.parameters)
+        check_json("the loss's parameters", record.selection.loss_parameters)
         if not names_code(record.selection):
             record = replace(record, code=None)
         if record.code is None:
@@ -168,7 +196,7 @@ class ApplicationOperations:
 
     def _input_type(self, new: NewApplication) -> str:
         if new.input_type is not None:
-            return str(InputType.parse(new.input_type))
+            return str(rules.checked_type(new.input_type))
         if not new.links:
             raise InvalidArgument("an application that links no model yet needs its input_type, e.g. float64[784]")
         link = new.links[0]
@@ -200,4 +228,7 @@ def _check_slo(slo_ms: float) -> None:
 
 
 def _default_text(default: Any) -> str | None:
-    return None if default is UNSET else msgspec.json.encode(default).decode()
+    if default is UNSET:
+        return None
+    check_json("default_output", default)
+    return msgspec.json.encode(default).decode()

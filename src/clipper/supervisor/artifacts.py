@@ -4,14 +4,19 @@ import asyncio
 import hashlib
 import os
 import re
-import shutil
-import tarfile
 import tempfile
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from clipper.errors import InvalidArgument, NotFound, Unavailable
+from clipper.errors import InvalidArgument, NotFound, RequestTimeout, Unavailable
+from clipper.supervisor.unpacking import remove_tree, unpack
 
+# Each may take the disk for its tar and again for what is in it; a deployment has one. More wait for their turn.
+MAX_UPLOADS = 4
+# One that sends nothing for so long has gone, and one that takes longer for 16 GiB than this comes at 1 MB/s.
+IDLE_TIMEOUT_S = 60.0
+MAX_UPLOAD_S = 4 * 3600.0
 # A digest's folder never begins with it.
 _INCOMING = ".incoming-"
 _DIGEST = r"[0-9a-f]{64}"
@@ -20,8 +25,11 @@ _DIGEST = r"[0-9a-f]{64}"
 class Artifacts:
     """The artifacts of one home."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, idle_timeout_s: float = IDLE_TIMEOUT_S) -> None:
+        """``idle_timeout_s``: for how long an upload may send nothing, and wait for its turn."""
         self._folder = folder
+        self._idle_timeout_s = idle_timeout_s
+        self._turns = asyncio.Semaphore(MAX_UPLOADS)
 
     def has(self, digest: str) -> bool:
         return (self._folder / _checked(digest)).is_dir()
@@ -46,21 +54,40 @@ class Artifacts:
 
         Raises:
             InvalidArgument: it has another digest, or is not a tar that may be unpacked.
-            Unavailable: the disk is full, or cannot be written.
+            RequestTimeout: it does not come, or comes too slowly.
+            Unavailable: the disk is full, or cannot be written; or too many are uploaded at once.
         """
-        if self.has(digest):
-            async for _ in chunks:
-                pass  # the caller sends it all before it reads the answer
-            return False
         try:
-            with tempfile.TemporaryDirectory(
-                prefix=_INCOMING, dir=self._folder, ignore_cleanup_errors=True
-            ) as incoming:
-                tar = Path(incoming) / "tar"
-                await _receive(tar, digest, chunks)
-                return await asyncio.to_thread(self._unpack, tar, digest)
+            async with asyncio.timeout(self._idle_timeout_s):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise Unavailable(f"{MAX_UPLOADS} artifacts are being uploaded: send it again after them") from None
+        try:
+            return await self._add(digest, chunks)
         except OSError as error:
             raise Unavailable(f"the artifact cannot be stored in {self._folder}: {error}") from error
+        finally:
+            self._turns.release()
+
+    async def _add(self, digest: str, chunks: AsyncIterator[bytes]) -> bool:
+        timely = _timely(chunks, self._idle_timeout_s)
+        if self.has(digest):
+            async for _ in timely:
+                pass  # the caller sends it all before it reads the answer
+            return False
+        incoming = Path(tempfile.mkdtemp(prefix=_INCOMING, dir=self._folder))
+        stopping = threading.Event()
+        try:
+            await _receive(incoming / "tar", digest, timely)
+            unpacking = asyncio.ensure_future(asyncio.to_thread(self._unpack, incoming, digest, stopping))
+            try:
+                return await asyncio.shield(unpacking)
+            finally:
+                # What is still written would outlive its removal.
+                stopping.set()
+                await asyncio.wait([unpacking])
+        finally:
+            await asyncio.to_thread(remove_tree, incoming)
 
     def check_inside(self, digest: str, path: str) -> None:
         """Check that ``path`` is a file or folder inside an artifact.
@@ -72,8 +99,12 @@ class Artifacts:
         if not self.has(digest):
             raise NotFound(f"artifact {digest} is not here: PUT it to /artifacts/{digest} first")
         root = self._folder / digest
-        found = (root / path).resolve()
-        if not found.is_relative_to(root.resolve()) or not found.exists():
+        try:
+            found = (root / path).resolve()
+            is_inside = found.is_relative_to(root.resolve()) and found.exists()
+        except (OSError, ValueError):  # a name that is too long, or that none can have
+            is_inside = False
+        if not is_inside:
             raise InvalidArgument(f"the artifact has no file {path!r} in it")
 
     def code_folder(self, digest: str) -> str:
@@ -81,41 +112,42 @@ class Artifacts:
         return str(self._folder / _checked(digest) / "code")
 
     def remove(self, digest: str) -> None:
-        shutil.rmtree(self._folder / digest, ignore_errors=True)  # what stays is used again, or costs some room
+        remove_tree(self._folder / digest)  # what stays is used again, or costs some room
 
     def remove_unfinished(self) -> None:
         """Remove what a supervisor that was killed had not unpacked to the end."""
         for incoming in self._folder.glob(f"{_INCOMING}*"):
-            shutil.rmtree(incoming, ignore_errors=True)  # the next start tries again
+            remove_tree(incoming)  # the next start tries again
 
-    def _unpack(self, tar: Path, digest: str) -> bool:
-        unpacked = tar.with_name("unpacked")
+    def _unpack(self, incoming: Path, digest: str, stopping: threading.Event) -> bool:
+        unpacked, place = incoming / "unpacked", self._folder / digest
+        unpack(incoming / "tar", unpacked, stopping.is_set)
         try:
-            with tarfile.open(tar, "r:") as archive:
-                archive.extractall(unpacked, filter="data")
-        except tarfile.TarError as error:
-            raise InvalidArgument(f"the artifact is not an uncompressed tar of plain files: {error}") from error
-        unpacked.mkdir(exist_ok=True)
-        _sync(unpacked)
-        try:
-            unpacked.rename(self._folder / digest)
+            unpacked.rename(place)
         except OSError:
             if self.has(digest):
                 return False  # another upload of the same was quicker
             raise
+        place.chmod(0o555)
         return True
 
 
-def _sync(root: Path) -> None:
-    """Bring all of a tree to the disk: the registry, which is there at once, must not name what a power cut empties."""
-    for path in (*root.rglob("*"), root):
-        if path.is_symlink():
-            continue
-        descriptor = os.open(path, os.O_RDONLY)
+async def _timely(chunks: AsyncIterator[bytes], idle_timeout_s: float) -> AsyncIterator[bytes]:
+    """Raises RequestTimeout: nothing came for so long, or all of it takes too long."""
+    deadline_s = asyncio.get_running_loop().time() + MAX_UPLOAD_S
+    while True:
+        now_s = asyncio.get_running_loop().time()
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            async with asyncio.timeout_at(min(deadline_s, now_s + idle_timeout_s)):
+                chunk = await anext(chunks, None)
+        except TimeoutError:
+            raise RequestTimeout(
+                f"the artifact did not come in time: send it without a pause of {idle_timeout_s:g} s, "
+                f"and within {MAX_UPLOAD_S / 3600:g} h"
+            ) from None
+        if chunk is None:
+            return
+        yield chunk
 
 
 async def _receive(path: Path, digest: str, chunks: AsyncIterator[bytes]) -> None:

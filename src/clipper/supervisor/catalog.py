@@ -4,11 +4,12 @@ import logging
 from collections.abc import Iterator
 
 from clipper.errors import Conflict, NotFound, RegistryUnavailable
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
+from clipper.registry.records import ApplicationRecord, ModelRecord, TokenRecord, VersionRecord
 from clipper.registry.store import (
     Change,
     DeleteApplication,
     DeleteModel,
+    DeleteToken,
     DeleteVersion,
     ForgetLater,
     Forgotten,
@@ -30,6 +31,7 @@ class Catalog:
         self.models = {model.name: model for model in contents.models}
         self.versions = {version.id: version for version in contents.versions}
         self.to_forget = set(contents.to_forget)
+        self.tokens = {token.name: token for token in contents.tokens}
         self._registry = registry
         self._unsaved: dict[ModelId, VersionRecord] = {}
 
@@ -128,6 +130,10 @@ class Catalog:
                 self.models[model.name] = model
             case Put(VersionRecord() as version):
                 self.versions[version.id] = version
+            case Put(TokenRecord() as token):
+                self.tokens[token.name] = token
+            case DeleteToken(name):
+                del self.tokens[name]
             case DeleteApplication(name):
                 del self.applications[name]
             case ForgetLater(application_id):

@@ -1,9 +1,12 @@
-"""Removes artifacts that were uploaded and never deployed, e.g. since the client died between the two."""
+"""Removes what is kept for nobody: artifacts that were uploaded and never deployed, and versions beyond a number."""
 
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
+from clipper.errors import ClipperError
+from clipper.supervisor import rules
 from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog
 
@@ -12,6 +15,36 @@ log = logging.getLogger(__name__)
 # A deployment follows its upload within moments; a day is for those who work by hand.
 UNUSED_AGE_S = 24 * 3600.0
 LOOK_EVERY_S = 24 * 3600.0
+# Over the records in memory, in well under a millisecond.
+LOOK_AT_VERSIONS_EVERY_S = 2.0
+
+
+class VersionCleaner:
+    """Removes the oldest versions of a model that do not run, once there are more of them than are to be kept."""
+
+    def __init__(self, catalog: Catalog, keep: int, delete: Callable[[str, str], Awaitable[None]]) -> None:
+        """``delete`` removes a version with all that it has on disk; it may raise ``ClipperError``."""
+        self._catalog = catalog
+        self._keep = keep
+        self._delete = delete
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self.clean()
+            await asyncio.sleep(LOOK_AT_VERSIONS_EVERY_S)
+
+    async def clean(self) -> None:
+        for id_ in rules.to_remove(self._catalog, self._keep):
+            # Looked at again: the one before took a while, and an operator may have woken this one.
+            if id_ not in rules.to_remove(self._catalog, self._keep):
+                continue
+            log.info("%s does not run, is beyond the %d that are kept and is removed", id_, self._keep)
+            try:
+                await self._delete(id_.name, id_.version)
+            except ClipperError as error:  # the registry cannot be written: the next look is in a moment
+                log.warning("%s cannot be removed now: %s", id_, error)
+                return
 
 
 class ArtifactCleaner:

@@ -1,22 +1,32 @@
 """The supervisor's settings: read once, from its command line, and checked here."""
 
 import argparse
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from clipper.types import Transport
+from clipper.hosts import address_of, is_loopback
+from clipper.selection.stores.store import MAX_CONTEXTS
+from clipper.types import STORE_VARIABLE, Transport
 
 QUERY_PORT = 1337
 MANAGEMENT_PORT = 1338
 CACHE_BYTES = 64 * 1024 * 1024
+MAX_BODY_BYTES = 8 * 1024 * 1024
+# To roll back by a few weeks of deployments; each keeps its artifact on disk.
+KEEP_VERSIONS = 10
 # Pickled models want the Python that they were made with, which is most likely ours.
 DOCKER_BASE_IMAGE = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
 DOCKER_NETWORK = "bridge"
 DOCKER_TRANSPORT: Transport = "unix"
 
+# Smaller ones would refuse what anybody sends; larger ones take a worker tenths of a second of its time to read.
+LEAST_MAX_BODY_BYTES = 64 * 1024
+MOST_MAX_BODY_BYTES = 64 * 1024 * 1024
 # Each is one event loop; more than this many cores on one machine call for several machines.
 MAX_WORKERS = 64
 
@@ -26,8 +36,15 @@ class Config:
     """What a server is started with.
 
     Attributes:
+        host, management_host: where each port listens.
+        allowed_host: names by which the management port may be called, besides what it listens on.
+        insecure: it may listen where others can read what goes to it.
+        open_metrics: its metrics need no token.
         query_port, management_port: 0 is any free port.
         cache_bytes: of each worker.
+        max_body_bytes: of a request on the query port, where an application's inputs need no more.
+        max_contexts: how many the selection store keeps of each application.
+        keep_versions: how many versions of each model that do not run are kept.
         store: address of the selection store; None is a file in the home.
         docker_base_image: what images of models are built on.
         docker_network: of containers and builds in Docker.
@@ -36,11 +53,18 @@ class Config:
 
     home: Path
     host: str = "127.0.0.1"
+    management_host: str = "127.0.0.1"
+    allowed_host: tuple[str, ...] = ()
+    insecure: bool = False
+    open_metrics: bool = False
     query_port: int = QUERY_PORT
     management_port: int = MANAGEMENT_PORT
     workers: int = 1
     cache_bytes: int = CACHE_BYTES
+    max_body_bytes: int = MAX_BODY_BYTES
     store: str | None = None
+    max_contexts: int = MAX_CONTEXTS
+    keep_versions: int = KEEP_VERSIONS
     docker_base_image: str = DOCKER_BASE_IMAGE
     docker_network: str = DOCKER_NETWORK
     docker_transport: Transport = DOCKER_TRANSPORT
@@ -50,13 +74,39 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     """Read the command line, or ``arguments``. Exits with code 2 if it is wrong."""
     parser = argparse.ArgumentParser(prog="python -m clipper.supervisor", description="Run a Clipper server.")
     parser.add_argument("--home", type=Path, required=True, help="the folder of registry, artifacts, sockets and logs")
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
+    parser.add_argument("--host", default="127.0.0.1", help="the address of the query port")
+    parser.add_argument("--management-host", default="127.0.0.1", help="the address of the management port")
+    parser.add_argument(
+        "--allowed-host", action="append", type=_host, default=[], help="a name that it may be called by"
+    )
+    parser.add_argument("--insecure", action="store_true", help="let it be reached from other machines without TLS")
+    parser.add_argument("--open-metrics", action="store_true", help="answer /metrics without a token")
     parser.add_argument("--query-port", type=_between(0, 65535), default=QUERY_PORT, help="0: any free port")
     parser.add_argument("--management-port", type=_between(0, 65535), default=MANAGEMENT_PORT, help="0: any free port")
     parser.add_argument("--workers", type=_between(1, MAX_WORKERS), default=1, help="how many query workers")
     parser.add_argument("--cache-bytes", type=_between(0, 1 << 50), default=CACHE_BYTES, help="of each worker's cache")
     parser.add_argument(
-        "--store", type=_absolute, help="where learned state is kept: sqlite:PATH (in the home by default) or redis://…"
+        "--max-body-bytes",
+        type=_between(LEAST_MAX_BODY_BYTES, MOST_MAX_BODY_BYTES),
+        default=MAX_BODY_BYTES,
+        help="of a request on the query port, where an application's inputs need no more",
+    )
+    parser.add_argument(
+        "--store",
+        type=_store_address,
+        # Not on the command line, which everybody on the machine can read, if there is a password in it.
+        default=os.environ.get(STORE_VARIABLE),
+        help="where learned state is kept: sqlite:PATH (in the home by default), redis://…, or file:PATH of a file "
+        f"that says so; if not given, what {STORE_VARIABLE} says",
+    )
+    parser.add_argument(
+        "--max-contexts", type=_between(1, 1 << 40), default=MAX_CONTEXTS, help="kept of each application"
+    )
+    parser.add_argument(
+        "--keep-versions",
+        type=_between(1, 1 << 40),
+        default=KEEP_VERSIONS,
+        help="of each model, of those that do not run",
     )
     parser.add_argument("--docker-base-image", default=DOCKER_BASE_IMAGE, help="what images of models are built on")
     parser.add_argument("--docker-network", default=DOCKER_NETWORK, help="of containers and builds in Docker")
@@ -66,15 +116,33 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
         default=DOCKER_TRANSPORT,
         help="how its containers are dialled",
     )
-    config = Config(**vars(parser.parse_args(arguments)))
+    given = vars(parser.parse_args(arguments))
+    config = Config(**{**given, "allowed_host": tuple(given["allowed_host"])})
+    if not (is_loopback(config.management_host) or config.insecure):
+        parser.error(
+            f"--management-host {config.management_host} can be reached from other machines, and what goes there, "
+            "tokens among it, can be read on the way: put a proxy with TLS before 127.0.0.1, or say --insecure"
+        )
     if config.docker_transport == "tcp" and config.docker_network == "none":
         parser.error("--docker-transport tcp: nothing reaches a container in --docker-network none; choose another")
     return config
 
 
-def _absolute(store: str) -> str:
-    """Workers run in another folder than we do."""
+def _host(text: str) -> str:
+    """A host alone: what is compared with it has no port, so that one with a port would never be met."""
+    if address_of(text) is None and not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no host: expected a name or an address, without scheme and port")
+    return text
+
+
+def _store_address(store: str) -> str:
+    """The address that is meant; a path in it is absolute, since workers run in another folder than we do."""
     scheme, _, path = store.partition(":")
+    if scheme == "file":
+        try:
+            return _store_address(Path(path).expanduser().read_text().strip())
+        except (OSError, UnicodeDecodeError, RecursionError) as error:
+            raise argparse.ArgumentTypeError(f"{path} cannot be read: {type(error).__name__}") from error
     return f"sqlite:{Path(path).expanduser().absolute()}" if scheme == "sqlite" and path else store
 
 

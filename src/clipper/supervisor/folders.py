@@ -13,7 +13,7 @@ import msgspec
 
 import clipper
 from clipper.errors import Conflict, Unavailable
-from clipper.home import Place
+from clipper.home import TOKEN_NAME, Place
 
 # The kernel's bound on a unix socket's path.
 MAX_SOCKET_PATH_BYTES = 107
@@ -39,6 +39,10 @@ class Home:
     @property
     def place(self) -> Path:
         return self.root / "supervisor.json"
+
+    @property
+    def token(self) -> Path:
+        return self.root / TOKEN_NAME
 
     @property
     def lock(self) -> Path:

@@ -21,6 +21,7 @@ from clipper.supervisor import rules
 from clipper.supervisor.parts import Parts
 from clipper.supervisor.reconciler import LINK_TIMEOUT_S
 from clipper.supervisor.samples import read_sample
+from clipper.supervisor.servable import check_json
 from clipper.supervisor.views import Views
 from clipper.types import InputType, ModelId, check_name
 
@@ -37,6 +38,8 @@ MAX_LOG_LINES = 10_000
 MAX_NEEDS = 1000
 # No option of the installer, and no further line.
 _NEED = re.compile(r"[A-Za-z0-9][ -~]{0,499}")
+# A path may be longer; what has a longer one can be packed with a shorter.
+MAX_TEXT_LENGTH = 1000
 REACH_TIMEOUT_S = 15.0
 
 
@@ -144,6 +147,7 @@ class ModelOperations:
 
     def _check(self, deployment: Deployment) -> None:
         """Raises RequestError: a value is none that can be, or the artifact is not here."""
+        _check_texts(deployment)
         target = deployment.target if deployment.loader in ("file", "binary") else ""
         self._artifacts.check_inside(deployment.artifact, target)
         if deployment.loader == "import" and not all(deployment.target.partition(":")):
@@ -156,7 +160,7 @@ class ModelOperations:
             self._artifacts.check_inside(deployment.artifact, deployment.data)
         _check_framework(deployment)
         if deployment.input_type is not None:
-            InputType.parse(deployment.input_type)
+            rules.checked_type(deployment.input_type)
         _check_replicas(deployment.replicas)
         _check_range("start_timeout_s", deployment.start_timeout_s, 0.1, MAX_START_TIMEOUT_S)
         _check_range("batching.max_batch", deployment.batching.max_batch, 1, MAX_ROWS)
@@ -278,7 +282,19 @@ class ModelOperations:
 
 
 def _sample_text(sample: Any) -> str | None:
-    return None if sample is None else msgspec.json.encode(sample).decode()
+    if sample is None:
+        return None
+    check_json("sample", sample)
+    return msgspec.json.encode(sample).decode()
+
+
+def _check_texts(deployment: Deployment) -> None:
+    """Each goes into a command line, a path or a log."""
+    texts = ("target", "data", "python", "requirements", "output", "gpus", "input_type")
+    for field in texts:
+        text = getattr(deployment, field)
+        if text is not None and not (len(text) <= MAX_TEXT_LENGTH and text.isprintable()):
+            raise InvalidArgument(f"{field} is {text!r:.100}: expected at most {MAX_TEXT_LENGTH} printable characters")
 
 
 def _check_framework(deployment: Deployment) -> None:
@@ -308,4 +324,4 @@ def _check_replicas(replicas: int | ReplicaRange) -> None:
 
 def _check_range(field: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
-        raise InvalidArgument(f"{field} {value:g} is out of range: expected {least:g} to {most:g}")
+        raise InvalidArgument(f"{field} {value!r:.30} is out of range: expected {least:g} to {most:g}")

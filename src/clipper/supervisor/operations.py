@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 from clipper import __version__
 from clipper.home import Place
-from clipper.management.schemas import Status
+from clipper.management.schemas import CreatedToken, NewToken, Status, Token
 from clipper.managers.manager import SlotStatus
 from clipper.snapshot import Link
 from clipper.statistics import WorkerStatistics
@@ -24,9 +24,11 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
     def __init__(self, parts: Parts, home: str, place: Place, on_stop: Callable[[], None]) -> None:
         ApplicationOperations.__init__(self, parts)
         ModelOperations.__init__(self, parts)
+        self._tokens = parts.tokens
         self._home = home
         self._place = place
         self._started_s = time.monotonic()
+        self._keepers = parts.keepers
         self._on_stop = on_stop
 
     async def status(self) -> Status:
@@ -39,7 +41,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
             management_url=self._place.management_url,
             uptime_s=time.monotonic() - self._started_s,
             ready=not problems,
-            problems=tuple(problems),
+            problems=(*problems, *self._keepers.problems()),
             workers=tuple(map(worker_view, self._workers)),
             applications=len(self._catalog.applications),
             models=len(self._catalog.models),
@@ -52,11 +54,24 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
     async def add_artifact(self, digest: str, chunks: AsyncIterator[bytes]) -> bool:
         return await self._artifacts.add(digest, chunks)
 
+    async def list_tokens(self) -> list[Token]:
+        return self._tokens.list_all()
+
+    async def create_token(self, new: NewToken) -> CreatedToken:
+        return self._tokens.create(new)
+
+    async def revoke_token(self, name: str) -> None:
+        self._tokens.revoke(name)
+
     async def worker_statistics(self) -> list[WorkerStatistics]:
         return await self._workers.statistics()
 
     async def problems(self) -> list[str]:
         problems = [] if self._workers.any_ready else [f"no query worker is ready{self._why_no_worker()}"]
+        problems += [
+            f"application {name!r} is not served: {why}; change it, or delete it"
+            for name, why in self._reconciler.left_out.items()
+        ]
         for application in self._catalog.applications.values():
             for link in application.links:
                 # A shadow answers nothing, so nobody misses it.

@@ -4,12 +4,15 @@ from dataclasses import dataclass
 
 from clipper.managers.manager import Manager
 from clipper.managers.usage import UsageKeeper
+from clipper.selection.stores.store import Store
 from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.forgetter import Forgetter
+from clipper.supervisor.keepers import Keepers
 from clipper.supervisor.reconciler import Reconciler
 from clipper.supervisor.scaler import Scaler
 from clipper.supervisor.selections import SelectionChecker
+from clipper.supervisor.tokens import Tokens
 from clipper.supervisor.workers import Workers
 
 
@@ -26,3 +29,6 @@ class Parts:
     selections: SelectionChecker
     forgetter: Forgetter
     scaler: Scaler
+    keepers: Keepers
+    store: Store
+    tokens: Tokens

@@ -8,7 +8,7 @@ every worker has said that it was taken out and has no batch left.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,12 +17,13 @@ from msgspec.structs import replace
 from clipper.errors import InvalidArgument, RegistryUnavailable
 from clipper.managers.manager import Manager, SlotStatus
 from clipper.managers.reconcile.plan import Slot, plan_replicas
-from clipper.registry.records import VersionRecord
+from clipper.registry.records import ApplicationRecord, VersionRecord
 from clipper.registry.store import Put
 from clipper.snapshot import ReplicaAddress, Snapshot
 from clipper.supervisor import rules
 from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.servable import Servable
 from clipper.supervisor.workers import Workers
 from clipper.types import ModelId
 
@@ -55,7 +56,7 @@ class Reconciler:
         self._catalog = catalog
         self._manager = manager
         self._workers = workers
-        self._artifacts = artifacts
+        self._servable = Servable(artifacts.code_folder)
         self._loop = asyncio.get_running_loop()
         self._generation = epoch << 32
         self._content = rules.Content()
@@ -117,6 +118,19 @@ class Reconciler:
         self._push_if_changed()
         generation = self._generation
         return await self.until(lambda: self._workers.have_applied(generation), timeout_s)
+
+    def check_servable(self, record: ApplicationRecord) -> None:
+        """Check that workers can be told of a record, before it is stored.
+
+        Raises:
+            InvalidArgument, TooLarge: as ``Servable.check``.
+        """
+        self._servable.check(record, self._catalog.applications)
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Applications that workers are not told of, and why: what an older Clipper has stored, for instance."""
+        return self._servable.left_out
 
     def is_announced(self, id_: ModelId) -> bool:
         """Whether every worker has all that makes the version ready: its replicas, and that it is current if it is."""
@@ -301,7 +315,8 @@ class Reconciler:
         return addresses
 
     def _current_content(self) -> rules.Content:
-        return rules.content(self._catalog, self._addresses(), self._workers.peers(), self._artifacts.code_folder)
+        applications = self._servable.snapshots(self._catalog.applications)
+        return rules.content(self._catalog, applications, self._addresses(), self._workers.peers())
 
     def _push_if_changed(self) -> None:
         content = self._current_content()

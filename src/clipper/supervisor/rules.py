@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from clipper.containers.protocol.frames import MAX_BODY_BYTES
 from clipper.errors import InvalidArgument
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.scaling import ReplicaRange
@@ -41,25 +42,38 @@ def running(catalog: Catalog) -> dict[ModelId, int]:
     }
 
 
+def to_remove(catalog: Catalog, keep: int) -> list[ModelId]:
+    """Versions that do not run and that nothing names, beyond the newest of each model that are to be kept."""
+    runs = running(catalog)
+    idle: dict[str, list[VersionRecord]] = {}
+    for record in sorted(catalog.versions.values(), key=lambda record: record.created_at):
+        model = catalog.models[record.model]
+        # A pinned version that has failed does not run, and is not to go either.
+        is_pinned = any(pin == record.version for _, pin in catalog.linking(record.model))
+        is_idle = record.state in ("sleeping", "failed") and record.id not in runs and not is_pinned
+        if is_idle and record.version not in (model.current, model.previous):
+            idle.setdefault(record.model, []).append(record)
+    return [record.id for records in idle.values() for record in records[: max(len(records) - keep, 0)]]
+
+
 def _runs_by_itself(record: VersionRecord, model: ModelRecord) -> bool:
     return record.kept or record.promotion is not None or record.version in (model.current, model.previous)
 
 
 def content(
     catalog: Catalog,
+    applications: tuple[ApplicationSnapshot, ...],
     replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]],
     peers: tuple[Peer, ...],
-    code_folder: Callable[[str], str],
 ) -> Content:
     """What workers are told.
 
     Args:
+        applications: those that workers can be told of.
         replicas: of each version, those that are in service.
         peers: the workers themselves.
-        code_folder: from an artifact's digest to where its modules are.
     """
     runs = running(catalog)
-    applications = (_application_snapshot(record, code_folder) for record in catalog.applications.values())
     models = (
         ModelSnapshot(
             model.name,
@@ -74,10 +88,11 @@ def content(
         )
         for model in catalog.models.values()
     )
-    return Content(tuple(applications), tuple(models), peers)
+    return Content(applications, tuple(models), peers)
 
 
-def _application_snapshot(record: ApplicationRecord, code_folder: Callable[[str], str]) -> ApplicationSnapshot:
+def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str], str]) -> ApplicationSnapshot:
+    """What workers are told of one; ``code_folder``: from an artifact's digest to where its modules are."""
     return ApplicationSnapshot(
         record.name,
         record.input_type,
@@ -112,6 +127,18 @@ def next_version(taken: Iterable[str]) -> str:
 def next_promotion(versions: Iterable[VersionRecord]) -> int:
     """The number of a request that comes after all that are under way."""
     return max((record.promotion or 0 for record in versions), default=0) + 1
+
+
+def checked_type(text: str) -> InputType:
+    """An input type of which a row can be sent to a container.
+
+    Raises:
+        InvalidArgument: it is none, or its rows are larger than a frame of the container protocol.
+    """
+    input_type = InputType.parse(text)
+    if (input_type.row_bytes or 0) > MAX_BODY_BYTES:
+        raise InvalidArgument(f"an input of {input_type} has {input_type.row_bytes:.3g} bytes: expected at most 1 GiB")
+    return input_type
 
 
 def fits(application: str, model: str) -> bool:

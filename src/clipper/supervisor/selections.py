@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-import os
+import itertools
+import shutil
 import signal
 import sys
 from collections.abc import Mapping
@@ -14,18 +15,27 @@ from msgspec.structs import replace
 
 from clipper.errors import InvalidArgument, Unavailable
 from clipper.management.schemas import ApplicationChange, Configured, NewApplication
+from clipper.managers import limits
+from clipper.managers.bounds.excess import Bounds
+from clipper.managers.processes import MARK, ProcessFolder, kill_marked
+from clipper.managers.usage import UsageKeeper
 from clipper.selection.check import TIMEOUT_S
-from clipper.selection.learning.losses import LOSSES
 from clipper.selection.learning.parameters import check_number
-from clipper.selection.policies.registry import POLICIES, make_loss, make_policy
+from clipper.selection.policies.registry import make_loss, make_policy, runs_own_code
 from clipper.snapshot import Selection
 
 # Feedback on a query that was longer ago would be on a model that is no longer there. Ids of feedback are kept as long.
 MAX_FEEDBACK_TTL_S = 7 * 24 * 3600.0
+# More feedback than comes in years; who wants more wants no half-life.
+MAX_OBSERVATIONS = 10**9
 # A check ends itself; this much more is for starting Python on a busy machine.
 CHECK_TIMEOUT_S = TIMEOUT_S + 10.0
 # Each is a Python process; further ones wait.
 MAX_CHECKS = 4
+# Importing the largest frameworks takes about half of this.
+MAX_CHECK_MEMORY_BYTES = 2 * 1024**3
+# Of what it says; its verdict is far shorter, and what else it writes nobody reads.
+MAX_SAID_BYTES = 16 * 1024
 
 
 def new_selection(new: NewApplication) -> Selection:
@@ -70,10 +80,11 @@ class SelectionChecker:
     class is a policy, or whether it takes its parameters.
     """
 
-    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
-        """``environment`` and ``folder``: of the query workers, so that what can be made here can be made there."""
-        self._environment = environment
-        self._folder = folder
+    def __init__(self, processes: ProcessFolder, scratch: Path) -> None:
+        """``processes``: of the workers, so that what is made here can be made there; ``scratch``: of containers."""
+        self._processes = processes
+        self._scratch = scratch
+        self._numbers = itertools.count()
         self._slots = asyncio.Semaphore(MAX_CHECKS)
 
     async def check(self, selection: Selection) -> None:
@@ -82,8 +93,8 @@ class SelectionChecker:
             InvalidArgument: a value is outside its range, or the policy or loss cannot be made.
             Unavailable: the process for that cannot be started.
         """
-        _check_numbers(selection)
-        if selection.policy in POLICIES and selection.loss in LOSSES:
+        check_numbers(selection)
+        if not runs_own_code(selection.policy, selection.loss):
             make_policy(selection.policy, selection.parameters)
             make_loss(selection.loss, selection.loss_parameters)
             return
@@ -91,7 +102,21 @@ class SelectionChecker:
             await self._check_code(selection)
 
     async def _check_code(self, selection: Selection) -> None:
+        name = f"selection-check-{next(self._numbers)}"
+        folder = self._scratch / name
+        # By the mark in its environment whatever it forks ends with the check, wherever that moved itself.
+        environment = self._processes.environment(name) | {"TMPDIR": str(folder)}
+        trial = _Trial(environment[MARK], folder)
+        keeper = asyncio.create_task(UsageKeeper(lambda: [trial]).run())
         try:
+            await self._try(selection, trial, environment)
+        finally:
+            keeper.cancel()
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def _try(self, selection: Selection, trial: "_Trial", environment: Mapping[str, str]) -> None:
+        try:
+            trial.folder.mkdir(parents=True, exist_ok=True)
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -99,46 +124,76 @@ class SelectionChecker:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
-                env=self._environment,
-                cwd=self._folder,
+                env=environment,
+                cwd=trial.folder,
                 start_new_session=True,
             )
         except OSError as error:
             raise Unavailable(f"the policy cannot be checked: no process can be started for it: {error}") from error
-        verdict = await _verdict(process, msgspec.json.encode(selection))
+        limits.apply(process.pid, MAX_CHECK_MEMORY_BYTES, None)
+        verdict = await _verdict(process, msgspec.json.encode(selection), trial.mark)
+        if trial.reason is not None:
+            raise InvalidArgument(f"policy {selection.policy}, loss {selection.loss}: their code {trial.reason}")
         if process.returncode == 1:
             raise InvalidArgument(verdict)
         if process.returncode != 0:
             raise InvalidArgument(f"policy {selection.policy}, loss {selection.loss}: {_how_it_ended(process)}")
 
 
+class _Trial:
+    """What a keeper of containers knows of a check; see ``managers.usage.Bounded``.
+
+    Attributes:
+        reason: why it was ended; None if it was not.
+    """
+
+    def __init__(self, mark: str, folder: Path) -> None:
+        self.mark = mark
+        self.folder = folder
+        self.bounds = Bounds(MAX_CHECK_MEMORY_BYTES)
+        self.reason: str | None = None
+
+    def kill(self, reason: str) -> None:
+        self.reason = reason
+        kill_marked(self.mark.__eq__)
+
+
 def _configured(given: str | Configured) -> Configured:
     return Configured(given) if isinstance(given, str) else given
 
 
-def _check_numbers(selection: Selection) -> None:
+def check_numbers(selection: Selection) -> None:
+    """
+    Raises:
+        InvalidArgument: one is outside its range.
+    """
     if selection.half_life is not None:
-        check_number("half_life", selection.half_life, 1)
-    check_number("prior_weight", selection.prior_weight, 0)
+        check_number("half_life", selection.half_life, 1, MAX_OBSERVATIONS)
+    check_number("prior_weight", selection.prior_weight, 0, MAX_OBSERVATIONS)
     if selection.confidence_threshold is not None:
         check_number("confidence_threshold", selection.confidence_threshold, 0, 1)
     check_number("feedback_ttl_s", selection.feedback_ttl_s, 0, MAX_FEEDBACK_TTL_S)
 
 
-async def _verdict(process: asyncio.subprocess.Process, question: bytes) -> str:
-    """What it says; when this returns, it is gone."""
+async def _verdict(process: asyncio.subprocess.Process, question: bytes, mark: str) -> str:
+    """What it says; when this returns, it is gone with all that it forked."""
+    assert process.stdin is not None and process.stdout is not None
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
-            verdict, _ = await process.communicate(question)
-            return verdict.decode(errors="replace")
-    except TimeoutError:
-        return ""
-    finally:
-        if process.returncode is None:
-            # Its group: it leads one, and may have started others.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ConnectionError):  # it ended before it read all: its status tells
+                process.stdin.write(question)
+                await process.stdin.drain()
+                process.stdin.close()
             await process.wait()
+    except TimeoutError:
+        pass
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        # Before the wait: what it forked may hold the other end of its output open.
+        kill_marked(mark.__eq__)
+        await process.wait()
+    return (await process.stdout.read(MAX_SAID_BYTES)).decode(errors="replace")
 
 
 def _how_it_ended(process: asyncio.subprocess.Process) -> str:

@@ -8,13 +8,14 @@ import random
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
-
-import uvicorn
+from collections.abc import AsyncIterator
 
 from clipper.errors import Conflict
 from clipper.home import Place
+from clipper.management.access import Access, allowed_hosts
 from clipper.management.app import create_app
+from clipper.management.gate import Gate
+from clipper.management.server import ManagementServer
 from clipper.managers.docker_settings import DockerSettings, docker_launcher
 from clipper.managers.environment_builder import environments_root
 from clipper.managers.launcher import Launcher
@@ -31,46 +32,41 @@ from clipper.selection.stores.store import Store
 from clipper.supervisor import ports, rules, takeover
 from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog, Numbers
-from clipper.supervisor.cleaner import ArtifactCleaner
+from clipper.supervisor.cleaner import ArtifactCleaner, VersionCleaner
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import Home
 from clipper.supervisor.forgetter import Forgetter
+from clipper.supervisor.keepers import Keepers
 from clipper.supervisor.operations import SupervisorOperations
 from clipper.supervisor.parts import Parts
 from clipper.supervisor.reconciler import Reconciler
 from clipper.supervisor.samples import Samples
 from clipper.supervisor.scaler import Scaler
 from clipper.supervisor.selections import SelectionChecker
-from clipper.supervisor.worker import INSTANCES, Worker, WorkerSettings
+from clipper.supervisor.token_file import TokenFile
+from clipper.supervisor.tokens import Tokens
+from clipper.supervisor.worker import INSTANCES, Worker, WorkerSettings, store_digest
 from clipper.supervisor.workers import Workers
 
 log = logging.getLogger(__name__)
 
-# An operator's tools hold a few; more than this is a mistake, and is answered 503.
-MAX_MANAGEMENT_CONNECTIONS = 256
-# For answers to operators under way when the server stops.
-API_GRACE_S = 2
 STARTED_POLL_S = 0.005
 # Workers that were just killed give the port back within moments.
 PORT_TIMEOUT_S = 1.0
 PORT_POLL_S = 0.05
 
 
-class ManagementServer(uvicorn.Server):
-    """uvicorn, but what a signal means is the supervisor's to say."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 class Supervisor:
     """One server, from its start to its stop. ``home`` has to be locked."""
 
-    def __init__(self, config: Config, home: Home) -> None:
+    def __init__(self, config: Config, home: Home, max_descriptors: int) -> None:
+        """``max_descriptors``: that this process may have open."""
+        self._max_descriptors = max_descriptors
         self._config = config
         self._home = home
         self._store_address = config.store or f"sqlite:{home.selection_store}"
+        self._store_digest = store_digest(self._store_address)
+        self._token_file = TokenFile(home.token)
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -79,8 +75,11 @@ class Supervisor:
         Raises:
             Conflict: a port is taken.
             InvalidArgument: the selection store's address is not one, or its extra is not installed.
+            Unavailable: the token file holds no token, or cannot be used.
             RegistryUnavailable: the registry cannot be used.
         """
+        # Before anything that runs is ended or replaced.
+        self._token_file.open()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -88,7 +87,7 @@ class Supervisor:
             # One that is down is no reason not to start: it may be up when it is needed.
             store = await stack.enter_async_context(_open_store(self._store_address))
             listener = stack.enter_context(
-                ports.listen(self._config.host, self._config.management_port, "--management-port")
+                ports.listen(self._config.management_host, self._config.management_port, "--management-port")
             )
             registry = stack.enter_context(contextlib.closing(SqliteRegistry(self._home.registry)))
             parts, holder = await self._assemble(registry, store)
@@ -100,12 +99,17 @@ class Supervisor:
         home, catalog = self._home, Catalog(registry)
         processes = ProcessFolder(home.run, os.environ, home.python_path)
         records = processes.recorded()
-        left_port = takeover.left_query_port(records, self._config, self._store_address)
+        left_port = takeover.left_query_port(records, self._config, self._store_digest)
         if left_port is None:
             takeover.end_workers(records, processes)
         holder = await self._hold_port(left_port)
         settings = WorkerSettings(
-            self._config.host, ports.port_of(holder), self._config.cache_bytes, self._store_address
+            self._config.host,
+            ports.port_of(holder),
+            self._config.cache_bytes,
+            self._store_digest,
+            self._config.max_contexts,
+            self._config.max_body_bytes,
         )
         parts = self._make_parts(catalog, registry, store, processes, settings)
         replicas = await takeover.take_over_containers(catalog, parts.manager)
@@ -152,7 +156,7 @@ class Supervisor:
         local = self._local_launcher(processes)
         workers = Workers(
             [
-                Worker(index, settings, processes, (home.sockets, home.logs), instances, wake)
+                Worker(index, settings, processes, (home.sockets, home.logs), self._store_address, instances, wake)
                 for index in range(self._config.workers)
             ]
         )
@@ -162,15 +166,29 @@ class Supervisor:
             home.logs,
             starts,
             lambda id_: rules.batch_timeout_s(catalog, id_.name),
-            samples.find,
+            samples,
             wake,
         )
         artifacts = Artifacts(home.artifacts)
         reconciler = Reconciler(catalog, manager, workers, artifacts, epoch=registry.reserve("supervisor", 1))
-        selections = SelectionChecker(processes.environment("selection-check"), home.sockets)
+        selections = SelectionChecker(processes, home.scratch)
         forgetter = Forgetter(catalog, store)
         usage, scaler = UsageKeeper(local.running), Scaler(catalog, manager, workers, wake)
-        return Parts(catalog, manager, usage, workers, reconciler, artifacts, selections, forgetter, scaler)
+        tokens, keepers = Tokens(catalog, self._token_file), Keepers()
+        return Parts(
+            catalog,
+            manager,
+            usage,
+            workers,
+            reconciler,
+            artifacts,
+            selections,
+            forgetter,
+            scaler,
+            keepers,
+            store,
+            tokens,
+        )
 
     def _local_launcher(self, processes: ProcessFolder) -> LocalLauncher:
         environments = ModelEnvironments(processes, self._home.artifacts, environments_root(os.environ))
@@ -187,22 +205,25 @@ class Supervisor:
         return Folders(self._home.artifacts, self._home.scratch, self._home.sockets)
 
     async def _serve(self, parts: Parts, listener: socket.socket, query_port: int) -> None:
-        host = self._config.host
-        management_url = ports.url(host, ports.port_of(listener))
-        place = Place(os.getpid(), management_url, ports.url(host, query_port), time.time())
+        config = self._config
+        management_url = ports.url(config.management_host, ports.port_of(listener))
+        place = Place(os.getpid(), management_url, ports.url(config.host, query_port), time.time())
         operations = SupervisorOperations(parts, str(self._home.root), place, self._stop.set)
-        keepers = [
-            asyncio.create_task(LogKeeper(self._home.logs).run()),
-            asyncio.create_task(parts.forgetter.run()),
-            asyncio.create_task(parts.usage.run()),
-            asyncio.create_task(ArtifactCleaner(parts.catalog, parts.artifacts).run()),
-            asyncio.create_task(parts.scaler.run()),
-            # Images of versions that were removed while Docker was away.
-            asyncio.create_task(parts.manager.prune(parts.catalog.artifacts())),
-        ]
+        versions = VersionCleaner(parts.catalog, self._config.keep_versions, operations.delete_version)
+        keepers = parts.keepers
+        keepers.start("bounding logs", LogKeeper(self._home.logs).run)
+        keepers.start("forgetting what deleted applications learned", parts.forgetter.run)
+        keepers.start("holding replicas to their bounds", parts.usage.run)
+        keepers.start("removing artifacts that nobody uses", ArtifactCleaner(parts.catalog, parts.artifacts).run)
+        keepers.start("removing old versions", versions.run)
+        keepers.start("scaling by load", parts.scaler.run)
+        # Images of versions that were removed while Docker was away.
+        keepers.start("removing images that nobody uses", lambda: parts.manager.prune(parts.catalog.artifacts()))
         parts.workers.start()
         parts.reconciler.start()
-        api = _management_server(operations)
+        hosts = allowed_hosts(config.management_host, socket.gethostname(), config.allowed_host)
+        access = Access(hosts, parts.tokens.role_of, config.open_metrics)
+        api = ManagementServer(Gate(create_app(operations), access), self._max_descriptors)
         serving = asyncio.create_task(api.serve([listener]))
         while not api.started and not serving.done():
             await asyncio.sleep(STARTED_POLL_S)
@@ -213,10 +234,8 @@ class Supervisor:
         api.should_exit = True
         await serving
         await self._end(parts)
-        for keeper in keepers:
-            keeper.cancel()
         # What they are doing with the store and the registry has to end before those are closed.
-        await asyncio.wait(keepers)
+        await keepers.stop()
 
     async def _end(self, parts: Parts) -> None:
         """Workers first: what they still have to answer needs the containers."""
@@ -236,17 +255,3 @@ async def _open_store(address: str) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
-
-
-def _management_server(operations: SupervisorOperations) -> ManagementServer:
-    return ManagementServer(
-        uvicorn.Config(
-            create_app(operations),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            limit_concurrency=MAX_MANAGEMENT_CONNECTIONS,
-            timeout_graceful_shutdown=API_GRACE_S,
-        )
-    )

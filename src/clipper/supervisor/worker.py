@@ -1,6 +1,7 @@
 """One query worker: its process, started again when it dies, and what it was told."""
 
 import asyncio
+import hashlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -25,11 +26,13 @@ from clipper.control import (
 )
 from clipper.control_client import ask
 from clipper.errors import ClipperError, ProtocolViolation
-from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord
+from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord, is_own_want
 from clipper.managers.reconcile.backoff import NO_DEATHS
+from clipper.selection.stores.store import MAX_CONTEXTS
 from clipper.snapshot import Snapshot
 from clipper.statistics import VersionLoad, WorkerStatistics
-from clipper.types import ModelId
+from clipper.supervisor.config import MAX_BODY_BYTES
+from clipper.types import STORE_VARIABLE, ModelId
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +61,21 @@ INSTANCES = 2**20
 class WorkerSettings(Struct, frozen=True):
     """What all workers of a server have in common; one that runs with others is replaced.
 
-    ``store`` is the address of the selection store, as ``selection.stores.open`` takes it.
+    ``store_digest`` tells whether the selection store is the same: its address may hold a password, and this is kept in
+    a file for the next supervisor. ``max_contexts`` is of each application in it.
     """
 
     host: str
     port: int
     cache_bytes: int
-    store: str
+    store_digest: str
+    max_contexts: int = MAX_CONTEXTS
+    max_body_bytes: int = MAX_BODY_BYTES
+
+
+def store_digest(address: str) -> str:
+    """Costs some 30 ms, so that nobody finds a weak password by it."""
+    return hashlib.scrypt(address.encode(), salt=b"clipper selection store", n=2**13, r=8, p=1, dklen=16).hex()
 
 
 class WorkerNote(Struct, frozen=True):
@@ -92,10 +103,11 @@ class Worker:
         settings: WorkerSettings,
         processes: ProcessFolder,
         folders: tuple[Path, Path],
+        store: str,
         next_instance: Callable[[], int],
         on_change: Callable[[], None],
     ) -> None:
-        """``folders``: for its sockets and its log."""
+        """``folders``: for its sockets and its log; ``store``: the selection store's address."""
         self.index = index
         self.phase: WorkerPhase = "starting"
         self.process: ManagedProcess | None = None
@@ -107,6 +119,7 @@ class Worker:
         self._settings = settings
         self._processes = processes
         self._sockets, self._logs = folders
+        self._store = store
         self._next_instance = next_instance
         self._on_change = on_change
         self._history = NO_DEATHS
@@ -143,6 +156,7 @@ class Worker:
             except Exception as error:  # a bug of ours; the worker must not be lost with it, so it is a death too
                 log.exception("keeping %s failed", self.name)
                 self.last_error, uptime_s = f"keeping {self.name} failed: {error!r}", 0.0
+            await self._end()
             self._has_died(uptime_s)
             await asyncio.sleep(max(0.0, self._history.restart_at_s - asyncio.get_running_loop().time()))
             self.phase = "starting"
@@ -211,9 +225,13 @@ class Worker:
             self._has_come_up()
             trouble = await self._watched(self.process)
         self.last_error = self._killed_because or trouble
-        uptime_s = loop.time() - ready_at_s
-        await self.process.stop(grace_s=0)
-        return uptime_s
+        return loop.time() - ready_at_s
+
+    async def _end(self) -> None:
+        """Return when its process is gone. One that was forgotten alive would share the port with its successor."""
+        self.phase = "stopping"
+        while self.process is not None and not self.process.exited.is_set():
+            await self.process.stop(grace_s=0)
 
     def _has_died(self, uptime_s: float) -> None:
         log.warning("%s", self.last_error)
@@ -233,6 +251,7 @@ class Worker:
         self.instance = self._next_instance() % INSTANCES
         self.control = str(self._sockets / f"w{self.instance}.sock")
         settings = msgspec.to_builtins(self._settings)
+        del settings["store_digest"]  # what it stands for comes by the environment
         own = {"index": self.index, "instance": self.instance, "control": self.control}
         bounds = {"settle_timeout_s": SETTLE_TIMEOUT_S, "drain_timeout_s": DRAIN_TIMEOUT_S}
         config = msgspec.json.encode({**own, **settings, **bounds}).decode()
@@ -241,7 +260,7 @@ class Worker:
             [sys.executable, "-m", "clipper.worker", "--config", config],
             log_path=self._logs / f"{self.name}.log",
             cwd=self._sockets,
-            environment={},
+            environment={STORE_VARIABLE: self._store},
             extra=msgspec.to_builtins(WorkerNote(self.index, self.instance, self.control, self._settings)),
         )
 
@@ -255,7 +274,9 @@ class Worker:
                 return None
             except (TimeoutError, ProtocolViolation) as error:
                 return f"{self.name} listens but does not answer: {error!r}"
-            except OSError:
+            except OSError as error:
+                if is_own_want(error):  # whether it listens is not known
+                    deadline_s = loop.time() + START_TIMEOUT_S
                 if await process.has_exited_within(DIAL_EVERY_S):
                     return f"{self.name} {process.how_it_ended} before it was ready: its log tells why"
         return f"{self.name} was not ready within {START_TIMEOUT_S:g} s"
@@ -272,7 +293,9 @@ class Worker:
             try:
                 await self.statistics(CHECK_TIMEOUT_S)
             except (OSError, ProtocolViolation) as error:
-                if not await process.has_exited_within(EXIT_AFTER_LOSS_S):
+                if is_own_want(error):
+                    log.warning("whether %s answers is not known: %s", self.name, error)
+                elif not await process.has_exited_within(EXIT_AFTER_LOSS_S):
                     return f"{self.name} hung: {error!r}"
         return f"{self.name} {process.how_it_ended}"
 
@@ -295,7 +318,12 @@ class Worker:
         try:
             reply = await ask(self.control, Apply(snapshot), APPLY_TIMEOUT_S)
         except (OSError, ProtocolViolation) as error:
-            if process is not None and not await process.has_exited_within(EXIT_AFTER_LOSS_S):
+            if process is None or await process.has_exited_within(EXIT_AFTER_LOSS_S):
+                return
+            if is_own_want(error):
+                log.warning("%s has not been told of a change, and will be: %s", self.name, error)
+                self._sent = None
+            else:
                 self._killed_because = f"{self.name} did not take a snapshot: {error!r}"
                 process.kill()
             return

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import logging
-import resource
 import signal
 import sys
 import time
@@ -12,8 +11,10 @@ import msgspec
 import uvloop
 
 from clipper.frontend.memory import keep_large_pieces_apart
+from clipper.open_files import raise_limit
 from clipper.worker.config import WorkerConfig
 from clipper.worker.control_server import ControlServer
+from clipper.worker.descriptors import most_connections
 from clipper.worker.worker import Worker
 
 log = logging.getLogger("clipper.worker")
@@ -30,14 +31,14 @@ def main() -> int:
     parser.add_argument("--config", required=True, help="a WorkerConfig as JSON")
     config = msgspec.json.decode(parser.parse_args().config, type=WorkerConfig)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    _allow_many_connections()
+    max_connections = most_connections(raise_limit())
     keep_large_pieces_apart()
-    return uvloop.run(_run(config), loop_factory=PreciseLoop)
+    return uvloop.run(_run(config, max_connections), loop_factory=PreciseLoop)
 
 
-async def _run(config: WorkerConfig) -> int:
+async def _run(config: WorkerConfig, max_connections: int) -> int:
     stop = asyncio.Event()
-    worker = Worker(config)
+    worker = Worker(config, max_connections)
     try:
         worker.begin()
     except OSError as error:
@@ -54,12 +55,6 @@ async def _run(config: WorkerConfig) -> int:
     left = await worker.drain()
     log.info("worker %d has drained; %d requests were given up", config.index, left)
     return 0
-
-
-def _allow_many_connections() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

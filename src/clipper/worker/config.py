@@ -2,6 +2,9 @@
 
 from msgspec import Struct
 
+from clipper.frontend.limits import MAX_BODY_BYTES
+from clipper.selection.stores.store import MAX_CONTEXTS
+
 
 class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """
@@ -10,8 +13,10 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         instance: differs for every start of any worker of this home, below 2^20: the upper part of its query ids.
         control: path of the unix socket that the worker listens on for the supervisor.
         cache_bytes: the prediction cache's bound.
-        store: where learned state is kept: ``sqlite:PATH`` or ``redis://…``.
+        store: where learned state is kept: ``sqlite:PATH`` or ``redis://…``; if empty, what ``CLIPPER_STORE`` says.
+        max_contexts: how many contexts the store keeps of each application.
         feedback_bytes: bound on the queries that are kept for feedback.
+        max_body_bytes: of a request on the query port, where the type of the application's inputs needs no more.
         settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
         drain_timeout_s: how long a stop may wait for answers under way.
     """
@@ -21,8 +26,10 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     host: str
     port: int
     control: str
-    store: str
+    store: str = ""
     cache_bytes: int = 64 * 1024 * 1024
+    max_contexts: int = MAX_CONTEXTS
     feedback_bytes: int = 64 * 1024 * 1024
+    max_body_bytes: int = MAX_BODY_BYTES
     settle_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0

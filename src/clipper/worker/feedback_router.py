@@ -1,6 +1,7 @@
 """Takes feedback to where its query was answered: to this worker's observer, or to the worker whose query it was."""
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -15,6 +16,13 @@ from clipper.snapshot import Peer
 
 # A peer may have to ask a model first; beyond that it is taken to be gone.
 FORWARD_TIMEOUT_S = ASK_TIMEOUT_S + 2.0
+# Pieces of feedback that are being learned from at once: four of the store's transactions, with a task each at worst.
+# Further ones wait, in their order.
+MAX_UNDER_WAY = 4000
+# How long feedback may be begun before others get their turn. What begins together is committed together.
+SLICE_S = 0.002
+# Outcomes that are collected in one go.
+ENDED_PER_STEP = 500
 
 
 class FeedbackRouter:
@@ -23,6 +31,7 @@ class FeedbackRouter:
     def __init__(self, instance: int) -> None:
         self._instance = instance
         self._peers: dict[int, str] = {}
+        self._under_way = asyncio.Semaphore(MAX_UNDER_WAY)
 
     def follow(self, peers: Iterable[Peer]) -> None:
         """These are the workers now."""
@@ -45,9 +54,32 @@ class FeedbackRouter:
     async def observe_here(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]:
         """Feedback on queries of this worker's own, or on inputs."""
         observer = Observer(application)
-        # All begin before the first is waited for, so that they are committed together.
-        begun = [_begin(observer, each) for each in feedback]
-        return [each if isinstance(each, Outcome) else await _end(each) for each in begun]
+        # Many begin before the first is waited for, so that they are committed together.
+        begun: list[asyncio.Future[bool] | Outcome] = []
+        end_s = time.perf_counter() + SLICE_S
+        for each in feedback:
+            await self._under_way.acquire()
+            begun.append(self._begin(observer, each))
+            if time.perf_counter() > end_s:
+                await asyncio.sleep(0)
+                end_s = time.perf_counter() + SLICE_S
+        outcomes: list[Outcome] = []
+        for index, one in enumerate(begun):
+            outcomes.append(one if isinstance(one, Outcome) else await _end(one))
+            if index % ENDED_PER_STEP == ENDED_PER_STEP - 1:
+                await asyncio.sleep(0)  # what has ended already is not waited for
+        return outcomes
+
+    def _begin(self, observer: Observer, feedback: Feedback) -> "asyncio.Future[bool] | Outcome":
+        try:
+            future = asyncio.ensure_future(observer.observe(feedback))
+        except BaseException as error:
+            self._under_way.release()
+            if isinstance(error, ClipperError):
+                return Outcome(error=error.code, cause=str(error))
+            raise
+        future.add_done_callback(lambda _: self._under_way.release())
+        return future
 
     def _owner(self, feedback: Feedback) -> int:
         """The instance to ask: a peer's, if the query was one of its."""
@@ -70,13 +102,6 @@ class FeedbackRouter:
             cause = "the worker that answered the query does not take feedback from others"
             return [Outcome(error="unavailable", cause=cause)] * len(group)
         return reply.outcomes
-
-
-def _begin(observer: Observer, feedback: Feedback) -> "asyncio.Future[bool] | Outcome":
-    try:
-        return asyncio.ensure_future(observer.observe(feedback))
-    except ClipperError as error:
-        return Outcome(error=error.code, cause=str(error))
 
 
 async def _end(future: "asyncio.Future[bool]") -> Outcome:

@@ -11,18 +11,19 @@ from clipper.abstraction.predictor import Predictor
 from clipper.control import MAX_RECENT_INPUT_BYTES, Applied, PolicyDescription, RecentInput
 from clipper.feedback import Feedback, Outcome
 from clipper.frontend.endpoints import make_endpoints
+from clipper.frontend.limits import MAX_CONNECTIONS
 from clipper.frontend.server import QueryServer
 from clipper.selection.application import Application, QueryIds, Surroundings
 from clipper.selection.committer import Committer
 from clipper.selection.description import describe
 from clipper.selection.feedback.join_table import JoinTable
 from clipper.selection.observer import MAX_ASKING
-from clipper.selection.policies.registry import POLICIES, import_own
+from clipper.selection.own_code import OwnCode
 from clipper.selection.stores.open import open_store
 from clipper.selection.synchronizer import Synchronizer
 from clipper.snapshot import Snapshot
 from clipper.statistics import CacheStatistics, VersionLoad, WorkerStatistics
-from clipper.types import ModelId
+from clipper.types import STORE_VARIABLE, ModelId
 from clipper.worker.config import WorkerConfig
 from clipper.worker.feedback_router import FeedbackRouter
 
@@ -34,13 +35,16 @@ GC_THRESHOLDS = (50_000, 50, 100)
 class Worker:
     """One query worker. Its methods run on its event loop."""
 
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(self, config: WorkerConfig, max_connections: int = MAX_CONNECTIONS) -> None:
         self._config = config
         random = Random()
         self._predictor = Predictor(config.cache_bytes, random.getrandbits(64))
-        self._server = QueryServer()
+        self._server = QueryServer(max_connections)
         self._bound: socket.socket | None = None
-        self._store = open_store(config.store)
+        # Nothing that users' own policies start is to find it.
+        given = os.environ.pop(STORE_VARIABLE, "")
+        self._store = open_store(config.store or given)
+        self._own_code = OwnCode(self._follow_code)
         self._surroundings = Surroundings(
             predictor=self._predictor,
             ids=QueryIds(config.instance),
@@ -49,13 +53,15 @@ class Worker:
             committer=Committer(self._store),
             joins=JoinTable(config.feedback_bytes),
             asking=asyncio.Semaphore(MAX_ASKING),
+            make=self._own_code.made,
         )
         self._router = FeedbackRouter(config.instance)
         self._applications: dict[str, Application] = {}
-        self._synchronizer = Synchronizer(self._store, self._surroundings.committer, self._applications.values)
+        self._synchronizer = Synchronizer(
+            self._store, self._surroundings.committer, self._applications.values, config.max_contexts
+        )
         self._synchronizing: asyncio.Task[None] | None = None
         self._generation = 0
-        self._imported: dict[str, tuple[str, str, str | None]] = {}
 
     def begin(self) -> None:
         """Bind the query port, shared with the other workers.
@@ -71,7 +77,7 @@ class Worker:
 
     async def apply(self, snapshot: Snapshot) -> Applied:
         """Serve by a snapshot, unless a newer one is already in force; return when it has settled."""
-        await self._import_own_code(snapshot)
+        await self._own_code.prepare(snapshot.applications)
         if snapshot.generation >= self._generation:
             self._generation = snapshot.generation
             self._predictor.apply(snapshot)
@@ -143,15 +149,10 @@ class Worker:
             return RecentInput()
         return RecentInput(str(found[0]), found[1])
 
-    async def _import_own_code(self, snapshot: Snapshot) -> None:
-        """Import the users' own modules on a thread: queries are answered meanwhile, however long that takes."""
-        for application in snapshot.applications:
-            selection = application.selection
-            wanted = selection.policy, selection.loss, selection.code
-            if self._imported.get(application.name) != wanted:
-                if ":" in selection.loss or selection.policy not in POLICIES:
-                    await asyncio.to_thread(import_own, *wanted)
-                self._imported[application.name] = wanted
+    def _follow_code(self, name: str) -> None:
+        application = self._applications.get(name)
+        if application is not None:
+            application.follow_code()
 
     def _apply_applications(self, snapshot: Snapshot) -> list[Application]:
         """Returns the new ones."""
@@ -159,7 +160,6 @@ class Worker:
         wanted = {application.name: application for application in snapshot.applications}
         for name in self._applications.keys() - wanted.keys():
             self._applications.pop(name).close()
-            self._imported.pop(name, None)
         for name, application in wanted.items():
             known = self._applications.get(name)
             if known is not None and not known.can_follow(application):
@@ -170,7 +170,9 @@ class Worker:
                 new.append(self._applications[name])
             else:
                 known.follow(application)
-        self._server.serve(make_endpoints(self._applications.values(), self._router, self._server.refused))
+        server, config = self._server, self._config
+        applications = self._applications.values()
+        server.serve(make_endpoints(applications, self._router, server.refused, server.work, config.max_body_bytes))
         return new
 
 

@@ -8,7 +8,7 @@ import pytest
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.losses import Squared
 from clipper.selection.policies.exp3 import Exp3
-from clipper.selection.policies.registry import make_loss, make_policy
+from clipper.selection.policies.registry import make_loss, make_policy, runs_own_code
 
 MODULE = """
 from clipper.selection.policies import Choice, Policy
@@ -38,14 +38,16 @@ CONSTANT = 3
 """
 
 
-@pytest.fixture(autouse=True)
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user's modules, importable for one test: ``mine``, and ``broken``, which raises."""
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder with a user's modules: ``mine``, ``broken``, which raises, and ``json``, which Python has already."""
     (tmp_path / "mine.py").write_text(MODULE)
     (tmp_path / "broken.py").write_text("raise OSError('no such device')\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "json.py").write_text(MODULE)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     for name in ("mine", "broken"):
         monkeypatch.delitem(sys.modules, name, raising=False)
+    return str(tmp_path)
 
 
 def test_clippers_own_policies_take_their_parameters() -> None:
@@ -54,32 +56,75 @@ def test_clippers_own_policies_take_their_parameters() -> None:
     assert (policy.eta, policy.gamma) == (0.5, Exp3().gamma)
 
 
-def test_a_users_policy_is_loaded_by_module_and_class() -> None:
-    policy = make_policy("mine:First", {"limit": 7})
+def test_a_users_policy_is_loaded_by_module_and_class(code: str) -> None:
+    policy = make_policy("mine:First", {"limit": 7}, code)
     assert policy.limit == 7  # type: ignore[attr-defined]
 
 
-def test_an_installed_package_offers_policies_by_name(tmp_path: Path) -> None:
+OURS = "clipper.selection.policies.single:Single"
+
+
+@pytest.mark.parametrize("name", ["mine:First", "subprocess:Popen", "os:system", OURS])
+def test_nothing_is_taken_by_its_name_alone(code: str, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    # Not even what could be imported.
+    monkeypatch.syspath_prepend(code)
+    with pytest.raises(InvalidArgument, match=r"comes without its code: .* entry point of the group clipper.policies"):
+        make_policy(name, {"args": "touch x"})
+    with pytest.raises(InvalidArgument, match=r"comes without its code: .* entry point of the group clipper.losses"):
+        make_loss(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("subprocess:Popen", "comes without its code"),
+        (OURS, "comes without its code"),
+        ("../mine:First", "comes without its code"),
+        (".mine:First", "comes without its code"),
+        ("missing:First", "comes without its code"),
+        (":First", "comes without its code"),
+        ("json:First", "module 'json' has the name of one of Python's or Clipper's: rename it"),
+    ],
+)
+def test_nothing_but_the_codes_own_modules_is_taken_with_code(code: str, name: str, message: str) -> None:
+    before = sys.modules.get("json")
+    with pytest.raises(InvalidArgument, match=message):
+        make_policy(name, {}, code)
+    assert sys.modules.get("json") is before
+
+
+def test_whose_code_it_is() -> None:
+    assert not runs_own_code("exp3", "zero_one")
+    assert runs_own_code("first", "zero_one") and runs_own_code("m:P", "zero_one") and runs_own_code("exp3", "m:f")
+
+
+def test_an_installed_package_offers_policies_and_losses_by_name(
+    tmp_path: Path, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(code)
     metadata = tmp_path / "theirs-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[clipper.policies]\nfirst = mine:First\n")
+    (metadata / "entry_points.txt").write_text(
+        "[clipper.policies]\nfirst = mine:First\n[clipper.losses]\nhalf = mine:half\n"
+    )
     policy = make_policy("first")
     assert type(policy).__name__ == "First"
+    assert make_loss("half")(b"1", b"2") == 0.5
+    with pytest.raises(InvalidArgument, match="loss half takes no parameters"):
+        make_loss("half", {"range": 1})
 
 
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
-        ("best", {}, r"policy 'best' is not known: expected single, .*, module:Class, or a name"),
+        ("best", {}, r"policy 'best' is not known: expected single, .*, module:attribute with its code, or a name"),
         ("exp3", {"epsilon": 1}, "exp3: got an unexpected keyword argument 'epsilon': its parameters are eta, gamma"),
         ("single", {"eta": 1}, "single: .*: its parameters are none"),
         ("exp4", {"_combiner": 1}, "exp4: got an unexpected keyword argument '_combiner'"),
-        ("missing:First", {}, "cannot import 'missing' of missing:First: ModuleNotFoundError"),
         ("broken:First", {}, "cannot import 'broken' of broken:First: OSError: no such device"),
         ("mine:Second", {}, "mine has no class or function 'Second'"),
         ("mine:CONSTANT", {}, "mine has no class or function 'CONSTANT'"),
-        (":First", {}, "cannot import '' of :First: ValueError"),
         ("mine:First", {"limit": -1}, "mine:First cannot be made: RuntimeError: below zero"),
         ("mine:First", {"speed": 1}, "mine:First: got an unexpected keyword argument 'speed'"),
         ("mine:Unfinished", {}, "mine:Unfinished cannot be made: TypeError: .*abstract method '?select"),
@@ -87,25 +132,25 @@ def test_an_installed_package_offers_policies_by_name(tmp_path: Path) -> None:
         ("mine:Odd", {}, "mine:Odd.feedback is 'some': expected one of selected, all"),
     ],
 )
-def test_what_is_no_policy_is_told(name: str, parameters: dict[str, object], message: str) -> None:
+def test_what_is_no_policy_is_told(code: str, name: str, parameters: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidArgument, match=message):
-        make_policy(name, parameters)
+        make_policy(name, parameters, code)
 
 
-def test_losses_by_name() -> None:
+def test_losses_by_name(code: str) -> None:
     assert make_loss("squared", {"range": 10}) == Squared(10)
-    assert make_loss("mine:half")(b"1", b"2") == 0.5
+    assert make_loss("mine:half", {}, code)(b"1", b"2") == 0.5
 
 
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
-        ("hinge", {}, "loss 'hinge' is not known: expected zero_one, absolute, squared, log or module:function"),
+        ("hinge", {}, "loss 'hinge' is not known: expected zero_one, absolute, squared, log, module:attribute with"),
         ("squared", {"range": 0}, "squared: range is 0: expected a number above 0"),
         ("mine:half", {"range": 1}, "loss mine:half takes no parameters: got range"),
         ("mine:third", {}, "mine has no class or function 'third'"),
     ],
 )
-def test_what_is_no_loss_is_told(name: str, parameters: dict[str, object], message: str) -> None:
+def test_what_is_no_loss_is_told(code: str, name: str, parameters: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidArgument, match=message):
-        make_loss(name, parameters)
+        make_loss(name, parameters, code)

@@ -4,9 +4,9 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper.errors import StoreUnavailable
+from clipper.selection import stores
 from clipper.selection.stores.redis import RedisStore
 from clipper.selection.stores.sqlite import SqliteStore
-from clipper.selection.stores.store import EVERYONE, Observation, Store
+from clipper.selection.stores.store import EVERYONE, TOLD_FOR_S, Observation, Store
 from redis_server import RedisServer
 
 MakeStore = Callable[[], Store]
@@ -115,14 +116,27 @@ def test_changes_name_the_states_that_were_added_to(make_store: MakeStore) -> No
     assert sorted(changed) == [("app-1", ""), ("app-1", "after")]
 
 
-def test_expired_feedback_may_be_sent_again(make_store: MakeStore) -> None:
-    async def expire() -> list[bool]:
-        async with opened(make_store) as store:
-            await store.commit([observation("a", x=1.0)])
-            await store.expire(time.time() + 60)
-            return await store.commit([observation("a", x=1.0)])
+def test_each_id_is_kept_for_as_long_as_its_sender_said(tmp_path: Path, redis_server: RedisServer) -> None:
+    """Whoever clears up: of two Clippers on one store, neither knows how long the other's feedback may come."""
 
-    assert asyncio.run(expire()) == [True]
+    async def scenario(here: Store, there: Store, clock: list[float]) -> list[list[bool]]:
+        short, long = observation("a", x=1.0), Observation("a", "app-2", {EVERYONE: {"x": 1.0}}, keep_s=5000.0)
+        await there.commit([short, long])
+        are_new = []
+        for passed_s in (500.0, 200.0, 4000.0, 1000.0):
+            clock[0] += passed_s
+            await here.expire()
+            are_new.append(await there.commit([short, long]))
+        await here.close()
+        await there.close()
+        return are_new
+
+    for make in (partial(SqliteStore, tmp_path / "timed.sqlite3"), partial(RedisStore, redis_server.url)):
+        subprocess.run(["redis-cli", "-p", str(redis_server.port), "flushall"], check=True, stdout=subprocess.DEVNULL)
+        clock = [1000.0]
+        here, there = (make(wall_clock_s=lambda: clock[0]) for _ in range(2))  # noqa: B023  # used up in this round
+        expected = [[False, False], [True, False], [True, False], [True, True]]
+        assert asyncio.run(scenario(here, there, clock)) == expected
 
 
 def test_a_dropped_application_leaves_nothing_and_takes_nothing_along(make_store: MakeStore) -> None:
@@ -278,3 +292,88 @@ def test_a_broken_file_is_reported_and_used_again_once_it_is_repaired(tmp_path: 
             return await store.commit([observation("a", x=1.0)])
 
     assert asyncio.run(use()) == [True]
+
+
+def test_contexts_beyond_the_bound_go_in_the_order_of_their_last_feedback(make_store: MakeStore) -> None:
+    async def evict() -> tuple[list[int], list[tuple[str, str]]]:
+        async with opened(make_store) as store, opened(make_store) as reader:
+            for number, context in enumerate(["a", "b", "c", "", "a", "d"]):
+                await store.commit([observation(str(number), context, x=1.0)])
+            await store.commit([observation("other", "b", application="app-10", x=1.0)])
+            cursor, _ = await reader.changes(-1)
+            went = [await store.evict("app-1", keep) for keep in (4, 2, 2)]
+            _, changed = await reader.changes(cursor)
+            return went, changed
+
+    went, changed = asyncio.run(evict())
+    assert went == [0, 2, 0]
+    assert sorted(changed) == [("app-1", "b"), ("app-1", "c")]
+    assert [bool(load(make_store, context=context)) for context in ("a", "b", "c", "d", "")] == [1, 0, 0, 1, 1]
+    assert load(make_store, "app-10", "b") == {"x": 1.0}
+    # One that comes back begins anew, as the youngest.
+    run(make_store, [observation("again", "b", x=5.0)])
+    assert load(make_store, context="b") == {"x": 5.0}
+
+
+def test_very_many_contexts_go_in_pieces(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (stores.sqlite, stores.redis):
+        monkeypatch.setattr(module, "EVICT_CHUNK", 10)
+
+    async def evict() -> list[int]:
+        async with opened(make_store) as store:
+            await store.commit([observation(str(number), f"user {number}", x=1.0) for number in range(25)])
+            return [await store.evict("app-1", 3) for _ in range(4)]
+
+    assert asyncio.run(evict()) == [10, 10, 2, 0]
+
+
+def test_those_that_went_are_told_of_for_a_while_only(tmp_path: Path, redis_server: RedisServer) -> None:
+    async def scenario(store: Store, clock: list[float]) -> list[tuple[str, str]]:
+        for context in ("a", "b"):
+            await store.commit([observation(context, context, x=1.0)])
+        cursor, _ = await store.changes(-1)
+        await store.evict("app-1", 1)
+        clock[0] += TOLD_FOR_S + 1
+        await store.evict("app-1", 1)
+        _, changed = await store.changes(cursor)
+        await store.close()
+        return changed
+
+    for make in (partial(SqliteStore, tmp_path / "timed.sqlite3"), partial(RedisStore, redis_server.url)):
+        subprocess.run(["redis-cli", "-p", str(redis_server.port), "flushall"], check=True, stdout=subprocess.DEVNULL)
+        clock = [1000.0]
+        assert asyncio.run(scenario(make(wall_clock_s=lambda: clock[0]), clock)) == []  # noqa: B023  # it is over then
+
+
+def test_contexts_are_listed_by_their_last_feedback_and_forgotten_one_by_one(make_store: MakeStore) -> None:
+    async def scenario() -> None:
+        async with opened(make_store) as store:
+            assert await store.contexts("app-1", 10) == (0, [])
+            for number, context in enumerate(["a/b", "ü", "", "a/b", "c"]):
+                await store.commit([observation(str(number), context, x=1.0)])
+            assert await store.contexts("app-1", 2) == (3, ["c", "a/b"])
+            cursor, _ = await store.changes(-1)
+            assert [await store.forget_context("app-1", context) for context in ("a/b", "a/b", "none")] == [
+                True,
+                False,
+                False,
+            ]
+            assert await store.contexts("app-1", 10) == (2, ["c", "ü"])
+            assert await store.load("app-1", "a/b") == {} and await store.load("app-1", EVERYONE) == {"x": 5.0}
+            assert ("app-1", "a/b") in (await store.changes(cursor))[1]
+
+    asyncio.run(scenario())
+
+
+def test_ids_beyond_the_bound_go_in_the_order_of_their_time(make_store: MakeStore) -> None:
+    async def scenario() -> tuple[list[int], list[bool]]:
+        async with opened(make_store) as store:
+            ids = [
+                Observation(str(number), "app-1", {EVERYONE: {"x": 1.0}}, keep_s=900.0 - number) for number in range(5)
+            ]
+            other = observation("0", application="app-10", x=1.0)
+            await store.commit([*ids, other])
+            went = [await store.evict_ids("app-1", keep) for keep in (5, 3, 3)]
+            return went, await store.commit([*ids, other])
+
+    assert asyncio.run(scenario()) == ([0, 2, 0], [False, False, False, True, True, False])

@@ -4,7 +4,14 @@ from litestar import Controller, delete, get, patch, post, put
 from litestar.params import FromQuery, JSONBody
 
 from clipper.management.routes import Name, Port
-from clipper.management.schemas import Application, ApplicationChange, LearnedPolicy, LinkChange, NewApplication
+from clipper.management.schemas import (
+    Application,
+    ApplicationChange,
+    Contexts,
+    LearnedPolicy,
+    LinkChange,
+    NewApplication,
+)
 
 
 class Applications(Controller):
@@ -34,6 +41,15 @@ class Applications(Controller):
     @get("/{app:str}/policy", summary="What its policy has learned, over all or in one context")
     async def policy(self, operations: Port, app: Name, context: FromQuery[str | None] = None) -> LearnedPolicy:
         return await operations.describe_policy(app, context)
+
+    @get("/{app:str}/contexts", summary="How many contexts it has learned in, and those with the latest feedback")
+    async def contexts(self, operations: Port, app: Name, limit: FromQuery[int] = 100) -> Contexts:
+        return await operations.list_contexts(app, limit)
+
+    # In the query: a context may be any text, also one with slashes.
+    @delete("/{app:str}/contexts", summary="Forget what it has learned in one context")
+    async def delete_context(self, operations: Port, app: Name, context: FromQuery[str]) -> None:
+        await operations.delete_context(app, context)
 
     @put("/{app:str}/links/{model:str}", summary="Link a model, following its current version or pinned to one")
     async def link(self, operations: Port, app: Name, model: Name, data: JSONBody[LinkChange]) -> Application:

@@ -16,11 +16,11 @@ class Server(Controller):
     async def live(self) -> Health:
         return Health("live")
 
-    @get("/health/ready", summary="Whether queries are answered: 200, or 503 with the causes")
+    @get("/health/ready", summary="Whether queries are answered: 200, or 503; why not is told by /status")
     async def ready(self, operations: Port) -> Health:
-        problems = await operations.problems()
-        if problems:
-            raise Unavailable("; ".join(problems))
+        # Who asks needs no token, and so is told neither names nor errors.
+        if problems := await operations.problems():
+            raise Unavailable(f"not ready for {len(problems)} reasons: clipper status, or GET /status, tells them")
         return Health("ready")
 
     @get("/status", summary="Version, processes, addresses and counts")

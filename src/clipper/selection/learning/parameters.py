@@ -5,8 +5,11 @@ from collections.abc import Sequence
 
 from clipper.errors import InvalidArgument
 
+# A sum of as many of them as there may be is still a double.
+MAX_NUMBER = 1e300
 
-def check_number(name: str, value: object, low: float, high: float = math.inf, *, above: bool = False) -> None:
+
+def check_number(name: str, value: object, low: float, high: float = MAX_NUMBER, *, above: bool = False) -> None:
     """Check that ``value`` is a number from ``low`` to ``high``, or above ``low`` if ``above``.
 
     Raises:
@@ -17,8 +20,13 @@ def check_number(name: str, value: object, low: float, high: float = math.inf, *
         if in_range:
             return
     least = f"above {low:g}" if above else f"at least {low:g}"
-    most = "" if high == math.inf else f" and at most {high:g}"
-    raise InvalidArgument(f"{name} is {value!r}: expected a number {least}{most}")
+    # A range without an end of its own is not worth a word, but for who comes to the one that all have.
+    most = "" if high == MAX_NUMBER and not _is_beyond(value) else f" and at most {high:g}"
+    raise InvalidArgument(f"{name} is {value!r:.100}: expected a number {least}{most}")
+
+
+def _is_beyond(value: object) -> bool:
+    return isinstance(value, (int, float)) and value > MAX_NUMBER
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
@@ -28,4 +36,4 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         InvalidArgument: it is not.
     """
     if value not in choices:
-        raise InvalidArgument(f"{name} is {value!r}: expected one of {', '.join(choices)}")
+        raise InvalidArgument(f"{name} is {value!r:.100}: expected one of {', '.join(choices)}")

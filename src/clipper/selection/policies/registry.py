@@ -1,13 +1,15 @@
-"""Policies and losses by name: Clipper's own, those of installed packages, and ``module:attribute``."""
+"""Policies and losses by name: Clipper's own, those that installed packages offer, ``module:attribute`` of an artifact.
+
+No other code is taken by its name: who may change an application could else have any function of any library called.
+"""
 
 import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.losses import LOSSES, Loss, UserLoss
@@ -21,8 +23,9 @@ from clipper.selection.policies.thompson import Thompson
 from clipper.selection.policies.ucb1 import Ucb1
 from clipper.selection.policies.weighted import Weighted
 
-# A package offers policies by entry points of this group: name = "module:Class".
-ENTRY_POINTS = "clipper.policies"
+# A package offers policies by entry points of this group, and losses by those of the next: name = "module:attribute".
+POLICY_GROUP = "clipper.policies"
+LOSS_GROUP = "clipper.losses"
 
 POLICIES: Mapping[str, Callable[..., Policy]] = {
     "single": Single,
@@ -42,10 +45,10 @@ _FEEDBACK = ("selected", "all")
 
 
 def make_policy(name: str, parameters: Mapping[str, object] | None = None, code: str | None = None) -> Policy:
-    """Make a policy by its name, an installed package's entry point, or ``module:Class``.
+    """Make a policy by its name, an installed package's entry point, or ``module:Class`` of ``code``.
 
     Args:
-        code: a folder where modules are looked for first.
+        code: the folder of an artifact's modules; without it there is no ``module:Class``.
 
     Raises:
         InvalidArgument: there is no such policy, it has no such parameter, a value is outside its range, or a user's
@@ -54,37 +57,30 @@ def make_policy(name: str, parameters: Mapping[str, object] | None = None, code:
     kind = POLICIES.get(name)
     if kind is not None:
         return _make(name, kind, parameters or {})
-    policy = _make(name, _find_policy(name, code), parameters or {})
+    policy: Policy = _make(name, _find("policy", name, code), parameters or {})
     _check_policy(name, policy)
     return policy
 
 
 def make_loss(name: str, parameters: Mapping[str, object] | None = None, code: str | None = None) -> Loss:
-    """Make a loss by its name, or out of ``module:function``, which takes no parameters.
+    """Make a loss by its name, or out of a user's or a package's function, found as by ``make_policy``.
+
+    A function takes no parameters.
 
     Raises:
         InvalidArgument: as ``make_policy``.
     """
     if name in LOSSES:
         return _make(name, LOSSES[name], parameters or {})
-    if ":" not in name:
-        raise InvalidArgument(f"loss {name!r} is not known: expected {', '.join(LOSSES)} or module:function")
+    function = _find("loss", name, code)
     if parameters:
         raise InvalidArgument(f"loss {name} takes no parameters: got {', '.join(parameters)}")
-    return UserLoss(_load(name, code), name)
+    return UserLoss(function, name)
 
 
-def import_own(policy: str, loss: str, code: str | None = None) -> None:
-    """Import the modules of a policy and a loss of the user's own, so that making them takes no time.
-
-    Whatever is wrong with them is for ``make_policy`` and ``make_loss`` to tell.
-    """
-    with suppress(InvalidArgument):
-        if policy not in POLICIES:
-            _find_policy(policy, code)
-    with suppress(InvalidArgument):
-        if ":" in loss:
-            _load(loss, code)
+def runs_own_code(policy: str, loss: str) -> bool:
+    """Whether making them runs code that is not Clipper's."""
+    return policy not in POLICIES or loss not in LOSSES
 
 
 def parameters_of(kind: Callable[..., Any]) -> dict[str, object]:
@@ -92,21 +88,41 @@ def parameters_of(kind: Callable[..., Any]) -> dict[str, object]:
     return {name: parameter.default for name, parameter in inspect.signature(kind).parameters.items()}
 
 
-def _find_policy(name: str, code: str | None) -> Callable[..., Policy]:
+def _find(kind: Literal["policy", "loss"], name: str, code: str | None) -> Callable[..., Any]:
+    """What makes the policy, or is the loss, that is not Clipper's own."""
+    known, group = (tuple(POLICIES), POLICY_GROUP) if kind == "policy" else (tuple(LOSSES), LOSS_GROUP)
     if ":" in name:
-        return _load(name, code)
-    for entry_point in entry_points(group=ENTRY_POINTS, name=name):
-        return _load(entry_point.value, None)
+        if code is None or not _is_of(name, code):
+            raise InvalidArgument(
+                f"{kind} {name[:100]!r} comes without its code: run the command where the module's file is, which "
+                f"sends it along; an installed package offers one by an entry point of the group {group}"
+            )
+        _prefer(code, name.partition(":")[0].partition(".")[0])
+        return _load(name)
+    for entry_point in entry_points(group=group, name=name):
+        return _load(entry_point.value)
     raise InvalidArgument(
-        f"policy {name!r} is not known: expected {', '.join(POLICIES)}, module:Class, "
-        f"or a name that an installed package offers in the group {ENTRY_POINTS}"
+        f"{kind} {name[:100]!r} is not known: expected {', '.join(known)}, module:attribute with its code, "
+        f"or a name that an installed package offers in the group {group}"
     )
 
 
-def _load(target: str, code: str | None) -> Callable[..., Any]:
+def _is_of(target: str, code: str) -> bool:
+    """Whether the module is one of the artifact's.
+
+    Raises:
+        InvalidArgument: it would stand in the place of one of Python's or Clipper's.
+    """
+    parts = target.partition(":")[0].split(".")
+    if not all(part.isidentifier() for part in parts) or not _has(code, parts[0]):
+        return False
+    if parts[0] in sys.stdlib_module_names or parts[0] == "clipper":
+        raise InvalidArgument(f"module {parts[0]!r} has the name of one of Python's or Clipper's: rename it")
+    return True
+
+
+def _load(target: str) -> Callable[..., Any]:
     module_name, _, attribute = target.partition(":")
-    if code is not None:
-        _prefer(code, module_name.partition(".")[0])
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a user's module may raise anything when it is imported
@@ -118,15 +134,13 @@ def _load(target: str, code: str | None) -> Callable[..., Any]:
 
 
 def _prefer(folder: str, package: str) -> None:
-    """Have ``package`` imported from ``folder``, even if another application's of that name is already."""
+    """Have ``package`` imported from ``folder``, which has it, even if another application's of that name is loaded."""
     if folder in sys.path:
         sys.path.remove(folder)
     sys.path.insert(0, folder)
     importlib.invalidate_caches()
     loaded = sys.modules.get(package)
-    if loaded is None or not _has(folder, package):
-        return
-    if not Path(str(getattr(loaded, "__file__", None))).is_relative_to(folder):
+    if loaded is not None and not Path(str(getattr(loaded, "__file__", None))).is_relative_to(folder):
         for name in [name for name in sys.modules if name == package or name.startswith(package + ".")]:
             del sys.modules[name]
 

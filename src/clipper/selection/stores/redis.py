@@ -14,7 +14,7 @@ import redis.asyncio as redis
 from redis.exceptions import RedisError
 
 from clipper.errors import StoreUnavailable
-from clipper.selection.stores.store import Observation
+from clipper.selection.stores.store import EVICT_CHUNK, TOLD_FOR_S, Observation
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ local are_new, revision = {}, nil
 redis.call('SET', prefix .. 'last_commit', now_s)
 for index, each in ipairs(cjson.decode(ARGV[3])) do
   local seen = prefix .. 'seen:' .. each.application
-  are_new[index] = redis.call('ZADD', seen, 'NX', now_s, each.id)
+  are_new[index] = redis.call('ZADD', seen, 'NX', string.format('%.17g', now_s + each.keep_s), each.id)
   if are_new[index] == 1 then
     redis.call('SADD', prefix .. 'applications', each.application)
     revision = revision or redis.call('INCR', prefix .. 'revision')
@@ -44,10 +44,46 @@ for index, each in ipairs(cjson.decode(ARGV[3])) do
         redis.call('HINCRBYFLOAT', prefix .. 'sums:' .. state, name, string.format('%.17g', amount))
       end
       redis.call('ZADD', prefix .. 'changes', revision, state)
+      if context ~= '' then
+        redis.call('ZADD', prefix .. 'contexts:' .. each.application, revision, context)
+      end
     end
   end
 end
 return are_new
+"""
+
+# ARGV: prefix, wall clock, application, how many contexts to keep, the most to forget now, since when others were told.
+_EVICT = """
+local prefix, now_s, application = ARGV[1], ARGV[2], ARGV[3]
+local told = redis.call('ZRANGE', prefix .. 'forgotten_at', '-inf', '(' .. ARGV[6], 'BYSCORE', 'LIMIT', 0, ARGV[5])
+for _, state in ipairs(told) do
+  redis.call('ZREM', prefix .. 'forgotten', state)
+  redis.call('ZREM', prefix .. 'forgotten_at', state)
+end
+local contexts = prefix .. 'contexts:' .. application
+local over = math.min(redis.call('ZCARD', contexts) - tonumber(ARGV[4]), tonumber(ARGV[5]))
+if over <= 0 then return 0 end
+local revision = redis.call('INCR', prefix .. 'revision')
+for _, context in ipairs(redis.call('ZRANGE', contexts, 0, over - 1)) do
+  local state = application .. '/' .. context
+  redis.call('DEL', prefix .. 'sums:' .. state)
+  redis.call('ZREM', prefix .. 'changes', state)
+  redis.call('ZREM', contexts, context)
+  redis.call('ZADD', prefix .. 'forgotten', revision, state)
+  redis.call('ZADD', prefix .. 'forgotten_at', now_s, state)
+end
+return over
+"""
+
+# ARGV: prefix, wall clock, application, context.
+_FORGET_CONTEXT = """
+local prefix, state = ARGV[1], ARGV[3] .. '/' .. ARGV[4]
+redis.call('DEL', prefix .. 'sums:' .. state)
+redis.call('ZREM', prefix .. 'changes', state)
+redis.call('ZADD', prefix .. 'forgotten', redis.call('INCR', prefix .. 'revision'), state)
+redis.call('ZADD', prefix .. 'forgotten_at', ARGV[2], state)
+return redis.call('ZREM', prefix .. 'contexts:' .. ARGV[3], ARGV[4])
 """
 
 
@@ -62,10 +98,20 @@ class RedisStore:
             url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, decode_responses=True
         )
         self._script = self._client.register_script(_COMMIT)
+        self._evict = self._client.register_script(_EVICT)
+        self._forget_context = self._client.register_script(_FORGET_CONTEXT)
 
     async def commit(self, observations: Sequence[Observation]) -> list[bool]:
         batch = json.dumps(
-            [{"id": each.id, "application": each.application, "increments": each.increments} for each in observations]
+            [
+                {
+                    "id": each.id,
+                    "application": each.application,
+                    "increments": each.increments,
+                    "keep_s": each.keep_s,
+                }
+                for each in observations
+            ]
         )
         return await self._attempt(self._commit(batch))
 
@@ -79,8 +125,25 @@ class RedisStore:
     async def forget(self, application: str, context: str, names: Sequence[str]) -> None:
         await self._attempt(self._client.hdel(f"{PREFIX}sums:{application}/{context}", *names))
 
-    async def expire(self, before_s: float) -> None:
-        await self._attempt(self._expire(before_s))
+    async def expire(self) -> None:
+        await self._attempt(self._expire(self._wall_clock_s()))
+
+    async def evict_ids(self, application: str, keep: int) -> int:
+        return await self._attempt(self._evict_ids(application, keep))
+
+    async def contexts(self, application: str, limit: int) -> tuple[int, list[str]]:
+        key = f"{PREFIX}contexts:{application}"
+        found = await self._attempt(self._client.zrange(key, 0, limit - 1, desc=True))
+        return int(await self._attempt(self._client.zcard(key))), list(found)
+
+    async def forget_context(self, application: str, context: str) -> bool:
+        arguments: list[str | int | float] = [PREFIX, self._wall_clock_s(), application, context]
+        return bool(await self._attempt(self._forget_context(args=arguments)))
+
+    async def evict(self, application: str, keep: int) -> int:
+        now_s = self._wall_clock_s()
+        arguments: list[str | int | float] = [PREFIX, now_s, application, keep, EVICT_CHUNK, now_s - TOLD_FOR_S]
+        return int(await self._attempt(self._evict(args=arguments)))
 
     async def drop(self, application: str) -> None:
         await self._attempt(self._drop(application))
@@ -107,19 +170,26 @@ class RedisStore:
         last = int(await self._client.get(PREFIX + "revision") or 0)
         if cursor in (-1, last):
             return last, []
-        states = await self._client.zrange(PREFIX + "changes", f"({cursor}", last, byscore=True)
-        pairs = [state.partition("/") for state in states]
+        changed = await self._client.zrange(PREFIX + "changes", f"({cursor}", last, byscore=True)
+        forgotten = await self._client.zrange(PREFIX + "forgotten", f"({cursor}", last, byscore=True)
+        pairs = [state.partition("/") for state in {*changed, *forgotten}]
         return last, [(application, context) for application, _, context in pairs]
 
-    async def _expire(self, before_s: float) -> None:
+    async def _expire(self, now_s: float) -> None:
         for application in await self._client.smembers(PREFIX + "applications"):
-            await self._client.zremrangebyscore(f"{PREFIX}seen:{application}", "-inf", f"({before_s}")
+            await self._client.zremrangebyscore(f"{PREFIX}seen:{application}", "-inf", f"({now_s}")
+
+    async def _evict_ids(self, application: str, keep: int) -> int:
+        key = f"{PREFIX}seen:{application}"
+        over = min(await self._client.zcard(key) - keep, EVICT_CHUNK)
+        # Of two that do this at once, both take away: what is counted again then was about to be forgotten anyway.
+        return int(await self._client.zremrangebyrank(key, 0, over - 1)) if over > 0 else 0
 
     async def _drop(self, application: str) -> None:
         async for key in self._client.scan_iter(match=f"{PREFIX}sums:{_escaped(application)}/*", count=SCAN_CHUNK):
             await self._client.delete(key)
             await self._client.zrem(PREFIX + "changes", key.removeprefix(PREFIX + "sums:"))
-        await self._client.delete(f"{PREFIX}seen:{application}")
+        await self._client.delete(f"{PREFIX}seen:{application}", f"{PREFIX}contexts:{application}")
         await self._client.srem(PREFIX + "applications", application)
 
     def _shown_url(self) -> str:

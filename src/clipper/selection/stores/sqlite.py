@@ -5,14 +5,15 @@ Writing is a transaction a batch of observations, on a thread of its own, so tha
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep, time
 from typing import TypeVar
 
 from clipper.errors import StoreUnavailable
-from clipper.selection.stores.store import Observation
+from clipper.selection.stores.store import EVERYONE, EVICT_CHUNK, TOLD_FOR_S, Observation
 
 T = TypeVar("T")
 
@@ -31,13 +32,19 @@ CREATE TABLE IF NOT EXISTS changes (
     PRIMARY KEY (application, context)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS changes_by_revision ON changes (revision);
+CREATE TABLE IF NOT EXISTS forgotten (
+    application TEXT, context TEXT, revision INTEGER NOT NULL, at_s REAL NOT NULL,
+    PRIMARY KEY (application, context)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS forgotten_by_revision ON forgotten (revision);
 CREATE TABLE IF NOT EXISTS revision (only_row INTEGER PRIMARY KEY CHECK (only_row = 0), last INTEGER NOT NULL);
 INSERT OR IGNORE INTO revision VALUES (0, 0);
-CREATE TABLE IF NOT EXISTS seen (
-    application TEXT, id TEXT, at_s REAL NOT NULL,
+DROP TABLE IF EXISTS seen;
+CREATE TABLE IF NOT EXISTS seen_until (
+    application TEXT, id TEXT, until_s REAL NOT NULL,
     PRIMARY KEY (application, id)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS seen_by_time ON seen (at_s);
+CREATE INDEX IF NOT EXISTS seen_until_by_time ON seen_until (until_s);
 """
 
 
@@ -66,8 +73,22 @@ class SqliteStore:
         statement = "DELETE FROM sums WHERE application = ? AND context = ? AND name = ?"
         await self._run(lambda database: _execute_all(database, statement, rows))
 
-    async def expire(self, before_s: float) -> None:
-        await self._run(lambda database: database.execute("DELETE FROM seen WHERE at_s < ?", (before_s,)))
+    async def expire(self) -> None:
+        over = (self._wall_clock_s(),)
+        await self._run(lambda database: database.execute("DELETE FROM seen_until WHERE until_s < ?", over))
+
+    async def evict_ids(self, application: str, keep: int) -> int:
+        return await self._run(lambda database: _evict_ids(database, application, keep))
+
+    async def contexts(self, application: str, limit: int) -> tuple[int, list[str]]:
+        return await self._run(lambda database: _contexts(database, application, limit))
+
+    async def forget_context(self, application: str, context: str) -> bool:
+        now_s = self._wall_clock_s()
+        return await self._run(lambda database: _forget(database, [(application, context)], now_s)) == 1
+
+    async def evict(self, application: str, keep: int) -> int:
+        return await self._run(lambda database: _evict(database, application, keep, self._wall_clock_s()))
 
     async def drop(self, application: str) -> None:
         await self._run(lambda database: _drop(database, application))
@@ -121,23 +142,17 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _commit(database: sqlite3.Connection, observations: Sequence[Observation], now_s: float) -> list[bool]:
-    database.execute("BEGIN IMMEDIATE")
-    try:
+    with _transaction(database):
         are_new = [_is_new(database, each, now_s) for each in observations]
         fresh = [each for each, is_new in zip(observations, are_new) if is_new]
         if fresh:
             _add(database, fresh)
-        database.execute("COMMIT")
-    except sqlite3.Error:
-        if database.in_transaction:
-            database.execute("ROLLBACK")
-        raise
     return are_new
 
 
 def _is_new(database: sqlite3.Connection, observation: Observation, now_s: float) -> bool:
-    row = (observation.application, observation.id, now_s)
-    return database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", row).rowcount == 1
+    row = (observation.application, observation.id, now_s + observation.keep_s)
+    return database.execute("INSERT OR IGNORE INTO seen_until VALUES (?, ?, ?)", row).rowcount == 1
 
 
 def _add(database: sqlite3.Connection, observations: Iterable[Observation]) -> None:
@@ -164,15 +179,69 @@ def _changes(database: sqlite3.Connection, cursor: int) -> tuple[int, list[tuple
     last = int(database.execute("SELECT last FROM revision").fetchone()[0])
     if cursor in (-1, last):
         return last, []
-    query = "SELECT application, context FROM changes WHERE revision > ? AND revision <= ?"
+    query = (
+        "SELECT application, context FROM changes WHERE revision > ?1 AND revision <= ?2 "
+        "UNION SELECT application, context FROM forgotten WHERE revision > ?1 AND revision <= ?2"
+    )
     return last, list(database.execute(query, (cursor, last)))
 
 
-def _execute_all(database: sqlite3.Connection, statement: str, rows: Sequence[tuple[str, ...]]) -> None:
-    """In one transaction, or none of it."""
+def _evict(database: sqlite3.Connection, application: str, keep: int, now_s: float) -> int:
+    database.execute("DELETE FROM forgotten WHERE at_s < ?", (now_s - TOLD_FOR_S,))
+    over = _count(database, application) - keep
+    if over <= 0:
+        return 0
+    # What was added to last has the highest revision.
+    oldest = (
+        "SELECT context FROM changes INDEXED BY changes_by_revision "
+        "WHERE application = ? AND context != ? ORDER BY revision LIMIT ?"
+    )
+    found = database.execute(oldest, (application, EVERYONE, min(over, EVICT_CHUNK)))
+    return _forget(database, [(application, context) for (context,) in found], now_s)
+
+
+def _evict_ids(database: sqlite3.Connection, application: str, keep: int) -> int:
+    counted = "SELECT count(*) FROM seen_until WHERE application = ?"
+    over = database.execute(counted, (application,)).fetchone()[0] - keep
+    if over <= 0:
+        return 0
+    soonest = (
+        "DELETE FROM seen_until WHERE application = ?1 AND id IN (SELECT id FROM seen_until "
+        "INDEXED BY seen_until_by_time WHERE application = ?1 ORDER BY until_s LIMIT ?2)"
+    )
+    return database.execute(soonest, (application, min(over, EVICT_CHUNK))).rowcount
+
+
+def _forget(database: sqlite3.Connection, states: Sequence[tuple[str, str]], now_s: float) -> int:
+    """Whoever has added to one of them meanwhile has added to what is forgotten."""
+    with _transaction(database):
+        database.executemany("DELETE FROM sums WHERE application = ? AND context = ?", states)
+        gone = database.executemany("DELETE FROM changes WHERE application = ? AND context = ?", states).rowcount
+        revision = database.execute("UPDATE revision SET last = last + 1 RETURNING last").fetchone()[0]
+        told = [(*state, revision, now_s) for state in states]
+        database.executemany("REPLACE INTO forgotten VALUES (?, ?, ?, ?)", told)
+    return gone
+
+
+def _contexts(database: sqlite3.Connection, application: str, limit: int) -> tuple[int, list[str]]:
+    latest = (
+        "SELECT context FROM changes WHERE application = ? AND context != ? ORDER BY revision DESC, context LIMIT ?"
+    )
+    found = database.execute(latest, (application, EVERYONE, limit))
+    return _count(database, application), [context for (context,) in found]
+
+
+def _count(database: sqlite3.Connection, application: str) -> int:
+    counted = "SELECT count(*) FROM changes WHERE application = ? AND context != ?"
+    return int(database.execute(counted, (application, EVERYONE)).fetchone()[0])
+
+
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """All of it, or nothing."""
     database.execute("BEGIN IMMEDIATE")
     try:
-        database.executemany(statement, rows)
+        yield
         database.execute("COMMIT")
     except sqlite3.Error:
         if database.in_transaction:
@@ -180,6 +249,11 @@ def _execute_all(database: sqlite3.Connection, statement: str, rows: Sequence[tu
         raise
 
 
+def _execute_all(database: sqlite3.Connection, statement: str, rows: Sequence[tuple[str, ...]]) -> None:
+    with _transaction(database):
+        database.executemany(statement, rows)
+
+
 def _drop(database: sqlite3.Connection, application: str) -> None:
-    for table in ("sums", "changes", "seen"):
+    for table in ("sums", "changes", "forgotten", "seen_until"):
         database.execute(f"DELETE FROM {table} WHERE application = ?", (application,))

@@ -11,6 +11,20 @@ from typing import Protocol
 # The context under which an application's own state is kept: what it has learned from all of its feedback.
 EVERYONE = ""
 
+# Feedback on inputs may come at any time; sent again within this, it is recognised.
+MIN_KEEP_S = 600.0
+
+# Ids that are kept of an application at most, however long their feedback may come again: some 150 MB.
+MAX_IDS = 1_000_000
+
+# How many contexts of an application are kept, unless the server is told otherwise: some 80 MB with five models.
+MAX_CONTEXTS = 100_000
+
+# Some tens of milliseconds of work.
+EVICT_CHUNK = 2000
+# Workers look at what has changed four times a second; one that has not for so long is replaced.
+TOLD_FOR_S = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
@@ -20,11 +34,14 @@ class Observation:
         id: names the feedback: the same feedback sent twice has one id, and counts once.
         application: the application's id, which a new application of the same name does not share.
         increments: what to add, by context and number.
+        keep_s: for how long its id is kept at least. It goes with it, since others who share a store, and clear it up,
+            know neither the application nor how long its feedback may come.
     """
 
     id: str
     application: str
     increments: Mapping[str, Mapping[str, float]]
+    keep_s: float = MIN_KEEP_S
 
 
 class Store(Protocol):
@@ -52,8 +69,31 @@ class Store(Protocol):
         """Delete numbers of a state that count for nothing any more."""
         ...
 
-    async def expire(self, before_s: float) -> None:
-        """Forget the ids of feedback that was committed before ``before_s``, in seconds of the wall clock."""
+    async def expire(self) -> None:
+        """Forget the ids of feedback whose time is over."""
+        ...
+
+    async def evict_ids(self, application: str, keep: int) -> int:
+        """Forget ids of feedback beyond ``keep``, those first whose time is over soonest; return how many went.
+
+        At most ``EVICT_CHUNK``, as ``evict``. Sent again, their feedback counts again.
+        """
+        ...
+
+    async def contexts(self, application: str, limit: int) -> tuple[int, list[str]]:
+        """How many contexts an application has, and at most ``limit`` of them: first those with the latest feedback."""
+        ...
+
+    async def forget_context(self, application: str, context: str) -> bool:
+        """Forget one, and tell of it as ``evict`` does; return whether there was anything to forget."""
+        ...
+
+    async def evict(self, application: str, keep: int) -> int:
+        """Forget contexts beyond ``keep``, those first whose last feedback is the longest ago; return how many went.
+
+        At most ``EVICT_CHUNK``, since commits wait meanwhile. ``changes`` tells of them for ``TOLD_FOR_S``: who has one
+        in memory has to read it again, lest he adds to it by a clock that begins anew.
+        """
         ...
 
     async def drop(self, application: str) -> None:

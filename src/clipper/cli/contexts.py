@@ -1,0 +1,54 @@
+"""``clipper app contexts``: in which contexts an application has learned."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from clipper.cli.options import AsJson, Home, Url
+from clipper.cli.output import Output
+from clipper.client import Clipper
+
+commands = typer.Typer(no_args_is_help=True, help="The contexts in which an application has learned.")
+
+Name = Annotated[str, typer.Argument(help="The application's name.")]
+
+
+@commands.command("list")
+def list_contexts(
+    name: Name,
+    limit: Annotated[int, typer.Option(help="How many to list at most.", min=1, max=10_000)] = 100,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """List contexts, first those with the latest feedback."""
+    with Clipper.connect(url, home) as clipper:
+        found = clipper.contexts(name, limit)
+    out = Output(as_json)
+    out.table(
+        found, ("context",), [(_shown(context),) for context in found.contexts], f"{name} has learned in no context"
+    )
+    if found.count > len(found.contexts):
+        out.note(f"{len(found.contexts)} of {found.count}; --limit shows more")
+
+
+@commands.command()
+def delete(
+    name: Name,
+    context: Annotated[str, typer.Argument(help="The context, such as a user's id.")],
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Forget what an application has learned in one context. What it taught all stays."""
+    with Clipper.connect(url, home) as clipper:
+        clipper.delete_context(name, context)
+    Output(as_json).done(
+        {"deleted": context}, f"{name} has forgotten context {context}", f"next: clipper app contexts list {name}"
+    )
+
+
+def _shown(context: str) -> str:
+    """A context is whatever text a client sent: it is not to steer a terminal."""
+    return context if context.isprintable() else json.dumps(context)

@@ -1,0 +1,218 @@
+"""``clipper load``."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from clipper.cli.options import Home, Url, one_of
+from clipper.cli.output import Output
+from clipper.client import Clipper
+from clipper.errors import ClipperError, InvalidArgument, ServiceError, Unavailable
+from clipper.load import summary
+from clipper.load.arrivals import Arrivals
+from clipper.load.asked import Asked, SloOf
+from clipper.load.page import as_page
+from clipper.load.report import Report, Second, as_document
+from clipper.load.sweep import MAX_PER_S
+from clipper.types import InputType
+
+_SAMPLE = "sample"
+_STANDARD_OUTPUT = "-"
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
+_SECONDS = {"ms": 1e-3, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_MAX_DURATION_S = 24 * 3600.0
+# What a sweep begins with if nobody says.
+_FIRST_RATE_PER_S = 100.0
+# Drawing it holds up the sending by half a millisecond.
+Watch = Callable[[float, float, Second | None], None]
+
+
+def parse_duration_s(text: str) -> float:
+    """``10``, ``10s``, ``500ms``, ``2m`` or ``1h``, in seconds."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no duration: expected e.g. 10, 10s, 500ms or 2m")
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if not 0 < seconds <= _MAX_DURATION_S:
+        raise typer.BadParameter(f"{text!r}: expected more than 0 and at most 24h")
+    return seconds
+
+
+def parse_rate(text: str) -> float:
+    try:
+        rate_per_s = float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no rate: expected queries a second, e.g. 500") from None
+    if not 0 < rate_per_s <= MAX_PER_S:
+        raise typer.BadParameter(f"{text!r}: expected more than 0 and at most {MAX_PER_S:,.0f} queries a second")
+    return rate_per_s
+
+
+def load(
+    app: Annotated[str, typer.Argument(help="The application's name.")],
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Queries a second; with --sweep, the first that is tried.", parser=parse_rate, metavar="N"),
+    ] = None,
+    duration: Annotated[
+        float, typer.Option(help="For how long; of a sweep, for each rate.", parser=parse_duration_s, metavar="TIME")
+    ] = "10s",  # type: ignore[assignment]  # typer parses the default too
+    sweep: Annotated[bool, typer.Option("--sweep", help="Find the highest rate that keeps the SLO.")] = False,
+    inputs: Annotated[
+        str, typer.Option(help="JSON lines or rows of .npy to send; or sample: random ones.", metavar="FILE|sample")
+    ] = _SAMPLE,
+    width: Annotated[
+        int | None,
+        typer.Option(
+            help="Of a sample: characters, bytes, or numbers along an open dimension.",
+            min=1,
+            show_default="100 characters or bytes, 4 numbers",
+        ),
+    ] = None,
+    arrivals: Annotated[Arrivals, one_of(Arrivals, help="How queries come.")] = "poisson",
+    connections: Annotated[int, typer.Option(help="How many may be open at once, at most.", min=1, max=50_000)] = 1000,
+    slo_ms: Annotated[
+        float | None,
+        typer.Option(help="The SLO to judge by, in milliseconds.", min=0.1, show_default="the application's"),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with diagrams to this file.", metavar="FILE", dir_okay=False)
+    ] = None,
+    home: Home = None,
+    url: Url = None,
+    json: Annotated[
+        str | None, typer.Option("--json", help="Write all numbers as JSON to this file, or -.", metavar="FILE|-")
+    ] = None,
+) -> None:
+    """Send queries at a rate, whether or not earlier ones were answered, and tell how they fared.
+
+    Latency counts from when a query was due. ^C ends it, and shows what was measured until then.
+    """
+    if rate is None and not sweep:
+        raise typer.BadParameter("give --rate, or --sweep to find the highest", param_hint="--rate")
+    if width is not None and inputs != _SAMPLE:
+        raise typer.BadParameter("goes with --inputs sample", param_hint="--width")
+    place = _find(app, url, home, slo_ms, has_file=inputs != _SAMPLE)
+    outputs = [path for path in (html, _file_of(json)) if path is not None]
+    for path in outputs:
+        _check_writable(path)
+    asked = Asked(
+        application=app,
+        query_url=place.query_url,
+        input_type=place.input_type,
+        slo_ms=place.slo_ms,
+        slo_of=place.slo_of,
+        rate_per_s=rate or _FIRST_RATE_PER_S,
+        duration_s=duration,
+        sweep=sweep,
+        inputs=None if inputs == _SAMPLE else Path(inputs),
+        width=width,
+        arrivals=arrivals,
+        max_connections=connections,
+    )
+    out = Output(as_json=json == _STANDARD_OUTPUT)
+    with _progress(quiet=json == _STANDARD_OUTPUT) as watch:
+        report = _carry_out(asked, watch)
+    _tell(out, report)
+    if html is not None:
+        html.write_text(as_page(report))
+    if (file := _file_of(json)) is not None:
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(as_document(report)), indent=1) + b"\n")
+    if outputs:
+        out.note(f"written: {', '.join(map(str, outputs))}")
+
+
+class _Place(NamedTuple):
+    """``input_type`` is None where nobody tells, and then inputs are of a file."""
+
+    query_url: str
+    input_type: InputType | None
+    slo_ms: float
+    slo_of: SloOf
+
+
+def _find(app: str, url: str | None, home: Path | None, slo_ms: float | None, *, has_file: bool) -> _Place:
+    """Where the application is, and what it takes; ``url`` may be a query port's, if all else is given."""
+    try:
+        clipper = Clipper.connect(url, home)
+    except (ClipperError, msgspec.MsgspecError) as error:
+        if url is not None and slo_ms is not None and has_file:
+            return _Place(url.rstrip("/"), None, slo_ms, "option")
+        if url is None or isinstance(error, ServiceError):
+            raise
+        raise Unavailable(
+            f"{url} is not the management address of a Clipper ({error}): give that, e.g. http://HOST:1338; where it "
+            "cannot be reached a query address does, with --slo-ms and --inputs FILE"
+        ) from error
+    with clipper:
+        known = clipper.application(app)
+    input_type = InputType.parse(known.input_type)
+    if slo_ms is not None:
+        return _Place(clipper.query_url, input_type, slo_ms, "option")
+    return _Place(clipper.query_url, input_type, known.slo_ms, "application")
+
+
+def _carry_out(asked: Asked, watch: Watch) -> Report:
+    if find_spec("hdrh") is None:
+        raise Unavailable("clipper load needs hdrhistogram, which is not installed: pip install hdrhistogram")
+    # No other command pays for what this imports.
+    from clipper.load.session import carry_out
+
+    return carry_out(asked, watch)
+
+
+def _file_of(json: str | None) -> Path | None:
+    return None if json is None or json == _STANDARD_OUTPUT else Path(json)
+
+
+def _check_writable(path: Path) -> None:
+    """Before the load, so that nobody waits for numbers that cannot be kept."""
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise InvalidArgument(f"{path} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Watch]:
+    """Show where it stands, once a second, on a terminal.
+
+    The process that sends draws it, and no thread of its own, which would hold up the sending at any time.
+    """
+    console = Console(highlight=False, markup=False)
+    if quiet or not console.is_terminal:
+        yield lambda rate_per_s, elapsed_s, second: None
+        return
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        yield lambda *facts: live.update(Text(summary.progress(*facts)), refresh=True)
+
+
+def _tell(out: Output, report: Report) -> None:
+    if not out.as_json:
+        _show_tables(out, report)
+    out.done(as_document(report), summary.conclusion(report))
+    for text in summary.warnings(report):
+        out.warn(text)
+
+
+def _show_tables(out: Output, report: Report) -> None:
+    if report.found or len(report.runs) > 1:
+        out.table(report, summary.SWEEP_COLUMNS, summary.sweep_rows(report.runs), "")
+        out.note("")
+        return
+    (run,) = report.runs
+    out.table(report, summary.COUNT_COLUMNS, summary.count_rows(run), "")
+    out.note("\nlatency from when a query was due")
+    out.table(report, summary.LATENCY_COLUMNS, summary.latency_rows(run), "no query has become due")
+    out.note("\nby the second in which queries were due")
+    out.table(report, summary.SECOND_COLUMNS, summary.second_rows(run), "no query has become due")
+    out.note("")

@@ -1,0 +1,48 @@
+"""``clipper token``: who else may call the management API."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from clipper.cli.options import AsJson, Home, Url, one_of
+from clipper.cli.output import Output
+from clipper.client import Clipper
+from clipper.management.schemas import Role
+
+commands = typer.Typer(no_args_is_help=True, help="Tokens: who else may call the management API.")
+
+Name = Annotated[str, typer.Argument(help="Whom or what the token is for.")]
+
+
+@commands.command()
+def create(
+    name: Name,
+    role: Annotated[Role, one_of(Role, help="admin may do all, read only look.")] = "read",
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a token. It is shown this once."""
+    with Clipper.connect(url, home) as clipper:
+        made = clipper.create_token(name, role)
+    step = "keep it where nobody else reads it; commands take it from CLIPPER_TOKEN"
+    Output(as_json).done(made, made.token, step)
+
+
+@commands.command("list")
+def list_all(home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
+    """List the tokens that were made."""
+    with Clipper.connect(url, home) as clipper:
+        found = clipper.tokens()
+    rows = [(one.name, one.role, f"{datetime.fromtimestamp(one.created_at, UTC):%Y-%m-%d %H:%M} UTC") for one in found]
+    empty = "no tokens but the server's own; next: clipper token create NAME"
+    Output(as_json).table(found, ("name", "role", "made"), rows, empty)
+
+
+@commands.command()
+def revoke(name: Name, home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
+    """Have a token refused from now on."""
+    with Clipper.connect(url, home) as clipper:
+        clipper.revoke_token(name)
+    Output(as_json).done({"revoked": name}, f"token {name} is revoked", "next: clipper token list")

@@ -1,0 +1,104 @@
+"""Work on requests that takes longer than others should wait: done in pieces, between the loop's other events."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Generator, MutableMapping
+from typing import Any
+
+from clipper.frontend import limits
+from clipper.frontend.budget import Budget
+from clipper.frontend.exchange import Exchange
+
+log = logging.getLogger(__name__)
+
+# What begins after each ``yield`` is a piece of work of a few milliseconds at most.
+Steps = Generator[None, None, None]
+
+
+class Job:
+    """A request that is being worked on: what its exchange has started."""
+
+    __slots__ = ("_work", "exchange", "has_ended", "held_bytes", "steps")
+
+    def __init__(self, work: "LongWork", exchange: Exchange, steps: Steps, held_bytes: int) -> None:
+        self._work = work
+        self.exchange = exchange
+        self.steps = steps
+        self.held_bytes = held_bytes
+        self.has_ended = False
+
+    def cancel(self) -> None:
+        """The client is gone."""
+        self._work.drop(self)
+
+
+class LongWork:
+    """Does jobs for a slice of time in each turn of the loop, however many there are.
+
+    Jobs on large bodies are done one after another, since each may take several times its body's memory while it is
+    done; smaller ones in turns with them, so that they do not wait for these.
+    """
+
+    def __init__(
+        self, call_soon: Callable[[Callable[[], None]], Any], budget: Budget, refused: MutableMapping[str, int]
+    ) -> None:
+        """``refused``: counts the requests that are refused, by error code."""
+        self._call_soon = call_soon
+        self._refused = refused
+        self.budget = budget
+        self._small: deque[Job] = deque()
+        self._large: deque[Job] = deque()
+        self._end_s = 0.0
+        self._is_due = False
+        self._is_larges_turn = False
+
+    def begin(self, exchange: Exchange, body_bytes: int, steps: Steps) -> None:
+        """Do a first slice of a request's work at once, if this turn has time for it, and go on in later turns.
+
+        ``steps`` answers the exchange, or starts what does. Where the budget has no room, the request is refused.
+        """
+        held_bytes = body_bytes + limits.HELD_BYTES_PER_REQUEST
+        if not self.budget.has_room(held_bytes):
+            self._refused["overloaded"] = self._refused.get("overloaded", 0) + 1
+            exchange.refuse("overloaded", "requests that are being read hold all the memory that they may")
+            return
+        self.budget.held_bytes += held_bytes
+        job = Job(self, exchange, steps, held_bytes)
+        exchange.started = job
+        (self._small if body_bytes <= limits.SHORT_TEXT_BYTES else self._large).append(job)
+        if not self._is_due:
+            self._work(time.perf_counter() + limits.SLICE_S)
+
+    def drop(self, job: Job) -> None:
+        """Do no more of it. Its place in the queue is left when its turn comes."""
+        if not job.has_ended:
+            job.has_ended = True
+            self.budget.held_bytes -= job.held_bytes
+            job.steps.close()
+
+    def _work(self, end_s: float) -> None:
+        # What begins in this turn after this has to wait for the next one.
+        self._is_due = True
+        self._call_soon(self._next_turn)
+        while (self._small or self._large) and time.perf_counter() < end_s:
+            self._is_larges_turn = bool(self._large) and not (self._is_larges_turn and self._small)
+            queue = self._large if self._is_larges_turn else self._small
+            self._do(queue[0], end_s)
+            if queue[0].has_ended:
+                queue.popleft()
+
+    def _next_turn(self) -> None:
+        self._is_due = False
+        if self._small or self._large:
+            self._work(time.perf_counter() + limits.SLICE_S)
+
+    def _do(self, job: Job, end_s: float) -> None:
+        try:
+            for _ in () if job.has_ended else job.steps:
+                if time.perf_counter() >= end_s:
+                    return
+        except Exception:  # a bug costs one request, as in the connection
+            log.exception("a request could not be handled")
+            job.exchange.refuse("internal_error", "a bug in Clipper: the worker's log has its traceback")
+        self.drop(job)

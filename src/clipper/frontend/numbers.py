@@ -1,0 +1,85 @@
+"""Numbers that have become Python objects, back to a buffer: exactly, and all at once, since a body holds many."""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from clipper.errors import WrongInput
+from clipper.types import DType
+
+NUMPY: dict[DType, np.dtype[Any]] = {
+    DType.INT32: np.dtype("<i4"),
+    DType.INT64: np.dtype("<i8"),
+    DType.FLOAT32: np.dtype("<f4"),
+    DType.FLOAT64: np.dtype("<f8"),
+    DType.UINT8: np.dtype("u1"),
+    DType.BOOL: np.dtype("?"),
+}
+FLOATS = frozenset({DType.FLOAT32, DType.FLOAT64})
+_NUMBERS = frozenset({int, float})
+_TRUTHS = frozenset({bool, int, float})
+# Of a value in a message: enough to recognise it.
+_SHOWN_CHARACTERS = 40
+
+
+def pack(dtype: DType, values: list[Any], first: int = 0) -> bytes:
+    """The buffer of these values, which JSON may have held in any form that means them: ``1`` and ``1.0`` are one.
+
+    Args:
+        first: the position of the first of them in the input.
+
+    Raises:
+        WrongInput: one is not of the dtype; the message says which.
+    """
+    buffer = _packed(dtype, values)
+    if buffer is None:
+        # By halves, so that to find the wrong one costs no more than to read them.
+        while len(values) > 1:
+            middle = len(values) // 2
+            is_later = _packed(dtype, values[:middle]) is not None
+            first, values = (first + middle, values[middle:]) if is_later else (first, values[:middle])
+        raise WrongInput(f"input has {show(values[0])} at position {first}: expected {dtype.label}")
+    return buffer
+
+
+def show(value: Any) -> str:
+    """A value of a request in a message."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return msgspec.json.encode(value).decode()[:_SHOWN_CHARACTERS]
+
+
+def _packed(dtype: DType, values: list[Any]) -> bytes | None:
+    """None if one of them is not of the dtype."""
+    kinds = set(map(type, values))
+    if dtype == DType.BOOL:
+        is_right = kinds <= _TRUTHS and set(values) <= {0, 1}
+        return np.array(values, NUMPY[dtype]).tobytes() if is_right else None
+    if not kinds <= _NUMBERS:
+        return None
+    return _packed_floats(dtype, values) if dtype in FLOATS else _packed_integers(dtype, values, float in kinds)
+
+
+def _packed_floats(dtype: DType, values: list[Any]) -> bytes | None:
+    try:
+        with np.errstate(over="ignore"):
+            array = np.array(values, NUMPY[dtype])
+    except OverflowError:
+        return None
+    return array.tobytes() if np.isfinite(array).all() else None
+
+
+def _packed_integers(dtype: DType, values: list[Any], has_floats: bool) -> bytes | None:
+    if has_floats:
+        if not all(float(value).is_integer() for value in values if type(value) is float):
+            return None
+        values = list(map(int, values))
+    try:
+        wide = np.array(values, "<i8")
+    except OverflowError:
+        return None
+    narrow = wide.astype(NUMPY[dtype])
+    return narrow.tobytes() if (narrow == wide).all() else None

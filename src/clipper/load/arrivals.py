@@ -1,0 +1,48 @@
+"""When queries are due: as seconds from the beginning of a run, in order."""
+
+from collections.abc import Iterator
+from itertools import count
+from random import Random
+from typing import Literal
+
+Arrivals = Literal["poisson", "constant", "burst"]
+
+# A burst's queries come in a quarter of each second, at four times the rate: long enough to fill a queue of most SLOs,
+# and short enough that a run of some seconds has several.
+BURST_PERIOD_S = 1.0
+BURST_SHARE = 0.25
+
+
+def due_times_s(arrivals: Arrivals, rate_per_s: float, duration_s: float, random: Random) -> Iterator[float]:
+    """Yield each time within ``duration_s``, on the average ``rate_per_s`` in a second.
+
+    ``poisson`` is what many clients make that know nothing of each other, ``constant`` is one each 1/rate,
+    ``burst`` is poisson that is on for a part of each period and off for the rest of it.
+    """
+    match arrivals:
+        case "constant":
+            return _until(duration_s, (number / rate_per_s for number in count()))
+        case "poisson":
+            return _until(duration_s, _poisson_s(rate_per_s, random))
+        case "burst":
+            return _until(duration_s, map(_in_bursts_s, _poisson_s(rate_per_s / BURST_SHARE, random)))
+
+
+def _poisson_s(rate_per_s: float, random: Random) -> Iterator[float]:
+    due_s = 0.0
+    while True:
+        due_s += random.expovariate(rate_per_s)
+        yield due_s
+
+
+def _in_bursts_s(on_s: float) -> float:
+    """From the time that only runs while a burst is on, to the time of the clock."""
+    periods, within_s = divmod(on_s, BURST_PERIOD_S * BURST_SHARE)
+    return periods * BURST_PERIOD_S + within_s
+
+
+def _until(end_s: float, times_s: Iterator[float]) -> Iterator[float]:
+    for due_s in times_s:
+        if due_s >= end_s:
+            return
+        yield due_s

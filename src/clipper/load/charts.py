@@ -1,0 +1,135 @@
+"""Line charts as SVG, without anything from elsewhere."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Literal
+
+Scale = Literal["linear", "log"]
+
+_WIDTH, _HEIGHT = 720, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 16, 44
+_COLOURS = ("#1f6fb2", "#c2410c", "#15803d", "#6b7280")
+_TICKS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Points by x. A y of None is a gap."""
+
+    name: str
+    points: Sequence[tuple[float, float | None]]
+    dashed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """``ticks`` are where it is labelled, and how; None: at round numbers."""
+
+    name: str
+    scale: Scale = "linear"
+    ticks: Sequence[tuple[float, str]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """From values to pixels."""
+
+    low: float
+    high: float
+    scale: Scale
+    first: float
+    last: float
+
+    def pixel(self, value: float) -> float:
+        return self.first + self._share(value) * (self.last - self.first)
+
+    def _share(self, value: float) -> float:
+        low, high = self.low, self.high
+        if self.scale == "log":
+            value, low, high = math.log(max(value, low)), math.log(low), math.log(high)
+        return (value - low) / (high - low)
+
+
+def chart(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:
+    """An ``<svg>``; a sentence if there is nothing to draw."""
+    points = [(px, py) for line in lines for px, py in line.points if py is not None and math.isfinite(py)]
+    if not points:
+        return f"<h2>{escape(title)}</h2><p>There is nothing to draw.</p>"
+    across = _range([px for px, _ in points], x.scale, _LEFT, _WIDTH - _RIGHT)
+    up = _range([py for _, py in points], y.scale, _HEIGHT - _BOTTOM, _TOP)
+    parts = [*_x_axis(x, across), *_y_axis(y, up)]
+    for line, colour in zip(lines, _COLOURS):
+        parts += _line(line, colour, across, up)
+    keys = "".join(
+        f'<span class="key"><i style="background:{colour}"></i>{escape(line.name)}</span>'
+        for line, colour in zip(lines, _COLOURS)
+    )
+    return (
+        f'<h2>{escape(title)}</h2><p>{keys}</p><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
+    )
+
+
+def _range(values: Sequence[float], scale: Scale, first: float, last: float) -> _Range:
+    if scale == "log":
+        low = min((value for value in values if value > 0), default=1.0)
+        high = max(*values, low * 1.01) if values else low * 10
+        return _Range(low, high, scale, first, last)
+    low, high = min(0.0, *values), max(0.0, *values)
+    return _Range(low, high if high > low else low + 1.0, scale, first, last)
+
+
+def _ticks(axis: Axis, within: _Range) -> list[tuple[float, str]]:
+    if axis.ticks is not None:
+        return [(value, text) for value, text in axis.ticks if within.low <= value <= within.high]
+    if within.scale == "log":
+        powers = range(math.floor(math.log10(within.low)), math.ceil(math.log10(within.high)) + 1)
+        steps = (1,) if len(powers) > _TICKS else (1, 2, 5)
+        values = [step * 10.0**power for power in powers for step in steps]
+        return [(value, f"{value:g}") for value in values if within.low <= value <= within.high]
+    step = _round_step((within.high - within.low) / _TICKS)
+    count = int((within.high - within.low) / step + 1e-9)
+    return [(within.low + step * number, f"{within.low + step * number:g}") for number in range(count + 1)]
+
+
+def _round_step(step: float) -> float:
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= step * 0.999)
+
+
+def _x_axis(axis: Axis, across: _Range) -> list[str]:
+    bottom = _HEIGHT - _BOTTOM
+    parts = [f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2:g}" y="{_HEIGHT - 8}" class="mid">{escape(axis.name)}</text>']
+    for value, text in _ticks(axis, across):
+        at = across.pixel(value)
+        parts.append(f'<path d="M{at:.1f} {_TOP}V{bottom}" class="grid"/>')
+        parts.append(f'<text x="{at:.1f}" y="{bottom + 16}" class="mid">{escape(text)}</text>')
+    return parts
+
+
+def _y_axis(axis: Axis, up: _Range) -> list[str]:
+    parts = [f'<text x="4" y="{_TOP - 4}">{escape(axis.name)}</text>']
+    for value, text in _ticks(axis, up):
+        at = up.pixel(value)
+        parts.append(f'<path d="M{_LEFT} {at:.1f}H{_WIDTH - _RIGHT}" class="grid"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" class="end">{escape(text)}</text>')
+    return parts
+
+
+def _line(line: Line, colour: str, across: _Range, up: _Range) -> list[str]:
+    """A path with a gap where there is no value, and dots where there are few."""
+    path, pen = [], "M"
+    dots = []
+    for x, y in line.points:
+        if y is None or not math.isfinite(y):
+            pen = "M"
+            continue
+        at = f"{across.pixel(x):.1f} {up.pixel(y):.1f}"
+        path.append(pen + at)
+        pen = "L"
+        dots.append('<circle cx="{}" cy="{}" r="2.5" fill="{}"/>'.format(*at.split(), colour))
+    dash = ' stroke-dasharray="5 4"' if line.dashed else ""
+    drawn = f'<path d="{"".join(path)}" fill="none" stroke="{colour}" stroke-width="1.6"{dash}/>'
+    return [drawn, *(dots if len(dots) <= 60 and not line.dashed else [])]

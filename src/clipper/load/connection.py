@@ -1,0 +1,77 @@
+"""One connection to the query port, with at most one query in flight: it is what many clients of one query each do."""
+
+import asyncio
+import time
+from typing import Protocol, cast
+
+from clipper.load.answers import Answer, AnswerReader, BadAnswer
+
+
+class Owner(Protocol):
+    """Whose connection it is. A query has ended with ``has_answer`` or ``has_failed``, one of the two, once."""
+
+    def is_open(self, connection: "Connection") -> None: ...
+
+    def has_answer(self, connection: "Connection", answer: Answer, answered_s: float) -> None: ...
+
+    def has_failed(self, connection: "Connection", why: str) -> None: ...
+
+    def is_closed(self, connection: "Connection") -> None:
+        """It is not to be used again; nothing is in flight on it."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """
+    Attributes:
+        number, due_s, sent_s: of the query in flight; times are of ``time.monotonic``.
+        is_busy: whether there is one.
+    """
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._reader = AnswerReader()
+        self.number = 0
+        self.due_s = self.sent_s = 0.0
+        self.is_busy = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        self._owner.is_open(self)
+
+    def send(self, number: int, due_s: float, now_s: float, request: bytes) -> None:
+        self.number, self.due_s, self.sent_s, self.is_busy = number, due_s, now_s, True
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        answered_s = time.monotonic()
+        if not self.is_busy:
+            # Nothing was asked. What it means the next answer would not tell.
+            self._transport.abort()
+            return
+        try:
+            answer = self._reader.feed(data)
+        except BadAnswer as error:
+            self.fail(f"bad answer: {error}")
+            return
+        if answer is None:
+            return
+        self.is_busy = False
+        if answer.closes:
+            self._transport.close()
+        self._owner.has_answer(self, answer, answered_s)
+
+    def fail(self, why: str) -> None:
+        """Give up the query in flight, and the connection with it."""
+        self.is_busy = False
+        self._owner.has_failed(self, why)
+        self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.is_busy:
+            self.is_busy = False
+            self._owner.has_failed(self, "connection lost")
+        self._owner.is_closed(self)
+
+    def abort(self) -> None:
+        self._transport.abort()

@@ -1,0 +1,113 @@
+"""A report as one HTML file that needs nothing else: no script, no network."""
+
+from collections.abc import Sequence
+from html import escape
+
+from clipper.load import summary
+from clipper.load.charts import Axis, Line, chart
+from clipper.load.report import Report, Run, Second, grouped
+
+# More points than pixels would only make the file large.
+_MAX_POINTS = 600
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:760px;margin:2rem auto;padding:0 1rem;color:#1c1917;background:#fff}
+h1{font-size:1.4rem}h2{font-size:1.05rem;margin:2rem 0 .2rem}table{border-collapse:collapse;margin:.5rem 0 1rem}
+td,th{padding:.1rem .9rem .1rem 0;text-align:right;font-variant-numeric:tabular-nums}
+td:first-child,th:first-child{text-align:left}svg{width:100%;height:auto;font-size:11px}.grid{stroke:#e7e5e4}
+.mid{text-anchor:middle}.end{text-anchor:end}.warning{background:#fef3c7;padding:.5rem .8rem}
+.key{margin-right:1.2rem}.key i{display:inline-block;width:.8rem;height:.2rem;margin:0 .4rem .25rem 0}
+"""
+# The share above is what the axis of percentiles goes by: each step is a tenth of those before.
+_PERCENT_TICKS = ((1.0, "0"), (2.0, "50 %"), (10.0, "90 %"), (100.0, "99 %"), (1e3, "99.9 %"), (1e4, "99.99 %"))
+
+
+def as_page(report: Report) -> str:
+    parts = [f"<h1>Load on {escape(report.application)}</h1>", f"<p>{escape(_setting(report))}</p>"]
+    parts.append(f"<p><b>{escape(summary.conclusion(report))}</b></p>")
+    parts += [f'<p class="warning">{escape(text)}</p>' for text in summary.warnings(report)]
+    parts += _sweep(report) if len(report.runs) != 1 or report.found else _run(report.runs[0])
+    title = escape(f"clipper load {report.application}")
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _setting(report: Report) -> str:
+    cut = "; cut off before its end" if report.interrupted else ""
+    return (
+        f"{report.arrivals} arrivals at {report.url}; {report.inputs}; SLO {report.slo_ms:g} ms; at most "
+        f"{report.max_connections} connections{cut}. Latency counts from when a query was due."
+    )
+
+
+def _run(run: Run) -> list[str]:
+    rows = grouped(run.seconds, _MAX_POINTS)
+    size = rows[1].second - rows[0].second if len(rows) > 1 else 1
+    curve = [(100 / max(100 - each.percent, 1e-3), each.latency_ms) for each in run.percentiles]
+    ends = (1.0, max([x for x, _ in curve], default=1.0))
+    return [
+        _table(summary.COUNT_COLUMNS, summary.count_rows(run)),
+        _table(summary.LATENCY_COLUMNS, summary.latency_rows(run)),
+        chart(
+            "Latency by percentile",
+            Axis("percentile", "log", _PERCENT_TICKS),
+            Axis("ms", "log"),
+            [Line("latency", curve), Line("SLO", [(x, run.slo_ms) for x in ends] if curve else [], dashed=True)],
+        ),
+        chart(
+            "Latency over time",
+            Axis("second"),
+            Axis("ms"),
+            [
+                Line("p99", [(row.second, row.p99_ms) for row in rows]),
+                Line("SLO", [(row.second, run.slo_ms) for row in rows], dashed=True),
+            ],
+        ),
+        chart(
+            "Queries over time",
+            Axis("second"),
+            Axis("per s"),
+            [
+                Line("offered", [(row.second, row.offered / size) for row in rows], dashed=True),
+                Line("defaults, errors and not sent", [(row.second, _bad(row) / size) for row in rows]),
+                Line("goodput", [(row.second, row.good / size) for row in rows]),
+            ],
+        ),
+    ]
+
+
+def _bad(row: Second) -> int:
+    return row.defaults + row.errors + row.not_sent
+
+
+def _sweep(report: Report) -> list[str]:
+    # A rate that was tried again counts by its last run.
+    runs = sorted({run.rate_per_s: run for run in report.runs}.values(), key=lambda run: run.rate_per_s)
+    return [
+        _table(summary.SWEEP_COLUMNS, summary.sweep_rows(report.runs)),
+        chart(
+            "Goodput over offered load",
+            Axis("queries/s offered"),
+            Axis("per s"),
+            [
+                Line("goodput", [(run.rate_per_s, run.goodput_per_s) for run in runs]),
+                Line("offered", [(run.rate_per_s, run.rate_per_s) for run in runs], dashed=True),
+            ],
+        ),
+        chart(
+            "p99 over offered load",
+            Axis("queries/s offered"),
+            Axis("ms", "log"),
+            [
+                Line("p99", [(run.rate_per_s, run.latency_ms.p99 if run.latency_ms else None) for run in runs]),
+                Line("SLO", [(run.rate_per_s, run.slo_ms) for run in runs], dashed=True),
+            ],
+        ),
+    ]
+
+
+def _table(columns: Sequence[str], rows: Sequence[summary.Row]) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,0 +1,153 @@
+"""Who may call the management API, by a request's head alone: values in, an error or nothing out.
+
+Three doors, one behind the other. The ``Host`` and the ``Origin`` keep web pages out that run in an operator's browser:
+a page can send requests to 127.0.0.1 as well as to any other host, and by DNS rebinding even read what comes back. The
+token tells who asks, and its role what they may. And a body has to be of a type that a page cannot send to
+another site without asking that site first.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from clipper.errors import Forbidden, MalformedRequest, Unauthorized, UnsupportedMediaType
+from clipper.hosts import address_of, is_every, is_loopback
+from clipper.management.schemas import Role
+
+JSON = "application/json"
+TAR = "application/x-tar"
+
+# What tells nothing of this server: probes of it have no token, nor has a browser that shows the API's description.
+_OPEN = frozenset({"/health/live", "/health/ready", "/schema", "/schema/", "/schema/openapi.json"})
+_METRICS = "/metrics"
+# How much of what a stranger sent is quoted to them.
+_QUOTED = 100
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """By which hosts a server is meant.
+
+    Attributes:
+        listens_on: what it was told to listen on. Of a loopback address all of these are meant, and of all addresses
+            of the machine any address: behind a container's or router's translation the one that clients use is not one
+            of the machine's, and DNS rebinding needs a name.
+        names: others, in lower case: the machine's, and what an operator allows.
+    """
+
+    listens_on: str
+    names: frozenset[str] = frozenset()
+
+    def mean(self, host: str) -> bool:
+        """``host`` without its port, which a tunnel may have changed."""
+        if host in self.names or host == self.listens_on.lower():
+            return True
+        address = address_of(host)
+        if is_every(self.listens_on):
+            return address is not None or is_loopback(host)
+        if is_loopback(self.listens_on):
+            return is_loopback(host)
+        return address is not None and address == address_of(self.listens_on)
+
+
+class Access:
+    """Checks requests against what the server was started with and which tokens there are."""
+
+    def __init__(self, hosts: Hosts, role_of: Callable[[str | None], Role | None], open_metrics: bool) -> None:
+        """``role_of`` a token, or of none, is None if nobody has it; ``open_metrics`` needs none for ``/metrics``."""
+        self._hosts = hosts
+        self._role_of = role_of
+        self._open = _OPEN | {_METRICS} if open_metrics else _OPEN
+
+    def check(self, method: str, path: str, headers: Headers) -> None:
+        """
+        Raises:
+            Forbidden: the host, the origin or the token's role may not.
+            Unauthorized: there is no token, or one that is not known.
+            UnsupportedMediaType: there is a body of another kind than the call takes.
+            MalformedRequest: a header that may come once came twice.
+        """
+        host = _one(headers, b"host")
+        self._check_host(host)
+        _check_origin(_one(headers, b"origin"), host)
+        if path not in self._open:
+            self._check_token(method, path, _one(headers, b"authorization"))
+        _check_type(path, headers)
+
+    def _check_host(self, host: str | None) -> None:
+        # One that names none is no browser, and has still to show its token.
+        if host is None or self._hosts.mean(_without_port(host)):
+            return
+        raise Forbidden(
+            f"host {host[:_QUOTED]!r} is not one that this port answers to: call it by the address that it listens on, "
+            "or start the server with --allowed-host and that name"
+        )
+
+    def _check_token(self, method: str, path: str, authorization: str | None) -> None:
+        scheme, _, token = (authorization or "").partition(" ")
+        is_shown = scheme.lower() == "bearer" and bool(token.strip())
+        role = self._role_of(token.strip() if is_shown else None)
+        if not is_shown:
+            raise Unauthorized(
+                "this call needs a token, as the header 'Authorization: Bearer TOKEN': the server's own is in the file "
+                "'token' of its home, and clipper token create makes others"
+            )
+        if role is None:
+            raise Unauthorized(
+                "the token is none of this server's: it may have been revoked; the server's own is in the file 'token' "
+                "of its home"
+            )
+        if role != "admin" and not _may_be_read(method, path):
+            raise Forbidden(
+                f"a token of the role {role} may only look: {method} {path[:_QUOTED]} needs one of the role admin"
+            )
+
+
+def _may_be_read(method: str, path: str) -> bool:
+    """What changes nothing, but for who has a token: that is for those to know who may change it."""
+    first = next(filter(None, path.split("/")), "")
+    return method == "GET" and first != "tokens"
+
+
+def _check_origin(origin: str | None, host: str | None) -> None:
+    if origin is None:
+        return
+    scheme, _, site = origin.lower().partition("://")
+    # A proxy may have taken TLS off, so the scheme may differ.
+    if scheme not in ("http", "https") or host is None or site != host.lower():
+        raise Forbidden(f"a page of {origin[:_QUOTED]!r} may not call the management API: no page of another site may")
+
+
+def _check_type(path: str, headers: Headers) -> None:
+    given = _one(headers, b"content-type")
+    has_body = any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" 0")) for name, value in headers
+    )
+    if given is None and not has_body:
+        return
+    expected = TAR if path.startswith("/artifacts/") else JSON
+    if (given or "").partition(";")[0].strip().lower() != expected:
+        came = "none" if given is None else repr(given[:_QUOTED])
+        raise UnsupportedMediaType(f"content-type is {came}: expected {expected}")
+
+
+def _one(headers: Headers, wanted: bytes) -> str | None:
+    found = [value for name, value in headers if name == wanted]
+    if len(found) > 1:
+        raise MalformedRequest(f"header {wanted.decode()} came {len(found)} times: expected it once")
+    return found[0].decode("latin-1").strip() if found else None
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    if colon and port.isdecimal() and (":" not in name or name.endswith("]")):
+        return name.lower()
+    return host.lower()
+
+
+def allowed_hosts(listens_on: str, machine: str, allowed: Iterable[str]) -> Hosts:
+    """Of a port on ``listens_on``, on a machine of that name; ``allowed`` are an operator's."""
+    # Nobody else has a say in what the machine's own name leads to; on loopback nobody comes by it.
+    own = () if is_loopback(listens_on) else (machine,)
+    return Hosts(listens_on, frozenset(name.lower() for name in (*own, *allowed) if name))

@@ -1,0 +1,201 @@
+"""The management API's HTTP server: uvicorn's, with bounds on what a client may hold.
+
+Whoever reaches the port may open connections, token or not. So a connection that asks nothing gives way to a new one,
+and nobody can keep health checks and operators out by holding all of them.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from clipper.errors import ClipperError, MalformedRequest, Overloaded, RequestTimeout, TooLarge
+from clipper.management.gate import Gate
+from clipper.management.statuses import bare_answer
+
+# An operator's tools hold a few.
+MAX_CONNECTIONS = 256
+# Of the descriptors that the process may have, what its clients may take: the rest is for workers and containers.
+DESCRIPTORS_SHARE = 4
+# A token, a host, a path: some hundred bytes.
+MAX_HEAD_BYTES = 32 * 1024
+# More of a read than this is not parsed at once, so that a head is known to be too long before it is all in memory.
+PARSED_AT_ONCE_BYTES = 64 * 1024
+# Requests that wait for the one before on their connection; each takes some KB.
+MAX_PIPELINED = 16
+# What a client may still send that has its answer already, so that it reads the answer and not a reset connection.
+MAX_DISCARDED_BYTES = 1024 * 1024
+# Until a request's head is there, and until a connection that has asked nothing yet is closed.
+HEAD_TIMEOUT_S = 10.0
+# Silence in the middle of a body, and while an answer is not read. A tar of 16 GiB may take hours, but no piece of it.
+BODY_TIMEOUT_S = 30.0
+WRITE_TIMEOUT_S = 30.0
+# For answers to operators under way when the server stops.
+GRACE_S = 2
+# uvicorn calls ``on_tick`` ten times a second; a look at all connections takes microseconds.
+_TICKS_A_SWEEP = 2
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        assert isinstance(self.config, _Settings)
+        self._max_connections = self.config.max_connections
+        self._running: RequestResponseCycle | None = None
+        self._is_in_head = False
+        self._has_begun = False
+        self._head_bytes = 0
+        self._discarded_bytes = 0
+        self._head_since_s = self._read_at_s = time.monotonic()
+        self._unwritten = (0, 0.0)
+
+    @property
+    def asks_nothing(self) -> bool:
+        """Whether no answer to it is being made."""
+        return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def is_read_slowly(self) -> bool:
+        return self.transport.get_write_buffer_size() > 0
+
+    @property
+    def read_at_s(self) -> float:
+        """When it last sent something."""
+        return self._read_at_s
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if len(self.connections) <= self._max_connections:
+            return
+        others: list[Connection] = [one for one in self.connections if isinstance(one, Connection) and one is not self]
+        idle = [one for one in others if one.asks_nothing] or [one for one in others if one.is_read_slowly]
+        if idle:
+            min(idle, key=lambda one: one.read_at_s).transport.abort()
+        else:
+            self._refuse(Overloaded(f"{len(others)} requests are under way, and may be no more: try again later"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # uvicorn tells the newest request; of several it is the oldest one that is being answered.
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
+        super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def data_received(self, data: bytes) -> None:
+        self._read_at_s = time.monotonic()
+        for start in range(0, len(data), PARSED_AT_ONCE_BYTES):
+            if self.transport.is_closing():
+                return
+            part = data[start : start + PARSED_AT_ONCE_BYTES]
+            self._has_begun = False
+            super().data_received(part)
+            # Of a head that began in this part it is not known with how many of its bytes.
+            self._head_bytes += 0 if self._has_begun else len(part)
+            if self._is_in_head and self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(TooLarge(f"the request's head is over {MAX_HEAD_BYTES} bytes"))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_in_head = self._has_begun = True
+        self._head_bytes = 0
+        self._head_since_s = time.monotonic()
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._discarded_bytes = 0
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self.transport.close()
+            return
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self.cycle.response_complete:
+            self._discarded_bytes += len(body)
+            if self._discarded_bytes > MAX_DISCARDED_BYTES:
+                self.transport.close()
+        super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn answers with where its parser fails, in the form of all other errors."""
+        self._refuse(MalformedRequest(f"{msg} expected HTTP/1.1"))
+
+    def sweep(self, now_s: float) -> None:
+        """Close it if it has been silent for too long."""
+        unwritten, since_s = self.transport.get_write_buffer_size(), self._unwritten[1]
+        if unwritten != self._unwritten[0]:
+            self._unwritten = unwritten, now_s
+        elif unwritten and now_s - since_s > WRITE_TIMEOUT_S:
+            # Also where it is being closed, which waits until all is written.
+            self.transport.abort()
+            return
+        if self.transport.is_closing():
+            return
+        is_new = self.cycle is None
+        if (self._is_in_head or is_new) and now_s - self._head_since_s > HEAD_TIMEOUT_S:
+            self._refuse(RequestTimeout(f"the request's head was not there within {HEAD_TIMEOUT_S:g} s"))
+        elif self._sends_a_body and now_s - self._read_at_s > BODY_TIMEOUT_S:
+            self.transport.abort()
+
+    @property
+    def _sends_a_body(self) -> bool:
+        """Whether we wait for more of one. Where we do not read, it is not the client who is slow."""
+        return self.cycle is not None and self.cycle.more_body and not self.flow.read_paused
+
+    def _refuse(self, error: ClipperError) -> None:
+        """Answer where no request was read to its end, and close."""
+        if self.transport.is_closing():
+            return
+        status, headers, body = bare_answer(error)
+        lines = [b"HTTP/1.1 %d %s" % (status, error.code.encode()), b"connection: close"]
+        lines += [name + b": " + value for name, value in headers]
+        # In the middle of another's answer it would be taken for a part of it.
+        if self.asks_nothing:
+            self.transport.write(b"\r\n".join([*lines, b"", body]))
+        self.transport.close()
+
+
+class _Settings(uvicorn.Config):
+    """uvicorn's, with the bound that it would answer with 503 for whoever asks next."""
+
+    def __init__(self, app: Gate, max_connections: int) -> None:
+        super().__init__(
+            app,
+            http=Connection,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        self.max_connections = max_connections
+
+
+class ManagementServer(uvicorn.Server):
+    """uvicorn, but what a signal means is the supervisor's to say."""
+
+    def __init__(self, app: Gate, max_descriptors: int) -> None:
+        """``max_descriptors``: that the process may have open."""
+        super().__init__(_Settings(app, min(MAX_CONNECTIONS, max_descriptors // DESCRIPTORS_SHARE)))
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_A_SWEEP == 0:
+            now_s = time.monotonic()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.sweep(now_s)
+        return await super().on_tick(counter)

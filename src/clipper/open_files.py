@@ -1,0 +1,25 @@
+"""How many files and connections a process may have open."""
+
+import logging
+import resource
+
+log = logging.getLogger(__name__)
+
+# A worker takes up to 10,000 connections, and each container needs some. Fewer than this are soon used up.
+ENOUGH = 8192
+
+
+def raise_limit() -> int:
+    """Have this process allowed as many as the system lets it have, and return how many; warn where they are few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most = 2**31 if hard == resource.RLIM_INFINITY else hard
+    if most < ENOUGH:
+        log.warning(
+            "this process may open %d files, and should be allowed %d or more: see ulimit -Hn, or LimitNOFILE= of a "
+            "service",
+            most,
+            ENOUGH,
+        )
+    return most

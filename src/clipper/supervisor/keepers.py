@@ -1,0 +1,57 @@
+"""What goes on for as long as the server runs: none of it may end unnoticed."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+log = logging.getLogger(__name__)
+
+# What failed, such as for want of a file descriptor, is tried again after this.
+RETRY_S = 1.0
+# The slowest looks every 2 s: one that has run for so long does what it is there for.
+RECOVERED_AFTER_S = 3.0
+
+
+class Keepers:
+    """Runs them, each in a task; what ends with an error is told, and begun again."""
+
+    def __init__(self, retry_s: float = RETRY_S, recovered_after_s: float = RECOVERED_AFTER_S) -> None:
+        self._retry_s = retry_s
+        self._recovered_after_s = recovered_after_s
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failures: dict[str, str] = {}
+
+    def start(self, what: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Have it run until ``stop``, or until it returns. ``what`` it does is the beginning of a sentence."""
+        self._tasks.append(asyncio.get_running_loop().create_task(self._keep(what, run)))
+
+    def problems(self) -> list[str]:
+        """Those that have failed and not gone on since, and why."""
+        return [f"{what} has stopped, and is tried again: {why}" for what, why in self._failures.items()]
+
+    async def stop(self) -> None:
+        """End all; returns when what they were doing has ended."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _keep(self, what: str, run: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            recovered = asyncio.get_running_loop().call_later(self._recovered_after_s, self._has_recovered, what)
+            try:
+                await run()
+                return
+            except Exception as error:  # whatever it is: it must neither end in silence nor take others along
+                why = f"{type(error).__name__}: {error}"
+                # Said once, not at each try.
+                if self._failures.get(what) != why:
+                    log.exception("%s has stopped, and is tried again", what)
+                self._failures[what] = why
+            finally:
+                recovered.cancel()
+            await asyncio.sleep(self._retry_s)
+
+    def _has_recovered(self, what: str) -> None:
+        if self._failures.pop(what, None):
+            log.info("%s goes on", what)

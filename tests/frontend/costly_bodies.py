@@ -1,0 +1,99 @@
+"""Bodies that cost the most for their size: what a stranger would send. Each was the worst of its kind when found."""
+
+from dataclasses import dataclass
+
+# Of these a decoder has to calculate with integers of hundreds of bits: they lie between two floats.
+HARD_FLOAT = b"2.22507385850720138309e-308"
+
+
+@dataclass(frozen=True)
+class Costly:
+    """A body of any size: ``unit`` as often as it fits between ``head`` and ``tail``."""
+
+    name: str
+    input_type: str
+    head: bytes
+    unit: bytes
+    tail: bytes
+    action: str = "predict"
+
+    def of(self, size_bytes: int) -> bytes:
+        return self.head + self.unit * ((size_bytes - len(self.head) - len(self.tail)) // len(self.unit)) + self.tail
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _input(
+    name: str, input_type: str, unit: bytes, last: bytes = b"1", opening: bytes = b"[", closing: bytes = b"]"
+) -> Costly:
+    return Costly(name, input_type, b'{"input":' + opening, unit, last + closing + b"}")
+
+
+def _text(name: str, input_type: str, unit: bytes) -> Costly:
+    return Costly(name, input_type, b'{"input":"', unit, b'"}')
+
+
+def _batch(name: str, input_type: str, unit: bytes) -> Costly:
+    return Costly(name, input_type, b'{"input_batch":[', unit + b",", unit + b"]}")
+
+
+def _observed(name: str, head: bytes, unit: bytes, tail: bytes) -> Costly:
+    return Costly(name, "float64[*]", head, unit, tail, "observe")
+
+
+_FEEDBACK = b'{"query_id":7,"label":1}'
+COSTLY = [
+    _input("integers", "int32[*]", b"1,"),
+    _input("a float after integers", "int32[*]", b"1,", b"1.0"),
+    _input("a text after integers", "int32[*]", b"1,", b'"x"'),
+    _input("floats that are integers", "int64[*]", b"1.0,"),
+    _input("wide integers", "int64[*]", b"1,"),
+    _input("large integers for uint8", "uint8[*]", b"256,"),
+    _input("short floats", "float64[*]", b"1,"),
+    _input("floats too large", "float32[*]", b"1e39,"),
+    _input("hard floats", "float64[*]", HARD_FLOAT + b","),
+    _input("long floats", "float64[*]", b"0." + b"123456789" * 80 + b"e-200,"),
+    _input("integers of 40 digits", "float64[*]", b"1" * 40 + b","),
+    _input("integers of 4,000 digits", "float64[*]", b"1" * 4000 + b","),
+    _input("one long number", "float64[*]", b"1"),
+    _input("truths", "bool[*]", b"true,"),
+    _input("truths as numbers", "bool[*]", b"1,"),
+    _input("lists of one", "float64[*,*]", b"[1],", b"[1]"),
+    _input("lists in lists in lists", "float32[*,*,*,*]", b"[[[1]]],", b"[[[1]]]"),
+    _input("empty lists", "float64[*,*]", b"[],", b"[]"),
+    _input("objects", "float64[*]", b"{},"),
+    _input("texts for numbers", "float64[*]", b'"",'),
+    _input("depth", "float64[*,*]", b"[", b""),
+    _input("whitespace", "float64[*]", b" "),
+    _text("letters", "string", b"a"),
+    _text("characters of four bytes", "string", "😀".encode()),
+    _text("escapes", "string", b"\\u0041"),
+    _text("pairs of surrogates", "string", b"\\ud83d\\ude00"),
+    _text("backslashes", "string", b"\\\\"),
+    _text("quotes", "string", b'\\"'),
+    _text("no UTF-8", "string", b"\xff"),
+    _text("base64", "bytes", b"AAAA"),
+    _text("base64 in escapes", "bytes", b"\\/\\/\\/\\/"),
+    _text("base64 of nothing", "bytes", b"===="),
+    _text("a picture's base64", "uint8[2,2]", b"AAAA"),
+    _batch("scalars", "float64[]", b"1"),
+    _batch("batch of lists", "float64[*]", b"[1]"),
+    _batch("batch of texts", "string", b'""'),
+    _batch("batch of objects", "float64[*]", b"{}"),
+    _batch("batch of hard floats", "float64[]", HARD_FLOAT),
+    _batch("batch of what is wrong", "float64[2,2]", b'[[1,2],[3,"' + b"x" * 900 + b'"]]'),
+    Costly("keys", "float64[*]", b'{"input":[1]', b',"a":1', b"}"),
+    Costly("equal keys", "float64[*]", b'{"input":[1]', b',"input":[1]', b"}"),
+    Costly("a long context", "float64[*]", b'{"input":[1],"context":"', b"a", b'"}'),
+    Costly("a context of digits", "float64[*]", b'{"input":[1],"context":', b"1", b"}"),
+    Costly("what is not known", "float64[*]", b'{"input":[1],"other":[', b"1,", b"1]}"),
+    Costly("gzip", "float64[*]", b"\x1f\x8b\x08\0", b"\x91\xff", b"1"),
+    _observed("observations that are none", b'{"observations":[', b"1,", b"1]}"),
+    _observed("observations", b'{"observations":[', _FEEDBACK + b",", _FEEDBACK + b"]}"),
+    _observed("observations on inputs", b'{"observations":[', b'{"label":1,"input":[1]},', b"1]}"),
+    _observed("an observed input", b'{"label":1,"input":[', b"1,", b"1]}"),
+    _observed("a label", b'{"input":[1],"label":[', b"1,", b"1]}"),
+    _observed("labels", b'{"observations":[', b'{"query_id":7,"label":[%b1]},' % (b"1," * 1000), b"1]}"),
+    _observed("long ids", b'{"observations":[', b'{"query_id":7,"label":1,"id":"%b"},' % (b"\\u0041" * 201), b"1]}"),
+]

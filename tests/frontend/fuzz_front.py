@@ -1,0 +1,221 @@
+"""What ``make fuzz`` does to the query port: each try is made of its number alone, so that a number is all to keep."""
+
+import asyncio
+import base64
+import json
+from random import Random
+from typing import Any
+
+import pytest
+from fake_transport import Echo, Peer
+from http_calls import ECHO, HELLO, cut
+from mutations import mutated, random_edits
+from steps import finish
+
+from clipper.errors import ClipperError, RequestError
+from clipper.feedback import Feedback
+from clipper.frontend import json_parts, long_inputs, observe_body, predict_body
+from clipper.frontend.endpoints import Health
+from clipper.frontend.inputs import make_reader
+from clipper.frontend.json_parts import find_fields
+from clipper.frontend.server import QueryServer
+from clipper.types import InputType
+from serving import post
+
+TYPES = ["float64[*]", "float64", "float64[3]", "float64[2,*]", "float32[*,*]", "int32[*]", "int64[2]", "uint8[2,2]"]
+TYPES += ["bool[*]", "bool[2,2]", "string", "bytes", "int32[]"]
+LEAVES: list[Any] = [0, 1, -1, 1.0, 0.5, 255, 256, 2**31, 2**63, 2**64, 1e39, 1e308, True, False, None, "", "a", "AAAA"]
+LEAVES += ["\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"), '\\"', {}, [], "é" * 9, 10**19, 1e-320]
+FRAGMENTS = [
+    b'"',
+    b"\\",
+    b"[",
+    b"]",
+    b"{",
+    b"}",
+    b",",
+    b":",
+    b" ",
+    b"\\u",
+    b"\\ud83d",
+    b"\xff",
+    b"\0",
+    b"1e999",
+    b"-",
+    b"[]",
+]
+FRAGMENTS += [b"null", b"NaN", b'"input":', b'"context":', b"\\\\", b"=", b"1" * 30, "😀".encode()]
+HEADS = [b"GET /health/live HTTP/1.1\r\n\r\n", post("/echo/predict?a=b", b"hello"), post("/nowhere", b"x"), ECHO]
+HEADS += [b"POST /echo/predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"]
+HEADS += [b"POST /echo/predict HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 5\r\n\r\nhello"]
+HTTP_FRAGMENTS = [
+    b"\r\n",
+    b"\r\n\r\n",
+    b"\n",
+    b"\0",
+    b":",
+    b"HTTP/1.1",
+    b"Content-Length: 5\r\n",
+    b"\xff\xfe",
+    b"9" * 20,
+]
+HTTP_FRAGMENTS += [
+    b"Transfer-Encoding: chunked\r\n",
+    b"Upgrade: x\r\nConnection: upgrade\r\n",
+    b"Expect: 100-continue\r\n",
+]
+
+KNOWN = {*predict_body.PredictBody.__struct_fields__, *observe_body.ObserveBody.__struct_fields__, "observations"}
+
+
+def try_http(number: int) -> None:
+    """Garbled requests hurt no request before them, and nobody after."""
+    random = Random(number)
+    garbled = b"".join(random.choices(HEADS, k=random.randint(1, 4)))
+    garbled = mutated(garbled, random_edits(random, HTTP_FRAGMENTS))
+    asyncio.run(_send_garbled(cut(garbled, [random.randrange(1 << 16) for _ in range(random.randint(0, 6))])))
+
+
+async def _send_garbled(parts: list[bytes]) -> None:
+    server = QueryServer(max_connections=100)
+    server.serve({b"/echo/predict": Echo(), b"/health/live": Health()})
+    peer = Peer(server)
+    peer.send(ECHO)
+    await peer.send_in_turns(parts)
+    answers = peer.responses
+    assert answers[0].body == HELLO
+    assert all(each.status != 500 for each in answers)
+    peer.connection.eof_received()
+    peer.leave()
+    after = Peer(server)
+    after.send(ECHO)
+    assert [response.body for response in after.responses] == [HELLO]
+    assert (server.connections, server.budget.held_bytes) == (1, 0)
+
+
+def try_predict_body(number: int) -> None:
+    """A body is read in pieces as it is at once, or refused for what is told in the documentation."""
+    random = Random(number)
+    name = random.choice(TYPES)
+    fields: dict[str, Any] = {}
+    for _ in range(random.randint(1, 3)):
+        match random.randrange(4):
+            case 0:
+                fields["input_batch"] = [_value(random, name) for _ in range(random.randint(0, 4))]
+            case 1 | 2:
+                fields["input"] = _value(random, name)
+            case _:
+                fields[random.choice(["context", "uid", "version"])] = random.choice([*LEAVES, "c" * 1001])
+    body = _garbled(random, fields)
+    _compare(body, _read_predict(name, body, in_pieces=False), _read_predict(name, body, in_pieces=True))
+
+
+def try_observe_body(number: int) -> None:
+    """As predict bodies."""
+    random = Random(number)
+    name = random.choice(TYPES)
+    pieces = []
+    for _ in range(random.randint(1, 3)):
+        piece: dict[str, Any] = {random.choice(["label", "label", "reward"]): random.choice(LEAVES)}
+        piece |= {"input": _value(random, name)} if random.random() < 0.5 else {"query_id": random.choice(LEAVES[:9])}
+        if random.random() < 0.3:
+            piece[random.choice(["id", "context", "uid"])] = random.choice([*LEAVES, "i" * 201])
+        pieces.append(piece)
+    body = _garbled(random, {"observations": pieces} if random.random() < 0.5 else pieces[0])
+    _compare(body, _read_observe(name, body, in_pieces=False), _read_observe(name, body, in_pieces=True))
+
+
+def _value(random: Random, name: str) -> Any:
+    """An input of the type, or nearly."""
+    if random.random() < 0.1:
+        return random.choice(LEAVES)
+    input_type = InputType.parse(name)
+    if name == "string":
+        return "".join(random.choices(["a", "é", "😀", '"', "\\", "\n", "\0", "/"], k=random.randint(0, 40)))
+    if name == "bytes" or (name == "uint8[2,2]" and random.random() < 0.5):
+        return base64.b64encode(random.randbytes(random.choice([4, random.randint(0, 60)]))).decode()
+
+    def lists(shape: tuple[int | None, ...]) -> Any:
+        if not shape:
+            return random.choice(LEAVES if random.random() < 0.03 else LEAVES[:6])
+        return [lists(shape[1:]) for _ in range(shape[0] or length)]
+
+    length = random.randint(0, 12)
+    return lists(input_type.shape)
+
+
+def _garbled(random: Random, fields: dict[str, Any]) -> bytes:
+    text = json.dumps(fields, ensure_ascii=random.random() < 0.5, indent=random.choice([None, None, 1]))
+    body = text.encode("utf-8", "surrogatepass")
+    return body if random.random() < 0.4 else mutated(body, random_edits(random, FRAGMENTS))
+
+
+def _read_predict(name: str, body: bytes, in_pieces: bool) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        if in_pieces:
+            _shorten(patch)
+        try:
+            request = finish(predict_body.BodyReader(make_reader(InputType.parse(name))).read(body))
+        except RequestError as error:
+            return error
+    return request.rows, request.is_batch, request.context, request.version
+
+
+def _read_observe(name: str, body: bytes, in_pieces: bool) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        if in_pieces:
+            _shorten(patch)
+        try:
+            found, is_list = finish(observe_body.ObserveReader(make_reader(InputType.parse(name))).read(body))
+        except RequestError as error:
+            return error
+    wrong = [each for each in found if isinstance(each, ClipperError)]
+    if wrong:
+        assert all(isinstance(each, RequestError) for each in wrong)
+        return wrong[0]
+    return [
+        (each.query_id, each.row, each.context, each.reward) for each in found if isinstance(each, Feedback)
+    ], is_list
+
+
+def _shorten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(long_inputs, "PIECE_BYTES", 40)
+    for module in (predict_body, observe_body):
+        patch.setattr(module, "SHORT_TEXT_BYTES", 8)
+
+
+def _compare(body: bytes, at_once: Any, in_pieces: Any) -> None:
+    if isinstance(in_pieces, RequestError) and not isinstance(at_once, RequestError):
+        bare, told = b"".join(body.split()), str(in_pieces)
+        may_differ = (
+            not _is_json(body)
+            or b"[]" in bare
+            or "without a comma" in told
+            or "base64" in told
+            or len(body) - len(bare) > 30
+        )
+        assert may_differ, (body, at_once, in_pieces)
+    elif isinstance(at_once, RequestError) and not isinstance(in_pieces, RequestError):
+        # What stands under an unknown key, or under a known one that comes again, is not looked at.
+        assert _has_other_keys(body), (body, at_once, in_pieces)
+    elif not isinstance(at_once, RequestError):
+        assert at_once == in_pieces, body
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _has_other_keys(body: bytes) -> bool:
+    text = bytearray(body)
+    keys = finish(find_fields(text, 0, len(text)))
+    marks = finish(json_parts._find_marks(text, 0, len(text), b"{}", 2 * json_parts.MAX_KEYS + 1)) or []
+    # One that comes again, or is longer than any that is known, is not among them.
+    return bool({*keys} - KNOWN) or b'"observations"' in body or (len(marks) - 1) // 2 > len(keys)
+
+
+TRIES = {"http": try_http, "predict body": try_predict_body, "observe body": try_observe_body}

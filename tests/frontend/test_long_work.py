@@ -1,0 +1,122 @@
+"""Work in pieces: in whose turn it is done, what it may hold, and how it ends."""
+
+from collections import deque
+from collections.abc import Callable, Generator
+
+import pytest
+
+from clipper.errors import WrongInput
+from clipper.frontend import limits
+from clipper.frontend.budget import Budget
+from clipper.frontend.exchange import Exchange
+from clipper.frontend.long_work import LongWork
+
+
+class Line:
+    """A connection that counts the answers of its exchanges."""
+
+    def __init__(self) -> None:
+        self.flushed = 0
+
+    def flush(self) -> None:
+        self.flushed += 1
+
+
+class Turns:
+    """A loop whose turns the test takes."""
+
+    def __init__(self) -> None:
+        self.due: deque[Callable[[], None]] = deque()
+        self.budget = Budget()
+        self.refused: dict[str, int] = {}
+        self.work = LongWork(self.due.append, self.budget, self.refused)
+        self.done: list[str] = []
+
+    def take(self) -> None:
+        for _ in range(len(self.due)):
+            self.due.popleft()()
+
+    def begin(self, name: str, body_bytes: int, steps: int = 3) -> Exchange:
+        exchange = Exchange(Line())
+        self.work.begin(exchange, body_bytes, self._steps(exchange, name, steps))
+        return exchange
+
+    def _steps(self, exchange: Exchange, name: str, steps: int) -> Generator[None, None, None]:
+        for _ in range(steps):
+            self.done.append(name)
+            yield
+        exchange.answer(200, b"1")
+
+
+SMALL, LARGE = 100, limits.SHORT_TEXT_BYTES + 1
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
+    # Time passes with each look at the clock, so that a slice is one step.
+    clock = iter(range(1_000_000))
+    monkeypatch.setattr("clipper.frontend.long_work.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(limits, "SLICE_S", 1.5)
+    return Turns()
+
+
+def test_jobs_go_on_in_later_turns_and_release_what_they_held(turns: Turns) -> None:
+    exchange = turns.begin("a", SMALL)
+    assert exchange.response is None and turns.budget.held_bytes == SMALL + limits.HELD_BYTES_PER_REQUEST
+    while turns.due:
+        turns.take()
+    assert exchange.response is not None and turns.budget.held_bytes == 0 and turns.done == ["a"] * 3
+
+
+def test_small_ones_do_not_wait_for_large_ones_which_go_one_after_another(turns: Turns) -> None:
+    turns.begin("A", LARGE, 5)
+    turns.begin("B", LARGE, 2)
+    turns.begin("a", SMALL, 2)
+    turns.begin("b", SMALL, 2)
+    while turns.due:
+        turns.take()
+    assert [name for name in turns.done if name.isupper()] == ["A"] * 5 + ["B"] * 2
+    assert turns.done.index("b") < 8 and turns.done[-1] == "B"
+
+
+def test_job_whose_client_leaves_is_dropped(turns: Turns) -> None:
+    kept, left = turns.begin("a", SMALL), turns.begin("b", SMALL)
+    left.cancel()
+    while turns.due:
+        turns.take()
+    assert kept.response is not None and left.response is None and "b" not in turns.done
+    assert turns.budget.held_bytes == 0
+
+
+def test_job_that_is_cancelled_twice_releases_once(turns: Turns) -> None:
+    job = turns.begin("a", SMALL).started
+    assert job is not None
+    job.cancel()
+    job.cancel()
+    assert turns.budget.held_bytes == 0
+
+
+def test_without_room_a_request_is_refused_at_once(turns: Turns) -> None:
+    turns.budget.bound_bytes = LARGE + 2 * limits.HELD_BYTES_PER_REQUEST
+    turns.begin("A", LARGE)
+    refused = turns.begin("B", LARGE)
+    assert refused.response is not None and b"503" in refused.response and b'"overloaded"' in refused.response
+    assert turns.refused == {"overloaded": 1}
+    while turns.due:
+        turns.take()
+    assert turns.begin("C", LARGE).response is None
+
+
+def test_bug_costs_one_request(turns: Turns, caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> Generator[None, None, None]:
+        yield
+        raise WrongInput("which no endpoint lets through")
+
+    exchange = Exchange(Line())
+    turns.work.begin(exchange, SMALL, broken())
+    other = turns.begin("a", SMALL)
+    while turns.due:
+        turns.take()
+    assert exchange.response is not None and b"internal_error" in exchange.response
+    assert other.response is not None and turns.budget.held_bytes == 0
+    assert "could not be handled" in caplog.text

@@ -1,0 +1,202 @@
+"""What a client may hold of the management port: connections, heads, bodies, answers that it does not read."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from clipper.management import server as bounds
+from clipper.management.access import Access, Hosts
+from clipper.management.gate import Gate
+from clipper.management.server import MAX_HEAD_BYTES, MAX_PIPELINED, ManagementServer
+from conftest import TOKEN, wait_until
+
+MAX_CONNECTIONS = 8
+# Four connections' worth of what a socket and the server hold of an answer that nobody reads.
+LARGE = b"x" * (16 << 20)
+AUTHORIZED = f"Host: localhost\r\nAuthorization: Bearer {TOKEN}\r\n".encode()
+
+
+class App:
+    """Answers /large with much, holds /held until it is let go, and reads the bodies of all others."""
+
+    def __init__(self) -> None:
+        self.held = 0
+        self.go = threading.Event()
+        self.received_bytes = 0
+        self.disconnected = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body = LARGE if scope["path"] == "/large" else b"ok"
+        message: dict[str, Any] = {"more_body": True}
+        while message.get("more_body"):
+            message = await receive()
+            self.disconnected += message["type"] == "http.disconnect"
+            self.received_bytes += len(message.get("body", b""))
+        if scope["path"] == "/held":
+            self.held += 1
+            while not self.go.is_set():
+                await asyncio.sleep(0.005)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
+
+
+class Running:
+    def __init__(self, app: App, server: ManagementServer, port: int) -> None:
+        self.app, self.server, self._port = app, server, port
+        self.open: list[socket.socket] = []
+
+    def connect(self, sent: bytes = b"") -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self._port), timeout=60)
+        self.open.append(connection)
+        connection.sendall(sent)
+        return connection
+
+    def ask(self, path: str, headers: bytes = AUTHORIZED) -> bytes:
+        return self.answer(
+            self.connect(b"GET " + path.encode() + b" HTTP/1.1\r\nConnection: close\r\n" + headers + b"\r\n")
+        )
+
+    @staticmethod
+    def answer(connection: socket.socket) -> bytes:
+        """All that comes until the end, or a reset."""
+        parts = []
+        with contextlib.suppress(ConnectionError):
+            while part := connection.recv(1 << 20):
+                parts.append(part)
+        return b"".join(parts)
+
+    @property
+    def connections(self) -> int:
+        return len(self.server.server_state.connections)
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    app = App()
+    gate = Gate(app, Access(Hosts("127.0.0.1"), {TOKEN: "admin"}.get, open_metrics=False))  # type: ignore[arg-type]
+    server = ManagementServer(gate, MAX_CONNECTIONS * bounds.DESCRIPTORS_SHARE)
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    wait_until(lambda: server.started)
+    running = Running(app, server, listener.getsockname()[1])
+    yield running
+    app.go.set()
+    for connection in running.open:
+        connection.close()
+    server.should_exit = True
+    thread.join(60)
+    listener.close()
+    assert not thread.is_alive()
+
+
+def test_idle_connections_give_way(running: Running) -> None:
+    idle = [running.connect(sent) for sent in (b"", b"GET", b"GET / HTTP/1.1\r\nHost: x\r\n") for _ in range(20)]
+    for _ in range(3):
+        assert running.ask("/health/live").endswith(b"ok")
+    assert running.connections <= MAX_CONNECTIONS
+    # The oldest went first.
+    assert running.answer(idle[0]) == b""
+
+
+def test_requests_under_way_do_not_give_way(running: Running) -> None:
+    held = [
+        running.connect(b"GET /held HTTP/1.1\r\nConnection: close\r\n" + AUTHORIZED + b"\r\n")
+        for _ in range(MAX_CONNECTIONS)
+    ]
+    wait_until(lambda: running.app.held == MAX_CONNECTIONS)
+    refused = running.answer(running.connect())
+    assert refused.startswith(b"HTTP/1.1 503") and b'"overloaded"' in refused
+    running.app.go.set()
+    assert all(running.answer(connection).endswith(b"ok") for connection in held)
+    assert running.ask("/x").endswith(b"ok")
+
+
+def test_clients_that_do_not_read_give_way(running: Running) -> None:
+    for _ in range(MAX_CONNECTIONS):
+        running.connect(b"GET /large HTTP/1.1\r\n" + AUTHORIZED + b"\r\n")
+    for _ in range(3):
+        assert running.ask("/health/live").endswith(b"ok")
+
+
+def test_a_client_that_does_not_read_is_closed_after_a_while(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "WRITE_TIMEOUT_S", 0.0)
+    for end in (b"", b"Connection: close\r\n"):
+        running.connect(b"GET /large HTTP/1.1\r\n" + AUTHORIZED + end + b"\r\n")
+    wait_until(lambda: running.connections == 2)
+    wait_until(lambda: running.connections == 0)
+
+
+HEAD = b"GET / HTTP/1.1\r\n"
+ENDLESS = [b"GET /" + b"x" * (1 << 20), HEAD + b"Host: " + b"x" * (1 << 20), HEAD + b"A: b\r\n" * (1 << 18)]
+
+
+@pytest.mark.parametrize("endless", ENDLESS)
+def test_a_head_without_end(running: Running, endless: bytes) -> None:
+    connection = running.connect()
+    with contextlib.suppress(ConnectionError):
+        connection.sendall(endless)
+    assert running.answer(connection)[:12] in (b"HTTP/1.1 413", b"")
+    wait_until(lambda: running.connections == 0)
+
+
+def test_a_large_head_that_ends(running: Running) -> None:
+    assert running.ask("/" + "x" * (MAX_HEAD_BYTES - 500)).endswith(b"ok")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
+def test_a_head_that_does_not_come(running: Running, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(bounds, "HEAD_TIMEOUT_S", 0.0)
+    assert running.answer(running.connect(sent)).startswith(b"HTTP/1.1 408")
+
+
+def test_a_body_that_stays_out(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "BODY_TIMEOUT_S", 0.0)
+    head = b"PUT /artifacts/x HTTP/1.1\r\nContent-Type: application/x-tar\r\nContent-Length: 9\r\n" + AUTHORIZED
+    assert running.answer(running.connect(head + b"\r\npart")) == b""
+    wait_until(lambda: running.app.disconnected == 1)
+
+
+def test_what_comes_after_a_refusal_is_thrown_away_and_not_for_ever(running: Running) -> None:
+    head = b"PUT /artifacts/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n"
+    connection = running.connect(head)
+    assert connection.recv(12) == b"HTTP/1.1 401"
+    with pytest.raises(ConnectionError):
+        for _ in range(100):
+            connection.sendall(b"x" * (1 << 20))
+    assert running.app.received_bytes == 0
+    # A small body that nobody wanted costs the client neither its answer nor its connection.
+    connection = running.connect(b"POST /stop HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}")
+    assert connection.recv(12) == b"HTTP/1.1 401"
+    connection.sendall(b"GET /health/live HTTP/1.1\r\nConnection: close\r\nHost: localhost\r\n\r\n")
+    assert running.answer(connection).endswith(b"ok")
+
+
+def test_a_flood_of_pipelined_requests(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    one = b"GET /held HTTP/1.1\r\n" + AUTHORIZED + b"\r\n"
+    few = running.connect(one * (MAX_PIPELINED + 1))
+    many = running.connect(one * 1000)
+    wait_until(lambda: running.connections == 1)
+    running.app.go.set()
+    assert running.answer(many) == b""
+    answers = b""
+    while answers.count(b"ok") < MAX_PIPELINED + 1:
+        answers += few.recv(1 << 16)
+    assert caplog.text == ""
+
+
+GARBAGE = [b"\x16\x03\x01\x02\x00", b"\0" * 1000, b"GET\r\n\r\n", b"GET http://[ HTTP/1.1\r\n\r\n", b"\r\n" * 1000]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_garbage(running: Running, garbage: bytes) -> None:
+    connection = running.connect(garbage)
+    connection.shutdown(socket.SHUT_WR)
+    answer = running.answer(connection)
+    assert answer == b"" or (answer.startswith(b"HTTP/1.1 400") and b'"malformed_request"' in answer)
+    assert running.ask("/health/live").endswith(b"ok")
