@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,8 +33,15 @@ def processes_of(folder: Path) -> dict[int, str]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
+def temporary() -> Iterator[Path]:
+    """The folder for temporary files. Sockets are below it, whose paths may be no longer than a system's are."""
+    with tempfile.TemporaryDirectory(prefix="t") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def run(temporary: Path) -> Iterator[Run]:
+    environment = os.environ | {"TMPDIR": str(temporary)}
     started = []
 
     def start(*command: str) -> "subprocess.Popen[bytes]":
@@ -44,7 +52,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
         return process
 
     yield start
-    for pid in processes_of(tmp_path):
+    for pid in processes_of(temporary):
         os.kill(pid, signal.SIGKILL)
     for process in started:
         process.wait(TIMEOUT_S)
@@ -54,13 +62,13 @@ def run(tmp_path: Path) -> Iterator[Run]:
     ("command", "moment"),
     [("benchmarks slowdown", DEPLOYING), ("benchmarks.paper failure", STARTING), ("examples.demo", DEPLOYING)],
 )
-def test_sigterm_leaves_nothing_running(tmp_path: Path, run: Run, command: str, moment: str) -> None:
+def test_sigterm_leaves_nothing_running(temporary: Path, run: Run, command: str, moment: str) -> None:
     process = run(*command.split())
     # Not Path.glob, which fails where a folder goes away that it is looking into.
-    until(lambda: glob.glob(moment, root_dir=tmp_path) or process.poll() is not None)  # noqa: PTH207
+    until(lambda: glob.glob(moment, root_dir=temporary) or process.poll() is not None)  # noqa: PTH207
     # As timeout does: the command first, then its whole group.
     process.terminate()
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(TIMEOUT_S) == 128 + signal.SIGTERM
-    assert processes_of(tmp_path) == {}
-    assert list(tmp_path.iterdir()) == []
+    assert processes_of(temporary) == {}
+    assert list(temporary.iterdir()) == []
