@@ -77,3 +77,35 @@ def test_long_rows_get_their_turn() -> None:
                 assert free_s <= 10.1
                 return
     pytest.fail("it was never sent")
+
+
+def test_a_row_far_longer_than_any_before_is_tried() -> None:
+    scheduler = settled()
+    replica = scheduler.replicas["0"]
+    for number in range(20):
+        rows(scheduler, 2, 10 + number % 3, float(number), 0.1)
+        for _, batch in scheduler.decide(float(number)).batches:
+            assert scheduler.finished(replica, batch.id, number + 0.001 + 0.0001 * (number % 3)) is not None
+    # By what shorter ones seem to take for each byte it could not be met.
+    assert replica.times.per_byte_s * 1_000_000 > 0.1
+    rows(scheduler, 1, 1_000_000, 30.0, 0.1)
+    assert [len(batch.works) for _, batch in scheduler.decide(30.0).batches] == [1]
+
+
+def test_rows_that_are_taken_to_be_too_long_are_tried_now_and_then() -> None:
+    scheduler = settled()
+    replica = scheduler.replicas["0"]
+    for _ in range(6):
+        replica.times.observe(1, 3000, 5.0)
+    rows(scheduler, 1, 10, 9.0, 0.1)
+    if scheduler.decide(9.0).batches:
+        finish_all(scheduler, 9.01)
+    sent_s = []
+    for number in range(100):
+        now_s = 10.0 + number * 0.1
+        rows(scheduler, 1, 3000, now_s, 0.1)
+        if scheduler.decide(now_s).batches:
+            sent_s.append(now_s)
+            finish_all(scheduler, now_s + 0.05)
+    # Once a second while they are taken to be so; a few answers show that they are not.
+    assert sent_s[0] == 10.0 and len(sent_s) > 50

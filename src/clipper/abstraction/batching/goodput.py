@@ -117,7 +117,7 @@ def choose(
     mean_s = times.fixed_s + times.per_row_s * rows
     if times.per_byte_s:
         whole_bytes = np.interp(ends, ahead, outlook.size_bytes) - outlook.size_bytes[:places, None]
-        mean_s = mean_s + times.per_byte_s * whole_bytes
+        mean_s = mean_s + times.per_byte_s * np.minimum(whole_bytes, times.most_bytes())
     in_time, took_s, most_urgent_s = np.zeros_like(rows), np.zeros_like(rows), np.zeros_like(rows)
     for quantile, ratio in enumerate(_ratios(rows, times)):
         done_s = wait_s + mean_s * ratio

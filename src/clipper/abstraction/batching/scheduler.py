@@ -357,14 +357,17 @@ class Scheduler:
             self._send(replica, taken, now_s, decision)
             return
         decision.late += self.queue.take_due_before(now_s + least_s)
-        if alone_s < slo_s or not self.queue.length:
-            return
         every_s = max(PROBE_EVERY_S, PROBE_TIMES * replica.times.mean_s(1))
-        if now_s >= replica.probed_s + every_s:
-            replica.probed_s = now_s
-            row = self.queue.lanes()[0].works[-1].row
-            copy = Work(row, NOBODY, now_s, slo_s, now_s + slo_s, now_s + slo_s, row)
-            self._send(replica, Taken([copy], []), now_s, decision)
+        if not self.queue.length or now_s < replica.probed_s + every_s:
+            return
+        replica.probed_s = now_s
+        if alone_s < slo_s:
+            # It is not slow: these rows are taken to be too long. One of them has nothing to lose, and tells.
+            self._send(replica, self.queue.take_newest(self.queue.lanes()), now_s, decision)
+            return
+        row = self.queue.lanes()[0].works[-1].row
+        copy = Work(row, NOBODY, now_s, slo_s, now_s + slo_s, now_s + slo_s, row)
+        self._send(replica, Taken([copy], []), now_s, decision)
 
     def _send_background(self, now_s: float, decision: Decision) -> None:
         """No prediction waits: do work of the background, as far as a prediction that comes meanwhile is still met."""

@@ -42,7 +42,7 @@ class ServiceTimes:
     Attributes:
         fixed_s, per_row_s, per_byte_s: the fit; all 0 while nothing is known.
         is_known: whether any batch has come back.
-        largest: rows of the largest batch that has come back.
+        largest, largest_bytes: rows and bytes of the largest batches that have come back.
     """
 
     __slots__ = (
@@ -54,6 +54,7 @@ class ServiceTimes:
         "fixed_s",
         "is_known",
         "largest",
+        "largest_bytes",
         "per_byte_s",
         "per_row_s",
     )
@@ -69,11 +70,13 @@ class ServiceTimes:
         self._run: list[tuple[int, int, float]] = []
         self.fixed_s = self.per_row_s = self.per_byte_s = 0.0
         self.is_known = False
-        self.largest = 0
+        self.largest = self.largest_bytes = 0
 
     def mean_s(self, rows: float, size_bytes: float = 0.0) -> float:
         """What the fit expects of a batch."""
-        return self.fixed_s + self.per_row_s * rows + self.per_byte_s * size_bytes
+        if not self.per_byte_s:
+            return self.fixed_s + self.per_row_s * rows
+        return self.fixed_s + self.per_row_s * rows + self.per_byte_s * min(size_bytes, self.most_bytes())
 
     def ratios(self, rows: int) -> tuple[float, ...]:
         """What batches of about this size took, as multiples of the fit: five equally likely values, ascending."""
@@ -92,6 +95,10 @@ class ServiceTimes:
         """How large a batch may be for all that is known."""
         return max(1, self.largest * MAX_GROWTH)
 
+    def most_bytes(self) -> float:
+        """Up to how many bytes the fit is believed. Beyond, a batch is taken to be no slower: it has to be tried."""
+        return float(self.largest_bytes * MAX_GROWTH)
+
     def rows_within(self, budget_s: float, row_bytes: float = 0.0) -> float:
         """How many rows of so many bytes each are expected to take no longer than this; 0 if not one."""
         per_row_s = self.per_row_s + self.per_byte_s * row_bytes
@@ -108,6 +115,7 @@ class ServiceTimes:
             self._sums = [0.0] * 9
         took_s = max(took_s, LEAST_S)
         self.largest = max(self.largest, rows)
+        self.largest_bytes = max(self.largest_bytes, size_bytes)
         if not self.is_known:
             self.is_known = True
             self._learn(rows, size_bytes, took_s)
@@ -129,7 +137,7 @@ class ServiceTimes:
         self._sums = [value * KEPT_AFTER_CHANGE for value in other._sums]
         self._is_sized = other._is_sized
         self.fixed_s, self.per_row_s, self.per_byte_s = other.fixed_s, other.per_row_s, other.per_byte_s
-        self.is_known, self.largest = other.is_known, other.largest
+        self.is_known, self.largest, self.largest_bytes = other.is_known, other.largest, other.largest_bytes
 
     def _is_beyond(self, rows: int, ratio: float) -> bool:
         """Whether a batch took far more or far less than all others, in the direction of those just before it."""
