@@ -15,7 +15,7 @@ from clipper.types import InputType, ModelId
 
 # More than any worker has at once, or answers: who wants more wants no limit.
 MAX_IN_FLIGHT = 1_000_000
-MAX_PER_SECOND = 1_000_000.0
+MAX_PER_SECOND = 1_000_000
 # One in a quarter of an hour: who wants less wants none.
 MIN_PER_SECOND = 0.001
 
