@@ -128,8 +128,9 @@ def test_counts_of_an_application() -> None:
 
 
 def test_what_is_let_in_and_refused_by_limits() -> None:
-    own = {"of": "key", "name": "web", "worker": "0"}
-    assert (value("clipper_limit_in_flight", **own), value("clipper_limit_refused_total", **own)) == (3, 8)
+    labels = (("name", "web"), ("of", "key"), ("worker", "0"))
+    found = samples(worker())
+    assert (found["clipper_limit_in_flight", labels], found["clipper_limit_refused_total", labels]) == (3, 8)
 
 
 def test_a_histogram_is_cumulative_and_ends_at_its_count() -> None:
