@@ -193,11 +193,18 @@ def test_keys_survive_a_restart_and_the_end_of_a_worker(server: Server) -> None:
     until(lambda: server.worker_pids not in ([], [pid]) and server.ask("GET", "/health/ready").is_success)
     assert codes(server, f"Authorization: Bearer {key}")[0] == 200
     assert codes(server)[0] == 401
-    # A supervisor that is killed leaves the worker serving as it was; the next one asks for no keys.
+    # A supervisor that is killed leaves the worker serving as it was; the next one asks for no keys. It does not go on
+    # with a worker of a Clipper from before there were keys.
     server.kill()
+    (pid,) = server.worker_pids
+    note = server.home / "run" / "worker-0.json"
+    assert '"knows_keys":true' in note.read_text()
+    note.write_text(note.read_text().replace('"knows_keys":true', '"knows_keys":false'))
     assert codes(server, f"Authorization: Bearer {key}")[0] == 200
     assert codes(server)[0] == 401
     server.with_options().start()
+    until(lambda: server.worker_pids not in ([], [pid]) and server.ask("GET", "/health/ready").is_success)
+    assert pid not in server.worker_pids
     until(lambda: codes(server)[0] == 200)
     server.call("PATCH", "/applications/app", {"require_key": True})
     assert codes(server)[0] == 401

@@ -19,7 +19,7 @@ class Limit:
         refused: requests that were not let in.
     """
 
-    __slots__ = ("_last_s", "_tokens", "_what", "in_flight", "max_in_flight", "max_per_second", "refused")
+    __slots__ = ("_burst", "_last_s", "_tokens", "_what", "in_flight", "max_in_flight", "max_per_second", "refused")
 
     def __init__(self, what: str, max_in_flight: int | None, max_per_second: float | None, now_s: float) -> None:
         """``what`` has the limits, in words for its clients; None is no limit."""
@@ -28,7 +28,7 @@ class Limit:
         self.max_per_second = max_per_second
         self.in_flight = 0
         self.refused = 0
-        self._tokens = self._burst
+        self._tokens = self._burst = _burst(max_per_second)
         self._last_s = now_s
 
     def follow(self, max_in_flight: int | None, max_per_second: float | None, now_s: float) -> None:
@@ -36,6 +36,7 @@ class Limit:
         self._refill(now_s)
         had_rate = self.max_per_second is not None
         self.max_in_flight, self.max_per_second = max_in_flight, max_per_second
+        self._burst = _burst(max_per_second)
         self._tokens = min(self._tokens, self._burst) if had_rate else self._burst
 
     def check(self, count: int, now_s: float, admitted: int = 0) -> None:
@@ -74,16 +75,18 @@ class Limit:
 
     def _refill(self, now_s: float) -> None:
         # Requests that took long to read may come with a time before the last one's.
-        if self.max_per_second is not None and now_s > self._last_s:
-            self._tokens = min(self._tokens + (now_s - self._last_s) * self.max_per_second, self._burst)
-        self._last_s = max(self._last_s, now_s)
-
-    @property
-    def _burst(self) -> float:
-        return 0.0 if self.max_per_second is None else max(self.max_per_second, 1.0)
+        if now_s > self._last_s:
+            if self.max_per_second is not None:
+                tokens = self._tokens + (now_s - self._last_s) * self.max_per_second
+                self._tokens = tokens if tokens < self._burst else self._burst
+            self._last_s = now_s
 
     def _too_large(self, count: int, most: int, when: str) -> TooLarge:
         return TooLarge(f"the request has {count} queries, and {self._what} may have {most} {when}: send fewer at once")
+
+
+def _burst(max_per_second: float | None) -> float:
+    return 0.0 if max_per_second is None else max(max_per_second, 1.0)
 
 
 class Limits:

@@ -111,6 +111,7 @@ class Supervisor:
             self._store_digest,
             self._config.max_contexts,
             self._config.max_body_bytes,
+            knows_keys=True,
         )
         parts = self._make_parts(catalog, registry, store, processes, settings)
         replicas = await takeover.take_over_containers(catalog, parts.manager)
