@@ -150,13 +150,13 @@ def test_queries_that_come_out_of_order_end_by_their_own_deadlines(run: Callable
         application = digits.application()
         now_s = digits.loop.time()
         # The worker took in the last come first.
-        askings = {age: Asking() for age in (0.0, 0.5, 0.25)}
-        for number, (age, asking) in enumerate(askings.items()):
+        last, first, second = Asking(), Asking(), Asking()
+        for number, (age, asking) in enumerate(((0.0, last), (0.5, first), (0.25, second))):
             application.predict(bytes([number]) * 8, asking, now_s - age * SLO_S)
-        for waited, age in ((0.5, 0.5), (0.25, 0.25), (0.25, 0.0)):
+        for waited, left in ((0.5, 2), (0.25, 1), (0.25, 0)):
             digits.loop.advance(waited * SLO_S)
-            await until(lambda: askings[age].answer)
-            assert application.in_flight == sum(not asking.answer for asking in askings.values())
+            await until(lambda left=left: application.in_flight == left)
+            assert [bool(asking.answer) for asking in (first, second, last)] == [left < 3, left < 2, left < 1]
         assert application.in_flight == 0
 
     run(scenario)

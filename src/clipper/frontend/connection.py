@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
+from clipper.errors import ClipperError
 from clipper.frontend import limits, responses
 from clipper.frontend.body import Body
 from clipper.frontend.budget import Untaken
 from clipper.frontend.exchange import Exchange
-from clipper.frontend.heads import head_without_offer, path_of
+from clipper.frontend.heads import Head, path_of
 from clipper.frontend.held import Held
 from clipper.frontend.limits import LARGE_ANSWER_BYTES
 
 if TYPE_CHECKING:
+    from clipper.frontend.endpoints import Endpoint
     from clipper.frontend.server import QueryServer
 
 log = logging.getLogger(__name__)
@@ -148,7 +150,7 @@ class Connection(asyncio.Protocol):
         started_here = not self._in_message
         if started_here:
             # Until a request begins in these bytes: empty lines before one are none.
-            self._is_plain = False
+            self._head.is_plain = False
         self._last_sweep = self._server.sweeps
         self._chunks = 0
         for start in range(0, len(data), limits.PARSED_BYTES):
@@ -156,8 +158,8 @@ class Connection(asyncio.Protocol):
                 self._hold(data[start:])
                 return
             self._parse(data[start : start + limits.PARSED_BYTES])
-        if started_here and self._is_plain and not self._in_message and not self._is_refused:
-            self._server.learn_head(data, self._path, self._content_length)
+        if started_here and self._head.is_plain and not self._in_message and not self._is_refused:
+            self._server.learn_head(data, self._endpoint, self._head.content_length)
         self._adjust_reading()
 
     def _parse(self, data: bytes) -> None:
@@ -168,7 +170,7 @@ class Connection(asyncio.Protocol):
                     self._parser.feed_data(data)
                     break
                 except httptools.HttpParserUpgrade as upgrade:
-                    data = head_without_offer(self._parser, self._url, self._framing) + data[upgrade.args[0] :]
+                    data = self._head.without_offer(self._parser) + data[upgrade.args[0] :]
                     self._parser = httptools.HttpRequestParser(self)
         except httptools.HttpParserError as error:
             self._refuse("malformed_request", f"not an HTTP/1.1 request: {error}")
@@ -199,14 +201,10 @@ class Connection(asyncio.Protocol):
     # -- httptools ---------------------------------------------------------------------------------------
 
     def _start_message(self) -> None:
-        self._url = b""
+        self._head = Head()
+        self._endpoint: Endpoint | None = None
         self._body.max_bytes = limits.MAX_BODY_BYTES
-        self._head_bytes = 0
         self._unclaimed_bytes = 0
-        self._framing: list[tuple[bytes, bytes]] = []
-        self._content_length = 0
-        self._is_plain = True
-        self._expects_continue = False
 
     def on_message_begin(self) -> None:
         if self._is_refused:
@@ -216,29 +214,18 @@ class Connection(asyncio.Protocol):
         self._started_sweep = self._server.sweeps
 
     def on_url(self, url: bytes) -> None:
-        self._url += url
-        self._count_head(len(url))
+        self._head.add_url(url)
+        if self._head.size_bytes > limits.MAX_HEAD_BYTES:
+            self._refuse_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._unclaimed_bytes = 0
-        self._count_head(len(name) + len(value))
-        match name.lower():
-            case b"content-length":
-                # llhttp has checked that it is a number, and the only one.
-                self._content_length = int(value)
-                self._framing.append((name, value))
-            case b"expect":
-                self._is_plain = False
-                self._framing.append((name, value))
-                self._expects_continue = value.lower() == b"100-continue"
-                if not self._expects_continue:
-                    self._refuse("expectation_failed", "the only expectation that is known is 100-continue")
-            case b"transfer-encoding":
-                self._is_plain = False
-                self._framing.append((name, value))
-            case b"connection":
-                # What some clients send with every request changes nothing.
-                self._is_plain = self._is_plain and value.lower() == b"keep-alive"
+        head = self._head
+        head.add(name, value)
+        if head.size_bytes > limits.MAX_HEAD_BYTES:
+            self._refuse_head()
+        elif head.expectation not in (b"", b"100-continue"):
+            self._refuse("expectation_failed", "the only expectation that is known is 100-continue")
 
     def on_headers_complete(self) -> None:
         if self._parser.should_upgrade() and not self._is_refused:
@@ -246,14 +233,18 @@ class Connection(asyncio.Protocol):
                 # It offers nothing else, so there is no other way to read it.
                 self._refuse("method_not_allowed", "CONNECT is not allowed: this is not a proxy")
             elif not self._parser.should_keep_alive():
-                self._framing.append((b"connection", b"close"))
+                self._head.add_close()
             return  # it is read a second time
-        self._path = path_of(self._url)
-        endpoint = self._server.find(self._path)
+        self._path = path_of(self._head.url)
+        try:
+            endpoint = self._server.find(self._path, self._head)
+        except ClipperError as error:  # before a body is taken of who may not ask
+            self._refuse(error.code, str(error))
+            return
         self._body.max_bytes = limits.MAX_BODY_BYTES if endpoint is None else endpoint.max_body_bytes
-        if self._content_length > self._body.max_bytes:
+        if self._head.content_length > self._body.max_bytes:
             self._refuse_body()
-        elif self._expects_continue and not self._is_refused:
+        elif self._head.expectation and not self._is_refused:
             self._append_exchange().send_raw(responses.CONTINUE)
 
     def on_body(self, chunk: bytes) -> None:
@@ -280,11 +271,17 @@ class Connection(asyncio.Protocol):
         goes_on = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
         exchange.closes = self._server.is_draining or not goes_on
         self._is_refused = exchange.closes
-        self._is_plain = self._is_plain and method == "POST" and not exchange.closes
+        self._head.is_plain = self._head.is_plain and method == "POST" and not exchange.closes
         self._handle(exchange, method, body)
 
     def _handle(self, exchange: Exchange, method: str, body: bytes | bytearray) -> None:
-        endpoint = self._server.find(self._path)
+        try:
+            # Again: while the body came, its application may have changed, and its key been revoked.
+            self._endpoint = endpoint = self._server.find(self._path, self._head)
+        except ClipperError as error:
+            self._server.refused[error.code] += 1
+            exchange.refuse_with(error)
+            return
         if endpoint is None:
             self._server.refused["not_found"] += 1
             exchange.refuse("not_found", self._server.why_not_found(self._path))
@@ -304,11 +301,6 @@ class Connection(asyncio.Protocol):
         if exchange.response is None:
             exchange.cancel()
             exchange.refuse("internal_error", "a bug in Clipper: the worker's log has its traceback")
-
-    def _count_head(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > limits.MAX_HEAD_BYTES:
-            self._refuse_head()
 
     def _refuse_body(self) -> None:
         self._refuse("too_large", f"body is over {self._body.max_bytes} bytes")

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from clipper.errors import ClipperError, Overloaded
 from clipper.feedback import Feedback, Outcome
@@ -17,6 +17,9 @@ from clipper.frontend.predict_body import BodyReader, Request
 from clipper.frontend.repeats import MIN_BODY_BYTES, RepeatedBodies
 from clipper.selection.application import Application
 from clipper.types import InputType
+
+if TYPE_CHECKING:
+    from clipper.frontend.clients import Guarded
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +112,7 @@ class Predict:
             exchange.started = query
 
     def _predict_batch(self, exchange: Exchange, request: Request, arrived_s: float) -> Steps:
+        exchange.admit_all(len(request.rows), arrived_s)
         gather = Gather(exchange, len(request.rows), self._work.budget)
         try:
             for index, row in enumerate(request.rows):
@@ -126,7 +130,7 @@ class Predict:
 
     def _refuse(self, exchange: Exchange, error: ClipperError) -> None:
         self._refused[error.code] += 1
-        exchange.refuse(error.code, str(error))
+        exchange.refuse_with(error)
 
 
 class FeedbackTaker(Protocol):
@@ -169,11 +173,12 @@ class Observe:
         if single is not None:
             self._observe_later(exchange, [single], False, len(body))
         else:
-            self._work.begin(exchange, len(body), self._read_in_steps(exchange, body))
+            self._work.begin(exchange, len(body), self._read_in_steps(exchange, body, arrived_s))
 
-    def _read_in_steps(self, exchange: Exchange, body: bytes | bytearray) -> Steps:
+    def _read_in_steps(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float) -> Steps:
         try:
             items, is_list = yield from self._body.read(body)
+            exchange.admit_all(len(items), arrived_s)
         except ClipperError as error:
             self._refuse(exchange, error)
             return
@@ -187,6 +192,8 @@ class Observe:
             self._refuse(exchange, Overloaded("feedback that has not been taken holds all the memory that it may"))
             return
         budget.held_bytes += held_bytes
+        # What was sent is learned, and counts as in flight until then, also if the client goes away.
+        exchange.started = None
         task = asyncio.ensure_future(self._observe(exchange, items, is_list))
 
         def end(task: "asyncio.Task[None]") -> None:
@@ -198,7 +205,7 @@ class Observe:
 
     def _refuse(self, exchange: Exchange, error: ClipperError) -> None:
         self._refused[error.code] += 1
-        exchange.refuse(error.code, str(error))
+        exchange.refuse_with(error)
 
     async def _observe(self, exchange: Exchange, items: "list[Feedback | ClipperError]", is_list: bool) -> None:
         feedback = [item for item in items if isinstance(item, Feedback)]
@@ -251,14 +258,18 @@ def make_endpoints(
     refused: Counter[str],
     work: LongWork,
     max_body_bytes: int = limits.MAX_BODY_BYTES,
-) -> dict[bytes, Endpoint]:
-    """All paths, with and without a slash at the end; calls that are wrong are counted in ``refused``."""
-    endpoints: dict[bytes, Endpoint] = {b"/health/live": Health()}
+    guard: "Callable[[Application, Endpoint], Endpoint | Guarded]" = lambda _, endpoint: endpoint,
+) -> "dict[bytes, Endpoint | Guarded]":
+    """All paths, with and without a slash at the end; calls that are wrong are counted in ``refused``.
+
+    ``guard`` puts before an application's endpoints what it asks of its clients.
+    """
+    endpoints: dict[bytes, Endpoint | Guarded] = {b"/health/live": Health()}
     for application in applications:
         predict = Predict(application, refused, work, max_body_bytes)
         observe = Observe(application, taker, refused, work, max_body_bytes)
         actions: dict[str, Endpoint] = {"predict": predict, "observe": observe, "update": observe}
         for action, endpoint in actions.items():
             path = f"/{application.name}/{action}".encode()
-            endpoints[path] = endpoints[path + b"/"] = endpoint
+            endpoints[path] = endpoints[path + b"/"] = guard(application, endpoint)
     return endpoints

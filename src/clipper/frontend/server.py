@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 
 from clipper.frontend import limits
 from clipper.frontend.budget import Budget
+from clipper.frontend.clients import Guarded
 from clipper.frontend.connection import Connection
 from clipper.frontend.door import PATIENCE_SHARE_OF_SLO, Door
 from clipper.frontend.endpoints import Endpoint
+from clipper.frontend.heads import Head
 from clipper.frontend.long_work import LongWork
 from clipper.frontend.memory import give_back_freed
 
@@ -43,7 +45,7 @@ class QueryServer:
         self.max_connections = max_connections
         self._sweep_s = sweep_s
         self._loop = asyncio.get_running_loop()
-        self._endpoints: Mapping[bytes, Endpoint] = {}
+        self._endpoints: Mapping[bytes, Endpoint | Guarded] = {}
         self._connections: set[Connection] = set()
         self._socket: socket.socket | None = None
         self._listener: asyncio.Server | None = None
@@ -102,14 +104,27 @@ class QueryServer:
         is_crowded = len(self._connections) >= self.max_connections * limits.CROWDED_SHARE
         return limits.CROWDED_IDLE_TIMEOUT_SWEEPS if is_crowded else limits.IDLE_TIMEOUT_SWEEPS
 
-    def serve(self, endpoints: Mapping[bytes, Endpoint]) -> None:
+    def serve(self, endpoints: Mapping[bytes, Endpoint | Guarded]) -> None:
         """Serve these paths from the next request on."""
         self.known_heads.clear()
         self._endpoints = endpoints
         self.door.set_slo(min((endpoint.slo_s for endpoint in endpoints.values()), default=1.0))
 
-    def find(self, path: bytes) -> Endpoint | None:
-        return self._endpoints.get(path)
+    def find(self, path: bytes, head: Head) -> Endpoint | None:
+        """The endpoint for who sent this head.
+
+        Raises:
+            MalformedRequest, Unauthorized, Forbidden: as ``Guarded.enter``.
+        """
+        endpoint = self._endpoints.get(path)
+        return endpoint.enter(head.authorizations) if isinstance(endpoint, Guarded) else endpoint
+
+    def count_refused(self, code: str) -> None:
+        self.refused[code] += 1
+
+    def forget_heads(self) -> None:
+        """Who may ask has changed: have each client's next request looked at anew."""
+        self.known_heads.clear()
 
     def patience_s(self, data: bytes) -> float:
         """For how long a request may wait at the door, of which this is the beginning."""
@@ -123,12 +138,11 @@ class QueryServer:
             return f"application {name[:100].decode('latin-1')!r} is not known: `clipper app list` shows those that are"
         return f"nothing at {shown!r}: expected /APPLICATION/predict or /APPLICATION/observe"
 
-    def learn_head(self, request: bytes, path: bytes, content_length: int) -> None:
+    def learn_head(self, request: bytes, endpoint: Endpoint | None, content_length: int) -> None:
         """Remember the head of a whole request that httptools has just read and found plain."""
         size = len(request) - content_length
         if size > limits.MAX_KNOWN_HEAD_BYTES or request.find(b"\r\n\r\n") + 4 != size:
             return
-        endpoint = self._endpoints.get(path)
         if endpoint is None or "POST" not in endpoint.methods:
             return
         if len(self.known_heads) >= limits.MAX_KNOWN_HEADS:
