@@ -33,7 +33,11 @@ from clipper.cli.options import (
     RequirementsPath,
     SloMs,
     StoreAddress,
+    TlsCert,
+    TlsClientCa,
+    TlsKey,
     Workers,
+    check_tls,
     parse_json,
 )
 from clipper.cli.output import Output
@@ -66,6 +70,9 @@ def serve(
     host: Host = "127.0.0.1",
     query_port: QueryPort = 1337,
     management_port: ManagementPort = 1338,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_client_ca: TlsClientCa = None,
     workers: Workers = 1,
     cache_size: CacheSize = DEFAULT_CACHE,  # type: ignore[assignment]  # typer parses the default too
     max_body_size: MaxBodySize = DEFAULT_MAX_BODY,  # type: ignore[assignment]  # as above
@@ -87,6 +94,7 @@ def serve(
         max_contexts,
         keep_versions,
         max_body_bytes=max_body_size,
+        tls=check_tls(tls_cert, tls_key, tls_client_ca),
     )
     chosen = _checked(name or name_of(model))
     default_output = UNSET if default is None else parse_json(default)

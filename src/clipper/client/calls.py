@@ -11,6 +11,7 @@ from msgspec import Struct
 from clipper.client.access import TokenSource
 from clipper.http_api import HttpApi
 from clipper.packaging import Artifact
+from clipper.tls.trust import ClientTls
 
 # The server bounds each start by the deployment's own time-out; this is for the rest: unpacking, linking, draining.
 SETTLE_TIMEOUT_S = 60.0
@@ -27,10 +28,11 @@ T = TypeVar("T")
 class Calls:
     """The two HTTP APIs of a running server."""
 
-    def __init__(self, management_url: str, query_url: str, find_token: TokenSource) -> None:
-        """``find_token``: what the management API wants to be shown."""
-        self._management = HttpApi(management_url, find_token)
-        self._queries = HttpApi(query_url)
+    def __init__(self, management_url: str, query_url: str, find_token: TokenSource, tls: ClientTls) -> None:
+        """``find_token``: what the management API wants to be shown; ``tls``: whom to trust over TLS."""
+        self._management = HttpApi(management_url, find_token, tls)
+        self._queries = HttpApi(query_url, tls=tls)
+        self.tls = tls
 
     def _ask(
         self, kind: type[T], method: str, path: str, body: Struct | None = None, timeout_s: float = SETTLE_TIMEOUT_S

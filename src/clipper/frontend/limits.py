@@ -40,6 +40,10 @@ BACKLOG = 1024
 # Where there is hardly room for more connections, idle ones make room sooner.
 CROWDED_SHARE = 0.9
 CROWDED_IDLE_TIMEOUT_SWEEPS = 5
+# Of all connections, those that have not yet done TLS's handshake: who opens them and says nothing takes no others'
+# place.
+HANDSHAKES_SHARE = 0.25
+MIN_HANDSHAKES = 16
 # Requests on one connection that wait for answers; beyond it reading stops until some have gone out.
 MAX_PIPELINED = 64
 # What is read at once may hold thousands of requests; so much of it is parsed before the bound is looked at again.

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from clipper.load.arrivals import Arrivals
+from clipper.tls.trust import ClientTls
 from clipper.types import InputType
 
 SloOf = Literal["application", "option"]
@@ -19,6 +20,7 @@ class Asked:
         rate_per_s: of a sweep, the first that is tried.
         duration_s: of a sweep, of each rate.
         inputs: a file, or None for random ones.
+        tls: whom to trust, where queries go by TLS.
         width: of random ones, where the type leaves a length open; None is as it comes.
     """
 
@@ -34,3 +36,4 @@ class Asked:
     width: int | None
     arrivals: Arrivals
     max_connections: int
+    tls: ClientTls
