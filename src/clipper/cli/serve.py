@@ -44,7 +44,7 @@ from clipper.cli.output import Output
 from clipper.cli.process import ServerSettings, StartingServer, running, spawn
 from clipper.client import Clipper
 from clipper.errors import Conflict, InvalidArgument, NotFound
-from clipper.home import find_home, read_token
+from clipper.home import CERTIFICATE_NAME, find_home, read_token
 from clipper.management.schemas import Application, Version
 from clipper.packaging import package
 from clipper.snapshot import Link
@@ -115,7 +115,8 @@ def serve(
                 application = _application(clipper, chosen, slo_ms, default_output)
         if version.warning:
             out.warn(version.warning)
-        _tell(out, clipper.query_url, version, application)
+        shown = None if settings.tls is None else settings.home / CERTIFICATE_NAME
+        _tell(out, clipper.query_url, version, application, shown)
         _watch(server)
 
 
@@ -140,10 +141,10 @@ def _server(out: Output, settings: ServerSettings) -> Iterator[StartingServer]:
             server.stop()
 
 
-def _tell(out: Output, query_url: str, version: Version, application: Application) -> None:
+def _tell(out: Output, query_url: str, version: Version, application: Application, certificate: Path | None) -> None:
     name = application.name
     result = {"query_url": f"{query_url}/{name}/predict", "version": version, "application": application}
-    curl = curl_line(query_url, name, application.input_type)
+    curl = curl_line(query_url, name, application.input_type, certificate)
     text = f"{name}:{version.version} is served within {application.slo_ms:g} ms; try:\n\n  {curl}\n"
     out.done(result, text, "^C drains and stops")
 
