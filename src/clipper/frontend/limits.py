@@ -29,6 +29,8 @@ SLOW_SWEEPS = 2
 LARGE_BODY_BYTES = 4 * 1024 * 1024
 # Each costs a file descriptor and about 2 KB.
 MAX_CONNECTIONS = 10_000
+# Of those by TLS each takes 40 KB of OpenSSL's.
+MAX_TLS_CONNECTIONS = 5_000
 # A body in chunks of a byte is work of a hundred times its size: so many pieces of bodies are taken at once.
 MAX_CHUNKS = 4096
 # Connections over the bound that are being told so; beyond these no more are accepted until some have gone.

@@ -66,6 +66,7 @@ class QueryServer:
     def secure(self, context: ssl.SSLContext) -> None:
         """Meet connections by TLS from the next one on; those that are open stay as they are."""
         if self._handshakes is None:
+            self.max_connections = min(self.max_connections, limits.MAX_TLS_CONNECTIONS)
             share = int(self.max_connections * limits.HANDSHAKES_SHARE)
             most = min(max(share, limits.MIN_HANDSHAKES), MAX_HANDSHAKES)
             self._handshakes = Handshakes(context, self._loop.call_soon, most)

@@ -14,11 +14,10 @@ from typing import Any, cast
 
 from clipper.tls.handshakes import Handshakes
 
-# The most that one record of TLS holds.
-RECORD_BYTES = 16 * 1024
-# As much as a loop's transport takes before it says that it is full. Longer texts are encrypted in such pieces...
-PIECE_BYTES = 64 * 1024
-# ...and so much of them, in about a millisecond, before the loop's other events have their turn.
+# The most that one record of TLS holds. Both ways texts go through OpenSSL in such pieces: what its buffers once took
+# they keep for as long as the connection lasts.
+PIECE_BYTES = 16 * 1024
+# So much of a long answer is encrypted, in about a millisecond, before the loop's other events have their turn.
 TURN_BYTES = 1024 * 1024
 
 # What a browser or curl that was given an address with http:// can show.
@@ -41,6 +40,8 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         self._handshakes = handshakes
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
+        # What came and waits for its turn to shake hands.
+        self._unread = b""
         # Made when the client says something: one that does not costs nothing more.
         self._tls: ssl.SSLObject | None = None
         # Whether the handshake is done: before, nothing can be written.
@@ -78,10 +79,10 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
             return
-        self._incoming.write(data)
         if self._is_open:
-            self._read()
-        elif not self._is_queued:
+            self._read(data)
+        else:
+            self._unread += data
             self._is_queued = True
             self._adjust_reading()
             self._handshakes.queue(self)
@@ -107,12 +108,14 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
             return
         if self._tls is None:
             self._tls = self._handshakes.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        data, self._unread = self._unread, b""
         try:
-            self._tls.do_handshake()
-        except ssl.SSLWantReadError:
-            self._send_encrypted()
-            self._adjust_reading()
-            return
+            while not self._is_open and data:
+                self._incoming.write(data[:PIECE_BYTES])
+                data = data[PIECE_BYTES:]
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    self._tls.do_handshake()
+                    self._is_open = True
         except ssl.SSLError as error:
             self._handshakes.fail(self, str(error.reason or error))
             if error.reason == "HTTP_REQUEST":
@@ -120,47 +123,46 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
                 self._outgoing.write(NOT_TLS)
             self._end_with(error)
             return
-        self._handshakes.end(self)
-        self._is_open = True
         self._send_encrypted()
         self._adjust_reading()
+        if not self._is_open:
+            return
+        self._handshakes.end(self)
         self._pump()
-        if self._incoming.pending and not self._is_deaf:
+        if not self._is_deaf and (data or self._incoming.pending):
             # It came along with the end of the handshake.
-            self._read()
+            self._read(data)
 
     def give_up(self) -> None:
         self.abort()
 
     # -- texts -------------------------------------------------------------------------------------------
 
-    def _read(self) -> None:
-        """Give the application all that is complete, in one piece."""
+    def _read(self, data: bytes) -> None:
+        """Give the application all that is complete with this, in one piece."""
         tls, incoming = self._tls, self._incoming
         assert tls is not None
-        data, parts = b"", None
+        parts = []
         has_ended = False
         try:
-            data = tls.read(RECORD_BYTES)
-            has_ended = not data
-            while not has_ended and (incoming.pending or tls.pending()):
-                if parts is None:
-                    parts = [data]
-                part = tls.read(RECORD_BYTES)
-                has_ended = not part
-                parts.append(part)
-        except ssl.SSLWantReadError:
-            pass  # the rest of a record is still on its way
+            for start in range(0, len(data) or 1, PIECE_BYTES):
+                incoming.write(data[start : start + PIECE_BYTES])
+                try:
+                    while not has_ended and (incoming.pending or tls.pending()):
+                        part = tls.read(PIECE_BYTES)
+                        parts.append(part)
+                        has_ended = not part
+                except ssl.SSLWantReadError:
+                    pass  # the rest of a record is still on its way
         except ssl.SSLError as error:
             self._end_with(error)
             return
         if self._outgoing.pending:
             # What the protocol itself has to say, such as that it took new keys.
             self._send_encrypted()
-        if parts is not None:
-            data = b"".join(parts)
-        if data:
-            self._application.data_received(data)
+        text = parts[0] if len(parts) == 1 else b"".join(parts)
+        if text:
+            self._application.data_received(text)
         if has_ended and not self._is_deaf:
             self._is_deaf = True
             if not self._application.eof_received():
