@@ -56,7 +56,8 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         # Whether the socket is full, and whether the application was told to write no more.
         self._is_blocked = False
         self._is_paused = False
-        self._reads = True
+        # Whether the application reads, and whether we do.
+        self._reads = self._is_reading = True
         self._is_ending = False
         self._is_closing = False
 
@@ -94,10 +95,12 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
 
     def pause_writing(self) -> None:
         self._is_blocked = True
+        self._adjust_reading()
         self._tell_of_writing()
 
     def resume_writing(self) -> None:
         self._is_blocked = False
+        self._adjust_reading()
         self._pump()
 
     # -- the handshake -----------------------------------------------------------------------------------
@@ -310,10 +313,13 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         return self._reads and not self.is_closing()
 
     def _adjust_reading(self) -> None:
-        """A client that waits for its turn to shake hands is not read meanwhile."""
-        if self._transport.is_closing():
+        """Read no client that waits for its turn to shake hands, or takes nothing: it could ask for new keys without
+        end, each of which is answered."""
+        should_read = self._reads and not self._is_queued and not self._is_blocked
+        if should_read == self._is_reading or self._transport.is_closing():
             return
-        if self._reads and not self._is_queued:
+        self._is_reading = should_read
+        if should_read:
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
