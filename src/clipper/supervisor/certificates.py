@@ -38,7 +38,7 @@ class Certificates:
         self._taken = self._seen = self._identity()
         self.material = read_material(paths)
         self.problem: str | None = None
-        self._write_copy()
+        self._write_copy(self.material)
 
     def management_context(self) -> ssl.SSLContext:
         """Its clients show tokens; probes, which have none, could not show a certificate either."""
@@ -64,23 +64,33 @@ class Certificates:
         self._taken = self._seen = self._identity()
         try:
             material = read_material(self._paths)
+            self._write_copy(material)
         except InvalidArgument as error:
-            self.problem = f"the certificate stays as it was, for what its files hold now cannot be used: {error}"
-            log.error("%s", self.problem)
+            self._stay(f"what its files hold now cannot be used: {error}")
+            return
+        except OSError as error:
+            # The next look tries again: it is no fault of the files.
+            self._taken = ()
+            self._stay(f"{self._copy}, by which commands know it, cannot be written: {error}")
             return
         self.problem = None
         if material == self.material:
             log.info("the certificate is as it was")
             return
         self.material = material
-        self._write_copy()
         for follower in self._followers:
             follower(material)
         log.info("new connections are met with the new certificate")
 
-    def _write_copy(self) -> None:
+    def _stay(self, why: str) -> None:
+        problem = f"the certificate stays as it was, for {why}"
+        if problem != self.problem:
+            log.error("%s", problem)
+        self.problem = problem
+
+    def _write_copy(self, material: TlsMaterial) -> None:
         temporary = self._copy.with_suffix(".tmp")
-        temporary.write_bytes(own_certificate(self.material))
+        temporary.write_bytes(own_certificate(material))
         temporary.replace(self._copy)
 
     def _identity(self) -> _Identity:
