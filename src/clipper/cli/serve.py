@@ -31,6 +31,7 @@ from clipper.cli.options import (
     PythonPath,
     QueryPort,
     RequirementsPath,
+    RunAsUser,
     SloMs,
     StoreAddress,
     Workers,
@@ -72,6 +73,7 @@ def serve(
     store: StoreAddress = None,
     max_contexts: MaxContexts = None,
     keep_versions: KeepVersions = None,
+    run_as: RunAsUser = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve one model in the foreground: start, deploy, create an application. ^C drains and stops."""
@@ -87,6 +89,7 @@ def serve(
         max_contexts,
         keep_versions,
         max_body_bytes=max_body_size,
+        run_as=run_as,
     )
     chosen = _checked(name or name_of(model))
     default_output = UNSET if default is None else parse_json(default)
