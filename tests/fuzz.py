@@ -13,7 +13,7 @@ from fuzz_artifacts import uploading
 from fuzz_containers import lying
 
 # Of those that wait for processes, one after so many of those that do not.
-FAST_TRIES = 200
+FAST_TRIES = 40
 
 
 def main() -> int:
