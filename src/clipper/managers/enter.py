@@ -1,7 +1,8 @@
-"""``python -P -m clipper.managers.enter UID GID DATA_BYTES CORES PROGRAM…``: how a container of another user begins.
+"""``python -s -P -m clipper.managers.enter UID GID DATA_BYTES CORES PROGRAM…``: how a container of another user begins.
 
 It still is the server's user, who alone may bound it whatever rights this root has; then it becomes that user, and the
-program. ``-`` stands for no bound. Nothing is imported from the folder that it is started in: others may write there.
+program. ``-`` stands for no bound. Nothing is imported from the folder that it is started in, nor as a user's own from
+what passes for its home: others may write there.
 """
 
 import os
@@ -16,7 +17,7 @@ def entering(run_as: RunAs, data_bytes: int | None, cores: frozenset[int] | None
     """The command line that becomes ``argv``, bounded as by ``limits.apply``."""
     bounds = ["-" if data_bytes is None else str(data_bytes), ",".join(map(str, sorted(cores))) if cores else "-"]
     user = [str(run_as.uid), str(run_as.gid)]
-    return [sys.executable, "-P", "-m", "clipper.managers.enter", *user, *bounds, *argv]
+    return [sys.executable, "-s", "-P", "-m", "clipper.managers.enter", *user, *bounds, *argv]
 
 
 def main() -> None:
