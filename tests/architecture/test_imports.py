@@ -23,6 +23,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "hosts": "",
         "open_files": "",
         "tls": "",
+        "run_as": "",
+        "trees": "",
         "containers.protocol": "",
         "containers": "containers.protocol",
         "runtime": "containers.protocol",
@@ -34,7 +36,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "selection.learning": "",
         "selection.policies": "selection.learning",
         "selection.stores": "",
-        "selection.check": "selection.learning selection.policies snapshot",
+        "selection.check": "run_as selection.learning selection.policies snapshot",
         "selection": "selection.learning selection.policies selection.stores abstraction control "
         "feedback metrics.histogram snapshot statistics",
         "frontend.limits": "",
@@ -46,19 +48,19 @@ ALLOWED: dict[str, frozenset[str]] = {
         "worker": "frontend frontend.limits open_files metrics.histogram selection selection.policies selection.stores "
         "feedback control_client abstraction containers containers.protocol control snapshot statistics tls",
         "registry": "scaling snapshot",
-        "managers": "registry containers containers.protocol snapshot",
+        "managers": "registry run_as trees containers containers.protocol snapshot",
         "management.schemas": "scaling snapshot",
         "metrics": "management.schemas metrics.histogram statistics",
         "management": "hosts management.schemas metrics statistics scaling snapshot registry managers tls",
         "supervisor": "home hosts open_files management management.schemas metrics managers registry containers "
         "containers.protocol control control_client frontend.inputs selection.check selection.learning "
-        "selection.policies selection.stores scaling snapshot statistics tls",
+        "run_as selection.policies selection.stores scaling snapshot statistics tls trees",
         "packaging": "",
         "home": "",
         "http_api": "management.schemas tls",
         "client": "home hosts http_api packaging management.schemas scaling snapshot tls",
         "load": "http_api tls",
-        "cli": "client home hosts http_api load packaging management.schemas scaling snapshot tls",
+        "cli": "client home hosts http_api load packaging management.schemas run_as scaling snapshot tls",
     }.items()
 }
 

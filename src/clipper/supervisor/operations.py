@@ -44,7 +44,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
             management_url=self._place.management_url,
             uptime_s=time.monotonic() - self._started_s,
             ready=not problems,
-            problems=(*problems, *self._keepers.problems(), *filter(None, [tls])),
+            problems=(*problems, *self._catalog.problems(), *self._keepers.problems(), *filter(None, [tls])),
             workers=tuple(map(worker_view, self._workers)),
             applications=len(self._catalog.applications),
             models=len(self._catalog.models),
