@@ -11,7 +11,7 @@ from clipper.frontend.budget import Budget
 from clipper.frontend.connection import Connection
 from clipper.frontend.endpoints import Endpoint
 from clipper.frontend.long_work import LongWork
-from clipper.frontend.memory import give_back_freed
+from clipper.malloc import give_back_freed
 
 log = logging.getLogger(__name__)
 
