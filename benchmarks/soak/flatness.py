@@ -46,8 +46,8 @@ def rate_per_s(saturation_per_s: float, asked_per_s: float | None) -> float:
 def trend(points: Sequence[Point], run_s: float) -> Trend | None:
     """Of one life in a run of ``run_s``, from pairs of a time in seconds and a number; None if it was too short.
 
-    Its first sixth of a run is its warm-up. What is left is cut into ten parts, and the slope is the median of the
-    slopes between any two parts' medians (Theil and Sen): a few samples taken in the middle of a deployment do not count.
+    A sixth of the run is its warm-up. What is left is cut into ten parts, and the slope is the median of the slopes
+    between any two parts' medians (Theil and Sen): a few samples from the middle of a deployment do not count.
     """
     if not points:
         return None

@@ -44,7 +44,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "frontend": "frontend.inputs frontend.limits frontend.long_inputs frontend.numbers malloc selection "
         "feedback metrics.histogram snapshot statistics",
         "worker": "frontend frontend.limits malloc open_files metrics.histogram selection selection.policies "
-        "selection.stores feedback control_client abstraction containers containers.protocol control snapshot statistics",
+        "selection.stores feedback control_client abstraction containers containers.protocol control snapshot "
+        "statistics",
         "registry": "scaling snapshot",
         "managers": "registry containers containers.protocol snapshot",
         "management.schemas": "scaling snapshot",
