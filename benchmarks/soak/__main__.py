@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import itertools
 import random
+import signal
 import sys
 import tempfile
 import threading
@@ -43,6 +44,8 @@ def main() -> int:
     parser.add_argument("--rate", type=float, help="queries a second; half of what it can answer if left out")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    # Whoever ends it is not to be left with a server.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clipper-soak-")))
         server = ClipperServer(folder / "home")

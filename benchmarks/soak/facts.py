@@ -28,7 +28,10 @@ class Life(Struct):
 
 
 class Disk(Struct, frozen=True, array_like=True):
-    """Bytes of the home: of its logs, which are cut at a bound, and of all else. ``processes`` have the home's name."""
+    """Bytes of the home: of all logs, SQLite's among them, which have bounds of their own, and of all else.
+
+    ``processes`` have the home's name.
+    """
 
     at_s: float
     logs: int

@@ -88,7 +88,7 @@ def _sizes(home: Path) -> tuple[int, int]:
         for name in names:
             with suppress(OSError):  # it has gone
                 size = Path(folder, name).lstat().st_blocks * 512
-                if name.endswith((".log", ".log.1")):
+                if name.endswith((".log", ".log.1", "-wal")):
                     logs += size
                 else:
                     rest += size

@@ -9,9 +9,9 @@ from benchmarks.soak.flatness import Trend, trend
 
 # One socket more or less is no trend.
 DESCRIPTORS_AT_LEAST = 1.0
-# Of all but the logs, which have bounds of their own: versions come and go, and SQLite's log of what is not yet in its
-# file is written again from its beginning.
+# Of all but the logs: versions come and go.
 DISK_GROWTH, DISK_AT_LEAST_BYTES = 0.05, 1e6
+# Ten MB and an older part of each process, of some ten at a time; 4 MB of each of SQLite's before it begins anew.
 LOGS_AT_MOST_BYTES = 200e6
 
 
