@@ -34,6 +34,8 @@ SATURATED_S = 8.0
 SETTLE_S = 2.0
 WATCH_EVERY_S = 60.0
 IN_FLIGHT = 24
+# Shorter runs are over before what is killed is back.
+LEAST_MINUTES = 1.0
 # In an hour there are 120 small acts, in ten minutes 75.
 ACTS_EVERY_S, LEAST_EVERY_S = 30.0, 8.0
 
@@ -44,6 +46,8 @@ def main() -> int:
     parser.add_argument("--rate", type=float, help="queries a second; half of what it can answer if left out")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    if arguments.minutes < LEAST_MINUTES or (arguments.rate is not None and arguments.rate <= 0):
+        parser.error(f"expected at least {LEAST_MINUTES:g} minutes, and a rate above 0")
     # Whoever ends it is not to be left with a server.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
@@ -66,6 +70,8 @@ async def _soak(server: ClipperServer, actor: Actor, duration_s: float, asked_pe
     host, port = server.query_address()
     saturation_per_s = await _saturation_per_s(host, port)
     rate = rate_per_s(saturation_per_s, asked_per_s)
+    if rate <= 0:
+        raise SystemExit("the server answered nothing from a model as fast as it was asked: look at its logs")
     print(f"{saturation_per_s:.0f} queries/s at most; {rate:.0f} are asked for {duration_s / 60:g} minutes", flush=True)
     await asyncio.sleep(SETTLE_S)
     asked = streams(f"{host}:{port}")

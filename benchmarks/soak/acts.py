@@ -50,9 +50,8 @@ class Actor:
             self._deploy(name, factor)
         self._server.run("deploy", "echo", "soaked:echo", "--input-type", "float64[*]", folder=HERE / "models")
         with Clipper.connect(home=self._server.home) as clipper:
-            for name in ("steady", "changing"):
-                clipper.create_application(name, model=name, slo_ms=SLO_MS, default_output=-1)
-            clipper.create_application("large", model="echo", slo_ms=4 * SLO_MS, default_output=-1)
+            for name, model in (("steady", "steady"), ("changing", "changing"), ("large", "echo")):
+                clipper.create_application(name, model=model, slo_ms=SLO_MS, default_output=-1)
             for name, policy, models in (
                 ("chosen", "exp3", ["low", "high"]),
                 ("voted", "ensemble", ["low", "steady", "high"]),
