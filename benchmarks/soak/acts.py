@@ -19,7 +19,7 @@ from clipper.errors import ClipperError
 WORKERS = 2
 # Less than what comes in the first minutes, so that all of them are full when it is judged.
 OPTIONS = ("--workers", f"{WORKERS}", "--cache-size", "16MiB", "--max-contexts", "1000", "--keep-versions", "3")
-# A minute: what waits for feedback is complete in the warm-up of the shortest run.
+# What waits for feedback is all there after a minute, also in a worker that has just been started.
 FEEDBACK_TTL_S = 60.0
 BALLAST_BYTES = 200_000
 MODELS = {"steady": 0.5 * 784, "low": 0.49 * 784, "high": 0.51 * 784, "changing": 2.0}
@@ -50,9 +50,10 @@ class Actor:
             self._deploy(name, factor)
         self._server.run("deploy", "echo", "soaked:echo", "--input-type", "float64[*]", folder=HERE / "models")
         with Clipper.connect(home=self._server.home) as clipper:
-            for name, model in (("steady", "steady"), ("changing", "changing"), ("large", "echo")):
-                clipper.create_application(name, model=model, slo_ms=SLO_MS, default_output=-1)
             for name, policy, models in (
+                ("steady", "single", ["steady"]),
+                ("changing", "single", ["changing"]),
+                ("large", "single", ["echo"]),
                 ("chosen", "exp3", ["low", "high"]),
                 ("voted", "ensemble", ["low", "steady", "high"]),
             ):
