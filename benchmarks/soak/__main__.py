@@ -23,7 +23,7 @@ from benchmarks.soak.flatness import rate_per_s
 from benchmarks.soak.picture import draw
 from benchmarks.soak.processes import Sampler
 from benchmarks.soak.streams import streams
-from benchmarks.soak.verdict import judge, rows
+from benchmarks.soak.verdict import judge, most_waited, rows
 from benchmarks.soak.visitors import come_and_go, never_read
 from clipper import Clipper
 from clipper.load.sender import Target
@@ -139,6 +139,7 @@ def _tell(facts: Facts, found: list[str]) -> None:
             f"{row.name}: {row.resident.level / 1e6:.1f} MB {row.resident.per_hour / 1e6:+.2f}/h, "
             f"{row.descriptors.level:.0f} descriptors {row.descriptors.per_hour:+.1f}/h"
         )
+    print(f"workers waited for a processor for up to {most_waited(facts):.0%} of the time between two samples")
     print("\n".join(found) or "It held: nothing grew, nothing was lost.")
 
 

@@ -18,7 +18,7 @@ from clipper.errors import ClipperError
 
 WORKERS = 2
 # Less than what comes in the first minutes, so that all of them are full when it is judged.
-OPTIONS = ("--workers", f"{WORKERS}", "--cache-size", "16MiB", "--max-contexts", "1000", "--keep-versions", "3")
+OPTIONS = ("--workers", f"{WORKERS}", "--cache-size", "4MiB", "--max-contexts", "1000", "--keep-versions", "3")
 # What waits for feedback is all there after a minute, also in a worker that has just been started.
 FEEDBACK_TTL_S = 60.0
 BALLAST_BYTES = 200_000

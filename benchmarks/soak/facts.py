@@ -9,6 +9,7 @@ class Taken(Struct, frozen=True, array_like=True):
     Attributes:
         pss: resident, of pages that are shared its share.
         uss: resident, and nobody else's.
+        waited_s: for how long in all its first thread could have run and had no processor.
     """
 
     at_s: float
@@ -17,6 +18,7 @@ class Taken(Struct, frozen=True, array_like=True):
     uss: int
     descriptors: int
     threads: int
+    waited_s: float = 0.0
 
 
 class Life(Struct):
@@ -52,7 +54,7 @@ class Asked(Struct, frozen=True):
 
     Attributes:
         ends: answered, or why not or with what, by how many.
-        lost: without an answer, though their worker was not killed.
+        lost: without an answer, or with one of 5xx, though no worker had just been killed.
         late: answered after the objective.
     """
 

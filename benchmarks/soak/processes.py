@@ -78,6 +78,7 @@ def read(pid: int, at_s: float) -> tuple[Taken, str]:
         uss=memory["Private_Clean"] + memory["Private_Dirty"],
         descriptors=len([*(folder / "fd").iterdir()]),
         threads=len([*(folder / "task").iterdir()]),
+        waited_s=int((folder / "schedstat").read_text().split()[1]) / 1e9,
     )
     return taken, started
 

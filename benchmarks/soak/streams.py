@@ -25,6 +25,8 @@ POOL = 200
 WIDTH, LARGE_WIDTH = 784, 30_000
 # Contexts at a time. Every fourth query one goes for good and another comes.
 CONTEXTS_AT_A_TIME, QUERIES_PER_CONTEXT = 300, 4
+# So many queries on one connection, of those that are not sample inputs: then the next may be to another worker.
+QUERIES_A_CONNECTION = 50
 # Answers of which feedback may come; more would be answered too late.
 _MAX_ANSWERED = 1_000
 _HIGHEST_US = 60_000_000
@@ -39,7 +41,7 @@ class Tally:
     """A stream's log: what became of its queries. Times are of ``time.monotonic``.
 
     Attributes:
-        failures: queries without an answer, as when they failed and why.
+        failures: queries without an answer, or with one of 5xx: when they were due, and why.
     """
 
     on_answer: Callable[[bytes], None] | None = None
@@ -64,6 +66,8 @@ class Tally:
             self.ends["answered"] += 1
             if self.on_answer is not None:
                 self.on_answer(answer.body)
+        elif outcome.error.startswith("5"):
+            self.failed(number, due_s, outcome.error)
         else:
             self.ends[outcome.error or f"default: {outcome.default}"] += 1
 
@@ -77,16 +81,18 @@ class Tally:
 
 
 def lost(failures: Sequence[tuple[float, str]], kills_s: Sequence[float]) -> int:
-    """Queries without an answer, but for those whose connection broke as their worker was killed.
+    """Queries that failed, but for those that did as a worker was killed.
+
+    Their connections break. Feedback on what it had answered is refused until it has a successor.
 
     Args:
-        failures: when queries were due, and why they had no answer.
+        failures: when queries were due, and why they failed.
         kills_s: when workers were killed, by the same clock.
     """
     within_s = SLO_MS / 1e3 + PATIENCE_S
 
     def is_of_kill(due_s: float, why: str) -> bool:
-        is_broken = why == "connection lost" or why.startswith("cannot connect")
+        is_broken = why in ("connection lost", "503 unavailable") or why.startswith("cannot connect")
         return is_broken and any(-within_s <= due_s - kill_s <= _BROKEN_WITHIN_S for kill_s in kills_s)
 
     return sum(not is_of_kill(*failure) for failure in failures)
@@ -125,7 +131,10 @@ class _Made:
         self._path, self._make, self.what = path, make, what
 
     def of(self, number: int) -> bytes:
-        return post(self._path, self._make(number))
+        request = post(self._path, self._make(number))
+        if number % QUERIES_A_CONNECTION == QUERIES_A_CONNECTION - 1:
+            return request.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+        return request
 
 
 class Inputs:

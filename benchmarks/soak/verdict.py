@@ -1,6 +1,7 @@
 """What is found of a soak: its facts, and what of them must not be."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from msgspec import Struct
 
@@ -37,6 +38,14 @@ def rows(facts: Facts) -> Iterator[Row]:
             yield Row(life.name, life.pid, *(each for each in trends if each is not None))
 
 
+def most_waited(facts: Facts) -> float:
+    """Between two samples, which share of the time a worker could have run and had no processor: above a half or so
+    it is the machine that did not answer."""
+    workers = [life.taken for life in facts.lives if life.name.startswith("worker")]
+    pairs = [pair for taken in workers for pair in pairwise(taken)]
+    return max(((after.waited_s - before.waited_s) / (after.at_s - before.at_s) for before, after in pairs), default=0)
+
+
 def judge(facts: Facts) -> list[str]:
     """What must not be, in words; nothing if the server has held."""
     found = []
@@ -49,12 +58,13 @@ def judge(facts: Facts) -> list[str]:
         for name, of in (("descriptors", row.descriptors), ("threads", row.threads)):
             if not of.is_flat(at_least=DESCRIPTORS_AT_LEAST):
                 found.append(_grew(row, name, of, 1, ""))
+    waited = most_waited(facts)
     for stream in facts.asked:
         if stream.lost:
-            found.append(f"{stream.name}: {stream.lost} of {stream.offered} queries had no answer")
-        bad = sum(count for end, count in stream.ends.items() if end.startswith("5"))
-        if bad:
-            found.append(f"{stream.name}: {bad} answers of 5xx: {stream.ends}")
+            found.append(
+                f"{stream.name}: {stream.lost} of {stream.offered} queries had no answer, or one of 5xx; "
+                f"a worker waited for a processor for up to {waited:.0%} of the time between two samples"
+            )
     rest = trend([(each.at_s, each.rest) for each in facts.disk], facts.duration_s)
     if rest is not None and not rest.is_flat(DISK_GROWTH, DISK_AT_LEAST_BYTES):
         found.append(f"the home grew by {rest.per_hour / 1e6:.1f} MB an hour at {rest.level / 1e6:.1f} MB")

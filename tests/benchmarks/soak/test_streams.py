@@ -16,6 +16,9 @@ KILLS_S = [100.0]
     [
         (99.9, "connection lost", 0),
         (102.0, "cannot connect: Connection refused", 0),
+        (100.5, "503 unavailable", 0),
+        (104.0, "503 unavailable", 1),
+        (100.5, "503 overloaded", 1),
         (104.0, "connection lost", 1),
         (90.0, "connection lost", 1),
         (100.0, "no answer", 1),
@@ -32,10 +35,12 @@ def test_shares_are_of_one_whole() -> None:
     asked = streams("localhost:1337")
     assert sum(each.share for each in asked) == pytest.approx(1.0)
     for stream in asked:
-        head, _, body = stream.requests.of(7).partition(b"\r\n\r\n")
+        # One after which the connection ends, where that is meant.
+        head, _, body = stream.requests.of(49).partition(b"\r\n\r\n")
         assert re.match(rb"POST /\w+/(predict|observe) HTTP/1.1\r\n", head)
         assert b"\r\nContent-Length: %d" % len(body) in head
         assert "input" in json.loads(body)
+        assert (b"\r\nConnection: close\r\n" in head) == (stream.name in ("equal inputs", "exp3", "feedback"))
 
 
 def test_feedback_is_on_queries_that_were_answered_while_there_are_any() -> None:
@@ -69,5 +74,5 @@ def test_what_became_of_queries() -> None:
     assert tally.offered == 4
     assert tally.late == 1
     assert tally.ends == {"answered": 1, "default: timeout": 1, "503 overloaded": 1, "not sent": 1}
-    assert tally.failures == [(5.0, "not sent")]
+    assert tally.failures == [(0.0, "503 overloaded"), (5.0, "not sent")]
     assert seen == [b'{"output":1}']

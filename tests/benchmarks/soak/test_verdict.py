@@ -51,10 +51,12 @@ def test_descriptors_may_come_and_go_but_not_grow() -> None:
 
 
 def test_queries_without_an_answer_and_answers_of_5xx() -> None:
-    asked = Asked("exp3", 100, {"answered": 95, "no answer": 2, "503 overloaded": 3}, 2, 0, 1.0, 9.0)
-    assert judge(facts(asked=(asked,))) == [
-        "exp3: 2 of 100 queries had no answer",
-        f"exp3: 3 answers of 5xx: {asked.ends}",
+    asked = Asked("exp3", 100, {"answered": 95, "no answer": 2, "503 overloaded": 3}, 5, 0, 1.0, 9.0)
+    starved = life("worker 0")
+    starved.taken = [replace(each, waited_s=max(0.0, each.at_s - 1800) * 0.7) for each in starved.taken]
+    assert judge(facts(asked=(asked,), lives=(starved, life("supervisor")))) == [
+        "exp3: 5 of 100 queries had no answer, or one of 5xx; "
+        "a worker waited for a processor for up to 70% of the time between two samples",
     ]
 
 
