@@ -19,6 +19,7 @@ def keep_large_pieces_apart() -> None:
 
     glibc does so at first, and stops when the first of them is freed. Then the table of a full cache, which Python
     makes anew after some 500,000 insertions, would leave a hole of its size in the heap: 21 MB at the default bound.
+    And it would keep twice that piece's size free at the heap's end: a supervisor's heap grew by steps of 2 MB.
     """
     if _mallopt is not None:
         _mallopt(_M_MMAP_THRESHOLD, LARGE_PIECE_BYTES)
