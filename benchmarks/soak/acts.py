@@ -19,7 +19,8 @@ from clipper.errors import ClipperError
 WORKERS = 2
 # Less than what comes in the first minutes, so that all of them are full when it is judged.
 OPTIONS = ("--workers", f"{WORKERS}", "--cache-size", "4MiB", "--max-contexts", "1000", "--keep-versions", "3")
-# What waits for feedback is all there after a minute, also in a worker that has just been started.
+# What waits for feedback is all there after a minute, also in a worker that has just been started: of all applications,
+# since one query that is kept for longer keeps those behind it.
 FEEDBACK_TTL_S = 60.0
 BALLAST_BYTES = 200_000
 MODELS = {"steady": 0.5 * 784, "low": 0.49 * 784, "high": 0.51 * 784, "changing": 2.0}
@@ -132,7 +133,14 @@ class Actor:
 
     def add_application(self) -> None:
         with Clipper.connect(home=self._server.home) as clipper:
-            clipper.create_application("guest", model=["low", "changing"], policy="thompson", slo_ms=SLO_MS)
+            clipper.create_application(
+                "guest",
+                model=["low", "changing"],
+                policy="thompson",
+                slo_ms=SLO_MS,
+                default_output=-1,
+                feedback_ttl_s=FEEDBACK_TTL_S,
+            )
             for number in range(20):
                 answer = clipper.predict("guest", [float(number)], context=f"guest-{number}")
                 clipper.observe("guest", query_id=answer.query_id, label=1)
