@@ -33,6 +33,11 @@ class Held:
         self._budget.held_bytes += len(data) - len(self.data)
         self.data = data
 
+    def close(self) -> None:
+        """The connection is gone, and lets go of this; what waits at the door then takes nothing in."""
+        self.set(b"")
+        self._take = _take_nothing
+
     def wait(self) -> None:
         """Wait at the door, where that is not so already."""
         if not self._waits:
@@ -46,3 +51,7 @@ class Held:
         self.is_late = is_late
         self._take(data)
         self.is_late = False
+
+
+def _take_nothing(data: bytes) -> None:
+    pass

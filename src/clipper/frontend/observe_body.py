@@ -109,7 +109,7 @@ class ObserveReader:
             id_ = body.id or (yield from feedback_id_in_steps(body.query_id, row, context, label or b""))
             return _feedback(body, id_, row, context, label)
         except ClipperError as error:
-            return error
+            return _as_value(error)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             return _not_one(error)
 
@@ -129,9 +129,15 @@ class ObserveReader:
             id_ = body.id or feedback_id(body.query_id, row, context, label or b"")
             return _feedback(body, id_, row, context, label)
         except ClipperError as error:
-            return error
+            return _as_value(error)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             return _not_one(error)
+
+
+def _as_value(error: ClipperError) -> ClipperError:
+    """Without the frames that it came through, which are to keep it: a cycle, that only the collector would free."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
 
 
 def _checked_label(body: ObserveBody, has_input: bool) -> bytes | None:
