@@ -16,6 +16,7 @@ from clipper.statistics import (
     SIZE_BOUNDS,
     ApplicationStatistics,
     HistogramData,
+    LimitStatistics,
     ModelSelectionStatistics,
     ReplicaStatistics,
     SelectionStatistics,
@@ -101,6 +102,14 @@ WORKER: Group[WorkerStatistics] = Group(
         Number("gauge", "clipper_cache_bytes", "Size of the cache, inputs counted.", lambda w: w.cache.size_bytes),
         Number("gauge", "clipper_cache_capacity_bytes", "Bound of the cache.", lambda w: w.cache.capacity_bytes),
         Number("counter", "clipper_cache_evictions", "Outputs evicted from the cache.", lambda w: w.cache.evictions),
+    ),
+)
+
+LIMIT: Group[LimitStatistics] = Group(
+    ("of", "name", "worker"),
+    (
+        Number("gauge", "clipper_limit_in_flight", "Queries let in and not answered.", lambda one: one.in_flight),
+        Number("counter", "clipper_limit_refused", "Requests refused as over the limit.", lambda one: one.refused),
     ),
 )
 
