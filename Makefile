@@ -11,7 +11,7 @@ help:
 	@echo "make bench   measure against the floors; ROWS=\"sum4_c32 linear_svm_c32\" picks rows"
 	@echo "make batching  search the rules that the batching is measured beside, again; PROFILES=\"'3ms 4 replicas'\" picks some"
 	@echo "make paper   the paper's figures again, on real data; FIGURES=\"ensembles failure\" picks some"
-	@echo "make fuzz    send the query port what nobody should, for SECONDS=60"
+	@echo "make fuzz    send the server what nobody should, from all sides, for SECONDS=60"
 	@echo "make fuzz-server  send a running server INPUTS=1000000 of the same, and look at its memory and its stalls"
 	@echo "make soak    run a server under load, changes and kills for MINUTES=10, and see whether anything of it grows"
 	@echo "make check   lint and type-check only"
@@ -42,7 +42,7 @@ endif
 
 SECONDS ?= 60
 fuzz: setup
-	@PYTHONPATH=tests:tests/frontend $(PY) -m fuzz --seconds $(SECONDS)
+	@PYTHONPATH=tests:tests/frontend:tests/supervisor $(PY) -m fuzz --seconds $(SECONDS)
 
 INPUTS ?= 1000000
 fuzz-server: setup

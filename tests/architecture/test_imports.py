@@ -23,18 +23,21 @@ ALLOWED: dict[str, frozenset[str]] = {
         "hosts": "",
         "open_files": "",
         "malloc": "",
+        "tls": "",
+        "run_as": "",
+        "trees": "",
         "containers.protocol": "",
         "containers": "containers.protocol",
         "runtime": "containers.protocol",
         "metrics.histogram": "statistics",
         "abstraction": "containers containers.protocol metrics.histogram snapshot statistics",
         "feedback": "",
-        "control": "feedback snapshot statistics",
+        "control": "feedback snapshot statistics tls",
         "control_client": "control",
         "selection.learning": "",
         "selection.policies": "selection.learning",
         "selection.stores": "",
-        "selection.check": "selection.learning selection.policies snapshot",
+        "selection.check": "run_as selection.learning selection.policies snapshot",
         "selection": "selection.learning selection.policies selection.stores abstraction control "
         "feedback metrics.histogram snapshot statistics",
         "frontend.limits": "",
@@ -42,24 +45,24 @@ ALLOWED: dict[str, frozenset[str]] = {
         "frontend.long_inputs": "frontend.numbers",
         "frontend.numbers": "",
         "frontend": "frontend.inputs frontend.limits frontend.long_inputs frontend.numbers malloc selection "
-        "feedback metrics.histogram snapshot statistics",
+        "feedback metrics.histogram snapshot statistics tls",
         "worker": "frontend frontend.limits malloc open_files metrics.histogram selection selection.policies "
         "selection.stores feedback control_client abstraction containers containers.protocol control snapshot "
-        "statistics",
+        "statistics tls",
         "registry": "scaling snapshot",
-        "managers": "registry containers containers.protocol snapshot",
+        "managers": "registry run_as trees containers containers.protocol snapshot",
         "management.schemas": "scaling snapshot",
         "metrics": "management.schemas metrics.histogram statistics",
-        "management": "hosts management.schemas metrics statistics scaling snapshot registry managers",
+        "management": "hosts management.schemas metrics statistics scaling snapshot registry managers tls",
         "supervisor": "home hosts malloc open_files management management.schemas metrics managers registry containers "
         "containers.protocol control control_client frontend.inputs selection.check selection.learning "
-        "selection.policies selection.stores scaling snapshot statistics",
+        "run_as selection.policies selection.stores scaling snapshot statistics tls trees",
         "packaging": "",
         "home": "",
-        "http_api": "management.schemas",
-        "client": "home hosts http_api packaging management.schemas scaling snapshot",
-        "load": "http_api",
-        "cli": "client home hosts http_api load packaging management.schemas scaling snapshot",
+        "http_api": "management.schemas tls",
+        "client": "home hosts http_api packaging management.schemas scaling snapshot tls",
+        "load": "http_api tls",
+        "cli": "client home hosts http_api load packaging management.schemas run_as scaling snapshot tls",
     }.items()
 }
 

@@ -32,6 +32,7 @@ def left_query_port(records: list[ProcessRecord], config: Config, store_digest: 
             config.max_contexts,
             config.max_body_bytes,
             knows_keys=True,
+            tls=config.tls_mode,
         )
         if note.settings == settings:
             return note.settings.port
