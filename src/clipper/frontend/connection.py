@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
         self.untaken.count(0, self._server.sweeps)
         while self._pending:
             self._pending.popleft().cancel()
-        self._held.close()
+        self._held.end()
         self._is_refused = True
         del self._parser  # it calls this back: a cycle, and thousands would hold the loop when the collector comes
 

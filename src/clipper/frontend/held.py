@@ -8,6 +8,10 @@ from clipper.frontend.door import Door
 _NEVER_S = float("inf")
 
 
+def _take_nothing(data: bytes) -> None:
+    """It may still have its turn at the door."""
+
+
 class Held:
     """The bytes that wait: for their turn at the door, as its ``Visitor``, or until the client takes its answers.
 
@@ -33,8 +37,8 @@ class Held:
         self._budget.held_bytes += len(data) - len(self.data)
         self.data = data
 
-    def close(self) -> None:
-        """The connection is gone, and lets go of this; what waits at the door then takes nothing in."""
+    def end(self) -> None:
+        """The connection has gone: let go of what waits, and of who would take it, since each would keep the other."""
         self.set(b"")
         self._take = _take_nothing
 
@@ -51,7 +55,3 @@ class Held:
         self.is_late = is_late
         self._take(data)
         self.is_late = False
-
-
-def _take_nothing(data: bytes) -> None:
-    pass
