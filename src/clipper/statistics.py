@@ -36,7 +36,9 @@ class SelectionStatistics(Struct, frozen=True):
         confidence: of the answers of more than one model.
         feedback: by what came of it: ``joined``, ``duplicate``, ``late`` (longer ago than is waited
             for), ``unknown``, ``failed``.
-        answers_scored: feedback on answers, whose losses sum to ``answer_loss``.
+        answers_scored: feedback on what was answered, whose losses sum to ``answer_loss``.
+        answer_loss_by_reason: that sum by ``wrong``, the models' output, or by the error code for which the answer was
+            none of theirs.
         contexts: states in memory.
         last_policy_error: what the user's own policy did wrong last, None if nothing.
     """
@@ -49,6 +51,7 @@ class SelectionStatistics(Struct, frozen=True):
     contexts: int
     policy_errors: int
     last_policy_error: str | None
+    answer_loss_by_reason: dict[str, float] = {}
 
 
 class ApplicationStatistics(Struct, frozen=True):

@@ -146,6 +146,13 @@ SELECTION: Group[SelectionStatistics] = Group(
         Number("counter", "clipper_selection_answers_scored", "Answers with feedback.", lambda s: s.answers_scored),
         Number("counter", "clipper_selection_answer_loss", "Sum of their losses.", lambda s: s.answer_loss),
         Number(
+            "counter",
+            "clipper_selection_answer_loss_by_reason",
+            "The same by wrong, the models' output, or the code for which the answer was none of theirs.",
+            lambda s: s.answer_loss_by_reason,
+            "reason",
+        ),
+        Number(
             "gauge",
             "clipper_selection_regret",
             "Loss of the scored answers beyond that of the best model in hindsight.",

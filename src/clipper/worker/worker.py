@@ -13,12 +13,13 @@ from clipper.feedback import Feedback, Outcome
 from clipper.frontend.endpoints import make_endpoints
 from clipper.frontend.limits import MAX_CONNECTIONS
 from clipper.frontend.server import QueryServer
-from clipper.selection.application import Application, QueryIds, Surroundings
+from clipper.selection.application import Application, Surroundings
 from clipper.selection.committer import Committer
 from clipper.selection.description import describe
 from clipper.selection.feedback.join_table import JoinTable
 from clipper.selection.observer import MAX_ASKING
 from clipper.selection.own_code import OwnCode
+from clipper.selection.query_ids import QueryIds
 from clipper.selection.stores.open import open_store
 from clipper.selection.synchronizer import Synchronizer
 from clipper.snapshot import Snapshot

@@ -23,6 +23,9 @@ class Exp4(Policy):
     that was not scored this time, or was linked later, neither gain nor lose ("Using and combining predictors
     that specialize", Freund et al., 1997).
 
+    A late output's loss counts as any other's; the weight in the answer is w_i times the share of queries that the
+    model was in time for.
+
     Its weights' mean loss exceeds the best model's by at most ``ln(k) / eta + eta * n / 8`` over n observations, where
     none are forgotten. A failed model loses its say within some ``1 / eta`` queries more than what it was ahead by, and
     has it back within some half-lives of its recovery.
@@ -52,7 +55,9 @@ class Exp4(Policy):
         choice: Choice | None = totals.memo.get((self, models))
         if choice is None:
             weights = exponential_weights(models, totals, self.eta)
-            choice = totals.memo[self, models] = Choice(models, tuple(weights))
+            heard = [weight * totals.in_time(model) for model, weight in zip(models, weights)]
+            total = sum(heard)
+            choice = totals.memo[self, models] = Choice(models, tuple(weight / total for weight in heard))
         return choice
 
     def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals) -> Combined:
