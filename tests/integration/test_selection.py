@@ -115,11 +115,9 @@ def test_one_of_five_models_hangs(system: Serving) -> None:
 
 
 def test_shadow_models_are_scored_and_a_hanging_one_is_not_waited_for(system: Serving) -> None:
-    answer = ask(system, "/shadowed/predict", {"input": [5]})
-    assert answer["output"] == 1
-
     def scored() -> bool:
-        ask(system, "/shadowed/predict", {"input": [5]})
+        answer = ask(system, "/shadowed/predict", {"input": [5]})
+        assert answer["output"] == 1
         ask(system, "/shadowed/observe", {"query_id": answer["query_id"], "label": 1})
         return "never@0/w:1/scored" in sums(system, "shadowed")
 

@@ -15,6 +15,7 @@ NEW = {
     "loss": "log",
     "half_life": None,
     "prior_weight": 3.0,
+    "inherit": 0.5,
     "confidence_threshold": 0.5,
     "feedback_ttl_s": 9.0,
 }

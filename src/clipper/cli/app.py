@@ -15,6 +15,7 @@ from clipper.cli.options import (
     FeedbackTtlS,
     HalfLife,
     Home,
+    Inherit,
     InputTypeText,
     LossName,
     LossParameters,
@@ -38,7 +39,7 @@ commands = typer.Typer(no_args_is_help=True, help="Applications: what asks for p
 commands.add_typer(contexts.commands, name="contexts")
 
 Name = Annotated[str, typer.Argument(help="The application's name.")]
-ModelName = Annotated[str, typer.Argument(help="The model's name.")]
+ModelName = Annotated[str, typer.Argument(help="The model's name, or NAME:VERSION for one of several versions.")]
 
 _DEFAULTS = Selection()
 _COLUMNS = ("name", "input type", "slo ms", "policy", "models", "default")
@@ -65,6 +66,7 @@ def create(
     loss_parameter: LossParameters = None,
     half_life: HalfLife = str(_DEFAULTS.half_life),
     prior_weight: PriorWeight = _DEFAULTS.prior_weight,
+    inherit: Inherit = _DEFAULTS.inherit,
     confidence_threshold: ConfidenceThreshold = "none",
     feedback_ttl_s: FeedbackTtlS = _DEFAULTS.feedback_ttl_s,
     home: Home = None,
@@ -91,6 +93,7 @@ def create(
             loss_parameters=parse_parameters(loss_parameter),
             half_life=parse_count(half_life),
             prior_weight=_DEFAULTS.prior_weight if prior_weight is None else prior_weight,
+            inherit=_DEFAULTS.inherit if inherit is None else inherit,
             confidence_threshold=parse_optional(confidence_threshold),
             feedback_ttl_s=_DEFAULTS.feedback_ttl_s if feedback_ttl_s is None else feedback_ttl_s,
         )
@@ -150,6 +153,7 @@ def update(
     loss_parameter: LossParameters = None,
     half_life: HalfLife = None,
     prior_weight: PriorWeight = None,
+    inherit: Inherit = None,
     confidence_threshold: ConfidenceThreshold = None,
     feedback_ttl_s: FeedbackTtlS = None,
     home: Home = None,
@@ -168,6 +172,7 @@ def update(
         "loss": _given(loss),
         "half_life": _given(half_life, parse_count),
         "prior_weight": _given(prior_weight),
+        "inherit": _given(inherit),
         "confidence_threshold": _given(confidence_threshold, parse_optional),
         "feedback_ttl_s": _given(feedback_ttl_s),
     }
@@ -202,10 +207,11 @@ def link(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Link a model. It follows the current version, or --version for good."""
+    """Link a model. It follows the current version, or --version for good; NAME:VERSION is linked beside others."""
     with Clipper.connect(url, home) as clipper:
         changed = clipper.link(name, model, version, shadow=shadow)
-    target = f"{model}:{version}" if version else f"{model}, whichever version is current"
+    version = version or model.partition(":")[2]
+    target = f"{model.partition(':')[0]}:{version}" if version else f"{model}, whichever version is current"
     how = ", as a shadow" if shadow else ""
     Output(as_json).done(changed, f"application {name} asks {target}{how}", f"next: clipper predict {name} INPUT")
 
@@ -240,6 +246,7 @@ def _details(app: Application) -> list[tuple[str, object]]:
         ("loss", _configured(app.loss)),
         ("counts half", never),
         ("prior weight", f"{app.prior_weight:g}"),
+        ("inherit", f"{app.inherit:g}"),
         ("confidence threshold", threshold),
         ("feedback within", f"{app.feedback_ttl_s:g} s"),
         ("policy problem", app.problem),
@@ -260,7 +267,8 @@ def _configured(chosen: Configured) -> str:
 
 
 def _learned_row(model: LearnedModel) -> tuple[object, ...]:
-    name = f"{model.model} (shadow)" if model.shadow else model.model
+    pinned = model.version is None or ":" in model.model
+    name = (model.model if pinned else f"{model.model}:{model.version}") + (" (shadow)" if model.shadow else "")
     loss = None if model.mean_loss is None else f"{model.mean_loss:.3f}"
     bar = "█" * round(model.share * _BAR_WIDTH)
     return (name, f"{model.share:.1%}", bar, loss, f"{model.pulls:.1f}", f"{model.scored:.1f}")

@@ -236,6 +236,10 @@ LossParameters = Annotated[
 HalfLife = Annotated[
     str | None, typer.Option(help="After how many observations one counts half, or none.", metavar="N|none")
 ]
+Inherit = Annotated[
+    float | None,
+    typer.Option(help="How much of what was learned of a version counts for the next one, from 0 to 1.", min=0, max=1),
+]
 PriorWeight = Annotated[
     float | None, typer.Option(help="For how many observations what all taught counts in a new context.", min=0)
 ]

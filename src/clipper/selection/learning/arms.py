@@ -78,7 +78,7 @@ class Arms:
         for (key, number), amount in totals.numbers.items():
             if key in self._owners:
                 by_key.setdefault(key, []).append((number, amount))
-            elif ":" not in key:
+            elif ":" not in key and key not in self._origins:
                 numbers[key, number] = amount
         for name, origins in self._origins.items():
             for key, weight in origins:
