@@ -144,7 +144,7 @@ class Desk:
 
 
 def make_surroundings(predictor: Predictor, store: Store, instance: int = 3) -> Surroundings:
-    committer, joins = Committer(store), JoinTable(1 << 20)
+    committer, joins = Committer(store), JoinTable(10_000)
     asking = asyncio.Semaphore(MAX_ASKING)
     return Surroundings(predictor, QueryIds(instance), Random(1), store, committer, joins, asking)
 

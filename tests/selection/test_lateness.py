@@ -1,10 +1,13 @@
 """The loss is of the answer that the user got: what is late, fails or is not believed, and what that teaches."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from clipper.errors import NotFound
 from clipper.selection.application import Application
+from clipper.selection.feedback.join_table import OUTPUT_OVERHEAD_BYTES, JoinTable
 from clipper.selection.observer import Observer
 from clipper.snapshot import Selection
 from event_loops import until
@@ -166,7 +169,32 @@ def test_an_input_is_kept_for_feedback_only_where_it_may_be_asked_again(
         await desk.serve_until(lambda: not query.missing)
         # What is not known yet came in the end, so that nothing will be asked again.
         assert query.row is None
-        grown = sum(map(len, query.outputs.values())) - (len(ROW) if is_kept else 0)
+        grown = sum(map(len, query.outputs.values()))
+        if is_kept:
+            grown += OUTPUT_OVERHEAD_BYTES - len(ROW)
         assert desk.surroundings.joins.size_bytes == before + grown
+
+    run(tmp_path, TWO, scenario)
+
+
+def test_a_query_that_is_not_there_is_told_why(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        desk.surroundings = replace(desk.surroundings, joins=JoinTable(3))
+        application = await desk.application(BANDIT)
+        ids = [(await desk.answer(application, bytes([number]) * 8)).query_id for number in range(5)]
+        held = desk.surroundings.ids.take()
+
+        async def why(query_id: int) -> str:
+            with pytest.raises(NotFound) as error:
+                await desk.observe(application, on_query(query_id, b"1"))
+            return str(error.value)
+
+        assert "--feedback-queries" in await why(ids[0])
+        assert "it was never asked" in await why(7)
+        assert "has not been answered" in await why(held)
+        desk.loop.advance(application.feedback_ttl_s + 1)
+        assert "longer ago than feedback is waited for" in await why(ids[-1])
+        selection = application.statistics().selection
+        assert selection is not None and selection.feedback == {"evicted": 1, "unknown": 2, "late": 1}
 
     run(tmp_path, TWO, scenario)

@@ -139,6 +139,14 @@ StoreAddress = Annotated[
     ),
 ]
 
+FeedbackQueries = Annotated[
+    int | None,
+    typer.Option(
+        help="How many queries each worker keeps for feedback by query_id; the oldest go first.",
+        min=1,
+        show_default="250000",
+    ),
+]
 MaxContexts = Annotated[
     int | None,
     typer.Option(

@@ -44,6 +44,7 @@ class ServerSettings:
     insecure: bool = False
     open_metrics: bool = False
     max_body_bytes: int | None = None
+    feedback_queries: int | None = None
 
     def argv(self) -> list[str]:
         options = {
@@ -54,6 +55,7 @@ class ServerSettings:
             "--workers": self.workers,
             "--cache-bytes": self.cache_bytes,
             "--max-contexts": self.max_contexts,
+            "--feedback-queries": self.feedback_queries,
             "--keep-versions": self.keep_versions,
             "--docker-base-image": self.docker_base_image,
             "--docker-network": self.docker_network,

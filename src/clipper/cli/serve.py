@@ -19,6 +19,7 @@ from clipper.cli.options import (
     CacheSize,
     DataPath,
     Default,
+    FeedbackQueries,
     FrameworkName,
     Home,
     Host,
@@ -71,6 +72,7 @@ def serve(
     max_body_size: MaxBodySize = DEFAULT_MAX_BODY,  # type: ignore[assignment]  # as above
     store: StoreAddress = None,
     max_contexts: MaxContexts = None,
+    feedback_queries: FeedbackQueries = None,
     keep_versions: KeepVersions = None,
     as_json: AsJson = False,
 ) -> None:
@@ -87,6 +89,7 @@ def serve(
         max_contexts,
         keep_versions,
         max_body_bytes=max_body_size,
+        feedback_queries=feedback_queries,
     )
     chosen = _checked(name or name_of(model))
     default_output = UNSET if default is None else parse_json(default)

@@ -13,6 +13,7 @@ from clipper.cli.options import (
     DockerBaseImage,
     DockerNetwork,
     DockerTransport,
+    FeedbackQueries,
     Home,
     Host,
     Insecure,
@@ -51,6 +52,7 @@ def start(
     max_body_size: MaxBodySize = DEFAULT_MAX_BODY,  # type: ignore[assignment]  # as above
     store: StoreAddress = None,
     max_contexts: MaxContexts = None,
+    feedback_queries: FeedbackQueries = None,
     keep_versions: KeepVersions = None,
     docker_base_image: DockerBaseImage = None,
     docker_network: DockerNetwork = None,
@@ -84,6 +86,7 @@ def start(
         insecure,
         open_metrics,
         max_body_size,
+        feedback_queries,
     )
     if found := running(settings.home):
         _tell_running(out, found, "is running already")

@@ -13,7 +13,7 @@ from clipper.selection.committer import Committer
 from clipper.selection.contexts import Contexts
 from clipper.selection.counts import Counts
 from clipper.selection.deadlines import Deadlines
-from clipper.selection.feedback.join_table import JoinTable
+from clipper.selection.feedback.join_table import JoinTable, output_bytes
 from clipper.selection.feedback.outcomes import Outcomes
 from clipper.selection.learning.arms import Arms, Origin, lineage
 from clipper.selection.learning.totals import Totals
@@ -236,9 +236,14 @@ class Application:
         if self._loop.time() <= query.deadline_s:
             query.in_time += 1
         freed = 0
-        if query.row is not None and query.missing <= 0 and not self._may_ask_again(query):
+        if query.row is not None and not self._may_ask_again(query):
             freed, query.row = len(query.row), None
-        self._joins.grow(query.id, len(output) - freed)
+        grown = len(output) if query.more_outputs is None else output_bytes(output)
+        self._joins.grow(query.id, grown - freed)
+
+    def keep_shadow(self, query: Query, output: bytes) -> None:
+        """The same of a shadow's output."""
+        self._joins.grow(query.id, output_bytes(output))
 
     def close(self) -> None:
         """The application is gone: answer what waits. A request that was being read may still ask, and is answered."""

@@ -25,7 +25,7 @@ class Counts:
         answers_scored, answer_loss: the same of what the application answered, defaults and errors too.
         answer_loss_by_reason: that sum by whose fault it was: ``wrong``, the models' output; or the error code for
             which there was none, or was not believed.
-        feedback: by what came of it: ``joined``, ``duplicate``, ``late``, ``unknown``, ``failed``.
+        feedback: by what came of it: ``joined``, ``duplicate``, ``late``, ``evicted``, ``unknown``, ``failed``.
     """
 
     def __init__(self) -> None:

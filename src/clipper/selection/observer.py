@@ -318,18 +318,36 @@ class Observer:
         application = self._application
         query = application.surroundings.joins.find(feedback.query_id, self._loop.time())
         if query is None or query.application is not application:
-            was_asked = application.surroundings.ids.has_given(feedback.query_id)
-            application.counts.feedback["late" if was_asked else "unknown"] += 1
-            raise NotFound(
-                f"query {feedback.query_id} is not known to {application.name}: it was never asked, or longer "
-                f"ago than feedback is waited for ({application.snapshot.selection.feedback_ttl_s:g} s)"
-            )
+            outcome, why = self._why_not(feedback.query_id, query)
+            application.counts.feedback[outcome] += 1
+            raise NotFound(f"query {feedback.query_id} is not known to {application.name}: {why}")
         if feedback.context is not None and feedback.context != query.context:
             raise InvalidArgument(
                 f"query {query.id} was asked in context {query.context!r}, its feedback names {feedback.context!r}: "
                 "leave it out, or give the same"
             )
         return query
+
+    def _why_not(self, query_id: int, query: Query | None) -> tuple[str, str]:
+        """What to count feedback as whose query is not there, and what to say of it."""
+        surroundings = self._application.surroundings
+        ttl_s = self._application.feedback_ttl_s
+        if query is not None:
+            return "unknown", f"application {query.application.name} was asked it, or one of this name before it"
+        if not surroundings.ids.has_given(query_id):
+            return "unknown", "no worker that runs has given that id: it was never asked, or of a worker that has ended"
+        if not ttl_s:
+            return "late", "the application keeps no queries for feedback: its feedback_ttl_s is 0"
+        why = surroundings.joins.why_not(query_id, ttl_s)
+        if why == "over":
+            return "late", f"it was asked longer ago than feedback is waited for (feedback_ttl_s: {ttl_s:g} s)"
+        if why == "evicted":
+            max_queries = surroundings.joins.max_queries
+            return "evicted", (
+                f"so many were asked since that it is kept no more: this worker keeps {max_queries} for feedback "
+                "(--feedback-queries), or fewer where their outputs are large"
+            )
+        return "unknown", "it has not been answered, or its client went away first"
 
     def _choice(self, query: Query | None, totals: Totals, context: str | None) -> Choice:
         """What was selected; for feedback on an input, or a query whose selection failed, what would be now."""

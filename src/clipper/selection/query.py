@@ -96,9 +96,11 @@ class Query(msgspec.Struct, gc=False, eq=False):
             self.application.finish(self)
 
     def on_failure(self, model: str, code: str, message: str) -> None:
-        self.failure = code, message
         self.missing -= 1
-        if not self.missing and not self.done:
+        if self.done:
+            return
+        self.failure = code, message
+        if not self.missing:
             self.application.finish(self)
 
     def cancel(self) -> None:
@@ -148,7 +150,7 @@ class Shadow:
             query.shadow_outputs = {}
         query.shadow_outputs[self._name] = output
         if query.done:
-            query.application.keep_late(query, output)
+            query.application.keep_shadow(query, output)
 
     def on_failure(self, model: str, code: str, message: str) -> None:
         """Nobody waits for it."""

@@ -110,6 +110,7 @@ class Supervisor:
             self._store_digest,
             self._config.max_contexts,
             self._config.max_body_bytes,
+            self._config.feedback_queries,
         )
         parts = self._make_parts(catalog, registry, store, processes, settings)
         replicas = await takeover.take_over_containers(catalog, parts.manager)

@@ -25,7 +25,13 @@ def left_query_port(records: list[ProcessRecord], config: Config, store_digest: 
             continue
         port = config.query_port or note.settings.port
         settings = WorkerSettings(
-            config.host, port, config.cache_bytes, store_digest, config.max_contexts, config.max_body_bytes
+            config.host,
+            port,
+            config.cache_bytes,
+            store_digest,
+            config.max_contexts,
+            config.max_body_bytes,
+            config.feedback_queries,
         )
         if note.settings == settings:
             return note.settings.port

@@ -29,7 +29,7 @@ from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord, is_own_want
 from clipper.managers.reconcile.backoff import NO_DEATHS
 from clipper.selection.stores.store import MAX_CONTEXTS
-from clipper.snapshot import Snapshot
+from clipper.snapshot import FEEDBACK_QUERIES, Snapshot
 from clipper.statistics import VersionLoad, WorkerStatistics
 from clipper.supervisor.config import MAX_BODY_BYTES
 from clipper.types import STORE_VARIABLE, ModelId
@@ -71,6 +71,7 @@ class WorkerSettings(Struct, frozen=True):
     store_digest: str
     max_contexts: int = MAX_CONTEXTS
     max_body_bytes: int = MAX_BODY_BYTES
+    feedback_queries: int = FEEDBACK_QUERIES
 
 
 def store_digest(address: str) -> str:

@@ -52,7 +52,7 @@ class Worker:
             random=random,
             store=self._store,
             committer=Committer(self._store),
-            joins=JoinTable(config.feedback_bytes),
+            joins=JoinTable(config.feedback_queries),
             asking=asyncio.Semaphore(MAX_ASKING),
             make=self._own_code.made,
         )
@@ -114,6 +114,7 @@ class Worker:
             versions=tuple(queue.statistics() for queue in queues),
             replicas=tuple(replica for queue in queues for replica in queue.replica_statistics()),
             cache=CacheStatistics(cache.entries, cache.size_bytes, cache.capacity_bytes, cache.evictions),
+            feedback_window=self._surroundings.joins.statistics(asyncio.get_running_loop().time()),
         )
 
     def loads(self, versions: Sequence[ModelId]) -> Sequence[VersionLoad]:
