@@ -13,6 +13,7 @@ from msgspec import Struct
 # Queries that a worker keeps for feedback, unless told otherwise: 400 a second for the default 600 s, some 100 MB.
 FEEDBACK_QUERIES = 250_000
 
+Wait = Literal["all", "decided", "expected"]
 BatchingPolicy = Literal["goodput", "aimd", "quantile", "fixed", "none"]
 
 
@@ -95,6 +96,8 @@ class Selection(Struct, frozen=True):
         half_life: after how many observations one counts half; None is never.
         prior_weight: for how many observations the application's own state counts in a new context's.
         inherit: how much of what was learned of a version counts for the one that is deployed after it, from 0 to 1.
+        wait: for which of several models an answer waits, until its deadline: ``all``; those that are ``expected`` in
+            time, by how they were lately; or, until it is ``decided``, for those that may change it.
         confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
         feedback_ttl_s: for how long feedback on a query may come.
     """
@@ -107,6 +110,7 @@ class Selection(Struct, frozen=True):
     half_life: int | None = 1000
     prior_weight: float = 20.0
     inherit: float = 0.02
+    wait: Wait = "expected"
     confidence_threshold: float | None = None
     feedback_ttl_s: float = 600.0
 

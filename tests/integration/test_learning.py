@@ -1,6 +1,7 @@
 """What is learned is what users got, through real workers and containers: who is late, and which version answers."""
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,9 @@ def predict(inputs):
     time.sleep({takes_s})
     return [int(row[0]) if row[0] % 1 >= {errs} else -1 for row in inputs]
 """
+# It asserts on who is in time.
+pytestmark = pytest.mark.alone
+
 BANDITS = ["epsilon_greedy", "exp3", "thompson", "ucb1"]
 QUERIES = 300
 
@@ -25,7 +29,7 @@ def system() -> Iterator[Serving]:
     """``slow`` is never within the SLO and hardly ever wrong, ``fast`` the other way round."""
     with serving() as system:
         system.start_worker()
-        slow = system.start_container(MODEL.format(takes_s=0.05, errs=0.02), "slow")
+        slow = system.start_container(MODEL.format(takes_s=0.1, errs=0.02), "slow")
         fast = system.start_container(MODEL.format(takes_s=0, errs=0.2), "fast")
         versions = [
             model(VersionSnapshot("1", "doubles", Batching(), cache=False, replicas=(each.address,)), name=name)
@@ -36,7 +40,7 @@ def system() -> Iterator[Serving]:
                 f"{policy.replace('_', '-')}-{told}",
                 "slow",
                 "fast",
-                slo_ms=20.0,
+                slo_ms=40.0,
                 default_output="-2",
                 selection=Selection(policy),
                 id=f"id-of-{policy}-{told}",
@@ -67,8 +71,8 @@ def test_a_model_that_is_right_but_late_is_left(system: Serving, policy: str, to
     name = f"{policy.replace('_', '-')}-{told}"
     with system.worker.connect() as client:
         answers = converge(client, name, is_told_of_defaults=told == "all")
-    defaults = sum(answer["default"] for answer in answers[-100:])
-    assert defaults <= 35, f"{defaults} of the last 100 queries got the default"
+    reasons = Counter(answer.get("default_explanation", "answered") for answer in answers[-100:])
+    assert reasons["answered"] >= 65, reasons
     selection = system.worker.application(name).selection
     assert selection is not None
     if told == "all":

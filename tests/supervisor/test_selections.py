@@ -16,6 +16,7 @@ NEW = {
     "half_life": None,
     "prior_weight": 3.0,
     "inherit": 0.5,
+    "wait": "all",
     "confidence_threshold": 0.5,
     "feedback_ttl_s": 9.0,
 }

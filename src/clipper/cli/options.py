@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from clipper.scaling import ReplicaRange
+from clipper.snapshot import Wait
 from clipper.types import STORE_VARIABLE, Framework, Transport
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -243,6 +244,10 @@ LossParameters = Annotated[
 ]
 HalfLife = Annotated[
     str | None, typer.Option(help="After how many observations one counts half, or none.", metavar="N|none")
+]
+WaitFor = Annotated[
+    Wait | None,
+    one_of(Wait, help="For which of several models an answer waits: all, those expected in time, or until decided."),
 ]
 Inherit = Annotated[
     float | None,

@@ -17,7 +17,7 @@ from clipper.management.schemas import (
     NewApplication,
 )
 from clipper.packaging import package_code
-from clipper.snapshot import Link, Selection
+from clipper.snapshot import Link, Selection, Wait
 
 Parameters = Mapping[str, Any]
 
@@ -44,6 +44,7 @@ class Applications(Calls):
         half_life: int | None = _DEFAULTS.half_life,
         prior_weight: float = _DEFAULTS.prior_weight,
         inherit: float = _DEFAULTS.inherit,
+        wait: Wait = _DEFAULTS.wait,
         confidence_threshold: float | None = _DEFAULTS.confidence_threshold,
         feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s,
     ) -> Application:
@@ -63,6 +64,8 @@ class Applications(Calls):
             half_life: after how many observations one counts half; None is never.
             prior_weight: for how many observations the application's own state counts in a new context's.
             inherit: how much of what was learned of a version counts for the next one, from 0 to 1.
+            wait: for which of several models an answer waits: ``all``, those ``expected`` in time, or until it is
+                ``decided``.
             confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
             feedback_ttl_s: for how long feedback on a query may come.
         """
@@ -79,6 +82,7 @@ class Applications(Calls):
             half_life=half_life,
             prior_weight=prior_weight,
             inherit=inherit,
+            wait=wait,
             confidence_threshold=confidence_threshold,
             feedback_ttl_s=feedback_ttl_s,
             code=self._send_code(policy, loss),
@@ -104,6 +108,7 @@ class Applications(Calls):
         half_life: int | UnsetType | None = UNSET,
         prior_weight: float | UnsetType = UNSET,
         inherit: float | UnsetType = UNSET,
+        wait: Wait | UnsetType = UNSET,
         confidence_threshold: float | UnsetType | None = UNSET,
         feedback_ttl_s: float | UnsetType = UNSET,
     ) -> Application:
@@ -120,6 +125,7 @@ class Applications(Calls):
             half_life=half_life,
             prior_weight=prior_weight,
             inherit=inherit,
+            wait=wait,
             confidence_threshold=confidence_threshold,
             feedback_ttl_s=feedback_ttl_s,
             code=UNSET if code is None else code,

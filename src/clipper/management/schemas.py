@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import Batching, Link, Selection
+from clipper.snapshot import Batching, Link, Selection, Wait
 from clipper.types import Framework
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
@@ -52,6 +52,7 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
     half_life: int | None = _DEFAULTS.half_life
     prior_weight: float = _DEFAULTS.prior_weight
     inherit: float = _DEFAULTS.inherit
+    wait: Wait = _DEFAULTS.wait
     confidence_threshold: float | None = _DEFAULTS.confidence_threshold
     feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s
     code: str | None = None
@@ -70,6 +71,7 @@ class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
     half_life: int | UnsetType | None = UNSET
     prior_weight: float | UnsetType = UNSET
     inherit: float | UnsetType = UNSET
+    wait: Wait | UnsetType = UNSET
     confidence_threshold: float | UnsetType | None = UNSET
     feedback_ttl_s: float | UnsetType = UNSET
     code: str | UnsetType = UNSET
@@ -99,6 +101,7 @@ class Application(Struct, frozen=True, omit_defaults=False):
     half_life: int | None
     prior_weight: float
     inherit: float
+    wait: Wait
     confidence_threshold: float | None
     feedback_ttl_s: float
     default_output: Any | UnsetType = UNSET

@@ -12,7 +12,7 @@ from clipper.errors import ClipperError, NotFound, PolicyFailed, WrongInput
 from clipper.selection.committer import Committer
 from clipper.selection.contexts import Contexts
 from clipper.selection.counts import Counts
-from clipper.selection.deadlines import Deadlines
+from clipper.selection.deadlines import TIMER_EARLY_S, Deadlines
 from clipper.selection.feedback.join_table import JoinTable, output_bytes
 from clipper.selection.feedback.outcomes import Outcomes
 from clipper.selection.learning.arms import Arms, Origin, lineage
@@ -38,6 +38,10 @@ MAX_MARGIN_S = 0.002
 JOINT_MARGIN_SHARE = 0.1
 # Of the time there is, what a query may spend on reading its context's state; then it goes by the application's own.
 LOAD_SHARE = 0.25
+# A model that was in time for fewer of its last queries is not waited for, and one that was for fewer than the other
+# not once the answer is settled.
+HARDLY_IN_TIME = 0.1
+USUALLY_IN_TIME = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ class Application:
         self._joint_margin_s = min(self._slo_s * JOINT_MARGIN_SHARE, MAX_MARGIN_S)
         self._deadlines.bring_forward(self.budget_s)
         self.default = None if snapshot.default_output is None else snapshot.default_output.encode()
+        self._wait = snapshot.selection.wait
         self._threshold = snapshot.selection.confidence_threshold or 0.0
         self.feedback_ttl_s = snapshot.selection.feedback_ttl_s
         self._follow_links(snapshot)
@@ -149,15 +154,15 @@ class Application:
         query = Query(self, asker, self._ids.take(), row, context, arrival_s, arrival_s + self.budget_s)
         self.counts.queries += 1
         if choice is not None:
-            self._ask(query, choice, targets, arms)
+            self._ask(query, row, choice, targets, arms)
             if self.shadows and version is None:
-                self._ask_shadows(query)
+                self._ask_shadows(query, row)
         elif self.models:
             totals = self.totals(context)
             if totals is None:
-                self._load_then_ask(query, context)
+                self._load_then_ask(query, row, context)
             else:
-                self._select_and_ask(query, totals)
+                self._select_and_ask(query, row, totals)
         else:
             query.failure = "no_replica", f"application {self.name} has no linked model"
             self.finish(query)
@@ -191,9 +196,10 @@ class Application:
             self._answer_combined(query, choice, asker)
         # Of one model there is nothing to select, and nothing to know for that.
         if choice is not None and choice is not self._only_choice and self.selector.policy.learns:
-            self._count_outcome(query, choice)
+            self._count_outcome(query, choice, is_over=now_s >= query.deadline_s - TIMER_EARLY_S)
 
-    def _count_outcome(self, query: Query, choice: Choice) -> None:
+    def _count_outcome(self, query: Query, choice: Choice, *, is_over: bool) -> None:
+        """``is_over``: its deadline has come; else what is missing may still come in time."""
         outcomes, arms = self.outcomes, query.arms
         is_answered = query.output is not None
         if is_answered:
@@ -203,7 +209,7 @@ class Application:
         for model in choice.models:
             if counts_outputs and (model == query.first_model or model in (query.more_outputs or ())):
                 outcomes.came(arms.key(model))
-            else:
+            elif not query.missing or is_over or model in (query.lost or ()):
                 outcomes.missed(model, choice, arms)
 
     def _may_ask_again(self, query: Query) -> bool:
@@ -215,6 +221,30 @@ class Application:
     def _has_all(self, query: Query) -> bool:
         outputs = len(query.more_outputs or ()) + (query.first_output is not None)
         return outputs >= len(self.models) or all(model in query.outputs for model in self.models)
+
+    def consider_leaving(self, query: Query) -> None:
+        """Some of a query's models have answered or failed: leave without the others if they are not worth waiting for.
+
+        Waited for is who answers in time lately. Once the answer is settled, so that only its confidence may grow, that
+        is who does so more often than not; or, under ``decided``, nobody.
+        """
+        choice = query.choice
+        if choice is None or query.first_output is None or self._wait == "all":
+            return
+        outputs, lost = query.outputs, query.lost or ()
+        try:
+            is_settled = self.selector.is_settled(choice, outputs, lost, self._threshold)
+        except PolicyFailed:  # it is counted, and no reason to answer without the others
+            is_settled = False
+        if not (is_settled and self._wait == "decided"):
+            least = USUALLY_IN_TIME if is_settled else HARDLY_IN_TIME
+            for model in choice.models:
+                if model in outputs or model in lost:
+                    continue
+                if self.outcomes.recent_share(query.arms.key(model)) >= least:
+                    return
+        query.is_settled = is_settled
+        self.finish(query)
 
     def _answer_combined(self, query: Query, choice: Choice, asker: Asker) -> None:
         try:
@@ -231,10 +261,11 @@ class Application:
         query.output = combined.output
         asker.on_prediction(query.id, combined.output, combined.confidence)
 
-    def keep_late(self, query: Query, output: bytes) -> None:
+    def keep_late(self, query: Query, model: str, output: bytes) -> None:
         """An output has come after the answer: it still counts for feedback, and so for what that may take."""
         if self._loop.time() <= query.deadline_s:
             query.in_time += 1
+            self.outcomes.came(query.arms.key(model))
         freed = 0
         if query.row is not None and not self._may_ask_again(query):
             freed, query.row = len(query.row), None
@@ -289,29 +320,30 @@ class Application:
         else:
             self._is_store_down = False
 
-    def _load_then_ask(self, query: Query, context: str | None) -> None:
+    def _load_then_ask(self, query: Query, row: bytes, context: str | None) -> None:
         assert context is not None
 
         def go_on() -> None:
             if not query.done:
-                self._select_and_ask(query, self.contexts.totals(context) or self.contexts.prior())
+                self._select_and_ask(query, row, self.contexts.totals(context) or self.contexts.prior())
 
         self._loads.wait(context, self.budget_s * LOAD_SHARE, go_on)
 
-    def _select_and_ask(self, query: Query, totals: Totals) -> None:
+    def _select_and_ask(self, query: Query, row: bytes, totals: Totals) -> None:
         try:
             choice = self.select(totals, query.context)
         except PolicyFailed as error:
             query.failure = error.code, str(error)
             self.finish(query)
             return
-        self._ask(query, choice, self._targets, self.arms)
+        self._ask(query, row, choice, self._targets, self.arms)
         if self.shadows:
-            self._ask_shadows(query)
+            self._ask_shadows(query, row)
 
-    def _ask(self, query: Query, choice: Choice, targets: Mapping[str, ModelQueue | None], arms: Arms) -> None:
-        models, row = choice.models, query.row
-        assert row is not None
+    def _ask(
+        self, query: Query, row: bytes, choice: Choice, targets: Mapping[str, ModelQueue | None], arms: Arms
+    ) -> None:
+        models = choice.models
         query.choice = choice
         query.arms = arms
         query.missing = len(models)
@@ -330,13 +362,14 @@ class Application:
             output = target.predict(row, waiter, query.arrival_s, slo_s)
             if output is not None:
                 query.on_output(model, output)
+        if query.missing and len(models) > 1 and not query.done:
+            query.is_asked = True
+            self.consider_leaving(query)
 
-    def _ask_shadows(self, query: Query) -> None:
-        row = query.row
+    def _ask_shadows(self, query: Query, row: bytes) -> None:
         for model in self.shadows:
             target = self._targets[model]
-            # The answer may have left, of the cache, and the query no longer know what it was asked.
-            if target is not None and row is not None:
+            if target is not None:
                 shadow = Shadow(query, model)
                 output = target.predict(row, shadow, query.arrival_s, self._slo_s, is_background=True)
                 if output is not None:

@@ -41,6 +41,9 @@ class Query(msgspec.Struct, gc=False, eq=False):
         choice: what the policy selected; None if it has not, or could not.
         arms: which versions it asked.
         shadow_outputs: the same of the application's shadow models; None while there is none.
+        lost: selected models that have failed; None if none has.
+        is_settled: it left before its deadline, since what was missing could not change it.
+        is_asked: whether all of the selected have been asked, so that it may leave without some.
         failure: code and message of the last model that failed.
         output: the answer, if there was one that was no default.
         reason: why there was none; None if there was.
@@ -63,6 +66,9 @@ class Query(msgspec.Struct, gc=False, eq=False):
     arms: Arms = NO_ARMS
     shadow_outputs: dict[str, bytes] | None = None
     output: bytes | None = None
+    lost: set[str] | None = None
+    is_asked: bool = False
+    is_settled: bool = False
     failure: tuple[str, str] | None = None
     reason: str | None = None
 
@@ -74,8 +80,11 @@ class Query(msgspec.Struct, gc=False, eq=False):
         return {self.first_model: self.first_output, **(self.more_outputs or {})}
 
     def missed(self, now_s: float) -> tuple[str, ...]:
-        """Selected models that had not answered by the deadline; none before it, while some may still answer."""
-        if self.choice is None or (self.missing > 0 and now_s < self.deadline_s):
+        """Selected models that had not answered by the deadline; none before it, while some may still answer.
+
+        Nor is one that a settled answer did not wait for, until its output comes: its work may have been dropped.
+        """
+        if self.choice is None or (self.missing > 0 and (self.is_settled or now_s < self.deadline_s)):
             return ()
         in_time = list(self.outputs)[: self.in_time]
         return tuple(model for model in self.choice.models if model not in in_time)
@@ -89,11 +98,13 @@ class Query(msgspec.Struct, gc=False, eq=False):
             self.more_outputs[model] = output
         self.missing -= 1
         if self.done:
-            self.application.keep_late(self, output)
+            self.application.keep_late(self, model, output)
             return
         self.in_time += 1
         if not self.missing:
             self.application.finish(self)
+        elif self.is_asked:
+            self.application.consider_leaving(self)
 
     def on_failure(self, model: str, code: str, message: str) -> None:
         self.missing -= 1
@@ -102,6 +113,12 @@ class Query(msgspec.Struct, gc=False, eq=False):
         self.failure = code, message
         if not self.missing:
             self.application.finish(self)
+            return
+        if self.lost is None:
+            self.lost = set()
+        self.lost.add(model)
+        if self.is_asked:
+            self.application.consider_leaving(self)
 
     def cancel(self) -> None:
         """Nobody wants the answer any more: its work is dropped before it is sent."""

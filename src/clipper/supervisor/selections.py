@@ -48,6 +48,7 @@ def new_selection(new: NewApplication) -> Selection:
         half_life=new.half_life,
         prior_weight=new.prior_weight,
         inherit=new.inherit,
+        wait=new.wait,
         confidence_threshold=new.confidence_threshold,
         feedback_ttl_s=new.feedback_ttl_s,
     )
@@ -60,14 +61,15 @@ def changed_selection(selection: Selection, change: ApplicationChange) -> Select
     if change.loss is not UNSET:
         loss = _configured(change.loss)
         selection = replace(selection, loss=loss.name, loss_parameters=loss.parameters)
-    numbers = {
+    others = {
         "half_life": change.half_life,
         "prior_weight": change.prior_weight,
         "inherit": change.inherit,
+        "wait": change.wait,
         "confidence_threshold": change.confidence_threshold,
         "feedback_ttl_s": change.feedback_ttl_s,
     }
-    return replace(selection, **{name: number for name, number in numbers.items() if number is not UNSET})
+    return replace(selection, **{name: value for name, value in others.items() if value is not UNSET})
 
 
 def names_code(selection: Selection) -> bool:

@@ -40,6 +40,7 @@ def application_view(record: ApplicationRecord, problem: str | None = None) -> A
         half_life=selection.half_life,
         prior_weight=selection.prior_weight,
         inherit=selection.inherit,
+        wait=selection.wait,
         confidence_threshold=selection.confidence_threshold,
         feedback_ttl_s=selection.feedback_ttl_s,
         code=record.code,

@@ -1,13 +1,13 @@
 """``ensemble``: all models answer; several together are right more often than the best of them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
 from clipper.selection.learning.parameters import check_choice, check_number
 from clipper.selection.learning.totals import LOSS, SCORED
-from clipper.selection.policies.combine import DEFAULT_TOLERANCE, Combined, Combiner, make_combiner
+from clipper.selection.policies.combine import DEFAULT_TOLERANCE, Combined, Combiner, make_combiner, vote_is_settled
 from clipper.selection.policies.policy import Choice, Policy, Totals
 
 WEIGHTINGS = ("equal", "accuracy")
@@ -62,6 +62,11 @@ class Ensemble(Policy):
 
     def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals) -> Combined:
         return self._combiner(choice.models, choice.shares, outputs)
+
+    def is_settled(self, choice: Choice, outputs: Mapping[str, bytes], lost: Collection[str], threshold: float) -> bool:
+        # Any output moves a mean.
+        votes = self.answer == "vote"
+        return votes and vote_is_settled(choice.models, choice.shares, outputs, lost, threshold)
 
     def _shares(self, models: tuple[str, ...], totals: Totals) -> tuple[float, ...]:
         weights = [self._weight(model, totals) for model in models]

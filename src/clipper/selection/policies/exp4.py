@@ -1,11 +1,11 @@
 """``exp4``: all models answer, weighted by how they have done."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
 from clipper.selection.learning.parameters import check_number
-from clipper.selection.policies.combine import DEFAULT_TOLERANCE, Combined, Combiner, make_combiner
+from clipper.selection.policies.combine import DEFAULT_TOLERANCE, Combined, Combiner, make_combiner, vote_is_settled
 from clipper.selection.policies.exp3 import EXCESS_LOSS, exponential_weights
 from clipper.selection.policies.policy import Choice, Increments, Policy, Totals
 
@@ -62,6 +62,11 @@ class Exp4(Policy):
 
     def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals) -> Combined:
         return self._combiner(choice.models, choice.shares, outputs)
+
+    def is_settled(self, choice: Choice, outputs: Mapping[str, bytes], lost: Collection[str], threshold: float) -> bool:
+        # Any output moves a mean.
+        votes = self.answer == "vote"
+        return votes and vote_is_settled(choice.models, choice.shares, outputs, lost, threshold)
 
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
         """``excess_loss`` of each selected model that was scored."""
