@@ -43,6 +43,9 @@ def test_feedback_on_a_version_that_a_query_named_is_that_versions(server: Serve
     teach(server, 2, 5)
     of_current = learned(server)["models"]["m"]
     assert (of_current["version"], of_current["mean_loss"], of_current["scored"]) == ("1", 1.0, 5.0)
+    server.call("PUT", f"{LINKS}/m:2", {})
+    # The first was current when the second was deployed.
+    assert learned(server)["models"]["m:2"]["scored"] == 20.0 + 0.5 * 5.0
 
 
 def test_feedback_decides_between_versions(server: Server) -> None:

@@ -13,6 +13,7 @@ NUMBERS = {
     ("m:2", "scored"): 3.0,
     ("o:1", "scored"): 5.0,
     ("mine", "seen"): 2.0,
+    ("mine:too", "seen"): 4.0,
     ("", "observations"): 7.0,
 }
 PREDECESSORS = {"1": None, "2": "1", "3": "2"}
@@ -41,8 +42,8 @@ def test_what_was_learned_by_model_is_of_versions_without_a_predecessor() -> Non
 
 def test_other_versions_are_left_out_and_a_users_own_numbers_are_not() -> None:
     first = view("1", 0.5)
-    assert first.number("o:1", "scored") == first.number("m:2", "scored") == 0.0
-    assert first.number("mine", "seen") == 2.0 and first.observations == 7.0
+    assert first.number("m:2", "scored") == first.number("m:1", "scored") == 0.0
+    assert (first.number("mine", "seen"), first.number("mine:too", "seen"), first.observations) == (2.0, 4.0, 7.0)
 
 
 def test_versions_of_one_model_stand_side_by_side() -> None:

@@ -80,7 +80,9 @@ class Outcomes:
         """A version answered a query by its deadline."""
         version = self._version(key)
         version.in_time += 1
-        version.see(was_in_time=True)
+        # Most always are: there is nothing to work out.
+        if version.recent < 1.0 or version.seen < RECENT:
+            version.see(was_in_time=True)
 
     def missed(self, name: str, choice: Choice, arms: Arms) -> None:
         """It did not."""

@@ -48,16 +48,17 @@ class Arms:
         origins: by link's name, as ``lineage`` gives them. A name that is not in it stands for itself.
     """
 
-    __slots__ = ("_origins", "_owners")
+    __slots__ = ("_keys", "_models", "_origins", "_owners")
 
     def __init__(self, origins: Mapping[str, Sequence[Origin]]) -> None:
         self._origins = origins
+        self._keys = {name: each[0][0] for name, each in origins.items()}
         self._owners = {key for each in origins.values() for key, _ in each}
+        self._models = {key.partition(":")[0] for key in self._owners}
 
     def key(self, name: str) -> str:
         """What a state calls the version that ``name`` stands for."""
-        origins = self._origins.get(name)
-        return name if origins is None else origins[0][0]
+        return self._keys.get(name, name)
 
     def keyed(self, increments: Increments) -> dict[tuple[str, str], float]:
         """What a policy wants to add, by what the state calls the versions."""
@@ -70,15 +71,15 @@ class Arms:
     def view(self, totals: Totals) -> Totals:
         """A state's numbers as a policy reads them: by links' names, each with what its predecessors left it.
 
-        Versions that no link asks, such as one that a query named, are left out. What a policy of the user's keeps
-        under names of its own stays.
+        Versions that no link asks, such as one that a query named, are left out where others of their model are linked.
+        What a policy of the user's keeps under names of its own stays.
         """
         numbers: dict[tuple[str, str], float] = {}
         by_key: dict[str, list[tuple[str, float]]] = {}
         for (key, number), amount in totals.numbers.items():
             if key in self._owners:
                 by_key.setdefault(key, []).append((number, amount))
-            elif ":" not in key and key not in self._origins:
+            elif key.partition(":")[0] not in self._models:
                 numbers[key, number] = amount
         for name, origins in self._origins.items():
             for key, weight in origins:
