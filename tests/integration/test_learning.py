@@ -22,13 +22,15 @@ pytestmark = pytest.mark.alone
 
 BANDITS = ["epsilon_greedy", "exp3", "thompson", "ucb1"]
 QUERIES = 300
+# Queries that the worker keeps for feedback.
+WINDOW = 400
 
 
 @pytest.fixture(scope="module")
 def system() -> Iterator[Serving]:
     """``slow`` is never within the SLO and hardly ever wrong, ``fast`` the other way round."""
     with serving() as system:
-        system.start_worker()
+        system.start_worker(feedback_queries=WINDOW)
         slow = system.start_container(MODEL.format(takes_s=0.1, errs=0.02), "slow")
         fast = system.start_container(MODEL.format(takes_s=0, errs=0.2), "fast")
         versions = [
@@ -48,6 +50,7 @@ def system() -> Iterator[Serving]:
             for policy in BANDITS
             for told in ("all", "answers")
         ]
+        applications.append(application("alone", "fast", default_output="-2", id="id-of-alone"))
         assert system.apply(applications, versions).unlinked == {}
         yield system
 
@@ -78,3 +81,18 @@ def test_a_model_that_is_right_but_late_is_left(system: Serving, policy: str, to
     if told == "all":
         assert selection.models["slow"].loss > 0.9 * selection.models["slow"].scored
         assert selection.answer_loss_by_reason["timeout"] > 0 and selection.answer_loss_by_reason["wrong"] > 0
+
+
+def test_the_window_of_feedback_is_so_many_queries_and_says_what_it_lacks(system: Serving) -> None:
+    with system.worker.connect() as client:
+        ids = [client.ask("/alone/predict", {"input": [number / 7]}).json["query_id"] for number in range(WINDOW + 50)]
+        lacking = client.ask("/alone/observe", {"query_id": ids[0], "label": 0})
+        never = client.ask("/alone/observe", {"query_id": ids[-1] + 1000, "label": 0})
+        assert (lacking.status, never.status) == (404, 404)
+        assert f"this worker keeps {WINDOW} for feedback" in lacking.json["cause"]
+        assert "it was never asked" in never.json["cause"]
+        assert client.ask("/alone/observe", {"query_id": ids[-1], "label": 0}).status == 200
+    window = system.worker.statistics().feedback_window
+    assert (window.queries, window.max_queries) == (WINDOW, WINDOW) and window.evicted >= 50 and window.age_s > 0
+    selection = system.worker.application("alone").selection
+    assert selection is not None and selection.feedback == {"evicted": 1, "unknown": 1, "joined": 1}

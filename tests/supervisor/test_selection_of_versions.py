@@ -9,6 +9,12 @@ from live_server import Server, answering
 from three_models import ROW, learned
 
 LINKS = "/applications/app/links"
+NOW_AND_THEN_WRONG = """
+calls = [0]
+def predict(inputs):
+    calls[0] += 1
+    return [1 if calls[0] % 5 else 3 for _ in inputs]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +38,8 @@ def with_application(server: Server, **fields: Any) -> None:
 
 
 def teach(server: Server, label: int, times: int, **fields: Any) -> None:
-    for _ in range(times):
-        query_id = server.predict("app", ROW, **fields)["query_id"]
-        assert server.observe("app", query_id=query_id, label=label).status_code == 200
+    ids = [server.predict("app", ROW, **fields)["query_id"] for _ in range(times)]
+    assert server.observe("app", observations=[{"query_id": id_, "label": label} for id_ in ids]).status_code == 200
 
 
 def test_feedback_on_a_version_that_a_query_named_is_that_versions(server: Server) -> None:
@@ -52,7 +57,8 @@ def test_feedback_decides_between_versions(server: Server) -> None:
     with_application(server)
     linked = server.call("PUT", f"{LINKS}/m:2", {})
     assert [(link["model"], link["version"]) for link in linked["links"]] == [("m", None), ("m", "2")]
-    teach(server, 2, 60)
+    for _ in range(6):
+        teach(server, 2, 10)
     models = learned(server)["models"]
     assert models["m:2"]["share"] > 0.8 and models["m:2"]["mean_loss"] < 0.1
     assert 'clipper_selection_selected_total{application="app",model="m:2"' in server.metrics
@@ -66,6 +72,23 @@ def test_feedback_decides_between_versions(server: Server) -> None:
     unlinked = server.call("DELETE", f"{LINKS}/m:2")
     assert [link["version"] for link in unlinked["links"]] == [None]
     server.call("POST", "/models/m/rollback", {"version": "1"})
+
+
+def test_a_new_version_that_is_always_wrong_is_left_for_another_model(server: Server) -> None:
+    made = server.deploy("o", NOW_AND_THEN_WRONG, wait=False, input_type="float64[2]", cache=False)
+    assert server.decided("o", made["version"])["state"] == "ready"
+    with_application(server, links=[{"model": "m"}, {"model": "o"}], half_life=1000)
+    teach(server, 1, 200)
+    assert learned(server)["models"]["m"]["share"] > 0.8
+    server.call("POST", "/models/m/rollback", {"version": "2"})
+    answers = []
+    for _ in range(100):
+        answer = server.predict("app", ROW)
+        answers.append(answer["output"])
+        server.observe("app", query_id=answer["query_id"], label=1)
+    assert answers.count(2) <= 40, "where its predecessor's score is its own, it is asked all the time"
+    server.call("POST", "/models/m/rollback", {"version": "1"})
+    assert learned(server)["models"]["m"]["mean_loss"] < 0.1
 
 
 @pytest.mark.parametrize(
