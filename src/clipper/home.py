@@ -11,6 +11,8 @@ from clipper.errors import Unavailable
 _DEFAULT = "~/.clipper"
 # The file of the server's own token.
 TOKEN_NAME = "token"
+# The file of the certificate that the server shows, if it has one.
+CERTIFICATE_NAME = "certificate.pem"
 
 
 class Place(Struct, frozen=True):

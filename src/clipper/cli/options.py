@@ -8,8 +8,11 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from clipper.errors import InvalidArgument
+from clipper.run_as import find_run_as
 from clipper.scaling import ReplicaRange
 from clipper.snapshot import Wait
+from clipper.tls.material import TlsPaths, read_material
 from clipper.types import STORE_VARIABLE, Framework, Transport
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -39,6 +42,22 @@ def parse_replicas(text: str) -> int | ReplicaRange:
     if int(least) < 1 or (dots and int(most) < int(least)):
         raise typer.BadParameter(f"{text!r}: expected at least 1 replica, and no more at first than at last")
     return ReplicaRange(int(least), int(most)) if dots else int(least)
+
+
+def check_tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> TlsPaths | None:
+    """The three options, if they go together and can be used: what is wrong is told by the command that was given."""
+    if certificate is None and key is None:
+        if client_ca is not None:
+            raise typer.BadParameter("needs --tls-cert and --tls-key", param_hint="--tls-client-ca")
+        return None
+    if certificate is None or key is None:
+        raise typer.BadParameter(
+            "give both; they may name one file that holds both", param_hint="--tls-cert, --tls-key"
+        )
+    # The server may run in another folder.
+    paths = TlsPaths(certificate.absolute(), key.absolute(), None if client_ca is None else client_ca.absolute())
+    read_material(paths)
+    return paths
 
 
 def parse_json(text: str) -> Any:
@@ -73,6 +92,16 @@ def parse_optional(text: str | float | None) -> float | None:
     if math.isnan(number):  # JSON would have it as null, and so as none
         raise typer.BadParameter(f"{text!r} is no number: expected one, or none")
     return number
+
+
+def check_run_as(text: str | None) -> str | None:
+    """Here and not only by the server, which would tell it in its log."""
+    if text is not None:
+        try:
+            find_run_as(text)
+        except InvalidArgument as error:
+            raise typer.BadParameter(str(error)) from error
+    return text
 
 
 def parse_count(text: str | int | None) -> int | None:
@@ -129,6 +158,25 @@ ApiKey = Annotated[
         show_default="none",
     ),
 ]
+TlsCert = Annotated[
+    Path | None,
+    typer.Option(
+        help="The certificate that both ports show, in PEM, with those that signed it behind it: they speak TLS then.",
+        metavar="FILE",
+        show_default="no TLS",
+    ),
+]
+TlsKey = Annotated[
+    Path | None, typer.Option(help="The private key of --tls-cert, in PEM, not encrypted.", metavar="FILE")
+]
+TlsClientCa = Annotated[
+    Path | None,
+    typer.Option(
+        help="Clients of the query port have to show a certificate that one of these, in PEM, has signed.",
+        metavar="FILE",
+        show_default="none is asked for",
+    ),
+]
 QueryPort = Annotated[int, typer.Option(help="The port for queries.", min=0, max=65535)]
 ManagementPort = Annotated[int, typer.Option(help="The port for management.", min=0, max=65535)]
 Workers = Annotated[int, typer.Option(help="How many processes answer queries.", min=1, max=64)]
@@ -177,6 +225,17 @@ KeepVersions = Annotated[
         help="How many versions of each model are kept that do not run; the oldest are removed.",
         min=1,
         show_default="10",
+    ),
+]
+
+RunAsUser = Annotated[
+    str | None,
+    typer.Option(
+        "--run-as",
+        help="The user that models run as, and builds of their packages; only where the server runs as root.",
+        callback=check_run_as,
+        metavar="USER[:GROUP]",
+        show_default="the server's",
     ),
 ]
 

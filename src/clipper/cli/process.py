@@ -13,6 +13,7 @@ from clipper.client import STOP_TIMEOUT_S, Clipper
 from clipper.errors import DeadlineExceeded, Unauthorized, Unavailable
 from clipper.home import read_token
 from clipper.management.schemas import Status
+from clipper.tls.material import TlsPaths
 from clipper.types import STORE_VARIABLE, Transport
 
 # The supervisor opens its registry and starts its workers, which takes about a second; the rest is for a slow machine.
@@ -23,7 +24,7 @@ _LOG_LINES = 20
 _LOG_TAIL_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     """How a server is started. ``home`` is absolute; a port of 0 is any free one; ``store`` None is in the home."""
 
@@ -46,6 +47,8 @@ class ServerSettings:
     max_body_bytes: int | None = None
     feedback_queries: int | None = None
     api_keys: bool = False
+    tls: TlsPaths | None = None
+    run_as: str | None = None
 
     def argv(self) -> list[str]:
         options = {
@@ -63,6 +66,10 @@ class ServerSettings:
             "--docker-transport": self.docker_transport,
             "--management-host": self.management_host,
             "--max-body-bytes": self.max_body_bytes,
+            "--tls-cert": self.tls and self.tls.certificate,
+            "--tls-key": self.tls and self.tls.key,
+            "--tls-client-ca": self.tls and self.tls.client_ca,
+            "--run-as": self.run_as,
         }
         given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
         given += [part for name in self.allowed_hosts for part in ("--allowed-host", name)]

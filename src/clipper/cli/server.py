@@ -25,9 +25,14 @@ from clipper.cli.options import (
     MaxContexts,
     OpenMetrics,
     QueryPort,
+    RunAsUser,
     StoreAddress,
+    TlsCert,
+    TlsClientCa,
+    TlsKey,
     Url,
     Workers,
+    check_tls,
 )
 from clipper.cli.output import Output
 from clipper.cli.process import ServerSettings, become, running, spawn, wait_until_gone
@@ -47,6 +52,9 @@ def start(
     insecure: Insecure = False,
     open_metrics: OpenMetrics = False,
     api_keys: ApiKeys = False,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_client_ca: TlsClientCa = None,
     query_port: QueryPort = 1337,
     management_port: ManagementPort = 1338,
     workers: Workers = 1,
@@ -56,6 +64,7 @@ def start(
     max_contexts: MaxContexts = None,
     feedback_queries: FeedbackQueries = None,
     keep_versions: KeepVersions = None,
+    run_as: RunAsUser = None,
     docker_base_image: DockerBaseImage = None,
     docker_network: DockerNetwork = None,
     docker_transport: DockerTransport = None,
@@ -64,32 +73,35 @@ def start(
 ) -> None:
     """Start the server, and leave it running."""
     out = Output(as_json)
-    if not (insecure or is_loopback(management_host)):
+    tls = check_tls(tls_cert, tls_key, tls_client_ca)
+    if not (insecure or tls or is_loopback(management_host)):
         raise typer.BadParameter(
             "it can be reached from other machines, and what goes there, tokens among it, can be read on the way: "
-            "put a proxy with TLS before 127.0.0.1, or say --insecure",
+            "give --tls-cert and --tls-key, put a proxy with TLS before 127.0.0.1, or say --insecure",
             param_hint="--management-host",
         )
     settings = ServerSettings(
-        find_home(home),
-        host,
-        query_port,
-        management_port,
-        workers,
-        cache_size,
-        store,
-        max_contexts,
-        keep_versions,
-        docker_base_image,
-        docker_network,
-        docker_transport,
-        management_host,
-        tuple(allowed_host or ()),
-        insecure,
-        open_metrics,
-        max_body_size,
-        feedback_queries,
-        api_keys,
+        home=find_home(home),
+        host=host,
+        query_port=query_port,
+        management_port=management_port,
+        workers=workers,
+        cache_bytes=cache_size,
+        store=store,
+        max_contexts=max_contexts,
+        keep_versions=keep_versions,
+        docker_base_image=docker_base_image,
+        docker_network=docker_network,
+        docker_transport=docker_transport,
+        management_host=management_host,
+        allowed_hosts=tuple(allowed_host or ()),
+        insecure=insecure,
+        open_metrics=open_metrics,
+        max_body_bytes=max_body_size,
+        feedback_queries=feedback_queries,
+        api_keys=api_keys,
+        tls=tls,
+        run_as=run_as,
     )
     if found := running(settings.home):
         _tell_running(out, found, "is running already")

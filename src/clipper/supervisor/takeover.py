@@ -33,6 +33,7 @@ def left_query_port(records: list[ProcessRecord], config: Config, store_digest: 
             config.max_body_bytes,
             config.feedback_queries,
             knows_keys=True,
+            tls=config.tls_mode,
         )
         if note.settings == settings:
             return note.settings.port

@@ -5,6 +5,7 @@ from msgspec import Struct
 from clipper.frontend.limits import MAX_BODY_BYTES
 from clipper.selection.stores.store import MAX_CONTEXTS
 from clipper.snapshot import FEEDBACK_QUERIES
+from clipper.tls.material import TlsMode
 
 
 class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -18,6 +19,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         max_contexts: how many contexts the store keeps of each application.
         feedback_queries: how many queries are kept for feedback.
         max_body_bytes: of a request on the query port, where the type of the application's inputs needs no more.
+        tls: how clients are met; the pair for it comes with each snapshot, since it may change.
         settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
         drain_timeout_s: how long a stop may wait for answers under way.
     """
@@ -32,5 +34,6 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_contexts: int = MAX_CONTEXTS
     feedback_queries: int = FEEDBACK_QUERIES
     max_body_bytes: int = MAX_BODY_BYTES
+    tls: TlsMode = "off"
     settle_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0
