@@ -128,6 +128,8 @@ class MemoryOperations:
             loss=_configured(new.loss),
             half_life=new.half_life,
             prior_weight=new.prior_weight,
+            inherit=new.inherit,
+            wait=new.wait,
             confidence_threshold=new.confidence_threshold,
             feedback_ttl_s=new.feedback_ttl_s,
             code=new.code,

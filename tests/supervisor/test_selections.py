@@ -15,6 +15,8 @@ NEW = {
     "loss": "log",
     "half_life": None,
     "prior_weight": 3.0,
+    "inherit": 0.5,
+    "wait": "all",
     "confidence_threshold": 0.5,
     "feedback_ttl_s": 9.0,
 }
@@ -41,7 +43,7 @@ def test_what_a_change_leaves_out_stays(names: set[str]) -> None:
 
 
 def test_every_field_of_a_change_is_of_the_selection_or_known_not_to_be() -> None:
-    others = {"slo_ms", "default_output", "code"}
+    others = {"slo_ms", "default_output", "code", "require_key", "max_in_flight", "max_per_second"}
     assert {field.name for field in fields(ApplicationChange)} == NEW.keys() | others
     assert all(field.default is UNSET for field in fields(ApplicationChange))
 

@@ -11,6 +11,7 @@ import typer
 from clipper.errors import InvalidArgument
 from clipper.run_as import find_run_as
 from clipper.scaling import ReplicaRange
+from clipper.snapshot import Wait
 from clipper.tls.material import TlsPaths, read_material
 from clipper.types import STORE_VARIABLE, Framework, Transport
 
@@ -202,6 +203,14 @@ StoreAddress = Annotated[
     ),
 ]
 
+FeedbackQueries = Annotated[
+    int | None,
+    typer.Option(
+        help="How many queries each worker keeps for feedback by query_id; the oldest go first.",
+        min=1,
+        show_default="250000",
+    ),
+]
 MaxContexts = Annotated[
     int | None,
     typer.Option(
@@ -309,6 +318,14 @@ LossParameters = Annotated[
 ]
 HalfLife = Annotated[
     str | None, typer.Option(help="After how many observations one counts half, or none.", metavar="N|none")
+]
+WaitFor = Annotated[
+    Wait | None,
+    one_of(Wait, help="For which of several models an answer waits: all, those expected in time, or until decided."),
+]
+Inherit = Annotated[
+    float | None,
+    typer.Option(help="How much of what was learned of a version counts for the next one, from 0 to 1.", min=0, max=1),
 ]
 PriorWeight = Annotated[
     float | None, typer.Option(help="For how many observations what all taught counts in a new context.", min=0)

@@ -45,6 +45,7 @@ class ServerSettings:
     insecure: bool = False
     open_metrics: bool = False
     max_body_bytes: int | None = None
+    feedback_queries: int | None = None
     api_keys: bool = False
     tls: TlsPaths | None = None
     run_as: str | None = None
@@ -58,6 +59,7 @@ class ServerSettings:
             "--workers": self.workers,
             "--cache-bytes": self.cache_bytes,
             "--max-contexts": self.max_contexts,
+            "--feedback-queries": self.feedback_queries,
             "--keep-versions": self.keep_versions,
             "--docker-base-image": self.docker_base_image,
             "--docker-network": self.docker_network,

@@ -20,6 +20,7 @@ from clipper.cli.options import (
     CacheSize,
     DataPath,
     Default,
+    FeedbackQueries,
     FrameworkName,
     Home,
     Host,
@@ -80,6 +81,7 @@ def serve(
     max_body_size: MaxBodySize = DEFAULT_MAX_BODY,  # type: ignore[assignment]  # as above
     store: StoreAddress = None,
     max_contexts: MaxContexts = None,
+    feedback_queries: FeedbackQueries = None,
     keep_versions: KeepVersions = None,
     api_keys: ApiKeys = False,
     run_as: RunAsUser = None,
@@ -98,6 +100,7 @@ def serve(
         max_contexts=max_contexts,
         keep_versions=keep_versions,
         max_body_bytes=max_body_size,
+        feedback_queries=feedback_queries,
         api_keys=api_keys,
         tls=check_tls(tls_cert, tls_key, tls_client_ca),
         run_as=run_as,

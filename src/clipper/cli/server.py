@@ -14,6 +14,7 @@ from clipper.cli.options import (
     DockerBaseImage,
     DockerNetwork,
     DockerTransport,
+    FeedbackQueries,
     Home,
     Host,
     Insecure,
@@ -61,6 +62,7 @@ def start(
     max_body_size: MaxBodySize = DEFAULT_MAX_BODY,  # type: ignore[assignment]  # as above
     store: StoreAddress = None,
     max_contexts: MaxContexts = None,
+    feedback_queries: FeedbackQueries = None,
     keep_versions: KeepVersions = None,
     run_as: RunAsUser = None,
     docker_base_image: DockerBaseImage = None,
@@ -96,6 +98,7 @@ def start(
         insecure=insecure,
         open_metrics=open_metrics,
         max_body_bytes=max_body_size,
+        feedback_queries=feedback_queries,
         api_keys=api_keys,
         tls=tls,
         run_as=run_as,

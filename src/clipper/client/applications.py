@@ -17,7 +17,7 @@ from clipper.management.schemas import (
     NewApplication,
 )
 from clipper.packaging import package_code
-from clipper.snapshot import Link, Selection
+from clipper.snapshot import Link, Selection, Wait
 
 Parameters = Mapping[str, Any]
 
@@ -43,6 +43,8 @@ class Applications(Calls):
         loss_parameters: Parameters | None = None,
         half_life: int | None = _DEFAULTS.half_life,
         prior_weight: float = _DEFAULTS.prior_weight,
+        inherit: float = _DEFAULTS.inherit,
+        wait: Wait = _DEFAULTS.wait,
         confidence_threshold: float | None = _DEFAULTS.confidence_threshold,
         feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s,
         require_key: bool = False,
@@ -64,6 +66,9 @@ class Applications(Calls):
             loss: how wrong an answer is, given the right one: a name, or ``module:function`` of your own.
             half_life: after how many observations one counts half; None is never.
             prior_weight: for how many observations the application's own state counts in a new context's.
+            inherit: how much of what was learned of a version counts for the next one, from 0 to 1.
+            wait: for which of several models an answer waits: ``all``, those ``expected`` in time, or until it is
+                ``decided``.
             confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
             feedback_ttl_s: for how long feedback on a query may come.
             require_key: answer only who shows a key.
@@ -82,6 +87,8 @@ class Applications(Calls):
             loss=Configured(loss, dict(loss_parameters or {})),
             half_life=half_life,
             prior_weight=prior_weight,
+            inherit=inherit,
+            wait=wait,
             confidence_threshold=confidence_threshold,
             feedback_ttl_s=feedback_ttl_s,
             code=self._send_code(policy, loss),
@@ -109,6 +116,8 @@ class Applications(Calls):
         loss_parameters: Parameters | None = None,
         half_life: int | UnsetType | None = UNSET,
         prior_weight: float | UnsetType = UNSET,
+        inherit: float | UnsetType = UNSET,
+        wait: Wait | UnsetType = UNSET,
         confidence_threshold: float | UnsetType | None = UNSET,
         feedback_ttl_s: float | UnsetType = UNSET,
         require_key: bool | UnsetType = UNSET,
@@ -127,6 +136,8 @@ class Applications(Calls):
             loss=_configured("loss", loss, loss_parameters),
             half_life=half_life,
             prior_weight=prior_weight,
+            inherit=inherit,
+            wait=wait,
             confidence_threshold=confidence_threshold,
             feedback_ttl_s=feedback_ttl_s,
             code=UNSET if code is None else code,
@@ -161,6 +172,7 @@ class Applications(Calls):
     def link(self, application: str, model: str, version: str | None = None, *, shadow: bool = False) -> Application:
         """Link a model: its current version, whichever that is, or ``version`` for good.
 
+        A ``model`` of the form ``NAME:VERSION`` is linked beside other versions of it, which stay.
         A ``shadow`` is asked and scored, but never answers.
         """
         return self._ask(Application, "PUT", _link_path(application, model), LinkChange(version, shadow))

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import Batching, Link, Selection
+from clipper.snapshot import Batching, Link, Selection, Wait
 from clipper.types import Framework
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
@@ -53,6 +53,8 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
     loss: str | Configured = _DEFAULTS.loss
     half_life: int | None = _DEFAULTS.half_life
     prior_weight: float = _DEFAULTS.prior_weight
+    inherit: float = _DEFAULTS.inherit
+    wait: Wait = _DEFAULTS.wait
     confidence_threshold: float | None = _DEFAULTS.confidence_threshold
     feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s
     code: str | None = None
@@ -73,6 +75,8 @@ class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
     loss: str | Configured | UnsetType = UNSET
     half_life: int | UnsetType | None = UNSET
     prior_weight: float | UnsetType = UNSET
+    inherit: float | UnsetType = UNSET
+    wait: Wait | UnsetType = UNSET
     confidence_threshold: float | UnsetType | None = UNSET
     feedback_ttl_s: float | UnsetType = UNSET
     code: str | UnsetType = UNSET
@@ -106,6 +110,8 @@ class Application(Struct, frozen=True, omit_defaults=False):
     loss: Configured
     half_life: int | None
     prior_weight: float
+    inherit: float
+    wait: Wait
     confidence_threshold: float | None
     feedback_ttl_s: float
     default_output: Any | UnsetType = UNSET
@@ -121,6 +127,7 @@ class LearnedModel(Struct, frozen=True):
     """What is known of one of an application's models.
 
     Attributes:
+        version: the one whose numbers they are, with what it has of its predecessors'; None if no version is current.
         share: of the queries that would ask it now; where several answer together, of the answer.
         mean_loss: from 0 to 1; None if no feedback on it has come.
         pulls, scored: how often it was asked, and how often scored, by feedback; what is old counts for less.
@@ -132,6 +139,7 @@ class LearnedModel(Struct, frozen=True):
     pulls: float
     scored: float
     shadow: bool
+    version: str | None = None
 
 
 class LearnedPolicy(Struct, frozen=True):

@@ -102,6 +102,29 @@ WORKER: Group[WorkerStatistics] = Group(
         Number("gauge", "clipper_cache_bytes", "Size of the cache, inputs counted.", lambda w: w.cache.size_bytes),
         Number("gauge", "clipper_cache_capacity_bytes", "Bound of the cache.", lambda w: w.cache.capacity_bytes),
         Number("counter", "clipper_cache_evictions", "Outputs evicted from the cache.", lambda w: w.cache.evictions),
+        Number("gauge", "clipper_feedback_queries", "Queries kept for feedback.", lambda w: w.feedback_window.queries),
+        Number(
+            "gauge",
+            "clipper_feedback_capacity_queries",
+            "Bound of how many are kept.",
+            lambda w: w.feedback_window.max_queries,
+        ),
+        Number("gauge", "clipper_feedback_bytes", "Size of what is kept.", lambda w: w.feedback_window.size_bytes),
+        Number(
+            "gauge", "clipper_feedback_capacity_bytes", "Bound of that.", lambda w: w.feedback_window.capacity_bytes
+        ),
+        Number(
+            "counter",
+            "clipper_feedback_evictions",
+            "Queries that had to go before feedback on them was too late.",
+            lambda w: w.feedback_window.evicted,
+        ),
+        Number(
+            "gauge",
+            "clipper_feedback_age_seconds",
+            "Time since the oldest query that is kept was asked.",
+            lambda w: w.feedback_window.age_s,
+        ),
     ),
 )
 
@@ -154,6 +177,13 @@ SELECTION: Group[SelectionStatistics] = Group(
         ),
         Number("counter", "clipper_selection_answers_scored", "Answers with feedback.", lambda s: s.answers_scored),
         Number("counter", "clipper_selection_answer_loss", "Sum of their losses.", lambda s: s.answer_loss),
+        Number(
+            "counter",
+            "clipper_selection_answer_loss_by_reason",
+            "The same by wrong, the models' output, or the code for which the answer was none of theirs.",
+            lambda s: s.answer_loss_by_reason,
+            "reason",
+        ),
         Number(
             "gauge",
             "clipper_selection_regret",

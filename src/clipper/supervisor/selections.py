@@ -50,6 +50,8 @@ def new_selection(new: NewApplication) -> Selection:
         loss_parameters=loss.parameters,
         half_life=new.half_life,
         prior_weight=new.prior_weight,
+        inherit=new.inherit,
+        wait=new.wait,
         confidence_threshold=new.confidence_threshold,
         feedback_ttl_s=new.feedback_ttl_s,
     )
@@ -62,13 +64,15 @@ def changed_selection(selection: Selection, change: ApplicationChange) -> Select
     if change.loss is not UNSET:
         loss = _configured(change.loss)
         selection = replace(selection, loss=loss.name, loss_parameters=loss.parameters)
-    numbers = {
+    others = {
         "half_life": change.half_life,
         "prior_weight": change.prior_weight,
+        "inherit": change.inherit,
+        "wait": change.wait,
         "confidence_threshold": change.confidence_threshold,
         "feedback_ttl_s": change.feedback_ttl_s,
     }
-    return replace(selection, **{name: number for name, number in numbers.items() if number is not UNSET})
+    return replace(selection, **{name: value for name, value in others.items() if value is not UNSET})
 
 
 def names_code(selection: Selection) -> bool:
@@ -182,6 +186,7 @@ def check_numbers(selection: Selection) -> None:
     if selection.half_life is not None:
         check_number("half_life", selection.half_life, 1, MAX_OBSERVATIONS)
     check_number("prior_weight", selection.prior_weight, 0, MAX_OBSERVATIONS)
+    check_number("inherit", selection.inherit, 0, 1)
     if selection.confidence_threshold is not None:
         check_number("confidence_threshold", selection.confidence_threshold, 0, 1)
     check_number("feedback_ttl_s", selection.feedback_ttl_s, 0, MAX_FEEDBACK_TTL_S)

@@ -121,6 +121,7 @@ class Supervisor:
             self._store_digest,
             self._config.max_contexts,
             self._config.max_body_bytes,
+            self._config.feedback_queries,
             knows_keys=True,
             tls=self._config.tls_mode,
         )

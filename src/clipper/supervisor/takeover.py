@@ -31,6 +31,7 @@ def left_query_port(records: list[ProcessRecord], config: Config, store_digest: 
             store_digest,
             config.max_contexts,
             config.max_body_bytes,
+            config.feedback_queries,
             knows_keys=True,
             tls=config.tls_mode,
         )

@@ -29,7 +29,7 @@ from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord, is_own_want
 from clipper.managers.reconcile.backoff import NO_DEATHS
 from clipper.selection.stores.store import MAX_CONTEXTS
-from clipper.snapshot import Snapshot
+from clipper.snapshot import FEEDBACK_QUERIES, Snapshot
 from clipper.statistics import VersionLoad, WorkerStatistics
 from clipper.supervisor.config import MAX_BODY_BYTES
 from clipper.tls.material import TlsMaterial, TlsMode
@@ -73,6 +73,7 @@ class WorkerSettings(Struct, frozen=True):
     store_digest: str
     max_contexts: int = MAX_CONTEXTS
     max_body_bytes: int = MAX_BODY_BYTES
+    feedback_queries: int = FEEDBACK_QUERIES
     knows_keys: bool = False
     tls: TlsMode = "off"
 

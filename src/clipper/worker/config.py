@@ -4,6 +4,7 @@ from msgspec import Struct
 
 from clipper.frontend.limits import MAX_BODY_BYTES
 from clipper.selection.stores.store import MAX_CONTEXTS
+from clipper.snapshot import FEEDBACK_QUERIES
 from clipper.tls.material import TlsMode
 
 
@@ -16,7 +17,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         cache_bytes: the prediction cache's bound.
         store: where learned state is kept: ``sqlite:PATH`` or ``redis://…``; if empty, what ``CLIPPER_STORE`` says.
         max_contexts: how many contexts the store keeps of each application.
-        feedback_bytes: bound on the queries that are kept for feedback.
+        feedback_queries: how many queries are kept for feedback.
         max_body_bytes: of a request on the query port, where the type of the application's inputs needs no more.
         tls: how clients are met; the pair for it comes with each snapshot, since it may change.
         settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
@@ -31,7 +32,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     store: str = ""
     cache_bytes: int = 64 * 1024 * 1024
     max_contexts: int = MAX_CONTEXTS
-    feedback_bytes: int = 64 * 1024 * 1024
+    feedback_queries: int = FEEDBACK_QUERIES
     max_body_bytes: int = MAX_BODY_BYTES
     tls: TlsMode = "off"
     settle_timeout_s: float = 5.0

@@ -14,12 +14,13 @@ from clipper.frontend.clients import Clients
 from clipper.frontend.endpoints import make_endpoints
 from clipper.frontend.limits import MAX_CONNECTIONS
 from clipper.frontend.server import QueryServer
-from clipper.selection.application import Application, QueryIds, Surroundings
+from clipper.selection.application import Application, Surroundings
 from clipper.selection.committer import Committer
 from clipper.selection.description import describe
 from clipper.selection.feedback.join_table import JoinTable
 from clipper.selection.observer import MAX_ASKING
 from clipper.selection.own_code import OwnCode
+from clipper.selection.query_ids import QueryIds
 from clipper.selection.stores.open import open_store
 from clipper.selection.synchronizer import Synchronizer
 from clipper.snapshot import Snapshot
@@ -54,7 +55,7 @@ class Worker:
             random=random,
             store=self._store,
             committer=Committer(self._store),
-            joins=JoinTable(config.feedback_bytes),
+            joins=JoinTable(config.feedback_queries),
             asking=asyncio.Semaphore(MAX_ASKING),
             make=self._own_code.made,
         )
@@ -127,6 +128,7 @@ class Worker:
             versions=tuple(queue.statistics() for queue in queues),
             replicas=tuple(replica for queue in queues for replica in queue.replica_statistics()),
             cache=CacheStatistics(cache.entries, cache.size_bytes, cache.capacity_bytes, cache.evictions),
+            feedback_window=self._surroundings.joins.statistics(asyncio.get_running_loop().time()),
             limits=self._clients.statistics(),
         )
 

@@ -7,10 +7,11 @@ import pytest
 
 from clipper.errors import InvalidArgument, PolicyFailed
 from clipper.feedback import Feedback
-from clipper.selection.feedback.scoring import feedback_id, lesson, score
+from clipper.selection.feedback.scoring import default_loss, lesson, score
 from clipper.selection.learning.losses import UserLoss, ZeroOne
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.policy import Choice, Increments, Policy
+from clipper.selection.policies.registry import make_policy
 
 CHOICE = Choice(("a",), (1.0,))
 OUTPUTS = {"a": b"1", "b": b"2"}
@@ -29,19 +30,6 @@ class Returning(Policy):
         return self.increments  # type: ignore[no-any-return]  # that is the point
 
 
-def test_ids_tell_feedback_apart() -> None:
-    ids = {
-        feedback_id(1, b"", None, b"3"),
-        feedback_id(2, b"", None, b"3"),
-        feedback_id(None, b"ab", None, b"3"),
-        feedback_id(None, b"a", None, b"b3"),
-        feedback_id(None, b"a", "b", b"3"),
-        feedback_id(None, b"ab", None, b"4"),
-    }
-    assert len(ids) == 6
-    assert feedback_id(1, b"", None, b"3") == feedback_id(1, b"", "c", b"4")
-
-
 def test_label_scores_every_output_and_reward_the_selected() -> None:
     assert score(Feedback("i", label=b"1"), ZeroOne(), CHOICE, OUTPUTS) == {"a": 0.0, "b": 1.0}
     assert score(Feedback("i", reward=0.25), ZeroOne(), CHOICE, OUTPUTS) == {"a": 0.75}
@@ -50,6 +38,21 @@ def test_label_scores_every_output_and_reward_the_selected() -> None:
 @pytest.mark.parametrize("feedback", [Feedback("i", label=b"1"), Feedback("i", reward=1.0)])
 def test_selected_model_that_gave_no_output_is_as_wrong_as_can_be(feedback: Feedback) -> None:
     assert score(feedback, ZeroOne(), Choice(("c",), (1.0,)), {"a": b"1"})["c"] == 1.0
+
+
+def test_a_default_stands_in_for_an_output_if_it_can_be_scored() -> None:
+    label, reward = Feedback("i", label=b"1"), Feedback("i", reward=0.25)
+    assert [default_loss(label, ZeroOne(), default, was_answered=True) for default in (b"1", b"0", None)] == [0, 1, 1]
+    assert default_loss(reward, ZeroOne(), b"1", was_answered=True) == 0.75
+    # The reward is for an answer that other models gave.
+    assert default_loss(reward, ZeroOne(), b"1", was_answered=False) == 1.0
+    assert default_loss(label, UserLoss(lambda output, label: 1 / 0, "mine:loss"), b"{}", was_answered=True) == 1.0
+    assert score(label, ZeroOne(), Choice(("c",), (1.0,)), {}, no_answer_loss=0.5) == {"c": 0.5}
+
+
+def test_a_miss_is_counted_beside_the_loss() -> None:
+    numbers = lesson(make_policy("single"), CHOICE, {"a": 0.0, "b": 1.0}, Totals(), {"a": 1.0, "b": 1.0})
+    assert numbers["a", "missed"] == 1.0 and ("b", "missed") not in numbers
 
 
 @pytest.mark.parametrize("reward", [-0.1, 1.1, math.nan, math.inf])

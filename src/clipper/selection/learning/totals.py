@@ -14,6 +14,8 @@ OBSERVATIONS = "observations"
 PULLS = "pulls"
 SCORED = "scored"
 LOSS = "loss"
+# Of the times that a model was asked, how often it did not answer by the deadline.
+MISSED = "missed"
 
 DEFAULT_PRIOR_WEIGHT = 20.0
 
@@ -45,6 +47,15 @@ class Totals:
     def observations(self) -> float:
         """How much feedback these numbers stand for: at most ``half_life / ln 2``, however much there was."""
         return self.number("", OBSERVATIONS)
+
+    def in_time(self, model: str) -> float:
+        """The share of the times that a model was asked in which it answered by the deadline, as if of one more.
+
+        So it is 1 for a model of which nothing is known, and never 0.
+        """
+        pulls = self.number(model, PULLS)
+        answered = max(pulls - self.number(model, MISSED), 0.0)
+        return (answered + 1.0) / (pulls + 1.0)
 
     @property
     def mean_loss(self) -> float:

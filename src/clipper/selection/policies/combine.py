@@ -5,7 +5,7 @@ without an output, since it was late or failed, has no say in the answer, and do
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -17,6 +17,8 @@ from clipper.selection.learning.parameters import check_choice, check_number
 Outputs = Mapping[str, bytes]
 
 DEFAULT_TOLERANCE = 0.1
+# Far above what adding up some weights rounds off, and below what any model weighs.
+_ROUNDING = 1e-9
 
 
 class Combined(msgspec.Struct, frozen=True, gc=False):
@@ -53,6 +55,32 @@ def vote(models: Sequence[str], weights: Sequence[float], outputs: Outputs) -> C
     winner = max(blocs, key=lambda key: blocs[key])
     output = next(outputs[model] for model in models if model in outputs and keys[model] == winner)
     return Combined(output, _share(blocs[winner], weights))
+
+
+def vote_is_settled(
+    models: Sequence[str], weights: Sequence[float], outputs: Outputs, lost: Collection[str], threshold: float
+) -> bool:
+    """Whether no output that is missing can change a vote's winner, nor whether its confidence reaches ``threshold``.
+
+    Args:
+        lost: models that have failed, whose outputs will not come.
+    """
+    if not any(weight > 0 for model, weight in zip(models, weights) if model in outputs):
+        return False
+    keys = _keys(models, outputs)
+    blocs: dict[Hashable, float] = {}
+    missing = 0.0
+    for model, weight in zip(models, weights):
+        if model in outputs:
+            blocs[keys[model]] = blocs.get(keys[model], 0.0) + weight
+        elif model not in lost:
+            missing += weight
+    first, second = [*sorted(blocs.values(), reverse=True), 0.0][:2]
+    # Not at a tie, which the order of the models would decide.
+    if first - second <= missing + _ROUNDING:
+        return False
+    total = math.fsum(weights)
+    return first / total >= threshold or (first + missing) / total < threshold - _ROUNDING
 
 
 def mean(

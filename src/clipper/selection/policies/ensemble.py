@@ -1,13 +1,13 @@
 """``ensemble``: all models answer; several together are right more often than the best of them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
 from clipper.selection.learning.parameters import check_choice, check_number
 from clipper.selection.learning.totals import LOSS, SCORED
-from clipper.selection.policies.combine import DEFAULT_TOLERANCE, Combined, Combiner, make_combiner
+from clipper.selection.policies.combine import DEFAULT_TOLERANCE, Combined, Combiner, make_combiner, vote_is_settled
 from clipper.selection.policies.policy import Choice, Policy, Totals
 
 WEIGHTINGS = ("equal", "accuracy")
@@ -25,6 +25,8 @@ class Ensemble(Policy):
     Decision Rules in Uncertain Dichotomous Choice Situations", 1982, for two classes); a model no better than
     guessing counts next to nothing. In a mean or median a model counts ``1 / e``, which under the ``squared`` loss is
     inverse-variance weighting. e is smoothed by one success and one failure, so that without feedback all count alike.
+    Of late outputs it is learned as of others; a weight is scaled by the share of queries that the model was in time
+    for, so that one which hardly ever is takes little of an answer's confidence.
 
     Unlike ``exp4``, which moves to the best model, this keeps all that are any good.
 
@@ -61,17 +63,25 @@ class Ensemble(Policy):
     def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals) -> Combined:
         return self._combiner(choice.models, choice.shares, outputs)
 
+    def is_settled(self, choice: Choice, outputs: Mapping[str, bytes], lost: Collection[str], threshold: float) -> bool:
+        # Any output moves a mean.
+        votes = self.answer == "vote"
+        return votes and vote_is_settled(choice.models, choice.shares, outputs, lost, threshold)
+
     def _shares(self, models: tuple[str, ...], totals: Totals) -> tuple[float, ...]:
-        weights = [self._weight(_error(model, totals)) for model in models]
+        weights = [self._weight(model, totals) for model in models]
         total = sum(weights)
         return tuple(weight / total for weight in weights)
 
-    def _weight(self, error: float) -> float:
+    def _weight(self, model: str, totals: Totals) -> float:
         if self.weighting == "equal":
             return 1.0
+        error = _error(model, totals)
         if self.answer == "vote":
-            return max(math.log((self.classes - 1) * (1 - error) / error), _LEAST_WEIGHT)
-        return 1 / error
+            by_error = max(math.log((self.classes - 1) * (1 - error) / error), _LEAST_WEIGHT)
+        else:
+            by_error = 1 / error
+        return by_error * totals.in_time(model)
 
 
 def _error(model: str, totals: Totals) -> float:

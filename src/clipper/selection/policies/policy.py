@@ -9,7 +9,7 @@ what can be worked out once from a state belongs into ``totals.memo``.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from random import Random
 from typing import Literal, Protocol
 
@@ -17,7 +17,7 @@ import msgspec
 
 from clipper.selection.learning.tally import Increments
 from clipper.selection.learning.totals import Totals
-from clipper.selection.policies.combine import Combined, vote
+from clipper.selection.policies.combine import Combined, vote, vote_is_settled
 
 __all__ = ["Choice", "Combined", "Increments", "Policy", "Totals"]
 
@@ -65,6 +65,19 @@ class Policy(Protocol):
             outputs: JSON text by model, of those of ``choice.models`` that answered in time; at least one.
         """
         return vote(choice.models, choice.shares, outputs)
+
+    def is_settled(self, choice: Choice, outputs: Mapping[str, bytes], lost: Collection[str], threshold: float) -> bool:
+        """Whether what is missing can change neither ``combine``'s output nor whether its confidence is enough.
+
+        A policy that makes the answer in a way of its own says no unless it overrides this, too.
+
+        Args:
+            outputs: those that have come; at least one.
+            lost: selected models that have failed.
+            threshold: the confidence that the application asks for, 0 if none.
+        """
+        votes = type(self).combine is Policy.combine
+        return votes and vote_is_settled(choice.models, choice.shares, outputs, lost, threshold)
 
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
         """Return what to add to the state's numbers, by model and name; unless overridden, nothing.
