@@ -39,8 +39,10 @@ class Exp3(Policy):
         InvalidArgument: a parameter is outside its range.
     """
 
+    default_half_life = 700
+
     eta: float = 0.1
-    gamma: float = 0.05
+    gamma: float = 0.03
 
     def __post_init__(self) -> None:
         check_number("eta", self.eta, 0, 1, above=True)
