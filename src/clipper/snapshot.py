@@ -83,7 +83,7 @@ class Selection(Struct, frozen=True):
     loss_parameters: dict[str, Any] = {}
     code: str | None = None
     half_life: int | None = 1000
-    prior_weight: float = 20.0
+    prior_weight: float = 10.0
     confidence_threshold: float | None = None
     feedback_ttl_s: float = 600.0
 

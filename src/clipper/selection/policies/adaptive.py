@@ -80,9 +80,8 @@ class Adaptive(Policy):
 
     def probabilities(self, models: Sequence[str], totals: Totals) -> list[float]:
         """One a model."""
-        half_life = best_half_life(totals)
-        counts = [totals.number(model, SCORED_BY[half_life]) for model in models]
-        losses = [totals.number(model, LOSS_BY[half_life]) for model in models]
+        known_of = [evidence(model, totals) for model in models]
+        counts, losses = [count for count, _ in known_of], [loss for _, loss in known_of]
         known = sum(counts)
         usual = sum(losses) / known if known > _LEAST_COUNT else 0.5
         means = [
@@ -124,6 +123,23 @@ class Adaptive(Policy):
 def best_half_life(totals: Totals) -> int | None:
     """The half-life that has foretold losses best of late."""
     return max(HALF_LIVES, key=lambda half_life: totals.number("", FORETOLD_BY[half_life]))
+
+
+def evidence(model: str, totals: Totals) -> tuple[float, float]:
+    """How often a model was scored, and its losses, by the half-life that foretells best.
+
+    In a context that is the application's for what is the application's, and its own for the rest: one user whose
+    losses are other than most have has not seen the models change.
+    """
+    own, application = totals.own or totals, totals.application
+    half_life = best_half_life(own)
+    count, loss = own.number(model, SCORED_BY[half_life]), own.number(model, LOSS_BY[half_life])
+    if application is not None:
+        half_life = best_half_life(application)
+        share = application.share_of((model, SCORED_BY[half_life]), totals.prior_most)
+        count += share * application.number(model, SCORED_BY[half_life])
+        loss += share * application.number(model, LOSS_BY[half_life])
+    return count, loss
 
 
 def lower_bound(mean: float, count: float, z: float) -> float:
