@@ -183,11 +183,13 @@ class Observer:
         """The models' losses, what they teach the application and the context, and the answer's loss."""
         application = self._application
         try:
-            losses = score(feedback, application.selector.loss, choice, outputs)
-            prior = application.contexts.prior()
-            lessons: dict[str | None, Increments] = {None: lesson(application.selector.policy, choice, losses, prior)}
+            answer = self._answer(feedback, query, choice, outputs, totals)
+            losses = score(feedback, application.selector.loss, choice, outputs, answer=answer)
+            is_reward = feedback.reward is not None and len(choice.models) > 1
+            policy, prior = application.selector.policy, application.contexts.prior()
+            lessons: dict[str | None, Increments] = {None: lesson(policy, choice, losses, prior, is_reward=is_reward)}
             if context is not None:
-                lessons[context] = lesson(application.selector.policy, choice, losses, totals)
+                lessons[context] = lesson(policy, choice, losses, totals, is_reward=is_reward)
             return losses, lessons, self._answer_loss(feedback, query)
         except PolicyFailed as error:
             application.counts.fail_policy(str(error))
@@ -238,6 +240,22 @@ class Observer:
         if feedback.reward is not None or application.selector.policy.feedback == "selected":
             return choice.models
         return application.models
+
+    def _answer(
+        self,
+        feedback: Feedback,
+        query: Query | None,
+        choice: Choice,
+        outputs: Mapping[str, bytes],
+        totals: Totals,
+    ) -> bytes | None:
+        """What a reward is for: what was answered; of an input without a query, what would be now."""
+        if query is not None:
+            return query.output
+        known = {model: outputs[model] for model in choice.models if model in outputs}
+        if feedback.reward is None or not known:
+            return None
+        return self._application.selector.combine(choice, known, totals).output
 
     def _answer_loss(self, feedback: Feedback, query: Query | None) -> float | None:
         """How wrong the answer was that left, for regret; None if there was none or it is not known."""

@@ -7,6 +7,7 @@ from clipper.errors import InvalidArgument, PolicyFailed
 from clipper.feedback import Feedback
 from clipper.selection.learning.losses import Loss, loss_of_reward
 from clipper.selection.learning.tally import Increments, tally
+from clipper.selection.policies.combine import behind
 from clipper.selection.policies.policy import Choice, Policy, Totals
 
 # Of what a user's code said when it failed.
@@ -46,11 +47,19 @@ def feedback_id_in_steps(
     return f"input-{digest.hexdigest()}"
 
 
-def score(feedback: Feedback, loss: Loss, choice: Choice, outputs: Mapping[str, bytes]) -> dict[str, float]:
+def score(
+    feedback: Feedback, loss: Loss, choice: Choice, outputs: Mapping[str, bytes], *, answer: bytes | None = None
+) -> dict[str, float]:
     """The loss in [0, 1] of each model that has an output; under a reward, of the selected ones alone.
+
+    A reward is for the answer, so it speaks of the models whose output that was: what another would have earned is
+    not known, and that model is left out.
 
     A model that was selected and has none, though it was asked again for the feedback's sake, could not answer:
     were that to teach nothing, a policy would go on asking a model that hangs or always fails.
+
+    Args:
+        answer: what the models' outputs were combined to; None if that was none of theirs.
 
     Raises:
         InvalidArgument: the label or reward is not one that can be scored.
@@ -58,22 +67,33 @@ def score(feedback: Feedback, loss: Loss, choice: Choice, outputs: Mapping[str, 
     """
     if feedback.reward is not None:
         shared = loss_of_reward(feedback.reward)
-        return {model: shared if model in outputs else NO_ANSWER_LOSS for model in choice.models}
+        losses = {model: shared if model in outputs else NO_ANSWER_LOSS for model in choice.models}
+        if answer is not None and len(losses) > 1:
+            answered = behind(answer, {model: outputs[model] for model in losses if model in outputs})
+            losses = {model: each for model, each in losses.items() if model in answered or model not in outputs}
+        return losses
     if feedback.label is None:
         raise InvalidArgument('feedback has neither "label" nor "reward"')
     losses = {model: loss(output, feedback.label) for model, output in outputs.items()}
     return dict.fromkeys((model for model in choice.models if model not in outputs), NO_ANSWER_LOSS) | losses
 
 
-def lesson(policy: Policy, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+def lesson(
+    policy: Policy, choice: Choice, losses: Mapping[str, float], totals: Totals, *, is_reward: bool = False
+) -> Increments:
     """What to add to a state: what is counted for every policy, and what this one adds.
+
+    Args:
+        is_reward: whether the losses are of a reward, which leaves out models that gave another output.
 
     Raises:
         PolicyFailed: the user's own policy raised, or returned no increments.
     """
     increments = tally(choice.models, losses)
     try:
-        for (model, name), amount in policy.observe(choice, losses, totals).items():
+        # A class of the user's that is no subclass of ours need not have it.
+        observe = getattr(policy, "observe_reward", policy.observe) if is_reward else policy.observe
+        for (model, name), amount in observe(choice, losses, totals).items():
             key = _checked_name(model), _checked_name(name)
             increments[key] = increments.get(key, 0.0) + _checked_amount(amount)
     except (Exception, SystemExit) as error:  # whatever a user's code raises or returns is the user's to read

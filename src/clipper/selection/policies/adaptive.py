@@ -67,7 +67,7 @@ class Adaptive(Policy):
         InvalidArgument: a parameter is outside its range.
     """
 
-    exploration: float = 1.4
+    exploration: float = 1.0
 
     def __post_init__(self) -> None:
         check_number("exploration", self.exploration, 0, 10, above=True)

@@ -79,3 +79,12 @@ class Policy(Protocol):
             losses: in [0, 1], by model, of those whose output is known; it may hold others than were selected.
         """
         return {}
+
+    def observe_reward(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+        """The same for a reward of an answer that several models had a part in; unless overridden, as ``observe``.
+
+        Args:
+            losses: of the models whose output was the answer, all the same, and of those that gave none. A model that
+                gave another output is not in it: what that would have earned is not known.
+        """
+        return self.observe(choice, losses, totals)
