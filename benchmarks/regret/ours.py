@@ -20,9 +20,6 @@ class Exp3:
         self._excess, self._scored, self._lost = np.zeros((games, models)), np.zeros(games), np.zeros(games)
         self.probabilities = self._excess
 
-    def shares(self) -> None:
-        return None
-
     def choose(self, random: np.random.Generator) -> Integers:
         weights = np.exp(-self._eta * (self._excess - self._excess.min(axis=1, keepdims=True)))
         weights /= weights.sum(axis=1, keepdims=True)
@@ -37,25 +34,6 @@ class Exp3:
         self._lost = self._lost * self._kept + losses
 
 
-class Exp4:
-    """``exp4``."""
-
-    def __init__(self, games: int, models: int, eta: Floats, half_life: Floats) -> None:
-        self._eta, self._kept = eta[:, None], (2 ** (-1 / half_life))[:, None]
-        self._excess = np.zeros((games, models))
-
-    def shares(self) -> Floats:
-        weights = np.exp(-self._eta * (self._excess - self._excess.min(axis=1, keepdims=True)))
-        return np.asarray(weights / weights.sum(axis=1, keepdims=True))
-
-    def choose(self, random: np.random.Generator) -> Integers:
-        raise NotImplementedError("it asks all models")
-
-    def learn(self, asked: Integers, losses: Floats) -> None:
-        usual = (self.shares() * losses).sum(axis=1, keepdims=True)
-        self._excess = self._excess * self._kept + losses - usual
-
-
 class Adaptive:
     """``adaptive``."""
 
@@ -67,9 +45,6 @@ class Adaptive:
         self._foretold = np.zeros((games, len(HALF_LIVES)))
         self._bounds = np.cumsum([probability for _, probability in WIDTHS])
         self._widths = np.array([width for width, _ in WIDTHS])
-
-    def shares(self) -> None:
-        return None
 
     def lower_bounds(self, widths: Floats) -> Floats:
         """Of each model's loss, by game and model, at so large a part of the full width, by game."""

@@ -28,5 +28,5 @@ def ratio(results: Results, policy: str) -> float:
 
 def best_textbook(results: Results) -> Result:
     """Of all that ask one model a query."""
-    asking_one = [found for policy, found in results.items() if policy not in ("adaptive", "exp4")]
+    asking_one = [found for policy, found in results.items() if policy != "adaptive"]
     return min((each for found in asking_one for each in found[1:]), key=lambda result: result.sum)

@@ -15,14 +15,11 @@ Setting = Mapping[str, float]
 class Bandit(Protocol):
     """A policy of many games at once, all at the same round."""
 
-    def shares(self) -> Floats | None:
-        """Of a policy that asks all models: the weight of each in the answer, by game and model; else None."""
-
     def choose(self, random: np.random.Generator) -> Integers:
         """The model that each game asks."""
 
     def learn(self, asked: Integers, losses: Floats) -> None:
-        """Take the losses: of what was asked, by game; or of all models, by game and model, where it asks all."""
+        """Take the losses of what was asked."""
 
 
 # Makes a bandit of so many games and models; parameters are arrays, one number a game.
@@ -47,12 +44,7 @@ def play(
         if round_ % BLOCK_ROUNDS == 0:
             now = np.tile(means[round_ // BLOCK_ROUNDS], (copies, 1))
             excess = now - now.min(axis=1, keepdims=True)
-        shares = bandit.shares()
-        if shares is None:
-            asked = bandit.choose(chance)
-            regret += excess[rows, asked]
-            bandit.learn(asked, (np.tile(luck.random(games), copies) < now[rows, asked]).astype(float))
-        else:
-            regret += (shares * excess).sum(axis=1)
-            bandit.learn(rows, (np.tile(luck.random((games, models)), (copies, 1)) < now).astype(float))
+        asked = bandit.choose(chance)
+        regret += excess[rows, asked]
+        bandit.learn(asked, (np.tile(luck.random(games), copies) < now[rows, asked]).astype(float))
     return regret.reshape(copies, len(streams), seeds)

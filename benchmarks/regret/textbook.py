@@ -65,9 +65,6 @@ class AsksOne:
             assert half_life is not None
             self.counts = Discounted(games, models, half_life)
 
-    def shares(self) -> None:
-        return None
-
     def learn(self, asked: Integers, losses: Floats) -> None:
         self.counts.add(asked, losses)
 
@@ -126,9 +123,6 @@ class Exp3S:
         self._weights = np.ones((games, models))
         self._shares = self._weights / models
 
-    def shares(self) -> None:
-        return None
-
     def choose(self, random: np.random.Generator) -> Integers:
         weights = self._weights / self._weights.sum(axis=1, keepdims=True)
         self._shares = (1 - self._gamma) * weights + self._gamma / self._models
@@ -140,25 +134,6 @@ class Exp3S:
         spread = np.e * self._alpha / self._models * self._weights.sum(axis=1, keepdims=True)
         self._weights = self._weights * np.exp(self._gamma * rewards / self._models) + spread
         self._weights /= self._weights.max(axis=1, keepdims=True)
-
-
-class FixedShare:
-    """Exponential weights of all models' losses, of which a part is shared out: Herbster and Warmuth, 1998."""
-
-    def __init__(self, games: int, models: int, eta: Floats, alpha: Floats) -> None:
-        self._models, self._eta, self._alpha = models, eta[:, None], alpha[:, None]
-        self._weights = np.full((games, models), 1 / models)
-
-    def shares(self) -> Floats:
-        return self._weights
-
-    def choose(self, random: np.random.Generator) -> Integers:
-        raise NotImplementedError("it asks all models")
-
-    def learn(self, asked: Integers, losses: Floats) -> None:
-        weights = self._weights * np.exp(-self._eta * losses)
-        weights /= weights.sum(axis=1, keepdims=True)
-        self._weights = (1 - self._alpha) * weights + self._alpha / self._models
 
 
 def first_of_chance(allowed: NDArray[np.bool_], random: np.random.Generator) -> Integers:

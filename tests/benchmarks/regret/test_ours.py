@@ -11,7 +11,6 @@ from clipper.selection.learning.tally import tally
 from clipper.selection.policies.adaptive import WIDTHS, Adaptive
 from clipper.selection.policies.epsilon_greedy import EpsilonGreedy
 from clipper.selection.policies.exp3 import Exp3
-from clipper.selection.policies.exp4 import Exp4
 from clipper.selection.policies.policy import Choice, Policy
 from clipper.selection.policies.thompson import Thompson
 from clipper.selection.policies.ucb1 import Ucb1
@@ -77,17 +76,6 @@ def test_exp3() -> None:
         choice = Choice((MODELS[asked],), (float(bandit.probabilities[0, asked]),))
         add(ledger, policy, choice, {MODELS[asked]: losses[asked]})
         bandit.learn(np.array([asked]), np.array([losses[asked]]))
-
-
-def test_exp4() -> None:
-    policy, ledger = Exp4(), Ledger(HALF_LIFE)
-    bandit = ours.Exp4(1, 4, eta=np.array([policy.eta]), **COUNTS)
-    for step, (_, losses) in enumerate(history()):
-        choice = policy.select(MODELS, ledger.totals(), None, Random(0))
-        if step % 100 == 99:
-            assert choice.shares == pytest.approx(bandit.shares()[0], abs=0.01)
-        add(ledger, policy, choice, dict(zip(MODELS, losses)))
-        bandit.learn(np.array([0]), np.array([losses]))
 
 
 def test_a_window_forgets_what_is_older() -> None:

@@ -11,7 +11,7 @@ from clipper.selection.learning.totals import LOSS, SCORED
 from clipper.selection.policies.distribution import Distribution
 from clipper.selection.policies.policy import Choice, Increments, Policy, Totals
 
-# Each about four times the one before. Twice as many are no better, half as many lose a tenth (docs/regret.md).
+# Each about four times the one before. Twice as many are no better, three lose 5 to 8 % (docs/regret.md).
 # The longest comes first: it is taken where none has foretold losses better than the others.
 HALF_LIVES = (None, 2000, 500, 120, 30)
 # How long a memory's record counts: long beside the half-lives of which it is to tell the better, as even the longest.
