@@ -13,6 +13,7 @@ from clipper.management.schemas import Model, Replica, Status, Version, VersionS
 from clipper.metrics.definitions import (
     APPLICATION,
     DEPLOYED,
+    LIMIT,
     LINK,
     REPLICA,
     SELECTED_MODEL,
@@ -32,6 +33,7 @@ from clipper.statistics import (
     ApplicationStatistics,
     CacheStatistics,
     HistogramData,
+    LimitStatistics,
     ModelSelectionStatistics,
     ReplicaStatistics,
     SelectionStatistics,
@@ -89,6 +91,7 @@ def worker(index: int = 0, application: str = "digits", reason: str = "timeout")
             ReplicaStatistics("digits:2#1.g6", "digits", "2", "draining", 8, 1, 9, "lost"),
         ),
         cache=CacheStatistics(10, 2048, 4096, 1),
+        limits=(LimitStatistics("key", "web", 3, 8),),
     )  # fmt: skip
 
 
@@ -122,6 +125,12 @@ def test_counts_of_an_application() -> None:
     assert value("clipper_defaults_total", **own, reason="timeout") == 3
     assert value("clipper_errors_total", **own, reason="no_replica") == 2
     assert value("clipper_slo_misses_total", **own) == 5
+
+
+def test_what_is_let_in_and_refused_by_limits() -> None:
+    labels = (("name", "web"), ("of", "key"), ("worker", "0"))
+    found = samples(worker())
+    assert (found["clipper_limit_in_flight", labels], found["clipper_limit_refused_total", labels]) == (3, 8)
 
 
 def test_a_histogram_is_cumulative_and_ends_at_its_count() -> None:
@@ -216,7 +225,7 @@ def documented() -> dict[str, str]:
 
 def test_the_page_lists_every_metric_with_its_kind_and_labels() -> None:
     expected = {}
-    servers, applications = (SERVER, WORKER_PROCESS, WORKER), (APPLICATION, SELECTION, SELECTED_MODEL)
+    servers, applications = (SERVER, WORKER_PROCESS, WORKER, LIMIT), (APPLICATION, SELECTION, SELECTED_MODEL)
     for group in (*servers, *applications, VERSION, DEPLOYED, LINK, REPLICA):
         for metric in group.metrics:
             is_number = isinstance(metric, Number)

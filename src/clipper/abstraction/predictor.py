@@ -56,6 +56,10 @@ class Predictor:
         """Of each version of a model that may be asked, the one that was current when it was deployed."""
         return self._predecessors.get(model, {})
 
+    def end_turn(self) -> None:
+        """Have queues give batches out that otherwise do so after the loop has polled again."""
+        self._turns.end()
+
     def queues(self) -> list[ModelQueue]:
         return list(self._queues.values())
 

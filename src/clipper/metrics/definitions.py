@@ -16,6 +16,7 @@ from clipper.statistics import (
     SIZE_BOUNDS,
     ApplicationStatistics,
     HistogramData,
+    LimitStatistics,
     ModelSelectionStatistics,
     ReplicaStatistics,
     SelectionStatistics,
@@ -124,6 +125,14 @@ WORKER: Group[WorkerStatistics] = Group(
             "Time since the oldest query that is kept was asked.",
             lambda w: w.feedback_window.age_s,
         ),
+    ),
+)
+
+LIMIT: Group[LimitStatistics] = Group(
+    ("of", "name", "worker"),
+    (
+        Number("gauge", "clipper_limit_in_flight", "Queries let in and not answered.", lambda one: one.in_flight),
+        Number("counter", "clipper_limit_refused", "Requests refused as over the limit.", lambda one: one.refused),
     ),
 )
 

@@ -97,9 +97,9 @@ class Application:
             self.selector = Selector(snapshot, self.counts, self.surroundings.make)
         self.snapshot = snapshot
         self.input_type = self._narrowed_type(snapshot)
-        self._slo_s = snapshot.slo_ms / 1000
-        self.budget_s = self._slo_s - min(self._slo_s * MARGIN_SHARE, MAX_MARGIN_S)
-        self._joint_margin_s = min(self._slo_s * JOINT_MARGIN_SHARE, MAX_MARGIN_S)
+        self.slo_s = snapshot.slo_ms / 1000
+        self.budget_s = self.slo_s - min(self.slo_s * MARGIN_SHARE, MAX_MARGIN_S)
+        self._joint_margin_s = min(self.slo_s * JOINT_MARGIN_SHARE, MAX_MARGIN_S)
         self._deadlines.bring_forward(self.budget_s)
         self.default = None if snapshot.default_output is None else snapshot.default_output.encode()
         self._wait = snapshot.selection.wait
@@ -170,6 +170,14 @@ class Application:
             self._deadlines.wait(query)
         return query
 
+    def shed(self, asker: Asker) -> None:
+        """Answer a query without a look at its input: by the time that its models had answered it would be too late."""
+        query = Query(self, asker, self._ids.take(), b"", None, 0.0, 0.0)
+        self.counts.queries += 1
+        query.failure = "overloaded", "the worker is asked for more than it can take in within the SLO"
+        query.done = True
+        self._answer_without(query, asker)
+
     def finish(self, query: Query) -> None:
         """All selected models have answered, or the deadline has come: answer with what is there."""
         asker = query.asker
@@ -180,7 +188,7 @@ class Application:
         now_s = self._loop.time()
         latency_s = now_s - query.arrival_s
         self.counts.latency_s.observe(latency_s)
-        if latency_s > self._slo_s:
+        if latency_s > self.slo_s:
             self.counts.slo_misses += 1
         choice, output = query.choice, query.first_output
         if self.feedback_ttl_s:
@@ -347,7 +355,7 @@ class Application:
         query.choice = choice
         query.arms = arms
         query.missing = len(models)
-        slo_s = self._slo_s
+        slo_s = self.slo_s
         if len(models) > 1:
             query.deadline_s -= self._joint_margin_s
             slo_s -= self._joint_margin_s
@@ -371,7 +379,7 @@ class Application:
             target = self._targets[model]
             if target is not None:
                 shadow = Shadow(query, model)
-                output = target.predict(row, shadow, query.arrival_s, self._slo_s, is_background=True)
+                output = target.predict(row, shadow, query.arrival_s, self.slo_s, is_background=True)
                 if output is not None:
                     shadow.on_output(model, output)
 

@@ -1,6 +1,7 @@
 """When an application's queries have to be answered."""
 
 import asyncio
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ class Deadlines:
     """Calls ``finish`` with each query that has no answer when its deadline comes.
 
     Queries of one application have one SLO, so they expire in order of arrival: one FIFO and one timer serve them all.
+    Those that waited at the worker's door may come out of order, and find their place in it.
     """
 
     def __init__(self, finish: Callable[[Query], None]) -> None:
@@ -32,7 +34,13 @@ class Deadlines:
         waiting = self._waiting
         while waiting and waiting[0].done:
             waiting.popleft()
-        waiting.append(query)
+        if waiting and waiting[-1].deadline_s > query.deadline_s:
+            # It waited to be taken in, and later ones did not.
+            waiting.insert(bisect_left(waiting, query.deadline_s, key=lambda other: other.deadline_s), query)
+            if waiting[0] is query:
+                self._arm()
+        else:
+            waiting.append(query)
         if self._timer is None:
             self._timer = self._loop.call_at(query.deadline_s, self._expire)
 

@@ -32,6 +32,7 @@ def left_query_port(records: list[ProcessRecord], config: Config, store_digest: 
             config.max_contexts,
             config.max_body_bytes,
             config.feedback_queries,
+            knows_keys=True,
         )
         if note.settings == settings:
             return note.settings.port
