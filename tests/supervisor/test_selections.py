@@ -5,6 +5,8 @@ from msgspec import UNSET
 from msgspec.structs import asdict, fields
 
 from clipper.management.schemas import ApplicationChange, Configured, NewApplication
+from clipper.selection.policies.exp3 import Exp3
+from clipper.selection.policies.thompson import Thompson
 from clipper.snapshot import Selection
 from clipper.supervisor.selections import changed_selection, names_code, new_selection
 
@@ -24,6 +26,16 @@ NEW = {
 
 def test_a_new_application_selects_by_the_defaults() -> None:
     assert new_selection(NewApplication("a", 20.0)) == Selection()
+
+
+def test_how_long_is_remembered_is_the_policys_own_where_nobody_says() -> None:
+    assert new_selection(NewApplication("a", 20.0, policy="thompson")).half_life == Thompson.default_half_life
+    assert new_selection(NewApplication("a", 20.0, policy="m:Own")).half_life == 1000
+    assert new_selection(NewApplication("a", 20.0, policy="thompson", half_life=None)).half_life is None
+    made = new_selection(NewApplication("a", 20.0, policy="thompson"))
+    assert changed_selection(made, ApplicationChange(policy="exp3")).half_life == Exp3.default_half_life
+    assert changed_selection(made, ApplicationChange(policy="exp3", half_life=9)).half_life == 9
+    assert changed_selection(OLD, ApplicationChange(policy="thompson")).half_life == OLD.half_life
 
 
 def test_a_name_alone_has_no_parameters() -> None:

@@ -317,7 +317,10 @@ LossParameters = Annotated[
     typer.Option("--loss-parameter", help="A parameter of the loss, e.g. range=10.", metavar="NAME=VALUE"),
 ]
 HalfLife = Annotated[
-    str | None, typer.Option(help="After how many observations one counts half, or none.", metavar="N|none")
+    str | None,
+    typer.Option(
+        help="After how many observations one counts half, or none; else as suits the policy.", metavar="N|none"
+    ),
 ]
 WaitFor = Annotated[
     Wait | None,

@@ -41,7 +41,7 @@ class Applications(Calls):
         policy_parameters: Parameters | None = None,
         loss: str = _DEFAULTS.loss,
         loss_parameters: Parameters | None = None,
-        half_life: int | None = _DEFAULTS.half_life,
+        half_life: int | UnsetType | None = UNSET,
         prior_weight: float = _DEFAULTS.prior_weight,
         inherit: float = _DEFAULTS.inherit,
         wait: Wait = _DEFAULTS.wait,
@@ -64,7 +64,7 @@ class Applications(Calls):
                 Of your own, the current folder's Python files are sent.
             policy_parameters: those that are not to have their defaults.
             loss: how wrong an answer is, given the right one: a name, or ``module:function`` of your own.
-            half_life: after how many observations one counts half; None is never.
+            half_life: after how many observations one counts half; None is never; left out, as suits the policy.
             prior_weight: for how many observations the application's own state counts in a new context's.
             inherit: how much of what was learned of a version counts for the next one, from 0 to 1.
             wait: for which of several models an answer waits: ``all``, those ``expected`` in time, or until it is

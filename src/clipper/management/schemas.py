@@ -39,7 +39,8 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
     """``input_type`` None means the first linked model's. ``default_output`` may be any JSON; absent means none.
 
     For how models are selected and feedback is learned from, see ``snapshot.Selection``. ``code`` is the SHA-256 of the
-    artifact with the modules of a policy or loss of the user's own. A name alone is a policy with its defaults.
+    artifact with the modules of a policy or loss of the user's own. A name alone is a policy with its defaults. A
+    ``half_life`` that is absent is the policy's own.
     ``require_key``: it answers only who shows a key. ``max_in_flight`` and ``max_per_second`` bound its queries, over
     all workers; null is no bound.
     """
@@ -51,7 +52,7 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
     policy: str | Configured = _DEFAULTS.policy
     links: tuple[Link, ...] = ()
     loss: str | Configured = _DEFAULTS.loss
-    half_life: int | None = _DEFAULTS.half_life
+    half_life: int | UnsetType | None = UNSET
     prior_weight: float = _DEFAULTS.prior_weight
     inherit: float = _DEFAULTS.inherit
     wait: Wait = _DEFAULTS.wait

@@ -247,7 +247,8 @@ class Observer:
         no_answer = default_loss(feedback, loss, application.default, was_answered=is_default)
         if query is None:
             # Nobody waited for these outputs; how often they are in time when somebody does is known of queries.
-            losses = score(feedback, loss, choice, outputs, no_answer)
+            answer = self._answer(feedback, None, choice, outputs, totals)
+            losses = score(feedback, loss, choice, outputs, no_answer, answer=answer)
             missed = {model: outcomes.missed_share(arms.key(model)) for model in losses}
             if policy.feedback == "selected":
                 losses = mixed(losses, missed, no_answer)
@@ -256,13 +257,15 @@ class Observer:
             missed = dict.fromkeys(query.missed(self._loop.time()), 1.0)
             lost = self._lost(choice, query, feedback, missed)
             known = {model: output for model, output in outputs.items() if model not in lost}
-            losses = score(feedback, loss, choice, known, no_answer)
+            losses = score(feedback, loss, choice, known, no_answer, answer=query.output)
             answer_loss = no_answer if query.output is None else _answer_loss(feedback, loss, query.output)
             reason = query.reason or _WRONG
         prior = application.contexts.prior()
-        lessons: dict[str | None, Increments] = {None: arms.keyed(lesson(policy, choice, losses, prior, missed))}
-        if context is not None:
-            lessons[context] = arms.keyed(lesson(policy, choice, losses, totals, missed))
+        is_reward = feedback.reward is not None and len(choice.models) > 1
+        lessons: dict[str | None, Increments] = {
+            each: arms.keyed(lesson(policy, choice, losses, known_then, missed, is_reward=is_reward))
+            for each, known_then in ({None: prior} if context is None else {None: prior, context: totals}).items()
+        }
         return _Learned(self._named(losses, arms), answer_loss, reason, no_answer, lessons)
 
     def make_up(self) -> None:
@@ -393,6 +396,22 @@ class Observer:
         """By the links' names, but for versions that no link asks, as one that a query named."""
         now = self._application.arms
         return {name if now.key(name) == arms.key(name) else arms.key(name): loss for name, loss in losses.items()}
+
+    def _answer(
+        self,
+        feedback: Feedback,
+        query: Query | None,
+        choice: Choice,
+        outputs: Mapping[str, bytes],
+        totals: Totals,
+    ) -> bytes | None:
+        """What a reward is for: what was answered; of an input without a query, what would be now."""
+        if query is not None:
+            return query.output
+        known = {model: outputs[model] for model in choice.models if model in outputs}
+        if feedback.reward is None or not known:
+            return None
+        return self._application.selector.combine(choice, known, totals).output
 
 
 def _answer_loss(feedback: Feedback, loss: Loss, answer: bytes) -> float | None:

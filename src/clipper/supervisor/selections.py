@@ -24,7 +24,7 @@ from clipper.managers.usage import UsageKeeper
 from clipper.run_as import RunAs
 from clipper.selection.check import TIMEOUT_S
 from clipper.selection.learning.parameters import check_number
-from clipper.selection.policies.registry import make_loss, make_policy, runs_own_code
+from clipper.selection.policies.registry import default_half_life, make_loss, make_policy, runs_own_code
 from clipper.snapshot import Selection
 
 # Feedback on a query that was longer ago would be on a model that is no longer there. Ids of feedback are kept as long.
@@ -48,7 +48,7 @@ def new_selection(new: NewApplication) -> Selection:
         parameters=policy.parameters,
         loss=loss.name,
         loss_parameters=loss.parameters,
-        half_life=new.half_life,
+        half_life=default_half_life(policy.name) if new.half_life is UNSET else new.half_life,
         prior_weight=new.prior_weight,
         inherit=new.inherit,
         wait=new.wait,
@@ -60,6 +60,8 @@ def new_selection(new: NewApplication) -> Selection:
 def changed_selection(selection: Selection, change: ApplicationChange) -> Selection:
     if change.policy is not UNSET:
         policy = _configured(change.policy)
+        if selection.half_life == default_half_life(selection.policy):  # nobody has set another
+            selection = replace(selection, half_life=default_half_life(policy.name))
         selection = replace(selection, policy=policy.name, parameters=policy.parameters)
     if change.loss is not UNSET:
         loss = _configured(change.loss)

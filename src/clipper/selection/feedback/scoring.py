@@ -6,6 +6,7 @@ from clipper.errors import InvalidArgument, PolicyFailed
 from clipper.feedback import Feedback
 from clipper.selection.learning.losses import Loss, loss_of_reward
 from clipper.selection.learning.tally import NONE_MISSED, Increments, tally
+from clipper.selection.policies.combine import behind
 from clipper.selection.policies.policy import Choice, Policy, Totals
 
 # Of what a user's code said when it failed.
@@ -19,15 +20,26 @@ NO_ANSWER_LOSS = 1.0
 
 
 def score(
-    feedback: Feedback, loss: Loss, choice: Choice, outputs: Mapping[str, bytes], no_answer_loss: float = NO_ANSWER_LOSS
+    feedback: Feedback,
+    loss: Loss,
+    choice: Choice,
+    outputs: Mapping[str, bytes],
+    no_answer_loss: float = NO_ANSWER_LOSS,
+    *,
+    answer: bytes | None = None,
 ) -> dict[str, float]:
     """The loss in [0, 1] of each model that has an output; under a reward, of the selected ones alone.
 
-    A selected model without one has lost, too: were that to teach nothing, one that hangs would go on being asked.
+    A reward is for the answer, so it speaks of the models whose output that was: what another would have earned is
+    not known, and that model is left out.
+
+    A selected model without an output has lost, too: were that to teach nothing, one that hangs would go on being
+    asked.
 
     Args:
         outputs: those that count.
         no_answer_loss: that of what the user got in place of a selected model's output.
+        answer: what the models' outputs were combined to; None if that was none of theirs.
 
     Raises:
         InvalidArgument: the label or reward is not one that can be scored.
@@ -35,7 +47,11 @@ def score(
     """
     if feedback.reward is not None:
         shared = loss_of_reward(feedback.reward)
-        return {model: shared if model in outputs else no_answer_loss for model in choice.models}
+        losses = {model: shared if model in outputs else no_answer_loss for model in choice.models}
+        if answer is not None and len(losses) > 1:
+            answered = behind(answer, {model: outputs[model] for model in losses if model in outputs})
+            losses = {model: each for model, each in losses.items() if model in answered or model not in outputs}
+        return losses
     if feedback.label is None:
         raise InvalidArgument('feedback has neither "label" nor "reward"')
     losses = {model: loss(output, feedback.label) for model, output in outputs.items()}
@@ -69,18 +85,23 @@ def lesson(
     losses: Mapping[str, float],
     totals: Totals,
     missed: Mapping[str, float] = NONE_MISSED,
+    *,
+    is_reward: bool = False,
 ) -> Increments:
     """What to add to a state: what is counted for every policy, and what this one adds.
 
     Args:
         missed: of the selected models, how much each counts as not having answered by the deadline.
+        is_reward: whether the losses are of a reward, which leaves out models that gave another output.
 
     Raises:
         PolicyFailed: the user's own policy raised, or returned no increments.
     """
     increments = tally(choice.models, losses, missed)
     try:
-        for (model, name), amount in policy.observe(choice, losses, totals).items():
+        # A class of the user's that is no subclass of ours need not have it.
+        observe = getattr(policy, "observe_reward", policy.observe) if is_reward else policy.observe
+        for (model, name), amount in observe(choice, losses, totals).items():
             key = _checked_name(model), _checked_name(name)
             increments[key] = increments.get(key, 0.0) + _checked_amount(amount)
     except (Exception, SystemExit) as error:  # whatever a user's code raises or returns is the user's to read

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from clipper.selection.learning.json_values import Array, parse_array, value_key
+from clipper.selection.learning.json_values import Array, is_same, parse_array, value_key
 from clipper.selection.learning.parameters import check_choice, check_number
 
 Outputs = Mapping[str, bytes]
@@ -19,6 +19,8 @@ Outputs = Mapping[str, bytes]
 DEFAULT_TOLERANCE = 0.1
 # Far above what adding up some weights rounds off, and below what any model weighs.
 _ROUNDING = 1e-9
+# How many labels there are, where nobody says.
+DEFAULT_CLASSES = 10
 
 
 class Combined(msgspec.Struct, frozen=True, gc=False):
@@ -115,6 +117,28 @@ def make_combiner(name: str, tolerance: float = DEFAULT_TOLERANCE) -> Combiner:
     if name == "vote":
         return vote
     return partial(mean if name == "mean" else median, tolerance=tolerance)
+
+
+def guessed_loss(loss: float, classes: float = DEFAULT_CLASSES) -> float:
+    """What to expect of an output that is not the answer, where the answer's loss is known.
+
+    Other outputs than a right answer are wrong; of those that a wrong answer leaves, one in ``classes - 1`` is right.
+    """
+    return 1 - loss / (classes - 1)
+
+
+def behind(answer: bytes, outputs: Outputs) -> list[str]:
+    """The models whose output ``answer`` is; of a mean or median that is none's, those that agree with it."""
+    same = [model for model, output in outputs.items() if is_same(output, answer)]
+    number = None if same else parse_array(answer)
+    if number is None:
+        return same
+    arrays = {model: parse_array(output) for model, output in outputs.items()}
+    return [
+        model
+        for model, array in arrays.items()
+        if array is not None and array.shape == number.shape and _agrees(array, number, DEFAULT_TOLERANCE)
+    ]
 
 
 class _Average(Protocol):

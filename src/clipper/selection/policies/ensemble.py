@@ -7,10 +7,22 @@ from random import Random
 
 from clipper.selection.learning.parameters import check_choice, check_number
 from clipper.selection.learning.totals import LOSS, SCORED
-from clipper.selection.policies.combine import DEFAULT_TOLERANCE, Combined, Combiner, make_combiner, vote_is_settled
-from clipper.selection.policies.policy import Choice, Policy, Totals
+from clipper.selection.policies.combine import (
+    DEFAULT_CLASSES,
+    DEFAULT_TOLERANCE,
+    Combined,
+    Combiner,
+    guessed_loss,
+    make_combiner,
+    vote_is_settled,
+)
+from clipper.selection.policies.policy import Choice, Increments, Policy, Totals
 
 WEIGHTINGS = ("equal", "accuracy")
+
+# Of each model: how often a reward was for another output than its own, and what it is then taken to have lost.
+GUESSED = "guessed"
+GUESSED_LOSS = "guessed_loss"
 
 # What a model no better than guessing counts, where one that is right nine times in ten of two classes counts 2.2.
 _LEAST_WEIGHT = 0.01
@@ -46,7 +58,7 @@ class Ensemble(Policy):
     answer: str = "vote"
     weighting: str = "equal"
     tolerance: float = DEFAULT_TOLERANCE
-    classes: int = 10
+    classes: int = DEFAULT_CLASSES
     _combiner: Combiner = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -68,6 +80,15 @@ class Ensemble(Policy):
         votes = self.answer == "vote"
         return votes and vote_is_settled(choice.models, choice.shares, outputs, lost, threshold)
 
+    def observe_reward(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+        """A guess for the models that gave another output: see ``guessed_loss``."""
+        if not losses:
+            return {}
+        guess = guessed_loss(min(losses.values()), self.classes)
+        others = [model for model in choice.models if model not in losses]
+        counts = {(model, GUESSED): 1.0 for model in others}
+        return {**counts, **{(model, GUESSED_LOSS): guess for model in others}}
+
     def _shares(self, models: tuple[str, ...], totals: Totals) -> tuple[float, ...]:
         weights = [self._weight(model, totals) for model in models]
         total = sum(weights)
@@ -86,6 +107,8 @@ class Ensemble(Policy):
 
 def _error(model: str, totals: Totals) -> float:
     """Mean loss, smoothed to lie within (0, 1)."""
-    scored = totals.number(model, SCORED)
-    loss = min(totals.number(model, LOSS), scored)  # rounding may leave it a little above
+    scored = totals.number(model, SCORED) + totals.number(model, GUESSED)
+    loss = min(
+        totals.number(model, LOSS) + totals.number(model, GUESSED_LOSS), scored
+    )  # rounding may leave it a little above
     return (loss + 1) / (scored + 2)

@@ -5,7 +5,14 @@ from dataclasses import dataclass, field
 from random import Random
 
 from clipper.selection.learning.parameters import check_number
-from clipper.selection.policies.combine import DEFAULT_TOLERANCE, Combined, Combiner, make_combiner, vote_is_settled
+from clipper.selection.policies.combine import (
+    DEFAULT_TOLERANCE,
+    Combined,
+    Combiner,
+    guessed_loss,
+    make_combiner,
+    vote_is_settled,
+)
 from clipper.selection.policies.exp3 import EXCESS_LOSS, exponential_weights
 from clipper.selection.policies.policy import Choice, Increments, Policy, Totals
 
@@ -67,6 +74,13 @@ class Exp4(Policy):
         # Any output moves a mean.
         votes = self.answer == "vote"
         return votes and vote_is_settled(choice.models, choice.shares, outputs, lost, threshold)
+
+    def observe_reward(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+        """``excess_loss``, with a guess for the models that gave another output: see ``guessed_loss``."""
+        if not losses:
+            return {}
+        guess = guessed_loss(min(losses.values()))
+        return self.observe(choice, {**dict.fromkeys(choice.models, guess), **losses}, totals)
 
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
         """``excess_loss`` of each selected model that was scored."""

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from clipper.selection.learning.ledger import DEFAULT_HALF_LIFE
 from clipper.selection.learning.tally import Increments
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.combine import Combined, vote, vote_is_settled
@@ -41,10 +42,12 @@ class Policy(Protocol):
         feedback: whose outputs feedback is scored on: ``selected``, the models that the query asked; or ``all`` of the
             application's, which are then asked for it where they had not been.
         learns: whether ``select`` or ``combine`` reads the state; if not, none is fetched for a query's context.
+        default_half_life: of one of Clipper's own: after how many observations one counts half, where nobody says.
     """
 
     feedback: Literal["selected", "all"] = "selected"
     learns: bool = True
+    default_half_life: int | None = DEFAULT_HALF_LIFE
 
     @abstractmethod
     def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
@@ -89,3 +92,12 @@ class Policy(Protocol):
             losses: in [0, 1], by model, of those whose output is known; it may hold others than were selected.
         """
         return {}
+
+    def observe_reward(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+        """The same for a reward of an answer that several models had a part in; unless overridden, as ``observe``.
+
+        Args:
+            losses: of the models whose output was the answer, all the same, and of those that gave none. A model that
+                gave another output is not in it: what that would have earned is not known.
+        """
+        return self.observe(choice, losses, totals)

@@ -26,7 +26,9 @@ class Thompson(Policy):
         InvalidArgument: a parameter is outside its range.
     """
 
-    prior: float = 1.0
+    default_half_life = 200
+
+    prior: float = 4.0
 
     def __post_init__(self) -> None:
         check_number("prior", self.prior, 0, 1000, above=True)
