@@ -4,17 +4,19 @@ import asyncio
 import logging
 import socket
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from clipper.frontend import limits
 from clipper.frontend.budget import Budget
 from clipper.frontend.connection import Connection
+from clipper.frontend.door import PATIENCE_SHARE_OF_SLO, Door
 from clipper.frontend.endpoints import Endpoint
 from clipper.frontend.long_work import LongWork
 from clipper.frontend.memory import give_back_freed
 
 log = logging.getLogger(__name__)
 
+_NEVER_S = float("inf")
 _ACTIONS = {b"predict", b"observe", b"update"}
 
 
@@ -25,12 +27,19 @@ class QueryServer:
         known_heads: request head to its endpoint and body size; see ``Connection``.
         budget: the memory that requests hold.
         work: what takes longer than others should wait.
+        door: where requests wait while the worker has no time to take them in.
         refused: requests that no application saw, by error code; endpoints count theirs here as well.
         freed_large_body: whether one was dropped since the last sweep, which then gives its memory back.
         sweeps: seconds since the start, counted by the sweep: a clock that costs nothing to read.
     """
 
-    def __init__(self, max_connections: int = limits.MAX_CONNECTIONS, sweep_s: float = limits.SWEEP_S) -> None:
+    def __init__(
+        self,
+        max_connections: int = limits.MAX_CONNECTIONS,
+        sweep_s: float = limits.SWEEP_S,
+        give_out: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``give_out``: sends what queries have been asked by then; see ``Door``."""
         self.max_connections = max_connections
         self._sweep_s = sweep_s
         self._loop = asyncio.get_running_loop()
@@ -50,8 +59,8 @@ class QueryServer:
         self.freed_large_body = False
         self.sweeps = 0
         self.is_draining = False
-        self.call_soon = self._loop.call_soon
         self.now_s = self._loop.time
+        self.door = Door(self._loop.call_soon, self.now_s, give_out)
 
     async def listen(self, listener: socket.socket) -> None:
         """Start accepting on a bound socket."""
@@ -71,7 +80,7 @@ class QueryServer:
         self._coming += 1
         if self._is_full:
             # Not from here: that would drop the connection that is being accepted. The loop accepts one in a turn.
-            self.call_soon(self._stop_accepting)
+            self._loop.call_soon(self._stop_accepting)
         return Connection(self)
 
     def _stop_accepting(self) -> None:
@@ -97,9 +106,15 @@ class QueryServer:
         """Serve these paths from the next request on."""
         self.known_heads.clear()
         self._endpoints = endpoints
+        self.door.set_slo(min((endpoint.slo_s for endpoint in endpoints.values()), default=1.0))
 
     def find(self, path: bytes) -> Endpoint | None:
         return self._endpoints.get(path)
+
+    def patience_s(self, data: bytes) -> float:
+        """For how long a request may wait at the door, of which this is the beginning."""
+        known = self.known_heads.get(data[: data.find(b"\r\n\r\n") + 4])
+        return _NEVER_S if known is None else known[0].slo_s * PATIENCE_SHARE_OF_SLO
 
     def why_not_found(self, path: bytes) -> str:
         shown = path[:200].decode("latin-1")
@@ -183,7 +198,8 @@ class QueryServer:
         end_s = self._loop.time() + timeout_s
         while self._connections and self._loop.time() < end_s:
             for connection in list(self._connections):
-                connection.close_if_quiet()
+                if not connection.is_busy:
+                    connection.transport.close()
             await asyncio.sleep(0.01)
         left = sum(connection.is_busy for connection in self._connections)
         for connection in list(self._connections):

@@ -39,7 +39,7 @@ class Worker:
         self._config = config
         random = Random()
         self._predictor = Predictor(config.cache_bytes, random.getrandbits(64))
-        self._server = QueryServer(max_connections)
+        self._server = QueryServer(max_connections, give_out=self._predictor.end_turn)
         self._bound: socket.socket | None = None
         # Nothing that users' own policies start is to find it.
         given = os.environ.pop(STORE_VARIABLE, "")
