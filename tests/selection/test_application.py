@@ -155,7 +155,7 @@ def test_queries_that_come_out_of_order_end_by_their_own_deadlines(run: Callable
             application.predict(bytes([number]) * 8, asking, now_s - age * SLO_S)
         for waited, age in ((0.5, 0.5), (0.25, 0.25), (0.25, 0.0)):
             digits.loop.advance(waited * SLO_S)
-            await until(lambda: askings[age].answer)
+            await until(lambda age=age: askings[age].answer)
             assert application.in_flight == sum(not asking.answer for asking in askings.values())
         assert application.in_flight == 0
 
