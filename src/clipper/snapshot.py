@@ -75,6 +75,7 @@ class Selection(Struct, frozen=True):
         prior_weight: for how many observations the application's own state counts in a new context's.
         confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
         feedback_ttl_s: for how long feedback on a query may come.
+        log_decisions: the share of its queries that is written to the decision log.
     """
 
     policy: str = "single"
@@ -86,6 +87,7 @@ class Selection(Struct, frozen=True):
     prior_weight: float = 20.0
     confidence_threshold: float | None = None
     feedback_ttl_s: float = 600.0
+    log_decisions: float = 0.0
 
 
 class ApplicationSnapshot(Struct, frozen=True):

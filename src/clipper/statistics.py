@@ -126,6 +126,22 @@ class CacheStatistics(Struct, frozen=True):
     evictions: int
 
 
+class DecisionLogStatistics(Struct, frozen=True):
+    """A worker's part of the decision log: records, by what became of them.
+
+    Attributes:
+        dropped: ``queue_full``, since the disk did not keep up, or ``write_failed``.
+        waiting_bytes: in memory, still to be written.
+        problem: why the last write failed; None if it did not.
+    """
+
+    written: int
+    written_bytes: int
+    dropped: dict[str, int]
+    waiting_bytes: int
+    problem: str | None
+
+
 class WorkerStatistics(Struct, frozen=True):
     index: int
     pid: int
@@ -136,3 +152,4 @@ class WorkerStatistics(Struct, frozen=True):
     versions: tuple[VersionStatistics, ...]
     replicas: tuple[ReplicaStatistics, ...]
     cache: CacheStatistics
+    decisions: DecisionLogStatistics | None = None

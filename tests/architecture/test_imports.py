@@ -30,11 +30,12 @@ ALLOWED: dict[str, frozenset[str]] = {
         "feedback": "",
         "control": "feedback snapshot statistics",
         "control_client": "control",
+        "decisions": "statistics",
         "selection.learning": "",
         "selection.policies": "selection.learning",
         "selection.stores": "",
         "selection.check": "selection.learning selection.policies snapshot",
-        "selection": "selection.learning selection.policies selection.stores abstraction control "
+        "selection": "decisions selection.learning selection.policies selection.stores abstraction control "
         "feedback metrics.histogram snapshot statistics",
         "frontend.limits": "",
         "frontend.inputs": "frontend.limits frontend.long_inputs frontend.numbers",
@@ -42,22 +43,23 @@ ALLOWED: dict[str, frozenset[str]] = {
         "frontend.numbers": "",
         "frontend": "frontend.inputs frontend.limits frontend.long_inputs frontend.numbers selection "
         "feedback metrics.histogram snapshot statistics",
-        "worker": "frontend frontend.limits open_files metrics.histogram selection selection.policies selection.stores "
-        "feedback control_client abstraction containers containers.protocol control snapshot statistics",
+        "worker": "decisions frontend frontend.limits open_files metrics.histogram selection selection.policies "
+        "selection.stores feedback control_client abstraction containers containers.protocol control snapshot "
+        "statistics",
         "registry": "scaling snapshot",
         "managers": "registry containers containers.protocol snapshot",
         "management.schemas": "scaling snapshot",
         "metrics": "management.schemas metrics.histogram statistics",
         "management": "hosts management.schemas metrics statistics scaling snapshot registry managers",
-        "supervisor": "home hosts open_files management management.schemas metrics managers registry containers "
-        "containers.protocol control control_client frontend.inputs selection.check selection.learning "
+        "supervisor": "decisions home hosts open_files management management.schemas metrics managers registry "
+        "containers containers.protocol control control_client frontend.inputs selection.check selection.learning "
         "selection.policies selection.stores scaling snapshot statistics",
         "packaging": "",
         "home": "",
         "http_api": "management.schemas",
         "client": "home hosts http_api packaging management.schemas scaling snapshot",
         "load": "http_api",
-        "cli": "client home hosts http_api load packaging management.schemas scaling snapshot",
+        "cli": "client decisions home hosts http_api load packaging management.schemas scaling snapshot",
     }.items()
 }
 

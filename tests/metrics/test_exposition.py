@@ -31,6 +31,7 @@ from clipper.statistics import (
     SIZE_BOUNDS,
     ApplicationStatistics,
     CacheStatistics,
+    DecisionLogStatistics,
     HistogramData,
     ModelSelectionStatistics,
     ReplicaStatistics,
@@ -89,6 +90,7 @@ def worker(index: int = 0, application: str = "digits", reason: str = "timeout")
             ReplicaStatistics("digits:2#1.g6", "digits", "2", "draining", 8, 1, 9, "lost"),
         ),
         cache=CacheStatistics(10, 2048, 4096, 1),
+        decisions=DecisionLogStatistics(30, 3000, {"queue_full": 2}, 50, None),
     )  # fmt: skip
 
 
@@ -114,6 +116,13 @@ def samples(*workers: WorkerStatistics) -> dict[tuple[str, tuple[tuple[str, str]
 
 def value(name: str, *workers: WorkerStatistics, **labels: str) -> float:
     return samples(*workers)[name, tuple(sorted(labels.items()))]
+
+
+def test_what_became_of_the_decision_log() -> None:
+    assert value("clipper_decisions_written_total", worker="0") == 30
+    assert value("clipper_decisions_bytes_total", worker="0") == 3000
+    assert value("clipper_decisions_dropped_total", worker="0", reason="queue_full") == 2
+    assert value("clipper_decisions_waiting_bytes", worker="0") == 50
 
 
 def test_counts_of_an_application() -> None:

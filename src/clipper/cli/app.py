@@ -16,6 +16,7 @@ from clipper.cli.options import (
     HalfLife,
     Home,
     InputTypeText,
+    LogDecisions,
     LossName,
     LossParameters,
     OfVersion,
@@ -67,6 +68,7 @@ def create(
     prior_weight: PriorWeight = _DEFAULTS.prior_weight,
     confidence_threshold: ConfidenceThreshold = "none",
     feedback_ttl_s: FeedbackTtlS = _DEFAULTS.feedback_ttl_s,
+    log_decisions: LogDecisions = _DEFAULTS.log_decisions,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
@@ -93,6 +95,7 @@ def create(
             prior_weight=_DEFAULTS.prior_weight if prior_weight is None else prior_weight,
             confidence_threshold=parse_optional(confidence_threshold),
             feedback_ttl_s=_DEFAULTS.feedback_ttl_s if feedback_ttl_s is None else feedback_ttl_s,
+            log_decisions=log_decisions or 0.0,
         )
     step = f"next: clipper predict {name} INPUT" if made.links else f"next: clipper app link {name} MODEL"
     out.done(made, f"application {name} takes {made.input_type}, within {made.slo_ms:g} ms", step)
@@ -152,6 +155,7 @@ def update(
     prior_weight: PriorWeight = None,
     confidence_threshold: ConfidenceThreshold = None,
     feedback_ttl_s: FeedbackTtlS = None,
+    log_decisions: LogDecisions = None,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
@@ -170,6 +174,7 @@ def update(
         "prior_weight": _given(prior_weight),
         "confidence_threshold": _given(confidence_threshold, parse_optional),
         "feedback_ttl_s": _given(feedback_ttl_s),
+        "log_decisions": _given(log_decisions),
     }
     if all(value is UNSET for value in changes.values()):
         raise typer.BadParameter("nothing to change: give --slo-ms, --default, --policy or another option")
@@ -242,6 +247,7 @@ def _details(app: Application) -> list[tuple[str, object]]:
         ("prior weight", f"{app.prior_weight:g}"),
         ("confidence threshold", threshold),
         ("feedback within", f"{app.feedback_ttl_s:g} s"),
+        ("decisions logged", f"{app.log_decisions:.4g}"),
         ("policy problem", app.problem),
     ]
 

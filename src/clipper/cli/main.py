@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from clipper import __version__
-from clipper.cli import app, model, replica, token
+from clipper.cli import app, log, model, replica, token
 from clipper.cli.deploy import deploy
 from clipper.cli.load import load
 from clipper.cli.logs import logs
@@ -50,6 +50,7 @@ for _noun, _commands in (
     ("model", model.commands),
     ("replica", replica.commands),
     ("token", token.commands),
+    ("log", log.commands),
 ):
     cli.add_typer(_commands, name=_noun)
 

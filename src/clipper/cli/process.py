@@ -44,6 +44,7 @@ class ServerSettings:
     insecure: bool = False
     open_metrics: bool = False
     max_body_bytes: int | None = None
+    decision_log_bytes: int | None = None
 
     def argv(self) -> list[str]:
         options = {
@@ -60,6 +61,7 @@ class ServerSettings:
             "--docker-transport": self.docker_transport,
             "--management-host": self.management_host,
             "--max-body-bytes": self.max_body_bytes,
+            "--decision-log-bytes": self.decision_log_bytes,
         }
         given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
         given += [part for name in self.allowed_hosts for part in ("--allowed-host", name)]

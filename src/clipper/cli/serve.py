@@ -18,6 +18,7 @@ from clipper.cli.options import (
     AsJson,
     CacheSize,
     DataPath,
+    DecisionLogSize,
     Default,
     FrameworkName,
     Home,
@@ -72,6 +73,7 @@ def serve(
     store: StoreAddress = None,
     max_contexts: MaxContexts = None,
     keep_versions: KeepVersions = None,
+    decision_log_size: DecisionLogSize = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve one model in the foreground: start, deploy, create an application. ^C drains and stops."""
@@ -87,6 +89,7 @@ def serve(
         max_contexts,
         keep_versions,
         max_body_bytes=max_body_size,
+        decision_log_bytes=decision_log_size,
     )
     chosen = _checked(name or name_of(model))
     default_output = UNSET if default is None else parse_json(default)

@@ -10,6 +10,7 @@ from clipper.cli.options import (
     AllowedHost,
     AsJson,
     CacheSize,
+    DecisionLogSize,
     DockerBaseImage,
     DockerNetwork,
     DockerTransport,
@@ -52,6 +53,7 @@ def start(
     store: StoreAddress = None,
     max_contexts: MaxContexts = None,
     keep_versions: KeepVersions = None,
+    decision_log_size: DecisionLogSize = None,
     docker_base_image: DockerBaseImage = None,
     docker_network: DockerNetwork = None,
     docker_transport: DockerTransport = None,
@@ -84,6 +86,7 @@ def start(
         insecure,
         open_metrics,
         max_body_size,
+        decision_log_size,
     )
     if found := running(settings.home):
         _tell_running(out, found, "is running already")

@@ -45,6 +45,7 @@ class Applications(Calls):
         prior_weight: float = _DEFAULTS.prior_weight,
         confidence_threshold: float | None = _DEFAULTS.confidence_threshold,
         feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s,
+        log_decisions: float = _DEFAULTS.log_decisions,
     ) -> Application:
         """Create an application. Returns once every worker serves it.
 
@@ -63,6 +64,7 @@ class Applications(Calls):
             prior_weight: for how many observations the application's own state counts in a new context's.
             confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
             feedback_ttl_s: for how long feedback on a query may come.
+            log_decisions: the share of its queries that is written to the decision log.
         """
         if version is not None and not isinstance(model, str):
             raise InvalidArgument(f"version {version!r} goes with one model: of several, write NAME:VERSION")
@@ -78,6 +80,7 @@ class Applications(Calls):
             prior_weight=prior_weight,
             confidence_threshold=confidence_threshold,
             feedback_ttl_s=feedback_ttl_s,
+            log_decisions=log_decisions,
             code=self._send_code(policy, loss),
         )
         return self._ask(Application, "POST", "/applications", new)
@@ -102,6 +105,7 @@ class Applications(Calls):
         prior_weight: float | UnsetType = UNSET,
         confidence_threshold: float | UnsetType | None = UNSET,
         feedback_ttl_s: float | UnsetType = UNSET,
+        log_decisions: float | UnsetType = UNSET,
     ) -> Application:
         """Change what is given, as ``create_application`` takes it; no query is lost, and what was learned stays.
 
@@ -117,6 +121,7 @@ class Applications(Calls):
             prior_weight=prior_weight,
             confidence_threshold=confidence_threshold,
             feedback_ttl_s=feedback_ttl_s,
+            log_decisions=log_decisions,
             code=UNSET if code is None else code,
         )
         return self._ask(Application, "PATCH", f"/applications/{part(name)}", change)

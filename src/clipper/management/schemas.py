@@ -53,6 +53,7 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
     prior_weight: float = _DEFAULTS.prior_weight
     confidence_threshold: float | None = _DEFAULTS.confidence_threshold
     feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s
+    log_decisions: float = _DEFAULTS.log_decisions
     code: str | None = None
 
 
@@ -70,6 +71,7 @@ class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
     prior_weight: float | UnsetType = UNSET
     confidence_threshold: float | UnsetType | None = UNSET
     feedback_ttl_s: float | UnsetType = UNSET
+    log_decisions: float | UnsetType = UNSET
     code: str | UnsetType = UNSET
 
 
@@ -98,6 +100,7 @@ class Application(Struct, frozen=True, omit_defaults=False):
     prior_weight: float
     confidence_threshold: float | None
     feedback_ttl_s: float
+    log_decisions: float
     default_output: Any | UnsetType = UNSET
     code: str | None = None
     id: str = ""

@@ -15,6 +15,7 @@ from clipper.statistics import (
     LATENCY_BOUNDS_S,
     SIZE_BOUNDS,
     ApplicationStatistics,
+    DecisionLogStatistics,
     HistogramData,
     ModelSelectionStatistics,
     ReplicaStatistics,
@@ -101,6 +102,26 @@ WORKER: Group[WorkerStatistics] = Group(
         Number("gauge", "clipper_cache_bytes", "Size of the cache, inputs counted.", lambda w: w.cache.size_bytes),
         Number("gauge", "clipper_cache_capacity_bytes", "Bound of the cache.", lambda w: w.cache.capacity_bytes),
         Number("counter", "clipper_cache_evictions", "Outputs evicted from the cache.", lambda w: w.cache.evictions),
+    ),
+)
+
+DECISION_LOG: Group[DecisionLogStatistics] = Group(
+    ("worker",),
+    (
+        Number(
+            "counter", "clipper_decisions_written", "Decisions and feedback written to the log.", lambda d: d.written
+        ),
+        Number("counter", "clipper_decisions_bytes", "Bytes written to the decision log.", lambda d: d.written_bytes),
+        Number(
+            "counter",
+            "clipper_decisions_dropped",
+            "Decisions and feedback that are not in the log, by reason.",
+            lambda d: d.dropped,
+            "reason",
+        ),
+        Number(
+            "gauge", "clipper_decisions_waiting_bytes", "Bytes to be written to the log.", lambda d: d.waiting_bytes
+        ),
     ),
 )
 

@@ -9,6 +9,9 @@ from random import Random
 
 from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.predictor import Predictor
+from clipper.decisions.application import ApplicationDecisions, versions_of
+from clipper.decisions.log import DecisionLog
+from clipper.decisions.records import Setting
 from clipper.errors import ClipperError, NotFound, PolicyFailed, WrongInput
 from clipper.selection.committer import Committer
 from clipper.selection.contexts import Contexts
@@ -74,6 +77,7 @@ class Surroundings:
     Attributes:
         asking: feedback that models are being asked for; see ``Observer``.
         make: makes an application's policy and loss, without waiting for a user's code.
+        decisions: the log of what was decided; None if there is none.
     """
 
     predictor: Predictor
@@ -84,6 +88,7 @@ class Surroundings:
     joins: JoinTable
     asking: asyncio.Semaphore
     make: Callable[[ApplicationSnapshot], Made] = make
+    decisions: DecisionLog | None = None
 
 
 class Application:
@@ -133,6 +138,7 @@ class Application:
             link.model: self._find(link.model, link.version) for link in snapshot.links
         }
         self.shadows = tuple(link.model for link in snapshot.links if link.shadow)
+        self.decisions = self._decisions(snapshot)
 
     def follow_code(self) -> None:
         """What its policy and loss are made of has come, or has failed, after all."""
@@ -154,7 +160,7 @@ class Application:
             WrongInput: that version takes another type of input.
         """
         choice, targets = (self._only_choice, self._targets) if version is None else self._pinned(version)
-        query = Query(self, asker, self._ids.take(), row, context, arrival_s, arrival_s + self.budget_s)
+        query = Query(self, asker, self._ids.take(), row, context, arrival_s, arrival_s + self.budget_s, version)
         self.counts.queries += 1
         if choice is not None:
             self._ask(query, choice, targets)
@@ -195,6 +201,8 @@ class Application:
             asker.on_prediction(query.id, output, 1.0)
         else:
             self._answer_combined(query, choice, asker)
+        if self.decisions is not None:
+            self.decisions.add(query, latency_s)
 
     def _answer_combined(self, query: Query, choice: Choice, asker: Asker) -> None:
         try:
@@ -203,7 +211,9 @@ class Application:
             query.failure = error.code, str(error)
             self._answer_without(query, asker)
             return
+        query.confidence = combined.confidence
         if combined.confidence < self._threshold:
+            query.reason = "low_confidence"
             self.counts.defaults["low_confidence"] += 1
             asker.on_unsure(query.id, self._default or b"null", combined.output, combined.confidence)
             return
@@ -318,6 +328,14 @@ class Application:
             self.counts.confidence.observe(combined.confidence)
         return combined
 
+    def _decisions(self, snapshot: ApplicationSnapshot) -> ApplicationDecisions | None:
+        log, rate = self.surroundings.decisions, snapshot.selection.log_decisions
+        if log is None or not rate:
+            return None
+        versions = versions_of(self.models, self._targets)
+        setting = Setting(self.name, snapshot.selection.policy, self.models, versions, self._default)
+        return ApplicationDecisions(log, setting, rate)
+
     # -- models ------------------------------------------------------------------------------------------
 
     def _narrowed_type(self, snapshot: ApplicationSnapshot) -> InputType:
@@ -350,6 +368,7 @@ class Application:
 
     def _answer_without(self, query: Query, asker: Asker) -> None:
         reason, explanation = query.failure or self._why_late(query)
+        query.reason = reason
         if self._default is not None:
             self.counts.defaults[reason] += 1
             asker.on_default(query.id, self._default, reason, explanation)

@@ -165,6 +165,8 @@ class Observer:
                 contexts.end(each, amounts, was_added=was_added)
             if was_added:
                 application.counts.learn(losses, answer_loss)
+                if application.decisions is not None and query is not None:
+                    application.decisions.judge(query.id, feedback.label, feedback.reward, losses, answer_loss)
             else:
                 application.counts.feedback["duplicate" if is_durable else "failed"] += 1
 
@@ -201,9 +203,15 @@ class Observer:
         if query is None or query.application is not application:
             was_asked = application.surroundings.ids.has_given(feedback.query_id)
             application.counts.feedback["late" if was_asked else "unknown"] += 1
+            selection, is_logged = application.snapshot.selection, False
+            if application.decisions is not None and query is None:
+                is_logged = application.decisions.judge_late(
+                    feedback.query_id, feedback.label, feedback.reward, selection.loss, selection.loss_parameters
+                )
             raise NotFound(
                 f"query {feedback.query_id} is not known to {application.name}: it was never asked, or longer "
-                f"ago than feedback is waited for ({application.snapshot.selection.feedback_ttl_s:g} s)"
+                f"ago than feedback is waited for ({selection.feedback_ttl_s:g} s)"
+                + ("; nothing is learned from it, but the decision log has it" if is_logged else "")
             )
         if feedback.context is not None and feedback.context != query.context:
             raise InvalidArgument(

@@ -40,6 +40,9 @@ class Query(msgspec.Struct, gc=False, eq=False):
         shadow_outputs: the same of the application's shadow models; None while there is none.
         failure: code and message of the last model that failed.
         output: the answer, if there was one that was no default.
+        pinned: the version that was asked for, past the policy.
+        confidence: in the answer.
+        reason: why there was a default or an error, once it was answered so.
     """
 
     application: "Application"
@@ -49,6 +52,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
     context: str | None
     arrival_s: float
     deadline_s: float
+    pinned: str | None = None
     first_model: str | None = None
     first_output: bytes | None = None
     more_outputs: dict[str, bytes] | None = None
@@ -58,6 +62,8 @@ class Query(msgspec.Struct, gc=False, eq=False):
     shadow_outputs: dict[str, bytes] | None = None
     output: bytes | None = None
     failure: tuple[str, str] | None = None
+    confidence: float = 1.0
+    reason: str | None = None
 
     @property
     def outputs(self) -> dict[str, bytes]:

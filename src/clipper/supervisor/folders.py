@@ -13,7 +13,7 @@ import msgspec
 
 import clipper
 from clipper.errors import Conflict, Unavailable
-from clipper.home import TOKEN_NAME, Place
+from clipper.home import DECISIONS_NAME, TOKEN_NAME, Place
 
 # The kernel's bound on a unix socket's path.
 MAX_SOCKET_PATH_BYTES = 107
@@ -55,6 +55,10 @@ class Home:
     @property
     def logs(self) -> Path:
         return self.root / "logs"
+
+    @property
+    def decisions(self) -> Path:
+        return self.root / DECISIONS_NAME
 
     @property
     def run(self) -> Path:

@@ -49,6 +49,7 @@ def new_selection(new: NewApplication) -> Selection:
         prior_weight=new.prior_weight,
         confidence_threshold=new.confidence_threshold,
         feedback_ttl_s=new.feedback_ttl_s,
+        log_decisions=new.log_decisions,
     )
 
 
@@ -64,6 +65,7 @@ def changed_selection(selection: Selection, change: ApplicationChange) -> Select
         "prior_weight": change.prior_weight,
         "confidence_threshold": change.confidence_threshold,
         "feedback_ttl_s": change.feedback_ttl_s,
+        "log_decisions": change.log_decisions,
     }
     return replace(selection, **{name: number for name, number in numbers.items() if number is not UNSET})
 
@@ -173,6 +175,7 @@ def check_numbers(selection: Selection) -> None:
     if selection.confidence_threshold is not None:
         check_number("confidence_threshold", selection.confidence_threshold, 0, 1)
     check_number("feedback_ttl_s", selection.feedback_ttl_s, 0, MAX_FEEDBACK_TTL_S)
+    check_number("log_decisions", selection.log_decisions, 0, 1)
 
 
 async def _verdict(process: asyncio.subprocess.Process, question: bytes, mark: str) -> str:

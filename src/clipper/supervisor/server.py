@@ -99,7 +99,7 @@ class Supervisor:
         home, catalog = self._home, Catalog(registry)
         processes = ProcessFolder(home.run, os.environ, home.python_path)
         records = processes.recorded()
-        left_port = takeover.left_query_port(records, self._config, self._store_digest)
+        left_port = takeover.left_query_port(records, self._config, self._store_digest, str(home.decisions))
         if left_port is None:
             takeover.end_workers(records, processes)
         holder = await self._hold_port(left_port)
@@ -110,6 +110,8 @@ class Supervisor:
             self._store_digest,
             self._config.max_contexts,
             self._config.max_body_bytes,
+            str(home.decisions),
+            self._config.decision_log_bytes,
         )
         parts = self._make_parts(catalog, registry, store, processes, settings)
         replicas = await takeover.take_over_containers(catalog, parts.manager)

@@ -25,6 +25,7 @@ from clipper.control import (
     Statistics,
 )
 from clipper.control_client import ask
+from clipper.decisions.segments import DEFAULT_LOG_BYTES
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord, is_own_want
 from clipper.managers.reconcile.backoff import NO_DEATHS
@@ -62,7 +63,8 @@ class WorkerSettings(Struct, frozen=True):
     """What all workers of a server have in common; one that runs with others is replaced.
 
     ``store_digest`` tells whether the selection store is the same: its address may hold a password, and this is kept in
-    a file for the next supervisor. ``max_contexts`` is of each application in it.
+    a file for the next supervisor. ``max_contexts`` is of each application in it. ``decisions`` is the
+    decision log's folder.
     """
 
     host: str
@@ -71,6 +73,8 @@ class WorkerSettings(Struct, frozen=True):
     store_digest: str
     max_contexts: int = MAX_CONTEXTS
     max_body_bytes: int = MAX_BODY_BYTES
+    decisions: str = ""
+    decision_log_bytes: int = DEFAULT_LOG_BYTES
 
 
 def store_digest(address: str) -> str:

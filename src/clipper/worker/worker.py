@@ -5,10 +5,12 @@ import gc
 import os
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 
 from clipper.abstraction.predictor import Predictor
 from clipper.control import MAX_RECENT_INPUT_BYTES, Applied, PolicyDescription, RecentInput
+from clipper.decisions.log import DecisionLog
 from clipper.feedback import Feedback, Outcome
 from clipper.frontend.endpoints import make_endpoints
 from clipper.frontend.limits import MAX_CONNECTIONS
@@ -45,6 +47,11 @@ class Worker:
         given = os.environ.pop(STORE_VARIABLE, "")
         self._store = open_store(config.store or given)
         self._own_code = OwnCode(self._follow_code)
+        self._decisions = (
+            DecisionLog(Path(config.decisions), f"w{config.instance}", config.decision_log_bytes)
+            if config.decisions
+            else None
+        )
         self._surroundings = Surroundings(
             predictor=self._predictor,
             ids=QueryIds(config.instance),
@@ -54,6 +61,7 @@ class Worker:
             joins=JoinTable(config.feedback_bytes),
             asking=asyncio.Semaphore(MAX_ASKING),
             make=self._own_code.made,
+            decisions=self._decisions,
         )
         self._router = FeedbackRouter(config.instance)
         self._applications: dict[str, Application] = {}
@@ -113,6 +121,7 @@ class Worker:
             versions=tuple(queue.statistics() for queue in queues),
             replicas=tuple(replica for queue in queues for replica in queue.replica_statistics()),
             cache=CacheStatistics(cache.entries, cache.size_bytes, cache.capacity_bytes, cache.evictions),
+            decisions=None if self._decisions is None else self._decisions.statistics(),
         )
 
     def loads(self, versions: Sequence[ModelId]) -> Sequence[VersionLoad]:
@@ -129,6 +138,8 @@ class Worker:
             self._synchronizing.cancel()
         self._predictor.close()
         await self._store.close()
+        if self._decisions is not None:
+            await self._decisions.close()
         return left
 
     async def observe(self, application: str, feedback: Sequence[Feedback]) -> Sequence[Outcome]:
