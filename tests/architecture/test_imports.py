@@ -31,6 +31,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "control": "feedback snapshot statistics",
         "control_client": "control",
         "decisions": "statistics",
+        "decisions.evaluation": "decisions selection.learning selection.policies",
         "selection.learning": "",
         "selection.policies": "selection.learning",
         "selection.stores": "",
@@ -59,7 +60,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "http_api": "management.schemas",
         "client": "home hosts http_api packaging management.schemas scaling snapshot",
         "load": "http_api",
-        "cli": "client decisions home hosts http_api load packaging management.schemas scaling snapshot",
+        "cli": "client decisions decisions.evaluation home hosts http_api load packaging management.schemas scaling "
+        "snapshot",
     }.items()
 }
 
@@ -70,12 +72,14 @@ LAZY = {
     ("src/clipper/managers/docker_settings.py", "clipper.managers.docker_engine"),  # as above
     ("src/clipper/managers/docker_settings.py", "clipper.managers.docker_images"),
     ("src/clipper/managers/docker_settings.py", "clipper.managers.docker_launcher"),
+    ("src/clipper/cli/whatif.py", "clipper.decisions.evaluation.question"),  # no other command pays for numpy
     ("src/clipper/cli/load.py", "clipper.load.session"),  # no other command pays for its libraries
 }
 
 PURE = (
     "clipper.abstraction.batching",
     "clipper.abstraction.cache",
+    "clipper.decisions.evaluation",
     "clipper.selection.policies",
     "clipper.selection.learning",
     "clipper.containers.protocol",

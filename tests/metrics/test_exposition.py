@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from clipper.management.schemas import Model, Replica, Status, Version, VersionState, WorkerStatus
 from clipper.metrics.definitions import (
     APPLICATION,
+    DECISION_LOG,
     DEPLOYED,
     LINK,
     REPLICA,
@@ -225,7 +226,7 @@ def documented() -> dict[str, str]:
 
 def test_the_page_lists_every_metric_with_its_kind_and_labels() -> None:
     expected = {}
-    servers, applications = (SERVER, WORKER_PROCESS, WORKER), (APPLICATION, SELECTION, SELECTED_MODEL)
+    servers, applications = (SERVER, WORKER_PROCESS, WORKER, DECISION_LOG), (APPLICATION, SELECTION, SELECTED_MODEL)
     for group in (*servers, *applications, VERSION, DEPLOYED, LINK, REPLICA):
         for metric in group.metrics:
             is_number = isinstance(metric, Number)

@@ -18,6 +18,7 @@ from clipper.cli.output import write_error
 from clipper.cli.predict import predict
 from clipper.cli.serve import serve
 from clipper.cli.server import start, status, stop
+from clipper.cli.whatif import whatif
 from clipper.errors import ClipperError
 
 cli = typer.Typer(
@@ -45,6 +46,8 @@ def _root(
 
 for _command in (serve, start, stop, status, deploy, predict, observe, load, logs):
     cli.command()(_command)
+# Beside the others of an application, which ask the server: this one reads files.
+app.commands.command()(whatif)
 for _noun, _commands in (
     ("app", app.commands),
     ("model", model.commands),

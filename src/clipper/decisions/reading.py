@@ -17,6 +17,9 @@ from clipper.decisions.records import (
 )
 from clipper.decisions.segments import Segment, segments
 
+# A query came before it was written: by its SLO, which is at most ten minutes, and what its block waited.
+MOST_DELAY_S = 3600.0
+
 Read = tuple[Setting, Decision] | Judgement
 
 
@@ -44,7 +47,7 @@ class LogReader:
             OSError: a file cannot be read.
         """
         for segment in segments(self.folder):
-            if self.until_s is not None and segment.began_s >= self.until_s:
+            if self.until_s is not None and segment.began_s >= self.until_s + MOST_DELAY_S:
                 continue
             for block in self._blocks(segment):
                 piece = [each for each in block if isinstance(each, tuple) and self._wants(*each)]
