@@ -12,13 +12,23 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import footprint, frameworks, languages, open_loop, recovery, replicas, selection, throughput
+from benchmarks import (
+    decision_log,
+    footprint,
+    frameworks,
+    languages,
+    open_loop,
+    recovery,
+    replicas,
+    selection,
+    throughput,
+)
 from benchmarks.machine import facts
 from benchmarks.outcome import Outcome, Row
 from benchmarks.termination import end_in_order_at_sigterm
 from benchmarks.workbench import ROUND_S, ROUNDS, SLO_MS, TURN_S, TURNS, WARM_UP_S, Workbench
 
-PARTS = (throughput, open_loop, languages, frameworks, recovery, replicas, selection, footprint)
+PARTS = (throughput, open_loop, languages, frameworks, recovery, replicas, selection, decision_log, footprint)
 ROWS: list[Row] = [row for part in PARTS for row in part.ROWS]
 RESULTS = Path(__file__).parent / "results"
 log = logging.getLogger(__name__)

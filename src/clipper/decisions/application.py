@@ -15,26 +15,19 @@ _RANGE = 1 << 32
 QUERY_IDS = 1 << 53
 
 
-class Chosen(Protocol):
-    """A policy's choice."""
-
-    @property
-    def models(self) -> tuple[str, ...]: ...
-
-    @property
-    def shares(self) -> tuple[float, ...]: ...
-
-    @property
-    def beliefs(self) -> tuple[tuple[float, float], ...] | None: ...
+# What one model's output may have beside an answer that is another.
+_ALONE_BYTES = MAX_OUTPUTS_BYTES // 2
 
 
 class Asked(Protocol):
-    """A query that was answered."""
+    """A query that was answered: see ``selection.query.Query``. ``arrival_s`` is by the monotonic clock."""
 
     id: int
     context: str | None
+    arrival_s: float
     choice: Any
     pinned: str | None
+    first_output: bytes | None
     output: bytes | None
     confidence: float
     reason: str | None
@@ -64,42 +57,33 @@ class ApplicationDecisions:
         return (query_id * _STEP) % _RANGE < self._below
 
     def add(self, query: Asked, latency_s: float) -> None:
-        """A query has been answered."""
-        if not self.takes(query.id):
+        """A query has been answered. On the query path, hence in one piece, and short where one model answered."""
+        if self._below < _RANGE and not self.takes(query.id):
             return
         log = self._log
         if self._block != log.block:
             self._place = log.enter(self._setting)
             self._block = log.block
-        choice: Chosen | None = query.choice
-        if choice is None:
-            models: tuple[str, ...] = ()
-            shares: tuple[float, ...] = ()
-            found: list[bytes | None] = []
-            beliefs = None
-        else:
+        choice, answer = query.choice, query.output
+        models: tuple[str, ...] = ()
+        shares: tuple[float, ...] = ()
+        outputs: tuple[bytes | None, ...] = ()
+        beliefs, is_cut = None, False
+        if choice is not None:
             models, shares, beliefs = choice.models, choice.shares, choice.beliefs
-            outputs = query.outputs
-            found = [outputs.get(model) for model in models]
-        answer = query.output
-        if answer is not None and len(found) == 1 and answer == found[0]:
-            answer = None
-        limit = MAX_OUTPUTS_BYTES // (len(found) + 1)
-        is_cut = False
-        for index, output in enumerate(found):
-            if output is not None and len(output) > limit:
-                found[index], is_cut = output[:limit], True
-        if answer is not None and len(answer) > limit:
-            answer, is_cut = answer[:limit], True
+            if len(models) == 1 and answer is query.first_output and (answer is None or len(answer) <= _ALONE_BYTES):
+                outputs, answer = (answer,), None
+            else:
+                outputs, answer, is_cut = _bounded(models, query.outputs, answer)
         log.add(
             Decision(
                 self._place,
                 query.id,
-                time.time() - latency_s,
+                query.arrival_s + log.monotonic_began_s,
                 latency_s,
                 models,
                 shares,
-                tuple(found),
+                outputs,
                 answer,
                 query.confidence,
                 query.reason,
@@ -145,6 +129,19 @@ class ApplicationDecisions:
         )
         self._log.add(judgement)
         return True
+
+
+def _bounded(
+    models: tuple[str, ...], known: Mapping[str, bytes], answer: bytes | None
+) -> tuple[tuple[bytes | None, ...], bytes | None, bool]:
+    """Outputs and answer, each of at most its part of the bound, and whether one had to be cut."""
+    limit = MAX_OUTPUTS_BYTES // (len(models) + 1)
+    outputs = [known.get(model) for model in models]
+    if len(models) == 1 and answer == outputs[0]:
+        answer = None
+    is_cut = any(len(text) > limit for text in (*outputs, answer) if text is not None)
+    cut = tuple(None if output is None else output[:limit] for output in outputs)
+    return cut, None if answer is None else answer[:limit], is_cut
 
 
 def _short(label: bytes | None) -> bytes | None:

@@ -7,6 +7,7 @@ record. What is in memory is lost if the worker is killed, and no more than that
 import asyncio
 import logging
 import threading
+import time
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -36,6 +37,7 @@ class DecisionLog:
 
     Attributes:
         block: a number that changes with each block, in which a setting has its place.
+        monotonic_began_s: when the monotonic clock was at 0, in seconds since 1970, as of the last setting.
     """
 
     def __init__(self, folder: Path, writer: str, max_bytes: int) -> None:
@@ -43,6 +45,7 @@ class DecisionLog:
         # Several to a segment, however small that is.
         self._block_bytes = min(BLOCK_BYTES, self._segments.segment_bytes // 4)
         self.block = 0
+        self.monotonic_began_s = 0.0
         self._buffer = begin_block()
         self._records = self._settings = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -57,6 +60,7 @@ class DecisionLog:
     def enter(self, setting: Setting) -> int:
         """Write a setting into the present block, whose number stays, and return its place there."""
         encode_into(setting, self._buffer, -1)
+        self.monotonic_began_s = time.time() - time.monotonic()
         self._settings += 1
         return self._settings - 1
 
