@@ -2,13 +2,13 @@
 
 import json
 import os
-import shutil
 import signal
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
-from live_server import Server, answering, until
+import httpx
+import pytest
+from live_server import NO_TLS, TIMEOUT_S, Server, answering, until
 from three_models import MODELS, ROW, with_application, with_models
 from typer.testing import CliRunner
 
@@ -134,8 +134,13 @@ def test_errors_defaults_and_their_reasons_are_there(server: Server) -> None:
     server.start()
     fails = "def predict(inputs): raise ValueError('no')\n"
     assert server.deploy("bad", fails, input_type="float64[2]")["state"] == "ready"
-    app = {"name": "app", "slo_ms": 20_000, "links": [{"model": "bad"}], "log_decisions": 1}
+    app: dict[str, Any] = {"name": "app", "slo_ms": 20_000, "links": [{"model": "bad"}]}
+    answer = server.call("POST", "/applications", app | {"log_decisions": 1.5}, status=400)
+    assert "log_decisions is 1.5" in answer["cause"]
     server.call("POST", "/applications", app)
+    # Nothing is logged unless it is asked for.
+    assert server.predict("app", ROW)["error"] == "model_error"
+    server.call("PATCH", "/applications/app", {"log_decisions": 1})
     assert server.predict("app", ROW)["error"] == "model_error"
     server.call("PATCH", "/applications/app", {"default_output": {"none": True}})
     assert server.predict("app", ROW)["default"] is True
@@ -179,22 +184,42 @@ def test_a_share_of_the_queries_is_logged_and_feedback_on_others_is_not(server: 
     assert Counter(row["query_id"] for row in rows).keys() <= set(ids)
 
 
-def test_nothing_is_logged_unless_it_is_asked_for(server: Server) -> None:
-    with_application(server, policy="single")
-    server.predict("app", ROW)
-    answer = server.ask(
-        "POST", "/applications", b'{"name": "x", "slo_ms": 1, "input_type": "bytes", "log_decisions": 1.5}'
-    )
-    assert answer.status_code == 400 and "log_decisions is 1.5" in answer.json()["cause"]
+def test_what_another_policy_would_have_lost_is_answered_from_a_servers_log(server: Server) -> None:
+    """Each model answers its number, and 2 is right: three truths that are known."""
+    with_application(server, policy={"name": "epsilon_greedy", "parameters": {"epsilon": 1.0}}, **LOGGED)
+    with httpx.Client(base_url=server.place.query_url, verify=NO_TLS, timeout=TIMEOUT_S) as client:
+        ids = [client.post("/app/predict", json={"input": ROW}).json()["query_id"] for _ in range(600)]
+        observations = [{"query_id": id_, "label": 2} for id_ in ids[:500]]
+        assert client.post("/app/observe", json={"observations": observations}).is_success
+        # Too late for the policy, and scored from what was logged.
+        server.call("PATCH", "/applications/app", {"feedback_ttl_s": 0.001})
+        for id_ in ids[500:550]:
+            assert client.post("/app/observe", json={"query_id": id_, "label": 2}).status_code == 404
     assert server.stop() == 0
-    assert not (server.home / "decisions").exists()
-    assert exported(server) == []
 
+    def ask(*options: str) -> dict[str, Any]:
+        result = CliRunner().invoke(cli, ["app", "whatif", "app", "--home", str(server.home), "--json", *options])
+        assert result.exit_code == 0, result.output
+        found: dict[str, Any] = json.loads(result.stdout)
+        return found
 
-def test_a_log_may_be_moved_and_read_elsewhere(server: Server, tmp_path: Path) -> None:
-    with_application(server, policy="single", **LOGGED)
-    id_ = server.predict("app", ROW)["query_id"]
-    until_exported(server, 1)
-    shutil.copytree(server.home / "decisions", tmp_path / "other" / "decisions")
-    server.home = tmp_path / "other"
-    assert [row["query_id"] for row in exported(server)] == [id_]
+    report = ask()
+    assert (report["queries"], report["left_out"]) == (550, {"no feedback has come": 50})
+    assert report["as_it_was"]["value"] == pytest.approx(2 / 3, abs=0.1)
+    truths = {"always one": 1.0, "always two": 0.0, "always three": 1.0}
+    for answer in report["answers"]:
+        assert answer["snips"]["value"] == truths[answer["target"]]
+        assert [warning[:10] for warning in answer["warnings"]] == ["nearly all"]
+    (learned,) = ask("--policy", "thompson")["answers"]
+    # All feedback came after all queries, so that nothing was known at any of them.
+    assert learned["snips"]["value"] == pytest.approx(2 / 3, abs=0.1)
+    (among,) = ask("--policy", "thompson", "--model", "one", "--model", "three")["answers"]
+    assert among["snips"]["value"] == 1.0
+    for options, why in (
+        (["--model", "four"], "four could not be chosen"),
+        (["--policy", "mine:Mine"], "is no policy of Clipper's"),
+        (["--policy", "ensemble"], "several models together"),
+        (["--since", "1s", "--until", "2000-01-01"], "no query of it that tells"),
+    ):
+        failed = CliRunner().invoke(cli, ["app", "whatif", "app", "--home", str(server.home), *options])
+        assert failed.exit_code == 1 and why in str(failed.exception), options

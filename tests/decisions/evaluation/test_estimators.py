@@ -25,8 +25,19 @@ def test_intervals_by_hand() -> None:
     error = math.sqrt(((terms - terms.mean()) ** 2).sum() / 3 / 4)
     found = ips(LOSSES, WEIGHTS, confidence=0.9)
     assert (found.low, found.high) == pytest.approx((1.25 - 1.6449 * error, 1.25 + 1.6449 * error), abs=1e-4)
-    error = math.sqrt(4 * (2 / 7) ** 2 + (2 / 7) ** 2 + 16 * (1.5 / 7) ** 2) / 7
-    assert snips(LOSSES, WEIGHTS).high == pytest.approx(5 / 7 + 1.95996 * error)
+    many = 40  # of the same: below some, another interval holds
+    error = math.sqrt(many * (4 * (2 / 7) ** 2 + (2 / 7) ** 2 + 16 * (1.5 / 7) ** 2)) / (7 * many)
+    assert snips(np.tile(LOSSES, many), np.tile(WEIGHTS, many)).high == pytest.approx(5 / 7 + 1.95996 * error)
+
+
+def test_an_interval_is_not_empty_where_all_lost_alike() -> None:
+    weights = np.full(100, 2.0)
+    found = snips(np.zeros(100), weights)
+    share = 2 / 104
+    assert (found.value, found.high) == (0.0, pytest.approx(1.95996 * math.sqrt(share * (1 - share) / 100)))
+    assert snips(np.ones(100), weights).low == pytest.approx(1.0 - found.high)
+    # By the rule of three, that could be 3 of 100.
+    assert 0.02 < found.high < 0.04
 
 
 def test_a_perfect_direct_model_leaves_no_variance() -> None:

@@ -15,6 +15,9 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+# By a rule of thumb, a share's normal approximation does from so many of either kind on.
+LEAST_OF_EACH = 5
+
 Array = npt.NDArray[np.float64]
 
 
@@ -42,12 +45,18 @@ def snips(losses: Array, weights: Array, confidence: float = 0.95) -> Estimate:
     Counterfactual Learning", 2015). Within the losses' range, and mostly far steadier; its bias is of order 1/n.
 
     Its standard error is ``sqrt(sum(w_i^2 (l_i - v)^2)) / sum(w_i)``, by the delta method. NaN where all weights are 0.
+    Where nearly all losses are 0, or nearly all 1, that sees too little: then it is at least that of a share with two more
+    of each, of as many queries as are effective (Agresti and Coull, 1998).
     """
     total = float(weights.sum())
     if total <= 0:
         return Estimate(math.nan, math.nan, math.nan)
     value = float((weights * losses).sum()) / total
     error = math.sqrt(float((weights**2 * (losses - value) ** 2).sum())) / total
+    count = effective_sample_size(weights)
+    if are_alike(value, count):
+        share = (value * count + 2) / (count + 4)
+        error = max(error, math.sqrt(share * (1 - share) / count))
     return _interval(value, error, confidence)
 
 
@@ -69,6 +78,11 @@ def effective_sample_size(weights: Array) -> float:
     """``sum(w_i)^2 / sum(w_i^2)`` (Kish, 1965): so many of the target's own queries would tell as much; 0 of none."""
     squares = float((weights**2).sum())
     return float(weights.sum()) ** 2 / squares if squares > 0 else 0.0
+
+
+def are_alike(value: float, count: float) -> bool:
+    """Whether so many losses in [0, 1] with that mean are nearly all 0, or nearly all 1."""
+    return count * min(value, 1 - value) < LEAST_OF_EACH
 
 
 def _of_terms(terms: Array, confidence: float) -> Estimate:

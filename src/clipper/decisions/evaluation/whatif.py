@@ -9,7 +9,16 @@ from random import Random
 import numpy as np
 
 from clipper.decisions.evaluation.beliefs import win_probabilities
-from clipper.decisions.evaluation.estimators import Array, Estimate, dr, effective_sample_size, ips, on_policy, snips
+from clipper.decisions.evaluation.estimators import (
+    Array,
+    Estimate,
+    are_alike,
+    dr,
+    effective_sample_size,
+    ips,
+    on_policy,
+    snips,
+)
 from clipper.decisions.evaluation.samples import Sample
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.ledger import Ledger
@@ -23,6 +32,8 @@ MAX_UNSUPPORTED = 0.01
 # Where a policy does not tell its probabilities, it draws so often for each query. Estimates are linear in
 # the probabilities, so that this adds to their variance, and no bias.
 DRAWS = 20
+# To integrate the chances of more models than this, whose beliefs change with each query, takes longer than to draw.
+MOST_INTEGRATED = 8
 # Contexts with a state of their own; queries of further ones go by the application's.
 MAX_CONTEXTS = 100_000
 # The direct model trusts a context's own mean as much as the model's over all, once it has so many queries.
@@ -115,7 +126,8 @@ class Learner(Target):
                     "whatif takes policies that choose one model"
                 )
             if draws == 0:
-                wins = None if choice.beliefs is None else win_probabilities(choice.beliefs)
+                beliefs = choice.beliefs if len(models) <= MOST_INTEGRATED else None
+                wins = None if beliefs is None else win_probabilities(beliefs)
                 if wins is not None:
                     return dict(zip(models, wins))
                 exact: Callable[..., Sequence[float]] | None = getattr(self._policy, "probabilities", None)
@@ -245,6 +257,11 @@ def _answer(
             f"it rests on {effective:.0f} queries' worth of evidence: expected at least {LEAST_EFFECTIVE}, so the "
             "intervals are too narrow; log more, or have a policy that explores more"
         )
+    value = snips(losses, weights)
+    if effective >= LEAST_EFFECTIVE and are_alike(value.value, effective):
+        warnings.append(
+            "nearly all of the queries that it rests on lost alike, so that the intervals of IPS and DR may be too narrow"
+        )
     if count and not warnings:
         mean = on_policy(weights, 0.999)
         if not mean.low <= 1.0 <= mean.high:
@@ -257,7 +274,7 @@ def _answer(
     return Answer(
         name,
         ips(losses, weights),
-        snips(losses, weights),
+        value,
         dr(losses, weights, expected_chosen, expected_target),
         effective,
         _normal(shares, count),
