@@ -34,7 +34,7 @@ def test_an_interval_is_not_empty_where_all_lost_alike() -> None:
     weights = np.full(100, 2.0)
     found = snips(np.zeros(100), weights)
     share = 2 / 104
-    assert (found.value, found.high) == (0.0, pytest.approx(1.95996 * math.sqrt(share * (1 - share) / 100)))
+    assert (found.value, found.high) == (0.0, pytest.approx(1.959964 * math.sqrt(share * (1 - share) / 100)))
     assert snips(np.ones(100), weights).low == pytest.approx(1.0 - found.high)
     # By the rule of three, that could be 3 of 100.
     assert 0.02 < found.high < 0.04

@@ -45,8 +45,8 @@ def snips(losses: Array, weights: Array, confidence: float = 0.95) -> Estimate:
     Counterfactual Learning", 2015). Within the losses' range, and mostly far steadier; its bias is of order 1/n.
 
     Its standard error is ``sqrt(sum(w_i^2 (l_i - v)^2)) / sum(w_i)``, by the delta method. NaN where all weights are 0.
-    Where nearly all losses are 0, or nearly all 1, that sees too little: then it is at least that of a share with two more
-    of each, of as many queries as are effective (Agresti and Coull, 1998).
+    Where nearly all losses are 0, or nearly all 1, that sees too little: then it is at least that of a share with two
+    more of each, of as many queries as are effective (Agresti and Coull, 1998).
     """
     total = float(weights.sum())
     if total <= 0:

@@ -260,7 +260,7 @@ def _answer(
     value = snips(losses, weights)
     if effective >= LEAST_EFFECTIVE and are_alike(value.value, effective):
         warnings.append(
-            "nearly all of the queries that it rests on lost alike, so that the intervals of IPS and DR may be too narrow"
+            "nearly all queries that it rests on lost alike, so that the intervals of IPS and DR may be too narrow"
         )
     if count and not warnings:
         mean = on_policy(weights, 0.999)
