@@ -3,6 +3,8 @@
 import asyncio
 import os
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from log_files import SETTING, decision, judgement
@@ -11,8 +13,9 @@ from clipper.decisions import log as log_module
 from clipper.decisions.application import QUERY_IDS, ApplicationDecisions
 from clipper.decisions.log import DecisionLog
 from clipper.decisions.reading import LogReader
-from clipper.decisions.records import MAX_BLOCK_BYTES, Setting
+from clipper.decisions.records import MAX_BLOCK_BYTES, MAX_OUTPUTS_BYTES, Decision, Setting
 from clipper.decisions.segments import LEAST_LOG_BYTES
+from clipper.selection.policies.policy import Choice
 from event_loops import until
 
 
@@ -119,3 +122,79 @@ def test_feedback_on_what_cannot_be_a_query_is_not_taken(tmp_path: Path) -> None
         assert judgement(1) not in piece
 
     asyncio.run(whole())
+
+
+class Answered:
+    """A query as the loop leaves it."""
+
+    def __init__(self, query_id: int, output: bytes | None, **fields: object) -> None:
+        self.id = query_id
+        self.context = None
+        self.arrival_s = time.monotonic()
+        self.choice: Choice | None = Choice(("a",), (0.5,))
+        self.pinned = None
+        self.first_output = output
+        self.output = output
+        self.confidence = 1.0
+        self.reason: str | None = None
+        self.outputs: dict[str, bytes] = {} if output is None else {"a": output}
+        for name, value in fields.items():
+            setattr(self, name, value)
+
+
+def written(tmp_path: Path, *queries: Answered, then: Callable[[], None] = lambda: None) -> dict[int, Decision]:
+    async def whole() -> None:
+        log = DecisionLog(tmp_path, "w", LEAST_LOG_BYTES)
+        taker = ApplicationDecisions(log, SETTING, 1.0)
+        for query in queries:
+            taker.add(query, 0.25)
+        then()
+        await log.close()
+
+    asyncio.run(whole())
+    return {each.query_id: each for piece in LogReader(tmp_path).decisions() for _, each in piece}
+
+
+def test_what_a_query_is_written_as(tmp_path: Path) -> None:
+    began_s = time.time()
+    both = Choice(("a", "b"), (0.25, 0.75))
+    found = written(
+        tmp_path,
+        Answered(1, b"1"),
+        Answered(2, None, reason="timeout"),
+        Answered(3, None, choice=None, reason="policy_error"),
+        Answered(4, b"7", choice=both, outputs={"b": b"7"}, first_output=b"7", confidence=0.75),
+        # Less sure than asked for: the default was answered, though there was an output.
+        Answered(5, None, outputs={"a": b"2"}, first_output=b"2", confidence=0.2, reason="low_confidence"),
+        # A policy that makes another answer of the one output.
+        Answered(6, b"8", outputs={"a": b"2"}, first_output=b"2"),
+        Answered(7, b"x" * 9000),
+        Answered(8, b"x" * 4096),
+        Answered(9, b"x" * 9000, choice=both, outputs={"a": b"x" * 9000, "b": b"3"}, first_output=b"3"),
+    )
+    assert (found[1].outputs, found[1].answer, found[1].shares) == ((b"1",), None, (0.5,))
+    assert (found[2].outputs, found[2].answer, found[2].reason) == ((None,), None, "timeout")
+    assert (found[3].models, found[3].outputs, found[3].reason) == ((), (), "policy_error")
+    assert (found[4].outputs, found[4].answer, found[4].confidence) == ((None, b"7"), b"7", 0.75)
+    assert (found[5].outputs, found[5].answer, found[5].confidence) == ((b"2",), None, 0.2)
+    assert (found[6].outputs, found[6].answer) == ((b"2",), b"8")
+    assert (found[7].outputs, found[7].answer, found[7].is_cut) == ((b"x" * 4096,), None, True)
+    assert (found[8].outputs, found[8].is_cut) == ((b"x" * 4096,), False)
+    part = b"x" * (MAX_OUTPUTS_BYTES // 3)
+    assert (found[9].outputs, found[9].answer, found[9].is_cut) == ((part, b"3"), part, True)
+    for each in found.values():
+        assert each.latency_s == 0.25
+        assert began_s - 1 < each.time_s < time.time() + 1
+
+
+def test_what_comes_after_the_answer_does_not_change_what_was_written(tmp_path: Path) -> None:
+    late = Answered(1, None, reason="timeout")
+    joint = Answered(2, b"1", choice=Choice(("a", "b"), (0.5, 0.5)))
+
+    def come() -> None:
+        late.first_output = b"5"
+        late.outputs["a"] = joint.outputs["b"] = b"5"
+
+    found = written(tmp_path, late, joint, then=come)
+    assert found[1].outputs == (None,)
+    assert found[2].outputs == (b"1", None)

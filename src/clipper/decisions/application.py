@@ -57,9 +57,17 @@ class ApplicationDecisions:
         return (query_id * _STEP) % _RANGE < self._below
 
     def add(self, query: Asked, latency_s: float) -> None:
-        """A query has been answered. On the query path, hence in one piece, and short where one model answered."""
+        """A query has been answered. On the query path, and so it is only held, where nothing of it will change."""
         if self._below < _RANGE and not self.takes(query.id):
             return
+        output = query.output
+        if output is not None and output is query.first_output and len(query.choice.models) == 1:
+            self._log.hold(self, query, latency_s)
+        else:
+            self.write(query, latency_s)
+
+    def write(self, query: Asked, latency_s: float) -> None:
+        """Give the log the record of a query."""
         log = self._log
         if self._block != log.block:
             self._place = log.enter(self._setting)
