@@ -126,6 +126,7 @@ class MemoryOperations:
             prior_weight=new.prior_weight,
             confidence_threshold=new.confidence_threshold,
             feedback_ttl_s=new.feedback_ttl_s,
+            log_decisions=new.log_decisions,
             code=new.code,
         )
         self.applications[new.name] = made

@@ -107,6 +107,7 @@ FIELDS = {
     "prior_weight": either(VALUES, st.floats(0, 1e9)),
     "confidence_threshold": either(VALUES, st.floats(0, 1)),
     "feedback_ttl_s": either(VALUES, st.floats(0, 604_800)),
+    "log_decisions": either(VALUES, st.floats(0, 1)),
     "code": VALUES,
 }
 NEW = FIELDS | {

@@ -17,6 +17,7 @@ NEW = {
     "prior_weight": 3.0,
     "confidence_threshold": 0.5,
     "feedback_ttl_s": 9.0,
+    "log_decisions": 0.25,
 }
 
 
