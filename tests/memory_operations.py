@@ -16,14 +16,17 @@ from clipper.management.schemas import (
     ApplicationChange,
     Configured,
     Contexts,
+    CreatedKey,
     CreatedToken,
     Deployment,
+    Key,
     LearnedModel,
     LearnedPolicy,
     LinkChange,
     Logs,
     Model,
     NewApplication,
+    NewKey,
     NewToken,
     Replica,
     Status,
@@ -63,6 +66,7 @@ class MemoryOperations:
         self.previous: dict[str, str | None] = {}
         self.polls: dict[tuple[str, str], int] = {}
         self.tokens: dict[str, Token] = {}
+        self.keys: dict[str, Key] = {}
         self.observed: list[dict[str, object]] = []
 
     async def status(self) -> Status:
@@ -285,6 +289,21 @@ class MemoryOperations:
         if name not in self.tokens:
             raise NotFound(f"no token {name!r}")
         del self.tokens[name]
+
+    async def list_keys(self) -> list[Key]:
+        return list(self.keys.values())
+
+    async def create_key(self, new: NewKey) -> CreatedKey:
+        if new.name in self.keys:
+            raise Conflict(f"key {new.name!r} exists")
+        facts = new.name, 1_700_000_000.0, new.applications, new.max_in_flight, new.max_per_second
+        self.keys[new.name] = Key(*facts)
+        return CreatedKey(*facts, f"clipperkey_{new.name}")
+
+    async def revoke_key(self, name: str) -> None:
+        if name not in self.keys:
+            raise NotFound(f"no key {name!r}")
+        del self.keys[name]
 
     async def worker_statistics(self) -> list[WorkerStatistics]:
         return [WorkerStatistics(0, os.getpid(), 1, 0, {}, (), (), (), CacheStatistics(0, 0, 1024, 0))]

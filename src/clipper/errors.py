@@ -5,8 +5,8 @@
     │   ├── MalformedRequest      malformed_request     not HTTP, not JSON, or not of the expected form
     │   ├── WrongInput            wrong_input           an input that is not of the declared type or shape
     │   ├── InvalidArgument       invalid_argument      a value outside its range
-    │   ├── Unauthorized          unauthorized          no token, or one that the server does not know
-    │   ├── Forbidden             forbidden             the token's role, the Host or the Origin may not
+    │   ├── Unauthorized          unauthorized          no token or key, or one that the server does not know
+    │   ├── Forbidden             forbidden             the token's role, the key, the Host or the Origin may not
     │   ├── NotFound              not_found             no such application, model, version, replica or path
     │   ├── MethodNotAllowed      method_not_allowed
     │   ├── TooLarge              too_large             over a size limit
@@ -21,6 +21,7 @@
         ├── DeadlineExceeded      timeout
         ├── NoReplica             no_replica
         ├── Overloaded            overloaded
+        ├── TooManyRequests       too_many_requests     over a limit of the key's or the application's
         ├── Unavailable           unavailable           starting, draining, or the server is not running
         ├── RegistryUnavailable   registry_unavailable  the registry cannot be written (disk full, locked)
         ├── StoreUnavailable      store_unavailable     learned state cannot be read or written now
@@ -122,6 +123,16 @@ class NoReplica(ServiceError):
 
 class Overloaded(ServiceError):
     code = "overloaded"
+
+
+class TooManyRequests(ServiceError):
+    """``retry_after_s``: when what was asked may be let in, if nobody else asks."""
+
+    code = "too_many_requests"
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class Unavailable(ServiceError):

@@ -12,6 +12,7 @@ from clipper.errors import (
     Forbidden,
     InvalidArgument,
     NotFound,
+    TooManyRequests,
     Unauthorized,
     Unavailable,
 )
@@ -23,16 +24,20 @@ _DEFAULT_TIMEOUT_S = 30.0
 
 
 class HttpApi:
-    """``url`` is ``http://HOST:PORT``, with a path or without; ``find_token`` finds what it wants to be shown.
+    """``url`` is ``http://HOST:PORT``, with a path or without; ``find_token`` finds what it wants to be shown: a token,
+    or a key of the query port's.
 
     Raises:
         InvalidArgument: it is no such address.
     """
 
-    def __init__(self, url: str, find_token: Callable[[], str | None] = lambda: None) -> None:
+    def __init__(
+        self, url: str, find_token: Callable[[], str | None] = lambda: None, *, is_management: bool = True
+    ) -> None:
         self.url = _checked(url)
         self._find_token = find_token
         self._token: str | None = None
+        self._is_management = is_management
         # The server is addressed directly, whatever proxy the environment names for the outside world.
         self._client = httpx.Client(base_url=url, trust_env=False)
 
@@ -72,7 +77,7 @@ class HttpApi:
             before, self._token = self._token, self._find_token()
             if self._token != before:
                 response = self._request(method, path, content, timeout_s)
-        if response.status_code == httpx.codes.UNAUTHORIZED and self._token is None:
+        if response.status_code == httpx.codes.UNAUTHORIZED and self._token is None and self._is_management:
             raise Unauthorized(
                 f"{self.url} wants a token, and none was found: set CLIPPER_TOKEN, or run this on the server's machine "
                 "as its user"
@@ -102,7 +107,7 @@ class HttpApi:
 def _checked_token(token: str) -> str:
     """Never quoted: a message may go anywhere."""
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise InvalidArgument("the token holds what no token does: expected 32 to 512 letters, digits or ._~+/=-")
+        raise InvalidArgument("the token or key holds what none does: expected 32 to 512 letters, digits or ._~+/=-")
     return token
 
 
@@ -125,7 +130,10 @@ def _error(response: httpx.Response) -> ClipperError:
         failure = msgspec.json.decode(response.content, type=Failure)
     except msgspec.MsgspecError:
         return Unavailable(f"{response.url} is not Clipper: it answered {response.status_code} {response.text[:200]!r}")
-    return to_error(failure)
+    error = to_error(failure)
+    if isinstance(error, TooManyRequests) and response.headers.get("retry-after", "").isdecimal():
+        error.retry_after_s = int(response.headers["retry-after"])
+    return error
 
 
 # What a status alone says: an answer to HEAD has no body.

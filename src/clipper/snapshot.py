@@ -93,7 +93,8 @@ class Selection(Struct, frozen=True):
 class ApplicationSnapshot(Struct, frozen=True):
     """An application. ``default_output`` is JSON text, or None if it has no default.
 
-    ``id`` names what it has learned: a new application of an old name has another.
+    ``id`` names what it has learned: a new application of an old name has another. ``needs_key``: it answers who shows
+    a key that is for it. ``max_in_flight`` and ``max_per_second`` bound its queries over all workers; None is no bound.
     """
 
     name: str
@@ -103,6 +104,24 @@ class ApplicationSnapshot(Struct, frozen=True):
     selection: Selection = Selection()
     links: tuple[Link, ...] = ()
     id: str = ""
+    needs_key: bool = False
+    max_in_flight: int | None = None
+    max_per_second: float | None = None
+
+
+class KeySnapshot(Struct, frozen=True):
+    """A key of the query port's, of which no worker knows more than its SHA-256, in hex.
+
+    Attributes:
+        applications: those that it is for; empty is all.
+        max_in_flight, max_per_second: of its queries, over all applications and workers; None is no bound.
+    """
+
+    name: str
+    digest: str
+    applications: tuple[str, ...] = ()
+    max_in_flight: int | None = None
+    max_per_second: float | None = None
 
 
 class Peer(Struct, frozen=True):
@@ -113,9 +132,17 @@ class Peer(Struct, frozen=True):
 
 
 class Snapshot(Struct, frozen=True):
-    """``generation`` grows by one with each change, so that an old one is never applied over a new."""
+    """
+    Attributes:
+        generation: grows by one with each change, so that an old one is never applied over a new.
+        needs_key: every application answers only who shows a key.
+        workers: how many there are to be; each lets in an equal share of what is bounded over all.
+    """
 
     generation: int = 0
     applications: tuple[ApplicationSnapshot, ...] = ()
     models: tuple[ModelSnapshot, ...] = ()
     peers: tuple[Peer, ...] = ()
+    keys: tuple[KeySnapshot, ...] = ()
+    needs_key: bool = False
+    workers: int = 1

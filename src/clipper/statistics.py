@@ -119,6 +119,15 @@ class VersionLoad(Struct, frozen=True):
     rows_per_s: dict[str, float]
 
 
+class LimitStatistics(Struct, frozen=True):
+    """An application or a key that has limits: ``of`` says which of the two, ``refused`` counts requests."""
+
+    of: str
+    name: str
+    in_flight: int
+    refused: int
+
+
 class CacheStatistics(Struct, frozen=True):
     entries: int
     size_bytes: int
@@ -153,3 +162,4 @@ class WorkerStatistics(Struct, frozen=True):
     replicas: tuple[ReplicaStatistics, ...]
     cache: CacheStatistics
     decisions: DecisionLogStatistics | None = None
+    limits: tuple[LimitStatistics, ...] = ()

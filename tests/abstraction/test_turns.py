@@ -67,6 +67,20 @@ def test_a_query_that_comes_alone_goes_at_the_end_of_the_turn() -> None:
     run(scenario())
 
 
+def test_who_ends_the_turn_before_the_loop_polls_again_has_batches_given_out_once() -> None:
+    async def scenario() -> None:
+        turns = Turns()
+        queue = Queue(turns)
+        turns.end()  # nothing waits
+        ask(turns, queue)
+        turns.end()
+        assert queue.turns == 1
+        await turn_over(2)
+        assert queue.turns == 1
+
+    run(scenario())
+
+
 def test_while_queries_come_for_any_model_those_wait_that_gain_by_more() -> None:
     async def scenario() -> None:
         turns = Turns()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 
 from clipper.frontend import limits
 from clipper.frontend.connection import Connection
+from clipper.frontend.door import Door
 from clipper.frontend.endpoints import Endpoint
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.server import QueryServer
@@ -96,8 +97,9 @@ class Echo:
 
     methods = ("POST",)
     max_body_bytes = limits.MAX_BODY_BYTES
+    slo_s = 1.0
 
-    def handle(self, exchange: Exchange, body: bytes | bytearray, now_s: float) -> None:
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         exchange.answer(200, b'"%b"' % body.hex().encode())
 
 
@@ -106,13 +108,14 @@ class Later:
 
     methods = ("POST",)
     max_body_bytes = limits.MAX_BODY_BYTES
+    slo_s = 1.0
 
     def __init__(self) -> None:
         self.exchanges: list[Exchange] = []
         self.bodies: list[bytes] = []
         self.cancelled: list[bytes] = []
 
-    def handle(self, exchange: Exchange, body: bytes | bytearray, now_s: float) -> None:
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         self.exchanges.append(exchange)
         self.bodies.append(bytes(body))
         exchange.started = _Started(self, bytes(body))
@@ -141,8 +144,9 @@ class Broken:
 
     methods = ("POST",)
     max_body_bytes = limits.MAX_BODY_BYTES
+    slo_s = 1.0
 
-    def handle(self, exchange: Exchange, body: bytes | bytearray, now_s: float) -> None:
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         raise RuntimeError("on purpose")
 
 
@@ -155,6 +159,9 @@ def run(
 
     async def body() -> None:
         server = QueryServer(max_connections=max_connections)
+        # Time stands still, or the door would close on what a test sends without a turn of the loop.
+        server.now_s = lambda: 1000.0
+        server.door = Door(asyncio.get_running_loop().call_soon, server.now_s, lambda: None)
         server.serve({b"/echo/predict": Echo()} if endpoints is None else endpoints)
         await test(server)
 

@@ -46,6 +46,7 @@ class Slow:
 
     name = "slow"
     input_type = InputType.parse("float64")
+    slo_s = 1.0
 
     def __init__(self) -> None:
         self.askers: list[Any] = []

@@ -18,6 +18,7 @@ ANSWERS = {
     "model": Answer(200, prediction_json(1, b"1", 1.0), False),
     "default": Answer(200, default_json(1, b"0", "timeout", "late"), False),
     "error": Answer(503, error_json("overloaded", "full"), False),
+    "limited": Answer(429, error_json("too_many_requests", "10 queries a second"), False),
 }
 
 
@@ -50,11 +51,12 @@ def test_every_query_ends_once(queries: list[tuple[float, float, str]]) -> None:
     assert run.offered == len(queries)
     assert (run.by_model, run.defaults.get("timeout", 0)) == (ends.count("model"), ends.count("default"))
     assert run.errors.get("503 overloaded", 0) == ends.count("error")
+    assert run.over_limit == ends.count("limited")
     assert run.errors.get("connection lost", 0) == ends.count("failed")
     assert run.answered + run.errors.get("connection lost", 0) + run.not_sent + run.unfinished == run.offered
     late = [end for after_s, latency_s, end in queries if end in ANSWERS and is_late(after_s, latency_s)]
     assert (run.late, run.by_model - run.good) == (len(late), late.count("model"))
-    for name in ("offered", "by_model", "good", "not_sent"):
+    for name in ("offered", "by_model", "good", "not_sent", "over_limit"):
         assert sum(getattr(second, name) for second in run.seconds) == getattr(run, name)
     assert sum(second.defaults for second in run.seconds) == sum(run.defaults.values())
     assert sum(second.errors for second in run.seconds) == sum(run.errors.values())

@@ -143,13 +143,26 @@ def test_seconds_without_an_answer() -> None:
 
 
 def test_rows() -> None:
-    counts = words(summary.count_rows(run(errors={"503 overloaded": 4}, not_sent=3, unfinished=2)))
+    counts = words(summary.count_rows(run(errors={"503 overloaded": 4}, not_sent=3, unfinished=2, over_limit=7)))
     assert "offered 1,000 100.20% 100.0" in counts
     assert "within the SLO: goodput 990" in counts
-    for line in ("default: timeout 5", "error: 503 overloaded 4", "late 5", "not sent 3", "cut off 2"):
+    for line in (
+        "default: timeout 5",
+        "error: 503 overloaded 4",
+        "over a limit (429) 7",
+        "late 5",
+        "not sent 3",
+        "cut off 2",
+    ):
         assert line in counts
     assert words(summary.latency_rows(run())).splitlines()[0] == "answered 1.00 2.00 10.00 20.00 30.00"
     assert summary.latency_rows(run(latency_ms=None, sender=msgspec.structs.replace(sender(), lag_ms=None))) == []
+
+
+def test_queries_over_a_limit_are_told_apart() -> None:
+    limited = report(run(over_limit=7))
+    assert "7 queries were refused as over a limit" in " ".join(summary.warnings(limited))
+    assert as_document(limited)["runs"][0]["over_limit"] == 7
 
 
 def test_rows_of_seconds() -> None:

@@ -14,6 +14,7 @@ from clipper.metrics.definitions import (
     APPLICATION,
     DECISION_LOG,
     DEPLOYED,
+    LIMIT,
     LINK,
     REPLICA,
     SELECTED_MODEL,
@@ -34,6 +35,7 @@ from clipper.statistics import (
     CacheStatistics,
     DecisionLogStatistics,
     HistogramData,
+    LimitStatistics,
     ModelSelectionStatistics,
     ReplicaStatistics,
     SelectionStatistics,
@@ -92,6 +94,7 @@ def worker(index: int = 0, application: str = "digits", reason: str = "timeout")
         ),
         cache=CacheStatistics(10, 2048, 4096, 1),
         decisions=DecisionLogStatistics(30, 3000, {"queue_full": 2}, 50, None),
+        limits=(LimitStatistics("key", "web", 3, 8),),
     )  # fmt: skip
 
 
@@ -132,6 +135,12 @@ def test_counts_of_an_application() -> None:
     assert value("clipper_defaults_total", **own, reason="timeout") == 3
     assert value("clipper_errors_total", **own, reason="no_replica") == 2
     assert value("clipper_slo_misses_total", **own) == 5
+
+
+def test_what_is_let_in_and_refused_by_limits() -> None:
+    labels = (("name", "web"), ("of", "key"), ("worker", "0"))
+    found = samples(worker())
+    assert (found["clipper_limit_in_flight", labels], found["clipper_limit_refused_total", labels]) == (3, 8)
 
 
 def test_a_histogram_is_cumulative_and_ends_at_its_count() -> None:
@@ -226,7 +235,8 @@ def documented() -> dict[str, str]:
 
 def test_the_page_lists_every_metric_with_its_kind_and_labels() -> None:
     expected = {}
-    servers, applications = (SERVER, WORKER_PROCESS, WORKER, DECISION_LOG), (APPLICATION, SELECTION, SELECTED_MODEL)
+    servers = (SERVER, WORKER_PROCESS, WORKER, LIMIT, DECISION_LOG)
+    applications = (APPLICATION, SELECTION, SELECTED_MODEL)
     for group in (*servers, *applications, VERSION, DEPLOYED, LINK, REPLICA):
         for metric in group.metrics:
             is_number = isinstance(metric, Number)

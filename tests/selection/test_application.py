@@ -145,6 +145,44 @@ def test_each_query_ends_by_its_own_deadline(run: Callable[[Scenario], None]) ->
     run(scenario)
 
 
+def test_queries_that_come_out_of_order_end_by_their_own_deadlines(run: Callable[[Scenario], None]) -> None:
+    async def scenario(digits: Digits) -> None:
+        application = digits.application()
+        now_s = digits.loop.time()
+        # The worker took in the last come first.
+        last, first, second = Asking(), Asking(), Asking()
+        for number, (age, asking) in enumerate(((0.0, last), (0.5, first), (0.25, second))):
+            application.predict(bytes([number]) * 8, asking, now_s - age * SLO_S)
+        for waited, left in ((0.5, 2), (0.25, 1), (0.25, 0)):
+            digits.loop.advance(waited * SLO_S)
+            await until(lambda left=left: application.in_flight == left)
+            assert [bool(asking.answer) for asking in (first, second, last)] == [left < 3, left < 2, left < 1]
+        assert application.in_flight == 0
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("default", [None, "0"])
+def test_a_query_that_there_is_no_time_for_is_answered_at_once(
+    run: Callable[[Scenario], None], default: str | None
+) -> None:
+    async def scenario(digits: Digits) -> None:
+        application, asking = digits.application(default), Asking()
+        application.shed(asking)
+        explanation = "the worker is asked for more than it can take in within the SLO"
+        statistics = application.statistics()
+        assert statistics.queries == 1
+        if default is None:
+            assert asking.answer == ("none", "overloaded", explanation)
+            assert statistics.errors == {"overloaded": 1}
+        else:
+            assert asking.answer == ("default", b"0", "overloaded", explanation)
+            assert statistics.defaults == {"overloaded": 1}
+        assert not digits.container.batches
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("default", [None, "0"])
 @pytest.mark.parametrize(
     ("link", "reason", "explanation"),

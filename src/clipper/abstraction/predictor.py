@@ -43,6 +43,10 @@ class Predictor:
             version = self._current.get(model)
         return None if version is None else self._queues.get(ModelId(model, version))
 
+    def end_turn(self) -> None:
+        """Have queues give batches out that otherwise do so after the loop has polled again."""
+        self._turns.end()
+
     def queues(self) -> list[ModelQueue]:
         return list(self._queues.values())
 

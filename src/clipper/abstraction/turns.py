@@ -43,6 +43,11 @@ class Turns:
         self._waiting.append(queue)
         self._schedule()
 
+    def end(self) -> None:
+        """This is the turn's end: no more is read before the loop polls again."""
+        if self._end_is_due:
+            self._end(self.flow.arrivals)
+
     def ended(self, batch: Batch) -> None:
         """It was answered, or its replica is gone."""
         self.flow.ended(batch)

@@ -19,10 +19,13 @@ from clipper.cli.options import (
     LogDecisions,
     LossName,
     LossParameters,
+    MaxInFlight,
+    MaxPerSecond,
     OfVersion,
     PolicyName,
     PolicyParameters,
     PriorWeight,
+    RequireKey,
     SloMs,
     Url,
     parse_count,
@@ -69,6 +72,9 @@ def create(
     confidence_threshold: ConfidenceThreshold = "none",
     feedback_ttl_s: FeedbackTtlS = _DEFAULTS.feedback_ttl_s,
     log_decisions: LogDecisions = _DEFAULTS.log_decisions,
+    require_key: RequireKey = False,
+    max_in_flight: MaxInFlight = "none",
+    max_per_second: MaxPerSecond = "none",
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
@@ -96,6 +102,9 @@ def create(
             confidence_threshold=parse_optional(confidence_threshold),
             feedback_ttl_s=_DEFAULTS.feedback_ttl_s if feedback_ttl_s is None else feedback_ttl_s,
             log_decisions=log_decisions or 0.0,
+            require_key=require_key or False,
+            max_in_flight=parse_count(max_in_flight),
+            max_per_second=parse_optional(max_per_second),
         )
     step = f"next: clipper predict {name} INPUT" if made.links else f"next: clipper app link {name} MODEL"
     out.done(made, f"application {name} takes {made.input_type}, within {made.slo_ms:g} ms", step)
@@ -156,6 +165,9 @@ def update(
     confidence_threshold: ConfidenceThreshold = None,
     feedback_ttl_s: FeedbackTtlS = None,
     log_decisions: LogDecisions = None,
+    require_key: RequireKey = None,
+    max_in_flight: MaxInFlight = None,
+    max_per_second: MaxPerSecond = None,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
@@ -175,6 +187,9 @@ def update(
         "confidence_threshold": _given(confidence_threshold, parse_optional),
         "feedback_ttl_s": _given(feedback_ttl_s),
         "log_decisions": _given(log_decisions),
+        "require_key": _given(require_key),
+        "max_in_flight": _given(max_in_flight, parse_count),
+        "max_per_second": _given(max_per_second, parse_optional),
     }
     if all(value is UNSET for value in changes.values()):
         raise typer.BadParameter("nothing to change: give --slo-ms, --default, --policy or another option")
@@ -248,6 +263,9 @@ def _details(app: Application) -> list[tuple[str, object]]:
         ("confidence threshold", threshold),
         ("feedback within", f"{app.feedback_ttl_s:g} s"),
         ("decisions logged", f"{app.log_decisions:.4g}"),
+        ("asks for a key", "yes" if app.require_key else "only if the server does"),
+        ("queries in flight", app.max_in_flight or "no limit"),
+        ("queries a second", "no limit" if app.max_per_second is None else f"{app.max_per_second:g}"),
         ("policy problem", app.problem),
     ]
 

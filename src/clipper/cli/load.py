@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from clipper.cli.options import Home, Url, one_of
+from clipper.cli.options import ApiKey, Home, Url, one_of
 from clipper.cli.output import Output
 from clipper.client import Clipper
 from clipper.errors import ClipperError, InvalidArgument, ServiceError, Unavailable
@@ -87,6 +87,7 @@ def load(
     html: Annotated[
         Path | None, typer.Option(help="Write a page with diagrams to this file.", metavar="FILE", dir_okay=False)
     ] = None,
+    api_key: ApiKey = None,
     home: Home = None,
     url: Url = None,
     json: Annotated[
@@ -118,6 +119,7 @@ def load(
         width=width,
         arrivals=arrivals,
         max_connections=connections,
+        api_key=api_key,
     )
     out = Output(as_json=json == _STANDARD_OUTPUT)
     with _progress(quiet=json == _STANDARD_OUTPUT) as watch:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from clipper import __version__
-from clipper.cli import app, log, model, replica, token
+from clipper.cli import app, key, log, model, replica, token
 from clipper.cli.deploy import deploy
 from clipper.cli.load import load
 from clipper.cli.logs import logs
@@ -54,6 +54,7 @@ for _noun, _commands in (
     ("replica", replica.commands),
     ("token", token.commands),
     ("log", log.commands),
+    ("key", key.commands),
 ):
     cli.add_typer(_commands, name=_noun)
 

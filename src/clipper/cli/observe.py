@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from msgspec import UNSET
 
-from clipper.cli.options import AsJson, Home, Url, parse_json
+from clipper.cli.options import ApiKey, AsJson, Home, Url, parse_json
 from clipper.cli.output import Output
 from clipper.client import Clipper
 
@@ -21,6 +21,7 @@ def observe(
         str | None, typer.Option("--input", help="In place of a query: the input, as JSON.", metavar="JSON")
     ] = None,
     context: Annotated[str | None, typer.Option(help="Whom the input was for, e.g. a user's id.")] = None,
+    api_key: ApiKey = None,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
@@ -30,7 +31,7 @@ def observe(
         raise typer.BadParameter("give either --label or --reward")
     if (query_id is None) == (value is None):
         raise typer.BadParameter("give either --query-id or --input")
-    with Clipper.connect(url, home) as clipper:
+    with Clipper.connect(url, home, api_key=api_key) as clipper:
         observed = clipper.observe(
             app,
             label=UNSET if label is None else parse_json(label),

@@ -1,6 +1,7 @@
 """Options that several commands share, and how their texts are read."""
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -72,9 +73,12 @@ def parse_optional(text: str | float | None) -> float | None:
     if text is None or str(text).lower() == "none":
         return None
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no number: expected one, or none") from None
+    if math.isnan(number):  # JSON would have it as null, and so as none
+        raise typer.BadParameter(f"{text!r} is no number: expected one, or none")
+    return number
 
 
 def parse_count(text: str | int | None) -> int | None:
@@ -120,6 +124,17 @@ Insecure = Annotated[
     bool, typer.Option("--insecure", help="Let the management port be reached from other machines without TLS.")
 ]
 OpenMetrics = Annotated[bool, typer.Option("--open-metrics", help="Answer /metrics without a token.")]
+ApiKeys = Annotated[bool, typer.Option("--api-keys", help="Answer predict and observe only with a key.")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        help="The query port's key. Others on this machine can read it here, but not in the environment.",
+        envvar="CLIPPER_API_KEY",
+        metavar="KEY",
+        show_default="none",
+    ),
+]
 QueryPort = Annotated[int, typer.Option(help="The port for queries.", min=0, max=65535)]
 ManagementPort = Annotated[int, typer.Option(help="The port for management.", min=0, max=65535)]
 Workers = Annotated[int, typer.Option(help="How many processes answer queries.", min=1, max=64)]
@@ -267,6 +282,23 @@ FeedbackTtlS = Annotated[
 LogDecisions = Annotated[
     float | None,
     typer.Option(help="The share of queries that is written to the decision log, e.g. 0.1; 0 is none.", min=0, max=1),
+]
+
+RequireKey = Annotated[
+    bool | None,
+    typer.Option(
+        "--require-key/--no-require-key",
+        help="Answer only who shows a key, also where the server asks for none.",
+        show_default="no",
+    ),
+]
+MaxInFlight = Annotated[
+    str | None,
+    typer.Option(help="How many queries may be in flight at once; or none, which is no limit.", metavar="N|none"),
+]
+MaxPerSecond = Annotated[
+    str | None,
+    typer.Option(help="How many queries a second are let in; or none, which is no limit.", metavar="N|none"),
 ]
 
 # As much as the supervisor takes when it is not told.

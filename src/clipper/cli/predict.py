@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from clipper.cli.options import AsJson, Home, OfVersion, Url, parse_json
+from clipper.cli.options import ApiKey, AsJson, Home, OfVersion, Url, parse_json
 from clipper.cli.output import Output
 from clipper.client import Clipper, Prediction
 
@@ -16,13 +16,14 @@ def predict(
     value: Annotated[str, typer.Argument(help="The input as JSON; - reads it from standard input.", metavar="INPUT")],
     version: OfVersion = None,
     context: Annotated[str | None, typer.Option(help="Whom the query is for, e.g. a user's id.")] = None,
+    api_key: ApiKey = None,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask an application for one prediction."""
     given = parse_json(sys.stdin.read() if value == "-" else value)
-    with Clipper.connect(url, home) as clipper:
+    with Clipper.connect(url, home, api_key=api_key) as clipper:
         prediction = clipper.predict(app, given, version=version, context=context)
     Output(as_json).done(prediction, json.dumps(prediction.output, ensure_ascii=False), _remark(prediction))
 

@@ -45,6 +45,7 @@ class ServerSettings:
     open_metrics: bool = False
     max_body_bytes: int | None = None
     decision_log_bytes: int | None = None
+    api_keys: bool = False
 
     def argv(self) -> list[str]:
         options = {
@@ -65,7 +66,7 @@ class ServerSettings:
         }
         given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
         given += [part for name in self.allowed_hosts for part in ("--allowed-host", name)]
-        flags = {"--insecure": self.insecure, "--open-metrics": self.open_metrics}
+        flags = {"--insecure": self.insecure, "--open-metrics": self.open_metrics, "--api-keys": self.api_keys}
         given += [name for name, is_set in flags.items() if is_set]
         return [sys.executable, "-m", "clipper.supervisor", *given]
 

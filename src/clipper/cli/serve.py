@@ -15,6 +15,7 @@ from clipper.cli.examples import curl_line
 from clipper.cli.options import (
     DEFAULT_CACHE,
     DEFAULT_MAX_BODY,
+    ApiKeys,
     AsJson,
     CacheSize,
     DataPath,
@@ -74,6 +75,7 @@ def serve(
     max_contexts: MaxContexts = None,
     keep_versions: KeepVersions = None,
     decision_log_size: DecisionLogSize = None,
+    api_keys: ApiKeys = False,
     as_json: AsJson = False,
 ) -> None:
     """Serve one model in the foreground: start, deploy, create an application. ^C drains and stops."""
@@ -90,6 +92,7 @@ def serve(
         keep_versions,
         max_body_bytes=max_body_size,
         decision_log_bytes=decision_log_size,
+        api_keys=api_keys,
     )
     chosen = _checked(name or name_of(model))
     default_output = UNSET if default is None else parse_json(default)
@@ -110,7 +113,7 @@ def serve(
                 application = _application(clipper, chosen, slo_ms, default_output)
         if version.warning:
             out.warn(version.warning)
-        _tell(out, clipper.query_url, version, application)
+        _tell(out, clipper.query_url, version, application, needs_key=api_keys)
         _watch(server)
 
 
@@ -135,10 +138,12 @@ def _server(out: Output, settings: ServerSettings) -> Iterator[StartingServer]:
             server.stop()
 
 
-def _tell(out: Output, query_url: str, version: Version, application: Application) -> None:
+def _tell(out: Output, query_url: str, version: Version, application: Application, *, needs_key: bool) -> None:
     name = application.name
     result = {"query_url": f"{query_url}/{name}/predict", "version": version, "application": application}
     curl = curl_line(query_url, name, application.input_type)
+    if needs_key or application.require_key:
+        curl = f'export CLIPPER_API_KEY=$(clipper key create me)\n  {curl} -H "Authorization: Bearer $CLIPPER_API_KEY"'
     text = f"{name}:{version.version} is served within {application.slo_ms:g} ms; try:\n\n  {curl}\n"
     out.done(result, text, "^C drains and stops")
 

@@ -8,6 +8,7 @@ from clipper.cli.options import (
     DEFAULT_CACHE,
     DEFAULT_MAX_BODY,
     AllowedHost,
+    ApiKeys,
     AsJson,
     CacheSize,
     DecisionLogSize,
@@ -45,6 +46,7 @@ def start(
     allowed_host: AllowedHost = None,
     insecure: Insecure = False,
     open_metrics: OpenMetrics = False,
+    api_keys: ApiKeys = False,
     query_port: QueryPort = 1337,
     management_port: ManagementPort = 1338,
     workers: Workers = 1,
@@ -87,6 +89,7 @@ def start(
         open_metrics,
         max_body_size,
         decision_log_size,
+        api_keys,
     )
     if found := running(settings.home):
         _tell_running(out, found, "is running already")

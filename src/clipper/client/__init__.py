@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from clipper.client.access import TokenSource, running_place, token_for_home, token_for_url
+from clipper.client.access import TokenSource, find_key, running_place, token_for_home, token_for_url
 from clipper.client.applications import Applications
 from clipper.client.calls import polls
+from clipper.client.keys import Keys
 from clipper.client.models import Models
 from clipper.client.queries import Observed, Prediction, Queries
 from clipper.client.tokens import Tokens
@@ -32,11 +33,13 @@ __all__ = ["STOP_TIMEOUT_S", "Clipper", "Observed", "Prediction"]
 STOP_TIMEOUT_S = 60.0
 
 
-class Clipper(Models, Applications, Queries, Tokens):
+class Clipper(Models, Applications, Queries, Tokens, Keys):
     """A running server. Close it, or use it in a ``with`` block, to give its connections back."""
 
     @staticmethod
-    def connect(url: str | None = None, home: Path | str | None = None, token: str | None = None) -> "Clipper":
+    def connect(
+        url: str | None = None, home: Path | str | None = None, token: str | None = None, api_key: str | None = None
+    ) -> "Clipper":
         """Find a server and check that it answers.
 
         Args:
@@ -44,15 +47,16 @@ class Clipper(Models, Applications, Queries, Tokens):
             home: its directory; if None, ``CLIPPER_HOME``, else ``~/.clipper``.
             token: for its management API; if None, ``CLIPPER_TOKEN``, else what the home's file says, if the server is
                 that of the home.
+            api_key: for its query port, where that asks for one; if None, ``CLIPPER_API_KEY``.
 
         Raises:
             Unavailable: no server is there, or it does not answer.
             Unauthorized: there is no token, or one that the server does not know.
         """
         if url is not None:
-            return _connect_url(url, token_for_url(url, find_home(home), token))
+            return _connect_url(url, token_for_url(url, find_home(home), token), find_key(api_key))
         found = find_home(home)
-        return _connect_home(found, token_for_home(found, token))
+        return _connect_home(found, token_for_home(found, token), find_key(api_key))
 
     def close(self) -> None:
         self._management.close()
@@ -94,10 +98,10 @@ class Clipper(Models, Applications, Queries, Tokens):
         raise DeadlineExceeded(f"the server still answers {STOP_TIMEOUT_S:.0f} s after it was told to stop")
 
 
-def _connect_home(home: Path, find_token: TokenSource) -> Clipper:
+def _connect_home(home: Path, find_token: TokenSource, api_key: str | None) -> Clipper:
     """The file may be left from a server that was killed, and its port be another server's by now."""
     place = running_place(home)
-    clipper = Clipper(place.management_url, place.query_url, find_token)
+    clipper = Clipper(place.management_url, place.query_url, find_token, api_key)
     try:
         there = Path(clipper.status().home)
     except Unauthorized as error:
@@ -118,7 +122,7 @@ def _connect_home(home: Path, find_token: TokenSource) -> Clipper:
     return clipper
 
 
-def _connect_url(url: str, find_token: TokenSource) -> Clipper:
+def _connect_url(url: str, find_token: TokenSource, api_key: str | None) -> Clipper:
     """The server tells its query port; its host is the one it was reached by, since it may know itself by another."""
     api = HttpApi(url, find_token)
     try:
@@ -127,4 +131,4 @@ def _connect_url(url: str, find_token: TokenSource) -> Clipper:
         api.close()
     told, host = urlsplit(status.query_url), urlsplit(api.url).hostname or ""
     netloc = f"[{host}]:{told.port}" if ":" in host else f"{host}:{told.port}"
-    return Clipper(api.url, told._replace(netloc=netloc).geturl(), find_token)
+    return Clipper(api.url, told._replace(netloc=netloc).geturl(), find_token, api_key)

@@ -1,4 +1,4 @@
-"""Which token the client shows: the caller's, the environment's, or that of a home on this machine."""
+"""Which token and key the client shows: the caller's, the environment's, or a token of a home on this machine."""
 
 import os
 from collections.abc import Callable
@@ -11,8 +11,15 @@ from clipper.hosts import is_loopback
 
 VARIABLE = "CLIPPER_TOKEN"
 
+KEY_VARIABLE = "CLIPPER_API_KEY"
+
 # Asked again after a refusal: a token may have been replaced meanwhile.
 TokenSource = Callable[[], str | None]
+
+
+def find_key(given: str | None) -> str | None:
+    """The key for the query port: what is given, else the environment's."""
+    return given or os.environ.get(KEY_VARIABLE) or None
 
 
 def token_for_home(home: Path, given: str | None) -> TokenSource:

@@ -46,6 +46,9 @@ class Applications(Calls):
         confidence_threshold: float | None = _DEFAULTS.confidence_threshold,
         feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s,
         log_decisions: float = _DEFAULTS.log_decisions,
+        require_key: bool = False,
+        max_in_flight: int | None = None,
+        max_per_second: float | None = None,
     ) -> Application:
         """Create an application. Returns once every worker serves it.
 
@@ -65,6 +68,9 @@ class Applications(Calls):
             confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
             feedback_ttl_s: for how long feedback on a query may come.
             log_decisions: the share of its queries that is written to the decision log.
+            require_key: answer only who shows a key.
+            max_in_flight: how many of its queries may be in flight at once, over all clients and workers.
+            max_per_second: how many queries a second it takes of all clients.
         """
         if version is not None and not isinstance(model, str):
             raise InvalidArgument(f"version {version!r} goes with one model: of several, write NAME:VERSION")
@@ -82,6 +88,9 @@ class Applications(Calls):
             feedback_ttl_s=feedback_ttl_s,
             log_decisions=log_decisions,
             code=self._send_code(policy, loss),
+            require_key=require_key,
+            max_in_flight=max_in_flight,
+            max_per_second=max_per_second,
         )
         return self._ask(Application, "POST", "/applications", new)
 
@@ -106,6 +115,9 @@ class Applications(Calls):
         confidence_threshold: float | UnsetType | None = UNSET,
         feedback_ttl_s: float | UnsetType = UNSET,
         log_decisions: float | UnsetType = UNSET,
+        require_key: bool | UnsetType = UNSET,
+        max_in_flight: int | UnsetType | None = UNSET,
+        max_per_second: float | UnsetType | None = UNSET,
     ) -> Application:
         """Change what is given, as ``create_application`` takes it; no query is lost, and what was learned stays.
 
@@ -123,6 +135,9 @@ class Applications(Calls):
             feedback_ttl_s=feedback_ttl_s,
             log_decisions=log_decisions,
             code=UNSET if code is None else code,
+            require_key=require_key,
+            max_in_flight=max_in_flight,
+            max_per_second=max_per_second,
         )
         return self._ask(Application, "PATCH", f"/applications/{part(name)}", change)
 

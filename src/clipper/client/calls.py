@@ -27,10 +27,12 @@ T = TypeVar("T")
 class Calls:
     """The two HTTP APIs of a running server."""
 
-    def __init__(self, management_url: str, query_url: str, find_token: TokenSource) -> None:
-        """``find_token``: what the management API wants to be shown."""
+    def __init__(
+        self, management_url: str, query_url: str, find_token: TokenSource, api_key: str | None = None
+    ) -> None:
+        """``find_token``: what the management API wants to be shown; ``api_key``: what the query port may want."""
         self._management = HttpApi(management_url, find_token)
-        self._queries = HttpApi(query_url)
+        self._queries = HttpApi(query_url, lambda: api_key, is_management=False)
 
     def _ask(
         self, kind: type[T], method: str, path: str, body: Struct | None = None, timeout_s: float = SETTLE_TIMEOUT_S

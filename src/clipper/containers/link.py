@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
@@ -20,6 +21,9 @@ MAX_WELCOME_BYTES = 64 * 1024
 # The supervisor replaces dead replicas; until its snapshot says so, the address may come back.
 FIRST_REDIAL_S = 0.02
 LAST_REDIAL_S = 1.0
+# The system sends so much of a batch by itself, as far as it allows: what is over it waits for the worker's loop, once
+# for each bufferful. With the usual 208 KiB that was 13 ms for 125 rows of 784 float64 where the loop was busy.
+SEND_BUFFER_BYTES = 4 * 1024 * 1024
 
 
 class Listener(Protocol):
@@ -152,6 +156,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.WriteTransport, transport)
+        own_socket = transport.get_extra_info("socket")
+        if own_socket.family == socket.AF_UNIX:  # that of TCP grows by itself
+            own_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
 
     def write(self, data: bytes) -> None:
         if self.transport is not None:

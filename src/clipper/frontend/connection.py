@@ -11,16 +11,22 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
+from clipper.errors import ClipperError
 from clipper.frontend import limits, responses
+from clipper.frontend.body import Body
 from clipper.frontend.budget import Untaken
 from clipper.frontend.exchange import Exchange
-from clipper.frontend.heads import head_without_offer, path_of
+from clipper.frontend.heads import Head, path_of
+from clipper.frontend.held import Held
 from clipper.frontend.limits import LARGE_ANSWER_BYTES
 
 if TYPE_CHECKING:
+    from clipper.frontend.endpoints import Endpoint
     from clipper.frontend.server import QueryServer
 
 log = logging.getLogger(__name__)
+
+NEVER_S = float("inf")
 
 
 class Connection(asyncio.Protocol):
@@ -30,9 +36,8 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._parser = httptools.HttpRequestParser(self)
         self._pending: deque[Exchange] = deque()
-        # What was read but has to wait, while the client does not take its answers.
-        self._held = b""
-        self._held_is_due = False
+        self._body = Body(server.budget)
+        self._held = Held(server.budget, server.door, self._take_held)
         self._reading_paused = False
         self._writing_paused = False
         self.untaken = Untaken(server.budget)
@@ -57,23 +62,28 @@ class Connection(asyncio.Protocol):
         for exchange in self._pending:
             exchange.cancel()
         self._pending.clear()
-        self._held = b""
+        self._held.set(b"")
         self._is_refused = True
 
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
             return
-        if not self._in_message:
-            data = self._take_known(data)
-            if not data:
-                return
-        if self._is_behind:
-            self._hold(data)
+        server, held = self._server, self._held
+        if held.data:
+            self._hold(held.data + data)
+            return
+        held.arrived_s = now_s = server.now_s()
+        if now_s < server.door.closes_s or server.door.opens(now_s):
+            self._take(data)
         else:
-            self._feed(data)
+            held.patience_s = NEVER_S if self._in_message else server.patience_s(data)
+            self._hold(data)
 
     def eof_received(self) -> bool:
         """The client sends no more, but may still read: answer what it asked, then close."""
+        if self._held.data:
+            self._held.is_the_last = True
+            return True
         self._is_refused = True
         self._in_message = False
         self._release_body()
@@ -93,6 +103,16 @@ class Connection(asyncio.Protocol):
 
     # -- requests --------------------------------------------------------------------------------------
 
+    def _take(self, data: bytes) -> None:
+        if not self._in_message:
+            data = self._take_known(data)
+            if not data:
+                return
+        if self._is_behind:
+            self._hold(data)
+        else:
+            self._feed(data)
+
     def _take_known(self, data: bytes) -> bytes:
         """Handle the requests at the front of ``data`` whose heads are known; return the rest."""
         server = self._server
@@ -110,7 +130,7 @@ class Connection(asyncio.Protocol):
             exchange = Exchange(self)
             self._pending.append(exchange)
             try:
-                endpoint.handle(exchange, data[end:stop], server.now_s())
+                endpoint.handle(exchange, data[end:stop], self._held.arrived_s, self._held.is_late)
             except Exception:  # noqa: BLE001  a bug: see _answer_bug
                 self._answer_bug(exchange)
             data = data[stop:]
@@ -130,7 +150,7 @@ class Connection(asyncio.Protocol):
         started_here = not self._in_message
         if started_here:
             # Until a request begins in these bytes: empty lines before one are none.
-            self._is_plain = False
+            self._head.is_plain = False
         self._last_sweep = self._server.sweeps
         self._chunks = 0
         for start in range(0, len(data), limits.PARSED_BYTES):
@@ -138,28 +158,25 @@ class Connection(asyncio.Protocol):
                 self._hold(data[start:])
                 return
             self._parse(data[start : start + limits.PARSED_BYTES])
-        if started_here and self._is_plain and not self._in_message and not self._is_refused:
-            self._server.learn_head(data, self._path, self._content_length)
+        if started_here and self._head.is_plain and not self._in_message and not self._is_refused:
+            self._server.learn_head(data, self._endpoint, self._head.content_length)
         self._adjust_reading()
 
     def _parse(self, data: bytes) -> None:
         self._unclaimed_bytes += len(data)
         try:
-            self._feed_parser(data)
+            while data and not self._is_refused:
+                try:
+                    self._parser.feed_data(data)
+                    break
+                except httptools.HttpParserUpgrade as upgrade:
+                    data = self._head.without_offer(self._parser) + data[upgrade.args[0] :]
+                    self._parser = httptools.HttpRequestParser(self)
         except httptools.HttpParserError as error:
             self._refuse("malformed_request", f"not an HTTP/1.1 request: {error}")
         else:
             if self._unclaimed_bytes > limits.MAX_HEAD_BYTES:
                 self._refuse_head()
-
-    def _feed_parser(self, data: bytes) -> None:
-        while data and not self._is_refused:
-            try:
-                self._parser.feed_data(data)
-                return
-            except httptools.HttpParserUpgrade as upgrade:
-                data = head_without_offer(self._parser, self._url, self._framing) + data[upgrade.args[0] :]
-                self._parser = httptools.HttpRequestParser(self)
 
     def _refuse_head(self) -> None:
         self._refuse("head_too_large", f"request head is over {limits.MAX_HEAD_BYTES} bytes")
@@ -184,16 +201,10 @@ class Connection(asyncio.Protocol):
     # -- httptools ---------------------------------------------------------------------------------------
 
     def _start_message(self) -> None:
-        self._url = b""
-        self._body: bytes | bytearray = b""
-        self._max_body_bytes = limits.MAX_BODY_BYTES
-        self._body_bytes = 0
-        self._head_bytes = 0
+        self._head = Head()
+        self._endpoint: Endpoint | None = None
+        self._body.max_bytes = limits.MAX_BODY_BYTES
         self._unclaimed_bytes = 0
-        self._framing: list[tuple[bytes, bytes]] = []
-        self._content_length = 0
-        self._is_plain = True
-        self._expects_continue = False
 
     def on_message_begin(self) -> None:
         if self._is_refused:
@@ -203,63 +214,46 @@ class Connection(asyncio.Protocol):
         self._started_sweep = self._server.sweeps
 
     def on_url(self, url: bytes) -> None:
-        self._url += url
-        self._count_head(len(url))
+        self._head.add_url(url)
+        if self._head.size_bytes > limits.MAX_HEAD_BYTES:
+            self._refuse_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._unclaimed_bytes = 0
-        self._count_head(len(name) + len(value))
-        match name.lower():
-            case b"content-length":
-                # llhttp has checked that it is a number, and the only one.
-                self._content_length = int(value)
-                self._framing.append((name, value))
-            case b"expect":
-                self._is_plain = False
-                self._framing.append((name, value))
-                self._expects_continue = value.lower() == b"100-continue"
-                if not self._expects_continue:
-                    self._refuse("expectation_failed", "the only expectation that is known is 100-continue")
-            case b"transfer-encoding":
-                self._is_plain = False
-                self._framing.append((name, value))
-            case b"connection":
-                # What some clients send with every request changes nothing.
-                self._is_plain = self._is_plain and value.lower() == b"keep-alive"
+        head = self._head
+        head.add(name, value)
+        if head.size_bytes > limits.MAX_HEAD_BYTES:
+            self._refuse_head()
+        elif head.expectation not in (b"", b"100-continue"):
+            self._refuse("expectation_failed", "the only expectation that is known is 100-continue")
 
     def on_headers_complete(self) -> None:
         if self._parser.should_upgrade() and not self._is_refused:
-            self._prepare_second_reading()
+            if self._parser.get_method() == b"CONNECT":
+                # It offers nothing else, so there is no other way to read it.
+                self._refuse("method_not_allowed", "CONNECT is not allowed: this is not a proxy")
+            elif not self._parser.should_keep_alive():
+                self._head.add_close()
+            return  # it is read a second time
+        self._path = path_of(self._head.url)
+        try:
+            endpoint = self._server.find(self._path, self._head)
+        except ClipperError as error:  # before a body is taken of who may not ask
+            self._refuse(error.code, str(error))
             return
-        self._path = path_of(self._url)
-        endpoint = self._server.find(self._path)
-        self._max_body_bytes = limits.MAX_BODY_BYTES if endpoint is None else endpoint.max_body_bytes
-        if self._content_length > self._max_body_bytes:
+        self._body.max_bytes = limits.MAX_BODY_BYTES if endpoint is None else endpoint.max_body_bytes
+        if self._head.content_length > self._body.max_bytes:
             self._refuse_body()
-        elif self._expects_continue and not self._is_refused:
+        elif self._head.expectation and not self._is_refused:
             self._append_exchange().send_raw(responses.CONTINUE)
-
-    def _prepare_second_reading(self) -> None:
-        if self._parser.get_method() == b"CONNECT":
-            # It offers nothing else, so there is no other way to read it.
-            self._refuse("method_not_allowed", "CONNECT is not allowed: this is not a proxy")
-        elif not self._parser.should_keep_alive():
-            self._framing.append((b"connection", b"close"))
 
     def on_body(self, chunk: bytes) -> None:
         self._unclaimed_bytes = 0
         self._chunks += 1
         if self._is_refused:
             return
-        if not self._body:
-            self._body = chunk
-        elif isinstance(self._body, bytearray):
-            self._body += chunk
-        else:
-            self._body = bytearray(self._body) + chunk
-        self._body_bytes += len(chunk)
-        self._server.budget.held_bytes += len(chunk)
-        if self._body_bytes > self._max_body_bytes:
+        self._body.add(chunk)
+        if self._body.size_bytes > self._body.max_bytes:
             self._refuse_body()
         elif not self._server.budget.has_room(0):
             self._refuse("overloaded", "too many large requests are arriving at once")
@@ -268,23 +262,26 @@ class Connection(asyncio.Protocol):
         if self._is_refused or self._parser.should_upgrade():
             return
         self._in_message = False
-        # A short one is copied; a long one is read where it is, and its memory taken for what is read of it.
-        body = self._body if len(self._body) > limits.SHORT_TEXT_BYTES else bytes(self._body)
+        body = self._body.take()
         self._release_body()
         exchange = self._append_exchange()
         method = self._parser.get_method().decode()
         exchange.has_body = method != "HEAD"
-        exchange.closes = self._server.is_draining or not self._keeps_alive()
+        # A client of HTTP/1.0 that asks to go on would have to be told so in a header of each answer.
+        goes_on = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
+        exchange.closes = self._server.is_draining or not goes_on
         self._is_refused = exchange.closes
-        self._is_plain = self._is_plain and method == "POST" and not exchange.closes
+        self._head.is_plain = self._head.is_plain and method == "POST" and not exchange.closes
         self._handle(exchange, method, body)
 
-    def _keeps_alive(self) -> bool:
-        # A client of HTTP/1.0 that asks for it would have to be told so in a header of each answer.
-        return bool(self._parser.should_keep_alive()) and self._parser.get_http_version() == "1.1"
-
     def _handle(self, exchange: Exchange, method: str, body: bytes | bytearray) -> None:
-        endpoint = self._server.find(self._path)
+        try:
+            # Again: while the body came, its application may have changed, and its key been revoked.
+            self._endpoint = endpoint = self._server.find(self._path, self._head)
+        except ClipperError as error:
+            self._server.refused[error.code] += 1
+            exchange.refuse_with(error)
+            return
         if endpoint is None:
             self._server.refused["not_found"] += 1
             exchange.refuse("not_found", self._server.why_not_found(self._path))
@@ -294,7 +291,7 @@ class Connection(asyncio.Protocol):
             exchange.refuse("method_not_allowed", f"{method} is not allowed here: use {allow}", allow)
         else:
             try:
-                endpoint.handle(exchange, body, self._server.now_s())
+                endpoint.handle(exchange, body, self._held.arrived_s, self._held.is_late)
             except Exception:  # noqa: BLE001  a bug: see _answer_bug
                 self._answer_bug(exchange)
 
@@ -305,20 +302,13 @@ class Connection(asyncio.Protocol):
             exchange.cancel()
             exchange.refuse("internal_error", "a bug in Clipper: the worker's log has its traceback")
 
-    def _count_head(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > limits.MAX_HEAD_BYTES:
-            self._refuse_head()
-
     def _refuse_body(self) -> None:
-        self._refuse("too_large", f"body is over {self._max_body_bytes} bytes")
+        self._refuse("too_large", f"body is over {self._body.max_bytes} bytes")
 
     def _release_body(self) -> None:
-        self._server.budget.held_bytes -= self._body_bytes
-        if self._body_bytes > limits.LARGE_BODY_BYTES:
+        if self._body.size_bytes > limits.LARGE_BODY_BYTES:
             self._server.freed_large_body = True
-        self._body_bytes = 0
-        self._body = b""
+        self._body.drop()
 
     # -- answers -----------------------------------------------------------------------------------------
 
@@ -338,9 +328,11 @@ class Connection(asyncio.Protocol):
                 break
             is_first = False
             pending.popleft()
-            if len(response) > LARGE_ANSWER_BYTES:
+            if self.transport.is_closing():
+                pass  # the client is gone
+            elif len(response) > LARGE_ANSWER_BYTES:
                 self._write_large(exchange, response)
-            elif not self.transport.is_closing():
+            else:
                 self.transport.write(response)
             if exchange.closes:
                 self._finish_writing()
@@ -352,16 +344,13 @@ class Connection(asyncio.Protocol):
 
     def _write_large(self, exchange: Exchange, response: bytes) -> None:
         """Write an answer, or that there is no room for it: others have not taken theirs."""
-        if self.transport.is_closing():
-            return
         if self._server.budget.has_room(len(response)):
             self.transport.write(response)
             self._look_at_untaken()
             return
         self._server.shed(limits.SLOW_SWEEPS)
         self._server.refused["overloaded"] += 1
-        cause = "answers that clients have not taken hold all the memory that they may"
-        body = responses.error_json("overloaded", cause)
+        body = responses.error_json("overloaded", "answers that clients have not taken hold all the memory they may")
         self.transport.write(responses.answer(503, body, close=exchange.closes, has_body=exchange.has_body))
 
     def _look_at_untaken(self) -> None:
@@ -383,7 +372,7 @@ class Connection(asyncio.Protocol):
         for exchange in self._pending:
             exchange.cancel()
         self._pending.clear()
-        self._held = b""
+        self._held.set(b"")
         self._is_refused = True
         self._last_sweep = self._server.sweeps
         if self._reading_paused:
@@ -392,28 +381,36 @@ class Connection(asyncio.Protocol):
         if not self.transport.is_closing() and self.transport.can_write_eof():
             self.transport.write_eof()
 
+    # -- what waits ----------------------------------------------------------------------------------------
+
     @property
     def _is_behind(self) -> bool:
         """Whether the client has to take answers before more of what it sent is looked at."""
         return self._writing_paused or len(self._pending) > limits.MAX_PIPELINED
 
     def _hold(self, data: bytes) -> None:
-        self._held = data
-        self._adjust_reading()
+        self._held.set(data)
+        if not self._server.budget.has_room(0):
+            self._refuse("overloaded", "too many large requests are arriving at once")
+        elif self._is_behind or len(data) > limits.READ_AHEAD_BYTES:
+            self._adjust_reading()
+        else:
+            self._held.wait()
 
-    def _take_held(self) -> None:
-        self._held_is_due = False
-        data, self._held = self._held, b""
-        if data:
-            self.data_received(data)
-        self._adjust_reading()
+    def _take_held(self, data: bytes) -> None:
+        if data and not self._is_refused:
+            self._take(data)
+        if self._held.is_the_last and not self._held.data and not self.eof_received():
+            self._finish_writing()
+        elif self._reading_paused:
+            self._adjust_reading()
 
     def _adjust_reading(self) -> None:
-        if self._held and not self._held_is_due and not self._is_behind:
+        if self._held.data and not self._is_behind:
             # Not from here: an answer to what is held may be what calls this.
-            self._held_is_due = True
-            self._server.call_soon(self._take_held)
-        should_pause = bool(self._held) or self._is_behind
+            self._held.wait()
+        # A client that waits for its answer sends no more; pausing would only cost the system's calls.
+        should_pause = len(self._held.data) > limits.READ_AHEAD_BYTES or self._is_behind
         if should_pause == self._reading_paused or self.transport.is_closing():
             return
         self._reading_paused = should_pause
@@ -427,7 +424,7 @@ class Connection(asyncio.Protocol):
     @property
     def is_busy(self) -> bool:
         """Whether a request is arriving or waits for its answer."""
-        return self._in_message or bool(self._pending or self._held)
+        return self._in_message or bool(self._pending or self._held.data)
 
     def sweep(self, sweeps: int) -> None:
         """Called once a second: close what has been quiet for too long."""
@@ -441,9 +438,4 @@ class Connection(asyncio.Protocol):
         elif self._pending or self._in_message:
             return
         elif quiet > (limits.LINGER_SWEEPS if self._is_refused else self._server.idle_timeout_sweeps):
-            self.transport.close()
-
-    def close_if_quiet(self) -> None:
-        """Draining, after the grace: close if nothing is under way."""
-        if not self.is_busy:
             self.transport.close()

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from clipper.errors import ClipperError, Overloaded
 from clipper.feedback import Feedback, Outcome
@@ -18,6 +18,9 @@ from clipper.frontend.repeats import MIN_BODY_BYTES, RepeatedBodies
 from clipper.selection.application import Application
 from clipper.types import InputType
 
+if TYPE_CHECKING:
+    from clipper.frontend.clients import Guarded
+
 log = logging.getLogger(__name__)
 
 
@@ -26,7 +29,13 @@ _OUTCOMES_PER_STEP = 500
 
 
 class Endpoint(Protocol):
-    """One path. ``handle`` answers the exchange, now or later."""
+    """One path.
+
+    Attributes:
+        slo_s: by when its requests are to be answered; infinite if there is no such time.
+    """
+
+    slo_s: float
 
     @property
     def methods(self) -> tuple[str, ...]: ...
@@ -34,7 +43,12 @@ class Endpoint(Protocol):
     @property
     def max_body_bytes(self) -> int: ...
 
-    def handle(self, exchange: Exchange, body: bytes | bytearray, now_s: float) -> None: ...
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
+        """Answer the exchange, now or later.
+
+        Args:
+            is_late: it has waited to be taken in for so long that a query could not be answered in time any more.
+        """
 
 
 class Predict:
@@ -49,56 +63,62 @@ class Predict:
         self._work = work
         self._body = BodyReader(make_reader(application.input_type))
         self._repeats = RepeatedBodies()
+        self.slo_s = application.slo_s
 
-    def handle(self, exchange: Exchange, body: bytes | bytearray, now_s: float) -> None:
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
+        # A batch's answer has a part for each input: those are counted first.
+        if is_late and b'"input_batch"' not in body:
+            self._application.shed(exchange)
+            return
         if isinstance(body, bytearray):
-            self._work.begin(exchange, len(body), self._answer_in_steps(exchange, body, now_s))
+            self._work.begin(exchange, len(body), self._answer_in_steps(exchange, body, arrived_s))
             return
         row = known = self._repeats.find(body) if len(body) >= MIN_BODY_BYTES else None
         if row is None:
             row = self._body.read_plain(body)
         if row is None:
-            self._handle_any_form(exchange, body, now_s)
+            self._handle_any_form(exchange, body, arrived_s)
             return
-        query = self._application.predict(row, exchange, now_s)
+        query = self._application.predict(row, exchange, arrived_s)
         if not query.done:
             exchange.started = query
         elif known is None:
             self._repeats.remember(body, row)
 
-    def _handle_any_form(self, exchange: Exchange, body: bytes, now_s: float) -> None:
+    def _handle_any_form(self, exchange: Exchange, body: bytes, arrived_s: float) -> None:
         try:
             request = self._body.read_single(body) if len(body) <= limits.DIRECT_BODY_BYTES else None
             if request is not None:
-                self._predict_one(exchange, request, now_s)
+                self._predict_one(exchange, request, arrived_s)
                 return
         except ClipperError as error:
             self._refuse(exchange, error)
             return
-        self._work.begin(exchange, len(body), self._answer_in_steps(exchange, body, now_s))
+        self._work.begin(exchange, len(body), self._answer_in_steps(exchange, body, arrived_s))
 
-    def _answer_in_steps(self, exchange: Exchange, body: bytes | bytearray, now_s: float) -> Steps:
+    def _answer_in_steps(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float) -> Steps:
         try:
             request = yield from self._body.read(body)
             if request.is_batch:
-                yield from self._predict_batch(exchange, request, now_s)
+                yield from self._predict_batch(exchange, request, arrived_s)
             else:
-                self._predict_one(exchange, request, now_s)
+                self._predict_one(exchange, request, arrived_s)
         except ClipperError as error:
             self._refuse(exchange, error)
 
-    def _predict_one(self, exchange: Exchange, request: Request, now_s: float) -> None:
-        query = self._application.predict(request.rows[0], exchange, now_s, request.version, request.context)
+    def _predict_one(self, exchange: Exchange, request: Request, arrived_s: float) -> None:
+        query = self._application.predict(request.rows[0], exchange, arrived_s, request.version, request.context)
         if not query.done:
             exchange.started = query
 
-    def _predict_batch(self, exchange: Exchange, request: Request, now_s: float) -> Steps:
+    def _predict_batch(self, exchange: Exchange, request: Request, arrived_s: float) -> Steps:
+        exchange.admit_all(len(request.rows), arrived_s)
         gather = Gather(exchange, len(request.rows), self._work.budget)
         try:
             for index, row in enumerate(request.rows):
                 if exchange.response is not None:
                     return  # refused: the answer is too large already
-                query = self._application.predict(row, Part(gather, index), now_s, request.version, request.context)
+                query = self._application.predict(row, Part(gather, index), arrived_s, request.version, request.context)
                 if not query.done:
                     gather.add_query(query)
                 yield
@@ -110,7 +130,7 @@ class Predict:
 
     def _refuse(self, exchange: Exchange, error: ClipperError) -> None:
         self._refused[error.code] += 1
-        exchange.refuse(error.code, str(error))
+        exchange.refuse_with(error)
 
 
 class FeedbackTaker(Protocol):
@@ -123,6 +143,7 @@ class Observe:
     """``POST /{app}/observe``, and the old system's name of it, ``/{app}/update``."""
 
     methods = ("POST",)
+    slo_s = float("inf")
 
     def __init__(
         self,
@@ -141,7 +162,7 @@ class Observe:
         # The loop itself keeps only weak references to tasks. As many as there are requests under way.
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def handle(self, exchange: Exchange, body: bytes | bytearray, now_s: float) -> None:
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         try:
             single = None
             if isinstance(body, bytes) and len(body) <= limits.DIRECT_BODY_BYTES:
@@ -152,11 +173,12 @@ class Observe:
         if single is not None:
             self._observe_later(exchange, [single], False, len(body))
         else:
-            self._work.begin(exchange, len(body), self._read_in_steps(exchange, body))
+            self._work.begin(exchange, len(body), self._read_in_steps(exchange, body, arrived_s))
 
-    def _read_in_steps(self, exchange: Exchange, body: bytes | bytearray) -> Steps:
+    def _read_in_steps(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float) -> Steps:
         try:
             items, is_list = yield from self._body.read(body)
+            exchange.admit_all(len(items), arrived_s)
         except ClipperError as error:
             self._refuse(exchange, error)
             return
@@ -170,6 +192,8 @@ class Observe:
             self._refuse(exchange, Overloaded("feedback that has not been taken holds all the memory that it may"))
             return
         budget.held_bytes += held_bytes
+        # What was sent is learned, and counts as in flight until then, also if the client goes away.
+        exchange.started = None
         task = asyncio.ensure_future(self._observe(exchange, items, is_list))
 
         def end(task: "asyncio.Task[None]") -> None:
@@ -181,7 +205,7 @@ class Observe:
 
     def _refuse(self, exchange: Exchange, error: ClipperError) -> None:
         self._refused[error.code] += 1
-        exchange.refuse(error.code, str(error))
+        exchange.refuse_with(error)
 
     async def _observe(self, exchange: Exchange, items: "list[Feedback | ClipperError]", is_list: bool) -> None:
         feedback = [item for item in items if isinstance(item, Feedback)]
@@ -212,9 +236,10 @@ class Health:
     """``GET /health/live``: this worker answers."""
 
     methods = ("GET", "HEAD")
+    slo_s = float("inf")
     max_body_bytes = limits.SHORT_TEXT_BYTES
 
-    def handle(self, exchange: Exchange, body: bytes | bytearray, now_s: float) -> None:
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         exchange.answer(200, b'{"status":"live"}')
 
 
@@ -233,14 +258,18 @@ def make_endpoints(
     refused: Counter[str],
     work: LongWork,
     max_body_bytes: int = limits.MAX_BODY_BYTES,
-) -> dict[bytes, Endpoint]:
-    """All paths, with and without a slash at the end; calls that are wrong are counted in ``refused``."""
-    endpoints: dict[bytes, Endpoint] = {b"/health/live": Health()}
+    guard: "Callable[[Application, Endpoint], Endpoint | Guarded]" = lambda _, endpoint: endpoint,
+) -> "dict[bytes, Endpoint | Guarded]":
+    """All paths, with and without a slash at the end; calls that are wrong are counted in ``refused``.
+
+    ``guard`` puts before an application's endpoints what it asks of its clients.
+    """
+    endpoints: dict[bytes, Endpoint | Guarded] = {b"/health/live": Health()}
     for application in applications:
         predict = Predict(application, refused, work, max_body_bytes)
         observe = Observe(application, taker, refused, work, max_body_bytes)
         actions: dict[str, Endpoint] = {"predict": predict, "observe": observe, "update": observe}
         for action, endpoint in actions.items():
             path = f"/{application.name}/{action}".encode()
-            endpoints[path] = endpoints[path + b"/"] = endpoint
+            endpoints[path] = endpoints[path + b"/"] = guard(application, endpoint)
     return endpoints

@@ -4,8 +4,10 @@ from typing import Protocol
 
 import msgspec
 
+from clipper.errors import ClipperError, TooManyRequests
 from clipper.frontend import limits, responses
 from clipper.frontend.budget import Budget
+from clipper.frontend.client_limits import Limits
 from clipper.selection.query import Query
 
 
@@ -32,6 +34,8 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
         started: what to cancel if the client goes away; None once it has ended.
         closes: the connection ends with this answer.
         has_body: False for HEAD.
+        limits: what it is under until it is answered; None where there are none.
+        admitted: how many queries they have let in for it.
     """
 
     connection: Answerer
@@ -39,6 +43,8 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
     started: Cancellable | None = None
     closes: bool = False
     has_body: bool = True
+    limits: Limits | None = None
+    admitted: int = 0
 
     def on_prediction(self, query_id: int, output: bytes, confidence: float) -> None:
         body = responses.prediction_json(query_id, output, confidence)
@@ -47,6 +53,8 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
             return
         # As in _respond, which here is a call a query.
         self.started = None
+        if self.limits is not None:
+            self._leave_limits()
         self.response = responses.ok(body)
         self.connection.flush()
 
@@ -59,12 +67,31 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
     def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
         self.refuse(reason, explanation)
 
-    def refuse(self, code: str, cause: str, allow: str = "") -> None:
+    def refuse(self, code: str, cause: str, allow: str = "", retry_after_s: int = responses.RETRY_AFTER_S) -> None:
         """Answer with an error of the error tree."""
-        self.answer(responses.status_of(code), responses.error_json(code, cause), allow)
+        status, body = responses.status_of(code), responses.error_json(code, cause)
+        self._respond(
+            responses.answer(
+                status, body, close=self.closes, allow=allow, has_body=self.has_body, retry_after_s=retry_after_s
+            )
+        )
 
-    def answer(self, status: int, body: bytes, allow: str = "") -> None:
-        self._respond(responses.answer(status, body, close=self.closes, allow=allow, has_body=self.has_body))
+    def refuse_with(self, error: ClipperError) -> None:
+        retry_after_s = error.retry_after_s if isinstance(error, TooManyRequests) else responses.RETRY_AFTER_S
+        self.refuse(error.code, str(error), retry_after_s=retry_after_s)
+
+    def admit_all(self, count: int, now_s: float) -> None:
+        """It turned out to be so many queries: those that were not let in with the request have to be.
+
+        Raises:
+            TooLarge, TooManyRequests: its limits do not let them in.
+        """
+        if self.limits is not None and count > self.admitted:
+            self.limits.admit(count - self.admitted, now_s, self.admitted)
+            self.admitted = count
+
+    def answer(self, status: int, body: bytes) -> None:
+        self._respond(responses.answer(status, body, close=self.closes, has_body=self.has_body))
 
     def send_raw(self, data: bytes) -> None:
         """An interim answer, such as 100 Continue, in its place in the order."""
@@ -75,12 +102,19 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
         if self.started is not None:
             self.started.cancel()
             self.started = None
+            self._leave_limits()
 
     def _respond(self, data: bytes) -> None:
         # Query and exchange know each other; parting lets both be freed without the garbage collector.
         self.started = None
+        self._leave_limits()
         self.response = data
         self.connection.flush()
+
+    def _leave_limits(self) -> None:
+        if self.limits is not None:
+            self.limits.give_back(self.admitted)
+            self.limits = None
 
 
 class Gather:

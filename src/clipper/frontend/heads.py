@@ -1,6 +1,4 @@
-"""Request heads: what is asked for, and how a head reads that offers another protocol."""
-
-from collections.abc import Iterable
+"""Request heads: what is asked for, by whom, and how a head reads that offers another protocol."""
 
 import httptools
 
@@ -12,12 +10,63 @@ def path_of(url: bytes) -> bytes:
     return url.partition(b"?")[0]
 
 
-def head_without_offer(
-    parser: "httptools.HttpRequestParser", url: bytes, framing: Iterable[tuple[bytes, bytes]]
-) -> bytes:
-    """The head of a request that offers another protocol (Java's client offers h2c), to be read again without that.
+class Head:
+    """What is taken from a request's head, as it comes.
 
-    A server may ignore the offer, but httptools takes all that follows for the other protocol, the body too.
+    Attributes:
+        size_bytes: of what has come.
+        content_length: 0 if nobody says.
+        expectation: in lower case.
+        is_plain: whether an equal head can only mean the same again: nothing in it is about the connection, or is to
+            be answered before the body.
     """
-    line = b"%b %b HTTP/%b\r\n" % (parser.get_method(), url, parser.get_http_version().encode())
-    return line + b"".join(b"%b: %b\r\n" % header for header in framing) + b"\r\n"
+
+    __slots__ = ("_kept", "content_length", "expectation", "is_plain", "size_bytes", "url")
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.size_bytes = 0
+        self.content_length = 0
+        self.expectation = b""
+        self.is_plain = True
+        self._kept: list[tuple[bytes, bytes]] = []
+
+    def add_url(self, url: bytes) -> None:
+        self.url += url
+        self.size_bytes += len(url)
+
+    def add(self, name: bytes, value: bytes) -> None:
+        self.size_bytes += len(name) + len(value)
+        match name.lower():
+            case b"content-length":
+                # llhttp has checked that it is a number, and the only one.
+                self.content_length = int(value)
+                self._kept.append((name, value))
+            case b"authorization":
+                self._kept.append((name, value))
+            case b"expect":
+                self.is_plain = False
+                self.expectation = value.lower()
+                self._kept.append((name, value))
+            case b"transfer-encoding":
+                self.is_plain = False
+                self._kept.append((name, value))
+            case b"connection":
+                # What some clients send with every request changes nothing.
+                self.is_plain = self.is_plain and value.lower() == b"keep-alive"
+
+    def add_close(self) -> None:
+        """It said, in a header that is not kept, that the connection ends with it."""
+        self._kept.append((b"connection", b"close"))
+
+    @property
+    def authorizations(self) -> list[bytes]:
+        return [value for name, value in self._kept if name.lower() == b"authorization"]
+
+    def without_offer(self, parser: "httptools.HttpRequestParser") -> bytes:
+        """This head without the offer of another protocol (Java's client offers h2c), for the request to be read again.
+
+        A server may ignore the offer, but httptools takes all that follows for the other protocol, the body too.
+        """
+        line = b"%b %b HTTP/%b\r\n" % (parser.get_method(), self.url, parser.get_http_version().encode())
+        return line + b"".join(b"%b: %b\r\n" % header for header in self._kept) + b"\r\n"

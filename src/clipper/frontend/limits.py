@@ -44,6 +44,8 @@ CROWDED_IDLE_TIMEOUT_SWEEPS = 5
 MAX_PIPELINED = 64
 # What is read at once may hold thousands of requests; so much of it is parsed before the bound is looked at again.
 PARSED_BYTES = 16 * 1024
+# What a connection may have sent while its last request waits to be taken in; beyond it, it is not read meanwhile.
+READ_AHEAD_BYTES = 64 * 1024
 # Heads recognised without parsing. A client sends one or a few; one that varies its heads only fills it up.
 MAX_KNOWN_HEADS = 1024
 MAX_KNOWN_HEAD_BYTES = 2048

@@ -10,7 +10,7 @@ _OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\
 _OK_HEADS = [_OK % length for length in range(512)]
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-# What a client that was told 503 should wait before it tries again.
+# What a client that was told 503 should wait before it tries again; one that was told 429 is told when.
 RETRY_AFTER_S = 1
 
 
@@ -59,19 +59,30 @@ def ok(body: bytes) -> bytes:
     return (_OK_HEADS[length] if length < len(_OK_HEADS) else _OK % length) + body
 
 
-def answer(status: int, body: bytes, *, close: bool = False, allow: str = "", has_body: bool = True) -> bytes:
+def answer(
+    status: int,
+    body: bytes,
+    *,
+    close: bool = False,
+    allow: str = "",
+    has_body: bool = True,
+    retry_after_s: int = RETRY_AFTER_S,
+) -> bytes:
     """Any answer.
 
     Args:
         close: tell the client that the connection ends with this.
         allow: the methods that would have been right, with 405.
         has_body: False for HEAD, which gets the head alone.
+        retry_after_s: with 429 and 503.
     """
     head = [f"HTTP/1.1 {status} {REASONS[status]}", "content-type: application/json", f"content-length: {len(body)}"]
     if allow:
         head.append(f"allow: {allow}")
-    if status == 503:
-        head.append(f"retry-after: {RETRY_AFTER_S}")
+    if status == 401:
+        head.append('www-authenticate: Bearer realm="clipper"')
+    if status in (429, 503):
+        head.append(f"retry-after: {retry_after_s}")
     if close:
         head.append("connection: close")
     return "\r\n".join(head).encode() + b"\r\n\r\n" + (body if has_body else b"")

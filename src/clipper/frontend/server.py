@@ -4,17 +4,21 @@ import asyncio
 import logging
 import socket
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from clipper.frontend import limits
 from clipper.frontend.budget import Budget
+from clipper.frontend.clients import Guarded
 from clipper.frontend.connection import Connection
+from clipper.frontend.door import PATIENCE_SHARE_OF_SLO, Door
 from clipper.frontend.endpoints import Endpoint
+from clipper.frontend.heads import Head
 from clipper.frontend.long_work import LongWork
 from clipper.frontend.memory import give_back_freed
 
 log = logging.getLogger(__name__)
 
+_NEVER_S = float("inf")
 _ACTIONS = {b"predict", b"observe", b"update"}
 
 
@@ -25,16 +29,23 @@ class QueryServer:
         known_heads: request head to its endpoint and body size; see ``Connection``.
         budget: the memory that requests hold.
         work: what takes longer than others should wait.
+        door: where requests wait while the worker has no time to take them in.
         refused: requests that no application saw, by error code; endpoints count theirs here as well.
         freed_large_body: whether one was dropped since the last sweep, which then gives its memory back.
         sweeps: seconds since the start, counted by the sweep: a clock that costs nothing to read.
     """
 
-    def __init__(self, max_connections: int = limits.MAX_CONNECTIONS, sweep_s: float = limits.SWEEP_S) -> None:
+    def __init__(
+        self,
+        max_connections: int = limits.MAX_CONNECTIONS,
+        sweep_s: float = limits.SWEEP_S,
+        give_out: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``give_out``: sends what queries have been asked by then; see ``Door``."""
         self.max_connections = max_connections
         self._sweep_s = sweep_s
         self._loop = asyncio.get_running_loop()
-        self._endpoints: Mapping[bytes, Endpoint] = {}
+        self._endpoints: Mapping[bytes, Endpoint | Guarded] = {}
         self._connections: set[Connection] = set()
         self._socket: socket.socket | None = None
         self._listener: asyncio.Server | None = None
@@ -50,8 +61,8 @@ class QueryServer:
         self.freed_large_body = False
         self.sweeps = 0
         self.is_draining = False
-        self.call_soon = self._loop.call_soon
         self.now_s = self._loop.time
+        self.door = Door(self._loop.call_soon, self.now_s, give_out)
 
     async def listen(self, listener: socket.socket) -> None:
         """Start accepting on a bound socket."""
@@ -71,7 +82,7 @@ class QueryServer:
         self._coming += 1
         if self._is_full:
             # Not from here: that would drop the connection that is being accepted. The loop accepts one in a turn.
-            self.call_soon(self._stop_accepting)
+            self._loop.call_soon(self._stop_accepting)
         return Connection(self)
 
     def _stop_accepting(self) -> None:
@@ -93,13 +104,32 @@ class QueryServer:
         is_crowded = len(self._connections) >= self.max_connections * limits.CROWDED_SHARE
         return limits.CROWDED_IDLE_TIMEOUT_SWEEPS if is_crowded else limits.IDLE_TIMEOUT_SWEEPS
 
-    def serve(self, endpoints: Mapping[bytes, Endpoint]) -> None:
+    def serve(self, endpoints: Mapping[bytes, Endpoint | Guarded]) -> None:
         """Serve these paths from the next request on."""
         self.known_heads.clear()
         self._endpoints = endpoints
+        self.door.set_slo(min((endpoint.slo_s for endpoint in endpoints.values()), default=1.0))
 
-    def find(self, path: bytes) -> Endpoint | None:
-        return self._endpoints.get(path)
+    def find(self, path: bytes, head: Head) -> Endpoint | None:
+        """The endpoint for who sent this head.
+
+        Raises:
+            MalformedRequest, Unauthorized, Forbidden: as ``Guarded.enter``.
+        """
+        endpoint = self._endpoints.get(path)
+        return endpoint.enter(head.authorizations) if isinstance(endpoint, Guarded) else endpoint
+
+    def count_refused(self, code: str) -> None:
+        self.refused[code] += 1
+
+    def forget_heads(self) -> None:
+        """Who may ask has changed: have each client's next request looked at anew."""
+        self.known_heads.clear()
+
+    def patience_s(self, data: bytes) -> float:
+        """For how long a request may wait at the door, of which this is the beginning."""
+        known = self.known_heads.get(data[: data.find(b"\r\n\r\n") + 4])
+        return _NEVER_S if known is None else known[0].slo_s * PATIENCE_SHARE_OF_SLO
 
     def why_not_found(self, path: bytes) -> str:
         shown = path[:200].decode("latin-1")
@@ -108,12 +138,11 @@ class QueryServer:
             return f"application {name[:100].decode('latin-1')!r} is not known: `clipper app list` shows those that are"
         return f"nothing at {shown!r}: expected /APPLICATION/predict or /APPLICATION/observe"
 
-    def learn_head(self, request: bytes, path: bytes, content_length: int) -> None:
+    def learn_head(self, request: bytes, endpoint: Endpoint | None, content_length: int) -> None:
         """Remember the head of a whole request that httptools has just read and found plain."""
         size = len(request) - content_length
         if size > limits.MAX_KNOWN_HEAD_BYTES or request.find(b"\r\n\r\n") + 4 != size:
             return
-        endpoint = self._endpoints.get(path)
         if endpoint is None or "POST" not in endpoint.methods:
             return
         if len(self.known_heads) >= limits.MAX_KNOWN_HEADS:
@@ -183,7 +212,8 @@ class QueryServer:
         end_s = self._loop.time() + timeout_s
         while self._connections and self._loop.time() < end_s:
             for connection in list(self._connections):
-                connection.close_if_quiet()
+                if not connection.is_busy:
+                    connection.transport.close()
             await asyncio.sleep(0.01)
         left = sum(connection.is_busy for connection in self._connections)
         for connection in list(self._connections):

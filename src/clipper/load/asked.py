@@ -19,6 +19,7 @@ class Asked:
         rate_per_s: of a sweep, the first that is tried.
         duration_s: of a sweep, of each rate.
         inputs: a file, or None for random ones.
+        api_key: what the query port wants to be shown; None where it asks for nothing.
         width: of random ones, where the type leaves a length open; None is as it comes.
     """
 
@@ -34,3 +35,4 @@ class Asked:
     width: int | None
     arrivals: Arrivals
     max_connections: int
+    api_key: str | None = None

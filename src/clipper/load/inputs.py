@@ -98,8 +98,9 @@ class Sample:
 class Head:
     """The heads of the requests for one path."""
 
-    def __init__(self, host: str, path: str) -> None:
-        self._start = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: "
+    def __init__(self, host: str, path: str, api_key: str | None = None) -> None:
+        key = "" if api_key is None else f"Authorization: Bearer {api_key}\r\n"
+        self._start = f"POST {path} HTTP/1.1\r\nHost: {host}\r\n{key}Content-Type: application/json\r\nContent-Length: "
 
     def of(self, body_bytes: int) -> bytes:
         return f"{self._start}{body_bytes}\r\n\r\n".encode()

@@ -70,7 +70,7 @@ def _run(run: Run) -> list[str]:
             Axis("per s"),
             [
                 Line("offered", [(row.second, row.offered / size) for row in rows], dashed=True),
-                Line("defaults, errors and not sent", [(row.second, _bad(row) / size) for row in rows]),
+                Line("defaults, errors, over a limit and not sent", [(row.second, _bad(row) / size) for row in rows]),
                 Line("goodput", [(row.second, row.good / size) for row in rows]),
             ],
         ),
@@ -78,7 +78,7 @@ def _run(run: Run) -> list[str]:
 
 
 def _bad(row: Second) -> int:
-    return row.defaults + row.errors + row.not_sent
+    return row.defaults + row.errors + row.over_limit + row.not_sent
 
 
 def _sweep(report: Report) -> list[str]:

@@ -19,6 +19,7 @@ _TICKS_PER_HALF_DISTANCE = 4
 # Reasons and errors that are told apart. Clipper has a dozen; a server that makes up new ones only fills the table.
 _MAX_KINDS = 40
 _OTHER_KINDS = "others"
+_TOO_MANY_REQUESTS = 429
 
 
 class SenderCounts(Protocol):
@@ -32,7 +33,9 @@ class _OpenSecond:
     """Queries that were due in one second, of which some are still out."""
 
     def __init__(self) -> None:
-        self.offered = self.ended = self.by_model = self.good = self.defaults = self.errors = self.not_sent = 0
+        self.offered = self.ended = self.by_model = self.good = self.defaults = self.errors = self.not_sent = (
+            self.over_limit
+        ) = 0
         self.latencies_us = HdrHistogram(1, _HIGHEST_US, _DIGITS)
 
     def row(self, second: int) -> Second:
@@ -46,6 +49,7 @@ class _OpenSecond:
             errors=self.errors,
             not_sent=self.not_sent,
             p99_ms=None if p99_us is None else p99_us / 1e3,
+            over_limit=self.over_limit,
         )
 
 
@@ -59,7 +63,7 @@ class Records:
     def __init__(self, slo_s: float) -> None:
         self._slo_s = slo_s
         self._began_s = 0.0
-        self.offered = self._answered = self._by_model = self._good = self._late = self._not_sent = 0
+        self.offered = self._answered = self._by_model = self._good = self._late = self._not_sent = self._over_limit = 0
         self._defaults: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
         self._open: dict[int, _OpenSecond] = {}
@@ -93,6 +97,10 @@ class Records:
         self._answered += 1
         is_late = latency_s > self._slo_s
         self._late += is_late
+        if answer.status == _TOO_MANY_REQUESTS:
+            self._over_limit += 1
+            second.over_limit += 1
+            return
         outcome = outcome_of(answer.status, answer.body)
         if outcome is BY_MODEL:
             self._by_model += 1
@@ -174,6 +182,7 @@ class Records:
             ),
             seconds=tuple(self._rows),
             percentiles=tuple(_curve(self._latencies_us)),
+            over_limit=self._over_limit,
         )
 
 

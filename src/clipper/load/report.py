@@ -41,6 +41,7 @@ class Second(Struct, frozen=True):
     """What became of the queries that were due in one second, or in several that begin with ``second``.
 
     Attributes:
+        over_limit: refused as over a limit of the application's or the key's, which is no error.
         p99_ms: of several seconds, the worst one's; None if nothing was answered.
     """
 
@@ -52,6 +53,7 @@ class Second(Struct, frozen=True):
     errors: int
     not_sent: int
     p99_ms: float | None
+    over_limit: int = 0
 
 
 class SenderFacts(Struct, frozen=True):
@@ -86,6 +88,7 @@ class Run(Struct, frozen=True):
         late: answered, in whatever way, after the SLO.
         defaults: answered with the default, by reason.
         errors: by status and code, or by what befell the connection.
+        over_limit: refused as over a limit of the application's or the key's (status 429), which is no error.
         latency_ms: of all answers, from when their queries were due; None if there are none.
     """
 
@@ -105,6 +108,7 @@ class Run(Struct, frozen=True):
     sender: SenderFacts
     seconds: tuple[Second, ...]
     percentiles: tuple[Percentile, ...]
+    over_limit: int = 0
 
     @property
     def goodput_per_s(self) -> float:
@@ -223,5 +227,6 @@ def _together(seconds: Sequence[Second]) -> Second:
         defaults=sum(each.defaults for each in seconds),
         errors=sum(each.errors for each in seconds),
         not_sent=sum(each.not_sent for each in seconds),
+        over_limit=sum(each.over_limit for each in seconds),
         p99_ms=max((each.p99_ms for each in seconds if each.p99_ms is not None), default=None),
     )

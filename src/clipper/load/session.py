@@ -28,12 +28,13 @@ def carry_out(asked: Asked, watch: Watch) -> Report:
     if parts.scheme not in ("http", "https") or parts.hostname is None:
         raise InvalidArgument(f"url is {asked.query_url!r}: expected http://HOST:PORT")
     path = f"{parts.path.rstrip('/')}/{quote(asked.application, safe='')}/predict"
-    requests = _requests(asked, Head(parts.netloc, path))
+    requests = _requests(asked, Head(parts.netloc, path, asked.api_key))
     _ask_once(
         f"{parts.scheme}://{parts.netloc}",
         path,
         requests.of(_FIRST_NUMBER).partition(b"\r\n\r\n")[2],
         asked.slo_ms / 1e3,
+        asked.api_key,
     )
     is_tls = parts.scheme == "https"
     plan = Plan(
@@ -73,9 +74,9 @@ def _requests(asked: Asked, head: Head) -> Requests:
     return Sample(head, asked.input_type, asked.width, Random())
 
 
-def _ask_once(url: str, path: str, body: bytes, slo_s: float) -> None:
+def _ask_once(url: str, path: str, body: bytes, slo_s: float, api_key: str | None) -> None:
     """Before thousands of queries that are wrong in the same way: say what is wrong with the first one."""
-    api = HttpApi(url)
+    api = HttpApi(url, lambda: api_key, is_management=False)
     try:
         api.call("POST", path, body, slo_s + PATIENCE_S)
     except (RequestError, Unavailable):

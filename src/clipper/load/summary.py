@@ -30,7 +30,7 @@ Row = Sequence[str]
 
 COUNT_COLUMNS = ("queries", "", "share", "per s")
 LATENCY_COLUMNS = ("ms", "p50", "p90", "p99", "p99.9", "max")
-SECOND_COLUMNS = ("second", "offered", "by a model", "defaults", "errors", "not sent", "p99 ms")
+SECOND_COLUMNS = ("second", "offered", "by a model", "defaults", "errors", "over limit", "not sent", "p99 ms")
 SWEEP_COLUMNS = ("rate/s", "goodput/s", "by a model", "p99 ms", "SLO")
 
 
@@ -45,6 +45,8 @@ def count_rows(run: Run) -> list[Row]:
     rows += [row("by a model", run.by_model), row("  within the SLO: goodput", run.good)]
     rows += [row(f"default: {reason}", count) for reason, count in run.defaults.items()]
     rows += [row(f"error: {what}", count) for what, count in run.errors.items()]
+    if run.over_limit:
+        rows.append(row("over a limit (429)", run.over_limit))
     rows.append(row("late", run.late))
     if run.not_sent:
         rows.append(row("not sent", run.not_sent))
@@ -71,7 +73,7 @@ def second_rows(run: Run) -> list[Row]:
 
 def _second(row: Second, after: int | None) -> Row:
     name = f"{row.second}" if after is None or after == row.second + 1 else f"{row.second}-{after - 1}"
-    counts = row.offered, row.by_model, row.defaults, row.errors, row.not_sent
+    counts = row.offered, row.by_model, row.defaults, row.errors, row.over_limit, row.not_sent
     return name, *(f"{count:,}" for count in counts), "-" if row.p99_ms is None else f"{row.p99_ms:.1f}"
 
 
@@ -121,6 +123,11 @@ def warnings(report: Report) -> list[str]:
         found.append(
             f"the load generator itself was too slow: {why}. Latencies are its own as well as the server's: lower the "
             "rate, or run it where nothing else runs"
+        )
+    if run.over_limit:
+        found.append(
+            f"{run.over_limit:,} queries were refused as over a limit of the application's or the key's: clipper app "
+            "show and clipper key list tell these. What the models could do is not measured by that"
         )
     most = report.max_connections
     if run.not_sent:

@@ -12,6 +12,7 @@ from clipper.management.operations import Operations
 from clipper.management.page import PlainPage
 from clipper.management.routes.applications import Applications
 from clipper.management.routes.artifacts import Artifacts
+from clipper.management.routes.keys import Keys
 from clipper.management.routes.models import Models, Versions
 from clipper.management.routes.replicas import Replicas
 from clipper.management.routes.server import Server
@@ -28,7 +29,7 @@ def create_app(operations: Operations) -> Litestar:
     It asks nobody who they are: see ``gate``.
     """
     return Litestar(
-        route_handlers=[Applications, Artifacts, Models, Versions, Replicas, Server, Tokens],
+        route_handlers=[Applications, Artifacts, Keys, Models, Versions, Replicas, Server, Tokens],
         dependencies={"operations": Provide(lambda: operations, sync_to_thread=False)},
         exception_handlers={
             ClipperError: clipper_error,

@@ -11,13 +11,16 @@ from clipper.management.schemas import (
     Application,
     ApplicationChange,
     Contexts,
+    CreatedKey,
     CreatedToken,
     Deployment,
+    Key,
     LearnedPolicy,
     LinkChange,
     Logs,
     Model,
     NewApplication,
+    NewKey,
     NewToken,
     Replica,
     Status,
@@ -105,6 +108,15 @@ class Operations(Protocol):
 
     async def revoke_token(self, name: str) -> None:
         """From now on it is not known any more."""
+
+    async def list_keys(self) -> list[Key]:
+        """By name."""
+
+    async def create_key(self, new: NewKey) -> CreatedKey:
+        """Conflict if there is one of that name, or as many as there may be. Returns once every worker knows it."""
+
+    async def revoke_key(self, name: str) -> None:
+        """Returns once every worker refuses it."""
 
     async def worker_statistics(self) -> list[WorkerStatistics]:
         """From every worker that answers within a second."""

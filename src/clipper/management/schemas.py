@@ -40,6 +40,8 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
 
     For how models are selected and feedback is learned from, see ``snapshot.Selection``. ``code`` is the SHA-256 of the
     artifact with the modules of a policy or loss of the user's own. A name alone is a policy with its defaults.
+    ``require_key``: it answers only who shows a key. ``max_in_flight`` and ``max_per_second`` bound its queries, over
+    all workers; null is no bound.
     """
 
     name: str
@@ -55,6 +57,9 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
     feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s
     log_decisions: float = _DEFAULTS.log_decisions
     code: str | None = None
+    require_key: bool = False
+    max_in_flight: int | None = None
+    max_per_second: float | None = None
 
 
 class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,6 +78,9 @@ class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
     feedback_ttl_s: float | UnsetType = UNSET
     log_decisions: float | UnsetType = UNSET
     code: str | UnsetType = UNSET
+    require_key: bool | UnsetType = UNSET
+    max_in_flight: int | UnsetType | None = UNSET
+    max_per_second: float | UnsetType | None = UNSET
 
 
 class LinkChange(Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,6 +95,8 @@ class Application(Struct, frozen=True, omit_defaults=False):
 
     Attributes:
         id: names what it learns, in the selection store.
+        require_key: it answers only who shows a key, also if the server asks for none elsewhere.
+        max_in_flight, max_per_second: of its queries, over all workers; None is no bound.
         problem: what its own policy or loss did wrong last, in any worker; None if nothing, or nobody has looked.
     """
 
@@ -105,6 +115,9 @@ class Application(Struct, frozen=True, omit_defaults=False):
     code: str | None = None
     id: str = ""
     problem: str | None = None
+    require_key: bool = False
+    max_in_flight: int | None = None
+    max_per_second: float | None = None
 
 
 class LearnedModel(Struct, frozen=True):
@@ -272,6 +285,41 @@ class CreatedToken(Struct, frozen=True):
     role: Role
     created_at: float
     token: str
+
+
+class NewKey(Struct, frozen=True, forbid_unknown_fields=True):
+    """
+    Attributes:
+        name: whom or what it is for: by it the key is listed and revoked, and told in metrics.
+        applications: those that it is for; empty is all.
+        max_in_flight, max_per_second: of its queries, over all applications and workers; null is no bound.
+    """
+
+    name: str
+    applications: tuple[str, ...] = ()
+    max_in_flight: int | None = None
+    max_per_second: float | None = None
+
+
+class Key(Struct, frozen=True):
+    """What is known of a key; not the key. ``created_at`` is in seconds since 1970."""
+
+    name: str
+    created_at: float
+    applications: tuple[str, ...]
+    max_in_flight: int | None
+    max_per_second: float | None
+
+
+class CreatedKey(Struct, frozen=True):
+    """A new key: ``key`` is shown now and never again, for the server keeps no more than its digest."""
+
+    name: str
+    created_at: float
+    applications: tuple[str, ...]
+    max_in_flight: int | None
+    max_per_second: float | None
+    key: str
 
 
 class WorkerStatus(Struct, frozen=True):

@@ -24,6 +24,7 @@ STATUSES: dict[str, int] = {
     "conflict": 409,
     "too_large": 413,
     "unsupported_media_type": 415,
+    "too_many_requests": 429,
     "internal_error": 500,
     "not_implemented": 501,
     "model_error": 502,

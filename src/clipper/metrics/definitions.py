@@ -17,6 +17,7 @@ from clipper.statistics import (
     ApplicationStatistics,
     DecisionLogStatistics,
     HistogramData,
+    LimitStatistics,
     ModelSelectionStatistics,
     ReplicaStatistics,
     SelectionStatistics,
@@ -122,6 +123,14 @@ DECISION_LOG: Group[DecisionLogStatistics] = Group(
         Number(
             "gauge", "clipper_decisions_waiting_bytes", "Bytes to be written to the log.", lambda d: d.waiting_bytes
         ),
+    ),
+)
+
+LIMIT: Group[LimitStatistics] = Group(
+    ("of", "name", "worker"),
+    (
+        Number("gauge", "clipper_limit_in_flight", "Queries let in and not answered.", lambda one: one.in_flight),
+        Number("counter", "clipper_limit_refused", "Requests refused as over the limit.", lambda one: one.refused),
     ),
 )
 

@@ -14,6 +14,7 @@ from clipper.metrics.definitions import (
     APPLICATION,
     DECISION_LOG,
     DEPLOYED,
+    LIMIT,
     LINK,
     REPLICA,
     SELECTED_MODEL,
@@ -66,6 +67,7 @@ class ServerCollector(Collector):
         yield from _families(WORKER_PROCESS, [((str(w.index),), w) for w in self._status.workers])
         yield from _families(WORKER, [((index,), worker) for index, worker in workers])
         yield from _families(DECISION_LOG, [((index,), w.decisions) for index, w in workers if w.decisions])
+        yield from _families(LIMIT, [((one.of, one.name, index), one) for index, w in workers for one in w.limits])
         yield from _families(APPLICATION, [((a.name, index), a) for index, w in workers for a in w.applications])
         selections = [(a, index, a.selection) for index, w in workers for a in w.applications if a.selection]
         yield from _families(SELECTION, [((a.name, index), selection) for a, index, selection in selections])

@@ -23,6 +23,8 @@ class ApplicationRecord(Struct, frozen=True):
         selection: without its ``code``, which is a folder: where that is, is not for the registry to say.
         id: names what it learns; an application that is made anew under an old name has another.
         code: SHA-256 of the artifact with the modules of its own policy and loss, None if it has none.
+        require_key: it answers only who shows a key that is for it.
+        max_in_flight, max_per_second: of its queries; None is no bound.
     """
 
     name: str
@@ -33,6 +35,9 @@ class ApplicationRecord(Struct, frozen=True):
     links: tuple[Link, ...] = ()
     id: str = ""
     code: str | None = None
+    require_key: bool = False
+    max_in_flight: int | None = None
+    max_per_second: float | None = None
 
     @property
     def state_id(self) -> str:
@@ -135,4 +140,20 @@ class TokenRecord(Struct, frozen=True):
     created_at: float
 
 
-Record = ApplicationRecord | ModelRecord | VersionRecord | TokenRecord
+class KeyRecord(Struct, frozen=True):
+    """A key of the query port's. ``digest`` is its SHA-256, in hex: the key itself is nowhere kept.
+
+    Attributes:
+        applications: those that it is for; empty is all.
+        max_in_flight, max_per_second: of its queries; None is no bound.
+    """
+
+    name: str
+    digest: str
+    created_at: float
+    applications: tuple[str, ...] = ()
+    max_in_flight: int | None = None
+    max_per_second: float | None = None
+
+
+Record = ApplicationRecord | ModelRecord | VersionRecord | TokenRecord | KeyRecord

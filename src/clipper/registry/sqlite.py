@@ -13,11 +13,12 @@ from typing import TypeVar
 import msgspec
 
 from clipper.errors import RegistryUnavailable
-from clipper.registry.records import ApplicationRecord, ModelRecord, Record, TokenRecord, VersionRecord
+from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, Record, TokenRecord, VersionRecord
 from clipper.registry.store import (
     Change,
     Contents,
     DeleteApplication,
+    DeleteKey,
     DeleteModel,
     DeleteToken,
     DeleteVersion,
@@ -48,6 +49,7 @@ CREATE TABLE counters (name TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT;
 _LATER_SCHEMA = (
     "CREATE TABLE IF NOT EXISTS to_forget (application_id TEXT PRIMARY KEY) STRICT",
     "CREATE TABLE IF NOT EXISTS tokens (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT",
+    "CREATE TABLE IF NOT EXISTS keys (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT",
 )
 
 # What an operator can do about each of SQLite's complaints, by the name of its primary result code.
@@ -91,6 +93,7 @@ class SqliteRegistry:
                 self._read(VersionRecord, "SELECT record FROM versions ORDER BY model, version"),
                 tuple(id_ for (id_,) in self._connection.execute("SELECT application_id FROM to_forget ORDER BY 1")),
                 self._read(TokenRecord, "SELECT record FROM tokens ORDER BY name"),
+                self._read(KeyRecord, "SELECT record FROM keys ORDER BY name"),
             )
 
     def write(self, *changes: Change) -> None:
@@ -159,6 +162,10 @@ class SqliteRegistry:
                 execute("REPLACE INTO tokens VALUES (?, ?)", (token.name, _to_json(token)))
             case DeleteToken(name):
                 execute("DELETE FROM tokens WHERE name = ?", (name,))
+            case Put(KeyRecord() as key):
+                execute("REPLACE INTO keys VALUES (?, ?)", (key.name, _to_json(key)))
+            case DeleteKey(name):
+                execute("DELETE FROM keys WHERE name = ?", (name,))
             case DeleteApplication(name):
                 execute("DELETE FROM applications WHERE name = ?", (name,))
             case ForgetLater(application_id):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from clipper.registry.records import ApplicationRecord, ModelRecord, Record, TokenRecord, VersionRecord
+from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, Record, TokenRecord, VersionRecord
 from clipper.types import ModelId
 
 
@@ -50,7 +50,12 @@ class DeleteToken:
     name: str
 
 
-Change = Put | DeleteApplication | ForgetLater | Forgotten | DeleteModel | DeleteVersion | DeleteToken
+@dataclass(frozen=True, slots=True)
+class DeleteKey:
+    name: str
+
+
+Change = Put | DeleteApplication | ForgetLater | Forgotten | DeleteModel | DeleteVersion | DeleteToken | DeleteKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,7 @@ class Contents:
     versions: tuple[VersionRecord, ...]
     to_forget: tuple[str, ...] = ()
     tokens: tuple[TokenRecord, ...] = ()
+    keys: tuple[KeyRecord, ...] = ()
 
 
 class Registry(Protocol):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -94,7 +95,8 @@ class Surroundings:
 class Application:
     """Answers an application's queries.
 
-    All queries have one SLO and so expire in order of arrival: one FIFO and one timer serve them all.
+    All queries have one SLO and so expire in order of arrival: one FIFO and one timer serve them all. Those that waited
+    at the worker's door may come out of order, and find their place in it.
     """
 
     def __init__(self, snapshot: ApplicationSnapshot, surroundings: Surroundings) -> None:
@@ -125,9 +127,9 @@ class Application:
             self.selector = Selector(snapshot, self.counts, self.surroundings.make)
         self.snapshot = snapshot
         self.input_type = self._narrowed_type(snapshot)
-        self._slo_s = snapshot.slo_ms / 1000
-        self.budget_s = self._slo_s - min(self._slo_s * MARGIN_SHARE, MAX_MARGIN_S)
-        self._joint_margin_s = min(self._slo_s * JOINT_MARGIN_SHARE, MAX_MARGIN_S)
+        self.slo_s = snapshot.slo_ms / 1000
+        self.budget_s = self.slo_s - min(self.slo_s * MARGIN_SHARE, MAX_MARGIN_S)
+        self._joint_margin_s = min(self.slo_s * JOINT_MARGIN_SHARE, MAX_MARGIN_S)
         self._bring_deadlines_forward()
         self._default = None if snapshot.default_output is None else snapshot.default_output.encode()
         self._threshold = snapshot.selection.confidence_threshold or 0.0
@@ -179,6 +181,14 @@ class Application:
             self._await_deadline(query)
         return query
 
+    def shed(self, asker: Asker) -> None:
+        """Answer a query without a look at its input: by the time that its models had answered it would be too late."""
+        query = Query(self, asker, self._ids.take(), b"", None, 0.0, 0.0)
+        self.counts.queries += 1
+        query.failure = "overloaded", "the worker is asked for more than it can take in within the SLO"
+        query.done = True
+        self._answer_without(query, asker)
+
     def finish(self, query: Query) -> None:
         """All selected models have answered, or the deadline has come: answer with what is there."""
         asker = query.asker
@@ -189,7 +199,7 @@ class Application:
         now_s = self._loop.time()
         latency_s = now_s - query.arrival_s
         self.counts.latency_s.observe(latency_s)
-        if latency_s > self._slo_s:
+        if latency_s > self.slo_s:
             self.counts.slo_misses += 1
         if self.feedback_ttl_s:
             self._joins.remember(query, now_s)
@@ -295,7 +305,7 @@ class Application:
         models = choice.models
         query.choice = choice
         query.missing = len(models)
-        slo_s = self._slo_s
+        slo_s = self.slo_s
         if len(models) > 1:
             query.deadline_s -= self._joint_margin_s
             slo_s -= self._joint_margin_s
@@ -315,7 +325,7 @@ class Application:
             target = self._targets[model]
             if target is not None:
                 shadow = Shadow(query)
-                output = target.predict(query.row, shadow, query.arrival_s, self._slo_s, is_background=True)
+                output = target.predict(query.row, shadow, query.arrival_s, self.slo_s, is_background=True)
                 if output is not None:
                     shadow.on_output(model, output)
 
@@ -387,7 +397,13 @@ class Application:
         waiting = self._waiting
         while waiting and waiting[0].done:
             waiting.popleft()
-        waiting.append(query)
+        if waiting and waiting[-1].deadline_s > query.deadline_s:
+            # It waited to be taken in, and later ones did not.
+            waiting.insert(bisect_left(waiting, query.deadline_s, key=lambda other: other.deadline_s), query)
+            if waiting[0] is query:
+                self._arm_timer()
+        else:
+            waiting.append(query)
         if self._timer is None:
             self._timer = self._loop.call_at(query.deadline_s, self._expire)
 

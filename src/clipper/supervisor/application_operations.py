@@ -20,6 +20,7 @@ from clipper.registry.store import DeleteApplication, ForgetLater, Put
 from clipper.snapshot import Link
 from clipper.supervisor import rules
 from clipper.supervisor.parts import Parts
+from clipper.supervisor.reconciler import REACH_TIMEOUT_S
 from clipper.supervisor.selections import changed_selection, names_code, new_selection
 from clipper.supervisor.servable import check_json
 from clipper.supervisor.views import application_view, policy_view
@@ -32,8 +33,6 @@ MAX_LINKS = 64
 MAX_CONTEXT_LENGTH = 1000
 # Some MB, at the longest.
 MAX_LISTED_CONTEXTS = 10_000
-# Workers take a snapshot in milliseconds, or within their settle timeout where a replica does not answer.
-REACH_TIMEOUT_S = 15.0
 
 
 class ApplicationOperations:
@@ -82,6 +81,7 @@ class ApplicationOperations:
         check_name("application", new.name)
         self._check_is_new(new.name)
         _check_slo(new.slo_ms)
+        rules.check_limits(new.max_in_flight, new.max_per_second)
         record = ApplicationRecord(
             name=new.name,
             input_type=self._input_type(new),
@@ -90,6 +90,9 @@ class ApplicationOperations:
             selection=new_selection(new),
             links=new.links,
             code=new.code,
+            require_key=new.require_key,
+            max_in_flight=new.max_in_flight,
+            max_per_second=new.max_per_second,
         )
         self._check_links(record)
         record = await self._checked_selection(record)
@@ -217,6 +220,13 @@ def _changed(record: ApplicationRecord, change: ApplicationChange) -> Applicatio
         record = replace(record, slo_ms=change.slo_ms)
     if change.default_output is not UNSET:
         record = replace(record, default_output=_default_text(change.default_output))
+    if change.require_key is not UNSET:
+        record = replace(record, require_key=change.require_key)
+    if change.max_in_flight is not UNSET:
+        record = replace(record, max_in_flight=change.max_in_flight)
+    if change.max_per_second is not UNSET:
+        record = replace(record, max_per_second=change.max_per_second)
+    rules.check_limits(record.max_in_flight, record.max_per_second)
     if change.code is not UNSET:
         record = replace(record, code=change.code)
     return record

@@ -4,10 +4,11 @@ import logging
 from collections.abc import Iterator
 
 from clipper.errors import Conflict, NotFound, RegistryUnavailable
-from clipper.registry.records import ApplicationRecord, ModelRecord, TokenRecord, VersionRecord
+from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, TokenRecord, VersionRecord
 from clipper.registry.store import (
     Change,
     DeleteApplication,
+    DeleteKey,
     DeleteModel,
     DeleteToken,
     DeleteVersion,
@@ -32,6 +33,7 @@ class Catalog:
         self.versions = {version.id: version for version in contents.versions}
         self.to_forget = set(contents.to_forget)
         self.tokens = {token.name: token for token in contents.tokens}
+        self.keys = {key.name: key for key in contents.keys}
         self._registry = registry
         self._unsaved: dict[ModelId, VersionRecord] = {}
 
@@ -134,6 +136,10 @@ class Catalog:
                 self.tokens[token.name] = token
             case DeleteToken(name):
                 del self.tokens[name]
+            case Put(KeyRecord() as key):
+                self.keys[key.name] = key
+            case DeleteKey(name):
+                del self.keys[name]
             case DeleteApplication(name):
                 del self.applications[name]
             case ForgetLater(application_id):

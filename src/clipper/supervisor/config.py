@@ -41,6 +41,7 @@ class Config:
         allowed_host: names by which the management port may be called, besides what it listens on.
         insecure: it may listen where others can read what goes to it.
         open_metrics: its metrics need no token.
+        api_keys: every application answers only who shows a key.
         query_port, management_port: 0 is any free port.
         cache_bytes: of each worker.
         max_body_bytes: of a request on the query port, where an application's inputs need no more.
@@ -59,6 +60,7 @@ class Config:
     allowed_host: tuple[str, ...] = ()
     insecure: bool = False
     open_metrics: bool = False
+    api_keys: bool = False
     query_port: int = QUERY_PORT
     management_port: int = MANAGEMENT_PORT
     workers: int = 1
@@ -84,6 +86,7 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     )
     parser.add_argument("--insecure", action="store_true", help="let it be reached from other machines without TLS")
     parser.add_argument("--open-metrics", action="store_true", help="answer /metrics without a token")
+    parser.add_argument("--api-keys", action="store_true", help="answer predict and observe only with a key")
     parser.add_argument("--query-port", type=_between(0, 65535), default=QUERY_PORT, help="0: any free port")
     parser.add_argument("--management-port", type=_between(0, 65535), default=MANAGEMENT_PORT, help="0: any free port")
     parser.add_argument("--workers", type=_between(1, MAX_WORKERS), default=1, help="how many query workers")

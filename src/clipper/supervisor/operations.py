@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 from clipper import __version__
 from clipper.home import Place
-from clipper.management.schemas import CreatedToken, NewToken, Status, Token
+from clipper.management.schemas import CreatedKey, CreatedToken, Key, NewKey, NewToken, Status, Token
 from clipper.managers.manager import SlotStatus
 from clipper.snapshot import Link
 from clipper.statistics import WorkerStatistics
@@ -25,6 +25,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
         ApplicationOperations.__init__(self, parts)
         ModelOperations.__init__(self, parts)
         self._tokens = parts.tokens
+        self._keys = parts.keys
         self._home = home
         self._place = place
         self._started_s = time.monotonic()
@@ -62,6 +63,15 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
 
     async def revoke_token(self, name: str) -> None:
         self._tokens.revoke(name)
+
+    async def list_keys(self) -> list[Key]:
+        return self._keys.list_all()
+
+    async def create_key(self, new: NewKey) -> CreatedKey:
+        return await self._keys.create(new)
+
+    async def revoke_key(self, name: str) -> None:
+        await self._keys.revoke(name)
 
     async def worker_statistics(self) -> list[WorkerStatistics]:
         return await self._workers.statistics()

@@ -9,6 +9,7 @@ from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.forgetter import Forgetter
 from clipper.supervisor.keepers import Keepers
+from clipper.supervisor.keys import Keys
 from clipper.supervisor.reconciler import Reconciler
 from clipper.supervisor.scaler import Scaler
 from clipper.supervisor.selections import SelectionChecker
@@ -32,3 +33,4 @@ class Parts:
     keepers: Keepers
     store: Store
     tokens: Tokens
+    keys: Keys

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 ASK_AGAIN_S = 0.5
 # A worker that has to be started first, and then waits for a replica in vain, takes no longer to say so.
 LINK_TIMEOUT_S = 45.0
+# Workers take a snapshot in milliseconds, or within their settle timeout where a replica does not answer.
+REACH_TIMEOUT_S = 15.0
 # A registry that could not be written is tried again after this.
 SAVE_AGAIN_S = 5.0
 
@@ -51,8 +53,21 @@ class Retired:
 class Reconciler:
     """Runs on the event loop that it is made on."""
 
-    def __init__(self, catalog: Catalog, manager: Manager, workers: Workers, artifacts: Artifacts, epoch: int) -> None:
-        """``epoch`` is one more than that of the supervisor before: its snapshots are newer than all of that one's."""
+    def __init__(
+        self,
+        catalog: Catalog,
+        manager: Manager,
+        workers: Workers,
+        artifacts: Artifacts,
+        epoch: int,
+        needs_key: bool = False,
+    ) -> None:
+        """
+        Args:
+            epoch: one more than that of the supervisor before: its snapshots are newer than all of that one's.
+            needs_key: every application answers only who shows a key.
+        """
+        self._needs_key = needs_key
         self._catalog = catalog
         self._manager = manager
         self._workers = workers
@@ -329,7 +344,17 @@ class Reconciler:
         self._pushed_at_s = self._loop.time()
         ids = [replica.id for model in content.models for version in model.versions for replica in version.replicas]
         self._told_in = {id_: self._told_in.get(id_, self._generation) for id_ in ids}
-        self._workers.push(Snapshot(self._generation, content.applications, content.models, content.peers))
+        self._workers.push(
+            Snapshot(
+                self._generation,
+                content.applications,
+                content.models,
+                content.peers,
+                content.keys,
+                self._needs_key,
+                len(self._workers),
+            )
+        )
 
     def _ask_again(self, now_s: float) -> None:
         """Workers told what they had dialled and drained when they were asked; where that was not all, ask again."""

@@ -9,9 +9,15 @@ from clipper.containers.protocol.frames import MAX_BODY_BYTES
 from clipper.errors import InvalidArgument
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import ApplicationSnapshot, ModelSnapshot, Peer, ReplicaAddress, VersionSnapshot
+from clipper.snapshot import ApplicationSnapshot, KeySnapshot, ModelSnapshot, Peer, ReplicaAddress, VersionSnapshot
 from clipper.supervisor.catalog import Catalog
 from clipper.types import InputType, ModelId
+
+# More than any worker has at once, or answers: who wants more wants no limit.
+MAX_IN_FLIGHT = 1_000_000
+MAX_PER_SECOND = 1_000_000
+# One in a quarter of an hour: who wants less wants none.
+MIN_PER_SECOND = 0.001
 
 # A batch that runs longer than the longer of these two is taken to hang: no application waits for it any more.
 MIN_BATCH_TIMEOUT_S = 30.0
@@ -25,6 +31,7 @@ class Content:
     applications: tuple[ApplicationSnapshot, ...] = ()
     models: tuple[ModelSnapshot, ...] = ()
     peers: tuple[Peer, ...] = ()
+    keys: tuple[KeySnapshot, ...] = ()
 
 
 def running(catalog: Catalog) -> dict[ModelId, int]:
@@ -88,7 +95,25 @@ def content(
         )
         for model in catalog.models.values()
     )
-    return Content(applications, tuple(models), peers)
+    keys = tuple(
+        KeySnapshot(key.name, key.digest, key.applications, key.max_in_flight, key.max_per_second)
+        for _, key in sorted(catalog.keys.items())
+    )
+    return Content(applications, tuple(models), peers, keys)
+
+
+def check_limits(max_in_flight: int | None, max_per_second: float | None) -> None:
+    """
+    Raises:
+        InvalidArgument: one is outside its range.
+    """
+    if max_in_flight is not None and not 1 <= max_in_flight <= MAX_IN_FLIGHT:
+        raise InvalidArgument(f"max_in_flight {max_in_flight} is out of range: expected 1 to {MAX_IN_FLIGHT}, or none")
+    if max_per_second is not None and not MIN_PER_SECOND <= max_per_second <= MAX_PER_SECOND:
+        raise InvalidArgument(
+            f"max_per_second {max_per_second:g} is out of range: expected {MIN_PER_SECOND:g} to {MAX_PER_SECOND:g}, "
+            "or none"
+        )
 
 
 def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str], str]) -> ApplicationSnapshot:
@@ -101,6 +126,9 @@ def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str],
         replace(record.selection, code=code_folder(record.code) if record.code else None),
         record.links,
         record.state_id,
+        record.require_key,
+        record.max_in_flight,
+        record.max_per_second,
     )
 
 

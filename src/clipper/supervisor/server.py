@@ -37,6 +37,7 @@ from clipper.supervisor.config import Config
 from clipper.supervisor.folders import Home
 from clipper.supervisor.forgetter import Forgetter
 from clipper.supervisor.keepers import Keepers
+from clipper.supervisor.keys import Keys
 from clipper.supervisor.operations import SupervisorOperations
 from clipper.supervisor.parts import Parts
 from clipper.supervisor.reconciler import Reconciler
@@ -110,8 +111,9 @@ class Supervisor:
             self._store_digest,
             self._config.max_contexts,
             self._config.max_body_bytes,
-            str(home.decisions),
-            self._config.decision_log_bytes,
+            knows_keys=True,
+            decisions=str(home.decisions),
+            decision_log_bytes=self._config.decision_log_bytes,
         )
         parts = self._make_parts(catalog, registry, store, processes, settings)
         replicas = await takeover.take_over_containers(catalog, parts.manager)
@@ -172,7 +174,8 @@ class Supervisor:
             wake,
         )
         artifacts = Artifacts(home.artifacts)
-        reconciler = Reconciler(catalog, manager, workers, artifacts, epoch=registry.reserve("supervisor", 1))
+        epoch = registry.reserve("supervisor", 1)
+        reconciler = Reconciler(catalog, manager, workers, artifacts, epoch, self._config.api_keys)
         selections = SelectionChecker(processes, home.scratch)
         forgetter = Forgetter(catalog, store)
         usage, scaler = UsageKeeper(local.running), Scaler(catalog, manager, workers, wake)
@@ -190,6 +193,7 @@ class Supervisor:
             keepers,
             store,
             tokens,
+            Keys(catalog, reconciler),
         )
 
     def _local_launcher(self, processes: ProcessFolder) -> LocalLauncher:

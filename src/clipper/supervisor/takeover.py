@@ -34,8 +34,9 @@ def left_query_port(records: list[ProcessRecord], config: Config, store_digest: 
             store_digest,
             config.max_contexts,
             config.max_body_bytes,
-            decisions,
-            config.decision_log_bytes,
+            knows_keys=True,
+            decisions=decisions,
+            decision_log_bytes=config.decision_log_bytes,
         )
         if note.settings == settings:
             return note.settings.port

@@ -28,7 +28,7 @@ class Tokens:
     def role_of(self, token: str | None) -> Role | None:
         """None if it is not known. A file that was replaced or removed counts from this very call on."""
         own = self._file.again()
-        return None if token is None else self._known(_digest(token), _digest(own))
+        return None if token is None else self._known(digest_of(token), digest_of(own))
 
     def list_all(self) -> list[Token]:
         return [
@@ -48,7 +48,7 @@ class Tokens:
         if len(self._catalog.tokens) >= MAX_TOKENS:
             raise Conflict(f"there are {MAX_TOKENS} tokens, and may be no more: revoke one first")
         token = new_token()
-        record = TokenRecord(new.name, new.role, _digest(token), time.time())
+        record = TokenRecord(new.name, new.role, digest_of(token), time.time())
         self._catalog.commit(Put(record))
         return CreatedToken(record.name, record.role, record.created_at, token)
 
@@ -71,5 +71,5 @@ class Tokens:
         return role
 
 
-def _digest(token: str) -> str:
+def digest_of(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()

@@ -45,6 +45,9 @@ def application_view(record: ApplicationRecord, problem: str | None = None) -> A
         code=record.code,
         id=record.state_id,
         problem=problem,
+        require_key=record.require_key,
+        max_in_flight=record.max_in_flight,
+        max_per_second=record.max_per_second,
     )
 
 

@@ -63,8 +63,9 @@ class WorkerSettings(Struct, frozen=True):
     """What all workers of a server have in common; one that runs with others is replaced.
 
     ``store_digest`` tells whether the selection store is the same: its address may hold a password, and this is kept in
-    a file for the next supervisor. ``max_contexts`` is of each application in it. ``decisions`` is the
-    decision log's folder.
+    a file for the next supervisor. ``max_contexts`` is of each application in it. ``knows_keys`` is False of one that a
+    Clipper from before there were keys has started, which would answer whoever asks. ``decisions`` is the decision
+    log's folder.
     """
 
     host: str
@@ -75,6 +76,7 @@ class WorkerSettings(Struct, frozen=True):
     max_body_bytes: int = MAX_BODY_BYTES
     decisions: str = ""
     decision_log_bytes: int = DEFAULT_LOG_BYTES
+    knows_keys: bool = False
 
 
 def store_digest(address: str) -> str:
@@ -255,7 +257,8 @@ class Worker:
         self.instance = self._next_instance() % INSTANCES
         self.control = str(self._sockets / f"w{self.instance}.sock")
         settings = msgspec.to_builtins(self._settings)
-        del settings["store_digest"]  # what it stands for comes by the environment
+        # What the first stands for comes by the environment; the other is for the next supervisor alone.
+        del settings["store_digest"], settings["knows_keys"]
         own = {"index": self.index, "instance": self.instance, "control": self.control}
         bounds = {"settle_timeout_s": SETTLE_TIMEOUT_S, "drain_timeout_s": DRAIN_TIMEOUT_S}
         config = msgspec.json.encode({**own, **settings, **bounds}).decode()

@@ -32,6 +32,9 @@ class Workers:
     def __iter__(self) -> Iterator[Worker]:
         return iter(self._workers)
 
+    def __len__(self) -> int:
+        return len(self._workers)
+
     def adopt(self, record: ProcessRecord, settings: WorkerSettings) -> bool:
         """Go on with a worker of an earlier supervisor, if there is a place for it and it runs with these settings."""
         note = worker_note(record)

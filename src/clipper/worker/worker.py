@@ -12,6 +12,7 @@ from clipper.abstraction.predictor import Predictor
 from clipper.control import MAX_RECENT_INPUT_BYTES, Applied, PolicyDescription, RecentInput
 from clipper.decisions.log import DecisionLog
 from clipper.feedback import Feedback, Outcome
+from clipper.frontend.clients import Clients
 from clipper.frontend.endpoints import make_endpoints
 from clipper.frontend.limits import MAX_CONNECTIONS
 from clipper.frontend.server import QueryServer
@@ -41,7 +42,8 @@ class Worker:
         self._config = config
         random = Random()
         self._predictor = Predictor(config.cache_bytes, random.getrandbits(64))
-        self._server = QueryServer(max_connections)
+        self._server = QueryServer(max_connections, give_out=self._predictor.end_turn)
+        self._clients = Clients(config.index, self._server.count_refused, self._server.now_s)
         self._bound: socket.socket | None = None
         # Nothing that users' own policies start is to find it.
         given = os.environ.pop(STORE_VARIABLE, "")
@@ -85,6 +87,9 @@ class Worker:
 
     async def apply(self, snapshot: Snapshot) -> Applied:
         """Serve by a snapshot, unless a newer one is already in force; return when it has settled."""
+        # Before what may take seconds: who has a key that was revoked is refused from now on.
+        self._clients.follow(snapshot)
+        self._server.forget_heads()
         await self._own_code.prepare(snapshot.applications)
         if snapshot.generation >= self._generation:
             self._generation = snapshot.generation
@@ -122,6 +127,7 @@ class Worker:
             replicas=tuple(replica for queue in queues for replica in queue.replica_statistics()),
             cache=CacheStatistics(cache.entries, cache.size_bytes, cache.capacity_bytes, cache.evictions),
             decisions=None if self._decisions is None else self._decisions.statistics(),
+            limits=self._clients.statistics(),
         )
 
     def loads(self, versions: Sequence[ModelId]) -> Sequence[VersionLoad]:
@@ -183,7 +189,16 @@ class Worker:
                 known.follow(application)
         server, config = self._server, self._config
         applications = self._applications.values()
-        server.serve(make_endpoints(applications, self._router, server.refused, server.work, config.max_body_bytes))
+        server.serve(
+            make_endpoints(
+                applications,
+                self._router,
+                server.refused,
+                server.work,
+                config.max_body_bytes,
+                self._clients.guarded,
+            )
+        )
         return new
 
 

@@ -41,9 +41,10 @@ class QueueMachine(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.now_s += seconds
 
-    @rule(slo_s=st.sampled_from(SLOS_S), size=st.integers(0, 20))
-    def push(self, slo_s: float, size: int) -> None:
-        work = make_work(bytes(size), self.now_s, slo_s)
+    @rule(slo_s=st.sampled_from(SLOS_S), size=st.integers(0, 20), age_s=st.sampled_from([0.0, 0.0, 0.2]))
+    def push(self, slo_s: float, size: int, age_s: float) -> None:
+        """With an age: it waited to be taken in, and later work did not."""
+        work = make_work(bytes(size), self.now_s - age_s, slo_s)
         fits = len(self.inside) < MAX_LENGTH and self.size_bytes() + size <= MAX_BYTES
         assert self.queue.push(work) is fits
         if fits:

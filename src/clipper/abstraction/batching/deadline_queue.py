@@ -96,13 +96,16 @@ class DeadlineQueue:
             return False
         self.arrivals += 1
         lane = self._last
-        if size != self._row_bytes:
-            self.varies = self.varies or self._row_bytes is not None
-            self._row_bytes = size
-        if lane.slo_s != work.slo_s or self.varies:
+        if size != self._row_bytes or lane.slo_s != work.slo_s:
+            self._note_length(size)
             lane = self._last = self._lane(work.slo_s, self._length_class(size))
+        works = lane.works
+        if works and works[-1].due_s > work.due_s:
+            # It waited to be taken in, and later ones did not.
+            works.insert(bisect_left(works, work.due_s, key=_due_s), work)
+        else:
+            works.append(work)
         work.lane = lane.id
-        lane.works.append(work)
         lane.size_bytes += size
         self.length += 1
         self.size_bytes += size
@@ -114,8 +117,8 @@ class DeadlineQueue:
         most = self._max_length * MAX_BACKGROUND_SHARE
         if len(lane.works) >= most or lane.size_bytes + size > self._max_bytes * MAX_BACKGROUND_SHARE:
             return False
-        self.varies = self.varies or self._row_bytes not in (None, size)
-        self._row_bytes = size
+        self._note_length(size)
+        self._last = lane
         work.is_background = True
         work.lane = lane.id
         lane.works.append(work)
@@ -174,7 +177,10 @@ class DeadlineQueue:
         taken = Taken([], [])
         batch, dropped = taken.batch, taken.dropped
         if len(lanes) == 1:
-            self._take_from(lanes[0], _NEVER_S, drop, limit, batch, dropped)
+            if drop or self.varies:
+                self._take_from(lanes[0], _NEVER_S, drop, limit, batch, dropped)
+            else:
+                self._take_alike(lanes[0], limit, taken)
             return taken
         while len(batch) < limit:
             heads = sorted((lane for lane in lanes if lane.works), key=lambda lane: lane.works[0].due_s)
@@ -218,6 +224,10 @@ class DeadlineQueue:
         self._last = self._background
         self.length = self.size_bytes = 0
         return everything
+
+    def _note_length(self, size: int) -> None:
+        self.varies = self.varies or self._row_bytes not in (None, size)
+        self._row_bytes = size
 
     def _length_class(self, size: int) -> int:
         return max(size.bit_length() - ALIKE_BITS, 0) // LENGTH_CLASS_BITS if self.varies else 0
@@ -271,6 +281,25 @@ class DeadlineQueue:
         self._enter(work)
         return True
 
+    def _take_alike(self, lane: Lane, limit: int, taken: Taken) -> None:
+        """Take from the only lane, whose rows are of one length: what most batches are, at a few instructions a row."""
+        works, batch = lane.works, taken.batch
+        before = len(works)
+        while works and limit:
+            work = works.popleft()
+            work.lane = 0
+            # The first look spares the usual work, with one waiter, a call.
+            if work.waiters[0].done and not work.is_wanted:
+                taken.dropped.append(work)
+            else:
+                batch.append(work)
+                limit -= 1
+        count = before - len(works)
+        size_bytes = count * (self._row_bytes or 0)
+        self.length -= count
+        self.size_bytes -= size_bytes
+        lane.size_bytes -= size_bytes
+
     def _take_from(
         self, lane: Lane, until_s: float, drop: int, limit: int, batch: list[Work], dropped: list[Work]
     ) -> int:
@@ -289,7 +318,6 @@ class DeadlineQueue:
             if drop:
                 drop -= 1
                 (dropped if work.deadline_s <= work.due_s else left).append(work)
-            # The first look spares the usual work, with one waiter, a call.
             elif work.waiters[0].done and not work.is_wanted:
                 dropped.append(work)
             else:

@@ -18,8 +18,8 @@ from clipper.abstraction.batching.returns import LEAST_FIXED_S, Returns
 from clipper.abstraction.batching.service_times import ServiceTimes
 from clipper.abstraction.work import NOBODY, Work
 
-# Short batches come thousands of times a second: after the first ones every fourth is learned from.
-LEARNED_BATCHES, LEARNED_EVERY = 64, 4
+# Short batches come thousands of times a second: after the first ones every eighth is learned from.
+LEARNED_BATCHES, LEARNED_EVERY = 64, 8
 # Two batches hide the round trip to a replica; a third would only wait inside it, bound to it.
 MAX_IN_FLIGHT = 2
 # So many rows make what a short batch costs beside them, some 0.1 ms here and in the container, small for each.
@@ -173,10 +173,10 @@ class Scheduler:
         """
         if self.queue.length != 1 or self._flow.has_short_batches:
             return False
-        return all(
-            not replica.in_flight and replica.last_size == 1 and replica.times.mean_s(1) < SHORT_S
-            for replica in self.replicas.values()
-        )
+        for replica in self.replicas.values():
+            if replica.in_flight or replica.last_size != 1 or replica.times.mean_s(1) >= SHORT_S:
+                return False
+        return True
 
     def waits_for_flow(self, now_s: float, *, have_come: bool) -> bool:
         """Whether a short batch waits while more queries come. ``have_come``: some did in this turn of the loop."""
@@ -208,12 +208,10 @@ class Scheduler:
             replicas.sort(key=lambda replica: replica.times.mean_s(1))
         for in_flight in range(MAX_IN_FLIGHT):
             for replica in replicas:
-                if not queue.length:
-                    return decision
                 has_room = len(replica.in_flight) == in_flight
                 if in_flight and has_room:
                     has_room = replica.may_send_ahead(now_s, will_ask_again=self._returns.are_believed)
-                if has_room and not self._give(replica, replicas, now_s, decision):
+                if has_room and (not self._give(replica, replicas, now_s, decision) or not queue.length):
                     # What waits does so for this one; a slower one does not take it meanwhile.
                     return decision
         return decision
@@ -232,7 +230,7 @@ class Scheduler:
             return not queue.length or self._give(replica, replicas, now_s, decision)
         wait_s = replica.rest_s(now_s) if replica.in_flight else 0.0
         slow_s = wait_s + times.slow_s(size, size * row_bytes)
-        if waiting < limit:
+        if waiting < limit and (self._delay_s or self._returns.are_believed):
             # No wait makes the most urgent late.
             until_s = min(self._delayed_until_s(replica, waiting, limit, now_s), first_due_s - slow_s - TIMER_LATE_S)
             if until_s > now_s:
@@ -245,11 +243,13 @@ class Scheduler:
             needed_per_s = self._needed_per_s(replica, replicas, lanes)
             if now_s + slow_s <= first_due_s:
                 # All can be met. Whether they should go now, and all to this one:
-                until_s = self._short_until_s(replica, size, row_bytes, needed_per_s, first_due_s)
-                if size < limit and until_s > now_s:
-                    _wake_at(decision, until_s)
-                    return False
-                size = self._share(replica, replicas, size, row_bytes)
+                if size < limit and needed_per_s > NEAR_CAPACITY * replica.capacity_per_s:
+                    until_s = self._short_until_s(replica, size, row_bytes, needed_per_s, first_due_s)
+                    if until_s > now_s:
+                        _wake_at(decision, until_s)
+                        return False
+                if len(replicas) > 1:
+                    size = self._share(replica, replicas, size, row_bytes)
                 taken = queue.take(0, size, lanes)
                 if queue.background and not queue.length:
                     self._ride_along(replica, taken, first_due_s, now_s, decision)
@@ -307,10 +307,8 @@ class Scheduler:
     def _short_until_s(
         self, replica: ReplicaState, size: int, row_bytes: float, needed_per_s: float, first_due_s: float
     ) -> float:
-        """Until when a batch of all that waits is too small to leave; in the past if it is not."""
+        """Near capacity, until when a batch of all that waits is too small to leave; in the past if it is not."""
         times = replica.times
-        if needed_per_s <= NEAR_CAPACITY * replica.capacity_per_s:
-            return 0.0
         if size >= WAITS_BELOW * needed_per_s * times.mean_s(size, size * row_bytes):
             return 0.0
         if size >= WORTH_TIMES * self._rate.per_s * times.fixed_s:

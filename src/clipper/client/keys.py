@@ -1,0 +1,35 @@
+"""The client's part for keys: who may call the query port."""
+
+from collections.abc import Sequence
+
+from clipper.client.calls import Calls, part
+from clipper.management.schemas import CreatedKey, Key, NewKey
+
+
+class Keys(Calls):
+    """A server's keys."""
+
+    def create_key(
+        self,
+        name: str,
+        *,
+        applications: Sequence[str] = (),
+        max_in_flight: int | None = None,
+        max_per_second: float | None = None,
+    ) -> CreatedKey:
+        """Make a key. It is in the answer, and nowhere else: the server keeps its digest.
+
+        Args:
+            applications: those that it is for; none given is all.
+            max_in_flight: how many queries may be in flight with it at once.
+            max_per_second: how many it may ask a second.
+        """
+        new = NewKey(name, tuple(applications), max_in_flight, max_per_second)
+        return self._ask(CreatedKey, "POST", "/keys", new)
+
+    def keys(self) -> list[Key]:
+        return self._ask(list[Key], "GET", "/keys")
+
+    def revoke_key(self, name: str) -> None:
+        """Who has it is refused from then on, also on connections that are open."""
+        self._management.call("DELETE", f"/keys/{part(name)}")

@@ -1,0 +1,126 @@
+"""How much clients may ask: queries in flight, and queries a second. The time comes in as an argument."""
+
+import math
+
+from clipper.errors import TooLarge, TooManyRequests
+
+# What is over for want of precision after many sums of fractions is no excess.
+_PRECISION = 1e-6
+
+
+class Limit:
+    """The limits of one application or one key, and what is taken of them.
+
+    Queries a second are a bucket of tokens: it holds those of one second, but one at least, and starts full. So in any
+    ``t`` seconds ``max_per_second * (t + 1)`` queries are let in at most.
+
+    Attributes:
+        in_flight: queries that were let in and have not been answered.
+        refused: requests that were not let in.
+    """
+
+    __slots__ = ("_burst", "_last_s", "_tokens", "_what", "in_flight", "max_in_flight", "max_per_second", "refused")
+
+    def __init__(self, what: str, max_in_flight: int | None, max_per_second: float | None, now_s: float) -> None:
+        """``what`` has the limits, in words for its clients; None is no limit."""
+        self._what = what
+        self.max_in_flight = max_in_flight
+        self.max_per_second = max_per_second
+        self.in_flight = 0
+        self.refused = 0
+        self._tokens = self._burst = _burst(max_per_second)
+        self._last_s = now_s
+
+    def follow(self, max_in_flight: int | None, max_per_second: float | None, now_s: float) -> None:
+        """Go by other limits from now on. What is taken stays taken."""
+        self._refill(now_s)
+        had_rate = self.max_per_second is not None
+        self.max_in_flight, self.max_per_second = max_in_flight, max_per_second
+        self._burst = _burst(max_per_second)
+        self._tokens = min(self._tokens, self._burst) if had_rate else self._burst
+
+    def check(self, count: int, now_s: float, admitted: int = 0) -> None:
+        """Check that a request may go on with so many queries more, beside those of its own that were let in already.
+
+        Raises:
+            TooLarge: it has more than are ever let in at once.
+            TooManyRequests: it may come again.
+        """
+        most_in_flight, most_per_second = self.max_in_flight, self.max_per_second
+        if most_in_flight is not None and admitted + count > most_in_flight:
+            raise self._too_large(admitted + count, most_in_flight, "in flight")
+        if most_per_second is not None and admitted + count > self._burst:
+            raise self._too_large(admitted + count, int(self._burst), "in a second")
+        if most_in_flight is not None and self.in_flight + count > most_in_flight:
+            raise TooManyRequests(
+                f"{self._what} may have {most_in_flight} queries in flight, and has {self.in_flight}: try again in 1 s"
+            )
+        if most_per_second is not None:
+            self._refill(now_s)
+            if self._tokens + _PRECISION < count:
+                wait_s = max(1, math.ceil((count - self._tokens) / most_per_second - _PRECISION))
+                raise TooManyRequests(
+                    f"{self._what} may ask {most_per_second:g} queries a second: try again in {wait_s} s", wait_s
+                )
+
+    def take(self, count: int) -> None:
+        """Let queries in that were checked."""
+        self.in_flight += count
+        if self.max_per_second is not None:
+            self._tokens -= count
+
+    def give_back(self, count: int) -> None:
+        """They have been answered, or given up."""
+        self.in_flight -= count
+
+    def _refill(self, now_s: float) -> None:
+        # Requests that took long to read may come with a time before the last one's.
+        if now_s > self._last_s:
+            if self.max_per_second is not None:
+                tokens = self._tokens + (now_s - self._last_s) * self.max_per_second
+                self._tokens = tokens if tokens < self._burst else self._burst
+            self._last_s = now_s
+
+    def _too_large(self, count: int, most: int, when: str) -> TooLarge:
+        return TooLarge(f"the request has {count} queries, and {self._what} may have {most} {when}: send fewer at once")
+
+
+def _burst(max_per_second: float | None) -> float:
+    return 0.0 if max_per_second is None else max(max_per_second, 1.0)
+
+
+class Limits:
+    """Those that one client's requests to one application are under: the application's, and its key's."""
+
+    __slots__ = ("_limits",)
+
+    def __init__(self, *limits: Limit) -> None:
+        self._limits = limits
+
+    def admit(self, count: int, now_s: float, admitted: int = 0) -> None:
+        """Let so many queries in, or none; ``admitted`` of the same request were let in before.
+
+        Raises:
+            TooLarge, TooManyRequests: as ``Limit.check``.
+        """
+        for limit in self._limits:
+            try:
+                limit.check(count, now_s, admitted)
+            except (TooLarge, TooManyRequests):
+                limit.refused += 1
+                raise
+        for limit in self._limits:
+            limit.take(count)
+
+    def give_back(self, count: int) -> None:
+        for limit in self._limits:
+            limit.give_back(count)
+
+
+def share_in_flight(most: int | None, workers: int, index: int) -> int | None:
+    """How many of the queries in flight one of several workers lets in: an equal share, but one at least."""
+    return None if most is None else max(1, most // workers + (index < most % workers))
+
+
+def share_per_second(most: float | None, workers: int) -> float | None:
+    return None if most is None else most / workers

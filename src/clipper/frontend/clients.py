@@ -1,0 +1,180 @@
+"""Who may call the applications of a worker, and how much each may ask.
+
+A key is looked up where a request's head is parsed. A connection that has seen the same head before does not come here:
+it knows the endpoint that the head led to, and that is forgotten whenever keys or applications change.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from clipper.errors import ClipperError, Forbidden, MalformedRequest, Unauthorized
+from clipper.frontend.client_limits import Limit, Limits, share_in_flight, share_per_second
+from clipper.frontend.endpoints import Endpoint
+from clipper.frontend.exchange import Exchange
+from clipper.selection.application import Application
+from clipper.snapshot import ApplicationSnapshot, KeySnapshot, Snapshot
+from clipper.statistics import LimitStatistics
+
+_HOW = (
+    "as the header 'Authorization: Bearer KEY'; clipper key create makes one, and commands take it from CLIPPER_API_KEY"
+)
+
+
+class Limited:
+    """An endpoint whose requests are under limits: those over them are refused before their bodies are read."""
+
+    def __init__(self, endpoint: Endpoint, limits: Limits, refused: Callable[[str], None]) -> None:
+        """``refused`` is told the code of each refusal."""
+        self.methods = endpoint.methods
+        self.max_body_bytes = endpoint.max_body_bytes
+        self.slo_s = endpoint.slo_s
+        self._endpoint = endpoint
+        self._limits = limits
+        self._refused = refused
+
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
+        try:
+            self._limits.admit(1, arrived_s)
+        except ClipperError as error:
+            self._refused(error.code)
+            exchange.refuse_with(error)
+            return
+        exchange.limits = self._limits
+        exchange.admitted = 1
+        self._endpoint.handle(exchange, body, arrived_s, is_late)
+
+
+class Guarded:
+    """A path of an application that asks for a key, or has limits."""
+
+    def __init__(self, application: str, needs_key: bool, endpoint: Endpoint, clients: "Clients") -> None:
+        self._application = application
+        self._needs_key = needs_key
+        self.slo_s = endpoint.slo_s
+        self._endpoint = endpoint
+        self._clients = clients
+
+    def enter(self, authorizations: Sequence[bytes]) -> Endpoint:
+        """The endpoint for who shows this.
+
+        Raises:
+            MalformedRequest: more than one header says who it is.
+            Unauthorized: there is no key, or none that is known.
+            Forbidden: the key is for other applications.
+        """
+        limits = []
+        if self._needs_key:
+            key = self._clients.find(self._application, authorizations)
+            if key.limit is not None:
+                limits.append(key.limit)
+        own = self._clients.limit_of(self._application)
+        if own is not None:
+            limits.append(own)
+        return Limited(self._endpoint, Limits(*limits), self._clients.count_refused) if limits else self._endpoint
+
+
+class _Key:
+    """A key that is known. ``limit`` is None if it has none."""
+
+    __slots__ = ("applications", "limit", "name")
+
+    def __init__(self, name: str, applications: frozenset[str], limit: Limit | None) -> None:
+        self.name = name
+        self.applications = applications
+        self.limit = limit
+
+
+class Clients:
+    """The keys that a worker knows, by their digests, and all limits with what is taken of them."""
+
+    def __init__(self, index: int, refused: Callable[[str], None], now_s: Callable[[], float]) -> None:
+        """``index``: of the worker among all; ``refused``: is told the code of each request over a limit."""
+        self.count_refused = refused
+        self._index = index
+        self._now_s = now_s
+        self._generation = -1
+        self._keys: dict[str, _Key] = {}
+        self._key_limits: dict[str, Limit] = {}
+        # By the application's id, since a new one of an old name begins anew; and which name has which.
+        self._application_limits: dict[str, Limit] = {}
+        self._ids: dict[str, str] = {}
+        self._all_need_key = False
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Know the keys and limits of a snapshot, unless a newer one has come before."""
+        if snapshot.generation < self._generation:
+            return
+        self._generation = snapshot.generation
+        self._all_need_key = snapshot.needs_key
+        wanted = [(key.digest, f"key {key.name!r}", key) for key in snapshot.keys]
+        self._key_limits = self._followed(self._key_limits, wanted, snapshot.workers)
+        self._keys = {
+            key.digest: _Key(key.name, frozenset(key.applications), self._key_limits.get(key.digest))
+            for key in snapshot.keys
+        }
+        named = [(one.id or one.name, f"application {one.name!r}", one) for one in snapshot.applications]
+        self._application_limits = self._followed(self._application_limits, named, snapshot.workers)
+        self._ids = {one.name: id_ for id_, _, one in named}
+
+    def guarded(self, application: Application, endpoint: Endpoint) -> Endpoint | Guarded:
+        """The endpoint, or what stands before it."""
+        needs_key = self._all_need_key or application.snapshot.needs_key
+        if not needs_key and self.limit_of(application.name) is None:
+            return endpoint
+        return Guarded(application.name, needs_key, endpoint, self)
+
+    def find(self, application: str, authorizations: Sequence[bytes]) -> _Key:
+        """
+        Raises:
+            MalformedRequest, Unauthorized, Forbidden: as ``Guarded.enter``.
+        """
+        if not authorizations:
+            raise Unauthorized(f"application {application!r} needs a key, {_HOW}")
+        if len(authorizations) > 1:
+            raise MalformedRequest(f"there are {len(authorizations)} headers 'Authorization': expected one")
+        scheme, _, shown = authorizations[0].partition(b" ")
+        if scheme.lower() != b"bearer" or not shown.strip():
+            raise Unauthorized(f"application {application!r} needs a key in the scheme Bearer, {_HOW}")
+        # What is compared is a digest of what was sent, so that the time it takes tells nothing of the keys.
+        key = self._keys.get(hashlib.sha256(shown.strip()).hexdigest())
+        if key is None:
+            raise Unauthorized(
+                "the key is none of this server's: it may have been revoked; clipper key list tells them"
+            )
+        if key.applications and application not in key.applications:
+            raise Forbidden(f"key {key.name!r} is not for application {application!r}")
+        return key
+
+    def limit_of(self, application: str) -> Limit | None:
+        return self._application_limits.get(self._ids.get(application, ""))
+
+    def statistics(self) -> tuple[LimitStatistics, ...]:
+        keys = [("key", key.name, key.limit) for key in self._keys.values()]
+        applications = [("application", name, self.limit_of(name)) for name in self._ids]
+        return tuple(
+            LimitStatistics(kind, name, limit.in_flight, limit.refused)
+            for kind, name, limit in (*keys, *applications)
+            if limit is not None
+        )
+
+    def _followed(
+        self,
+        before: Mapping[str, Limit],
+        wanted: Iterable[tuple[str, str, KeySnapshot | ApplicationSnapshot]],
+        workers: int,
+    ) -> dict[str, Limit]:
+        """The limits of those that have any, by their ids; those that were there go on with what is taken of them."""
+        now_s = self._now_s()
+        found = {}
+        for id_, what, one in wanted:
+            in_flight = share_in_flight(one.max_in_flight, workers, self._index)
+            per_second = share_per_second(one.max_per_second, workers)
+            if in_flight is None and per_second is None:
+                continue
+            known = before.get(id_)
+            if known is None:
+                known = Limit(what, in_flight, per_second, now_s)
+            else:
+                known.follow(in_flight, per_second, now_s)
+            found[id_] = known
+        return found
