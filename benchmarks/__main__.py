@@ -14,6 +14,7 @@ from rich.table import Table
 
 from benchmarks import (
     decision_log,
+    encryption,
     footprint,
     frameworks,
     languages,
@@ -28,7 +29,18 @@ from benchmarks.outcome import Outcome, Row
 from benchmarks.termination import end_in_order_at_sigterm
 from benchmarks.workbench import ROUND_S, ROUNDS, SLO_MS, TURN_S, TURNS, WARM_UP_S, Workbench
 
-PARTS = (throughput, open_loop, languages, frameworks, recovery, replicas, selection, decision_log, footprint)
+PARTS = (
+    throughput,
+    open_loop,
+    languages,
+    frameworks,
+    recovery,
+    replicas,
+    selection,
+    decision_log,
+    footprint,
+    encryption,
+)
 ROWS: list[Row] = [row for part in PARTS for row in part.ROWS]
 RESULTS = Path(__file__).parent / "results"
 log = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from clipper.errors import ProtocolViolation
 from clipper.feedback import Feedback, Outcome
 from clipper.snapshot import Snapshot
 from clipper.statistics import VersionLoad, WorkerStatistics
+from clipper.tls.material import TlsMaterial
 from clipper.types import ModelId
 
 # A snapshot of ten thousand applications is about 3 MB; more than this is a bug, not a need.
@@ -28,9 +29,13 @@ _SIZE = struct.Struct("<I")
 
 
 class Apply(Struct, frozen=True, tag=True):
-    """Serve by this snapshot. Answered by ``Applied``."""
+    """Serve by this snapshot. Answered by ``Applied``.
+
+    ``tls`` is what new connections to the query port are met with, if its mode in the worker's settings is not off.
+    """
 
     snapshot: Snapshot
+    tls: TlsMaterial | None = None
 
 
 class Applied(Struct, frozen=True, tag=True):

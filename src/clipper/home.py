@@ -13,6 +13,8 @@ _DEFAULT = "~/.clipper"
 TOKEN_NAME = "token"
 # The folder of the decision log.
 DECISIONS_NAME = "decisions"
+# The file of the certificate that the server shows, if it has one.
+CERTIFICATE_NAME = "certificate.pem"
 
 
 class Place(Struct, frozen=True):

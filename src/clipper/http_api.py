@@ -1,5 +1,7 @@
 """One of the server's HTTP APIs, as calls that return a body or raise the server's own error."""
 
+import ssl
+import time
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -17,29 +19,45 @@ from clipper.errors import (
     Unavailable,
 )
 from clipper.management.schemas import Failure
+from clipper.tls.trust import ClientTls, Trust
 
 # A server on this machine accepts in microseconds; one that does not within this time is not there.
 _CONNECT_TIMEOUT_S = 5.0
 _DEFAULT_TIMEOUT_S = 30.0
+# A certificate that is being renewed is told and shown within moments of each other.
+_RENEWAL_S = 0.2
+# OpenSSL's name for it, in the message that comes through two libraries.
+_NOT_TRUSTED = "CERTIFICATE_VERIFY_FAILED"
 
 
 class HttpApi:
-    """``url`` is ``http://HOST:PORT``, with a path or without; ``find_token`` finds what it wants to be shown: a token,
-    or a key of the query port's.
+    """``url`` is ``http://HOST:PORT`` or ``https://HOST:PORT``, with a path or without.
+
+    ``find_token`` finds what it wants to be shown: a token, or a key of the query port's. ``tls`` is whom to trust if
+    it is https, by default whom the system does.
 
     Raises:
-        InvalidArgument: it is no such address.
+        InvalidArgument: it is no such address, or a file that ``tls`` needs cannot be used.
     """
 
     def __init__(
-        self, url: str, find_token: Callable[[], str | None] = lambda: None, *, is_management: bool = True
+        self,
+        url: str,
+        find_token: Callable[[], str | None] = lambda: None,
+        tls: ClientTls | None = None,
+        *,
+        is_management: bool = True,
     ) -> None:
         self.url = _checked(url)
         self._find_token = find_token
         self._token: str | None = None
         self._is_management = is_management
+        self._tls = tls or ClientTls(Trust())
+        # Without TLS a context that trusts nobody, which costs nothing: httpx would read all that the system has.
+        is_tls = self.url.startswith("https:")
+        context = self._tls.context if is_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         # The server is addressed directly, whatever proxy the environment names for the outside world.
-        self._client = httpx.Client(base_url=url, trust_env=False)
+        self._client = httpx.Client(base_url=url, trust_env=False, verify=context)
 
     def close(self) -> None:
         self._client.close()
@@ -95,12 +113,31 @@ class HttpApi:
         if self._token is not None:
             headers["authorization"] = f"Bearer {_checked_token(self._token)}"
         try:
-            return self._client.request(method, path, content=content, headers=headers, timeout=timeout)
+            for is_last in (False, True):
+                try:
+                    return self._client.request(method, path, content=content, headers=headers, timeout=timeout)
+                except httpx.ConnectError as error:
+                    if is_last or _NOT_TRUSTED not in str(error):
+                        raise
+                # Nothing of the content was sent yet.
+                time.sleep(_RENEWAL_S)
+                self._tls.renew()
+            raise AssertionError("the last try returns or raises")
         except httpx.ConnectError as error:
+            if _NOT_TRUSTED in str(error):
+                raise Unavailable(
+                    f"the certificate of {self.url} is not trusted ({error}): give a file with the certificate of who "
+                    "signed it, by CLIPPER_CA"
+                ) from error
             raise Unavailable(f"no Clipper answers at {self.url} ({error}): start it with clipper start") from error
         except httpx.TimeoutException as error:
             raise DeadlineExceeded(f"{self.url} did not answer {method} {path} within {timeout_s:.0f} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
+            if "_ALERT_" in str(error):
+                raise Unavailable(
+                    f"{self.url} does not take this client ({error}): if it is for want of a certificate, name the "
+                    "client's by CLIPPER_CLIENT_CERT and CLIPPER_CLIENT_KEY"
+                ) from error
             raise Unavailable(f"{method} {path} at {self.url} broke off: {error or type(error).__name__}") from error
 
 

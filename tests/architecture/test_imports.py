@@ -22,13 +22,14 @@ ALLOWED: dict[str, frozenset[str]] = {
         "scaling": "",
         "hosts": "",
         "open_files": "",
+        "tls": "",
         "containers.protocol": "",
         "containers": "containers.protocol",
         "runtime": "containers.protocol",
         "metrics.histogram": "statistics",
         "abstraction": "containers containers.protocol metrics.histogram snapshot statistics",
         "feedback": "",
-        "control": "feedback snapshot statistics",
+        "control": "feedback snapshot statistics tls",
         "control_client": "control",
         "decisions": "statistics",
         "decisions.evaluation": "decisions selection.learning selection.policies",
@@ -43,25 +44,25 @@ ALLOWED: dict[str, frozenset[str]] = {
         "frontend.long_inputs": "frontend.numbers",
         "frontend.numbers": "",
         "frontend": "frontend.inputs frontend.limits frontend.long_inputs frontend.numbers selection "
-        "feedback metrics.histogram snapshot statistics",
+        "feedback metrics.histogram snapshot statistics tls",
         "worker": "decisions frontend frontend.limits open_files metrics.histogram selection selection.policies "
         "selection.stores feedback control_client abstraction containers containers.protocol control snapshot "
-        "statistics",
+        "statistics tls",
         "registry": "scaling snapshot",
         "managers": "registry containers containers.protocol snapshot",
         "management.schemas": "scaling snapshot",
         "metrics": "management.schemas metrics.histogram statistics",
-        "management": "hosts management.schemas metrics statistics scaling snapshot registry managers",
+        "management": "hosts management.schemas metrics statistics scaling snapshot registry managers tls",
         "supervisor": "decisions home hosts open_files management management.schemas metrics managers registry "
         "containers containers.protocol control control_client frontend.inputs selection.check selection.learning "
-        "selection.policies selection.stores scaling snapshot statistics",
+        "selection.policies selection.stores scaling snapshot statistics tls",
         "packaging": "",
         "home": "",
-        "http_api": "management.schemas",
-        "client": "home hosts http_api packaging management.schemas scaling snapshot",
-        "load": "http_api",
+        "http_api": "management.schemas tls",
+        "client": "home hosts http_api packaging management.schemas scaling snapshot tls",
+        "load": "http_api tls",
         "cli": "client decisions decisions.evaluation home hosts http_api load packaging management.schemas scaling "
-        "snapshot",
+        "snapshot tls",
     }.items()
 }
 

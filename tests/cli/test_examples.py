@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -30,6 +31,11 @@ def test_a_small_input_is_written_out(input_type: str, value: object) -> None:
     words = shlex.split(curl_line("http://h:1", "app", input_type))
     assert words[:3] == ["curl", "http://h:1/app/predict", "-d"]
     assert json.loads(words[3]) == {"input": value}
+
+
+def test_a_certificate_is_named() -> None:
+    words = shlex.split(curl_line("https://h:1", "app", "float64[1]", Path("/my home/certificate.pem")))
+    assert words[:4] == ["curl", "--cacert", "/my home/certificate.pem", "https://h:1/app/predict"]
 
 
 @pytest.mark.parametrize(("input_type", "value"), [("float64[784]", [0.0] * 784), ("uint8[28,28]", [[0] * 28] * 28)])

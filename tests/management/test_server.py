@@ -3,16 +3,21 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from certificates import Authority
 from clipper.management import server as bounds
 from clipper.management.access import Access, Hosts
 from clipper.management.gate import Gate
 from clipper.management.server import MAX_HEAD_BYTES, MAX_PIPELINED, ManagementServer
+from clipper.tls.material import read_material, server_context
+from clipper.tls.transport import NOT_TLS
 from conftest import TOKEN, wait_until
 
 MAX_CONNECTIONS = 8
@@ -76,10 +81,16 @@ class Running:
 
 
 @pytest.fixture
-def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+def running() -> Iterator[Running]:
+    with run() as running:
+        yield running
+
+
+@contextlib.contextmanager
+def run(tls: ssl.SSLContext | None = None) -> Iterator[Running]:
     app = App()
     gate = Gate(app, Access(Hosts("127.0.0.1"), {TOKEN: "admin"}.get, open_metrics=False))  # type: ignore[arg-type]
-    server = ManagementServer(gate, MAX_CONNECTIONS * bounds.DESCRIPTORS_SHARE)
+    server = ManagementServer(gate, MAX_CONNECTIONS * bounds.DESCRIPTORS_SHARE, tls)
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -188,6 +199,33 @@ def test_a_flood_of_pipelined_requests(running: Running, caplog: pytest.LogCaptu
     while answers.count(b"ok") < MAX_PIPELINED + 1:
         answers += few.recv(1 << 16)
     assert caplog.text == ""
+
+
+def test_tls_and_who_says_nothing_over_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = Authority(tmp_path)
+    trust = ssl.create_default_context(cafile=authority.certificate)
+    with run(server_context(read_material(authority.issue("server").paths))) as running:
+
+        def ask(name: str) -> bytes:
+            request = b"GET /large HTTP/1.1\r\nConnection: close\r\n" + AUTHORIZED + b"\r\n"
+            with trust.wrap_socket(running.connect(), server_hostname="localhost") as client:
+                found = client.getpeercert()
+                assert found is not None and found["subject"] == ((("commonName", name),),)
+                client.sendall(request)
+                return running.answer(client)
+
+        idle = [running.connect(sent) for sent in (b"", b"\x16\x03\x01") for _ in range(20)]
+        for _ in range(3):
+            assert ask("server").endswith(LARGE)
+        assert running.connections <= MAX_CONNECTIONS
+        assert running.answer(idle[0]) == b""
+        assert running.ask("/x") == NOT_TLS
+        monkeypatch.setattr(bounds, "HEAD_TIMEOUT_S", 0.0)
+        assert running.answer(running.connect(b"\x16\x03\x01")) == b""
+        wait_until(lambda: running.connections == 0)
+        monkeypatch.undo()
+        running.server.secure(server_context(read_material(authority.issue("other").paths)))
+        assert ask("other").endswith(LARGE)
 
 
 GARBAGE = [b"\x16\x03\x01\x02\x00", b"\0" * 1000, b"GET\r\n\r\n", b"GET http://[ HTTP/1.1\r\n\r\n", b"\r\n" * 1000]

@@ -21,7 +21,8 @@ from clipper.home import Place, read_place
 # Only a hang meets it.
 TIMEOUT_S = 60.0
 
-# All is plain HTTP: each call of a poll would read the certificate authorities first, which takes longer than the rest.
+# Each call of a poll would read the certificate authorities first, which takes longer than the rest; tests of TLS have
+# clients of their own.
 NO_TLS = False
 
 # An application that answers from the model m.

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from clipper.supervisor.config import Config, parse_command_line
+from clipper.tls.material import TlsPaths
 
 
 def test_defaults_and_options() -> None:
@@ -21,6 +22,14 @@ def test_defaults_and_options() -> None:
     kept = parse_command_line(["--home=h", "--max-contexts=7", "--keep-versions=3"])
     assert (kept.max_contexts, kept.keep_versions) == (7, 3)
     assert parse_command_line(["--home=h", "--max-body-bytes=65536"]).max_body_bytes == 65536
+
+
+def test_with_tls_other_machines_may_reach_management() -> None:
+    tls = ["--home=h", "--tls-cert=c", "--tls-key=k"]
+    config = parse_command_line([*tls, "--management-host=0.0.0.0"])
+    assert (config.tls, config.tls_mode, config.insecure) == (TlsPaths(Path("c"), Path("k")), "server", False)
+    assert parse_command_line([*tls, "--tls-client-ca=a"]).tls_mode == "mutual"
+    assert parse_command_line(["--home=h"]).tls_mode == "off"
 
 
 def test_the_stores_path_is_made_absolute_since_workers_run_elsewhere(
@@ -59,6 +68,9 @@ UNREACHABLE = "--home h --docker-transport tcp --docker-network none"
         "--home h --keep-versions 0",
         "--home h --workers x",
         "--home h --management-host 0.0.0.0",
+        "--home h --tls-cert c",
+        "--home h --tls-key k",
+        "--home h --tls-client-ca a",
         "--home h --allowed-host clipper.example:443",
         "--home h --allowed-host https://clipper.example",
         "--home h --allowed-host=",

@@ -2,6 +2,8 @@
 
 import json
 import math
+import shlex
+from pathlib import Path
 
 from clipper.types import DType, InputType
 
@@ -11,9 +13,11 @@ _MAX_ELEMENTS = 16
 _OPEN_LENGTH = 3
 
 
-def curl_line(query_url: str, application: str, input_type: str) -> str:
-    """A line for the shell that asks the application for one prediction."""
+def curl_line(query_url: str, application: str, input_type: str, certificate: Path | None = None) -> str:
+    """A line for the shell that asks the application for one prediction, of a server that shows that certificate."""
     url = f"{query_url}/{application}/predict"
+    if certificate is not None:
+        url = f"--cacert {shlex.quote(str(certificate))} {url}"
     kind = InputType.parse(input_type)
     lengths = [length or _OPEN_LENGTH for length in kind.shape]
     if math.prod(lengths) <= _MAX_ELEMENTS:

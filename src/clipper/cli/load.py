@@ -15,14 +15,17 @@ from rich.text import Text
 
 from clipper.cli.options import ApiKey, Home, Url, one_of
 from clipper.cli.output import Output
-from clipper.client import Clipper
+from clipper.client import Clipper, Trust
+from clipper.client.access import tls_for_url
 from clipper.errors import ClipperError, InvalidArgument, ServiceError, Unavailable
+from clipper.home import find_home
 from clipper.load import summary
 from clipper.load.arrivals import Arrivals
 from clipper.load.asked import Asked, SloOf
 from clipper.load.page import as_page
 from clipper.load.report import Report, Second, as_document
 from clipper.load.sweep import MAX_PER_S
+from clipper.tls.trust import ClientTls
 from clipper.types import InputType
 
 _SAMPLE = "sample"
@@ -120,6 +123,7 @@ def load(
         arrivals=arrivals,
         max_connections=connections,
         api_key=api_key,
+        tls=place.tls,
     )
     out = Output(as_json=json == _STANDARD_OUTPUT)
     with _progress(quiet=json == _STANDARD_OUTPUT) as watch:
@@ -140,6 +144,7 @@ class _Place(NamedTuple):
     input_type: InputType | None
     slo_ms: float
     slo_of: SloOf
+    tls: ClientTls
 
 
 def _find(app: str, url: str | None, home: Path | None, slo_ms: float | None, *, has_file: bool) -> _Place:
@@ -148,7 +153,7 @@ def _find(app: str, url: str | None, home: Path | None, slo_ms: float | None, *,
         clipper = Clipper.connect(url, home)
     except (ClipperError, msgspec.MsgspecError) as error:
         if url is not None and slo_ms is not None and has_file:
-            return _Place(url.rstrip("/"), None, slo_ms, "option")
+            return _Place(url.rstrip("/"), None, slo_ms, "option", tls_for_url(url, find_home(home), Trust()))
         if url is None or isinstance(error, ServiceError):
             raise
         raise Unavailable(
@@ -159,8 +164,8 @@ def _find(app: str, url: str | None, home: Path | None, slo_ms: float | None, *,
         known = clipper.application(app)
     input_type = InputType.parse(known.input_type)
     if slo_ms is not None:
-        return _Place(clipper.query_url, input_type, slo_ms, "option")
-    return _Place(clipper.query_url, input_type, known.slo_ms, "application")
+        return _Place(clipper.query_url, input_type, slo_ms, "option", clipper.tls)
+    return _Place(clipper.query_url, input_type, known.slo_ms, "application", clipper.tls)
 
 
 def _carry_out(asked: Asked, watch: Watch) -> Report:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from clipper.scaling import ReplicaRange
+from clipper.tls.material import TlsPaths, read_material
 from clipper.types import STORE_VARIABLE, Framework, Transport
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -45,6 +46,22 @@ def parse_replicas(text: str) -> int | ReplicaRange:
     if int(least) < 1 or (dots and int(most) < int(least)):
         raise typer.BadParameter(f"{text!r}: expected at least 1 replica, and no more at first than at last")
     return ReplicaRange(int(least), int(most)) if dots else int(least)
+
+
+def check_tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> TlsPaths | None:
+    """The three options, if they go together and can be used: what is wrong is told by the command that was given."""
+    if certificate is None and key is None:
+        if client_ca is not None:
+            raise typer.BadParameter("needs --tls-cert and --tls-key", param_hint="--tls-client-ca")
+        return None
+    if certificate is None or key is None:
+        raise typer.BadParameter(
+            "give both; they may name one file that holds both", param_hint="--tls-cert, --tls-key"
+        )
+    # The server may run in another folder.
+    paths = TlsPaths(certificate.absolute(), key.absolute(), None if client_ca is None else client_ca.absolute())
+    read_material(paths)
+    return paths
 
 
 def parse_json(text: str) -> Any:
@@ -133,6 +150,25 @@ ApiKey = Annotated[
         envvar="CLIPPER_API_KEY",
         metavar="KEY",
         show_default="none",
+    ),
+]
+TlsCert = Annotated[
+    Path | None,
+    typer.Option(
+        help="The certificate that both ports show, in PEM, with those that signed it behind it: they speak TLS then.",
+        metavar="FILE",
+        show_default="no TLS",
+    ),
+]
+TlsKey = Annotated[
+    Path | None, typer.Option(help="The private key of --tls-cert, in PEM, not encrypted.", metavar="FILE")
+]
+TlsClientCa = Annotated[
+    Path | None,
+    typer.Option(
+        help="Clients of the query port have to show a certificate that one of these, in PEM, has signed.",
+        metavar="FILE",
+        show_default="none is asked for",
     ),
 ]
 QueryPort = Annotated[int, typer.Option(help="The port for queries.", min=0, max=65535)]

@@ -13,6 +13,7 @@ from clipper.client import STOP_TIMEOUT_S, Clipper
 from clipper.errors import DeadlineExceeded, Unauthorized, Unavailable
 from clipper.home import read_token
 from clipper.management.schemas import Status
+from clipper.tls.material import TlsPaths
 from clipper.types import STORE_VARIABLE, Transport
 
 # The supervisor opens its registry and starts its workers, which takes about a second; the rest is for a slow machine.
@@ -46,6 +47,7 @@ class ServerSettings:
     max_body_bytes: int | None = None
     decision_log_bytes: int | None = None
     api_keys: bool = False
+    tls: TlsPaths | None = None
 
     def argv(self) -> list[str]:
         options = {
@@ -63,6 +65,9 @@ class ServerSettings:
             "--management-host": self.management_host,
             "--max-body-bytes": self.max_body_bytes,
             "--decision-log-bytes": self.decision_log_bytes,
+            "--tls-cert": self.tls and self.tls.certificate,
+            "--tls-key": self.tls and self.tls.key,
+            "--tls-client-ca": self.tls and self.tls.client_ca,
         }
         given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
         given += [part for name in self.allowed_hosts for part in ("--allowed-host", name)]

@@ -35,14 +35,18 @@ from clipper.cli.options import (
     RequirementsPath,
     SloMs,
     StoreAddress,
+    TlsCert,
+    TlsClientCa,
+    TlsKey,
     Workers,
+    check_tls,
     parse_json,
 )
 from clipper.cli.output import Output
 from clipper.cli.process import ServerSettings, StartingServer, running, spawn
 from clipper.client import Clipper
 from clipper.errors import Conflict, InvalidArgument, NotFound
-from clipper.home import find_home, read_token
+from clipper.home import CERTIFICATE_NAME, find_home, read_token
 from clipper.management.schemas import Application, Version
 from clipper.packaging import package
 from clipper.snapshot import Link
@@ -68,6 +72,9 @@ def serve(
     host: Host = "127.0.0.1",
     query_port: QueryPort = 1337,
     management_port: ManagementPort = 1338,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_client_ca: TlsClientCa = None,
     workers: Workers = 1,
     cache_size: CacheSize = DEFAULT_CACHE,  # type: ignore[assignment]  # typer parses the default too
     max_body_size: MaxBodySize = DEFAULT_MAX_BODY,  # type: ignore[assignment]  # as above
@@ -93,6 +100,7 @@ def serve(
         max_body_bytes=max_body_size,
         decision_log_bytes=decision_log_size,
         api_keys=api_keys,
+        tls=check_tls(tls_cert, tls_key, tls_client_ca),
     )
     chosen = _checked(name or name_of(model))
     default_output = UNSET if default is None else parse_json(default)
@@ -113,7 +121,8 @@ def serve(
                 application = _application(clipper, chosen, slo_ms, default_output)
         if version.warning:
             out.warn(version.warning)
-        _tell(out, clipper.query_url, version, application, needs_key=api_keys)
+        shown = None if settings.tls is None else settings.home / CERTIFICATE_NAME
+        _tell(out, clipper.query_url, version, application, shown, needs_key=api_keys)
         _watch(server)
 
 
@@ -138,10 +147,18 @@ def _server(out: Output, settings: ServerSettings) -> Iterator[StartingServer]:
             server.stop()
 
 
-def _tell(out: Output, query_url: str, version: Version, application: Application, *, needs_key: bool) -> None:
+def _tell(
+    out: Output,
+    query_url: str,
+    version: Version,
+    application: Application,
+    certificate: Path | None,
+    *,
+    needs_key: bool,
+) -> None:
     name = application.name
     result = {"query_url": f"{query_url}/{name}/predict", "version": version, "application": application}
-    curl = curl_line(query_url, name, application.input_type)
+    curl = curl_line(query_url, name, application.input_type, certificate)
     if needs_key or application.require_key:
         curl = f'export CLIPPER_API_KEY=$(clipper key create me)\n  {curl} -H "Authorization: Bearer $CLIPPER_API_KEY"'
     text = f"{name}:{version.version} is served within {application.slo_ms:g} ms; try:\n\n  {curl}\n"

@@ -26,8 +26,12 @@ from clipper.cli.options import (
     OpenMetrics,
     QueryPort,
     StoreAddress,
+    TlsCert,
+    TlsClientCa,
+    TlsKey,
     Url,
     Workers,
+    check_tls,
 )
 from clipper.cli.output import Output
 from clipper.cli.process import ServerSettings, become, running, spawn, wait_until_gone
@@ -47,6 +51,9 @@ def start(
     insecure: Insecure = False,
     open_metrics: OpenMetrics = False,
     api_keys: ApiKeys = False,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_client_ca: TlsClientCa = None,
     query_port: QueryPort = 1337,
     management_port: ManagementPort = 1338,
     workers: Workers = 1,
@@ -64,10 +71,11 @@ def start(
 ) -> None:
     """Start the server, and leave it running."""
     out = Output(as_json)
-    if not (insecure or is_loopback(management_host)):
+    tls = check_tls(tls_cert, tls_key, tls_client_ca)
+    if not (insecure or tls or is_loopback(management_host)):
         raise typer.BadParameter(
             "it can be reached from other machines, and what goes there, tokens among it, can be read on the way: "
-            "put a proxy with TLS before 127.0.0.1, or say --insecure",
+            "give --tls-cert and --tls-key, put a proxy with TLS before 127.0.0.1, or say --insecure",
             param_hint="--management-host",
         )
     settings = ServerSettings(
@@ -90,6 +98,7 @@ def start(
         max_body_size,
         decision_log_size,
         api_keys,
+        tls=tls,
     )
     if found := running(settings.home):
         _tell_running(out, found, "is running already")

@@ -15,7 +15,15 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from clipper.client.access import TokenSource, find_key, running_place, token_for_home, token_for_url
+from clipper.client.access import (
+    TokenSource,
+    find_key,
+    running_place,
+    tls_for_home,
+    tls_for_url,
+    token_for_home,
+    token_for_url,
+)
 from clipper.client.applications import Applications
 from clipper.client.calls import polls
 from clipper.client.keys import Keys
@@ -26,8 +34,9 @@ from clipper.errors import ClipperError, DeadlineExceeded, Unauthorized, Unavail
 from clipper.home import find_home
 from clipper.http_api import HttpApi
 from clipper.management.schemas import Status
+from clipper.tls.trust import ClientTls, Trust
 
-__all__ = ["STOP_TIMEOUT_S", "Clipper", "Observed", "Prediction"]
+__all__ = ["STOP_TIMEOUT_S", "Clipper", "Observed", "Prediction", "Trust"]
 
 # A drain waits for the queries in flight, and then for the containers.
 STOP_TIMEOUT_S = 60.0
@@ -38,7 +47,11 @@ class Clipper(Models, Applications, Queries, Tokens, Keys):
 
     @staticmethod
     def connect(
-        url: str | None = None, home: Path | str | None = None, token: str | None = None, api_key: str | None = None
+        url: str | None = None,
+        home: Path | str | None = None,
+        token: str | None = None,
+        api_key: str | None = None,
+        trust: Trust | None = None,
     ) -> "Clipper":
         """Find a server and check that it answers.
 
@@ -48,15 +61,18 @@ class Clipper(Models, Applications, Queries, Tokens, Keys):
             token: for its management API; if None, ``CLIPPER_TOKEN``, else what the home's file says, if the server is
                 that of the home.
             api_key: for its query port, where that asks for one; if None, ``CLIPPER_API_KEY``.
+            trust: over https, whose certificates are trusted, and the client's own; if None, what ``CLIPPER_CA``,
+                ``CLIPPER_CLIENT_CERT`` and ``CLIPPER_CLIENT_KEY`` say, and of a home's server its very certificate.
 
         Raises:
             Unavailable: no server is there, or it does not answer.
             Unauthorized: there is no token, or one that the server does not know.
         """
+        found, given = find_home(home), trust or Trust()
         if url is not None:
-            return _connect_url(url, token_for_url(url, find_home(home), token), find_key(api_key))
-        found = find_home(home)
-        return _connect_home(found, token_for_home(found, token), find_key(api_key))
+            tls = tls_for_url(url, found, given)
+            return _connect_url(url, token_for_url(url, found, token), tls, find_key(api_key))
+        return _connect_home(found, token_for_home(found, token), tls_for_home(found, given), find_key(api_key))
 
     def close(self) -> None:
         self._management.close()
@@ -98,10 +114,10 @@ class Clipper(Models, Applications, Queries, Tokens, Keys):
         raise DeadlineExceeded(f"the server still answers {STOP_TIMEOUT_S:.0f} s after it was told to stop")
 
 
-def _connect_home(home: Path, find_token: TokenSource, api_key: str | None) -> Clipper:
+def _connect_home(home: Path, find_token: TokenSource, tls: ClientTls, api_key: str | None) -> Clipper:
     """The file may be left from a server that was killed, and its port be another server's by now."""
     place = running_place(home)
-    clipper = Clipper(place.management_url, place.query_url, find_token, api_key)
+    clipper = Clipper(place.management_url, place.query_url, find_token, tls, api_key)
     try:
         there = Path(clipper.status().home)
     except Unauthorized as error:
@@ -122,13 +138,13 @@ def _connect_home(home: Path, find_token: TokenSource, api_key: str | None) -> C
     return clipper
 
 
-def _connect_url(url: str, find_token: TokenSource, api_key: str | None) -> Clipper:
+def _connect_url(url: str, find_token: TokenSource, tls: ClientTls, api_key: str | None) -> Clipper:
     """The server tells its query port; its host is the one it was reached by, since it may know itself by another."""
-    api = HttpApi(url, find_token)
+    api = HttpApi(url, find_token, tls)
     try:
         status = msgspec.json.decode(api.call("GET", "/status"), type=Status)
     finally:
         api.close()
     told, host = urlsplit(status.query_url), urlsplit(api.url).hostname or ""
     netloc = f"[{host}]:{told.port}" if ":" in host else f"{host}:{told.port}"
-    return Clipper(api.url, told._replace(netloc=netloc).geturl(), find_token, api_key)
+    return Clipper(api.url, told._replace(netloc=netloc).geturl(), find_token, tls, api_key)

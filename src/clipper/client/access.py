@@ -1,4 +1,4 @@
-"""Which token and key the client shows: the caller's, the environment's, or a token of a home on this machine."""
+"""What a client shows, and whom it trusts: as the caller says, the environment, or a home on this machine."""
 
 import os
 from collections.abc import Callable
@@ -6,10 +6,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from clipper.errors import Unavailable
-from clipper.home import Place, read_place, read_token
+from clipper.home import CERTIFICATE_NAME, Place, read_place, read_token
 from clipper.hosts import is_loopback
+from clipper.tls.trust import ClientTls, Trust
 
 VARIABLE = "CLIPPER_TOKEN"
+CA_VARIABLE = "CLIPPER_CA"
+CERTIFICATE_VARIABLE = "CLIPPER_CLIENT_CERT"
+CERTIFICATE_KEY_VARIABLE = "CLIPPER_CLIENT_KEY"
 
 KEY_VARIABLE = "CLIPPER_API_KEY"
 
@@ -39,6 +43,32 @@ def token_for_url(url: str, home: Path, given: str | None) -> TokenSource:
     return lambda: chosen
 
 
+def tls_for_home(home: Path, given: Trust) -> ClientTls:
+    """Trusts the certificate that its server shows, and no other, unless a CA is given."""
+    return ClientTls(_with_own(given, None if given.ca else home / CERTIFICATE_NAME, given.ca))
+
+
+def tls_for_url(url: str, home: Path, given: Trust) -> ClientTls:
+    """Trusts whom the CA that is given has signed, else the environment's, else as ``home`` does if its server is the
+    one at ``url``, else the system's."""
+    ca = given.ca or _path(CA_VARIABLE)
+    if ca is None and _is_at(home, url):
+        return tls_for_home(home, given)
+    return ClientTls(_with_own(given, None, ca))
+
+
+def _with_own(given: Trust, pinned: Path | None, ca: Path | None) -> Trust:
+    """With the client's own certificate: that which is given, else the environment's."""
+    if given.certificate is not None:
+        return Trust(pinned, ca, given.certificate, given.key)
+    return Trust(pinned, ca, _path(CERTIFICATE_VARIABLE), _path(CERTIFICATE_KEY_VARIABLE))
+
+
+def _path(variable: str) -> Path | None:
+    value = os.environ.get(variable)
+    return Path(value).expanduser() if value else None
+
+
 def running_place(home: Path) -> Place:
     """Where the server of ``home`` is.
 
@@ -60,6 +90,6 @@ def _is_at(home: Path, url: str) -> bool:
         same_host = own.hostname == other.hostname or (
             is_loopback(own.hostname or "") and is_loopback(other.hostname or "")
         )
-        return same_host and own.port == (other.port or 80)
+        return same_host and own.port == (other.port or (443 if other.scheme == "https" else 80))
     except (Unavailable, ValueError):
         return False

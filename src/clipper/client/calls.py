@@ -11,6 +11,7 @@ from msgspec import Struct
 from clipper.client.access import TokenSource
 from clipper.http_api import HttpApi
 from clipper.packaging import Artifact
+from clipper.tls.trust import ClientTls
 
 # The server bounds each start by the deployment's own time-out; this is for the rest: unpacking, linking, draining.
 SETTLE_TIMEOUT_S = 60.0
@@ -28,11 +29,22 @@ class Calls:
     """The two HTTP APIs of a running server."""
 
     def __init__(
-        self, management_url: str, query_url: str, find_token: TokenSource, api_key: str | None = None
+        self,
+        management_url: str,
+        query_url: str,
+        find_token: TokenSource,
+        tls: ClientTls,
+        api_key: str | None = None,
     ) -> None:
-        """``find_token``: what the management API wants to be shown; ``api_key``: what the query port may want."""
-        self._management = HttpApi(management_url, find_token)
-        self._queries = HttpApi(query_url, lambda: api_key, is_management=False)
+        """
+        Args:
+            find_token: what the management API wants to be shown.
+            tls: whom to trust over TLS.
+            api_key: what the query port may want.
+        """
+        self._management = HttpApi(management_url, find_token, tls)
+        self._queries = HttpApi(query_url, lambda: api_key, tls, is_management=False)
+        self.tls = tls
 
     def _ask(
         self, kind: type[T], method: str, path: str, body: Struct | None = None, timeout_s: float = SETTLE_TIMEOUT_S

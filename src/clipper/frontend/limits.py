@@ -29,6 +29,8 @@ SLOW_SWEEPS = 2
 LARGE_BODY_BYTES = 4 * 1024 * 1024
 # Each costs a file descriptor and about 2 KB.
 MAX_CONNECTIONS = 10_000
+# Of those by TLS each takes 40 KB of OpenSSL's.
+MAX_TLS_CONNECTIONS = 5_000
 # A body in chunks of a byte is work of a hundred times its size: so many pieces of bodies are taken at once.
 MAX_CHUNKS = 4096
 # Connections over the bound that are being told so; beyond these no more are accepted until some have gone.
@@ -40,6 +42,10 @@ BACKLOG = 1024
 # Where there is hardly room for more connections, idle ones make room sooner.
 CROWDED_SHARE = 0.9
 CROWDED_IDLE_TIMEOUT_SWEEPS = 5
+# Of all connections, those that have not yet done TLS's handshake: who opens them and says nothing takes no others'
+# place.
+HANDSHAKES_SHARE = 0.25
+MIN_HANDSHAKES = 16
 # Requests on one connection that wait for answers; beyond it reading stops until some have gone out.
 MAX_PIPELINED = 64
 # What is read at once may hold thousands of requests; so much of it is parsed before the bound is looked at again.

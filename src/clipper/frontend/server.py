@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import ssl
 from collections import Counter
 from collections.abc import Callable, Mapping
 
@@ -15,6 +16,8 @@ from clipper.frontend.endpoints import Endpoint
 from clipper.frontend.heads import Head
 from clipper.frontend.long_work import LongWork
 from clipper.frontend.memory import give_back_freed
+from clipper.tls.handshakes import MAX_HANDSHAKES, Handshakes
+from clipper.tls.transport import TlsTransport
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,7 @@ class QueryServer:
         self.refused: Counter[str] = Counter()
         self.work = LongWork(self._loop.call_soon, self.budget, self.refused)
         self.known_heads: dict[bytes, tuple[Endpoint, int]] = {}
+        self._handshakes: Handshakes | None = None
         self.freed_large_body = False
         self.sweeps = 0
         self.is_draining = False
@@ -70,6 +74,15 @@ class QueryServer:
         self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)
         await self._accept()
 
+    def secure(self, context: ssl.SSLContext) -> None:
+        """Meet connections by TLS from the next one on; those that are open stay as they are."""
+        if self._handshakes is None:
+            self.max_connections = min(self.max_connections, limits.MAX_TLS_CONNECTIONS)
+            share = int(self.max_connections * limits.HANDSHAKES_SHARE)
+            most = min(max(share, limits.MIN_HANDSHAKES), MAX_HANDSHAKES)
+            self._handshakes = Handshakes(context, self._loop.call_soon, most)
+        self._handshakes.context = context
+
     async def _accept(self) -> None:
         """Accept until there are too many connections; those that come then wait in the socket's own queue."""
         if self._socket is not None:
@@ -78,12 +91,13 @@ class QueryServer:
                 self._make_connection, sock=self._socket.dup(), backlog=limits.BACKLOG
             )
 
-    def _make_connection(self) -> Connection:
+    def _make_connection(self) -> Connection | TlsTransport:
         self._coming += 1
         if self._is_full:
             # Not from here: that would drop the connection that is being accepted. The loop accepts one in a turn.
             self._loop.call_soon(self._stop_accepting)
-        return Connection(self)
+        connection = Connection(self)
+        return connection if self._handshakes is None else TlsTransport(connection, self._handshakes)
 
     def _stop_accepting(self) -> None:
         if self._listener is None or not self._is_full:
@@ -227,6 +241,8 @@ class QueryServer:
         self._coming = 0
         for connection in list(self._connections):
             connection.sweep(self.sweeps)
+        if self._handshakes is not None:
+            self._handshakes.sweep()
         self._go_on_accepting()
         if self.freed_large_body:
             self.freed_large_body = False

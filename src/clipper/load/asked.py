@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from clipper.load.arrivals import Arrivals
+from clipper.tls.trust import ClientTls
 from clipper.types import InputType
 
 SloOf = Literal["application", "option"]
@@ -20,6 +21,7 @@ class Asked:
         duration_s: of a sweep, of each rate.
         inputs: a file, or None for random ones.
         api_key: what the query port wants to be shown; None where it asks for nothing.
+        tls: whom to trust, where queries go by TLS.
         width: of random ones, where the type leaves a length open; None is as it comes.
     """
 
@@ -35,4 +37,5 @@ class Asked:
     width: int | None
     arrivals: Arrivals
     max_connections: int
+    tls: ClientTls
     api_key: str | None = None

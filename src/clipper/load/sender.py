@@ -36,11 +36,11 @@ _NEVER_S = float("inf")
 
 
 class Target(NamedTuple):
-    """Where queries go. ``tls`` is for a query port behind a proxy that has it."""
+    """Where queries go; ``tls`` is whom to trust there, if they go by TLS."""
 
     host: str
     port: int
-    tls: bool = False
+    tls: ssl.SSLContext | None = None
 
 
 class Log(Protocol):
@@ -88,7 +88,6 @@ class Sender:
         """
         self._target, self._requests, self._due_times_s, self._log = target, requests, due_times_s, log
         self._max_connections, self._answer_within_s = max_connections, answer_within_s
-        self._tls = ssl.create_default_context() if target.tls else None
         self._connections: set[Connection] = set()
         # They take turns: a server of several workers has each of them asked, as by many users.
         self._free: deque[Connection] = deque()
@@ -253,7 +252,7 @@ class Sender:
     async def _dial_once(self) -> None:
         loop, target = asyncio.get_running_loop(), self._target
         async with asyncio.timeout(_DIAL_WITHIN_S):
-            await loop.create_connection(lambda: Connection(self), target.host, target.port, ssl=self._tls)
+            await loop.create_connection(lambda: Connection(self), target.host, target.port, ssl=target.tls)
 
     def _cannot_dial(self, why: str) -> None:
         """Without any connection nobody who waits will be answered; with some, those will be free in their time."""

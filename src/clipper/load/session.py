@@ -12,6 +12,7 @@ from clipper.load.inputs import Head, Requests, Sample, read_requests
 from clipper.load.report import Report
 from clipper.load.runner import PATIENCE_S, Plan, Runner, Watch, allow_files
 from clipper.load.sender import Target
+from clipper.tls.trust import ClientTls
 
 # No load has so many: what it asks is not asked, and cached, before it begins.
 _FIRST_NUMBER = 10**12
@@ -29,16 +30,17 @@ def carry_out(asked: Asked, watch: Watch) -> Report:
         raise InvalidArgument(f"url is {asked.query_url!r}: expected http://HOST:PORT")
     path = f"{parts.path.rstrip('/')}/{quote(asked.application, safe='')}/predict"
     requests = _requests(asked, Head(parts.netloc, path, asked.api_key))
+    is_tls = parts.scheme == "https"
     _ask_once(
         f"{parts.scheme}://{parts.netloc}",
         path,
         requests.of(_FIRST_NUMBER).partition(b"\r\n\r\n")[2],
         asked.slo_ms / 1e3,
+        asked.tls,
         asked.api_key,
     )
-    is_tls = parts.scheme == "https"
     plan = Plan(
-        target=Target(parts.hostname, parts.port or (443 if is_tls else 80), is_tls),
+        target=Target(parts.hostname, parts.port or (443 if is_tls else 80), asked.tls.context if is_tls else None),
         requests=requests,
         arrivals=asked.arrivals,
         rate_per_s=asked.rate_per_s,
@@ -74,9 +76,9 @@ def _requests(asked: Asked, head: Head) -> Requests:
     return Sample(head, asked.input_type, asked.width, Random())
 
 
-def _ask_once(url: str, path: str, body: bytes, slo_s: float, api_key: str | None) -> None:
+def _ask_once(url: str, path: str, body: bytes, slo_s: float, tls: ClientTls, api_key: str | None) -> None:
     """Before thousands of queries that are wrong in the same way: say what is wrong with the first one."""
-    api = HttpApi(url, lambda: api_key, is_management=False)
+    api = HttpApi(url, lambda: api_key, tls, is_management=False)
     try:
         api.call("POST", path, body, slo_s + PATIENCE_S)
     except (RequestError, Unavailable):

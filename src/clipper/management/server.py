@@ -4,9 +4,11 @@ Whoever reaches the port may open connections, token or not. So a connection tha
 and nobody can keep health checks and operators out by holding all of them.
 """
 
+import asyncio
 import contextlib
+import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
@@ -15,6 +17,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from clipper.errors import ClipperError, MalformedRequest, Overloaded, RequestTimeout, TooLarge
 from clipper.management.gate import Gate
 from clipper.management.statuses import bare_answer
+from clipper.tls.handshakes import Handshakes
+from clipper.tls.transport import TlsTransport
 
 # An operator's tools hold a few.
 MAX_CONNECTIONS = 256
@@ -166,10 +170,10 @@ class Connection(HttpToolsProtocol):
 class _Settings(uvicorn.Config):
     """uvicorn's, with the bound that it would answer with 503 for whoever asks next."""
 
-    def __init__(self, app: Gate, max_connections: int) -> None:
+    def __init__(self, app: Gate, max_connections: int, connect: Callable[..., asyncio.Protocol]) -> None:
         super().__init__(
             app,
-            http=Connection,
+            http=connect,  # type: ignore[arg-type]  # whatever makes a protocol of what one is made of
             log_config=None,
             access_log=False,
             server_header=False,
@@ -184,9 +188,26 @@ class _Settings(uvicorn.Config):
 class ManagementServer(uvicorn.Server):
     """uvicorn, but what a signal means is the supervisor's to say."""
 
-    def __init__(self, app: Gate, max_descriptors: int) -> None:
-        """``max_descriptors``: that the process may have open."""
-        super().__init__(_Settings(app, min(MAX_CONNECTIONS, max_descriptors // DESCRIPTORS_SHARE)))
+    def __init__(self, app: Gate, max_descriptors: int, tls: ssl.SSLContext | None = None) -> None:
+        """``max_descriptors``: that the process may have open; ``tls``: what clients are met with, if by TLS."""
+        super().__init__(_Settings(app, min(MAX_CONNECTIONS, max_descriptors // DESCRIPTORS_SHARE), self._connect))
+        self._tls = tls
+        self._handshakes: Handshakes | None = None
+
+    def secure(self, tls: ssl.SSLContext) -> None:
+        """Meet connections with another certificate from the next one on."""
+        self._tls = tls
+        if self._handshakes is not None:
+            self._handshakes.context = tls
+
+    def _connect(self, **parts: Any) -> asyncio.Protocol:
+        connection = Connection(**parts)
+        if self._tls is None:
+            return connection
+        if self._handshakes is None:
+            # As many as there are connections: those bound the number and the time of what has asked nothing yet.
+            self._handshakes = Handshakes(self._tls, asyncio.get_running_loop().call_soon)
+        return TlsTransport(connection, self._handshakes)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

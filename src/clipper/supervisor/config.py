@@ -12,6 +12,7 @@ from typing import get_args
 from clipper.decisions.segments import DEFAULT_LOG_BYTES, LEAST_LOG_BYTES
 from clipper.hosts import address_of, is_loopback
 from clipper.selection.stores.store import MAX_CONTEXTS
+from clipper.tls.material import TlsMode, TlsPaths
 from clipper.types import STORE_VARIABLE, Transport
 
 QUERY_PORT = 1337
@@ -42,6 +43,8 @@ class Config:
         insecure: it may listen where others can read what goes to it.
         open_metrics: its metrics need no token.
         api_keys: every application answers only who shows a key.
+        tls_cert, tls_key: files of what both ports show their clients; without them, neither has TLS.
+        tls_client_ca: the file of who signs the certificates that clients of the query port have to show.
         query_port, management_port: 0 is any free port.
         cache_bytes: of each worker.
         max_body_bytes: of a request on the query port, where an application's inputs need no more.
@@ -61,6 +64,9 @@ class Config:
     insecure: bool = False
     open_metrics: bool = False
     api_keys: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
     query_port: int = QUERY_PORT
     management_port: int = MANAGEMENT_PORT
     workers: int = 1
@@ -73,6 +79,18 @@ class Config:
     docker_base_image: str = DOCKER_BASE_IMAGE
     docker_network: str = DOCKER_NETWORK
     docker_transport: Transport = DOCKER_TRANSPORT
+
+    @property
+    def tls(self) -> TlsPaths | None:
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        return TlsPaths(self.tls_cert, self.tls_key, self.tls_client_ca)
+
+    @property
+    def tls_mode(self) -> TlsMode:
+        if self.tls is None:
+            return "off"
+        return "server" if self.tls_client_ca is None else "mutual"
 
 
 def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
@@ -87,6 +105,11 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     parser.add_argument("--insecure", action="store_true", help="let it be reached from other machines without TLS")
     parser.add_argument("--open-metrics", action="store_true", help="answer /metrics without a token")
     parser.add_argument("--api-keys", action="store_true", help="answer predict and observe only with a key")
+    parser.add_argument("--tls-cert", type=Path, help="the certificate that both ports show: PEM, its chain behind it")
+    parser.add_argument("--tls-key", type=Path, help="its private key")
+    parser.add_argument(
+        "--tls-client-ca", type=Path, help="who signs the certificates that the query port wants to see"
+    )
     parser.add_argument("--query-port", type=_between(0, 65535), default=QUERY_PORT, help="0: any free port")
     parser.add_argument("--management-port", type=_between(0, 65535), default=MANAGEMENT_PORT, help="0: any free port")
     parser.add_argument("--workers", type=_between(1, MAX_WORKERS), default=1, help="how many query workers")
@@ -130,10 +153,15 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     )
     given = vars(parser.parse_args(arguments))
     config = Config(**{**given, "allowed_host": tuple(given["allowed_host"])})
-    if not (is_loopback(config.management_host) or config.insecure):
+    if (config.tls_cert is None) != (config.tls_key is None):
+        parser.error("--tls-cert and --tls-key go together; they may name one file that holds both")
+    if config.tls_client_ca is not None and config.tls is None:
+        parser.error("--tls-client-ca needs --tls-cert and --tls-key: who shows no certificate can ask for none")
+    if not (is_loopback(config.management_host) or config.tls or config.insecure):
         parser.error(
             f"--management-host {config.management_host} can be reached from other machines, and what goes there, "
-            "tokens among it, can be read on the way: put a proxy with TLS before 127.0.0.1, or say --insecure"
+            "tokens among it, can be read on the way: give --tls-cert and --tls-key, put a proxy with TLS before "
+            "127.0.0.1, or say --insecure"
         )
     if config.docker_transport == "tcp" and config.docker_network == "none":
         parser.error("--docker-transport tcp: nothing reaches a container in --docker-network none; choose another")

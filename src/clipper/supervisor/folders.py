@@ -13,7 +13,7 @@ import msgspec
 
 import clipper
 from clipper.errors import Conflict, Unavailable
-from clipper.home import DECISIONS_NAME, TOKEN_NAME, Place
+from clipper.home import CERTIFICATE_NAME, DECISIONS_NAME, TOKEN_NAME, Place
 
 # The kernel's bound on a unix socket's path.
 MAX_SOCKET_PATH_BYTES = 107
@@ -43,6 +43,10 @@ class Home:
     @property
     def token(self) -> Path:
         return self.root / TOKEN_NAME
+
+    @property
+    def certificate(self) -> Path:
+        return self.root / CERTIFICATE_NAME
 
     @property
     def lock(self) -> Path:

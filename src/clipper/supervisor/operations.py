@@ -30,10 +30,12 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
         self._place = place
         self._started_s = time.monotonic()
         self._keepers = parts.keepers
+        self._certificates = parts.certificates
         self._on_stop = on_stop
 
     async def status(self) -> Status:
         problems = await self.problems()
+        tls = self._certificates.problem if self._certificates is not None else None
         return Status(
             version=__version__,
             pid=os.getpid(),
@@ -42,7 +44,12 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
             management_url=self._place.management_url,
             uptime_s=time.monotonic() - self._started_s,
             ready=not problems,
-            problems=(*problems, *self._keepers.problems(), *await self._decision_log_problems()),
+            problems=(
+                *problems,
+                *self._keepers.problems(),
+                *filter(None, [tls]),
+                *await self._decision_log_problems(),
+            ),
             workers=tuple(map(worker_view, self._workers)),
             applications=len(self._catalog.applications),
             models=len(self._catalog.models),

@@ -7,6 +7,7 @@ from clipper.managers.usage import UsageKeeper
 from clipper.selection.stores.store import Store
 from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.certificates import Certificates
 from clipper.supervisor.forgetter import Forgetter
 from clipper.supervisor.keepers import Keepers
 from clipper.supervisor.keys import Keys
@@ -19,7 +20,7 @@ from clipper.supervisor.workers import Workers
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What operations look at and change."""
+    """What operations look at and change. ``certificates`` is None without TLS."""
 
     catalog: Catalog
     manager: Manager
@@ -34,3 +35,4 @@ class Parts:
     store: Store
     tokens: Tokens
     keys: Keys
+    certificates: Certificates | None = None

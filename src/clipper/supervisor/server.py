@@ -32,6 +32,7 @@ from clipper.selection.stores.store import Store
 from clipper.supervisor import ports, rules, takeover
 from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog, Numbers
+from clipper.supervisor.certificates import Certificates
 from clipper.supervisor.cleaner import ArtifactCleaner, VersionCleaner
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import Home
@@ -68,6 +69,7 @@ class Supervisor:
         self._store_address = config.store or f"sqlite:{home.selection_store}"
         self._store_digest = store_digest(self._store_address)
         self._token_file = TokenFile(home.token)
+        self._certificates: Certificates | None = None
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -75,15 +77,20 @@ class Supervisor:
 
         Raises:
             Conflict: a port is taken.
-            InvalidArgument: the selection store's address is not one, or its extra is not installed.
+            InvalidArgument: the selection store's address is not one, or its extra is not installed; the certificate
+                cannot be used.
             Unavailable: the token file holds no token, or cannot be used.
             RegistryUnavailable: the registry cannot be used.
         """
         # Before anything that runs is ended or replaced.
         self._token_file.open()
+        if self._config.tls is not None:
+            self._certificates = Certificates(self._config.tls, self._home.certificate)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        if self._certificates is not None:
+            loop.add_signal_handler(signal.SIGHUP, self._certificates.renew)
         async with contextlib.AsyncExitStack() as stack:
             # One that is down is no reason not to start: it may be up when it is needed.
             store = await stack.enter_async_context(_open_store(self._store_address))
@@ -114,6 +121,7 @@ class Supervisor:
             knows_keys=True,
             decisions=str(home.decisions),
             decision_log_bytes=self._config.decision_log_bytes,
+            tls=self._config.tls_mode,
         )
         parts = self._make_parts(catalog, registry, store, processes, settings)
         replicas = await takeover.take_over_containers(catalog, parts.manager)
@@ -164,6 +172,8 @@ class Supervisor:
                 for index in range(self._config.workers)
             ]
         )
+        if self._certificates is not None:
+            workers.secure(self._certificates.material)
         samples = Samples(catalog, workers)
         manager = Manager(
             {"local": local, **self._docker_launcher()},
@@ -194,6 +204,7 @@ class Supervisor:
             store,
             tokens,
             Keys(catalog, reconciler),
+            self._certificates,
         )
 
     def _local_launcher(self, processes: ProcessFolder) -> LocalLauncher:
@@ -211,9 +222,10 @@ class Supervisor:
         return Folders(self._home.artifacts, self._home.scratch, self._home.sockets)
 
     async def _serve(self, parts: Parts, listener: socket.socket, query_port: int) -> None:
-        config = self._config
-        management_url = ports.url(config.management_host, ports.port_of(listener))
-        place = Place(os.getpid(), management_url, ports.url(config.host, query_port), time.time())
+        config, certificates = self._config, self._certificates
+        is_tls = certificates is not None
+        management_url = ports.url(config.management_host, ports.port_of(listener), is_tls)
+        place = Place(os.getpid(), management_url, ports.url(config.host, query_port, is_tls), time.time())
         operations = SupervisorOperations(parts, str(self._home.root), place, self._stop.set)
         versions = VersionCleaner(parts.catalog, self._config.keep_versions, operations.delete_version)
         keepers = parts.keepers
@@ -229,7 +241,12 @@ class Supervisor:
         parts.reconciler.start()
         hosts = allowed_hosts(config.management_host, socket.gethostname(), config.allowed_host)
         access = Access(hosts, parts.tokens.role_of, config.open_metrics)
-        api = ManagementServer(Gate(create_app(operations), access), self._max_descriptors)
+        context = certificates.management_context() if certificates is not None else None
+        api = ManagementServer(Gate(create_app(operations), access), self._max_descriptors, context)
+        if certificates is not None:
+            certificates.follow(parts.workers.secure)
+            certificates.follow(lambda _: api.secure(certificates.management_context()))
+            keepers.start("looking for new certificates", certificates.run)
         serving = asyncio.create_task(api.serve([listener]))
         while not api.started and not serving.done():
             await asyncio.sleep(STARTED_POLL_S)

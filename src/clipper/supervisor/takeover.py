@@ -37,6 +37,7 @@ def left_query_port(records: list[ProcessRecord], config: Config, store_digest: 
             knows_keys=True,
             decisions=decisions,
             decision_log_bytes=config.decision_log_bytes,
+            tls=config.tls_mode,
         )
         if note.settings == settings:
             return note.settings.port

@@ -33,6 +33,7 @@ from clipper.selection.stores.store import MAX_CONTEXTS
 from clipper.snapshot import Snapshot
 from clipper.statistics import VersionLoad, WorkerStatistics
 from clipper.supervisor.config import MAX_BODY_BYTES
+from clipper.tls.material import TlsMaterial, TlsMode
 from clipper.types import STORE_VARIABLE, ModelId
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class WorkerSettings(Struct, frozen=True):
     decisions: str = ""
     decision_log_bytes: int = DEFAULT_LOG_BYTES
     knows_keys: bool = False
+    tls: TlsMode = "off"
 
 
 def store_digest(address: str) -> str:
@@ -130,7 +132,9 @@ class Worker:
         self._on_change = on_change
         self._history = NO_DEATHS
         self._snapshot: Snapshot | None = None
-        self._sent: Snapshot | None = None
+        self._tls: TlsMaterial | None = None
+        # The newest of both, as it was sent.
+        self._sent: tuple[Snapshot, TlsMaterial | None] | None = None
         self._applying: set[asyncio.Task[None]] = set()
         self._killed_because: str | None = None
 
@@ -171,6 +175,12 @@ class Worker:
     def push(self, snapshot: Snapshot) -> None:
         """Tell it the newest snapshot: now if it is ready, else as soon as it is."""
         self._snapshot = snapshot
+        if self.phase == "ready":
+            self._begin_to_apply()
+
+    def secure(self, tls: TlsMaterial) -> None:
+        """Have it meet its clients with another certificate: with the newest snapshot, as ``push`` tells that."""
+        self._tls = tls
         if self.phase == "ready":
             self._begin_to_apply()
 
@@ -307,11 +317,14 @@ class Worker:
         return f"{self.name} {process.how_it_ended}"
 
     def _begin_to_apply(self) -> None:
-        snapshot = self._snapshot
+        if self._snapshot is None:
+            return
+        newest = self._snapshot, self._tls
+        is_sent = self._sent is not None and all(now is then for now, then in zip(newest, self._sent))
         # Over the bound the newest is not lost: when an earlier one has ended, this is looked at again.
-        if snapshot is not None and snapshot is not self._sent and len(self._applying) < MAX_APPLYING:
-            self._sent = snapshot
-            task = asyncio.get_running_loop().create_task(self._apply(snapshot))
+        if not is_sent and len(self._applying) < MAX_APPLYING:
+            self._sent = newest
+            task = asyncio.get_running_loop().create_task(self._apply(*newest))
             self._applying.add(task)
             task.add_done_callback(self._has_ended_to_apply)
 
@@ -320,10 +333,10 @@ class Worker:
         if self.phase == "ready":
             self._begin_to_apply()
 
-    async def _apply(self, snapshot: Snapshot) -> None:
+    async def _apply(self, snapshot: Snapshot, tls: TlsMaterial | None) -> None:
         process = self.process
         try:
-            reply = await ask(self.control, Apply(snapshot), APPLY_TIMEOUT_S)
+            reply = await ask(self.control, Apply(snapshot, tls), APPLY_TIMEOUT_S)
         except (OSError, ProtocolViolation) as error:
             if process is None or await process.has_exited_within(EXIT_AFTER_LOSS_S):
                 return

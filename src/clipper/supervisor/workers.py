@@ -12,6 +12,7 @@ from clipper.managers.processes import ProcessRecord
 from clipper.snapshot import Peer, Snapshot
 from clipper.statistics import VersionLoad, WorkerStatistics
 from clipper.supervisor.worker import Worker, WorkerNote, WorkerSettings
+from clipper.tls.material import TlsMaterial
 from clipper.types import ModelId
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,10 @@ class Workers:
     def push(self, snapshot: Snapshot) -> None:
         for worker in self._workers:
             worker.push(snapshot)
+
+    def secure(self, tls: TlsMaterial) -> None:
+        for worker in self._workers:
+            worker.secure(tls)
 
     def have_applied(self, generation: int) -> bool:
         """Whether all that are up or coming up serve by this snapshot or a newer one."""

@@ -32,6 +32,7 @@ from clipper.errors import ClipperError
 from clipper.feedback import Feedback, Outcome
 from clipper.snapshot import Snapshot
 from clipper.statistics import VersionLoad, WorkerStatistics
+from clipper.tls.material import TlsMaterial
 from clipper.types import ModelId
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ READ_BYTES = 256 * 1024
 class Controlled(Protocol):
     """What the supervisor may ask of the worker."""
 
-    async def apply(self, snapshot: Snapshot) -> Applied: ...
+    async def apply(self, snapshot: Snapshot, tls: TlsMaterial | None) -> Applied: ...
 
     def statistics(self) -> WorkerStatistics: ...
 
@@ -88,8 +89,8 @@ class ControlServer:
 
     async def _answer(self, command: Command) -> Reply:
         match command:
-            case Apply(snapshot):
-                return await self._worker.apply(snapshot)
+            case Apply(snapshot, tls):
+                return await self._worker.apply(snapshot, tls)
             case GetStatistics():
                 return Statistics(self._worker.statistics())
             case GetLoads(versions):

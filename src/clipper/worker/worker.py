@@ -26,6 +26,7 @@ from clipper.selection.stores.open import open_store
 from clipper.selection.synchronizer import Synchronizer
 from clipper.snapshot import Snapshot
 from clipper.statistics import CacheStatistics, VersionLoad, WorkerStatistics
+from clipper.tls.material import TlsMaterial, server_context
 from clipper.types import STORE_VARIABLE, ModelId
 from clipper.worker.config import WorkerConfig
 from clipper.worker.feedback_router import FeedbackRouter
@@ -72,6 +73,7 @@ class Worker:
         )
         self._synchronizing: asyncio.Task[None] | None = None
         self._generation = 0
+        self._tls: TlsMaterial | None = None
 
     def begin(self) -> None:
         """Bind the query port, shared with the other workers.
@@ -85,11 +87,17 @@ class Worker:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
 
-    async def apply(self, snapshot: Snapshot) -> Applied:
-        """Serve by a snapshot, unless a newer one is already in force; return when it has settled."""
+    async def apply(self, snapshot: Snapshot, tls: TlsMaterial | None = None) -> Applied:
+        """Serve by a snapshot, unless a newer one is already in force; return when it has settled.
+
+        ``tls``: see ``control.Apply``; without it a port that is to have it does not begin to accept.
+        """
         # Before what may take seconds: who has a key that was revoked is refused from now on.
         self._clients.follow(snapshot)
         self._server.forget_heads()
+        if tls is not None and tls != self._tls:
+            self._server.secure(server_context(tls))
+            self._tls = tls
         await self._own_code.prepare(snapshot.applications)
         if snapshot.generation >= self._generation:
             self._generation = snapshot.generation
@@ -109,7 +117,8 @@ class Worker:
 
     async def _accept(self) -> None:
         """From the first snapshot on: before it every application would be unknown, which the other workers know."""
-        if self._bound is not None:
+        is_secure = self._config.tls == "off" or self._tls is not None
+        if self._bound is not None and is_secure:
             bound, self._bound = self._bound, None
             await self._server.listen(bound)
 

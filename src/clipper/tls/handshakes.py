@@ -1,0 +1,110 @@
+"""A port's handshakes: which context they are done with, in turns, and with bounds on their number and time.
+
+A handshake costs the server about a millisecond, and whoever reaches the port can begin as many as they like. So those
+that have something to do wait in one line, of which a part is done in each turn of the event loop: requests of others
+come between. Where there are too many, those give way that wait for their clients, which honest ones hardly do.
+"""
+
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+log = logging.getLogger(__name__)
+
+# How long handshakes may hold the event loop between its other events; one of them may take longer than that.
+SLICE_S = 0.002
+# Under way at once. Each that has sent something takes some ten KB, and honest ones are done in milliseconds.
+MAX_HANDSHAKES = 1000
+# From when a connection is accepted on; across the world three round trips take a second.
+HANDSHAKE_TIMEOUT_S = 10.0
+# That they fail, and the latest reason, is logged once in so long: clients could fill the log.
+WARN_EVERY_S = 60.0
+
+
+class Handshake(Protocol):
+    def shake(self) -> None:
+        """Do what can be done now."""
+
+    def give_up(self) -> None: ...
+
+
+class Handshakes:
+    """
+    Attributes:
+        context: what new connections are met with; another may be put in its place at any time.
+        failed: how many have failed.
+    """
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        call_soon: Callable[[Callable[[], None]], object],
+        most: int = MAX_HANDSHAKES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.context = context
+        self.failed = 0
+        self.call_soon = call_soon
+        self._most = most
+        self._clock = clock
+        # When each began; in order of when it last had something to do, and of when it got something to do.
+        self._waiting: dict[Handshake, float] = {}
+        self._due: dict[Handshake, float] = {}
+        self._warns_at_s = 0.0
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._due)
+
+    def begin(self, handshake: Handshake) -> None:
+        """May give up another, or this one if all others are in the line."""
+        is_full = len(self) >= self._most
+        self._waiting[handshake] = self._clock()
+        if is_full:
+            self._give_up(next(iter(self._waiting)), "too many are under way")
+
+    def queue(self, handshake: Handshake) -> None:
+        """It has something to do."""
+        began_s = self._waiting.pop(handshake, None)
+        if began_s is None:
+            return
+        if not self._due:
+            self.call_soon(self._run)
+        self._due[handshake] = began_s
+
+    def end(self, handshake: Handshake) -> None:
+        """It is done, or its connection is gone."""
+        self._waiting.pop(handshake, None)
+        self._due.pop(handshake, None)
+
+    def fail(self, handshake: Handshake, why: str) -> None:
+        self.end(handshake)
+        self.failed += 1
+        now_s = self._clock()
+        if now_s >= self._warns_at_s:
+            self._warns_at_s = now_s + WARN_EVERY_S
+            log.warning("%d TLS handshakes have failed, the last one because: %s", self.failed, why)
+
+    def sweep(self) -> None:
+        """Give up those that take too long; to be called about once a second."""
+        before_s = self._clock() - HANDSHAKE_TIMEOUT_S
+        for handshake, began_s in [*self._waiting.items(), *self._due.items()]:
+            if began_s <= before_s:
+                self._give_up(handshake, f"it was not done within {HANDSHAKE_TIMEOUT_S:g} s")
+
+    def _give_up(self, handshake: Handshake, why: str) -> None:
+        self.fail(handshake, why)
+        handshake.give_up()
+
+    def _run(self) -> None:
+        end_s = self._clock() + SLICE_S
+        while self._due:
+            handshake, began_s = next(iter(self._due.items()))
+            del self._due[handshake]
+            self._waiting[handshake] = began_s
+            handshake.shake()
+            if self._clock() >= end_s:
+                break
+        if self._due:
+            self.call_soon(self._run)

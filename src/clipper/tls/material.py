@@ -1,0 +1,140 @@
+"""What a server proves itself with: a certificate, its key, and whose clients it takes; read, checked, made a context.
+
+A pair is checked as a whole where it comes in. From there on it is passed on as bytes: a worker that starts while the
+files are being replaced, or after they were replaced by wrong ones, gets the pair that the others have.
+"""
+
+import os
+import re
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, NoReturn
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from clipper.errors import InvalidArgument
+
+# How clients of the query port are met; one that is met otherwise is another server.
+TlsMode = Literal["off", "server", "mutual"]
+
+# A chain of certificates is some KB, a bundle of all public authorities 250 KB.
+MAX_FILE_BYTES = 1024 * 1024
+# The query port and the management port speak nothing else.
+ALPN = ["http/1.1"]
+
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+# What OpenSSL calls a key of another certificate; the last one where it is of another kind.
+_MISMATCH = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----")
+
+
+class TlsPaths(Struct, frozen=True):
+    """The files that an operator names, in PEM; ``client_ca`` None takes clients without a certificate."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+class TlsMaterial(Struct, frozen=True):
+    """What is in them. Never shown: the key is among it."""
+
+    certificate: bytes
+    key: bytes
+    client_ca: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"TlsMaterial({'mutual' if self.client_ca else 'server'})"
+
+
+def read_material(paths: TlsPaths) -> TlsMaterial:
+    """Read a pair, and see whether a server can be made of it.
+
+    Raises:
+        InvalidArgument: a file is missing or cannot be read, is not what it should be, or the key is of another
+            certificate or encrypted.
+    """
+    material = TlsMaterial(
+        _read("--tls-cert", paths.certificate, _CERTIFICATE, "certificate"),
+        _read("--tls-key", paths.key, _KEY, "private key"),
+        _read("--tls-client-ca", paths.client_ca, _CERTIFICATE, "certificate") if paths.client_ca else None,
+    )
+    try:
+        server_context(replace(material, client_ca=None))
+    except _Encrypted:
+        raise InvalidArgument(
+            f"--tls-key {paths.key} is encrypted, and nobody is there to type its password: decrypt it, with mode 0600 "
+            "(openssl pkey -in FILE -out NEW)"
+        ) from None
+    except ssl.SSLError as error:
+        if error.reason in _MISMATCH:
+            raise InvalidArgument(
+                f"--tls-key {paths.key} is not the key of the certificate in --tls-cert {paths.certificate}: expected "
+                "the pair as it was issued, the server's own certificate first and those that signed it behind it"
+            ) from error
+        raise InvalidArgument(
+            f"--tls-cert {paths.certificate} with --tls-key {paths.key} cannot be used: {error.reason or error}"
+        ) from error
+    try:
+        server_context(material)
+    except ssl.SSLError as error:
+        raise InvalidArgument(f"--tls-client-ca {paths.client_ca} cannot be used: {error.reason or error}") from error
+    return material
+
+
+def server_context(material: TlsMaterial) -> ssl.SSLContext:
+    """
+    Raises:
+        ssl.SSLError: the pair cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A client that asks for new keys again and again has the server do a handshake's work each time.
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(ALPN)
+    # OpenSSL reads pairs from files only: these are in memory and have no name.
+    with _nameless(material.certificate) as certificate, _nameless(material.key) as key:
+        context.load_cert_chain(certificate, key, password=_refuse)
+    if material.client_ca is not None:
+        context.load_verify_locations(cadata=material.client_ca.decode("ascii", "ignore"))
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def own_certificate(material: TlsMaterial) -> bytes:
+    """The first one, which is the server's; those behind it are of who signed it."""
+    found = _CERTIFICATE.search(material.certificate)
+    assert found is not None
+    return found[0] + b"\n"
+
+
+class _Encrypted(Exception):
+    pass
+
+
+def _refuse() -> NoReturn:
+    raise _Encrypted
+
+
+def _read(option: str, path: Path, expected: "re.Pattern[bytes]", what: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise InvalidArgument(f"{option} {path} cannot be read: {error.strerror}") from error
+    if len(data) > MAX_FILE_BYTES or not expected.search(data):
+        raise InvalidArgument(f"{option} {path} holds no {what}: expected one in PEM, of at most 1 MiB")
+    return data
+
+
+@contextmanager
+def _nameless(data: bytes) -> Iterator[str]:
+    """A path by which this process alone can read the data, for as long as this is open."""
+    descriptor = os.memfd_create("pem")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        yield f"/proc/self/fd/{descriptor}"

@@ -1,0 +1,332 @@
+"""A connection under TLS: to the event loop a protocol, to the protocol of HTTP a transport.
+
+The loops' own TLS tells a protocol of its connection only after the handshake, does a handshake whenever a client
+wants one, encrypts an answer of any size in one go, and does not count what its own socket holds of it. Here the
+protocol has its connection from when it is accepted: so one that is still shaking hands counts, is timed, and goes like
+any other. What it writes before waits. A long answer is encrypted piece by piece, as its client takes it.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections import deque
+from typing import Any, cast
+
+from clipper.tls.handshakes import Handshakes
+
+# The most that one record of TLS holds. Both ways texts go through OpenSSL in such pieces: what its buffers once took
+# they keep for as long as the connection lasts.
+PIECE_BYTES = 16 * 1024
+# So much of a long answer is encrypted, in about a millisecond, before the loop's other events have their turn.
+TURN_BYTES = 1024 * 1024
+
+# What a browser or curl that was given an address with http:// can show.
+_CAUSE = b'{"error":"malformed_request","cause":"this port speaks TLS only: use https://"}'
+_NOT_TLS = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+)
+NOT_TLS = _NOT_TLS % len(_CAUSE) + _CAUSE
+
+# Of a connection that is gone: so that the two do not keep each other in memory.
+_NOBODY = asyncio.Protocol()
+
+
+class TlsTransport(asyncio.Protocol, asyncio.Transport):
+    """Gives ``application`` what was said, in the clear."""
+
+    def __init__(self, application: asyncio.Protocol, handshakes: Handshakes) -> None:
+        asyncio.Transport.__init__(self)
+        self._application = application
+        self._handshakes = handshakes
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        # What came and waits for its turn to shake hands.
+        self._unread = b""
+        # Made when the client says something: one that does not costs nothing more.
+        self._tls: ssl.SSLObject | None = None
+        # Whether the handshake is done: before, nothing can be written.
+        self._is_open = False
+        # Whether what still comes is dropped.
+        self._is_deaf = False
+        self._is_queued = False
+        # What has to be encrypted yet.
+        self._backlog: deque[memoryview] = deque()
+        self._backlog_bytes = 0
+        self._pump_is_due = False
+        # Whether the socket is full, and whether the application was told to write no more.
+        self._is_blocked = False
+        self._is_paused = False
+        # Whether the application reads, and whether we do.
+        self._reads = self._is_reading = True
+        self._is_ending = False
+        self._is_closing = False
+
+    # -- what the loop tells -----------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._handshakes.begin(self)
+        self._application.connection_made(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._handshakes.end(self)
+        self._is_closing = True
+        application, self._application = self._application, _NOBODY
+        self._tls = None
+        self._is_deaf = True
+        self._drop_backlog()
+        application.connection_lost(error)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_deaf:
+            return
+        if self._is_open:
+            self._read(data)
+        else:
+            self._unread += data
+            self._is_queued = True
+            self._adjust_reading()
+            self._handshakes.queue(self)
+
+    def eof_received(self) -> bool | None:
+        """The socket ends. That it was not said under TLS can only cut a request short, and none is taken then."""
+        self._is_deaf = True
+        return self._application.eof_received() if self._is_open else False
+
+    def pause_writing(self) -> None:
+        self._is_blocked = True
+        self._adjust_reading()
+        self._tell_of_writing()
+
+    def resume_writing(self) -> None:
+        self._is_blocked = False
+        self._adjust_reading()
+        self._pump()
+
+    # -- the handshake -----------------------------------------------------------------------------------
+
+    def shake(self) -> None:
+        self._is_queued = False
+        if self.is_closing():
+            return
+        if self._tls is None:
+            self._tls = self._handshakes.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        data, self._unread = self._unread, b""
+        try:
+            while not self._is_open and data:
+                self._incoming.write(data[:PIECE_BYTES])
+                data = data[PIECE_BYTES:]
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    self._tls.do_handshake()
+                    self._is_open = True
+        except ssl.SSLError as error:
+            self._handshakes.fail(self, str(error.reason or error))
+            if error.reason == "HTTP_REQUEST":
+                self._outgoing.read()
+                self._outgoing.write(NOT_TLS)
+            self._end_with(error)
+            return
+        self._send_encrypted()
+        self._adjust_reading()
+        if not self._is_open:
+            return
+        self._handshakes.end(self)
+        self._pump()
+        if not self._is_deaf and (data or self._incoming.pending):
+            # It came along with the end of the handshake.
+            self._read(data)
+
+    def give_up(self) -> None:
+        self.abort()
+
+    # -- texts -------------------------------------------------------------------------------------------
+
+    def _read(self, data: bytes) -> None:
+        """Give the application all that is complete with this, in one piece."""
+        tls, incoming = self._tls, self._incoming
+        assert tls is not None
+        parts = []
+        has_ended = False
+        try:
+            for start in range(0, len(data) or 1, PIECE_BYTES):
+                incoming.write(data[start : start + PIECE_BYTES])
+                try:
+                    while not has_ended and (incoming.pending or tls.pending()):
+                        part = tls.read(PIECE_BYTES)
+                        parts.append(part)
+                        has_ended = not part
+                except ssl.SSLWantReadError:
+                    pass  # the rest of a record is still on its way
+        except ssl.SSLError as error:
+            self._end_with(error)
+            return
+        if self._outgoing.pending:
+            # What the protocol itself has to say, such as that it took new keys.
+            self._send_encrypted()
+        text = parts[0] if len(parts) == 1 else b"".join(parts)
+        if text:
+            self._application.data_received(text)
+        if has_ended and not self._is_deaf:
+            self._is_deaf = True
+            if not self._application.eof_received():
+                self.close()
+
+    def _end_with(self, error: ssl.SSLError) -> None:
+        """What comes cannot be understood: the client is told so, as far as it reads."""
+        self._is_deaf = self._is_closing = self._is_ending = True
+        self._drop_backlog()
+        self._send_encrypted()
+        self._transport.close()
+
+    def _send_encrypted(self) -> None:
+        data = self._outgoing.read()
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _pump(self) -> None:
+        """Encrypt what waits, as the socket takes it, and do what was to be done after it."""
+        self._pump_is_due = False
+        tls = self._tls
+        if tls is None or not self._is_open or self._transport.is_closing():
+            return
+        written_bytes = 0
+        while self._backlog and not self._is_blocked:
+            if written_bytes >= TURN_BYTES:
+                self._pump_is_due = True
+                self._handshakes.call_soon(self._pump)
+                break
+            data = self._backlog[0]
+            try:
+                count = tls.write(data[:PIECE_BYTES])
+            except ssl.SSLError as error:
+                self._end_with(error)
+                return
+            if count == len(data):
+                self._backlog.popleft()
+            else:
+                self._backlog[0] = data[count:]
+            self._backlog_bytes -= count
+            written_bytes += count
+            self._send_encrypted()
+        if not self._backlog:
+            if self._is_ending:
+                self._send_end()
+            if self._is_closing:
+                self._finish_closing()
+        self._tell_of_writing()
+
+    def _tell_of_writing(self) -> None:
+        should_pause = self._is_blocked or bool(self._backlog)
+        if should_pause == self._is_paused:
+            return
+        self._is_paused = should_pause
+        if should_pause:
+            self._application.pause_writing()
+        else:
+            self._application.resume_writing()
+
+    def _drop_backlog(self) -> None:
+        self._backlog.clear()
+        self._backlog_bytes = 0
+
+    def _send_end(self) -> None:
+        """Say under TLS, and by the socket, that no more comes. What the client still sends is dropped."""
+        self._say_goodbye()
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def _say_goodbye(self) -> None:
+        self._is_deaf = True
+        tls, self._tls = self._tls, None
+        if tls is not None:
+            # It would also like to read the client's; that need not come.
+            with contextlib.suppress(ssl.SSLError):
+                tls.unwrap()
+            self._send_encrypted()
+
+    def _finish_closing(self) -> None:
+        self._say_goodbye()
+        self._transport.close()
+
+    # -- what the application asks -----------------------------------------------------------------------
+
+    def write(self, data: Any) -> None:
+        if not self._is_open or self._backlog or not 0 < len(data) <= PIECE_BYTES:
+            self._write_later(data)
+            return
+        tls = self._tls
+        if tls is None:
+            return  # it has been closed
+        try:
+            tls.write(data)
+        except ssl.SSLError as error:
+            self._end_with(error)
+            return
+        self._transport.write(self._outgoing.read())
+
+    def _write_later(self, data: Any) -> None:
+        if not data or self._is_ending or self._is_closing:
+            return
+        self._backlog.append(memoryview(data))
+        self._backlog_bytes += len(data)
+        if self._is_open and not self._pump_is_due:
+            self._pump()
+
+    def get_write_buffer_size(self) -> int:
+        return self._backlog_bytes + self._transport.get_write_buffer_size()
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self._is_ending = True
+        if self._is_open and not self._backlog:
+            self._send_end()
+
+    def is_closing(self) -> bool:
+        return self._is_closing or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Once all is written. What has not even a handshake has nothing that could be written."""
+        if self._is_closing:
+            return
+        self._is_closing = self._is_deaf = True
+        if not self._is_open:
+            self._transport.abort()
+        elif not self._backlog:
+            self._finish_closing()
+
+    def abort(self) -> None:
+        self._is_closing = True
+        self._drop_backlog()
+        self._transport.abort()
+
+    def pause_reading(self) -> None:
+        self._reads = False
+        self._adjust_reading()
+
+    def resume_reading(self) -> None:
+        self._reads = True
+        self._adjust_reading()
+
+    def is_reading(self) -> bool:
+        return self._reads and not self.is_closing()
+
+    def _adjust_reading(self) -> None:
+        """Read no client that waits for its turn to shake hands, or takes nothing: it could ask for new keys without
+        end, each of which is answered."""
+        should_read = self._reads and not self._is_queued and not self._is_blocked
+        if should_read == self._is_reading or self._transport.is_closing():
+            return
+        self._is_reading = should_read
+        if should_read:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        if name == "sslcontext":
+            return self._handshakes.context
+        if name == "ssl_object":
+            return self._tls
+        return self._transport.get_extra_info(name, default)

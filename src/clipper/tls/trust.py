@@ -1,0 +1,86 @@
+"""Whom a client trusts, and what it proves itself with."""
+
+import ssl
+from pathlib import Path
+
+from msgspec import Struct
+
+from clipper.errors import InvalidArgument, Unavailable
+
+
+class Trust(Struct, frozen=True):
+    """
+    Attributes:
+        pinned: a file with the one certificate that is trusted, whatever name it is for; wins over ``ca``.
+        ca: a file of certificate authorities; if None, those of the system.
+        certificate, key: files of the client's own pair; the key may be in the file of the certificate.
+    """
+
+    pinned: Path | None = None
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+class ClientTls:
+    """The context of one client, made when it is first needed: without TLS nothing is read."""
+
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
+        self._context: ssl.SSLContext | None = None
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """
+        Raises:
+            InvalidArgument: a file that the user named cannot be used.
+            Unavailable: the pinned certificate cannot be read.
+        """
+        if self._context is None:
+            self._context = _context(self._trust)
+        return self._context
+
+    def renew(self) -> None:
+        """Trust also what the file of the one that is pinned holds now: the server's may have been renewed.
+
+        Raises:
+            Unavailable: it cannot be read.
+        """
+        if self._trust.pinned is not None:
+            _pin(self.context, self._trust.pinned)
+
+
+def _context(trust: Trust) -> ssl.SSLContext:
+    if trust.pinned is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        # What is compared is the certificate, so its name does not matter: the server is called by an address.
+        context.check_hostname = False
+        # It ends the chain by itself, whoever signed it; those would vouch for others as well.
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+        _pin(context, trust.pinned)
+    else:
+        try:
+            context = ssl.create_default_context(cafile=None if trust.ca is None else str(trust.ca))
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidArgument(
+                f"{trust.ca} cannot be used as certificate authorities: {error}; expected certificates in PEM"
+            ) from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if trust.certificate is not None:
+        try:
+            context.load_cert_chain(trust.certificate, trust.key)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidArgument(
+                f"{trust.certificate} with key {trust.key or 'in it'} cannot be used as a client's certificate: {error}"
+            ) from error
+    return context
+
+
+def _pin(context: ssl.SSLContext, path: Path) -> None:
+    try:
+        context.load_verify_locations(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise Unavailable(
+            f"cannot read {path}, the certificate of the server of this home: {error}; run this as the server's user, "
+            "or give --url and CLIPPER_CA"
+        ) from error
