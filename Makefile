@@ -11,7 +11,7 @@ help:
 	@echo "make bench   measure against the floors; ROWS=\"sum4_c32 linear_svm_c32\" picks rows"
 	@echo "make batching  search the rules that the batching is measured beside, again; PROFILES=\"'3ms 4 replicas'\" picks some"
 	@echo "make paper   the paper's figures again, on real data; FIGURES=\"ensembles failure\" picks some"
-	@echo "make fuzz    send the query port what nobody should, for SECONDS=60"
+	@echo "make fuzz    send the server what nobody should, from all sides, for SECONDS=60"
 	@echo "make check   lint and type-check only"
 	@echo "make format  let ruff format and fix"
 	@echo "make clean   remove .venv and caches"
@@ -40,7 +40,7 @@ endif
 
 SECONDS ?= 60
 fuzz: setup
-	@PYTHONPATH=tests:tests/frontend $(PY) -m fuzz --seconds $(SECONDS)
+	@PYTHONPATH=tests:tests/frontend:tests/supervisor $(PY) -m fuzz --seconds $(SECONDS)
 
 demo:
 	@sh scripts/setup.sh bench

@@ -23,6 +23,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "hosts": "",
         "open_files": "",
         "tls": "",
+        "run_as": "",
+        "trees": "",
         "containers.protocol": "",
         "containers": "containers.protocol",
         "runtime": "containers.protocol",
@@ -36,7 +38,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "selection.learning": "",
         "selection.policies": "selection.learning",
         "selection.stores": "",
-        "selection.check": "selection.learning selection.policies snapshot",
+        "selection.check": "run_as selection.learning selection.policies snapshot",
         "selection": "decisions selection.learning selection.policies selection.stores abstraction control "
         "feedback metrics.histogram snapshot statistics",
         "frontend.limits": "",
@@ -49,20 +51,20 @@ ALLOWED: dict[str, frozenset[str]] = {
         "selection.stores feedback control_client abstraction containers containers.protocol control snapshot "
         "statistics tls",
         "registry": "scaling snapshot",
-        "managers": "registry containers containers.protocol snapshot",
+        "managers": "registry run_as trees containers containers.protocol snapshot",
         "management.schemas": "scaling snapshot",
         "metrics": "management.schemas metrics.histogram statistics",
         "management": "hosts management.schemas metrics statistics scaling snapshot registry managers tls",
         "supervisor": "decisions home hosts open_files management management.schemas metrics managers registry "
         "containers containers.protocol control control_client frontend.inputs selection.check selection.learning "
-        "selection.policies selection.stores scaling snapshot statistics tls",
+        "run_as selection.policies selection.stores scaling snapshot statistics tls trees",
         "packaging": "",
         "home": "",
         "http_api": "management.schemas tls",
         "client": "home hosts http_api packaging management.schemas scaling snapshot tls",
         "load": "http_api tls",
-        "cli": "client decisions decisions.evaluation home hosts http_api load packaging management.schemas scaling "
-        "snapshot tls",
+        "cli": "client decisions decisions.evaluation home hosts http_api load packaging management.schemas run_as "
+        "scaling snapshot tls",
     }.items()
 }
 

@@ -28,6 +28,12 @@ def server(api: Api) -> Iterator[StartingServer]:
     process.wait(60)
 
 
+def settings_of(home: Path, store: str | None = None) -> ServerSettings:
+    return ServerSettings(
+        home=home, host="127.0.0.1", query_port=0, management_port=0, workers=1, cache_bytes=0, store=store
+    )
+
+
 def test_ready(server: StartingServer, api: Api) -> None:
     assert server.wait_until_ready().management_url == api.url
 
@@ -79,7 +85,7 @@ def test_stop_ends_the_process(server: StartingServer) -> None:
 def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match="cannot start a server in"):
-        spawn(ServerSettings(tmp_path / "file" / "home", "127.0.0.1", 0, 0, 1, 0, None))
+        spawn(settings_of(tmp_path / "file" / "home"))
 
 
 def test_a_server_without_a_lock_is_gone(tmp_path: Path) -> None:
@@ -99,6 +105,6 @@ def test_a_server_that_does_not_go_is_told_of(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_stores_address_is_not_on_the_servers_command_line(tmp_path: Path) -> None:
-    settings = ServerSettings(tmp_path, "127.0.0.1", 0, 0, 1, 0, "redis://:secret@host/0")
+    settings = settings_of(tmp_path, "redis://:secret@host/0")
     assert not any("secret" in part for part in settings.argv())
     assert settings.environment()["CLIPPER_STORE"] == "redis://:secret@host/0"

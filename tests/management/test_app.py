@@ -127,7 +127,7 @@ def test_a_body_that_does_not_fit_is_told_field_and_types(api: Api, body: object
     assert all(part in cause for part in expected), cause
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"nul", b"[" * 100_000])
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b'{"a\xff":1}', b"nul", b"[" * 100_000])
 def test_a_body_that_is_not_json(api: Api, body: bytes) -> None:
     answer = call(api, "POST", "/applications", content=body)
     assert failure(answer)[:2] == (400, "malformed_request")

@@ -17,6 +17,7 @@ from clipper.managers import environment_builder
 from clipper.managers.environment_builder import build_environment, environments_root, remove_unneeded
 from clipper.managers.environments.recipe import Recipe
 from clipper.managers.interpreters import find_interpreter, installed_packages
+from clipper.trees import is_sealed
 from small_packages import SlowPackage, make_wheel, use_only
 
 PYTHON = find_interpreter(sys.executable)
@@ -58,6 +59,14 @@ def test_an_environment_is_built_once_and_holds_what_was_asked_for(root: Path) -
     assert python == root / recipe.key / "bin" / "python"
     assert told == [f"installing small==1.0, numpy for Python {PYTHON.version}", "installing 2 packages"]
     assert installed_packages(str(python)) == {"small": "1.0", "numpy": "2.0"}
+    # No model writes to it, by mistake, and none has to compile it again. Nor is it shared with uv's cache.
+    files = [path for path in python.parents[1].rglob("*") if not path.is_symlink()]
+    assert is_sealed(python.parents[1]) and not [path for path in files if path.stat().st_mode & 0o222]
+    assert list(python.parents[1].rglob("small/__pycache__/*.pyc"))
+    assert {path.stat().st_nlink for path in files if path.is_file()} == {1}
+    # One of a Clipper from before they were read-only becomes it.
+    python.parents[1].chmod(0o755)
+    (python.parents[1] / ".used").unlink()
     told.clear()
     assert build_environment(recipe, root, told.append) == python
     assert told == []

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from clipper.errors import ContainerFailed
+from clipper.managers.enter import entering
 from clipper.managers.processes import MARK, ManagedProcess, ProcessFolder, is_own_want, mark_of, passed_on, start_time
+from clipper.run_as import RunAs
 
 
 @pytest.fixture
@@ -61,6 +63,20 @@ if os.fork() == 0:
 """
 
 
+# One that left its session, and whose mark does not show when its parent ends, but a little later, as another program.
+BETWEEN = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    wait = "import os, sys, time\\nwhile os.getppid() == int(sys.argv[1]): time.sleep(0.001)\\ntime.sleep(0.02)\\n"
+    wait += "os.execve('/bin/sleep', ['sleep', '60'], {'CLIPPER_PROCESS': sys.argv[2]})"
+    os.execve(PYTHON, [PYTHON, "-c", wait, str(os.getppid()), os.environ["CLIPPER_PROCESS"]], {})
+while not open(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read(): time.sleep(0.001)
+print("child", open(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read(), flush=True)
+time.sleep(600)
+""".replace("PYTHON", repr(sys.executable))
+
+
 def test_only_what_a_process_needs_of_our_environment_is_passed_on() -> None:
     environ = {
         "PATH": "p",
@@ -98,6 +114,23 @@ def test_what_a_process_inherits(folder: ProcessFolder, tmp_path: Path) -> None:
     # The fourth is the listing's own.
     assert output.startswith("['0', '1', '2', '3'] True ")
     assert MARK in output and "'A'" in output and "CLIPPER_HOME" not in output
+
+
+def test_what_was_becoming_another_program_when_its_parent_ended_is_ended_too(
+    folder: ProcessFolder, tmp_path: Path
+) -> None:
+    async def test() -> int:
+        process = launch(folder, tmp_path, BETWEEN)
+        pid = int((await written(tmp_path / "log", "\n")).split()[1])
+        async with asyncio.timeout(60):
+            while mark_of(pid):
+                await asyncio.sleep(0.001)
+        process.kill()
+        await asyncio.wait_for(process.exited.wait(), 60)
+        return pid
+
+    pid = asyncio.run(test())
+    assert start_time(pid) is None
 
 
 def test_a_program_that_is_not_there(folder: ProcessFolder, tmp_path: Path) -> None:
@@ -274,3 +307,19 @@ def test_one_that_cannot_be_watched_does_not_run(
         assert start_time(started[0]) is None
 
     asyncio.run(run())
+
+
+def test_a_container_of_another_user_imports_nothing_that_others_may_have_put_in_its_way(tmp_path: Path) -> None:
+    for name in ("os.py", "msgspec.py", "clipper/__init__.py", "usercustomize.py", "sitecustomize.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("raise SystemExit('it was imported')")
+    own = [sys.executable, "-c", "print(open('/proc/self/status').read())"]
+    argv = entering(RunAs("", os.geteuid(), os.getegid()), None, None, own)
+    assert argv[1:4] == ["-s", "-P", "-m"]
+    if os.geteuid() == 0:
+        home = {"HOME": str(tmp_path)}
+        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False, env=home)
+        assert "NoNewPrivs" in done.stdout and "it was imported" not in done.stderr
+        missing = entering(RunAs("", 0, 0), None, None, ["/nowhere/python"])
+        done = subprocess.run(missing, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and done.stderr.startswith("clipper: it cannot be started with /nowhere/python")

@@ -4,6 +4,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from clipper.errors import NotFound, RegistryUnavailable
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
@@ -123,3 +124,29 @@ def test_which_artifacts_are_used(registry: SqliteRegistry) -> None:
     assert [catalog.uses_artifact(digest) for digest in ("a", "b", "c")] == [True, True, False]
     catalog.commit(DeleteApplication("app"))
     assert not catalog.uses_artifact("b")
+
+
+def test_what_cannot_be_read_is_told_and_kept_until_it_is_made_anew(
+    registry: SqliteRegistry, other: sqlite3.Connection
+) -> None:
+    digests = [letter * 64 for letter in "abc"]
+    other.execute("INSERT INTO models VALUES ('n', '{}')")
+    for model in "mn":
+        other.execute("INSERT OR IGNORE INTO models VALUES (?, json_object('name', ?))", (model, model))
+        other.execute("INSERT INTO versions VALUES (?, '7', ?)", (model, f'{{"spec": "{digests[0]}"}}'))
+    other.execute("INSERT INTO applications VALUES ('app', ?)", (f'{{"code": "{digests[1]}"}}',))
+    catalog = Catalog(registry)
+    assert (list(catalog.applications), list(catalog.models), catalog.versions) == ([], ["m"], {})
+    told = catalog.problems()
+    assert [text.partition(" is left out, ")[0] for text in told] == [
+        "application 'app'",
+        "model 'n'",
+        "version 'm:7'",
+        "version 'n:7'",
+    ]
+    # What may still be needed, should a newer Clipper come back, is not removed, nor is its name given away.
+    assert [catalog.uses_artifact(digest) for digest in digests] == [True, True, False]
+    assert catalog.taken_versions("m") == {"7"}
+    seven = replace(VERSION, version="7")
+    catalog.commit(Put(APPLICATION), Put(ModelRecord("n")), Put(seven), Put(replace(seven, model="n")))
+    assert catalog.problems() == [] == Catalog(registry).problems()

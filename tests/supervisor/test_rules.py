@@ -139,11 +139,11 @@ def test_which_input_types_fit(application: str, model: str, fit: bool) -> None:
         assert fit
 
 
-def test_an_input_type_whose_rows_no_frame_can_hold() -> None:
-    assert rules.checked_type("uint8[1024,1024,1024]").row_bytes == 1 << 30
+def test_an_input_type_whose_rows_no_request_can_hold() -> None:
+    assert rules.checked_type("float64[1024,1024,32]").row_bytes == 1 << 28
     assert rules.checked_type("string").row_bytes is None
-    for text in ("uint8[1024,1024,1025]", "float64[" + ",".join(["9999999999"] * 8) + "]"):
-        with pytest.raises(InvalidArgument, match="at most 1 GiB"):
+    for text in ("uint8[33554433]", "float64[1024,1024,33]", "float64[" + ",".join(["9999999999"] * 8) + "]"):
+        with pytest.raises(InvalidArgument, match="bytes as JSON, and a request has 67108864 at most"):
             rules.checked_type(text)
 
 

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,20 @@ def test_the_logs_of_a_model_that_prints_without_end_are_bounded(server: Server)
     assert cut.stat().st_size <= MAX_LOG_BYTES
     # Fewer while it is being cut.
     until(lambda: len(server.call("GET", "/models/m/logs?lines=5")["lines"]["m:1#1"]) == 5)
+
+
+def test_a_row_of_the_registry_that_cannot_be_read_is_told_and_the_rest_is_served(server: Server) -> None:
+    with_application(server)
+    server.call("POST", "/applications", {**APP, "name": "lost"})
+    assert server.stop() == 0
+    with closing(sqlite3.connect(server.home / "registry.sqlite3", isolation_level=None)) as registry:
+        registry.execute("UPDATE applications SET record = '{' WHERE name = 'lost'")
+        registry.execute("INSERT INTO versions VALUES ('m', '9', 'null')")
+    server.start()
+    until(lambda: server.call("GET", "/status")["ready"])
+    assert server.predict("app", [1, 2])["output"] == "one"
+    told = server.call("GET", "/status")["problems"]
+    assert [text.partition(" is left out")[0] for text in told] == ["application 'lost'", "version 'm:9'"]
+    assert server.deploy("m", answering("two"), input_type="float64[2]")["version"] == "10"
+    server.call("POST", "/applications", {**APP, "name": "lost"})
+    assert len(server.call("GET", "/status")["problems"]) == 1

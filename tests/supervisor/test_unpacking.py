@@ -18,7 +18,8 @@ from tar_files import Member, cve_2025_4517, file, folder, hard_link, member, sy
 from clipper import packaging
 from clipper.errors import InvalidArgument
 from clipper.supervisor import tar, unpacking
-from clipper.supervisor.unpacking import Stopped, leads_out, remove_tree, unpack
+from clipper.supervisor.unpacking import Stopped, leads_out, unpack
+from clipper.trees import remove_tree
 
 
 class Yard:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from clipper.errors import InvalidArgument
+from clipper.run_as import find_run_as
 from clipper.scaling import ReplicaRange
 from clipper.tls.material import TlsPaths, read_material
 from clipper.types import STORE_VARIABLE, Framework, Transport
@@ -96,6 +98,16 @@ def parse_optional(text: str | float | None) -> float | None:
     if math.isnan(number):  # JSON would have it as null, and so as none
         raise typer.BadParameter(f"{text!r} is no number: expected one, or none")
     return number
+
+
+def check_run_as(text: str | None) -> str | None:
+    """Here and not only by the server, which would tell it in its log."""
+    if text is not None:
+        try:
+            find_run_as(text)
+        except InvalidArgument as error:
+            raise typer.BadParameter(str(error)) from error
+    return text
 
 
 def parse_count(text: str | int | None) -> int | None:
@@ -221,6 +233,17 @@ DecisionLogSize = Annotated[
         parser=parse_log_size,
         metavar="SIZE",
         show_default="1g",
+    ),
+]
+
+RunAsUser = Annotated[
+    str | None,
+    typer.Option(
+        "--run-as",
+        help="The user that models run as, and builds of their packages; only where the server runs as root.",
+        callback=check_run_as,
+        metavar="USER[:GROUP]",
+        show_default="the server's",
     ),
 ]
 

@@ -24,7 +24,7 @@ _LOG_LINES = 20
 _LOG_TAIL_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     """How a server is started. ``home`` is absolute; a port of 0 is any free one; ``store`` None is in the home."""
 
@@ -48,6 +48,7 @@ class ServerSettings:
     decision_log_bytes: int | None = None
     api_keys: bool = False
     tls: TlsPaths | None = None
+    run_as: str | None = None
 
     def argv(self) -> list[str]:
         options = {
@@ -68,6 +69,7 @@ class ServerSettings:
             "--tls-cert": self.tls and self.tls.certificate,
             "--tls-key": self.tls and self.tls.key,
             "--tls-client-ca": self.tls and self.tls.client_ca,
+            "--run-as": self.run_as,
         }
         given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
         given += [part for name in self.allowed_hosts for part in ("--allowed-host", name)]

@@ -33,6 +33,7 @@ from clipper.cli.options import (
     PythonPath,
     QueryPort,
     RequirementsPath,
+    RunAsUser,
     SloMs,
     StoreAddress,
     TlsCert,
@@ -83,24 +84,26 @@ def serve(
     keep_versions: KeepVersions = None,
     decision_log_size: DecisionLogSize = None,
     api_keys: ApiKeys = False,
+    run_as: RunAsUser = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve one model in the foreground: start, deploy, create an application. ^C drains and stops."""
     out = Output(as_json)
     settings = ServerSettings(
-        find_home(home),
-        host,
-        query_port,
-        management_port,
-        workers,
-        cache_size,
-        store,
-        max_contexts,
-        keep_versions,
+        home=find_home(home),
+        host=host,
+        query_port=query_port,
+        management_port=management_port,
+        workers=workers,
+        cache_bytes=cache_size,
+        store=store,
+        max_contexts=max_contexts,
+        keep_versions=keep_versions,
         max_body_bytes=max_body_size,
         decision_log_bytes=decision_log_size,
         api_keys=api_keys,
         tls=check_tls(tls_cert, tls_key, tls_client_ca),
+        run_as=run_as,
     )
     chosen = _checked(name or name_of(model))
     default_output = UNSET if default is None else parse_json(default)

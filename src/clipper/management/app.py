@@ -17,7 +17,7 @@ from clipper.management.routes.models import Models, Versions
 from clipper.management.routes.replicas import Replicas
 from clipper.management.routes.server import Server
 from clipper.management.routes.tokens import Tokens
-from clipper.management.statuses import clipper_error, http_error, too_deep, unexpected_error
+from clipper.management.statuses import clipper_error, http_error, not_unicode, too_deep, unexpected_error
 
 # Every body but an artifact and a deployment is a few hundred bytes of JSON, and a default output perhaps some KB.
 MAX_BODY_BYTES = 1024 * 1024
@@ -35,6 +35,7 @@ def create_app(operations: Operations) -> Litestar:
             ClipperError: clipper_error,
             HTTPException: http_error,
             RecursionError: too_deep,
+            UnicodeDecodeError: not_unicode,
             Exception: unexpected_error,
         },
         openapi_config=OpenAPIConfig(

@@ -74,6 +74,11 @@ def too_deep(_request: Request[Any, Any, Any], _error: RecursionError) -> Respon
     return _response(Failure("malformed_request", "the body is nested too deeply: expected a flat JSON object"))
 
 
+def not_unicode(_request: Request[Any, Any, Any], error: UnicodeDecodeError) -> Response[Failure]:
+    """Only decoding a body reads texts that clients send; of a key that it does not know it tells no more than this."""
+    return _response(Failure("malformed_request", f"the body is not JSON: it is not UTF-8: {error.reason}"))
+
+
 def unexpected_error(request: Request[Any, Any, Any], error: Exception) -> Response[Failure]:
     """A bug: logged with its traceback, answered without."""
     _log.error("%s %s failed", request.method, request.url.path, exc_info=error)

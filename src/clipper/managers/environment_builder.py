@@ -5,18 +5,23 @@
     <root>/.<key>.lock       held (flock) by who makes it, and by the uv that it runs
 
 What a builder that was killed has left is removed by the next one; it waits for a uv that outlived its builder.
+
+Nobody writes to an environment: its files are read-only once it is complete, and compiled before that, since no Python
+can keep what it compiles there later. Where packages are built as another user, who is not to be able to write to them
+either, they are taken from that user then.
 """
 
 import contextlib
 import fcntl
 import os
-import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from uv import find_uv_bin
@@ -26,7 +31,9 @@ from clipper.managers.environments.output import cause_of, progress_of
 from clipper.managers.environments.pip_settings import parse_pip_config, uv_options, uv_variables
 from clipper.managers.environments.recipe import Recipe
 from clipper.managers.environments.retention import Kept, to_remove
-from clipper.managers.environments.surroundings import for_builds
+from clipper.managers.environments.surroundings import for_builds, of_another_user
+from clipper.run_as import RunAs, credentials
+from clipper.trees import is_sealed, remove_tree, seal_tree
 
 # The largest frameworks are some GB to download, and some packages are compiled first.
 BUILD_TIMEOUT_S = 1800.0
@@ -37,6 +44,8 @@ LOG_TAIL_LINES = 40
 MAX_LINE_CHARACTERS = 500
 
 _BUILDING = ".building-"
+# The home of the user that packages are built as, with uv's cache in it.
+_HOME = ".home"
 # Its time of change is when the environment was last handed out.
 _USED = ".used"
 
@@ -48,13 +57,18 @@ def environments_root(environ: Mapping[str, str]) -> Path:
 
 
 def build_environment(
-    recipe: Recipe, root: Path, tell: Callable[[str], None], timeout_s: float = BUILD_TIMEOUT_S
+    recipe: Recipe,
+    root: Path,
+    tell: Callable[[str], None],
+    timeout_s: float = BUILD_TIMEOUT_S,
+    run_as: RunAs | None = None,
 ) -> Path:
     """Return the environment's interpreter, after building the environment if it is not there.
 
     Args:
         root: where environments are, from ``environments_root``.
         tell: called with what is going on.
+        run_as: the user that packages are built as.
 
     Raises:
         ContainerFailed: it cannot be built; ``log_tail`` holds the installer's last lines.
@@ -63,12 +77,20 @@ def build_environment(
     path = root / recipe.key
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if run_as is not None:
+            _make_folder_of(run_as, root / _HOME)
         with _locked(root, recipe.key, deadline_s, tell) as lock:
             if not path.is_dir():
                 with _building(root, recipe.key) as building:
-                    _install(recipe, building, lock, deadline_s, tell)
+                    _install(recipe, building, lock, deadline_s, tell, run_as)
+                    # Whose packages these are may have put a link there.
+                    os.close(os.open(building / _USED, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444))
+                    seal_tree(building, None if run_as is None else run_as.uid)
                     building.rename(path)
-            (path / _USED).touch()
+            elif not is_sealed(path):  # of a Clipper from before they were
+                (path / _USED).touch()
+                seal_tree(path)
+            os.utime(path / _USED, follow_symlinks=False)
         remove_unneeded(root)
     except OSError as error:
         raise ContainerFailed(f"the environment cannot be made in {root}: {error}") from error
@@ -79,7 +101,7 @@ def remove_unneeded(root: Path) -> None:
     """Remove what killed builders have left, and the environments that ``retention`` says are too many."""
     for folder in root.glob(f"{_BUILDING}*"):
         _remove(root, folder.name.removeprefix(_BUILDING), folder)
-    kept = [Kept(used.parent.name, used.stat().st_mtime, _runs(used.parent)) for used in root.glob(f"*/{_USED}")]
+    kept = [Kept(used.parent.name, used.lstat().st_mtime, _runs(used.parent)) for used in root.glob(f"[!.]*/{_USED}")]
     for key in to_remove(kept):
         _remove(root, key, root / key)
 
@@ -91,7 +113,7 @@ def _remove(root: Path, key: str, folder: Path) -> None:
             return
         # Renamed first: nobody ever sees half of an environment.
         doomed = folder.rename(root / f"{_BUILDING}{key}") if folder.exists() else folder
-        shutil.rmtree(doomed, ignore_errors=True)  # what stays is removed the next time
+        remove_tree(doomed)  # what stays is removed the next time
         (root / f".{key}.lock").unlink(missing_ok=True)
 
 
@@ -141,63 +163,94 @@ def _try_lock(descriptor: int, path: Path) -> bool:
 def _building(root: Path, key: str) -> Iterator[Path]:
     """The folder to build in: without what a builder that was killed has left, and removed after a failure."""
     folder = root / f"{_BUILDING}{key}"
-    shutil.rmtree(folder, ignore_errors=True)  # uv says so if some of it stays and is in the way
+    remove_tree(folder)  # uv says so if some of it stays and is in the way
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # what stays is removed with the next build
+        remove_tree(folder)  # what stays is removed with the next build
 
 
-def _install(recipe: Recipe, folder: Path, lock: int, deadline_s: float, tell: Callable[[str], None]) -> None:
-    pip = _pip_settings()
-    environ = for_builds(os.environ)
+def _make_folder_of(run_as: RunAs, folder: Path) -> None:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    os.chown(folder, run_as.uid, run_as.gid, follow_symlinks=False)
+
+
+def _install(
+    recipe: Recipe, folder: Path, lock: int, deadline_s: float, tell: Callable[[str], None], run_as: RunAs | None
+) -> None:
+    # Its files are an environment's own: one that shares them with uv's cache, and so with other environments, would
+    # make them read-only there too.
+    environ = {"UV_LINK_MODE": "copy", **for_builds(os.environ)}
+    if run_as is not None:
+        environ = of_another_user(environ, str(folder.parent / _HOME))
+        _make_folder_of(run_as, folder)
+    uv = _Uv(environ, lock, deadline_s, tell, run_as)
+    pip = _pip_settings(environ, run_as)
     environ |= uv_variables(pip, environ)
     tell(f"installing {recipe.title}")
     # Relocatable, since it is renamed once it is complete.
     make = ("venv", "--no-project", "--relocatable", "--no-python-downloads", "--python", recipe.interpreter.path)
-    _run_uv((*make, str(folder)), environ, lock, deadline_s, tell)
-    requirements = folder / "requirements.txt"
-    requirements.write_text(recipe.text)
-    install = ("pip", "install", "--python", str(folder / "bin" / "python"), *uv_options(pip))
-    _run_uv((*install, "--requirements", str(requirements)), environ, lock, deadline_s, tell)
+    uv.run(*make, str(folder))
+    python = str(folder / "bin" / "python")
+    options = (*uv_options(pip), "--compile-bytecode", "--requirements", "-")
+    uv.run("pip", "install", "--python", python, *options, text=recipe.text)
 
 
-def _run_uv(
-    arguments: Sequence[str], environ: Mapping[str, str], lock: int, deadline_s: float, tell: Callable[[str], None]
-) -> None:
-    """Raises ContainerFailed if uv fails, or is not done in time."""
-    lines: deque[str] = deque(maxlen=LOG_TAIL_LINES)
-    with subprocess.Popen(
-        [find_uv_bin(), "--no-progress", "--color", "never", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env=environ,
-        pass_fds=(lock,),
-    ) as uv:
-        assert uv.stdout is not None
-        overdue = threading.Timer(max(0.0, deadline_s - time.monotonic()), uv.kill)
-        overdue.start()
-        for line in uv.stdout:
-            lines.append(line.rstrip()[:MAX_LINE_CHARACTERS])
-            if now := progress_of(lines[-1]):
-                tell(now)
-        code = uv.wait()
-        overdue.cancel()
-    if code != 0:
-        cause = "it takes too long" if time.monotonic() >= deadline_s else cause_of(lines)
-        raise ContainerFailed(f"its environment cannot be built: {cause}", list(lines))
+@dataclass(frozen=True, slots=True)
+class _Uv:
+    """The installer, and what all its runs for an environment have in common. ``lock``: a descriptor that it holds."""
+
+    environ: Mapping[str, str]
+    lock: int
+    deadline_s: float
+    tell: Callable[[str], None]
+    run_as: RunAs | None
+
+    def run(self, *arguments: str, text: str = "") -> None:
+        """``text`` is its standard input. Raises ContainerFailed if it fails, or is not done in time."""
+        lines: deque[str] = deque(maxlen=LOG_TAIL_LINES)
+        with tempfile.TemporaryFile("w+") as given:
+            given.write(text)
+            given.seek(0)
+            with subprocess.Popen(
+                [find_uv_bin(), "--no-progress", "--color", "never", *arguments],
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=self.environ,
+                cwd=None if self.run_as is None else self.environ["HOME"],
+                pass_fds=(self.lock,),
+                **credentials(self.run_as),
+            ) as uv:
+                assert uv.stdout is not None
+                overdue = threading.Timer(max(0.0, self.deadline_s - time.monotonic()), uv.kill)
+                overdue.start()
+                for line in uv.stdout:
+                    lines.append(line.rstrip()[:MAX_LINE_CHARACTERS])
+                    if now := progress_of(lines[-1]):
+                        self.tell(now)
+                code = uv.wait()
+                overdue.cancel()
+        if code != 0:
+            cause = "it takes too long" if time.monotonic() >= self.deadline_s else cause_of(lines)
+            raise ContainerFailed(f"its environment cannot be built: {cause}", list(lines))
 
 
-def _pip_settings() -> dict[str, str]:
+def _pip_settings(environ: Mapping[str, str], run_as: RunAs | None) -> dict[str, str]:
     """What pip is set to, for this user: by its files and by the environment."""
     for pip in ([sys.executable, "-m", "pip"], ["pip3"], ["pip"]):
         # Without any pip there is nothing that it could be set to.
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             listed = subprocess.run(
-                [*pip, "config", "list"], capture_output=True, text=True, timeout=PIP_TIMEOUT_S, check=True
+                [*pip, "config", "list"],
+                capture_output=True,
+                text=True,
+                timeout=PIP_TIMEOUT_S,
+                check=True,
+                env=environ,
+                **credentials(run_as),
             )
             return parse_pip_config(listed.stdout)
     return {}

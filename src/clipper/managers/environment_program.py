@@ -20,15 +20,22 @@ from clipper.managers.environment_builder import build_environment
 from clipper.managers.environments.plan import Build, Own, mismatch, plan_environment
 from clipper.managers.environments.recipe import Recipe
 from clipper.managers.interpreters import find_interpreter, installed_packages
+from clipper.run_as import RunAs
 
 
 class Request(Struct, frozen=True):
-    """What a model asks for: see ``plan_environment``. ``root`` is where environments are."""
+    """What a model asks for: see ``plan_environment``.
+
+    Attributes:
+        root: where environments are.
+        run_as: the user that interpreters and builds run as.
+    """
 
     root: str
     requirements: str | None
     python: str | None
     needs: tuple[str, ...]
+    run_as: RunAs | None = None
 
 
 class Progress(Struct, frozen=True, tag=True):
@@ -66,14 +73,16 @@ def main() -> None:
 def _prepare(request: Request) -> Prepared:
     own = Own(find_interpreter(sys.executable), installed_packages(sys.executable))
     build = plan_environment(request.requirements, request.python, request.needs, own)
-    python = _built(build, Path(request.root), own) if build else request.python or sys.executable
-    return Prepared(python, mismatch(request.needs, installed_packages(python)))
+    python = _built(build, request, own) if build else request.python or sys.executable
+    return Prepared(python, mismatch(request.needs, installed_packages(python, request.run_as)))
 
 
-def _built(build: Build, root: Path, own: Own) -> str:
-    interpreter = own.interpreter if build.python is None else find_interpreter(build.python)
+def _built(build: Build, request: Request, own: Own) -> str:
+    interpreter = own.interpreter if build.python is None else find_interpreter(build.python, request.run_as)
     recipe = Recipe(build.requirements, interpreter)
-    return str(build_environment(recipe, root, lambda text: _reply(Progress(text))))
+    return str(
+        build_environment(recipe, Path(request.root), lambda text: _reply(Progress(text)), run_as=request.run_as)
+    )
 
 
 def _end_with(incoming: io.FileIO) -> None:

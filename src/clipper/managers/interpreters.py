@@ -10,6 +10,7 @@ import msgspec
 from clipper.errors import InvalidArgument
 from clipper.managers.environments.plan import is_version
 from clipper.managers.environments.recipe import Interpreter
+from clipper.run_as import RunAs, credentials
 
 # Python says what it is in a tenth of a second; more than this is something else than an interpreter.
 ASK_TIMEOUT_S = 20.0
@@ -23,15 +24,17 @@ _WHAT_IT_HAS = (
 )
 
 
-def find_interpreter(python: str) -> Interpreter:
+def find_interpreter(python: str, run_as: RunAs | None = None) -> Interpreter:
     """Find an interpreter by its path, or a version by looking on PATH and where pyenv and uv put theirs.
+
+    Each is run to be asked, as the user ``run_as`` if that is given.
 
     Raises:
         InvalidArgument: there is none, or it is too old; the message says which there are.
     """
-    found = _first_of(python) if is_version(python) else _asked(python)
+    found = _first_of(python, run_as) if is_version(python) else _asked(python, run_as)
     if found is None:
-        raise InvalidArgument(_not_found(python))
+        raise InvalidArgument(_not_found(python, run_as))
     if not found.is_recent:
         raise InvalidArgument(
             f"python {python} is {found.version}: expected 3.10 or later, which Clipper's runtime needs"
@@ -39,27 +42,29 @@ def find_interpreter(python: str) -> Interpreter:
     return found
 
 
-def installed_packages(python: str) -> dict[str, str]:
+def installed_packages(python: str, run_as: RunAs | None = None) -> dict[str, str]:
     """The name and version of every package that an interpreter, or the environment it is in, has.
+
+    It is run to be asked, and with it code of those packages, as the user ``run_as`` if that is given.
 
     Raises:
         InvalidArgument: it does not say.
     """
-    text = _output_of(python, _WHAT_IT_HAS)
+    text = _output_of(python, _WHAT_IT_HAS, run_as)
     if text is None:
         raise InvalidArgument(f"{python} does not tell what packages it has: expected a Python interpreter")
     return msgspec.json.decode(text, type=dict[str, str])
 
 
-def _first_of(version: str) -> Interpreter | None:
+def _first_of(version: str, run_as: RunAs | None) -> Interpreter | None:
     minor = ".".join(version.split(".")[:2])
-    return next((one for one in _all_asked(f"python{minor}") if one.is_a(version)), None)
+    return next((one for one in _all_asked(f"python{minor}", run_as) if one.is_a(version)), None)
 
 
-def _not_found(python: str) -> str:
+def _not_found(python: str, run_as: RunAs | None) -> str:
     if not is_version(python):
         return f"python {python!r} is no interpreter: expected the path of one, or a version such as 3.12"
-    there = {one.version: one.path for one in _all_asked("python3.*[0-9]") if one.is_recent}
+    there = {one.version: one.path for one in _all_asked("python3.*[0-9]", run_as) if one.is_recent}
     listed = ", ".join(f"{version} ({path})" for version, path in sorted(there.items())) or "none"
     return (
         f"no Python {python} was found on PATH, nor among those of pyenv and uv, which are: {listed}; "
@@ -67,9 +72,9 @@ def _not_found(python: str) -> str:
     )
 
 
-def _all_asked(name: str) -> Iterator[Interpreter]:
+def _all_asked(name: str, run_as: RunAs | None) -> Iterator[Interpreter]:
     for path, _ in zip(_candidates(name), range(MAX_ASKED)):
-        if found := _asked(str(path)):
+        if found := _asked(str(path), run_as):
             yield found
 
 
@@ -84,8 +89,8 @@ def _candidates(name: str) -> Iterator[Path]:
         yield from sorted(root.glob(f"*/bin/{name}"), reverse=True)
 
 
-def _asked(path: str) -> Interpreter | None:
-    text = _output_of(path, _WHAT_IT_IS)
+def _asked(path: str, run_as: RunAs | None) -> Interpreter | None:
+    text = _output_of(path, _WHAT_IT_IS, run_as)
     if text is None:
         return None
     try:
@@ -95,7 +100,7 @@ def _asked(path: str) -> Interpreter | None:
     return Interpreter(str(Path(found).resolve()), version)
 
 
-def _output_of(python: str, code: str) -> bytes | None:
+def _output_of(python: str, code: str, run_as: RunAs | None) -> bytes | None:
     # -I: nothing of our own environment steers it.
     try:
         done = subprocess.run(
@@ -104,6 +109,7 @@ def _output_of(python: str, code: str) -> bytes | None:
             capture_output=True,
             timeout=ASK_TIMEOUT_S,
             check=False,
+            **credentials(run_as),
         )
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return None

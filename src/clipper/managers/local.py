@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import shutil
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -13,14 +14,18 @@ from clipper.managers import limits
 from clipper.managers.bounds.excess import Bounds
 from clipper.managers.bounds.shares import Shares, environment
 from clipper.managers.command import container_argv
+from clipper.managers.enter import entering
 from clipper.managers.launcher import ContainerNote
 from clipper.managers.model_environments import ModelEnvironments
 from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord
 from clipper.registry.records import VersionSpec
+from clipper.run_as import RunAs
 from clipper.snapshot import ReplicaAddress
 
 log = logging.getLogger(__name__)
 
+# What the folder of a container's socket is called, with its number behind. Those of containers in Docker begin with c.
+OWN_FOLDER = "m"
 # As in ``runtime.process``: what a program may allocate for each byte that it may use.
 DATA_PER_MEMORY = 2
 
@@ -44,7 +49,9 @@ class LocalContainer:
         processes: ProcessFolder,
         folder: Path,
         warning: str | None = None,
+        own_folder: Path | None = None,
     ) -> None:
+        """``own_folder``: that it makes its socket in, if it has one that others of its user are to be kept out of."""
         self.address = ReplicaAddress(note.id, note.listen)
         self.exited: asyncio.Event = process.exited
         self.mark = process.mark
@@ -54,6 +61,7 @@ class LocalContainer:
         self._note = note
         self._process = process
         self._processes = processes
+        self._own_folder = own_folder
         self._killed_because: str | None = None
 
     @property
@@ -86,6 +94,9 @@ class LocalContainer:
     def note_ready(self) -> None:
         extra = msgspec.to_builtins(msgspec.structs.replace(self._note, ready=True))
         try:
+            if self._own_folder is not None:
+                # It has made its socket, and who dials it is root: nobody else is let in there from now on.
+                os.chown(self._own_folder, 0, 0)
             self._processes.update(msgspec.structs.replace(self._process.record, extra=extra))
         except OSError as error:
             log.warning("that %s is ready cannot be recorded: %s", self._note.id, error)
@@ -94,10 +105,18 @@ class LocalContainer:
 class LocalLauncher:
     """A ``Launcher`` of processes, each with a folder of its own to work in."""
 
-    def __init__(self, processes: ProcessFolder, folders: Folders, environments: ModelEnvironments) -> None:
+    def __init__(
+        self,
+        processes: ProcessFolder,
+        folders: Folders,
+        environments: ModelEnvironments,
+        run_as: RunAs | None = None,
+    ) -> None:
+        """``run_as``: the user that containers run as; none of ``folders`` may be that user's to write to."""
         self._processes = processes
         self._folders = folders
         self._environments = environments
+        self._run_as = run_as
         self._shares = Shares(limits.machine_cores(), limits.machine_gpus())
         self._running: dict[str, LocalContainer] = {}
 
@@ -105,28 +124,40 @@ class LocalLauncher:
         return list(self._running.values())
 
     def choose_address(self, number: int) -> str:
-        return f"unix:{self._folders.sockets / f'c{number}.sock'}"
+        # Another user is to make a socket, and nothing else beside ours: so in a folder of its own.
+        name = f"c{number}.sock" if self._run_as is None else f"{OWN_FOLDER}{number}/s"
+        return f"unix:{self._folders.sockets / name}"
 
     async def launch(self, note: ContainerNote, log_path: Path, tell: Callable[[str], None]) -> LocalContainer:
         prepared = await self._environments.prepare(note.spec, tell)
-        scratch = self._scratch(note)
-        scratch.mkdir(parents=True, exist_ok=True)
-        share = self._shares.give(note.name, note.spec)
+        scratch, own_folder = self._scratch(note), self._own_folder(note)
+        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        surroundings = {"TMPDIR": str(scratch)}
+        if self._run_as is not None and own_folder is not None:
+            own_folder.mkdir(mode=0o700, exist_ok=True)
+            for folder in (scratch, own_folder):
+                os.chown(folder, self._run_as.uid, self._run_as.gid)
+            surroundings["HOME"] = str(scratch)  # ours is closed to it
+        share, data_bytes = self._shares.give(note.name, note.spec), _data_bytes(note.spec)
+        argv = container_argv(note, self._folders.artifacts / note.spec.artifact, prepared.python)
+        if self._run_as is not None:
+            argv = entering(self._run_as, data_bytes, share.cores, argv)
         process = self._processes.launch(
             note.name,
-            container_argv(note, self._folders.artifacts / note.spec.artifact, prepared.python),
+            argv,
             log_path=log_path,
             cwd=scratch,
             # So that its temporary files are its own, bounded and removed as its folder is.
-            environment=environment(note.spec.cpus, share) | {"TMPDIR": str(scratch)},
+            environment=environment(note.spec.cpus, share) | surroundings,
             extra=msgspec.to_builtins(note),
         )
         try:
-            limits.apply(process.pid, _data_bytes(note.spec), share.cores)
+            if self._run_as is None:
+                limits.apply(process.pid, data_bytes, share.cores)
         except OSError:
             process.kill()  # without its bounds it must not run
             raise
-        return self._started(LocalContainer(note, process, self._processes, scratch, prepared.warning))
+        return self._started(LocalContainer(note, process, self._processes, scratch, prepared.warning, own_folder))
 
     async def left(self) -> list[ContainerNote]:
         return [note for record in self._processes.recorded() if (note := container_note(record))]
@@ -134,20 +165,32 @@ class LocalLauncher:
     async def adopt(self, note: ContainerNote, log_path: Path) -> LocalContainer | None:
         for record in self._processes.recorded():
             if record.name == note.name and (process := self._processes.adopt(record)):
+                if user_of(process.pid) != (os.geteuid() if self._run_as is None else self._run_as.uid):
+                    process.release()  # it is ended with all else that was not taken over
+                    return None
                 self._shares.has(note.name, limits.share_of(process.pid))
-                return self._started(LocalContainer(note, process, self._processes, self._scratch(note)))
+                scratch, own_folder = self._scratch(note), self._own_folder(note)
+                return self._started(LocalContainer(note, process, self._processes, scratch, own_folder=own_folder))
         return None
 
     async def clean_up(self, note: ContainerNote) -> None:
         self._running.pop(note.name, None)
         self._shares.take_back(note.name)
         self._processes.forget(note.name)
-        Path(note.listen.removeprefix("unix:")).unlink(missing_ok=True)
+        if own_folder := self._own_folder(note):
+            await asyncio.to_thread(shutil.rmtree, own_folder, ignore_errors=True)
+        else:
+            Path(note.listen.removeprefix("unix:")).unlink(missing_ok=True)
         # In a thread: it may have made many files. What stays, the next start in the slot tries to remove again.
         await asyncio.to_thread(shutil.rmtree, self._scratch(note), ignore_errors=True)
 
     async def prune(self, artifacts: Collection[str]) -> None:
         """Nothing is kept for one version: environments are shared."""
+
+    def _own_folder(self, note: ContainerNote) -> Path | None:
+        """That of its socket, where it has one: an earlier supervisor may have run it as another user or as none."""
+        folder = Path(note.listen.removeprefix("unix:")).parent
+        return None if folder == self._folders.sockets else folder
 
     def _scratch(self, note: ContainerNote) -> Path:
         return self._folders.scratch / note.name
@@ -163,6 +206,15 @@ def container_note(record: ProcessRecord) -> ContainerNote | None:
         return msgspec.convert(record.extra, ContainerNote)
     except msgspec.ValidationError:
         return None
+
+
+def user_of(pid: int) -> int | None:
+    """The number of the user that a process acts as; None if it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    return next((int(line.split()[2]) for line in status.splitlines() if line.startswith("Uid:")), None)
 
 
 def _data_bytes(spec: VersionSpec) -> int | None:

@@ -22,6 +22,7 @@ from clipper.managers.environments.recipe import Interpreter
 from clipper.managers.environments.surroundings import for_builds
 from clipper.managers.processes import MARK, ProcessFolder, kill_marked
 from clipper.registry.records import VersionSpec
+from clipper.run_as import RunAs
 
 # An installer is busy with the network or with one compiler; more would only slow each other, and the models, down.
 MAX_BUILDS = 2
@@ -52,11 +53,12 @@ class _Preparation:
 class ModelEnvironments:
     """The Pythons of this home's models. Runs on the event loop that it is used on."""
 
-    def __init__(self, processes: ProcessFolder, artifacts: Path, root: Path) -> None:
-        """``root``: where environments are, from ``environments_root``."""
+    def __init__(self, processes: ProcessFolder, artifacts: Path, root: Path, run_as: RunAs | None = None) -> None:
+        """``root``: where environments are. ``run_as``: the user that builds them and runs in them."""
         self._processes = processes
         self._artifacts = artifacts
         self._root = root
+        self._run_as = run_as
         self._slots = asyncio.Semaphore(MAX_BUILDS)
         self._count = 0
         self._under_way: dict[Request, _Preparation] = {}
@@ -95,7 +97,7 @@ class ModelEnvironments:
             text = None if path is None else path.read_text()
         except (OSError, ValueError) as error:
             raise ContainerFailed(f"its requirements cannot be read: {error}") from error
-        return Request(str(self._root), text, spec.python, spec.needs)
+        return Request(str(self._root), text, spec.python, spec.needs, self._run_as)
 
     def _begin(self, request: Request) -> _Preparation:
         one = self._under_way[request] = _Preparation()

@@ -28,6 +28,11 @@ MARK = "CLIPPER_PROCESS"
 # A process that forks while it is being killed can outrun one look through /proc, hardly many.
 KILL_ROUNDS = 20
 
+# One that is becoming another program at that moment shows no mark until it is it. So what ended is looked after this
+# often and no less without finding anything; for such a moment, even on a busy machine, that is long.
+CLEAN_LOOKS = 3
+CLEAN_LOOK_S = 0.05
+
 # After SIGKILL only the kernel is in the way, for instance with a core of many GB to give back.
 KILL_TIMEOUT_S = 10.0
 
@@ -141,13 +146,17 @@ class ManagedProcess:
             self.exit_code = self._child.wait()
         self._kill_rest()
 
-    def _kill_rest(self) -> None:
+    def _kill_rest(self, looks_left: int = KILL_ROUNDS, clean_looks: int = 0) -> None:
         """All that it forked, wherever that moved itself; it has not exited before they have been looked for."""
+        loop = asyncio.get_running_loop()
         try:
-            kill_marked(self._mark.__eq__)
+            clean_looks = 0 if kill_marked(self._mark.__eq__) else clean_looks + 1
         except OSError as error:  # as in kill: whether there are any is not known, and so is looked at again
             log.warning("what %s forked cannot be looked for now, and will be: %s", self.record.name, error)
-            asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._kill_rest)
+            loop.call_later(LOOK_AGAIN_S, self._kill_rest)
+            return
+        if clean_looks < CLEAN_LOOKS and looks_left > 0 and not self.exited.is_set():
+            loop.call_later(CLEAN_LOOK_S, self._kill_rest, looks_left - 1, clean_looks)
             return
         self.exited.set()
 
@@ -284,8 +293,8 @@ def is_own_want(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _OWN_WANT
 
 
-def kill_marked(is_meant: Callable[[str], bool]) -> None:
-    """SIGKILL to every process whose mark is meant, wherever it moved itself.
+def kill_marked(is_meant: Callable[[str], bool]) -> bool:
+    """SIGKILL to every process whose mark is meant, wherever it moved itself; return whether there was one.
 
     Raises:
         OSError: there is no descriptor left to look with.
@@ -294,11 +303,12 @@ def kill_marked(is_meant: Callable[[str], bool]) -> None:
     for _ in range(KILL_ROUNDS):
         meant = {pid for pid in pids() if is_meant(mark_of(pid))} - killed
         if not meant:
-            return
+            return bool(killed)
         for pid in meant:
             _kill_if(is_meant, pid)
         killed |= meant
     log.error("processes that should go keep forking faster than they can be killed, last pids %s", killed)
+    return True
 
 
 def pids() -> Iterator[int]:

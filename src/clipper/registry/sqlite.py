@@ -25,6 +25,7 @@ from clipper.registry.store import (
     ForgetLater,
     Forgotten,
     Put,
+    Unreadable,
 )
 
 SCHEMA_VERSION = 1
@@ -65,7 +66,7 @@ _REMEDIES = {
     "SQLITE_IOERR": "reading or writing failed: check the disk, its free space and its quotas",
 }
 
-T = TypeVar("T")
+T = TypeVar("T", ApplicationRecord, ModelRecord, VersionRecord, TokenRecord, KeyRecord)
 
 
 class SqliteRegistry:
@@ -86,14 +87,16 @@ class SqliteRegistry:
             raise
 
     def load(self) -> Contents:
+        unreadable: list[Unreadable] = []
         with self._explained():
             return Contents(
-                self._read(ApplicationRecord, "SELECT record FROM applications ORDER BY name"),
-                self._read(ModelRecord, "SELECT record FROM models ORDER BY name"),
-                self._read(VersionRecord, "SELECT record FROM versions ORDER BY model, version"),
+                self._read("application", ApplicationRecord, "applications", "name", unreadable),
+                self._read("model", ModelRecord, "models", "name", unreadable),
+                self._read("version", VersionRecord, "versions", "model || ':' || version", unreadable),
                 tuple(id_ for (id_,) in self._connection.execute("SELECT application_id FROM to_forget ORDER BY 1")),
-                self._read(TokenRecord, "SELECT record FROM tokens ORDER BY name"),
-                self._read(KeyRecord, "SELECT record FROM keys ORDER BY name"),
+                self._read("token", TokenRecord, "tokens", "name", unreadable),
+                self._read("key", KeyRecord, "keys", "name", unreadable),
+                tuple(unreadable),
             )
 
     def write(self, *changes: Change) -> None:
@@ -178,9 +181,22 @@ class SqliteRegistry:
                 row_id = (version_id.name, version_id.version)
                 execute("DELETE FROM versions WHERE model = ? AND version = ?", row_id)
 
-    def _read(self, record: type[T], query: str) -> tuple[T, ...]:
+    def _read(self, kind: str, record: type[T], table: str, name: str, unreadable: list[Unreadable]) -> tuple[T, ...]:
+        """The records of a kind by name; one that cannot be read costs no other its place."""
         decode = msgspec.json.Decoder(record).decode
-        return tuple(decode(text) for (text,) in self._connection.execute(query))
+        found = []
+        # As bytes: SQLite keeps texts that are none.
+        query = f"SELECT CAST({name} AS BLOB), CAST(record AS BLOB) FROM {table} ORDER BY 1"
+        for key, text in self._connection.execute(query):
+            try:
+                one = decode(text)
+                own_name = f"{one.model}:{one.version}" if isinstance(one, VersionRecord) else one.name
+                if own_name.encode() != key:
+                    raise ValueError(f"it calls itself {own_name!r}")
+                found.append(one)
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                unreadable.append(Unreadable(kind, key.decode(errors="replace"), str(error), text))
+        return tuple(found)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -59,6 +59,22 @@ Change = Put | DeleteApplication | ForgetLater | Forgotten | DeleteModel | Delet
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What is stored and cannot be read: a newer Clipper wrote it, or something else than Clipper did.
+
+    Attributes:
+        kind: ``application``, ``model``, ``version`` or ``token``.
+        name: its name; of a version ``model:version``.
+        text: what is there.
+    """
+
+    kind: str
+    name: str
+    why: str
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Contents:
     """``to_forget``: ids of applications that are gone and whose learned state is not yet."""
 
@@ -68,6 +84,7 @@ class Contents:
     to_forget: tuple[str, ...] = ()
     tokens: tuple[TokenRecord, ...] = ()
     keys: tuple[KeyRecord, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
 
 
 class Registry(Protocol):

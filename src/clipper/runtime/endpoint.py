@@ -114,5 +114,5 @@ def _inode(path: Path | None) -> int | None:
         return None
     try:
         return path.lstat().st_ino
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):  # it is gone, or its folder is closed to us since we listen
         return None

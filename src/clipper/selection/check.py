@@ -12,6 +12,7 @@ import sys
 import msgspec
 
 from clipper.errors import InvalidArgument
+from clipper.run_as import forbid_new_privileges
 from clipper.selection.policies.registry import make_loss, make_policy
 from clipper.snapshot import Selection
 
@@ -22,6 +23,7 @@ MAX_VERDICT = 2000
 
 
 def main() -> int:
+    forbid_new_privileges()
     signal.alarm(TIMEOUT_S)
     with os.fdopen(os.dup(1), "w", errors="backslashreplace") as verdict:
         # What the user's code prints is no verdict.

@@ -11,8 +11,9 @@ import uvloop
 
 from clipper.errors import ClipperError
 from clipper.open_files import raise_limit
+from clipper.run_as import check_able, forbid_new_privileges
 from clipper.supervisor.config import parse_command_line
-from clipper.supervisor.folders import lock_home, open_home
+from clipper.supervisor.folders import close_home, lock_home, open_home
 from clipper.supervisor.server import Supervisor
 from clipper.types import STORE_VARIABLE
 
@@ -26,8 +27,13 @@ def main() -> int:
     try:
         # It is read by now, and nothing that we start is to find it there but the workers.
         os.environ.pop(STORE_VARIABLE, None)
+        if config.run_as is not None:
+            check_able()
+            # All that is started from here on inherits it.
+            forbid_new_privileges()
         home = open_home(config.home)
         lock = lock_home(home)
+        close_home(home, config.run_as)
         uvloop.run(Supervisor(config, home, raise_limit()).run())
     except (ClipperError, OSError) as error:  # an OSError: a file of the home, on a disk that is full or not ours
         sys.stderr.write(f"clipper: {error}\n")

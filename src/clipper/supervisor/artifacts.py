@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from clipper.errors import InvalidArgument, NotFound, RequestTimeout, Unavailable
-from clipper.supervisor.unpacking import remove_tree, unpack
+from clipper.supervisor.unpacking import unpack
+from clipper.trees import remove_tree
 
 # Each may take the disk for its tar and again for what is in it; a deployment has one. More wait for their turn.
 MAX_UPLOADS = 4

@@ -30,10 +30,12 @@ class Catalog:
         contents = registry.load()
         self.applications = {application.name: application for application in contents.applications}
         self.models = {model.name: model for model in contents.models}
-        self.versions = {version.id: version for version in contents.versions}
+        # One of a model that cannot be read is of none that is known.
+        self.versions = {version.id: version for version in contents.versions if version.model in self.models}
         self.to_forget = set(contents.to_forget)
         self.tokens = {token.name: token for token in contents.tokens}
         self.keys = {key.name: key for key in contents.keys}
+        self._unreadable = {(one.kind, one.name): one for one in contents.unreadable}
         self._registry = registry
         self._unsaved: dict[ModelId, VersionRecord] = {}
 
@@ -79,8 +81,23 @@ class Catalog:
         """
         return f"{name}#{self._registry.reserve(f'application {name}', 1)}"
 
+    def problems(self) -> list[str]:
+        """What of the registry is left out, as it was when the server started."""
+        return [
+            f"{one.kind} {one.name!r} is left out, for the registry's record of it cannot be read: {one.why}; run the "
+            "Clipper that wrote it, or make it anew"
+            for one in self._unreadable.values()
+        ]
+
+    def taken_versions(self, model: str) -> set[str]:
+        """Names that a new version of a model does not get by itself."""
+        unreadable = {name.partition(":")[2] for kind, name in self._unreadable if name.startswith(f"{model}:")}
+        return unreadable | {version.version for version in self.versions_of(model)}
+
     def uses_artifact(self, digest: str) -> bool:
-        """Whether a version runs it, or an application's own policy or loss is in it."""
+        """Whether a version runs it, or an application's own policy or loss is in it, as far as records can be read."""
+        if any(digest.encode() in one.text for one in self._unreadable.values()):
+            return True
         return any(version.spec.artifact == digest for version in self.versions.values()) or any(
             application.code == digest for application in self.applications.values()
         )
@@ -128,16 +145,21 @@ class Catalog:
         match change:
             case Put(ApplicationRecord() as application):
                 self.applications[application.name] = application
+                self._unreadable.pop(("application", application.name), None)
             case Put(ModelRecord() as model):
                 self.models[model.name] = model
+                self._unreadable.pop(("model", model.name), None)
             case Put(VersionRecord() as version):
                 self.versions[version.id] = version
+                self._unreadable.pop(("version", str(version.id)), None)
             case Put(TokenRecord() as token):
                 self.tokens[token.name] = token
+                self._unreadable.pop(("token", token.name), None)
             case DeleteToken(name):
                 del self.tokens[name]
             case Put(KeyRecord() as key):
                 self.keys[key.name] = key
+                self._unreadable.pop(("key", key.name), None)
             case DeleteKey(name):
                 del self.keys[name]
             case DeleteApplication(name):

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import get_args
 
 from clipper.decisions.segments import DEFAULT_LOG_BYTES, LEAST_LOG_BYTES
+from clipper.errors import InvalidArgument
 from clipper.hosts import address_of, is_loopback
+from clipper.run_as import RunAs, find_run_as
 from clipper.selection.stores.store import MAX_CONTEXTS
 from clipper.tls.material import TlsMode, TlsPaths
 from clipper.types import STORE_VARIABLE, Transport
@@ -52,6 +54,7 @@ class Config:
         decision_log_bytes: of the decision log's files together.
         keep_versions: how many versions of each model that do not run are kept.
         store: address of the selection store; None is a file in the home.
+        run_as: the user that models and the builds of their packages run as.
         docker_base_image: what images of models are built on.
         docker_network: of containers and builds in Docker.
         docker_transport: how containers in Docker are dialled.
@@ -76,6 +79,7 @@ class Config:
     decision_log_bytes: int = DEFAULT_LOG_BYTES
     max_contexts: int = MAX_CONTEXTS
     keep_versions: int = KEEP_VERSIONS
+    run_as: RunAs | None = None
     docker_base_image: str = DOCKER_BASE_IMAGE
     docker_network: str = DOCKER_NETWORK
     docker_transport: Transport = DOCKER_TRANSPORT
@@ -143,6 +147,7 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
         default=KEEP_VERSIONS,
         help="of each model, of those that do not run",
     )
+    parser.add_argument("--run-as", type=_run_as, help="USER[:GROUP] that models and builds of packages run as")
     parser.add_argument("--docker-base-image", default=DOCKER_BASE_IMAGE, help="what images of models are built on")
     parser.add_argument("--docker-network", default=DOCKER_NETWORK, help="of containers and builds in Docker")
     parser.add_argument(
@@ -173,6 +178,13 @@ def _host(text: str) -> str:
     if address_of(text) is None and not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no host: expected a name or an address, without scheme and port")
     return text
+
+
+def _run_as(text: str) -> RunAs:
+    try:
+        return find_run_as(text)
+    except InvalidArgument as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _store_address(store: str) -> str:

@@ -14,10 +14,13 @@ import msgspec
 import clipper
 from clipper.errors import Conflict, Unavailable
 from clipper.home import CERTIFICATE_NAME, DECISIONS_NAME, TOKEN_NAME, Place
+from clipper.managers.local import OWN_FOLDER
+from clipper.run_as import RunAs
+from clipper.trees import is_sealed, seal_tree
 
 # The kernel's bound on a unix socket's path.
 MAX_SOCKET_PATH_BYTES = 107
-# The longest name of a socket: c or w, and a number.
+# The longest name of a socket: c or w, and a number; s in a folder named so is no longer.
 _SOCKET_NAME_BYTES = len("/w4294967295.sock")
 
 
@@ -57,6 +60,11 @@ class Home:
         return self.root / "artifacts"
 
     @property
+    def environments(self) -> Path:
+        """Where environments are if models run as another user, who does not get to our cache."""
+        return self.root / "environments"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 
@@ -94,6 +102,9 @@ class Home:
         for socket in self.sockets.glob("*.sock"):
             if str(socket) not in sockets:
                 socket.unlink()
+        for folder in self.sockets.glob(f"{OWN_FOLDER}[0-9]*/"):
+            if str(folder / "s") not in sockets:
+                shutil.rmtree(folder, ignore_errors=True)  # as above
 
     def remove_sockets_folder(self) -> None:
         if self.sockets != self.run:
@@ -111,7 +122,6 @@ def open_home(root: Path) -> Home:
         home = Home(root, _sockets_folder(root / "run"))
         for folder in (root, home.artifacts, home.logs, home.run, home.scratch, home.python_path):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        root.chmod(0o700)
         _link_package(home.python_path / "clipper")
     except OSError as error:
         raise Unavailable(f"home {root} cannot be used: {error}; choose another with --home") from error
@@ -142,6 +152,39 @@ def lock_home(home: Home) -> int:
     return descriptor
 
 
+def close_home(home: Home, run_as: RunAs | None = None) -> None:
+    """Close the home, which has to be locked, to everybody else: those that serve in it are not to be disturbed.
+
+    What models are given is opened to the group of the user that they run as. They come through folders that they
+    cannot list to what is theirs; all else is closed to them, and so is what this process makes from now on.
+
+    Raises:
+        Unavailable: it is not ours to close.
+    """
+    try:
+        if run_as is None:
+            for folder in (home.root, home.sockets):
+                folder.chmod(0o700)
+            return
+        os.umask(0o077)
+        home.environments.mkdir(mode=0o700, exist_ok=True)
+        home.logs.chmod(0o700)
+        # Before others are let through to them: where nobody came through, files may have been readable.
+        for folder in (home.root, home.run, home.sockets):
+            for path in folder.iterdir():
+                if path.is_file() and not path.is_symlink():
+                    path.chmod(0o600)
+        for artifact in home.artifacts.iterdir():
+            if artifact.is_dir() and not is_sealed(artifact):
+                seal_tree(artifact)
+        home.python_path.chmod(0o755)
+        for folder in (home.artifacts, home.run, home.scratch, home.sockets, home.environments, home.root):
+            os.chown(folder, -1, run_as.gid)
+            folder.chmod(0o710)
+    except OSError as error:
+        raise Unavailable(f"home {home.root} cannot be closed to others: {error}") from error
+
+
 def _sockets_folder(run: Path) -> Path:
     if len(os.fsencode(run)) + _SOCKET_NAME_BYTES <= MAX_SOCKET_PATH_BYTES:
         return run
@@ -150,7 +193,7 @@ def _sockets_folder(run: Path) -> Path:
     folder = Path(tempfile.gettempdir()) / name
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o067:
         raise PermissionError(f"{folder} is not a private folder of this user")
     return folder
 

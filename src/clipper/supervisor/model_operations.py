@@ -78,7 +78,7 @@ class ModelOperations:
 
     async def deploy(self, model: str, deployment: Deployment) -> Version:
         check_name("model", model)
-        version = deployment.version or rules.next_version(one.version for one in self._catalog.versions_of(model))
+        version = deployment.version or rules.next_version(self._catalog.taken_versions(model))
         check_name("version", version)
         before = self._catalog.versions.get(ModelId(model, version))
         if before is not None and before.state != "failed":

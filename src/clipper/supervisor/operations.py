@@ -46,6 +46,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
             ready=not problems,
             problems=(
                 *problems,
+                *self._catalog.problems(),
                 *self._keepers.problems(),
                 *filter(None, [tls]),
                 *await self._decision_log_problems(),

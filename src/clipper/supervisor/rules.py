@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from clipper.containers.protocol.frames import MAX_BODY_BYTES
 from clipper.errors import InvalidArgument
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.scaling import ReplicaRange
 from clipper.snapshot import ApplicationSnapshot, KeySnapshot, ModelSnapshot, Peer, ReplicaAddress, VersionSnapshot
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.config import MOST_MAX_BODY_BYTES
 from clipper.types import InputType, ModelId
 
 # More than any worker has at once, or answers: who wants more wants no limit.
@@ -158,14 +158,18 @@ def next_promotion(versions: Iterable[VersionRecord]) -> int:
 
 
 def checked_type(text: str) -> InputType:
-    """An input type of which a row can be sent to a container.
+    """An input type of which a row can be in a request, and be sent to a container.
 
     Raises:
-        InvalidArgument: it is none, or its rows are larger than a frame of the container protocol.
+        InvalidArgument: it is none, or no request is large enough for one of its rows.
     """
     input_type = InputType.parse(text)
-    if (input_type.row_bytes or 0) > MAX_BODY_BYTES:
-        raise InvalidArgument(f"an input of {input_type} has {input_type.row_bytes:.3g} bytes: expected at most 1 GiB")
+    # A digit and a comma each is the least that numbers take. What a frame to a container takes is far more.
+    if (needed := 2 * (input_type.row_bytes or 0) // (input_type.dtype.size_bytes or 1)) > MOST_MAX_BODY_BYTES:
+        raise InvalidArgument(
+            f"an input of {input_type} takes at least {needed:.3g} bytes as JSON, and a request has "
+            f"{MOST_MAX_BODY_BYTES} at most: declare a smaller type"
+        )
     return input_type
 
 

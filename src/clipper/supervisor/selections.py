@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import os
 import shutil
 import signal
 import sys
@@ -17,8 +18,10 @@ from clipper.errors import InvalidArgument, Unavailable
 from clipper.management.schemas import ApplicationChange, Configured, NewApplication
 from clipper.managers import limits
 from clipper.managers.bounds.excess import Bounds
+from clipper.managers.enter import entering
 from clipper.managers.processes import MARK, ProcessFolder, kill_marked
 from clipper.managers.usage import UsageKeeper
+from clipper.run_as import RunAs
 from clipper.selection.check import TIMEOUT_S
 from clipper.selection.learning.parameters import check_number
 from clipper.selection.policies.registry import make_loss, make_policy, runs_own_code
@@ -82,10 +85,14 @@ class SelectionChecker:
     class is a policy, or whether it takes its parameters.
     """
 
-    def __init__(self, processes: ProcessFolder, scratch: Path) -> None:
-        """``processes``: of the workers, so that what is made here can be made there; ``scratch``: of containers."""
+    def __init__(self, processes: ProcessFolder, scratch: Path, run_as: RunAs | None = None) -> None:
+        """``processes``: of the workers, so that what is made here can be made there; ``scratch``: of containers.
+
+        ``run_as``: the user that containers run as, and so does this.
+        """
         self._processes = processes
         self._scratch = scratch
+        self._run_as = run_as
         self._numbers = itertools.count()
         self._slots = asyncio.Semaphore(MAX_CHECKS)
 
@@ -119,10 +126,14 @@ class SelectionChecker:
     async def _try(self, selection: Selection, trial: "_Trial", environment: Mapping[str, str]) -> None:
         try:
             trial.folder.mkdir(parents=True, exist_ok=True)
+            # Nothing in the folder that it is started in is imported.
+            argv = [sys.executable, "-P", "-m", "clipper.selection.check"]
+            if self._run_as is not None:
+                os.chown(trial.folder, self._run_as.uid, self._run_as.gid)
+                environment = {**environment, "HOME": str(trial.folder)}  # ours is closed to it
+                argv = entering(self._run_as, MAX_CHECK_MEMORY_BYTES, None, argv)
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "clipper.selection.check",
+                *argv,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
@@ -132,7 +143,8 @@ class SelectionChecker:
             )
         except OSError as error:
             raise Unavailable(f"the policy cannot be checked: no process can be started for it: {error}") from error
-        limits.apply(process.pid, MAX_CHECK_MEMORY_BYTES, None)
+        if self._run_as is None:
+            limits.apply(process.pid, MAX_CHECK_MEMORY_BYTES, None)
         verdict = await _verdict(process, msgspec.json.encode(selection), trial.mark)
         if trial.reason is not None:
             raise InvalidArgument(f"policy {selection.policy}, loss {selection.loss}: their code {trial.reason}")

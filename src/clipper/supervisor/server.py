@@ -41,6 +41,7 @@ from clipper.supervisor.keepers import Keepers
 from clipper.supervisor.keys import Keys
 from clipper.supervisor.operations import SupervisorOperations
 from clipper.supervisor.parts import Parts
+from clipper.supervisor.reach import check_reach
 from clipper.supervisor.reconciler import Reconciler
 from clipper.supervisor.samples import Samples
 from clipper.supervisor.scaler import Scaler
@@ -79,13 +80,15 @@ class Supervisor:
             Conflict: a port is taken.
             InvalidArgument: the selection store's address is not one, or its extra is not installed; the certificate
                 cannot be used.
-            Unavailable: the token file holds no token, or cannot be used.
+            Unavailable: the token file holds no token, or cannot be used; or models cannot run as they should.
             RegistryUnavailable: the registry cannot be used.
         """
         # Before anything that runs is ended or replaced.
         self._token_file.open()
         if self._config.tls is not None:
             self._certificates = Certificates(self._config.tls, self._home.certificate)
+        if self._config.run_as is not None:
+            await asyncio.to_thread(check_reach, self._config.run_as, self._home)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -186,7 +189,7 @@ class Supervisor:
         artifacts = Artifacts(home.artifacts)
         epoch = registry.reserve("supervisor", 1)
         reconciler = Reconciler(catalog, manager, workers, artifacts, epoch, self._config.api_keys)
-        selections = SelectionChecker(processes, home.scratch)
+        selections = SelectionChecker(processes, home.scratch, self._config.run_as)
         forgetter = Forgetter(catalog, store)
         usage, scaler = UsageKeeper(local.running), Scaler(catalog, manager, workers, wake)
         tokens, keepers = Tokens(catalog, self._token_file), Keepers()
@@ -208,8 +211,10 @@ class Supervisor:
         )
 
     def _local_launcher(self, processes: ProcessFolder) -> LocalLauncher:
-        environments = ModelEnvironments(processes, self._home.artifacts, environments_root(os.environ))
-        return LocalLauncher(processes, self._folders(), environments)
+        run_as, home = self._config.run_as, self._home
+        root = environments_root(os.environ) if run_as is None else home.environments
+        environments = ModelEnvironments(processes, home.artifacts, root, run_as)
+        return LocalLauncher(processes, self._folders(), environments, run_as)
 
     def _docker_launcher(self) -> dict[ManagerName, Launcher]:
         config = self._config

@@ -6,7 +6,6 @@ it. Links are made when all else is there, so that none can be written through, 
 
 import errno
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -173,11 +172,3 @@ def _seal(root: int) -> None:
         # A folder that may not be written cannot be moved.
         os.fchmod(folder, 0o700 if path == "." else 0o555)
         os.fsync(folder)
-
-
-def remove_tree(root: Path) -> None:
-    """Remove what was unpacked, as far as that can be done."""
-    with suppress(OSError):
-        for _, _, _, folder in os.fwalk(root, follow_symlinks=False):
-            os.fchmod(folder, 0o700)
-    shutil.rmtree(root, ignore_errors=True)

@@ -18,6 +18,9 @@ _COMPILERS = {
 _NAMES = _TO_RUN | _PLACES | _NETWORK | _PROXIES | {name.lower() for name in _PROXIES} | _COMPILERS
 _PREFIXES = ("LC_", "PIP_", "UV_", "CMAKE_", "CARGO_", "RUSTUP_")
 
+# Where root's own files are, which another user is not let into. Its settings are read there too.
+_OF_USER = {"HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "NETRC", "PYENV_ROOT", "UV_CACHE_DIR", "PIP_CACHE_DIR"}
+
 # What leads uv, or the Python that it runs, to another environment than the one that is made.
 _MISLEADING = {"UV_PYTHON", "UV_PROJECT_ENVIRONMENT"}
 
@@ -29,3 +32,9 @@ def for_builds(environ: Mapping[str, str]) -> dict[str, str]:
         for name, value in environ.items()
         if (name in _NAMES or name.startswith(_PREFIXES)) and name not in _MISLEADING
     }
+
+
+def of_another_user(environ: Mapping[str, str], home: str) -> dict[str, str]:
+    """The same variables for an installer that runs as another user, whose files are in the folder ``home``."""
+    kept = {name: value for name, value in environ.items() if name not in _OF_USER and not name.startswith("XDG_")}
+    return kept | {"HOME": home}

@@ -1,0 +1,100 @@
+"""The user that models run as, where the server runs as root and is told one. Standard library only."""
+
+import ctypes
+import grp
+import os
+import pwd
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from clipper.errors import InvalidArgument, Unavailable
+
+_PR_SET_NO_NEW_PRIVS = 38
+# What root needs to start processes of another user, and then to watch and end them. A container's root, such as
+# Docker's, does not have the last one unless it is given it.
+_CAPABILITIES = {
+    "CAP_CHOWN": 0,
+    "CAP_DAC_OVERRIDE": 1,
+    "CAP_FOWNER": 3,
+    "CAP_KILL": 5,
+    "CAP_SETGID": 6,
+    "CAP_SETUID": 7,
+    "CAP_SYS_PTRACE": 19,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunAs:
+    """A user and a group. Who runs so is in no other group."""
+
+    user: str
+    uid: int
+    gid: int
+
+
+def find_run_as(text: str) -> RunAs:
+    """Find ``USER`` or ``USER:GROUP``, each a name or a number; without a group it is the user's own.
+
+    Raises:
+        InvalidArgument: there is no such user or group, it is root, or this process is not root and could not be it.
+    """
+    name, colon, group = text.partition(":")
+    try:
+        user = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except (KeyError, ValueError, OverflowError):
+        raise InvalidArgument(f"there is no user {name!r} on this machine: expected USER or USER:GROUP") from None
+    try:
+        gid = (grp.getgrgid(int(group)) if group.isdecimal() else grp.getgrnam(group)).gr_gid if colon else user.pw_gid
+    except (KeyError, ValueError, OverflowError):
+        raise InvalidArgument(f"there is no group {group!r} on this machine: expected USER or USER:GROUP") from None
+    if user.pw_uid == 0 or gid == 0:
+        raise InvalidArgument(f"{text} is root, or of its group: models are to run as another user than the server")
+    if os.geteuid() != 0:
+        raise InvalidArgument("only root can run models as another user: start the server as root, or without --run-as")
+    return RunAs(user.pw_name, user.pw_uid, gid)
+
+
+class Credentials(TypedDict):
+    """What ``subprocess`` takes to start a process as a user."""
+
+    user: int | None
+    group: int | None
+    extra_groups: list[int] | None
+
+
+def credentials(run_as: RunAs | None) -> Credentials:
+    """Those of a user; without one a process is started as whoever starts it."""
+    if run_as is None:
+        return Credentials(user=None, group=None, extra_groups=None)
+    return Credentials(user=run_as.uid, group=run_as.gid, extra_groups=[])
+
+
+def check_able() -> None:
+    """
+    Raises:
+        Unavailable: this root may not do what ``RunAs`` takes.
+    """
+    status = Path("/proc/self/status").read_text()
+    held = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
+    missing = [name for name, bit in _CAPABILITIES.items() if not held >> bit & 1]
+    if missing:
+        raise Unavailable(
+            f"models cannot be run as another user: this root has not {', '.join(missing)}; where the server is in a "
+            "container, give it these (docker run --cap-add), or start it without --run-as"
+        )
+
+
+def forbid_new_privileges() -> None:
+    """Have no program give this process, or what it starts, more rights than it has: setuid bits do nothing."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"no_new_privs cannot be set: {os.strerror(code)}")
+
+
+def become(uid: int, gid: int) -> None:
+    """Be that user from now on, in no other group."""
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)

@@ -1,0 +1,337 @@
+"""Models that run as another user than the server: what is closed to them, and what works all the same."""
+
+import json
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live_server import APP, Server, answering, processes_of, until
+
+from clipper.client import Clipper
+from clipper.run_as import check_able
+from clipper.supervisor.folders import close_home, open_home
+from small_packages import make_wheel, use_only
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs models as another user")
+
+NOBODY = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+
+# What a model finds that looks around: it answers each input, which is a text, as the code that it is.
+LOOKS = """
+import json, os, socket, sys
+from pathlib import Path
+
+HERE = Path(__file__)
+
+def attempt(code):
+    try:
+        return str(eval(code, globals()))
+    except Exception as error:
+        return type(error).__name__
+
+def predict(inputs):
+    return [attempt(code) for code in inputs]
+"""
+
+
+# Where this Python is in a closed folder, such as root's own, the server and its models see it in an open one of the
+# same name, which nobody else does: arguments are that folder, the Python's, a place for it, and what to run.
+OPEN = """
+set -e
+mkdir "$3"
+mount --bind "$2" "$3"
+mount -t tmpfs -o mode=755 none "$1"
+mkdir -p "$2"
+mount --bind "$3" "$2"
+shift 3
+exec "$@"
+"""
+
+
+def through(place: Path) -> list[str]:
+    """What starts a server whose Python all users can run."""
+    prefix = Path(sys.base_prefix).resolve()
+    for folder in reversed(prefix.parents):
+        if not folder.stat().st_mode & 0o001:
+            (place / "python").mkdir()
+            hidden = place / "python" / "shown"
+            return ["unshare", "--mount", "sh", "-c", OPEN, "sh", str(folder), str(prefix), str(hidden)]
+    return []
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that every user gets to, which pytest's are not."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+class OpenServer(Server):
+    def start(self, *options: str) -> Server:
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.through = through(Path(tempfile.mkdtemp(dir=self.home.parent)))
+        return super().start(*options)
+
+
+@pytest.fixture
+def server(place: Path) -> Iterator[Server]:
+    server = OpenServer(place / "home", "--run-as", "nobody")
+    yield server
+    server.clean_up()
+
+
+class Looking:
+    """A server with a model that looks around, and another beside it."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        assert server.deploy("m", LOOKS, input_type="string", cache=False)["state"] == "ready"
+        assert server.deploy("other", answering("one"), input_type="string")["state"] == "ready"
+        server.call("POST", "/applications", {**APP, "input_type": "string"})
+
+    def ask(self, code: str) -> Any:
+        return self.server.predict("app", code)["output"]
+
+
+def test_a_model_is_another_user_that_gets_to_what_is_its_own_and_to_nothing_else(server: Server) -> None:
+    assert NOBODY is not None
+    looking = Looking(server.start())
+    home, ask = str(server.home), looking.ask
+    assert ask("(os.getresuid(), os.getresgid(), os.getgroups())") == str(
+        ((NOBODY.pw_uid,) * 3, (NOBODY.pw_gid,) * 3, [])
+    )
+    status = json.loads(ask("json.dumps(dict(line.split(':', 1) for line in open('/proc/self/status')))"))
+    assert status["NoNewPrivs"].strip() == "1"
+    assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
+    # Its artifact it can read, and its folder is its own, as is what passes for its home.
+    assert "def attempt" in ask("HERE.read_text()")
+    assert ask("Path('mine').write_text('x')") == "1"
+    assert ask("Path('~/.also').expanduser().write_text('x')") == "1"
+    refused = [
+        "HERE.write_text('x')",
+        "HERE.with_name('new.py').write_text('x')",
+        "HERE.chmod(0o777)",
+        "HERE.parent.rename(HERE.parent.with_name('elsewhere'))",
+        f"os.listdir({home!r})",
+        f"os.listdir('{home}/artifacts')",
+        f"os.listdir('{home}/run')",
+        f"os.listdir('{home}/logs')",
+        f"os.listdir('{home}/run/scratch')",
+        f"Path('{home}/artifacts/new').mkdir()",
+        f"Path('{home}/run/pythonpath/numpy.py').write_text('x')",
+        "Path(sys.prefix, 'new').write_text('x')",
+    ]
+    names = ["token", "registry.sqlite3", "registry.sqlite3-wal", "selection.sqlite3", "supervisor.json"]
+    names += ["run/other@1-1.json", "run/worker-0.json", "logs/supervisor.log", "logs/other@1-1.log"]
+    for name in names:
+        until((server.home / name).exists)
+        refused += [f"open('{home}/{name}').read()", f"open('{home}/{name}', 'a')"]
+    for path in server.home.glob("run/*.sock"), server.home.glob("run/m*/s"):
+        for socket in path:
+            refused.append(f"socket.socket(socket.AF_UNIX).connect({str(socket)!r})")
+    refused.append(f"os.kill({server.worker_pids[0]}, 0)")
+    assert sum(".connect(" in code for code in refused) == 3
+    assert {code: ask(code) for code in refused} == dict.fromkeys(refused, "PermissionError")
+    # Its log is written for it.
+    assert ask("print('a line of its own', flush=True)") == "None"
+    until(lambda: "a line of its own" in server.ask("GET", "/models/m/logs").text)
+    assert server.stop() == 0
+    assert processes_of(server.home) == {}
+    assert list((server.home / "run" / "scratch").iterdir()) == []
+    assert [path.name for path in (server.home / "run").iterdir()] != []
+
+
+def test_its_bounds_restarts_and_take_over_hold_as_for_the_servers_own_user(server: Server) -> None:
+    greedy = "kept = []\ndef predict(inputs):\n    kept.append(bytearray(400 << 20)); import time; time.sleep(60)\n"
+    server.start()
+    assert server.deploy("m", greedy, input_type="float64[2]", memory_bytes=256 << 20)["state"] == "ready"
+    server.call("POST", "/applications", APP)
+    assert server.predict("app", [1, 2])["error"] in ("model_error", "no_replica")
+    until(lambda: "MiB of memory" in str(server.call("GET", "/replicas")[0]["last_error"]))
+    until(lambda: server.ready_pids("m"))
+    before = server.ready_pids("m")
+    server.kill()
+    server.start()
+    until(lambda: server.call("GET", "/status")["ready"])
+    assert server.ready_pids("m") == before
+    os.kill(before[0], signal.SIGKILL)
+    until(lambda: server.ready_pids("m") not in ([], before))
+    # Another user is asked for: what runs as the one before goes.
+    server.kill()
+    server.start("--query-port=0")
+    until(lambda: server.call("GET", "/status")["ready"])
+    (pid,) = server.ready_pids("m")
+    assert Path(f"/proc/{pid}").stat().st_uid == 0
+    assert server.home.stat().st_mode & 0o777 == 0o700
+    assert server.stop() == 0
+    assert processes_of(server.home) == {}
+    assert not list((server.home / "run").glob("m*"))
+
+
+def test_a_home_that_was_used_without_it_is_closed_before_it_is_opened(server: Server) -> None:
+    server.start("--workers=1")
+    digest = server.upload(LOOKS)
+    until((server.home / "selection.sqlite3").exists)
+    assert server.stop() == 0
+    # As a Clipper from before left them.
+    artifact = server.home / "artifacts" / digest
+    for path in artifact, artifact / "code":
+        path.chmod(0o700)
+    for name in ("registry.sqlite3", "selection.sqlite3", "logs", "artifacts"):
+        (server.home / name).chmod(0o755)
+    server.start()
+    looking = Looking(server)
+    home = server.home
+    for name in ("registry.sqlite3", "selection.sqlite3", "logs/supervisor.log"):
+        assert looking.ask(f"open('{home}/{name}').read()") == "PermissionError"
+    assert looking.ask(f"os.listdir('{home}/artifacts')") == "PermissionError"
+
+
+POLICY = """
+import os
+from clipper.selection.policies.policy import Policy
+
+class Tells(Policy):
+    def __init__(self):
+        files = [name for name in ("token", "registry.sqlite3") if os.access(f"{home}/{{name}}", os.R_OK)]
+        raise ValueError(f"ids {{os.getresuid()}} {{os.getgroups()}} {{files}} {{open('mine', 'w').name}}")
+
+    def select(self, models, totals, context, random):
+        raise NotImplementedError
+"""
+
+
+def test_a_policy_is_tried_as_that_user(server: Server) -> None:
+    assert NOBODY is not None
+    server.start()
+    server.deploy("m", answering("one"), input_type="float64[2]")
+    digest = server.upload(POLICY.format(home=server.home))
+    answer = server.call("POST", "/applications", {**APP, "policy": "my_model:Tells", "code": digest}, status=400)
+    assert f"ids {(NOBODY.pw_uid,) * 3} [] [] mine" in answer["cause"]
+
+
+BACKEND = """
+import os, sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from small_packages import make_wheel
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    files = {{"own/__init__.py": f"BUILT_BY = {{os.getresuid()}}"}}
+    return make_wheel(Path(folder), "own", "1.0", files).name
+"""
+
+
+def test_packages_are_built_as_that_user_and_are_not_its_own_to_write_to(
+    place: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert NOBODY is not None
+    packages, project = place / "packages", place / "own"
+    packages.mkdir()
+    project.mkdir()
+    use_only(packages, monkeypatch)
+    helper = shutil.copy(Path(__file__).parents[1] / "small_packages.py", place)
+    build = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    (project / "pyproject.toml").write_text(build)
+    (project / "backend.py").write_text(BACKEND.format(tests=str(Path(helper).parent)))
+    make_wheel(packages, "small", "1.0")
+    with Clipper.connect(home=server.start().home) as clipper:
+
+        def tells(inputs: Any) -> list[str]:
+            import own
+
+            found = []
+            for path in (own.__file__, own.__cached__, f"{own.__path__[0]}/new", f"{__import__('sys').prefix}/new"):
+                try:
+                    os.close(os.open(path, os.O_WRONLY | os.O_CREAT))
+                except OSError as error:
+                    found.append(type(error).__name__)
+            return [f"{own.BUILT_BY} {found}"] * len(inputs)
+
+        clipper.deploy("m", tells, requirements=[f"own @ file://{project}", "small"])
+        clipper.create_application("app", model="m", slo_ms=20_000)
+        told = clipper.predict("app", [1.0]).output
+    assert told == f"{(NOBODY.pw_uid,) * 3} {['PermissionError'] * 4}"
+    (environment,) = (server.home / "environments").glob("[!.]*")
+    owners = {path.lstat().st_uid for path in environment.rglob("*") if not path.is_symlink()}
+    assert owners == {0}
+    assert not [path for path in environment.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o222]
+
+
+@pytest.mark.parametrize(
+    ("options", "cause"),
+    [
+        ("no-such-user", "there is no user 'no-such-user' on this machine"),
+        ("nobody:no-such-group", "there is no group 'no-such-group' on this machine"),
+        ("4123456789", "there is no user '4123456789' on this machine"),
+        ("root", "root is root, or of its group"),
+        ("nobody:0", "nobody:0 is root, or of its group"),
+        ("", "there is no user ''"),
+    ],
+)
+def test_who_cannot_be_is_refused(tmp_path: Path, options: str, cause: str) -> None:
+    argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(tmp_path / "h"), "--run-as", options]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2 and cause in done.stderr
+    assert not (tmp_path / "h").exists()
+    start = [sys.executable, "-c", "from clipper.cli.main import main; main()", "start", "--home", str(tmp_path / "h")]
+    done = subprocess.run([*start, "--run-as", options], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2 and cause[:20] in " ".join(done.stderr.split())
+
+
+def test_who_is_not_root_cannot_have_it() -> None:
+    assert NOBODY is not None
+    code = f"from clipper.run_as import *; become({NOBODY.pw_uid}, {NOBODY.pw_gid}); find_run_as('daemon')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert "start the server as root, or without --run-as" in done.stderr
+
+
+def test_a_root_that_may_not_is_told_what_it_lacks() -> None:
+    check_able()
+    code = "from clipper.run_as import check_able; check_able()"
+    bound = ["setpriv", "--bounding-set=-sys_ptrace,-kill", "--inh-caps=-sys_ptrace,-kill", sys.executable, "-c", code]
+    done = subprocess.run(bound, capture_output=True, text=True, check=False)
+    assert "this root has not CAP_KILL, CAP_SYS_PTRACE; where the server is in a container" in done.stderr
+
+
+def test_a_home_that_the_user_does_not_get_to_is_refused_before_anything_runs(server: Server) -> None:
+    closed = server.home.parent / "closed"
+    closed.mkdir(mode=0o700)
+    argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(closed / "home"), "--run-as", "nobody"]
+    done = subprocess.run(
+        [*through(server.home.parent), *argv], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert f"models cannot run as nobody: {closed} on the way to the home is closed to it" in done.stderr
+
+
+def test_a_second_server_does_not_close_the_home_to_the_first_ones_models(server: Server) -> None:
+    server.start()
+    argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(server.home)]
+    assert b"already runs" in subprocess.run(argv, capture_output=True, check=False, timeout=60).stderr
+    assert server.home.stat().st_mode & 0o777 == 0o710
+    assert server.deploy("m", answering("one"), input_type="float64[2]")["state"] == "ready"
+
+
+def test_sockets_that_are_elsewhere_are_reached_as_well(place: Path) -> None:
+    server = OpenServer(place / ("x" * 100) / "home", "--run-as", "nobody")
+    try:
+        server.start()
+        assert server.deploy("m", answering("one"), input_type="float64[2]")["state"] == "ready"
+        home = open_home(server.home)
+        assert home.sockets != home.run
+        assert server.stop() == 0
+        assert not home.sockets.exists()
+        close_home(open_home(server.home))
+        open_home(server.home).remove_sockets_folder()
+    finally:
+        server.clean_up()

@@ -1,0 +1,26 @@
+"""A short part of ``make fuzz`` that takes processes, and what it has found."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import pytest
+
+from fuzz_artifacts import uploading
+from fuzz_containers import lying
+
+pytestmark = pytest.mark.alone
+
+# Numbers of tries that found something, by kind.
+KEPT: dict[str, list[int]] = {"call": [1594]}
+COUNTS = {"container": 120, "call": 400, "tar": 100, "model file": 3}
+
+
+@pytest.mark.parametrize("context", [lying, uploading])
+def test_tries_of_each_kind(
+    context: Callable[[], AbstractContextManager[tuple[dict[str, Callable[[int], None]], Callable[[], None]]]],
+) -> None:
+    with context() as (tries, check):
+        for kind, attempt in tries.items():
+            for number in [*KEPT.get(kind, ()), *range(1000, 1000 + COUNTS[kind])]:
+                attempt(number)
+        check()

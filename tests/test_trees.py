@@ -1,0 +1,67 @@
+"""Trees that are sealed: by their owner against mistakes, and by root against who had them."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from clipper.trees import MAX_DEPTH, is_sealed, remove_tree, seal_tree
+
+NOBODY = 65534
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root takes files from others")
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    tree = tmp_path / "tree"
+    (tree / "bin").mkdir(parents=True)
+    for name, bits in (("bin/run", 0o700), ("data", 0o600), ("open", 0o666), ("setuid", 0o6755)):
+        (tree / name).touch()
+        (tree / name).chmod(bits)
+    (tmp_path / "outside").touch(0o600)
+    (tmp_path / "folder").mkdir(0o700)
+    (tree / "link").symlink_to(tmp_path / "outside")
+    (tree / "folder").symlink_to(tmp_path / "folder")
+    return tree
+
+
+def test_a_sealed_tree_is_read_by_all_and_written_by_none_and_removed_all_the_same(tree: Path) -> None:
+    assert not is_sealed(tree)
+    for _ in range(2):
+        seal_tree(tree)
+    assert is_sealed(tree)
+    found = {name: mode(tree / name) for name in ("bin", "bin/run", "data", "open", "setuid")}
+    assert found == {"bin": 0o555, "bin/run": 0o555, "data": 0o444, "open": 0o444, "setuid": 0o555}
+    assert (mode(tree.parent / "outside"), mode(tree.parent / "folder")) == (0o600, 0o700)
+    remove_tree(tree)
+    assert not tree.exists() and (tree.parent / "outside").exists()
+
+
+def test_a_tree_that_is_too_deep_is_not_sealed_and_can_be_removed(tmp_path: Path) -> None:
+    path = root = tmp_path / "deep"
+    for _ in range(MAX_DEPTH):
+        path /= "d"
+    path.mkdir(parents=True)
+    with pytest.raises(OSError, match="100 levels deep"):
+        seal_tree(root)
+    assert not is_sealed(root)
+    remove_tree(root)
+    assert not root.exists()
+
+
+@AS_ROOT
+def test_what_is_taken_from_a_user_is_its_own_no_more_and_what_it_put_there_of_others_stays(tree: Path) -> None:
+    others = [tree.parent / "outside", tree.parent / "folder"]
+    for path in (tree, *tree.rglob("*")):
+        os.lchown(path, NOBODY, NOBODY)
+    # As a kernel without protected_hardlinks lets anybody do.
+    os.link(others[0], tree / "hard")
+    seal_tree(tree, NOBODY)
+    assert [(mode(path), path.stat().st_uid) for path in others] == [(0o600, 0), (0o700, 0)]
+    assert {path.lstat().st_uid for path in (tree, *tree.rglob("*")) if not path.is_symlink()} == {0}
+    assert mode(tree / "bin" / "run") == 0o555
