@@ -133,6 +133,7 @@ class MemoryOperations:
             wait=new.wait,
             confidence_threshold=new.confidence_threshold,
             feedback_ttl_s=new.feedback_ttl_s,
+            log_decisions=new.log_decisions,
             code=new.code,
         )
         self.applications[new.name] = made

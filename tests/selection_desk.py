@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from clipper.abstraction.predictor import Predictor
 from clipper.feedback import Feedback
-from clipper.selection.application import Application, Surroundings
+from clipper.selection.application import Application
 from clipper.selection.committer import Committer
 from clipper.selection.feedback.join_table import JoinTable
 from clipper.selection.observer import MAX_ASKING, Observer
@@ -18,6 +18,7 @@ from clipper.selection.query import Query
 from clipper.selection.query_ids import QueryIds
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import Store
+from clipper.selection.surroundings import Surroundings
 from clipper.snapshot import (
     ApplicationSnapshot,
     Batching,

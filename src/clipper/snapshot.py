@@ -100,6 +100,7 @@ class Selection(Struct, frozen=True):
             time, by how they were lately; or, until it is ``decided``, for those that may change it.
         confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
         feedback_ttl_s: for how long feedback on a query may come.
+        log_decisions: the share of its queries that is written to the decision log.
     """
 
     policy: str = "single"
@@ -113,6 +114,7 @@ class Selection(Struct, frozen=True):
     wait: Wait = "expected"
     confidence_threshold: float | None = None
     feedback_ttl_s: float = 600.0
+    log_decisions: float = 0.0
 
 
 class ApplicationSnapshot(Struct, frozen=True):

@@ -154,6 +154,22 @@ class FeedbackWindowStatistics(Struct, frozen=True):
     age_s: float = 0.0
 
 
+class DecisionLogStatistics(Struct, frozen=True):
+    """A worker's part of the decision log: records, by what became of them.
+
+    Attributes:
+        dropped: ``queue_full``, since the disk did not keep up, or ``write_failed``.
+        waiting_bytes: in memory, still to be written.
+        problem: why the last write failed; None if it did not.
+    """
+
+    written: int
+    written_bytes: int
+    dropped: dict[str, int]
+    waiting_bytes: int
+    problem: str | None
+
+
 class WorkerStatistics(Struct, frozen=True):
     index: int
     pid: int
@@ -165,4 +181,5 @@ class WorkerStatistics(Struct, frozen=True):
     replicas: tuple[ReplicaStatistics, ...]
     cache: CacheStatistics
     feedback_window: FeedbackWindowStatistics = FeedbackWindowStatistics()
+    decisions: DecisionLogStatistics | None = None
     limits: tuple[LimitStatistics, ...] = ()

@@ -1,14 +1,22 @@
 """Versions of models in an application: whose feedback it is, and several of one model side by side."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from clipper.decisions.evaluation.samples import samples_of
+from clipper.decisions.joining import joined
+from clipper.decisions.log import DecisionLog
+from clipper.decisions.reading import LogReader
+from clipper.decisions.rows import row_of
+from clipper.decisions.segments import LEAST_LOG_BYTES
 from clipper.selection.application import Application
 from clipper.selection.stores.store import EVERYONE, Observation
 from clipper.snapshot import Batching, Link, ModelSnapshot, Selection, Snapshot, VersionSnapshot, link_names
-from selection_desk import ROW, Asking, Desk, on_input, on_query, run
+from event_loops import until
+from selection_desk import ROW, SLO_S, Asking, Desk, on_input, on_query, run
 from small_container import SmallContainer
 
 # Two containers, which stand for versions 1 and 2 of one model m.
@@ -141,5 +149,57 @@ def test_what_an_older_clipper_learned_by_model_is_read(tmp_path: Path) -> None:
         assert totals is not None and totals.number("m", "scored") == 20.0
         await desk.observe(application, on_input(ROW, b"1"))
         assert scored(application, "m") == (11.0, 4.0)
+
+    run(tmp_path, TWO, scenario)
+
+
+def test_the_decision_log_has_losses_by_the_names_that_were_chosen(tmp_path: Path) -> None:
+    """Whatever has become current since, and whatever the state calls the versions: by these samples find them."""
+
+    async def scenario(desk: Desk) -> None:
+        folder = tmp_path / "decisions"
+        log = DecisionLog(folder, "w", LEAST_LOG_BYTES)
+        desk.surroundings = replace(desk.surroundings, decisions=log)
+        selection = msgspec.structs.replace(LEARNS, log_decisions=1.0)
+        application = await with_versions(desk, selection, Link("m"), Link("m", "1"), current="2")
+        both = [await desk.answer(application) for _ in range(8)]
+        pinned = await ask_version(desk, application, "1")
+        # From here on both links mean the first version.
+        show(desk, "1")
+        application.follow(application.snapshot)
+        for asking in (*both, pinned):
+            await desk.observe(application, on_query(asking.query_id, b"1"))
+        await log.close()
+        found = list(joined(LogReader(folder)))
+        assert len(found) == 9
+        for each in found:
+            assert each.judgement is not None and each.judgement.losses is not None
+            assert each.judgement.losses.keys() == set(each.decision.models)
+            assert each.setting.models == ("m", "m:1") and each.setting.versions == ("2", "1")
+        samples = samples_of(found)
+        assert {(sample.model, sample.loss) for sample in samples.taken} == {("m", 1.0), ("m:1", 0.0)}
+        assert samples.left_out == {"a version was asked for, past the policy": 1}
+
+    run(tmp_path, TWO, scenario)
+
+
+def test_the_decision_log_has_what_was_answered_in_place_of_a_late_model(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        folder = tmp_path / "decisions"
+        log = DecisionLog(folder, "w", LEAST_LOG_BYTES)
+        desk.surroundings = replace(desk.surroundings, decisions=log)
+        selection = msgspec.structs.replace(LEARNS, log_decisions=1.0)
+        application = await with_versions(desk, selection, Link("m"), Link("m", "1"))
+        asking, query = desk.ask(application)
+        desk.loop.advance(SLO_S)
+        await until(lambda: query.done)
+        assert asking.answer[:2] == ("default", b'"default"')
+        await desk.observe(application, on_query(asking.query_id, b'"default"'))
+        await log.close()
+        (found,) = joined(LogReader(folder))
+        assert found.decision.reason == query.reason == asking.answer[2]
+        assert found.decision.outputs == (None,)
+        (sample,) = samples_of([found]).taken
+        assert (sample.model, sample.loss, row_of(found).loss) == (query.choice.models[0], 0.0, 0.0)
 
     run(tmp_path, TWO, scenario)

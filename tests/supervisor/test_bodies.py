@@ -108,6 +108,7 @@ FIELDS = {
     "inherit": either(VALUES, st.floats(0, 1)),
     "confidence_threshold": either(VALUES, st.floats(0, 1)),
     "feedback_ttl_s": either(VALUES, st.floats(0, 604_800)),
+    "log_decisions": either(VALUES, st.floats(0, 1)),
     "code": VALUES,
 }
 NEW = FIELDS | {

@@ -21,6 +21,7 @@ NEW = {
     "wait": "all",
     "confidence_threshold": 0.5,
     "feedback_ttl_s": 9.0,
+    "log_decisions": 0.25,
 }
 
 

@@ -34,6 +34,13 @@ def parse_body_size(text: str) -> int:
     return size_bytes
 
 
+def parse_log_size(text: str) -> int:
+    size_bytes = parse_size(text)
+    if not 64 * 1024**2 <= size_bytes <= 1024**5:
+        raise typer.BadParameter(f"{text!r} is no size of a decision log: expected 64m to 1024t")
+    return size_bytes
+
+
 def parse_replicas(text: str) -> int | ReplicaRange:
     """``3``, or ``1..4``: from one to four, as the load needs."""
     least, dots, most = text.partition("..")
@@ -228,6 +235,16 @@ KeepVersions = Annotated[
     ),
 ]
 
+DecisionLogSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Bound of the decision log, e.g. 10g; the oldest records are removed.",
+        parser=parse_log_size,
+        metavar="SIZE",
+        show_default="1g",
+    ),
+]
+
 RunAsUser = Annotated[
     str | None,
     typer.Option(
@@ -339,6 +356,11 @@ ConfidenceThreshold = Annotated[
 ]
 FeedbackTtlS = Annotated[
     float | None, typer.Option("--feedback-ttl-s", help="For how many seconds feedback on a query may come.", min=0)
+]
+
+LogDecisions = Annotated[
+    float | None,
+    typer.Option(help="The share of queries that is written to the decision log, e.g. 0.1; 0 is none.", min=0, max=1),
 ]
 
 RequireKey = Annotated[

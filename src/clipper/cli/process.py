@@ -46,6 +46,7 @@ class ServerSettings:
     open_metrics: bool = False
     max_body_bytes: int | None = None
     feedback_queries: int | None = None
+    decision_log_bytes: int | None = None
     api_keys: bool = False
     tls: TlsPaths | None = None
     run_as: str | None = None
@@ -66,6 +67,7 @@ class ServerSettings:
             "--docker-transport": self.docker_transport,
             "--management-host": self.management_host,
             "--max-body-bytes": self.max_body_bytes,
+            "--decision-log-bytes": self.decision_log_bytes,
             "--tls-cert": self.tls and self.tls.certificate,
             "--tls-key": self.tls and self.tls.key,
             "--tls-client-ca": self.tls and self.tls.client_ca,

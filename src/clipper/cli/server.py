@@ -11,6 +11,7 @@ from clipper.cli.options import (
     ApiKeys,
     AsJson,
     CacheSize,
+    DecisionLogSize,
     DockerBaseImage,
     DockerNetwork,
     DockerTransport,
@@ -64,6 +65,7 @@ def start(
     max_contexts: MaxContexts = None,
     feedback_queries: FeedbackQueries = None,
     keep_versions: KeepVersions = None,
+    decision_log_size: DecisionLogSize = None,
     run_as: RunAsUser = None,
     docker_base_image: DockerBaseImage = None,
     docker_network: DockerNetwork = None,
@@ -100,6 +102,7 @@ def start(
         max_body_bytes=max_body_size,
         feedback_queries=feedback_queries,
         api_keys=api_keys,
+        decision_log_bytes=decision_log_size,
         tls=tls,
         run_as=run_as,
     )

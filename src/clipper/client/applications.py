@@ -47,6 +47,7 @@ class Applications(Calls):
         wait: Wait = _DEFAULTS.wait,
         confidence_threshold: float | None = _DEFAULTS.confidence_threshold,
         feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s,
+        log_decisions: float = _DEFAULTS.log_decisions,
         require_key: bool = False,
         max_in_flight: int | None = None,
         max_per_second: float | None = None,
@@ -71,6 +72,7 @@ class Applications(Calls):
                 ``decided``.
             confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
             feedback_ttl_s: for how long feedback on a query may come.
+            log_decisions: the share of its queries that is written to the decision log.
             require_key: answer only who shows a key.
             max_in_flight: how many of its queries may be in flight at once, over all clients and workers.
             max_per_second: how many queries a second it takes of all clients.
@@ -91,6 +93,7 @@ class Applications(Calls):
             wait=wait,
             confidence_threshold=confidence_threshold,
             feedback_ttl_s=feedback_ttl_s,
+            log_decisions=log_decisions,
             code=self._send_code(policy, loss),
             require_key=require_key,
             max_in_flight=max_in_flight,
@@ -120,6 +123,7 @@ class Applications(Calls):
         wait: Wait | UnsetType = UNSET,
         confidence_threshold: float | UnsetType | None = UNSET,
         feedback_ttl_s: float | UnsetType = UNSET,
+        log_decisions: float | UnsetType = UNSET,
         require_key: bool | UnsetType = UNSET,
         max_in_flight: int | UnsetType | None = UNSET,
         max_per_second: float | UnsetType | None = UNSET,
@@ -140,6 +144,7 @@ class Applications(Calls):
             wait=wait,
             confidence_threshold=confidence_threshold,
             feedback_ttl_s=feedback_ttl_s,
+            log_decisions=log_decisions,
             code=UNSET if code is None else code,
             require_key=require_key,
             max_in_flight=max_in_flight,

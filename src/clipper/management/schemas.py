@@ -58,6 +58,7 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
     wait: Wait = _DEFAULTS.wait
     confidence_threshold: float | None = _DEFAULTS.confidence_threshold
     feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s
+    log_decisions: float = _DEFAULTS.log_decisions
     code: str | None = None
     require_key: bool = False
     max_in_flight: int | None = None
@@ -80,6 +81,7 @@ class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
     wait: Wait | UnsetType = UNSET
     confidence_threshold: float | UnsetType | None = UNSET
     feedback_ttl_s: float | UnsetType = UNSET
+    log_decisions: float | UnsetType = UNSET
     code: str | UnsetType = UNSET
     require_key: bool | UnsetType = UNSET
     max_in_flight: int | UnsetType | None = UNSET
@@ -115,6 +117,7 @@ class Application(Struct, frozen=True, omit_defaults=False):
     wait: Wait
     confidence_threshold: float | None
     feedback_ttl_s: float
+    log_decisions: float
     default_output: Any | UnsetType = UNSET
     code: str | None = None
     id: str = ""

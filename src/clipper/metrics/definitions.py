@@ -15,6 +15,7 @@ from clipper.statistics import (
     LATENCY_BOUNDS_S,
     SIZE_BOUNDS,
     ApplicationStatistics,
+    DecisionLogStatistics,
     HistogramData,
     LimitStatistics,
     ModelSelectionStatistics,
@@ -124,6 +125,26 @@ WORKER: Group[WorkerStatistics] = Group(
             "clipper_feedback_age_seconds",
             "Time since the oldest query that is kept was asked.",
             lambda w: w.feedback_window.age_s,
+        ),
+    ),
+)
+
+DECISION_LOG: Group[DecisionLogStatistics] = Group(
+    ("worker",),
+    (
+        Number(
+            "counter", "clipper_decisions_written", "Decisions and feedback written to the log.", lambda d: d.written
+        ),
+        Number("counter", "clipper_decisions_bytes", "Bytes written to the decision log.", lambda d: d.written_bytes),
+        Number(
+            "counter",
+            "clipper_decisions_dropped",
+            "Decisions and feedback that are not in the log, by reason.",
+            lambda d: d.dropped,
+            "reason",
+        ),
+        Number(
+            "gauge", "clipper_decisions_waiting_bytes", "Bytes to be written to the log.", lambda d: d.waiting_bytes
         ),
     ),
 )

@@ -2,28 +2,25 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from random import Random
 
 from clipper.abstraction.model_queue import ModelQueue
-from clipper.abstraction.predictor import Predictor
+from clipper.decisions.application import ApplicationDecisions, versions_of
+from clipper.decisions.records import Setting
 from clipper.errors import ClipperError, NotFound, PolicyFailed, WrongInput
-from clipper.selection.committer import Committer
 from clipper.selection.contexts import Contexts
 from clipper.selection.counts import Counts
 from clipper.selection.deadlines import TIMER_EARLY_S, Deadlines
-from clipper.selection.feedback.join_table import JoinTable, output_bytes
+from clipper.selection.feedback.join_table import output_bytes
 from clipper.selection.feedback.outcomes import Outcomes
 from clipper.selection.learning.arms import Arms, Origin, lineage
 from clipper.selection.learning.totals import Totals
 from clipper.selection.loads import Loads
-from clipper.selection.own_code import Made, make
 from clipper.selection.policies.policy import Choice, Combined
 from clipper.selection.query import Asker, Named, Query, Shadow
-from clipper.selection.query_ids import QueryIds
 from clipper.selection.selector import Selector
-from clipper.selection.stores.store import Store
+from clipper.selection.surroundings import Surroundings
 from clipper.snapshot import ApplicationSnapshot, link_names
 from clipper.statistics import ApplicationStatistics
 from clipper.types import InputType
@@ -42,25 +39,6 @@ LOAD_SHARE = 0.25
 # not once the answer is settled.
 HARDLY_IN_TIME = 0.1
 USUALLY_IN_TIME = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What the applications of a worker share.
-
-    Attributes:
-        asking: feedback that models are being asked for; see ``Observer``.
-        make: makes an application's policy and loss, without waiting for a user's code.
-    """
-
-    predictor: Predictor
-    ids: QueryIds
-    random: Random
-    store: Store
-    committer: Committer
-    joins: JoinTable
-    asking: asyncio.Semaphore
-    make: Callable[[ApplicationSnapshot], Made] = make
 
 
 class Application:
@@ -107,6 +85,7 @@ class Application:
         self.feedback_ttl_s = snapshot.selection.feedback_ttl_s
         self._follow_links(snapshot)
         self._only_choice = self.selector.only_choice(self.models)
+        self.decisions = self._decisions(snapshot)
 
     def _follow_links(self, snapshot: ApplicationSnapshot) -> None:
         predictor = self.surroundings.predictor
@@ -151,7 +130,7 @@ class Application:
         choice, targets, arms = (
             (self._only_choice, self._targets, self.arms) if version is None else self._pinned(version)
         )
-        query = Query(self, asker, self._ids.take(), row, context, arrival_s, arrival_s + self.budget_s)
+        query = Query(self, asker, self._ids.take(), row, context, arrival_s, arrival_s + self.budget_s, version)
         self.counts.queries += 1
         if choice is not None:
             self._ask(query, row, choice, targets, arms)
@@ -202,6 +181,8 @@ class Application:
             asker.on_prediction(query.id, output, 1.0)
         else:
             self._answer_combined(query, choice, asker)
+        if self.decisions is not None:
+            self.decisions.add(query, latency_s)
         # Of one model there is nothing to select, and nothing to know for that.
         if choice is not None and choice is not self._only_choice and self.selector.policy.learns:
             self._count_outcome(query, choice, is_over=now_s >= query.deadline_s - TIMER_EARLY_S)
@@ -261,6 +242,7 @@ class Application:
             query.failure = error.code, str(error)
             self._answer_without(query, asker)
             return
+        query.confidence = combined.confidence
         if combined.confidence < self._threshold:
             query.reason = "low_confidence"
             self.counts.defaults[query.reason] += 1
@@ -391,6 +373,14 @@ class Application:
         if is_joint:
             self.counts.confidence.observe(combined.confidence)
         return combined
+
+    def _decisions(self, snapshot: ApplicationSnapshot) -> ApplicationDecisions | None:
+        log, rate = self.surroundings.decisions, snapshot.selection.log_decisions
+        if log is None or not rate:
+            return None
+        versions = versions_of(self.models, self._targets)
+        setting = Setting(self.name, snapshot.selection.policy, self.models, versions, self.default)
+        return ApplicationDecisions(log, setting, rate)
 
     # -- models ------------------------------------------------------------------------------------------
 

@@ -83,7 +83,8 @@ class _Learned:
     """What one piece of feedback teaches.
 
     Attributes:
-        losses: by model.
+        losses: by model, as the policy called it that chose.
+        losses_shown: the same by the links' names of now, or by version where none means that version.
         answer_loss: of what the user got; None if feedback on it does not tell.
         reason: whose fault that is: ``wrong``, the models' output, or the code for which the answer was none of theirs.
         no_answer_loss: of what the user gets where no model answers.
@@ -91,6 +92,7 @@ class _Learned:
     """
 
     losses: dict[str, float]
+    losses_shown: dict[str, float]
     answer_loss: float | None
     reason: str
     no_answer_loss: float
@@ -217,8 +219,12 @@ class Observer:
             for each, amounts in entries.items():
                 contexts.end(each, amounts, was_added=was_added)
             if was_added:
-                application.counts.learn(learned.losses, learned.answer_loss, learned.reason)
+                application.counts.learn(learned.losses_shown, learned.answer_loss, learned.reason)
                 self._tell_outcome(feedback, query, learned.no_answer_loss)
+                if application.decisions is not None and query is not None:
+                    application.decisions.judge(
+                        query.id, feedback.label, feedback.reward, learned.losses, learned.answer_loss
+                    )
             else:
                 application.counts.feedback["duplicate" if is_durable else "failed"] += 1
 
@@ -266,7 +272,7 @@ class Observer:
             each: arms.keyed(lesson(policy, choice, losses, known_then, missed, is_reward=is_reward))
             for each, known_then in ({None: prior} if context is None else {None: prior, context: totals}).items()
         }
-        return _Learned(self._named(losses, arms), answer_loss, reason, no_answer, lessons)
+        return _Learned(losses, self._named(losses, arms), answer_loss, reason, no_answer, lessons)
 
     def make_up(self) -> None:
         """Learn of misses that no feedback tells of, as far as others like them have feedback: see ``Outcomes``.
@@ -323,6 +329,15 @@ class Observer:
         if query is None or query.application is not application:
             outcome, why = self._why_not(feedback.query_id, query)
             application.counts.feedback[outcome] += 1
+            selection = application.snapshot.selection
+            if (
+                application.decisions is not None
+                and query is None
+                and application.decisions.judge_late(
+                    feedback.query_id, feedback.label, feedback.reward, selection.loss, selection.loss_parameters
+                )
+            ):
+                why += "; nothing is learned from it, but the decision log has it"
             raise NotFound(f"query {feedback.query_id} is not known to {application.name}: {why}")
         if feedback.context is not None and feedback.context != query.context:
             raise InvalidArgument(

@@ -46,7 +46,9 @@ class Query(msgspec.Struct, gc=False, eq=False):
         is_asked: whether all of the selected have been asked, so that it may leave without some.
         failure: code and message of the last model that failed.
         output: the answer, if there was one that was no default.
+        confidence: in the answer.
         reason: why there was none; None if there was.
+        pinned: the version that was asked for, past the policy.
     """
 
     application: "Application"
@@ -56,6 +58,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
     context: str | None
     arrival_s: float
     deadline_s: float
+    pinned: str | None = None
     first_model: str | None = None
     first_output: bytes | None = None
     more_outputs: dict[str, bytes] | None = None
@@ -70,6 +73,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
     is_asked: bool = False
     is_settled: bool = False
     failure: tuple[str, str] | None = None
+    confidence: float = 1.0
     reason: str | None = None
 
     @property

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from clipper.decisions.segments import DEFAULT_LOG_BYTES, LEAST_LOG_BYTES
 from clipper.errors import InvalidArgument
 from clipper.hosts import address_of, is_loopback
 from clipper.run_as import RunAs, find_run_as
@@ -52,6 +53,7 @@ class Config:
         max_body_bytes: of a request on the query port, where an application's inputs need no more.
         max_contexts: how many the selection store keeps of each application.
         feedback_queries: how many each worker keeps for feedback.
+        decision_log_bytes: of the decision log's files together.
         keep_versions: how many versions of each model that do not run are kept.
         store: address of the selection store; None is a file in the home.
         run_as: the user that models and the builds of their packages run as.
@@ -76,6 +78,7 @@ class Config:
     cache_bytes: int = CACHE_BYTES
     max_body_bytes: int = MAX_BODY_BYTES
     store: str | None = None
+    decision_log_bytes: int = DEFAULT_LOG_BYTES
     max_contexts: int = MAX_CONTEXTS
     feedback_queries: int = FEEDBACK_QUERIES
     keep_versions: int = KEEP_VERSIONS
@@ -131,6 +134,12 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
         default=os.environ.get(STORE_VARIABLE),
         help="where learned state is kept: sqlite:PATH (in the home by default), redis://…, or file:PATH of a file "
         f"that says so; if not given, what {STORE_VARIABLE} says",
+    )
+    parser.add_argument(
+        "--decision-log-bytes",
+        type=_between(LEAST_LOG_BYTES, 1 << 50),
+        default=DEFAULT_LOG_BYTES,
+        help="of the decision log's files together",
     )
     parser.add_argument(
         "--max-contexts", type=_between(1, 1 << 40), default=MAX_CONTEXTS, help="kept of each application"

@@ -54,6 +54,7 @@ def new_selection(new: NewApplication) -> Selection:
         wait=new.wait,
         confidence_threshold=new.confidence_threshold,
         feedback_ttl_s=new.feedback_ttl_s,
+        log_decisions=new.log_decisions,
     )
 
 
@@ -73,6 +74,7 @@ def changed_selection(selection: Selection, change: ApplicationChange) -> Select
         "wait": change.wait,
         "confidence_threshold": change.confidence_threshold,
         "feedback_ttl_s": change.feedback_ttl_s,
+        "log_decisions": change.log_decisions,
     }
     return replace(selection, **{name: value for name, value in others.items() if value is not UNSET})
 
@@ -192,6 +194,7 @@ def check_numbers(selection: Selection) -> None:
     if selection.confidence_threshold is not None:
         check_number("confidence_threshold", selection.confidence_threshold, 0, 1)
     check_number("feedback_ttl_s", selection.feedback_ttl_s, 0, MAX_FEEDBACK_TTL_S)
+    check_number("log_decisions", selection.log_decisions, 0, 1)
 
 
 async def _verdict(process: asyncio.subprocess.Process, question: bytes, mark: str) -> str:

@@ -43,6 +43,7 @@ def application_view(record: ApplicationRecord, problem: str | None = None) -> A
         wait=selection.wait,
         confidence_threshold=selection.confidence_threshold,
         feedback_ttl_s=selection.feedback_ttl_s,
+        log_decisions=selection.log_decisions,
         code=record.code,
         id=record.state_id,
         problem=problem,

@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from clipper.decisions.segments import DEFAULT_LOG_BYTES
 from clipper.frontend.limits import MAX_BODY_BYTES
 from clipper.selection.stores.store import MAX_CONTEXTS
 from clipper.snapshot import FEEDBACK_QUERIES
@@ -19,6 +20,8 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         max_contexts: how many contexts the store keeps of each application.
         feedback_queries: how many queries are kept for feedback.
         max_body_bytes: of a request on the query port, where the type of the application's inputs needs no more.
+        decisions: the folder of the decision log, which all workers of a home share; if empty, there is none.
+        decision_log_bytes: of all its files together.
         tls: how clients are met; the pair for it comes with each snapshot, since it may change.
         settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
         drain_timeout_s: how long a stop may wait for answers under way.
@@ -34,6 +37,8 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_contexts: int = MAX_CONTEXTS
     feedback_queries: int = FEEDBACK_QUERIES
     max_body_bytes: int = MAX_BODY_BYTES
+    decisions: str = ""
+    decision_log_bytes: int = DEFAULT_LOG_BYTES
     tls: TlsMode = "off"
     settle_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0

@@ -29,10 +29,13 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         shares: one a model. Where one model is chosen, the probability that it was; where several are asked, the weight
             of each in the answer, adding up to 1.
+        beliefs: where the probability has no closed form, and the share is 1: the two parameters of the Beta
+            distribution that was drawn from for each of the application's models, of which the highest was chosen.
     """
 
     models: tuple[str, ...]
     shares: tuple[float, ...]
+    beliefs: tuple[tuple[float, float], ...] | None = None
 
 
 class Policy(Protocol):
