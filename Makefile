@@ -3,7 +3,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test fuzz bench batching regret paper demo clean
+.PHONY: help setup check format test fuzz fuzz-server soak bench batching regret paper demo clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
@@ -13,6 +13,8 @@ help:
 	@echo "make regret  what policies lose by having to learn, beside the best settings of textbook policies; POLICIES=\"exp3 ucb1\" picks some"
 	@echo "make paper   the paper's figures again, on real data; FIGURES=\"ensembles failure\" picks some"
 	@echo "make fuzz    send the server what nobody should, from all sides, for SECONDS=60"
+	@echo "make fuzz-server  send a running server INPUTS=1000000 of the same, and look at its memory and its stalls"
+	@echo "make soak    run a server under load, changes and kills for MINUTES=10, and see whether anything of it grows"
 	@echo "make check   lint and type-check only"
 	@echo "make format  let ruff format and fix"
 	@echo "make clean   remove .venv and caches"
@@ -42,6 +44,14 @@ endif
 SECONDS ?= 60
 fuzz: setup
 	@PYTHONPATH=tests:tests/frontend:tests/supervisor $(PY) -m fuzz --seconds $(SECONDS)
+
+INPUTS ?= 1000000
+fuzz-server: setup
+	@PYTHONPATH=tests:tests/frontend $(PY) -m fuzz_live --inputs $(INPUTS)
+
+MINUTES ?= 10
+soak: setup
+	@$(PY) -m benchmarks.soak --minutes $(MINUTES) $(if $(RATE),--rate $(RATE))
 
 demo:
 	@sh scripts/setup.sh bench

@@ -22,6 +22,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "scaling": "",
         "hosts": "",
         "open_files": "",
+        "malloc": "",
         "tls": "",
         "run_as": "",
         "trees": "",
@@ -45,9 +46,9 @@ ALLOWED: dict[str, frozenset[str]] = {
         "frontend.inputs": "frontend.limits frontend.long_inputs frontend.numbers",
         "frontend.long_inputs": "frontend.numbers",
         "frontend.numbers": "",
-        "frontend": "frontend.inputs frontend.limits frontend.long_inputs frontend.numbers selection "
+        "frontend": "frontend.inputs frontend.limits frontend.long_inputs frontend.numbers malloc selection "
         "feedback metrics.histogram snapshot statistics tls",
-        "worker": "decisions frontend frontend.limits open_files metrics.histogram selection selection.policies "
+        "worker": "decisions frontend frontend.limits malloc open_files metrics.histogram selection selection.policies "
         "selection.stores feedback control_client abstraction containers containers.protocol control snapshot "
         "statistics tls",
         "registry": "scaling snapshot",
@@ -55,7 +56,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "management.schemas": "scaling snapshot",
         "metrics": "management.schemas metrics.histogram statistics",
         "management": "hosts management.schemas metrics statistics scaling snapshot registry managers tls",
-        "supervisor": "decisions home hosts open_files management management.schemas metrics managers registry "
+        "supervisor": "decisions home hosts malloc open_files management management.schemas metrics managers registry "
         "containers containers.protocol control control_client frontend.inputs selection.check selection.learning "
         "run_as selection.policies selection.stores scaling snapshot statistics tls trees",
         "packaging": "",

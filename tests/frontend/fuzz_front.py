@@ -71,9 +71,13 @@ KNOWN = {*predict_body.PredictBody.__struct_fields__, *observe_body.ObserveBody.
 def try_http(number: int) -> None:
     """Garbled requests hurt no request before them, and nobody after."""
     random = Random(number)
-    garbled = b"".join(random.choices(HEADS, k=random.randint(1, 4)))
-    garbled = mutated(garbled, random_edits(random, HTTP_FRAGMENTS))
+    garbled = garbled_requests(random)
     asyncio.run(_send_garbled(cut(garbled, [random.randrange(1 << 16) for _ in range(random.randint(0, 6))])))
+
+
+def garbled_requests(random: Random) -> bytes:
+    """Up to four requests of which at least one byte is not as it was."""
+    return mutated(b"".join(random.choices(HEADS, k=random.randint(1, 4))), random_edits(random, HTTP_FRAGMENTS))
 
 
 async def _send_garbled(parts: list[bytes]) -> None:
@@ -97,6 +101,12 @@ def try_predict_body(number: int) -> None:
     """A body is read in pieces as it is at once, or refused for what is told in the documentation."""
     random = Random(number)
     name = random.choice(TYPES)
+    body = predict_body_for(random, name)
+    _compare(body, _read_predict(name, body, in_pieces=False), _read_predict(name, body, in_pieces=True))
+
+
+def predict_body_for(random: Random, name: str) -> bytes:
+    """A body for an application of the type, or nearly one."""
     fields: dict[str, Any] = {}
     for _ in range(random.randint(1, 3)):
         match random.randrange(4):
@@ -106,14 +116,19 @@ def try_predict_body(number: int) -> None:
                 fields["input"] = _value(random, name)
             case _:
                 fields[random.choice(["context", "uid", "version"])] = random.choice([*LEAVES, "c" * 1001])
-    body = _garbled(random, fields)
-    _compare(body, _read_predict(name, body, in_pieces=False), _read_predict(name, body, in_pieces=True))
+    return _garbled(random, fields)
 
 
 def try_observe_body(number: int) -> None:
     """As predict bodies."""
     random = Random(number)
     name = random.choice(TYPES)
+    body = observe_body_for(random, name)
+    _compare(body, _read_observe(name, body, in_pieces=False), _read_observe(name, body, in_pieces=True))
+
+
+def observe_body_for(random: Random, name: str) -> bytes:
+    """Feedback to an application of the type, or nearly."""
     pieces = []
     for _ in range(random.randint(1, 3)):
         piece: dict[str, Any] = {random.choice(["label", "label", "reward"]): random.choice(LEAVES)}
@@ -121,8 +136,7 @@ def try_observe_body(number: int) -> None:
         if random.random() < 0.3:
             piece[random.choice(["id", "context", "uid"])] = random.choice([*LEAVES, "i" * 201])
         pieces.append(piece)
-    body = _garbled(random, {"observations": pieces} if random.random() < 0.5 else pieces[0])
-    _compare(body, _read_observe(name, body, in_pieces=False), _read_observe(name, body, in_pieces=True))
+    return _garbled(random, {"observations": pieces} if random.random() < 0.5 else pieces[0])
 
 
 def _value(random: Random, name: str) -> Any:

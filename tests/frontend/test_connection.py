@@ -1,7 +1,10 @@
 """One connection without a socket: every split of the bytes, the order of answers, draining, bugs."""
 
+import asyncio
+import gc
 import itertools
 import logging
+import weakref
 from random import Random
 
 import pytest
@@ -172,6 +175,24 @@ def test_known_heads_are_forgotten_when_what_is_served_changes() -> None:
         server.serve({})
         peer.send(ECHO)
         assert [response.status for response in peer.responses] == [200, 200, 404]
+
+    run(test)
+
+
+@pytest.mark.parametrize("sent", [b"", ECHO, ECHO[:30], b"garbage\r\n\r\n", ECHO * 100])
+def test_a_connection_that_has_gone_needs_no_collector(sent: bytes) -> None:
+    async def test(server: QueryServer) -> None:
+        peer = Peer(server)
+        peer.send(*filter(None, (sent,)))
+        peer.leave()
+        gone = weakref.ref(peer.connection)
+        await asyncio.sleep(0)  # it may have put off to look at what it held
+        gc.disable()
+        try:
+            del peer
+            assert gone() is None
+        finally:
+            gc.enable()
 
     run(test)
 

@@ -1,4 +1,6 @@
+import gc
 import json
+import weakref
 from typing import Any
 
 import pytest
@@ -78,6 +80,22 @@ def test_what_is_wrong_is_told(body: object, expected: str) -> None:
 def test_input_of_another_type_is_told() -> None:
     [error], _ = read({"input": [1, 2, 3], "label": 1})
     assert isinstance(error, WrongInput)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"input": [0.5, 1], "label": 3}, {"input": "a", "label": 3}, {"input": [1, 2]}, {"query_id": "a"}]
+)
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_an_error_in_place_of_an_observation_needs_no_collector(wrong: object, pieces: int) -> None:
+    gc.disable()
+    try:
+        [error, *_], _ = found = read({"observations": [wrong] * pieces} if pieces > 1 else wrong)
+        assert isinstance(error, ClipperError)
+        gone = weakref.ref(error)
+        del error, found, _
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_list_has_an_error_in_place_of_each_that_is_wrong() -> None:

@@ -31,8 +31,9 @@ class Large:
 
     methods = ("POST",)
     max_body_bytes = limits.MAX_BODY_BYTES
+    slo_s = 1.0
 
-    def handle(self, exchange: Exchange, body: bytes | bytearray, now_s: float) -> None:
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         exchange.answer(200, b'"%b"' % (b"x" * LARGE))
 
 

@@ -148,11 +148,11 @@ def test_clients_elsewhere_trust_an_authority(secure: Server, authority: Authori
     loaded = command(tmp_path, "load", "app", "--rate=9", "--duration=1", "--url", url, CLIPPER_TOKEN=token,
                      CLIPPER_CA=str(authority.certificate))  # fmt: skip
     assert loaded.returncode == 0, loaded.stderr
-    with Clipper.connect(url, tmp_path, token, Trust(ca=authority.certificate)) as clipper:
+    with Clipper.connect(url, tmp_path, token, trust=Trust(ca=authority.certificate)) as clipper:
         assert clipper.predict("app", [1.0, 2.0]).output == "one"
     stranger = Authority(tmp_path, "stranger")
     with pytest.raises(Unavailable, match="is not trusted"):
-        Clipper.connect(url, tmp_path, token, Trust(ca=stranger.certificate))
+        Clipper.connect(url, tmp_path, token, trust=Trust(ca=stranger.certificate))
     plain = command(tmp_path, "status", "--url", url.replace("https", "http"), CLIPPER_TOKEN=token)
     assert "use https://" in plain.stderr
 

@@ -59,11 +59,11 @@ class Connection(asyncio.Protocol):
         self._server.remove(self)
         self._release_body()
         self.untaken.count(0, self._server.sweeps)
-        for exchange in self._pending:
-            exchange.cancel()
-        self._pending.clear()
-        self._held.set(b"")
+        while self._pending:
+            self._pending.popleft().cancel()
+        self._held.end()
         self._is_refused = True
+        del self._parser  # it calls this back: a cycle, and thousands would hold the loop when the collector comes
 
     def data_received(self, data: bytes) -> None:
         if self._is_refused:

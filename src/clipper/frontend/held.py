@@ -8,6 +8,10 @@ from clipper.frontend.door import Door
 _NEVER_S = float("inf")
 
 
+def _take_nothing(data: bytes) -> None:
+    """It may still have its turn at the door."""
+
+
 class Held:
     """The bytes that wait: for their turn at the door, as its ``Visitor``, or until the client takes its answers.
 
@@ -32,6 +36,11 @@ class Held:
     def set(self, data: bytes) -> None:
         self._budget.held_bytes += len(data) - len(self.data)
         self.data = data
+
+    def end(self) -> None:
+        """The connection has gone: let go of what waits, and of who would take it, since each would keep the other."""
+        self.set(b"")
+        self._take = _take_nothing
 
     def wait(self) -> None:
         """Wait at the door, where that is not so already."""

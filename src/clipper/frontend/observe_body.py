@@ -108,7 +108,7 @@ class ObserveReader:
             context = read_context(body.context, body.uid)
             return _feedback(body, row, context, label)
         except ClipperError as error:
-            return error
+            return _as_value(error)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             return _not_one(error)
 
@@ -127,9 +127,15 @@ class ObserveReader:
             context = read_context(body.context, body.uid)
             return _feedback(body, row, context, label)
         except ClipperError as error:
-            return error
+            return _as_value(error)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             return _not_one(error)
+
+
+def _as_value(error: ClipperError) -> ClipperError:
+    """Without the frames that it came through, which are to keep it: a cycle, that only the collector would free."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
 
 
 def _checked_label(body: ObserveBody, has_input: bool) -> bytes | None:

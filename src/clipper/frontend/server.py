@@ -15,7 +15,7 @@ from clipper.frontend.door import PATIENCE_SHARE_OF_SLO, Door
 from clipper.frontend.endpoints import Endpoint
 from clipper.frontend.heads import Head
 from clipper.frontend.long_work import LongWork
-from clipper.frontend.memory import give_back_freed
+from clipper.malloc import give_back_freed
 from clipper.tls.handshakes import MAX_HANDSHAKES, Handshakes
 from clipper.tls.transport import TlsTransport
 

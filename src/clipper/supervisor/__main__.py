@@ -10,6 +10,7 @@ import sys
 import uvloop
 
 from clipper.errors import ClipperError
+from clipper.malloc import keep_large_pieces_apart, share_one_arena
 from clipper.open_files import raise_limit
 from clipper.run_as import check_able, forbid_new_privileges
 from clipper.supervisor.config import parse_command_line
@@ -20,6 +21,8 @@ from clipper.types import STORE_VARIABLE
 
 def main() -> int:
     config = parse_command_line()
+    keep_large_pieces_apart()
+    share_one_arena()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # It tells of each start and stop, and we tell that ourselves.
     # What clients do wrong they are told, and could fill the log with.

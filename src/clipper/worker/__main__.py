@@ -10,7 +10,7 @@ import time
 import msgspec
 import uvloop
 
-from clipper.frontend.memory import keep_large_pieces_apart
+from clipper.malloc import keep_large_pieces_apart
 from clipper.open_files import raise_limit
 from clipper.worker.config import WorkerConfig
 from clipper.worker.control_server import ControlServer

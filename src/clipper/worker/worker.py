@@ -34,8 +34,9 @@ from clipper.worker.config import WorkerConfig
 from clipper.worker.feedback_router import FeedbackRouter
 
 # Queries leave no reference cycles behind, so the collector has little to find; run rarely it cannot be what
-# makes a query miss its deadline. Young objects are still collected: a cycle in an error path is not kept for ever.
-GC_THRESHOLDS = (50_000, 50, 100)
+# makes a query miss its deadline. Young objects are still collected: a cycle in an error path is not kept for ever, and
+# so few at a time that a pass over nothing but cycles does not hold the loop: 50,000 took up to 90 ms.
+GC_THRESHOLDS = (10_000, 250, 100)
 
 
 class Worker:

@@ -6,7 +6,7 @@ import sys
 # 64 MB in pieces that glibc takes from the heap, below an object that stays.
 PROGRAM = """
 from pathlib import Path
-from clipper.frontend.memory import give_back_freed
+from clipper.malloc import give_back_freed
 
 def resident_mb():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
@@ -23,7 +23,7 @@ print(before - held, before - resident_mb())
 
 LARGE_PIECES = """
 from pathlib import Path
-from clipper.frontend.memory import keep_large_pieces_apart
+from clipper.malloc import keep_large_pieces_apart
 
 def resident_mb():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
@@ -36,6 +36,47 @@ for _ in range(3):
     del table
     print(resident_mb() - before)
 """
+
+
+# One thread after the other takes 8 MB in pieces, and keeps one that lies above them; none ends before all have.
+THREADS = """
+import sys
+import threading
+from pathlib import Path
+from clipper.malloc import share_one_arena
+
+def resident_mb():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+if sys.argv[1] == "shared":
+    share_one_arena()
+kept = []
+end = threading.Event()
+
+def work(done):
+    pieces = [bytearray(4096) for _ in range(2048)]
+    kept.append(bytearray(4096))
+    del pieces
+    done.set()
+    end.wait()
+
+before = resident_mb()
+for _ in range(6):
+    done = threading.Event()
+    threading.Thread(target=work, args=[done]).start()
+    done.wait()
+print(resident_mb() - before)
+end.set()
+"""
+
+
+def test_threads_use_what_others_have_freed() -> None:
+    def grown_mb(how: str) -> float:
+        done = subprocess.run([sys.executable, "-c", THREADS, how], capture_output=True, text=True, check=True)
+        return float(done.stdout)
+
+    assert grown_mb("shared") < 16
+    assert grown_mb("apart") > 32, "glibc does it by itself now"
 
 
 def test_large_piece_leaves_no_hole() -> None:

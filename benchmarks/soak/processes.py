@@ -1,0 +1,105 @@
+"""What the server's processes and its home take, sampled while it runs."""
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from threading import Event
+
+from benchmarks.servers import ClipperServer
+from benchmarks.soak.facts import Disk, Life, Taken
+from clipper import Clipper
+from clipper.errors import ClipperError
+
+EVERY_S = 10.0
+# A run has as many samples, so that a short one can be judged, too.
+LEAST_SAMPLES = 60
+_KB = 1024
+
+
+class Sampler:
+    """Looks at a server every ten seconds, or more often in a short run, until told to stop."""
+
+    def __init__(self, server: ClipperServer, began_s: float, duration_s: float) -> None:
+        self._server, self._began_s = server, began_s
+        self._every_s = min(EVERY_S, duration_s / LEAST_SAMPLES)
+        self.lives: dict[tuple[int, str], Life] = {}
+        self.disk: list[Disk] = []
+        self._named: dict[int, str] = {}
+
+    def run(self, stop: Event) -> None:
+        number = 0
+        while not stop.wait(max(0.0, self._began_s + number * self._every_s - time.monotonic())):
+            self.sample()
+            number += 1
+
+    def sample(self) -> None:
+        self._name()
+        at_s = time.monotonic() - self._began_s
+        for pid, name in list(self._named.items()):
+            with suppress(OSError):  # it has gone
+                taken, started = read(pid, at_s)
+                self.lives.setdefault((pid, started), Life(name, pid)).taken.append(taken)
+        self.disk.append(Disk(at_s, *_sizes(self._server.home), _processes_of(self._server.home)))
+
+    def line(self) -> str:
+        """What those that run take, for people who watch."""
+        latest = self.disk[-1].at_s
+        each = [life for life in self.lives.values() if life.taken[-1].at_s == latest]
+        text = ", ".join(f"{life.name} {life.taken[-1].rss / 1e6:.1f} MB" for life in each)
+        return f"{latest / 60:.1f} min: {text}; {self.disk[-1].rest / 1e6:.1f} MB on disk"
+
+    def _name(self) -> None:
+        """Ask which processes there are; a supervisor that was just killed leaves those that were known."""
+        with suppress(ClipperError), Clipper.connect(home=self._server.home) as clipper:
+            status = clipper.status()
+            named = {status.pid: "supervisor"}
+            named |= {each.pid: f"worker {number}" for number, each in enumerate(status.workers) if each.pid}
+            named |= {each.pid: each.id for each in clipper.replicas() if each.pid}
+            self._named = named
+
+
+def read(pid: int, at_s: float) -> tuple[Taken, str]:
+    """What a process takes, and when it was started, which tells it from a later one with its number.
+
+    Raises:
+        OSError: there is none.
+    """
+    folder = Path("/proc", str(pid))
+    started = (folder / "stat").read_text().rpartition(")")[2].split()[19]
+    memory = {}
+    for line in (folder / "smaps_rollup").read_text().splitlines()[1:]:
+        name, _, rest = line.partition(":")
+        memory[name] = int(rest.split()[0]) * _KB
+    taken = Taken(
+        at_s=at_s,
+        rss=memory["Rss"],
+        pss=memory["Pss"],
+        uss=memory["Private_Clean"] + memory["Private_Dirty"],
+        descriptors=len([*(folder / "fd").iterdir()]),
+        threads=len([*(folder / "task").iterdir()]),
+        waited_s=int((folder / "schedstat").read_text().split()[1]) / 1e9,
+    )
+    return taken, started
+
+
+def _sizes(home: Path) -> tuple[int, int]:
+    logs = rest = 0
+    for folder, _, names in os.walk(home):
+        for name in names:
+            with suppress(OSError):  # it has gone
+                size = Path(folder, name).lstat().st_blocks * 512
+                if name.endswith((".log", ".log.1", "-wal")):
+                    logs += size
+                else:
+                    rest += size
+    return logs, rest
+
+
+def _processes_of(home: Path) -> int:
+    count, name = 0, str(home).encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                count += name in (entry / "cmdline").read_bytes()
+    return count
