@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 # A turn takes requests in for this share of the smallest SLO. It is as long again for all else that is done in it,
 # and a query sees three: the one that reads it, the one that takes it in, and the one that its batch comes back in.
-TURN_SHARE_OF_SLO = 0.05
+TURN_SHARE_OF_SLO = 0.1
 # Shorter turns would make batches small for nothing; longer ones would let the applications of large SLOs hold up
 # others that come later.
 LEAST_TURN_S, LONGEST_TURN_S = 0.000_5, 0.002
