@@ -48,7 +48,7 @@ def test_a_model_loses_what_it_would_have() -> None:
     assert logged(samples).value == pytest.approx(0.6 * 0.5 + 0.3 * 0.3 + 0.1 * 0.1, abs=0.03)
 
 
-@pytest.mark.parametrize("policy", ["epsilon_greedy", "thompson", "exp3"])
+@pytest.mark.parametrize("policy", ["adaptive", "epsilon_greedy", "thompson", "exp3"])
 def test_intervals_of_a_learning_policy_hold_what_it_loses(policy: str) -> None:
     """The truth is the mean, over the queries, of what its probabilities at each would have lost."""
     held, seeds = dict.fromkeys(("ips", "snips", "dr"), 0), 25
