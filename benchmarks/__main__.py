@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    decision_log,
     encryption,
     footprint,
     frameworks,
@@ -28,7 +29,18 @@ from benchmarks.outcome import Outcome, Row
 from benchmarks.termination import end_in_order_at_sigterm
 from benchmarks.workbench import ROUND_S, ROUNDS, SLO_MS, TURN_S, TURNS, WARM_UP_S, Workbench
 
-PARTS = (throughput, open_loop, languages, frameworks, recovery, replicas, selection, footprint, encryption)
+PARTS = (
+    throughput,
+    open_loop,
+    languages,
+    frameworks,
+    recovery,
+    replicas,
+    selection,
+    decision_log,
+    footprint,
+    encryption,
+)
 ROWS: list[Row] = [row for part in PARTS for row in part.ROWS]
 RESULTS = Path(__file__).parent / "results"
 log = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 
 import msgspec
+from msgspec import UNSET
 
 from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound
 from clipper.management.schemas import (
@@ -36,7 +37,7 @@ from clipper.management.schemas import (
     WorkerStatus,
 )
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import Link
+from clipper.snapshot import Link, Selection
 from clipper.statistics import CacheStatistics, WorkerStatistics
 from clipper.types import check_name
 
@@ -126,10 +127,13 @@ class MemoryOperations:
             links=new.links,
             default_output=new.default_output,
             loss=_configured(new.loss),
-            half_life=new.half_life,
+            half_life=Selection().half_life if new.half_life is UNSET else new.half_life,
             prior_weight=new.prior_weight,
+            inherit=new.inherit,
+            wait=new.wait,
             confidence_threshold=new.confidence_threshold,
             feedback_ttl_s=new.feedback_ttl_s,
+            log_decisions=new.log_decisions,
             code=new.code,
         )
         self.applications[new.name] = made

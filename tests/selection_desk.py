@@ -6,17 +6,19 @@ from pathlib import Path
 from random import Random
 from textwrap import dedent
 from typing import Any
+from uuid import uuid4
 
 from clipper.abstraction.predictor import Predictor
 from clipper.feedback import Feedback
-from clipper.selection.application import Application, QueryIds, Surroundings
+from clipper.selection.application import Application
 from clipper.selection.committer import Committer
 from clipper.selection.feedback.join_table import JoinTable
-from clipper.selection.feedback.scoring import feedback_id
 from clipper.selection.observer import MAX_ASKING, Observer
 from clipper.selection.query import Query
+from clipper.selection.query_ids import QueryIds
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import Store
+from clipper.selection.surroundings import Surroundings
 from clipper.snapshot import (
     ApplicationSnapshot,
     Batching,
@@ -143,17 +145,17 @@ class Desk:
 
 
 def make_surroundings(predictor: Predictor, store: Store, instance: int = 3) -> Surroundings:
-    committer, joins = Committer(store), JoinTable(1 << 20)
+    committer, joins = Committer(store), JoinTable(10_000)
     asking = asyncio.Semaphore(MAX_ASKING)
     return Surroundings(predictor, QueryIds(instance), Random(1), store, committer, joins, asking)
 
 
 def on_query(query_id: int, label: bytes | None = None, **fields: Any) -> Feedback:
-    return Feedback(feedback_id(query_id, b"", None, label or b""), query_id, label=label, **fields)
+    return Feedback(f"query-{query_id}", query_id, label=label, **fields)
 
 
 def on_input(row: bytes, label: bytes, context: str | None = None) -> Feedback:
-    return Feedback(feedback_id(None, row, context, label), row=row, label=label, context=context)
+    return Feedback(f"input-{uuid4().hex}", row=row, label=label, context=context)
 
 
 Scenario = Callable[[Desk], Coroutine[Any, Any, None]]

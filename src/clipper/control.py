@@ -104,7 +104,8 @@ class DescribePolicy(Struct, frozen=True, tag=True):
 
 
 class ModelDescription(Struct, frozen=True):
-    """``share``: of the queries, or of the answer, that the model would get now. ``mean_loss`` is None if unscored."""
+    """``share``: of the queries, or of the answer, that the model would get now. ``mean_loss`` is None if unscored.
+    ``version`` is the one that they are of; None if none is current."""
 
     model: str
     share: float
@@ -112,6 +113,7 @@ class ModelDescription(Struct, frozen=True):
     pulls: float
     scored: float
     shadow: bool = False
+    version: str | None = None
 
 
 class PolicyDescription(Struct, frozen=True, tag=True):

@@ -11,6 +11,8 @@ from clipper.errors import Unavailable
 _DEFAULT = "~/.clipper"
 # The file of the server's own token.
 TOKEN_NAME = "token"
+# The folder of the decision log.
+DECISIONS_NAME = "decisions"
 # The file of the certificate that the server shows, if it has one.
 CERTIFICATE_NAME = "certificate.pem"
 

@@ -4,10 +4,16 @@ A worker never reads the registry. It gets a whole snapshot each time, never a d
 a worker which missed one is right again after the next.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
 
+# Queries that a worker keeps for feedback, unless told otherwise: 400 a second for the default 600 s, some 100 MB.
+FEEDBACK_QUERIES = 250_000
+
+Wait = Literal["all", "decided", "expected"]
 BatchingPolicy = Literal["goodput", "aimd", "quantile", "fixed", "none"]
 
 
@@ -38,13 +44,19 @@ class ReplicaAddress(Struct, frozen=True):
 
 
 class VersionSnapshot(Struct, frozen=True):
-    """One version of a model. ``input_type`` is the text form of ``types.InputType``."""
+    """One version of a model.
+
+    Attributes:
+        input_type: the text form of ``types.InputType``.
+        predecessor: the version that was current when this one was deployed; None if none was.
+    """
 
     version: str
     input_type: str
     batching: Batching = Batching()
     cache: bool = True
     replicas: tuple[ReplicaAddress, ...] = ()
+    predecessor: str | None = None
 
 
 class ModelSnapshot(Struct, frozen=True):
@@ -64,6 +76,16 @@ class Link(Struct, frozen=True):
     shadow: bool = False
 
 
+def link_names(links: Sequence[Link]) -> tuple[str, ...]:
+    """What policies, parameters and metrics call each: by its model, or ``MODEL:VERSION`` if that version is one of
+    several that are linked of the model."""
+    links_of = Counter(link.model for link in links)
+    return tuple(
+        link.model if link.version is None or links_of[link.model] == 1 else f"{link.model}:{link.version}"
+        for link in links
+    )
+
+
 class Selection(Struct, frozen=True):
     """How an application selects among its models and learns from feedback. See docs/policies.md.
 
@@ -73,8 +95,12 @@ class Selection(Struct, frozen=True):
         code: a folder with the modules that ``policy`` and ``loss`` name, if they are the user's own.
         half_life: after how many observations one counts half; None is never.
         prior_weight: for how many observations the application's own state counts in a new context's.
+        inherit: how much of what was learned of a version counts for the one that is deployed after it, from 0 to 1.
+        wait: for which of several models an answer waits, until its deadline: ``all``; those that are ``expected`` in
+            time, by how they were lately; or, until it is ``decided``, for those that may change it.
         confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
         feedback_ttl_s: for how long feedback on a query may come.
+        log_decisions: the share of its queries that is written to the decision log.
     """
 
     policy: str = "single"
@@ -83,9 +109,12 @@ class Selection(Struct, frozen=True):
     loss_parameters: dict[str, Any] = {}
     code: str | None = None
     half_life: int | None = 1000
-    prior_weight: float = 20.0
+    prior_weight: float = 10.0
+    inherit: float = 0.02
+    wait: Wait = "expected"
     confidence_threshold: float | None = None
     feedback_ttl_s: float = 600.0
+    log_decisions: float = 0.0
 
 
 class ApplicationSnapshot(Struct, frozen=True):

@@ -35,8 +35,10 @@ class SelectionStatistics(Struct, frozen=True):
     Attributes:
         confidence: of the answers of more than one model.
         feedback: by what came of it: ``joined``, ``duplicate``, ``late`` (longer ago than is waited
-            for), ``unknown``, ``failed``.
-        answers_scored: feedback on answers, whose losses sum to ``answer_loss``.
+            for), ``evicted`` (too many came after it), ``unknown``, ``failed``.
+        answers_scored: feedback on what was answered, whose losses sum to ``answer_loss``.
+        answer_loss_by_reason: that sum by ``wrong``, the models' output, or by the error code for which the answer was
+            none of theirs.
         contexts: states in memory.
         last_policy_error: what the user's own policy did wrong last, None if nothing.
     """
@@ -49,6 +51,7 @@ class SelectionStatistics(Struct, frozen=True):
     contexts: int
     policy_errors: int
     last_policy_error: str | None
+    answer_loss_by_reason: dict[str, float] = {}
 
 
 class ApplicationStatistics(Struct, frozen=True):
@@ -135,6 +138,38 @@ class CacheStatistics(Struct, frozen=True):
     evictions: int
 
 
+class FeedbackWindowStatistics(Struct, frozen=True):
+    """The queries that a worker keeps for feedback by their ids.
+
+    Attributes:
+        evicted: those that had to go before their time, since the worker started.
+        age_s: how long ago the oldest was asked; 0 if there is none.
+    """
+
+    queries: int = 0
+    max_queries: int = 0
+    size_bytes: int = 0
+    capacity_bytes: int = 0
+    evicted: int = 0
+    age_s: float = 0.0
+
+
+class DecisionLogStatistics(Struct, frozen=True):
+    """A worker's part of the decision log: records, by what became of them.
+
+    Attributes:
+        dropped: ``queue_full``, since the disk did not keep up, or ``write_failed``.
+        waiting_bytes: in memory, still to be written.
+        problem: why the last write failed; None if it did not.
+    """
+
+    written: int
+    written_bytes: int
+    dropped: dict[str, int]
+    waiting_bytes: int
+    problem: str | None
+
+
 class WorkerStatistics(Struct, frozen=True):
     index: int
     pid: int
@@ -145,4 +180,6 @@ class WorkerStatistics(Struct, frozen=True):
     versions: tuple[VersionStatistics, ...]
     replicas: tuple[ReplicaStatistics, ...]
     cache: CacheStatistics
+    feedback_window: FeedbackWindowStatistics = FeedbackWindowStatistics()
+    decisions: DecisionLogStatistics | None = None
     limits: tuple[LimitStatistics, ...] = ()

@@ -34,11 +34,13 @@ ALLOWED: dict[str, frozenset[str]] = {
         "feedback": "",
         "control": "feedback snapshot statistics tls",
         "control_client": "control",
+        "decisions": "statistics",
+        "decisions.evaluation": "decisions selection.learning selection.policies",
         "selection.learning": "",
         "selection.policies": "selection.learning",
         "selection.stores": "",
         "selection.check": "run_as selection.learning selection.policies snapshot",
-        "selection": "selection.learning selection.policies selection.stores abstraction control "
+        "selection": "decisions selection.learning selection.policies selection.stores abstraction control "
         "feedback metrics.histogram snapshot statistics",
         "frontend.limits": "",
         "frontend.inputs": "frontend.limits frontend.long_inputs frontend.numbers",
@@ -46,7 +48,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "frontend.numbers": "",
         "frontend": "frontend.inputs frontend.limits frontend.long_inputs frontend.numbers malloc selection "
         "feedback metrics.histogram snapshot statistics tls",
-        "worker": "frontend frontend.limits malloc open_files metrics.histogram selection selection.policies "
+        "worker": "decisions frontend frontend.limits malloc open_files metrics.histogram selection selection.policies "
         "selection.stores feedback control_client abstraction containers containers.protocol control snapshot "
         "statistics tls",
         "registry": "scaling snapshot",
@@ -54,15 +56,16 @@ ALLOWED: dict[str, frozenset[str]] = {
         "management.schemas": "scaling snapshot",
         "metrics": "management.schemas metrics.histogram statistics",
         "management": "hosts management.schemas metrics statistics scaling snapshot registry managers tls",
-        "supervisor": "home hosts malloc open_files management management.schemas metrics managers registry containers "
-        "containers.protocol control control_client frontend.inputs selection.check selection.learning "
+        "supervisor": "decisions home hosts malloc open_files management management.schemas metrics managers registry "
+        "containers containers.protocol control control_client frontend.inputs selection.check selection.learning "
         "run_as selection.policies selection.stores scaling snapshot statistics tls trees",
         "packaging": "",
         "home": "",
         "http_api": "management.schemas tls",
         "client": "home hosts http_api packaging management.schemas scaling snapshot tls",
         "load": "http_api tls",
-        "cli": "client home hosts http_api load packaging management.schemas run_as scaling snapshot tls",
+        "cli": "client decisions decisions.evaluation home hosts http_api load packaging management.schemas run_as "
+        "scaling snapshot tls",
     }.items()
 }
 
@@ -73,12 +76,14 @@ LAZY = {
     ("src/clipper/managers/docker_settings.py", "clipper.managers.docker_engine"),  # as above
     ("src/clipper/managers/docker_settings.py", "clipper.managers.docker_images"),
     ("src/clipper/managers/docker_settings.py", "clipper.managers.docker_launcher"),
+    ("src/clipper/cli/whatif.py", "clipper.decisions.evaluation.question"),  # no other command pays for numpy
     ("src/clipper/cli/load.py", "clipper.load.session"),  # no other command pays for its libraries
 }
 
 PURE = (
     "clipper.abstraction.batching",
     "clipper.abstraction.cache",
+    "clipper.decisions.evaluation",
     "clipper.selection.policies",
     "clipper.selection.learning",
     "clipper.containers.protocol",

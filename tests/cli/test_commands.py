@@ -167,7 +167,17 @@ def test_an_application_with_a_policy(run: Run, api: Api) -> None:
     more = "--loss absolute --loss-parameter range=10 --half-life none --prior-weight 3 --confidence-threshold 0.6"
     weights = 'weights={"svm": 95, "net": 5}'
     made = run(
-        "app", "create", "app", *options.split(), "--policy-parameter", weights, *more.split(), "--feedback-ttl-s", "60"
+        "app",
+        "create",
+        "app",
+        *options.split(),
+        "--policy-parameter",
+        weights,
+        *more.split(),
+        "--feedback-ttl-s",
+        "60",
+        "--log-decisions",
+        "0.25",
     )
     assert made.status == 0
     app = api.operations.applications["app"]
@@ -175,6 +185,7 @@ def test_an_application_with_a_policy(run: Run, api: Api) -> None:
     assert app.policy == Configured("weighted", {"note": "some", "weights": {"svm": 95, "net": 5}})
     assert app.loss == Configured("absolute", {"range": 10})
     assert (app.half_life, app.prior_weight, app.confidence_threshold, app.feedback_ttl_s) == (None, 3, 0.6, 60)
+    assert app.log_decisions == 0.25
     shown = run("app", "show", "app").out
     assert "svm, net:2, forest (shadow)" in shown and "absolute range=10" in shown
 
@@ -183,11 +194,11 @@ def test_an_application_with_a_policy(run: Run, api: Api) -> None:
     assert "forest (shadow)" in learned and "in context u, from 12 observations" in learned
     assert run("app", "policy", "app", "--json").json["observations"] == 12.0
 
-    changes = "--policy exp3 --policy-parameter eta=0.5 --half-life 50 --confidence-threshold none"
+    changes = "--log-decisions 0 --policy exp3 --policy-parameter eta=0.5 --half-life 50 --confidence-threshold none"
     changed = run("app", "update", "app", *changes.split(), "--json").json
     assert changed["policy"] == {"name": "exp3", "parameters": {"eta": 0.5}}
     assert (changed["half_life"], changed["confidence_threshold"]) == (50, None)
-    assert (changed["loss"]["name"], changed["prior_weight"]) == ("absolute", 3)
+    assert (changed["loss"]["name"], changed["prior_weight"], changed["log_decisions"]) == ("absolute", 3, 0)
     assert "as a shadow" in run("app", "link", "app", "other", "--shadow").out
 
 

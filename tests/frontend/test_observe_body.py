@@ -45,12 +45,15 @@ def test_context(fields: dict[str, Any], context: str | None) -> None:
     assert read_one({"query_id": 7, "label": 1, **fields}).context == context
 
 
-def test_the_same_thing_has_one_id_unless_the_sender_gives_another() -> None:
-    once, again = read_one({"input": [1, 2], "label": 3}), read_one({"label": 3, "input": [1.0, 2]})
-    assert once.id == again.id
-    assert once.id != read_one({"input": [1, 2], "label": 4}).id
-    assert once.id != read_one({"input": [1, 2], "label": 3, "context": "ada"}).id
-    assert read_one({"query_id": 7, "label": 3, "id": "mine"}).id == "mine"
+def test_feedback_on_an_input_is_like_no_other_and_on_a_query_there_is_one() -> None:
+    once, again = read_one({"input": [1, 2], "label": 3}), read_one({"input": [1, 2], "label": 3})
+    assert once.id != again.id
+    assert read_one({"query_id": 7, "label": 3}).id == read_one({"query_id": 7, "label": 4}).id
+
+
+@pytest.mark.parametrize("on", [{"query_id": 7}, {"input": [1, 2]}])
+def test_its_sender_may_name_it(on: dict[str, Any]) -> None:
+    assert read_one({**on, "label": 3, "id": "mine"}).id == "mine"
 
 
 @pytest.mark.parametrize(

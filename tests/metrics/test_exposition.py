@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from clipper.management.schemas import Model, Replica, Status, Version, VersionState, WorkerStatus
 from clipper.metrics.definitions import (
     APPLICATION,
+    DECISION_LOG,
     DEPLOYED,
     LIMIT,
     LINK,
@@ -32,6 +33,7 @@ from clipper.statistics import (
     SIZE_BOUNDS,
     ApplicationStatistics,
     CacheStatistics,
+    DecisionLogStatistics,
     HistogramData,
     LimitStatistics,
     ModelSelectionStatistics,
@@ -91,6 +93,7 @@ def worker(index: int = 0, application: str = "digits", reason: str = "timeout")
             ReplicaStatistics("digits:2#1.g6", "digits", "2", "draining", 8, 1, 9, "lost"),
         ),
         cache=CacheStatistics(10, 2048, 4096, 1),
+        decisions=DecisionLogStatistics(30, 3000, {"queue_full": 2}, 50, None),
         limits=(LimitStatistics("key", "web", 3, 8),),
     )  # fmt: skip
 
@@ -117,6 +120,13 @@ def samples(*workers: WorkerStatistics) -> dict[tuple[str, tuple[tuple[str, str]
 
 def value(name: str, *workers: WorkerStatistics, **labels: str) -> float:
     return samples(*workers)[name, tuple(sorted(labels.items()))]
+
+
+def test_what_became_of_the_decision_log() -> None:
+    assert value("clipper_decisions_written_total", worker="0") == 30
+    assert value("clipper_decisions_bytes_total", worker="0") == 3000
+    assert value("clipper_decisions_dropped_total", worker="0", reason="queue_full") == 2
+    assert value("clipper_decisions_waiting_bytes", worker="0") == 50
 
 
 def test_counts_of_an_application() -> None:
@@ -225,7 +235,8 @@ def documented() -> dict[str, str]:
 
 def test_the_page_lists_every_metric_with_its_kind_and_labels() -> None:
     expected = {}
-    servers, applications = (SERVER, WORKER_PROCESS, WORKER, LIMIT), (APPLICATION, SELECTION, SELECTED_MODEL)
+    servers = (SERVER, WORKER_PROCESS, WORKER, LIMIT, DECISION_LOG)
+    applications = (APPLICATION, SELECTION, SELECTED_MODEL)
     for group in (*servers, *applications, VERSION, DEPLOYED, LINK, REPLICA):
         for metric in group.metrics:
             is_number = isinstance(metric, Number)

@@ -66,6 +66,20 @@ def test_unsure_answer_is_replaced_and_shown_beside_the_default(
     run(tmp_path, dict(FIVE), scenario)
 
 
+def test_shadows_are_asked_also_where_the_answer_is_in_the_cache(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("single"), linked=["a", "e"], shadows="e")
+        desk.models.held.add("e")
+        first, _ = desk.ask(application)
+        await desk.serve_until(lambda: first.answer)
+        desk.models.held.clear()
+        again, query = desk.ask(application)
+        assert again.answer == ("prediction", b"1", 1.0)
+        await desk.serve_until(lambda: query.shadow_outputs == {"e": b"2"})
+
+    run(tmp_path, FIVE, scenario, cache=True)
+
+
 def test_shadows_are_asked_and_never_waited_for_or_heard(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await desk.application(ENSEMBLE, shadows="de")

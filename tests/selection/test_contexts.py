@@ -45,18 +45,18 @@ async def commit(store: SqliteStore, contexts: Contexts, context: str | None, na
 def test_a_context_starts_from_what_all_have_taught_and_goes_its_own_way(tmp_path: Path) -> None:
     async def scenario() -> None:
         store = Store(tmp_path / "s.sqlite3")
-        contexts = Contexts("app-id", store, None, 2.0)
+        contexts = Contexts("app-id", store, None, 0.5)
         await contexts.load(None)
         for number in range(10):
             await commit(store, contexts, None, f"all-{number}")
         assert contexts.totals("ada") is None
         await contexts.load("ada")
         totals = contexts.totals("ada")
-        assert totals is not None and totals.number("a", "loss") == pytest.approx(2.0)
+        assert totals is not None and totals.number("a", "loss") == pytest.approx(10.0)
         assert contexts.totals("ada") is totals
         await commit(store, contexts, "ada", "own")
         changed = contexts.totals("ada")
-        assert changed is not None and changed.number("a", "loss") == pytest.approx(3.0)
+        assert changed is not None and changed.number("a", "loss") == pytest.approx(5.5)
         await store.close()
 
     run_clean(scenario())

@@ -181,6 +181,23 @@ def test_reward_is_for_what_was_selected(tmp_path: Path) -> None:
     run(tmp_path, FOUR, scenario)
 
 
+def test_a_reward_of_several_models_is_for_those_that_gave_the_answer(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("exp4", half_life=None))
+        asking = await desk.answer(application)
+        assert await desk.observe(application, on_query(asking.query_id, reward=1.0))
+        assert learned(application) == {"a": (1.0, 0.0), "b": (1.0, 0.0)}
+        # On an input: what would be answered now.
+        assert await desk.observe(application, Feedback("again", row=ROW, reward=0.0))
+        assert learned(application) == {"a": (2.0, 1.0), "b": (2.0, 1.0)}
+        for number in range(30):
+            assert await desk.observe(application, Feedback(f"more-{number}", row=ROW, reward=1.0))
+        weights = application.select(application.contexts.prior(), None).shares
+        assert weights[0] == weights[1] > 3 * weights[2]
+
+    run(tmp_path, FOUR, scenario)
+
+
 def test_the_same_feedback_counts_once_also_at_once(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await desk.application(SINGLE)

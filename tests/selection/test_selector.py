@@ -15,6 +15,14 @@ from clipper.snapshot import ApplicationSnapshot, Selection
 
 OWN = """
 from clipper.selection.policies.policy import Choice, Policy
+from clipper.selection.policies.thompson import Thompson
+
+class Drawing(Thompson):
+    pass
+
+class Odd(Thompson):
+    def select(self, models, totals, context, random):
+        return Choice(models[:1], (1.0,), ((1.0, -1.0), (1.0, 1.0)))
 
 class Broken(Policy):
     def select(self, models, totals, context, random):
@@ -72,3 +80,12 @@ def test_a_policy_that_cannot_be_made_fails_each_query(own: Path) -> None:
     with pytest.raises(PolicyFailed, match="Missing"):
         selector.select(("a",), Totals(), None, Random(0))
     assert "Missing" in (counts.last_policy_error or "")
+
+
+def test_what_a_policy_of_the_users_drew_by_stays_with_its_choice(own: Path) -> None:
+    """Else its share of 1 would stand in the decision log for certainty."""
+    selector, _ = make("own_policy_of_selector:Drawing", own)
+    assert selector.select(("a", "b"), Totals(), None, Random(0)).beliefs == ((4.0, 4.0), (4.0, 4.0))
+    selector, _ = make("own_policy_of_selector:Odd", own)
+    with pytest.raises(PolicyFailed, match="expected two numbers above 0 for each of the 2 models"):
+        selector.select(("a", "b"), Totals(), None, Random(0))

@@ -105,8 +105,10 @@ FIELDS = {
     "loss": either(LOSSES, st.builds(lambda width: {"name": "squared", "parameters": {"range": width}}, POSITIVE)),
     "half_life": either(VALUES, st.integers(1, 10**9)),
     "prior_weight": either(VALUES, st.floats(0, 1e9)),
+    "inherit": either(VALUES, st.floats(0, 1)),
     "confidence_threshold": either(VALUES, st.floats(0, 1)),
     "feedback_ttl_s": either(VALUES, st.floats(0, 604_800)),
+    "log_decisions": either(VALUES, st.floats(0, 1)),
     "code": VALUES,
 }
 NEW = FIELDS | {

@@ -146,6 +146,7 @@ class Own(Single):
         ({"prior_weight": -1}, "prior_weight is -1"),
         ({"confidence_threshold": 1.5}, "confidence_threshold is 1.5: expected a number at least 0 and at most 1"),
         ({"feedback_ttl_s": 1e9}, "feedback_ttl_s is 1000000000.0"),
+        ({"log_decisions": 1.5}, "log_decisions is 1.5"),
         ({"policy": "own:Policy"}, "comes without its code"),
         ({"policy": {"name": "subprocess:Popen", "parameters": {"args": "true"}}}, "comes without its code"),
         ({"loss": "os:system"}, "comes without its code"),

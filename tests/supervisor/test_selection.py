@@ -13,7 +13,7 @@ import pytest
 from live_server import TIMEOUT_S, Server, until
 from three_models import APP, MODELS, NEVER_FORGETS, ROW, learned, teach, until_learned, with_application
 
-from clipper.selection.application import QueryIds
+from clipper.selection.query_ids import QueryIds
 
 
 def instances(ids: list[int]) -> set[int]:
@@ -88,9 +88,9 @@ def test_feedback_decides_which_model_answers(server: Server) -> None:
     assert 2 in outputs and 3 not in outputs
 
     teach(server, 1, 40, context="u")
-    # A context knows its own feedback, and as much of all the others' as the prior weighs.
+    # A context knows its own feedback, and of all the others' what the prior weighs; without any, all of it.
     found = {context: learned(server, context)["observations"] for context in (None, "u", "v")}
-    assert found == pytest.approx({None: 100, "u": 40 + 20, "v": 20})
+    assert found == pytest.approx({None: 100, "u": 40 + 10 * (1 + 8 / 40), "v": 100})
     # A worker that is slow to tell is left out of a scrape.
     metrics = until(lambda: text if "clipper_selection" in (text := server.metrics) else None)
     assert 'clipper_selection_feedback_total{application="app",outcome="joined",worker="0"} 100.0' in metrics

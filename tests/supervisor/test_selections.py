@@ -5,6 +5,8 @@ from msgspec import UNSET
 from msgspec.structs import asdict, fields
 
 from clipper.management.schemas import ApplicationChange, Configured, NewApplication
+from clipper.selection.policies.exp3 import Exp3
+from clipper.selection.policies.thompson import Thompson
 from clipper.snapshot import Selection
 from clipper.supervisor.selections import changed_selection, names_code, new_selection
 
@@ -15,13 +17,26 @@ NEW = {
     "loss": "log",
     "half_life": None,
     "prior_weight": 3.0,
+    "inherit": 0.5,
+    "wait": "all",
     "confidence_threshold": 0.5,
     "feedback_ttl_s": 9.0,
+    "log_decisions": 0.25,
 }
 
 
 def test_a_new_application_selects_by_the_defaults() -> None:
     assert new_selection(NewApplication("a", 20.0)) == Selection()
+
+
+def test_how_long_is_remembered_is_the_policys_own_where_nobody_says() -> None:
+    assert new_selection(NewApplication("a", 20.0, policy="thompson")).half_life == Thompson.default_half_life
+    assert new_selection(NewApplication("a", 20.0, policy="m:Own")).half_life == 1000
+    assert new_selection(NewApplication("a", 20.0, policy="thompson", half_life=None)).half_life is None
+    made = new_selection(NewApplication("a", 20.0, policy="thompson"))
+    assert changed_selection(made, ApplicationChange(policy="exp3")).half_life == Exp3.default_half_life
+    assert changed_selection(made, ApplicationChange(policy="exp3", half_life=9)).half_life == 9
+    assert changed_selection(OLD, ApplicationChange(policy="thompson")).half_life == OLD.half_life
 
 
 def test_a_name_alone_has_no_parameters() -> None:
@@ -41,7 +56,7 @@ def test_what_a_change_leaves_out_stays(names: set[str]) -> None:
 
 
 def test_every_field_of_a_change_is_of_the_selection_or_known_not_to_be() -> None:
-    others = {"slo_ms", "default_output", "code"}
+    others = {"slo_ms", "default_output", "code", "require_key", "max_in_flight", "max_per_second"}
     assert {field.name for field in fields(ApplicationChange)} == NEW.keys() | others
     assert all(field.default is UNSET for field in fields(ApplicationChange))
 

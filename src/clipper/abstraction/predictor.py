@@ -1,6 +1,7 @@
 """All versions that a query worker can ask, by model and version; follows the snapshot."""
 
 import asyncio
+from collections.abc import Mapping
 
 from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.model_queue import ModelQueue
@@ -20,6 +21,7 @@ class Predictor:
         # Of versions that are gone, whose last batches are still to be answered.
         self._leaving: list[ModelQueue] = []
         self._current: dict[str, str | None] = {}
+        self._predecessors: dict[str, dict[str, str | None]] = {}
 
     def apply(self, snapshot: Snapshot) -> None:
         """Make queues, replicas and current versions those of the snapshot.
@@ -35,6 +37,9 @@ class Predictor:
         self._close_left()
         names = {model.name for model in snapshot.models}
         self._current = {name: version for name, version in self._current.items() if name in names}
+        self._predecessors = {
+            model.name: {each.version: each.predecessor for each in model.versions} for model in snapshot.models
+        }
         self._set_slos(snapshot.applications)
 
     def find(self, model: str, version: str | None = None) -> ModelQueue | None:
@@ -42,6 +47,14 @@ class Predictor:
         if version is None:
             version = self._current.get(model)
         return None if version is None else self._queues.get(ModelId(model, version))
+
+    def current(self, model: str) -> str | None:
+        """The model's current version."""
+        return self._current.get(model)
+
+    def predecessors(self, model: str) -> Mapping[str, str | None]:
+        """Of each version of a model that may be asked, the one that was current when it was deployed."""
+        return self._predecessors.get(model, {})
 
     def end_turn(self) -> None:
         """Have queues give batches out that otherwise do so after the loop has polled again."""

@@ -8,8 +8,11 @@ import msgspec
 class Waiter(Protocol):
     """Who waits for an output. ``done`` tells that it no longer does: answered, or its client went away."""
 
-    done: bool
-    deadline_s: float
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def deadline_s(self) -> float: ...
 
     def on_output(self, model: str, output: bytes) -> None:
         """``output`` is JSON text. It comes even if ``done``: a late output is still worth knowing for feedback."""

@@ -15,7 +15,9 @@ from clipper.cli.options import (
     FeedbackTtlS,
     HalfLife,
     Home,
+    Inherit,
     InputTypeText,
+    LogDecisions,
     LossName,
     LossParameters,
     MaxInFlight,
@@ -27,6 +29,7 @@ from clipper.cli.options import (
     RequireKey,
     SloMs,
     Url,
+    WaitFor,
     parse_count,
     parse_json,
     parse_optional,
@@ -41,7 +44,7 @@ commands = typer.Typer(no_args_is_help=True, help="Applications: what asks for p
 commands.add_typer(contexts.commands, name="contexts")
 
 Name = Annotated[str, typer.Argument(help="The application's name.")]
-ModelName = Annotated[str, typer.Argument(help="The model's name.")]
+ModelName = Annotated[str, typer.Argument(help="The model's name, or NAME:VERSION for one of several versions.")]
 
 _DEFAULTS = Selection()
 _COLUMNS = ("name", "input type", "slo ms", "policy", "models", "default")
@@ -66,10 +69,13 @@ def create(
     policy_parameter: PolicyParameters = None,
     loss: LossName = _DEFAULTS.loss,
     loss_parameter: LossParameters = None,
-    half_life: HalfLife = str(_DEFAULTS.half_life),
+    half_life: HalfLife = None,
     prior_weight: PriorWeight = _DEFAULTS.prior_weight,
+    inherit: Inherit = _DEFAULTS.inherit,
+    wait: WaitFor = _DEFAULTS.wait,
     confidence_threshold: ConfidenceThreshold = "none",
     feedback_ttl_s: FeedbackTtlS = _DEFAULTS.feedback_ttl_s,
+    log_decisions: LogDecisions = _DEFAULTS.log_decisions,
     require_key: RequireKey = False,
     max_in_flight: MaxInFlight = "none",
     max_per_second: MaxPerSecond = "none",
@@ -95,10 +101,13 @@ def create(
             policy_parameters=parse_parameters(policy_parameter),
             loss=loss or _DEFAULTS.loss,
             loss_parameters=parse_parameters(loss_parameter),
-            half_life=parse_count(half_life),
+            half_life=_given(half_life, parse_count),
             prior_weight=_DEFAULTS.prior_weight if prior_weight is None else prior_weight,
+            inherit=_DEFAULTS.inherit if inherit is None else inherit,
+            wait=_DEFAULTS.wait if wait is None else wait,
             confidence_threshold=parse_optional(confidence_threshold),
             feedback_ttl_s=_DEFAULTS.feedback_ttl_s if feedback_ttl_s is None else feedback_ttl_s,
+            log_decisions=log_decisions or 0.0,
             require_key=require_key or False,
             max_in_flight=parse_count(max_in_flight),
             max_per_second=parse_optional(max_per_second),
@@ -159,8 +168,11 @@ def update(
     loss_parameter: LossParameters = None,
     half_life: HalfLife = None,
     prior_weight: PriorWeight = None,
+    inherit: Inherit = None,
+    wait: WaitFor = None,
     confidence_threshold: ConfidenceThreshold = None,
     feedback_ttl_s: FeedbackTtlS = None,
+    log_decisions: LogDecisions = None,
     require_key: RequireKey = None,
     max_in_flight: MaxInFlight = None,
     max_per_second: MaxPerSecond = None,
@@ -180,8 +192,11 @@ def update(
         "loss": _given(loss),
         "half_life": _given(half_life, parse_count),
         "prior_weight": _given(prior_weight),
+        "inherit": _given(inherit),
+        "wait": _given(wait),
         "confidence_threshold": _given(confidence_threshold, parse_optional),
         "feedback_ttl_s": _given(feedback_ttl_s),
+        "log_decisions": _given(log_decisions),
         "require_key": _given(require_key),
         "max_in_flight": _given(max_in_flight, parse_count),
         "max_per_second": _given(max_per_second, parse_optional),
@@ -217,10 +232,11 @@ def link(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Link a model. It follows the current version, or --version for good."""
+    """Link a model. It follows the current version, or --version for good; NAME:VERSION is linked beside others."""
     with Clipper.connect(url, home) as clipper:
         changed = clipper.link(name, model, version, shadow=shadow)
-    target = f"{model}:{version}" if version else f"{model}, whichever version is current"
+    version = version or model.partition(":")[2]
+    target = f"{model.partition(':')[0]}:{version}" if version else f"{model}, whichever version is current"
     how = ", as a shadow" if shadow else ""
     Output(as_json).done(changed, f"application {name} asks {target}{how}", f"next: clipper predict {name} INPUT")
 
@@ -255,8 +271,11 @@ def _details(app: Application) -> list[tuple[str, object]]:
         ("loss", _configured(app.loss)),
         ("counts half", never),
         ("prior weight", f"{app.prior_weight:g}"),
+        ("inherit", f"{app.inherit:g}"),
+        ("waits for", app.wait),
         ("confidence threshold", threshold),
         ("feedback within", f"{app.feedback_ttl_s:g} s"),
+        ("decisions logged", f"{app.log_decisions:.4g}"),
         ("asks for a key", "yes" if app.require_key else "only if the server does"),
         ("queries in flight", app.max_in_flight or "no limit"),
         ("queries a second", "no limit" if app.max_per_second is None else f"{app.max_per_second:g}"),
@@ -278,7 +297,8 @@ def _configured(chosen: Configured) -> str:
 
 
 def _learned_row(model: LearnedModel) -> tuple[object, ...]:
-    name = f"{model.model} (shadow)" if model.shadow else model.model
+    pinned = model.version is None or ":" in model.model
+    name = (model.model if pinned else f"{model.model}:{model.version}") + (" (shadow)" if model.shadow else "")
     loss = None if model.mean_loss is None else f"{model.mean_loss:.3f}"
     bar = "█" * round(model.share * _BAR_WIDTH)
     return (name, f"{model.share:.1%}", bar, loss, f"{model.pulls:.1f}", f"{model.scored:.1f}")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from clipper import __version__
-from clipper.cli import app, key, model, replica, token
+from clipper.cli import app, key, log, model, replica, token
 from clipper.cli.deploy import deploy
 from clipper.cli.load import load
 from clipper.cli.logs import logs
@@ -18,6 +18,7 @@ from clipper.cli.output import write_error
 from clipper.cli.predict import predict
 from clipper.cli.serve import serve
 from clipper.cli.server import start, status, stop
+from clipper.cli.whatif import whatif
 from clipper.errors import ClipperError
 
 cli = typer.Typer(
@@ -45,11 +46,14 @@ def _root(
 
 for _command in (serve, start, stop, status, deploy, predict, observe, load, logs):
     cli.command()(_command)
+# Beside the others of an application, which ask the server: this one reads files.
+app.commands.command()(whatif)
 for _noun, _commands in (
     ("app", app.commands),
     ("model", model.commands),
     ("replica", replica.commands),
     ("token", token.commands),
+    ("log", log.commands),
     ("key", key.commands),
 ):
     cli.add_typer(_commands, name=_noun)

@@ -11,6 +11,7 @@ import typer
 from clipper.errors import InvalidArgument
 from clipper.run_as import find_run_as
 from clipper.scaling import ReplicaRange
+from clipper.snapshot import Wait
 from clipper.tls.material import TlsPaths, read_material
 from clipper.types import STORE_VARIABLE, Framework, Transport
 
@@ -30,6 +31,13 @@ def parse_body_size(text: str) -> int:
     size_bytes = parse_size(text)
     if not 64 * 1024 <= size_bytes <= 64 * 1024**2:
         raise typer.BadParameter(f"{text!r} is no size of a body: expected 64k to 64m")
+    return size_bytes
+
+
+def parse_log_size(text: str) -> int:
+    size_bytes = parse_size(text)
+    if not 64 * 1024**2 <= size_bytes <= 1024**5:
+        raise typer.BadParameter(f"{text!r} is no size of a decision log: expected 64m to 1024t")
     return size_bytes
 
 
@@ -202,6 +210,14 @@ StoreAddress = Annotated[
     ),
 ]
 
+FeedbackQueries = Annotated[
+    int | None,
+    typer.Option(
+        help="How many queries each worker keeps for feedback by query_id; the oldest go first.",
+        min=1,
+        show_default="250000",
+    ),
+]
 MaxContexts = Annotated[
     int | None,
     typer.Option(
@@ -216,6 +232,16 @@ KeepVersions = Annotated[
         help="How many versions of each model are kept that do not run; the oldest are removed.",
         min=1,
         show_default="10",
+    ),
+]
+
+DecisionLogSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Bound of the decision log, e.g. 10g; the oldest records are removed.",
+        parser=parse_log_size,
+        metavar="SIZE",
+        show_default="1g",
     ),
 ]
 
@@ -308,7 +334,18 @@ LossParameters = Annotated[
     typer.Option("--loss-parameter", help="A parameter of the loss, e.g. range=10.", metavar="NAME=VALUE"),
 ]
 HalfLife = Annotated[
-    str | None, typer.Option(help="After how many observations one counts half, or none.", metavar="N|none")
+    str | None,
+    typer.Option(
+        help="After how many observations one counts half, or none; else as suits the policy.", metavar="N|none"
+    ),
+]
+WaitFor = Annotated[
+    Wait | None,
+    one_of(Wait, help="For which of several models an answer waits: all, those expected in time, or until decided."),
+]
+Inherit = Annotated[
+    float | None,
+    typer.Option(help="How much of what was learned of a version counts for the next one, from 0 to 1.", min=0, max=1),
 ]
 PriorWeight = Annotated[
     float | None, typer.Option(help="For how many observations what all taught counts in a new context.", min=0)
@@ -319,6 +356,11 @@ ConfidenceThreshold = Annotated[
 ]
 FeedbackTtlS = Annotated[
     float | None, typer.Option("--feedback-ttl-s", help="For how many seconds feedback on a query may come.", min=0)
+]
+
+LogDecisions = Annotated[
+    float | None,
+    typer.Option(help="The share of queries that is written to the decision log, e.g. 0.1; 0 is none.", min=0, max=1),
 ]
 
 RequireKey = Annotated[

@@ -45,6 +45,8 @@ class ServerSettings:
     insecure: bool = False
     open_metrics: bool = False
     max_body_bytes: int | None = None
+    feedback_queries: int | None = None
+    decision_log_bytes: int | None = None
     api_keys: bool = False
     tls: TlsPaths | None = None
     run_as: str | None = None
@@ -58,12 +60,14 @@ class ServerSettings:
             "--workers": self.workers,
             "--cache-bytes": self.cache_bytes,
             "--max-contexts": self.max_contexts,
+            "--feedback-queries": self.feedback_queries,
             "--keep-versions": self.keep_versions,
             "--docker-base-image": self.docker_base_image,
             "--docker-network": self.docker_network,
             "--docker-transport": self.docker_transport,
             "--management-host": self.management_host,
             "--max-body-bytes": self.max_body_bytes,
+            "--decision-log-bytes": self.decision_log_bytes,
             "--tls-cert": self.tls and self.tls.certificate,
             "--tls-key": self.tls and self.tls.key,
             "--tls-client-ca": self.tls and self.tls.client_ca,

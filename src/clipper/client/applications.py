@@ -17,7 +17,7 @@ from clipper.management.schemas import (
     NewApplication,
 )
 from clipper.packaging import package_code
-from clipper.snapshot import Link, Selection
+from clipper.snapshot import Link, Selection, Wait
 
 Parameters = Mapping[str, Any]
 
@@ -41,10 +41,13 @@ class Applications(Calls):
         policy_parameters: Parameters | None = None,
         loss: str = _DEFAULTS.loss,
         loss_parameters: Parameters | None = None,
-        half_life: int | None = _DEFAULTS.half_life,
+        half_life: int | UnsetType | None = UNSET,
         prior_weight: float = _DEFAULTS.prior_weight,
+        inherit: float = _DEFAULTS.inherit,
+        wait: Wait = _DEFAULTS.wait,
         confidence_threshold: float | None = _DEFAULTS.confidence_threshold,
         feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s,
+        log_decisions: float = _DEFAULTS.log_decisions,
         require_key: bool = False,
         max_in_flight: int | None = None,
         max_per_second: float | None = None,
@@ -62,10 +65,14 @@ class Applications(Calls):
                 Of your own, the current folder's Python files are sent.
             policy_parameters: those that are not to have their defaults.
             loss: how wrong an answer is, given the right one: a name, or ``module:function`` of your own.
-            half_life: after how many observations one counts half; None is never.
+            half_life: after how many observations one counts half; None is never; left out, as suits the policy.
             prior_weight: for how many observations the application's own state counts in a new context's.
+            inherit: how much of what was learned of a version counts for the next one, from 0 to 1.
+            wait: for which of several models an answer waits: ``all``, those ``expected`` in time, or until it is
+                ``decided``.
             confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
             feedback_ttl_s: for how long feedback on a query may come.
+            log_decisions: the share of its queries that is written to the decision log.
             require_key: answer only who shows a key.
             max_in_flight: how many of its queries may be in flight at once, over all clients and workers.
             max_per_second: how many queries a second it takes of all clients.
@@ -82,8 +89,11 @@ class Applications(Calls):
             loss=Configured(loss, dict(loss_parameters or {})),
             half_life=half_life,
             prior_weight=prior_weight,
+            inherit=inherit,
+            wait=wait,
             confidence_threshold=confidence_threshold,
             feedback_ttl_s=feedback_ttl_s,
+            log_decisions=log_decisions,
             code=self._send_code(policy, loss),
             require_key=require_key,
             max_in_flight=max_in_flight,
@@ -109,8 +119,11 @@ class Applications(Calls):
         loss_parameters: Parameters | None = None,
         half_life: int | UnsetType | None = UNSET,
         prior_weight: float | UnsetType = UNSET,
+        inherit: float | UnsetType = UNSET,
+        wait: Wait | UnsetType = UNSET,
         confidence_threshold: float | UnsetType | None = UNSET,
         feedback_ttl_s: float | UnsetType = UNSET,
+        log_decisions: float | UnsetType = UNSET,
         require_key: bool | UnsetType = UNSET,
         max_in_flight: int | UnsetType | None = UNSET,
         max_per_second: float | UnsetType | None = UNSET,
@@ -127,8 +140,11 @@ class Applications(Calls):
             loss=_configured("loss", loss, loss_parameters),
             half_life=half_life,
             prior_weight=prior_weight,
+            inherit=inherit,
+            wait=wait,
             confidence_threshold=confidence_threshold,
             feedback_ttl_s=feedback_ttl_s,
+            log_decisions=log_decisions,
             code=UNSET if code is None else code,
             require_key=require_key,
             max_in_flight=max_in_flight,
@@ -161,6 +177,7 @@ class Applications(Calls):
     def link(self, application: str, model: str, version: str | None = None, *, shadow: bool = False) -> Application:
         """Link a model: its current version, whichever that is, or ``version`` for good.
 
+        A ``model`` of the form ``NAME:VERSION`` is linked beside other versions of it, which stay.
         A ``shadow`` is asked and scored, but never answers.
         """
         return self._ask(Application, "PUT", _link_path(application, model), LinkChange(version, shadow))

@@ -88,6 +88,7 @@ class Queries(Calls):
         query_id: int | None = None,
         input: Any | UnsetType = UNSET,  # noqa: A002
         context: str | None = None,
+        id: str | None = None,  # noqa: A002
     ) -> Observed:
         """Tell what came of a query, for the application's policy to learn from. Once this returns it is durable.
 
@@ -97,8 +98,10 @@ class Queries(Calls):
             query_id: of the prediction that it is about.
             input: in place of a query: the input that the label is right for.
             context: of that input; a query has its own.
+            id: names it, so that it counts once however often it is sent. Without one that holds on a query, while on
+                an input each counts.
         """
-        given = {"label": label, "reward": reward, "query_id": query_id, "input": input, "context": context}
+        given = {"label": label, "reward": reward, "query_id": query_id, "input": input, "context": context, "id": id}
         body = {name: value for name, value in given.items() if value is not None or name in ("label", "input")}
         answer = self._queries.call("POST", _observe_path(application), _to_json(body), _PREDICT_TIMEOUT_S)
         return msgspec.json.decode(answer, type=Observed)
@@ -108,7 +111,8 @@ class Queries(Calls):
     ) -> list[Observed | ClipperError]:
         """Tell what came of several queries, each as a mapping of what ``observe`` takes.
 
-        What could not be learned has its error in its place; it may be sent again, and then counts once.
+        What could not be learned has its error in its place, and may be sent again: all of it, if what is on inputs has
+        an ``id`` each.
         """
         body = _to_json({"observations": observations})
         answer = self._queries.call("POST", _observe_path(application), body, _PREDICT_TIMEOUT_S)

@@ -1,6 +1,7 @@
 """The body of an observe call: one piece of feedback, or several."""
 
 from collections.abc import Generator
+from uuid import uuid4
 
 import msgspec
 from msgspec import Raw, Struct, UnsetType
@@ -11,7 +12,6 @@ from clipper.frontend.inputs import Reader
 from clipper.frontend.json_parts import Extent, find_fields, find_items
 from clipper.frontend.limits import SHORT_TEXT_BYTES
 from clipper.frontend.predict_body import MAX_FIELD_BYTES, compose, read_context, read_input
-from clipper.selection.feedback.scoring import feedback_id, feedback_id_in_steps
 
 # One call's feedback goes into one or two transactions; more would make others wait.
 MAX_OBSERVATIONS = 10_000
@@ -106,8 +106,7 @@ class ObserveReader:
             label = _checked_label(body, extent is not None)
             row = b"" if extent is None else (yield from read_input(self._reader, text, *extent))
             context = read_context(body.context, body.uid)
-            id_ = body.id or (yield from feedback_id_in_steps(body.query_id, row, context, label or b""))
-            return _feedback(body, id_, row, context, label)
+            return _feedback(body, row, context, label)
         except ClipperError as error:
             return _as_value(error)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -126,8 +125,7 @@ class ObserveReader:
             label = _checked_label(body, text_of_input is not None)
             row = b"" if text_of_input is None else self._reader.read(text_of_input)
             context = read_context(body.context, body.uid)
-            id_ = body.id or feedback_id(body.query_id, row, context, label or b"")
-            return _feedback(body, id_, row, context, label)
+            return _feedback(body, row, context, label)
         except ClipperError as error:
             return _as_value(error)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -155,9 +153,12 @@ def _checked_label(body: ObserveBody, has_input: bool) -> bytes | None:
     return label
 
 
-def _feedback(body: ObserveBody, id_: str, row: bytes, context: str | None, label: bytes | None) -> Feedback:
+def _feedback(body: ObserveBody, row: bytes, context: str | None, label: bytes | None) -> Feedback:
+    """Feedback on an input that names no id is like no other: that a thing is told twice may mean that it happened
+    twice. A query has one outcome, so feedback on one has its id unless it names another."""
     query_id = body.query_id
-    return Feedback(id_, query_id, row if query_id is None else None, context, label, body.reward)
+    given = body.id or (f"input-{uuid4().hex}" if query_id is None else f"query-{query_id}")
+    return Feedback(given, query_id, row if query_id is None else None, context, label, body.reward)
 
 
 def _not_one(error: Exception) -> MalformedRequest:

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import Batching, Link, Selection
+from clipper.snapshot import Batching, Link, Selection, Wait
 from clipper.types import Framework
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
@@ -39,7 +39,8 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
     """``input_type`` None means the first linked model's. ``default_output`` may be any JSON; absent means none.
 
     For how models are selected and feedback is learned from, see ``snapshot.Selection``. ``code`` is the SHA-256 of the
-    artifact with the modules of a policy or loss of the user's own. A name alone is a policy with its defaults.
+    artifact with the modules of a policy or loss of the user's own. A name alone is a policy with its defaults. A
+    ``half_life`` that is absent is the policy's own.
     ``require_key``: it answers only who shows a key. ``max_in_flight`` and ``max_per_second`` bound its queries, over
     all workers; null is no bound.
     """
@@ -51,10 +52,13 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
     policy: str | Configured = _DEFAULTS.policy
     links: tuple[Link, ...] = ()
     loss: str | Configured = _DEFAULTS.loss
-    half_life: int | None = _DEFAULTS.half_life
+    half_life: int | UnsetType | None = UNSET
     prior_weight: float = _DEFAULTS.prior_weight
+    inherit: float = _DEFAULTS.inherit
+    wait: Wait = _DEFAULTS.wait
     confidence_threshold: float | None = _DEFAULTS.confidence_threshold
     feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s
+    log_decisions: float = _DEFAULTS.log_decisions
     code: str | None = None
     require_key: bool = False
     max_in_flight: int | None = None
@@ -73,8 +77,11 @@ class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
     loss: str | Configured | UnsetType = UNSET
     half_life: int | UnsetType | None = UNSET
     prior_weight: float | UnsetType = UNSET
+    inherit: float | UnsetType = UNSET
+    wait: Wait | UnsetType = UNSET
     confidence_threshold: float | UnsetType | None = UNSET
     feedback_ttl_s: float | UnsetType = UNSET
+    log_decisions: float | UnsetType = UNSET
     code: str | UnsetType = UNSET
     require_key: bool | UnsetType = UNSET
     max_in_flight: int | UnsetType | None = UNSET
@@ -106,8 +113,11 @@ class Application(Struct, frozen=True, omit_defaults=False):
     loss: Configured
     half_life: int | None
     prior_weight: float
+    inherit: float
+    wait: Wait
     confidence_threshold: float | None
     feedback_ttl_s: float
+    log_decisions: float
     default_output: Any | UnsetType = UNSET
     code: str | None = None
     id: str = ""
@@ -121,6 +131,7 @@ class LearnedModel(Struct, frozen=True):
     """What is known of one of an application's models.
 
     Attributes:
+        version: the one whose numbers they are, with what it has of its predecessors'; None if no version is current.
         share: of the queries that would ask it now; where several answer together, of the answer.
         mean_loss: from 0 to 1; None if no feedback on it has come.
         pulls, scored: how often it was asked, and how often scored, by feedback; what is old counts for less.
@@ -132,6 +143,7 @@ class LearnedModel(Struct, frozen=True):
     pulls: float
     scored: float
     shadow: bool
+    version: str | None = None
 
 
 class LearnedPolicy(Struct, frozen=True):

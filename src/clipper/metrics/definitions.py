@@ -15,6 +15,7 @@ from clipper.statistics import (
     LATENCY_BOUNDS_S,
     SIZE_BOUNDS,
     ApplicationStatistics,
+    DecisionLogStatistics,
     HistogramData,
     LimitStatistics,
     ModelSelectionStatistics,
@@ -102,6 +103,49 @@ WORKER: Group[WorkerStatistics] = Group(
         Number("gauge", "clipper_cache_bytes", "Size of the cache, inputs counted.", lambda w: w.cache.size_bytes),
         Number("gauge", "clipper_cache_capacity_bytes", "Bound of the cache.", lambda w: w.cache.capacity_bytes),
         Number("counter", "clipper_cache_evictions", "Outputs evicted from the cache.", lambda w: w.cache.evictions),
+        Number("gauge", "clipper_feedback_queries", "Queries kept for feedback.", lambda w: w.feedback_window.queries),
+        Number(
+            "gauge",
+            "clipper_feedback_capacity_queries",
+            "Bound of how many are kept.",
+            lambda w: w.feedback_window.max_queries,
+        ),
+        Number("gauge", "clipper_feedback_bytes", "Size of what is kept.", lambda w: w.feedback_window.size_bytes),
+        Number(
+            "gauge", "clipper_feedback_capacity_bytes", "Bound of that.", lambda w: w.feedback_window.capacity_bytes
+        ),
+        Number(
+            "counter",
+            "clipper_feedback_evictions",
+            "Queries that had to go before feedback on them was too late.",
+            lambda w: w.feedback_window.evicted,
+        ),
+        Number(
+            "gauge",
+            "clipper_feedback_age_seconds",
+            "Time since the oldest query that is kept was asked.",
+            lambda w: w.feedback_window.age_s,
+        ),
+    ),
+)
+
+DECISION_LOG: Group[DecisionLogStatistics] = Group(
+    ("worker",),
+    (
+        Number(
+            "counter", "clipper_decisions_written", "Decisions and feedback written to the log.", lambda d: d.written
+        ),
+        Number("counter", "clipper_decisions_bytes", "Bytes written to the decision log.", lambda d: d.written_bytes),
+        Number(
+            "counter",
+            "clipper_decisions_dropped",
+            "Decisions and feedback that are not in the log, by reason.",
+            lambda d: d.dropped,
+            "reason",
+        ),
+        Number(
+            "gauge", "clipper_decisions_waiting_bytes", "Bytes to be written to the log.", lambda d: d.waiting_bytes
+        ),
     ),
 )
 
@@ -154,6 +198,13 @@ SELECTION: Group[SelectionStatistics] = Group(
         ),
         Number("counter", "clipper_selection_answers_scored", "Answers with feedback.", lambda s: s.answers_scored),
         Number("counter", "clipper_selection_answer_loss", "Sum of their losses.", lambda s: s.answer_loss),
+        Number(
+            "counter",
+            "clipper_selection_answer_loss_by_reason",
+            "The same by wrong, the models' output, or the code for which the answer was none of theirs.",
+            lambda s: s.answer_loss_by_reason,
+            "reason",
+        ),
         Number(
             "gauge",
             "clipper_selection_regret",

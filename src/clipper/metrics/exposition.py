@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from clipper.management.schemas import Model, Replica, Status
 from clipper.metrics.definitions import (
     APPLICATION,
+    DECISION_LOG,
     DEPLOYED,
     LIMIT,
     LINK,
@@ -65,6 +66,7 @@ class ServerCollector(Collector):
         yield from _families(SERVER, [((), self._status)])
         yield from _families(WORKER_PROCESS, [((str(w.index),), w) for w in self._status.workers])
         yield from _families(WORKER, [((index,), worker) for index, worker in workers])
+        yield from _families(DECISION_LOG, [((index,), w.decisions) for index, w in workers if w.decisions])
         yield from _families(LIMIT, [((one.of, one.name, index), one) for index, w in workers for one in w.limits])
         yield from _families(APPLICATION, [((a.name, index), a) for index, w in workers for a in w.applications])
         selections = [(a, index, a.selection) for index, w in workers for a in w.applications if a.selection]

@@ -105,6 +105,7 @@ class VersionRecord(Struct, frozen=True):
         created_at: seconds since the epoch.
         log_tail: of the container whose start failed, or of the installer, oldest line first.
         warning: how the model and the packages that it runs with do not quite fit; None if they do.
+        predecessor: the version that was current when it was deployed; None if none was, or before that was noted.
         warm_up_rows: the most rows of a warm-up batch, as more have killed a replica; 0 is no warm-up, None no bound.
     """
 
@@ -125,6 +126,7 @@ class VersionRecord(Struct, frozen=True):
     warning: str | None = None
     scaling: ReplicaRange | None = None
     warm_up_rows: int | None = None
+    predecessor: str | None = None
 
     @property
     def id(self) -> ModelId:

@@ -2,27 +2,26 @@
 
 import asyncio
 import logging
-from bisect import bisect_left
-from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from random import Random
 
 from clipper.abstraction.model_queue import ModelQueue
-from clipper.abstraction.predictor import Predictor
+from clipper.decisions.application import ApplicationDecisions, versions_of
+from clipper.decisions.records import Setting
 from clipper.errors import ClipperError, NotFound, PolicyFailed, WrongInput
-from clipper.selection.committer import Committer
 from clipper.selection.contexts import Contexts
 from clipper.selection.counts import Counts
-from clipper.selection.feedback.join_table import JoinTable
+from clipper.selection.deadlines import TIMER_EARLY_S, Deadlines
+from clipper.selection.feedback.join_table import output_bytes
+from clipper.selection.feedback.outcomes import Outcomes
+from clipper.selection.learning.arms import Arms, Origin, lineage
 from clipper.selection.learning.totals import Totals
 from clipper.selection.loads import Loads
-from clipper.selection.own_code import Made, make
 from clipper.selection.policies.policy import Choice, Combined
-from clipper.selection.query import Asker, Query, Shadow
+from clipper.selection.query import Asker, Named, Query, Shadow
 from clipper.selection.selector import Selector
-from clipper.selection.stores.store import Store
-from clipper.snapshot import ApplicationSnapshot
+from clipper.selection.surroundings import Surroundings
+from clipper.snapshot import ApplicationSnapshot, link_names
 from clipper.statistics import ApplicationStatistics
 from clipper.types import InputType
 
@@ -34,64 +33,18 @@ MAX_MARGIN_S = 0.002
 # One of several models leaves earlier by so much more, 2 ms at most: it can leave with what has come, which is better
 # than to be late, and is made of that while other models have the processors (16 forests on two cores: 2 ms).
 JOINT_MARGIN_SHARE = 0.1
-# The loop's timers count whole milliseconds, rounded, and so may come half of one early.
-TIMER_EARLY_S = 0.0005
 # Of the time there is, what a query may spend on reading its context's state; then it goes by the application's own.
 LOAD_SHARE = 0.25
-# Queries that are answered at their deadline in one go, some milliseconds of work: a batch has one deadline for all.
-MAX_EXPIRING = 500
-
-
-class QueryIds:
-    """Numbers for queries, unique over all workers and restarts, and below 2^53 so that any JSON reader keeps them.
-
-    The upper 20 bits are the worker's instance, which the supervisor counts; the lower 33 are the worker's own count.
-    That begins anew after two days at 50,000 queries a second, when the first ones are long past their feedback.
-    """
-
-    COUNT_BITS = 33
-
-    def __init__(self, instance: int) -> None:
-        self._first = self.next = instance << self.COUNT_BITS
-        self._last = self._first + (1 << self.COUNT_BITS) - 1
-
-    def take(self) -> int:
-        query_id = self.next
-        self.next = query_id + 1 if query_id < self._last else self._first
-        return query_id
-
-    def has_given(self, query_id: int) -> bool:
-        return self._first <= query_id < self.next
-
-    @classmethod
-    def instance_of(cls, query_id: int) -> int:
-        return query_id >> cls.COUNT_BITS
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What the applications of a worker share.
-
-    Attributes:
-        asking: feedback that models are being asked for; see ``Observer``.
-        make: makes an application's policy and loss, without waiting for a user's code.
-    """
-
-    predictor: Predictor
-    ids: QueryIds
-    random: Random
-    store: Store
-    committer: Committer
-    joins: JoinTable
-    asking: asyncio.Semaphore
-    make: Callable[[ApplicationSnapshot], Made] = make
+# A model that was in time for fewer of its last queries is not waited for, and one that was for fewer than the other
+# not once the answer is settled.
+HARDLY_IN_TIME = 0.1
+USUALLY_IN_TIME = 0.5
 
 
 class Application:
     """Answers an application's queries.
 
-    All queries have one SLO and so expire in order of arrival: one FIFO and one timer serve them all. Those that waited
-    at the worker's door may come out of order, and find their place in it.
+    All queries have one SLO and so expire in order of arrival: see ``Deadlines``.
     """
 
     def __init__(self, snapshot: ApplicationSnapshot, surroundings: Surroundings) -> None:
@@ -100,9 +53,9 @@ class Application:
         self._ids = surroundings.ids
         self._joins = surroundings.joins
         self.counts = Counts()
+        self.outcomes = Outcomes()
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[Query] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadlines = Deadlines(self.finish)
         selection = snapshot.selection
         self.contexts = Contexts(snapshot.id, surroundings.store, selection.half_life, selection.prior_weight)
         self._loads = Loads(self.load)
@@ -125,16 +78,35 @@ class Application:
         self.slo_s = snapshot.slo_ms / 1000
         self.budget_s = self.slo_s - min(self.slo_s * MARGIN_SHARE, MAX_MARGIN_S)
         self._joint_margin_s = min(self.slo_s * JOINT_MARGIN_SHARE, MAX_MARGIN_S)
-        self._bring_deadlines_forward()
-        self._default = None if snapshot.default_output is None else snapshot.default_output.encode()
+        self._deadlines.bring_forward(self.budget_s)
+        self.default = None if snapshot.default_output is None else snapshot.default_output.encode()
+        self._wait = snapshot.selection.wait
         self._threshold = snapshot.selection.confidence_threshold or 0.0
         self.feedback_ttl_s = snapshot.selection.feedback_ttl_s
-        self.models = tuple(link.model for link in snapshot.links if not link.shadow)
+        self._follow_links(snapshot)
         self._only_choice = self.selector.only_choice(self.models)
-        self._targets: dict[str, ModelQueue | None] = {
-            link.model: self._find(link.model, link.version) for link in snapshot.links
-        }
-        self.shadows = tuple(link.model for link in snapshot.links if link.shadow)
+        self.decisions = self._decisions(snapshot)
+
+    def _follow_links(self, snapshot: ApplicationSnapshot) -> None:
+        predictor = self.surroundings.predictor
+        # Shadows come last, so that a version which answers is not asked as a shadow as well.
+        named = sorted(zip(link_names(snapshot.links), snapshot.links), key=lambda each: each[1].shadow)
+        self._targets: dict[str, ModelQueue | None] = {}
+        origins: dict[str, tuple[Origin, ...]] = {}
+        for name, link in named:
+            target = self._find(link.model, link.version)
+            # Two links may lead to one version, as when a pinned one becomes current: it is asked once.
+            if target is None or target not in self._targets.values():
+                self._targets[name] = target
+                version = link.version or predictor.current(link.model)
+                if version is not None:
+                    before = predictor.predecessors(link.model)
+                    origins[name] = lineage(link.model, version, before, snapshot.selection.inherit)
+        self.models = tuple(name for name, link in named if not link.shadow and name in self._targets)
+        self.shadows = tuple(name for name, link in named if link.shadow and name in self._targets)
+        self.arms = Arms(origins)
+        self._pinned_arms: dict[str, Arms] = {}
+        self.contexts.follow_arms(self.arms)
 
     def follow_code(self) -> None:
         """What its policy and loss are made of has come, or has failed, after all."""
@@ -155,24 +127,26 @@ class Application:
             NotFound: there is no such version.
             WrongInput: that version takes another type of input.
         """
-        choice, targets = (self._only_choice, self._targets) if version is None else self._pinned(version)
-        query = Query(self, asker, self._ids.take(), row, context, arrival_s, arrival_s + self.budget_s)
+        choice, targets, arms = (
+            (self._only_choice, self._targets, self.arms) if version is None else self._pinned(version)
+        )
+        query = Query(self, asker, self._ids.take(), row, context, arrival_s, arrival_s + self.budget_s, version)
         self.counts.queries += 1
         if choice is not None:
-            self._ask(query, choice, targets)
+            self._ask(query, row, choice, targets, arms)
             if self.shadows and version is None:
-                self._ask_shadows(query)
+                self._ask_shadows(query, row)
         elif self.models:
             totals = self.totals(context)
             if totals is None:
-                self._load_then_ask(query, context)
+                self._load_then_ask(query, row, context)
             else:
-                self._select_and_ask(query, totals)
+                self._select_and_ask(query, row, totals)
         else:
             query.failure = "no_replica", f"application {self.name} has no linked model"
             self.finish(query)
         if not query.done:
-            self._await_deadline(query)
+            self._deadlines.wait(query)
         return query
 
     def shed(self, asker: Asker) -> None:
@@ -195,9 +169,11 @@ class Application:
         self.counts.latency_s.observe(latency_s)
         if latency_s > self.slo_s:
             self.counts.slo_misses += 1
-        if self.feedback_ttl_s:
-            self._joins.remember(query, now_s)
         choice, output = query.choice, query.first_output
+        if self.feedback_ttl_s:
+            if not self._may_ask_again(query):
+                query.row = None
+            self._joins.remember(query, now_s)
         if choice is None or output is None:
             self._answer_without(query, asker)
         elif len(choice.models) == 1 and self.selector.believes_one:
@@ -205,6 +181,59 @@ class Application:
             asker.on_prediction(query.id, output, 1.0)
         else:
             self._answer_combined(query, choice, asker)
+        if self.decisions is not None:
+            self.decisions.add(query, latency_s)
+        # Of one model there is nothing to select, and nothing to know for that.
+        if choice is not None and choice is not self._only_choice and self.selector.policy.learns:
+            self._count_outcome(query, choice, is_over=now_s >= query.deadline_s - TIMER_EARLY_S)
+
+    def _count_outcome(self, query: Query, choice: Choice, *, is_over: bool) -> None:
+        """``is_over``: its deadline has come; else what is missing may still come in time."""
+        outcomes, arms = self.outcomes, query.arms
+        is_answered = query.output is not None
+        if is_answered:
+            outcomes.answered()
+        # Where all outputs teach, one that came in time did so whatever became of the answer.
+        counts_outputs = is_answered or self.selector.policy.feedback == "all"
+        for model in choice.models:
+            if counts_outputs and (model == query.first_model or model in (query.more_outputs or ())):
+                outcomes.came(arms.key(model))
+            elif not query.missing or is_over or model in (query.lost or ()):
+                outcomes.missed(model, choice, arms)
+
+    def _may_ask_again(self, query: Query) -> bool:
+        """Whether feedback may need an output that is not known: then the query's input is kept, most of its size."""
+        if query.choice is None:
+            return True
+        return self.selector.policy.feedback == "all" and not self._has_all(query)
+
+    def _has_all(self, query: Query) -> bool:
+        outputs = len(query.more_outputs or ()) + (query.first_output is not None)
+        return outputs >= len(self.models) or all(model in query.outputs for model in self.models)
+
+    def consider_leaving(self, query: Query) -> None:
+        """Some of a query's models have answered or failed: leave without the others if they are not worth waiting for.
+
+        Waited for is who answers in time lately. Once the answer is settled, so that only its confidence may grow, that
+        is who does so more often than not; or, under ``decided``, nobody.
+        """
+        choice = query.choice
+        if choice is None or query.first_output is None or self._wait == "all":
+            return
+        outputs, lost = query.outputs, query.lost or ()
+        try:
+            is_settled = self.selector.is_settled(choice, outputs, lost, self._threshold)
+        except PolicyFailed:  # it is counted, and no reason to answer without the others
+            is_settled = False
+        if not (is_settled and self._wait == "decided"):
+            least = USUALLY_IN_TIME if is_settled else HARDLY_IN_TIME
+            for model in choice.models:
+                if model in outputs or model in lost:
+                    continue
+                if self.outcomes.recent_share(query.arms.key(model)) >= least:
+                    return
+        query.is_settled = is_settled
+        self.finish(query)
 
     def _answer_combined(self, query: Query, choice: Choice, asker: Asker) -> None:
         try:
@@ -213,29 +242,39 @@ class Application:
             query.failure = error.code, str(error)
             self._answer_without(query, asker)
             return
+        query.confidence = combined.confidence
         if combined.confidence < self._threshold:
-            self.counts.defaults["low_confidence"] += 1
-            asker.on_unsure(query.id, self._default or b"null", combined.output, combined.confidence)
+            query.reason = "low_confidence"
+            self.counts.defaults[query.reason] += 1
+            asker.on_unsure(query.id, self.default or b"null", combined.output, combined.confidence)
             return
         query.output = combined.output
         asker.on_prediction(query.id, combined.output, combined.confidence)
 
-    def keep_late(self, query: Query, output: bytes) -> None:
+    def keep_late(self, query: Query, model: str, output: bytes) -> None:
         """An output has come after the answer: it still counts for feedback, and so for what that may take."""
-        self._joins.grow(query.id, len(output))
+        if self._loop.time() <= query.deadline_s:
+            query.in_time += 1
+            self.outcomes.came(query.arms.key(model))
+        freed = 0
+        if query.row is not None and not self._may_ask_again(query):
+            freed, query.row = len(query.row), None
+        grown = len(output) if query.more_outputs is None else output_bytes(output)
+        self._joins.grow(query.id, grown - freed)
+
+    def keep_shadow(self, query: Query, output: bytes) -> None:
+        """The same of a shadow's output."""
+        self._joins.grow(query.id, output_bytes(output))
 
     def close(self) -> None:
         """The application is gone: answer what waits. A request that was being read may still ask, and is answered."""
-        waiting, self._waiting = self._waiting, deque()
-        self._arm_timer()
-        for query in waiting:
-            if not query.done:
-                query.failure = query.failure or ("unavailable", f"application {self.name} was removed or changed")
-                self.finish(query)
+        for query in self._deadlines.clear():
+            query.failure = query.failure or ("unavailable", f"application {self.name} was removed or changed")
+            self.finish(query)
 
     @property
     def in_flight(self) -> int:
-        return sum(not query.done for query in self._waiting)
+        return len(self._deadlines)
 
     def statistics(self) -> ApplicationStatistics:
         return self.counts.statistics(self.name, len(self.contexts))
@@ -271,29 +310,32 @@ class Application:
         else:
             self._is_store_down = False
 
-    def _load_then_ask(self, query: Query, context: str | None) -> None:
+    def _load_then_ask(self, query: Query, row: bytes, context: str | None) -> None:
         assert context is not None
 
         def go_on() -> None:
             if not query.done:
-                self._select_and_ask(query, self.contexts.totals(context) or self.contexts.prior())
+                self._select_and_ask(query, row, self.contexts.totals(context) or self.contexts.prior())
 
         self._loads.wait(context, self.budget_s * LOAD_SHARE, go_on)
 
-    def _select_and_ask(self, query: Query, totals: Totals) -> None:
+    def _select_and_ask(self, query: Query, row: bytes, totals: Totals) -> None:
         try:
             choice = self.select(totals, query.context)
         except PolicyFailed as error:
             query.failure = error.code, str(error)
             self.finish(query)
             return
-        self._ask(query, choice, self._targets)
+        self._ask(query, row, choice, self._targets, self.arms)
         if self.shadows:
-            self._ask_shadows(query)
+            self._ask_shadows(query, row)
 
-    def _ask(self, query: Query, choice: Choice, targets: Mapping[str, ModelQueue | None]) -> None:
+    def _ask(
+        self, query: Query, row: bytes, choice: Choice, targets: Mapping[str, ModelQueue | None], arms: Arms
+    ) -> None:
         models = choice.models
         query.choice = choice
+        query.arms = arms
         query.missing = len(models)
         slo_s = self.slo_s
         if len(models) > 1:
@@ -306,16 +348,20 @@ class Application:
                 explanation = f"model {model} has no version that runs and takes {self.input_type}"
                 query.on_failure(model, "no_replica", explanation)
                 continue
-            output = target.predict(query.row, query, query.arrival_s, slo_s)
+            waiter = query if model == target.model.name else Named(query, model)
+            output = target.predict(row, waiter, query.arrival_s, slo_s)
             if output is not None:
                 query.on_output(model, output)
+        if query.missing and len(models) > 1 and not query.done:
+            query.is_asked = True
+            self.consider_leaving(query)
 
-    def _ask_shadows(self, query: Query) -> None:
+    def _ask_shadows(self, query: Query, row: bytes) -> None:
         for model in self.shadows:
             target = self._targets[model]
             if target is not None:
-                shadow = Shadow(query)
-                output = target.predict(query.row, shadow, query.arrival_s, self.slo_s, is_background=True)
+                shadow = Shadow(query, model)
+                output = target.predict(row, shadow, query.arrival_s, self.slo_s, is_background=True)
                 if output is not None:
                     shadow.on_output(model, output)
 
@@ -327,6 +373,14 @@ class Application:
         if is_joint:
             self.counts.confidence.observe(combined.confidence)
         return combined
+
+    def _decisions(self, snapshot: ApplicationSnapshot) -> ApplicationDecisions | None:
+        log, rate = self.surroundings.decisions, snapshot.selection.log_decisions
+        if log is None or not rate:
+            return None
+        versions = versions_of(self.models, self._targets)
+        setting = Setting(self.name, snapshot.selection.policy, self.models, versions, self.default)
+        return ApplicationDecisions(log, setting, rate)
 
     # -- models ------------------------------------------------------------------------------------------
 
@@ -344,8 +398,8 @@ class Application:
         target = self.surroundings.predictor.find(model, version)
         return target if target is not None and self.input_type.suits(target.input_type) else None
 
-    def _pinned(self, version: str) -> tuple[Choice, Mapping[str, ModelQueue]]:
-        for model in self.models:
+    def _pinned(self, version: str) -> tuple[Choice, Mapping[str, ModelQueue], Arms]:
+        for model in dict.fromkeys(link.model for link in self.snapshot.links if not link.shadow):
             target = self.surroundings.predictor.find(model, version)
             if target is None:
                 continue
@@ -353,16 +407,22 @@ class Application:
                 raise WrongInput(
                     f"{target.model} takes {target.input_type}, application {self.name} has {self.input_type}"
                 )
-            return Choice((model,), (1.0,)), {model: target}
+            arms = self._pinned_arms.get(version)
+            if arms is None:
+                arms = self._pinned_arms[version] = self.arms.with_key(model, str(target.model))
+            return Choice((model,), (1.0,)), {model: target}, arms
         raise NotFound(f"no model linked to application {self.name} has a version {version[:100]!r} that runs")
 
-    # -- answers and deadlines ---------------------------------------------------------------------------
+    # -- answers -----------------------------------------------------------------------------------------
 
     def _answer_without(self, query: Query, asker: Asker) -> None:
         reason, explanation = query.failure or self._why_late(query)
-        if self._default is not None:
+        query.reason = reason
+        if query.choice is not None:
+            self.counts.missing.update(model for model in query.choice.models if model not in query.outputs)
+        if self.default is not None:
             self.counts.defaults[reason] += 1
-            asker.on_default(query.id, self._default, reason, explanation)
+            asker.on_default(query.id, self.default, reason, explanation)
         else:
             self.counts.errors[reason] += 1
             asker.on_no_prediction(query.id, reason, explanation)
@@ -373,43 +433,3 @@ class Application:
             if target is not None:
                 return target.why_late()
         return "timeout", "no model answered within the SLO"
-
-    def _await_deadline(self, query: Query) -> None:
-        waiting = self._waiting
-        while waiting and waiting[0].done:
-            waiting.popleft()
-        if waiting and waiting[-1].deadline_s > query.deadline_s:
-            # It waited to be taken in, and later ones did not.
-            waiting.insert(bisect_left(waiting, query.deadline_s, key=lambda other: other.deadline_s), query)
-            if waiting[0] is query:
-                self._arm_timer()
-        else:
-            waiting.append(query)
-        if self._timer is None:
-            self._timer = self._loop.call_at(query.deadline_s, self._expire)
-
-    def _bring_deadlines_forward(self) -> None:
-        """Keep the FIFO in order of deadlines where the SLO became smaller: it holds for what waits as well."""
-        latest_s = self._loop.time() + self.budget_s
-        if self._waiting and self._waiting[-1].deadline_s > latest_s:
-            for query in self._waiting:
-                query.deadline_s = min(query.deadline_s, latest_s)
-            self._arm_timer()
-
-    def _expire(self) -> None:
-        now_s = self._loop.time() + TIMER_EARLY_S
-        waiting = self._waiting
-        # The rest is due at once, and others have their turn before it.
-        for _ in range(MAX_EXPIRING):
-            if not waiting or not (waiting[0].done or waiting[0].deadline_s <= now_s):
-                break
-            query = waiting.popleft()
-            if not query.done:
-                self.finish(query)
-        self._arm_timer()
-
-    def _arm_timer(self) -> None:
-        """Set the timer to the first deadline, or to none."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(self._waiting[0].deadline_s, self._expire) if self._waiting else None

@@ -50,8 +50,12 @@ class Committer:
         """Raises:
         Overloaded: ``submit`` would raise it now.
         """
-        if len(self._waiting) >= MAX_WAITING:
+        if not self.has_room:
             raise Overloaded(f"{MAX_WAITING} observations are waiting for the selection store")
+
+    @property
+    def has_room(self) -> bool:
+        return len(self._waiting) < MAX_WAITING
 
     async def _write(self) -> None:
         try:

@@ -10,24 +10,37 @@ was read for the first time at any other moment (``load``) is read again at the 
 
 from collections import Counter, OrderedDict
 
+from clipper.selection.learning.arms import NO_ARMS, Arms
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import Increments
 from clipper.selection.learning.totals import Totals
 from clipper.selection.stores.store import EVERYONE, Store
 
-# Each takes about 2 KB with five models. The least recently asked goes first; it is fetched again when it comes back.
+# Each takes about 4 KB with five models, of ``adaptive`` 10 KB. The least recently asked goes first; it is fetched
+# again when it comes back.
 MAX_CONTEXTS = 10_000
 
 
 class _State:
-    """A context's ledger, and its totals with the application's mixed in, for as long as neither changes."""
+    """A context's ledger, and what is worked out from it for as long as nothing of it changes: its totals by links'
+    names, and these with the application's mixed in."""
 
-    __slots__ = ("ledger", "mixed", "mixed_from")
+    __slots__ = ("_arms", "_seen", "_view", "ledger", "mixed", "mixed_from")
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
+        self._seen: Totals | None = None
+        self._arms = NO_ARMS
+        self._view = Totals()
         self.mixed: Totals | None = None
         self.mixed_from: tuple[Totals, Totals] | None = None
+
+    def view(self, arms: Arms) -> Totals:
+        seen = self.ledger.totals()
+        if seen is not self._seen or arms is not self._arms:
+            self._view = arms.view(seen)
+            self._seen, self._arms = seen, arms
+        return self._view
 
 
 class Contexts:
@@ -46,7 +59,8 @@ class Contexts:
         self._store = store
         self._half_life = half_life
         self._prior_weight = prior_weight
-        self._everyone = Ledger(half_life)
+        self._arms = NO_ARMS
+        self._everyone = _State(Ledger(half_life))
         self._states: OrderedDict[str, _State] = OrderedDict()
         self._uncertain: set[str] = set()
         # Observations that the store has not answered yet, by state; and how many there have ever been.
@@ -61,18 +75,26 @@ class Contexts:
         """Go on with other settings: what was learned is kept, what was worked out from it is not."""
         self._half_life = half_life
         self._prior_weight = prior_weight
-        self._everyone = Ledger(half_life, self._everyone.sums())
+        self._everyone = _State(Ledger(half_life, self._everyone.ledger.sums()))
         self._states.clear()
 
+    def follow_arms(self, arms: Arms) -> None:
+        """These versions stand behind the links' names now."""
+        if arms != self._arms:
+            self._arms = arms
+
     def totals(self, context: str | None) -> Totals | None:
-        """What is known for a context, None if it has to be loaded first; for None, what all have taught."""
+        """What is known for a context, None if it has to be loaded first; for None, what all have taught.
+
+        Numbers are by links' names, each with those of the version that it stands for.
+        """
         if context is None:
-            return self._everyone.totals()
+            return self.prior()
         state = self._states.get(context)
         if state is None:
             return None
         self._states.move_to_end(context)
-        own, prior = state.ledger.totals(), self._everyone.totals()
+        own, prior = state.view(self._arms), self.prior()
         if state.mixed is None or state.mixed_from != (own, prior):
             state.mixed = own.with_prior(prior, self._prior_weight)
             state.mixed_from = own, prior
@@ -80,7 +102,7 @@ class Contexts:
 
     def prior(self) -> Totals:
         """What a context without a state begins with."""
-        return self._everyone.totals()
+        return self._everyone.view(self._arms)
 
     # -- reading the store -------------------------------------------------------------------------------
 
@@ -127,7 +149,7 @@ class Contexts:
 
     def _keep(self, context: str | None, ledger: Ledger) -> None:
         if context is None:
-            self._everyone = ledger
+            self._everyone = _State(ledger)
             self.is_loaded = True
             return
         self._states[context] = _State(ledger)
@@ -145,6 +167,8 @@ class Contexts:
 
     def begin(self, context: str | None, increments: Increments) -> dict[str, float]:
         """Return what to add in the store for one observation. ``end`` has to follow, once the store has answered.
+
+        ``increments`` are by version: see ``Arms.keyed``.
 
         Observations under way count as made, so that of many at once each has its own place in time.
         """
@@ -168,7 +192,7 @@ class Contexts:
 
     def _ledger(self, context: str | None) -> Ledger | None:
         if context is None:
-            return self._everyone
+            return self._everyone.ledger
         state = self._states.get(context)
         return None if state is None else state.ledger
 

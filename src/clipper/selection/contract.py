@@ -28,7 +28,21 @@ def checked_choice(choice: object, models: Sequence[str]) -> Choice:
         raise InvalidArgument(f"it chose {choice.models}: expected some of {models}, each once")
     _check_shares(choice, list(shares.values()))
     chosen = tuple(model for model in models if model in shares)
-    return Choice(chosen, tuple(shares[model] for model in chosen))
+    return Choice(chosen, tuple(shares[model] for model in chosen), _checked_beliefs(choice, len(models)))
+
+
+def _checked_beliefs(choice: Choice, models: int) -> tuple[tuple[float, float], ...] | None:
+    """Those of a policy that draws as ``Thompson`` does: without them its share of 1 would be taken for certainty."""
+    if choice.beliefs is None:
+        return None
+    beliefs = tuple((float(successes), float(failures)) for successes, failures in choice.beliefs)
+    is_right = all(0.0 < parameter < math.inf for belief in beliefs for parameter in belief)
+    if len(choice.models) != 1 or len(beliefs) != models or not is_right:
+        raise InvalidArgument(
+            f"it returned beliefs {choice.beliefs}: expected two numbers above 0 for each of the {models} models, "
+            "and one model chosen"
+        )
+    return beliefs
 
 
 def checked_combined(combined: object) -> Combined:

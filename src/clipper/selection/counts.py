@@ -20,10 +20,12 @@ class Counts:
 
     Attributes:
         selected: how often these models were asked together.
-        missing: answers that left without this selected model's output.
+        missing: answers, defaults and errors that left without this selected model's output.
         scored, loss: feedback on each model: how much, and the sum of its losses.
-        answers_scored, answer_loss: the same of the application's answers.
-        feedback: by what came of it: ``joined``, ``duplicate``, ``late``, ``unknown``, ``failed``.
+        answers_scored, answer_loss: the same of what the application answered, defaults and errors too.
+        answer_loss_by_reason: that sum by whose fault it was: ``wrong``, the models' output; or the error code for
+            which there was none, or was not believed.
+        feedback: by what came of it: ``joined``, ``duplicate``, ``late``, ``evicted``, ``unknown``, ``failed``.
     """
 
     def __init__(self) -> None:
@@ -38,6 +40,7 @@ class Counts:
         self.loss: dict[str, float] = {}
         self.answers_scored = 0
         self.answer_loss = 0.0
+        self.answer_loss_by_reason: dict[str, float] = {}
         self.feedback: Counter[str] = Counter()
         self.last_policy_error: str | None = None
 
@@ -51,7 +54,7 @@ class Counts:
         if len(self.selected) > MAX_SETS:
             self.selected = Counter({(model,): times for model, times in self._selected().items()})
 
-    def learn(self, losses: dict[str, float], answer_loss: float | None) -> None:
+    def learn(self, losses: dict[str, float], answer_loss: float | None, reason: str = "wrong") -> None:
         """Count one observation."""
         self.feedback["joined"] += 1
         for model, loss in losses.items():
@@ -60,6 +63,8 @@ class Counts:
         if answer_loss is not None:
             self.answers_scored += 1
             self.answer_loss += answer_loss
+            lost = self.answer_loss_by_reason
+            lost[reason] = lost.get(reason, 0.0) + answer_loss
 
     def statistics(self, name: str, contexts: int) -> ApplicationStatistics:
         return ApplicationStatistics(
@@ -79,6 +84,7 @@ class Counts:
             feedback=dict(self.feedback),
             answers_scored=self.answers_scored,
             answer_loss=self.answer_loss,
+            answer_loss_by_reason=dict(self.answer_loss_by_reason),
             contexts=contexts,
             policy_errors=self.policy_errors,
             last_policy_error=self.last_policy_error,
@@ -90,7 +96,7 @@ class Counts:
             model: ModelSelectionStatistics(
                 selected[model], self.missing[model], self.scored[model], self.loss.get(model, 0.0)
             )
-            for model in sorted(selected.keys() | self.scored.keys())
+            for model in sorted(selected.keys() | self.scored.keys() | self.missing.keys())
         }
 
     def _selected(self) -> Counter[str]:

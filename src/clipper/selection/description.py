@@ -30,8 +30,8 @@ async def describe(application: Application, context: str | None) -> PolicyDescr
         shares = await _shares(application, totals, context)
     except PolicyFailed as error:
         shares, problem = {}, str(error)
-    models = [_model(model, totals, shares.get(model, 0.0)) for model in application.models]
-    models += [_model(model, totals, 0.0, shadow=True) for model in application.shadows]
+    models = [_model(application, model, totals, shares.get(model, 0.0)) for model in application.models]
+    models += [_model(application, model, totals, 0.0, shadow=True) for model in application.shadows]
     return PolicyDescription(True, totals.observations, tuple(models), problem)
 
 
@@ -50,7 +50,10 @@ async def _shares(application: Application, totals: Totals, context: str | None)
     return {model: weight / DRAWS for model, weight in weights.items()}
 
 
-def _model(model: str, totals: Totals, share: float, *, shadow: bool = False) -> ModelDescription:
+def _model(
+    application: Application, model: str, totals: Totals, share: float, *, shadow: bool = False
+) -> ModelDescription:
     scored = totals.number(model, SCORED)
     mean_loss = totals.number(model, LOSS) / scored if scored > 0 else None
-    return ModelDescription(model, share, mean_loss, totals.number(model, PULLS), scored, shadow)
+    version = application.arms.key(model).partition(":")[2] or None
+    return ModelDescription(model, share, mean_loss, totals.number(model, PULLS), scored, shadow, version)

@@ -5,23 +5,29 @@ and queues serve the earliest deadline first.
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import uuid4
 
 from clipper.errors import InvalidArgument, NotFound, Overloaded, PolicyFailed, StoreUnavailable
 from clipper.feedback import Feedback
 from clipper.selection.application import Application
-from clipper.selection.feedback.scoring import lesson, score
+from clipper.selection.feedback.outcomes import mixed
+from clipper.selection.feedback.scoring import default_loss, lesson, score
+from clipper.selection.learning.arms import Arms
+from clipper.selection.learning.losses import Loss
 from clipper.selection.learning.tally import Increments
 from clipper.selection.policies.policy import Choice, Totals
 from clipper.selection.query import Query
 from clipper.selection.stores.store import EVERYONE, MIN_KEEP_S, Observation
 
-# How long feedback may wait for models that are asked for its sake; then selected ones that have not answered count as
-# wrong.
+# How long feedback may wait for models that are asked for its sake.
 ASK_TIMEOUT_S = 5.0
 # Pieces of feedback that models are being asked for at once in a worker: a small part of what a queue holds, so that
 # it has room for predictions. Further ones wait.
 MAX_ASKING = 1000
+# Whose fault an answer's loss is that the models made.
+_WRONG = "wrong"
 
 
 class Asked:
@@ -36,16 +42,61 @@ class Asked:
 
     def on_output(self, model: str, output: bytes) -> None:
         self.outputs[model] = output
-        self._arrived()
+        self.arrived()
 
     def on_failure(self, model: str, code: str, message: str) -> None:
         """What it counts for is ``score``'s to say."""
-        self._arrived()
+        self.arrived()
 
-    def _arrived(self) -> None:
+    def arrived(self) -> None:
         self.missing -= 1
         if not self.missing and not self.all_in.done():
             self.all_in.set_result(None)
+
+
+class AskedByName:
+    """Waits for one of them, under the name that the policy knows it by."""
+
+    __slots__ = ("_asked", "_name")
+
+    def __init__(self, asked: Asked, name: str) -> None:
+        self._asked = asked
+        self._name = name
+
+    @property
+    def done(self) -> bool:
+        return self._asked.done
+
+    @property
+    def deadline_s(self) -> float:
+        return self._asked.deadline_s
+
+    def on_output(self, model: str, output: bytes) -> None:
+        self._asked.on_output(self._name, output)
+
+    def on_failure(self, model: str, code: str, message: str) -> None:
+        self._asked.arrived()
+
+
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    """What one piece of feedback teaches.
+
+    Attributes:
+        losses: by model, as the policy called it that chose.
+        losses_shown: the same by the links' names of now, or by version where none means that version.
+        answer_loss: of what the user got; None if feedback on it does not tell.
+        reason: whose fault that is: ``wrong``, the models' output, or the code for which the answer was none of theirs.
+        no_answer_loss: of what the user gets where no model answers.
+        lessons: what to add, by context.
+    """
+
+    losses: dict[str, float]
+    losses_shown: dict[str, float]
+    answer_loss: float | None
+    reason: str
+    no_answer_loss: float
+    lessons: dict[str | None, Increments]
 
 
 class Observer:
@@ -76,7 +127,7 @@ class Observer:
             return self._observe_later(feedback, query, context)
         choice = self._choice(query, totals, context)
         outputs = self._known_outputs(feedback, query)
-        if any(model not in outputs for model in self._needed(choice, feedback)):
+        if any(model not in outputs for model in self._needed(choice, feedback, query)):
             return self._observe_later(feedback, query, context)
         return self._learn(feedback, query, context, choice, outputs, totals)
 
@@ -85,7 +136,7 @@ class Observer:
         choice = self._choice(query, totals, context)
         outputs = self._known_outputs(feedback, query)
         row = query.row if query is not None else feedback.row
-        missing = [model for model in self._needed(choice, feedback) if model not in outputs]
+        missing = [model for model in self._needed(choice, feedback, query) if model not in outputs]
         if missing and row is not None:
             await self._ask(missing, row, outputs)
             # By now others may have taken its place in memory.
@@ -131,7 +182,7 @@ class Observer:
             if target is None:
                 asked.on_failure(model, "no_replica", "")
                 continue
-            output = target.predict(row, asked, now_s, ASK_TIMEOUT_S, is_background=True)
+            output = target.predict(row, AskedByName(asked, model), now_s, ASK_TIMEOUT_S, is_background=True)
             if output is not None:
                 asked.on_output(model, output)
 
@@ -147,8 +198,12 @@ class Observer:
         application = self._application
         contexts, committer = application.contexts, application.surroundings.committer
         committer.check_room()
-        losses, lessons, answer_loss = self._score(feedback, query, context, choice, outputs, totals)
-        entries = {each: contexts.begin(each, lesson) for each, lesson in lessons.items()}
+        try:
+            learned = self._score(feedback, query, context, choice, outputs, totals)
+        except PolicyFailed as error:
+            application.counts.fail_policy(str(error))
+            raise
+        entries = {each: contexts.begin(each, lesson) for each, lesson in learned.lessons.items()}
         committed = committer.submit(
             Observation(
                 feedback.id,
@@ -164,7 +219,12 @@ class Observer:
             for each, amounts in entries.items():
                 contexts.end(each, amounts, was_added=was_added)
             if was_added:
-                application.counts.learn(losses, answer_loss)
+                application.counts.learn(learned.losses_shown, learned.answer_loss, learned.reason)
+                self._tell_outcome(feedback, query, learned.no_answer_loss)
+                if application.decisions is not None and query is not None:
+                    application.decisions.judge(
+                        query.id, feedback.label, feedback.reward, learned.losses, learned.answer_loss
+                    )
             else:
                 application.counts.feedback["duplicate" if is_durable else "failed"] += 1
 
@@ -179,19 +239,87 @@ class Observer:
         choice: Choice,
         outputs: Mapping[str, bytes],
         totals: Totals,
-    ) -> tuple[dict[str, float], dict[str | None, Increments], float | None]:
-        """The models' losses, what they teach the application and the context, and the answer's loss."""
+    ) -> "_Learned":
+        """What feedback teaches.
+
+        Raises:
+            InvalidArgument: the label or reward is not one that can be scored.
+            PolicyFailed: the user's own policy or loss failed.
+        """
         application = self._application
+        policy, loss, outcomes = application.selector.policy, application.selector.loss, application.outcomes
+        arms = application.arms if query is None else query.arms
+        is_default = query is not None and query.output is None
+        no_answer = default_loss(feedback, loss, application.default, was_answered=is_default)
+        if query is None:
+            # Nobody waited for these outputs; how often they are in time when somebody does is known of queries.
+            answer = self._answer(feedback, None, choice, outputs, totals)
+            losses = score(feedback, loss, choice, outputs, no_answer, answer=answer)
+            missed = {model: outcomes.missed_share(arms.key(model)) for model in losses}
+            if policy.feedback == "selected":
+                losses = mixed(losses, missed, no_answer)
+            answer_loss, reason = None, _WRONG
+        else:
+            missed = dict.fromkeys(query.missed(self._loop.time()), 1.0)
+            lost = self._lost(choice, query, feedback, missed)
+            known = {model: output for model, output in outputs.items() if model not in lost}
+            losses = score(feedback, loss, choice, known, no_answer, answer=query.output)
+            answer_loss = no_answer if query.output is None else _answer_loss(feedback, loss, query.output)
+            reason = query.reason or _WRONG
+        prior = application.contexts.prior()
+        is_reward = feedback.reward is not None and len(choice.models) > 1
+        lessons: dict[str | None, Increments] = {
+            each: arms.keyed(lesson(policy, choice, losses, known_then, missed, is_reward=is_reward))
+            for each, known_then in ({None: prior} if context is None else {None: prior, context: totals}).items()
+        }
+        return _Learned(losses, self._named(losses, arms), answer_loss, reason, no_answer, lessons)
+
+    def make_up(self) -> None:
+        """Learn of misses that no feedback tells of, as far as others like them have feedback: see ``Outcomes``.
+
+        They teach what all have in common, which contexts begin with. It is done in the background, now and then:
+        feedback on answers, which would be the occasion, does not come where all that is asked misses.
+        """
+        application = self._application
+        policy, outcomes, contexts = application.selector.policy, application.outcomes, application.contexts
+        committer = application.surroundings.committer
+        if policy.feedback == "all" or not policy.learns or not contexts.is_loaded or not committer.has_room:
+            return
+        made_up = outcomes.make_up()
+        increments: dict[tuple[str, str], float] = {}
         try:
-            losses = score(feedback, application.selector.loss, choice, outputs)
-            prior = application.contexts.prior()
-            lessons: dict[str | None, Increments] = {None: lesson(application.selector.policy, choice, losses, prior)}
-            if context is not None:
-                lessons[context] = lesson(application.selector.policy, choice, losses, totals)
-            return losses, lessons, self._answer_loss(feedback, query)
+            for each in made_up:
+                taught = lesson(policy, each.choice, {each.name: each.loss}, contexts.prior(), {each.name: 1.0})
+                for key, amount in each.arms.keyed(taught).items():
+                    increments[key] = increments.get(key, 0.0) + each.times * amount
         except PolicyFailed as error:
             application.counts.fail_policy(str(error))
-            raise
+            return
+        if not increments:
+            return
+        entries = contexts.begin(None, increments)
+        observation = Observation(f"misses-{uuid4().hex}", application.snapshot.id, {EVERYONE: entries}, 0.0)
+        committed = committer.submit(observation)
+
+        def remember(committed: "asyncio.Future[bool]") -> None:
+            was_added = not committed.cancelled() and committed.exception() is None
+            contexts.end(None, entries, was_added=was_added)
+            if not was_added:
+                outcomes.take_back(made_up)
+
+        committed.add_done_callback(remember)
+
+    def _tell_outcome(self, feedback: Feedback, query: Query | None, no_answer_loss: float) -> None:
+        outcomes = self._application.outcomes
+        if feedback.label is not None and self._application.default is not None:
+            outcomes.told_of_default(no_answer_loss)
+        if query is None or query.choice is None:
+            return
+        if query.output is not None:
+            outcomes.told_of_answer()
+            return
+        for model in query.choice.models:
+            outcomes.told_of_miss(query.arms.key(model))
 
     def _find(self, feedback: Feedback) -> Query | None:
         if feedback.query_id is None:
@@ -199,18 +327,45 @@ class Observer:
         application = self._application
         query = application.surroundings.joins.find(feedback.query_id, self._loop.time())
         if query is None or query.application is not application:
-            was_asked = application.surroundings.ids.has_given(feedback.query_id)
-            application.counts.feedback["late" if was_asked else "unknown"] += 1
-            raise NotFound(
-                f"query {feedback.query_id} is not known to {application.name}: it was never asked, or longer "
-                f"ago than feedback is waited for ({application.snapshot.selection.feedback_ttl_s:g} s)"
-            )
+            outcome, why = self._why_not(feedback.query_id, query)
+            application.counts.feedback[outcome] += 1
+            selection = application.snapshot.selection
+            if (
+                application.decisions is not None
+                and query is None
+                and application.decisions.judge_late(
+                    feedback.query_id, feedback.label, feedback.reward, selection.loss, selection.loss_parameters
+                )
+            ):
+                why += "; nothing is learned from it, but the decision log has it"
+            raise NotFound(f"query {feedback.query_id} is not known to {application.name}: {why}")
         if feedback.context is not None and feedback.context != query.context:
             raise InvalidArgument(
                 f"query {query.id} was asked in context {query.context!r}, its feedback names {feedback.context!r}: "
                 "leave it out, or give the same"
             )
         return query
+
+    def _why_not(self, query_id: int, query: Query | None) -> tuple[str, str]:
+        """What to count feedback as whose query is not there, and what to say of it."""
+        surroundings = self._application.surroundings
+        ttl_s = self._application.feedback_ttl_s
+        if query is not None:
+            return "unknown", f"application {query.application.name} was asked it, or one of this name before it"
+        if not surroundings.ids.has_given(query_id):
+            return "unknown", "no worker that runs has given that id: it was never asked, or of a worker that has ended"
+        if not ttl_s:
+            return "late", "the application keeps no queries for feedback: its feedback_ttl_s is 0"
+        why = surroundings.joins.why_not(query_id, ttl_s)
+        if why == "over":
+            return "late", f"it was asked longer ago than feedback is waited for (feedback_ttl_s: {ttl_s:g} s)"
+        if why == "evicted":
+            max_queries = surroundings.joins.max_queries
+            return "evicted", (
+                f"so many were asked since that it is kept no more: this worker keeps {max_queries} for feedback "
+                "(--feedback-queries), or fewer where their outputs are large"
+            )
+        return "unknown", "it has not been answered, or its client went away first"
 
     def _choice(self, query: Query | None, totals: Totals, context: str | None) -> Choice:
         """What was selected; for feedback on an input, or a query whose selection failed, what would be now."""
@@ -232,17 +387,50 @@ class Observer:
                 outputs[model] = output
         return outputs
 
-    def _needed(self, choice: Choice, feedback: Feedback) -> Sequence[str]:
+    def _needed(self, choice: Choice, feedback: Feedback, query: Query | None) -> Sequence[str]:
         """Whose outputs the feedback has to be scored on. A reward speaks of what was answered, and of no other."""
         application = self._application
-        if feedback.reward is not None or application.selector.policy.feedback == "selected":
+        if feedback.reward is None and application.selector.policy.feedback == "all":
+            return application.models
+        if query is None:
             return choice.models
-        return application.models
+        lost = self._lost(choice, query, feedback, query.missed(self._loop.time()))
+        return [model for model in choice.models if model not in lost]
 
-    def _answer_loss(self, feedback: Feedback, query: Query | None) -> float | None:
-        """How wrong the answer was that left, for regret; None if there was none or it is not known."""
-        if query is None or query.output is None:
+    def _lost(self, choice: Choice, query: Query, feedback: Feedback, missed: Collection[str]) -> Collection[str]:
+        """Selected models whose output, whether it has come since or not, is nothing that the user got.
+
+        A policy that learns from what was answered has them lose what the user got instead. One that learns from all
+        outputs is told how right a late one was, and beside it that it was late.
+        """
+        if query.choice is None or (feedback.reward is None and self._application.selector.policy.feedback == "all"):
+            return ()
+        return choice.models if query.output is None else missed
+
+    def _named(self, losses: Mapping[str, float], arms: Arms) -> dict[str, float]:
+        """By the links' names, but for versions that no link asks, as one that a query named."""
+        now = self._application.arms
+        return {name if now.key(name) == arms.key(name) else arms.key(name): loss for name, loss in losses.items()}
+
+    def _answer(
+        self,
+        feedback: Feedback,
+        query: Query | None,
+        choice: Choice,
+        outputs: Mapping[str, bytes],
+        totals: Totals,
+    ) -> bytes | None:
+        """What a reward is for: what was answered; of an input without a query, what would be now."""
+        if query is not None:
+            return query.output
+        known = {model: outputs[model] for model in choice.models if model in outputs}
+        if feedback.reward is None or not known:
             return None
-        if feedback.label is None:
-            return None if feedback.reward is None else 1.0 - feedback.reward
-        return self._application.selector.loss(query.output, feedback.label)
+        return self._application.selector.combine(choice, known, totals).output
+
+
+def _answer_loss(feedback: Feedback, loss: Loss, answer: bytes) -> float | None:
+    """How wrong the answer was that a query got from its models."""
+    if feedback.label is None:
+        return None if feedback.reward is None else 1.0 - feedback.reward
+    return loss(answer, feedback.label)

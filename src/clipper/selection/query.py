@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from clipper.selection.learning.arms import NO_ARMS, Arms
 from clipper.selection.policies.policy import Choice
 
 if TYPE_CHECKING:
@@ -32,32 +33,48 @@ class Query(msgspec.Struct, gc=False, eq=False):
     The garbage collector does not look at it, as at ``Work``: it knows its asker until it is answered, and no longer.
 
     Attributes:
-        row: the input's raw buffer.
+        row: the input's raw buffer; None once no model can be asked it any more.
         first_model, first_output: of those that were selected, the one that has answered first, and its JSON text.
         more_outputs: those of the others by model; late ones come in after the answer. Most queries have none.
         missing: how many of the selected models have neither answered nor failed.
+        in_time: how many outputs came by the deadline: the first, since they are kept in the order in which they came.
         choice: what the policy selected; None if it has not, or could not.
+        arms: which versions it asked.
         shadow_outputs: the same of the application's shadow models; None while there is none.
+        lost: selected models that have failed; None if none has.
+        is_settled: it left before its deadline, since what was missing could not change it.
+        is_asked: whether all of the selected have been asked, so that it may leave without some.
         failure: code and message of the last model that failed.
         output: the answer, if there was one that was no default.
+        confidence: in the answer.
+        reason: why there was none; None if there was.
+        pinned: the version that was asked for, past the policy.
     """
 
     application: "Application"
     asker: Asker | None
     id: int
-    row: bytes
+    row: bytes | None
     context: str | None
     arrival_s: float
     deadline_s: float
+    pinned: str | None = None
     first_model: str | None = None
     first_output: bytes | None = None
     more_outputs: dict[str, bytes] | None = None
     missing: int = 0
+    in_time: int = 0
     done: bool = False
     choice: Choice | None = None
+    arms: Arms = NO_ARMS
     shadow_outputs: dict[str, bytes] | None = None
     output: bytes | None = None
+    lost: set[str] | None = None
+    is_asked: bool = False
+    is_settled: bool = False
     failure: tuple[str, str] | None = None
+    confidence: float = 1.0
+    reason: str | None = None
 
     @property
     def outputs(self) -> dict[str, bytes]:
@@ -65,6 +82,16 @@ class Query(msgspec.Struct, gc=False, eq=False):
         if self.first_model is None or self.first_output is None:
             return {}
         return {self.first_model: self.first_output, **(self.more_outputs or {})}
+
+    def missed(self, now_s: float) -> tuple[str, ...]:
+        """Selected models that had not answered by the deadline; none before it, while some may still answer.
+
+        Nor is one that a settled answer did not wait for, until its output comes: its work may have been dropped.
+        """
+        if self.choice is None or (self.missing > 0 and (self.is_settled or now_s < self.deadline_s)):
+            return ()
+        in_time = list(self.outputs)[: self.in_time]
+        return tuple(model for model in self.choice.models if model not in in_time)
 
     def on_output(self, model: str, output: bytes) -> None:
         if self.first_model is None:
@@ -75,15 +102,27 @@ class Query(msgspec.Struct, gc=False, eq=False):
             self.more_outputs[model] = output
         self.missing -= 1
         if self.done:
-            self.application.keep_late(self, output)
-        elif not self.missing:
+            self.application.keep_late(self, model, output)
+            return
+        self.in_time += 1
+        if not self.missing:
             self.application.finish(self)
+        elif self.is_asked:
+            self.application.consider_leaving(self)
 
     def on_failure(self, model: str, code: str, message: str) -> None:
-        self.failure = code, message
         self.missing -= 1
-        if not self.missing and not self.done:
+        if self.done:
+            return
+        self.failure = code, message
+        if not self.missing:
             self.application.finish(self)
+            return
+        if self.lost is None:
+            self.lost = set()
+        self.lost.add(model)
+        if self.is_asked:
+            self.application.consider_leaving(self)
 
     def cancel(self) -> None:
         """Nobody wants the answer any more: its work is dropped before it is sent."""
@@ -91,13 +130,38 @@ class Query(msgspec.Struct, gc=False, eq=False):
         self.asker = None
 
 
+class Named:
+    """Takes the output of one of several versions of a model, of which a query asks more than one."""
+
+    __slots__ = ("_name", "_query")
+
+    def __init__(self, query: Query, name: str) -> None:
+        self._query = query
+        self._name = name
+
+    @property
+    def done(self) -> bool:
+        return self._query.done
+
+    @property
+    def deadline_s(self) -> float:
+        return self._query.deadline_s
+
+    def on_output(self, model: str, output: bytes) -> None:
+        self._query.on_output(self._name, output)
+
+    def on_failure(self, model: str, code: str, message: str) -> None:
+        self._query.on_failure(self._name, code, message)
+
+
 class Shadow:
     """Takes a shadow model's output for a query, without which the answer does not wait."""
 
-    __slots__ = ("_query", "deadline_s", "done")
+    __slots__ = ("_name", "_query", "deadline_s", "done")
 
-    def __init__(self, query: Query) -> None:
+    def __init__(self, query: Query, name: str) -> None:
         self._query = query
+        self._name = name
         self.deadline_s = query.deadline_s
         self.done = False
 
@@ -105,9 +169,9 @@ class Shadow:
         query = self._query
         if query.shadow_outputs is None:
             query.shadow_outputs = {}
-        query.shadow_outputs[model] = output
+        query.shadow_outputs[self._name] = output
         if query.done:
-            query.application.keep_late(query, output)
+            query.application.keep_shadow(query, output)
 
     def on_failure(self, model: str, code: str, message: str) -> None:
         """Nobody waits for it."""

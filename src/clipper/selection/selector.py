@@ -1,6 +1,6 @@
 """An application's policy at work. What a user's own does wrong costs a query its answer, and nothing else."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from random import Random
 
 from clipper.errors import InvalidArgument, PolicyFailed
@@ -42,6 +42,8 @@ class Selector:
         except InvalidArgument as error:
             self._problem = counts.last_policy_error = str(error)
             self.policy, self.loss = make_policy("single"), make_loss("zero_one")
+        # A user's own need not be a subclass, which has it.
+        self._is_settled = getattr(self.policy, "is_settled", lambda *_: False)
         self.no_totals = None if self.policy.learns and self._problem is None else Totals()
         self.believes_one = type(self.policy).combine is Policy.combine
 
@@ -80,6 +82,17 @@ class Selector:
         except (Exception, SystemExit) as error:  # as in select
             raise self._failed("combine", error) from error
         return combined
+
+    def is_settled(self, choice: Choice, outputs: Mapping[str, bytes], lost: Collection[str], threshold: float) -> bool:
+        """As ``Policy.is_settled``.
+
+        Raises:
+            PolicyFailed: the user's own raised.
+        """
+        try:
+            return bool(self._is_settled(choice, outputs, lost, threshold))
+        except (Exception, SystemExit) as error:  # as in select
+            raise self._failed("is_settled", error) from error
 
     def _failed(self, method: str, error: BaseException) -> PolicyFailed:
         problem = f"policy {self._name} failed in {method}: {type(error).__name__}: {error}"[:MAX_PROBLEM_CHARACTERS]

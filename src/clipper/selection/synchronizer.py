@@ -1,4 +1,7 @@
-"""Keeps the states in memory abreast of what others have added to the store, and the store free of what is over."""
+"""Keeps the states in memory abreast of what others have added to the store, and the store free of what is over.
+
+Also has misses without feedback learned from.
+"""
 
 import asyncio
 import logging
@@ -9,6 +12,7 @@ from clipper.errors import ClipperError
 from clipper.selection.application import Application
 from clipper.selection.committer import Committer
 from clipper.selection.contexts import Contexts
+from clipper.selection.observer import Observer
 from clipper.selection.stores.store import MAX_IDS, Store
 
 log = logging.getLogger(__name__)
@@ -50,6 +54,8 @@ class Synchronizer:
         while True:
             try:
                 await self.follow()
+                for application in self._applications():
+                    Observer(application).make_up()
                 await self.expire()
                 is_down = False
             except Exception as error:  # whatever it is, states must not stay as they are for ever after

@@ -122,21 +122,25 @@ class ApplicationOperations:
             self._remove_unused(record.code)
 
     async def link(self, application: str, model: str, change: LinkChange) -> Application:
-        """In place of the link to the same model, if there is one."""
+        """In place of the link of that name, if there is one: ``MODEL``, or ``MODEL:VERSION`` beside others of it."""
         record = self._catalog.application(application)
-        new = Link(model, change.version, change.shadow)
-        if any(link.model == model for link in record.links):
-            links = tuple(new if link.model == model else link for link in record.links)
-        else:
-            links = (*record.links, new)
-        return await self._store(replace(record, links=links))
+        name, _, version = model.partition(":")
+        if version and change.version not in (None, version):
+            raise InvalidArgument(f"link {model!r} cannot be to version {change.version!r}: give one of the two")
+        new = Link(name, version or change.version, change.shadow)
+        replaced = _linked(record, model)
+        if replaced is None:
+            return await self._store(replace(record, links=(*record.links, new)))
+        return await self._store(
+            replace(record, links=tuple(new if link is replaced else link for link in record.links))
+        )
 
     async def unlink(self, application: str, model: str) -> Application:
         record = self._catalog.application(application)
-        links = tuple(link for link in record.links if link.model != model)
-        if links == record.links:
+        removed = _linked(record, model)
+        if removed is None:
             raise NotFound(f"application {application!r} does not link model {model!r}")
-        return await self._store(replace(record, links=links))
+        return await self._store(replace(record, links=tuple(link for link in record.links if link is not removed)))
 
     async def _store(self, record: ApplicationRecord) -> Application:
         self._check_links(record)
@@ -157,10 +161,11 @@ class ApplicationOperations:
             raise Conflict(f"application {name!r} exists already: change it, or delete it first")
 
     def _check_links(self, record: ApplicationRecord) -> None:
-        models = [link.model for link in record.links]
-        if len(set(models)) != len(models) or len(models) > MAX_LINKS:
+        targets = [(link.model, link.version) for link in record.links]
+        if len(set(targets)) != len(targets) or len(targets) > MAX_LINKS:
+            shown = [f"{model}:{version}" if version else model for model, version in targets]
             raise InvalidArgument(
-                f"links {models!r:.200} are not valid: expected {MAX_LINKS} at most, each of another model"
+                f"links {shown!r:.200} are not valid: expected {MAX_LINKS} at most, each of another model or version"
             )
         for link in record.links:
             model = self._catalog.model(link.model)
@@ -211,6 +216,18 @@ class ApplicationOperations:
                 "wait until it is ready, or declare the application's input_type"
             )
         return known
+
+
+def _linked(record: ApplicationRecord, name: str) -> Link | None:
+    """The link of that name: the only one of a model, or of several ``MODEL:VERSION``, and ``MODEL`` the one that
+    follows the current version."""
+    model, _, version = name.partition(":")
+    links = [link for link in record.links if link.model == model]
+    if version:
+        return next((link for link in links if link.version == version), None)
+    if len(links) == 1:
+        return links[0]
+    return next((link for link in links if link.version is None), None)
 
 
 def _changed(record: ApplicationRecord, change: ApplicationChange) -> ApplicationRecord:

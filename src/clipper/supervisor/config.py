@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from clipper.decisions.segments import DEFAULT_LOG_BYTES, LEAST_LOG_BYTES
 from clipper.errors import InvalidArgument
 from clipper.hosts import address_of, is_loopback
 from clipper.run_as import RunAs, find_run_as
 from clipper.selection.stores.store import MAX_CONTEXTS
+from clipper.snapshot import FEEDBACK_QUERIES
 from clipper.tls.material import TlsMode, TlsPaths
 from clipper.types import STORE_VARIABLE, Transport
 
@@ -50,6 +52,8 @@ class Config:
         cache_bytes: of each worker.
         max_body_bytes: of a request on the query port, where an application's inputs need no more.
         max_contexts: how many the selection store keeps of each application.
+        feedback_queries: how many each worker keeps for feedback.
+        decision_log_bytes: of the decision log's files together.
         keep_versions: how many versions of each model that do not run are kept.
         store: address of the selection store; None is a file in the home.
         run_as: the user that models and the builds of their packages run as.
@@ -74,7 +78,9 @@ class Config:
     cache_bytes: int = CACHE_BYTES
     max_body_bytes: int = MAX_BODY_BYTES
     store: str | None = None
+    decision_log_bytes: int = DEFAULT_LOG_BYTES
     max_contexts: int = MAX_CONTEXTS
+    feedback_queries: int = FEEDBACK_QUERIES
     keep_versions: int = KEEP_VERSIONS
     run_as: RunAs | None = None
     docker_base_image: str = DOCKER_BASE_IMAGE
@@ -130,7 +136,16 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
         f"that says so; if not given, what {STORE_VARIABLE} says",
     )
     parser.add_argument(
+        "--decision-log-bytes",
+        type=_between(LEAST_LOG_BYTES, 1 << 50),
+        default=DEFAULT_LOG_BYTES,
+        help="of the decision log's files together",
+    )
+    parser.add_argument(
         "--max-contexts", type=_between(1, 1 << 40), default=MAX_CONTEXTS, help="kept of each application"
+    )
+    parser.add_argument(
+        "--feedback-queries", type=_between(1, 1 << 40), default=FEEDBACK_QUERIES, help="kept for feedback by a worker"
     )
     parser.add_argument(
         "--keep-versions",

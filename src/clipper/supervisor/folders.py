@@ -13,7 +13,7 @@ import msgspec
 
 import clipper
 from clipper.errors import Conflict, Unavailable
-from clipper.home import CERTIFICATE_NAME, TOKEN_NAME, Place
+from clipper.home import CERTIFICATE_NAME, DECISIONS_NAME, TOKEN_NAME, Place
 from clipper.managers.local import OWN_FOLDER
 from clipper.run_as import RunAs
 from clipper.trees import is_sealed, seal_tree
@@ -67,6 +67,10 @@ class Home:
     @property
     def logs(self) -> Path:
         return self.root / "logs"
+
+    @property
+    def decisions(self) -> Path:
+        return self.root / DECISIONS_NAME
 
     @property
     def run(self) -> Path:

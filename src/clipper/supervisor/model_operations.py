@@ -197,6 +197,7 @@ class ModelOperations:
     def _record(self, model: str, version: str, deployment: Deployment) -> VersionRecord:
         declared = deployment.input_type
         promotion = rules.next_promotion(self._catalog.versions_of(model)) if deployment.make_current else None
+        known = self._catalog.models.get(model)
         return VersionRecord(
             model=model,
             version=version,
@@ -225,6 +226,7 @@ class ModelOperations:
             kept=not deployment.make_current,
             promotion=promotion,
             scaling=deployment.replicas if isinstance(deployment.replicas, ReplicaRange) else None,
+            predecessor=known.current if known else None,
         )
 
     def _replicas_in_use(self, model: str) -> int:

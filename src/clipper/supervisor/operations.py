@@ -44,7 +44,13 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
             management_url=self._place.management_url,
             uptime_s=time.monotonic() - self._started_s,
             ready=not problems,
-            problems=(*problems, *self._catalog.problems(), *self._keepers.problems(), *filter(None, [tls])),
+            problems=(
+                *problems,
+                *self._catalog.problems(),
+                *self._keepers.problems(),
+                *filter(None, [tls]),
+                *await self._decision_log_problems(),
+            ),
             workers=tuple(map(worker_view, self._workers)),
             applications=len(self._catalog.applications),
             models=len(self._catalog.models),
@@ -92,6 +98,14 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
                 if trouble := self._trouble_with(link):
                     problems.append(f"application {application.name!r}: {trouble}")
         return problems
+
+    async def _decision_log_problems(self) -> list[str]:
+        """Queries are answered nevertheless."""
+        return [
+            f"worker {worker.index} cannot write the decision log: {worker.decisions.problem}"
+            for worker in await self._workers.statistics()
+            if worker.decisions is not None and worker.decisions.problem is not None
+        ]
 
     async def stop(self) -> None:
         self._on_stop()

@@ -133,7 +133,7 @@ def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str],
 
 
 def _version_snapshot(record: VersionRecord, input_type: str, replicas: tuple[ReplicaAddress, ...]) -> VersionSnapshot:
-    return VersionSnapshot(record.version, input_type, record.batching, record.cache, replicas)
+    return VersionSnapshot(record.version, input_type, record.batching, record.cache, replicas, record.predecessor)
 
 
 def batch_timeout_s(catalog: Catalog, model: str) -> float:

@@ -24,7 +24,7 @@ from clipper.managers.usage import UsageKeeper
 from clipper.run_as import RunAs
 from clipper.selection.check import TIMEOUT_S
 from clipper.selection.learning.parameters import check_number
-from clipper.selection.policies.registry import make_loss, make_policy, runs_own_code
+from clipper.selection.policies.registry import default_half_life, make_loss, make_policy, runs_own_code
 from clipper.snapshot import Selection
 
 # Feedback on a query that was longer ago would be on a model that is no longer there. Ids of feedback are kept as long.
@@ -48,27 +48,35 @@ def new_selection(new: NewApplication) -> Selection:
         parameters=policy.parameters,
         loss=loss.name,
         loss_parameters=loss.parameters,
-        half_life=new.half_life,
+        half_life=default_half_life(policy.name) if new.half_life is UNSET else new.half_life,
         prior_weight=new.prior_weight,
+        inherit=new.inherit,
+        wait=new.wait,
         confidence_threshold=new.confidence_threshold,
         feedback_ttl_s=new.feedback_ttl_s,
+        log_decisions=new.log_decisions,
     )
 
 
 def changed_selection(selection: Selection, change: ApplicationChange) -> Selection:
     if change.policy is not UNSET:
         policy = _configured(change.policy)
+        if selection.half_life == default_half_life(selection.policy):  # nobody has set another
+            selection = replace(selection, half_life=default_half_life(policy.name))
         selection = replace(selection, policy=policy.name, parameters=policy.parameters)
     if change.loss is not UNSET:
         loss = _configured(change.loss)
         selection = replace(selection, loss=loss.name, loss_parameters=loss.parameters)
-    numbers = {
+    others = {
         "half_life": change.half_life,
         "prior_weight": change.prior_weight,
+        "inherit": change.inherit,
+        "wait": change.wait,
         "confidence_threshold": change.confidence_threshold,
         "feedback_ttl_s": change.feedback_ttl_s,
+        "log_decisions": change.log_decisions,
     }
-    return replace(selection, **{name: number for name, number in numbers.items() if number is not UNSET})
+    return replace(selection, **{name: value for name, value in others.items() if value is not UNSET})
 
 
 def names_code(selection: Selection) -> bool:
@@ -182,9 +190,11 @@ def check_numbers(selection: Selection) -> None:
     if selection.half_life is not None:
         check_number("half_life", selection.half_life, 1, MAX_OBSERVATIONS)
     check_number("prior_weight", selection.prior_weight, 0, MAX_OBSERVATIONS)
+    check_number("inherit", selection.inherit, 0, 1)
     if selection.confidence_threshold is not None:
         check_number("confidence_threshold", selection.confidence_threshold, 0, 1)
     check_number("feedback_ttl_s", selection.feedback_ttl_s, 0, MAX_FEEDBACK_TTL_S)
+    check_number("log_decisions", selection.log_decisions, 0, 1)
 
 
 async def _verdict(process: asyncio.subprocess.Process, question: bytes, mark: str) -> str:

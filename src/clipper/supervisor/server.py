@@ -110,7 +110,7 @@ class Supervisor:
         home, catalog = self._home, Catalog(registry)
         processes = ProcessFolder(home.run, os.environ, home.python_path)
         records = processes.recorded()
-        left_port = takeover.left_query_port(records, self._config, self._store_digest)
+        left_port = takeover.left_query_port(records, self._config, self._store_digest, str(home.decisions))
         if left_port is None:
             takeover.end_workers(records, processes)
         holder = await self._hold_port(left_port)
@@ -121,7 +121,10 @@ class Supervisor:
             self._store_digest,
             self._config.max_contexts,
             self._config.max_body_bytes,
+            self._config.feedback_queries,
             knows_keys=True,
+            decisions=str(home.decisions),
+            decision_log_bytes=self._config.decision_log_bytes,
             tls=self._config.tls_mode,
         )
         parts = self._make_parts(catalog, registry, store, processes, settings)

@@ -17,8 +17,11 @@ from clipper.supervisor.workers import Workers, worker_note
 log = logging.getLogger(__name__)
 
 
-def left_query_port(records: list[ProcessRecord], config: Config, store_digest: str) -> int | None:
-    """The query port of workers that still run, if they can be taken over as we are configured."""
+def left_query_port(records: list[ProcessRecord], config: Config, store_digest: str, decisions: str) -> int | None:
+    """The query port of workers that still run, if they can be taken over as we are configured.
+
+    ``decisions``: the folder of the decision log.
+    """
     for record in records:
         note = worker_note(record)
         if note is None or start_time(record.pid) != record.start_time:
@@ -31,7 +34,10 @@ def left_query_port(records: list[ProcessRecord], config: Config, store_digest: 
             store_digest,
             config.max_contexts,
             config.max_body_bytes,
+            config.feedback_queries,
             knows_keys=True,
+            decisions=decisions,
+            decision_log_bytes=config.decision_log_bytes,
             tls=config.tls_mode,
         )
         if note.settings == settings:

@@ -39,8 +39,11 @@ def application_view(record: ApplicationRecord, problem: str | None = None) -> A
         loss=Configured(selection.loss, selection.loss_parameters),
         half_life=selection.half_life,
         prior_weight=selection.prior_weight,
+        inherit=selection.inherit,
+        wait=selection.wait,
         confidence_threshold=selection.confidence_threshold,
         feedback_ttl_s=selection.feedback_ttl_s,
+        log_decisions=selection.log_decisions,
         code=record.code,
         id=record.state_id,
         problem=problem,
@@ -60,7 +63,7 @@ def policy_view(
         context=context,
         observations=description.observations,
         models=tuple(
-            LearnedModel(each.model, each.share, each.mean_loss, each.pulls, each.scored, each.shadow)
+            LearnedModel(each.model, each.share, each.mean_loss, each.pulls, each.scored, each.shadow, each.version)
             for each in description.models
         ),
         problem=problem,

@@ -25,11 +25,12 @@ from clipper.control import (
     Statistics,
 )
 from clipper.control_client import ask
+from clipper.decisions.segments import DEFAULT_LOG_BYTES
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord, is_own_want
 from clipper.managers.reconcile.backoff import NO_DEATHS
 from clipper.selection.stores.store import MAX_CONTEXTS
-from clipper.snapshot import Snapshot
+from clipper.snapshot import FEEDBACK_QUERIES, Snapshot
 from clipper.statistics import VersionLoad, WorkerStatistics
 from clipper.supervisor.config import MAX_BODY_BYTES
 from clipper.tls.material import TlsMaterial, TlsMode
@@ -64,7 +65,8 @@ class WorkerSettings(Struct, frozen=True):
 
     ``store_digest`` tells whether the selection store is the same: its address may hold a password, and this is kept in
     a file for the next supervisor. ``max_contexts`` is of each application in it. ``knows_keys`` is False of one that a
-    Clipper from before there were keys has started, which would answer whoever asks.
+    Clipper from before there were keys has started, which would answer whoever asks. ``decisions`` is the decision
+    log's folder.
     """
 
     host: str
@@ -73,6 +75,9 @@ class WorkerSettings(Struct, frozen=True):
     store_digest: str
     max_contexts: int = MAX_CONTEXTS
     max_body_bytes: int = MAX_BODY_BYTES
+    feedback_queries: int = FEEDBACK_QUERIES
+    decisions: str = ""
+    decision_log_bytes: int = DEFAULT_LOG_BYTES
     knows_keys: bool = False
     tls: TlsMode = "off"
 

@@ -2,8 +2,10 @@
 
 from msgspec import Struct
 
+from clipper.decisions.segments import DEFAULT_LOG_BYTES
 from clipper.frontend.limits import MAX_BODY_BYTES
 from clipper.selection.stores.store import MAX_CONTEXTS
+from clipper.snapshot import FEEDBACK_QUERIES
 from clipper.tls.material import TlsMode
 
 
@@ -16,8 +18,10 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         cache_bytes: the prediction cache's bound.
         store: where learned state is kept: ``sqlite:PATH`` or ``redis://…``; if empty, what ``CLIPPER_STORE`` says.
         max_contexts: how many contexts the store keeps of each application.
-        feedback_bytes: bound on the queries that are kept for feedback.
+        feedback_queries: how many queries are kept for feedback.
         max_body_bytes: of a request on the query port, where the type of the application's inputs needs no more.
+        decisions: the folder of the decision log, which all workers of a home share; if empty, there is none.
+        decision_log_bytes: of all its files together.
         tls: how clients are met; the pair for it comes with each snapshot, since it may change.
         settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
         drain_timeout_s: how long a stop may wait for answers under way.
@@ -31,8 +35,10 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     store: str = ""
     cache_bytes: int = 64 * 1024 * 1024
     max_contexts: int = MAX_CONTEXTS
-    feedback_bytes: int = 64 * 1024 * 1024
+    feedback_queries: int = FEEDBACK_QUERIES
     max_body_bytes: int = MAX_BODY_BYTES
+    decisions: str = ""
+    decision_log_bytes: int = DEFAULT_LOG_BYTES
     tls: TlsMode = "off"
     settle_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0

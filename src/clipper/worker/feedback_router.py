@@ -10,8 +10,9 @@ from clipper.control import Observe, Observed
 from clipper.control_client import ask
 from clipper.errors import ClipperError
 from clipper.feedback import Feedback, Outcome
-from clipper.selection.application import Application, QueryIds
+from clipper.selection.application import Application
 from clipper.selection.observer import ASK_TIMEOUT_S, Observer
+from clipper.selection.query_ids import QueryIds
 from clipper.snapshot import Peer
 
 # A peer may have to ask a model first; beyond that it is taken to be gone.

@@ -5,22 +5,26 @@ import gc
 import os
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 
 from clipper.abstraction.predictor import Predictor
 from clipper.control import MAX_RECENT_INPUT_BYTES, Applied, PolicyDescription, RecentInput
+from clipper.decisions.log import DecisionLog
 from clipper.feedback import Feedback, Outcome
 from clipper.frontend.clients import Clients
 from clipper.frontend.endpoints import make_endpoints
 from clipper.frontend.limits import MAX_CONNECTIONS
 from clipper.frontend.server import QueryServer
-from clipper.selection.application import Application, QueryIds, Surroundings
+from clipper.selection.application import Application
 from clipper.selection.committer import Committer
 from clipper.selection.description import describe
 from clipper.selection.feedback.join_table import JoinTable
 from clipper.selection.observer import MAX_ASKING
 from clipper.selection.own_code import OwnCode
+from clipper.selection.query_ids import QueryIds
 from clipper.selection.stores.open import open_store
+from clipper.selection.surroundings import Surroundings
 from clipper.selection.synchronizer import Synchronizer
 from clipper.snapshot import Snapshot
 from clipper.statistics import CacheStatistics, VersionLoad, WorkerStatistics
@@ -49,15 +53,21 @@ class Worker:
         given = os.environ.pop(STORE_VARIABLE, "")
         self._store = open_store(config.store or given)
         self._own_code = OwnCode(self._follow_code)
+        self._decisions = (
+            DecisionLog(Path(config.decisions), f"w{config.instance}", config.decision_log_bytes)
+            if config.decisions
+            else None
+        )
         self._surroundings = Surroundings(
             predictor=self._predictor,
             ids=QueryIds(config.instance),
             random=random,
             store=self._store,
             committer=Committer(self._store),
-            joins=JoinTable(config.feedback_bytes),
+            joins=JoinTable(config.feedback_queries),
             asking=asyncio.Semaphore(MAX_ASKING),
             make=self._own_code.made,
+            decisions=self._decisions,
         )
         self._router = FeedbackRouter(config.instance)
         self._applications: dict[str, Application] = {}
@@ -128,6 +138,8 @@ class Worker:
             versions=tuple(queue.statistics() for queue in queues),
             replicas=tuple(replica for queue in queues for replica in queue.replica_statistics()),
             cache=CacheStatistics(cache.entries, cache.size_bytes, cache.capacity_bytes, cache.evictions),
+            feedback_window=self._surroundings.joins.statistics(asyncio.get_running_loop().time()),
+            decisions=None if self._decisions is None else self._decisions.statistics(),
             limits=self._clients.statistics(),
         )
 
@@ -145,6 +157,8 @@ class Worker:
             self._synchronizing.cancel()
         self._predictor.close()
         await self._store.close()
+        if self._decisions is not None:
+            await self._decisions.close()
         return left
 
     async def observe(self, application: str, feedback: Sequence[Feedback]) -> Sequence[Outcome]:

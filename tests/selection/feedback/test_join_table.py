@@ -5,7 +5,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from clipper.selection.feedback.join_table import QUERY_OVERHEAD_BYTES, JoinTable
+from clipper.selection.feedback.join_table import (
+    BYTES_PER_QUERY,
+    OUTPUT_OVERHEAD_BYTES,
+    QUERY_OVERHEAD_BYTES,
+    JoinTable,
+)
 from clipper.selection.query import Query
 
 MAX_BYTES = 10 * QUERY_OVERHEAD_BYTES
@@ -27,7 +32,8 @@ def make_query(number: int, size_bytes: int, arrival_s: float = 0.0, ttl_s: floa
 
 def size_of(query: Query) -> int:
     outputs = [*query.outputs.values(), *(query.shadow_outputs or {}).values()]
-    return QUERY_OVERHEAD_BYTES + len(query.row) + sum(map(len, outputs))
+    size = QUERY_OVERHEAD_BYTES + (0 if query.row is None else len(query.row)) + sum(map(len, outputs))
+    return size + OUTPUT_OVERHEAD_BYTES * (len(outputs) - 1 if outputs else 0)
 
 
 class Joining(RuleBasedStateMachine):
@@ -35,7 +41,7 @@ class Joining(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.table = JoinTable(MAX_BYTES)
+        self.table = JoinTable(1000, MAX_BYTES)
         self.now_s = 0.0
         self.kept: list[tuple[Query, float]] = []
         self.number = 0
@@ -60,8 +66,9 @@ class Joining(RuleBasedStateMachine):
     @rule(data=st.data(), size=st.integers(0, 2000))
     def late_output(self, data: st.DataObject, size: int) -> None:
         query, _ = data.draw(st.sampled_from(self.kept))
+        before = size_of(query)
         query.on_output("late", query.outputs.get("late", b"") + bytes(size))
-        self.table.grow(query.id, size)
+        self.table.grow(query.id, size_of(query) - before)
 
     @precondition(lambda self: self.kept)
     @rule(data=st.data())
@@ -101,14 +108,14 @@ def fill(table: JoinTable, numbers: range, now_s: float, until_s: float) -> None
 
 
 def test_what_is_over_makes_room_while_more_comes() -> None:
-    table = JoinTable(1000 * QUERY_OVERHEAD_BYTES)
+    table = JoinTable(1000, 1000 * QUERY_OVERHEAD_BYTES)
     fill(table, range(100), 0.0, 1.0)
     fill(table, range(100, 200), 2.0, 3.0)
     assert len(table) == 100 and table.evicted == 0
 
 
 def test_query_that_is_behind_one_that_lives_longer_is_over_in_its_time() -> None:
-    table = JoinTable(1000 * QUERY_OVERHEAD_BYTES)
+    table = JoinTable(1000, 1000 * QUERY_OVERHEAD_BYTES)
     fill(table, range(1), 0.0, 100.0)
     fill(table, range(1, 2), 0.0, 1.0)
     assert table.find(1, 0.5) is not None
@@ -117,14 +124,14 @@ def test_query_that_is_behind_one_that_lives_longer_is_over_in_its_time() -> Non
 
 
 def test_the_oldest_go_first_when_it_is_full() -> None:
-    table = JoinTable(10 * QUERY_OVERHEAD_BYTES)
+    table = JoinTable(10, 10 * QUERY_OVERHEAD_BYTES)
     fill(table, range(15), 0.0, 100.0)
     assert [table.find(number, 1.0) is not None for number in range(15)] == [False] * 5 + [True] * 10
     assert table.evicted == 5
 
 
 def test_of_many_some_go_at_once() -> None:
-    table = JoinTable(2048 * QUERY_OVERHEAD_BYTES)
+    table = JoinTable(2048, 2048 * QUERY_OVERHEAD_BYTES)
     fill(table, range(2049), 0.0, 100.0)
     assert (len(table), table.evicted) == (2047, 2)
     assert table.find(1, 1.0) is None
@@ -132,12 +139,48 @@ def test_of_many_some_go_at_once() -> None:
 
 
 def test_query_larger_than_the_table_is_not_kept() -> None:
-    table = JoinTable(10 * QUERY_OVERHEAD_BYTES)
+    table = JoinTable(10, 10 * QUERY_OVERHEAD_BYTES)
     table.remember(make_query(1, 20 * QUERY_OVERHEAD_BYTES), 0.0)
     assert len(table) == table.size_bytes == 0
 
 
 def test_output_for_a_query_that_is_forgotten_is_not_counted() -> None:
-    table = JoinTable(MAX_BYTES)
+    table = JoinTable(1000, MAX_BYTES)
     table.grow(7, 100)
     assert table.size_bytes == 0
+
+
+def test_so_many_are_kept_and_their_outputs_are_bounded_as_well() -> None:
+    table = JoinTable(100)
+    fill(table, range(150), 0.0, 100.0)
+    assert (len(table), table.evicted) == (100, 50)
+    large = JoinTable(100)
+    for number in range(100):
+        query = make_query(number, 0, 0.0, 100.0)
+        query.on_output("m", bytes(BYTES_PER_QUERY))
+        large.remember(query, 0.0)
+    assert len(large) < 100 and large.size_bytes <= 100 * BYTES_PER_QUERY
+
+
+def test_it_tells_why_a_query_is_not_there() -> None:
+    table = JoinTable(10)
+    fill(table, range(15), 0.0, 5.0)
+    assert [table.why_not(number, 5.0) for number in (0, 4, 5, 99)] == [
+        "evicted",
+        "evicted",
+        "unanswered",
+        "unanswered",
+    ]
+    assert table.find(9, 6.0) is None
+    assert [table.why_not(number, 5.0) for number in (0, 9, 14, 99)] == ["over", "over", "over", "unanswered"]
+    # Of an application whose feedback may come later, none is over.
+    assert table.why_not(9, 50.0) == "unanswered"
+
+
+def test_its_statistics_tell_how_far_back_it_reaches() -> None:
+    table = JoinTable(10)
+    assert table.statistics(7.0).age_s == 0.0
+    fill(table, range(12), 1.0, 100.0)
+    found = table.statistics(7.0)
+    assert (found.queries, found.max_queries, found.evicted, found.age_s) == (10, 10, 2, 6.0)
+    assert found.size_bytes == 10 * QUERY_OVERHEAD_BYTES and found.capacity_bytes == 10 * BYTES_PER_QUERY

@@ -7,10 +7,11 @@ import pytest
 
 from clipper.errors import InvalidArgument, PolicyFailed
 from clipper.feedback import Feedback
-from clipper.selection.feedback.scoring import feedback_id, lesson, score
+from clipper.selection.feedback.scoring import default_loss, lesson, score
 from clipper.selection.learning.losses import UserLoss, ZeroOne
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.policy import Choice, Increments, Policy
+from clipper.selection.policies.registry import make_policy
 
 CHOICE = Choice(("a",), (1.0,))
 OUTPUTS = {"a": b"1", "b": b"2"}
@@ -29,27 +30,40 @@ class Returning(Policy):
         return self.increments  # type: ignore[no-any-return]  # that is the point
 
 
-def test_ids_tell_feedback_apart() -> None:
-    ids = {
-        feedback_id(1, b"", None, b"3"),
-        feedback_id(2, b"", None, b"3"),
-        feedback_id(None, b"ab", None, b"3"),
-        feedback_id(None, b"a", None, b"b3"),
-        feedback_id(None, b"a", "b", b"3"),
-        feedback_id(None, b"ab", None, b"4"),
-    }
-    assert len(ids) == 6
-    assert feedback_id(1, b"", None, b"3") == feedback_id(1, b"", "c", b"4")
-
-
 def test_label_scores_every_output_and_reward_the_selected() -> None:
     assert score(Feedback("i", label=b"1"), ZeroOne(), CHOICE, OUTPUTS) == {"a": 0.0, "b": 1.0}
     assert score(Feedback("i", reward=0.25), ZeroOne(), CHOICE, OUTPUTS) == {"a": 0.75}
 
 
+def test_a_reward_is_for_the_models_whose_output_was_the_answer() -> None:
+    choice, outputs = Choice(("a", "b", "c", "d"), (0.25,) * 4), {"a": b"3", "b": b"3.0", "c": b"2", "shadow": b"3"}
+    rewarded = Feedback("i", reward=0.75)
+    # What c would have earned is not known; d gave nothing.
+    assert score(rewarded, ZeroOne(), choice, outputs, answer=b"3") == {"a": 0.25, "b": 0.25, "d": 1.0}
+    # A mean that no model gave is those models' that agree with it.
+    assert score(rewarded, ZeroOne(), choice, outputs, answer=b"2.95") == {"a": 0.25, "b": 0.25, "d": 1.0}
+    assert score(rewarded, ZeroOne(), choice, outputs, answer=b'"x"') == {"d": 1.0}
+    assert score(rewarded, ZeroOne(), CHOICE, {"a": b"7"}, answer=b"8") == {"a": 0.25}
+
+
 @pytest.mark.parametrize("feedback", [Feedback("i", label=b"1"), Feedback("i", reward=1.0)])
 def test_selected_model_that_gave_no_output_is_as_wrong_as_can_be(feedback: Feedback) -> None:
     assert score(feedback, ZeroOne(), Choice(("c",), (1.0,)), {"a": b"1"})["c"] == 1.0
+
+
+def test_a_default_stands_in_for_an_output_if_it_can_be_scored() -> None:
+    label, reward = Feedback("i", label=b"1"), Feedback("i", reward=0.25)
+    assert [default_loss(label, ZeroOne(), default, was_answered=True) for default in (b"1", b"0", None)] == [0, 1, 1]
+    assert default_loss(reward, ZeroOne(), b"1", was_answered=True) == 0.75
+    # The reward is for an answer that other models gave.
+    assert default_loss(reward, ZeroOne(), b"1", was_answered=False) == 1.0
+    assert default_loss(label, UserLoss(lambda output, label: 1 / 0, "mine:loss"), b"{}", was_answered=True) == 1.0
+    assert score(label, ZeroOne(), Choice(("c",), (1.0,)), {}, no_answer_loss=0.5) == {"c": 0.5}
+
+
+def test_a_miss_is_counted_beside_the_loss() -> None:
+    numbers = lesson(make_policy("single"), CHOICE, {"a": 0.0, "b": 1.0}, Totals(), {"a": 1.0, "b": 1.0})
+    assert numbers["a", "missed"] == 1.0 and ("b", "missed") not in numbers
 
 
 @pytest.mark.parametrize("reward", [-0.1, 1.1, math.nan, math.inf])
@@ -85,6 +99,15 @@ def test_a_users_loss_that_fails_is_named(loss: str) -> None:
 def test_increments_that_would_spoil_the_state_are_refused(increments: object) -> None:
     with pytest.raises(PolicyFailed, match="observe"):
         lesson(Returning(increments), CHOICE, {"a": 1.0}, Totals())
+
+
+def test_a_policy_that_is_no_subclass_of_ours_learns_from_rewards_too() -> None:
+    class Own:
+        def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+            return {(model, "x"): 1.0 for model in losses}
+
+    learned = lesson(Own(), Choice(("a", "b"), (0.5, 0.5)), {"a": 0.0}, Totals(), is_reward=True)  # type: ignore[arg-type]
+    assert learned["a", "x"] == 1.0
 
 
 def test_increments_are_added_to_what_is_counted_anyway() -> None:

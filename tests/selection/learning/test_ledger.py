@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.errors import InvalidArgument
-from clipper.selection.learning.ledger import EPOCH_HALF_LIVES, Epoch, Ledger
+from clipper.selection.learning.ledger import EPOCH_HALF_LIVES, Epoch, Ledger, fading
 
 HALF_LIFE = 10
 HORIZON = 1 / (1 - 2 ** (-1 / HALF_LIFE))
@@ -163,3 +163,19 @@ def test_scales_are_bounded_and_epochs_round_trip(clock: int, half_life: int | N
     assert 1.0 <= epoch.scale(clock) <= 2.0**EPOCH_HALF_LIVES
     assert epoch.scale(clock) * epoch.fade(clock) == pytest.approx(1.0)
     assert Epoch.parse(str(epoch)) == epoch
+
+
+def test_a_number_may_fade_by_a_half_life_of_its_own() -> None:
+    ledger, names = Ledger(100), {"loss": 100, fading("loss", 10): 10, fading("loss", None): None}
+    # More than two epochs of the shorter one.
+    learn(ledger, [{("a", name): 1.0 for name in names}] * 700)
+    ledger.drop_stale()
+    for name, half_life in names.items():
+        kept = 1.0 if half_life is None else 2 ** (-1 / half_life)
+        assert ledger.totals().number("a", name) == pytest.approx(sum(kept**age for age in range(1, 701)))
+    assert Ledger.decode(ledger.encode(), 100).totals().numbers == pytest.approx(dict(ledger.totals().numbers))
+
+
+@pytest.mark.parametrize("name", ["loss~0", "loss~", "loss~x", "loss~-5", "loss~1.5", "~none", "loss~0100"])
+def test_a_name_without_a_half_life_fades_as_its_state(name: str) -> None:
+    assert f"10@0/a/{name}" in Ledger(10).entries({("a", name): 1.0})

@@ -25,28 +25,48 @@ def test_mean_loss_is_over_all_models() -> None:
     assert totals.mean_loss == 0.5
 
 
-def test_a_context_without_feedback_has_the_crowds_means_at_the_priors_weight() -> None:
-    mixed = Totals().with_prior(everyone(500, 0.25), 20)
-    assert mixed.number("a", "scored") == pytest.approx(20)
-    assert mixed.mean_loss == pytest.approx(0.25)
-    assert mixed.observations == pytest.approx(20)
+def test_a_context_without_feedback_has_the_applications_numbers() -> None:
+    crowd = everyone(500, 0.25)
+    assert Totals().with_prior(crowd, 20) is crowd
 
 
 def test_a_crowd_smaller_than_the_weight_counts_as_it_is() -> None:
-    assert Totals().with_prior(everyone(5, 0.25), 20).number("a", "scored") == pytest.approx(5)
+    assert everyone(1, 1.0).with_prior(everyone(5, 0.25), 20).number("a", "scored") == pytest.approx(6)
 
 
-def test_the_prior_keeps_its_weight_however_long_the_crowd_has_been_learning() -> None:
-    assert Totals().with_prior(everyone(5000, 0.25, half_life=100), 20).number("a", "scored") == pytest.approx(20)
+@pytest.mark.parametrize(("own", "prior"), [(1, 180), (8, 40), (80, 22), (8000, 20.02)])
+def test_the_prior_counts_less_the_more_there_is_of_its_own(own: int, prior: float) -> None:
+    for half_life in (None, 1000):
+        mixed = everyone(own, 1.0).with_prior(everyone(5000, 0.0, half_life), 20)
+        assert mixed.number("a", "scored") - own == pytest.approx(prior)
+
+
+def test_what_is_known_of_a_model_that_is_hardly_asked_is_kept() -> None:
+    crowd = Totals({("", "observations"): 1000, ("a", "scored"): 990, ("b", "scored"): 10, ("b", "loss"): 9})
+    mixed = everyone(8, 0.0).with_prior(crowd, 10)
+    assert (mixed.number("b", "scored"), mixed.number("b", "loss")) == (10, 9)
+
+
+def test_numbers_of_a_half_life_of_their_own_count_by_their_own_scores() -> None:
+    numbers = {("a", "scored"): 1000, ("a", "scored~30"): 40, ("a", "loss~30"): 20, ("a", "scored~never"): 1e6}
+    crowd = Totals({**numbers, ("a", "loss~never"): 1e5, ("a", "excess_loss"): 50, ("", "observations"): 1000})
+    mixed = everyone(8, 0.0).with_prior(crowd, 10)
+    assert (mixed.number("a", "scored~30"), mixed.number("a", "loss~30")) == pytest.approx((20, 10))
+    assert (mixed.number("a", "scored~never"), mixed.number("a", "loss~never")) == pytest.approx((20, 2))
+    assert mixed.number("a", "excess_loss") == pytest.approx(1)
+
+
+def test_a_context_knows_what_is_its_own_and_what_is_not() -> None:
+    own, crowd = everyone(8, 0.0), everyone(500, 0.5)
+    mixed = own.with_prior(crowd, 10)
+    assert (mixed.own, mixed.application, mixed.prior_weight, mixed.prior_most) == (own, crowd, 10, 20)
+    assert (own.own, own.application) == (None, None)
 
 
 def test_own_feedback_outweighs_the_crowd_as_it_comes() -> None:
     crowd = everyone(500, 0.0)
-    means = [
-        everyone(count, 1.0).with_prior(crowd, 20).mean_loss if count else Totals().with_prior(crowd, 20).mean_loss
-        for count in (0, 20, 200)
-    ]
-    assert means == pytest.approx([0.0, 0.5, 200 / 220])
+    means = [everyone(count, 1.0).with_prior(crowd, 10).mean_loss for count in (8, 40, 200)]
+    assert means == pytest.approx([8 / 28, 40 / 52, 200 / 210.4])
 
 
 def test_a_weight_of_zero_is_no_prior() -> None:

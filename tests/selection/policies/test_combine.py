@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.errors import InvalidArgument
-from clipper.selection.policies.combine import COMBINERS, Combined, make_combiner, mean, median, vote
+from clipper.selection.learning.json_values import value_key
+from clipper.selection.policies.combine import COMBINERS, Combined, make_combiner, mean, median, vote, vote_is_settled
 
 MODELS = ("a", "b", "c", "d", "e")
 EQUAL = (0.2,) * 5
@@ -134,3 +135,27 @@ def test_parameters_are_checked() -> None:
         make_combiner("mode")
     with pytest.raises(InvalidArgument, match="tolerance is -1: expected a number at least 0"):
         make_combiner("mean", -1)
+
+
+@given(outputs_of(labels), st.data(), weights, st.sets(st.sampled_from(MODELS)), st.sampled_from([0.0, 0.4, 0.5, 0.9]))
+def test_a_settled_vote_is_not_changed_by_what_comes(outputs, data, weights, lost, threshold):
+    lost = lost - outputs.keys()
+    if not vote_is_settled(MODELS, weights, outputs, lost, threshold):
+        return
+    before = vote(MODELS, weights, outputs)
+    coming = data.draw(st.dictionaries(st.sampled_from(MODELS), labels))
+    more = {model: output for model, output in coming.items() if model not in lost} | outputs
+    after = vote(MODELS, weights, more)
+    assert value_key(after.output) == value_key(before.output)
+    assert (after.confidence >= threshold) == (before.confidence >= threshold)
+
+
+def test_a_vote_is_settled_as_soon_as_the_rest_cannot_turn_it():
+    three = {"a": b"1", "b": b"1.0", "c": b"1"}
+    assert vote_is_settled(MODELS, EQUAL, three, (), 0.0)
+    assert not vote_is_settled(MODELS, EQUAL, {"a": b"1", "b": b"1"}, (), 0.0)
+    assert vote_is_settled(MODELS, EQUAL, {"a": b"1", "b": b"1"}, ("c", "d"), 0.0)
+    # Three fifths agree, and one more may.
+    assert not vote_is_settled(MODELS, EQUAL, three | {"d": b"2"}, (), 0.7)
+    assert vote_is_settled(MODELS, EQUAL, three | {"d": b"2"}, (), 0.6)
+    assert vote_is_settled(MODELS, EQUAL, three | {"d": b"2"}, (), 0.9)

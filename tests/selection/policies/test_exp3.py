@@ -77,7 +77,7 @@ def test_a_best_model_that_fails_is_left_and_found_again(seed: int) -> None:
 
 def test_ten_million_updates_are_numerically_safe() -> None:
     """Of the worst model always, seen at the floor's odds: a loss of 100 each time; in steps of 1,000 updates."""
-    policy, worst = Exp3(), 1 / (0.05 / 5)
+    policy, worst = Exp3(gamma=0.05), 1 / (0.05 / 5)
     for half_life in (None, 1000):
         ledger = Ledger(half_life)
         for _ in range(10_000):

@@ -49,7 +49,7 @@ def test_thompson() -> None:
     rewards, draws = [[1] * 8 + [0] * 2, [1] * 3 + [0] * 7, [1, 0], [1] * 20, [0] * 20], 400
     bandit = theirs(mab.LearningPolicy.ThompsonSampling(), rewards)
     drawn = [bandit.predict_expectations() for _ in range(draws)]
-    for choice, successes, failures in Thompson().beliefs(MODELS, ours(rewards)):
+    for choice, successes, failures in Thompson(prior=1).beliefs(MODELS, ours(rewards)):
         total = successes + failures
         deviation = math.sqrt(successes * failures / (total**2 * (total + 1)) / draws)
         mean = sum(of_models[choice.models[0]] for of_models in drawn) / draws

@@ -16,6 +16,9 @@ What forgetting costs: a state knows what at most ``half_life / ln 2`` observati
 a policy that explores goes on to: its regret grows in proportion to time, by that rate of error per observation,
 where one that never forgets has a regret that grows with its root or logarithm. In exchange a change is followed
 in about ``half_life`` observations however long the history before it was. A ``half_life`` of None never forgets.
+
+A policy may keep sums of several half-lives side by side: a number whose name ends in ``~N`` or ``~never`` fades by
+that half-life, whatever the state's is (``fading``).
 """
 
 import re
@@ -40,6 +43,8 @@ CLOCK = OBSERVATIONS
 
 # In an epoch's name, the half-life of a state that never forgets.
 _NEVER = "never"
+# A name that says by what half-life its number fades.
+_FADING = re.compile(rf".*~({_NEVER}|[1-9][0-9]{{0,8}})")
 _EPOCH = re.compile(rf"({_NEVER}|[1-9][0-9]*)@([0-9]+)")
 
 
@@ -123,9 +128,14 @@ class Ledger:
         clock = self.clock + ahead
         now = Epoch.at(clock, self.half_life)
         scale, epoch = now.scale(clock), str(now)
-        entries = {f"{epoch}/{model}/{name}": amount * scale for (model, name), amount in increments.items()}
-        entries[f"{epoch}//{OBSERVATIONS}"] = observations * scale
-        entries[CLOCK] = float(observations)
+        entries = {f"{epoch}//{OBSERVATIONS}": observations * scale, CLOCK: float(observations)}
+        for (model, name), amount in increments.items():
+            fades, half_life = _half_life_of(name)
+            if fades:
+                own = Epoch.at(clock, half_life)
+                entries[f"{own}/{model}/{name}"] = amount * own.scale(clock)
+            else:
+                entries[f"{epoch}/{model}/{name}"] = amount * scale
         return entries
 
     def add(self, entries: Mapping[str, float]) -> None:
@@ -195,6 +205,21 @@ class Ledger:
 
     def _stale_epochs(self) -> list[str]:
         return [epoch for epoch in self._sums if Epoch.parse(epoch).is_stale(self.clock)]
+
+
+def fading(name: str, half_life: int | None) -> str:
+    """The name of a number that fades by ``half_life``, whatever that of its state is; None is never."""
+    return f"{name}~{half_life or _NEVER}"
+
+
+# As many names as a policy may reasonably have.
+@lru_cache(maxsize=1024)
+def _half_life_of(name: str) -> tuple[bool, int | None]:
+    """Whether a number fades by a half-life of its own, and by which."""
+    match = _FADING.fullmatch(name)
+    if match is None:
+        return False, None
+    return True, None if match[1] == _NEVER else int(match[1])
 
 
 def check_half_life(half_life: int | None) -> None:

@@ -1,23 +1,29 @@
 """What is counted for every policy, whatever the policy counts itself."""
 
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
-from clipper.selection.learning.totals import LOSS, PULLS, SCORED
+from clipper.selection.learning.totals import LOSS, MISSED, PULLS, SCORED
 
 # What to add, by model and name.
 Increments = Mapping[tuple[str, str], float]
 
+NONE_MISSED: Mapping[str, float] = MappingProxyType({})
 
-def tally(selected: Collection[str], losses: Mapping[str, float]) -> dict[tuple[str, str], float]:
+
+def tally(
+    selected: Collection[str], losses: Mapping[str, float], missed: Mapping[str, float] = NONE_MISSED
+) -> dict[tuple[str, str], float]:
     """Count one observation.
 
     Args:
         selected: the models that the query asked.
         losses: in [0, 1], of every model whose output was scored: of those, and of others that were asked for the
             feedback's sake or as shadows.
+        missed: of the selected, how much each counts as not having answered by the deadline, up to 1.
 
     Returns:
-        ``scored`` and ``loss`` of each model in ``losses``, and ``pulls`` of those that were selected.
+        ``scored`` and ``loss`` of each model in ``losses``; ``pulls`` and ``missed`` of those that were selected.
     """
     counts: dict[tuple[str, str], float] = {}
     for model, loss in losses.items():
@@ -25,4 +31,6 @@ def tally(selected: Collection[str], losses: Mapping[str, float]) -> dict[tuple[
         counts[model, LOSS] = loss
         if model in selected:
             counts[model, PULLS] = 1.0
+            if model in missed:
+                counts[model, MISSED] = missed[model]
     return counts

@@ -14,22 +14,33 @@ OBSERVATIONS = "observations"
 PULLS = "pulls"
 SCORED = "scored"
 LOSS = "loss"
+# Of the times that a model was asked, how often it did not answer by the deadline.
+MISSED = "missed"
 
-DEFAULT_PRIOR_WEIGHT = 20.0
+DEFAULT_PRIOR_WEIGHT = 10.0
+
+# With so much feedback of its own, a context has the application's at twice its weight; with less, at more.
+FEW = 8.0
 
 
 class Totals:
     """One state's numbers, with what is old counted less. Never changed: after feedback there is another one.
 
     Attributes:
+        own, application: where these are a context's, its numbers alone, and the application's that are mixed in; else
+            None.
+        prior_weight, prior_most: how much the latter count in the end, and for how many scores of a model now.
         memo: where a policy keeps what it has worked out from exactly these numbers, so that it is not done for each
             query. The policy itself is a part of each key.
     """
 
-    __slots__ = ("_mean_loss", "_numbers", "memo")
+    __slots__ = ("_mean_loss", "_numbers", "application", "memo", "own", "prior_most", "prior_weight")
 
     def __init__(self, numbers: Numbers | None = None) -> None:
         self._numbers = numbers or {}
+        self.own: Totals | None = None
+        self.application: Totals | None = None
+        self.prior_weight = self.prior_most = 0.0
         self._mean_loss: float | None = None
         self.memo: dict[Any, Any] = {}
 
@@ -46,6 +57,15 @@ class Totals:
         """How much feedback these numbers stand for: at most ``half_life / ln 2``, however much there was."""
         return self.number("", OBSERVATIONS)
 
+    def in_time(self, model: str) -> float:
+        """The share of the times that a model was asked in which it answered by the deadline, as if of one more.
+
+        So it is 1 for a model of which nothing is known, and never 0.
+        """
+        pulls = self.number(model, PULLS)
+        answered = max(pulls - self.number(model, MISSED), 0.0)
+        return (answered + 1.0) / (pulls + 1.0)
+
     @property
     def mean_loss(self) -> float:
         """Mean over all scored outputs, of whatever model; 0 if there was none."""
@@ -55,20 +75,39 @@ class Totals:
         return self._mean_loss
 
     def with_prior(self, prior: "Totals", weight: float = DEFAULT_PRIOR_WEIGHT) -> "Totals":
-        """A context's numbers with the application's mixed in, as if they came from ``weight`` observations.
+        """A context's numbers with the application's mixed in.
 
-        A context without feedback decides as the application does, and by itself once its own feedback outweighs that.
+        A context without feedback decides exactly as the application does, by the same numbers. With n observations of
+        its own, what the application knows of each model counts as if from at most ``weight * (1 + 8 / n)``: a model
+        that the application has hardly asked is not made to look even less known, or policies that explore would send
+        a new user there first. In the end it is ``weight``, and own feedback outweighs that as it comes.
 
         Raises:
             InvalidArgument: ``weight`` is below 0.
         """
         check_number("prior_weight", weight, 0)
-        # An application that knows less than that much is taken at what it knows.
-        scale = min(1.0, weight / prior.observations) if prior.observations > 0 else 0.0
-        mixed = {key: amount * scale for key, amount in prior.numbers.items()}
+        if weight == 0 or not prior.numbers:
+            return self
+        if self.observations <= 0:
+            return prior
+        most = weight * (1 + FEW / self.observations)
+        mixed = {key: amount * prior.share_of(key, most) for key, amount in prior.numbers.items()}
         for key, amount in self._numbers.items():
             mixed[key] = mixed.get(key, 0.0) + amount
-        return Totals(mixed)
+        totals = Totals(mixed)
+        totals.own, totals.application = self, prior
+        totals.prior_weight, totals.prior_most = weight, most
+        return totals
+
+    def share_of(self, key: tuple[str, str], most: float) -> float:
+        """By what a number is multiplied, for its model to count as if scored ``most`` times; 1 if that is more.
+
+        A number that fades by a half-life of its own goes by the count that does.
+        """
+        model, name = key
+        _, mark, half_life = name.partition("~")
+        counted = self.number(model, f"{SCORED}{mark}{half_life}") or self.number(model, SCORED) or self.observations
+        return most / counted if counted > most else 1.0
 
     def _sum(self, wanted: str) -> float:
         return math.fsum(amount for (_, name), amount in self._numbers.items() if name == wanted)

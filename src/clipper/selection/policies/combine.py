@@ -5,18 +5,22 @@ without an output, since it was late or failed, has no say in the answer, and do
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
 import msgspec
 
-from clipper.selection.learning.json_values import Array, parse_array, value_key
+from clipper.selection.learning.json_values import Array, is_same, parse_array, value_key
 from clipper.selection.learning.parameters import check_choice, check_number
 
 Outputs = Mapping[str, bytes]
 
 DEFAULT_TOLERANCE = 0.1
+# Far above what adding up some weights rounds off, and below what any model weighs.
+_ROUNDING = 1e-9
+# How many labels there are, where nobody says.
+DEFAULT_CLASSES = 10
 
 
 class Combined(msgspec.Struct, frozen=True, gc=False):
@@ -55,6 +59,32 @@ def vote(models: Sequence[str], weights: Sequence[float], outputs: Outputs) -> C
     return Combined(output, _share(blocs[winner], weights))
 
 
+def vote_is_settled(
+    models: Sequence[str], weights: Sequence[float], outputs: Outputs, lost: Collection[str], threshold: float
+) -> bool:
+    """Whether no output that is missing can change a vote's winner, nor whether its confidence reaches ``threshold``.
+
+    Args:
+        lost: models that have failed, whose outputs will not come.
+    """
+    if not any(weight > 0 for model, weight in zip(models, weights) if model in outputs):
+        return False
+    keys = _keys(models, outputs)
+    blocs: dict[Hashable, float] = {}
+    missing = 0.0
+    for model, weight in zip(models, weights):
+        if model in outputs:
+            blocs[keys[model]] = blocs.get(keys[model], 0.0) + weight
+        elif model not in lost:
+            missing += weight
+    first, second = [*sorted(blocs.values(), reverse=True), 0.0][:2]
+    # Not at a tie, which the order of the models would decide.
+    if first - second <= missing + _ROUNDING:
+        return False
+    total = math.fsum(weights)
+    return first / total >= threshold or (first + missing) / total < threshold - _ROUNDING
+
+
 def mean(
     models: Sequence[str], weights: Sequence[float], outputs: Outputs, tolerance: float = DEFAULT_TOLERANCE
 ) -> Combined:
@@ -87,6 +117,28 @@ def make_combiner(name: str, tolerance: float = DEFAULT_TOLERANCE) -> Combiner:
     if name == "vote":
         return vote
     return partial(mean if name == "mean" else median, tolerance=tolerance)
+
+
+def guessed_loss(loss: float, classes: float = DEFAULT_CLASSES) -> float:
+    """What to expect of an output that is not the answer, where the answer's loss is known.
+
+    Other outputs than a right answer are wrong; of those that a wrong answer leaves, one in ``classes - 1`` is right.
+    """
+    return 1 - loss / (classes - 1)
+
+
+def behind(answer: bytes, outputs: Outputs) -> list[str]:
+    """The models whose output ``answer`` is; of a mean or median that is none's, those that agree with it."""
+    same = [model for model, output in outputs.items() if is_same(output, answer)]
+    number = None if same else parse_array(answer)
+    if number is None:
+        return same
+    arrays = {model: parse_array(output) for model, output in outputs.items()}
+    return [
+        model
+        for model, array in arrays.items()
+        if array is not None and array.shape == number.shape and _agrees(array, number, DEFAULT_TOLERANCE)
+    ]
 
 
 class _Average(Protocol):

@@ -25,7 +25,9 @@ class EpsilonGreedy(Policy):
         InvalidArgument: a parameter is outside its range.
     """
 
-    epsilon: float = 0.1
+    default_half_life = 100
+
+    epsilon: float = 0.02
 
     def __post_init__(self) -> None:
         check_number("epsilon", self.epsilon, 0, 1)

@@ -12,6 +12,9 @@ from clipper.selection.policies.policy import Choice, Increments, Policy, Totals
 # Of each model, by how much its losses exceed the usual one: the sum that exponential weights are taken of.
 EXCESS_LOSS = "excess_loss"
 
+# The share that all models but the best have at least, together, in what a context begins with.
+LEAST_PRIOR = 0.03
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exp3(Policy):
@@ -39,8 +42,10 @@ class Exp3(Policy):
         InvalidArgument: a parameter is outside its range.
     """
 
+    default_half_life = 700
+
     eta: float = 0.1
-    gamma: float = 0.05
+    gamma: float = 0.03
 
     def __post_init__(self) -> None:
         check_number("eta", self.eta, 0, 1, above=True)
@@ -61,15 +66,42 @@ class Exp3(Policy):
         """``excess_loss`` of what was asked; nothing of a model whose output is not known."""
         # Where another policy, in force until lately, asked several models, each of them was seen for certain.
         seen = choice.shares[0] if len(choice.models) == 1 else 1.0
+        if totals.own is not None:
+            # A context reacts fast, so that one lucky answer of a model hardly ever asked would decide: Exp3-IX (Neu:
+            # "Explore no more: Improved high-probability regret bounds for non-stochastic bandits", 2015).
+            seen += own_rate(totals, self.eta) / 2
         usual = totals.mean_loss
         return {(model, EXCESS_LOSS): (losses[model] - usual) / seen for model in choice.models if model in losses}
 
 
 def exponential_weights(models: Sequence[str], totals: Totals, eta: float) -> list[float]:
-    """``exp(-eta * excess_loss)`` of each model, scaled to a sum of 1."""
-    excess = [totals.number(model, EXCESS_LOSS) for model in models]
-    # Only differences matter: taken from the least, no exponential overflows, and their sum is at least 1.
+    """``exp(-eta * excess_loss)`` of each model, scaled to a sum of 1.
+
+    In a context the application's weights are the prior, which counts less as own feedback comes, and the context's own
+    losses change them by ``own_rate``. No model is further behind in the prior than leaves all others together
+    ``LEAST_PRIOR``: what took the application thousands of observations, it would take a user as many to leave.
+    """
+    own, application = totals.own, totals.application or totals
+    excess = [application.number(model, EXCESS_LOSS) for model in models]
     least = min(excess)
-    weights = [math.exp(-eta * (loss - least)) for loss in excess]
+    behind = [eta * (loss - least) for loss in excess]
+    if own is not None:
+        furthest, rate = math.log(len(models) / LEAST_PRIOR), own_rate(totals, eta)
+        kept = totals.prior_most / (totals.prior_most + own.observations)
+        behind = [
+            kept * min(prior, furthest) + rate * own.number(model, EXCESS_LOSS) for model, prior in zip(models, behind)
+        ]
+    # Only differences matter: taken from the least, no exponential overflows, and their sum is at least 1.
+    least = min(behind)
+    weights = [math.exp(least - exponent) for exponent in behind]
     total = sum(weights)
     return [weight / total for weight in weights]
+
+
+def own_rate(totals: Totals, eta: float) -> float:
+    """How fast a context reacts to its own losses after n of them: ``sqrt(2 ln(1 / LEAST_PRIOR) / (n +
+    prior_weight))``, the rate that is best for coming to a model of so small a prior; from ``eta`` to 1.
+    """
+    assert totals.own is not None
+    observations = totals.own.observations + totals.prior_weight
+    return max(eta, min(1.0, math.sqrt(2 * math.log(1 / LEAST_PRIOR) / observations)))

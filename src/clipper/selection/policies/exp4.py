@@ -1,11 +1,18 @@
 """``exp4``: all models answer, weighted by how they have done."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
 from clipper.selection.learning.parameters import check_number
-from clipper.selection.policies.combine import DEFAULT_TOLERANCE, Combined, Combiner, make_combiner
+from clipper.selection.policies.combine import (
+    DEFAULT_TOLERANCE,
+    Combined,
+    Combiner,
+    guessed_loss,
+    make_combiner,
+    vote_is_settled,
+)
 from clipper.selection.policies.exp3 import EXCESS_LOSS, exponential_weights
 from clipper.selection.policies.policy import Choice, Increments, Policy, Totals
 
@@ -22,6 +29,9 @@ class Exp4(Policy):
     estimate and varies less. The subtracted mean changes no weight, since it is the same for all; it makes a model
     that was not scored this time, or was linked later, neither gain nor lose ("Using and combining predictors
     that specialize", Freund et al., 1997).
+
+    A late output's loss counts as any other's; the weight in the answer is w_i times the share of queries that the
+    model was in time for.
 
     Its weights' mean loss exceeds the best model's by at most ``ln(k) / eta + eta * n / 8`` over n observations, where
     none are forgotten. A failed model loses its say within some ``1 / eta`` queries more than what it was ahead by, and
@@ -52,11 +62,25 @@ class Exp4(Policy):
         choice: Choice | None = totals.memo.get((self, models))
         if choice is None:
             weights = exponential_weights(models, totals, self.eta)
-            choice = totals.memo[self, models] = Choice(models, tuple(weights))
+            heard = [weight * totals.in_time(model) for model, weight in zip(models, weights)]
+            total = sum(heard)
+            choice = totals.memo[self, models] = Choice(models, tuple(weight / total for weight in heard))
         return choice
 
     def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals) -> Combined:
         return self._combiner(choice.models, choice.shares, outputs)
+
+    def is_settled(self, choice: Choice, outputs: Mapping[str, bytes], lost: Collection[str], threshold: float) -> bool:
+        # Any output moves a mean.
+        votes = self.answer == "vote"
+        return votes and vote_is_settled(choice.models, choice.shares, outputs, lost, threshold)
+
+    def observe_reward(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+        """``excess_loss``, with a guess for the models that gave another output: see ``guessed_loss``."""
+        if not losses:
+            return {}
+        guess = guessed_loss(min(losses.values()))
+        return self.observe(choice, {**dict.fromkeys(choice.models, guess), **losses}, totals)
 
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
         """``excess_loss`` of each selected model that was scored."""

@@ -9,15 +9,16 @@ what can be worked out once from a state belongs into ``totals.memo``.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from random import Random
 from typing import Literal, Protocol
 
 import msgspec
 
+from clipper.selection.learning.ledger import DEFAULT_HALF_LIFE
 from clipper.selection.learning.tally import Increments
 from clipper.selection.learning.totals import Totals
-from clipper.selection.policies.combine import Combined, vote
+from clipper.selection.policies.combine import Combined, vote, vote_is_settled
 
 __all__ = ["Choice", "Combined", "Increments", "Policy", "Totals"]
 
@@ -28,10 +29,13 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         shares: one a model. Where one model is chosen, the probability that it was; where several are asked, the weight
             of each in the answer, adding up to 1.
+        beliefs: where the probability has no closed form, and the share is 1: the two parameters of the Beta
+            distribution that was drawn from for each of the application's models, of which the highest was chosen.
     """
 
     models: tuple[str, ...]
     shares: tuple[float, ...]
+    beliefs: tuple[tuple[float, float], ...] | None = None
 
 
 class Policy(Protocol):
@@ -41,10 +45,12 @@ class Policy(Protocol):
         feedback: whose outputs feedback is scored on: ``selected``, the models that the query asked; or ``all`` of the
             application's, which are then asked for it where they had not been.
         learns: whether ``select`` or ``combine`` reads the state; if not, none is fetched for a query's context.
+        default_half_life: of one of Clipper's own: after how many observations one counts half, where nobody says.
     """
 
     feedback: Literal["selected", "all"] = "selected"
     learns: bool = True
+    default_half_life: int | None = DEFAULT_HALF_LIFE
 
     @abstractmethod
     def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
@@ -66,6 +72,19 @@ class Policy(Protocol):
         """
         return vote(choice.models, choice.shares, outputs)
 
+    def is_settled(self, choice: Choice, outputs: Mapping[str, bytes], lost: Collection[str], threshold: float) -> bool:
+        """Whether what is missing can change neither ``combine``'s output nor whether its confidence is enough.
+
+        A policy that makes the answer in a way of its own says no unless it overrides this, too.
+
+        Args:
+            outputs: those that have come; at least one.
+            lost: selected models that have failed.
+            threshold: the confidence that the application asks for, 0 if none.
+        """
+        votes = type(self).combine is Policy.combine
+        return votes and vote_is_settled(choice.models, choice.shares, outputs, lost, threshold)
+
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
         """Return what to add to the state's numbers, by model and name; unless overridden, nothing.
 
@@ -76,3 +95,12 @@ class Policy(Protocol):
             losses: in [0, 1], by model, of those whose output is known; it may hold others than were selected.
         """
         return {}
+
+    def observe_reward(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+        """The same for a reward of an answer that several models had a part in; unless overridden, as ``observe``.
+
+        Args:
+            losses: of the models whose output was the answer, all the same, and of those that gave none. A model that
+                gave another output is not in it: what that would have earned is not known.
+        """
+        return self.observe(choice, losses, totals)

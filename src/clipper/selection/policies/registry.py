@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from clipper.errors import InvalidArgument
+from clipper.selection.learning.ledger import DEFAULT_HALF_LIFE
 from clipper.selection.learning.losses import LOSSES, Loss, UserLoss
+from clipper.selection.policies.adaptive import Adaptive
 from clipper.selection.policies.ensemble import Ensemble
 from clipper.selection.policies.epsilon_greedy import EpsilonGreedy
 from clipper.selection.policies.exp3 import Exp3
@@ -27,9 +29,10 @@ from clipper.selection.policies.weighted import Weighted
 POLICY_GROUP = "clipper.policies"
 LOSS_GROUP = "clipper.losses"
 
-POLICIES: Mapping[str, Callable[..., Policy]] = {
+POLICIES: Mapping[str, type[Policy]] = {
     "single": Single,
     "weighted": Weighted,
+    "adaptive": Adaptive,
     "epsilon_greedy": EpsilonGreedy,
     "ucb1": Ucb1,
     "thompson": Thompson,
@@ -76,6 +79,11 @@ def make_loss(name: str, parameters: Mapping[str, object] | None = None, code: s
     if parameters:
         raise InvalidArgument(f"loss {name} takes no parameters: got {', '.join(parameters)}")
     return UserLoss(function, name)
+
+
+def default_half_life(policy: str) -> int | None:
+    """After how many observations one counts half, where nobody says: as suits the policy."""
+    return POLICIES[policy].default_half_life if policy in POLICIES else DEFAULT_HALF_LIFE
 
 
 def runs_own_code(policy: str, loss: str) -> bool:

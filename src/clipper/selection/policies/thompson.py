@@ -17,7 +17,7 @@ class Thompson(Policy):
     Problem", 2012); a loss between counts as a part of each. With a half-life both are discounted, so a model
     that is not asked any more becomes uncertain again, and is tried.
 
-    The probability of a choice has no closed form: its share is 1.
+    The probability of a choice has no closed form: its share is 1, and it holds the beliefs, which tell it.
 
     Args:
         prior: successes and failures that every model begins with, each; above 0, at most 1,000.
@@ -26,7 +26,9 @@ class Thompson(Policy):
         InvalidArgument: a parameter is outside its range.
     """
 
-    prior: float = 1.0
+    default_half_life = 200
+
+    prior: float = 4.0
 
     def __post_init__(self) -> None:
         check_number("prior", self.prior, 0, 1000, above=True)
@@ -45,5 +47,6 @@ class Thompson(Policy):
             failures = totals.number(model, LOSS)
             # Rounding may leave a sum of discounted losses a little above their count.
             successes = max(totals.number(model, SCORED) - failures, 0.0)
-            beliefs.append((Choice((model,), (1.0,)), self.prior + successes, self.prior + failures))
-        return beliefs
+            beliefs.append((self.prior + successes, self.prior + failures))
+        held = tuple(beliefs)
+        return [(Choice((model,), (1.0,), held), *belief) for model, belief in zip(models, held)]

@@ -31,7 +31,9 @@ class Ucb1(Policy):
         InvalidArgument: a parameter is outside its range.
     """
 
-    exploration: float = 1.0
+    default_half_life = 500
+
+    exploration: float = 0.07
 
     def __post_init__(self) -> None:
         check_number("exploration", self.exploration, 0, 10, above=True)

@@ -1,0 +1,32 @@
+"""What was found, kept: by policy, its own result as it is by default, then the best setting of each candidate."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.regret.families import Result
+
+RESULTS = Path(__file__).parent / "results.json"
+
+Results = dict[str, list[Result]]
+
+
+def read() -> Results:
+    return msgspec.json.decode(RESULTS.read_bytes(), type=Results)
+
+
+def write(results: Mapping[str, Sequence[Result]]) -> None:
+    RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
+
+
+def ratio(results: Results, policy: str) -> float:
+    """Its regret over that of its family's best single setting."""
+    ours, *others = results[policy]
+    return ours.sum / min(other.sum for other in others)
+
+
+def best_textbook(results: Results) -> Result:
+    """Of all that ask one model a query."""
+    asking_one = [found for policy, found in results.items() if policy != "adaptive"]
+    return min((each for found in asking_one for each in found[1:]), key=lambda result: result.sum)

@@ -1,0 +1,99 @@
+"""Off-policy estimators: the mean loss that a target policy would have had on queries that another one decided.
+
+Each takes arrays of one element a query i: its loss ``l_i`` under the model ``a_i`` that was chosen, and its weight
+``w_i = pi(a_i) / p_i``, with ``p_i > 0`` the probability with which the log's policy chose it and ``pi`` that of the
+target. What they need: ``p_i`` is right, and is above 0 wherever ``pi`` is (support).
+
+Intervals are normal approximations, of the mean's standard error or by the delta method. They hold where the
+effective sample size is in the hundreds, and are too narrow where few queries carry most of the weight.
+"""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+# By a rule of thumb, a share's normal approximation does from so many of either kind on.
+LEAST_OF_EACH = 5
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean loss, and the interval that holds it with the confidence that was asked for."""
+
+    value: float
+    low: float
+    high: float
+
+
+def on_policy(losses: Array, confidence: float = 0.95) -> Estimate:
+    """What the log's own policy lost: ``mean(l_i)``."""
+    return _of_terms(losses, confidence)
+
+
+def ips(losses: Array, weights: Array, confidence: float = 0.95) -> Estimate:
+    """Inverse propensity score: ``mean(w_i l_i)`` (Horvitz and Thompson, 1952). Unbiased; varies with the weights."""
+    return _of_terms(weights * losses, confidence)
+
+
+def snips(losses: Array, weights: Array, confidence: float = 0.95) -> Estimate:
+    """Self-normalised: ``sum(w_i l_i) / sum(w_i)`` (Swaminathan and Joachims, "The Self-Normalized Estimator for
+    Counterfactual Learning", 2015). Within the losses' range, and mostly far steadier; its bias is of order 1/n.
+
+    Its standard error is ``sqrt(sum(w_i^2 (l_i - v)^2)) / sum(w_i)``, by the delta method. NaN where all weights are 0.
+    Where nearly all losses are 0, or nearly all 1, that sees too little: then it is at least that of a share with two
+    more of each, of as many queries as are effective (Agresti and Coull, 1998).
+    """
+    total = float(weights.sum())
+    if total <= 0:
+        return Estimate(math.nan, math.nan, math.nan)
+    value = float((weights * losses).sum()) / total
+    error = math.sqrt(float((weights**2 * (losses - value) ** 2).sum())) / total
+    count = effective_sample_size(weights)
+    if are_alike(value, count):
+        share = (value * count + 2) / (count + 4)
+        error = max(error, math.sqrt(share * (1 - share) / count))
+    return _interval(value, error, confidence)
+
+
+def dr(
+    losses: Array, weights: Array, expected_chosen: Array, expected_target: Array, confidence: float = 0.95
+) -> Estimate:
+    """Doubly robust: ``mean(m_i + w_i (l_i - q_i))`` (Dudik, Langford, Li: "Doubly Robust Policy Evaluation and
+    Learning", 2011). Unbiased if the propensities are right, whatever the direct model; the better that is, the less it
+    varies.
+
+    Args:
+        expected_chosen: ``q_i``, the loss that the direct model expects of the chosen model, from other queries alone.
+        expected_target: ``m_i = sum_a pi(a) q_i(a)``, the loss that it expects of the target.
+    """
+    return _of_terms(expected_target + weights * (losses - expected_chosen), confidence)
+
+
+def effective_sample_size(weights: Array) -> float:
+    """``sum(w_i)^2 / sum(w_i^2)`` (Kish, 1965): so many of the target's own queries would tell as much; 0 of none."""
+    squares = float((weights**2).sum())
+    return float(weights.sum()) ** 2 / squares if squares > 0 else 0.0
+
+
+def are_alike(value: float, count: float) -> bool:
+    """Whether so many losses in [0, 1] with that mean are nearly all 0, or nearly all 1."""
+    return count * min(value, 1 - value) < LEAST_OF_EACH
+
+
+def _of_terms(terms: Array, confidence: float) -> Estimate:
+    count = len(terms)
+    if count == 0:
+        return Estimate(math.nan, math.nan, math.nan)
+    # Of one query nothing is known of how they vary.
+    error = float(terms.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
+    return _interval(float(terms.mean()), error, confidence)
+
+
+def _interval(value: float, error: float, confidence: float) -> Estimate:
+    width = NormalDist().inv_cdf((1 + confidence) / 2) * error
+    return Estimate(value, value - width, value + width)

@@ -1,0 +1,116 @@
+"""Of a log's decisions, those that tell what a model loses, and how much each tells."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from clipper.decisions.evaluation.beliefs import propensity
+from clipper.decisions.joining import Joined
+from clipper.errors import InvalidArgument
+from clipper.selection.learning.losses import LOSSES, loss_of_reward
+from clipper.selection.policies.registry import make_loss
+
+# Some 300 bytes each. The latest are the ones that are kept.
+MAX_SAMPLES = 500_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A query whose feedback has come.
+
+    Attributes:
+        time_s, feedback_time_s: in seconds since 1970.
+        model: the one that was chosen.
+        propensity: the probability of that, above 0.
+        loss: of the answer that it made.
+    """
+
+    time_s: float
+    feedback_time_s: float
+    candidates: tuple[str, ...]
+    versions: tuple[str | None, ...]
+    context: str | None
+    model: str
+    propensity: float
+    loss: float
+
+
+@dataclass(slots=True)
+class Samples:
+    """
+    Attributes:
+        taken: in the order of their time.
+        left_out: how many decisions tell nothing, by why.
+    """
+
+    taken: list[Sample] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def samples_of(log: Iterable[Joined]) -> Samples:
+    found = Samples()
+    for each in log:
+        sample = _sample(each)
+        if isinstance(sample, Sample):
+            found.taken.append(sample)
+            if len(found.taken) >= 2 * MAX_SAMPLES:
+                _keep_latest(found)
+        else:
+            found.left_out[sample] += 1
+    _keep_latest(found)
+    return found
+
+
+def _keep_latest(found: Samples) -> None:
+    found.taken.sort(key=lambda sample: sample.time_s)
+    if len(found.taken) > MAX_SAMPLES:
+        found.left_out[f"older than the latest {MAX_SAMPLES:,d}"] += len(found.taken) - MAX_SAMPLES
+        del found.taken[:-MAX_SAMPLES]
+
+
+def _sample(joined: Joined) -> Sample | str:
+    """The sample, or why there is none."""
+    setting, decision, judgement = joined.setting, joined.decision, joined.judgement
+    if decision.pinned is not None:
+        return "a version was asked for, past the policy"
+    if not decision.models:
+        return "no model was chosen"
+    if len(decision.models) > 1:
+        return "several models answered together"
+    if judgement is None:
+        return "no feedback has come"
+    (model,) = decision.models
+    chance = propensity(model, setting.models, decision.shares[0], decision.beliefs)
+    if chance <= 0:
+        return "the probability of its choice is not known"
+    loss = _loss(joined, model)
+    if loss is None:
+        return "its feedback cannot be scored any more"
+    return Sample(
+        decision.time_s,
+        judgement.time_s,
+        setting.models,
+        setting.versions,
+        decision.context,
+        model,
+        min(chance, 1.0),
+        loss,
+    )
+
+
+def _loss(joined: Joined, model: str) -> float | None:
+    """Of the chosen model; where feedback came too late to be learned, worked out from what was logged."""
+    judgement, (output,) = joined.judgement, joined.decision.outputs
+    assert judgement is not None
+    if judgement.losses is not None:
+        return judgement.losses.get(model)
+    if judgement.reward is not None:
+        return loss_of_reward(judgement.reward)
+    if judgement.label is None or output is None or joined.decision.is_cut or judgement.loss is None:
+        return None
+    if judgement.loss not in LOSSES:  # it would be the user's own code, which only workers run
+        return None
+    try:
+        return make_loss(judgement.loss, judgement.loss_parameters)(output, judgement.label)
+    except InvalidArgument:
+        return None

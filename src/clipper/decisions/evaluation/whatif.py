@@ -1,0 +1,286 @@
+"""The mean loss of another policy, or of one model for all queries, on a log's queries."""
+
+import heapq
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+
+from clipper.decisions.evaluation.beliefs import win_probabilities
+from clipper.decisions.evaluation.estimators import (
+    Array,
+    Estimate,
+    are_alike,
+    dr,
+    effective_sample_size,
+    ips,
+    on_policy,
+    snips,
+)
+from clipper.decisions.evaluation.samples import Sample
+from clipper.errors import InvalidArgument
+from clipper.selection.learning.ledger import Ledger
+from clipper.selection.learning.tally import tally
+from clipper.selection.policies.policy import Choice, Policy, Totals
+
+# Below this many queries' worth, intervals by normal approximation are too narrow.
+LEAST_EFFECTIVE = 100
+# A target may have so little of its choices where the log has none, before that is told.
+MAX_UNSUPPORTED = 0.01
+# Where a policy does not tell its probabilities, it draws so often for each query. Estimates are linear in
+# the probabilities, so that this adds to their variance, and no bias.
+DRAWS = 20
+# To integrate the chances of more models than this, whose beliefs change with each query, takes longer than to draw.
+MOST_INTEGRATED = 8
+# Contexts with a state of their own; queries of further ones go by the application's.
+MAX_CONTEXTS = 100_000
+# The direct model trusts a context's own mean as much as the model's over all, once it has so many queries.
+DIRECT_PRIOR = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a target would have lost.
+
+    Attributes:
+        ips, snips, dr: None where the log cannot tell.
+        shares: of each model, how often the target chooses it.
+        warnings: why the estimates should not be trusted; empty if there is nothing to say.
+    """
+
+    target: str
+    ips: Estimate | None
+    snips: Estimate | None
+    dr: Estimate | None
+    effective_queries: float
+    shares: Mapping[str, float]
+    warnings: tuple[str, ...]
+
+
+class Target:
+    """What is evaluated: for each query probabilities of its candidates, and what feedback teaches."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def probabilities(self, sample: Sample) -> Mapping[str, float]:
+        """By model, those that may be chosen; they add up to 1. Empty if none of the query's candidates may be."""
+        raise NotImplementedError
+
+    def learn(self, sample: Sample) -> None:
+        """The feedback on a query of the log has come."""
+
+
+class OneModel(Target):
+    """The same model for all queries."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"always {model}")
+        self._model = model
+
+    def probabilities(self, sample: Sample) -> Mapping[str, float]:
+        return {self._model: 1.0} if self._model in sample.candidates else {}
+
+
+class Learner(Target):
+    """A policy that begins with nothing learned and learns from the log's feedback, as that came.
+
+    So it knows at each query what feedback on earlier ones has told by then, whoever had chosen them; each choice comes
+    with the log's own probability of it, which is what policies weigh by.
+
+    Args:
+        models: among which it chooses; None is all that the log's policy did.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        policy: Policy,
+        random: Random,
+        half_life: int | None,
+        prior_weight: float,
+        models: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(name)
+        self._policy = policy
+        self._random = random
+        self._half_life = half_life
+        self._prior_weight = prior_weight
+        self._models = None if models is None else set(models)
+        self._everyone = Ledger(half_life)
+        self._contexts: dict[str, Ledger] = {}
+
+    def probabilities(self, sample: Sample) -> Mapping[str, float]:
+        models = self._among(sample)
+        if not models:
+            return {}
+        totals = self._totals(sample.context)
+        counts: dict[str, float] = {}
+        for draws in range(DRAWS):
+            choice = self._policy.select(models, totals, sample.context, self._random)
+            if len(choice.models) > 1:
+                raise InvalidArgument(
+                    f"{self.name} answers with several models together, whose joint loss the log does not tell: "
+                    "whatif takes policies that choose one model"
+                )
+            if draws == 0:
+                beliefs = choice.beliefs if len(models) <= MOST_INTEGRATED else None
+                wins = None if beliefs is None else win_probabilities(beliefs)
+                if wins is not None:
+                    return dict(zip(models, wins))
+                exact: Callable[..., Sequence[float]] | None = getattr(self._policy, "probabilities", None)
+                if exact is not None:
+                    return dict(zip(models, exact(models, totals)))
+                if not self._policy.learns and choice.shares[0] >= 1.0:
+                    return {choice.models[0]: 1.0}
+            counts[choice.models[0]] = counts.get(choice.models[0], 0.0) + 1.0 / DRAWS
+        return counts
+
+    def learn(self, sample: Sample) -> None:
+        choice, losses = Choice((sample.model,), (sample.propensity,)), {sample.model: sample.loss}
+        # What it may choose is what it learns of.
+        if sample.model not in self._among(sample):
+            return
+        context = sample.context
+        if context is not None and context not in self._contexts and len(self._contexts) < MAX_CONTEXTS:
+            self._contexts[context] = Ledger(self._half_life)
+        for ledger, totals in (
+            (self._everyone, self._everyone.totals()),
+            *([(self._contexts[context], self._totals(context))] if context in self._contexts else []),
+        ):
+            increments = tally(choice.models, losses)
+            for key, amount in self._policy.observe(choice, losses, totals).items():
+                increments[key] = increments.get(key, 0.0) + amount
+            ledger.add(ledger.entries(increments))
+            ledger.drop_stale()
+
+    def _among(self, sample: Sample) -> tuple[str, ...]:
+        return tuple(model for model in sample.candidates if self._models is None or model in self._models)
+
+    def _totals(self, context: str | None) -> Totals:
+        prior = self._everyone.totals()
+        own = None if context is None else self._contexts.get(context)
+        return prior if own is None else own.totals().with_prior(prior, self._prior_weight)
+
+
+class DirectModel:
+    """The mean loss of each model, and in a context that of the context's own queries as far as there are any."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[str, str | None], tuple[float, float]] = {}
+
+    def expected(self, model: str, context: str | None) -> float:
+        loss, count = self._sums.get((model, None), (0.0, 0.0))
+        # As one that was right once and wrong once, until it is known better.
+        mean = (loss + 1.0) / (count + 2.0)
+        if context is None:
+            return mean
+        loss, count = self._sums.get((model, context), (0.0, 0.0))
+        return (loss + DIRECT_PRIOR * mean) / (count + DIRECT_PRIOR)
+
+    def learn(self, model: str, context: str | None, loss: float) -> None:
+        for key in {(model, None), (model, context)}:
+            total, count = self._sums.get(key, (0.0, 0.0))
+            self._sums[key] = total + loss, count + 1.0
+
+
+def logged(samples: Sequence[Sample]) -> Estimate:
+    """What the policy in force lost."""
+    return on_policy(np.array([sample.loss for sample in samples]))
+
+
+def evaluate(samples: Sequence[Sample], target: Target) -> Answer:
+    """Go through the queries in the order of their time; target and direct model learn from feedback as it came.
+
+    What they know at a query comes from others alone, so every term is unbiased given the past, and their mean is too:
+    progressive validation (Blum, Kalai, Langford: "Beating the Hold-Out", 1999).
+
+    Raises:
+        InvalidArgument: the target chooses several models together.
+    """
+    direct, pending, order = DirectModel(), list[tuple[float, int, Sample]](), itertools.count()
+    losses, weights, expected_chosen, expected_target = [], [], [], []
+    chosen = {sample.model for sample in samples}
+    shares: dict[str, float] = {}
+    unsupported: dict[str, float] = {}
+    for sample in samples:
+        while pending and pending[0][0] <= sample.time_s:
+            _, _, known = heapq.heappop(pending)
+            target.learn(known)
+            direct.learn(known.model, known.context, known.loss)
+        probabilities = target.probabilities(sample)
+        if probabilities:
+            for model, probability in probabilities.items():
+                shares[model] = shares.get(model, 0.0) + probability
+                if model not in chosen and probability > 0:
+                    unsupported[model] = unsupported.get(model, 0.0) + probability
+            losses.append(sample.loss)
+            weights.append(probabilities.get(sample.model, 0.0) / sample.propensity)
+            expected_chosen.append(direct.expected(sample.model, sample.context))
+            expected_target.append(
+                sum(chance * direct.expected(model, sample.context) for model, chance in probabilities.items())
+            )
+        heapq.heappush(pending, (sample.feedback_time_s, next(order), sample))
+    return _answer(
+        target.name,
+        np.array(losses),
+        np.array(weights),
+        np.array(expected_chosen),
+        np.array(expected_target),
+        shares,
+        unsupported,
+    )
+
+
+def _answer(
+    name: str,
+    losses: Array,
+    weights: Array,
+    expected_chosen: Array,
+    expected_target: Array,
+    shares: Mapping[str, float],
+    unsupported: Mapping[str, float],
+) -> Answer:
+    count = len(losses)
+    effective = effective_sample_size(weights)
+    warnings = []
+    missing = sum(unsupported.values()) / count if count else 1.0
+    if missing > MAX_UNSUPPORTED:
+        names = ", ".join(sorted(unsupported)) or "any of these models"
+        warnings.append(
+            f"no answer for {missing:.0%} of its choices: the log never chose {names}; have a policy that explores"
+        )
+    if effective < LEAST_EFFECTIVE:
+        warnings.append(
+            f"it rests on {effective:.0f} queries' worth of evidence: expected at least {LEAST_EFFECTIVE}, so the "
+            "intervals are too narrow; log more, or have a policy that explores more"
+        )
+    value = snips(losses, weights)
+    if effective >= LEAST_EFFECTIVE and are_alike(value.value, effective):
+        warnings.append(
+            "nearly all queries that it rests on lost alike, so that the intervals of IPS and DR may be too narrow"
+        )
+    if count and not warnings:
+        mean = on_policy(weights, 0.999)
+        if not mean.low <= 1.0 <= mean.high:
+            warnings.append(
+                f"its weights have a mean of {mean.value:.2f}, which should be 1: the log hardly ever chose "
+                "what it would, or the logged probabilities are not those by which models were chosen"
+            )
+    if effective <= 0 or missing >= 1.0 - MAX_UNSUPPORTED:
+        return Answer(name, None, None, None, effective, _normal(shares, count), tuple(warnings))
+    return Answer(
+        name,
+        ips(losses, weights),
+        value,
+        dr(losses, weights, expected_chosen, expected_target),
+        effective,
+        _normal(shares, count),
+        tuple(warnings),
+    )
+
+
+def _normal(shares: Mapping[str, float], count: int) -> dict[str, float]:
+    return {model: share / count for model, share in sorted(shares.items())}

@@ -1,0 +1,156 @@
+"""A query worker's end of the decision log: takes records on the loop, and has a thread write them.
+
+A query is held, and made a record of with others. A block of records goes to the thread when it is full, or ``FLUSH_S``
+after its first query. What is in memory is lost if the worker is killed, and no more than that.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from clipper.decisions.records import Decision, Judgement, Setting, begin_block, encode_into, end_block
+from clipper.decisions.segments import SegmentWriter
+from clipper.statistics import DecisionLogStatistics
+
+log = logging.getLogger(__name__)
+
+# Some thousand records: far fewer turns of the thread than records, and milliseconds of a disk's time.
+BLOCK_BYTES = 128 * 1024
+# Queries that are made records of in one go, within some 50 us: several times quicker than each between others' work,
+# when processors have to fetch the code and the data for it anew.
+HELD = 64
+# What a killed worker loses, at most.
+FLUSH_S = 0.2
+# Blocks that wait for the disk: what a worker can decide in some seconds. Records beyond are dropped.
+MAX_WAITING_BYTES = 16 * 1024 * 1024
+# How long a stop waits for the disk.
+CLOSE_TIMEOUT_S = 5.0
+
+
+class Taker(Protocol):
+    """An application, which makes the record of a query and gives it to ``DecisionLog.add``."""
+
+    def write(self, query: Any, latency_s: float) -> None: ...
+
+
+class DecisionLog:
+    """One worker's.
+
+    Args:
+        folder: shared by the workers; it is made when there is something to write.
+        writer: tells this worker's files from others'.
+        max_bytes: of all files in the folder.
+
+    Attributes:
+        block: a number that changes with each block, in which a setting has its place.
+        monotonic_began_s: when the monotonic clock was at 0, in seconds since 1970, as of the last setting.
+    """
+
+    def __init__(self, folder: Path, writer: str, max_bytes: int) -> None:
+        self._segments = SegmentWriter(folder, writer, max_bytes)
+        # Several to a segment, however small that is.
+        self._block_bytes = min(BLOCK_BYTES, self._segments.segment_bytes // 4)
+        self.block = 0
+        self.monotonic_began_s = 0.0
+        self._held: list[tuple[Taker, Any, float]] = []
+        self._buffer = begin_block()
+        self._records = self._settings = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._queue: SimpleQueue[tuple[bytearray, int] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._dropped = 0
+        # Each is written by one side alone: the loop, and the thread.
+        self._given_bytes = self._taken_bytes = 0
+        self._written = self._written_bytes = self._failed = 0
+        self._problem: str | None = None
+
+    def enter(self, setting: Setting) -> int:
+        """Write a setting into the present block, whose number stays, and return its place there."""
+        encode_into(setting, self._buffer, -1)
+        self.monotonic_began_s = time.time() - time.monotonic()
+        self._settings += 1
+        return self._settings - 1
+
+    def hold(self, taker: Taker, query: Any, latency_s: float) -> None:
+        """Have ``taker`` write a query, which stays as it is, soon."""
+        self._held.append((taker, query, latency_s))
+        if len(self._held) >= HELD:
+            self._write_held()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
+
+    def _write_held(self) -> None:
+        held, self._held = self._held, []
+        for taker, query, latency_s in held:
+            taker.write(query, latency_s)
+
+    def add(self, record: Decision | Judgement) -> None:
+        """Take a record, to be written soon. Dropped, and counted, if the disk has not kept up."""
+        if self._given_bytes - self._taken_bytes > MAX_WAITING_BYTES:
+            self._dropped += 1
+            return
+        encode_into(record, self._buffer, -1)
+        self._records += 1
+        if len(self._buffer) >= self._block_bytes:
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
+
+    def flush(self) -> None:
+        """Give what has come in to the thread."""
+        self._write_held()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._records:
+            return
+        block, records = self._buffer, self._records
+        end_block(block, records + self._settings)
+        self._given_bytes += len(block)
+        self._buffer, self._records, self._settings = begin_block(), 0, 0
+        self.block += 1
+        if self._thread is None:
+            # A disk that hangs keeps no worker from ending.
+            self._thread = threading.Thread(target=self._write, name="decision log", daemon=True)
+            self._thread.start()
+        self._queue.put((block, records))
+
+    async def close(self) -> None:
+        """Write what there is, if the disk lets it."""
+        self.flush()
+        if self._thread is not None:
+            self._queue.put(None)
+            await asyncio.to_thread(self._thread.join, CLOSE_TIMEOUT_S)
+
+    def statistics(self) -> DecisionLogStatistics:
+        dropped = {"queue_full": self._dropped, "write_failed": self._failed}
+        return DecisionLogStatistics(
+            written=self._written,
+            written_bytes=self._written_bytes,
+            dropped=dropped,
+            waiting_bytes=self._given_bytes - self._taken_bytes + len(self._buffer),
+            problem=self._problem,
+        )
+
+    def _write(self) -> None:
+        while (item := self._queue.get()) is not None:
+            block, records = item
+            try:
+                self._segments.write(block)
+            except OSError as error:
+                self._failed += records
+                if self._problem is None:  # once, and not for each block
+                    log.warning("the decision log cannot be written, and its records are dropped: %s", error)
+                self._problem = f"{type(error).__name__}: {error}"
+            else:
+                self._written += records
+                self._written_bytes += len(block)
+                if self._problem is not None:
+                    log.warning("the decision log can be written again")
+                self._problem = None
+            self._taken_bytes += len(block)
+        self._segments.close()

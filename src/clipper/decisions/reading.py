@@ -1,0 +1,114 @@
+"""Reads a decision log, also while it is written: block by block, so that memory is bounded by one block."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clipper.decisions.records import (
+    BLOCK_HEAD,
+    MAX_BLOCK_BYTES,
+    SEGMENT_HEAD,
+    Damaged,
+    Decision,
+    Judgement,
+    Setting,
+    decode_block,
+    split,
+)
+from clipper.decisions.segments import Segment, segments
+
+# A query came before it was written: by its SLO, which is at most ten minutes, and what its block waited.
+MOST_DELAY_S = 3600.0
+
+Read = tuple[Setting, Decision] | Judgement
+
+
+@dataclass(slots=True)
+class LogReader:
+    """
+    Attributes:
+        since_s, until_s: in seconds since 1970: decisions before the one, or from the other on, are left out; feedback
+            may come at any time after.
+        torn: segments that end within a block, as that of a worker that is writing, or was killed.
+        damaged: why others could not be read to their end, by their name.
+    """
+
+    folder: Path
+    application: str | None = None
+    since_s: float | None = None
+    until_s: float | None = None
+    torn: set[str] = field(default_factory=set)
+    damaged: dict[str, str] = field(default_factory=dict)
+
+    def decisions(self) -> Iterator[list[tuple[Setting, Decision]]]:
+        """In pieces of a block, oldest segment first.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        for segment in segments(self.folder):
+            if self.until_s is not None and segment.began_s >= self.until_s + MOST_DELAY_S:
+                continue
+            for block in self._blocks(segment):
+                piece = [each for each in block if isinstance(each, tuple) and self._wants(*each)]
+                if piece:
+                    yield piece
+
+    def judgements(self) -> Iterator[list[Judgement]]:
+        """All feedback on the application, in pieces of a block.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        for segment in segments(self.folder):
+            for block in self._blocks(segment):
+                piece = [
+                    each
+                    for each in block
+                    if isinstance(each, Judgement) and self.application in (None, each.application)
+                ]
+                if piece:
+                    yield piece
+
+    def _wants(self, setting: Setting, decision: Decision) -> bool:
+        return (
+            (self.application is None or setting.application == self.application)
+            and (self.since_s is None or decision.time_s >= self.since_s)
+            and (self.until_s is None or decision.time_s < self.until_s)
+        )
+
+    def _blocks(self, segment: Segment) -> Iterator[list[Read]]:
+        """Of one segment that was last written at a time that is wanted."""
+        name = segment.path.name
+        try:
+            file = segment.path.open("rb")
+        except FileNotFoundError:  # it was the oldest, and had to make room
+            return
+        with file:
+            if self.since_s is not None and segment.path.stat().st_mtime < self.since_s:
+                return
+            head = file.read(len(SEGMENT_HEAD))
+            if head != SEGMENT_HEAD:
+                if SEGMENT_HEAD.startswith(head):
+                    self.torn.add(name)
+                else:
+                    self.damaged[name] = f"it begins with {head!r}, which this version does not know"
+                return
+            while header := file.read(BLOCK_HEAD.size):
+                if len(header) < BLOCK_HEAD.size:
+                    self.torn.add(name)
+                    return
+                size_bytes, checksum = BLOCK_HEAD.unpack(header)
+                if size_bytes > MAX_BLOCK_BYTES:
+                    self.damaged[name] = f"a block claims {size_bytes} bytes"
+                    return
+                payload = file.read(size_bytes)
+                if len(payload) < size_bytes:
+                    self.torn.add(name)
+                    return
+                try:
+                    block = list(split(decode_block(payload, checksum)))
+                except Damaged as error:
+                    self.damaged[name] = str(error)
+                    return
+                yield block

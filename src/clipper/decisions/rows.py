@@ -1,0 +1,122 @@
+"""A decision and its feedback as one flat row, as it is exported."""
+
+from typing import Any
+
+import msgspec
+
+from clipper.decisions.joining import Joined
+from clipper.decisions.records import Decision, Judgement, Setting
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One query. What is by model is in the order of ``models``; JSON of models and clients is text.
+
+    Attributes:
+        time_s, feedback_time_s: in seconds since 1970.
+        candidates, candidate_versions: the models that could be chosen, and what ran of each.
+        shares: of each chosen model: the probability of its choice, or, of several, its weight in the answer; None
+            where only ``beliefs`` tell it.
+        beliefs: by candidate: of the Beta distribution that Thompson sampling drew from.
+        output: what was answered; None where it was an error.
+        is_cut: some output is only the beginning of what it was.
+        losses: by model, from feedback.
+        loss: of what was answered, from feedback, 1 of an error; None if it is not known.
+        learned: whether the policy learned from the feedback; it does not from what comes too late.
+    """
+
+    query_id: int
+    time_s: float
+    application: str
+    policy: str
+    candidates: tuple[str, ...]
+    candidate_versions: tuple[str | None, ...]
+    context: str | None
+    pinned: str | None
+    models: tuple[str, ...]
+    shares: tuple[float | None, ...]
+    beliefs: tuple[tuple[float, float], ...] | None
+    outputs: tuple[str | None, ...]
+    output: str | None
+    is_cut: bool
+    default: bool
+    reason: str | None
+    confidence: float
+    latency_ms: float
+    feedback_count: int
+    feedback_time_s: float | None
+    label: str | None
+    reward: float | None
+    losses: dict[str, float] | None
+    loss: float | None
+    learned: bool | None
+
+
+def row_of(joined: Joined) -> Row:
+    setting, decision, judgement = joined.setting, joined.decision, joined.judgement
+    answer = answer_of(setting, decision)
+    return Row(
+        query_id=decision.query_id,
+        time_s=decision.time_s,
+        application=setting.application,
+        policy=setting.policy,
+        candidates=setting.models,
+        candidate_versions=setting.versions,
+        context=decision.context,
+        pinned=decision.pinned,
+        models=decision.models,
+        shares=tuple(decision.shares) if decision.beliefs is None else (None,) * len(decision.models),
+        beliefs=decision.beliefs,
+        outputs=tuple(None if output is None else _text(output) for output in decision.outputs),
+        output=None if answer is None else _text(answer),
+        is_cut=decision.is_cut,
+        default=decision.reason is not None and answer is not None,
+        reason=decision.reason,
+        confidence=decision.confidence,
+        latency_ms=decision.latency_s * 1000,
+        feedback_count=joined.feedback_count,
+        feedback_time_s=None if judgement is None else judgement.time_s,
+        label=None if judgement is None or judgement.label is None else _text(judgement.label),
+        reward=None if judgement is None else judgement.reward,
+        losses=None if judgement is None else judgement.losses,
+        loss=None if judgement is None else _loss(judgement),
+        learned=None if judgement is None else judgement.losses is not None,
+    )
+
+
+def answer_of(setting: Setting, decision: Decision) -> bytes | None:
+    """JSON text of what was answered; None if it was an error."""
+    if decision.reason is not None:
+        return setting.default
+    if decision.answer is not None:
+        return decision.answer
+    return decision.outputs[0] if len(decision.outputs) == 1 else None
+
+
+def _loss(judgement: Judgement) -> float | None:
+    if judgement.answer_loss is not None:
+        return judgement.answer_loss
+    return None if judgement.reward is None else 1.0 - judgement.reward
+
+
+def _text(json: bytes) -> str:
+    # One that was cut may end within a character.
+    return json.decode(errors="replace")
+
+
+def as_json(row: Row) -> bytes:
+    """One line; JSON of models and clients stands in it as it is, where it is whole."""
+    fields: dict[str, Any] = msgspec.structs.asdict(row)
+    fields["outputs"] = {model: _value(output) for model, output in zip(row.models, row.outputs) if output is not None}
+    fields["output"], fields["label"] = _value(row.output), _value(row.label)
+    return msgspec.json.encode(fields) + b"\n"
+
+
+def _value(text: str | None) -> Any:
+    if text is None:
+        return None
+    raw = text.encode()
+    try:
+        msgspec.json.decode(raw, type=msgspec.Raw)
+    except (msgspec.MsgspecError, RecursionError):
+        return text
+    return msgspec.Raw(raw)

@@ -1,0 +1,77 @@
+"""When an application's queries have to be answered."""
+
+import asyncio
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable
+
+from clipper.selection.query import Query
+
+# The loop's timers count whole milliseconds, rounded, and so may come half of one early.
+TIMER_EARLY_S = 0.0005
+# Queries that are answered at their deadline in one go, some milliseconds of work: a batch has one deadline for all.
+MAX_EXPIRING = 500
+
+
+class Deadlines:
+    """Calls ``finish`` with each query that has no answer when its deadline comes.
+
+    Queries of one application have one SLO, so they expire in order of arrival: one FIFO and one timer serve them all.
+    Those that waited at the worker's door may come out of order, and find their place in it.
+    """
+
+    def __init__(self, finish: Callable[[Query], None]) -> None:
+        self._finish = finish
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[Query] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        """How many wait for their answer."""
+        return sum(not query.done for query in self._waiting)
+
+    def wait(self, query: Query) -> None:
+        waiting = self._waiting
+        while waiting and waiting[0].done:
+            waiting.popleft()
+        if waiting and waiting[-1].deadline_s > query.deadline_s:
+            # It waited to be taken in, and later ones did not.
+            waiting.insert(bisect_left(waiting, query.deadline_s, key=lambda other: other.deadline_s), query)
+            if waiting[0] is query:
+                self._arm()
+        else:
+            waiting.append(query)
+        if self._timer is None:
+            self._timer = self._loop.call_at(query.deadline_s, self._expire)
+
+    def bring_forward(self, budget_s: float) -> None:
+        """Keep the FIFO in order where the SLO became smaller: it holds for what waits as well."""
+        latest_s = self._loop.time() + budget_s
+        if self._waiting and self._waiting[-1].deadline_s > latest_s:
+            for query in self._waiting:
+                query.deadline_s = min(query.deadline_s, latest_s)
+            self._arm()
+
+    def clear(self) -> list[Query]:
+        """Return those that wait for their answer; their deadlines are not waited for any more."""
+        waiting, self._waiting = self._waiting, deque()
+        self._arm()
+        return [query for query in waiting if not query.done]
+
+    def _expire(self) -> None:
+        now_s = self._loop.time() + TIMER_EARLY_S
+        waiting = self._waiting
+        # The rest is due at once, and others have their turn before it.
+        for _ in range(MAX_EXPIRING):
+            if not waiting or not (waiting[0].done or waiting[0].deadline_s <= now_s):
+                break
+            query = waiting.popleft()
+            if not query.done:
+                self._finish(query)
+        self._arm()
+
+    def _arm(self) -> None:
+        """Set the timer to the first deadline, or to none."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._waiting[0].deadline_s, self._expire) if self._waiting else None

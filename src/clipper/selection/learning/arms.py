@@ -1,0 +1,100 @@
+"""Which version's numbers are meant where a policy names a model.
+
+A policy knows an application's models by their links' names, such as ``digits``; a state keeps what was learned by
+version, ``digits:2``: feedback is the version's that answered, whatever has become current since. A version begins as
+its predecessor did, but less sure: what was learned of the predecessor counts for it with a weight below 1, and that of
+the predecessor's own with the square of it. So its own feedback soon outweighs all that came before it.
+
+States from before versions were told apart have numbers by model. They count in full for versions without a
+predecessor, as all that were deployed by then are, and fade as all numbers do.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from clipper.selection.learning.tally import Increments
+from clipper.selection.learning.totals import Totals
+
+# What was learned of a version, and how much of it counts.
+Origin = tuple[str, float]
+
+# Predecessors that count less are left out: of the 1,443 observations that a state knows by default, one.
+MIN_WEIGHT = 0.001
+
+
+def lineage(model: str, version: str, predecessors: Mapping[str, str | None], inherit: float) -> tuple[Origin, ...]:
+    """Whose numbers a version has: its own first, in full.
+
+    Args:
+        predecessors: of the model's versions that are known, what was current when each was deployed; None if nothing.
+        inherit: how much of a predecessor's numbers count, from 0 to 1.
+    """
+    origins = [(f"{model}:{version}", 1.0)]
+    weight = 1.0
+    seen = {version}
+    while (before := predecessors.get(version)) is not None and before not in seen and weight * inherit >= MIN_WEIGHT:
+        weight *= inherit
+        origins.append((f"{model}:{before}", weight))
+        seen.add(before)
+        version = before
+    if predecessors.get(version) is None:
+        origins.append((model, weight))
+    return tuple(origins)
+
+
+class Arms:
+    """Between the names that a policy knows and those that a state keeps.
+
+    Args:
+        origins: by link's name, as ``lineage`` gives them. A name that is not in it stands for itself.
+    """
+
+    __slots__ = ("_keys", "_models", "_origins", "_owners")
+
+    def __init__(self, origins: Mapping[str, Sequence[Origin]]) -> None:
+        self._origins = origins
+        self._keys = {name: each[0][0] for name, each in origins.items()}
+        self._owners = {key for each in origins.values() for key, _ in each}
+        self._models = {key.partition(":")[0] for key in self._owners}
+
+    def key(self, name: str) -> str:
+        """What a state calls the version that ``name`` stands for."""
+        return self._keys.get(name, name)
+
+    def keyed(self, increments: Increments) -> dict[tuple[str, str], float]:
+        """What a policy wants to add, by what the state calls the versions."""
+        keyed: dict[tuple[str, str], float] = {}
+        for (name, number), amount in increments.items():
+            key = self.key(name), number
+            keyed[key] = keyed.get(key, 0.0) + amount
+        return keyed
+
+    def view(self, totals: Totals) -> Totals:
+        """A state's numbers as a policy reads them: by links' names, each with what its predecessors left it.
+
+        Versions that no link asks, such as one that a query named, are left out where others of their model are linked.
+        What a policy of the user's keeps under names of its own stays.
+        """
+        numbers: dict[tuple[str, str], float] = {}
+        by_key: dict[str, list[tuple[str, float]]] = {}
+        for (key, number), amount in totals.numbers.items():
+            if key in self._owners:
+                by_key.setdefault(key, []).append((number, amount))
+            elif key.partition(":")[0] not in self._models:
+                numbers[key, number] = amount
+        for name, origins in self._origins.items():
+            for key, weight in origins:
+                for number, amount in by_key.get(key, ()):
+                    numbers[name, number] = numbers.get((name, number), 0.0) + weight * amount
+        return Totals(numbers)
+
+    def with_key(self, name: str, key: str) -> "Arms":
+        """The same, but for one name, which stands for another version."""
+        return Arms({**self._origins, name: ((key, 1.0),)})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Arms) and self._origins == other._origins
+
+    __hash__ = None  # type: ignore[assignment]  # compared, never a key
+
+
+NO_ARMS = Arms({})

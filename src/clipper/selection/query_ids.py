@@ -1,0 +1,27 @@
+"""Numbers for queries, of which each tells the worker that gave it."""
+
+
+class QueryIds:
+    """Numbers for queries, unique over all workers and restarts, and below 2^53 so that any JSON reader keeps them.
+
+    The upper 20 bits are the worker's instance, which the supervisor counts; the lower 33 are the worker's own count.
+    That begins anew after two days at 50,000 queries a second, when the first ones are long past their feedback.
+    """
+
+    COUNT_BITS = 33
+
+    def __init__(self, instance: int) -> None:
+        self._first = self.next = instance << self.COUNT_BITS
+        self._last = self._first + (1 << self.COUNT_BITS) - 1
+
+    def take(self) -> int:
+        query_id = self.next
+        self.next = query_id + 1 if query_id < self._last else self._first
+        return query_id
+
+    def has_given(self, query_id: int) -> bool:
+        return self._first <= query_id < self.next
+
+    @classmethod
+    def instance_of(cls, query_id: int) -> int:
+        return query_id >> cls.COUNT_BITS

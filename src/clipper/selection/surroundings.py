@@ -1,0 +1,35 @@
+"""What the applications of a worker share."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from clipper.abstraction.predictor import Predictor
+from clipper.decisions.log import DecisionLog
+from clipper.selection.committer import Committer
+from clipper.selection.feedback.join_table import JoinTable
+from clipper.selection.own_code import Made, make
+from clipper.selection.query_ids import QueryIds
+from clipper.selection.stores.store import Store
+from clipper.snapshot import ApplicationSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """
+    Attributes:
+        asking: feedback that models are being asked for; see ``Observer``.
+        make: makes an application's policy and loss, without waiting for a user's code.
+        decisions: the log of what was decided; None if there is none.
+    """
+
+    predictor: Predictor
+    ids: QueryIds
+    random: Random
+    store: Store
+    committer: Committer
+    joins: JoinTable
+    asking: asyncio.Semaphore
+    make: Callable[[ApplicationSnapshot], Made] = make
+    decisions: DecisionLog | None = None

@@ -1,0 +1,68 @@
+"""What a policy reads of versions: each has its own numbers, and a little of those before it."""
+
+import pytest
+
+from clipper.selection.learning.arms import Arms, lineage
+from clipper.selection.learning.totals import Totals
+
+# From a store of before versions were told apart, and from now.
+NUMBERS = {
+    ("m", "scored"): 8.0,
+    ("m:1", "scored"): 100.0,
+    ("m:1", "loss"): 10.0,
+    ("m:2", "scored"): 3.0,
+    ("o:1", "scored"): 5.0,
+    ("mine", "seen"): 2.0,
+    ("mine:too", "seen"): 4.0,
+    ("", "observations"): 7.0,
+}
+PREDECESSORS = {"1": None, "2": "1", "3": "2"}
+
+
+def view(version: str, inherit: float) -> Totals:
+    return Arms({"m": lineage("m", version, PREDECESSORS, inherit)}).view(Totals(NUMBERS))
+
+
+def test_a_version_begins_with_a_part_of_its_predecessor() -> None:
+    second = view("2", 0.1)
+    assert second.number("m", "scored") == pytest.approx(3 + 10 + 0.8)
+    assert second.number("m", "loss") == pytest.approx(1)
+    third = view("3", 0.1)
+    assert third.number("m", "scored") == pytest.approx(0.1 * 3 + 0.01 * 100 + 0.01 * 8)
+
+
+def test_nothing_or_all_may_be_inherited() -> None:
+    assert view("2", 0.0).number("m", "scored") == 3.0
+    assert view("2", 1.0).number("m", "scored") == 111.0
+
+
+def test_what_was_learned_by_model_is_of_versions_without_a_predecessor() -> None:
+    assert view("1", 0.02).number("m", "scored") == 108.0
+
+
+def test_other_versions_are_left_out_and_a_users_own_numbers_are_not() -> None:
+    first = view("1", 0.5)
+    assert first.number("m:2", "scored") == first.number("m:1", "scored") == 0.0
+    assert (first.number("mine", "seen"), first.number("mine:too", "seen"), first.observations) == (2.0, 4.0, 7.0)
+
+
+def test_versions_of_one_model_stand_side_by_side() -> None:
+    arms = Arms({"m": lineage("m", "1", PREDECESSORS, 0.1), "m:2": lineage("m", "2", PREDECESSORS, 0.0)})
+    totals = arms.view(Totals(NUMBERS))
+    assert (totals.number("m", "scored"), totals.number("m:2", "scored")) == (108.0, 3.0)
+
+
+def test_increments_are_of_the_version_that_answered() -> None:
+    arms = Arms({"m": lineage("m", "2", PREDECESSORS, 0.1)})
+    assert arms.keyed({("m", "loss"): 1.0, ("", "mine"): 2.0}) == {("m:2", "loss"): 1.0, ("", "mine"): 2.0}
+    pinned = arms.with_key("m", "m:1")
+    assert pinned.keyed({("m", "loss"): 1.0}) == {("m:1", "loss"): 1.0}
+    assert arms.with_key("other", "m:2").keyed({("m", "x"): 1.0, ("other", "x"): 2.0}) == {("m:2", "x"): 3.0}
+
+
+def test_predecessors_in_a_circle_end() -> None:
+    assert lineage("m", "1", {"1": "2", "2": "1"}, 1.0) == (("m:1", 1.0), ("m:2", 1.0))
+
+
+def test_a_predecessor_that_is_gone_still_counts() -> None:
+    assert lineage("m", "9", {"9": "8"}, 0.5) == (("m:9", 1.0), ("m:8", 0.5), ("m", 0.5))

@@ -1,0 +1,225 @@
+"""The decision log through a whole server: queries, feedback at once and later, workers that die, disks that refuse."""
+
+import json
+import os
+import signal
+from collections import Counter
+from typing import Any
+
+import httpx
+import pytest
+from live_server import NO_TLS, TIMEOUT_S, Server, answering, until
+from three_models import MODELS, ROW, with_application, with_models
+from typer.testing import CliRunner
+
+from clipper.cli.main import cli
+
+LOGGED = {"log_decisions": 1.0, "default_output": "none"}
+
+
+def exported(server: Server, *options: str) -> list[dict[str, Any]]:
+    output = server.home / "out.jsonl"
+    result = CliRunner().invoke(
+        cli, ["log", "export", "--home", str(server.home), "--output", str(output), "--json", *options]
+    )
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert json.loads(result.stdout)["queries"] == len(rows)
+    return rows
+
+
+def until_exported(server: Server, count: int) -> dict[int, dict[str, Any]]:
+    """By query id, once so many are on disk."""
+
+    def found() -> list[dict[str, Any]] | None:
+        rows = exported(server)
+        return rows if len(rows) >= count else None
+
+    rows = until(found)
+    assert len(rows) == count
+    return {row["query_id"]: row for row in rows}
+
+
+def until_judged(server: Server, count: int) -> None:
+    until(lambda: sum(row["feedback_count"] for row in exported(server)) == count)
+
+
+def kill_workers(server: Server) -> None:
+    """Return when there are others, which serve."""
+    killed = set(server.worker_pids)
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: killed.isdisjoint(pids := server.worker_pids) and len(pids) == len(killed))
+    until(lambda: all(worker["state"] == "ready" for worker in server.call("GET", "/status")["workers"]))
+    until(lambda: metric(server, "clipper_link_state{") == 3 * len(killed))
+
+
+def metric(server: Server, start: str) -> float:
+    lines = [line for line in server.metrics.splitlines() if line.startswith(start)]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+def test_queries_and_their_feedback_are_exported_also_that_which_came_too_late_to_be_learned(server: Server) -> None:
+    with_application(server, policy="epsilon_greedy", feedback_ttl_s=600, **LOGGED)
+    ids = [server.predict("app", ROW, context="me")["query_id"] for _ in range(20)]
+    pinned = server.predict("app", ROW, version="1")["query_id"]
+    for id_ in ids[:5]:
+        assert server.observe("app", query_id=id_, label=2).status_code == 200
+    server.call("PATCH", "/applications/app", {"feedback_ttl_s": 0.001})
+    late = server.observe("app", query_id=ids[6], label=3)
+    assert late.status_code == 404 and "the decision log has it" in late.json()["cause"]
+    # Of ids that nobody can have been given there is nothing to keep.
+    for unknown in (-1, 2**53, 10**40):
+        answer = server.observe("app", query_id=unknown, label=3)
+        assert answer.status_code == 404 and "decision log" not in answer.json()["cause"]
+    assert server.stop() == 0
+    rows = {row["query_id"]: row for row in exported(server)}
+    assert rows.keys() == {*ids, pinned}
+    for id_ in ids:
+        row = rows[id_]
+        (model,) = row["models"]
+        assert row["output"] == MODELS[model] and row["outputs"] == {model: MODELS[model]}
+        assert (row["application"], row["policy"], row["context"]) == ("app", "epsilon_greedy", "me")
+        assert row["candidates"] == list(MODELS) and row["candidate_versions"] == ["1", "1", "1"]
+        assert 0 < row["shares"][0] < 1 and row["latency_ms"] > 0 and row["reason"] is None
+    for id_ in ids[:5]:
+        (model,) = rows[id_]["models"]
+        assert rows[id_]["losses"] == {model: float(model != "two")}
+        assert (rows[id_]["loss"], rows[id_]["label"], rows[id_]["learned"]) == (float(model != "two"), 2, True)
+    assert (rows[ids[6]]["label"], rows[ids[6]]["learned"], rows[ids[6]]["losses"]) == (3, False, None)
+    assert rows[ids[7]]["label"] is None and rows[ids[7]]["feedback_count"] == 0
+    assert rows[pinned]["pinned"] == "1" and rows[ids[0]]["pinned"] is None
+
+
+def test_all_that_was_written_survives_workers_that_are_killed(server: Server) -> None:
+    with_application(server, "--workers", "2", policy="thompson", **LOGGED)
+    ids, judged = [], []
+    for _ in range(3):
+        for _ in range(20):
+            answer = server.predict("app", ROW)
+            assert answer["default"] is False
+            ids.append(answer["query_id"])
+        some = ids[-3:]
+        for id_ in some:
+            assert server.observe("app", query_id=id_, label=1).status_code == 200
+        judged += some
+        until_exported(server, len(ids))
+        until_judged(server, len(judged))
+        kill_workers(server)
+    rows = until_exported(server, len(ids))
+    assert rows.keys() == set(ids)
+    assert {id_ for id_, row in rows.items() if row["losses"]} == set(judged)
+    assert all(row["shares"] == [None] and len(row["beliefs"]) == 3 for row in rows.values())
+    assert len(list((server.home / "decisions").iterdir())) >= 3
+
+
+def test_a_log_that_cannot_be_written_costs_no_query_and_says_so(server: Server) -> None:
+    with_application(server, policy="single", **LOGGED)
+    folder = server.home / "decisions"
+    # A file where the folder should be; that a folder is read-only does not keep root from writing.
+    folder.write_text("")
+    for _ in range(5):
+        assert server.predict("app", ROW)["output"] == 1
+    status = until(lambda: (now := server.call("GET", "/status"))["problems"] and now)
+    assert status["ready"] and "worker 0 cannot write the decision log: FileExistsError" in status["problems"][0]
+    assert metric(server, 'clipper_decisions_dropped_total{reason="write_failed"') == 5
+    folder.unlink()
+    id_ = server.predict("app", ROW)["query_id"]
+    assert until_exported(server, 1).keys() == {id_}
+    assert server.call("GET", "/status")["problems"] == []
+    assert metric(server, "clipper_decisions_written_total") == 1
+
+
+def test_errors_defaults_and_their_reasons_are_there(server: Server) -> None:
+    server.start()
+    fails = "def predict(inputs): raise ValueError('no')\n"
+    assert server.deploy("bad", fails, input_type="float64[2]")["state"] == "ready"
+    app: dict[str, Any] = {"name": "app", "slo_ms": 20_000, "links": [{"model": "bad"}]}
+    answer = server.call("POST", "/applications", app | {"log_decisions": 1.5}, status=400)
+    assert "log_decisions is 1.5" in answer["cause"]
+    server.call("POST", "/applications", app)
+    # Nothing is logged unless it is asked for.
+    assert server.predict("app", ROW)["error"] == "model_error"
+    server.call("PATCH", "/applications/app", {"log_decisions": 1})
+    assert server.predict("app", ROW)["error"] == "model_error"
+    server.call("PATCH", "/applications/app", {"default_output": {"none": True}})
+    assert server.predict("app", ROW)["default"] is True
+    error, default = until_exported(server, 2).values()
+    assert (error["reason"], error["default"], error["output"]) == ("model_error", False, None)
+    assert (default["reason"], default["default"], default["output"]) == ("model_error", True, {"none": True})
+    assert default["outputs"] == {}
+
+
+def test_an_output_of_megabytes_is_cut(server: Server) -> None:
+    server.start()
+    assert server.deploy("long", answering("ä" * 4_000_000), input_type="float64[2]")["state"] == "ready"
+    app = {"name": "app", "slo_ms": 60_000, "links": [{"model": "long"}], "log_decisions": 1}
+    server.call("POST", "/applications", app)
+    answer = server.predict("app", ROW)
+    assert len(answer["output"]) == 4_000_000
+    assert server.observe("app", query_id=answer["query_id"], label="ä" * 5_000).is_success
+    until(lambda: metric(server, "clipper_decisions_written_total") == 2)
+    (row,) = exported(server)
+    assert row["is_cut"] and row["label"] is None and row["loss"] == 1.0
+    assert len(row["output"].encode()) <= 4100 and row["output"].startswith('"\\u00e4')
+    assert sum(path.stat().st_size for path in (server.home / "decisions").iterdir()) < 20_000
+
+
+def test_a_share_of_the_queries_is_logged_and_feedback_on_others_is_not(server: Server) -> None:
+    with_models(server)
+    links = [{"model": model} for model in MODELS]
+    server.call(
+        "POST",
+        "/applications",
+        {"name": "app", "slo_ms": 20_000, "links": links, "policy": "exp3", "log_decisions": 0.25},
+    )
+    ids = [server.predict("app", ROW)["query_id"] for _ in range(80)]
+    for id_ in ids:
+        server.observe("app", query_id=id_, label=1)
+    assert server.stop() == 0
+    rows = exported(server)
+    assert 15 <= len(rows) <= 25
+    assert all(row["feedback_count"] == 1 for row in rows)
+    # None is left that joins nothing.
+    assert Counter(row["query_id"] for row in rows).keys() <= set(ids)
+
+
+def test_what_another_policy_would_have_lost_is_answered_from_a_servers_log(server: Server) -> None:
+    """Each model answers its number, and 2 is right: three truths that are known."""
+    with_application(server, policy={"name": "epsilon_greedy", "parameters": {"epsilon": 1.0}}, **LOGGED)
+    with httpx.Client(base_url=server.place.query_url, verify=NO_TLS, timeout=TIMEOUT_S) as client:
+        ids = [client.post("/app/predict", json={"input": ROW}).json()["query_id"] for _ in range(600)]
+        observations = [{"query_id": id_, "label": 2} for id_ in ids[:500]]
+        assert client.post("/app/observe", json={"observations": observations}).is_success
+        # Too late for the policy, and scored from what was logged.
+        server.call("PATCH", "/applications/app", {"feedback_ttl_s": 0.001})
+        for id_ in ids[500:550]:
+            assert client.post("/app/observe", json={"query_id": id_, "label": 2}).status_code == 404
+    assert server.stop() == 0
+
+    def ask(*options: str) -> dict[str, Any]:
+        result = CliRunner().invoke(cli, ["app", "whatif", "app", "--home", str(server.home), "--json", *options])
+        assert result.exit_code == 0, result.output
+        found: dict[str, Any] = json.loads(result.stdout)
+        return found
+
+    report = ask()
+    assert (report["queries"], report["left_out"]) == (550, {"no feedback has come": 50})
+    assert report["as_it_was"]["value"] == pytest.approx(2 / 3, abs=0.1)
+    truths = {"always one": 1.0, "always two": 0.0, "always three": 1.0}
+    for answer in report["answers"]:
+        assert answer["snips"]["value"] == truths[answer["target"]]
+        assert [warning[:10] for warning in answer["warnings"]] == ["nearly all"]
+    (learned,) = ask("--policy", "thompson")["answers"]
+    # All feedback came after all queries, so that nothing was known at any of them.
+    assert learned["snips"]["value"] == pytest.approx(2 / 3, abs=0.1)
+    (among,) = ask("--policy", "thompson", "--model", "one", "--model", "three")["answers"]
+    assert among["snips"]["value"] == 1.0
+    for options, why in (
+        (["--model", "four"], "four could not be chosen"),
+        (["--policy", "mine:Mine"], "is no policy of Clipper's"),
+        (["--policy", "ensemble"], "several models together"),
+        (["--since", "1s", "--until", "2000-01-01"], "no query of it that tells"),
+    ):
+        failed = CliRunner().invoke(cli, ["app", "whatif", "app", "--home", str(server.home), *options])
+        assert failed.exit_code == 1 and why in str(failed.exception), options
