@@ -286,7 +286,7 @@ def test_a_token_that_is_missing_or_not_known(api: Api, tmp_path: Path, monkeypa
     with pytest.raises(Unauthorized, match="none of this server's"):
         Clipper.connect(url=api.url, token="x" * 40)
     for unfit in ("a b", "line\nfeed", "ä" * 40):
-        with pytest.raises(InvalidArgument, match="the token holds what no token does") as refused:
+        with pytest.raises(InvalidArgument, match="the token or key holds what none does") as refused:
             Clipper.connect(url=api.url, token=unfit)
         assert unfit not in str(refused.value)
 
