@@ -425,3 +425,11 @@ def test_wrong_usage(bare: Run, line: str, says: str) -> None:
 
 def test_version(bare: Run) -> None:
     assert bare("--version").out == "clipper 0.1.0\n"
+
+
+@pytest.mark.parametrize("kind", ["key", "token"])
+def test_a_secret_is_alone_on_standard_output(run: Run, kind: str) -> None:
+    made = run(kind, "create", "me")
+    assert made.status == 0
+    [secret] = made.out.splitlines()
+    assert secret.startswith("clipper") and "keep it where nobody else reads it" in made.err

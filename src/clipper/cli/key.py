@@ -38,7 +38,7 @@ def create(
     step = (
         "keep it where nobody else reads it; it is asked for by clipper start --api-keys, or app update --require-key"
     )
-    Output(as_json).done(made, made.key, step)
+    Output(as_json).secret(made, made.key, step)
 
 
 @commands.command("list")

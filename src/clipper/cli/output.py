@@ -33,6 +33,12 @@ class Output:
         if next_step:
             self._console.print(next_step, style="dim", soft_wrap=True)
 
+    def secret(self, result: object, text: str, next_step: str) -> None:
+        """Tell a secret: alone on standard output, where ``$(clipper key create me)`` takes it from."""
+        self.done(result, text)
+        if not self.as_json:
+            Console(stderr=True, highlight=False, markup=False).print(next_step, style="dim", soft_wrap=True)
+
     def table(self, result: object, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
         """Show rows; ``empty`` is what to say, and to do, if there are none."""
         if self.as_json:

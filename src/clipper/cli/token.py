@@ -27,7 +27,7 @@ def create(
     with Clipper.connect(url, home) as clipper:
         made = clipper.create_token(name, role)
     step = "keep it where nobody else reads it; commands take it from CLIPPER_TOKEN"
-    Output(as_json).done(made, made.token, step)
+    Output(as_json).secret(made, made.token, step)
 
 
 @commands.command("list")
