@@ -55,6 +55,7 @@ class Request:
     def __init__(self, loop: Loop, due_s: float = 0.0, patience_s: float = PATIENCE_S, cost_s: float = 35e-6) -> None:
         self.loop, self.due_s, self.patience_s, self.cost_s = loop, due_s, patience_s, cost_s
         self.arrived_s = 0.0
+        self.asks: object = "app"
         self.waited_s: float | None = None
         self.is_late = False
 
@@ -158,6 +159,23 @@ def test_what_is_no_query_is_never_late_and_gets_its_share_however_many_queries_
     for _ in range(5):
         loop.end_turn()
     assert all(request.waited_s is not None and not request.is_late for request in patient)
+
+
+def test_a_flood_of_one_application_does_not_make_another_wait() -> None:
+    loop = Loop()
+    other: list[Request] = []
+    for turn in range(200):
+        for _ in range(200):
+            loop.read(Request(loop))
+        if turn % 5 == 0:
+            other.append(Request(loop))
+            other[-1].asks = "other"
+            loop.read(other[-1])
+        loop.end_turn()
+    loop.settle()
+    assert any(request.is_late for request in loop.ended)
+    assert not any(request.is_late for request in other)
+    assert all(request.waited_s is not None and request.waited_s < 3 * LONGEST_TURN_S for request in other)
 
 
 @settings(max_examples=100, deadline=None)

@@ -15,6 +15,7 @@ from clipper.errors import ClipperError
 from clipper.frontend import limits, responses
 from clipper.frontend.body import Body
 from clipper.frontend.budget import Untaken
+from clipper.frontend.door import PATIENCE_SHARE_OF_SLO
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.heads import Head, path_of
 from clipper.frontend.held import Held
@@ -76,7 +77,8 @@ class Connection(asyncio.Protocol):
         if now_s < server.door.closes_s or server.door.opens(now_s):
             self._take(data)
         else:
-            held.patience_s = NEVER_S if self._in_message else server.patience_s(data)
+            held.asks = asks = None if self._in_message else server.known(data)
+            held.patience_s = NEVER_S if asks is None else asks.slo_s * PATIENCE_SHARE_OF_SLO
             self._hold(data)
 
     def eof_received(self) -> bool:

@@ -26,10 +26,12 @@ class Visitor(Protocol):
         arrived_s: when it read it.
         patience_s: for how long it may wait, before it is only told that there is no time for it; infinite if it is no
             query, or is not known to be one.
+        asks: what the query is for.
     """
 
     arrived_s: float
     patience_s: float
+    asks: object
 
     def enter(self, *, is_late: bool) -> None:
         """Take in what was held back. ``is_late``: it has waited for too long."""
@@ -47,13 +49,16 @@ class Door:
     LIFO, Maurer 2015, "Fail at scale"). Those are told so with what is left of the turn's time, so that to refuse
     never costs more than to answer.
 
+    Queries for each application have a line of their own, and lines take turns: a flood of one does not make those of
+    another wait.
+
     Bounded by the connections, each of which waits once; what it holds counts for the budget of requests.
 
     Attributes:
         closes_s: what is read before then is taken in at once; ``opens`` tells what else is.
     """
 
-    __slots__ = ("_call_soon", "_give_out", "_has_begun", "_now_s", "_patient", "_queries", "_turn_s", "closes_s")
+    __slots__ = ("_call_soon", "_give_out", "_has_begun", "_lines", "_now_s", "_patient", "_turn_s", "closes_s")
 
     def __init__(
         self,
@@ -65,7 +70,7 @@ class Door:
         self._call_soon = call_soon
         self._now_s = now_s
         self._give_out = give_out
-        self._queries: deque[Visitor] = deque()
+        self._lines: dict[object, deque[Visitor]] = {}
         self._patient: deque[Visitor] = deque()
         self._turn_s = LONGEST_TURN_S
         self._has_begun = False
@@ -80,14 +85,17 @@ class Door:
 
         It is if nobody waits before it and this is another turn; it is taken to be, the first time in a turn.
         """
-        if self._has_begun or self._queries or self._patient:
+        if self._has_begun or self._lines or self._patient:
             return False
         self._begin(now_s)
         return True
 
     def wait(self, visitor: Visitor) -> None:
         """Have ``visitor`` enter when it is its turn. It must not be waiting already."""
-        (self._patient if visitor.patience_s == float("inf") else self._queries).append(visitor)
+        if visitor.patience_s == float("inf"):
+            self._patient.append(visitor)
+        else:
+            self._lines.setdefault(visitor.asks, deque()).append(visitor)
         if not self._has_begun:
             self._begin(self._now_s())
         self.closes_s = 0.0
@@ -100,15 +108,16 @@ class Door:
     def _end(self) -> None:
         """What one poll has read is taken in or waits. Those that wait enter now, and then the loop polls again."""
         self._has_begun = False
-        if not self._queries and not self._patient:
+        if not self._lines and not self._patient:
             return
         now_s = self._now_s()
         self._begin(now_s)
         ends_s = self.closes_s
-        now_s = self._let_patient_in(now_s, now_s + self._turn_s * PATIENT_SHARE if self._queries else ends_s)
+        now_s = self._let_patient_in(now_s, now_s + self._turn_s * PATIENT_SHARE if self._lines else ends_s)
         now_s = self._tell_late(now_s, now_s + self._turn_s * LATE_SHARE)
         self._let_queries_in(now_s, ends_s)
-        if self._queries or self._patient:
+        self._lines = {asks: line for asks, line in self._lines.items() if line}
+        if self._lines or self._patient:
             self.closes_s = 0.0
         self._give_out()
 
@@ -122,24 +131,26 @@ class Door:
         return now_s
 
     def _tell_late(self, now_s: float, ends_s: float) -> float:
-        queries = self._queries
-        while queries and now_s < ends_s and now_s - queries[0].arrived_s > queries[0].patience_s:
-            queries.popleft().enter(is_late=True)
-            now_s = self._now_s()
+        for line in list(self._lines.values()):
+            while line and now_s < ends_s and now_s - line[0].arrived_s > line[0].patience_s:
+                line.popleft().enter(is_late=True)
+                now_s = self._now_s()
         return now_s
 
     def _let_queries_in(self, now_s: float, ends_s: float) -> None:
-        queries = self._queries
-        for _ in range(len(queries)):
-            if now_s >= ends_s:
-                break
-            first = queries[0]
-            if now_s - first.arrived_s <= IN_ORDER_SHARE * first.patience_s:
-                visitor = queries.popleft()
+        turns = deque(line for line in self._lines.values() if line)
+        # As many as wait now, as above.
+        waiting = sum(len(line) for line in turns)
+        while turns and waiting and now_s < ends_s:
+            line = turns.popleft()
+            if now_s - line[0].arrived_s <= IN_ORDER_SHARE * line[0].patience_s:
+                visitor = line.popleft()
+            elif now_s - line[-1].arrived_s <= line[-1].patience_s:
+                visitor = line.pop()
             else:
-                visitor = queries.pop()
-                if now_s - visitor.arrived_s > visitor.patience_s:
-                    queries.append(visitor)
-                    break
+                continue  # all of them are late
+            waiting -= 1
             visitor.enter(is_late=False)
             now_s = self._now_s()
+            if line:
+                turns.append(line)

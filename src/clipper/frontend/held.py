@@ -18,12 +18,23 @@ class Held:
     Attributes:
         data: what waits; it counts for the budget.
         arrived_s: when the first of it was read, or what was last taken in.
-        patience_s: see ``Visitor``.
+        patience_s, asks: see ``Visitor``.
         is_late: what is being taken in has waited for too long.
         is_the_last: the client has said that it sends no more.
     """
 
-    __slots__ = ("_budget", "_door", "_take", "_waits", "arrived_s", "data", "is_late", "is_the_last", "patience_s")
+    __slots__ = (
+        "_budget",
+        "_door",
+        "_take",
+        "_waits",
+        "arrived_s",
+        "asks",
+        "data",
+        "is_late",
+        "is_the_last",
+        "patience_s",
+    )
 
     def __init__(self, budget: Budget, door: Door, take: Callable[[bytes], None]) -> None:
         """``take``: takes in what waited; it may hold some of it again."""
@@ -31,6 +42,7 @@ class Held:
         self.data = b""
         self.arrived_s = 0.0
         self.patience_s = _NEVER_S
+        self.asks: object = None
         self.is_late = self.is_the_last = self._waits = False
 
     def set(self, data: bytes) -> None:
@@ -53,5 +65,6 @@ class Held:
         data = self.data
         self.set(b"")
         self.is_late = is_late
+        self.asks = None  # or an application that is gone would be kept
         self._take(data)
         self.is_late = False

@@ -11,7 +11,7 @@ from clipper.frontend import limits
 from clipper.frontend.budget import Budget
 from clipper.frontend.clients import Guarded
 from clipper.frontend.connection import Connection
-from clipper.frontend.door import PATIENCE_SHARE_OF_SLO, Door
+from clipper.frontend.door import Door
 from clipper.frontend.endpoints import Endpoint
 from clipper.frontend.heads import Head
 from clipper.frontend.long_work import LongWork
@@ -21,7 +21,6 @@ from clipper.tls.transport import TlsTransport
 
 log = logging.getLogger(__name__)
 
-_NEVER_S = float("inf")
 _ACTIONS = {b"predict", b"observe", b"update"}
 
 
@@ -140,10 +139,10 @@ class QueryServer:
         """Who may ask has changed: have each client's next request looked at anew."""
         self.known_heads.clear()
 
-    def patience_s(self, data: bytes) -> float:
-        """For how long a request may wait at the door, of which this is the beginning."""
+    def known(self, data: bytes) -> Endpoint | None:
+        """What a request asks whose head is known, of which this is the beginning."""
         known = self.known_heads.get(data[: data.find(b"\r\n\r\n") + 4])
-        return _NEVER_S if known is None else known[0].slo_s * PATIENCE_SHARE_OF_SLO
+        return None if known is None else known[0]
 
     def why_not_found(self, path: bytes) -> str:
         shown = path[:200].decode("latin-1")
