@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from clipper.abstraction.alarm import Alarm
 from clipper.abstraction.batching.controller import BATCH_SHARE_OF_SLO, make_controller
 from clipper.abstraction.batching.flow import Batch
 from clipper.abstraction.batching.replica_state import ReplicaState
@@ -54,7 +55,7 @@ class ModelQueue:
         self._links: dict[str, Replica] = {}
         self._loop = asyncio.get_running_loop()
         self._turn_is_due = False
-        self._wake: asyncio.TimerHandle | None = None
+        self._wake = Alarm(self._loop, self._take_turn)
         # One that was answered: what it is used for must not be an input that kills containers.
         self.recent_row: bytes | None = None
         self._counts = Counts()
@@ -162,8 +163,7 @@ class ModelQueue:
             self._remove(replica)
         if self._table is not None:
             self._table.close()
-        if self._wake is not None:
-            self._wake.cancel()
+        self._wake.cancel()
 
     def linked(self, replica: Replica, max_batch: int | None) -> None:
         """``max_batch`` is the model's own bound, if it has one."""
@@ -252,18 +252,7 @@ class ModelQueue:
             self._counts.rejected += 1
             self._fail(work, "overloaded", f"{self.model} is asked for more than it can answer within the SLO")
         if decision.wake_s is not None:
-            self._wake_at(decision.wake_s)
-
-    def _wake_at(self, at_s: float) -> None:
-        if self._wake is not None:
-            if self._wake.when() <= at_s:
-                return
-            self._wake.cancel()
-        self._wake = self._loop.call_at(at_s, self._wake_up)
-
-    def _wake_up(self) -> None:
-        self._wake = None
-        self._take_turn()
+            self._wake.set(decision.wake_s)
 
     def _send(self, state: ReplicaState, batch: Batch) -> None:
         counts = self._counts

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Protocol
 
+from clipper.abstraction.alarm import Alarm
 from clipper.abstraction.batching.flow import Batch, Flow
 
 
@@ -30,7 +31,7 @@ class Turns:
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Waiting] = []
         self._end_is_due = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._look_again = Alarm(self._loop, self._wake)
         self.flow = Flow()
 
     @property
@@ -74,14 +75,8 @@ class Turns:
         if have_come:
             self._schedule()
             return
-        first_s = min(queue.flow_wait_ends_s() for queue in self._waiting)
-        if self._timer is not None and first_s < self._timer.when():
-            self._timer.cancel()
-            self._timer = None
-        if self._timer is None:
-            self._timer = self._loop.call_at(first_s, self._wake)
+        self._look_again.set(min(queue.flow_wait_ends_s() for queue in self._waiting))
 
     def _wake(self) -> None:
-        self._timer = None
         if self._waiting:
             self._schedule()
