@@ -1,9 +1,11 @@
 """What a piece of feedback is, and what it teaches."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from clipper.errors import InvalidArgument, PolicyFailed
 from clipper.feedback import Feedback
+from clipper.selection.learning.arms import Arms
+from clipper.selection.learning.guardrail import Forecasts
 from clipper.selection.learning.losses import Loss, loss_of_reward
 from clipper.selection.learning.tally import NONE_MISSED, Increments, tally
 from clipper.selection.policies.combine import behind
@@ -107,6 +109,25 @@ def lesson(
     except (Exception, SystemExit) as error:  # whatever a user's code raises or returns is the user's to read
         raise PolicyFailed(f"policy failed in observe: {type(error).__name__}: {error}"[:MAX_CHARACTERS]) from error
     return increments
+
+
+def shown_of_newcomers(
+    arms: Arms, arms_now: Arms, forecasts: Forecasts, asked: Collection[str], loss: float, times: int = 1
+) -> Increments:
+    """What answers add to the evidence on the newcomers of their time; nothing to that of ramps which are over.
+
+    Args:
+        arms: those of the query.
+        asked: the models that the answers were made by.
+        loss: of each answer.
+    """
+    shown: dict[tuple[str, str], float] = {}
+    part = [name for name in arms.ramps if name in asked]
+    # An answer with another newcomer in it is no measure.
+    for name in part or arms.ramps:
+        if arms_now.ramps.get(name) == arms.ramps[name]:
+            shown |= forecasts.observed(name, arms.ramps[name], loss, is_own=bool(part), times=times)
+    return shown
 
 
 def _checked_name(name: object) -> str:

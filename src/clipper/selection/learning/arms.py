@@ -46,12 +46,14 @@ class Arms:
 
     Args:
         origins: by link's name, as ``lineage`` gives them. A name that is not in it stands for itself.
+        ramps: of the names that are newcomers', the numbers of their ramps.
     """
 
-    __slots__ = ("_keys", "_models", "_origins", "_owners")
+    __slots__ = ("_keys", "_models", "_origins", "_owners", "ramps")
 
-    def __init__(self, origins: Mapping[str, Sequence[Origin]]) -> None:
+    def __init__(self, origins: Mapping[str, Sequence[Origin]], ramps: Mapping[str, int] | None = None) -> None:
         self._origins = origins
+        self.ramps = ramps or {}
         self._keys = {name: each[0][0] for name, each in origins.items()}
         self._owners = {key for each in origins.values() for key, _ in each}
         self._models = {key.partition(":")[0] for key in self._owners}
@@ -88,11 +90,11 @@ class Arms:
         return Totals(numbers)
 
     def with_key(self, name: str, key: str) -> "Arms":
-        """The same, but for one name, which stands for another version."""
+        """The same, but for one name, which stands for another version; and without newcomers."""
         return Arms({**self._origins, name: ((key, 1.0),)})
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Arms) and self._origins == other._origins
+        return isinstance(other, Arms) and (self._origins, self.ramps) == (other._origins, other.ramps)
 
     __hash__ = None  # type: ignore[assignment]  # compared, never a key
 

@@ -29,8 +29,9 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         shares: one a model. Where one model is chosen, the probability that it was; where several are asked, the weight
             of each in the answer, adding up to 1.
-        beliefs: where the probability has no closed form, and the share is 1: the two parameters of the Beta
-            distribution that was drawn from for each of the application's models, of which the highest was chosen.
+        beliefs: where the probability has no closed form: the two parameters of the Beta distribution that was drawn
+            from for each of the application's models, of which the highest was chosen. The share is then the
+            probability that it was to be decided so: 1, or less while there are newcomers.
     """
 
     models: tuple[str, ...]
