@@ -130,6 +130,8 @@ class MemoryOperations:
             half_life=Selection().half_life if new.half_life is UNSET else new.half_life,
             prior_weight=new.prior_weight,
             inherit=new.inherit,
+            ramp=new.ramp,
+            max_loss_increase=new.max_loss_increase,
             wait=new.wait,
             confidence_threshold=new.confidence_threshold,
             feedback_ttl_s=new.feedback_ttl_s,

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from clipper.cli.main import main
-from clipper.management.schemas import Configured
+from clipper.management.schemas import Configured, Newcomer
 from clipper.scaling import ReplicaRange
 from clipper.snapshot import Batching, Link
 from conftest import TOKEN, Api
@@ -220,6 +220,20 @@ def test_what_a_policy_did_wrong_is_shown(run: Run, api: Api) -> None:
     api.operations.applications["app"] = broken
     assert "policy own:P failed in select" in run("app", "show", "app").out
     assert "problem: policy own:P failed in select" in run("app", "policy", "app").out
+
+
+def test_newcomers_are_shown(run: Run, api: Api, model: str) -> None:
+    run("app", "create", "app", "--model", "m", "--policy", "exp3", "--ramp", "0.1", "--max-loss-increase", "none")
+    made = api.operations.applications["app"]
+    assert (made.ramp, made.max_loss_increase) == (0.1, None)
+    ramped = Newcomer("digits", "1", "0", 0.1, 37, 700, 200, 0.25, 0.125, None)
+    stopped = Newcomer("m", "3", None, 0.0, 9, 171, 200, 1.0, 0.1, "9 answers lost more")
+    api.operations.applications["app"] = msgspec.structs.replace(made, newcomers=(ramped, stopped))
+    shown = " ".join(run("app", "show", "app").out.replace("│", " ").split())
+    assert "newcomer digits:1" in shown and "10.00% of the queries, beside digits:0; 37 of 200 answers" in shown
+    assert "lost 0.250 on average, the others 0.125" in shown
+    assert "newcomer m:3" in shown and "stopped: 9 answers lost more" in shown
+    assert "app asks it 10.0% of its queries until feedback tells enough" in run("deploy", "digits", model).out
 
 
 def usage_error(run: Run, arguments: str) -> str:

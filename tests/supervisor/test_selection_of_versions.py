@@ -54,7 +54,7 @@ def test_feedback_on_a_version_that_a_query_named_is_that_versions(server: Serve
 
 
 def test_feedback_decides_between_versions(server: Server) -> None:
-    with_application(server)
+    with_application(server, ramp=None)
     linked = server.call("PUT", f"{LINKS}/m:2", {})
     assert [(link["model"], link["version"]) for link in linked["links"]] == [("m", None), ("m", "2")]
     for _ in range(6):

@@ -21,11 +21,13 @@ from clipper.cli.options import (
     LossName,
     LossParameters,
     MaxInFlight,
+    MaxLossIncrease,
     MaxPerSecond,
     OfVersion,
     PolicyName,
     PolicyParameters,
     PriorWeight,
+    Ramp,
     RequireKey,
     SloMs,
     Url,
@@ -37,7 +39,7 @@ from clipper.cli.options import (
 )
 from clipper.cli.output import Output
 from clipper.client import Clipper
-from clipper.management.schemas import Application, Configured, LearnedModel
+from clipper.management.schemas import Application, Configured, LearnedModel, Newcomer
 from clipper.snapshot import Link, Selection
 
 commands = typer.Typer(no_args_is_help=True, help="Applications: what asks for predictions.")
@@ -72,6 +74,8 @@ def create(
     half_life: HalfLife = None,
     prior_weight: PriorWeight = _DEFAULTS.prior_weight,
     inherit: Inherit = _DEFAULTS.inherit,
+    ramp: Ramp = str(_DEFAULTS.ramp),
+    max_loss_increase: MaxLossIncrease = str(_DEFAULTS.max_loss_increase),
     wait: WaitFor = _DEFAULTS.wait,
     confidence_threshold: ConfidenceThreshold = "none",
     feedback_ttl_s: FeedbackTtlS = _DEFAULTS.feedback_ttl_s,
@@ -104,6 +108,8 @@ def create(
             half_life=_given(half_life, parse_count),
             prior_weight=_DEFAULTS.prior_weight if prior_weight is None else prior_weight,
             inherit=_DEFAULTS.inherit if inherit is None else inherit,
+            ramp=parse_optional(ramp),
+            max_loss_increase=parse_optional(max_loss_increase),
             wait=_DEFAULTS.wait if wait is None else wait,
             confidence_threshold=parse_optional(confidence_threshold),
             feedback_ttl_s=_DEFAULTS.feedback_ttl_s if feedback_ttl_s is None else feedback_ttl_s,
@@ -169,6 +175,8 @@ def update(
     half_life: HalfLife = None,
     prior_weight: PriorWeight = None,
     inherit: Inherit = None,
+    ramp: Ramp = None,
+    max_loss_increase: MaxLossIncrease = None,
     wait: WaitFor = None,
     confidence_threshold: ConfidenceThreshold = None,
     feedback_ttl_s: FeedbackTtlS = None,
@@ -193,6 +201,8 @@ def update(
         "half_life": _given(half_life, parse_count),
         "prior_weight": _given(prior_weight),
         "inherit": _given(inherit),
+        "ramp": _given(ramp, parse_optional),
+        "max_loss_increase": _given(max_loss_increase, parse_optional),
         "wait": _given(wait),
         "confidence_threshold": _given(confidence_threshold, parse_optional),
         "feedback_ttl_s": _given(feedback_ttl_s),
@@ -272,6 +282,11 @@ def _details(app: Application) -> list[tuple[str, object]]:
         ("counts half", never),
         ("prior weight", f"{app.prior_weight:g}"),
         ("inherit", f"{app.inherit:g}"),
+        ("ramp", "none" if app.ramp is None else f"{app.ramp:.4g} of the queries for newcomers"),
+        (
+            "stops newcomers",
+            "never" if app.max_loss_increase is None else f"that lose over {app.max_loss_increase:g} more",
+        ),
         ("waits for", app.wait),
         ("confidence threshold", threshold),
         ("feedback within", f"{app.feedback_ttl_s:g} s"),
@@ -280,7 +295,21 @@ def _details(app: Application) -> list[tuple[str, object]]:
         ("queries in flight", app.max_in_flight or "no limit"),
         ("queries a second", "no limit" if app.max_per_second is None else f"{app.max_per_second:g}"),
         ("policy problem", app.problem),
+        *((f"newcomer {one.model}:{one.version}", _newcomer_text(one)) for one in app.newcomers),
     ]
+
+
+def _newcomer_text(one: Newcomer) -> str:
+    if one.stopped is not None:
+        return f"stopped: {one.stopped}"
+    beside = "the others" if one.before is None else f"{one.model}:{one.before}"
+    losses = (
+        ""
+        if one.mean_loss is None or one.rest_mean_loss is None
+        else f", which lost {one.mean_loss:.3f} on average, the others {one.rest_mean_loss:.3f}"
+    )
+    told = f"{one.feedback} of {one.enough_feedback} answers with feedback"
+    return f"{one.share:.2%} of the queries, beside {beside}; {told}{losses}"
 
 
 def _default_text(app: Application) -> str | None:

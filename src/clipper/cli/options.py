@@ -347,6 +347,20 @@ Inherit = Annotated[
     float | None,
     typer.Option(help="How much of what was learned of a version counts for the next one, from 0 to 1.", min=0, max=1),
 ]
+Ramp = Annotated[
+    str | None,
+    typer.Option(
+        help="The share of queries that a new link or version gets until feedback has told enough; or none, no ramp.",
+        metavar="0..0.5|none",
+    ),
+]
+MaxLossIncrease = Annotated[
+    str | None,
+    typer.Option(
+        help="A new link or version that loses so much more than the rest is stopped, or rolled back; or none, never.",
+        metavar="0..1|none",
+    ),
+]
 PriorWeight = Annotated[
     float | None, typer.Option(help="For how many observations what all taught counts in a new context.", min=0)
 ]

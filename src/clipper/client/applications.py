@@ -44,6 +44,8 @@ class Applications(Calls):
         half_life: int | UnsetType | None = UNSET,
         prior_weight: float = _DEFAULTS.prior_weight,
         inherit: float = _DEFAULTS.inherit,
+        ramp: float | None = _DEFAULTS.ramp,
+        max_loss_increase: float | None = _DEFAULTS.max_loss_increase,
         wait: Wait = _DEFAULTS.wait,
         confidence_threshold: float | None = _DEFAULTS.confidence_threshold,
         feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s,
@@ -68,6 +70,10 @@ class Applications(Calls):
             half_life: after how many observations one counts half; None is never; left out, as suits the policy.
             prior_weight: for how many observations the application's own state counts in a new context's.
             inherit: how much of what was learned of a version counts for the next one, from 0 to 1.
+            ramp: the share of the queries that a new link or version gets at most, until feedback has told enough of
+                it, if the policy learns; None is no ramp.
+            max_loss_increase: a new one whose answers lose by so much more than the others is stopped, or its model
+                rolled back; None is never.
             wait: for which of several models an answer waits: ``all``, those ``expected`` in time, or until it is
                 ``decided``.
             confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
@@ -90,6 +96,8 @@ class Applications(Calls):
             half_life=half_life,
             prior_weight=prior_weight,
             inherit=inherit,
+            ramp=ramp,
+            max_loss_increase=max_loss_increase,
             wait=wait,
             confidence_threshold=confidence_threshold,
             feedback_ttl_s=feedback_ttl_s,
@@ -120,6 +128,8 @@ class Applications(Calls):
         half_life: int | UnsetType | None = UNSET,
         prior_weight: float | UnsetType = UNSET,
         inherit: float | UnsetType = UNSET,
+        ramp: float | UnsetType | None = UNSET,
+        max_loss_increase: float | UnsetType | None = UNSET,
         wait: Wait | UnsetType = UNSET,
         confidence_threshold: float | UnsetType | None = UNSET,
         feedback_ttl_s: float | UnsetType = UNSET,
@@ -141,6 +151,8 @@ class Applications(Calls):
             half_life=half_life,
             prior_weight=prior_weight,
             inherit=inherit,
+            ramp=ramp,
+            max_loss_increase=max_loss_increase,
             wait=wait,
             confidence_threshold=confidence_threshold,
             feedback_ttl_s=feedback_ttl_s,

@@ -55,6 +55,8 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
     half_life: int | UnsetType | None = UNSET
     prior_weight: float = _DEFAULTS.prior_weight
     inherit: float = _DEFAULTS.inherit
+    ramp: float | None = _DEFAULTS.ramp
+    max_loss_increase: float | None = _DEFAULTS.max_loss_increase
     wait: Wait = _DEFAULTS.wait
     confidence_threshold: float | None = _DEFAULTS.confidence_threshold
     feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s
@@ -78,6 +80,8 @@ class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
     half_life: int | UnsetType | None = UNSET
     prior_weight: float | UnsetType = UNSET
     inherit: float | UnsetType = UNSET
+    ramp: float | UnsetType | None = UNSET
+    max_loss_increase: float | UnsetType | None = UNSET
     wait: Wait | UnsetType = UNSET
     confidence_threshold: float | UnsetType | None = UNSET
     feedback_ttl_s: float | UnsetType = UNSET
@@ -95,6 +99,30 @@ class LinkChange(Struct, frozen=True, forbid_unknown_fields=True):
     shadow: bool = False
 
 
+class Newcomer(Struct, frozen=True):
+    """A version that is new to an application: ramped, or stopped.
+
+    Attributes:
+        before: the version that its link asked before, and asks beside it; None if it has a link of its own.
+        share: of the queries, that it gets.
+        feedback, rest_feedback: how many answers that it had a part in have had feedback, and how many others since.
+        enough_feedback: how many of its own it takes to be through.
+        mean_loss, rest_mean_loss: of these answers; None while there are none.
+        stopped: why it is asked no more; None while it is ramped.
+    """
+
+    model: str
+    version: str
+    before: str | None
+    share: float
+    feedback: int
+    rest_feedback: int
+    enough_feedback: int
+    mean_loss: float | None
+    rest_mean_loss: float | None
+    stopped: str | None
+
+
 class Application(Struct, frozen=True, omit_defaults=False):
     """An application as it is.
 
@@ -103,6 +131,7 @@ class Application(Struct, frozen=True, omit_defaults=False):
         require_key: it answers only who shows a key, also if the server asks for none elsewhere.
         max_in_flight, max_per_second: of its queries, over all workers; None is no bound.
         problem: what its own policy or loss did wrong last, in any worker; None if nothing, or nobody has looked.
+        newcomers: versions that are new to it, and get no more than a share of the queries; or none, once stopped.
     """
 
     name: str
@@ -114,6 +143,8 @@ class Application(Struct, frozen=True, omit_defaults=False):
     half_life: int | None
     prior_weight: float
     inherit: float
+    ramp: float | None
+    max_loss_increase: float | None
     wait: Wait
     confidence_threshold: float | None
     feedback_ttl_s: float
@@ -125,6 +156,7 @@ class Application(Struct, frozen=True, omit_defaults=False):
     require_key: bool = False
     max_in_flight: int | None = None
     max_per_second: float | None = None
+    newcomers: tuple[Newcomer, ...] = ()
 
 
 class LearnedModel(Struct, frozen=True):

@@ -14,14 +14,16 @@ from clipper.selection.counts import Counts
 from clipper.selection.deadlines import TIMER_EARLY_S, Deadlines
 from clipper.selection.feedback.join_table import output_bytes
 from clipper.selection.feedback.outcomes import Outcomes
-from clipper.selection.learning.arms import Arms, Origin, lineage
+from clipper.selection.learning.arms import Arms
+from clipper.selection.learning.guardrail import Forecasts
 from clipper.selection.learning.totals import Totals
+from clipper.selection.lineup import line_up
 from clipper.selection.loads import Loads
 from clipper.selection.policies.policy import Choice, Combined
 from clipper.selection.query import Asker, Named, Query, Shadow
 from clipper.selection.selector import Selector
 from clipper.selection.surroundings import Surroundings
-from clipper.snapshot import ApplicationSnapshot, link_names
+from clipper.snapshot import ApplicationSnapshot
 from clipper.statistics import ApplicationStatistics
 from clipper.types import InputType
 
@@ -54,6 +56,7 @@ class Application:
         self._joins = surroundings.joins
         self.counts = Counts()
         self.outcomes = Outcomes()
+        self.forecasts = Forecasts()
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(self.finish)
         selection = snapshot.selection
@@ -84,27 +87,14 @@ class Application:
         self._threshold = snapshot.selection.confidence_threshold or 0.0
         self.feedback_ttl_s = snapshot.selection.feedback_ttl_s
         self._follow_links(snapshot)
-        self._only_choice = self.selector.only_choice(self.models)
+        self._only_choice = None if self.newcomers else self.selector.only_choice(self.models)
         self.decisions = self._decisions(snapshot)
 
     def _follow_links(self, snapshot: ApplicationSnapshot) -> None:
-        predictor = self.surroundings.predictor
-        # Shadows come last, so that a version which answers is not asked as a shadow as well.
-        named = sorted(zip(link_names(snapshot.links), snapshot.links), key=lambda each: each[1].shadow)
-        self._targets: dict[str, ModelQueue | None] = {}
-        origins: dict[str, tuple[Origin, ...]] = {}
-        for name, link in named:
-            target = self._find(link.model, link.version)
-            # Two links may lead to one version, as when a pinned one becomes current: it is asked once.
-            if target is None or target not in self._targets.values():
-                self._targets[name] = target
-                version = link.version or predictor.current(link.model)
-                if version is not None:
-                    before = predictor.predecessors(link.model)
-                    origins[name] = lineage(link.model, version, before, snapshot.selection.inherit)
-        self.models = tuple(name for name, link in named if not link.shadow and name in self._targets)
-        self.shadows = tuple(name for name, link in named if link.shadow and name in self._targets)
-        self.arms = Arms(origins)
+        lineup = line_up(snapshot, self.surroundings.predictor, self._find)
+        self.models, self.newcomers, self.shadows = lineup.models, lineup.newcomers, lineup.shadows
+        self._targets, self._ramp, self.arms = lineup.targets, lineup.ramp, lineup.arms
+        self.forecasts.keep(self.arms.ramps.values())
         self._pinned_arms: dict[str, Arms] = {}
         self.contexts.follow_arms(self.arms)
 
@@ -293,7 +283,13 @@ class Application:
         Raises:
             PolicyFailed: see ``Selector.select``.
         """
-        return self.selector.select(self.models, totals, context, random or self.surroundings.random)
+        random, select = random or self.surroundings.random, self.selector.select
+        if self._ramp is None:
+            return select(self.models, totals, context, random)
+        is_joint = self.selector.policy.feedback == "all"
+        return self._ramp.select(
+            self.models, lambda models: select(models, totals, context, random), random, is_joint=is_joint
+        )
 
     def target(self, model: str) -> ModelQueue | None:
         """What answers for a linked model."""
@@ -378,8 +374,10 @@ class Application:
         log, rate = self.surroundings.decisions, snapshot.selection.log_decisions
         if log is None or not rate:
             return None
-        versions = versions_of(self.models, self._targets)
-        setting = Setting(self.name, snapshot.selection.policy, self.models, versions, self.default)
+        # Newcomers last: beliefs are of the models before them.
+        models = self.models + self.newcomers
+        versions = versions_of(models, self._targets)
+        setting = Setting(self.name, snapshot.selection.policy, models, versions, self.default)
         return ApplicationDecisions(log, setting, rate)
 
     # -- models ------------------------------------------------------------------------------------------

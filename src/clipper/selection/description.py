@@ -30,7 +30,8 @@ async def describe(application: Application, context: str | None) -> PolicyDescr
         shares = await _shares(application, totals, context)
     except PolicyFailed as error:
         shares, problem = {}, str(error)
-    models = [_model(application, model, totals, shares.get(model, 0.0)) for model in application.models]
+    answering = application.models + application.newcomers
+    models = [_model(application, model, totals, shares.get(model, 0.0)) for model in answering]
     models += [_model(application, model, totals, 0.0, shadow=True) for model in application.shadows]
     return PolicyDescription(True, totals.observations, tuple(models), problem)
 
@@ -40,7 +41,7 @@ async def _shares(application: Application, totals: Totals, context: str | None)
     if not application.models:
         return {}
     random = Random(_SEED)
-    weights = dict.fromkeys(application.models, 0.0)
+    weights = dict.fromkeys(application.models + application.newcomers, 0.0)
     for draw in range(DRAWS):
         if draw % DRAWS_AT_ONCE == 0:
             await asyncio.sleep(0)

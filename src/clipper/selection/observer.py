@@ -12,8 +12,9 @@ from uuid import uuid4
 from clipper.errors import InvalidArgument, NotFound, Overloaded, PolicyFailed, StoreUnavailable
 from clipper.feedback import Feedback
 from clipper.selection.application import Application
+from clipper.selection.asked import Asked, AskedByName
 from clipper.selection.feedback.outcomes import mixed
-from clipper.selection.feedback.scoring import default_loss, lesson, score
+from clipper.selection.feedback.scoring import default_loss, lesson, score, shown_of_newcomers
 from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.losses import Loss
 from clipper.selection.learning.tally import Increments
@@ -28,54 +29,6 @@ ASK_TIMEOUT_S = 5.0
 MAX_ASKING = 1000
 # Whose fault an answer's loss is that the models made.
 _WRONG = "wrong"
-
-
-class Asked:
-    """Waits for models that are asked for feedback's sake. ``outputs`` fills up; ``all_in`` is then done."""
-
-    def __init__(self, outputs: dict[str, bytes], deadline_s: float) -> None:
-        self.outputs = outputs
-        self.deadline_s = deadline_s
-        self.done = False
-        self.missing = 0
-        self.all_in: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def on_output(self, model: str, output: bytes) -> None:
-        self.outputs[model] = output
-        self.arrived()
-
-    def on_failure(self, model: str, code: str, message: str) -> None:
-        """What it counts for is ``score``'s to say."""
-        self.arrived()
-
-    def arrived(self) -> None:
-        self.missing -= 1
-        if not self.missing and not self.all_in.done():
-            self.all_in.set_result(None)
-
-
-class AskedByName:
-    """Waits for one of them, under the name that the policy knows it by."""
-
-    __slots__ = ("_asked", "_name")
-
-    def __init__(self, asked: Asked, name: str) -> None:
-        self._asked = asked
-        self._name = name
-
-    @property
-    def done(self) -> bool:
-        return self._asked.done
-
-    @property
-    def deadline_s(self) -> float:
-        return self._asked.deadline_s
-
-    def on_output(self, model: str, output: bytes) -> None:
-        self._asked.on_output(self._name, output)
-
-    def on_failure(self, model: str, code: str, message: str) -> None:
-        self._asked.arrived()
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,19 +212,23 @@ class Observer:
             if policy.feedback == "selected":
                 losses = mixed(losses, missed, no_answer)
             answer_loss, reason = None, _WRONG
+            would_lose = losses.get(choice.models[0]) if answer is None else _answer_loss(feedback, loss, answer)
         else:
             missed = dict.fromkeys(query.missed(self._loop.time()), 1.0)
             lost = self._lost(choice, query, feedback, missed)
             known = {model: output for model, output in outputs.items() if model not in lost}
             losses = score(feedback, loss, choice, known, no_answer, answer=query.output)
             answer_loss = no_answer if query.output is None else _answer_loss(feedback, loss, query.output)
-            reason = query.reason or _WRONG
+            would_lose, reason = answer_loss, query.reason or _WRONG
         prior = application.contexts.prior()
         is_reward = feedback.reward is not None and len(choice.models) > 1
         lessons: dict[str | None, Increments] = {
             each: arms.keyed(lesson(policy, choice, losses, known_then, missed, is_reward=is_reward))
             for each, known_then in ({None: prior} if context is None else {None: prior, context: totals}).items()
         }
+        if arms.ramps and would_lose is not None:
+            shown = shown_of_newcomers(arms, application.arms, application.forecasts, choice.models, would_lose)
+            lessons[None] = {**lessons[None], **arms.keyed(shown)}
         return _Learned(losses, self._named(losses, arms), answer_loss, reason, no_answer, lessons)
 
     def make_up(self) -> None:
@@ -292,6 +249,11 @@ class Observer:
                 taught = lesson(policy, each.choice, {each.name: each.loss}, contexts.prior(), {each.name: 1.0})
                 for key, amount in each.arms.keyed(taught).items():
                     increments[key] = increments.get(key, 0.0) + each.times * amount
+                shown = shown_of_newcomers(
+                    each.arms, application.arms, application.forecasts, each.choice.models, each.loss, each.times
+                )
+                for key, amount in each.arms.keyed(shown).items():
+                    increments[key] = increments.get(key, 0.0) + amount
         except PolicyFailed as error:
             application.counts.fail_policy(str(error))
             return
@@ -380,7 +342,7 @@ class Observer:
             return query.outputs | (query.shadow_outputs or {})
         application, row = self._application, feedback.row
         outputs: dict[str, bytes] = {}
-        for model in application.models + application.shadows:
+        for model in application.models + application.newcomers + application.shadows:
             target = application.target(model)
             output = None if target is None or row is None else target.peek(row)
             if output is not None:
@@ -391,7 +353,7 @@ class Observer:
         """Whose outputs the feedback has to be scored on. A reward speaks of what was answered, and of no other."""
         application = self._application
         if feedback.reward is None and application.selector.policy.feedback == "all":
-            return application.models
+            return (*application.models, *(model for model in choice.models if model in application.newcomers))
         if query is None:
             return choice.models
         lost = self._lost(choice, query, feedback, query.missed(self._loop.time()))
@@ -420,11 +382,15 @@ class Observer:
         outputs: Mapping[str, bytes],
         totals: Totals,
     ) -> bytes | None:
-        """What a reward is for: what was answered; of an input without a query, what would be now."""
+        """What a reward is for: what was answered; of an input without a query, what would be now.
+
+        That is also what tells of newcomers to those who answer together.
+        """
         if query is not None:
             return query.output
         known = {model: outputs[model] for model in choice.models if model in outputs}
-        if feedback.reward is None or not known:
+        is_asked_for = feedback.reward is not None or (self._application.newcomers and len(choice.models) > 1)
+        if not is_asked_for or not known:
             return None
         return self._application.selector.combine(choice, known, totals).output
 

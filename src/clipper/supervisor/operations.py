@@ -48,6 +48,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
                 *problems,
                 *self._catalog.problems(),
                 *self._keepers.problems(),
+                *self._ramps.problems(),
                 *filter(None, [tls]),
                 *await self._decision_log_problems(),
             ),

@@ -20,7 +20,7 @@ from clipper.managers.reconcile.plan import Slot, plan_replicas
 from clipper.registry.records import ApplicationRecord, VersionRecord
 from clipper.registry.store import Put
 from clipper.snapshot import ReplicaAddress, Snapshot
-from clipper.supervisor import rules
+from clipper.supervisor import newcomers, rules
 from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.servable import Servable
@@ -255,7 +255,8 @@ class Reconciler:
             model = self._catalog.models[record.model]
             if model.current != record.version:
                 model = replace(model, current=record.version, previous=model.current)
-            changes = [Put(replace(ready, kept=False)), Put(model), *self._overtaken(record)]
+            promoted = Put(replace(ready, kept=False, is_new=False))
+            changes = [promoted, Put(model), *self._overtaken(record), *self._ramped(record)]
         try:
             self._catalog.commit(*changes)
         except RegistryUnavailable as error:
@@ -266,6 +267,24 @@ class Reconciler:
         self._linking_since_s.pop(record.id, None)
         self._push_if_changed()
         self._announcing[record.id] = self._generation
+
+    def _ramped(self, record: VersionRecord) -> list[Put]:
+        """Applications that follow its model: of those whose policy learns, it gets a share of the queries at first."""
+        was = self._catalog.current(record.model)
+
+        def current(model: str) -> str | None:
+            return record.version if model == record.model else self._catalog.current(model)
+
+        return [
+            Put(after)
+            for application in self._catalog.applications.values()
+            if (
+                after := newcomers.after_promotion(
+                    application, record.model, record.version, was, is_new=record.is_new, current=current
+                )
+            )
+            is not application
+        ]
 
     def _overtaken(self, winner: VersionRecord) -> list[Put]:
         """Versions that were asked to become current before the winner was: they are not to any more."""

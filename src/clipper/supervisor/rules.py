@@ -9,6 +9,7 @@ from clipper.errors import InvalidArgument
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.scaling import ReplicaRange
 from clipper.snapshot import ApplicationSnapshot, KeySnapshot, ModelSnapshot, Peer, ReplicaAddress, VersionSnapshot
+from clipper.supervisor import newcomers
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.config import MOST_MAX_BODY_BYTES
 from clipper.types import InputType, ModelId
@@ -42,6 +43,7 @@ def running(catalog: Catalog) -> dict[ModelId, int]:
         for link in application.links
         if link.version is not None
     }
+    pinned |= newcomers.compared_with(catalog.applications.values())
     return {
         id_: record.replicas_wanted
         for id_, record in catalog.versions.items()
@@ -129,6 +131,7 @@ def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str],
         record.require_key,
         record.max_in_flight,
         record.max_per_second,
+        record.newcomers,
     )
 
 

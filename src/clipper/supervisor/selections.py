@@ -31,6 +31,8 @@ from clipper.snapshot import Selection
 MAX_FEEDBACK_TTL_S = 7 * 24 * 3600.0
 # More feedback than comes in years; who wants more wants no half-life.
 MAX_OBSERVATIONS = 10**9
+# With more, it would be the rest that is new.
+MAX_RAMP = 0.5
 # A check ends itself; this much more is for starting Python on a busy machine.
 CHECK_TIMEOUT_S = TIMEOUT_S + 10.0
 # Each is a Python process; further ones wait.
@@ -51,6 +53,8 @@ def new_selection(new: NewApplication) -> Selection:
         half_life=default_half_life(policy.name) if new.half_life is UNSET else new.half_life,
         prior_weight=new.prior_weight,
         inherit=new.inherit,
+        ramp=new.ramp,
+        max_loss_increase=new.max_loss_increase,
         wait=new.wait,
         confidence_threshold=new.confidence_threshold,
         feedback_ttl_s=new.feedback_ttl_s,
@@ -71,6 +75,8 @@ def changed_selection(selection: Selection, change: ApplicationChange) -> Select
         "half_life": change.half_life,
         "prior_weight": change.prior_weight,
         "inherit": change.inherit,
+        "ramp": change.ramp,
+        "max_loss_increase": change.max_loss_increase,
         "wait": change.wait,
         "confidence_threshold": change.confidence_threshold,
         "feedback_ttl_s": change.feedback_ttl_s,
@@ -191,6 +197,10 @@ def check_numbers(selection: Selection) -> None:
         check_number("half_life", selection.half_life, 1, MAX_OBSERVATIONS)
     check_number("prior_weight", selection.prior_weight, 0, MAX_OBSERVATIONS)
     check_number("inherit", selection.inherit, 0, 1)
+    if selection.ramp is not None:
+        check_number("ramp", selection.ramp, 0, MAX_RAMP, above=True)
+    if selection.max_loss_increase is not None:
+        check_number("max_loss_increase", selection.max_loss_increase, 0, 1)
     if selection.confidence_threshold is not None:
         check_number("confidence_threshold", selection.confidence_threshold, 0, 1)
     check_number("feedback_ttl_s", selection.feedback_ttl_s, 0, MAX_FEEDBACK_TTL_S)

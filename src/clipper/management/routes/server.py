@@ -30,7 +30,8 @@ class Server(Controller):
     @get("/metrics", summary="Prometheus text of all workers and containers", media_type="text/plain")
     async def metrics(self, operations: Port) -> Response[bytes]:
         workers, status = await operations.worker_statistics(), await operations.status()
-        text = render(workers, await operations.list_models(), await operations.list_replicas(), status)
+        applications, models = await operations.list_applications(), await operations.list_models()
+        text = render(workers, applications, models, await operations.list_replicas(), status)
         return Response(text, media_type=CONTENT_TYPE)
 
     @post("/stop", status_code=202, summary="Begin to stop: drain the workers, then the containers")
