@@ -16,6 +16,7 @@ from clipper.selection.application import Application
 from clipper.selection.description import describe
 from clipper.selection.learning.guardrail import Evidence, evidence_of
 from clipper.selection.observer import Observer
+from clipper.selection.policies.policy import QueryView
 from clipper.snapshot import Link, Newcomer, Selection
 from event_loops import until
 from selection_desk import ROW, SLO_S, Desk, on_input, on_query, run
@@ -29,7 +30,7 @@ BOTH = Link("m", "1"), Link("m", "2")
 
 def asked(application: Application, times: int = 400) -> Counter[tuple[str, ...]]:
     totals = application.contexts.prior()
-    return Counter(application.select(totals, None).models for _ in range(times))
+    return Counter(application.select(totals, QueryView()).models for _ in range(times))
 
 
 async def evidence(desk: Desk, application: Application) -> Evidence:

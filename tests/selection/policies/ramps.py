@@ -11,7 +11,7 @@ from clipper.selection.learning.arms import Arms, lineage
 from clipper.selection.learning.guardrail import Forecasts, Verdict, evidence_of, judge
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.totals import Totals
-from clipper.selection.policies.policy import Choice
+from clipper.selection.policies.policy import Choice, JudgedQuery, QueryView
 from clipper.selection.policies.ramp import Ramp
 from clipper.selection.policies.registry import POLICIES, make_policy
 from clipper.snapshot import Selection
@@ -76,7 +76,7 @@ def play(
         totals = arms.view(ledger.totals())
 
         def select(models: tuple[str, ...], totals: Totals = totals) -> Choice:
-            return policy.select(models, totals, None, chance)
+            return policy.select(models, totals, QueryView(), chance)
 
         is_joint = policy.feedback == "all"
         choice = ramp.select(("m", "o"), select, chance, is_joint=is_joint) if ramp else select(("m", "o"))
@@ -84,10 +84,10 @@ def play(
         losses = {model: float(chance.random() < errors[arms.key(model)]) for model in dict.fromkeys(scored)}
         if len(choice.models) > 1:
             outputs = {model: answer(losses[model], noise) for model in choice.models}
-            loss = float(policy.combine(choice, outputs, totals).output != RIGHT)
+            loss = float(policy.combine(choice, outputs, totals, QueryView()).output != RIGHT)
         else:
             loss = losses[choice.models[0]]
-        increments = dict(lesson(policy, choice, losses, totals))
+        increments = dict(lesson(policy, choice, losses, totals, JudgedQuery()))
         if arms.ramps:
             increments |= shown_of_newcomers(arms, arms, forecasts, choice.models, loss)
         ledger.add(ledger.entries(arms.keyed(increments)))

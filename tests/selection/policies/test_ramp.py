@@ -6,7 +6,7 @@ from ramps import NEW, play
 
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.totals import LOSS, SCORED, Totals
-from clipper.selection.policies.policy import Choice, Policy
+from clipper.selection.policies.policy import Choice, Policy, QueryView
 from clipper.selection.policies.ramp import Ramp
 from clipper.selection.policies.registry import make_policy
 
@@ -21,7 +21,7 @@ def choices(policy: Policy, ramp: Ramp, totals: Totals = LEARNED) -> list[Choice
     chance = Random(3)
 
     def select(models: tuple[str, ...]) -> Choice:
-        return policy.select(models, totals, None, chance)
+        return policy.select(models, totals, QueryView(), chance)
 
     is_joint = policy.feedback == "all"
     return [ramp.select(("a", "b"), select, chance, is_joint=is_joint) for _ in range(DRAWS)]
@@ -63,7 +63,7 @@ def test_an_ensemble_of_one_has_it_alone() -> None:
     ramp = Ramp({"a:2": "a"}, 0.1)
 
     def select(models: tuple[str, ...]) -> Choice:
-        return policy.select(models, totals, None, chance)
+        return policy.select(models, totals, QueryView(), chance)
 
     made = {ramp.select(("a",), select, chance, is_joint=True) for _ in range(200)}
     assert made == {Choice(("a",), (0.9,)), Choice(("a:2",), (0.1,))}
