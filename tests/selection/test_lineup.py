@@ -74,6 +74,17 @@ def test_with_nothing_else_that_runs_it_answers_all(tmp_path: Path, newcomer: Ne
     run(tmp_path, TWO, scenario)
 
 
+def test_a_newcomer_without_a_replica_is_not_asked(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await with_versions(desk, LEARNS, Link("m"), newcomers=(DEPLOYED,))
+        show(desk, "2", without="2")
+        application.follow(application.snapshot)
+        assert (application.models, application.newcomers) == (("m",), ())
+        assert {(await desk.answer(application)).answer[1] for _ in range(20)} == {b"1"}
+
+    run(tmp_path, TWO, scenario)
+
+
 def test_a_stopped_one_is_not_asked_while_anything_else_runs(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         stopped = msgspec.structs.replace(LINKED, stopped="it lost more")

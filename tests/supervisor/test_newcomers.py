@@ -55,10 +55,18 @@ def test_a_link_beside_others_is_new_and_the_first_is_not() -> None:
     assert pairs(made)[1] == ("a", "2", None, False) and made.ramps == 2, "each has a number of its own"
 
 
-@pytest.mark.parametrize("before", [record(Link("b"), policy="single"), record(Link("b"), ramp=None)])
+@pytest.mark.parametrize(
+    "before",
+    [record(Link("b"), policy="single"), record(Link("b"), policy="ensemble"), record(Link("b"), ramp=None)],
+)
 def test_without_learning_or_a_ramp_none_is_new(before: ApplicationRecord) -> None:
     assert link(before, Link("a")).newcomers == ()
     assert promote(replace(before, links=(Link("a"),)), "2", "1").newcomers == ()
+
+
+def test_an_ensemble_learns_where_it_weighs() -> None:
+    weighs = replace(record(Link("b")), selection=Selection("ensemble", {"weighting": "accuracy"}))
+    assert pairs(link(weighs, Link("a"))) == [("a", "1", None, False)]
 
 
 def test_a_policy_of_ones_own_is_taken_to_learn() -> None:

@@ -46,12 +46,18 @@ class _Place:
 def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> Lineup:
     """Decide who is asked, by what runs now.
 
-    A newcomer is ramped beside what it is to be compared with, and one that was stopped is not asked, as long as
-    anything else has a replica: a query is better answered by either than not at all.
+    A newcomer is ramped beside what it is to be compared with, as long as both run; one that came after a version which
+    does not run is in its place. One that was stopped is not asked while anything else runs: a query is better answered
+    by either than not at all.
 
     Args:
         find: what runs and takes this application's inputs, by model and version.
     """
+
+    def runs(place: _Place) -> bool:
+        target = find(place.model, place.version)
+        return target is not None and target.has_replicas
+
     known = {(each.model, each.version): each for each in snapshot.newcomers}
     answering: list[_Place] = []
     ramped: list[_Place] = []
@@ -67,13 +73,11 @@ def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> 
             stopped.append(place)
         elif newcomer.before is None:
             ramped.append(_Place(name, link.model, version, newcomer.ramp))
-        else:
-            answering.append(_Place(name, link.model, newcomer.before))
+        elif runs(before := _Place(name, link.model, newcomer.before)):
+            answering.append(before)
             ramped.append(_Place(newcomer.name, link.model, version, newcomer.ramp, name))
-
-    def runs(place: _Place) -> bool:
-        target = find(place.model, place.version)
-        return target is not None and target.has_replicas
+        else:
+            answering.append(place)
 
     share = snapshot.selection.ramp
     if share is None or not any(map(runs, answering)):
@@ -82,6 +86,7 @@ def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> 
         answering = [place for place in answering if place.name not in taken]
         answering += [_Place(place.link or place.name, place.model, place.version) for place in ramped]
         ramped = []
+    ramped = [place for place in ramped if runs(place)]
     if not any(map(runs, answering)):
         answering, stopped = answering + stopped, []
     order = {name: index for index, name in enumerate(link_names(snapshot.links))}

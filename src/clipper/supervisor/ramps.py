@@ -1,6 +1,7 @@
 """Follows what feedback tells of newcomers, and decides, once for all workers, which are through and which stop."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -42,14 +43,19 @@ class Ramps:
         self._wake = wake
         # By application, newcomer and ramp, of those that go on.
         self._evidence: dict[_Key, Evidence] = {}
+        # By application, why its newcomers cannot be looked at.
+        self._failures: dict[str, str] = {}
 
     def evidence(self, record: ApplicationRecord, newcomer: Newcomer) -> Evidence | None:
         """What was known of it when it was last looked at; None if it has not been."""
         return self._evidence.get((record.state_id, newcomer.name, newcomer.ramp))
 
     def problems(self) -> list[str]:
-        """Newcomers that were stopped, until an operator does something about them."""
-        return [
+        """Newcomers that were stopped, until an operator does something about them; and that cannot be looked at."""
+        failed = [
+            f"application {name!r}: its newcomers stay as they are: {why}" for name, why in self._failures.items()
+        ]
+        return failed + [
             f"application {name!r}: {newcomer.name} was stopped: {newcomer.stopped}"
             for name, record in sorted(self._catalog.applications.items())
             for newcomer in record.newcomers
@@ -58,37 +64,43 @@ class Ramps:
 
     async def run(self) -> None:
         """Until cancelled."""
-        is_down = False
         while True:
-            await asyncio.sleep(RETRY_S if is_down else LOOK_EVERY_S)
-            try:
-                await self._look()
-                is_down = False
-            except ClipperError as error:  # the store, or the registry
-                if not is_down:
-                    log.warning("newcomers cannot be looked at: %s", error)
-                is_down = True
+            await asyncio.sleep(RETRY_S if self._failures else LOOK_EVERY_S)
+            await self._look()
 
     async def _look(self) -> None:
-        known: dict[_Key, Evidence] = {}
+        failures: dict[str, str] = {}
         for record in list(self._catalog.applications.values()):
-            ramped = [newcomer for newcomer in record.newcomers if newcomer.stopped is None]
-            if ramped:
-                known |= await self._look_at(record, ramped)
-        over, self._evidence = self._evidence.keys() - known.keys(), known
-        for state_id, name, ramp in over:
-            await self._store.forget(state_id, EVERYONE, keys_of(name, ramp))
+            try:
+                await self._look_at(record)
+            except ClipperError as error:  # the store, the registry, or a state that cannot be read
+                failures[record.name] = str(error)
+                if record.name not in self._failures:
+                    log.warning("application %s: its newcomers cannot be looked at: %s", record.name, error)
+        self._failures = failures
+        going_on = {
+            (record.state_id, newcomer.name, newcomer.ramp)
+            for record in self._catalog.applications.values()
+            for newcomer in record.newcomers
+            if newcomer.stopped is None
+        }
+        for key in self._evidence.keys() - going_on:
+            state_id, name, ramp = key
+            with contextlib.suppress(ClipperError):  # some numbers stay that nobody reads
+                await self._store.forget(state_id, EVERYONE, keys_of(name, ramp))
+            del self._evidence[key]
 
-    async def _look_at(self, record: ApplicationRecord, ramped: list[Newcomer]) -> dict[_Key, Evidence]:
+    async def _look_at(self, record: ApplicationRecord) -> None:
+        ramped = [newcomer for newcomer in record.newcomers if newcomer.stopped is None]
+        if not ramped:
+            return
         totals = Ledger(None, await self._store.load(record.state_id, EVERYONE)).totals()
-        known = {}
         for newcomer in ramped:
             evidence = evidence_of(totals, newcomer.name, newcomer.ramp)
-            known[record.state_id, newcomer.name, newcomer.ramp] = evidence
+            self._evidence[record.state_id, newcomer.name, newcomer.ramp] = evidence
             verdict = judge(evidence, record.selection.max_loss_increase)
             if verdict is not None:
                 self._decide(record.name, newcomer, verdict, evidence)
-        return known
 
     def _decide(self, name: str, newcomer: Newcomer, verdict: Verdict, evidence: Evidence) -> None:
         """As the registry is by now: an operator may have been faster."""
