@@ -233,6 +233,9 @@ def test_newcomers_are_shown(run: Run, api: Api, model: str) -> None:
     assert "newcomer digits:1" in shown and "10.00% of the queries, beside digits:0; 37 of 200 answers" in shown
     assert "lost 0.250 on average, the others 0.125" in shown
     assert "newcomer m:3" in shown and "stopped: 9 answers lost more" in shown
+    linked = run("app", "link", "app", "digits:1")
+    assert "asks digits:1, for 10.0% of its queries until feedback tells enough: clipper app show app" in linked.out
+    assert "10.0%" not in run("app", "link", "app", "digits:2").out
     assert "app asks it 10.0% of its queries until feedback tells enough" in run("deploy", "digits", model).out
 
 

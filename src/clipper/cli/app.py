@@ -248,6 +248,9 @@ def link(
     version = version or model.partition(":")[2]
     target = f"{model.partition(':')[0]}:{version}" if version else f"{model}, whichever version is current"
     how = ", as a shadow" if shadow else ""
+    for one in changed.newcomers:
+        if one.model == model.partition(":")[0] and version in (None, "", one.version) and one.stopped is None:
+            how = f", for {one.share:.1%} of its queries until feedback tells enough: clipper app show {name}"
     Output(as_json).done(changed, f"application {name} asks {target}{how}", f"next: clipper predict {name} INPUT")
 
 

@@ -66,9 +66,10 @@ class Ramps:
         """Until cancelled."""
         while True:
             await asyncio.sleep(RETRY_S if self._failures else LOOK_EVERY_S)
-            await self._look()
+            await self.look()
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Judge all newcomers by what the store has of them now."""
         failures: dict[str, str] = {}
         for record in list(self._catalog.applications.values()):
             try:
