@@ -5,7 +5,7 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper.selection.learning.confidence_sequences import (
@@ -69,6 +69,7 @@ def test_interval_of_a_mean_holds_what_was_observed(known: Evidence, error: floa
     assert 0.0 <= interval.low <= known.mean <= interval.high <= 1.0
 
 
+@settings(max_examples=20)
 @given(evidence(), evidence())
 def test_interval_of_a_difference_is_as_symmetric_as_a_difference(first: Evidence, second: Evidence) -> None:
     forth, back = difference_interval(first, second, 0.05), difference_interval(second, first, 0.05)
@@ -76,6 +77,7 @@ def test_interval_of_a_difference_is_as_symmetric_as_a_difference(first: Evidenc
     assert forth.low == pytest.approx(-back.high, abs=1e-6)
 
 
+@settings(max_examples=40)
 @given(evidence(), evidence(), st.floats(-0.5, 0.5))
 def test_least_capital_of_a_pair_is_the_least(first: Evidence, second: Evidence, margin: float) -> None:
     found = log_capital_less(first, second, margin)
@@ -86,6 +88,7 @@ def test_least_capital_of_a_pair_is_the_least(first: Evidence, second: Evidence,
         assert found <= tried + 1e-6
 
 
+@settings(max_examples=20)
 @given(evidence(), evidence())
 def test_sureness_is_the_confidence_up_to_which_the_interval_is_on_one_side(first: Evidence, second: Evidence) -> None:
     sure = sureness(first, second)

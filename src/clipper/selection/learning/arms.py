@@ -75,17 +75,19 @@ class Arms:
         What a policy of the user's keeps under names of its own stays.
         """
         numbers: dict[tuple[str, str], float] = {}
+        of_versions: dict[tuple[str, str], float] = {}
         by_key: dict[str, list[tuple[str, float]]] = {}
         for (key, number), amount in totals.numbers.items():
             if key in self._owners:
                 by_key.setdefault(key, []).append((number, amount))
             elif key.partition(":")[0] not in self._models:
-                numbers[key, number] = amount
+                numbers[key, number] = of_versions[key, number] = amount
         for name, origins in self._origins.items():
+            of_versions.update(((name, number), amount) for number, amount in by_key.get(origins[0][0], ()))
             for key, weight in origins:
                 for number, amount in by_key.get(key, ()):
                     numbers[name, number] = numbers.get((name, number), 0.0) + weight * amount
-        return Totals(numbers)
+        return Totals(numbers, of_versions)
 
     def with_key(self, name: str, key: str) -> "Arms":
         """The same, but for one name, which stands for another version."""

@@ -36,11 +36,17 @@ _BERNOULLI, _VARIANCE = math.log(0.75), math.log(0.125)
 # capital falls as m comes nearer to the observed mean (it does to 0.58).
 _BETS = tuple(0.5 / 2**step for step in range(14))
 _COSTS = tuple(-math.log1p(-bet) - bet for bet in _BETS)
-_LOG_BETS = math.log(len(_BETS))
+# Few losses differ by so little as the smallest are for.
+_PARTS = tuple(1 / (step + 1) for step in range(len(_BETS)))
+_LOG_PARTS = tuple(_VARIANCE + math.log(part / sum(_PARTS)) for part in _PARTS)
 _LOG_BETA_HALF = math.log(math.pi)  # of B(1/2, 1/2)
 # A bound is told to within 2^-24 of the range of losses; a pair's least capital, by golden section, much finer.
 _HALVINGS = 24
 _SECTIONS = 24
+# Of Newton's method, which takes some five.
+_MOST_STEPS = 60
+# The square of a smaller mean is 0.
+_LEAST = 1e-150
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -117,7 +123,21 @@ def log_capital_less(first: Evidence, second: Evidence, margin: float = 0.0) -> 
     def capital(mean: float) -> float:
         return log_capital_below(first, mean + margin) + log_capital_above(second, mean)
 
-    return _least(low, high, capital)
+    if first.spread > 0 or second.spread > 0:
+        return _least(low, high, capital)
+    return capital(_likeliest(first, second, margin, low, high))
+
+
+def nearest_means(first: Evidence, second: Evidence, margin: float = 0.0) -> tuple[float, float]:
+    """The likeliest means, as of losses of 0 and 1, of which the first is at least the second plus ``margin``.
+
+    ``margin`` is at most 1.
+    """
+    if first.mean - second.mean >= margin:
+        return first.mean, second.mean
+    low, high = max(first.mean - margin, 0.0), min(second.mean, 1.0 - margin)
+    mean = _likeliest(first, second, margin, low, high)
+    return mean + margin, mean
 
 
 def log_capital_above(evidence: Evidence, mean: float) -> float:
@@ -129,7 +149,7 @@ def log_capital_above(evidence: Evidence, mean: float) -> float:
         below = count * (observed - mean)
         # Sum of squares around the observed mean, and what there is more of it around ``mean``.
         squares = max(total * (1 - observed) - evidence.spread, 0.0) + below * (observed - mean)
-        logs += [_VARIANCE - _LOG_BETS + bet * below - cost * squares for bet, cost in zip(_BETS, _COSTS)]
+        logs += [part + bet * below - cost * squares for part, bet, cost in zip(_LOG_PARTS, _BETS, _COSTS)]
     return _log_sum(logs)
 
 
@@ -159,6 +179,33 @@ def _log_sum(logs: list[float]) -> float:
     if len(logs) == 1 or math.isinf(most):
         return most
     return most + math.log(math.fsum(math.exp(each - most) for each in logs))
+
+
+def _likeliest(first: Evidence, second: Evidence, margin: float, low: float, high: float) -> float:
+    """The second's mean at which both together are likeliest, if the first's is larger by ``margin``.
+
+    Minus the likelihood's logarithm is convex: Newton's method on its slope, kept between bounds that close in.
+    """
+    ones, zeros = max(first.loss, 0.0), max(first.count - first.loss, 0.0)
+    more_ones, more_zeros = max(second.loss, 0.0), max(second.count - second.loss, 0.0)
+    total = first.count + second.count
+    mean = ((first.mean - margin) * first.count + second.mean * second.count) / total if total > 0 else low
+    for _ in range(_MOST_STEPS):
+        if not low < mean < high:
+            mean = (low + high) / 2
+        other = mean + margin
+        if not (low < mean < high and _LEAST < mean < 1 and _LEAST < other < 1):  # there is no more between them
+            break
+        slope = zeros / (1 - other) - ones / other + more_zeros / (1 - mean) - more_ones / mean
+        if slope > 0:
+            high = mean
+        else:
+            low = mean
+        bend = zeros / (1 - other) ** 2 + ones / other**2 + more_zeros / (1 - mean) ** 2 + more_ones / mean**2
+        if not bend or abs(slope) <= 1e-9 * bend:
+            break
+        mean -= slope / bend
+    return mean
 
 
 def _halve(outside: float, inside: float, holds: Callable[[float], bool]) -> float:
