@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from clipper.management.reports import Test
 from clipper.scaling import ReplicaRange
 from clipper.snapshot import Batching, Link, Selection, Wait
 from clipper.types import Framework
@@ -147,7 +148,10 @@ class LearnedModel(Struct, frozen=True):
 
 
 class LearnedPolicy(Struct, frozen=True):
-    """What an application's policy has learned, in ``context`` or, if that is None, over all."""
+    """What an application's policy has learned, in ``context`` or, if that is None, over all.
+
+    ``test`` is how it stands with a policy that is a test, as ``best_arm`` is; else None.
+    """
 
     policy: str
     parameters: dict[str, Any]
@@ -156,6 +160,7 @@ class LearnedPolicy(Struct, frozen=True):
     observations: float
     models: tuple[LearnedModel, ...]
     problem: str | None
+    test: Test | None = None
 
 
 class Deployment(Struct, frozen=True, forbid_unknown_fields=True):

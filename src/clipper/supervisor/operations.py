@@ -14,16 +14,18 @@ from clipper.statistics import WorkerStatistics
 from clipper.supervisor.application_operations import ApplicationOperations
 from clipper.supervisor.model_operations import ModelOperations
 from clipper.supervisor.parts import Parts
+from clipper.supervisor.report_operations import ReportOperations
 from clipper.supervisor.views import worker_view
 from clipper.types import ModelId
 
 
-class SupervisorOperations(ApplicationOperations, ModelOperations):
+class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperations):
     """See ``management.operations.Operations`` for each call."""
 
     def __init__(self, parts: Parts, home: str, place: Place, on_stop: Callable[[], None]) -> None:
         ApplicationOperations.__init__(self, parts)
         ModelOperations.__init__(self, parts)
+        ReportOperations.__init__(self, parts)
         self._tokens = parts.tokens
         self._keys = parts.keys
         self._home = home

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET
 
 from clipper.control import PolicyDescription
+from clipper.management.reports import Test
 from clipper.management.schemas import (
     Application,
     Configured,
@@ -67,7 +68,14 @@ def policy_view(
             for each in description.models
         ),
         problem=problem,
+        test=test_view(description),
     )
+
+
+def test_view(description: PolicyDescription) -> Test | None:
+    """How it stands with a policy that is a test."""
+    test = description.test
+    return None if test is None else Test(test.winner, test.confidence, test.tolerance, test.observations)
 
 
 def worker_view(worker: Worker) -> WorkerStatus:

@@ -40,9 +40,9 @@ _COSTS = tuple(-math.log1p(-bet) - bet for bet in _BETS)
 _PARTS = tuple(1 / (step + 1) for step in range(len(_BETS)))
 _LOG_PARTS = tuple(_VARIANCE + math.log(part / sum(_PARTS)) for part in _PARTS)
 _LOG_BETA_HALF = math.log(math.pi)  # of B(1/2, 1/2)
-# A bound is told to within 2^-24 of the range of losses; a pair's least capital, by golden section, much finer.
-_HALVINGS = 24
-_SECTIONS = 24
+# A bound is told to within 2^-16 of the range of losses; a pair's least capital, by golden section, to some 10^-5.
+_HALVINGS = 16
+_SECTIONS = 16
 # Of Newton's method, which takes some five.
 _MOST_STEPS = 60
 # The square of a smaller mean is 0.
