@@ -59,8 +59,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "management": "hosts management.reports management.schemas metrics statistics scaling snapshot registry "
         "managers tls",
         "supervisor": "decisions home hosts malloc open_files management management.reports management.schemas metrics "
-        "managers registry containers containers.protocol control control_client frontend.inputs selection.check selection.learning "
-        "run_as selection.policies selection.stores scaling snapshot statistics tls trees",
+        "managers registry containers containers.protocol control control_client frontend.inputs selection.check "
+        "selection.learning run_as selection.policies selection.stores scaling snapshot statistics tls trees",
         "packaging": "",
         "home": "",
         "http_api": "management.schemas tls",

@@ -12,7 +12,7 @@ from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import tally
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.best_arm import LOST, TESTED, WON, BestArm
-from clipper.selection.policies.policy import Choice
+from clipper.selection.policies.policy import Choice, JudgedQuery, QueryView
 from clipper.selection.policies.registry import default_half_life, make_policy
 
 MODELS = ("a", "b", "c", "d")
@@ -38,14 +38,14 @@ class Desk:
         return standing.winner
 
     def ask(self) -> Choice:
-        choice = self.policy.select(self.models, self.ledger.totals(), None, self.random)
+        choice = self.policy.select(self.models, self.ledger.totals(), QueryView(), self.random)
         losses = {model: float(self.random.random() < self.means[model]) for model in choice.models}
         self.tell(choice, losses)
         return choice
 
     def tell(self, choice: Choice, losses: dict[str, float]) -> None:
         totals = self.ledger.totals()
-        increments = {**tally(choice.models, losses), **self.policy.observe(choice, losses, totals)}
+        increments = {**tally(choice.models, losses), **self.policy.observe(choice, losses, totals, JudgedQuery())}
         self.ledger.add(self.ledger.entries(increments))
 
     def until_over(self, most: int = 20_000) -> int:
@@ -157,8 +157,11 @@ def test_several_workers_teach_one_test() -> None:
     game = desk((0.1, 0.6))
     game.until_over()
     totals = game.ledger.totals()
-    choices = [game.policy.select(game.models, totals, None, game.random) for _ in range(5)]
-    told = [{**tally(each.models, {"a": 0.0}), **game.policy.observe(each, {"a": 0.0}, totals)} for each in choices]
+    choices = [game.policy.select(game.models, totals, QueryView(), game.random) for _ in range(5)]
+    told = [
+        {**tally(each.models, {"a": 0.0}), **game.policy.observe(each, {"a": 0.0}, totals, JudgedQuery())}
+        for each in choices
+    ]
     for increments in told:
         game.ledger.add(game.ledger.entries(increments))
     assert game.winner == "a"
@@ -183,16 +186,16 @@ def test_a_context_goes_by_the_application_s_test() -> None:
     own = Ledger(None)
     own.add(own.entries(tally(("a",), {"a": 1.0})))
     context = own.totals().with_prior(application)
-    choice = game.policy.select(("a", "b"), context, "u", game.random)
+    choice = game.policy.select(("a", "b"), context, QueryView("u"), game.random)
     assert choice.models == ("a",)
-    assert game.policy.observe(choice, {"a": 1.0}, context) == {}
+    assert game.policy.observe(choice, {"a": 1.0}, context, JudgedQuery("u")) == {}
 
 
 def test_nothing_is_forgotten_and_one_model_is_no_test() -> None:
     assert default_half_life("best_arm") is None
     alone = desk((0.5,))
     assert alone.winner == "a"
-    assert alone.policy.observe(alone.ask(), {"a": 1.0}, Totals()) == {}
+    assert alone.policy.observe(alone.ask(), {"a": 1.0}, Totals(), JudgedQuery()) == {}
 
 
 @pytest.mark.parametrize(

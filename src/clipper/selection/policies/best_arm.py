@@ -9,7 +9,7 @@ from clipper.errors import InvalidArgument
 from clipper.selection.learning.confidence_sequences import Evidence, log_capital_less, nearest_means
 from clipper.selection.learning.parameters import check_number
 from clipper.selection.policies.distribution import Distribution
-from clipper.selection.policies.policy import Choice, Increments, Policy, Standing, Totals
+from clipper.selection.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Standing, Totals
 
 # What a state holds of a test: how often a model had won, or lost, where that was not known yet; and how much feedback
 # came while it was open.
@@ -93,7 +93,7 @@ class BestArm(Policy):
             raise InvalidArgument(f"confidence is {self.confidence:g}: expected a number below 1, such as 0.95")
         check_number("tolerance", self.tolerance, 0, 0.5)
 
-    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
         distribution: Distribution | None = totals.memo.get((self, models))
         if distribution is None:
             distribution = Distribution(models, self.probabilities(models, totals), among=models)
@@ -121,7 +121,7 @@ class BestArm(Policy):
         probabilities[challenger] += (1 - SPREAD_SHARE) * (1 - part)
         return [probabilities.get(model, 0.0) for model in models]
 
-    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
         """That the test is over, once it is; until then, how much feedback it takes."""
         # A test of two at least, and of the application: a context's state has no part in it.
         if choice.among is None or len(choice.among) < 2 or totals.application is not None:
