@@ -282,6 +282,7 @@ def _details(app: Application) -> list[tuple[str, object]]:
         ("asks for a key", "yes" if app.require_key else "only if the server does"),
         ("queries in flight", app.max_in_flight or "no limit"),
         ("queries a second", "no limit" if app.max_per_second is None else f"{app.max_per_second:g}"),
+        ("test", None if app.test is None else of_test(app.test)),
         ("policy problem", app.problem),
     ]
 

@@ -34,7 +34,7 @@ def conclusion(report: Report, group: ReportGroup) -> str:
     if group.verdict == "as_good":
         return (
             f"None is better than {best} by more than {report.tolerance:g}: that is {_percent(report.confidence)} "
-            f"sure, after {_count(group.feedback)} feedback."
+            f"sure, after {_count(group.feedback)} feedback. That it is the best is {_percent(group.sureness)} sure."
         )
     text = f"Not known yet. {best} is ahead, and that it is the best is {_percent(group.sureness)} sure. "
     if group.more_feedback is None:

@@ -104,6 +104,7 @@ class Application(Struct, frozen=True, omit_defaults=False):
         require_key: it answers only who shows a key, also if the server asks for none elsewhere.
         max_in_flight, max_per_second: of its queries, over all workers; None is no bound.
         problem: what its own policy or loss did wrong last, in any worker; None if nothing, or nobody has looked.
+        test: how it stands with the policy ``best_arm``; None with others, or if nobody has looked.
     """
 
     name: str
@@ -126,6 +127,7 @@ class Application(Struct, frozen=True, omit_defaults=False):
     require_key: bool = False
     max_in_flight: int | None = None
     max_per_second: float | None = None
+    test: Test | None = None
 
 
 class LearnedModel(Struct, frozen=True):

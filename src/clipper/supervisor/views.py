@@ -27,8 +27,10 @@ from clipper.supervisor.scaler import Scaler
 from clipper.supervisor.worker import Worker
 
 
-def application_view(record: ApplicationRecord, problem: str | None = None) -> Application:
-    """``problem``: of its policy, if that has been asked for."""
+def application_view(
+    record: ApplicationRecord, problem: str | None = None, description: PolicyDescription | None = None
+) -> Application:
+    """``problem`` and ``description``: of its policy, if that has been asked for."""
     selection = record.selection
     return Application(
         name=record.name,
@@ -51,6 +53,7 @@ def application_view(record: ApplicationRecord, problem: str | None = None) -> A
         require_key=record.require_key,
         max_in_flight=record.max_in_flight,
         max_per_second=record.max_per_second,
+        test=None if description is None else test_view(description),
     )
 
 
