@@ -116,7 +116,7 @@ class ModelDescription(Struct, frozen=True):
     version: str | None = None
 
 
-class TestDescription(Struct, frozen=True):
+class StandingDescription(Struct, frozen=True):
     """How the test stands that a policy is: see ``selection.policies.policy.Standing``."""
 
     winner: str | None
@@ -133,7 +133,7 @@ class PolicyDescription(Struct, frozen=True, tag=True):
     observations: float = 0.0
     models: tuple[ModelDescription, ...] = ()
     problem: str | None = None
-    test: TestDescription | None = None
+    test: StandingDescription | None = None
 
 
 class GetRecentInput(Struct, frozen=True, tag=True):

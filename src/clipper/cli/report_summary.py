@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup, Test
+from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup, Standing
 
 COLUMNS = (
     "model",
@@ -45,7 +45,7 @@ def conclusion(report: Report, group: ReportGroup) -> str:
     return text + f": {duration(group.more_s)} at the rate since the workers started."
 
 
-def of_test(test: Test) -> str:
+def of_test(test: Standing) -> str:
     """How it stands with a policy that is a test."""
     if test.winner is None:
         return (

@@ -12,7 +12,7 @@ class Bounds(Struct, frozen=True):
     high: float
 
 
-class Test(Struct, frozen=True):
+class Standing(Struct, frozen=True):
     """A test that ends itself, as the policy ``best_arm`` is one.
 
     Attributes:
@@ -89,7 +89,7 @@ class ReportGroup(Struct, frozen=True):
     more_feedback: float | None
     more_s: float | None
     models: tuple[ReportedModel, ...]
-    test: Test | None = None
+    test: Standing | None = None
     problem: str | None = None
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from clipper.management.reports import Test
+from clipper.management.reports import Standing
 from clipper.scaling import ReplicaRange
 from clipper.snapshot import Batching, Link, Selection, Wait
 from clipper.types import Framework
@@ -127,7 +127,7 @@ class Application(Struct, frozen=True, omit_defaults=False):
     require_key: bool = False
     max_in_flight: int | None = None
     max_per_second: float | None = None
-    test: Test | None = None
+    test: Standing | None = None
 
 
 class LearnedModel(Struct, frozen=True):
@@ -162,7 +162,7 @@ class LearnedPolicy(Struct, frozen=True):
     observations: float
     models: tuple[LearnedModel, ...]
     problem: str | None
-    test: Test | None = None
+    test: Standing | None = None
 
 
 class Deployment(Struct, frozen=True, forbid_unknown_fields=True):

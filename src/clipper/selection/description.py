@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from random import Random
 
-from clipper.control import ModelDescription, PolicyDescription, TestDescription
+from clipper.control import ModelDescription, PolicyDescription, StandingDescription
 from clipper.errors import PolicyFailed
 from clipper.selection.application import Application
 from clipper.selection.learning.totals import LOSS, PULLS, SCORED, Totals
@@ -52,14 +52,14 @@ async def _shares(application: Application, totals: Totals, context: str | None)
     return {model: weight / DRAWS for model, weight in weights.items()}
 
 
-def _test(application: Application, totals: Totals) -> TestDescription | None:
+def _test(application: Application, totals: Totals) -> StandingDescription | None:
     # Of Clipper's own: a user's need not be a subclass, which has it.
     if application.snapshot.selection.policy not in POLICIES:
         return None
     standing = application.selector.policy.standing(application.models, totals)
     if standing is None:
         return None
-    return TestDescription(standing.winner, standing.confidence, standing.tolerance, standing.observations)
+    return StandingDescription(standing.winner, standing.confidence, standing.tolerance, standing.observations)
 
 
 def _model(

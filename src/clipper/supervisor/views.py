@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET
 
 from clipper.control import PolicyDescription
-from clipper.management.reports import Test
+from clipper.management.reports import Standing
 from clipper.management.schemas import (
     Application,
     Configured,
@@ -75,10 +75,10 @@ def policy_view(
     )
 
 
-def test_view(description: PolicyDescription) -> Test | None:
+def test_view(description: PolicyDescription) -> Standing | None:
     """How it stands with a policy that is a test."""
     test = description.test
-    return None if test is None else Test(test.winner, test.confidence, test.tolerance, test.observations)
+    return None if test is None else Standing(test.winner, test.confidence, test.tolerance, test.observations)
 
 
 def worker_view(worker: Worker) -> WorkerStatus:
