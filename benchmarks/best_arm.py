@@ -47,11 +47,11 @@ GAMES = [
     Game("two", (0.1, 0.2)),
     Game("two, asked to be surer", (0.1, 0.2), confidence=0.99),
     Game("two, feedback 100 queries late", (0.1, 0.2), delay=100),
-    Game("four", (0.05, 0.1, 0.15, 0.2)),
-    Game("ten", tuple(0.05 + 0.05 * index for index in range(10))),
+    Game("four, feedback 10 queries late", (0.05, 0.1, 0.15, 0.2), delay=10),
+    Game("eight, feedback 10 queries late", (0.05, 0.1, 0.15, 0.2, 0.2, 0.2, 0.3, 0.4), delay=10),
     Game("two, hardly sure", (0.3, 0.4), confidence=0.6),
-    Game("three that are equal", (0.1, 0.1, 0.1), tolerance=0.05),
-    Game("two within the tolerance", (0.1, 0.11), tolerance=0.03),
+    Game("three that are equal", (0.1, 0.1, 0.1), tolerance=0.05, delay=10),
+    Game("two within the tolerance", (0.1, 0.11), tolerance=0.03, delay=10),
 ]
 
 
@@ -136,11 +136,11 @@ def ever_misses(ones: float, zeros: float, error: float, seed: int) -> bool:
     return False
 
 
-def main(runs: int) -> None:
+def main(runs: int, games: Sequence[Game] = GAMES) -> None:
     print("| game | mean losses | confidence | tolerance | wrong | feedback | equal shares | lower bound |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     with Pool() as pool:
-        for game in GAMES:
+        for game in games:
             ours = pool.map(partial(play, game, "best_arm"), range(runs), 4)
             equal = pool.map(partial(play, game, "equal"), range(runs // 4), 4)
             bound = f"{lower_bound(game.means, game.confidence):,.0f}" if not game.tolerance else ""

@@ -32,6 +32,7 @@ def model(name: str, mean: float | None = 0.2, **fields: Any) -> ReportedModel:
     return replace(made, **fields)
 
 
+FOUND = Standing("svm", 0.95, 0.01, 1500.0)
 BEST, OTHER = model("svm"), model("net", 0.25, worse_by=Bounds(-0.01, 0.1), sureness=0.7, more_feedback=5000.0)
 
 
@@ -69,6 +70,9 @@ def report(*groups: ReportGroup, **fields: Any) -> Report:
         ({"verdict": "best", "sureness": 0.99999}, "svm:1 is the best: that is over 99.99 % sure, after 2,468"),
         ({"verdict": "best", "sureness": 0.996}, "svm:1 is the best: that is 99.6 % sure, after 2,468 feedback."),
         ({"verdict": "as_good"}, "None is better than svm:1 by more than 0.01: that is 95 % sure"),
+        ({"sureness": 0.2}, "svm:1 is ahead, and that it is the best is less than 50 % sure."),
+        ({"test": FOUND, "verdict": "as_good"}, "The test is over: svm:1 is the best, confidence 0.95, tolerance 0.01"),
+        ({"test": FOUND}, "Not known yet. svm:1 is ahead"),
         ({"verdict": "alone"}, "svm:1 is the only model that is linked"),
         ({"verdict": "no_feedback", "best": None}, "No feedback has come yet"),
     ],
@@ -117,14 +121,12 @@ def test_a_context_cannot_steer_a_terminal() -> None:
 
 
 def test_the_page_is_whole_and_needs_nothing_else() -> None:
-    test = Standing("svm", 0.95, 0.01, 1500.0)
-    page = as_page(
-        report(group(test=test), group(context="<script>x</script>", problem="no worker"), application="a & b")
-    )
+    groups = group(test=FOUND, verdict="as_good"), group(context="<script>x</script>", problem="no worker")
+    page = as_page(report(*groups, application="a & b"))
     assert page.startswith("<!doctype html>") and page.endswith("</html>\n")
     assert page.count("<svg") == page.count("</svg>") == 4
     assert not re.search(r"<script|<link|<img|src=|@import|url\(", page)
-    assert "a &amp; b" in page and "&lt;script&gt;" in page and "The test is over: svm is the best" in page
+    assert "a &amp; b" in page and "&lt;script&gt;" in page and "The test is over: svm:1 is the best" in page
     assert not re.search(r"\b(nan|inf)\b", page)
 
 

@@ -54,7 +54,7 @@ def report(
         return
     for group in found.groups:
         out.done(group, f"{summary.title(group)}: {summary.conclusion(found, group)}")
-        if group.test is not None:
+        if group.test is not None and group.test.winner is None:
             out.note(summary.of_test(group.test))
         if group.problem is not None:
             out.warn(group.problem)

@@ -26,7 +26,7 @@ def _group(report: Report, group: ReportGroup) -> list[str]:
     name = summary.title(group)
     parts = [f"<h2>{escape(name[:1].upper() + name[1:])}</h2>"]
     parts.append(f"<p><b>{escape(summary.conclusion(report, group))}</b></p>")
-    if group.test is not None:
+    if group.test is not None and group.test.winner is None:
         text = summary.of_test(group.test)
         parts.append(f"<p>{escape(text[:1].upper() + text[1:])}.</p>")
     if group.problem is not None:

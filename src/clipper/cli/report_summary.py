@@ -15,8 +15,8 @@ COLUMNS = (
     "how sure",
     "more feedback",
     "not in time",
-    "p50 ms",
-    "p99 ms",
+    "batch p50 ms",
+    "batch p99 ms",
 )
 _MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3600.0, 86400.0
 
@@ -29,6 +29,8 @@ def conclusion(report: Report, group: ReportGroup) -> str:
         return "No feedback has come yet, so nothing is known of the models."
     if group.verdict == "alone":
         return f"{best} is the only model that is linked: there is nothing to compare it with."
+    if group.test is not None and group.test.winner is not None and group.verdict != "open":
+        return f"The test is over: {of_test(group.test, names.get(group.test.winner))}."
     if group.verdict == "best":
         return f"{best} is the best: that is {_percent(group.sureness)} sure, after {_count(group.feedback)} feedback."
     if group.verdict == "as_good":
@@ -45,15 +47,15 @@ def conclusion(report: Report, group: ReportGroup) -> str:
     return text + f": {duration(group.more_s)} at the rate since the workers started."
 
 
-def of_test(test: Standing) -> str:
-    """How it stands with a policy that is a test."""
+def of_test(test: Standing, winner: str | None = None) -> str:
+    """How it stands with a policy that is a test; ``winner`` is what the winner is called here."""
     if test.winner is None:
         return (
             f"the test is open, after {_count(test.observations)} feedback in it: it ends with confidence "
             f"{test.confidence:g}, tolerance {test.tolerance:g}"
         )
     return (
-        f"the test is over: {test.winner} is the best, confidence {test.confidence:g}, tolerance {test.tolerance:g}, "
+        f"{winner or test.winner} is the best, confidence {test.confidence:g}, tolerance {test.tolerance:g}, "
         f"after {_count(test.observations)} feedback; it answers alone"
     )
 
@@ -131,7 +133,9 @@ def _bounds(bounds: Bounds) -> str:
 
 
 def _percent(share: float) -> str:
-    """Never 100 %, which nothing is."""
+    """Never 100 %, which nothing is; of less than even chances not how much."""
+    if share < 0.5:
+        return "less than 50 %"
     return "over 99.99 %" if share > 0.9999 else f"{100 * share:.4g} %" if share >= 0.99 else f"{100 * share:.3g} %"
 
 

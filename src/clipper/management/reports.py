@@ -77,7 +77,8 @@ class ReportGroup(Struct, frozen=True):
         sureness: that ``best`` is the best.
         more_feedback: until there is a verdict, as things are now; None if that cannot be told. ``more_s``: the seconds
             that this takes at the rate of ``feedback_per_s``.
-        test: of the application's policy, if that is a test.
+        test: of the application's policy, if that is a test, and this is of all queries. What it has found is the
+            verdict where what came since leaves it open: what was sure once is.
         problem: why the workers do not tell of its policy; None if they do.
     """
 

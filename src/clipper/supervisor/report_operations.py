@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from clipper.control import ModelDescription
 from clipper.errors import InvalidArgument
-from clipper.management.reports import Bounds, Latency, Report, ReportedModel, ReportGroup
+from clipper.management.reports import Bounds, Latency, Report, ReportedModel, ReportGroup, Standing
 from clipper.registry.records import ApplicationRecord
 from clipper.selection.learning.comparison import Compared, compare
 from clipper.selection.learning.confidence_sequences import Evidence, Interval, mean_interval
@@ -64,19 +64,19 @@ class ReportOperations:
         record = self._catalog.application(name)
         if context is not None and not 0 < len(context) <= MAX_CONTEXT_LENGTH:
             raise InvalidArgument(f"context has {len(context)} characters: expected 1 to {MAX_CONTEXT_LENGTH}")
-        test = _asked_test(record, confidence, tolerance)
+        asked = _asked(record, confidence, tolerance)
         statistics = await self._workers.statistics()
         contexts = [context]
         if by_context and context is None:
             contexts += await self._contexts_with_most(record.state_id)
         counted = _Counted(name, statistics)
-        groups = [await self._group(record, each, test, counted) for each in contexts]
+        groups = [await self._group(record, each, asked, counted) for each in contexts]
         return Report(
             application=name,
             policy=record.selection.policy,
             loss=record.selection.loss,
-            confidence=test.confidence,
-            tolerance=test.tolerance,
+            confidence=asked.confidence,
+            tolerance=asked.tolerance,
             time_s=time.time(),
             slo_ms=record.slo_ms,
             feedback_per_s=counted.feedback_per_s,
@@ -103,7 +103,7 @@ class ReportOperations:
         return _State({key: each for key, each in evidence.items() if each.count > 0}, min(ledger.clock, scored))
 
     async def _group(
-        self, record: ApplicationRecord, context: str | None, test: BestArm, counted: "_Counted"
+        self, record: ApplicationRecord, context: str | None, asked: BestArm, counted: "_Counted"
     ) -> ReportGroup:
         state = await self._state(record.state_id, context)
         description = await self._workers.describe_policy(record.name, context)
@@ -111,28 +111,33 @@ class ReportOperations:
         keys = {each.model: _key(each) for each in shown}
         evidence = {each.model: state.evidence.get(keys[each.model], Evidence(0.0, 0.0)) for each in shown}
         # Bets against each pair's every outcome take a while: others are answered meanwhile.
-        comparison = await asyncio.to_thread(compare, evidence, state.feedback, test.confidence, test.tolerance)
+        comparison = await asyncio.to_thread(compare, evidence, state.feedback, asked.confidence, asked.tolerance)
         models = [
             counted.model(each, keys[each.model], evidence[each.model], comparison.models[each.model]) for each in shown
         ]
         unlinked = sorted(state.evidence.keys() - set(keys.values()), key=lambda key: -state.evidence[key].count)
         for key in unlinked[:MAX_UNLINKED]:
             known = state.evidence[key]
-            compared = Compared(known.mean, mean_interval(known, 1 - test.confidence))
+            compared = Compared(known.mean, mean_interval(known, 1 - asked.confidence))
             models.append(counted.model(None, key, known, compared))
+        # It is over all queries, whatever context is asked for.
+        standing = None if description is None or context is not None else test_view(description)
+        verdict, best, more = comparison.verdict, comparison.best, comparison.more_feedback
+        if verdict == "open" and standing is not None and _tells(standing, asked):
+            # What was sure once is, though what came since may have it look less so.
+            verdict, best, more = "as_good", standing.winner, 0.0
         rate = counted.feedback_per_s
-        more = comparison.more_feedback
         return ReportGroup(
             context=context,
             feedback=state.feedback,
-            verdict=comparison.verdict,
-            best=comparison.best,
-            sureness=comparison.sureness,
+            verdict=verdict,
+            best=best,
+            sureness=comparison.sureness if best == comparison.best else 0.0,
             more_feedback=more,
             # Of a context it is not known how often it is told of.
             more_s=more / rate if more is not None and rate > 0 and context is None else None,
             models=tuple(models),
-            test=None if description is None else test_view(description),
+            test=standing,
             problem=None if description is not None else "no query worker tells of it: see clipper status",
         )
 
@@ -197,18 +202,23 @@ class _Counted:
         )
 
 
-def _asked_test(record: ApplicationRecord, confidence: float | None, tolerance: float | None) -> BestArm:
+def _asked(record: ApplicationRecord, confidence: float | None, tolerance: float | None) -> BestArm:
     """By what models are compared: what was asked for, else the policy's own if it is a test, else its defaults.
 
     Raises:
         InvalidArgument: a value is outside its range.
     """
     own = record.selection.parameters if record.selection.policy == "best_arm" else {}
-    asked = {"confidence": confidence, "tolerance": tolerance}
-    parameters = {**own, **{name: value for name, value in asked.items() if value is not None}}
+    given = {"confidence": confidence, "tolerance": tolerance}
+    parameters = {**own, **{name: value for name, value in given.items() if value is not None}}
     test = make_policy("best_arm", parameters)
     assert isinstance(test, BestArm)
     return test
+
+
+def _tells(test: Standing, asked: BestArm) -> bool:
+    """Whether what the application's test has found answers what is asked."""
+    return test.winner is not None and test.confidence >= asked.confidence and test.tolerance <= asked.tolerance
 
 
 def _key(model: ModelDescription) -> str:

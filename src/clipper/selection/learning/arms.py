@@ -75,15 +75,18 @@ class Arms:
         What a policy of the user's keeps under names of its own stays.
         """
         numbers: dict[tuple[str, str], float] = {}
-        of_versions: dict[tuple[str, str], float] = {}
         by_key: dict[str, list[tuple[str, float]]] = {}
         for (key, number), amount in totals.numbers.items():
             if key in self._owners:
                 by_key.setdefault(key, []).append((number, amount))
             elif key.partition(":")[0] not in self._models:
-                numbers[key, number] = of_versions[key, number] = amount
+                numbers[key, number] = amount
+        of_versions: dict[tuple[str, str], float] | None = None
+        if any(key in by_key for origins in self._origins.values() for key, _ in origins[1:]):
+            of_versions = dict(numbers)
+            for name, origins in self._origins.items():
+                of_versions.update(((name, number), amount) for number, amount in by_key.get(origins[0][0], ()))
         for name, origins in self._origins.items():
-            of_versions.update(((name, number), amount) for number, amount in by_key.get(origins[0][0], ()))
             for key, weight in origins:
                 for number, amount in by_key.get(key, ()):
                     numbers[name, number] = numbers.get((name, number), 0.0) + weight * amount
