@@ -27,7 +27,7 @@ from clipper.selection.policies.policy import QueryView
 
 RUNS = 400
 # Of confidence sequences, which are cheaper to look at.
-COVERAGE_LOSSES = 3000
+COVERAGE_LOSSES = 2000
 MODELS = "abcdefghij"
 
 

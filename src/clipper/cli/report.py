@@ -46,7 +46,7 @@ def report(
         found = clipper.report(name, confidence=confidence, tolerance=tolerance, context=context, by_context=by_context)
     if html is not None:
         try:
-            html.write_text(as_page(found))
+            html.write_text(as_page(found), "utf-8")
         except OSError as error:
             raise typer.BadParameter(f"{html} cannot be written: {error.strerror}", param_hint="--html") from error
     if as_json:

@@ -12,7 +12,7 @@ COLUMNS = (
     "mean loss",
     "interval",
     "worse than the best by",
-    "how sure",
+    "sure to be worse",
     "more feedback",
     "not in time",
     "batch p50 ms",
