@@ -136,6 +136,7 @@ def test_the_command_tells_it_as_text_json_and_a_page(
         ("tolerance=-1", "invalid_argument"),
         ("confidence=nan", "invalid_argument"),
         ("context=", "invalid_argument"),
+        ("context=u&by_context=true", "invalid_argument"),
         ("confidence=x", "malformed_request"),
     ],
 )

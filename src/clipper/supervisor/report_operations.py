@@ -64,10 +64,12 @@ class ReportOperations:
         record = self._catalog.application(name)
         if context is not None and not 0 < len(context) <= MAX_CONTEXT_LENGTH:
             raise InvalidArgument(f"context has {len(context)} characters: expected 1 to {MAX_CONTEXT_LENGTH}")
+        if context is not None and by_context:
+            raise InvalidArgument("a report of one context has no groups by context: give either context or by_context")
         asked = _asked(record, confidence, tolerance)
         statistics = await self._workers.statistics()
         contexts = [context]
-        if by_context and context is None:
+        if by_context:
             contexts += await self._contexts_with_most(record.state_id)
         counted = _Counted(name, statistics)
         groups = [await self._group(record, each, asked, counted) for each in contexts]
