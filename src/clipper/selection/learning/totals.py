@@ -22,6 +22,7 @@ MISSED = "missed"
 EVER_SCORED = "scored~never"
 EVER_LOSS = "loss~never"
 EVER_SPREAD = "spread~never"
+_EVIDENCE = frozenset((EVER_SCORED, EVER_LOSS, EVER_SPREAD))
 
 DEFAULT_PRIOR_WEIGHT = 10.0
 
@@ -40,7 +41,17 @@ class Totals:
             query. The policy itself is a part of each key.
     """
 
-    __slots__ = ("_mean_loss", "_numbers", "_of_versions", "application", "memo", "own", "prior_most", "prior_weight")
+    __slots__ = (
+        "_mean_loss",
+        "_numbers",
+        "_of_versions",
+        "_to_mix",
+        "application",
+        "memo",
+        "own",
+        "prior_most",
+        "prior_weight",
+    )
 
     def __init__(self, numbers: Numbers | None = None, of_versions: Numbers | None = None) -> None:
         """``of_versions``: without what versions have of their predecessors; the same as ``numbers`` if None."""
@@ -50,6 +61,7 @@ class Totals:
         self.application: Totals | None = None
         self.prior_weight = self.prior_most = 0.0
         self._mean_loss: float | None = None
+        self._to_mix: list[tuple[tuple[str, str], float]] | None = None
         self.memo: dict[Any, Any] = {}
 
     def number(self, model: str, name: str) -> float:
@@ -90,6 +102,13 @@ class Totals:
             self._mean_loss = self._sum(LOSS) / scored if scored > 0 else 0.0
         return self._mean_loss
 
+    @property
+    def to_mix(self) -> list[tuple[tuple[str, str], float]]:
+        """The numbers that a context's are mixed with: all but the evidence, which is a state's own."""
+        if self._to_mix is None:
+            self._to_mix = [item for item in self._numbers.items() if item[0][1] not in _EVIDENCE]
+        return self._to_mix
+
     def with_prior(self, prior: "Totals", weight: float = DEFAULT_PRIOR_WEIGHT) -> "Totals":
         """A context's numbers with the application's mixed in.
 
@@ -107,7 +126,7 @@ class Totals:
         if self.observations <= 0:
             return prior
         most = weight * (1 + FEW / self.observations)
-        mixed = {key: amount * prior.share_of(key, most) for key, amount in prior.numbers.items()}
+        mixed = {key: amount * prior.share_of(key, most) for key, amount in prior.to_mix}
         for key, amount in self._numbers.items():
             mixed[key] = mixed.get(key, 0.0) + amount
         totals = Totals(mixed)
