@@ -341,6 +341,8 @@ class WorkerStatus(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
+    """``certificate_expires_at``: of both ports, in seconds since 1970; None without TLS."""
+
     version: str
     pid: int
     home: str
@@ -353,6 +355,7 @@ class Status(Struct, frozen=True):
     applications: int
     models: int
     replicas: dict[str, int]
+    certificate_expires_at: float | None = None
 
 
 class Health(Struct, frozen=True):
