@@ -18,8 +18,8 @@ class Stubborn(Policy):
     def __init__(self, model):
         self.model = model
 
-    def select(self, models, totals, context, random):
-        if context == "bad":
+    def select(self, models, totals, query, random):
+        if query.context == "bad":
             raise RuntimeError("no idea")
         return Choice((self.model,), (1.0,))
 
