@@ -14,7 +14,7 @@ from clipper.decisions.reading import LogReader
 from clipper.decisions.segments import LEAST_LOG_BYTES
 from clipper.selection.application import Application
 from clipper.selection.description import describe
-from clipper.selection.learning.guardrail import Evidence, evidence_of
+from clipper.selection.learning.guardrail import RampLosses, ramp_losses
 from clipper.selection.observer import Observer
 from clipper.selection.policies.policy import QueryView
 from clipper.snapshot import Link, Newcomer, Selection
@@ -33,9 +33,9 @@ def asked(application: Application, times: int = 400) -> Counter[tuple[str, ...]
     return Counter(application.select(totals, QueryView()).models for _ in range(times))
 
 
-async def evidence(desk: Desk, application: Application) -> Evidence:
+async def evidence(desk: Desk, application: Application) -> RampLosses:
     totals = application.contexts._everyone.ledger.totals()
-    return evidence_of(totals, "m:2", 7)
+    return ramp_losses(totals, "m:2", 7)
 
 
 def test_a_deployed_version_answers_a_share_and_the_one_before_the_rest(tmp_path: Path) -> None:

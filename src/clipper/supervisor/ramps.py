@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from clipper.errors import ClipperError
 from clipper.registry.records import ApplicationRecord
 from clipper.registry.store import Put
-from clipper.selection.learning.guardrail import FALSE_ALARMS, Evidence, Verdict, evidence_of, judge, keys_of
+from clipper.selection.learning.guardrail import FALSE_ALARMS, RampLosses, Verdict, judge, keys_of, ramp_losses
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.stores.store import EVERYONE, Store
 from clipper.snapshot import Newcomer
@@ -42,11 +42,11 @@ class Ramps:
         self._store = store
         self._wake = wake
         # By application, newcomer and ramp, of those that go on.
-        self._evidence: dict[_Key, Evidence] = {}
+        self._evidence: dict[_Key, RampLosses] = {}
         # By application, why its newcomers cannot be looked at.
         self._failures: dict[str, str] = {}
 
-    def evidence(self, record: ApplicationRecord, newcomer: Newcomer) -> Evidence | None:
+    def evidence(self, record: ApplicationRecord, newcomer: Newcomer) -> RampLosses | None:
         """What was known of it when it was last looked at; None if it has not been."""
         return self._evidence.get((record.state_id, newcomer.name, newcomer.ramp))
 
@@ -97,13 +97,13 @@ class Ramps:
             return
         totals = Ledger(None, await self._store.load(record.state_id, EVERYONE)).totals()
         for newcomer in ramped:
-            evidence = evidence_of(totals, newcomer.name, newcomer.ramp)
+            evidence = ramp_losses(totals, newcomer.name, newcomer.ramp)
             self._evidence[record.state_id, newcomer.name, newcomer.ramp] = evidence
             verdict = judge(evidence, record.selection.max_loss_increase)
             if verdict is not None:
                 self._decide(record.name, newcomer, verdict, evidence)
 
-    def _decide(self, name: str, newcomer: Newcomer, verdict: Verdict, evidence: Evidence) -> None:
+    def _decide(self, name: str, newcomer: Newcomer, verdict: Verdict, evidence: RampLosses) -> None:
         """As the registry is by now: an operator may have been faster."""
         record = self._catalog.applications.get(name)
         if record is None or newcomer not in record.newcomers:
@@ -148,7 +148,7 @@ class Ramps:
         return [Put(back), *changed]
 
 
-def shown(evidence: Evidence) -> str:
+def shown(evidence: RampLosses) -> str:
     own, rest = evidence.newcomer, evidence.rest
     return (
         f"{own.count:.0f} answers with feedback lost {own.mean:.3f} on average, "

@@ -7,6 +7,7 @@ from msgspec import UNSET
 
 from clipper import snapshot
 from clipper.control import PolicyDescription
+from clipper.management.reports import Standing
 from clipper.management.schemas import (
     Application,
     Configured,
@@ -21,7 +22,7 @@ from clipper.management.schemas import (
 )
 from clipper.managers.manager import Manager, SlotStatus
 from clipper.registry.records import ApplicationRecord, VersionRecord
-from clipper.selection.learning.guardrail import ENOUGH_FEEDBACK, NO_LOSSES, Evidence
+from clipper.selection.learning.guardrail import ENOUGH_FEEDBACK, NO_LOSSES, RampLosses
 from clipper.snapshot import Selection
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.ramps import Ramps
@@ -30,8 +31,13 @@ from clipper.supervisor.scaler import Scaler
 from clipper.supervisor.worker import Worker
 
 
-def application_view(record: ApplicationRecord, ramps: Ramps, problem: str | None = None) -> Application:
-    """``problem``: of its policy, if that has been asked for."""
+def application_view(
+    record: ApplicationRecord,
+    ramps: Ramps,
+    problem: str | None = None,
+    description: PolicyDescription | None = None,
+) -> Application:
+    """``problem`` and ``description``: of its policy, if that has been asked for."""
     selection = record.selection
     ramped = [newcomer for newcomer in record.newcomers if newcomer.stopped is None]
     share = (selection.ramp or 0.0) / len(ramped) if ramped else 0.0
@@ -62,10 +68,11 @@ def application_view(record: ApplicationRecord, ramps: Ramps, problem: str | Non
             _newcomer_view(newcomer, 0.0 if newcomer.stopped else share, ramps.evidence(record, newcomer))
             for newcomer in record.newcomers
         ),
+        test=None if description is None else test_view(description),
     )
 
 
-def _newcomer_view(newcomer: snapshot.Newcomer, share: float, evidence: Evidence | None) -> Newcomer:
+def _newcomer_view(newcomer: snapshot.Newcomer, share: float, evidence: RampLosses | None) -> Newcomer:
     own, rest = (evidence.newcomer, evidence.rest) if evidence else (NO_LOSSES, NO_LOSSES)
     return Newcomer(
         model=newcomer.model,
@@ -95,7 +102,14 @@ def policy_view(
             for each in description.models
         ),
         problem=problem,
+        test=test_view(description),
     )
+
+
+def test_view(description: PolicyDescription) -> Standing | None:
+    """How it stands with a policy that is a test."""
+    test = description.test
+    return None if test is None else Standing(test.winner, test.confidence, test.tolerance, test.observations)
 
 
 def worker_view(worker: Worker) -> WorkerStatus:

@@ -8,13 +8,13 @@ from clipper.selection.learning.guardrail import (
     ENOUGH_FEEDBACK,
     FALSE_ALARMS,
     NO_LOSSES,
-    Evidence,
     Forecasts,
     Losses,
+    RampLosses,
     bound,
-    evidence_of,
     judge,
     keys_of,
+    ramp_losses,
 )
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.totals import Totals
@@ -31,8 +31,8 @@ class Seen:
         self.ledger.add(self.ledger.entries(increments))
 
     @property
-    def evidence(self) -> Evidence:
-        return evidence_of(self.ledger.totals(), "m:2", 7)
+    def evidence(self) -> RampLosses:
+        return ramp_losses(self.ledger.totals(), "m:2", 7)
 
 
 def test_evidence_is_sums_that_do_not_fade_and_of_one_ramp() -> None:
@@ -46,7 +46,7 @@ def test_evidence_is_sums_that_do_not_fade_and_of_one_ramp() -> None:
     assert evidence.rest.spread == pytest.approx(0.25**2 * math.pi**2 / 6, rel=1e-3)
     assert (evidence.newcomer.count, evidence.newcomer.loss) == (3.0, 3.0)
     assert evidence.newcomer.spread == pytest.approx(1 / 4 + 1 / 16 + 1 / 36), "one after another"
-    assert evidence_of(seen.ledger.totals(), "m:2", 8) == Evidence(NO_LOSSES, NO_LOSSES)
+    assert ramp_losses(seen.ledger.totals(), "m:2", 8) == RampLosses(NO_LOSSES, NO_LOSSES)
 
 
 def test_forecasts_are_of_ramps_that_go_on() -> None:
@@ -100,7 +100,7 @@ def test_enough_feedback_lets_through_what_is_not_worse_than_allowed() -> None:
     rest = Losses(5000.0, 1000.0, 800.0)
 
     def after(count: float, mean: float, allowed: float | None = 0.05) -> str | None:
-        return judge(Evidence(Losses(count, count * mean, count * mean * (1 - mean)), rest), allowed)
+        return judge(RampLosses(Losses(count, count * mean, count * mean * (1 - mean)), rest), allowed)
 
     assert after(ENOUGH_FEEDBACK - 1, 0.2) is None
     assert after(ENOUGH_FEEDBACK, 0.2) == "through" and after(ENOUGH_FEEDBACK, 0.25) == "through"
@@ -110,8 +110,8 @@ def test_enough_feedback_lets_through_what_is_not_worse_than_allowed() -> None:
     assert after(15, 0.0) is None and after(30, 0.0) == "through" and after(30, 0.0, None) is None
     assert after(30, 1.0) == "stopped" and after(30, 1.0, None) is None and after(30, 1.0, 0.9) is None
     # With nothing to be compared to, it is not worse.
-    assert judge(Evidence(Losses(200.0, 200.0, 0.3), NO_LOSSES), 0.05) == "through"
-    assert judge(Evidence(NO_LOSSES, rest), 0.05) is None
+    assert judge(RampLosses(Losses(200.0, 200.0, 0.3), NO_LOSSES), 0.05) == "through"
+    assert judge(RampLosses(NO_LOSSES, rest), 0.05) is None
 
 
 # What the newcomer may lose more.
@@ -130,7 +130,7 @@ def verdicts(own: float, rest: float, seeds: int, answers: int, *, drift: bool =
             loss = float(chance.random() < (own if is_own else rest) + worse)
             for key, amount in forecasts.observed("m:2", 7, loss, is_own=is_own).items():
                 numbers[key] = numbers.get(key, 0.0) + amount
-            verdict = judge(evidence_of(Totals(numbers), "m:2", 7), ALLOWED) if is_own else None
+            verdict = judge(ramp_losses(Totals(numbers), "m:2", 7), ALLOWED) if is_own else None
             if verdict is not None:
                 break
         found[verdict] += 1

@@ -8,7 +8,7 @@ from bandits import RIGHT, answer
 
 from clipper.selection.feedback.scoring import lesson, shown_of_newcomers
 from clipper.selection.learning.arms import Arms, lineage
-from clipper.selection.learning.guardrail import Forecasts, Verdict, evidence_of, judge
+from clipper.selection.learning.guardrail import Forecasts, Verdict, judge, ramp_losses
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.policy import Choice, JudgedQuery, QueryView
@@ -96,7 +96,7 @@ def play(
         game.losses.append(loss)
         game.choices.append(choice)
         if ramp is not None:
-            evidence = evidence_of(ledger.totals(), NEW, 1)
+            evidence = ramp_losses(ledger.totals(), NEW, 1)
             game.verdict = judge(evidence, max_loss_increase)
             if game.verdict is not None:
                 game.verdict_at, game.feedback = len(game.losses), round(evidence.newcomer.count)

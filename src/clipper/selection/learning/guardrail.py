@@ -18,7 +18,8 @@ it ever reaches 1/a with a probability of at most a. So with ``bound(V, a)`` the
 
 and the same of ``sum (m_i - x_i)``. A newcomer is stopped once its mean loss less its bound exceeds that of the rest
 plus theirs by more than is allowed; and by the same it is through once that cannot be. Losses need not be independent,
-nor as large at noon as at night: what is compared is the means over the same time.
+nor as large at noon as at night: what is compared is the means over the same time. ``confidence_sequences`` know more
+from less, of models whose mean losses stay as they are; while a newcomer is ramped nobody can promise that.
 """
 
 import math
@@ -68,20 +69,20 @@ NO_LOSSES = Losses(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class RampLosses:
     """What a ramp has shown up to now: of the answers that the newcomer had a part in, and of all others."""
 
     newcomer: Losses
     rest: Losses
 
 
-def evidence_of(totals: Totals, name: str, ramp: int) -> Evidence:
+def ramp_losses(totals: Totals, name: str, ramp: int) -> RampLosses:
     """
     Args:
         name: what the totals call the newcomer.
         ramp: the ramp's number, which tells it from earlier ones of the same version.
     """
-    return Evidence(_losses(totals, name, ramp, "own"), _losses(totals, name, ramp, "rest"))
+    return RampLosses(_losses(totals, name, ramp, "own"), _losses(totals, name, ramp, "rest"))
 
 
 class Forecasts:
@@ -127,7 +128,7 @@ def keys_of(name: str, ramp: int) -> list[str]:
     return [f"{Epoch.at(0.0, None)}/{name}/{number}" for whose in ("own", "rest") for number in _names(ramp, whose)]
 
 
-def judge(evidence: Evidence, max_loss_increase: float | None) -> Verdict | None:
+def judge(evidence: RampLosses, max_loss_increase: float | None) -> Verdict | None:
     """What is to become of a newcomer; None while it goes on being ramped.
 
     It is through once it has enough feedback and its loss is not above what is allowed, or earlier if that is certain:

@@ -64,4 +64,4 @@ def _scaled(choice: Choice, probability: float) -> Choice:
     """The choice, made with that probability; of several, the weights in the answer stay."""
     if len(choice.models) > 1:
         return choice
-    return Choice(choice.models, (probability * choice.shares[0],), choice.beliefs)
+    return Choice(choice.models, (probability * choice.shares[0],), choice.beliefs, choice.among)
