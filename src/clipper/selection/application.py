@@ -9,6 +9,7 @@ from clipper.abstraction.model_queue import ModelQueue
 from clipper.decisions.application import ApplicationDecisions, versions_of
 from clipper.decisions.records import Setting
 from clipper.errors import ClipperError, NotFound, PolicyFailed, WrongInput
+from clipper.selection.confidence import Confidences
 from clipper.selection.contexts import Contexts
 from clipper.selection.counts import Counts
 from clipper.selection.deadlines import TIMER_EARLY_S, Deadlines
@@ -85,6 +86,10 @@ class Application:
         self.feedback_ttl_s = snapshot.selection.feedback_ttl_s
         self._follow_links(snapshot)
         self._only_choice = self.selector.only_choice(self.models)
+        makes_confidence = self.selector.makes_confidence
+        self.confidences = (
+            Confidences(snapshot.selection, self.selector.loss, self.contexts) if makes_confidence else None
+        )
         self.decisions = self._decisions(snapshot)
 
     def _follow_links(self, snapshot: ApplicationSnapshot) -> None:
@@ -221,8 +226,9 @@ class Application:
         if choice is None or query.first_output is None or self._wait == "all":
             return
         outputs, lost = query.outputs, query.lost or ()
+        threshold = self._threshold if self.confidences is None else self.confidences.least_share(self._threshold)
         try:
-            is_settled = self.selector.is_settled(choice, outputs, lost, self._threshold)
+            is_settled = threshold is not None and self.selector.is_settled(choice, outputs, lost, threshold)
         except PolicyFailed:  # it is counted, and no reason to answer without the others
             is_settled = False
         if not (is_settled and self._wait == "decided"):
@@ -242,14 +248,20 @@ class Application:
             query.failure = error.code, str(error)
             self._answer_without(query, asker)
             return
-        query.confidence = combined.confidence
-        if combined.confidence < self._threshold:
+        confidence = combined.confidence
+        if self.confidences is not None:
+            query.said = self.confidences.say(choice, combined)
+            confidence = self.confidences.confidence(query.said, query.arms)
+        query.confidence = confidence
+        if len(choice.models) > 1 or self.confidences is not None:
+            self.counts.confidence.observe(confidence)
+        if confidence < self._threshold:
             query.reason = "low_confidence"
             self.counts.defaults[query.reason] += 1
-            asker.on_unsure(query.id, self.default or b"null", combined.output, combined.confidence)
+            asker.on_unsure(query.id, self.default or b"null", combined.output, confidence)
             return
         query.output = combined.output
-        asker.on_prediction(query.id, combined.output, combined.confidence)
+        asker.on_prediction(query.id, combined.output, confidence)
 
     def keep_late(self, query: Query, model: str, output: bytes) -> None:
         """An output has come after the answer: it still counts for feedback, and so for what that may take."""
@@ -366,13 +378,10 @@ class Application:
                     shadow.on_output(model, output)
 
     def _combine(self, choice: Choice, query: Query) -> Combined:
-        is_joint, outputs = len(choice.models) > 1, query.outputs
-        if is_joint and len(outputs) < len(choice.models):
+        outputs = query.outputs
+        if len(outputs) < len(choice.models):
             self.counts.missing.update(model for model in choice.models if model not in outputs)
-        combined = self.selector.combine(choice, outputs, self.totals(query.context) or self.contexts.prior())
-        if is_joint:
-            self.counts.confidence.observe(combined.confidence)
-        return combined
+        return self.selector.combine(choice, outputs, self.totals(query.context) or self.contexts.prior())
 
     def _decisions(self, snapshot: ApplicationSnapshot) -> ApplicationDecisions | None:
         log, rate = self.surroundings.decisions, snapshot.selection.log_decisions

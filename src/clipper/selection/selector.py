@@ -23,6 +23,7 @@ class Selector:
         policy, loss: Clipper's simplest where the user's own cannot be made: then every query is a ``policy_error``.
         no_totals: what goes for the totals of a policy that does not read any; None if it reads them.
         believes_one: the output of a model that was asked alone is the answer, with confidence 1.
+        makes_confidence: an answer's confidence is more than what the policy says.
     """
 
     def __init__(
@@ -45,7 +46,8 @@ class Selector:
         # A user's own need not be a subclass, which has it.
         self._is_settled = getattr(self.policy, "is_settled", lambda *_: False)
         self.no_totals = None if self.policy.learns and self._problem is None else Totals()
-        self.believes_one = type(self.policy).combine is Policy.combine
+        self.makes_confidence = selection.calibrate or selection.confidence_from != "agreement"
+        self.believes_one = type(self.policy).combine is Policy.combine and not self.makes_confidence
 
     def only_choice(self, models: tuple[str, ...]) -> Choice | None:
         """What there is to select of one model; None if there are more, or a user's own policy has to be asked."""

@@ -16,6 +16,8 @@ SCORED = "scored"
 LOSS = "loss"
 # Of the times that a model was asked, how often it did not answer by the deadline.
 MISSED = "missed"
+# Names of the numbers by which confidences are calibrated begin so: see ``calibration``. Only the application has them.
+CALIBRATION = "confidence."
 
 DEFAULT_PRIOR_WEIGHT = 10.0
 
@@ -34,7 +36,7 @@ class Totals:
             query. The policy itself is a part of each key.
     """
 
-    __slots__ = ("_mean_loss", "_numbers", "application", "memo", "own", "prior_most", "prior_weight")
+    __slots__ = ("_mean_loss", "_numbers", "_to_mix", "application", "memo", "own", "prior_most", "prior_weight")
 
     def __init__(self, numbers: Numbers | None = None) -> None:
         self._numbers = numbers or {}
@@ -42,6 +44,7 @@ class Totals:
         self.application: Totals | None = None
         self.prior_weight = self.prior_most = 0.0
         self._mean_loss: float | None = None
+        self._to_mix: list[tuple[tuple[str, str], float]] | None = None
         self.memo: dict[Any, Any] = {}
 
     def number(self, model: str, name: str) -> float:
@@ -74,6 +77,13 @@ class Totals:
             self._mean_loss = self._sum(LOSS) / scored if scored > 0 else 0.0
         return self._mean_loss
 
+    @property
+    def to_mix(self) -> list[tuple[tuple[str, str], float]]:
+        """The numbers that a context's are mixed with: all but those of calibration, which no context reads."""
+        if self._to_mix is None:
+            self._to_mix = [item for item in self._numbers.items() if not item[0][1].startswith(CALIBRATION)]
+        return self._to_mix
+
     def with_prior(self, prior: "Totals", weight: float = DEFAULT_PRIOR_WEIGHT) -> "Totals":
         """A context's numbers with the application's mixed in.
 
@@ -91,7 +101,7 @@ class Totals:
         if self.observations <= 0:
             return prior
         most = weight * (1 + FEW / self.observations)
-        mixed = {key: amount * prior.share_of(key, most) for key, amount in prior.numbers.items()}
+        mixed = {key: amount * prior.share_of(key, most) for key, amount in prior.to_mix}
         for key, amount in self._numbers.items():
             mixed[key] = mixed.get(key, 0.0) + amount
         totals = Totals(mixed)
