@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
+from clipper.control import Reliability
 from clipper.selection.application import Application
-from clipper.selection.confidence import SEVERAL, Reliability
-from clipper.selection.learning.calibration import expected_error
 from clipper.snapshot import Selection
 from selection_desk import Desk, on_input, on_query, own_policy, run
 
@@ -78,9 +77,12 @@ def test_model_that_is_too_sure_is_found_out(tmp_path: Path) -> None:
         found = only(application)
         assert (found.model, found.basis) == ("a", "probability")
         assert found.raw[0].confidence == pytest.approx(0.98) and found.raw[0].right == pytest.approx(0.5, abs=0.02)
-        assert found.curve[0] == pytest.approx(0.55, abs=0.1)
-        raw, after = expected_error(found.raw), expected_error(found.answered)
-        assert raw is not None and after is not None and after < raw / 2
+        assert found.raw[0].calibrated == pytest.approx(0.55, abs=0.1)
+        assert found.answered_error < found.raw_error / 2
+        assert application.confidences is not None
+        assert application.confidences.answered_error(application.models) == found.answered_error
+        selection = application.statistics().selection
+        assert selection is not None and selection.calibration_error == found.answered_error
 
     run(tmp_path, {"a": SURE}, scenario)
 
@@ -100,7 +102,7 @@ def test_vote_comes_to_be_believed_as_often_as_it_is_right(tmp_path: Path) -> No
         told = await teach(desk, application, *[b"1"] * 40)
         assert told[0] == pytest.approx(0.6) and told[-1] > 0.9
         found = only(application)
-        assert (found.model, found.basis) == (SEVERAL, "agreement")
+        assert (found.model, found.basis) == (None, "agreement")
 
     run(tmp_path, {"a": b"1", "b": b"1", "c": b"1", "d": b"2", "e": b"2"}, scenario)
 
@@ -125,7 +127,7 @@ def test_answers_below_the_threshold_are_learned_from_and_come_back(tmp_path: Pa
         unsure = await desk.application(Selection(confidence_threshold=1.0, **CALIBRATED), id="other")
         for _ in range(3):
             await desk.observe(unsure, on_query((await desk.answer(unsure)).query_id, reward=0.0))
-        assert unsure.confidences is not None and unsure.confidences.reliability(("a",)) == []
+        assert unsure.confidences is not None and unsure.confidences.reliability(("a",)) == ()
 
     run(tmp_path, {"a": b"[0.3,0.7]"}, scenario)
 
@@ -231,7 +233,7 @@ def test_switched_on_while_it_serves(tmp_path: Path) -> None:
         application.follow(desk.snapshot(Selection(**CALIBRATED)))
         # It was answered when nobody had to know.
         await desk.observe(application, on_query(early.query_id, b"0"))
-        assert application.confidences is not None and application.confidences.reliability(("a",)) == []
+        assert application.confidences is not None and application.confidences.reliability(("a",)) == ()
         late = await desk.answer(application)
         application.follow(desk.snapshot(Selection()))
         await desk.observe(application, on_query(late.query_id, b"0"))

@@ -26,11 +26,21 @@ def as_page(report: Report) -> str:
     parts.append(f"<p><b>{escape(summary.conclusion(report))}</b></p>")
     parts += [f'<p class="warning">{escape(text)}</p>' for text in summary.warnings(report)]
     parts += _sweep(report) if len(report.runs) != 1 or report.found else _run(report.runs[0])
-    title = escape(f"clipper load {report.application}")
+    return document(f"clipper load {report.application}", parts)
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+    """An HTML file of ``parts``, which are HTML."""
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
     )
+
+
+def table(columns: Sequence[str], rows: Sequence[summary.Row]) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _setting(report: Report) -> str:
@@ -47,8 +57,8 @@ def _run(run: Run) -> list[str]:
     curve = [(100 / max(100 - each.percent, 1e-3), each.latency_ms) for each in run.percentiles]
     ends = (1.0, max([x for x, _ in curve], default=1.0))
     return [
-        _table(summary.COUNT_COLUMNS, summary.count_rows(run)),
-        _table(summary.LATENCY_COLUMNS, summary.latency_rows(run)),
+        table(summary.COUNT_COLUMNS, summary.count_rows(run)),
+        table(summary.LATENCY_COLUMNS, summary.latency_rows(run)),
         chart(
             "Latency by percentile",
             Axis("percentile", "log", _PERCENT_TICKS),
@@ -85,7 +95,7 @@ def _sweep(report: Report) -> list[str]:
     # A rate that was tried again counts by its last run.
     runs = sorted({run.rate_per_s: run for run in report.runs}.values(), key=lambda run: run.rate_per_s)
     return [
-        _table(summary.SWEEP_COLUMNS, summary.sweep_rows(report.runs)),
+        table(summary.SWEEP_COLUMNS, summary.sweep_rows(report.runs)),
         chart(
             "Goodput over offered load",
             Axis("queries/s offered"),
@@ -105,9 +115,3 @@ def _sweep(report: Report) -> list[str]:
             ],
         ),
     ]
-
-
-def _table(columns: Sequence[str], rows: Sequence[summary.Row]) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import Batching, Link, Selection, Wait
+from clipper.snapshot import Batching, ConfidenceFrom, Link, Selection, Wait
 from clipper.types import Framework
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
@@ -57,6 +57,8 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
     inherit: float = _DEFAULTS.inherit
     wait: Wait = _DEFAULTS.wait
     confidence_threshold: float | None = _DEFAULTS.confidence_threshold
+    confidence_from: ConfidenceFrom = _DEFAULTS.confidence_from
+    calibrate: bool = _DEFAULTS.calibrate
     feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s
     log_decisions: float = _DEFAULTS.log_decisions
     code: str | None = None
@@ -80,6 +82,8 @@ class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
     inherit: float | UnsetType = UNSET
     wait: Wait | UnsetType = UNSET
     confidence_threshold: float | UnsetType | None = UNSET
+    confidence_from: ConfidenceFrom | UnsetType = UNSET
+    calibrate: bool | UnsetType = UNSET
     feedback_ttl_s: float | UnsetType = UNSET
     log_decisions: float | UnsetType = UNSET
     code: str | UnsetType = UNSET
@@ -116,6 +120,8 @@ class Application(Struct, frozen=True, omit_defaults=False):
     inherit: float
     wait: Wait
     confidence_threshold: float | None
+    confidence_from: ConfidenceFrom
+    calibrate: bool
     feedback_ttl_s: float
     log_decisions: float
     default_output: Any | UnsetType = UNSET
@@ -146,8 +152,45 @@ class LearnedModel(Struct, frozen=True):
     version: str | None = None
 
 
+class ConfidenceBin(Struct, frozen=True):
+    """Answers of about one confidence.
+
+    Attributes:
+        answers: how many had feedback; what is old counts for less.
+        confidence: their mean.
+        right: the share of them that was right; under a loss in between, 1 minus the mean loss.
+        calibrated: of a raw confidence, what is answered in its place now.
+    """
+
+    answers: float
+    confidence: float
+    right: float
+    calibrated: float | None = None
+
+
+class Reliability(Struct, frozen=True):
+    """How right an application's answers were, by the raw confidence in them and by the one that was answered.
+
+    Attributes:
+        model: whose answers they are; None where several models made each.
+        basis: what the raw confidence is: the share of the models that agree, or the probability that is answered.
+        raw_error, answered_error: the expected calibration errors: a bin's mean difference between confidence and share
+            of right answers.
+    """
+
+    model: str | None
+    basis: Literal["agreement", "probability"]
+    raw: tuple[ConfidenceBin, ...]
+    answered: tuple[ConfidenceBin, ...]
+    raw_error: float
+    answered_error: float
+
+
 class LearnedPolicy(Struct, frozen=True):
-    """What an application's policy has learned, in ``context`` or, if that is None, over all."""
+    """What an application's policy has learned, in ``context`` or, if that is None, over all.
+
+    ``calibration`` is always over all; it is empty unless the application calibrates.
+    """
 
     policy: str
     parameters: dict[str, Any]
@@ -156,6 +199,7 @@ class LearnedPolicy(Struct, frozen=True):
     observations: float
     models: tuple[LearnedModel, ...]
     problem: str | None
+    calibration: tuple[Reliability, ...] = ()
 
 
 class Deployment(Struct, frozen=True, forbid_unknown_fields=True):

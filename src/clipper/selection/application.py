@@ -289,7 +289,8 @@ class Application:
         return len(self._deadlines)
 
     def statistics(self) -> ApplicationStatistics:
-        return self.counts.statistics(self.name, len(self.contexts))
+        error = None if self.confidences is None else self.confidences.answered_error(self.models)
+        return self.counts.statistics(self.name, len(self.contexts), error)
 
     # -- selection ---------------------------------------------------------------------------------------
 

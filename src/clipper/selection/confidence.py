@@ -4,10 +4,11 @@ from typing import Protocol
 
 import msgspec
 
+from clipper.control import ConfidenceBin, Reliability
 from clipper.feedback import Feedback
 from clipper.selection.contexts import Contexts
 from clipper.selection.learning.arms import Arms
-from clipper.selection.learning.calibration import BASES, Basis, Bin, Curve, bins, lesson
+from clipper.selection.learning.calibration import BASES, Basis, Curve, bins, expected_error, lesson
 from clipper.selection.learning.losses import Log, Loss, ZeroOne
 from clipper.selection.learning.probabilities import read_claim
 from clipper.selection.learning.totals import Totals
@@ -42,23 +43,6 @@ class Said(msgspec.Struct, frozen=True, gc=False):
     model: str
     basis: Basis
     confidence: float
-
-
-class Reliability(msgspec.Struct, frozen=True):
-    """One kind of an application's raw confidences.
-
-    Attributes:
-        model: whose answers they are of, by its link's name; ``SEVERAL`` of several models'.
-        raw: by raw confidence, how right answers were.
-        answered: by the confidence that was answered.
-        curve: at each of ``raw``'s confidences, what is answered in its place now.
-    """
-
-    model: str
-    basis: Basis
-    raw: tuple[Bin, ...]
-    answered: tuple[Bin, ...]
-    curve: tuple[float, ...]
 
 
 class _Fitted:
@@ -137,19 +121,38 @@ class Confidences:
         answered = self.confidence(said, arms) if query is None else query.confidence
         return arms.keyed(lesson(said.model, said.basis, said.confidence, answered, right))
 
-    def reliability(self, models: tuple[str, ...]) -> list[Reliability]:
-        """Of all kinds of confidences that there was feedback on."""
+    def reliability(self, models: tuple[str, ...]) -> tuple[Reliability, ...]:
+        """Of each model and kind of confidence that there was feedback on."""
         numbers = self._contexts.prior().numbers
         found = []
         for model in (*models, SEVERAL):
             for basis in BASES:
-                raw = bins(numbers, model, basis)
-                if raw:
-                    curve = self._curve(model, basis)
-                    calibrated = tuple(curve.calibrated(each.confidence) for each in raw)
-                    answered = tuple(bins(numbers, model, basis, "answered"))
-                    found.append(Reliability(model, basis, tuple(raw), answered, calibrated))
-        return found
+                raw, answered = bins(numbers, model, basis), bins(numbers, model, basis, "answered")
+                if not raw or not answered:
+                    continue
+                curve = self._curve(model, basis)
+                found.append(
+                    Reliability(
+                        model or None,
+                        basis,
+                        tuple(
+                            ConfidenceBin(each.answers, each.confidence, each.right, curve.calibrated(each.confidence))
+                            for each in raw
+                        ),
+                        tuple(ConfidenceBin(each.answers, each.confidence, each.right) for each in answered),
+                        expected_error(raw),
+                        expected_error(answered),
+                    )
+                )
+        return tuple(found)
+
+    def answered_error(self, models: tuple[str, ...]) -> float | None:
+        """The expected calibration error of all that was answered; None if there was no feedback."""
+        numbers = self._contexts.prior().numbers
+        found = [
+            each for model in (*models, SEVERAL) for basis in BASES for each in bins(numbers, model, basis, "answered")
+        ]
+        return expected_error(found) if found else None
 
     def _curve(self, model: str, basis: Basis) -> Curve:
         totals = self._contexts.prior()

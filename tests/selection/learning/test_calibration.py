@@ -147,5 +147,4 @@ def test_kinds_of_confidence_and_models_are_kept_apart() -> None:
 
 
 def test_expected_error_counts_bins_by_their_answers() -> None:
-    assert expected_error([]) is None
     assert expected_error([Bin(3.0, 0.9, 0.8), Bin(1.0, 0.5, 0.9)]) == pytest.approx(0.175)

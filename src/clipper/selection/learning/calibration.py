@@ -101,14 +101,15 @@ def bins(numbers: Numbers, model: str, basis: Basis, by: By = "raw") -> list[Bin
     return found
 
 
-def expected_error(found: Sequence[Bin]) -> float | None:
+def expected_error(found: Sequence[Bin]) -> float:
     """The expected calibration error: the mean difference between confidence and share of right answers of a bin,
     each counted by its answers (Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian
-    Binning", AAAI 2015). None without answers.
+    Binning", AAAI 2015).
+
+    Args:
+        found: at least one.
     """
     answers = math.fsum(each.answers for each in found)
-    if not answers:
-        return None
     return math.fsum(each.answers * abs(each.confidence - each.right) for each in found) / answers
 
 
