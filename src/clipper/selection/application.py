@@ -8,23 +8,23 @@ from random import Random
 from clipper.abstraction.model_queue import ModelQueue
 from clipper.decisions.application import ApplicationDecisions, versions_of
 from clipper.decisions.records import Setting
-from clipper.errors import ClipperError, NotFound, PolicyFailed, WrongInput
+from clipper.errors import ClipperError, PolicyFailed
 from clipper.selection.confidence import Confidences
 from clipper.selection.contexts import Contexts
 from clipper.selection.counts import Counts
 from clipper.selection.deadlines import TIMER_EARLY_S, Deadlines
 from clipper.selection.feedback.join_table import output_bytes
 from clipper.selection.feedback.outcomes import Outcomes
-from clipper.selection.learning.arms import Arms, Origin, lineage
+from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.totals import Totals
 from clipper.selection.loads import Loads
-from clipper.selection.policies.policy import Choice, Combined
+from clipper.selection.policies.policy import Choice, Combined, QueryView
 from clipper.selection.query import Asker, Named, Query, Shadow
 from clipper.selection.selector import Selector
 from clipper.selection.surroundings import Surroundings
-from clipper.snapshot import ApplicationSnapshot, link_names
+from clipper.selection.targets import Targets
+from clipper.snapshot import ApplicationSnapshot
 from clipper.statistics import ApplicationStatistics
-from clipper.types import InputType
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,6 @@ class Application:
             self.contexts.follow(snapshot.selection.half_life, snapshot.selection.prior_weight)
             self.selector = Selector(snapshot, self.counts, self.surroundings.make)
         self.snapshot = snapshot
-        self.input_type = self._narrowed_type(snapshot)
         self.slo_s = snapshot.slo_ms / 1000
         self.budget_s = self.slo_s - min(self.slo_s * MARGIN_SHARE, MAX_MARGIN_S)
         self._joint_margin_s = min(self.slo_s * JOINT_MARGIN_SHARE, MAX_MARGIN_S)
@@ -84,7 +83,10 @@ class Application:
         self._wait = snapshot.selection.wait
         self._threshold = snapshot.selection.confidence_threshold or 0.0
         self.feedback_ttl_s = snapshot.selection.feedback_ttl_s
-        self._follow_links(snapshot)
+        self._links = Targets(snapshot, self.surroundings.predictor)
+        self._targets, self.input_type = self._links.by_name, self._links.input_type
+        self.models, self.shadows, self.arms = self._links.models, self._links.shadows, self._links.arms
+        self.contexts.follow_arms(self.arms)
         self._only_choice = self.selector.only_choice(self.models)
         makes_confidence = self.selector.makes_confidence
         self.confidences = (
@@ -92,34 +94,19 @@ class Application:
         )
         self.decisions = self._decisions(snapshot)
 
-    def _follow_links(self, snapshot: ApplicationSnapshot) -> None:
-        predictor = self.surroundings.predictor
-        # Shadows come last, so that a version which answers is not asked as a shadow as well.
-        named = sorted(zip(link_names(snapshot.links), snapshot.links), key=lambda each: each[1].shadow)
-        self._targets: dict[str, ModelQueue | None] = {}
-        origins: dict[str, tuple[Origin, ...]] = {}
-        for name, link in named:
-            target = self._find(link.model, link.version)
-            # Two links may lead to one version, as when a pinned one becomes current: it is asked once.
-            if target is None or target not in self._targets.values():
-                self._targets[name] = target
-                version = link.version or predictor.current(link.model)
-                if version is not None:
-                    before = predictor.predecessors(link.model)
-                    origins[name] = lineage(link.model, version, before, snapshot.selection.inherit)
-        self.models = tuple(name for name, link in named if not link.shadow and name in self._targets)
-        self.shadows = tuple(name for name, link in named if link.shadow and name in self._targets)
-        self.arms = Arms(origins)
-        self._pinned_arms: dict[str, Arms] = {}
-        self.contexts.follow_arms(self.arms)
-
     def follow_code(self) -> None:
         """What its policy and loss are made of has come, or has failed, after all."""
         self.selector = Selector(self.snapshot, self.counts, self.surroundings.make)
         self.follow(self.snapshot)
 
     def predict(
-        self, row: bytes, asker: Asker, arrival_s: float, version: str | None = None, context: str | None = None
+        self,
+        row: bytes,
+        asker: Asker,
+        arrival_s: float,
+        version: str | None = None,
+        context: str | None = None,
+        features: bytes | None = None,
     ) -> Query:
         """Answer one input; ``asker`` hears of it now or later, by the deadline.
 
@@ -127,15 +114,18 @@ class Application:
             row: the input's raw buffer, of this application's input type.
             version: ask this version of the linked model, whatever is current.
             context: the user, session or other group whose state the policy goes by.
+            features: raw buffer of the float64 numbers that the policy may go by.
 
         Raises:
             NotFound: there is no such version.
             WrongInput: that version takes another type of input.
         """
         choice, targets, arms = (
-            (self._only_choice, self._targets, self.arms) if version is None else self._pinned(version)
+            (self._only_choice, self._targets, self.arms) if version is None else self._links.pinned(version)
         )
-        query = Query(self, asker, self._ids.take(), row, context, arrival_s, arrival_s + self.budget_s, version)
+        query = Query(
+            self, asker, self._ids.take(), row, context, arrival_s, arrival_s + self.budget_s, version, features
+        )
         self.counts.queries += 1
         if choice is not None:
             self._ask(query, row, choice, targets, arms)
@@ -175,17 +165,20 @@ class Application:
         if latency_s > self.slo_s:
             self.counts.slo_misses += 1
         choice, output = query.choice, query.first_output
+        is_alone = choice is not None and len(choice.models) == 1 and self.selector.believes_one
+        # Before the input goes, which a policy may combine by.
+        view = None if is_alone or choice is None or output is None else query.view()
         if self.feedback_ttl_s:
-            if not self._may_ask_again(query):
+            if not self._may_need_input(query):
                 query.row = None
             self._joins.remember(query, now_s)
         if choice is None or output is None:
             self._answer_without(query, asker)
-        elif len(choice.models) == 1 and self.selector.believes_one:
+        elif view is None:
             query.output = output
             asker.on_prediction(query.id, output, 1.0)
         else:
-            self._answer_combined(query, choice, asker)
+            self._answer_combined(query, choice, view, asker)
         if self.decisions is not None:
             self.decisions.add(query, latency_s)
         # Of one model there is nothing to select, and nothing to know for that.
@@ -204,13 +197,15 @@ class Application:
             if counts_outputs and (model == query.first_model or model in (query.more_outputs or ())):
                 outcomes.came(arms.key(model))
             elif not query.missing or is_over or model in (query.lost or ()):
-                outcomes.missed(model, choice, arms)
+                outcomes.missed(model, choice, arms, query.features)
 
-    def _may_ask_again(self, query: Query) -> bool:
-        """Whether feedback may need an output that is not known: then the query's input is kept, most of its size."""
+    def _may_need_input(self, query: Query) -> bool:
+        """Whether feedback may need the input, for an output that is not known or by itself: it is most of a query's
+        size."""
         if query.choice is None:
             return True
-        return self.selector.policy.feedback == "all" and not self._has_all(query)
+        selector = self.selector
+        return selector.keeps_input or (selector.policy.feedback == "all" and not self._has_all(query))
 
     def _has_all(self, query: Query) -> bool:
         outputs = len(query.more_outputs or ()) + (query.first_output is not None)
@@ -241,9 +236,9 @@ class Application:
         query.is_settled = is_settled
         self.finish(query)
 
-    def _answer_combined(self, query: Query, choice: Choice, asker: Asker) -> None:
+    def _answer_combined(self, query: Query, choice: Choice, view: QueryView, asker: Asker) -> None:
         try:
-            combined = self._combine(choice, query)
+            combined = self._combine(choice, query, view)
         except PolicyFailed as error:
             query.failure = error.code, str(error)
             self._answer_without(query, asker)
@@ -269,7 +264,7 @@ class Application:
             query.in_time += 1
             self.outcomes.came(query.arms.key(model))
         freed = 0
-        if query.row is not None and not self._may_ask_again(query):
+        if query.row is not None and not self._may_need_input(query):
             freed, query.row = len(query.row), None
         grown = len(output) if query.more_outputs is None else output_bytes(output)
         self._joins.grow(query.id, grown - freed)
@@ -300,13 +295,13 @@ class Application:
             return self.selector.no_totals
         return self.contexts.prior() if context is None else self.contexts.totals(context)
 
-    def select(self, totals: Totals, context: str | None, random: Random | None = None) -> Choice:
+    def select(self, totals: Totals, query: QueryView, random: Random | None = None) -> Choice:
         """Have the policy select.
 
         Raises:
             PolicyFailed: see ``Selector.select``.
         """
-        return self.selector.select(self.models, totals, context, random or self.surroundings.random)
+        return self.selector.select(self.models, totals, query, random or self.surroundings.random)
 
     def target(self, model: str) -> ModelQueue | None:
         """What answers for a linked model."""
@@ -334,7 +329,7 @@ class Application:
 
     def _select_and_ask(self, query: Query, row: bytes, totals: Totals) -> None:
         try:
-            choice = self.select(totals, query.context)
+            choice = self.select(totals, query.view())
         except PolicyFailed as error:
             query.failure = error.code, str(error)
             self.finish(query)
@@ -378,11 +373,12 @@ class Application:
                 if output is not None:
                     shadow.on_output(model, output)
 
-    def _combine(self, choice: Choice, query: Query) -> Combined:
+    def _combine(self, choice: Choice, query: Query, view: QueryView) -> Combined:
         outputs = query.outputs
         if len(outputs) < len(choice.models):
             self.counts.missing.update(model for model in choice.models if model not in outputs)
-        return self.selector.combine(choice, outputs, self.totals(query.context) or self.contexts.prior())
+        totals = self.totals(query.context) or self.contexts.prior()
+        return self.selector.combine(choice, outputs, totals, view)
 
     def _decisions(self, snapshot: ApplicationSnapshot) -> ApplicationDecisions | None:
         log, rate = self.surroundings.decisions, snapshot.selection.log_decisions
@@ -391,37 +387,6 @@ class Application:
         versions = versions_of(self.models, self._targets)
         setting = Setting(self.name, snapshot.selection.policy, self.models, versions, self.default)
         return ApplicationDecisions(log, setting, rate)
-
-    # -- models ------------------------------------------------------------------------------------------
-
-    def _narrowed_type(self, snapshot: ApplicationSnapshot) -> InputType:
-        """The declared type, with the lengths that it leaves open and the linked models fix."""
-        narrowed = InputType.parse(snapshot.input_type)
-        for link in snapshot.links:
-            target = self.surroundings.predictor.find(link.model, link.version)
-            both = None if target is None else narrowed.narrowed(target.input_type)
-            narrowed = both or narrowed
-        return narrowed
-
-    def _find(self, model: str, version: str | None) -> ModelQueue | None:
-        """What runs and takes this application's rows as they are."""
-        target = self.surroundings.predictor.find(model, version)
-        return target if target is not None and self.input_type.suits(target.input_type) else None
-
-    def _pinned(self, version: str) -> tuple[Choice, Mapping[str, ModelQueue], Arms]:
-        for model in dict.fromkeys(link.model for link in self.snapshot.links if not link.shadow):
-            target = self.surroundings.predictor.find(model, version)
-            if target is None:
-                continue
-            if not self.input_type.suits(target.input_type):
-                raise WrongInput(
-                    f"{target.model} takes {target.input_type}, application {self.name} has {self.input_type}"
-                )
-            arms = self._pinned_arms.get(version)
-            if arms is None:
-                arms = self._pinned_arms[version] = self.arms.with_key(model, str(target.model))
-            return Choice((model,), (1.0,)), {model: target}, arms
-        raise NotFound(f"no model linked to application {self.name} has a version {version[:100]!r} that runs")
 
     # -- answers -----------------------------------------------------------------------------------------
 

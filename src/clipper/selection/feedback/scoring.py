@@ -7,7 +7,7 @@ from clipper.feedback import Feedback
 from clipper.selection.learning.losses import Loss, loss_of_reward
 from clipper.selection.learning.tally import NONE_MISSED, Increments, tally
 from clipper.selection.policies.combine import behind
-from clipper.selection.policies.policy import Choice, Policy, Totals
+from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, Totals
 
 # Of what a user's code said when it failed.
 MAX_CHARACTERS = 300
@@ -79,11 +79,19 @@ def default_loss(feedback: Feedback, loss: Loss, default: bytes | None, *, was_a
         return NO_ANSWER_LOSS
 
 
+def loss_of_answer(feedback: Feedback, loss: Loss, answer: bytes) -> float | None:
+    """How wrong the answer was that a query got from its models."""
+    if feedback.label is None:
+        return None if feedback.reward is None else loss_of_reward(feedback.reward)
+    return loss(answer, feedback.label)
+
+
 def lesson(
     policy: Policy,
     choice: Choice,
     losses: Mapping[str, float],
     totals: Totals,
+    query: JudgedQuery,
     missed: Mapping[str, float] = NONE_MISSED,
     *,
     is_reward: bool = False,
@@ -101,7 +109,7 @@ def lesson(
     try:
         # A class of the user's that is no subclass of ours need not have it.
         observe = getattr(policy, "observe_reward", policy.observe) if is_reward else policy.observe
-        for (model, name), amount in observe(choice, losses, totals).items():
+        for (model, name), amount in observe(choice, losses, totals, query).items():
             key = _checked_name(model), _checked_name(name)
             increments[key] = increments.get(key, 0.0) + _checked_amount(amount)
     except (Exception, SystemExit) as error:  # whatever a user's code raises or returns is the user's to read
