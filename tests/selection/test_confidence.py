@@ -7,6 +7,7 @@ import pytest
 
 from clipper.control import Reliability
 from clipper.selection.application import Application
+from clipper.selection.learning.calibration import lesson
 from clipper.snapshot import Selection
 from selection_desk import Desk, on_input, on_query, own_policy, run
 
@@ -235,9 +236,30 @@ def test_switched_on_while_it_serves(tmp_path: Path) -> None:
         await desk.observe(application, on_query(early.query_id, b"0"))
         assert application.confidences is not None and application.confidences.reliability(("a",)) == ()
         late = await desk.answer(application)
+        await teach(desk, application, b"0", b"0")
+        application.follow(desk.snapshot(Selection(**OWN)))
+        assert await answered(desk, application) == ("prediction", SURE, 0.98)
+        assert application.confidences is not None and application.confidences.reliability(("a",)) == ()
+        assert application.confidences.answered_error(("a",)) is None
         application.follow(desk.snapshot(Selection()))
         await desk.observe(application, on_query(late.query_id, b"0"))
         assert application.confidences is None
         assert await answered(desk, application) == ("prediction", SURE, 1.0)
+
+    run(tmp_path, {"a": SURE}, scenario)
+
+
+def test_curve_is_fitted_anew_only_once_enough_has_come(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection(half_life=None, **CALIBRATED))
+        await teach(desk, application, *[b"1", b"0"] * 5)
+        # By one piece in ten it changes with each.
+        told = await teach(desk, application, b"1", b"1", b"1")
+        assert told[0] < told[1] < told[2]
+        taught = {key: 500 * each for key, each in lesson("a:1", "probability", 0.98, 0.98, 1.0).items()}
+        application.contexts.end(None, application.contexts.begin(None, taught), was_added=True)
+        told = await teach(desk, application, *[b"0"] * 12)
+        # And by one in five hundred with each sixth.
+        assert 2 <= len(set(told)) <= 3
 
     run(tmp_path, {"a": SURE}, scenario)

@@ -122,7 +122,9 @@ class Confidences:
         return arms.keyed(lesson(said.model, said.basis, said.confidence, answered, right))
 
     def reliability(self, models: tuple[str, ...]) -> tuple[Reliability, ...]:
-        """Of each model and kind of confidence that there was feedback on."""
+        """Of each model and kind of confidence that there was feedback on; of none if nothing is calibrated."""
+        if not self.calibrates:
+            return ()
         numbers = self._contexts.prior().numbers
         found = []
         for model in (*models, SEVERAL):
@@ -147,7 +149,9 @@ class Confidences:
         return tuple(found)
 
     def answered_error(self, models: tuple[str, ...]) -> float | None:
-        """The expected calibration error of all that was answered; None if there was no feedback."""
+        """The expected calibration error of all that was answered; None if there was no feedback, or no calibration."""
+        if not self.calibrates:
+            return None
         numbers = self._contexts.prior().numbers
         found = [
             each for model in (*models, SEVERAL) for basis in BASES for each in bins(numbers, model, basis, "answered")

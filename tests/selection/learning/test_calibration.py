@@ -14,7 +14,7 @@ from clipper.selection.learning.ledger import Ledger
 
 confidences = st.floats(0, 1)
 some_bins = st.lists(
-    st.builds(Bin, st.floats(0.001, 2000), confidences, confidences), max_size=BINS, unique_by=lambda b: b.confidence
+    st.builds(Bin, st.floats(0.001, 1e12), confidences, confidences), max_size=BINS, unique_by=lambda b: b.confidence
 ).map(lambda found: sorted(found, key=lambda each: each.confidence))
 
 # How often a model is right, and how sure it says it is, by how easy an input is to it.
