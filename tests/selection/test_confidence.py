@@ -7,6 +7,7 @@ import pytest
 
 from clipper.control import Reliability
 from clipper.selection.application import Application
+from clipper.selection.feedback.join_table import SAID_BYTES
 from clipper.selection.learning.calibration import lesson
 from clipper.snapshot import Selection
 from selection_desk import Desk, on_input, on_query, own_policy, run
@@ -245,6 +246,22 @@ def test_switched_on_while_it_serves(tmp_path: Path) -> None:
         await desk.observe(application, on_query(late.query_id, b"0"))
         assert application.confidences is None
         assert await answered(desk, application) == ("prediction", SURE, 1.0)
+
+    run(tmp_path, {"a": SURE}, scenario)
+
+
+def test_what_was_said_counts_as_memory_for_as_long_as_it_is_kept(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        joins = desk.surroundings.joins
+        application = await desk.application(Selection(feedback_ttl_s=200.0))
+        await desk.answer(application)
+        without = joins.size_bytes
+        calibrated = await desk.application(Selection(feedback_ttl_s=200.0, **CALIBRATED), id="other")
+        asking = await desk.answer(calibrated)
+        assert joins.size_bytes == 2 * without + SAID_BYTES
+        desk.loop.advance(500.0)
+        assert joins.find(asking.query_id, desk.loop.time()) is None
+        assert joins.size_bytes == 0
 
     run(tmp_path, {"a": SURE}, scenario)
 

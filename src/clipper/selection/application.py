@@ -13,7 +13,7 @@ from clipper.selection.confidence import Confidences
 from clipper.selection.contexts import Contexts
 from clipper.selection.counts import Counts
 from clipper.selection.deadlines import TIMER_EARLY_S, Deadlines
-from clipper.selection.feedback.join_table import output_bytes
+from clipper.selection.feedback.join_table import SAID_BYTES, output_bytes
 from clipper.selection.feedback.outcomes import Outcomes
 from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.totals import Totals
@@ -246,6 +246,7 @@ class Application:
         confidence = combined.confidence
         if self.confidences is not None:
             query.said = self.confidences.say(choice, combined)
+            self._joins.grow(query.id, SAID_BYTES)
             confidence = self.confidences.confidence(query.said, query.arms)
         query.confidence = confidence
         if len(choice.models) > 1 or self.confidences is not None:

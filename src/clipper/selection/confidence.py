@@ -15,8 +15,8 @@ from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.policy import Choice, Combined
 from clipper.snapshot import Selection
 
-# A curve is fitted again once so large a share of the answers behind it is new: of a thousand pieces of feedback a
-# second, which would be a tenth of a worker's time, a few.
+# A curve is fitted again once so large a share of the answers behind it is new. It takes 0.15 ms: with a query after
+# each of a thousand pieces of feedback a second, a seventh of a worker's time would go into it.
 REFIT_SHARE = 0.01
 # Whose answer it is where several models were asked.
 SEVERAL = ""
