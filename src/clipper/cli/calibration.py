@@ -10,9 +10,9 @@ from clipper.cli.options import AsJson, Home, Url
 from clipper.cli.output import Output
 from clipper.client import Clipper
 from clipper.errors import InvalidArgument
-from clipper.load.charts import Axis, Line, chart
-from clipper.load.page import document, table
 from clipper.management.schemas import ConfidenceBin, Reliability
+from clipper.pages.charts import Axis, Line, chart
+from clipper.pages.document import document, table
 
 _COLUMNS = ("of", "raw confidence", "answers", "right", "answered now")
 # Bins with less say nothing: what fading or inheriting left of some.
