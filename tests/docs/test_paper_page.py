@@ -6,15 +6,19 @@ from typing import Any
 
 import pytest
 
-from benchmarks.paper import decoupling, failure, latency_profiles
+from benchmarks.paper import batching_gain, decoupling, failure, latency_profiles
 from benchmarks.paper.figures import FIGURES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "paper.md").read_text()
 
 
+def document(figure: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / "paper" / "results" / f"{figure}.json").read_text())
+
+
 def numbers(figure: str) -> Any:
-    return json.loads((ROOT / "benchmarks" / "paper" / "results" / f"{figure}.json").read_text())["numbers"]
+    return document(figure)["numbers"]
 
 
 def profiles() -> list[str]:
@@ -27,6 +31,27 @@ def profile_row(name: str, rows: Any, within_ms: float) -> str:
     first, last = within[0], within[-1]
     more_us = (last["p50_ms"] - first["p50_ms"]) / (last["rows"] - first["rows"]) * 1e3
     return f"| {name} | {latency_profiles.largest_within(rows, within_ms):,} | {first['p50_ms']:.2f} | {more_us:,.1f} |"
+
+
+def batches() -> list[str]:
+    return [batches_row(name, found) for name, found in numbers("batching_gain")["models"].items()]
+
+
+def batches_row(name: str, found: Any) -> str:
+    cells = " | ".join(
+        f"{found[rule]['outputs_per_s']:,.0f} ({found[rule]['p99_ms']:.1f})" for rule in batching_gain.RULES
+    )
+    return f"| {name} | {cells} | {batching_gain.gain(found):.1f} × |"
+
+
+def delays() -> list[str]:
+    found = numbers("delayed_batching")["models"]
+    return [delays_row(name, rule, rows) for name, by_rule in found.items() for rule, rows in by_rule.items()]
+
+
+def delays_row(name: str, rule: str, rows: Any) -> str:
+    cells = " | ".join(f"{row['outputs_per_s']:,.0f} ({row['p50_ms']:.1f}; {row['mean_batch']:.0f})" for row in rows)
+    return f"| {name} | `{rule}` | {cells} |"
 
 
 def scaled() -> list[str]:
@@ -57,12 +82,22 @@ def ensembles() -> list[str]:
 
 
 def failures() -> list[str]:
-    errors = numbers("failure")["errors"]
+    found = numbers("failure")
+    errors, simulated = found["errors"], found["simulated"]["errors"]
     static = min(errors[name] for name in failure.MODELS)
-    return [
-        f"errors {errors['exp3']:,} and {errors['exp4']:,}; best static model {static:,}; "
+    served = (
+        f"errors {errors['exp3']:,} and {errors['exp4']:,}; best static network {static:,}; "
         f"the broken one {errors[failure.BROKEN]:,}"
+    )
+    rows = [
+        f"| `{name}` | {interval(simulated[name])} | {interval(simulated[f'paper_{name}'])} |"
+        for name in failure.POLICIES
     ]
+    return [served, *rows]
+
+
+def interval(found: Any) -> str:
+    return f"{found['mean']:,.0f} ± {found['half_interval']:.0f}"
 
 
 def stragglers() -> list[str]:
@@ -76,16 +111,37 @@ def straggler_row(size: int, ours: Any, blocking: Any) -> str:
 
 def personalization() -> list[str]:
     found = numbers("personalization")
-    values = [found["pooled_error"], found["own_error"], *(found["error_after"][count] for count in (0, 1, 4, 8))]
-    return [f"| {value:.3f} |" for value in values]
+    after = [f"{found['error_after'][count]:.3f} ± {found['half_interval'][count]:.3f}" for count in (0, 1, 4, 8)]
+    return [f"| {value} |" for value in (f"{found['pooled_error']:.3f}", f"{found['own_error']:.3f}", *after)]
 
 
 def feedback_cache() -> list[str]:
     return [f"| {numbers('feedback_cache')['ratio']:.2f} × "]
 
 
+def state() -> list[str]:
+    """The commit, and how much else the machine did while times were measured."""
+    documents = [document(figure.name) for figure in FIGURES]
+    loads = [each["machine"]["load_before"] for figure, each in zip(FIGURES, documents) if figure.is_timed]
+    (revision,) = {each["machine"]["revision"] for each in documents}
+    return [f"`{revision[:12]}`", f"load averages of {min(loads):.1f} to {max(loads):.1f}"]
+
+
 @pytest.mark.parametrize(
-    "expected", [profiles, scaled, ensembles, failures, stragglers, personalization, feedback_cache, decoupled]
+    "expected",
+    [
+        profiles,
+        batches,
+        delays,
+        scaled,
+        ensembles,
+        failures,
+        stragglers,
+        personalization,
+        feedback_cache,
+        decoupled,
+        state,
+    ],
 )
 def test_page_has_the_measured_numbers(expected: Any) -> None:
     missing = [text for text in expected() if text not in PAGE]
