@@ -121,8 +121,10 @@ def make(figure: Figure, console: Console) -> bool:
     }
     RESULTS.mkdir(exist_ok=True)
     PICTURES[figure.name](numbers).savefig(RESULTS / f"{figure.name}.png", dpi=110)
-    # Last, since it says that the figure is done.
-    (RESULTS / f"{figure.name}.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    # Last, since it says that the figure is done; and whole or not at all.
+    aside = RESULTS / f"{figure.name}.part"
+    aside.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    aside.replace(RESULTS / f"{figure.name}.json")
     line = f"{MARKS[verdict.passed]} {figure.name}: {verdict.text} ({took_s:.0f} s)"
     console.print(line, highlight=False, soft_wrap=True)
     return verdict.passed

@@ -23,14 +23,17 @@ def numbers(figure: str) -> Any:
 
 def profiles() -> list[str]:
     found = numbers("latency_profiles")
-    return [profile_row(name, rows, found["within_ms"]) for name, rows in found["profiles"].items()]
+    within_ms = found["within_ms"]
+    served = {name: latency_profiles.largest_within(rows, within_ms) for name, rows in found["served"].items()}
+    return [profile_row(name, rows, within_ms, served[name]) for name, rows in found["profiles"].items()]
 
 
-def profile_row(name: str, rows: Any, within_ms: float) -> str:
+def profile_row(name: str, rows: Any, within_ms: float, served: int) -> str:
     within = [row for row in rows if row["p50_ms"] <= within_ms]
     first, last = within[0], within[-1]
     more_us = (last["p50_ms"] - first["p50_ms"]) / (last["rows"] - first["rows"]) * 1e3
-    return f"| {name} | {latency_profiles.largest_within(rows, within_ms):,} | {first['p50_ms']:.2f} | {more_us:,.1f} |"
+    largest = latency_profiles.largest_within(rows, within_ms)
+    return f"| {name} | {largest:,} | {served:,} | {first['p50_ms']:.2f} | {more_us:,.1f} |"
 
 
 def batches() -> list[str]:
