@@ -9,7 +9,7 @@ from clipper.feedback import Feedback
 from clipper.selection.feedback.scoring import default_loss, lesson, score
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.losses import ZeroOne
-from clipper.selection.policies.policy import Policy
+from clipper.selection.policies.policy import JudgedQuery, Policy, QueryView
 from clipper.selection.policies.registry import POLICIES, default_half_life, make_policy
 
 ASK_ONE = [name for name in POLICIES if name not in ("single", "weighted", "exp4", "ensemble")]
@@ -25,14 +25,14 @@ def play(policy: Policy, half_life: int | None, seed: int) -> list[str]:
     asked = []
     for _ in range(QUERIES):
         totals = ledger.totals()
-        choice = policy.select(("slow", "fast"), totals, None, random)
+        choice = policy.select(("slow", "fast"), totals, QueryView(), random)
         (model,) = choice.models
         given = answer(float(noise.random() < ERRS[model]), noise)
         in_time = {} if model == "slow" else {model: given}
         feedback = Feedback("i", label=LABEL)
         lost = default_loss(feedback, ZeroOne(), DEFAULT, was_answered=not in_time)
         losses = score(feedback, ZeroOne(), choice, in_time, lost)
-        ledger.add(ledger.entries(lesson(policy, choice, losses, totals, missed={"slow": 1.0})))
+        ledger.add(ledger.entries(lesson(policy, choice, losses, totals, JudgedQuery(), missed={"slow": 1.0})))
         ledger.drop_stale()
         asked.append(model)
     return asked

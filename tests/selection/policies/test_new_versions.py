@@ -7,7 +7,7 @@ import pytest
 from clipper.selection.feedback.scoring import lesson
 from clipper.selection.learning.arms import Arms, lineage
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.policies.policy import Choice
+from clipper.selection.policies.policy import Choice, JudgedQuery, QueryView
 from clipper.selection.policies.registry import make_policy
 from clipper.snapshot import Selection
 
@@ -30,11 +30,11 @@ def losses_of_a_new_version(policy_name: str, error: float, seed: int) -> float:
         if step == BEFORE:
             errors["m"] = error
         totals = arms.view(ledger.totals())
-        choice = policy.select(("m", "o"), totals, None, chance)
+        choice = policy.select(("m", "o"), totals, QueryView(), chance)
         loss = float(chance.random() < errors[choice.models[0]])
         if step >= BEFORE:
             lost += loss
-        ledger.add(ledger.entries(arms.keyed(lesson(policy, choice, {choice.models[0]: loss}, totals))))
+        ledger.add(ledger.entries(arms.keyed(lesson(policy, choice, {choice.models[0]: loss}, totals, JudgedQuery()))))
     return lost
 
 
@@ -61,9 +61,11 @@ def test_what_a_pinned_version_gets_right_does_not_raise_the_current_ones_share(
     for step in range(600):
         is_pinned = 300 <= step < 500
         totals = arms.view(ledger.totals())
-        choice = Choice(("m",), (1.0,)) if is_pinned else policy.select(("m", "o"), totals, None, chance)
+        choice = Choice(("m",), (1.0,)) if is_pinned else policy.select(("m", "o"), totals, QueryView(), chance)
         (model,) = choice.models
         losses = {model: float(not is_pinned if model == "m" else chance.random() < OTHER_ERROR)}
-        ledger.add(ledger.entries((pinned if is_pinned else arms).keyed(lesson(policy, choice, losses, totals))))
+        ledger.add(
+            ledger.entries((pinned if is_pinned else arms).keyed(lesson(policy, choice, losses, totals, JudgedQuery())))
+        )
         choices.append(model)
     assert choices[500:].count("m") <= 20
