@@ -12,7 +12,7 @@ from benchmarks.regret.panels import play_panel
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import tally
 from clipper.selection.policies.combine import vote as vote_of_outputs
-from clipper.selection.policies.policy import Policy
+from clipper.selection.policies.policy import JudgedQuery, Policy, QueryView
 from clipper.selection.policies.registry import make_policy
 
 MODELS = ("a", "b", "c", "d")
@@ -33,12 +33,12 @@ def test_weights_are_those_of_the_servers_policy(make: panels.PanelMaker, policy
     panel = make(1, len(MODELS), **{key: np.array([value]) for key, value in setting.items()})
     ledger, chance = Ledger(int(setting.get("half_life", 100))), np.random.default_rng(3)
     for step in range(400):
-        choice = policy.select(MODELS, ledger.totals(), None, Random(0))
+        choice = policy.select(MODELS, ledger.totals(), QueryView(), Random(0))
         # The ledger is one observation ahead in its clock, by which the last digits differ, and early on a little more.
         assert choice.shares == pytest.approx(panel.weights()[0], abs=0.02 if step > 20 else 0.05)
         losses = losses_of(answers(MEANS, chance))
         by_model = dict(zip(MODELS, losses[0].tolist()))
-        taught = {**tally(MODELS, by_model), **policy.observe(choice, by_model, ledger.totals())}
+        taught = {**tally(MODELS, by_model), **policy.observe(choice, by_model, ledger.totals(), JudgedQuery())}
         ledger.add(ledger.entries(taught))
         ledger.drop_stale()
         panel.learn(losses)
