@@ -215,7 +215,7 @@ def test_a_slow_batch_just_before_bytes_are_told_is_not_learned_as_one_without_a
 
 
 def test_inputs_without_a_byte_after_others_that_had_some() -> None:
-    """As of empty texts: what was learned of bytes fades until nothing is left of it, and no fit of them is asked for."""
+    """As of empty texts: what was learned of bytes fades until nothing of it is left."""
     times = learned([8] * 20)
     times.observe(8, 100, affine(8))
     for number in range(40_000):
