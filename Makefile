@@ -13,7 +13,7 @@ help:
 	@echo "make regret  what policies lose by having to learn, beside the best settings of textbook policies; POLICIES=\"exp3 ucb1\" picks some"
 	@echo "make calibration  how sure answers about real pictures are and how often right, before and after feedback"
 	@echo "make best-arm  how often the test that ends itself is wrong, and how much feedback it takes; RUNS=400"
-	@echo "make paper   the paper's figures again, on real data; FIGURES=\"ensembles failure\" picks some"
+	@echo "make paper   the paper's figures that are not of this commit again, on real data; FIGURES=\"ensembles failure\" picks some"
 	@echo "make fuzz    send the server what nobody should, from all sides, for SECONDS=60"
 	@echo "make fuzz-server  send a running server INPUTS=1000000 of the same, and look at its memory and its stalls"
 	@echo "make soak    run a server under load, changes and kills for MINUTES=10, and see whether anything of it grows"
