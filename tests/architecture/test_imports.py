@@ -56,7 +56,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "managers": "registry run_as trees containers containers.protocol snapshot",
         "management.reports": "",
         "management.schemas": "management.reports scaling snapshot",
-        "metrics": "management.schemas metrics.histogram statistics",
+        "metrics": "management.reports management.schemas metrics.histogram statistics",
         "management": "hosts management.reports management.schemas metrics statistics scaling snapshot registry "
         "managers tls",
         "supervisor": "decisions home hosts malloc open_files management management.reports management.schemas metrics "

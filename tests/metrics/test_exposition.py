@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from clipper.management.reports import Newcomer
 from clipper.management.schemas import (
     Application,
     Configured,
     Model,
-    Newcomer,
     Replica,
     Status,
     Version,
@@ -122,11 +122,26 @@ def model(*states: VersionState) -> Model:
 
 
 def application(*newcomers: Newcomer) -> Application:
-    policy, loss = Configured("exp3"), Configured("zero_one")
     return Application(
-        "best", "float64[4]", 20.0, (), policy, loss, 1000, 10.0, 0.02, 0.05, 0.05, "all", None, 600.0, 0.0,
+        name="best",
+        input_type="float64[4]",
+        slo_ms=20.0,
+        links=(),
+        policy=Configured("exp3"),
+        loss=Configured("zero_one"),
+        half_life=1000,
+        prior_weight=10.0,
+        inherit=0.02,
+        ramp=0.05,
+        max_loss_increase=0.05,
+        wait="all",
+        confidence_threshold=None,
+        confidence_from="agreement",
+        calibrate=False,
+        feedback_ttl_s=600.0,
+        log_decisions=0.0,
         newcomers=newcomers,
-    )  # fmt: skip
+    )
 
 
 def samples(*workers: WorkerStatistics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

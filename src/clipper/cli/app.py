@@ -7,9 +7,11 @@ from typing import Annotated, Any
 import typer
 from msgspec import UNSET
 
-from clipper.cli import contexts
+from clipper.cli import calibration, contexts
 from clipper.cli.options import (
     AsJson,
+    Calibrate,
+    ConfidenceSource,
     ConfidenceThreshold,
     Default,
     FeedbackTtlS,
@@ -40,11 +42,13 @@ from clipper.cli.options import (
 from clipper.cli.output import Output
 from clipper.cli.report_summary import of_test
 from clipper.client import Clipper
-from clipper.management.schemas import Application, Configured, LearnedModel, Newcomer
+from clipper.management.reports import Newcomer
+from clipper.management.schemas import Application, Configured, LearnedModel
 from clipper.snapshot import Link, Selection
 
 commands = typer.Typer(no_args_is_help=True, help="Applications: what asks for predictions.")
 commands.add_typer(contexts.commands, name="contexts")
+commands.command("calibration")(calibration.calibration)
 
 Name = Annotated[str, typer.Argument(help="The application's name.")]
 ModelName = Annotated[str, typer.Argument(help="The model's name, or NAME:VERSION for one of several versions.")]
@@ -79,6 +83,8 @@ def create(
     max_loss_increase: MaxLossIncrease = str(_DEFAULTS.max_loss_increase),
     wait: WaitFor = _DEFAULTS.wait,
     confidence_threshold: ConfidenceThreshold = "none",
+    confidence_from: ConfidenceSource = _DEFAULTS.confidence_from,
+    calibrate: Calibrate = False,
     feedback_ttl_s: FeedbackTtlS = _DEFAULTS.feedback_ttl_s,
     log_decisions: LogDecisions = _DEFAULTS.log_decisions,
     require_key: RequireKey = False,
@@ -113,6 +119,8 @@ def create(
             max_loss_increase=parse_optional(max_loss_increase),
             wait=_DEFAULTS.wait if wait is None else wait,
             confidence_threshold=parse_optional(confidence_threshold),
+            confidence_from=_DEFAULTS.confidence_from if confidence_from is None else confidence_from,
+            calibrate=calibrate or False,
             feedback_ttl_s=_DEFAULTS.feedback_ttl_s if feedback_ttl_s is None else feedback_ttl_s,
             log_decisions=log_decisions or 0.0,
             require_key=require_key or False,
@@ -160,6 +168,8 @@ def policy(
     out.note(
         f"policy {chosen}, loss {found.loss}, {where}, from {found.observations:.0f} observations that still count"
     )
+    for each in found.calibration:
+        out.note(calibration.summary(each))
     if found.test is not None:
         out.note(of_test(found.test))
     if found.problem:
@@ -182,6 +192,8 @@ def update(
     max_loss_increase: MaxLossIncrease = None,
     wait: WaitFor = None,
     confidence_threshold: ConfidenceThreshold = None,
+    confidence_from: ConfidenceSource = None,
+    calibrate: Calibrate = None,
     feedback_ttl_s: FeedbackTtlS = None,
     log_decisions: LogDecisions = None,
     require_key: RequireKey = None,
@@ -208,6 +220,8 @@ def update(
         "max_loss_increase": _given(max_loss_increase, parse_optional),
         "wait": _given(wait),
         "confidence_threshold": _given(confidence_threshold, parse_optional),
+        "confidence_from": _given(confidence_from),
+        "calibrate": _given(calibrate),
         "feedback_ttl_s": _given(feedback_ttl_s),
         "log_decisions": _given(log_decisions),
         "require_key": _given(require_key),
@@ -295,6 +309,7 @@ def _details(app: Application) -> list[tuple[str, object]]:
         ),
         ("waits for", app.wait),
         ("confidence threshold", threshold),
+        ("confidence from", app.confidence_from + (", calibrated by feedback" if app.calibrate else "")),
         ("feedback within", f"{app.feedback_ttl_s:g} s"),
         ("decisions logged", f"{app.log_decisions:.4g}"),
         ("asks for a key", "yes" if app.require_key else "only if the server does"),

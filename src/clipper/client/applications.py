@@ -18,7 +18,7 @@ from clipper.management.schemas import (
     NewApplication,
 )
 from clipper.packaging import package_code
-from clipper.snapshot import Link, Selection, Wait
+from clipper.snapshot import ConfidenceFrom, Link, Selection, Wait
 
 Parameters = Mapping[str, Any]
 
@@ -49,6 +49,8 @@ class Applications(Calls):
         max_loss_increase: float | None = _DEFAULTS.max_loss_increase,
         wait: Wait = _DEFAULTS.wait,
         confidence_threshold: float | None = _DEFAULTS.confidence_threshold,
+        confidence_from: ConfidenceFrom = _DEFAULTS.confidence_from,
+        calibrate: bool = _DEFAULTS.calibrate,
         feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s,
         log_decisions: float = _DEFAULTS.log_decisions,
         require_key: bool = False,
@@ -78,6 +80,9 @@ class Applications(Calls):
             wait: for which of several models an answer waits: ``all``, those ``expected`` in time, or until it is
                 ``decided``.
             confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
+            confidence_from: what an answer's confidence is: the share of the models that agree (``agreement``), or the
+                ``probabilities`` that the answer states, where it does.
+            calibrate: make it how often answers of such a confidence are right, by feedback.
             feedback_ttl_s: for how long feedback on a query may come.
             log_decisions: the share of its queries that is written to the decision log.
             require_key: answer only who shows a key.
@@ -101,6 +106,8 @@ class Applications(Calls):
             max_loss_increase=max_loss_increase,
             wait=wait,
             confidence_threshold=confidence_threshold,
+            confidence_from=confidence_from,
+            calibrate=calibrate,
             feedback_ttl_s=feedback_ttl_s,
             log_decisions=log_decisions,
             code=self._send_code(policy, loss),
@@ -133,6 +140,8 @@ class Applications(Calls):
         max_loss_increase: float | UnsetType | None = UNSET,
         wait: Wait | UnsetType = UNSET,
         confidence_threshold: float | UnsetType | None = UNSET,
+        confidence_from: ConfidenceFrom | UnsetType = UNSET,
+        calibrate: bool | UnsetType = UNSET,
         feedback_ttl_s: float | UnsetType = UNSET,
         log_decisions: float | UnsetType = UNSET,
         require_key: bool | UnsetType = UNSET,
@@ -156,6 +165,8 @@ class Applications(Calls):
             max_loss_increase=max_loss_increase,
             wait=wait,
             confidence_threshold=confidence_threshold,
+            confidence_from=confidence_from,
+            calibrate=calibrate,
             feedback_ttl_s=feedback_ttl_s,
             log_decisions=log_decisions,
             code=UNSET if code is None else code,

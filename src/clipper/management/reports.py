@@ -27,6 +27,30 @@ class Standing(Struct, frozen=True):
     observations: float
 
 
+class Newcomer(Struct, frozen=True):
+    """A version that is new to an application: ramped, or stopped.
+
+    Attributes:
+        before: the version that its link asked before, and asks beside it; None if it has a link of its own.
+        share: of the queries, that it gets.
+        feedback, rest_feedback: how many answers that it had a part in have had feedback, and how many others since.
+        enough_feedback: how many of its own it takes to be through.
+        mean_loss, rest_mean_loss: of these answers; None while there are none.
+        stopped: why it is asked no more; None while it is ramped.
+    """
+
+    model: str
+    version: str
+    before: str | None
+    share: float
+    feedback: int
+    rest_feedback: int
+    enough_feedback: int
+    mean_loss: float | None
+    rest_mean_loss: float | None
+    stopped: str | None
+
+
 class Latency(Struct, frozen=True):
     """Of a version's batches, over all workers and since these started."""
 

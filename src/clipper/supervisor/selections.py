@@ -38,6 +38,8 @@ def new_selection(new: NewApplication) -> Selection:
         max_loss_increase=new.max_loss_increase,
         wait=new.wait,
         confidence_threshold=new.confidence_threshold,
+        confidence_from=new.confidence_from,
+        calibrate=new.calibrate,
         feedback_ttl_s=new.feedback_ttl_s,
         log_decisions=new.log_decisions,
     )
@@ -60,6 +62,8 @@ def changed_selection(selection: Selection, change: ApplicationChange) -> Select
         "max_loss_increase": change.max_loss_increase,
         "wait": change.wait,
         "confidence_threshold": change.confidence_threshold,
+        "confidence_from": change.confidence_from,
+        "calibrate": change.calibrate,
         "feedback_ttl_s": change.feedback_ttl_s,
         "log_decisions": change.log_decisions,
     }

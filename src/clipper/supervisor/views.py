@@ -7,14 +7,14 @@ from msgspec import UNSET
 
 from clipper import snapshot
 from clipper.control import PolicyDescription
-from clipper.management.reports import Standing
+from clipper.management.reports import Newcomer, Standing
 from clipper.management.schemas import (
     Application,
     Configured,
     LearnedModel,
     LearnedPolicy,
     Model,
-    Newcomer,
+    Reliability,
     Replica,
     ReplicaState,
     Version,
@@ -56,6 +56,8 @@ def application_view(
         max_loss_increase=selection.max_loss_increase,
         wait=selection.wait,
         confidence_threshold=selection.confidence_threshold,
+        confidence_from=selection.confidence_from,
+        calibrate=selection.calibrate,
         feedback_ttl_s=selection.feedback_ttl_s,
         log_decisions=selection.log_decisions,
         code=record.code,
@@ -102,6 +104,7 @@ def policy_view(
             for each in description.models
         ),
         problem=problem,
+        calibration=msgspec.convert(description.calibration, tuple[Reliability, ...], from_attributes=True),
         test=test_view(description),
     )
 
