@@ -68,12 +68,14 @@ class ModelSnapshot(Struct, frozen=True):
 class Link(Struct, frozen=True):
     """A model that an application may ask: its current version, or the pinned one.
 
-    A ``shadow`` model is asked each query and scored from feedback, but never answers.
+    A ``shadow`` model is asked each query and scored from feedback, but never answers. ``cost`` is that of asking it
+    once, in a unit of the user's; None if nobody has said.
     """
 
     model: str
     version: str | None = None
     shadow: bool = False
+    cost: float | None = None
 
 
 def link_names(links: Sequence[Link]) -> tuple[str, ...]:
@@ -101,6 +103,7 @@ class Selection(Struct, frozen=True):
         confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
         feedback_ttl_s: for how long feedback on a query may come.
         log_decisions: the share of its queries that is written to the decision log.
+        cost_weight: how much loss a cost of 1 is worth to policies that learn.
     """
 
     policy: str = "single"
@@ -115,6 +118,7 @@ class Selection(Struct, frozen=True):
     confidence_threshold: float | None = None
     feedback_ttl_s: float = 600.0
     log_decisions: float = 0.0
+    cost_weight: float = 0.0
 
 
 class ApplicationSnapshot(Struct, frozen=True):

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
-from clipper.selection.learning.totals import LOSS, MISSED, PULLS, SCORED
+from clipper.selection.learning.totals import LOSS, MISSED, PLAIN_LOSS, PLAIN_SCORED, PULLS, SCORED
 
 # What to add, by model and name.
 Increments = Mapping[tuple[str, str], float]
@@ -12,7 +12,10 @@ NONE_MISSED: Mapping[str, float] = MappingProxyType({})
 
 
 def tally(
-    selected: Collection[str], losses: Mapping[str, float], missed: Mapping[str, float] = NONE_MISSED
+    selected: Collection[str],
+    losses: Mapping[str, float],
+    missed: Mapping[str, float] = NONE_MISSED,
+    plain: Mapping[str, float] | None = None,
 ) -> dict[tuple[str, str], float]:
     """Count one observation.
 
@@ -21,11 +24,16 @@ def tally(
         losses: in [0, 1], of every model whose output was scored: of those, and of others that were asked for the
             feedback's sake or as shadows.
         missed: of the selected, how much each counts as not having answered by the deadline, up to 1.
+        plain: where costs weigh, and are in ``losses``: the losses without them.
 
     Returns:
-        ``scored`` and ``loss`` of each model in ``losses``; ``pulls`` and ``missed`` of those that were selected.
+        ``scored`` and ``loss`` of each model in ``losses``; ``pulls`` and ``missed`` of those that were selected;
+        ``plain_scored`` and ``plain_loss`` of each in ``plain``.
     """
     counts: dict[tuple[str, str], float] = {}
+    for model, loss in (plain or {}).items():
+        counts[model, PLAIN_SCORED] = 1.0
+        counts[model, PLAIN_LOSS] = loss
     for model, loss in losses.items():
         counts[model, SCORED] = 1.0
         counts[model, LOSS] = loss

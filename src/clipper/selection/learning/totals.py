@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from clipper.selection.learning.costs import NO_COSTS, Costs
 from clipper.selection.learning.parameters import check_number
 
 # By model and name. The model is "" where a number is of the application and not of one model.
@@ -16,6 +17,9 @@ SCORED = "scored"
 LOSS = "loss"
 # Of the times that a model was asked, how often it did not answer by the deadline.
 MISSED = "missed"
+# Where costs weigh, ``loss`` is with them; the same without is beside it, for people to see.
+PLAIN_SCORED = "plain_scored"
+PLAIN_LOSS = "plain_loss"
 
 DEFAULT_PRIOR_WEIGHT = 10.0
 
@@ -30,14 +34,16 @@ class Totals:
         own, application: where these are a context's, its numbers alone, and the application's that are mixed in; else
             None.
         prior_weight, prior_most: how much the latter count in the end, and for how many scores of a model now.
+        costs: what asking each of the application's models costs.
         memo: where a policy keeps what it has worked out from exactly these numbers, so that it is not done for each
             query. The policy itself is a part of each key.
     """
 
-    __slots__ = ("_mean_loss", "_numbers", "application", "memo", "own", "prior_most", "prior_weight")
+    __slots__ = ("_mean_loss", "_numbers", "application", "costs", "memo", "own", "prior_most", "prior_weight")
 
-    def __init__(self, numbers: Numbers | None = None) -> None:
+    def __init__(self, numbers: Numbers | None = None, costs: Costs = NO_COSTS) -> None:
         self._numbers = numbers or {}
+        self.costs = costs
         self.own: Totals | None = None
         self.application: Totals | None = None
         self.prior_weight = self.prior_most = 0.0
@@ -94,7 +100,7 @@ class Totals:
         mixed = {key: amount * prior.share_of(key, most) for key, amount in prior.numbers.items()}
         for key, amount in self._numbers.items():
             mixed[key] = mixed.get(key, 0.0) + amount
-        totals = Totals(mixed)
+        totals = Totals(mixed, self.costs)
         totals.own, totals.application = self, prior
         totals.prior_weight, totals.prior_most = weight, most
         return totals
