@@ -174,7 +174,7 @@ def test_what_a_query_is_written_as(tmp_path: Path) -> None:
         Answered(
             10,
             b"7",
-            choice=Choice(("a", "b"), (0.0, 1.0), None, (Step(1, 0.5, 1.0),)),
+            choice=Choice(("a", "b"), (0.0, 1.0), steps=(Step(1, 0.5, 1.0),)),
             outputs={"a": b"6", "b": b"7"},
             first_output=b"6",
         ),

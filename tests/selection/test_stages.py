@@ -322,8 +322,8 @@ OWN = """
         ("return Choice(('a', 'b'), (0.5, 0.9))", "add up to 1"),
         ("return Choice(('a', 'b'), (0.5,))", "a share each"),
         ("return 7", "expected None"),
-        ("return Choice(('a',), (1.0,), None, (Step(1, 2.0, 1.0),))", "from 0 to 1"),
-        ("return Choice(('a',), (1.0,), None, ('x',))", "expected a Step"),
+        ("return Choice(('a',), (1.0,), steps=(Step(1, 2.0, 1.0),))", "from 0 to 1"),
+        ("return Choice(('a',), (1.0,), steps=('x',))", "expected a Step"),
         ("raise SystemExit", "SystemExit"),
     ],
 )

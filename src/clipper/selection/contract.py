@@ -64,13 +64,13 @@ def checked_further(further: object, choice: Choice, outlook: Outlook) -> Choice
     steps = tuple(map(_checked_step, further.steps))
     asked = [model for model in others if model in shares and outlook.has_time_for(model)]
     if not asked:
-        return Choice(choice.models, choice.shares, choice.beliefs, steps)
+        return Choice(choice.models, choice.shares, choice.beliefs, steps=steps)
     _check_shares(further, list(shares.values()))
     models = (*choice.models, *asked)
     total = sum(shares[model] for model in models)
     if total <= 0:  # all that would have had a say has no time
-        return Choice(models, (1.0 / len(models),) * len(models), None, steps)
-    return Choice(models, tuple(shares[model] / total for model in models), None, steps)
+        return Choice(models, (1.0 / len(models),) * len(models), steps=steps)
+    return Choice(models, tuple(shares[model] / total for model in models), steps=steps)
 
 
 def _checked_step(step: object) -> Step:

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import UNSET
 
 from clipper.control import PolicyDescription
+from clipper.management.reports import Standing
 from clipper.management.schemas import (
     Application,
     Configured,
@@ -28,8 +29,10 @@ from clipper.supervisor.scaler import Scaler
 from clipper.supervisor.worker import Worker
 
 
-def application_view(record: ApplicationRecord, problem: str | None = None) -> Application:
-    """``problem``: of its policy, if that has been asked for."""
+def application_view(
+    record: ApplicationRecord, problem: str | None = None, description: PolicyDescription | None = None
+) -> Application:
+    """``problem`` and ``description``: of its policy, if that has been asked for."""
     selection = record.selection
     return Application(
         name=record.name,
@@ -53,6 +56,7 @@ def application_view(record: ApplicationRecord, problem: str | None = None) -> A
         require_key=record.require_key,
         max_in_flight=record.max_in_flight,
         max_per_second=record.max_per_second,
+        test=None if description is None else test_view(description),
     )
 
 
@@ -88,6 +92,7 @@ def policy_view(
         problem=problem,
         mean_cost=mean_cost,
         stages=stages,
+        test=test_view(description),
     )
 
 
@@ -104,6 +109,12 @@ def _mean_cost_and_stages(asked: Sequence[ApplicationStatistics]) -> tuple[float
         return None, ()
     shares = tuple(stages[stage] / queries for stage in range(2, max(stages, default=1) + 1))
     return cost / queries if has_cost else None, shares
+
+
+def test_view(description: PolicyDescription) -> Standing | None:
+    """How it stands with a policy that is a test."""
+    test = description.test
+    return None if test is None else Standing(test.winner, test.confidence, test.tolerance, test.observations)
 
 
 def worker_view(worker: Worker) -> WorkerStatus:

@@ -86,7 +86,7 @@ def test_of_plain_labels_two_are_asked_and_a_third_where_they_disagree() -> None
 
 def test_without_time_none_is_asked_and_a_faster_one_before_that() -> None:
     late = Outlook(0.05, {"dear": 0.1})
-    assert go_on(Cascade(0.8), {"cheap": sure(0.1)}, late) == Choice(("cheap",), (1.0,), None, (Step(1, 0.1, 0.0),))
+    assert go_on(Cascade(0.8), {"cheap": sure(0.1)}, late) == Choice(("cheap",), (1.0,), steps=(Step(1, 0.1, 0.0),))
     passed_over = Outlook(0.05, {"dear": 0.1, "dearest": 0.01})
     assert go_on(Cascade(0.8), {"cheap": sure(0.1)}, passed_over).models == ("cheap", "dearest")
 
@@ -129,7 +129,7 @@ def test_parameters_are_checked(parameters: dict[str, float]) -> None:
 
 
 def test_a_fixed_threshold_learns_nothing_and_a_reward_teaches_none() -> None:
-    choice = Choice(MODELS, (0.0, 1.0), None, (Step(1, 0.5, 1.0),))
+    choice = Choice(MODELS, (0.0, 1.0), steps=(Step(1, 0.5, 1.0),))
     losses = {"cheap": 1.0, "dear": 0.0}
     assert Cascade(0.5).observe(choice, losses, Totals(), JUDGED) == {}
     assert Cascade().observe_reward(choice, losses, Totals(), JUDGED) == {}
@@ -272,7 +272,7 @@ def test_a_context_goes_by_what_all_have_taught() -> None:
     policy, costs = Cascade(), Costs(COSTS, 0.01)
     ledger, arms = Ledger(None), Arms({}, costs)
     for confidence, of_cheap, of_dear in drawn(digits, 1500, 5):
-        choice = Choice(MODELS, (0.0, 1.0), None, (Step(1, confidence, 1.0),))
+        choice = Choice(MODELS, (0.0, 1.0), steps=(Step(1, confidence, 1.0),))
         losses = {"cheap": of_cheap, "dear": of_dear}
         ledger.add(ledger.entries(lesson(policy, choice, losses, arms.view(ledger.totals()), JUDGED)))
     crowd = arms.view(ledger.totals())

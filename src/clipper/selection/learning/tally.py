@@ -3,7 +3,17 @@
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
-from clipper.selection.learning.totals import LOSS, MISSED, PLAIN_LOSS, PLAIN_SCORED, PULLS, SCORED
+from clipper.selection.learning.totals import (
+    EVER_LOSS,
+    EVER_SCORED,
+    EVER_SPREAD,
+    LOSS,
+    MISSED,
+    PLAIN_LOSS,
+    PLAIN_SCORED,
+    PULLS,
+    SCORED,
+)
 
 # What to add, by model and name.
 Increments = Mapping[tuple[str, str], float]
@@ -27,16 +37,21 @@ def tally(
         plain: where costs weigh, and are in ``losses``: the losses without them.
 
     Returns:
-        ``scored`` and ``loss`` of each model in ``losses``; ``pulls`` and ``missed`` of those that were selected;
-        ``plain_scored`` and ``plain_loss`` of each in ``plain``.
+        ``scored`` and ``loss`` of each model in ``losses``, and as they never fade, without costs; ``pulls`` and
+        ``missed`` of those that were selected; ``plain_scored`` and ``plain_loss`` of each in ``plain``.
     """
     counts: dict[tuple[str, str], float] = {}
     for model, loss in (plain or {}).items():
         counts[model, PLAIN_SCORED] = 1.0
         counts[model, PLAIN_LOSS] = loss
     for model, loss in losses.items():
-        counts[model, SCORED] = 1.0
+        counts[model, SCORED] = counts[model, EVER_SCORED] = 1.0
         counts[model, LOSS] = loss
+        # Models are compared by their losses alone.
+        lost = loss if plain is None else plain[model]
+        counts[model, EVER_LOSS] = lost
+        if 0.0 < lost < 1.0:
+            counts[model, EVER_SPREAD] = lost * (1.0 - lost)
         if model in selected:
             counts[model, PULLS] = 1.0
             if model in missed:

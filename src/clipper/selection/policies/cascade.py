@@ -129,7 +129,7 @@ class Cascade(Policy):
             steps = (*steps, Step(len(choice.models), confidence, probability))
         if probability and random.random() < probability:
             return self._with(choice, in_time[0], steps)
-        return Choice(choice.models, choice.shares, None, steps)
+        return Choice(choice.models, choice.shares, steps=steps)
 
     def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals, query: QueryView) -> Combined:
         """The output of the dearest model that has answered, with its confidence; of plain labels with the share of the
@@ -196,7 +196,7 @@ class Cascade(Policy):
 
     def _with(self, choice: Choice, model: str, steps: tuple[Step, ...]) -> Choice:
         # The last that answers makes the answer.
-        return Choice((*choice.models, model), (*(0.0 for _ in choice.models), 1.0), None, steps)
+        return Choice((*choice.models, model), (*(0.0 for _ in choice.models), 1.0), steps=steps)
 
 
 def by_cost(models: tuple[str, ...], costs: Costs) -> Sequence[str]:
