@@ -23,6 +23,8 @@ NEW = {
     "feedback_ttl_s": 9.0,
     "log_decisions": 0.25,
     "cost_weight": 0.5,
+    "confidence_from": "probabilities",
+    "calibrate": True,
 }
 
 

@@ -33,6 +33,9 @@ class Asked(Protocol):
     reason: str | None
 
     @property
+    def raw_confidence(self) -> float | None: ...
+
+    @property
     def outputs(self) -> Mapping[str, bytes]: ...
 
 
@@ -102,6 +105,7 @@ class ApplicationDecisions:
                 query.pinned,
                 beliefs,
                 is_cut,
+                query.raw_confidence,
                 steps,
             )
         )

@@ -9,10 +9,11 @@ from clipper.abstraction.model_queue import ModelQueue
 from clipper.decisions.application import ApplicationDecisions, versions_of
 from clipper.decisions.records import Setting
 from clipper.errors import ClipperError, PolicyFailed
+from clipper.selection.confidence import Confidences
 from clipper.selection.contexts import Contexts
 from clipper.selection.counts import Counts
 from clipper.selection.deadlines import TIMER_EARLY_S, Deadlines
-from clipper.selection.feedback.join_table import output_bytes
+from clipper.selection.feedback.join_table import SAID_BYTES, output_bytes
 from clipper.selection.feedback.outcomes import Outcomes
 from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.totals import Totals
@@ -97,6 +98,10 @@ class Application:
         if self.stages is not None:
             self.stages.latencies.follow([self.arms.key(name) for name in self._targets])
         self._only_choice = self.selector.only_choice(self.models)
+        makes_confidence = self.selector.makes_confidence
+        self.confidences = (
+            Confidences(snapshot.selection, self.selector.loss, self.contexts) if makes_confidence else None
+        )
         self.decisions = self._decisions(snapshot)
 
     def _follow_stages(self) -> None:
@@ -243,8 +248,9 @@ class Application:
         if choice is None or query.first_output is None or self._wait == "all":
             return
         outputs, lost = query.outputs, query.lost or ()
+        threshold = self._threshold if self.confidences is None else self.confidences.least_share(self._threshold)
         try:
-            is_settled = self.selector.is_settled(choice, outputs, lost, self._threshold)
+            is_settled = threshold is not None and self.selector.is_settled(choice, outputs, lost, threshold)
         except PolicyFailed:  # it is counted, and no reason to answer without the others
             is_settled = False
         if not (is_settled and self._wait == "decided"):
@@ -264,14 +270,21 @@ class Application:
             query.failure = error.code, str(error)
             self._answer_without(query, asker)
             return
-        query.confidence = combined.confidence
-        if combined.confidence < self._threshold:
+        confidence = combined.confidence
+        if self.confidences is not None:
+            query.said = self.confidences.say(choice, combined)
+            self._joins.grow(query.id, SAID_BYTES)
+            confidence = self.confidences.confidence(query.said, query.arms)
+        query.confidence = confidence
+        if len(choice.models) > 1 or self.confidences is not None:
+            self.counts.confidence.observe(confidence)
+        if confidence < self._threshold:
             query.reason = "low_confidence"
             self.counts.defaults[query.reason] += 1
-            asker.on_unsure(query.id, self.default or b"null", combined.output, combined.confidence)
+            asker.on_unsure(query.id, self.default or b"null", combined.output, confidence)
             return
         query.output = combined.output
-        asker.on_prediction(query.id, combined.output, combined.confidence)
+        asker.on_prediction(query.id, combined.output, confidence)
 
     def keep_late(self, query: Query, model: str, output: bytes) -> None:
         """An output has come after the answer: it still counts for feedback, and so for what that may take."""
@@ -301,7 +314,8 @@ class Application:
         return len(self._deadlines)
 
     def statistics(self) -> ApplicationStatistics:
-        return self.counts.statistics(self.name, len(self.contexts), self.arms.costs.by_model)
+        error = None if self.confidences is None else self.confidences.answered_error(self.models)
+        return self.counts.statistics(self.name, len(self.contexts), self.arms.costs.by_model, error)
 
     # -- selection ---------------------------------------------------------------------------------------
 
@@ -393,14 +407,11 @@ class Application:
                     shadow.on_output(model, output)
 
     def _combine(self, choice: Choice, query: Query, view: QueryView) -> Combined:
-        is_joint, outputs = len(choice.models) > 1, query.outputs
-        if is_joint and len(outputs) < len(choice.models):
+        outputs = query.outputs
+        if len(outputs) < len(choice.models):
             self.counts.missing.update(model for model in choice.models if model not in outputs)
         totals = self.totals(query.context) or self.contexts.prior()
-        combined = self.selector.combine(choice, outputs, totals, view)
-        if is_joint:
-            self.counts.confidence.observe(combined.confidence)
-        return combined
+        return self.selector.combine(choice, outputs, totals, view)
 
     def _decisions(self, snapshot: ApplicationSnapshot) -> ApplicationDecisions | None:
         log, rate = self.surroundings.decisions, snapshot.selection.log_decisions

@@ -74,7 +74,9 @@ class Counts:
             lost = self.answer_loss_by_reason
             lost[reason] = lost.get(reason, 0.0) + answer_loss
 
-    def statistics(self, name: str, contexts: int, costs: Mapping[str, float]) -> ApplicationStatistics:
+    def statistics(
+        self, name: str, contexts: int, costs: Mapping[str, float], calibration_error: float | None = None
+    ) -> ApplicationStatistics:
         """``costs``: of asking its models, as far as they are known."""
         return ApplicationStatistics(
             name=name,
@@ -83,10 +85,12 @@ class Counts:
             errors=dict(self.errors),
             slo_misses=self.slo_misses,
             latency_s=self.latency_s.data(),
-            selection=self._selection(contexts, costs),
+            selection=self._selection(contexts, costs, calibration_error),
         )
 
-    def _selection(self, contexts: int, costs: Mapping[str, float]) -> SelectionStatistics:
+    def _selection(
+        self, contexts: int, costs: Mapping[str, float], calibration_error: float | None
+    ) -> SelectionStatistics:
         return SelectionStatistics(
             models=self._models(costs),
             confidence=self.confidence.data(),
@@ -98,6 +102,7 @@ class Counts:
             policy_errors=self.policy_errors,
             last_policy_error=self.last_policy_error,
             stages={str(stage): times for stage, times in sorted(self.stages.items())},
+            calibration_error=calibration_error,
         )
 
     def _models(self, costs: Mapping[str, float]) -> dict[str, ModelSelectionStatistics]:

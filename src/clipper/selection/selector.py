@@ -25,6 +25,7 @@ class Selector:
         goes_on: the policy may ask further models once it has seen outputs.
         keeps_input: the policy learns by the query's input, too.
         believes_one: the output of a model that was asked alone is the answer, with confidence 1.
+        makes_confidence: an answer's confidence is more than what the policy says.
     """
 
     def __init__(
@@ -49,7 +50,8 @@ class Selector:
         self.no_totals = None if self.policy.learns and self._problem is None else Totals()
         # As above.
         self.keeps_input = bool(getattr(self.policy, "keeps_input", False))
-        self.believes_one = type(self.policy).combine is Policy.combine
+        self.makes_confidence = selection.calibrate or selection.confidence_from != "agreement"
+        self.believes_one = type(self.policy).combine is Policy.combine and not self.makes_confidence
         # A user's own need not be a subclass, which has it.
         self.goes_on = getattr(type(self.policy), "next", Policy.next) is not Policy.next
 

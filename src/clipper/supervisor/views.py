@@ -14,6 +14,7 @@ from clipper.management.schemas import (
     LearnedModel,
     LearnedPolicy,
     Model,
+    Reliability,
     Replica,
     ReplicaState,
     Version,
@@ -47,6 +48,8 @@ def application_view(
         inherit=selection.inherit,
         wait=selection.wait,
         confidence_threshold=selection.confidence_threshold,
+        confidence_from=selection.confidence_from,
+        calibrate=selection.calibrate,
         feedback_ttl_s=selection.feedback_ttl_s,
         log_decisions=selection.log_decisions,
         cost_weight=selection.cost_weight,
@@ -92,6 +95,7 @@ def policy_view(
         problem=problem,
         mean_cost=mean_cost,
         stages=stages,
+        calibration=msgspec.convert(description.calibration, tuple[Reliability, ...], from_attributes=True),
         test=test_view(description),
     )
 
