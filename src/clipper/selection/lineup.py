@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.predictor import Predictor
 from clipper.selection.learning.arms import Arms, lineage
+from clipper.selection.learning.costs import Costs
 from clipper.selection.policies.ramp import Ramp
 from clipper.snapshot import ApplicationSnapshot, link_names
 
@@ -34,11 +35,12 @@ class Lineup:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A name, the version that it means, and, of a newcomer, its ramp's number and the link in whose place it is."""
+    """A name, the version that it means and what asking it costs; of a newcomer its ramp, and in whose place it is."""
 
     name: str
     model: str
     version: str | None
+    cost: float | None = None
     ramp: int | None = None
     link: str | None = None
 
@@ -65,17 +67,17 @@ def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> 
     shadows: list[_Place] = []
     for name, link in zip(link_names(snapshot.links), snapshot.links):
         version = link.version or predictor.current(link.model)
-        place = _Place(name, link.model, version)
+        place = _Place(name, link.model, version, link.cost)
         newcomer = None if version is None or link.shadow else known.get((link.model, version))
         if newcomer is None:
             (shadows if link.shadow else answering).append(place)
         elif newcomer.stopped is not None:
             stopped.append(place)
         elif newcomer.before is None:
-            ramped.append(_Place(name, link.model, version, newcomer.ramp))
-        elif runs(before := _Place(name, link.model, newcomer.before)):
+            ramped.append(_Place(name, link.model, version, link.cost, newcomer.ramp))
+        elif runs(before := _Place(name, link.model, newcomer.before, link.cost)):
             answering.append(before)
-            ramped.append(_Place(newcomer.name, link.model, version, newcomer.ramp, name))
+            ramped.append(_Place(newcomer.name, link.model, version, link.cost, newcomer.ramp, name))
         else:
             answering.append(place)
 
@@ -84,7 +86,7 @@ def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> 
         # Each in its own link's place again.
         taken = {place.link for place in ramped}
         answering = [place for place in answering if place.name not in taken]
-        answering += [_Place(place.link or place.name, place.model, place.version) for place in ramped]
+        answering += [_Place(place.link or place.name, place.model, place.version, place.cost) for place in ramped]
         ramped = []
     ramped = [place for place in ramped if runs(place)]
     if not any(map(runs, answering)):
@@ -105,6 +107,8 @@ def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> 
         for name, place in asked.items()
         if place.version is not None
     }
+    by_name = {name: place.cost for name, place in asked.items() if place.cost is not None}
+    costs = Costs(by_name, snapshot.selection.cost_weight)
     newcomers = {place.name: place for place in ramped if asked.get(place.name) is place}
     return Lineup(
         targets,
@@ -112,5 +116,5 @@ def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> 
         tuple(newcomers),
         tuple(place.name for place in shadows if asked.get(place.name) is place),
         Ramp({name: place.link for name, place in newcomers.items()}, share) if newcomers and share else None,
-        Arms(origins, {name: place.ramp for name, place in newcomers.items() if place.ramp is not None}),
+        Arms(origins, costs, {name: place.ramp for name, place in newcomers.items() if place.ramp is not None}),
     )

@@ -67,7 +67,7 @@ def play(
         origins = {"m": lineage("m", version, PREDECESSORS, inherit), "o": lineage("o", "1", PREDECESSORS, inherit)}
         if ramp is None:
             return Arms(origins), None
-        return Arms({**origins, NEW: lineage("m", "2", PREDECESSORS, inherit)}, {NEW: 1}), ramp
+        return Arms({**origins, NEW: lineage("m", "2", PREDECESSORS, inherit)}, ramps={NEW: 1}), ramp
 
     arms, ramp = line_up("1", None)
     for step in range(BEFORE + after):

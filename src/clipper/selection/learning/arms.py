@@ -11,6 +11,7 @@ predecessor, as all that were deployed by then are, and fade as all numbers do.
 
 from collections.abc import Mapping, Sequence
 
+from clipper.selection.learning.costs import NO_COSTS, Costs
 from clipper.selection.learning.tally import Increments
 from clipper.selection.learning.totals import Totals
 
@@ -46,13 +47,20 @@ class Arms:
 
     Args:
         origins: by link's name, as ``lineage`` gives them. A name that is not in it stands for itself.
+        costs: by link's name.
         ramps: of the names that are newcomers', the numbers of their ramps.
     """
 
-    __slots__ = ("_keys", "_models", "_origins", "_owners", "ramps")
+    __slots__ = ("_keys", "_models", "_origins", "_owners", "costs", "ramps")
 
-    def __init__(self, origins: Mapping[str, Sequence[Origin]], ramps: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        origins: Mapping[str, Sequence[Origin]],
+        costs: Costs = NO_COSTS,
+        ramps: Mapping[str, int] | None = None,
+    ) -> None:
         self._origins = origins
+        self.costs = costs
         self.ramps = ramps or {}
         self._keys = {name: each[0][0] for name, each in origins.items()}
         self._owners = {key for each in origins.values() for key, _ in each}
@@ -92,14 +100,18 @@ class Arms:
             for key, weight in origins:
                 for number, amount in by_key.get(key, ()):
                     numbers[name, number] = numbers.get((name, number), 0.0) + weight * amount
-        return Totals(numbers, of_versions)
+        return Totals(numbers, of_versions, self.costs)
 
     def with_key(self, name: str, key: str) -> "Arms":
         """The same, but for one name, which stands for another version; and without newcomers."""
-        return Arms({**self._origins, name: ((key, 1.0),)})
+        return Arms({**self._origins, name: ((key, 1.0),)}, self.costs)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Arms) and (self._origins, self.ramps) == (other._origins, other.ramps)
+        return isinstance(other, Arms) and (self._origins, self.costs, self.ramps) == (
+            other._origins,
+            other.costs,
+            other.ramps,
+        )
 
     __hash__ = None  # type: ignore[assignment]  # compared, never a key
 
