@@ -348,6 +348,8 @@ class WorkerStatus(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
+    """``certificate_expires_at``: of both ports, in seconds since 1970; None without TLS."""
+
     version: str
     pid: int
     home: str
@@ -360,6 +362,7 @@ class Status(Struct, frozen=True):
     applications: int
     models: int
     replicas: dict[str, int]
+    certificate_expires_at: float | None = None
 
 
 class Health(Struct, frozen=True):

@@ -37,7 +37,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
 
     async def status(self) -> Status:
         problems = await self.problems()
-        tls = self._certificates.problem if self._certificates is not None else None
+        certificates = self._certificates
         return Status(
             version=__version__,
             pid=os.getpid(),
@@ -50,13 +50,14 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 *problems,
                 *self._catalog.problems(),
                 *self._keepers.problems(),
-                *filter(None, [tls]),
+                *(certificates.problems(time.time()) if certificates is not None else ()),
                 *await self._decision_log_problems(),
             ),
             workers=tuple(map(worker_view, self._workers)),
             applications=len(self._catalog.applications),
             models=len(self._catalog.models),
             replicas=dict(Counter(replica.state for replica in self._views.replicas({}))),
+            certificate_expires_at=certificates.expires_at if certificates is not None else None,
         )
 
     async def has_artifact(self, digest: str) -> bool:
