@@ -18,7 +18,7 @@ from clipper.management.schemas import (
     NewApplication,
 )
 from clipper.packaging import package_code
-from clipper.snapshot import Link, Selection, Wait
+from clipper.snapshot import ConfidenceFrom, Link, Selection, Wait
 
 Parameters = Mapping[str, Any]
 
@@ -47,6 +47,8 @@ class Applications(Calls):
         inherit: float = _DEFAULTS.inherit,
         wait: Wait = _DEFAULTS.wait,
         confidence_threshold: float | None = _DEFAULTS.confidence_threshold,
+        confidence_from: ConfidenceFrom = _DEFAULTS.confidence_from,
+        calibrate: bool = _DEFAULTS.calibrate,
         feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s,
         log_decisions: float = _DEFAULTS.log_decisions,
         require_key: bool = False,
@@ -72,6 +74,9 @@ class Applications(Calls):
             wait: for which of several models an answer waits: ``all``, those ``expected`` in time, or until it is
                 ``decided``.
             confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
+            confidence_from: what an answer's confidence is: the share of the models that agree (``agreement``), or the
+                ``probabilities`` that the answer states, where it does.
+            calibrate: make it how often answers of such a confidence are right, by feedback.
             feedback_ttl_s: for how long feedback on a query may come.
             log_decisions: the share of its queries that is written to the decision log.
             require_key: answer only who shows a key.
@@ -93,6 +98,8 @@ class Applications(Calls):
             inherit=inherit,
             wait=wait,
             confidence_threshold=confidence_threshold,
+            confidence_from=confidence_from,
+            calibrate=calibrate,
             feedback_ttl_s=feedback_ttl_s,
             log_decisions=log_decisions,
             code=self._send_code(policy, loss),
@@ -123,6 +130,8 @@ class Applications(Calls):
         inherit: float | UnsetType = UNSET,
         wait: Wait | UnsetType = UNSET,
         confidence_threshold: float | UnsetType | None = UNSET,
+        confidence_from: ConfidenceFrom | UnsetType = UNSET,
+        calibrate: bool | UnsetType = UNSET,
         feedback_ttl_s: float | UnsetType = UNSET,
         log_decisions: float | UnsetType = UNSET,
         require_key: bool | UnsetType = UNSET,
@@ -144,6 +153,8 @@ class Applications(Calls):
             inherit=inherit,
             wait=wait,
             confidence_threshold=confidence_threshold,
+            confidence_from=confidence_from,
+            calibrate=calibrate,
             feedback_ttl_s=feedback_ttl_s,
             log_decisions=log_decisions,
             code=UNSET if code is None else code,
