@@ -12,9 +12,11 @@ import msgspec
 from msgspec import UNSET
 
 from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound
+from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup
 from clipper.management.schemas import (
     Application,
     ApplicationChange,
+    ConfidenceBin,
     Configured,
     Contexts,
     CreatedKey,
@@ -29,6 +31,7 @@ from clipper.management.schemas import (
     NewApplication,
     NewKey,
     NewToken,
+    Reliability,
     Replica,
     Status,
     Token,
@@ -42,6 +45,16 @@ from clipper.statistics import CacheStatistics, WorkerStatistics
 from clipper.types import check_name
 
 LOG_TAIL = ("Traceback (most recent call last):", "ModuleNotFoundError: No module named 'left_pad'")
+
+
+CALIBRATION = Reliability(
+    "svm",
+    "probability",
+    (ConfidenceBin(4.0, 0.75, 0.5, 0.6), ConfidenceBin(8.0, 0.99, 0.75, 0.8), ConfidenceBin(0.02, 1.0, 1.0, 0.9)),
+    (ConfidenceBin(12.0, 0.7, 0.6667),),
+    0.24,
+    0.033,
+)
 
 
 class MemoryOperations:
@@ -134,6 +147,8 @@ class MemoryOperations:
             confidence_threshold=new.confidence_threshold,
             feedback_ttl_s=new.feedback_ttl_s,
             log_decisions=new.log_decisions,
+            confidence_from=new.confidence_from,
+            calibrate=new.calibrate,
             code=new.code,
         )
         self.applications[new.name] = made
@@ -161,7 +176,29 @@ class MemoryOperations:
             for link in found.links
         )
         policy = found.policy
-        return LearnedPolicy(policy.name, policy.parameters, found.loss.name, context, 12.0, models, found.problem)
+        calibration = (CALIBRATION,) if found.calibrate else ()
+        return LearnedPolicy(
+            policy.name, policy.parameters, found.loss.name, context, 12.0, models, found.problem, calibration
+        )
+
+    async def report(
+        self,
+        name: str,
+        confidence: float | None,
+        tolerance: float | None,
+        context: str | None,
+        by_context: bool,
+    ) -> Report:
+        found = await self.get_application(name)
+        ends, contexts = Bounds(0.1, 0.3), [context, *(self.contexts if by_context else [])]
+        models = tuple(
+            ReportedModel(each.model, "1", True, each.shadow, 0.5, 100.0, 0.2, ends, ends, 0.5, 50.0, 9, 1, None)
+            for each in found.links
+        )
+        group = [ReportGroup(each, 100.0, "open", "m", 0.5, 50.0, 25.0, models) for each in contexts]
+        limits = 0.95 if confidence is None else confidence, 0.01 if tolerance is None else tolerance
+        head = found.policy.name, found.loss.name, *limits, 0.0, found.slo_ms, 2.0
+        return Report(name, *head, 10, {}, {}, 0, None, tuple(group))
 
     async def list_contexts(self, name: str, limit: int) -> Contexts:
         await self.get_application(name)

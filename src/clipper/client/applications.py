@@ -7,6 +7,7 @@ from msgspec import UNSET, UnsetType
 
 from clipper.client.calls import Calls, ignore, part, query_string
 from clipper.errors import InvalidArgument
+from clipper.management.reports import Report
 from clipper.management.schemas import (
     Application,
     ApplicationChange,
@@ -17,7 +18,7 @@ from clipper.management.schemas import (
     NewApplication,
 )
 from clipper.packaging import package_code
-from clipper.snapshot import Link, Selection, Wait
+from clipper.snapshot import ConfidenceFrom, Link, Selection, Wait
 
 Parameters = Mapping[str, Any]
 
@@ -46,6 +47,8 @@ class Applications(Calls):
         inherit: float = _DEFAULTS.inherit,
         wait: Wait = _DEFAULTS.wait,
         confidence_threshold: float | None = _DEFAULTS.confidence_threshold,
+        confidence_from: ConfidenceFrom = _DEFAULTS.confidence_from,
+        calibrate: bool = _DEFAULTS.calibrate,
         feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s,
         log_decisions: float = _DEFAULTS.log_decisions,
         require_key: bool = False,
@@ -71,6 +74,9 @@ class Applications(Calls):
             wait: for which of several models an answer waits: ``all``, those ``expected`` in time, or until it is
                 ``decided``.
             confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
+            confidence_from: what an answer's confidence is: the share of the models that agree (``agreement``), or the
+                ``probabilities`` that the answer states, where it does.
+            calibrate: make it how often answers of such a confidence are right, by feedback.
             feedback_ttl_s: for how long feedback on a query may come.
             log_decisions: the share of its queries that is written to the decision log.
             require_key: answer only who shows a key.
@@ -92,6 +98,8 @@ class Applications(Calls):
             inherit=inherit,
             wait=wait,
             confidence_threshold=confidence_threshold,
+            confidence_from=confidence_from,
+            calibrate=calibrate,
             feedback_ttl_s=feedback_ttl_s,
             log_decisions=log_decisions,
             code=self._send_code(policy, loss),
@@ -122,6 +130,8 @@ class Applications(Calls):
         inherit: float | UnsetType = UNSET,
         wait: Wait | UnsetType = UNSET,
         confidence_threshold: float | UnsetType | None = UNSET,
+        confidence_from: ConfidenceFrom | UnsetType = UNSET,
+        calibrate: bool | UnsetType = UNSET,
         feedback_ttl_s: float | UnsetType = UNSET,
         log_decisions: float | UnsetType = UNSET,
         require_key: bool | UnsetType = UNSET,
@@ -143,6 +153,8 @@ class Applications(Calls):
             inherit=inherit,
             wait=wait,
             confidence_threshold=confidence_threshold,
+            confidence_from=confidence_from,
+            calibrate=calibrate,
             feedback_ttl_s=feedback_ttl_s,
             log_decisions=log_decisions,
             code=UNSET if code is None else code,
@@ -160,6 +172,33 @@ class Applications(Calls):
         """What an application's policy has learned and would do now, over all or in one context."""
         path = f"/applications/{part(application)}/policy{query_string({'context': context})}"
         return self._ask(LearnedPolicy, "GET", path)
+
+    def report(
+        self,
+        application: str,
+        *,
+        confidence: float | None = None,
+        tolerance: float | None = None,
+        context: str | None = None,
+        by_context: bool = False,
+    ) -> Report:
+        """An application's models beside each other: who is better, how sure that is, and when it will be known.
+
+        It holds with ``confidence`` however often it is asked for.
+
+        Args:
+            confidence: above 0.5, below 1; the policy's own if that is a test, else 0.95.
+            tolerance: what mean losses may differ by for models to be as good; the policy's own, else 0.01.
+            context: by the feedback of this context alone.
+            by_context: also by that of each of the contexts with most feedback.
+        """
+        asked = {
+            "confidence": confidence,
+            "tolerance": tolerance,
+            "context": context,
+            "by_context": "true" if by_context else None,
+        }
+        return self._ask(Report, "GET", f"/applications/{part(application)}/report{query_string(asked)}")
 
     def contexts(self, application: str, limit: int = 100) -> Contexts:
         """How many contexts an application has learned in, and some of them: first those with the latest feedback."""

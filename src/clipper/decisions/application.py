@@ -33,6 +33,9 @@ class Asked(Protocol):
     reason: str | None
 
     @property
+    def raw_confidence(self) -> float | None: ...
+
+    @property
     def outputs(self) -> Mapping[str, bytes]: ...
 
 
@@ -99,6 +102,7 @@ class ApplicationDecisions:
                 query.pinned,
                 beliefs,
                 is_cut,
+                query.raw_confidence,
             )
         )
 

@@ -24,6 +24,7 @@ class Selector:
         no_totals: what goes for the totals of a policy that does not read any; None if it reads them.
         keeps_input: the policy learns by the query's input, too.
         believes_one: the output of a model that was asked alone is the answer, with confidence 1.
+        makes_confidence: an answer's confidence is more than what the policy says.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class Selector:
         self.no_totals = None if self.policy.learns and self._problem is None else Totals()
         # As above.
         self.keeps_input = bool(getattr(self.policy, "keeps_input", False))
-        self.believes_one = type(self.policy).combine is Policy.combine
+        self.makes_confidence = selection.calibrate or selection.confidence_from != "agreement"
+        self.believes_one = type(self.policy).combine is Policy.combine and not self.makes_confidence
 
     def only_choice(self, models: tuple[str, ...]) -> Choice | None:
         """What there is to select of one model; None if there are more, or a user's own policy has to be asked."""

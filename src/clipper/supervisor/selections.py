@@ -34,6 +34,8 @@ def new_selection(new: NewApplication) -> Selection:
         inherit=new.inherit,
         wait=new.wait,
         confidence_threshold=new.confidence_threshold,
+        confidence_from=new.confidence_from,
+        calibrate=new.calibrate,
         feedback_ttl_s=new.feedback_ttl_s,
         log_decisions=new.log_decisions,
     )
@@ -54,6 +56,8 @@ def changed_selection(selection: Selection, change: ApplicationChange) -> Select
         "inherit": change.inherit,
         "wait": change.wait,
         "confidence_threshold": change.confidence_threshold,
+        "confidence_from": change.confidence_from,
+        "calibrate": change.calibrate,
         "feedback_ttl_s": change.feedback_ttl_s,
         "log_decisions": change.log_decisions,
     }
