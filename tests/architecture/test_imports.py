@@ -26,6 +26,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "tls": "",
         "run_as": "",
         "trees": "",
+        "build": "",
         "containers.protocol": "",
         "containers": "containers.protocol",
         "runtime": "containers.protocol",
@@ -52,11 +53,14 @@ ALLOWED: dict[str, frozenset[str]] = {
         "selection.stores feedback control_client abstraction containers containers.protocol control snapshot "
         "statistics tls",
         "registry": "scaling snapshot",
-        "managers": "registry run_as trees containers containers.protocol snapshot",
+        "managers.reconcile": "",
+        "rollout": "managers.reconcile registry snapshot",
+        "managers": "managers.reconcile registry run_as trees containers containers.protocol snapshot",
         "management.schemas": "scaling snapshot",
         "metrics": "management.schemas metrics.histogram statistics",
         "management": "hosts management.schemas metrics statistics scaling snapshot registry managers tls",
-        "supervisor": "decisions home hosts malloc open_files management management.schemas metrics managers registry "
+        "supervisor": "build rollout managers.reconcile decisions home hosts malloc open_files management "
+        "management.schemas metrics managers registry "
         "containers containers.protocol control control_client frontend.inputs selection.check selection.learning "
         "run_as selection.policies selection.stores scaling snapshot statistics tls trees",
         "packaging": "",
@@ -91,6 +95,7 @@ PURE = (
     "clipper.managers.docker",
     "clipper.managers.reconcile",
     "clipper.managers.environments",
+    "clipper.rollout",
     "clipper.load.answers",
     "clipper.load.arrivals",
     "clipper.load.asked",

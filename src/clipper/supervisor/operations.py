@@ -49,6 +49,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
                 *self._catalog.problems(),
                 *self._keepers.problems(),
                 *filter(None, [tls]),
+                *self._reconciler.outdated(),
                 *await self._decision_log_problems(),
             ),
             workers=tuple(map(worker_view, self._workers)),
