@@ -229,6 +229,14 @@ def usage_error(run: Run, arguments: str) -> str:
     return " ".join(wrong.err.replace("│", " ").split())
 
 
+def test_the_history_is_shown_as_it_is(run: Run) -> None:
+    shown = run("status", "--history")
+    assert shown.status == 0
+    assert "m:1" in shown.out and "it is ready and current" in shown.out and "it [is] old" in shown.out
+    (first, second) = run("status", "--history", "--json").json
+    assert first == {"at": 1e9, "subject": "m:1", "text": "it is ready and current"} and second["at"] == 1e9 + 1.5
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

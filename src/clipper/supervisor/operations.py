@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 from clipper import __version__
 from clipper.home import Place
-from clipper.management.schemas import CreatedKey, CreatedToken, Key, NewKey, NewToken, Status, Token
+from clipper.management.schemas import CreatedKey, CreatedToken, Event, Key, NewKey, NewToken, Status, Token
 from clipper.managers.manager import SlotStatus
 from clipper.snapshot import Link
 from clipper.statistics import WorkerStatistics
@@ -57,6 +57,9 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
             models=len(self._catalog.models),
             replicas=dict(Counter(replica.state for replica in self._views.replicas({}))),
         )
+
+    async def history(self) -> list[Event]:
+        return [Event(one.at, one.subject, one.text) for one in self._reconciler.story.events]
 
     async def has_artifact(self, digest: str) -> bool:
         return self._artifacts.renew(digest)
