@@ -182,13 +182,13 @@ OWN = """
         def __init__(self, **parameters):
             {init}
 
-        def select(self, models, totals, context, random):
+        def select(self, models, totals, query, random):
             {select}
 
-        def combine(self, choice, outputs, totals):
+        def combine(self, choice, outputs, totals, query):
             {combine}
 
-        def observe(self, choice, losses, totals):
+        def observe(self, choice, losses, totals, query):
             {observe}
 """
 RIGHT = {

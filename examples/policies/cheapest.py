@@ -2,7 +2,7 @@
 
 from random import Random
 
-from clipper.selection.policies import Choice, Policy, Totals
+from clipper.selection.policies import Choice, Policy, QueryView, Totals
 
 
 class Cheapest(Policy):
@@ -11,7 +11,7 @@ class Cheapest(Policy):
     def __init__(self, max_loss: float = 0.1) -> None:
         self.max_loss = max_loss
 
-    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
         for model in models:
             # A model that was never scored has a mean loss of 0: it is tried.
             if totals.number(model, "loss") <= self.max_loss * totals.number(model, "scored"):

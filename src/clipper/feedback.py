@@ -11,6 +11,7 @@ class Feedback(Struct, frozen=True):
         row: the input's raw buffer, where it is not on a query.
         label: JSON text of the right output; None if there is a reward instead.
         reward: in [0, 1], for the models that were selected.
+        features: raw buffer of the float64 numbers that come with an input; a query has its own.
     """
 
     id: str
@@ -19,6 +20,7 @@ class Feedback(Struct, frozen=True):
     context: str | None = None
     label: bytes | None = None
     reward: float | None = None
+    features: bytes | None = None
 
 
 class Outcome(Struct, frozen=True):

@@ -41,8 +41,9 @@ ALLOWED: dict[str, frozenset[str]] = {
         "selection.policies": "selection.learning",
         "selection.stores": "",
         "selection.check": "run_as selection.learning selection.policies snapshot",
-        "selection": "decisions selection.learning selection.policies selection.stores abstraction control "
-        "feedback metrics.histogram snapshot statistics",
+        "selection.trial": "managers run_as selection.check snapshot",
+        "selection": "decisions selection.learning selection.policies selection.stores selection.trial abstraction "
+        "control feedback metrics.histogram snapshot statistics",
         "frontend.limits": "",
         "frontend.inputs": "frontend.limits frontend.long_inputs frontend.numbers",
         "frontend.long_inputs": "frontend.numbers",
@@ -50,8 +51,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "frontend": "frontend.inputs frontend.limits frontend.long_inputs frontend.numbers malloc selection "
         "feedback metrics.histogram snapshot statistics tls",
         "worker": "decisions frontend frontend.limits malloc open_files metrics.histogram selection selection.policies "
-        "selection.stores feedback control_client abstraction containers containers.protocol control snapshot "
-        "statistics tls",
+        "selection.stores selection.trial feedback control_client abstraction containers containers.protocol control "
+        "managers run_as snapshot statistics tls",
         "registry": "scaling snapshot",
         "managers.reconcile": "",
         "rollout": "managers.reconcile registry snapshot",
@@ -61,15 +62,16 @@ ALLOWED: dict[str, frozenset[str]] = {
         "management": "hosts management.schemas metrics statistics scaling snapshot registry managers tls",
         "supervisor": "build rollout managers.reconcile decisions home hosts malloc open_files management "
         "management.schemas metrics managers registry "
-        "containers containers.protocol control control_client frontend.inputs selection.check selection.learning "
+        "containers containers.protocol control control_client frontend.inputs selection.learning selection.trial "
         "run_as selection.policies selection.stores scaling snapshot statistics tls trees",
         "packaging": "",
         "home": "",
+        "backup": "home managers registry selection.stores trees",
         "http_api": "management.schemas tls",
         "client": "home hosts http_api packaging management.schemas scaling snapshot tls",
         "load": "http_api tls",
-        "cli": "client decisions decisions.evaluation home hosts http_api load packaging management.schemas run_as "
-        "scaling snapshot tls",
+        "cli": "backup client decisions decisions.evaluation home hosts http_api load packaging management.schemas "
+        "run_as scaling snapshot tls",
     }.items()
 }
 

@@ -47,7 +47,7 @@ class Fails(Policy):
     def __init__(self, above):
         self.above = above
 
-    def select(self, models, totals, context, random):
+    def select(self, models, totals, query, random):
         if len(context) > self.above:
             raise ValueError("too long")
         return Choice(models[:1], (1.0,))

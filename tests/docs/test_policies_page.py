@@ -10,7 +10,7 @@ from clipper.selection.learning.ledger import DEFAULT_HALF_LIFE, Ledger
 from clipper.selection.learning.losses import LOSSES
 from clipper.selection.learning.tally import tally
 from clipper.selection.learning.totals import DEFAULT_PRIOR_WEIGHT
-from clipper.selection.policies import Choice, Combined
+from clipper.selection.policies import Choice, Combined, JudgedQuery, QueryView
 from clipper.selection.policies.registry import POLICIES, make_policy, parameters_of
 
 ROOT = Path(__file__).parents[2]
@@ -51,12 +51,12 @@ def test_the_example_is_the_one_that_is_shown() -> None:
 
 def test_the_example_asks_the_cheapest_model_that_is_good_enough() -> None:
     policy, ledger = make_policy(EXAMPLE, {"max_loss": 0.2}, str(ROOT)), Ledger(None)
-    choice = policy.select(("small", "large"), ledger.totals(), None, Random(0))
+    choice = policy.select(("small", "large"), ledger.totals(), QueryView(), Random(0))
     assert choice == Choice(("small",), (1.0,))
-    assert policy.combine(choice, {"small": b"3"}, ledger.totals()) == Combined(b"3", 1.0)
+    assert policy.combine(choice, {"small": b"3"}, ledger.totals(), QueryView()) == Combined(b"3", 1.0)
     for loss in (0.0, 1.0):
         losses = {"small": loss}
-        increments = {**tally(choice.models, losses), **policy.observe(choice, losses, ledger.totals())}
+        increments = {**tally(choice.models, losses), **policy.observe(choice, losses, ledger.totals(), JudgedQuery())}
         ledger.add(ledger.entries(increments))
-    assert policy.select(("small", "large"), ledger.totals(), None, Random(0)) == Choice(("large",), (1.0,))
-    assert policy.select(("small",), ledger.totals(), None, Random(0)) == Choice(("small",), (1.0,))
+    assert policy.select(("small", "large"), ledger.totals(), QueryView(), Random(0)) == Choice(("large",), (1.0,))
+    assert policy.select(("small",), ledger.totals(), QueryView(), Random(0)) == Choice(("small",), (1.0,))

@@ -470,14 +470,14 @@ def test_one_that_does_not_come_up_keeps_the_old_ones_and_no_other_version_waiti
 def test_workers_of_old_code_are_replaced_one_at_a_time_and_before_replicas() -> None:
     old = (worker(0, is_outdated=True), worker(1, is_outdated=True))
     one = bench(*CURRENT, slots=(slot(is_outdated=True),), workers=old).told()
-    assert one.look() == [StartSpare("workers of another Clipper's code are to be replaced")]
+    assert one.look() == [StartSpare("workers of another Clipper's code or with other settings are to be replaced")]
     one.workers = (*one.workers, worker(2, phase="starting", peer=None, is_spare=True))
     assert one.look() == []
     one.workers = (*one.workers[:2], worker(2, is_spare=True))
     one.push()
     assert one.look() == []
     one.applied()
-    assert one.look() == [DrainWorker(0, "another Clipper's code runs in it")]
+    assert one.look() == [DrainWorker(0, "another Clipper's code runs in it, or with other settings")]
     newest = one.rollout.telling.generation
     one.workers = (worker(0, phase="draining", generation=newest), *one.workers[1:])
     one.told()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from world import BAD, GOOD, WORKERS, Records, World
 
+from clipper.rollout.wanted import running
 from clipper.types import ModelId
 
 EXAMPLES = int(os.environ.get("ROLLOUT_EXAMPLES", "60"))
@@ -78,15 +79,11 @@ class Operations(RuleBasedStateMachine):
         if position < len(self.world.workers) and self.world.workers[position].hangs_since_s is None:
             self.world.workers[position].hangs_since_s = self.world.now_s
 
-    @rule(position=workers)
-    def give_worker_work(self, position: int) -> None:
+    @rule(position=workers, seconds=st.sampled_from([5.0, 100.0]))
+    def slow_batches(self, position: int, seconds: float) -> None:
         if position < len(self.world.workers):
-            self.world.workers[position].busy |= self.world.workers[position].asks
-
-    @rule(position=workers)
-    def finish_work(self, position: int) -> None:
-        if position < len(self.world.workers):
-            self.world.workers[position].busy.clear()
+            worker = self.world.workers[position]
+            worker.busy |= dict.fromkeys(worker.asks, self.world.now_s + seconds)
 
     @rule(fails=st.booleans())
     def registry(self, fails: bool) -> None:
@@ -167,6 +164,7 @@ class Operations(RuleBasedStateMachine):
                 assert record.state in ("ready", "sleeping", "failed"), record
             if record.state in ("failed", "sleeping"):
                 assert slots == []
+            assert (record.state in ("failed", "sleeping")) == (id_ not in running(world.records)), record
             assert record.promotion is None, record
         assert not world.rollout.versions.linking and not world.rollout.replicas.retired
         self.check_last_wishes()

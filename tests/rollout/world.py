@@ -35,9 +35,10 @@ from clipper.types import ModelId
 
 START_S, SLOW_START_S, START_TIMEOUT_S, STOP_S, UNDIALABLE_S, HANG_S = 0.5, 8.0, 60.0, 0.2, 20.0, 15.0
 CRASH_AFTER_S = 3.0
+BATCH_S = 1.0
 # What a container does, by its version's target.
 GOOD = ("good", "slow", "undialable")
-BAD = ("broken", "hangs", "crashes")
+BAD = ("broken", "hangs", "crashes", "deaf")
 WORKERS = 2
 
 
@@ -83,7 +84,8 @@ class FakeWorker:
     instance: int
     phase: WorkerPhase = "starting"
     serves: Snapshot = field(default_factory=Snapshot)
-    busy: set[str] = field(default_factory=set)
+    # Until when it has a batch, by the replica's id.
+    busy: dict[str, float] = field(default_factory=dict)
     inbox: deque[Snapshot] = field(default_factory=deque)
     newest: Snapshot | None = None
     sent: Snapshot | None = None
@@ -278,7 +280,7 @@ class World:
         one.start_failure = None
         delays = {"slow": SLOW_START_S, "hangs": START_TIMEOUT_S}
         one.due_s = self.now_s + delays.get(spec.target, START_S)
-        one.dialable_at_s = self.now_s + (UNDIALABLE_S if spec.target == "undialable" else 0.0)
+        one.dialable_at_s = self.now_s + {"undialable": UNDIALABLE_S, "deaf": float("inf")}.get(spec.target, 0.0)
 
     def _retire(self, one: FakeSlot, why: str) -> None:
         assert one.phase in ("starting", "ready")
@@ -326,6 +328,7 @@ class World:
             if one.due_s <= self.now_s:
                 self._slot_is_due(slot, one)
         for position, worker in enumerate(list(self.workers)):
+            worker.busy = {id_: until_s for id_, until_s in worker.busy.items() if until_s > self.now_s}
             if worker.hangs_since_s is not None and self.now_s - worker.hangs_since_s > HANG_S:
                 self.kill_worker(position)
             if worker.back_at_s <= self.now_s:
@@ -363,6 +366,8 @@ class World:
         if worker.hangs_since_s is not None or not worker.inbox or not worker.has_process:
             return
         snapshot = worker.inbox.popleft()
+        # There are always queries: each replica that it asks has a batch of it.
+        worker.busy |= dict.fromkeys(worker.asks, self.now_s + BATCH_S)
         if snapshot.generation >= worker.serves.generation:
             worker.serves = snapshot
         self._answer(worker)
@@ -373,7 +378,7 @@ class World:
             one.id for one in self.slots.values() if one.dialable_at_s <= self.now_s and one.phase != "starting"
         }
         unlinked = dict.fromkeys(worker.asks - dialable, "refused")
-        worker.replies.append((worker.serves.generation, unlinked, tuple(sorted(worker.busy - worker.asks))))
+        worker.replies.append((worker.serves.generation, unlinked, tuple(sorted(worker.busy.keys() - worker.asks))))
 
     def hear(self, worker: FakeWorker) -> None:
         """The supervisor gets its next answer."""
@@ -514,7 +519,6 @@ class World:
         while self.now_s < end_s:
             for worker in list(self.workers):
                 worker.hangs_since_s = None
-                worker.busy &= worker.asks
                 while worker.inbox or worker.replies:
                     if worker.phase != "ready":
                         break

@@ -11,6 +11,7 @@ from clipper.feedback import Feedback
 from clipper.selection import observer
 from clipper.selection.application import Application
 from clipper.selection.observer import ASK_TIMEOUT_S, Observer
+from clipper.selection.policies.policy import QueryView
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, MIN_KEEP_S
 from clipper.snapshot import Selection
@@ -192,7 +193,7 @@ def test_a_reward_of_several_models_is_for_those_that_gave_the_answer(tmp_path: 
         assert learned(application) == {"a": (2.0, 1.0), "b": (2.0, 1.0)}
         for number in range(30):
             assert await desk.observe(application, Feedback(f"more-{number}", row=ROW, reward=1.0))
-        weights = application.select(application.contexts.prior(), None).shares
+        weights = application.select(application.contexts.prior(), QueryView()).shares
         assert weights[0] == weights[1] > 3 * weights[2]
 
     run(tmp_path, FOUR, scenario)

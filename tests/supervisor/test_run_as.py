@@ -205,7 +205,7 @@ class Tells(Policy):
         files = [name for name in ("token", "registry.sqlite3") if os.access(f"{home}/{{name}}", os.R_OK)]
         raise ValueError(f"ids {{os.getresuid()}} {{os.getgroups()}} {{files}} {{open('mine', 'w').name}}")
 
-    def select(self, models, totals, context, random):
+    def select(self, models, totals, query, random):
         raise NotImplementedError
 """
 

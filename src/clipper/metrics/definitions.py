@@ -278,7 +278,7 @@ DEPLOYED: Group[Version] = Group(
         Number(
             "gauge",
             "clipper_replicas_wanted",
-            "Replicas that it shall have now, by a number or by its load; 0 while it does not run.",
+            "Target number of replicas now, set by number or by load; 0 while the version does not run.",
             lambda v: v.replicas_wanted if v.state in ("starting", "ready") else 0,
         ),
     ),

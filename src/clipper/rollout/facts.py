@@ -66,7 +66,7 @@ class WorkerFacts:
         unlinked: id of each replica that it could not dial to why.
         undrained: ids of the replicas out of service that have a batch of its.
         is_spare: it stands in while others are replaced.
-        is_outdated: another Clipper's code than ours runs in it.
+        is_outdated: another Clipper's code than ours runs in it, or it runs with other settings.
     """
 
     index: int

@@ -19,7 +19,7 @@ class View:
 
     @cached_property
     def runs(self) -> dict[ModelId, int]:
-        """How many replicas each version shall have that shall have any."""
+        """The target number of replicas of each version that is to run."""
         return running(self.records)
 
     @cached_property

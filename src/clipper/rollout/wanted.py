@@ -55,7 +55,7 @@ def linking(records: Records, model: str) -> Iterator[tuple[ApplicationRecord, s
 
 
 def running(records: Records) -> dict[ModelId, int]:
-    """How many replicas each version shall have that shall have any."""
+    """The target number of replicas of each version that is to run."""
     pinned = {
         ModelId(link.model, link.version)
         for application in records.applications.values()

@@ -17,7 +17,7 @@ from clipper.selection.feedback.outcomes import Outcomes
 from clipper.selection.learning.arms import Arms, Origin, lineage
 from clipper.selection.learning.totals import Totals
 from clipper.selection.loads import Loads
-from clipper.selection.policies.policy import Choice, Combined
+from clipper.selection.policies.policy import Choice, Combined, QueryView
 from clipper.selection.query import Asker, Named, Query, Shadow
 from clipper.selection.selector import Selector
 from clipper.selection.surroundings import Surroundings
@@ -114,7 +114,13 @@ class Application:
         self.follow(self.snapshot)
 
     def predict(
-        self, row: bytes, asker: Asker, arrival_s: float, version: str | None = None, context: str | None = None
+        self,
+        row: bytes,
+        asker: Asker,
+        arrival_s: float,
+        version: str | None = None,
+        context: str | None = None,
+        features: bytes | None = None,
     ) -> Query:
         """Answer one input; ``asker`` hears of it now or later, by the deadline.
 
@@ -122,6 +128,7 @@ class Application:
             row: the input's raw buffer, of this application's input type.
             version: ask this version of the linked model, whatever is current.
             context: the user, session or other group whose state the policy goes by.
+            features: raw buffer of the float64 numbers that the policy may go by.
 
         Raises:
             NotFound: there is no such version.
@@ -130,7 +137,9 @@ class Application:
         choice, targets, arms = (
             (self._only_choice, self._targets, self.arms) if version is None else self._pinned(version)
         )
-        query = Query(self, asker, self._ids.take(), row, context, arrival_s, arrival_s + self.budget_s, version)
+        query = Query(
+            self, asker, self._ids.take(), row, context, arrival_s, arrival_s + self.budget_s, version, features
+        )
         self.counts.queries += 1
         if choice is not None:
             self._ask(query, row, choice, targets, arms)
@@ -170,17 +179,20 @@ class Application:
         if latency_s > self.slo_s:
             self.counts.slo_misses += 1
         choice, output = query.choice, query.first_output
+        is_alone = choice is not None and len(choice.models) == 1 and self.selector.believes_one
+        # Before the input goes, which a policy may combine by.
+        view = None if is_alone or choice is None or output is None else query.view()
         if self.feedback_ttl_s:
-            if not self._may_ask_again(query):
+            if not self._may_need_input(query):
                 query.row = None
             self._joins.remember(query, now_s)
         if choice is None or output is None:
             self._answer_without(query, asker)
-        elif len(choice.models) == 1 and self.selector.believes_one:
+        elif view is None:
             query.output = output
             asker.on_prediction(query.id, output, 1.0)
         else:
-            self._answer_combined(query, choice, asker)
+            self._answer_combined(query, choice, view, asker)
         if self.decisions is not None:
             self.decisions.add(query, latency_s)
         # Of one model there is nothing to select, and nothing to know for that.
@@ -199,13 +211,15 @@ class Application:
             if counts_outputs and (model == query.first_model or model in (query.more_outputs or ())):
                 outcomes.came(arms.key(model))
             elif not query.missing or is_over or model in (query.lost or ()):
-                outcomes.missed(model, choice, arms)
+                outcomes.missed(model, choice, arms, query.features)
 
-    def _may_ask_again(self, query: Query) -> bool:
-        """Whether feedback may need an output that is not known: then the query's input is kept, most of its size."""
+    def _may_need_input(self, query: Query) -> bool:
+        """Whether feedback may need the input, for an output that is not known or by itself: it is most of a query's
+        size."""
         if query.choice is None:
             return True
-        return self.selector.policy.feedback == "all" and not self._has_all(query)
+        selector = self.selector
+        return selector.keeps_input or (selector.policy.feedback == "all" and not self._has_all(query))
 
     def _has_all(self, query: Query) -> bool:
         outputs = len(query.more_outputs or ()) + (query.first_output is not None)
@@ -235,9 +249,9 @@ class Application:
         query.is_settled = is_settled
         self.finish(query)
 
-    def _answer_combined(self, query: Query, choice: Choice, asker: Asker) -> None:
+    def _answer_combined(self, query: Query, choice: Choice, view: QueryView, asker: Asker) -> None:
         try:
-            combined = self._combine(choice, query)
+            combined = self._combine(choice, query, view)
         except PolicyFailed as error:
             query.failure = error.code, str(error)
             self._answer_without(query, asker)
@@ -257,7 +271,7 @@ class Application:
             query.in_time += 1
             self.outcomes.came(query.arms.key(model))
         freed = 0
-        if query.row is not None and not self._may_ask_again(query):
+        if query.row is not None and not self._may_need_input(query):
             freed, query.row = len(query.row), None
         grown = len(output) if query.more_outputs is None else output_bytes(output)
         self._joins.grow(query.id, grown - freed)
@@ -287,13 +301,13 @@ class Application:
             return self.selector.no_totals
         return self.contexts.prior() if context is None else self.contexts.totals(context)
 
-    def select(self, totals: Totals, context: str | None, random: Random | None = None) -> Choice:
+    def select(self, totals: Totals, query: QueryView, random: Random | None = None) -> Choice:
         """Have the policy select.
 
         Raises:
             PolicyFailed: see ``Selector.select``.
         """
-        return self.selector.select(self.models, totals, context, random or self.surroundings.random)
+        return self.selector.select(self.models, totals, query, random or self.surroundings.random)
 
     def target(self, model: str) -> ModelQueue | None:
         """What answers for a linked model."""
@@ -321,7 +335,7 @@ class Application:
 
     def _select_and_ask(self, query: Query, row: bytes, totals: Totals) -> None:
         try:
-            choice = self.select(totals, query.context)
+            choice = self.select(totals, query.view())
         except PolicyFailed as error:
             query.failure = error.code, str(error)
             self.finish(query)
@@ -365,11 +379,12 @@ class Application:
                 if output is not None:
                     shadow.on_output(model, output)
 
-    def _combine(self, choice: Choice, query: Query) -> Combined:
+    def _combine(self, choice: Choice, query: Query, view: QueryView) -> Combined:
         is_joint, outputs = len(choice.models) > 1, query.outputs
         if is_joint and len(outputs) < len(choice.models):
             self.counts.missing.update(model for model in choice.models if model not in outputs)
-        combined = self.selector.combine(choice, outputs, self.totals(query.context) or self.contexts.prior())
+        totals = self.totals(query.context) or self.contexts.prior()
+        combined = self.selector.combine(choice, outputs, totals, view)
         if is_joint:
             self.counts.confidence.observe(combined.confidence)
         return combined

@@ -8,6 +8,7 @@ from clipper.control import ModelDescription, PolicyDescription
 from clipper.errors import PolicyFailed
 from clipper.selection.application import Application
 from clipper.selection.learning.totals import LOSS, PULLS, SCORED, Totals
+from clipper.selection.policies.policy import QueryView
 
 # Shares are found by having the policy select this often, which holds for every policy, the user's own too. So many
 # draws tell a share to within 2 %.
@@ -44,7 +45,7 @@ async def _shares(application: Application, totals: Totals, context: str | None)
     for draw in range(DRAWS):
         if draw % DRAWS_AT_ONCE == 0:
             await asyncio.sleep(0)
-        choice = application.select(totals, context, random)
+        choice = application.select(totals, QueryView(context), random)
         for model, share in zip(choice.models, choice.shares):
             weights[model] += share if len(choice.models) > 1 else 1.0
     return {model: weight / DRAWS for model, weight in weights.items()}

@@ -17,7 +17,7 @@ from clipper.selection.feedback.scoring import default_loss, lesson, score
 from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.losses import Loss
 from clipper.selection.learning.tally import Increments
-from clipper.selection.policies.policy import Choice, Totals
+from clipper.selection.policies.policy import Choice, JudgedQuery, Totals
 from clipper.selection.query import Query
 from clipper.selection.stores.store import EVERYONE, MIN_KEEP_S, Observation
 
@@ -125,7 +125,7 @@ class Observer:
         totals = contexts.totals(context)
         if totals is None or not contexts.is_loaded:
             return self._observe_later(feedback, query, context)
-        choice = self._choice(query, totals, context)
+        choice = self._choice(feedback, query, totals)
         outputs = self._known_outputs(feedback, query)
         if any(model not in outputs for model in self._needed(choice, feedback, query)):
             return self._observe_later(feedback, query, context)
@@ -133,7 +133,7 @@ class Observer:
 
     async def _observe_later(self, feedback: Feedback, query: Query | None, context: str | None) -> bool:
         totals = await self._loaded(context)
-        choice = self._choice(query, totals, context)
+        choice = self._choice(feedback, query, totals)
         outputs = self._known_outputs(feedback, query)
         row = query.row if query is not None else feedback.row
         missing = [model for model in self._needed(choice, feedback, query) if model not in outputs]
@@ -268,8 +268,9 @@ class Observer:
             reason = query.reason or _WRONG
         prior = application.contexts.prior()
         is_reward = feedback.reward is not None and len(choice.models) > 1
+        judged = self._judged(feedback, query, outputs)
         lessons: dict[str | None, Increments] = {
-            each: arms.keyed(lesson(policy, choice, losses, known_then, missed, is_reward=is_reward))
+            each: arms.keyed(lesson(policy, choice, losses, known_then, judged, missed, is_reward=is_reward))
             for each, known_then in ({None: prior} if context is None else {None: prior, context: totals}).items()
         }
         return _Learned(losses, self._named(losses, arms), answer_loss, reason, no_answer, lessons)
@@ -289,7 +290,8 @@ class Observer:
         increments: dict[tuple[str, str], float] = {}
         try:
             for each in made_up:
-                taught = lesson(policy, each.choice, {each.name: each.loss}, contexts.prior(), {each.name: 1.0})
+                seen = JudgedQuery(packed_features=each.features)
+                taught = lesson(policy, each.choice, {each.name: each.loss}, contexts.prior(), seen, {each.name: 1.0})
                 for key, amount in each.arms.keyed(taught).items():
                     increments[key] = increments.get(key, 0.0) + each.times * amount
         except PolicyFailed as error:
@@ -367,13 +369,22 @@ class Observer:
             )
         return "unknown", "it has not been answered, or its client went away first"
 
-    def _choice(self, query: Query | None, totals: Totals, context: str | None) -> Choice:
+    def _choice(self, feedback: Feedback, query: Query | None, totals: Totals) -> Choice:
         """What was selected; for feedback on an input, or a query whose selection failed, what would be now."""
         if query is not None and query.choice is not None:
             return query.choice
         if not self._application.models:
             raise NotFound(f"application {self._application.name} has no linked model to learn about")
-        return self._application.select(totals, context)
+        return self._application.select(totals, self._judged(feedback, query, {}))
+
+    def _judged(self, feedback: Feedback, query: Query | None, outputs: Mapping[str, bytes]) -> JudgedQuery:
+        """What the policy sees of what the feedback is on."""
+        context, features, row = (
+            (feedback.context, feedback.features, feedback.row)
+            if query is None
+            else (query.context, query.features, query.row)
+        )
+        return JudgedQuery(context, features, row, self._application.input_type, outputs, feedback.label)
 
     def _known_outputs(self, feedback: Feedback, query: Query | None) -> dict[str, bytes]:
         if query is not None:
@@ -426,7 +437,7 @@ class Observer:
         known = {model: outputs[model] for model in choice.models if model in outputs}
         if feedback.reward is None or not known:
             return None
-        return self._application.selector.combine(choice, known, totals).output
+        return self._application.selector.combine(choice, known, totals, self._judged(feedback, query, known)).output
 
 
 def _answer_loss(feedback: Feedback, loss: Loss, answer: bytes) -> float | None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from clipper.selection.learning.arms import NO_ARMS, Arms
-from clipper.selection.policies.policy import Choice
+from clipper.selection.policies.policy import Choice, QueryView
 
 if TYPE_CHECKING:
     from clipper.selection.application import Application
@@ -49,6 +49,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
         confidence: in the answer.
         reason: why there was none; None if there was.
         pinned: the version that was asked for, past the policy.
+        features: raw buffer of the float64 numbers that came with it for its policy.
     """
 
     application: "Application"
@@ -59,6 +60,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
     arrival_s: float
     deadline_s: float
     pinned: str | None = None
+    features: bytes | None = None
     first_model: str | None = None
     first_output: bytes | None = None
     more_outputs: dict[str, bytes] | None = None
@@ -82,6 +84,10 @@ class Query(msgspec.Struct, gc=False, eq=False):
         if self.first_model is None or self.first_output is None:
             return {}
         return {self.first_model: self.first_output, **(self.more_outputs or {})}
+
+    def view(self) -> QueryView:
+        """What its policy sees of it."""
+        return QueryView(self.context, self.features, self.row, self.application.input_type)
 
     def missed(self, now_s: float) -> tuple[str, ...]:
         """Selected models that had not answered by the deadline; none before it, while some may still answer.

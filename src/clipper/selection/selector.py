@@ -8,7 +8,7 @@ from clipper.selection.contract import checked_choice, checked_combined
 from clipper.selection.counts import Counts
 from clipper.selection.learning.totals import Totals
 from clipper.selection.own_code import Made
-from clipper.selection.policies.policy import Choice, Combined, Policy
+from clipper.selection.policies.policy import Choice, Combined, Policy, QueryView
 from clipper.selection.policies.registry import POLICIES, make_loss, make_policy
 from clipper.snapshot import ApplicationSnapshot
 
@@ -22,6 +22,7 @@ class Selector:
     Attributes:
         policy, loss: Clipper's simplest where the user's own cannot be made: then every query is a ``policy_error``.
         no_totals: what goes for the totals of a policy that does not read any; None if it reads them.
+        keeps_input: the policy learns by the query's input, too.
         believes_one: the output of a model that was asked alone is the answer, with confidence 1.
     """
 
@@ -45,6 +46,8 @@ class Selector:
         # A user's own need not be a subclass, which has it.
         self._is_settled = getattr(self.policy, "is_settled", lambda *_: False)
         self.no_totals = None if self.policy.learns and self._problem is None else Totals()
+        # As above.
+        self.keeps_input = bool(getattr(self.policy, "keeps_input", False))
         self.believes_one = type(self.policy).combine is Policy.combine
 
     def only_choice(self, models: tuple[str, ...]) -> Choice | None:
@@ -52,7 +55,7 @@ class Selector:
         has_one = len(models) == 1 and not self._is_of_user
         return Choice(models, (1.0,)) if has_one and self._problem is None else None
 
-    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
         """Have the policy select.
 
         Raises:
@@ -61,7 +64,7 @@ class Selector:
         if self._problem is not None:
             raise PolicyFailed(self._problem)
         try:
-            choice = self.policy.select(models, totals, context, random)
+            choice = self.policy.select(models, totals, query, random)
             if self._is_of_user:
                 choice = checked_choice(choice, models)
                 self._counts.bound_sets()
@@ -69,14 +72,14 @@ class Selector:
             raise self._failed("select", error) from error
         return choice
 
-    def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals) -> Combined:
+    def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals, query: QueryView) -> Combined:
         """Have the policy make one answer of at least one output.
 
         Raises:
             PolicyFailed: the user's own raised, or returned no answer.
         """
         try:
-            combined = self.policy.combine(choice, outputs, totals)
+            combined = self.policy.combine(choice, outputs, totals, query)
             if self._is_of_user:
                 combined = checked_combined(combined)
         except (Exception, SystemExit) as error:  # as in select

@@ -29,8 +29,7 @@ def slot_facts(status: SlotStatus, build: str) -> SlotFacts:
     )
 
 
-def worker_facts(worker: Worker, build: str) -> WorkerFacts:
-    """``build``: that workers are started with now."""
+def worker_facts(worker: Worker) -> WorkerFacts:
     applied = worker.applied
     return WorkerFacts(
         worker.index,
@@ -43,5 +42,5 @@ def worker_facts(worker: Worker, build: str) -> WorkerFacts:
         undrained=() if applied is None else applied.undrained,
         last_error=worker.last_error,
         is_spare=worker.is_spare,
-        is_outdated=worker.process is not None and worker.build != build,
+        is_outdated=worker.process is not None and worker.is_outdated,
     )

@@ -61,20 +61,14 @@ class Reconciler:
         manager: Manager,
         workers: Workers,
         code_folder: Callable[[str], str],
-        build: str,
     ) -> None:
-        """
-        Args:
-            code_folder: from an artifact's digest to where its modules are.
-            build: of the code that workers are started with.
-        """
+        """``code_folder``: from an artifact's digest to where its modules are."""
         self.story = Story()
         self._rollout = rollout
         self._catalog = catalog
         self._manager = manager
         self._workers = workers
         self._servable = Servable(code_folder)
-        self._build = build
         self._loop = asyncio.get_running_loop()
         self._can_commit_at_s = float("-inf")
         self._waiting: list[Callable[[], bool]] = []
@@ -153,7 +147,7 @@ class Reconciler:
         return self._rollout.is_told_of(self._facts(), replica.id)
 
     def outdated(self) -> list[str]:
-        """What runs another Clipper's code than ours, and is being replaced, or cannot be."""
+        """What runs another Clipper's code than ours, or with other settings, and is being replaced, or cannot be."""
         facts = self._facts()
         names = [f"worker-{one.index}" for one in facts.workers if one.is_outdated]
         names += [one.id for one in facts.slots if one.is_outdated]
@@ -163,7 +157,9 @@ class Reconciler:
         ended += [(one.phase, one.last_error) for one in facts.slots]
         errors = [error for phase, error in ended if phase in DOWN and error]
         why = f"; it waits for this: {errors[0]}" if errors else ""
-        return [f"the code of another Clipper still runs in {', '.join(names)}, and is being replaced{why}"]
+        return [
+            f"{', '.join(names)} still run another Clipper's code, or with other settings, and are being replaced{why}"
+        ]
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -197,7 +193,7 @@ class Reconciler:
             self._catalog,
             self._servable.snapshots(self._catalog.applications),
             tuple(slot_facts(slot, self._manager.build) for slot in self._manager.slots()),
-            tuple(worker_facts(worker, self._build) for worker in self._workers),
+            tuple(map(worker_facts, self._workers)),
             self._can_commit_at_s,
         )
 

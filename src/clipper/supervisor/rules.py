@@ -67,7 +67,7 @@ def checked_type(text: str) -> InputType:
     """An input type of which a row can be in a request, and be sent to a container.
 
     Raises:
-        InvalidArgument: it is none, or no request is large enough for one of its rows.
+        InvalidArgument: it is not valid, or no request is large enough for one of its rows.
     """
     input_type = InputType.parse(text)
     # A digit and a comma each is the least that numbers take. What a frame to a container takes is far more.

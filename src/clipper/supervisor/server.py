@@ -114,23 +114,11 @@ class Supervisor:
         home, catalog = self._home, Catalog(registry)
         processes = ProcessFolder(home.run, os.environ, home.python_path)
         records = processes.recorded()
-        left_port = takeover.left_query_port(records, self._config, self._store_digest, str(home.decisions))
+        left_port = takeover.left_query_port(records, self._config, home, self._store_digest)
         if left_port is None:
             takeover.end_workers(records, processes)
         holder = await self._hold_port(left_port)
-        settings = WorkerSettings(
-            self._config.host,
-            ports.port_of(holder),
-            self._config.cache_bytes,
-            self._store_digest,
-            self._config.max_contexts,
-            self._config.max_body_bytes,
-            self._config.feedback_queries,
-            knows_keys=True,
-            decisions=str(home.decisions),
-            decision_log_bytes=self._config.decision_log_bytes,
-            tls=self._config.tls_mode,
-        )
+        settings = takeover.worker_settings(self._config, home, ports.port_of(holder), self._store_digest)
         # Query ids begin with them. Clippers that share a store, or clients, are not to give the same ones: they would
         # take one's feedback for the other's.
         instances = Numbers(registry, "worker", skip=random.randrange(INSTANCES))
@@ -209,7 +197,7 @@ class Supervisor:
         artifacts = Artifacts(home.artifacts)
         epoch = registry.reserve("supervisor", 1)
         rollout = Rollout(epoch, needs_key=self._config.api_keys, workers=self._config.workers)
-        reconciler = Reconciler(rollout, catalog, manager, workers, artifacts.code_folder, build)
+        reconciler = Reconciler(rollout, catalog, manager, workers, artifacts.code_folder)
         selections = SelectionChecker(processes, home.scratch, self._config.run_as)
         forgetter = Forgetter(catalog, store)
         usage, scaler = UsageKeeper(local.running), Scaler(catalog, manager, workers, wake)

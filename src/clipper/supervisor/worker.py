@@ -30,6 +30,7 @@ from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord, is_own_want
 from clipper.managers.reconcile.backoff import NO_DEATHS
 from clipper.rollout.facts import WorkerPhase
+from clipper.run_as import RunAs
 from clipper.selection.stores.store import MAX_CONTEXTS
 from clipper.snapshot import FEEDBACK_QUERIES, Snapshot
 from clipper.statistics import VersionLoad, WorkerStatistics
@@ -60,12 +61,13 @@ INSTANCES = 2**20
 
 
 class WorkerSettings(Struct, frozen=True):
-    """What all workers of a server have in common; one that runs with others is replaced.
+    """What all workers of a server have in common; one that runs with others is replaced: at once, or as in an upgrade
+    where it can stand beside the new ones meanwhile.
 
     ``store_digest`` tells whether the selection store is the same: its address may hold a password, and this is kept in
     a file for the next supervisor. ``max_contexts`` is of each application in it. ``knows_keys`` is False of one that a
     Clipper from before there were keys has started, which would answer whoever asks. ``decisions`` is the decision
-    log's folder.
+    log's folder. ``run``: see ``WorkerConfig``.
     """
 
     host: str
@@ -79,6 +81,18 @@ class WorkerSettings(Struct, frozen=True):
     decision_log_bytes: int = DEFAULT_LOG_BYTES
     knows_keys: bool = False
     tls: TlsMode = "off"
+    run: str = ""
+    run_as: RunAs | None = None
+
+    def can_stand_beside(self, other: "WorkerSettings") -> bool:
+        """Whether workers of both may answer on one port, until those of one are replaced."""
+        return (self.host, self.port, self.tls, self.store_digest, self.knows_keys) == (
+            other.host,
+            other.port,
+            other.tls,
+            other.store_digest,
+            other.knows_keys,
+        )
 
 
 def store_digest(address: str) -> str:
@@ -110,7 +124,7 @@ class Worker:
         control: path of its control socket.
         applied: what it last answered to a snapshot; None until it has.
         found_generation: of the snapshot that it served by when it was first dialled; 0 if none, or not yet.
-        build: of the Clipper whose code runs in it.
+        is_outdated: it runs with another Clipper's code than ours, or with other settings.
         is_spare: it is not started again once it has been renewed.
     """
 
@@ -135,7 +149,7 @@ class Worker:
         """
         self.index = index
         self.is_spare = is_spare
-        self.build = build
+        self.is_outdated = False
         self.found_generation = 0
         self.phase: WorkerPhase = "starting"
         self.process: ManagedProcess | None = None
@@ -157,7 +171,7 @@ class Worker:
         self._sent: tuple[Snapshot, TlsMaterial | None] | None = None
         self._applying: set[asyncio.Task[None]] = set()
         self._killed_because: str | None = None
-        self._own_build = build
+        self._build = build
         self._draining: asyncio.Task[None] | None = None
 
     @property
@@ -167,7 +181,8 @@ class Worker:
     def adopt(self, record: ProcessRecord, note: WorkerNote) -> bool:
         """Before ``run``: go on with a process that an earlier supervisor started; False if it is gone."""
         self.process = self._processes.adopt(record)
-        self.instance, self.control, self.build = note.instance, note.control, note.build
+        self.instance, self.control = note.instance, note.control
+        self.is_outdated = note.build != self._build or note.settings != self._settings
         if self.process is not None:
             log.info("took over %s, pid %d", self.name, record.pid)
         return self.process is not None
@@ -308,7 +323,7 @@ class Worker:
             Path(self.control).unlink(missing_ok=True)
 
     def _launch(self) -> ManagedProcess:
-        self.instance, self.build = self._next_instance() % INSTANCES, self._own_build
+        self.instance, self.is_outdated = self._next_instance() % INSTANCES, False
         self.control = str(self._sockets / f"w{self.instance}.sock")
         settings = msgspec.to_builtins(self._settings)
         # What the first stands for comes by the environment; the other is for the next supervisor alone.
@@ -323,7 +338,7 @@ class Worker:
             cwd=self._sockets,
             environment={STORE_VARIABLE: self._store},
             extra=msgspec.to_builtins(
-                WorkerNote(self.index, self.instance, self.control, self._settings, self.build, CHANNEL_VERSION)
+                WorkerNote(self.index, self.instance, self.control, self._settings, self._build, CHANNEL_VERSION)
             ),
         )
 

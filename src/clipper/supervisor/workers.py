@@ -44,9 +44,9 @@ class Workers:
         return len(self._workers)
 
     def adopt(self, record: ProcessRecord, settings: WorkerSettings) -> bool:
-        """Go on with a worker of an earlier supervisor, if there is a place for it and it runs with these settings."""
+        """Go on with a worker of an earlier supervisor, if it has a place and can stay until it is replaced."""
         note = worker_note(record)
-        if note is None or note.settings != settings or note.index > len(self._workers):
+        if note is None or not note.settings.can_stand_beside(settings) or note.index > len(self._workers):
             return False
         if note.index < len(self._workers):
             return self._workers[note.index].adopt(record, note)

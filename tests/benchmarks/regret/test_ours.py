@@ -11,7 +11,7 @@ from clipper.selection.learning.tally import tally
 from clipper.selection.policies.adaptive import WIDTHS, Adaptive
 from clipper.selection.policies.epsilon_greedy import EpsilonGreedy
 from clipper.selection.policies.exp3 import Exp3
-from clipper.selection.policies.policy import Choice, Policy
+from clipper.selection.policies.policy import Choice, JudgedQuery, Policy
 from clipper.selection.policies.thompson import Thompson
 from clipper.selection.policies.ucb1 import Ucb1
 
@@ -29,7 +29,7 @@ def history():
 
 
 def add(ledger: Ledger, policy: Policy, choice: Choice, losses: dict[str, float]) -> None:
-    increments = {**tally(choice.models, losses), **policy.observe(choice, losses, ledger.totals())}
+    increments = {**tally(choice.models, losses), **policy.observe(choice, losses, ledger.totals(), JudgedQuery())}
     ledger.add(ledger.entries(increments))
 
 

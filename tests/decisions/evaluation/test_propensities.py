@@ -9,7 +9,7 @@ from clipper.decisions.evaluation.beliefs import propensity
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import tally
 from clipper.selection.learning.totals import Totals
-from clipper.selection.policies.policy import Choice
+from clipper.selection.policies.policy import Choice, JudgedQuery, QueryView
 from clipper.selection.policies.registry import POLICIES, make_policy
 
 MODELS = ("a", "b", "c")
@@ -22,9 +22,9 @@ def learned(name: str, seed: int, queries: int, errors: tuple[float, ...]) -> To
     everyone, own = Ledger(policy.default_half_life), Ledger(policy.default_half_life)
     totals = everyone.totals()
     for number in range(queries):
-        choice = policy.select(MODELS, totals, None, random)
+        choice = policy.select(MODELS, totals, QueryView(), random)
         losses = {model: float(random.random() < errors[MODELS.index(model)]) for model in choice.models}
-        increments = tally(choice.models, losses) | dict(policy.observe(choice, losses, totals))
+        increments = tally(choice.models, losses) | dict(policy.observe(choice, losses, totals, JudgedQuery()))
         everyone.add(everyone.entries(increments))
         if number % 2:
             own.add(own.entries(increments))
@@ -40,7 +40,7 @@ def test_what_is_logged_is_how_often_it_is_chosen(name: str, queries: int, error
     chosen: Counter[str] = Counter()
     choices: dict[str, Choice] = {}
     for _ in range(DRAWS):
-        choice = policy.select(MODELS, totals, None, random)
+        choice = policy.select(MODELS, totals, QueryView(), random)
         (model,) = choice.models
         chosen[model] += 1
         choices[model] = choice
@@ -55,4 +55,4 @@ def test_what_is_logged_is_how_often_it_is_chosen(name: str, queries: int, error
 def test_several_models_together_are_weights_and_no_probabilities() -> None:
     """Which samples leave out: a policy of one model whose weights were taken for that would be judged wrongly."""
     for name in ("exp4", "ensemble"):
-        assert len(make_policy(name).select(MODELS, Totals(), None, Random(1)).models) == len(MODELS)
+        assert len(make_policy(name).select(MODELS, Totals(), QueryView(), Random(1)).models) == len(MODELS)

@@ -9,7 +9,7 @@ from clipper.selection.feedback.outcomes import MAX_MADE_UP, WINDOW, Outcomes, m
 from clipper.selection.feedback.scoring import lesson
 from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.policies.policy import Choice, Policy
+from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, QueryView
 from clipper.selection.policies.registry import make_policy
 
 MODELS = ("slow", "fast")
@@ -36,7 +36,7 @@ class Simulation:
     def ask(self, times: int) -> None:
         for _ in range(times):
             totals = ARMS.view(self.ledger.totals())
-            choice = self.policy.select(MODELS, totals, None, self.random)
+            choice = self.policy.select(MODELS, totals, QueryView(), self.random)
             name = choice.models[0]
             self.asked.append(name)
             is_missed = name == "slow" and self.random.random() < self.late_share
@@ -53,7 +53,7 @@ class Simulation:
     def _learn(self, name: str, choice: Choice, *, is_missed: bool) -> None:
         totals = ARMS.view(self.ledger.totals())
         loss = 1.0 if is_missed else float(self.random.random() < ERRORS[name])
-        increments = ARMS.keyed(lesson(self.policy, choice, {name: loss}, totals))
+        increments = ARMS.keyed(lesson(self.policy, choice, {name: loss}, totals, JudgedQuery()))
         if is_missed:
             self.outcomes.told_of_miss(ARMS.key(name))
             self.taught_misses += 1
@@ -64,7 +64,7 @@ class Simulation:
     def _make_up(self) -> None:
         totals = ARMS.view(self.ledger.totals())
         for each in self.outcomes.make_up():
-            taught = ARMS.keyed(lesson(self.policy, each.choice, {each.name: each.loss}, totals))
+            taught = ARMS.keyed(lesson(self.policy, each.choice, {each.name: each.loss}, totals, JudgedQuery()))
             self.ledger.add(self.ledger.entries({key: each.times * amount for key, amount in taught.items()}))
             self.taught_misses += each.times
 

@@ -10,7 +10,7 @@ from clipper.feedback import Feedback
 from clipper.selection.feedback.scoring import default_loss, lesson, score
 from clipper.selection.learning.losses import UserLoss, ZeroOne
 from clipper.selection.learning.totals import Totals
-from clipper.selection.policies.policy import Choice, Increments, Policy
+from clipper.selection.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView
 from clipper.selection.policies.registry import make_policy
 
 CHOICE = Choice(("a",), (1.0,))
@@ -23,10 +23,10 @@ class Returning(Policy):
     def __init__(self, increments: Any) -> None:
         self.increments = increments
 
-    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
         return CHOICE
 
-    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
         return self.increments  # type: ignore[no-any-return]  # that is the point
 
 
@@ -62,7 +62,7 @@ def test_a_default_stands_in_for_an_output_if_it_can_be_scored() -> None:
 
 
 def test_a_miss_is_counted_beside_the_loss() -> None:
-    numbers = lesson(make_policy("single"), CHOICE, {"a": 0.0, "b": 1.0}, Totals(), {"a": 1.0, "b": 1.0})
+    numbers = lesson(make_policy("single"), CHOICE, {"a": 0.0, "b": 1.0}, Totals(), JudgedQuery(), {"a": 1.0, "b": 1.0})
     assert numbers["a", "missed"] == 1.0 and ("b", "missed") not in numbers
 
 
@@ -98,20 +98,24 @@ def test_a_users_loss_that_fails_is_named(loss: str) -> None:
 )
 def test_increments_that_would_spoil_the_state_are_refused(increments: object) -> None:
     with pytest.raises(PolicyFailed, match="observe"):
-        lesson(Returning(increments), CHOICE, {"a": 1.0}, Totals())
+        lesson(Returning(increments), CHOICE, {"a": 1.0}, Totals(), JudgedQuery())
 
 
 def test_a_policy_that_is_no_subclass_of_ours_learns_from_rewards_too() -> None:
     class Own:
-        def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+        def observe(
+            self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery
+        ) -> Increments:
             return {(model, "x"): 1.0 for model in losses}
 
-    learned = lesson(Own(), Choice(("a", "b"), (0.5, 0.5)), {"a": 0.0}, Totals(), is_reward=True)  # type: ignore[arg-type]
+    learned = lesson(Own(), Choice(("a", "b"), (0.5, 0.5)), {"a": 0.0}, Totals(), JudgedQuery(), is_reward=True)  # type: ignore[arg-type]
     assert learned["a", "x"] == 1.0
 
 
 def test_increments_are_added_to_what_is_counted_anyway() -> None:
-    learned = lesson(Returning({("a", "x"): 2, ("a", "loss"): 1.0}), CHOICE, {"a": 0.5, "b": 1.0}, Totals())
+    learned = lesson(
+        Returning({("a", "x"): 2, ("a", "loss"): 1.0}), CHOICE, {"a": 0.5, "b": 1.0}, Totals(), JudgedQuery()
+    )
     assert learned["a", "x"] == 2.0
     assert learned["a", "loss"] == 1.5
     assert learned["b", "scored"] == learned["a", "pulls"] == 1.0

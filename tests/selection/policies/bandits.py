@@ -7,7 +7,7 @@ from random import Random
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import tally
 from clipper.selection.learning.totals import LOSS, SCORED, Totals
-from clipper.selection.policies.policy import Policy
+from clipper.selection.policies.policy import JudgedQuery, Policy, QueryView
 
 MODELS = ("a", "b", "c", "d", "e")
 RIGHT = b"0"
@@ -49,17 +49,19 @@ def play(policy: Policy, losses: Losses, steps: int, *, seed: int = 0, half_life
         of_models = losses(step)
         by_model = dict(zip(MODELS, of_models))
         totals = ledger.totals()
-        choice = policy.select(MODELS[: len(of_models)], totals, None, chance)
+        choice = policy.select(MODELS[: len(of_models)], totals, QueryView(), chance)
         if len(choice.models) == 1:
             scored = {choice.models[0]: by_model[choice.models[0]]}
             game.losses.append(scored[choice.models[0]])
         else:
             scored = by_model
             outputs = {model: answer(loss, noise) for model, loss in by_model.items()}
-            game.losses.append(float(policy.combine(choice, outputs, totals).output != RIGHT))
+            game.losses.append(float(policy.combine(choice, outputs, totals, QueryView()).output != RIGHT))
         game.of_models.append(of_models)
         game.leaders.append(max(zip(choice.shares, choice.models))[1])
-        ledger.add(ledger.entries({**tally(choice.models, scored), **policy.observe(choice, scored, totals)}))
+        ledger.add(
+            ledger.entries({**tally(choice.models, scored), **policy.observe(choice, scored, totals, JudgedQuery())})
+        )
         ledger.drop_stale()
     return game
 

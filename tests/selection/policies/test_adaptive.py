@@ -19,7 +19,7 @@ from clipper.selection.policies.adaptive import (
     best_half_life,
     lower_bound,
 )
-from clipper.selection.policies.policy import Choice
+from clipper.selection.policies.policy import Choice, JudgedQuery, QueryView
 
 MEANS = (0.1, 0.4, 0.4, 0.5, 0.5)
 
@@ -28,7 +28,7 @@ def learned(losses: list[float], model: str = "a", half_life: int | None = 1000)
     ledger, policy = Ledger(half_life), Adaptive()
     for loss in losses:
         choice, by_model = Choice((model,), (1.0,)), {model: loss}
-        observed = policy.observe(choice, by_model, ledger.totals())
+        observed = policy.observe(choice, by_model, ledger.totals(), JudgedQuery())
         ledger.add(ledger.entries({**tally(choice.models, by_model), **observed}))
         ledger.drop_stale()
     return ledger
@@ -55,7 +55,7 @@ def test_several_workers_teach_one_state() -> None:
     one, other, policy = Ledger(1000), Ledger(1000), Adaptive()
     for step in range(300):
         for ledger, model, loss in ((one, "a", float(step % 5 == 0)), (other, "b", float(step % 2))):
-            increments = policy.observe(Choice((model,), (1.0,)), {model: loss}, ledger.totals())
+            increments = policy.observe(Choice((model,), (1.0,)), {model: loss}, ledger.totals(), JudgedQuery())
             entries = ledger.entries(increments)
             one.add(entries)
             other.add(entries)
@@ -78,7 +78,7 @@ def test_shares_are_the_probabilities_of_the_draw() -> None:
     totals = learned([0.0, 1.0, 0.0, 0.0, 1.0] * 10).totals()
     shares = policy.probabilities(MODELS, totals)
     assert sum(shares) == pytest.approx(1)
-    drawn = [policy.select(MODELS, totals, None, random) for _ in range(4000)]
+    drawn = [policy.select(MODELS, totals, QueryView(), random) for _ in range(4000)]
     for model, share in zip(MODELS, shares):
         times = sum(choice.models == (model,) for choice in drawn)
         assert abs(times / 4000 - share) <= 4 * math.sqrt(share * (1 - share) / 4000)

@@ -9,7 +9,7 @@ from bandits import MODELS, bernoulli
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import tally
 from clipper.selection.learning.totals import Totals
-from clipper.selection.policies.policy import Policy
+from clipper.selection.policies.policy import JudgedQuery, Policy, QueryView
 from clipper.selection.policies.registry import POLICIES, default_half_life, make_policy
 
 LEARNING = [name for name in POLICIES if name not in ("single", "weighted", "ensemble")]
@@ -22,15 +22,17 @@ def shares(policy: Policy, totals: Totals, draws: int = 2000) -> dict[str, float
     """Of the queries that ask each model; of a policy that asks all, its weight in the answer."""
     random, found = Random(0), Counter[str]()
     for _ in range(draws):
-        choice = policy.select(MODELS, totals, "new", random)
+        choice = policy.select(MODELS, totals, QueryView("new"), random)
         found.update({choice.models[0]: 1.0} if len(choice.models) == 1 else dict(zip(choice.models, choice.shares)))
     return {model: found[model] / draws for model in MODELS}
 
 
 def learn(policy: Policy, ledger: Ledger, totals: Totals, losses: list[float], random: Random) -> None:
-    choice, by_model = policy.select(MODELS, totals, None, random), dict(zip(MODELS, losses))
+    choice, by_model = policy.select(MODELS, totals, QueryView(), random), dict(zip(MODELS, losses))
     scored = by_model if policy.feedback == "all" else {model: by_model[model] for model in choice.models}
-    ledger.add(ledger.entries({**tally(choice.models, scored), **policy.observe(choice, scored, totals)}))
+    ledger.add(
+        ledger.entries({**tally(choice.models, scored), **policy.observe(choice, scored, totals, JudgedQuery())})
+    )
     ledger.drop_stale()
 
 

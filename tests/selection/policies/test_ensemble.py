@@ -8,11 +8,11 @@ from bandits import MODELS, bernoulli, learned, play
 
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.ensemble import Ensemble
-from clipper.selection.policies.policy import Choice, Combined
+from clipper.selection.policies.policy import Choice, Combined, QueryView
 
 
 def shares(policy: Ensemble, totals: Totals) -> tuple[float, ...]:
-    return policy.select(("a", "b"), totals, None, Random(0)).shares
+    return policy.select(("a", "b"), totals, QueryView(), Random(0)).shares
 
 
 def test_equal_weights_do_not_learn() -> None:
@@ -55,10 +55,10 @@ def test_weights_help_where_models_are_unequal() -> None:
 
 def test_missing_models_do_not_agree() -> None:
     choice = Choice(MODELS, (0.2,) * 5)
-    combined = Ensemble().combine(choice, {"a": b"1", "b": b"1", "c": b"1", "d": b"1"}, Totals())
+    combined = Ensemble().combine(choice, {"a": b"1", "b": b"1", "c": b"1", "d": b"1"}, Totals(), QueryView())
     assert combined == Combined(b"1", pytest.approx(0.8))
 
 
 def test_a_median_answers_with_numbers() -> None:
     choice = Choice(("a", "b", "c"), (1 / 3,) * 3)
-    assert Ensemble("median").combine(choice, {"a": b"1", "b": b"2", "c": b"9"}, Totals()).output == b"2.0"
+    assert Ensemble("median").combine(choice, {"a": b"1", "b": b"2", "c": b"9"}, Totals(), QueryView()).output == b"2.0"

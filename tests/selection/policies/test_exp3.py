@@ -9,7 +9,7 @@ from bandits import MODELS, bernoulli, failing, learned, play
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.exp3 import EXCESS_LOSS, Exp3
-from clipper.selection.policies.policy import Choice
+from clipper.selection.policies.policy import Choice, JudgedQuery, QueryView
 
 
 def excess(**losses: float) -> Totals:
@@ -24,12 +24,14 @@ def test_probabilities_are_exponential_weights_over_a_floor() -> None:
 
 def test_a_loss_is_weighed_by_how_unlikely_it_was_to_be_seen() -> None:
     totals = learned({"a": (3, 1), "b": (1, 0)})
-    increments = Exp3().observe(Choice(("b",), (0.2,)), {"b": 1.0, "shadow": 0.0}, totals)
+    increments = Exp3().observe(Choice(("b",), (0.2,)), {"b": 1.0, "shadow": 0.0}, totals, JudgedQuery())
     assert increments == {("b", EXCESS_LOSS): pytest.approx((1.0 - 0.25) / 0.2)}
 
 
 def test_models_that_another_policy_asked_were_seen_for_certain() -> None:
-    increments = Exp3().observe(Choice(("a", "b"), (1.0, 0.0)), {"a": 0.0, "b": 1.0}, learned({"a": (4, 1)}))
+    increments = Exp3().observe(
+        Choice(("a", "b"), (1.0, 0.0)), {"a": 0.0, "b": 1.0}, learned({"a": (4, 1)}), JudgedQuery()
+    )
     assert increments == {("a", EXCESS_LOSS): -0.25, ("b", EXCESS_LOSS): 0.75}
 
 
@@ -37,10 +39,10 @@ def test_a_model_linked_later_starts_as_an_average_one() -> None:
     ledger, policy, random = Ledger(None), Exp3(), Random(0)
     means = {"a": 0.3, "b": 0.3}
     for _ in range(2000):
-        choice = policy.select(("a", "b"), ledger.totals(), None, random)
+        choice = policy.select(("a", "b"), ledger.totals(), QueryView(), random)
         losses = {choice.models[0]: float(random.random() < means[choice.models[0]])}
         counts = {(choice.models[0], "scored"): 1.0, (choice.models[0], "loss"): losses[choice.models[0]]}
-        ledger.add(ledger.entries(counts | dict(policy.observe(choice, losses, ledger.totals()))))
+        ledger.add(ledger.entries(counts | dict(policy.observe(choice, losses, ledger.totals(), JudgedQuery()))))
     # Losses of 0.3 a query would, summed up as they are, leave the others e^-60 beside a new one's 1.
     assert policy.probabilities(("a", "b", "new"), ledger.totals())[2] < 0.8
 
@@ -92,7 +94,7 @@ def test_ten_million_updates_are_numerically_safe() -> None:
 
 def test_the_memo_is_used() -> None:
     policy, totals = Exp3(), excess(a=1.0)
-    drawn = [policy.select(MODELS, totals, None, Random(0)) for _ in range(2)]
+    drawn = [policy.select(MODELS, totals, QueryView(), Random(0)) for _ in range(2)]
     assert drawn[0] is drawn[1]
 
 

@@ -12,7 +12,7 @@ from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.exp3 import EXCESS_LOSS
 from clipper.selection.policies.exp4 import Exp4
-from clipper.selection.policies.policy import Choice, Combined
+from clipper.selection.policies.policy import Choice, Combined, JudgedQuery, QueryView
 
 rounds = st.lists(st.lists(st.floats(0, 1), min_size=5, max_size=5), max_size=60)
 
@@ -22,36 +22,38 @@ def test_weights_lose_little_more_than_the_best_model_whatever_comes(rounds, eta
     """Hedge's bound: ln(k) / eta + eta n / 8."""
     policy, ledger, loss = Exp4(eta), Ledger(None), 0.0
     for losses in rounds:
-        choice = policy.select(MODELS, ledger.totals(), None, Random(0))
+        choice = policy.select(MODELS, ledger.totals(), QueryView(), Random(0))
         loss += sum(share * of_model for share, of_model in zip(choice.shares, losses))
-        ledger.add(ledger.entries(policy.observe(choice, dict(zip(MODELS, losses)), ledger.totals())))
+        ledger.add(ledger.entries(policy.observe(choice, dict(zip(MODELS, losses)), ledger.totals(), JudgedQuery())))
     best = min((sum(of_model) for of_model in zip(*rounds)), default=0.0)
     assert loss - best <= math.log(5) / eta + eta * len(rounds) / 8 + 1e-9
 
 
 def test_weights_are_exponential() -> None:
     totals = Totals({("a", EXCESS_LOSS): 1.0, ("b", EXCESS_LOSS): 3.0})
-    shares = Exp4(0.5).select(("a", "b"), totals, None, Random(0)).shares
+    shares = Exp4(0.5).select(("a", "b"), totals, QueryView(), Random(0)).shares
     assert shares == pytest.approx((1 / (1 + math.exp(-1.0)), 1 / (1 + math.exp(1.0))))
 
 
 def test_a_model_that_was_not_scored_neither_gains_nor_loses() -> None:
     choice = Choice(("a", "b", "c"), (0.5, 0.25, 0.25))
-    increments = Exp4().observe(choice, {"a": 0.0, "b": 1.0, "shadow": 1.0}, Totals())
+    increments = Exp4().observe(choice, {"a": 0.0, "b": 1.0, "shadow": 1.0}, Totals(), JudgedQuery())
     assert increments == {("a", EXCESS_LOSS): pytest.approx(-1 / 3), ("b", EXCESS_LOSS): pytest.approx(2 / 3)}
 
 
 def test_models_without_a_say_are_compared_with_each_other() -> None:
     choice = Choice(("a", "b", "c"), (1.0, 0.0, 0.0))
-    increments = Exp4().observe(choice, {"b": 0.0, "c": 1.0}, Totals())
+    increments = Exp4().observe(choice, {"b": 0.0, "c": 1.0}, Totals(), JudgedQuery())
     assert increments == {("b", EXCESS_LOSS): -0.5, ("c", EXCESS_LOSS): 0.5}
 
 
 def test_the_answer_is_weighed() -> None:
     policy = Exp4()
     choice = Choice(("a", "b", "c"), (0.6, 0.2, 0.2))
-    assert policy.combine(choice, {"a": b"1", "b": b"2", "c": b"2"}, Totals()) == Combined(b"1", 0.6)
-    answer = Exp4(answer="mean", tolerance=0.3).combine(choice, {"a": b"1", "b": b"2", "c": b"2"}, Totals())
+    assert policy.combine(choice, {"a": b"1", "b": b"2", "c": b"2"}, Totals(), QueryView()) == Combined(b"1", 0.6)
+    answer = Exp4(answer="mean", tolerance=0.3).combine(
+        choice, {"a": b"1", "b": b"2", "c": b"2"}, Totals(), QueryView()
+    )
     assert (float(answer.output), answer.confidence) == (pytest.approx(1.4), pytest.approx(0.6))
 
 

@@ -7,6 +7,7 @@ import pytest
 from clipper.selection.feedback.scoring import lesson
 from clipper.selection.learning.arms import Arms, lineage
 from clipper.selection.learning.ledger import Ledger
+from clipper.selection.policies.policy import JudgedQuery, QueryView
 from clipper.selection.policies.registry import make_policy
 from clipper.snapshot import Selection
 
@@ -29,11 +30,11 @@ def losses_of_a_new_version(policy_name: str, error: float, seed: int) -> float:
         if step == BEFORE:
             errors["m"] = error
         totals = arms.view(ledger.totals())
-        choice = policy.select(("m", "o"), totals, None, chance)
+        choice = policy.select(("m", "o"), totals, QueryView(), chance)
         loss = float(chance.random() < errors[choice.models[0]])
         if step >= BEFORE:
             lost += loss
-        ledger.add(ledger.entries(arms.keyed(lesson(policy, choice, {choice.models[0]: loss}, totals))))
+        ledger.add(ledger.entries(arms.keyed(lesson(policy, choice, {choice.models[0]: loss}, totals, JudgedQuery()))))
     return lost
 
 

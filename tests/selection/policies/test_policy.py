@@ -13,6 +13,7 @@ from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import tally
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies import Choice, Combined
+from clipper.selection.policies.policy import JudgedQuery, QueryView
 from clipper.selection.policies.registry import POLICIES, make_policy
 
 ASKS_ONE = ("adaptive", "single", "weighted", "epsilon_greedy", "ucb1", "thompson", "exp3")
@@ -27,8 +28,8 @@ every_policy = pytest.mark.parametrize("name", POLICIES)
 def state_after(name: str, taught: list[dict[str, float]], half_life: int | None = 3) -> Ledger:
     policy, ledger = make_policy(name), Ledger(half_life)
     for seed, scored in enumerate(taught):
-        choice = policy.select(MODELS, ledger.totals(), None, Random(seed))
-        increments = {**tally(choice.models, scored), **policy.observe(choice, scored, ledger.totals())}
+        choice = policy.select(MODELS, ledger.totals(), QueryView(), Random(seed))
+        increments = {**tally(choice.models, scored), **policy.observe(choice, scored, ledger.totals(), JudgedQuery())}
         ledger.add(ledger.entries(increments))
     return ledger
 
@@ -40,7 +41,7 @@ def test_every_policy_is_tested() -> None:
 @every_policy
 @given(taught=st.lists(losses, max_size=20), seed=st.integers(0, 100))
 def test_a_choice_is_of_the_models_with_shares_in_range(name: str, taught, seed: int) -> None:
-    choice = make_policy(name).select(MODELS, state_after(name, taught).totals(), "user-7", Random(seed))
+    choice = make_policy(name).select(MODELS, state_after(name, taught).totals(), QueryView("user-7"), Random(seed))
     assert choice.models == tuple(model for model in MODELS if model in choice.models)
     assert len(choice.models) == (1 if name in ASKS_ONE else 5)
     assert len(choice.shares) == len(choice.models)
@@ -53,7 +54,7 @@ def test_a_choice_is_of_the_models_with_shares_in_range(name: str, taught, seed:
 def test_a_share_is_the_probability_of_the_choice(name: str) -> None:
     policy, random = make_policy(name), Random(1)
     totals = learned({"a": (9, 3), "b": (9, 2), "c": (9, 3), "d": (9, 4), "e": (9, 4)})
-    drawn = [policy.select(MODELS, totals, None, random) for _ in range(4000)]
+    drawn = [policy.select(MODELS, totals, QueryView(), random) for _ in range(4000)]
     shares = {choice.models[0]: choice.shares[0] for choice in drawn}
     for model, share in shares.items():
         count = sum(choice.models == (model,) for choice in drawn)
@@ -75,29 +76,29 @@ def test_a_state_that_was_stored_decides_alike(name: str, taught) -> None:
     ledger, policy = state_after(name, taught), make_policy(name)
     restored = Ledger.decode(ledger.encode(), ledger.half_life)
     for seed in range(5):
-        choice = policy.select(MODELS, ledger.totals(), "u", Random(seed))
-        assert policy.select(MODELS, restored.totals(), "u", Random(seed)) == choice
+        choice = policy.select(MODELS, ledger.totals(), QueryView("u"), Random(seed))
+        assert policy.select(MODELS, restored.totals(), QueryView("u"), Random(seed)) == choice
 
 
 @every_policy
 def test_one_model_is_asked_and_answers(name: str) -> None:
     policy, totals = make_policy(name), Totals()
-    choice = policy.select(("only",), totals, None, Random(0))
+    choice = policy.select(("only",), totals, QueryView(), Random(0))
     assert choice.models == ("only",)
-    assert policy.combine(choice, {"only": b"3"}, totals) == Combined(b"3", 1.0)
+    assert policy.combine(choice, {"only": b"3"}, totals, QueryView()) == Combined(b"3", 1.0)
 
 
 @every_policy
 def test_feedback_without_any_known_output_teaches_nothing(name: str) -> None:
     policy, totals = make_policy(name), Totals()
-    choice = policy.select(MODELS, totals, None, Random(0))
-    assert policy.observe(choice, {}, totals) == {}
+    choice = policy.select(MODELS, totals, QueryView(), Random(0))
+    assert policy.observe(choice, {}, totals, JudgedQuery()) == {}
 
 
 @every_policy
 def test_a_state_of_other_models_is_no_obstacle(name: str) -> None:
     totals = learned({"removed": (100, 30), "a": (50, 50)})
-    assert set(make_policy(name).select(("a", "new"), totals, None, Random(0)).models) <= {"a", "new"}
+    assert set(make_policy(name).select(("a", "new"), totals, QueryView(), Random(0)).models) <= {"a", "new"}
 
 
 @every_policy
@@ -105,7 +106,7 @@ def test_what_forgetting_leaves_of_a_state_is_no_obstacle(name: str) -> None:
     """Counts shrink towards the smallest numbers there are, and a loss may by rounding exceed its count."""
     tiny = 5e-324
     totals = learned({"a": (tiny, tiny), "b": (1e-300, 1.0000001e-300), "c": (0.3, 0.30000001)})
-    choice = make_policy(name).select(MODELS, totals, None, Random(0))
+    choice = make_policy(name).select(MODELS, totals, QueryView(), Random(0))
     assert all(0.0 <= share <= 1.0 for share in choice.shares)
 
 
@@ -135,4 +136,4 @@ def test_parameters_are_checked(name: str, parameters: dict[str, object], messag
 
 
 def test_single_asks_the_first_model() -> None:
-    assert make_policy("single").select(MODELS, Totals(), "u", Random(0)) == Choice(("a",), (1.0,))
+    assert make_policy("single").select(MODELS, Totals(), QueryView("u"), Random(0)) == Choice(("a",), (1.0,))

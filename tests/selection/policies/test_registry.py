@@ -18,7 +18,7 @@ class First(Policy):
         if limit < 0:
             raise RuntimeError("below zero")
         self.limit = limit
-    def select(self, models, totals, context, random):
+    def select(self, models, totals, query, random):
         return Choice(models[:1], (1.0,))
 
 class Unfinished(Policy):
@@ -26,7 +26,7 @@ class Unfinished(Policy):
 
 class Foreign:
     feedback = "all"
-    def select(self, models, totals, context, random): ...
+    def select(self, models, totals, query, random): ...
 
 class Odd(First):
     feedback = "some"
@@ -154,3 +154,53 @@ def test_losses_by_name(code: str) -> None:
 def test_what_is_no_loss_is_told(code: str, name: str, parameters: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidArgument, match=message):
         make_loss(name, parameters, code)
+
+
+OF_BEFORE = """
+from clipper.selection.policies import Choice, Policy
+
+class Selects(Policy):
+    def select(self, models, totals, context, random): ...
+
+class Combines(Policy):
+    def select(self, models, totals, query, random): ...
+    def combine(self, choice, outputs, totals): ...
+
+class Observes(Policy):
+    def select(self, models, totals, query, random): ...
+    def observe(self, choice, losses, totals): ...
+
+class Rewarded(Observes):
+    def observe(self, choice, losses, totals, query): ...
+    def observe_reward(self, choice, losses, totals): ...
+
+class Fine(Policy):
+    def select(self, models, totals, _, random): ...
+    def combine(self, *arguments): ...
+    def observe(self, choice, losses, totals, query=None, more=()): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Selects", r"Selects.select takes 'context' where the query is: expected select\(models, totals, query, "),
+        (
+            "Combines",
+            r"Combines.combine takes \(choice, outputs, totals\): expected combine\(choice, outputs, tot",
+        ),
+        (
+            "Observes",
+            r"Observes.observe takes \(choice, losses, totals\): expected observe\(choice, losses, tot",
+        ),
+        (
+            "Rewarded",
+            r"Rewarded.observe_reward takes \(choice, losses, totals\): expected observe_reward\(cho",
+        ),
+    ],
+)
+def test_a_policy_from_before_queries_were_passed_is_refused(code: str, name: str, message: str) -> None:
+    Path(code, "mine.py").write_text(OF_BEFORE)
+    with pytest.raises(InvalidArgument, match=message):
+        make_policy(f"mine:{name}", {}, code)
+    make_policy("mine:Fine", {}, code)

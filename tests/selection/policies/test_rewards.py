@@ -9,7 +9,7 @@ from clipper.feedback import Feedback
 from clipper.selection.feedback.scoring import lesson, score
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.losses import ZeroOne
-from clipper.selection.policies.policy import Choice, Policy
+from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, QueryView
 from clipper.selection.policies.registry import POLICIES, default_half_life, make_policy
 
 MEANS = (0.4, 0.1, 0.4, 0.5, 0.5)
@@ -22,12 +22,14 @@ def play(policy: Policy, half_life: int | None, steps: int, seed: int = 1) -> tu
     choices = []
     for step in range(steps):
         totals = ledger.totals()
-        choice = policy.select(MODELS, totals, None, random)
+        choice = policy.select(MODELS, totals, QueryView(), random)
         outputs = {model: answer(loss, noise) for model, loss in zip(MODELS, losses(step)) if model in choice.models}
-        given = policy.combine(choice, outputs, totals).output
+        given = policy.combine(choice, outputs, totals, QueryView()).output
         feedback = Feedback("i", reward=float(given == b"0"))
         taught = score(feedback, ZeroOne(), choice, outputs, answer=given)
-        ledger.add(ledger.entries(lesson(policy, choice, taught, totals, is_reward=len(choice.models) > 1)))
+        ledger.add(
+            ledger.entries(lesson(policy, choice, taught, totals, JudgedQuery(), is_reward=len(choice.models) > 1))
+        )
         choices.append(choice)
     return ledger, choices
 

@@ -6,6 +6,7 @@ from random import Random
 from bandits import MODELS, bernoulli, failing, learned, play, pseudo_regret
 
 from clipper.selection.learning.totals import Totals
+from clipper.selection.policies.policy import QueryView
 from clipper.selection.policies.thompson import Thompson
 
 
@@ -16,7 +17,7 @@ def test_beliefs_count_successes_and_failures() -> None:
 
 def test_without_feedback_all_are_asked_alike() -> None:
     policy, random, totals = Thompson(), Random(0), Totals()
-    asked = [policy.select(MODELS, totals, None, random).models[0] for _ in range(5000)]
+    asked = [policy.select(MODELS, totals, QueryView(), random).models[0] for _ in range(5000)]
     assert all(abs(asked.count(model) - 1000) < 4 * math.sqrt(800) for model in MODELS)
 
 

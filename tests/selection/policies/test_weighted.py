@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper.selection.learning.totals import Totals
+from clipper.selection.policies.policy import QueryView
 from clipper.selection.policies.weighted import Weighted
 
 CONTEXTS = [f"user-{number}" for number in range(4000)]
@@ -20,7 +21,7 @@ splits = st.dictionaries(st.sampled_from("abc"), st.integers(1, 20), min_size=3)
 
 def placed(weights: Mapping[str, float] | None, models: tuple[str, ...] = ("a", "b", "c")) -> list[str]:
     policy, totals, random = Weighted(weights), Totals(), Random(0)
-    return [policy.select(models, totals, context, random).models[0] for context in CONTEXTS]
+    return [policy.select(models, totals, QueryView(context), random).models[0] for context in CONTEXTS]
 
 
 def moves(before: list[str], after: list[str]) -> Counter[tuple[str, str]]:
@@ -72,13 +73,13 @@ def test_any_change_moves_little_more_than_it_must(before: dict[str, int], after
 
 def test_a_context_keeps_its_model_whatever_the_chance() -> None:
     policy = Weighted({"a": 1, "b": 1})
-    drawn = {policy.select(("a", "b"), Totals(), "user-1", Random(seed)).models for seed in range(20)}
+    drawn = {policy.select(("a", "b"), Totals(), QueryView("user-1"), Random(seed)).models for seed in range(20)}
     assert len(drawn) == 1
 
 
 def test_queries_without_a_context_are_split_at_random() -> None:
     policy, totals, random = Weighted({"a": 3, "b": 1}), Totals(), Random(0)
-    drawn = [policy.select(("a", "b"), totals, None, random).models[0] for _ in range(4000)]
+    drawn = [policy.select(("a", "b"), totals, QueryView(), random).models[0] for _ in range(4000)]
     assert drawn.count("b") / 4000 == pytest.approx(0.25, abs=SLACK)
 
 
@@ -93,5 +94,7 @@ def test_models_of_which_none_has_a_weight_share_alike() -> None:
 
 def test_placement_is_the_same_in_every_process_and_release() -> None:
     policy, totals = Weighted({"a": 1, "b": 1, "c": 1}), Totals()
-    found = [policy.select(("a", "b", "c"), totals, f"user-{number}", Random(0)).models[0] for number in range(12)]
+    found = [
+        policy.select(("a", "b", "c"), totals, QueryView(f"user-{number}"), Random(0)).models[0] for number in range(12)
+    ]
     assert "".join(found) == "bbbcbabbbbca"

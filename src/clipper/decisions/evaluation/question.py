@@ -42,7 +42,7 @@ def ask(
         InvalidArgument: the policy is not one of Clipper's, takes no such parameters, or asks several models together.
     """
     if policy is not None and policy not in POLICIES:
-        raise InvalidArgument(f"{policy!r} is no policy of Clipper's: expected one of {', '.join(POLICIES)}")
+        raise InvalidArgument(f"{policy!r} is not a policy of Clipper's: expected one of {', '.join(POLICIES)}")
     made = None if policy is None else make_policy(policy, parameters)
     samples = samples_of(log)
     if not samples.taken:

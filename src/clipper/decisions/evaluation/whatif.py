@@ -23,7 +23,7 @@ from clipper.decisions.evaluation.samples import Sample
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import tally
-from clipper.selection.policies.policy import Choice, Policy, Totals
+from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, QueryView, Totals
 
 # Below this many queries' worth, intervals by normal approximation are too narrow.
 LEAST_EFFECTIVE = 100
@@ -119,7 +119,7 @@ class Learner(Target):
         totals = self._totals(sample.context)
         counts: dict[str, float] = {}
         for draws in range(DRAWS):
-            choice = self._policy.select(models, totals, sample.context, self._random)
+            choice = self._policy.select(models, totals, QueryView(sample.context), self._random)
             if len(choice.models) > 1:
                 raise InvalidArgument(
                     f"{self.name} answers with several models together, whose joint loss the log does not tell: "
@@ -151,7 +151,7 @@ class Learner(Target):
             *([(self._contexts[context], self._totals(context))] if context in self._contexts else []),
         ):
             increments = tally(choice.models, losses)
-            for key, amount in self._policy.observe(choice, losses, totals).items():
+            for key, amount in self._policy.observe(choice, losses, totals, JudgedQuery(context)).items():
                 increments[key] = increments.get(key, 0.0) + amount
             ledger.add(ledger.entries(increments))
             ledger.drop_stale()

@@ -118,6 +118,8 @@ def _is_over(query: Query, now_s: float) -> bool:
 def _size_bytes(query: Query) -> int:
     """Worked out twice rather than kept: less memory to touch is worth more than the sums."""
     size = QUERY_OVERHEAD_BYTES + (0 if query.row is None else len(query.row))
+    if query.features is not None:
+        size += len(query.features)
     if query.first_output is not None:
         size += len(query.first_output)
     if query.more_outputs is not None:

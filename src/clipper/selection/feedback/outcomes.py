@@ -35,7 +35,7 @@ class Version(msgspec.Struct, gc=False):
         made_up: misses without, that have taught nevertheless.
         recent: share of the last queries that it was in time for.
         seen: queries that ``recent`` is of, up to ``RECENT``.
-        choice, arms: of the last miss.
+        choice, arms, features: of the last miss.
     """
 
     in_time: float = 0.0
@@ -46,6 +46,7 @@ class Version(msgspec.Struct, gc=False):
     seen: int = 1
     choice: Choice | None = None
     arms: Arms | None = None
+    features: bytes | None = None
 
     def see(self, *, was_in_time: bool) -> None:
         if self.seen < RECENT:
@@ -54,13 +55,17 @@ class Version(msgspec.Struct, gc=False):
 
 
 class MadeUp(msgspec.Struct, frozen=True):
-    """Misses without feedback that are to teach now: as many of ``name``, as ``choice`` had it asked, at that loss."""
+    """Misses without feedback that are to teach now: as many of ``name``, as ``choice`` had it asked, at that loss.
+
+    ``features`` are those of the last one.
+    """
 
     name: str
     choice: Choice
     arms: Arms
     times: int
     loss: float
+    features: bytes | None = None
 
 
 class Outcomes:
@@ -84,11 +89,11 @@ class Outcomes:
         if version.recent < 1.0 or version.seen < RECENT:
             version.see(was_in_time=True)
 
-    def missed(self, name: str, choice: Choice, arms: Arms) -> None:
+    def missed(self, name: str, choice: Choice, arms: Arms, features: bytes | None = None) -> None:
         """It did not."""
         version = self._version(arms.key(name))
         version.missed += 1
-        version.choice, version.arms = choice, arms
+        version.choice, version.arms, version.features = choice, arms, features
         version.see(was_in_time=False)
 
     def answered(self) -> None:
@@ -132,7 +137,7 @@ class Outcomes:
             if is_silent and times > 0 and version.choice is not None and version.arms is not None:
                 version.made_up += times
                 name = next(model for model in version.choice.models if version.arms.key(model) == key)
-                made_up.append(MadeUp(name, version.choice, version.arms, times, loss))
+                made_up.append(MadeUp(name, version.choice, version.arms, times, loss, version.features))
         return made_up
 
     def take_back(self, made_up: Sequence[MadeUp]) -> None:

@@ -7,7 +7,7 @@ from clipper.feedback import Feedback
 from clipper.selection.learning.losses import Loss, loss_of_reward
 from clipper.selection.learning.tally import NONE_MISSED, Increments, tally
 from clipper.selection.policies.combine import behind
-from clipper.selection.policies.policy import Choice, Policy, Totals
+from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, Totals
 
 # Of what a user's code said when it failed.
 MAX_CHARACTERS = 300
@@ -84,6 +84,7 @@ def lesson(
     choice: Choice,
     losses: Mapping[str, float],
     totals: Totals,
+    query: JudgedQuery,
     missed: Mapping[str, float] = NONE_MISSED,
     *,
     is_reward: bool = False,
@@ -101,7 +102,7 @@ def lesson(
     try:
         # A class of the user's that is no subclass of ours need not have it.
         observe = getattr(policy, "observe_reward", policy.observe) if is_reward else policy.observe
-        for (model, name), amount in observe(choice, losses, totals).items():
+        for (model, name), amount in observe(choice, losses, totals, query).items():
             key = _checked_name(model), _checked_name(name)
             increments[key] = increments.get(key, 0.0) + _checked_amount(amount)
     except (Exception, SystemExit) as error:  # whatever a user's code raises or returns is the user's to read

@@ -9,7 +9,7 @@ from clipper.selection.learning.ledger import fading
 from clipper.selection.learning.parameters import check_number
 from clipper.selection.learning.totals import LOSS, SCORED
 from clipper.selection.policies.distribution import Distribution
-from clipper.selection.policies.policy import Choice, Increments, Policy, Totals
+from clipper.selection.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
 
 # Each about four times the one before. Twice as many are no better, three lose 5 to 8 % (docs/regret.md).
 # The longest comes first: it is taken where none has foretold losses better than the others.
@@ -72,7 +72,7 @@ class Adaptive(Policy):
     def __post_init__(self) -> None:
         check_number("exploration", self.exploration, 0, 10, above=True)
 
-    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
         distribution: Distribution | None = totals.memo.get((self, models))
         if distribution is None:
             distribution = totals.memo[self, models] = Distribution(models, self.probabilities(models, totals))
@@ -98,7 +98,7 @@ class Adaptive(Policy):
                     probabilities[index] += share
         return probabilities
 
-    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
         """Each scored model's counts under every half-life, and how well these had foretold its loss."""
         if not losses:
             return {}

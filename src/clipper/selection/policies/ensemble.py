@@ -16,7 +16,7 @@ from clipper.selection.policies.combine import (
     make_combiner,
     vote_is_settled,
 )
-from clipper.selection.policies.policy import Choice, Increments, Policy, Totals
+from clipper.selection.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
 
 WEIGHTINGS = ("equal", "accuracy")
 
@@ -66,13 +66,13 @@ class Ensemble(Policy):
         check_number("classes", self.classes, 2)
         object.__setattr__(self, "_combiner", make_combiner(self.answer, self.tolerance))
 
-    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
         choice: Choice | None = totals.memo.get((self, models))
         if choice is None:
             choice = totals.memo[self, models] = Choice(models, self._shares(models, totals))
         return choice
 
-    def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals) -> Combined:
+    def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals, query: QueryView) -> Combined:
         return self._combiner(choice.models, choice.shares, outputs)
 
     def is_settled(self, choice: Choice, outputs: Mapping[str, bytes], lost: Collection[str], threshold: float) -> bool:
@@ -80,7 +80,9 @@ class Ensemble(Policy):
         votes = self.answer == "vote"
         return votes and vote_is_settled(choice.models, choice.shares, outputs, lost, threshold)
 
-    def observe_reward(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+    def observe_reward(
+        self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery
+    ) -> Increments:
         """A guess for the models that gave another output: see ``guessed_loss``."""
         if not losses:
             return {}

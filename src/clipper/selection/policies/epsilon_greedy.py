@@ -6,7 +6,7 @@ from random import Random
 from clipper.selection.learning.parameters import check_number
 from clipper.selection.learning.totals import LOSS, SCORED
 from clipper.selection.policies.distribution import Distribution, uniform_over_best
-from clipper.selection.policies.policy import Choice, Policy, Totals
+from clipper.selection.policies.policy import Choice, Policy, QueryView, Totals
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +32,7 @@ class EpsilonGreedy(Policy):
     def __post_init__(self) -> None:
         check_number("epsilon", self.epsilon, 0, 1)
 
-    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
         distribution: Distribution | None = totals.memo.get((self, models))
         if distribution is None:
             distribution = totals.memo[self, models] = Distribution(models, self.probabilities(models, totals))

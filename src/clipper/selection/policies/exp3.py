@@ -7,7 +7,7 @@ from random import Random
 
 from clipper.selection.learning.parameters import check_number
 from clipper.selection.policies.distribution import Distribution
-from clipper.selection.policies.policy import Choice, Increments, Policy, Totals
+from clipper.selection.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
 
 # Of each model, by how much its losses exceed the usual one: the sum that exponential weights are taken of.
 EXCESS_LOSS = "excess_loss"
@@ -51,7 +51,7 @@ class Exp3(Policy):
         check_number("eta", self.eta, 0, 1, above=True)
         check_number("gamma", self.gamma, 0, 1, above=True)
 
-    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
         distribution: Distribution | None = totals.memo.get((self, models))
         if distribution is None:
             distribution = totals.memo[self, models] = Distribution(models, self.probabilities(models, totals))
@@ -62,7 +62,7 @@ class Exp3(Policy):
         floor = self.gamma / len(models)
         return [(1 - self.gamma) * weight + floor for weight in exponential_weights(models, totals, self.eta)]
 
-    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
         """``excess_loss`` of what was asked; nothing of a model whose output is not known."""
         # Where another policy, in force until lately, asked several models, each of them was seen for certain.
         seen = choice.shares[0] if len(choice.models) == 1 else 1.0

@@ -14,7 +14,7 @@ from clipper.selection.policies.combine import (
     vote_is_settled,
 )
 from clipper.selection.policies.exp3 import EXCESS_LOSS, exponential_weights
-from clipper.selection.policies.policy import Choice, Increments, Policy, Totals
+from clipper.selection.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +58,7 @@ class Exp4(Policy):
         check_number("eta", self.eta, 0, 1, above=True)
         object.__setattr__(self, "_combiner", make_combiner(self.answer, self.tolerance))
 
-    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
         choice: Choice | None = totals.memo.get((self, models))
         if choice is None:
             weights = exponential_weights(models, totals, self.eta)
@@ -67,7 +67,7 @@ class Exp4(Policy):
             choice = totals.memo[self, models] = Choice(models, tuple(weight / total for weight in heard))
         return choice
 
-    def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals) -> Combined:
+    def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals, query: QueryView) -> Combined:
         return self._combiner(choice.models, choice.shares, outputs)
 
     def is_settled(self, choice: Choice, outputs: Mapping[str, bytes], lost: Collection[str], threshold: float) -> bool:
@@ -75,14 +75,16 @@ class Exp4(Policy):
         votes = self.answer == "vote"
         return votes and vote_is_settled(choice.models, choice.shares, outputs, lost, threshold)
 
-    def observe_reward(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+    def observe_reward(
+        self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery
+    ) -> Increments:
         """``excess_loss``, with a guess for the models that gave another output: see ``guessed_loss``."""
         if not losses:
             return {}
         guess = guessed_loss(min(losses.values()))
-        return self.observe(choice, {**dict.fromkeys(choice.models, guess), **losses}, totals)
+        return self.observe(choice, {**dict.fromkeys(choice.models, guess), **losses}, totals, query)
 
-    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
         """``excess_loss`` of each selected model that was scored."""
         weights = {model: share for model, share in zip(choice.models, choice.shares) if model in losses}
         total = sum(weights.values())

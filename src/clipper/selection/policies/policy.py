@@ -19,8 +19,9 @@ from clipper.selection.learning.ledger import DEFAULT_HALF_LIFE
 from clipper.selection.learning.tally import Increments
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.combine import Combined, vote, vote_is_settled
+from clipper.selection.policies.query_view import JudgedQuery, QueryView
 
-__all__ = ["Choice", "Combined", "Increments", "Policy", "Totals"]
+__all__ = ["Choice", "Combined", "Increments", "JudgedQuery", "Policy", "QueryView", "Totals"]
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False):
@@ -45,30 +46,33 @@ class Policy(Protocol):
         feedback: whose outputs feedback is scored on: ``selected``, the models that the query asked; or ``all`` of the
             application's, which are then asked for it where they had not been.
         learns: whether ``select`` or ``combine`` reads the state; if not, none is fetched for a query's context.
+        keeps_input: whether ``observe`` reads the query's input, which is then kept with the query until its feedback.
         default_half_life: of one of Clipper's own: after how many observations one counts half, where nobody says.
     """
 
     feedback: Literal["selected", "all"] = "selected"
     learns: bool = True
+    keeps_input: bool = False
     default_half_life: int | None = DEFAULT_HALF_LIFE
 
     @abstractmethod
-    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
         """Return which of ``models`` to ask.
 
         Args:
             models: the application's, at least one, in the order in which they were linked.
             totals: what the state of this application and context holds.
-            context: the user, session or other group that the query belongs to; None if it named none.
+            query: what it brings: its context, features and input.
             random: the only source of chance.
         """
         ...
 
-    def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals) -> Combined:
+    def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals, query: QueryView) -> Combined:
         """Make one answer; unless overridden, the one that most of the models gave, by their shares.
 
         Args:
             outputs: JSON text by model, of those of ``choice.models`` that answered in time; at least one.
+            query: as in ``select``.
         """
         return vote(choice.models, choice.shares, outputs)
 
@@ -85,7 +89,7 @@ class Policy(Protocol):
         votes = type(self).combine is Policy.combine
         return votes and vote_is_settled(choice.models, choice.shares, outputs, lost, threshold)
 
-    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
         """Return what to add to the state's numbers, by model and name; unless overridden, nothing.
 
         What every policy's state holds is counted anyway: each model's ``pulls``, ``scored`` and ``loss``.
@@ -93,14 +97,17 @@ class Policy(Protocol):
         Args:
             choice: what ``select`` returned for the query that the feedback is on.
             losses: in [0, 1], by model, of those whose output is known; it may hold others than were selected.
+            query: as in ``select``, with the outputs and the label; its input is None unless ``keeps_input``.
         """
         return {}
 
-    def observe_reward(self, choice: Choice, losses: Mapping[str, float], totals: Totals) -> Increments:
+    def observe_reward(
+        self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery
+    ) -> Increments:
         """The same for a reward of an answer that several models had a part in; unless overridden, as ``observe``.
 
         Args:
             losses: of the models whose output was the answer, all the same, and of those that gave none. A model that
                 gave another output is not in it: what that would have earned is not known.
         """
-        return self.observe(choice, losses, totals)
+        return self.observe(choice, losses, totals, query)

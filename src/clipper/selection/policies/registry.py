@@ -6,7 +6,7 @@ No other code is taken by its name: who may change an application could else hav
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -43,8 +43,17 @@ POLICIES: Mapping[str, type[Policy]] = {
 
 T = TypeVar("T")
 
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _METHODS = ("select", "combine", "observe")
 _FEEDBACK = ("selected", "all")
+# What each method takes, and where the query stands in it. Policies from before there was one took a context in its
+# place, or nothing.
+_SHAPES = {
+    "select": ("models, totals, query, random", 2),
+    "combine": ("choice, outputs, totals, query", 3),
+    "observe": ("choice, losses, totals, query", 3),
+    "observe_reward": ("choice, losses, totals, query", 3),
+}
 
 
 def make_policy(name: str, parameters: Mapping[str, object] | None = None, code: str | None = None) -> Policy:
@@ -175,6 +184,31 @@ def _check_policy(name: str, policy: object) -> None:
     missing = [method for method in _METHODS if not callable(getattr(policy, method, None))]
     if missing:
         raise InvalidArgument(f"{name} is no policy, for it has no {', '.join(missing)}: subclass Policy")
+    for method, (shape, place) in _SHAPES.items():
+        problem = _wrong_shape(getattr(policy, method, None), shape.split(", "), place)
+        if problem is not None:
+            raise InvalidArgument(
+                f"{name}.{method} {problem}: expected {method}({shape}); query.context is the context"
+            )
     feedback = getattr(policy, "feedback", None)
     if feedback not in _FEEDBACK:
         raise InvalidArgument(f"{name}.feedback is {feedback!r}: expected one of {', '.join(_FEEDBACK)}")
+
+
+def _wrong_shape(method: Callable[..., Any] | None, expected: Sequence[str], place: int) -> str | None:
+    """How a method differs from what is called; None if it does not, or cannot be looked at."""
+    if method is None:
+        return None
+    try:
+        signature = inspect.signature(method)
+    except (TypeError, ValueError):  # of C, say
+        return None
+    names = [each.name for each in signature.parameters.values() if each.kind in _BY_POSITION]
+    try:
+        signature.bind(*expected)
+    except TypeError:
+        return f"takes ({', '.join(signature.parameters)})"
+    # One that is named for what it is not looked at by may be called ``_``.
+    if place < len(names) and names[place] != "query" and not names[place].startswith("_"):
+        return f"takes {names[place]!r} where the query is"
+    return None

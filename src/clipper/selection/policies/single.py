@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
-from clipper.selection.policies.policy import Choice, Policy, Totals
+from clipper.selection.policies.policy import Choice, Policy, QueryView, Totals
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -12,7 +12,7 @@ class Single(Policy):
 
     learns = False
 
-    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
         choice: Choice | None = totals.memo.get((self, models))
         if choice is None:
             choice = totals.memo[self, models] = Choice(models[:1], (1.0,))

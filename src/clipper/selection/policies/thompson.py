@@ -5,7 +5,7 @@ from random import Random
 
 from clipper.selection.learning.parameters import check_number
 from clipper.selection.learning.totals import LOSS, SCORED
-from clipper.selection.policies.policy import Choice, Policy, Totals
+from clipper.selection.policies.policy import Choice, Policy, QueryView, Totals
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +33,7 @@ class Thompson(Policy):
     def __post_init__(self) -> None:
         check_number("prior", self.prior, 0, 1000, above=True)
 
-    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
         beliefs: list[tuple[Choice, float, float]] | None = totals.memo.get((self, models))
         if beliefs is None:
             beliefs = totals.memo[self, models] = self.beliefs(models, totals)

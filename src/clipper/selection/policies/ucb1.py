@@ -7,7 +7,7 @@ from random import Random
 from clipper.selection.learning.parameters import check_number
 from clipper.selection.learning.totals import LOSS, SCORED
 from clipper.selection.policies.distribution import Distribution, uniform_over_best
-from clipper.selection.policies.policy import Choice, Policy, Totals
+from clipper.selection.policies.policy import Choice, Policy, QueryView, Totals
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +38,7 @@ class Ucb1(Policy):
     def __post_init__(self) -> None:
         check_number("exploration", self.exploration, 0, 10, above=True)
 
-    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
         distribution: Distribution | None = totals.memo.get((self, models))
         if distribution is None:
             best = uniform_over_best(self.indices(models, totals))

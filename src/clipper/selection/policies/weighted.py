@@ -9,7 +9,7 @@ from random import Random
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.parameters import check_number
 from clipper.selection.policies.distribution import Distribution
-from clipper.selection.policies.policy import Choice, Policy, Totals
+from clipper.selection.policies.policy import Choice, Policy, QueryView, Totals
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,10 +47,11 @@ class Weighted(Policy):
         if not any(self.weights.values()):
             raise InvalidArgument("weights are all 0: expected at least one above 0")
 
-    def select(self, models: tuple[str, ...], totals: Totals, context: str | None, random: Random) -> Choice:
+    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
         distribution: Distribution | None = totals.memo.get((self, models))
         if distribution is None:
             distribution = totals.memo[self, models] = Distribution(models, self._weights(models))
+        context = query.context
         if context is None:
             return distribution.draw(random)
         return min(distribution.choices, key=lambda choice: _draw(choice, context))
