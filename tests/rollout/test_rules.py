@@ -333,9 +333,10 @@ def test_no_replica_leaves_service_before_every_worker_knows_what_takes_its_plac
     assert one.applied().look() == [Retire(Slot("m", "1", 2), "it is not wanted any more")]
 
 
-def test_a_replica_of_a_version_that_was_removed_is_not_kept_for_one_of_its_name() -> None:
+@pytest.mark.parametrize("phase", ["starting", "ready"])
+def test_a_replica_of_a_version_that_was_removed_is_not_kept_for_one_of_its_name(phase: Any) -> None:
     """At once: it is nothing that anybody may be answered by."""
-    one = bench(*CURRENT, slots=(slot(spec=OTHER),))
+    one = bench(*CURRENT, slots=(slot(phase=phase, spec=OTHER),))
     assert one.look() == [Retire(Slot("m", "1", 1), "another version is deployed under its name")]
     one.slots = (slot(spec=OTHER, phase="stopping"),)
     assert one.push().snapshot.models[0].versions[0].replicas == ()
@@ -423,6 +424,23 @@ def test_the_peers_are_those_that_have_a_process_and_are_not_leaving() -> None:
     assert one.push().snapshot.peers == (Peer(0, "w0"),)
 
 
+def test_a_replica_is_told_of_from_its_first_snapshot_on() -> None:
+    one = bench(*CURRENT, slots=(slot(),), workers=(worker(0), worker(1, phase="backing_off", peer=None)))
+
+    def is_told_of(id_: str) -> bool:
+        return one.rollout.is_told_of(Facts(one.now_s, one.records, (), one.slots, one.workers), id_)
+
+    first = one.push().snapshot.generation
+    assert not is_told_of("m:1#2.g1")
+    one.workers = (worker(0, generation=first - 1),)
+    assert not is_told_of("m:1#1.g1")
+    one.slots = (slot(), slot(2))
+    one.workers = (worker(0, generation=first),)
+    one.record(replicas_wanted=2)
+    one.push()
+    assert is_told_of("m:1#1.g1") and not is_told_of("m:1#2.g1")
+
+
 # Upgrades
 
 
@@ -450,6 +468,11 @@ def test_a_replica_of_old_code_is_replaced_once_another_stands_in() -> None:
     one.slots = (slot(), slot(2))
     one.told()
     assert one.look() == [Retire(Slot("m", "1", 2), "it is not wanted any more")]
+
+
+def test_the_replicas_of_a_start_are_what_they_are_until_it_is_over() -> None:
+    one = bench(ModelRecord("m"), STARTING, slots=(slot(phase="starting", is_outdated=True),))
+    assert one.told().look() == []
 
 
 def test_replicas_are_replaced_one_at_a_time_over_all_versions() -> None:
@@ -481,8 +504,9 @@ def test_workers_of_old_code_are_replaced_one_at_a_time_and_before_replicas() ->
     newest = one.rollout.telling.generation
     one.workers = (worker(0, phase="draining", generation=newest), *one.workers[1:])
     one.told()
-    one.workers = (worker(0, phase="draining", generation=newest), *one.workers[1:])
-    assert not any(isinstance(each, DrainWorker) for each in one.look())
+    for generation in (newest, one.rollout.telling.generation):
+        one.workers = (worker(0, phase="draining", generation=generation), *one.workers[1:])
+        assert not any(isinstance(each, DrainWorker) for each in one.look())
     one.workers = (worker(0), worker(1), worker(2, is_spare=True))
     one.told()
     assert one.look() == [DrainWorker(2, "all workers are replaced")]

@@ -49,6 +49,12 @@ class Operations(RuleBasedStateMachine):
     def remove(self, id_: ModelId) -> None:
         self.world.remove(id_)
 
+    @rule(id_=ids, does=st.sampled_from([*GOOD, *BAD]), artifact=st.sampled_from("ab"))
+    def deploy_anew(self, id_: ModelId, does: str, artifact: str) -> None:
+        """Another version under the name of one that is removed, before anybody has looked."""
+        self.world.remove(id_)
+        self.world.deploy(id_.name, id_.version, does, artifact, current=True, replicas=1)
+
     @rule(model=models)
     def remove_model(self, model: str) -> None:
         self.world.remove_model(model)
@@ -92,6 +98,13 @@ class Operations(RuleBasedStateMachine):
     @rule(upgrade=st.booleans())
     def restart(self, upgrade: bool) -> None:
         self.world.restart(upgrade=upgrade)
+
+    @rule(id_=ids, replicas=st.integers(1, 2), seconds=st.sampled_from([0.5, 3.0, 12.0]))
+    def upgrade_what_serves(self, id_: ModelId, replicas: int, seconds: float) -> None:
+        self.world.deploy(id_.name, id_.version, "good", "a", current=True, replicas=replicas)
+        self.world.settle(5.0)
+        self.world.restart(upgrade=True)
+        self.world.settle(seconds)
 
     @rule()
     def back_up(self) -> None:
