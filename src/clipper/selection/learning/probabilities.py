@@ -65,7 +65,7 @@ def read_claim(output: bytes) -> Claim | None:
 
 def _of_label(value: dict[str, Any]) -> Claim | None:
     for name in _OF_LABEL:
-        probability = value.get(name)
+        probability: Any = value.get(name)
         if _is_probability(probability):
             return Claim(value[_LABEL], min(float(probability), 1.0), "value")
     likeliest = _likeliest(value.get(_OF_ALL))
