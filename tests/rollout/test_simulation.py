@@ -18,9 +18,9 @@ EXAMPLES = int(os.environ.get("ROLLOUT_EXAMPLES", "60"))
 SETTLES_WITHIN_S = 400.0
 CALM_S = 20.0
 
-names = st.sampled_from(["1", "2", "3"])
 models = st.sampled_from(["m", "m", "n"])
-ids = st.builds(ModelId, models, names)
+# What happens to few happens to the same ones again, which is where it gets difficult.
+ids = st.sampled_from([ModelId("m", "1"), ModelId("m", "1"), ModelId("m", "2"), ModelId("m", "3"), ModelId("n", "1")])
 workers = st.integers(0, WORKERS)
 
 
@@ -48,6 +48,22 @@ class Operations(RuleBasedStateMachine):
     @rule(id_=ids)
     def remove(self, id_: ModelId) -> None:
         self.world.remove(id_)
+
+    @rule(anew=st.booleans(), seconds=st.sampled_from([0.6, 3.0]))
+    def remove_what_is_being_linked(self, anew: bool, seconds: float) -> None:
+        """And deploy what is broken under its name, perhaps."""
+        for id_ in list(self.world.rollout.versions.linking):
+            self.world.remove(id_)
+            if anew:
+                self.world.deploy(id_.name, id_.version, "broken", "a", current=True, replicas=1)
+        self.world.settle(seconds)
+
+    @rule(seconds=st.sampled_from([0.6, 3.0]))
+    def lose_what_is_being_linked(self, seconds: float) -> None:
+        for one in self.world.slots.values():
+            if one.slot.model_id in self.world.rollout.versions.linking and one.phase == "ready":
+                one.die(self.world.now_s, "killed")
+        self.world.settle(seconds)
 
     @rule(id_=ids, does=st.sampled_from([*GOOD, *BAD]), artifact=st.sampled_from("ab"))
     def deploy_anew(self, id_: ModelId, does: str, artifact: str) -> None:

@@ -454,6 +454,7 @@ class World:
             kept=not current,
             promotion=promotion,
         )
+        self.asked.pop(id_, None)
         if current:
             self.asked[id_] = self.requests
 
