@@ -57,21 +57,24 @@ ALLOWED: dict[str, frozenset[str]] = {
         "managers.reconcile": "",
         "rollout": "managers.reconcile registry snapshot",
         "managers": "managers.reconcile registry run_as trees containers containers.protocol snapshot",
-        "management.schemas": "scaling snapshot",
+        "management.reports": "",
+        "management.schemas": "management.reports scaling snapshot",
         "metrics": "management.schemas metrics.histogram statistics",
-        "management": "hosts management.schemas metrics statistics scaling snapshot registry managers tls",
+        "management": "hosts management.reports management.schemas metrics statistics scaling snapshot registry "
+        "managers tls",
         "supervisor": "build rollout managers.reconcile decisions home hosts malloc open_files management "
-        "management.schemas metrics managers registry "
-        "containers containers.protocol control control_client frontend.inputs selection.learning selection.trial "
-        "run_as selection.policies selection.stores scaling snapshot statistics tls trees",
+        "management.reports management.schemas metrics managers registry containers "
+        "containers.protocol control control_client frontend.inputs selection.trial "
+        "selection.learning run_as selection.policies selection.stores scaling snapshot statistics tls trees",
         "packaging": "",
         "home": "",
         "backup": "home managers registry selection.stores trees",
         "http_api": "management.schemas tls",
-        "client": "home hosts http_api packaging management.schemas scaling snapshot tls",
-        "load": "http_api tls",
-        "cli": "backup client decisions decisions.evaluation home hosts http_api load packaging management.schemas "
-        "run_as scaling snapshot tls",
+        "client": "home hosts http_api packaging management.reports management.schemas scaling snapshot tls",
+        "pages": "",
+        "load": "http_api pages tls",
+        "cli": "backup client decisions decisions.evaluation home hosts http_api load packaging management.reports "
+        "management.schemas pages run_as scaling snapshot tls",
     }.items()
 }
 
@@ -101,13 +104,14 @@ PURE = (
     "clipper.load.answers",
     "clipper.load.arrivals",
     "clipper.load.asked",
-    "clipper.load.charts",
     "clipper.load.inputs",
     "clipper.load.page",
     "clipper.load.records",
     "clipper.load.report",
     "clipper.load.summary",
     "clipper.load.sweep",
+    "clipper.pages",
+    "clipper.management.reports",
 )
 IMPURE = {"asyncio", "socket", "time", "random", "logging", "selectors", "threading", "subprocess", "uvloop"}
 # The type of an argument that brings randomness in, which is what the rule is for.

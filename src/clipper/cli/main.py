@@ -17,6 +17,7 @@ from clipper.cli.logs import logs
 from clipper.cli.observe import observe
 from clipper.cli.output import write_error
 from clipper.cli.predict import predict
+from clipper.cli.report import report
 from clipper.cli.serve import serve
 from clipper.cli.server import start, status, stop
 from clipper.cli.whatif import whatif
@@ -49,6 +50,7 @@ for _command in (serve, start, stop, status, backup, restore, deploy, predict, o
     cli.command()(_command)
 # Beside the others of an application, which ask the server: this one reads files.
 app.commands.command()(whatif)
+app.commands.command()(report)
 for _noun, _commands in (
     ("app", app.commands),
     ("model", model.commands),

@@ -34,7 +34,7 @@ class Limited:
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         try:
-            self._limits.admit(1, arrived_s)
+            self._limits.admit_one(arrived_s)
         except ClipperError as error:
             self._refused(error.code)
             exchange.refuse_with(error)

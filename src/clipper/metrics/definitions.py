@@ -75,6 +75,12 @@ SERVER: Group[Status] = Group(
         Number("gauge", "clipper_uptime_seconds", "Age of the supervisor.", lambda s: s.uptime_s),
         Number("gauge", "clipper_applications", "Applications that exist.", lambda s: s.applications),
         Number("gauge", "clipper_models", "Models that exist.", lambda s: s.models),
+        Number(
+            "gauge",
+            "clipper_certificate_expiry_timestamp_seconds",
+            "When the certificate of both ports expires, in seconds since 1970; NaN without TLS.",
+            lambda s: math.nan if s.certificate_expires_at is None else s.certificate_expires_at,
+        ),
     ),
 )
 

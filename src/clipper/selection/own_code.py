@@ -195,8 +195,8 @@ class OwnCode:
     async def _tried(self, selection: Selection) -> Verdict:
         try:
             return await self._try_out(selection)
-        except Unavailable as error:
-            return Verdict(str(error), is_final=False)
+        except (Unavailable, OSError) as error:  # for want of processes, descriptors or disk
+            return Verdict(f"policy {selection.policy} cannot be tried: {error}", is_final=False)
 
     async def _import(self, attempt: _Attempt, deadline_s: float) -> None:
         """Make it on a thread. Others wait for a while; a worker that drains does not: the thread is a daemon."""

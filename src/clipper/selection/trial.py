@@ -70,6 +70,7 @@ class Trials:
 
         Raises:
             Unavailable: it cannot be started.
+            OSError: no descriptor is left to look with for what it forked.
         """
         async with self._slots:
             number = next(self._numbers)

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from time import monotonic
 
 from clipper.abstraction.predictor import Predictor
 from clipper.control import MAX_RECENT_INPUT_BYTES, Applied, PolicyDescription, RecentInput
@@ -49,6 +50,7 @@ class Worker:
 
     def __init__(self, config: WorkerConfig, max_connections: int = MAX_CONNECTIONS) -> None:
         self._config = config
+        self._started_s = monotonic()
         random = Random()
         self._predictor = Predictor(config.cache_bytes, random.getrandbits(64))
         self._server = QueryServer(max_connections, give_out=self._predictor.end_turn)
@@ -160,6 +162,7 @@ class Worker:
             feedback_window=self._surroundings.joins.statistics(asyncio.get_running_loop().time()),
             decisions=None if self._decisions is None else self._decisions.statistics(),
             limits=self._clients.statistics(),
+            uptime_s=monotonic() - self._started_s,
         )
 
     def loads(self, versions: Sequence[ModelId]) -> Sequence[VersionLoad]:

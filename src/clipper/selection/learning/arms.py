@@ -81,11 +81,16 @@ class Arms:
                 by_key.setdefault(key, []).append((number, amount))
             elif key.partition(":")[0] not in self._models:
                 numbers[key, number] = amount
+        of_versions: dict[tuple[str, str], float] | None = None
+        if any(key in by_key for origins in self._origins.values() for key, _ in origins[1:]):
+            of_versions = dict(numbers)
+            for name, origins in self._origins.items():
+                of_versions.update(((name, number), amount) for number, amount in by_key.get(origins[0][0], ()))
         for name, origins in self._origins.items():
             for key, weight in origins:
                 for number, amount in by_key.get(key, ()):
                     numbers[name, number] = numbers.get((name, number), 0.0) + weight * amount
-        return Totals(numbers)
+        return Totals(numbers, of_versions)
 
     def with_key(self, name: str, key: str) -> "Arms":
         """The same, but for one name, which stands for another version."""

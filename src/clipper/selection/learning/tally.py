@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
-from clipper.selection.learning.totals import LOSS, MISSED, PULLS, SCORED
+from clipper.selection.learning.totals import EVER_LOSS, EVER_SCORED, EVER_SPREAD, LOSS, MISSED, PULLS, SCORED
 
 # What to add, by model and name.
 Increments = Mapping[tuple[str, str], float]
@@ -23,12 +23,15 @@ def tally(
         missed: of the selected, how much each counts as not having answered by the deadline, up to 1.
 
     Returns:
-        ``scored`` and ``loss`` of each model in ``losses``; ``pulls`` and ``missed`` of those that were selected.
+        ``scored`` and ``loss`` of each model in ``losses``, as they fade and as they never do; ``pulls`` and ``missed``
+        of those that were selected.
     """
     counts: dict[tuple[str, str], float] = {}
     for model, loss in losses.items():
-        counts[model, SCORED] = 1.0
-        counts[model, LOSS] = loss
+        counts[model, SCORED] = counts[model, EVER_SCORED] = 1.0
+        counts[model, LOSS] = counts[model, EVER_LOSS] = loss
+        if 0.0 < loss < 1.0:
+            counts[model, EVER_SPREAD] = loss * (1.0 - loss)
         if model in selected:
             counts[model, PULLS] = 1.0
             if model in missed:
