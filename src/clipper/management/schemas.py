@@ -15,7 +15,7 @@ from clipper.types import Framework
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
 ReplicaState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
-WorkerState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
+WorkerState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping", "draining"]
 Loader = Literal["file", "import", "binary", "image"]
 ManagerName = Literal["local", "docker"]
 # ``read`` may look at everything but tokens, ``admin`` may do all.
@@ -423,6 +423,19 @@ class Status(Struct, frozen=True):
     models: int
     replicas: dict[str, int]
     certificate_expires_at: float | None = None
+
+
+class Event(Struct, frozen=True):
+    """Something that happened, or was decided, on the server.
+
+    Attributes:
+        at: seconds since 1970.
+        subject: what it is about: a version, a replica, a worker, or ``workers`` for all of them.
+    """
+
+    at: float
+    subject: str
+    text: str
 
 
 class Health(Struct, frozen=True):
