@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET
 
 from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound
-from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup
+from clipper.management.reports import Bounds, LearnedModel, Report, ReportedModel, ReportGroup
 from clipper.management.schemas import (
     Application,
     ApplicationChange,
@@ -22,8 +22,8 @@ from clipper.management.schemas import (
     CreatedKey,
     CreatedToken,
     Deployment,
+    Event,
     Key,
-    LearnedModel,
     LearnedPolicy,
     LinkChange,
     Logs,
@@ -82,6 +82,9 @@ class MemoryOperations:
         self.tokens: dict[str, Token] = {}
         self.keys: dict[str, Key] = {}
         self.observed: list[dict[str, object]] = []
+
+    async def history(self) -> list[Event]:
+        return [Event(1e9, "m:1", "it is ready and current"), Event(1e9 + 1.5, "worker-0", "is drained: it [is] old")]
 
     async def status(self) -> Status:
         if self.raises is not None:

@@ -44,8 +44,8 @@ from clipper.cli.options import (
 from clipper.cli.output import Output
 from clipper.cli.report_summary import of_test
 from clipper.client import Clipper
-from clipper.management.reports import Newcomer
-from clipper.management.schemas import Application, Configured, LearnedModel
+from clipper.management.reports import LearnedModel, Newcomer
+from clipper.management.schemas import Application, Configured
 from clipper.snapshot import Link, Selection
 
 commands = typer.Typer(no_args_is_help=True, help="Applications: what asks for predictions.")

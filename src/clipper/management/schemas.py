@@ -8,14 +8,14 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from clipper.management.reports import Newcomer, Standing
+from clipper.management.reports import LearnedModel, Newcomer, Standing
 from clipper.scaling import ReplicaRange
 from clipper.snapshot import Batching, ConfidenceFrom, Link, Selection, Wait
 from clipper.types import Framework
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
 ReplicaState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
-WorkerState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
+WorkerState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping", "draining"]
 Loader = Literal["file", "import", "binary", "image"]
 ManagerName = Literal["local", "docker"]
 # ``read`` may look at everything but tokens, ``admin`` may do all.
@@ -148,30 +148,6 @@ class Application(Struct, frozen=True, omit_defaults=False):
     newcomers: tuple[Newcomer, ...] = ()
     cost_weight: float = 0.0
     test: Standing | None = None
-
-
-class LearnedModel(Struct, frozen=True):
-    """What is known of one of an application's models.
-
-    Attributes:
-        version: the one whose numbers they are, with what it has of its predecessors'; None if no version is current.
-        share: of the queries that would ask it now; where several answer together, of the answer; where one is asked
-            after another, of the queries with feedback that have asked it.
-        mean_loss: from 0 to 1; None if no feedback on it has come.
-        pulls, scored: how often it was asked, and how often scored, by feedback; what is old counts for less.
-        cost: of asking it; None if nobody has said.
-        threshold: of a cascade: below which confidence of this model the next one is asked.
-    """
-
-    model: str
-    share: float
-    mean_loss: float | None
-    pulls: float
-    scored: float
-    shadow: bool
-    version: str | None = None
-    cost: float | None = None
-    threshold: float | None = None
 
 
 class ConfidenceBin(Struct, frozen=True):
@@ -430,6 +406,19 @@ class Status(Struct, frozen=True):
     models: int
     replicas: dict[str, int]
     certificate_expires_at: float | None = None
+
+
+class Event(Struct, frozen=True):
+    """Something that happened, or was decided, on the server.
+
+    Attributes:
+        at: seconds since 1970.
+        subject: what it is about: a version, a replica, a worker, or ``workers`` for all of them.
+    """
+
+    at: float
+    subject: str
+    text: str
 
 
 class Health(Struct, frozen=True):

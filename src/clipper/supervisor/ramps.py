@@ -10,11 +10,11 @@ from msgspec.structs import replace
 from clipper.errors import ClipperError
 from clipper.registry.records import ApplicationRecord
 from clipper.registry.store import Put
+from clipper.rollout import newcomers
 from clipper.selection.learning.guardrail import FALSE_ALARMS, RampLosses, Verdict, judge, keys_of, ramp_losses
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.stores.store import EVERYONE, Store
 from clipper.snapshot import Newcomer
-from clipper.supervisor import newcomers
 from clipper.supervisor.catalog import Catalog
 from clipper.types import ModelId
 

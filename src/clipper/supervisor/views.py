@@ -8,11 +8,10 @@ from msgspec import UNSET
 
 from clipper import snapshot
 from clipper.control import PolicyDescription
-from clipper.management.reports import Newcomer, Standing
+from clipper.management.reports import LearnedModel, Newcomer, Standing
 from clipper.management.schemas import (
     Application,
     Configured,
-    LearnedModel,
     LearnedPolicy,
     Model,
     Reliability,

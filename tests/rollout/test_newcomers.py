@@ -6,8 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from clipper.registry.records import ApplicationRecord
-from clipper.snapshot import Link, Newcomer, Selection
-from clipper.supervisor.newcomers import (
+from clipper.rollout.newcomers import (
     after_link,
     after_other_change,
     after_promotion,
@@ -15,6 +14,7 @@ from clipper.supervisor.newcomers import (
     stopped,
     through,
 )
+from clipper.snapshot import Link, Newcomer, Selection
 from clipper.types import ModelId
 
 CURRENT: Mapping[str, str | None] = {"a": "1", "b": "1", "none": None}
