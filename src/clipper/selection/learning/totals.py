@@ -1,13 +1,21 @@
 """What a policy reads of a state: one number by model and name, as of now."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from clipper.selection.learning.parameters import check_number
 
 # By model and name. The model is "" where a number is of the application and not of one model.
 Numbers = Mapping[tuple[str, str], float]
+
+# A sum of arrays, and how much of it counts now.
+Part = tuple[NDArray[np.float64], float]
+# By model, name and size.
+ArrayParts = Mapping[tuple[str, str, int], Sequence[Part]]
 
 # Names of the numbers that are counted for every policy.
 OBSERVATIONS = "observations"
@@ -23,6 +31,21 @@ DEFAULT_PRIOR_WEIGHT = 10.0
 FEW = 8.0
 
 
+class Arrays:
+    """The arrays that an application has learned. A context has none of its own: they take 17 KB a model.
+
+    Attributes:
+        parts: each array's sums, whose fading is put off until somebody reads them.
+        memo: as ``Totals.memo``, but it outlives these arrays: what is kept there says of which parts it was made.
+    """
+
+    __slots__ = ("memo", "parts")
+
+    def __init__(self, parts: ArrayParts | None = None, memo: dict[Any, Any] | None = None) -> None:
+        self.parts = parts or {}
+        self.memo: dict[Any, Any] = {} if memo is None else memo
+
+
 class Totals:
     """One state's numbers, with what is old counted less. Never changed: after feedback there is another one.
 
@@ -32,12 +55,14 @@ class Totals:
         prior_weight, prior_most: how much the latter count in the end, and for how many scores of a model now.
         memo: where a policy keeps what it has worked out from exactly these numbers, so that it is not done for each
             query. The policy itself is a part of each key.
+        arrays: the application's, also where these are a context's.
     """
 
-    __slots__ = ("_mean_loss", "_numbers", "application", "memo", "own", "prior_most", "prior_weight")
+    __slots__ = ("_mean_loss", "_numbers", "application", "arrays", "memo", "own", "prior_most", "prior_weight")
 
-    def __init__(self, numbers: Numbers | None = None) -> None:
+    def __init__(self, numbers: Numbers | None = None, arrays: Arrays | None = None) -> None:
         self._numbers = numbers or {}
+        self.arrays = arrays or Arrays()
         self.own: Totals | None = None
         self.application: Totals | None = None
         self.prior_weight = self.prior_most = 0.0
@@ -47,6 +72,17 @@ class Totals:
     def number(self, model: str, name: str) -> float:
         """0 where nothing was ever added."""
         return self._numbers.get((model, name), 0.0)
+
+    def array(self, model: str, name: str, size: int) -> NDArray[np.float64]:
+        """A new array of shape (size,); zeros where none of that size was ever added."""
+        total = np.zeros(size)
+        for amounts, counts in self.array_parts(model, name, size):
+            total += counts * amounts
+        return total
+
+    def array_parts(self, model: str, name: str, size: int) -> Sequence[Part]:
+        """What ``array`` adds up. A sum is the same object until something is added to it, while its share fades."""
+        return self.arrays.parts.get((model, name, size), ())
 
     @property
     def numbers(self) -> Numbers:
@@ -87,14 +123,14 @@ class Totals:
         """
         check_number("prior_weight", weight, 0)
         if weight == 0 or not prior.numbers:
-            return self
+            return Totals(self._numbers, prior.arrays) if prior.arrays.parts else self
         if self.observations <= 0:
             return prior
         most = weight * (1 + FEW / self.observations)
         mixed = {key: amount * prior.share_of(key, most) for key, amount in prior.numbers.items()}
         for key, amount in self._numbers.items():
             mixed[key] = mixed.get(key, 0.0) + amount
-        totals = Totals(mixed)
+        totals = Totals(mixed, prior.arrays)
         totals.own, totals.application = self, prior
         totals.prior_weight, totals.prior_most = weight, most
         return totals
