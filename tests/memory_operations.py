@@ -134,6 +134,7 @@ class MemoryOperations:
             confidence_threshold=new.confidence_threshold,
             feedback_ttl_s=new.feedback_ttl_s,
             log_decisions=new.log_decisions,
+            features=new.features,
             code=new.code,
         )
         self.applications[new.name] = made

@@ -14,6 +14,7 @@ from msgspec import Struct
 FEEDBACK_QUERIES = 250_000
 
 Wait = Literal["all", "decided", "expected"]
+Features = int | Literal["input"] | None
 BatchingPolicy = Literal["goodput", "aimd", "quantile", "fixed", "none"]
 
 
@@ -101,6 +102,7 @@ class Selection(Struct, frozen=True):
         confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
         feedback_ttl_s: for how long feedback on a query may come.
         log_decisions: the share of its queries that is written to the decision log.
+        features: how many numbers each query brings for its policy; ``input`` takes them from its input; None is none.
     """
 
     policy: str = "single"
@@ -115,6 +117,7 @@ class Selection(Struct, frozen=True):
     confidence_threshold: float | None = None
     feedback_ttl_s: float = 600.0
     log_decisions: float = 0.0
+    features: Features = None
 
 
 class ApplicationSnapshot(Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from msgspec import UNSET
@@ -12,6 +12,7 @@ from clipper.cli.options import (
     AsJson,
     ConfidenceThreshold,
     Default,
+    Features,
     FeedbackTtlS,
     HalfLife,
     Home,
@@ -76,6 +77,7 @@ def create(
     confidence_threshold: ConfidenceThreshold = "none",
     feedback_ttl_s: FeedbackTtlS = _DEFAULTS.feedback_ttl_s,
     log_decisions: LogDecisions = _DEFAULTS.log_decisions,
+    features: Features = "none",
     require_key: RequireKey = False,
     max_in_flight: MaxInFlight = "none",
     max_per_second: MaxPerSecond = "none",
@@ -108,6 +110,7 @@ def create(
             confidence_threshold=parse_optional(confidence_threshold),
             feedback_ttl_s=_DEFAULTS.feedback_ttl_s if feedback_ttl_s is None else feedback_ttl_s,
             log_decisions=log_decisions or 0.0,
+            features=_parse_features(features),
             require_key=require_key or False,
             max_in_flight=parse_count(max_in_flight),
             max_per_second=parse_optional(max_per_second),
@@ -173,6 +176,7 @@ def update(
     confidence_threshold: ConfidenceThreshold = None,
     feedback_ttl_s: FeedbackTtlS = None,
     log_decisions: LogDecisions = None,
+    features: Features = None,
     require_key: RequireKey = None,
     max_in_flight: MaxInFlight = None,
     max_per_second: MaxPerSecond = None,
@@ -197,6 +201,7 @@ def update(
         "confidence_threshold": _given(confidence_threshold, parse_optional),
         "feedback_ttl_s": _given(feedback_ttl_s),
         "log_decisions": _given(log_decisions),
+        "features": _given(features, _parse_features),
         "require_key": _given(require_key),
         "max_in_flight": _given(max_in_flight, parse_count),
         "max_per_second": _given(max_per_second, parse_optional),
@@ -276,11 +281,16 @@ def _details(app: Application) -> list[tuple[str, object]]:
         ("confidence threshold", threshold),
         ("feedback within", f"{app.feedback_ttl_s:g} s"),
         ("decisions logged", f"{app.log_decisions:.4g}"),
+        ("features", app.features or "none"),
         ("asks for a key", "yes" if app.require_key else "only if the server does"),
         ("queries in flight", app.max_in_flight or "no limit"),
         ("queries a second", "no limit" if app.max_per_second is None else f"{app.max_per_second:g}"),
         ("policy problem", app.problem),
     ]
+
+
+def _parse_features(text: str | None) -> int | Literal["input"] | None:
+    return "input" if text == "input" else parse_count(text)
 
 
 def _default_text(app: Application) -> str | None:

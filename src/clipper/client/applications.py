@@ -17,7 +17,7 @@ from clipper.management.schemas import (
     NewApplication,
 )
 from clipper.packaging import package_code
-from clipper.snapshot import Link, Selection, Wait
+from clipper.snapshot import Features, Link, Selection, Wait
 
 Parameters = Mapping[str, Any]
 
@@ -48,6 +48,7 @@ class Applications(Calls):
         confidence_threshold: float | None = _DEFAULTS.confidence_threshold,
         feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s,
         log_decisions: float = _DEFAULTS.log_decisions,
+        features: Features = None,
         require_key: bool = False,
         max_in_flight: int | None = None,
         max_per_second: float | None = None,
@@ -73,6 +74,7 @@ class Applications(Calls):
             confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
             feedback_ttl_s: for how long feedback on a query may come.
             log_decisions: the share of its queries that is written to the decision log.
+            features: how many numbers each query brings for its policy, at most 64; ``"input"``: its input is them.
             require_key: answer only who shows a key.
             max_in_flight: how many of its queries may be in flight at once, over all clients and workers.
             max_per_second: how many queries a second it takes of all clients.
@@ -94,6 +96,7 @@ class Applications(Calls):
             confidence_threshold=confidence_threshold,
             feedback_ttl_s=feedback_ttl_s,
             log_decisions=log_decisions,
+            features=features,
             code=self._send_code(policy, loss),
             require_key=require_key,
             max_in_flight=max_in_flight,
@@ -124,6 +127,7 @@ class Applications(Calls):
         confidence_threshold: float | UnsetType | None = UNSET,
         feedback_ttl_s: float | UnsetType = UNSET,
         log_decisions: float | UnsetType = UNSET,
+        features: Features | UnsetType = UNSET,
         require_key: bool | UnsetType = UNSET,
         max_in_flight: int | UnsetType | None = UNSET,
         max_per_second: float | UnsetType | None = UNSET,
@@ -145,6 +149,7 @@ class Applications(Calls):
             confidence_threshold=confidence_threshold,
             feedback_ttl_s=feedback_ttl_s,
             log_decisions=log_decisions,
+            features=features,
             code=UNSET if code is None else code,
             require_key=require_key,
             max_in_flight=max_in_flight,

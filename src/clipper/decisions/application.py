@@ -24,6 +24,7 @@ class Asked(Protocol):
 
     id: int
     context: str | None
+    features: bytes | None
     arrival_s: float
     choice: Any
     pinned: str | None
@@ -99,6 +100,7 @@ class ApplicationDecisions:
                 query.pinned,
                 beliefs,
                 is_cut,
+                query.features,
             )
         )
 

@@ -52,6 +52,7 @@ class Decision(Struct, frozen=True, array_like=True, tag=1, gc=False):
         pinned: the version that the query asked for, past the policy.
         beliefs: the parameters that the choice was drawn by: see ``Choice``.
         is_cut: an output or answer was too long, and has only its beginning here.
+        features: raw buffer of the float64 numbers that the query brought for its policy, little-endian.
     """
 
     setting: int
@@ -68,6 +69,7 @@ class Decision(Struct, frozen=True, array_like=True, tag=1, gc=False):
     pinned: str | None = None
     beliefs: tuple[tuple[float, float], ...] | None = None
     is_cut: bool = False
+    features: bytes | None = None
 
 
 class Judgement(Struct, frozen=True, array_like=True, tag=2, gc=False):

@@ -1,5 +1,6 @@
 """A decision and its feedback as one flat row, as it is exported."""
 
+import struct
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ class Row(msgspec.Struct, frozen=True):
         is_cut: some output is only the beginning of what it was.
         losses: by model, from feedback.
         loss: of what was answered, from feedback, 1 of an error; None if it is not known.
+        features: what the query brought for its policy.
         learned: whether the policy learned from the feedback; it does not from what comes too late.
     """
 
@@ -49,6 +51,7 @@ class Row(msgspec.Struct, frozen=True):
     losses: dict[str, float] | None
     loss: float | None
     learned: bool | None
+    features: tuple[float, ...] | None = None
 
 
 def row_of(joined: Joined) -> Row:
@@ -80,6 +83,7 @@ def row_of(joined: Joined) -> Row:
         losses=None if judgement is None else judgement.losses,
         loss=None if judgement is None else _loss(judgement),
         learned=None if judgement is None else judgement.losses is not None,
+        features=None if decision.features is None else _numbers(decision.features),
     )
 
 
@@ -96,6 +100,10 @@ def _loss(judgement: Judgement) -> float | None:
     if judgement.answer_loss is not None:
         return judgement.answer_loss
     return None if judgement.reward is None else 1.0 - judgement.reward
+
+
+def _numbers(packed: bytes) -> tuple[float, ...]:
+    return struct.unpack_from(f"<{len(packed) // 8}d", packed)
 
 
 def _text(json: bytes) -> str:

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import Batching, Link, Selection, Wait
+from clipper.snapshot import Batching, Features, Link, Selection, Wait
 from clipper.types import Framework
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
@@ -59,6 +59,7 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
     confidence_threshold: float | None = _DEFAULTS.confidence_threshold
     feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s
     log_decisions: float = _DEFAULTS.log_decisions
+    features: Features = None
     code: str | None = None
     require_key: bool = False
     max_in_flight: int | None = None
@@ -82,6 +83,7 @@ class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
     confidence_threshold: float | UnsetType | None = UNSET
     feedback_ttl_s: float | UnsetType = UNSET
     log_decisions: float | UnsetType = UNSET
+    features: Features | UnsetType = UNSET
     code: str | UnsetType = UNSET
     require_key: bool | UnsetType = UNSET
     max_in_flight: int | UnsetType | None = UNSET
@@ -118,6 +120,7 @@ class Application(Struct, frozen=True, omit_defaults=False):
     confidence_threshold: float | None
     feedback_ttl_s: float
     log_decisions: float
+    features: Features = None
     default_output: Any | UnsetType = UNSET
     code: str | None = None
     id: str = ""

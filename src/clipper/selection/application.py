@@ -18,6 +18,7 @@ from clipper.selection.learning.arms import Arms, Origin, lineage
 from clipper.selection.learning.totals import Totals
 from clipper.selection.loads import Loads
 from clipper.selection.policies.policy import Choice, Combined, QueryView
+from clipper.selection.policies.query_view import as_features
 from clipper.selection.query import Asker, Named, Query, Shadow
 from clipper.selection.selector import Selector
 from clipper.selection.surroundings import Surroundings
@@ -74,7 +75,8 @@ class Application:
             self.contexts.follow(snapshot.selection.half_life, snapshot.selection.prior_weight)
             self.selector = Selector(snapshot, self.counts, self.surroundings.make)
         self.snapshot = snapshot
-        self.input_type = self._narrowed_type(snapshot)
+        declared = InputType.parse(snapshot.input_type)
+        self.input_type = self.surroundings.predictor.narrowed(declared, snapshot.links)
         self.slo_s = snapshot.slo_ms / 1000
         self.budget_s = self.slo_s - min(self.slo_s * MARGIN_SHARE, MAX_MARGIN_S)
         self._joint_margin_s = min(self.slo_s * JOINT_MARGIN_SHARE, MAX_MARGIN_S)
@@ -83,6 +85,9 @@ class Application:
         self._wait = snapshot.selection.wait
         self._threshold = snapshot.selection.confidence_threshold or 0.0
         self.feedback_ttl_s = snapshot.selection.feedback_ttl_s
+        wanted = snapshot.selection.features
+        self._features_are_input = wanted == "input"
+        self.features_size = wanted if isinstance(wanted, int) else None
         self._follow_links(snapshot)
         self._only_choice = self.selector.only_choice(self.models)
         self.decisions = self._decisions(snapshot)
@@ -309,6 +314,10 @@ class Application:
         """
         return self.selector.select(self.models, totals, query, random or self.surroundings.random)
 
+    def features_of(self, row: bytes) -> bytes | None:
+        """Those that an input is, where they do not come beside it."""
+        return as_features(row, self.input_type) if self._features_are_input else None
+
     def target(self, model: str) -> ModelQueue | None:
         """What answers for a linked model."""
         return self._targets.get(model)
@@ -398,15 +407,6 @@ class Application:
         return ApplicationDecisions(log, setting, rate)
 
     # -- models ------------------------------------------------------------------------------------------
-
-    def _narrowed_type(self, snapshot: ApplicationSnapshot) -> InputType:
-        """The declared type, with the lengths that it leaves open and the linked models fix."""
-        narrowed = InputType.parse(snapshot.input_type)
-        for link in snapshot.links:
-            target = self.surroundings.predictor.find(link.model, link.version)
-            both = None if target is None else narrowed.narrowed(target.input_type)
-            narrowed = both or narrowed
-        return narrowed
 
     def _find(self, model: str, version: str | None) -> ModelQueue | None:
         """What runs and takes this application's rows as they are."""

@@ -44,6 +44,7 @@ def application_view(record: ApplicationRecord, problem: str | None = None) -> A
         confidence_threshold=selection.confidence_threshold,
         feedback_ttl_s=selection.feedback_ttl_s,
         log_decisions=selection.log_decisions,
+        features=selection.features,
         code=record.code,
         id=record.state_id,
         problem=problem,
