@@ -13,6 +13,7 @@ from cryptography.x509.oid import NameOID
 from clipper.tls.material import TlsPaths
 
 _PEM = serialization.Encoding.PEM
+DAYS = 30.0
 _NOW = datetime.datetime.now(datetime.UTC)
 
 
@@ -53,12 +54,15 @@ class Authority:
         self.certificate = folder / f"{name}.pem"
         self.certificate.write_bytes(self._own.public_bytes(_PEM))
 
-    def issue(self, name: str, password: bytes | None = None) -> Pair:
-        """A pair for 127.0.0.1 and localhost, or a client; with the authority's own certificate behind it."""
+    def issue(self, name: str, password: bytes | None = None, days: float = DAYS) -> Pair:
+        """A pair for 127.0.0.1 and localhost, or a client; with the authority's own certificate behind it.
+
+        ``days``: for how long it is valid from now on.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         hosts = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        builder = _builder(subject, self._own.subject, key.public_key())
+        builder = _builder(subject, self._own.subject, key.public_key(), days)
         builder = builder.add_extension(x509.SubjectAlternativeName(hosts), critical=False)
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         signed = builder.add_extension(authority, critical=False).sign(self._key, hashes.SHA256())
@@ -71,14 +75,16 @@ class Authority:
         return pair
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: float = DAYS
+) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(_NOW - datetime.timedelta(days=1))
-        .not_valid_after(_NOW + datetime.timedelta(days=30))
+        .not_valid_before(_NOW - datetime.timedelta(days=2))
+        .not_valid_after(_NOW + datetime.timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )

@@ -9,11 +9,14 @@ from random import SystemRandom
 
 from fuzz_front import TRIES
 
-from fuzz_artifacts import uploading
+from fuzz_artifacts import serving, uploading
 from fuzz_containers import lying
+from fuzz_schema import check_answers
 
 # Of those that wait for processes, one after so many of those that do not.
 FAST_TRIES = 40
+# Of the time, what the management API's description is held against its answers for; it takes some seconds to begin.
+SCHEMA_SHARE, MAX_SCHEMA_S = 0.25, 60.0
 
 
 def main() -> int:
@@ -24,13 +27,15 @@ def main() -> int:
     counts: Counter[str] = Counter()
     number = arguments.first
     print(f"the first try has number {number}", flush=True)
+    end_s = time.monotonic() + arguments.seconds
+    with serving() as server:
+        print(check_answers(server, min(arguments.seconds * SCHEMA_SHARE, MAX_SCHEMA_S)), flush=True)
     with ExitStack() as stack:
         slow, checks = {}, []
         for context in (lying(), uploading()):
             tries, check = stack.enter_context(context)
             slow |= tries
             checks.append(check)
-        end_s = time.monotonic() + arguments.seconds
         while time.monotonic() < end_s:
             for kind, attempt in (TRIES if number % FAST_TRIES else TRIES | slow).items():
                 try:

@@ -67,7 +67,7 @@ class Uploading:
     """A server that answers from an honest model."""
 
     def __init__(self, server: Server) -> None:
-        self.server = with_application(server)
+        self.server = server
         self._model = LogisticRegression().fit(np.eye(2), [0, 1])
         self.attempt_tar(0)
         self._around = sorted(server.home.parent.iterdir())
@@ -126,14 +126,21 @@ class Uploading:
 
 
 @contextmanager
-def uploading() -> Iterator[tuple[dict[str, Callable[[int], None]], Callable[[], None]]]:
-    """Tries by their names, and what has to hold after them."""
+def serving() -> Iterator[Server]:
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         server = Server(Path(folder) / "home")
         try:
-            one = Uploading(server)
-            calling = Calling(server)
-            tries = {"call": calling.attempt, "tar": one.attempt_tar, "model file": one.attempt_model_file}
-            yield tries, one.check_unharmed
+            yield with_application(server)
         finally:
             server.clean_up()
+
+
+@contextmanager
+def uploading() -> Iterator[tuple[dict[str, Callable[[int], None]], Callable[[], None]]]:
+    """Tries by their names, and what has to hold after them."""
+    with serving() as server:
+        one, calling = Uploading(server), Calling(server)
+        yield (
+            {"call": calling.attempt, "tar": one.attempt_tar, "model file": one.attempt_model_file},
+            one.check_unharmed,
+        )

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET
 
 from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound
+from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup
 from clipper.management.schemas import (
     Application,
     ApplicationChange,
@@ -163,6 +164,25 @@ class MemoryOperations:
         )
         policy = found.policy
         return LearnedPolicy(policy.name, policy.parameters, found.loss.name, context, 12.0, models, found.problem)
+
+    async def report(
+        self,
+        name: str,
+        confidence: float | None,
+        tolerance: float | None,
+        context: str | None,
+        by_context: bool,
+    ) -> Report:
+        found = await self.get_application(name)
+        ends, contexts = Bounds(0.1, 0.3), [context, *(self.contexts if by_context else [])]
+        models = tuple(
+            ReportedModel(each.model, "1", True, each.shadow, 0.5, 100.0, 0.2, ends, ends, 0.5, 50.0, 9, 1, None)
+            for each in found.links
+        )
+        group = [ReportGroup(each, 100.0, "open", "m", 0.5, 50.0, 25.0, models) for each in contexts]
+        limits = 0.95 if confidence is None else confidence, 0.01 if tolerance is None else tolerance
+        head = found.policy.name, found.loss.name, *limits, 0.0, found.slo_ms, 2.0
+        return Report(name, *head, 10, {}, {}, 0, None, tuple(group))
 
     async def list_contexts(self, name: str, limit: int) -> Contexts:
         await self.get_application(name)

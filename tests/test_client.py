@@ -158,6 +158,10 @@ def test_an_application_of_several_models_with_a_policy(clipper: Clipper) -> Non
     learned = clipper.policy("app", "user 7/8")
     assert (learned.policy, learned.context, learned.models[0].shadow) == ("ucb1", "user 7/8", True)
     assert clipper.policy("app").context is None
+    asked = clipper.report("app", confidence=0.9, tolerance=0.0, context="user 7/8")
+    assert (asked.confidence, asked.tolerance, asked.groups[0].context) == (0.9, 0.0, "user 7/8")
+    assert [each.model for each in asked.groups[0].models] == ["other"]
+    assert (clipper.report("app", by_context=True).confidence, asked.groups[0].best) == (0.95, "m")
 
 
 def test_what_only_goes_together(clipper: Clipper) -> None:
@@ -283,10 +287,10 @@ def test_a_token_that_is_missing_or_not_known(api: Api, tmp_path: Path, monkeypa
     monkeypatch.setenv("CLIPPER_HOME", str(tmp_path / "nothing"))
     with pytest.raises(Unauthorized, match="CLIPPER_TOKEN"):
         Clipper.connect(url=api.url)
-    with pytest.raises(Unauthorized, match="none of this server's"):
+    with pytest.raises(Unauthorized, match="does not know the token"):
         Clipper.connect(url=api.url, token="x" * 40)
     for unfit in ("a b", "line\nfeed", "ä" * 40):
-        with pytest.raises(InvalidArgument, match="the token or key holds what none does") as refused:
+        with pytest.raises(InvalidArgument, match="the token or key is not valid") as refused:
             Clipper.connect(url=api.url, token=unfit)
         assert unfit not in str(refused.value)
 

@@ -5,8 +5,9 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from fuzz_artifacts import uploading
+from fuzz_artifacts import serving, uploading
 from fuzz_containers import lying
+from fuzz_schema import check_answers
 
 pytestmark = pytest.mark.alone
 
@@ -24,3 +25,9 @@ def test_tries_of_each_kind(
             for number in [*KEPT.get(kind, ()), *range(1000, 1000 + COUNTS[kind])]:
                 attempt(number)
         check()
+
+
+def test_the_management_api_answers_as_it_says() -> None:
+    with serving() as server:
+        # Before more than its description is read: whether it runs at all, on what there is of it.
+        assert "passed" in check_answers(server, 3.0)

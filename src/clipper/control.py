@@ -116,13 +116,24 @@ class ModelDescription(Struct, frozen=True):
     version: str | None = None
 
 
+class StandingDescription(Struct, frozen=True):
+    """How the test stands that a policy is: see ``selection.policies.policy.Standing``."""
+
+    winner: str | None
+    confidence: float
+    tolerance: float
+    observations: float
+
+
 class PolicyDescription(Struct, frozen=True, tag=True):
-    """``found`` is False if the worker does not know the application. Numbers count what is old for less."""
+    """``found`` is False if the worker does not know the application. Numbers count what is old for less. ``test`` is
+    None of a policy that is none."""
 
     found: bool
     observations: float = 0.0
     models: tuple[ModelDescription, ...] = ()
     problem: str | None = None
+    test: StandingDescription | None = None
 
 
 class GetRecentInput(Struct, frozen=True, tag=True):

@@ -144,7 +144,7 @@ class HttpApi:
 def _checked_token(token: str) -> str:
     """Never quoted: a message may go anywhere."""
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise InvalidArgument("the token or key holds what none does: expected 32 to 512 letters, digits or ._~+/=-")
+        raise InvalidArgument("the token or key is not valid: expected 32 to 512 letters, digits or ._~+/=-")
     return token
 
 

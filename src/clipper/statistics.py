@@ -183,3 +183,4 @@ class WorkerStatistics(Struct, frozen=True):
     feedback_window: FeedbackWindowStatistics = FeedbackWindowStatistics()
     decisions: DecisionLogStatistics | None = None
     limits: tuple[LimitStatistics, ...] = ()
+    uptime_s: float = 0.0

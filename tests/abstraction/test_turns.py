@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+import pytest
+
 from clipper.abstraction.batching.flow import MANY, MAX_OUT_S, Batch
 from clipper.abstraction.turns import Turns
 from event_loops import ShiftedLoop, run_clean, turn_over
@@ -65,6 +67,24 @@ def test_a_query_that_comes_alone_goes_at_the_end_of_the_turn() -> None:
         assert queue.turns == 1
 
     run(scenario())
+
+
+def test_a_bug_in_one_queues_turn_does_not_cost_the_others_theirs(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Queue):
+        def take_due_turn(self) -> None:
+            raise AttributeError("a bug")
+
+    async def scenario() -> None:
+        turns = Turns()
+        broken, queue = Broken(turns, gains=False), Queue(turns, gains=False)
+        ask(turns, broken)
+        ask(turns, queue)
+        await turn_over(1)
+        assert queue.turns == 1
+        assert turns.are_idle
+
+    run(scenario())
+    assert "a bug" in caplog.text
 
 
 def test_who_ends_the_turn_before_the_loop_polls_again_has_batches_given_out_once() -> None:

@@ -40,8 +40,9 @@ ALLOWED: dict[str, frozenset[str]] = {
         "selection.policies": "selection.learning",
         "selection.stores": "",
         "selection.check": "run_as selection.learning selection.policies snapshot",
-        "selection": "decisions selection.learning selection.policies selection.stores abstraction control "
-        "feedback metrics.histogram snapshot statistics",
+        "selection.trial": "managers run_as selection.check snapshot",
+        "selection": "decisions selection.learning selection.policies selection.stores selection.trial abstraction "
+        "control feedback metrics.histogram snapshot statistics",
         "frontend.limits": "",
         "frontend.inputs": "frontend.limits frontend.long_inputs frontend.numbers",
         "frontend.long_inputs": "frontend.numbers",
@@ -49,23 +50,26 @@ ALLOWED: dict[str, frozenset[str]] = {
         "frontend": "frontend.inputs frontend.limits frontend.long_inputs frontend.numbers malloc selection "
         "feedback metrics.histogram snapshot statistics tls",
         "worker": "decisions frontend frontend.limits malloc open_files metrics.histogram selection selection.policies "
-        "selection.stores feedback control_client abstraction containers containers.protocol control snapshot "
-        "statistics tls",
+        "selection.stores selection.trial feedback control_client abstraction containers containers.protocol control "
+        "managers run_as snapshot statistics tls",
         "registry": "scaling snapshot",
         "managers": "registry run_as trees containers containers.protocol snapshot",
-        "management.schemas": "scaling snapshot",
+        "management.reports": "",
+        "management.schemas": "management.reports scaling snapshot",
         "metrics": "management.schemas metrics.histogram statistics",
-        "management": "hosts management.schemas metrics statistics scaling snapshot registry managers tls",
-        "supervisor": "decisions home hosts malloc open_files management management.schemas metrics managers registry "
-        "containers containers.protocol control control_client frontend.inputs selection.check selection.learning "
-        "run_as selection.policies selection.stores scaling snapshot statistics tls trees",
+        "management": "hosts management.reports management.schemas metrics statistics scaling snapshot registry "
+        "managers tls",
+        "supervisor": "decisions home hosts malloc open_files management management.reports management.schemas metrics "
+        "managers registry containers containers.protocol control control_client frontend.inputs selection.trial "
+        "selection.learning run_as selection.policies selection.stores scaling snapshot statistics tls trees",
         "packaging": "",
         "home": "",
         "http_api": "management.schemas tls",
-        "client": "home hosts http_api packaging management.schemas scaling snapshot tls",
-        "load": "http_api tls",
-        "cli": "client decisions decisions.evaluation home hosts http_api load packaging management.schemas run_as "
-        "scaling snapshot tls",
+        "client": "home hosts http_api packaging management.reports management.schemas scaling snapshot tls",
+        "pages": "",
+        "load": "http_api pages tls",
+        "cli": "client decisions decisions.evaluation home hosts http_api load packaging management.reports "
+        "management.schemas pages run_as scaling snapshot tls",
     }.items()
 }
 
@@ -94,13 +98,14 @@ PURE = (
     "clipper.load.answers",
     "clipper.load.arrivals",
     "clipper.load.asked",
-    "clipper.load.charts",
     "clipper.load.inputs",
     "clipper.load.page",
     "clipper.load.records",
     "clipper.load.report",
     "clipper.load.summary",
     "clipper.load.sweep",
+    "clipper.pages",
+    "clipper.management.reports",
 )
 IMPURE = {"asyncio", "socket", "time", "random", "logging", "selectors", "threading", "subprocess", "uvloop"}
 # The type of an argument that brings randomness in, which is what the rule is for.

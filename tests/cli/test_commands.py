@@ -202,6 +202,21 @@ def test_an_application_with_a_policy(run: Run, api: Api) -> None:
     assert "as a shadow" in run("app", "link", "app", "other", "--shadow").out
 
 
+def test_a_report_is_written_as_asked(run: Run, api: Api, tmp_path: Path) -> None:
+    run("app", "create", "app", "--model", "m", "--slo-ms", "20")
+    api.operations.contexts = ["u"]
+    told = run("app", "report", "app", "--by-context", "--html", str(tmp_path / "page.html"))
+    assert (told.status, told.err) == (0, "")
+    assert "all queries: Not known yet" in told.out and "context u: Not known yet" in told.out
+    assert (tmp_path / "page.html").read_text().endswith("</html>\n")
+    found = run("app", "report", "app", "--confidence", "0.9", "--tolerance", "0.1", "--json").json
+    assert (found["confidence"], found["tolerance"], len(found["groups"])) == (0.9, 0.1, 1)
+    nowhere = run("app", "report", "app", "--html", str(tmp_path / "none" / "page.html"))
+    assert (nowhere.status, "cannot be written" in nowhere.err) == (2, True)
+    both = run("app", "report", "app", "--context", "u", "--by-context")
+    assert (both.status, "either --context or --by-context" in both.err) == (2, True)
+
+
 def test_contexts_are_listed_and_deleted(run: Run, api: Api) -> None:
     run("app", "create", "app", "--model", "svm")
     api.operations.contexts = ["user 7/8", "\x1b[2J", "plain"]

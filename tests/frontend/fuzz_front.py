@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import json
 from random import Random
 from typing import Any
@@ -15,10 +16,12 @@ from steps import finish
 from clipper.errors import ClipperError, RequestError
 from clipper.feedback import Feedback
 from clipper.frontend import json_parts, long_inputs, observe_body, predict_body
+from clipper.frontend.clients import Clients, Guarded
 from clipper.frontend.endpoints import Health
 from clipper.frontend.inputs import make_reader
 from clipper.frontend.json_parts import find_fields
 from clipper.frontend.server import QueryServer
+from clipper.snapshot import ApplicationSnapshot, KeySnapshot, Snapshot
 from clipper.types import InputType
 from serving import post
 
@@ -65,6 +68,24 @@ HTTP_FRAGMENTS += [
     b"Expect: 100-continue\r\n",
 ]
 
+KEY = "k" * 43
+AUTHORIZATION_FRAGMENTS = [
+    b"Bearer",
+    b"bEARER ",
+    b"Basic ",
+    b" ",
+    b"\t",
+    b"\0",
+    b"\xff",
+    b"\r\n ",
+    b"\r\n",
+    b",",
+    b"=",
+    b"k" * 5000,
+    KEY.encode(),
+    b"Authorization:",
+]
+
 KNOWN = {*predict_body.PredictBody.__struct_fields__, *observe_body.ObserveBody.__struct_fields__, "observations"}
 
 
@@ -94,6 +115,47 @@ async def _send_garbled(parts: list[bytes]) -> None:
     after = Peer(server)
     after.send(ECHO)
     assert [response.body for response in after.responses] == [HELLO]
+    assert (server.connections, server.budget.held_bytes) == (1, 0)
+
+
+def try_authorization(number: int) -> None:
+    """Who shows a key is let in by it, within its limits, and nobody else; and it harms nobody what they show."""
+    random = Random(number)
+    asyncio.run(_show(random, [authorization_for(random, KEY) for _ in range(random.randint(1, 6))]))
+
+
+def authorization_for(random: Random, key: str) -> bytes:
+    """What a client may show that has the key, or nearly: whole lines of a head."""
+    good = b"Authorization: Bearer " + key.encode()
+    if random.random() < 0.3:
+        return good + b"\r\n"
+    shown = random.choice([good, b"authorization:bearer\t" + key.encode(), good + b" ", b"Authorization: Basic YTpi"])
+    shown = mutated(shown, random_edits(random, AUTHORIZATION_FRAGMENTS)) if random.random() < 0.8 else shown
+    return (shown + b"\r\n") * random.choice([1, 1, 1, 2])
+
+
+async def _show(random: Random, shown: list[bytes]) -> None:
+    server = QueryServer(max_connections=100)
+    clients = Clients(0, server.count_refused, server.now_s)
+    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    limited = random.random() < 0.5
+    key = KeySnapshot("k", digest, max_in_flight=2 if limited else None, max_per_second=3.0 if limited else None)
+    clients.follow(Snapshot(1, applications=(ApplicationSnapshot("echo", "bytes", 1.0, needs_key=True),), keys=(key,)))
+    server.serve({b"/echo/predict": Guarded("echo", True, Echo(), clients)})
+    head, _, body = ECHO.partition(b"\r\n\r\n")
+    for lines in shown:
+        peer = Peer(server)
+        await peer.send_in_turns(cut(head + b"\r\n" + lines + b"\r\n" + body, [random.randrange(1 << 16)]))
+        for answer in peer.responses:
+            assert answer.status != 500, lines
+            assert answer.status not in (200, 429) or KEY.encode() in lines, lines
+        peer.connection.eof_received()
+        peer.leave()
+    after = Peer(server)
+    after.send(head + b"\r\nAuthorization: Bearer " + KEY.encode() + b"\r\n\r\n" + body)
+    assert [response.status in (200, 429) if limited else response.body == HELLO for response in after.responses] == [
+        True
+    ]
     assert (server.connections, server.budget.held_bytes) == (1, 0)
 
 
@@ -232,4 +294,9 @@ def _has_other_keys(body: bytes) -> bool:
     return bool({*keys} - KNOWN) or b'"observations"' in body or (len(marks) - 1) // 2 > len(keys)
 
 
-TRIES = {"http": try_http, "predict body": try_predict_body, "observe body": try_observe_body}
+TRIES = {
+    "http": try_http,
+    "authorization": try_authorization,
+    "predict body": try_predict_body,
+    "observe body": try_observe_body,
+}

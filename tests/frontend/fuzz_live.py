@@ -17,7 +17,7 @@ from random import Random, SystemRandom
 from typing import Literal, cast
 
 import uvloop
-from fuzz_front import TYPES, garbled_requests, observe_body_for, predict_body_for
+from fuzz_front import KEY, TYPES, authorization_for, garbled_requests, observe_body_for, predict_body_for
 from msgspec import UNSET
 
 from benchmarks.servers import ClipperServer, clipper
@@ -65,18 +65,27 @@ class Group:
     requests: list[bytes]
 
 
-def make_group(first: int) -> Group:
+def make_group(first: int, key: str = KEY) -> Group:
+    """``key``: one that the application ``keyed`` takes."""
     kinds: dict[int, Kind] = {0: "http", 1: "observe"}
     kind = kinds.get(first // INPUTS_A_WRITE % WRITES_A_ROUND, "predict")
     requests = []
     for number in range(first, first + INPUTS_A_WRITE):
         random = Random(number)
         if kind == "http":
-            requests.append(garbled_requests(random).replace(b"/echo/", b"/a0/"))
+            request = garbled_requests(random).replace(b"/echo/", b"/a0/")
+            if random.random() < 0.3:
+                request = request.replace(b"/a0/", b"/keyed/")
+                request = request.replace(b"HTTP/1.1\r\n", b"HTTP/1.1\r\n" + authorization_for(random, key))
+            requests.append(request)
         else:
             index = random.randrange(len(TYPES))
             make = predict_body_for if kind == "predict" else observe_body_for
-            requests.append(post(f"/a{index}/{kind}", make(random, TYPES[index])))
+            body = make(random, TYPES[index])
+            if random.random() < 0.1:  # who is refused for a key loses the connection, and so is garbled HTTP
+                requests.append(post(f"/keyed/{kind}", body, Authorization=f"Bearer {key}"))
+            else:
+                requests.append(post(f"/{'limited' if random.random() < 0.1 else f'a{index}'}/{kind}", body))
     return Group(first, kind, requests)
 
 
@@ -126,8 +135,10 @@ class Fuzz:
         statuses: of the answers, by kind.
     """
 
-    def __init__(self, address: tuple[str, int], pid: int, first: int, inputs: int, seconds: float) -> None:
-        self._address, self._pid = address, pid
+    def __init__(
+        self, address: tuple[str, int], pid: int, first: int, inputs: int, seconds: float, key: str = KEY
+    ) -> None:
+        self._address, self._pid, self._key = address, pid, key
         self._next, self._end = first, first + inputs
         self._began_s = time.monotonic()
         self._seconds = seconds
@@ -160,7 +171,7 @@ class Fuzz:
     async def _send(self) -> None:
         answers = await self._connect()
         while self._next < self._end and time.monotonic() - self._began_s < self._seconds:
-            group = make_group(self._next)
+            group = make_group(self._next, self._key)
             self._next += INPUTS_A_WRITE
             if group.kind == "http":
                 for number, request in enumerate(group.requests, group.first):
@@ -240,8 +251,11 @@ def loop_cpu_s(pid: int) -> float:
     return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
-def set_up(server: ClipperServer) -> None:
-    """An application of each type, whose model answers what it is asked; every second has no default."""
+def set_up(server: ClipperServer) -> str:
+    """An application of each type, whose model answers what it is asked; every second has no default.
+
+    One more has limits, and one asks for a key, which is returned.
+    """
     with contextlib.chdir(HERE / "models"), Clipper.connect(home=server.home) as client:
         for index, name in enumerate(TYPES):
             client.deploy(f"m{index}", "soaked:echo", input_type=name, wait=False)
@@ -254,6 +268,9 @@ def set_up(server: ClipperServer) -> None:
                 default_output=UNSET if index % 2 else 0,
                 feedback_ttl_s=FEEDBACK_TTL_S,
             )
+        client.create_application("limited", model="m0", max_in_flight=8, max_per_second=500)
+        client.create_application("keyed", model="m0", require_key=True)
+        return client.create_key("fuzz", applications=["keyed"], max_in_flight=16).key
 
 
 def main() -> int:
@@ -268,9 +285,9 @@ def main() -> int:
     first = arguments.first // a_round * a_round
     print(f"the first input has number {first}", flush=True)
     with clipper("--cache-size", "16MiB", "--max-contexts", "1000") as server:
-        set_up(server)
+        key = set_up(server)
         before = server.run("status")["workers"]
-        fuzz = Fuzz(server.query_address(), before[0]["pid"], first, arguments.inputs, arguments.seconds)
+        fuzz = Fuzz(server.query_address(), before[0]["pid"], first, arguments.inputs, arguments.seconds, key)
         try:
             uvloop.run(fuzz.run())
         finally:

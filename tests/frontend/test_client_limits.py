@@ -105,7 +105,7 @@ def test_limits_change_while_queries_are_in_flight() -> None:
     limit.follow(3, 2, 0.0)
     with pytest.raises(TooManyRequests, match="3 queries in flight, and has 5"):
         limit.check(1, 0.0)
-    limit.give_back(3)
+    limit.in_flight -= 3
     limit.check(1, 0.0)
     limit.take(1)
     limit.follow(None, 2, 0.0)
@@ -114,7 +114,7 @@ def test_limits_change_while_queries_are_in_flight() -> None:
         limit.check(1, 0.0)
     limit.follow(None, None, 0.0)
     limit.check(1000, 0.0)
-    limit.give_back(4)
+    limit.in_flight -= 4
     assert limit.in_flight == 0
 
 
@@ -137,6 +137,34 @@ def test_of_two_limits_none_takes_what_the_other_refuses() -> None:
     assert (wide.in_flight, wide.refused, narrow.in_flight, narrow.refused) == (1, 0, 1, 20)
     limits.give_back(1)
     assert (wide.in_flight, narrow.in_flight) == (0, 0)
+
+
+@given(STEPS, st.none() | st.integers(1, 5), RATES, st.none() | st.integers(1, 5), RATES)
+def test_one_is_let_in_as_a_count_of_one_is(
+    steps: list[tuple[float, int, bool]],
+    first_most: int | None,
+    first_rate: float | None,
+    second_most: int | None,
+    second_rate: float | None,
+) -> None:
+    quick = Limit("a", first_most, first_rate, 0.0), Limit("b", second_most, second_rate, 0.0)
+    slow = Limit("a", first_most, first_rate, 0.0), Limit("b", second_most, second_rate, 0.0)
+    by_one, by_count, now_s = Limits(*quick), Limits(*slow), 0.0
+    for gap_s, _, ends in steps:
+        now_s += gap_s
+        if ends and quick[0].in_flight:
+            by_one.give_back(1)
+            by_count.give_back(1)
+        told = []
+        for ask in (lambda now_s=now_s: by_one.admit_one(now_s), lambda now_s=now_s: by_count.admit(1, now_s)):
+            try:
+                ask()
+                told.append("")
+            except TooManyRequests as error:
+                told.append(str(error))
+        assert told[0] == told[1]
+        for one, other in zip(quick, slow):
+            assert (one.in_flight, one.refused) == (other.in_flight, other.refused)
 
 
 @given(st.integers(1, 200), st.integers(1, 64))

@@ -40,9 +40,9 @@ def test_its_data_goes_along_and_is_not_to_be_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("sum.cpp", b"int main", "no program: expected an ELF executable"),
-        ("sum.jar", ELF, "no program: expected a jar"),
-        ("empty", b"", "no program"),
+        ("sum.cpp", b"int main", "not a program: expected an ELF executable"),
+        ("sum.jar", ELF, "not a program: expected a jar"),
+        ("empty", b"", "not a program"),
     ],
 )
 def test_what_is_no_program_is_refused(tmp_path: Path, name: str, content: bytes, expected: str) -> None:

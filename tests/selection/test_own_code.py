@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from clipper.errors import InvalidArgument
+from clipper.errors import InvalidArgument, Unavailable
 from clipper.selection import own_code
+from clipper.selection.import_notes import ImportNotes
 from clipper.selection.own_code import MAX_HANGING, OwnCode
 from clipper.selection.policies.exp3 import Exp3
+from clipper.selection.trial import Verdict
 from clipper.snapshot import ApplicationSnapshot, Selection
 
 # Hangs while the file ``go`` is not there, in a module of each number; where it is made, not where it is imported.
@@ -28,6 +31,10 @@ class Ends(Single):
 """
 
 
+async def passes(_: Selection) -> Verdict:
+    return Verdict(None)
+
+
 def application(name: str, policy: str, code: Path | None = None, half_life: int = 1000) -> ApplicationSnapshot:
     selection = Selection(policy, code=str(code) if code else None, half_life=half_life)
     return ApplicationSnapshot(name, "float64[*]", 20.0, selection=selection, id=name)
@@ -44,7 +51,7 @@ def code(tmp_path: Path) -> Iterator[Path]:
 def test_one_that_hangs_is_waited_for_once_and_comes_late(code: Path) -> None:
     async def run() -> None:
         late: asyncio.Queue[str] = asyncio.Queue()
-        own = OwnCode(late.put_nowait, wait_s=0.05)
+        own = OwnCode(late.put_nowait, passes, ImportNotes(None), wait_s=0.05)
         hangs, quick = application("a", "own_code_that_hangs:Own", code), application("b", "exp3")
         also = application("c", "own_code_that_hangs:Quick", code)
         await own.prepare([hangs, quick])
@@ -78,7 +85,7 @@ def test_one_that_hangs_is_waited_for_once_and_comes_late(code: Path) -> None:
 def test_one_whose_application_went_meanwhile_is_told_to_nobody(code: Path) -> None:
     async def run() -> None:
         late: list[str] = []
-        own = OwnCode(late.append, wait_s=0.01)
+        own = OwnCode(late.append, passes, ImportNotes(None), wait_s=0.01)
         await own.prepare([application("a", "own_code_that_hangs:Own", code)])
         await own.prepare([])
         (code / "go").touch()
@@ -86,7 +93,7 @@ def test_one_whose_application_went_meanwhile_is_told_to_nobody(code: Path) -> N
         while not late:
             await own.prepare([again])
             await asyncio.sleep(0.005)
-            if own._attempts["b"][1].ended.is_set():
+            if own._attempts["b"].ended.is_set():
                 break
         assert "a" not in late
 
@@ -95,7 +102,7 @@ def test_one_whose_application_went_meanwhile_is_told_to_nobody(code: Path) -> N
 
 def test_what_fails_says_why(code: Path) -> None:
     async def run() -> None:
-        own = OwnCode(lambda name: None)
+        own = OwnCode(lambda name: None, passes, ImportNotes(None))
         missing, ends = (
             application("a", "own_code_that_hangs:Missing", code),
             application("b", "own_code_that_hangs:Ends", code),
@@ -114,7 +121,7 @@ def test_no_more_than_so_many_hang(code: Path, monkeypatch: pytest.MonkeyPatch) 
     assert MAX_HANGING > 2
 
     async def run() -> None:
-        own = OwnCode(lambda name: None, wait_s=0.01)
+        own = OwnCode(lambda name: None, passes, ImportNotes(None), wait_s=0.01)
         hanging = [application(name, "own_code_that_hangs:Own", code) for name in "abc"]
         for count in (1, 2, 3):
             await own.prepare(hanging[:count])
@@ -122,3 +129,83 @@ def test_no_more_than_so_many_hang(code: Path, monkeypatch: pytest.MonkeyPatch) 
             own.made(hanging[2])
 
     asyncio.run(run())
+
+
+def test_what_is_tried_in_vain_is_not_imported(code: Path) -> None:
+    verdicts = [Verdict("it took too long", is_final=False), Verdict(None)]
+    tried: list[str] = []
+
+    async def try_out(selection: Selection) -> Verdict:
+        tried.append(selection.policy)
+        if selection.policy.endswith("Wrong"):
+            return Verdict("it is wrong")
+        if selection.policy.endswith("Busy"):
+            raise [Unavailable, OSError][len(tried) % 2]("no process can be started")
+        return verdicts.pop(0)
+
+    async def run() -> None:
+        late: asyncio.Queue[str] = asyncio.Queue()
+        own = OwnCode(late.put_nowait, try_out, ImportNotes(None), retry_s=0.01)
+        quick = application("a", "own_code_that_hangs:Quick", code)
+        alike = application("b", "own_code_that_hangs:Quick", code, half_life=7)
+        wrong = application("c", "own_code_that_hangs:Wrong", code)
+        busy = application("d", "own_code_that_hangs:Busy", code)
+        await own.prepare([quick, alike, wrong, busy])
+        with pytest.raises(InvalidArgument, match="it is wrong"):
+            own.made(wrong)
+        with pytest.raises(InvalidArgument, match="no process can be started"):
+            own.made(busy)
+        while not all(own._attempts[name].ended.is_set() for name in "ab"):
+            await asyncio.wait_for(late.get(), 60)
+        assert own.made(quick) is not own.made(alike)
+        # One trial, and one more, for both.
+        assert tried.count("own_code_that_hangs:Quick") == 2
+        assert tried.count("own_code_that_hangs:Wrong") == 1
+        # An application that is gone is not tried any more.
+        await own.prepare([quick])
+        count = tried.count("own_code_that_hangs:Busy")
+        await asyncio.sleep(0.05)
+        assert tried.count("own_code_that_hangs:Busy") <= count + 1
+
+    asyncio.run(run())
+
+
+def test_what_was_being_imported_when_a_worker_ended_is_left_out(code: Path, tmp_path: Path) -> None:
+    path = tmp_path / "worker-0.importing"
+    hangs, quick = (
+        application("a", "own_code_that_hangs:Own", code),
+        application("b", "own_code_that_hangs:Quick", code),
+    )
+
+    async def serve(applications: list[ApplicationSnapshot]) -> OwnCode:
+        own = OwnCode(lambda name: None, passes, ImportNotes(path), wait_s=0.01)
+        await own.prepare(applications)
+        return own
+
+    async def run() -> None:
+        await serve([quick, hangs])
+        (noted,) = msgspec.json.decode(path.read_bytes())
+        # Each is a worker that ends as the first did.
+        for _ in range(2):
+            own = await serve([hangs, quick])
+            assert type(own.made(quick).policy).__name__ == "Quick"
+            with pytest.raises(InvalidArgument, match="own_code_that_hangs:Own is left out"):
+                own.made(hangs)
+            assert msgspec.json.decode(path.read_bytes()) == [noted]
+        # Its application is another now.
+        await own.prepare([application("a", "own_code_that_hangs:Quick", code), quick])
+        assert msgspec.json.decode(path.read_bytes()) == []
+
+    asyncio.run(run())
+
+
+def test_notes_that_cannot_be_read_or_written_are_done_without(tmp_path: Path) -> None:
+    path = tmp_path / "note"
+    path.write_bytes(b'{"a": ')
+    notes = ImportNotes(path)
+    assert not notes.was_fatal("a")
+    notes.begin("a")
+    assert ImportNotes(path).was_fatal("a")
+    there_is_none = ImportNotes(tmp_path / "missing" / "note")
+    there_is_none.begin("a")
+    there_is_none.end("a")

@@ -217,7 +217,7 @@ def test_what_another_policy_would_have_lost_is_answered_from_a_servers_log(serv
     assert among["snips"]["value"] == 1.0
     for options, why in (
         (["--model", "four"], "four could not be chosen"),
-        (["--policy", "mine:Mine"], "is no policy of Clipper's"),
+        (["--policy", "mine:Mine"], "is not a policy of Clipper's"),
         (["--policy", "ensemble"], "several models together"),
         (["--since", "1s", "--until", "2000-01-01"], "no query of it that tells"),
     ):

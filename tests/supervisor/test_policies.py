@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,65 @@ class Own(Single):
     (tmp_path / "go").touch()
     until(lambda: "output" in server.predict("hanging", ROW))
     assert server.call("GET", "/applications/hanging")["problem"] is None
+
+
+# Of C, called so that the interpreter's lock is held: no other thread of the process runs any more.
+HANGS_IN_C = """
+import ctypes, pathlib, sys
+from clipper.selection.policies.single import Single
+if {when}:
+    ctypes.PyDLL(None).sleep(3600)
+class Own(Single):
+    pass
+"""
+
+
+def test_an_import_that_comes_to_hang_in_c_holds_up_no_worker(server: Server, tmp_path: Path) -> None:
+    with_application(server)
+    hang = tmp_path / "hang"
+    code = server.upload(HANGS_IN_C.format(when=f"pathlib.Path({str(hang)!r}).exists()"))
+    server.call("POST", "/applications", {**APP, "name": "hanging", "policy": "my_model:Own", "code": code})
+    assert server.predict("hanging", ROW)["default"] is False
+    (before,) = server.worker_pids
+    hang.touch()
+    os.kill(before, signal.SIGKILL)
+    until(lambda: server.worker_pids not in ([], [before]) and server.call("GET", "/status")["ready"])
+    (worker,) = server.worker_pids
+    answer = server.predict("hanging", ROW)
+    assert answer["error"] == "policy_error" and "still being tried" in answer["cause"]
+    assert "still being tried" in server.call("GET", "/applications/hanging")["problem"]
+    # It hangs where it is tried, and nowhere else: others are answered, and the worker hears of changes.
+    assert "policy-trial-0-0" in processes_of(server.home).values()
+    assert server.predict("app", ROW)["default"] is False
+    server.call("PATCH", "/applications/hanging", {"policy": "single"})
+    assert server.predict("hanging", ROW)["default"] is False
+    assert server.worker_pids == [worker]
+
+
+def test_what_a_worker_hung_on_is_left_out_by_the_next(server: Server) -> None:
+    with_application(server)
+    (first,) = server.worker_pids
+    # Where it is tried it does not hang.
+    code = server.upload(HANGS_IN_C.format(when="'clipper.worker.worker' in sys.modules"))
+    new = {**APP, "name": "hanging", "policy": "my_model:Own", "code": code}
+    note = server.home / "run" / "worker-0.importing"
+    with ThreadPoolExecutor(1) as pool:
+        created = pool.submit(server.call, "POST", "/applications", new)
+        until(lambda: note.exists() and note.read_text() != "[]")
+        # As the supervisor does it, later.
+        os.kill(first, signal.SIGKILL)
+        created.result()
+    until(lambda: server.call("GET", "/status")["ready"])
+    assert server.predict("app", ROW)["default"] is False
+    answer = server.predict("hanging", ROW)
+    assert answer["error"] == "policy_error" and "is left out" in answer["cause"]
+    mended = server.upload(HANGS_IN_C.format(when="False"))
+    server.call("PATCH", "/applications/hanging", {"policy": "my_model:Own", "code": mended})
+    assert server.predict("hanging", ROW)["default"] is False
+    assert server.call("GET", "/applications/hanging")["problem"] is None
+    assert note.read_text() == "[]"
+    assert server.stop() == 0
+    assert not note.exists()
 
 
 @pytest.mark.parametrize(

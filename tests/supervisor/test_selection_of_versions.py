@@ -53,6 +53,21 @@ def test_feedback_on_a_version_that_a_query_named_is_that_versions(server: Serve
     assert learned(server)["models"]["m:2"]["scored"] == 20.0 + 0.5 * 5.0
 
 
+def test_what_a_pinned_version_gets_right_sends_no_queries_to_the_current_one(server: Server) -> None:
+    made = server.deploy("right", answering(2), wait=False, input_type="float64[2]")
+    assert server.decided("right", made["version"])["state"] == "ready"
+    with_application(server, links=[{"model": "m"}, {"model": "right"}])
+    teach(server, 2, 60)
+    before = learned(server)["models"]["m"]
+    assert (before["version"], before["mean_loss"]) == ("1", 1.0) and before["share"] < 0.1
+    # A query may name a version where one model is linked.
+    server.call("DELETE", f"{LINKS}/right")
+    teach(server, 2, 200, version="2")
+    server.call("PUT", f"{LINKS}/right", {})
+    after = learned(server)["models"]["m"]
+    assert (after["mean_loss"], after["scored"]) == (1.0, before["scored"]) and after["share"] < 0.1
+
+
 def test_feedback_decides_between_versions(server: Server) -> None:
     with_application(server)
     linked = server.call("PUT", f"{LINKS}/m:2", {})

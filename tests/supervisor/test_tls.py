@@ -6,9 +6,11 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from live_server import Server, answering, processes_of, until, with_application
@@ -248,3 +250,29 @@ def test_a_pair_that_cannot_be_used_is_refused_at_once(tmp_path: Path, authority
     argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(home), *encrypted.options]
     refused = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert refused.returncode == 1 and "is encrypted" in refused.stderr
+
+
+def test_when_the_certificate_expires_is_told(secure: Server, authority: Authority, pair: Pair) -> None:
+    def status() -> dict[str, Any]:
+        found: dict[str, Any] = secure.call("GET", "/status")
+        return found
+
+    def metric() -> float:
+        (line,) = (each for each in secure.metrics.splitlines() if each.startswith("clipper_certificate_expiry"))
+        return float(line.split()[1])
+
+    now_s = time.time()
+    assert 29 * 86400 < status()["certificate_expires_at"] - now_s < 31 * 86400
+    assert status()["problems"] == []
+    for days, told in ((13.5, "expires in 13 days"), (-1.0, "has expired")):
+        authority.issue("soon", days=days).put_in_place_of(pair)
+        until(lambda told=told: any(told in each for each in status()["problems"]))
+        assert abs(status()["certificate_expires_at"] - now_s - days * 86400) < 3600
+        assert abs(metric() - now_s - days * 86400) < 3600
+        # Queries of clients that do not look are answered: whether to trust it is theirs to decide.
+        assert status()["ready"] is True
+    told_by_command = command(secure.home, "status")
+    assert told_by_command.returncode == 0 and "until 20" in told_by_command.stdout, told_by_command.stderr
+    assert "has expired" in told_by_command.stdout
+    authority.issue("server").put_in_place_of(pair)
+    until(lambda: status()["problems"] == [])

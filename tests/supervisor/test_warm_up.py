@@ -101,7 +101,7 @@ def test_a_sample_that_is_no_input_of_the_model(shared: Server) -> None:
     # What it takes only the container says: a list of numbers.
     failed = shared.deploy("odd", TELLS, sample="text")
     assert failed["state"] == "failed"
-    assert 'the sample for odd:1 is none: input is "text": expected float64[*]' in failed["last_error"]
+    assert 'the sample for odd:1 is not valid: input is "text": expected float64[*]' in failed["last_error"]
 
 
 def test_a_sample_is_asked_for_again_at_every_start(shared: Server) -> None:

@@ -1,10 +1,13 @@
 """When queues give batches out: at the end of the loop's turn, or a little later while more queries are expected."""
 
 import asyncio
+import logging
 from typing import Protocol
 
 from clipper.abstraction.alarm import Alarm
 from clipper.abstraction.batching.flow import Batch, Flow
+
+log = logging.getLogger(__name__)
 
 
 class Waiting(Protocol):
@@ -65,10 +68,13 @@ class Turns:
         have_come, now_s = self.flow.arrivals > arrivals, self._loop.time()
         waiting, self._waiting = self._waiting, []
         for queue in waiting:
-            if queue.waits_for_flow(now_s, have_come=have_come):
-                self._waiting.append(queue)
-            else:
-                queue.take_due_turn()
+            try:
+                if queue.waits_for_flow(now_s, have_come=have_come):
+                    self._waiting.append(queue)
+                else:
+                    queue.take_due_turn()
+            except Exception:  # a bug: it does not cost the other models their turns
+                log.exception("a model's batches could not be given out")
         if not self._waiting:
             return
         # Look again with the next turn while queries come; else with the next batch that ends, or at the first bound.

@@ -37,6 +37,7 @@ from clipper.cli.options import (
     parse_parameters,
 )
 from clipper.cli.output import Output
+from clipper.cli.report_summary import of_test
 from clipper.client import Clipper
 from clipper.management.schemas import Application, Configured, LearnedModel
 from clipper.snapshot import Link, Selection
@@ -156,6 +157,8 @@ def policy(
     out.note(
         f"policy {chosen}, loss {found.loss}, {where}, from {found.observations:.0f} observations that still count"
     )
+    if found.test is not None:
+        out.note(of_test(found.test))
     if found.problem:
         out.note(f"problem: {found.problem}")
 
@@ -285,6 +288,7 @@ def _details(app: Application) -> list[tuple[str, object]]:
         ("asks for a key", "yes" if app.require_key else "only if the server does"),
         ("queries in flight", app.max_in_flight or "no limit"),
         ("queries a second", "no limit" if app.max_per_second is None else f"{app.max_per_second:g}"),
+        ("test", None if app.test is None else of_test(app.test)),
         ("policy problem", app.problem),
     ]
 

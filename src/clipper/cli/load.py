@@ -43,7 +43,7 @@ def parse_duration_s(text: str) -> float:
     """``10``, ``10s``, ``500ms``, ``2m`` or ``1h``, in seconds."""
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise typer.BadParameter(f"{text!r} is no duration: expected e.g. 10, 10s, 500ms or 2m")
+        raise typer.BadParameter(f"{text!r} is not a duration: expected e.g. 10, 10s, 500ms or 2m")
     seconds = float(match[1]) * _SECONDS[match[2]]
     if not 0 < seconds <= _MAX_DURATION_S:
         raise typer.BadParameter(f"{text!r}: expected more than 0 and at most 24h")
@@ -54,7 +54,7 @@ def parse_rate(text: str) -> float:
     try:
         rate_per_s = float(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no rate: expected queries a second, e.g. 500") from None
+        raise typer.BadParameter(f"{text!r} is not a rate: expected queries a second, e.g. 500") from None
     if not 0 < rate_per_s <= MAX_PER_S:
         raise typer.BadParameter(f"{text!r}: expected more than 0 and at most {MAX_PER_S:,.0f} queries a second")
     return rate_per_s

@@ -30,7 +30,7 @@ def parse_time(text: str) -> float:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError) as error:
         raise typer.BadParameter(
-            f"{text!r} is no time: expected e.g. 2026-05-01T12:00, or 12h for so long ago"
+            f"{text!r} is not a time: expected e.g. 2026-05-01T12:00, or 12h for so long ago"
         ) from error
 
 

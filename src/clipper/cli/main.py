@@ -16,6 +16,7 @@ from clipper.cli.logs import logs
 from clipper.cli.observe import observe
 from clipper.cli.output import write_error
 from clipper.cli.predict import predict
+from clipper.cli.report import report
 from clipper.cli.serve import serve
 from clipper.cli.server import start, status, stop
 from clipper.cli.whatif import whatif
@@ -48,6 +49,7 @@ for _command in (serve, start, stop, status, deploy, predict, observe, load, log
     cli.command()(_command)
 # Beside the others of an application, which ask the server: this one reads files.
 app.commands.command()(whatif)
+app.commands.command()(report)
 for _noun, _commands in (
     ("app", app.commands),
     ("model", model.commands),

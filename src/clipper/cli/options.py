@@ -23,21 +23,21 @@ def parse_size(text: str) -> int:
     """``512m``, ``2g``, ``1048576`` as bytes; a unit is 1,024 of the one below."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise typer.BadParameter(f"{text!r} is no size: expected e.g. 512m, 2g, or a number of bytes")
+        raise typer.BadParameter(f"{text!r} is not a size: expected e.g. 512m, 2g, or a number of bytes")
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
 def parse_body_size(text: str) -> int:
     size_bytes = parse_size(text)
     if not 64 * 1024 <= size_bytes <= 64 * 1024**2:
-        raise typer.BadParameter(f"{text!r} is no size of a body: expected 64k to 64m")
+        raise typer.BadParameter(f"{text!r} is not a size of a body: expected 64k to 64m")
     return size_bytes
 
 
 def parse_log_size(text: str) -> int:
     size_bytes = parse_size(text)
     if not 64 * 1024**2 <= size_bytes <= 1024**5:
-        raise typer.BadParameter(f"{text!r} is no size of a decision log: expected 64m to 1024t")
+        raise typer.BadParameter(f"{text!r} is not a size of a decision log: expected 64m to 1024t")
     return size_bytes
 
 
@@ -45,7 +45,7 @@ def parse_replicas(text: str) -> int | ReplicaRange:
     """``3``, or ``1..4``: from one to four, as the load needs."""
     least, dots, most = text.partition("..")
     if not least.isdecimal() or (dots and not most.isdecimal()):
-        raise typer.BadParameter(f"{text!r} is no count of replicas: expected e.g. 3, or a range such as 1..4")
+        raise typer.BadParameter(f"{text!r} is not a number of replicas: expected e.g. 3, or a range such as 1..4")
     if int(least) < 1 or (dots and int(most) < int(least)):
         raise typer.BadParameter(f"{text!r}: expected at least 1 replica, and no more at first than at last")
     return ReplicaRange(int(least), int(most)) if dots else int(least)
@@ -80,7 +80,7 @@ def parse_parameters(texts: list[str] | None) -> dict[str, Any]:
     for text in texts or ():
         name, equals, value = text.partition("=")
         if not name or not equals:
-            raise typer.BadParameter(f"{text!r} is no parameter: expected NAME=VALUE, e.g. eta=0.05")
+            raise typer.BadParameter(f"{text!r} is not a parameter: expected NAME=VALUE, e.g. eta=0.05")
         try:
             found[name] = json.loads(value)
         except ValueError:
@@ -95,9 +95,9 @@ def parse_optional(text: str | float | None) -> float | None:
     try:
         number = float(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no number: expected one, or none") from None
+        raise typer.BadParameter(f"{text!r} is not a number: expected a number, or none") from None
     if math.isnan(number):  # JSON would have it as null, and so as none
-        raise typer.BadParameter(f"{text!r} is no number: expected one, or none")
+        raise typer.BadParameter(f"{text!r} is not a number: expected a number, or none")
     return number
 
 
@@ -115,7 +115,7 @@ def parse_count(text: str | int | None) -> int | None:
     """A whole number, or ``none``."""
     number = parse_optional(text)
     if number is not None and not number.is_integer():
-        raise typer.BadParameter(f"{text!r} is no whole number: expected one, or none")
+        raise typer.BadParameter(f"{text!r} is not a whole number: expected a whole number, or none")
     return None if number is None else int(number)
 
 

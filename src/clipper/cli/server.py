@@ -41,6 +41,7 @@ from clipper.client import Clipper
 from clipper.home import find_home
 from clipper.hosts import is_loopback
 from clipper.management.schemas import Status
+from clipper.tls.expiry import day
 
 _NEXT = "next: clipper deploy NAME MODEL, clipper app create NAME --model NAME"
 
@@ -164,6 +165,7 @@ def _status_rows(now: Status) -> list[tuple[str, object]]:
         ("applications", now.applications),
         ("models", now.models),
         ("replicas", replicas),
+        *(() if now.certificate_expires_at is None else (("certificate", f"until {day(now.certificate_expires_at)}"),)),
         *(
             (f"worker {worker.index}", f"{worker.state}, pid {worker.pid}, {worker.restarts} restarts"
              + (f", {worker.last_error}" if worker.last_error else ""))

@@ -7,6 +7,7 @@ from msgspec import UNSET, UnsetType
 
 from clipper.client.calls import Calls, ignore, part, query_string
 from clipper.errors import InvalidArgument
+from clipper.management.reports import Report
 from clipper.management.schemas import (
     Application,
     ApplicationChange,
@@ -165,6 +166,33 @@ class Applications(Calls):
         """What an application's policy has learned and would do now, over all or in one context."""
         path = f"/applications/{part(application)}/policy{query_string({'context': context})}"
         return self._ask(LearnedPolicy, "GET", path)
+
+    def report(
+        self,
+        application: str,
+        *,
+        confidence: float | None = None,
+        tolerance: float | None = None,
+        context: str | None = None,
+        by_context: bool = False,
+    ) -> Report:
+        """An application's models beside each other: who is better, how sure that is, and when it will be known.
+
+        It holds with ``confidence`` however often it is asked for.
+
+        Args:
+            confidence: above 0.5, below 1; the policy's own if that is a test, else 0.95.
+            tolerance: what mean losses may differ by for models to be as good; the policy's own, else 0.01.
+            context: by the feedback of this context alone.
+            by_context: also by that of each of the contexts with most feedback.
+        """
+        asked = {
+            "confidence": confidence,
+            "tolerance": tolerance,
+            "context": context,
+            "by_context": "true" if by_context else None,
+        }
+        return self._ask(Report, "GET", f"/applications/{part(application)}/report{query_string(asked)}")
 
     def contexts(self, application: str, limit: int = 100) -> Contexts:
         """How many contexts an application has learned in, and some of them: first those with the latest feedback."""

@@ -137,7 +137,7 @@ class Models(Calls):
         timeout_s: float,
         progress: Callable[[str], None] | None = None,
     ) -> Version:
-        """Poll a version until it serves with as many replicas as it shall have. Raises as ``deploy`` does.
+        """Poll a version until it serves with its target number of replicas. Raises as ``deploy`` does.
 
         The time counts from when its environment is there.
         """

@@ -22,7 +22,7 @@ def export(rows: Iterable[Row], output: Path) -> int:
     writers: dict[str, Callable[[Iterable[Row], Path], int]] = {".jsonl": _write_lines, ".parquet": _write_parquet}
     write = writers.get(output.suffix)
     if write is None:
-        raise InvalidArgument(f"{output} is no file of a known kind: expected a name that ends in .parquet or .jsonl")
+        raise InvalidArgument(f"{output} is not of a known kind: expected a name that ends in .parquet or .jsonl")
     making = output.with_name(f".{output.name}.making")
     try:
         count = write(rows, making)

@@ -63,15 +63,36 @@ class Limit:
                     f"{self._what} may ask {most_per_second:g} queries a second: try again in {wait_s} s", wait_s
                 )
 
+    def take_one(self, now_s: float) -> bool:
+        """Let one query in, unless that is over a limit: as ``check`` and ``take`` of one, at a third of their cost."""
+        most_in_flight, most_per_second = self.max_in_flight, self.max_per_second
+        if most_in_flight is not None and self.in_flight >= most_in_flight:
+            return False
+        if most_per_second is not None:
+            tokens, past_s = self._tokens, now_s - self._last_s
+            if past_s > 0:
+                self._last_s = now_s
+                tokens += past_s * most_per_second
+                if tokens > self._burst:
+                    tokens = self._burst
+            if tokens + _PRECISION < 1:
+                self._tokens = tokens
+                return False
+            self._tokens = tokens - 1
+        self.in_flight += 1
+        return True
+
+    def untake_one(self) -> None:
+        """Another limit did not let it in."""
+        self.in_flight -= 1
+        if self.max_per_second is not None:
+            self._tokens += 1
+
     def take(self, count: int) -> None:
         """Let queries in that were checked."""
         self.in_flight += count
         if self.max_per_second is not None:
             self._tokens -= count
-
-    def give_back(self, count: int) -> None:
-        """They have been answered, or given up."""
-        self.in_flight -= count
 
     def _refill(self, now_s: float) -> None:
         # Requests that took long to read may come with a time before the last one's.
@@ -90,12 +111,26 @@ def _burst(max_per_second: float | None) -> float:
 
 
 class Limits:
-    """Those that one client's requests to one application are under: the application's, and its key's."""
+    """Those that one client's requests to one application are under: its key's, the application's, or both."""
 
-    __slots__ = ("_limits",)
+    __slots__ = ("_first", "_second")
 
-    def __init__(self, *limits: Limit) -> None:
-        self._limits = limits
+    def __init__(self, first: Limit, second: Limit | None = None) -> None:
+        self._first = first
+        self._second = second
+
+    def admit_one(self, now_s: float) -> None:
+        """Let one query in: what each request is at first.
+
+        Raises:
+            TooManyRequests: as ``Limit.check``.
+        """
+        if self._first.take_one(now_s):
+            if self._second is None or self._second.take_one(now_s):
+                return
+            self._first.untake_one()
+        # It tells which, and why.
+        self.admit(1, now_s)
 
     def admit(self, count: int, now_s: float, admitted: int = 0) -> None:
         """Let so many queries in, or none; ``admitted`` of the same request were let in before.
@@ -103,18 +138,21 @@ class Limits:
         Raises:
             TooLarge, TooManyRequests: as ``Limit.check``.
         """
-        for limit in self._limits:
+        both = (self._first,) if self._second is None else (self._first, self._second)
+        for limit in both:
             try:
                 limit.check(count, now_s, admitted)
             except (TooLarge, TooManyRequests):
                 limit.refused += 1
                 raise
-        for limit in self._limits:
+        for limit in both:
             limit.take(count)
 
     def give_back(self, count: int) -> None:
-        for limit in self._limits:
-            limit.give_back(count)
+        """They have been answered, or given up."""
+        self._first.in_flight -= count
+        if self._second is not None:
+            self._second.in_flight -= count
 
 
 def share_in_flight(most: int | None, workers: int, index: int) -> int | None:

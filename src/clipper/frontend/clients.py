@@ -34,7 +34,7 @@ class Limited:
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         try:
-            self._limits.admit(1, arrived_s)
+            self._limits.admit_one(arrived_s)
         except ClipperError as error:
             self._refused(error.code)
             exchange.refuse_with(error)
@@ -139,7 +139,7 @@ class Clients:
         key = self._keys.get(hashlib.sha256(shown.strip()).hexdigest())
         if key is None:
             raise Unauthorized(
-                "the key is none of this server's: it may have been revoked; clipper key list tells them"
+                "this server does not know the key: it may have been revoked; clipper key list tells them"
             )
         if key.applications and application not in key.applications:
             raise Forbidden(f"key {key.name!r} is not for application {application!r}")

@@ -151,7 +151,7 @@ class Connection(asyncio.Protocol):
     def _feed(self, data: bytes) -> None:
         started_here = not self._in_message
         if started_here:
-            # Until a request begins in these bytes: empty lines before one are none.
+            # Until a request begins in these bytes: blank lines alone are not a request.
             self._head.is_plain = False
         self._last_sweep = self._server.sweeps
         self._chunks = 0

@@ -15,7 +15,7 @@ from clipper.frontend.long_inputs import strip
 _PIECE_BYTES = 32 * 1024
 # More keys than any client sends; each costs a little before it turns out to be unknown.
 MAX_KEYS = 1000
-# Longer ones are none that are known.
+# No known key is longer.
 _MAX_KEY_BYTES = 100
 _QUOTE, _BACKSLASH, _OPEN, _CLOSE, _SEPARATOR = range(1, 6)
 _KINDS = bytearray(256)

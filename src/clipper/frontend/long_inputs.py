@@ -88,7 +88,7 @@ class NumberPieces:
     def _left_of(self, piece: bytes) -> bytes:
         kinds = piece.translate(_KINDS, _WHITESPACE)
         if any(wrong in kinds for wrong in _MISPLACED):
-            raise WrongInput(f"input is ragged, or no list of numbers: expected {self._type}")
+            raise WrongInput(f"input is ragged, or not a list of numbers: expected {self._type}")
         return kinds.translate(None, b"0")
 
     def _convert(self, piece: bytes, first: int, expected: int) -> bytes:
@@ -123,7 +123,7 @@ class NumberPieces:
         Lists of one shape beside each other are a text that repeats itself; so is each of them.
         """
         wanted = self._type.shape
-        ragged = WrongInput(f"input is ragged, or no list of numbers: expected {self._type}")
+        ragged = WrongInput(f"input is ragged, or not a list of numbers: expected {self._type}")
         shape: list[int] = []
         for dimensions in range(len(wanted), 0, -1):
             if text[start : start + dimensions + 1].count(b"[") != dimensions or text[stop - 1 : stop] != b"]":
@@ -184,7 +184,7 @@ def read_base64(text: bytearray, start: int, stop: int) -> Row:
             yield
         row.write(binascii.a2b_base64(waiting, strict_mode=True))
     except binascii.Error as error:
-        raise WrongInput(f"input is no base64 ({error}): expected a JSON string of base64") from error
+        raise WrongInput(f"input is not base64 ({error}): expected a JSON string of base64") from error
     return row.getvalue()
 
 
@@ -211,7 +211,7 @@ def _decode(text: bytes) -> list[Any]:
 def _string_pieces(text: bytearray, start: int, stop: int) -> Iterator[bytes]:
     """What a JSON string says, as UTF-8."""
     if stop - start < 2 or text[start] != ord('"') or text[stop - 1] != ord('"'):
-        raise WrongInput("input is no JSON string: expected one")
+        raise WrongInput("input is not a JSON string: expected one")
     at, stop = start + 1, stop - 1
     while at < stop:
         cut = _next_character(text, at, stop)

@@ -1,22 +1,14 @@
 """A report as one HTML file that needs nothing else: no script, no network."""
 
-from collections.abc import Sequence
 from html import escape
 
 from clipper.load import summary
-from clipper.load.charts import Axis, Line, chart
 from clipper.load.report import Report, Run, Second, grouped
+from clipper.pages.charts import Axis, Line, chart
+from clipper.pages.document import document, table
 
 # More points than pixels would only make the file large.
 _MAX_POINTS = 600
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:760px;margin:2rem auto;padding:0 1rem;color:#1c1917;background:#fff}
-h1{font-size:1.4rem}h2{font-size:1.05rem;margin:2rem 0 .2rem}table{border-collapse:collapse;margin:.5rem 0 1rem}
-td,th{padding:.1rem .9rem .1rem 0;text-align:right;font-variant-numeric:tabular-nums}
-td:first-child,th:first-child{text-align:left}svg{width:100%;height:auto;font-size:11px}.grid{stroke:#e7e5e4}
-.mid{text-anchor:middle}.end{text-anchor:end}.warning{background:#fef3c7;padding:.5rem .8rem}
-.key{margin-right:1.2rem}.key i{display:inline-block;width:.8rem;height:.2rem;margin:0 .4rem .25rem 0}
-"""
 # The share above is what the axis of percentiles goes by: each step is a tenth of those before.
 _PERCENT_TICKS = ((1.0, "0"), (2.0, "50 %"), (10.0, "90 %"), (100.0, "99 %"), (1e3, "99.9 %"), (1e4, "99.99 %"))
 
@@ -26,11 +18,7 @@ def as_page(report: Report) -> str:
     parts.append(f"<p><b>{escape(summary.conclusion(report))}</b></p>")
     parts += [f'<p class="warning">{escape(text)}</p>' for text in summary.warnings(report)]
     parts += _sweep(report) if len(report.runs) != 1 or report.found else _run(report.runs[0])
-    title = escape(f"clipper load {report.application}")
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
-    )
+    return document(f"clipper load {report.application}", parts)
 
 
 def _setting(report: Report) -> str:
@@ -47,8 +35,8 @@ def _run(run: Run) -> list[str]:
     curve = [(100 / max(100 - each.percent, 1e-3), each.latency_ms) for each in run.percentiles]
     ends = (1.0, max([x for x, _ in curve], default=1.0))
     return [
-        _table(summary.COUNT_COLUMNS, summary.count_rows(run)),
-        _table(summary.LATENCY_COLUMNS, summary.latency_rows(run)),
+        table(summary.COUNT_COLUMNS, summary.count_rows(run)),
+        table(summary.LATENCY_COLUMNS, summary.latency_rows(run)),
         chart(
             "Latency by percentile",
             Axis("percentile", "log", _PERCENT_TICKS),
@@ -85,7 +73,7 @@ def _sweep(report: Report) -> list[str]:
     # A rate that was tried again counts by its last run.
     runs = sorted({run.rate_per_s: run for run in report.runs}.values(), key=lambda run: run.rate_per_s)
     return [
-        _table(summary.SWEEP_COLUMNS, summary.sweep_rows(report.runs)),
+        table(summary.SWEEP_COLUMNS, summary.sweep_rows(report.runs)),
         chart(
             "Goodput over offered load",
             Axis("queries/s offered"),
@@ -105,9 +93,3 @@ def _sweep(report: Report) -> list[str]:
             ],
         ),
     ]
-
-
-def _table(columns: Sequence[str], rows: Sequence[summary.Row]) -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

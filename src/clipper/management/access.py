@@ -95,8 +95,8 @@ class Access:
             )
         if role is None:
             raise Unauthorized(
-                "the token is none of this server's: it may have been revoked; the server's own is in the file 'token' "
-                "of its home"
+                "this server does not know the token: it may have been revoked; the server's own is in the file "
+                "'token' of its home"
             )
         if role != "admin" and not _may_be_read(method, path):
             raise Forbidden(

@@ -7,6 +7,7 @@ Every method runs on the supervisor's event loop and raises only ``ClipperError`
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from clipper.management.reports import Report
 from clipper.management.schemas import (
     Application,
     ApplicationChange,
@@ -56,6 +57,16 @@ class Operations(Protocol):
 
     async def delete_application(self, name: str) -> None:
         """What it has learned is dropped after that, as soon as the selection store lets it."""
+
+    async def report(
+        self,
+        name: str,
+        confidence: float | None,
+        tolerance: float | None,
+        context: str | None,
+        by_context: bool,
+    ) -> Report:
+        """Its models beside each other: over all, or in a context; and in the contexts with most feedback."""
 
     async def describe_policy(self, name: str, context: str | None) -> LearnedPolicy:
         """``Unavailable`` if no worker can tell."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from clipper.management.reports import Standing
 from clipper.scaling import ReplicaRange
 from clipper.snapshot import Batching, Features, Link, Selection, Wait
 from clipper.types import Framework
@@ -105,6 +106,7 @@ class Application(Struct, frozen=True, omit_defaults=False):
         require_key: it answers only who shows a key, also if the server asks for none elsewhere.
         max_in_flight, max_per_second: of its queries, over all workers; None is no bound.
         problem: what its own policy or loss did wrong last, in any worker; None if nothing, or nobody has looked.
+        test: how it stands with the policy ``best_arm``; None with others, or if nobody has looked.
     """
 
     name: str
@@ -128,6 +130,7 @@ class Application(Struct, frozen=True, omit_defaults=False):
     require_key: bool = False
     max_in_flight: int | None = None
     max_per_second: float | None = None
+    test: Standing | None = None
 
 
 class LearnedModel(Struct, frozen=True):
@@ -150,7 +153,10 @@ class LearnedModel(Struct, frozen=True):
 
 
 class LearnedPolicy(Struct, frozen=True):
-    """What an application's policy has learned, in ``context`` or, if that is None, over all."""
+    """What an application's policy has learned, in ``context`` or, if that is None, over all.
+
+    ``test`` is how it stands with a policy that is a test, as ``best_arm`` is; else None.
+    """
 
     policy: str
     parameters: dict[str, Any]
@@ -159,6 +165,7 @@ class LearnedPolicy(Struct, frozen=True):
     observations: float
     models: tuple[LearnedModel, ...]
     problem: str | None
+    test: Standing | None = None
 
 
 class Deployment(Struct, frozen=True, forbid_unknown_fields=True):
@@ -344,6 +351,8 @@ class WorkerStatus(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
+    """``certificate_expires_at``: of both ports, in seconds since 1970; None without TLS."""
+
     version: str
     pid: int
     home: str
@@ -356,6 +365,7 @@ class Status(Struct, frozen=True):
     applications: int
     models: int
     replicas: dict[str, int]
+    certificate_expires_at: float | None = None
 
 
 class Health(Struct, frozen=True):

@@ -70,7 +70,7 @@ class BringUp:
                 sample = await samples.find(self._note.slot.model_id, welcome.input_type)
                 failure = None if sample is None else await self._failure_on(sample, welcome)
         except RequestError as error:
-            raise ContainerFailed(f"the sample for {self._note.slot.model_id} is none: {error}") from error
+            raise ContainerFailed(f"the sample for {self._note.slot.model_id} is not valid: {error}") from error
         except TimeoutError:
             raise await self._failed(f"was not warm {self._in_time}") from None
         if sample is None or failure is None:

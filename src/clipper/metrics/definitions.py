@@ -75,6 +75,12 @@ SERVER: Group[Status] = Group(
         Number("gauge", "clipper_uptime_seconds", "Age of the supervisor.", lambda s: s.uptime_s),
         Number("gauge", "clipper_applications", "Applications that exist.", lambda s: s.applications),
         Number("gauge", "clipper_models", "Models that exist.", lambda s: s.models),
+        Number(
+            "gauge",
+            "clipper_certificate_expiry_timestamp_seconds",
+            "When the certificate of both ports expires, in seconds since 1970; NaN without TLS.",
+            lambda s: math.nan if s.certificate_expires_at is None else s.certificate_expires_at,
+        ),
     ),
 )
 
@@ -278,7 +284,7 @@ DEPLOYED: Group[Version] = Group(
         Number(
             "gauge",
             "clipper_replicas_wanted",
-            "Replicas that it shall have now, by a number or by its load; 0 while it does not run.",
+            "Target number of replicas now, set by number or by load; 0 while the version does not run.",
             lambda v: v.replicas_wanted if v.state in ("starting", "ready") else 0,
         ),
     ),

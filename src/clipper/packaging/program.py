@@ -18,13 +18,13 @@ def program_member(path: Path) -> Member:
         path: an ELF executable, a script whose first line names its interpreter, or a jar with a main class.
 
     Raises:
-        InvalidArgument: it cannot be read, or is none of these.
+        InvalidArgument: it cannot be read, or is not one of these.
     """
     begin = _begin(path)
     is_jar = path.suffix == ".jar"
     if not (begin.startswith(_ZIP) if is_jar else begin.startswith((_ELF, _SCRIPT))):
         expected = "a jar" if is_jar else "an ELF executable, a script that begins with #!, or a .jar"
-        raise InvalidArgument(f"{str(path)!r} is no program: expected {expected}, but it begins with {begin!r}")
+        raise InvalidArgument(f"{str(path)!r} is not a program: expected {expected}, but it begins with {begin!r}")
     return Member(path.name, path, is_program=True)
 
 

@@ -51,7 +51,7 @@ def _lines_of(path: Path, includes_left: int) -> Iterator[str]:
     try:
         text = path.read_text()
     except UnicodeDecodeError:
-        raise InvalidArgument(f"{str(path)!r} is no requirements file: expected text, a requirement a line") from None
+        raise InvalidArgument(f"{str(path)!r} is not a requirements file: expected a requirement a line") from None
     except OSError as error:
         raise InvalidArgument(f"cannot read the requirements file {str(path)!r}: {error.strerror}") from error
     # A line that ends with a backslash goes on in the next.

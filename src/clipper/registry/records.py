@@ -96,7 +96,7 @@ class VersionRecord(Struct, frozen=True):
     """A version of a model.
 
     Attributes:
-        replicas_wanted: how many it shall have now.
+        replicas_wanted: the target number of replicas now.
         scaling: within what its load changes that; None if only an operator does.
         input_type: what its containers take; None until one has said so.
         runtime: free text from its containers.

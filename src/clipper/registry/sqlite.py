@@ -185,7 +185,7 @@ class SqliteRegistry:
         """The records of a kind by name; one that cannot be read costs no other its place."""
         decode = msgspec.json.Decoder(record).decode
         found = []
-        # As bytes: SQLite keeps texts that are none.
+        # As bytes: SQLite keeps texts that are not valid UTF-8.
         query = f"SELECT CAST({name} AS BLOB), CAST(record AS BLOB) FROM {table} ORDER BY 1"
         for key, text in self._connection.execute(query):
             try:

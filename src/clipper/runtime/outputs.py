@@ -137,7 +137,7 @@ def _plain(value: Any) -> object:
     plain = to_list() if callable(to_list) else value
     # A numpy scalar without a counterpart in Python gives itself.
     if type(plain) is type(value):
-        raise TypeError(f"{type(value).__name__} is none of number, text, bytes, list, dict, array, None")
+        raise TypeError(f"expected a number, text, bytes, list, dict, array or None, got {type(value).__name__}")
     return plain
 
 

@@ -18,7 +18,7 @@ from clipper.selection.learning.tally import Amount, Increments
 from clipper.selection.learning.totals import Totals
 from clipper.selection.stores.store import EVERYONE, Store
 
-# Each takes about 4 KB with five models, of ``adaptive`` 10 KB. The least recently asked goes first; it is fetched
+# Each takes about 6 KB with five models, of ``adaptive`` 10 KB. The least recently asked goes first; it is fetched
 # again when it comes back.
 MAX_CONTEXTS = 10_000
 

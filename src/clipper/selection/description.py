@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Mapping
 from random import Random
 
-from clipper.control import ModelDescription, PolicyDescription
+from clipper.control import ModelDescription, PolicyDescription, StandingDescription
 from clipper.errors import PolicyFailed
 from clipper.selection.application import Application
 from clipper.selection.learning.totals import LOSS, PULLS, SCORED, Totals
 from clipper.selection.policies.policy import QueryView
+from clipper.selection.policies.registry import POLICIES
 
 # Shares are found by having the policy select this often, which holds for every policy, the user's own too. So many
 # draws tell a share to within 2 %.
@@ -33,7 +34,7 @@ async def describe(application: Application, context: str | None) -> PolicyDescr
         shares, problem = {}, str(error)
     models = [_model(application, model, totals, shares.get(model, 0.0)) for model in application.models]
     models += [_model(application, model, totals, 0.0, shadow=True) for model in application.shadows]
-    return PolicyDescription(True, totals.observations, tuple(models), problem)
+    return PolicyDescription(True, totals.observations, tuple(models), problem, test=_test(application, totals))
 
 
 async def _shares(application: Application, totals: Totals, context: str | None) -> Mapping[str, float]:
@@ -49,6 +50,16 @@ async def _shares(application: Application, totals: Totals, context: str | None)
         for model, share in zip(choice.models, choice.shares):
             weights[model] += share if len(choice.models) > 1 else 1.0
     return {model: weight / DRAWS for model, weight in weights.items()}
+
+
+def _test(application: Application, totals: Totals) -> StandingDescription | None:
+    # Of Clipper's own: a user's need not be a subclass, which has it.
+    if application.snapshot.selection.policy not in POLICIES:
+        return None
+    standing = application.selector.policy.standing(application.models, totals)
+    if standing is None:
+        return None
+    return StandingDescription(standing.winner, standing.confidence, standing.tolerance, standing.observations)
 
 
 def _model(

@@ -51,9 +51,10 @@ class ApplicationOperations:
         return [application_view(record) for _, record in sorted(self._catalog.applications.items())]
 
     async def get_application(self, name: str) -> Application:
-        self._catalog.application(name)
+        is_test = self._catalog.application(name).selection.policy == "best_arm"
         problem = await self._policy_problem(name)
-        return application_view(self._catalog.application(name), problem)
+        description = await self._workers.describe_policy(name, None) if is_test else None
+        return application_view(self._catalog.application(name), problem, description)
 
     async def describe_policy(self, name: str, context: str | None) -> LearnedPolicy:
         self._catalog.application(name)

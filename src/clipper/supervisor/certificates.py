@@ -9,6 +9,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from clipper.errors import InvalidArgument
+from clipper.tls.expiry import expires_at, expiry_problem
 from clipper.tls.material import TlsMaterial, TlsPaths, own_certificate, read_material, server_context
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ class Certificates:
     Attributes:
         material: what clients are met with now.
         problem: why it is not what the files hold; None if it is.
+        expires_at: when it, or one that signed it, expires, in seconds since 1970; None if that cannot be read.
     """
 
     def __init__(self, paths: TlsPaths, copy: Path) -> None:
@@ -37,12 +39,17 @@ class Certificates:
         self._followers: list[Callable[[TlsMaterial], None]] = []
         self._taken = self._seen = self._identity()
         self.material = read_material(paths)
+        self.expires_at = expires_at(self.material.certificate)
         self.problem: str | None = None
         self._write_copy(self.material)
 
     def management_context(self) -> ssl.SSLContext:
         """Its clients show tokens; probes, which have none, could not show a certificate either."""
         return server_context(replace(self.material, client_ca=None))
+
+    def problems(self, now_s: float) -> list[str]:
+        """What an operator has to see to; ``now_s`` is in seconds since 1970."""
+        return [told for told in (self.problem, expiry_problem(self.expires_at, now_s)) if told is not None]
 
     def follow(self, follower: Callable[[TlsMaterial], None]) -> None:
         """Have it told of each new certificate."""
@@ -78,6 +85,7 @@ class Certificates:
             log.info("the certificate is as it was")
             return
         self.material = material
+        self.expires_at = expires_at(material.certificate)
         for follower in self._followers:
             follower(material)
         log.info("new connections are met with the new certificate")

@@ -182,7 +182,7 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
 def _host(text: str) -> str:
     """A host alone: what is compared with it has no port, so that one with a port would never be met."""
     if address_of(text) is None and not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no host: expected a name or an address, without scheme and port")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a host: expected a name or an address without a port")
     return text
 
 

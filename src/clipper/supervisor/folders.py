@@ -92,10 +92,12 @@ class Home:
         temporary.replace(self.place)
 
     def remove_stale(self, processes: set[str], sockets: set[str]) -> None:
-        """Remove records, scratch folders and sockets of processes that are gone; those named are kept."""
-        for record in self.run.glob("*.json"):
-            if record.stem not in processes:
-                record.unlink()
+        """Remove records, notes, scratch folders and sockets of processes that are gone; those named are kept."""
+        # With a worker that nobody goes on with goes what it was importing: a server that is started tries all again.
+        for pattern in ("*.json", "*.importing"):
+            for record in self.run.glob(pattern):
+                if record.stem not in processes:
+                    record.unlink()
         for scratch in self.scratch.iterdir():
             if scratch.name not in processes:
                 shutil.rmtree(scratch, ignore_errors=True)  # a model may have made what we cannot remove

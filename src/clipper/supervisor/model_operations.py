@@ -146,7 +146,7 @@ class ModelOperations:
         return Logs({name: logs.tail(path, lines) for name, path in paths.items()})
 
     def _check(self, deployment: Deployment) -> None:
-        """Raises RequestError: a value is none that can be, or the artifact is not here."""
+        """Raises RequestError: a value is not valid, or the artifact is not here."""
         _check_texts(deployment)
         target = deployment.target if deployment.loader in ("file", "binary") else ""
         self._artifacts.check_inside(deployment.artifact, target)

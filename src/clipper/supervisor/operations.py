@@ -14,16 +14,18 @@ from clipper.statistics import WorkerStatistics
 from clipper.supervisor.application_operations import ApplicationOperations
 from clipper.supervisor.model_operations import ModelOperations
 from clipper.supervisor.parts import Parts
+from clipper.supervisor.report_operations import ReportOperations
 from clipper.supervisor.views import worker_view
 from clipper.types import ModelId
 
 
-class SupervisorOperations(ApplicationOperations, ModelOperations):
+class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperations):
     """See ``management.operations.Operations`` for each call."""
 
     def __init__(self, parts: Parts, home: str, place: Place, on_stop: Callable[[], None]) -> None:
         ApplicationOperations.__init__(self, parts)
         ModelOperations.__init__(self, parts)
+        ReportOperations.__init__(self, parts)
         self._tokens = parts.tokens
         self._keys = parts.keys
         self._home = home
@@ -35,7 +37,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
 
     async def status(self) -> Status:
         problems = await self.problems()
-        tls = self._certificates.problem if self._certificates is not None else None
+        certificates = self._certificates
         return Status(
             version=__version__,
             pid=os.getpid(),
@@ -48,13 +50,14 @@ class SupervisorOperations(ApplicationOperations, ModelOperations):
                 *problems,
                 *self._catalog.problems(),
                 *self._keepers.problems(),
-                *filter(None, [tls]),
+                *(certificates.problems(time.time()) if certificates is not None else ()),
                 *await self._decision_log_problems(),
             ),
             workers=tuple(map(worker_view, self._workers)),
             applications=len(self._catalog.applications),
             models=len(self._catalog.models),
             replicas=dict(Counter(replica.state for replica in self._views.replicas({}))),
+            certificate_expires_at=certificates.expires_at if certificates is not None else None,
         )
 
     async def has_artifact(self, digest: str) -> bool:

@@ -35,7 +35,7 @@ class Content:
 
 
 def running(catalog: Catalog) -> dict[ModelId, int]:
-    """How many replicas each version shall have that shall have any."""
+    """The target number of replicas of each version that is to run."""
     pinned = {
         ModelId(link.model, link.version)
         for application in catalog.applications.values()
@@ -161,7 +161,7 @@ def checked_type(text: str) -> InputType:
     """An input type of which a row can be in a request, and be sent to a container.
 
     Raises:
-        InvalidArgument: it is none, or no request is large enough for one of its rows.
+        InvalidArgument: it is not valid, or no request is large enough for one of its rows.
     """
     input_type = InputType.parse(text)
     # A digit and a comma each is the least that numbers take. What a frame to a container takes is far more.

@@ -1,4 +1,4 @@
-"""Has the versions that are scaled by their load looked at, and takes down how many replicas they shall have."""
+"""Watches the versions that are scaled by their load, and records their target number of replicas."""
 
 import asyncio
 import logging

@@ -1,31 +1,18 @@
 """How an application is to select among its models: from what an operator asks for, checked."""
 
-import asyncio
-import contextlib
-import itertools
-import os
-import shutil
-import signal
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from clipper.errors import InvalidArgument, Unavailable
+from clipper.errors import InvalidArgument
 from clipper.management.schemas import ApplicationChange, Configured, NewApplication
-from clipper.managers import limits
-from clipper.managers.bounds.excess import Bounds
-from clipper.managers.enter import entering
-from clipper.managers.processes import MARK, ProcessFolder, kill_marked
-from clipper.managers.usage import UsageKeeper
+from clipper.managers.processes import ProcessFolder
 from clipper.run_as import RunAs
-from clipper.selection.check import TIMEOUT_S
 from clipper.selection.learning.parameters import check_number
 from clipper.selection.policies.query_view import MAX_FEATURES
 from clipper.selection.policies.registry import POLICIES, default_half_life, make_loss, make_policy, runs_own_code
+from clipper.selection.trial import Trials
 from clipper.snapshot import Selection
 from clipper.types import InputType
 
@@ -33,14 +20,8 @@ from clipper.types import InputType
 MAX_FEEDBACK_TTL_S = 7 * 24 * 3600.0
 # More feedback than comes in years; who wants more wants no half-life.
 MAX_OBSERVATIONS = 10**9
-# A check ends itself; this much more is for starting Python on a busy machine.
-CHECK_TIMEOUT_S = TIMEOUT_S + 10.0
-# Each is a Python process; further ones wait.
-MAX_CHECKS = 4
-# Importing the largest frameworks takes about half of this.
-MAX_CHECK_MEMORY_BYTES = 2 * 1024**3
-# Of what it says; its verdict is far shorter, and what else it writes nobody reads.
-MAX_SAID_BYTES = 16 * 1024
+# What the processes of checks are called, with a number behind.
+_CHECKS = "selection-check"
 
 
 def new_selection(new: NewApplication) -> Selection:
@@ -89,22 +70,14 @@ def names_code(selection: Selection) -> bool:
 
 
 class SelectionChecker:
-    """Checks selections. Code that is not Clipper's own is run in a process that ends with the check.
-
-    A look at its source, as packaging takes it, would not tell whether the module can be imported here, whether the
-    class is a policy, or whether it takes its parameters.
-    """
+    """Checks selections. Code that is not Clipper's own is tried in a process that ends with the check."""
 
     def __init__(self, processes: ProcessFolder, scratch: Path, run_as: RunAs | None = None) -> None:
         """``processes``: of the workers, so that what is made here can be made there; ``scratch``: of containers.
 
         ``run_as``: the user that containers run as, and so does this.
         """
-        self._processes = processes
-        self._scratch = scratch
-        self._run_as = run_as
-        self._numbers = itertools.count()
-        self._slots = asyncio.Semaphore(MAX_CHECKS)
+        self._trials = Trials(processes.environment(_CHECKS), scratch, _CHECKS, run_as)
 
     async def check(self, selection: Selection) -> None:
         """
@@ -117,69 +90,9 @@ class SelectionChecker:
             make_policy(selection.policy, selection.parameters)
             make_loss(selection.loss, selection.loss_parameters)
             return
-        async with self._slots:
-            await self._check_code(selection)
-
-    async def _check_code(self, selection: Selection) -> None:
-        name = f"selection-check-{next(self._numbers)}"
-        folder = self._scratch / name
-        # By the mark in its environment whatever it forks ends with the check, wherever that moved itself.
-        environment = self._processes.environment(name) | {"TMPDIR": str(folder)}
-        trial = _Trial(environment[MARK], folder)
-        keeper = asyncio.create_task(UsageKeeper(lambda: [trial]).run())
-        try:
-            await self._try(selection, trial, environment)
-        finally:
-            keeper.cancel()
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-
-    async def _try(self, selection: Selection, trial: "_Trial", environment: Mapping[str, str]) -> None:
-        try:
-            trial.folder.mkdir(parents=True, exist_ok=True)
-            # Nothing in the folder that it is started in is imported.
-            argv = [sys.executable, "-P", "-m", "clipper.selection.check"]
-            if self._run_as is not None:
-                os.chown(trial.folder, self._run_as.uid, self._run_as.gid)
-                environment = {**environment, "HOME": str(trial.folder)}  # ours is closed to it
-                argv = entering(self._run_as, MAX_CHECK_MEMORY_BYTES, None, argv)
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-                env=environment,
-                cwd=trial.folder,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise Unavailable(f"the policy cannot be checked: no process can be started for it: {error}") from error
-        if self._run_as is None:
-            limits.apply(process.pid, MAX_CHECK_MEMORY_BYTES, None)
-        verdict = await _verdict(process, msgspec.json.encode(selection), trial.mark)
-        if trial.reason is not None:
-            raise InvalidArgument(f"policy {selection.policy}, loss {selection.loss}: their code {trial.reason}")
-        if process.returncode == 1:
-            raise InvalidArgument(verdict)
-        if process.returncode != 0:
-            raise InvalidArgument(f"policy {selection.policy}, loss {selection.loss}: {_how_it_ended(process)}")
-
-
-class _Trial:
-    """What a keeper of containers knows of a check; see ``managers.usage.Bounded``.
-
-    Attributes:
-        reason: why it was ended; None if it was not.
-    """
-
-    def __init__(self, mark: str, folder: Path) -> None:
-        self.mark = mark
-        self.folder = folder
-        self.bounds = Bounds(MAX_CHECK_MEMORY_BYTES)
-        self.reason: str | None = None
-
-    def kill(self, reason: str) -> None:
-        self.reason = reason
-        kill_marked(self.mark.__eq__)
+        verdict = await self._trials.verdict(selection)
+        if verdict.problem is not None:
+            raise InvalidArgument(verdict.problem)
 
 
 def _configured(given: str | Configured) -> Configured:
@@ -222,30 +135,3 @@ def check_features(selection: Selection, input_type: InputType) -> None:
             f"inputs of {input_type} cannot be features: expected numbers of a shape that fixes how many, at most "
             f"{MAX_FEATURES}, such as float64[8]; send others beside the input, features N"
         )
-
-
-async def _verdict(process: asyncio.subprocess.Process, question: bytes, mark: str) -> str:
-    """What it says; when this returns, it is gone with all that it forked."""
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S):
-            with contextlib.suppress(ConnectionError):  # it ended before it read all: its status tells
-                process.stdin.write(question)
-                await process.stdin.drain()
-                process.stdin.close()
-            await process.wait()
-    except TimeoutError:
-        pass
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        # Before the wait: what it forked may hold the other end of its output open.
-        kill_marked(mark.__eq__)
-        await process.wait()
-    return (await process.stdout.read(MAX_SAID_BYTES)).decode(errors="replace")
-
-
-def _how_it_ended(process: asyncio.subprocess.Process) -> str:
-    if process.returncode in (-signal.SIGALRM, -signal.SIGKILL):
-        return f"its code was not imported and made within {TIMEOUT_S} s"
-    return f"importing its code ended the process, with status {process.returncode}"

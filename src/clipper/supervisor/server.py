@@ -110,23 +110,11 @@ class Supervisor:
         home, catalog = self._home, Catalog(registry)
         processes = ProcessFolder(home.run, os.environ, home.python_path)
         records = processes.recorded()
-        left_port = takeover.left_query_port(records, self._config, self._store_digest, str(home.decisions))
+        left_port = takeover.left_query_port(records, self._config, home, self._store_digest)
         if left_port is None:
             takeover.end_workers(records, processes)
         holder = await self._hold_port(left_port)
-        settings = WorkerSettings(
-            self._config.host,
-            ports.port_of(holder),
-            self._config.cache_bytes,
-            self._store_digest,
-            self._config.max_contexts,
-            self._config.max_body_bytes,
-            self._config.feedback_queries,
-            knows_keys=True,
-            decisions=str(home.decisions),
-            decision_log_bytes=self._config.decision_log_bytes,
-            tls=self._config.tls_mode,
-        )
+        settings = takeover.worker_settings(self._config, home, ports.port_of(holder), self._store_digest)
         parts = self._make_parts(catalog, registry, store, processes, settings)
         replicas = await takeover.take_over_containers(catalog, parts.manager)
         takeover.take_over_workers(records, parts.workers, settings)

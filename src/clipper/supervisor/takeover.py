@@ -17,30 +17,33 @@ from clipper.supervisor.workers import Workers, worker_note
 log = logging.getLogger(__name__)
 
 
-def left_query_port(records: list[ProcessRecord], config: Config, store_digest: str, decisions: str) -> int | None:
-    """The query port of workers that still run, if they can be taken over as we are configured.
+def worker_settings(config: Config, home: Home, port: int, store_digest: str) -> WorkerSettings:
+    """As we are configured."""
+    return WorkerSettings(
+        config.host,
+        port,
+        config.cache_bytes,
+        store_digest,
+        config.max_contexts,
+        config.max_body_bytes,
+        config.feedback_queries,
+        knows_keys=True,
+        decisions=str(home.decisions),
+        decision_log_bytes=config.decision_log_bytes,
+        tls=config.tls_mode,
+        run=str(home.run),
+        run_as=config.run_as,
+    )
 
-    ``decisions``: the folder of the decision log.
-    """
+
+def left_query_port(records: list[ProcessRecord], config: Config, home: Home, store_digest: str) -> int | None:
+    """The query port of workers that still run, if they can be taken over as we are configured."""
     for record in records:
         note = worker_note(record)
         if note is None or start_time(record.pid) != record.start_time:
             continue
         port = config.query_port or note.settings.port
-        settings = WorkerSettings(
-            config.host,
-            port,
-            config.cache_bytes,
-            store_digest,
-            config.max_contexts,
-            config.max_body_bytes,
-            config.feedback_queries,
-            knows_keys=True,
-            decisions=decisions,
-            decision_log_bytes=config.decision_log_bytes,
-            tls=config.tls_mode,
-        )
-        if note.settings == settings:
+        if note.settings == worker_settings(config, home, port, store_digest):
             return note.settings.port
     return None
 

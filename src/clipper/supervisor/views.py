@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET
 
 from clipper.control import PolicyDescription
+from clipper.management.reports import Standing
 from clipper.management.schemas import (
     Application,
     Configured,
@@ -26,8 +27,10 @@ from clipper.supervisor.scaler import Scaler
 from clipper.supervisor.worker import Worker
 
 
-def application_view(record: ApplicationRecord, problem: str | None = None) -> Application:
-    """``problem``: of its policy, if that has been asked for."""
+def application_view(
+    record: ApplicationRecord, problem: str | None = None, description: PolicyDescription | None = None
+) -> Application:
+    """``problem`` and ``description``: of its policy, if that has been asked for."""
     selection = record.selection
     return Application(
         name=record.name,
@@ -51,6 +54,7 @@ def application_view(record: ApplicationRecord, problem: str | None = None) -> A
         require_key=record.require_key,
         max_in_flight=record.max_in_flight,
         max_per_second=record.max_per_second,
+        test=None if description is None else test_view(description),
     )
 
 
@@ -68,7 +72,14 @@ def policy_view(
             for each in description.models
         ),
         problem=problem,
+        test=test_view(description),
     )
+
+
+def test_view(description: PolicyDescription) -> Standing | None:
+    """How it stands with a policy that is a test."""
+    test = description.test
+    return None if test is None else Standing(test.winner, test.confidence, test.tolerance, test.observations)
 
 
 def worker_view(worker: Worker) -> WorkerStatus:

@@ -29,6 +29,7 @@ from clipper.decisions.segments import DEFAULT_LOG_BYTES
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord, is_own_want
 from clipper.managers.reconcile.backoff import NO_DEATHS
+from clipper.run_as import RunAs
 from clipper.selection.stores.store import MAX_CONTEXTS
 from clipper.snapshot import FEEDBACK_QUERIES, Snapshot
 from clipper.statistics import VersionLoad, WorkerStatistics
@@ -66,7 +67,7 @@ class WorkerSettings(Struct, frozen=True):
     ``store_digest`` tells whether the selection store is the same: its address may hold a password, and this is kept in
     a file for the next supervisor. ``max_contexts`` is of each application in it. ``knows_keys`` is False of one that a
     Clipper from before there were keys has started, which would answer whoever asks. ``decisions`` is the decision
-    log's folder.
+    log's folder. ``run``: see ``WorkerConfig``.
     """
 
     host: str
@@ -80,6 +81,8 @@ class WorkerSettings(Struct, frozen=True):
     decision_log_bytes: int = DEFAULT_LOG_BYTES
     knows_keys: bool = False
     tls: TlsMode = "off"
+    run: str = ""
+    run_as: RunAs | None = None
 
 
 def store_digest(address: str) -> str:

@@ -4,6 +4,7 @@ from msgspec import Struct
 
 from clipper.decisions.segments import DEFAULT_LOG_BYTES
 from clipper.frontend.limits import MAX_BODY_BYTES
+from clipper.run_as import RunAs
 from clipper.selection.stores.store import MAX_CONTEXTS
 from clipper.snapshot import FEEDBACK_QUERIES
 from clipper.tls.material import TlsMode
@@ -22,6 +23,9 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         max_body_bytes: of a request on the query port, where the type of the application's inputs needs no more.
         decisions: the folder of the decision log, which all workers of a home share; if empty, there is none.
         decision_log_bytes: of all its files together.
+        run: the home's folder of what runs: policies of users' own are tried there, and noted while they are imported;
+            if empty, the former is done in the system's temporary folder, and the latter not.
+        run_as: the user that policies are tried as; None is the worker's own.
         tls: how clients are met; the pair for it comes with each snapshot, since it may change.
         settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
         drain_timeout_s: how long a stop may wait for answers under way.
@@ -39,6 +43,8 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_body_bytes: int = MAX_BODY_BYTES
     decisions: str = ""
     decision_log_bytes: int = DEFAULT_LOG_BYTES
+    run: str = ""
+    run_as: RunAs | None = None
     tls: TlsMode = "off"
     settle_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0

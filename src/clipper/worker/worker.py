@@ -1,12 +1,15 @@
 """Puts a query worker together: snapshot to applications and models, start and drain."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from time import monotonic
 
 from clipper.abstraction.predictor import Predictor
 from clipper.control import MAX_RECENT_INPUT_BYTES, Applied, PolicyDescription, RecentInput
@@ -16,16 +19,19 @@ from clipper.frontend.clients import Clients
 from clipper.frontend.endpoints import make_endpoints
 from clipper.frontend.limits import MAX_CONNECTIONS
 from clipper.frontend.server import QueryServer
+from clipper.managers.processes import MARK, kill_marked
 from clipper.selection.application import Application
 from clipper.selection.committer import Committer
 from clipper.selection.description import describe
 from clipper.selection.feedback.join_table import JoinTable
+from clipper.selection.import_notes import ImportNotes
 from clipper.selection.observer import MAX_ASKING
 from clipper.selection.own_code import OwnCode
 from clipper.selection.query_ids import QueryIds
 from clipper.selection.stores.open import open_store
 from clipper.selection.surroundings import Surroundings
 from clipper.selection.synchronizer import Synchronizer
+from clipper.selection.trial import Trials
 from clipper.snapshot import Snapshot
 from clipper.statistics import CacheStatistics, VersionLoad, WorkerStatistics
 from clipper.tls.material import TlsMaterial, server_context
@@ -44,6 +50,7 @@ class Worker:
 
     def __init__(self, config: WorkerConfig, max_connections: int = MAX_CONNECTIONS) -> None:
         self._config = config
+        self._started_s = monotonic()
         random = Random()
         self._predictor = Predictor(config.cache_bytes, random.getrandbits(64))
         self._server = QueryServer(max_connections, give_out=self._predictor.end_turn)
@@ -52,7 +59,18 @@ class Worker:
         # Nothing that users' own policies start is to find it.
         given = os.environ.pop(STORE_VARIABLE, "")
         self._store = open_store(config.store or given)
-        self._own_code = OwnCode(self._follow_code)
+        name = f"policy-trial-{config.index}"
+        run = Path(config.run) if config.run else None
+        # A name beside ours: what is marked so ends with its trial, and we do not.
+        self._trials = str(Path(os.environ.get(MARK, "")).parent / name)
+        trials = Trials(
+            {**os.environ, MARK: self._trials},
+            run / "scratch" if run else Path(tempfile.gettempdir()),
+            name,
+            config.run_as,
+        )
+        notes = ImportNotes(run / f"worker-{config.index}.importing" if run else None)
+        self._own_code = OwnCode(self._follow_code, trials.verdict, notes)
         self._decisions = (
             DecisionLog(Path(config.decisions), f"w{config.instance}", config.decision_log_bytes)
             if config.decisions
@@ -85,6 +103,9 @@ class Worker:
             OSError: the port cannot be bound.
         """
         self._bound = bind_shared(self._config.host, self._config.port)
+        # What a worker before this one left, which was killed while it tried a policy.
+        with contextlib.suppress(OSError):
+            kill_marked(lambda mark: mark.startswith(f"{self._trials}-"))
         self._synchronizing = asyncio.ensure_future(self._synchronizer.run())
         gc.collect()
         gc.freeze()
@@ -141,6 +162,7 @@ class Worker:
             feedback_window=self._surroundings.joins.statistics(asyncio.get_running_loop().time()),
             decisions=None if self._decisions is None else self._decisions.statistics(),
             limits=self._clients.statistics(),
+            uptime_s=monotonic() - self._started_s,
         )
 
     def loads(self, versions: Sequence[ModelId]) -> Sequence[VersionLoad]:

@@ -156,7 +156,7 @@ def test_a_program_for_batches_of_one_size(torch: Desk, small: Path) -> None:
 @pytest.mark.parametrize(
     ("weights", "target", "cause"),
     [
-        ("checkpoint.pth", "networks:Named", "is no state dict, it holds keys epoch, state: save it with"),
+        ("checkpoint.pth", "networks:Named", "is not a state dict: it holds keys epoch, state: save it with"),
         ("pickled.pth", "networks:Named", "holds Python objects besides tensors: save it with"),
         ("other.pth", "networks:Named", r"cannot be loaded: RuntimeError: .*Missing key.*linear\.weight"),
         ("eye.pth", "networks:no_module", r"networks:no_module\(\) made a int: expected a torch\.nn\.Module"),

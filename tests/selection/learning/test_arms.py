@@ -52,6 +52,14 @@ def test_versions_of_one_model_stand_side_by_side() -> None:
     assert (totals.number("m", "scored"), totals.number("m:2", "scored")) == (108.0, 3.0)
 
 
+def test_what_a_version_has_learned_itself_is_told_apart_from_what_it_inherited() -> None:
+    arms = Arms({"m": lineage("m", "2", PREDECESSORS, 0.1)})
+    totals = arms.view(Totals(NUMBERS))
+    assert totals.number("m", "scored") > totals.of_version("m", "scored") == NUMBERS["m:2", "scored"]
+    alone = Arms({"m": lineage("m", "2", {}, 0.1)}).view(Totals({("m:2", "scored"): 3.0, ("", "x"): 1.0}))
+    assert (alone.of_version("m", "scored"), alone.of_version("", "x"), alone.of_version("m", "y")) == (3.0, 1.0, 0.0)
+
+
 def test_increments_are_of_the_version_that_answered() -> None:
     arms = Arms({"m": lineage("m", "2", PREDECESSORS, 0.1)})
     assert arms.keyed({("m", "loss"): 1.0, ("", "mine"): 2.0}) == {("m:2", "loss"): 1.0, ("", "mine"): 2.0}

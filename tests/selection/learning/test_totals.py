@@ -3,7 +3,9 @@
 import pytest
 
 from clipper.errors import InvalidArgument
+from clipper.selection.learning.confidence_sequences import Evidence
 from clipper.selection.learning.ledger import Ledger
+from clipper.selection.learning.tally import tally
 from clipper.selection.learning.totals import Totals
 
 
@@ -48,11 +50,11 @@ def test_what_is_known_of_a_model_that_is_hardly_asked_is_kept() -> None:
 
 
 def test_numbers_of_a_half_life_of_their_own_count_by_their_own_scores() -> None:
-    numbers = {("a", "scored"): 1000, ("a", "scored~30"): 40, ("a", "loss~30"): 20, ("a", "scored~never"): 1e6}
-    crowd = Totals({**numbers, ("a", "loss~never"): 1e5, ("a", "excess_loss"): 50, ("", "observations"): 1000})
+    numbers = {("a", "scored"): 1000, ("a", "scored~30"): 40, ("a", "loss~30"): 20, ("a", "scored~9000"): 1e4}
+    crowd = Totals({**numbers, ("a", "loss~9000"): 1e3, ("a", "excess_loss"): 50, ("", "observations"): 1000})
     mixed = everyone(8, 0.0).with_prior(crowd, 10)
     assert (mixed.number("a", "scored~30"), mixed.number("a", "loss~30")) == pytest.approx((20, 10))
-    assert (mixed.number("a", "scored~never"), mixed.number("a", "loss~never")) == pytest.approx((20, 2))
+    assert (mixed.number("a", "scored~9000"), mixed.number("a", "loss~9000")) == pytest.approx((20, 2))
     assert mixed.number("a", "excess_loss") == pytest.approx(1)
 
 
@@ -78,3 +80,12 @@ def test_a_weight_of_zero_is_no_prior() -> None:
 def test_the_weight_is_checked() -> None:
     with pytest.raises(InvalidArgument, match="prior_weight is -1: expected a number at least 0"):
         Totals().with_prior(Totals(), -1)
+
+
+def test_evidence_is_of_all_losses_and_never_mixed() -> None:
+    prior = Totals({**tally(("m",), {"m": 0.5}), ("", "observations"): 1.0})
+    own = Totals({**tally(("m",), {"m": 1.0}), ("", "observations"): 1.0})
+    mixed = own.with_prior(prior, 10)
+    assert (prior.evidence("m"), own.evidence("m")) == (Evidence(1.0, 0.5, 0.25), Evidence(1.0, 1.0, 0.0))
+    assert mixed.evidence("m") == own.evidence("m")
+    assert mixed.number("m", "scored") == 2.0

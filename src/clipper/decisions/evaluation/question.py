@@ -43,7 +43,7 @@ def ask(
             goes by features that the log does not have.
     """
     if policy is not None and policy not in POLICIES:
-        raise InvalidArgument(f"{policy!r} is no policy of Clipper's: expected one of {', '.join(POLICIES)}")
+        raise InvalidArgument(f"{policy!r} is not a policy of Clipper's: expected one of {', '.join(POLICIES)}")
     made = None if policy is None else make_policy(policy, parameters)
     samples = samples_of(log)
     if not samples.taken:

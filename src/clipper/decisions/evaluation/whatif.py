@@ -140,10 +140,12 @@ class Learner(Target):
         return counts
 
     def learn(self, sample: Sample) -> None:
-        choice, losses = Choice((sample.model,), (sample.propensity,)), {sample.model: sample.loss}
+        among = self._among(sample)
         # What it may choose is what it learns of.
-        if sample.model not in self._among(sample):
+        if sample.model not in among:
             return
+        choice = Choice((sample.model,), (sample.propensity,), among=among)
+        losses = {sample.model: sample.loss}
         context = sample.context
         query = JudgedQuery(context, sample.features)
         if context is not None and context not in self._contexts and len(self._contexts) < MAX_CONTEXTS:

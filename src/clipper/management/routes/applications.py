@@ -3,6 +3,7 @@
 from litestar import Controller, delete, get, patch, post, put
 from litestar.params import FromQuery, JSONBody
 
+from clipper.management.reports import Report
 from clipper.management.routes import Name, Port
 from clipper.management.schemas import (
     Application,
@@ -41,6 +42,18 @@ class Applications(Controller):
     @get("/{app:str}/policy", summary="What its policy has learned, over all or in one context")
     async def policy(self, operations: Port, app: Name, context: FromQuery[str | None] = None) -> LearnedPolicy:
         return await operations.describe_policy(app, context)
+
+    @get("/{app:str}/report", summary="Its models beside each other: who is better, how sure, when it will be known")
+    async def report(
+        self,
+        operations: Port,
+        app: Name,
+        confidence: FromQuery[float | None] = None,
+        tolerance: FromQuery[float | None] = None,
+        context: FromQuery[str | None] = None,
+        by_context: FromQuery[bool] = False,
+    ) -> Report:
+        return await operations.report(app, confidence, tolerance, context, by_context)
 
     @get("/{app:str}/contexts", summary="How many contexts it has learned in, and those with the latest feedback")
     async def contexts(self, operations: Port, app: Name, limit: FromQuery[int] = 100) -> Contexts:

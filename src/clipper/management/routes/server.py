@@ -12,11 +12,13 @@ class Server(Controller):
     path = "/"
     tags = ("server",)
 
-    @get("/health/live", summary="Whether the supervisor answers")
+    @get("/health/live", security=[{}], summary="Whether the supervisor answers")
     async def live(self) -> Health:
         return Health("live")
 
-    @get("/health/ready", summary="Whether queries are answered: 200, or 503; why not is told by /status")
+    @get(
+        "/health/ready", security=[{}], summary="Whether queries are answered: 200, or 503; why not is told by /status"
+    )
     async def ready(self, operations: Port) -> Health:
         # Who asks needs no token, and so is told neither names nor errors.
         if problems := await operations.problems():

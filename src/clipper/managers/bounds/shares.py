@@ -48,7 +48,7 @@ def parse_gpus(text: str) -> Gpus:
     """Read ``all``, a count, or ids with commas between: ``0,1``.
 
     Raises:
-        InvalidArgument: it is none of these.
+        InvalidArgument: it is not one of these.
     """
     if text == "all":
         return Gpus()
@@ -56,7 +56,7 @@ def parse_gpus(text: str) -> Gpus:
         return Gpus(count=int(text))
     ids = tuple(text.split(","))
     if text.isdecimal() or not all(map(_GPU_ID.fullmatch, ids)):
-        raise InvalidArgument(f"gpus {text[:200]!r} is none: expected all, how many (1 to 64), or ids such as 0,1")
+        raise InvalidArgument(f"gpus {text[:200]!r} is not valid: expected all, how many (1 to 64), or ids such as 0,1")
     return Gpus(ids=ids)
 
 

@@ -58,7 +58,7 @@ def plan_replicas(desired: Mapping[ModelId, int], observed: Iterable[Observed], 
     """Compare.
 
     Args:
-        desired: how many replicas each version that runs shall have. One that is absent shall have none.
+        desired: the target number of replicas of each version that runs. One that is absent is to have no replica.
         observed: every slot that has a process or a history.
     """
     seen = {one.slot: one for one in observed}

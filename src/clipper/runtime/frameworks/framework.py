@@ -115,7 +115,7 @@ def chosen_answer(source: FrameworkSource, answers: Mapping[str, Callable[[Array
     """Return the one that was asked for, or else the first.
 
     Raises:
-        ContainerFailed: it is none of them.
+        ContainerFailed: it is not one of them.
     """
     names = source.names(list(answers), list(answers)[:1])
     if len(names) > 1:

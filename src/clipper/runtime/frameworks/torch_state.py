@@ -44,5 +44,5 @@ def _state(path: Path) -> dict[str, Any]:
         raise ContainerFailed(f"{path.name} holds Python objects besides tensors: {_ADVICE}") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         held = f"keys {', '.join(map(str, list(state)[:5]))}" if isinstance(state, dict) else type(state).__name__
-        raise ContainerFailed(f"{path.name} is no state dict, it holds {held}: {_ADVICE}")
+        raise ContainerFailed(f"{path.name} is not a state dict: it holds {held}: {_ADVICE}")
     return state

@@ -81,11 +81,17 @@ class Arms:
                 by_key.setdefault(key, []).append((number, amount))
             elif key.partition(":")[0] not in self._models:
                 numbers[key, number] = amount
+        of_versions: dict[tuple[str, str], float] | None = None
+        if any(key in by_key for origins in self._origins.values() for key, _ in origins[1:]):
+            of_versions = dict(numbers)
+            for name, origins in self._origins.items():
+                of_versions.update(((name, number), amount) for number, amount in by_key.get(origins[0][0], ()))
         for name, origins in self._origins.items():
             for key, weight in origins:
                 for number, amount in by_key.get(key, ()):
                     numbers[name, number] = numbers.get((name, number), 0.0) + weight * amount
-        return Totals(numbers, self._view_arrays(totals.arrays) if totals.arrays.parts else None)
+        arrays = self._view_arrays(totals.arrays) if totals.arrays.parts else None
+        return Totals(numbers, arrays, of_versions)
 
     def _view_arrays(self, arrays: Arrays) -> Arrays:
         parts: dict[tuple[str, str, int], list[Part]] = {}

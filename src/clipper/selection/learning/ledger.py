@@ -102,6 +102,9 @@ class Epoch:
         return Epoch(None if match[1] == _NEVER else int(match[1]), int(match[2]))
 
 
+_NEVER_BEGAN = str(Epoch.at(0.0, None))
+
+
 class Ledger:
     """One state's sums, as they lie in a store: by key, of which one is ``observations``, the clock, and the others
     are ``HALF_LIFE@START/MODEL/NAME``, of arrays ``HALF_LIFE@START/MODEL/NAME/SIZE``.
@@ -139,7 +142,9 @@ class Ledger:
         for (model, name), amount in increments.items():
             size = f"/{len(amount)}" if isinstance(amount, np.ndarray) else ""
             fades, half_life = _half_life_of(name)
-            if fades:
+            if fades and half_life is None:  # as much is for every policy: worked out beforehand
+                entries[f"{_NEVER_BEGAN}/{model}/{name}"] = amount
+            elif fades:
                 own = Epoch.at(clock, half_life)
                 entries[f"{own}/{model}/{name}{size}"] = amount * own.scale(clock)
             else:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from clipper.errors import InvalidArgument, PolicyFailed
 from clipper.selection.learning.json_values import Array, decode, is_same, parse_array
 from clipper.selection.learning.parameters import check_number
+from clipper.selection.learning.probabilities import read_claim
 
 
 class Loss(Protocol):
@@ -26,10 +27,13 @@ class Loss(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ZeroOne:
-    """0 if the output is the label, as JSON values, else 1."""
+    """0 if the output is the label, as JSON values, or decides for it (see ``probabilities``), else 1."""
 
     def __call__(self, output: bytes, label: bytes) -> float:
-        return 0.0 if is_same(output, label) else 1.0
+        if is_same(output, label):
+            return 0.0
+        claim = read_claim(output)
+        return 0.0 if claim is not None and claim.is_right(label) else 1.0
 
 
 @dataclass(frozen=True, slots=True)

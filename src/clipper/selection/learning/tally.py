@@ -6,7 +6,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from clipper.selection.learning.totals import LOSS, MISSED, PULLS, SCORED
+from clipper.selection.learning.totals import EVER_LOSS, EVER_SCORED, EVER_SPREAD, LOSS, MISSED, PULLS, SCORED
 
 # Of what a state holds by model and name, as of what is added to it: a number, or float64 of shape (n,).
 Amount = float | NDArray[np.float64]
@@ -28,12 +28,15 @@ def tally(
         missed: of the selected, how much each counts as not having answered by the deadline, up to 1.
 
     Returns:
-        ``scored`` and ``loss`` of each model in ``losses``; ``pulls`` and ``missed`` of those that were selected.
+        ``scored`` and ``loss`` of each model in ``losses``, as they fade and as they never do; ``pulls`` and ``missed``
+        of those that were selected.
     """
     counts: dict[tuple[str, str], float] = {}
     for model, loss in losses.items():
-        counts[model, SCORED] = 1.0
-        counts[model, LOSS] = loss
+        counts[model, SCORED] = counts[model, EVER_SCORED] = 1.0
+        counts[model, LOSS] = counts[model, EVER_LOSS] = loss
+        if 0.0 < loss < 1.0:
+            counts[model, EVER_SPREAD] = loss * (1.0 - loss)
         if model in selected:
             counts[model, PULLS] = 1.0
             if model in missed:

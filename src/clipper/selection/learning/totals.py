@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clipper.selection.learning.confidence_sequences import Evidence
 from clipper.selection.learning.parameters import check_number
 
 # By model and name. The model is "" where a number is of the application and not of one model.
@@ -24,6 +25,12 @@ SCORED = "scored"
 LOSS = "loss"
 # Of the times that a model was asked, how often it did not answer by the deadline.
 MISSED = "missed"
+# What never fades, by its name: how often a model was scored, its losses, and the sum of ``loss * (1 - loss)``. These
+# are what a comparison of models may rest on: see ``confidence_sequences``.
+EVER_SCORED = "scored~never"
+EVER_LOSS = "loss~never"
+EVER_SPREAD = "spread~never"
+_EVIDENCE = frozenset((EVER_SCORED, EVER_LOSS, EVER_SPREAD))
 
 DEFAULT_PRIOR_WEIGHT = 10.0
 
@@ -58,15 +65,34 @@ class Totals:
         arrays: the application's, also where these are a context's.
     """
 
-    __slots__ = ("_mean_loss", "_numbers", "application", "arrays", "memo", "own", "prior_most", "prior_weight")
+    __slots__ = (
+        "_mean_loss",
+        "_numbers",
+        "_of_versions",
+        "_to_mix",
+        "application",
+        "arrays",
+        "memo",
+        "own",
+        "prior_most",
+        "prior_weight",
+    )
 
-    def __init__(self, numbers: Numbers | None = None, arrays: Arrays | None = None) -> None:
+    def __init__(
+        self,
+        numbers: Numbers | None = None,
+        arrays: Arrays | None = None,
+        of_versions: Numbers | None = None,
+    ) -> None:
+        """``of_versions``: without what versions have of their predecessors; the same as ``numbers`` if None."""
         self._numbers = numbers or {}
         self.arrays = arrays or Arrays()
+        self._of_versions = self._numbers if of_versions is None else of_versions
         self.own: Totals | None = None
         self.application: Totals | None = None
         self.prior_weight = self.prior_most = 0.0
         self._mean_loss: float | None = None
+        self._to_mix: list[tuple[tuple[str, str], float]] | None = None
         self.memo: dict[Any, Any] = {}
 
     def number(self, model: str, name: str) -> float:
@@ -83,6 +109,14 @@ class Totals:
     def array_parts(self, model: str, name: str, size: int) -> Sequence[Part]:
         """What ``array`` adds up. A sum is the same object until something is added to it, while its share fades."""
         return self.arrays.parts.get((model, name, size), ())
+
+    def of_version(self, model: str, name: str) -> float:
+        """The same, of what the model's version has learned itself, without what its predecessors left it."""
+        return self._of_versions.get((model, name), 0.0)
+
+    def evidence(self, model: str) -> Evidence:
+        """All losses of the model's version that ever were scored, and none of its predecessors'."""
+        return Evidence(*(self.of_version(model, name) for name in (EVER_SCORED, EVER_LOSS, EVER_SPREAD)))
 
     @property
     def numbers(self) -> Numbers:
@@ -110,6 +144,13 @@ class Totals:
             self._mean_loss = self._sum(LOSS) / scored if scored > 0 else 0.0
         return self._mean_loss
 
+    @property
+    def to_mix(self) -> list[tuple[tuple[str, str], float]]:
+        """The numbers that a context's are mixed with: all but the evidence, which is a state's own."""
+        if self._to_mix is None:
+            self._to_mix = [item for item in self._numbers.items() if item[0][1] not in _EVIDENCE]
+        return self._to_mix
+
     def with_prior(self, prior: "Totals", weight: float = DEFAULT_PRIOR_WEIGHT) -> "Totals":
         """A context's numbers with the application's mixed in.
 
@@ -123,11 +164,11 @@ class Totals:
         """
         check_number("prior_weight", weight, 0)
         if weight == 0 or not prior.numbers:
-            return Totals(self._numbers, prior.arrays) if prior.arrays.parts else self
+            return Totals(self._numbers, prior.arrays, self._of_versions) if prior.arrays.parts else self
         if self.observations <= 0:
             return prior
         most = weight * (1 + FEW / self.observations)
-        mixed = {key: amount * prior.share_of(key, most) for key, amount in prior.numbers.items()}
+        mixed = {key: amount * prior.share_of(key, most) for key, amount in prior.to_mix}
         for key, amount in self._numbers.items():
             mixed[key] = mixed.get(key, 0.0) + amount
         totals = Totals(mixed, prior.arrays)

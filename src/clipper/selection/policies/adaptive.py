@@ -112,8 +112,9 @@ class Adaptive(Policy):
                 # Rounding may leave a sum of discounted losses a little off what it may be.
                 expected = min(max(expected, 1e-9), 1 - 1e-9)
                 foretold[half_life] += loss * math.log(expected) + (1 - loss) * math.log(1 - expected)
-                increments[model, SCORED_BY[half_life]] = 1.0
-                increments[model, LOSS_BY[half_life]] = loss
+                if half_life is not None:  # what never fades is counted for every policy
+                    increments[model, SCORED_BY[half_life]] = 1.0
+                    increments[model, LOSS_BY[half_life]] = loss
         # Only differences matter; without what is common to all, the sums stay small.
         usual = sum(foretold.values()) / len(foretold)
         increments.update((("", FORETOLD_BY[half_life]), amount - usual) for half_life, amount in foretold.items())

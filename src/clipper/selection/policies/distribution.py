@@ -13,6 +13,7 @@ class Distribution:
 
     Args:
         weights: one a model, at least 0, with a sum above 0. One with weight 0 is never drawn.
+        among: what the choices say of that.
 
     Attributes:
         choices: one a model, each with the model's probability as its share.
@@ -20,11 +21,11 @@ class Distribution:
 
     __slots__ = ("_bounds", "choices")
 
-    def __init__(self, models: Sequence[str], weights: Sequence[float]) -> None:
+    def __init__(self, models: Sequence[str], weights: Sequence[float], among: tuple[str, ...] | None = None) -> None:
         sums = list(accumulate(weights))
         total = sums[-1]
         self._bounds = [below / total for below in sums]  # the last is exactly 1, above any random()
-        self.choices = tuple(Choice((model,), (weight / total,)) for model, weight in zip(models, weights))
+        self.choices = tuple(Choice((model,), (weight / total,), among=among) for model, weight in zip(models, weights))
 
     def draw(self, random: Random) -> Choice:
         return self.choices[bisect(self._bounds, random.random())]

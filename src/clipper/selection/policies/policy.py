@@ -21,7 +21,7 @@ from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.combine import Combined, vote, vote_is_settled
 from clipper.selection.policies.query_view import JudgedQuery, QueryView
 
-__all__ = ["Choice", "Combined", "Increments", "JudgedQuery", "Policy", "QueryView", "Totals"]
+__all__ = ["Choice", "Combined", "Increments", "JudgedQuery", "Policy", "QueryView", "Standing", "Totals"]
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False):
@@ -32,11 +32,28 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
             of each in the answer, adding up to 1.
         beliefs: where the probability has no closed form, and the share is 1: the two parameters of the Beta
             distribution that was drawn from for each of the application's models, of which the highest was chosen.
+        among: where what is learned depends on it: the models that it was chosen among.
     """
 
     models: tuple[str, ...]
     shares: tuple[float, ...]
     beliefs: tuple[tuple[float, float], ...] | None = None
+    among: tuple[str, ...] | None = None
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How a test stands that ends itself.
+
+    Attributes:
+        winner: the model that was found to be the best; None while the test is open.
+        confidence: of the test, of which a winner is the best one but for ``tolerance`` of mean loss.
+        observations: how much feedback the test has taken.
+    """
+
+    winner: str | None
+    confidence: float
+    tolerance: float
+    observations: float
 
 
 class Policy(Protocol):
@@ -113,3 +130,7 @@ class Policy(Protocol):
                 gave another output is not in it: what that would have earned is not known.
         """
         return self.observe(choice, losses, totals, query)
+
+    def standing(self, models: tuple[str, ...], totals: Totals) -> Standing | None:
+        """How its test stands; None of a policy that is none."""
+        return None

@@ -15,6 +15,7 @@ from clipper.errors import InvalidArgument
 from clipper.selection.learning.ledger import DEFAULT_HALF_LIFE
 from clipper.selection.learning.losses import LOSSES, Loss, UserLoss
 from clipper.selection.policies.adaptive import Adaptive
+from clipper.selection.policies.best_arm import BestArm
 from clipper.selection.policies.ensemble import Ensemble
 from clipper.selection.policies.epsilon_greedy import EpsilonGreedy
 from clipper.selection.policies.exp3 import Exp3
@@ -35,6 +36,7 @@ POLICIES: Mapping[str, type[Policy]] = {
     "single": Single,
     "weighted": Weighted,
     "adaptive": Adaptive,
+    "best_arm": BestArm,
     "epsilon_greedy": EpsilonGreedy,
     "ucb1": Ucb1,
     "thompson": Thompson,

@@ -1,4 +1,4 @@
-"""Line charts as SVG, without anything from elsewhere."""
+"""Charts as SVG, without anything from elsewhere."""
 
 import math
 from collections.abc import Sequence
@@ -12,6 +12,8 @@ _WIDTH, _HEIGHT = 720, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 16, 44
 _COLOURS = ("#1f6fb2", "#c2410c", "#15803d", "#6b7280")
 _TICKS = 5
+# Of a chart of intervals: where the names end, how long one may be there, and how high a row is.
+_NAMES, _MOST_CHARACTERS, _ROW = 200, 32, 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,3 +135,52 @@ def _line(line: Line, colour: str, across: _Range, up: _Range) -> list[str]:
     dash = ' stroke-dasharray="5 4"' if line.dashed else ""
     drawn = f'<path d="{"".join(path)}" fill="none" stroke="{colour}" stroke-width="1.6"{dash}/>'
     return [drawn, *(dots if len(dots) <= 60 and not line.dashed else [])]
+
+
+@dataclass(frozen=True, slots=True)
+class Whisker:
+    """An interval with a point in it, which may be missing."""
+
+    name: str
+    low: float
+    high: float
+    point: float | None = None
+
+
+def whiskers(title: str, axis: Axis, rows: Sequence[Whisker]) -> str:
+    """An ``<svg>`` with a line for each interval, one below the other, on a linear axis; a sentence if there are none.
+
+    The axis reaches a little further than the intervals do, and marks 0 where that lies between.
+    """
+    if not rows:
+        return f"<h2>{escape(title)}</h2><p>There is nothing to draw.</p>"
+    low, high = min(row.low for row in rows), max(row.high for row in rows)
+    margin = 0.05 * (high - low) or 0.05
+    across = _Range(low - margin, high + margin, "linear", _NAMES, _WIDTH - _RIGHT)
+    bottom = _TOP + _ROW * len(rows)
+    parts = []
+    step = _round_step((across.high - across.low) / _TICKS)
+    for number in range(math.ceil(across.low / step), math.floor(across.high / step) + 1):
+        at = across.pixel(number * step)
+        mark = ' stroke="#78716c" stroke-dasharray="3 3"' if number == 0 else ' class="grid"'
+        parts.append(f'<path d="M{at:.1f} {_TOP}V{bottom}"{mark}/>')
+        parts.append(f'<text x="{at:.1f}" y="{bottom + 16}" class="mid">{number * step:.4g}</text>')
+    parts.append(f'<text x="{(_NAMES + _WIDTH) / 2:g}" y="{bottom + 34}" class="mid">{escape(axis.name)}</text>')
+    for index, row in enumerate(rows):
+        up = _TOP + _ROW * (index + 0.5)
+        left, right = across.pixel(row.low), across.pixel(row.high)
+        parts.append(f'<text x="{_NAMES - 8}" y="{up + 4:.1f}" class="end">{escape(_shortened(row.name))}</text>')
+        parts.append(
+            f'<path d="M{left:.1f} {up:.1f}H{right:.1f}M{left:.1f} {up - 4:.1f}v8M{right:.1f} {up - 4:.1f}v8" '
+            f'stroke="{_COLOURS[0]}" stroke-width="1.6"/>'
+        )
+        if row.point is not None:
+            parts.append(f'<circle cx="{across.pixel(row.point):.1f}" cy="{up:.1f}" r="3.5" fill="{_COLOURS[0]}"/>')
+    return (
+        f'<h2>{escape(title)}</h2><svg viewBox="0 0 {_WIDTH} {bottom + 42}" role="img" '
+        f'aria-label="{escape(title)}">{"".join(parts)}</svg>'
+    )
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _MOST_CHARACTERS else name[: _MOST_CHARACTERS - 1] + "…"

@@ -1,0 +1,65 @@
+"""``clipper app report``: an application's models beside each other."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipper.cli import report_summary as summary
+from clipper.cli.options import AsJson, Home, Url
+from clipper.cli.output import Output
+from clipper.cli.report_page import as_page
+from clipper.client import Clipper
+
+
+def report(
+    name: Annotated[str, typer.Argument(help="The application's name.")],
+    confidence: Annotated[
+        float | None,
+        typer.Option(help="How sure a verdict has to be, above 0.5, below 1.", show_default="the policy's, or 0.95"),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="What mean losses of equal models may differ by.", show_default="the policy's, or 0.01"),
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option(help="A user, session or other group, by its feedback alone; all if left out.")
+    ] = None,
+    by_context: Annotated[
+        bool, typer.Option("--by-context", help="Also each of the contexts with most feedback.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with charts to this file.", dir_okay=False, metavar="FILE")
+    ] = None,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare an application's models: who is better, how sure that is, and when it will be known.
+
+    It may be asked for at any time, and as often as one likes: what it says holds all the same.
+    """
+    if context is not None and by_context:
+        raise typer.BadParameter("give either --context or --by-context")
+    out = Output(as_json)
+    with Clipper.connect(url, home) as clipper, out.progress("comparing"):
+        found = clipper.report(name, confidence=confidence, tolerance=tolerance, context=context, by_context=by_context)
+    if html is not None:
+        try:
+            html.write_text(as_page(found), "utf-8")
+        except OSError as error:
+            raise typer.BadParameter(f"{html} cannot be written: {error.strerror}", param_hint="--html") from error
+    if as_json:
+        out.done(found, "")
+        return
+    for group in found.groups:
+        out.done(group, f"{summary.title(group)}: {summary.conclusion(found, group)}")
+        if group.test is not None and group.test.winner is None:
+            out.note(summary.of_test(group.test))
+        if group.problem is not None:
+            out.warn(group.problem)
+        out.table(group, summary.COLUMNS, summary.rows(group), "no models")
+    for note in summary.notes(found):
+        out.note(note)
+    if html is not None:
+        out.note(f"the page is {html}")

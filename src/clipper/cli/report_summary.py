@@ -1,0 +1,150 @@
+"""A report in words and tables, for the terminal and the page."""
+
+import json
+from collections.abc import Sequence
+
+from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup, Standing
+
+COLUMNS = (
+    "model",
+    "share",
+    "feedback",
+    "mean loss",
+    "interval",
+    "worse than the best by",
+    "sure to be worse",
+    "more feedback",
+    "not in time",
+    "batch p50 ms",
+    "batch p99 ms",
+)
+_MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3600.0, 86400.0
+
+
+def conclusion(report: Report, group: ReportGroup) -> str:
+    """Who is better, how sure that is, and how long it takes until it is known."""
+    names = {model.model: _name(model) for model in group.models}
+    best = names.get(group.best or "", group.best)
+    if group.verdict == "no_feedback":
+        return "No feedback has come yet, so nothing is known of the models."
+    if group.verdict == "alone":
+        return f"{best} is the only model that is linked: there is nothing to compare it with."
+    if group.test is not None and group.test.winner is not None and group.verdict != "open":
+        return f"The test is over: {of_test(group.test, names.get(group.test.winner))}."
+    if group.verdict == "best":
+        return f"{best} is the best: that is {_percent(group.sureness)} sure, after {_count(group.feedback)} feedback."
+    if group.verdict == "as_good":
+        return (
+            f"None is better than {best} by more than {report.tolerance:g}: that is {_percent(report.confidence)} "
+            f"sure, after {_count(group.feedback)} feedback. That it is the best is {_percent(group.sureness)} sure."
+        )
+    text = f"Not known yet. {best} is ahead, and that it is the best is {_percent(group.sureness)} sure. "
+    if group.more_feedback is None:
+        return text + "It cannot be told how much feedback it will take: some model has none, or is too much like it."
+    text += f"As things are, it takes some {_count(group.more_feedback)} more feedback"
+    if group.more_s is None:
+        return text + "."
+    return text + f": {duration(group.more_s)} at the rate since the workers started."
+
+
+def of_test(test: Standing, winner: str | None = None) -> str:
+    """How it stands with a policy that is a test; ``winner`` is what the winner is called here."""
+    if test.winner is None:
+        return (
+            f"the test is open, after {_count(test.observations)} feedback in it: it ends with confidence "
+            f"{test.confidence:g}, tolerance {test.tolerance:g}"
+        )
+    return (
+        f"{winner or test.winner} is the best, confidence {test.confidence:g}, tolerance {test.tolerance:g}, "
+        f"after {_count(test.observations)} feedback; it answers alone"
+    )
+
+
+def rows(group: ReportGroup) -> list[Sequence[str | None]]:
+    """As ``COLUMNS``; None where there is nothing to say."""
+    found: list[Sequence[str | None]] = []
+    for model in sorted(group.models, key=_order):
+        latency = model.latency
+        found.append(
+            (
+                shown(model),
+                f"{model.share:.1%}" if model.is_linked else None,
+                _count(model.scored),
+                None if model.mean_loss is None else f"{model.mean_loss:.4f}",
+                _bounds(model.interval) if model.scored else None,
+                None if model.worse_by is None else _bounds(model.worse_by),
+                None if model.sureness is None else _percent(model.sureness),
+                None if model.more_feedback is None else _count(model.more_feedback),
+                f"{model.missing / model.asked:.2%}" if model.asked else None,
+                None if latency is None else f"{latency.p50_ms:.3g}",
+                None if latency is None else f"{latency.p99_ms:.3g}",
+            )
+        )
+    return found
+
+
+def notes(report: Report) -> list[str]:
+    """What the numbers are of, and of the application what is no model's."""
+    queries, defaults, errors = report.queries, sum(report.defaults.values()), sum(report.errors.values())
+    found = [
+        f"intervals hold with confidence {report.confidence:g} at all times at once, if mean losses do not change and "
+        "feedback comes whatever the loss is",
+        f"policy {report.policy}, loss {report.loss}; since the workers started: {queries:,d} queries, "
+        f"{_reasons('defaults', defaults, report.defaults)}, {_reasons('errors', errors, report.errors)}, "
+        f"{report.slo_misses:,d} later than {report.slo_ms:g} ms",
+    ]
+    if report.latency is not None:
+        found[1] += f", p99 {report.latency.p99_ms:.3g} ms"
+    return found
+
+
+def title(group: ReportGroup) -> str:
+    if group.context is None:
+        return "all queries"
+    # A context is whatever text a client sent: it is not to steer a terminal.
+    return f"context {group.context if group.context.isprintable() else json.dumps(group.context)}"
+
+
+def shown(model: ReportedModel) -> str:
+    marks = [mark for mark, is_so in (("shadow", model.is_shadow), ("not linked", not model.is_linked)) if is_so]
+    return _name(model) + (f" ({', '.join(marks)})" if marks else "")
+
+
+def duration(seconds: float) -> str:
+    """``40 minutes``: in the largest unit of which it has two."""
+    for unit_s, name in ((_DAY_S, "days"), (_HOUR_S, "hours"), (_MINUTE_S, "minutes")):
+        if seconds >= 2 * unit_s:
+            return f"{seconds / unit_s:,.0f} {name}"
+    return f"{seconds:,.0f} seconds"
+
+
+def _order(model: ReportedModel) -> tuple[bool, bool, float]:
+    """Those that are linked first, the best first."""
+    return not model.is_linked, model.mean_loss is None, model.mean_loss or 0.0
+
+
+def _name(model: ReportedModel) -> str:
+    is_pinned = model.version is None or ":" in model.model
+    return model.model if is_pinned else f"{model.model}:{model.version}"
+
+
+def _bounds(bounds: Bounds) -> str:
+    return f"{bounds.low:.4f} to {bounds.high:.4f}"
+
+
+def _percent(share: float) -> str:
+    """Never 100 %, which nothing is; of less than even chances not how much."""
+    if share < 0.5:
+        return "less than 50 %"
+    return "over 99.99 %" if share > 0.9999 else f"{100 * share:.4g} %" if share >= 0.99 else f"{100 * share:.3g} %"
+
+
+def _count(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+def _reasons(what: str, total: int, by_reason: dict[str, int]) -> str:
+    if not total:
+        return f"no {what}"
+    each = ", ".join(f"{reason} {count:,d}" for reason, count in sorted(by_reason.items()) if count)
+    return f"{total:,d} {what} ({each})"

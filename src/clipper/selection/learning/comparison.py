@@ -1,0 +1,126 @@
+"""Which of several models is the best, how sure that is, and how much feedback it still takes to know."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from clipper.selection.learning.confidence_sequences import (
+    Evidence,
+    Interval,
+    difference_interval,
+    log_capital_less,
+    mean_interval,
+)
+
+# ``best``: surely the one with the least mean loss. ``as_good``: surely none is better by more than the tolerance.
+# ``open``: neither is known. ``alone``: there is nothing to compare it with.
+Verdict = Literal["best", "as_good", "open", "alone", "no_feedback"]
+
+# What takes more than a million times the feedback that there has been is not worth waiting for.
+_MOST_DOUBLINGS = 20
+_HALVINGS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One model.
+
+    Attributes:
+        mean: None without feedback.
+        interval: where its mean loss is.
+        worse_by: where its mean loss less that of the best is; None of the best itself, or if nothing is known.
+        sureness: that the best is better; None as above.
+        more_feedback: until it is known whether it is worse than the best, or as good; 0 if it is, None if that cannot
+            be told, or of the best itself.
+    """
+
+    mean: float | None
+    interval: Interval
+    worse_by: Interval | None = None
+    sureness: float | None = None
+    more_feedback: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """
+    Attributes:
+        best: the model with the least mean loss; None without feedback.
+        sureness: that it is the best.
+        more_feedback: until there is a verdict, if mean losses stay and feedback goes on to come as it has; None if
+            that cannot be told.
+    """
+
+    models: Mapping[str, Compared]
+    verdict: Verdict
+    best: str | None
+    sureness: float
+    more_feedback: float | None
+
+
+def compare(evidence: Mapping[str, Evidence], feedback: float, confidence: float, tolerance: float) -> Comparison:
+    """Compare models by all of their feedback. May be asked whenever one likes: see ``confidence_sequences``.
+
+    All verdicts hold together, at all times, with probability ``confidence``: a wrong one takes a capital of one of the
+    K - 1 pairs with the true best that is wrong. All intervals of differences do, too, for each of the K (K - 1) / 2
+    pairs has its part of the error; that of a mean holds with ``confidence`` by itself.
+
+    Args:
+        evidence: by model.
+        feedback: how many pieces of feedback that is, over all models.
+        confidence: above 0, below 1.
+        tolerance: what mean losses may differ by for models to be as good; at least 0.
+    """
+    error = 1 - confidence
+    intervals = {model: mean_interval(each, error) for model, each in evidence.items()}
+    known = [model for model, each in evidence.items() if each.count > 0]
+    if not known:
+        return Comparison({m: Compared(None, intervals[m]) for m in evidence}, "no_feedback", None, 0.0, None)
+    best = min(known, key=lambda model: evidence[model].mean)
+    others = [model for model in evidence if model != best]
+    models = {best: Compared(evidence[best].mean, intervals[best])}
+    if not others:
+        return Comparison(models, "alone", best, 1.0, 0.0)
+    wanted = math.log(len(others) / error)
+    of_pair = error / (len(others) * (len(others) + 1) / 2)
+    for model in others:
+        if not evidence[model].count:
+            models[model] = Compared(None, intervals[model], sureness=0.0)
+            continue
+        pair = evidence[best], evidence[model]
+        models[model] = Compared(
+            evidence[model].mean,
+            intervals[model],
+            difference_interval(evidence[model], evidence[best], of_pair),
+            max(1 - len(others) * math.exp(-log_capital_less(*pair)), 0.0),
+            _more_feedback(*pair, feedback, tolerance, wanted),
+        )
+    needed = [models[model].more_feedback for model in others]
+    sureness = min(models[model].sureness or 0.0 for model in others)
+    more = None if None in needed else max(each for each in needed if each is not None)
+    verdict: Verdict = "best" if sureness >= confidence else "as_good" if more == 0 else "open"
+    return Comparison({model: models[model] for model in evidence}, verdict, best, sureness, more)
+
+
+def _more_feedback(better: Evidence, other: Evidence, feedback: float, tolerance: float, wanted: float) -> float | None:
+    """Until the capital of the pair is what is wanted, if more comes as all that came did."""
+
+    def is_enough(times: float) -> bool:
+        return log_capital_less(_times(better, times), _times(other, times), tolerance) >= wanted
+
+    if is_enough(1.0):
+        return 0.0
+    low, high = 1.0, 2.0
+    while not is_enough(high):
+        low, high = high, 2 * high
+        if high > 2.0**_MOST_DOUBLINGS:
+            return None
+    for _ in range(_HALVINGS):
+        between = (low + high) / 2
+        low, high = (low, between) if is_enough(between) else (between, high)
+    return math.ceil((high - 1) * feedback)
+
+
+def _times(evidence: Evidence, times: float) -> Evidence:
+    return Evidence(evidence.count * times, evidence.loss * times, evidence.spread * times)

@@ -1,0 +1,238 @@
+"""How much is known of mean losses, however often one looks: confidence sequences for losses in [0, 1].
+
+A usual confidence interval holds at one moment that was chosen before. Who looks at it each day, and stops when it
+suits, is wrong far more often. A **confidence sequence** holds at all times at once with the probability that it names.
+
+For each value m that the mean may have, there is a **capital** K(m): a bet against m that is fair or worse if m is the
+true mean, so that it starts at 1, is a supermartingale, and ever exceeds 1 / error with at most the probability
+``error`` (Ville's inequality). What has lost its bets by that much is not the mean. K is a mixture of bets:
+
+- Of **Bernoulli** likelihoods (Robbins: "Statistical Methods Related to the Law of the Iterated Logarithm", 1970), with
+  Jeffreys' prior: ``B(S + 1/2, n - S + 1/2) / B(1/2, 1/2) / (m^S (1 - m)^(n - S))``, with n losses and S their sum.
+  Since ``a^x b^(1-x)`` is convex in x, it is no better than fair for whatever losses in [0, 1] of mean m.
+- Of **variance**: ``exp(l (S - n m) - (-ln(1 - l) - l) V(m))``, with V(m) the sum of squares of the losses less m, for
+  several l in (0, 1/2], and the same of one minus the losses (Fan, Grama, Liu: "Exponential Inequalities for
+  Martingales with Applications", 2015; as in Howard, Ramdas, McAuliffe, Sekhon: "Time-uniform, Nonparametric,
+  Nonasymptotic Confidence Sequences", 2021). It tells more where losses differ by little.
+
+So all that has to be known are three sums, which may be added up in any order, by any number of workers. Each loss may
+come from a query that was chosen by those before, as all policies do: given the past, its mean is the model's.
+
+For two models K_1(m_1) K_2(m_2) is such a capital, too; a difference d of their means is refuted where it exceeds
+1 / error for all m_1 - m_2 = d (Kaufmann, Koolen: "Mixture Martingales Revisited", 2021).
+
+What has to hold: a model's mean loss does not change, and whether feedback comes does not depend on the loss.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+# Shares of the capital that bet as Bernoulli likelihoods do, and by variance: above m, and below. Most losses are 0 or
+# 1, where the first is best: it costs these 0.3 of a logarithm of some 3 to 8.
+_BERNOULLI, _VARIANCE = math.log(0.75), math.log(0.125)
+# Each half the one before: down to where 10^9 losses are told apart as finely as they can be. All at most 1/2, so that
+# capital falls as m comes nearer to the observed mean (it does to 0.58).
+_BETS = tuple(0.5 / 2**step for step in range(14))
+_COSTS = tuple(-math.log1p(-bet) - bet for bet in _BETS)
+# Few losses differ by so little as the smallest are for.
+_PARTS = tuple(1 / (step + 1) for step in range(len(_BETS)))
+_LOG_PARTS = tuple(_VARIANCE + math.log(part / sum(_PARTS)) for part in _PARTS)
+_LOG_BETA_HALF = math.log(math.pi)  # of B(1/2, 1/2)
+# A bound is told to within 2^-16 of the range of losses; a pair's least capital, by golden section, to some 10^-5.
+_HALVINGS = 16
+_SECTIONS = 16
+# Of Newton's method, which takes some five.
+_MOST_STEPS = 60
+# The square of a smaller mean is 0.
+_LEAST = 1e-150
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of a model's losses, each in [0, 1]: sums, to which more is added.
+
+    Attributes:
+        count: how many.
+        loss: their sum.
+        spread: the sum of ``loss * (1 - loss)``, 0 if each was 0 or 1.
+    """
+
+    count: float
+    loss: float
+    spread: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        """1/2 if there is none."""
+        # Rounding may leave a sum a little outside of what it may be.
+        return min(max(self.loss / self.count, 0.0), 1.0) if self.count > 0 else 0.5
+
+    def __add__(self, other: "Evidence") -> "Evidence":
+        return Evidence(self.count + other.count, self.loss + other.loss, self.spread + other.spread)
+
+
+NO_EVIDENCE = Evidence(0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    low: float
+    high: float
+
+
+def mean_interval(evidence: Evidence, error: float) -> Interval:
+    """Where the mean loss is: always, but for a probability of ``error`` in (0, 1)."""
+    limit, mean = -math.log(error), evidence.mean
+    low = _halve(0.0, mean, lambda m: log_capital_above(evidence, m) < limit)
+    high = _halve(1.0, mean, lambda m: log_capital_below(evidence, m) < limit)
+    return Interval(low, high)
+
+
+def difference_interval(first: Evidence, second: Evidence, error: float) -> Interval:
+    """Where the first's mean loss less the second's is: always, but for a probability of ``error`` in (0, 1)."""
+    limit, between = -math.log(error), first.mean - second.mean
+    high = _halve(1.0, between, lambda margin: log_capital_less(first, second, margin) < limit)
+    low = _halve(1.0, -between, lambda margin: log_capital_less(second, first, margin) < limit)
+    return Interval(-low, high)
+
+
+def sureness(better: Evidence, other: Evidence, margin: float = 0.0) -> float:
+    """How sure it is that ``better`` has a mean loss of less than the other's plus ``margin``: from 0 to below 1.
+
+    One minus an always-valid p-value: where it does, this is ever at least c with a probability of at most 1 - c.
+    """
+    return -math.expm1(-max(log_capital_less(better, other, margin), 0.0))
+
+
+def log_capital_less(first: Evidence, second: Evidence, margin: float = 0.0) -> float:
+    """Of the capital against all means of which the first is at least the second plus ``margin``, the least.
+
+    Above ``-ln(error)`` it is ever with a probability of at most ``error``, if the means are such.
+    """
+    if first.mean - second.mean >= margin:
+        return log_capital_below(first, first.mean) + log_capital_above(second, second.mean)
+    if margin > 1.0:
+        return math.inf  # no losses differ by more than 1
+    # As both means are thought larger, the first's capital grows and the second's falls; outside of these bounds one of
+    # the two stands still.
+    low, high = max(first.mean - margin, 0.0), min(second.mean, 1.0 - margin)
+
+    def capital(mean: float) -> float:
+        return log_capital_below(first, mean + margin) + log_capital_above(second, mean)
+
+    if first.spread > 0 or second.spread > 0:
+        return _least(low, high, capital)
+    return capital(_likeliest(first, second, margin, low, high))
+
+
+def nearest_means(first: Evidence, second: Evidence, margin: float = 0.0) -> tuple[float, float]:
+    """The likeliest means, as of losses of 0 and 1, of which the first is at least the second plus ``margin``.
+
+    ``margin`` is at most 1.
+    """
+    if first.mean - second.mean >= margin:
+        return first.mean, second.mean
+    low, high = max(first.mean - margin, 0.0), min(second.mean, 1.0 - margin)
+    mean = _likeliest(first, second, margin, low, high)
+    return mean + margin, mean
+
+
+def log_capital_above(evidence: Evidence, mean: float) -> float:
+    """Logarithm of the capital against all means up to ``mean``; the larger, the surer the true one is above it."""
+    count, total, observed = evidence.count, evidence.loss, evidence.mean
+    mean = min(mean, observed)
+    logs = [_BERNOULLI + _bernoulli(count, total, mean)]
+    if evidence.spread > 0:
+        below = count * (observed - mean)
+        # Sum of squares around the observed mean, and what there is more of it around ``mean``.
+        squares = max(total * (1 - observed) - evidence.spread, 0.0) + below * (observed - mean)
+        logs += [part + bet * below - cost * squares for part, bet, cost in zip(_LOG_PARTS, _BETS, _COSTS)]
+    return _log_sum(logs)
+
+
+def log_capital_below(evidence: Evidence, mean: float) -> float:
+    """Logarithm of the capital against all means from ``mean`` on; the larger, the surer the true one is below it."""
+    gains = max(evidence.count - evidence.loss, 0.0)
+    return log_capital_above(Evidence(evidence.count, gains, evidence.spread), 1.0 - mean)
+
+
+def _bernoulli(count: float, total: float, mean: float) -> float:
+    total = min(max(total, 0.0), count)
+    rest = count - total
+    if (mean <= 0.0 < total) or (mean >= 1.0 and rest > 0):
+        return math.inf
+    ones = total * math.log(mean) if total > 0 else 0.0
+    return _mixed(total, rest) - ones - (rest * math.log1p(-mean) if rest > 0 else 0.0)
+
+
+# Of a pair's models, while their least capital is searched for.
+@lru_cache(maxsize=64)
+def _mixed(ones: float, zeros: float) -> float:
+    return math.lgamma(ones + 0.5) + math.lgamma(zeros + 0.5) - math.lgamma(ones + zeros + 1.0) - _LOG_BETA_HALF
+
+
+def _log_sum(logs: list[float]) -> float:
+    most = max(logs)
+    if len(logs) == 1 or math.isinf(most):
+        return most
+    return most + math.log(math.fsum(math.exp(each - most) for each in logs))
+
+
+def _likeliest(first: Evidence, second: Evidence, margin: float, low: float, high: float) -> float:
+    """The second's mean at which both together are likeliest, if the first's is larger by ``margin``.
+
+    Minus the likelihood's logarithm is convex: Newton's method on its slope, kept between bounds that close in.
+    """
+    ones, zeros = max(first.loss, 0.0), max(first.count - first.loss, 0.0)
+    more_ones, more_zeros = max(second.loss, 0.0), max(second.count - second.loss, 0.0)
+    total = first.count + second.count
+    mean = ((first.mean - margin) * first.count + second.mean * second.count) / total if total > 0 else low
+    for _ in range(_MOST_STEPS):
+        if not low < mean < high:
+            mean = (low + high) / 2
+        other = mean + margin
+        if not (low < mean < high and _LEAST < mean < 1 and _LEAST < other < 1):  # there is no more between them
+            break
+        slope = zeros / (1 - other) - ones / other + more_zeros / (1 - mean) - more_ones / mean
+        if slope > 0:
+            high = mean
+        else:
+            low = mean
+        bend = zeros / (1 - other) ** 2 + ones / other**2 + more_zeros / (1 - mean) ** 2 + more_ones / mean**2
+        if not bend or abs(slope) <= 1e-9 * bend:
+            break
+        mean -= slope / bend
+    return mean
+
+
+def _halve(outside: float, inside: float, holds: Callable[[float], bool]) -> float:
+    """The end towards ``outside`` of where ``holds`` holds, which it does from ``inside`` on: a little outside."""
+    if holds(outside):
+        return outside
+    for _ in range(_HALVINGS):
+        between = (outside + inside) / 2
+        if holds(between):
+            inside = between
+        else:
+            outside = between
+    return outside
+
+
+def _least(low: float, high: float, function: Callable[[float], float]) -> float:
+    """The least value between, by golden section: it falls, and then rises."""
+    third = high - low
+    left, right = high - _GOLDEN * third, low + _GOLDEN * third
+    at_left, at_right = function(left), function(right)
+    for _ in range(_SECTIONS):
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - _GOLDEN * (high - low)
+            at_left = function(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + _GOLDEN * (high - low)
+            at_right = function(right)
+    return min(at_left, at_right, function(low), function(high))

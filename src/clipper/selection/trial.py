@@ -1,0 +1,164 @@
+"""Policies and losses of users' own tried apart, in a process that is bounded as a container is, and ends with it.
+
+A look at their source, as packaging takes it, would not tell whether a module can be imported here, whether a class is
+a policy, or whether it takes its parameters; nor whether its import ever ends.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from clipper.errors import Unavailable
+from clipper.managers import limits
+from clipper.managers.bounds.excess import Bounds
+from clipper.managers.enter import entering
+from clipper.managers.processes import MARK, kill_marked
+from clipper.managers.usage import UsageKeeper
+from clipper.run_as import RunAs
+from clipper.selection.check import TIMEOUT_S
+from clipper.snapshot import Selection
+
+# A trial ends itself; this much more is for starting Python on a busy machine.
+TRIAL_TIMEOUT_S = TIMEOUT_S + 10.0
+# Each is a Python process; further ones wait.
+MAX_TRIALS = 4
+# Importing the largest frameworks takes about half of this.
+MAX_TRIAL_MEMORY_BYTES = 2 * 1024**3
+# Of what it says; its verdict is far shorter, and what else it writes nobody reads.
+MAX_SAID_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """
+    Attributes:
+        problem: why the policy or the loss cannot be made; None if both can.
+        is_final: False where another trial may well end otherwise, such as on a machine that is less busy.
+    """
+
+    problem: str | None
+    is_final: bool = True
+
+
+class Trials:
+    """Tries selections whose code is not Clipper's own."""
+
+    def __init__(self, environment: Mapping[str, str], scratch: Path, name: str, run_as: RunAs | None = None) -> None:
+        """
+        Args:
+            environment: of a process whose mark and folder in ``scratch`` begin with ``name``, as those of trials do.
+            run_as: the user that containers run as, and so do trials.
+        """
+        self._environment = environment
+        self._scratch = scratch
+        self._name = name
+        self._run_as = run_as
+        self._numbers = itertools.count()
+        self._slots = asyncio.Semaphore(MAX_TRIALS)
+
+    async def verdict(self, selection: Selection) -> Verdict:
+        """When this returns, the process is gone with all that it forked.
+
+        Raises:
+            Unavailable: it cannot be started.
+            OSError: no descriptor is left to look with for what it forked.
+        """
+        async with self._slots:
+            number = next(self._numbers)
+            folder = self._scratch / f"{self._name}-{number}"
+            # By the mark in its environment whatever it forks ends with the trial, wherever that moved itself.
+            environment = {
+                **self._environment,
+                MARK: f"{self._environment[MARK]}-{number}",
+                "TMPDIR": str(folder),
+            }
+            trial = _Trial(environment[MARK], folder)
+            keeper = asyncio.create_task(UsageKeeper(lambda: [trial]).run())
+            try:
+                return await self._try(selection, trial, environment)
+            finally:
+                keeper.cancel()
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def _try(self, selection: Selection, trial: "_Trial", environment: Mapping[str, str]) -> Verdict:
+        try:
+            trial.folder.mkdir(parents=True, exist_ok=True)
+            # Nothing in the folder that it is started in is imported.
+            argv = [sys.executable, "-P", "-m", "clipper.selection.check"]
+            if self._run_as is not None:
+                os.chown(trial.folder, self._run_as.uid, self._run_as.gid)
+                environment = {**environment, "HOME": str(trial.folder)}  # ours is closed to it
+                argv = entering(self._run_as, MAX_TRIAL_MEMORY_BYTES, None, argv)
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env=environment,
+                cwd=trial.folder,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise Unavailable(f"the policy cannot be checked: no process can be started for it: {error}") from error
+        if self._run_as is None:
+            limits.apply(process.pid, MAX_TRIAL_MEMORY_BYTES, None)
+        said = await _said(process, msgspec.json.encode(selection), trial.mark)
+        what = f"policy {selection.policy}, loss {selection.loss}"
+        if trial.reason is not None:
+            return Verdict(f"{what}: their code {trial.reason}")
+        if process.returncode == 0:
+            return Verdict(None)
+        if process.returncode == 1:
+            return Verdict(said)
+        if process.returncode in (-signal.SIGALRM, -signal.SIGKILL):
+            return Verdict(f"{what}: its code was not imported and made within {TIMEOUT_S} s", is_final=False)
+        return Verdict(f"{what}: importing its code ended the process, with status {process.returncode}")
+
+
+class _Trial:
+    """What a keeper of containers knows of a trial; see ``managers.usage.Bounded``.
+
+    Attributes:
+        reason: why it was ended; None if it was not.
+    """
+
+    def __init__(self, mark: str, folder: Path) -> None:
+        self.mark = mark
+        self.folder = folder
+        self.bounds = Bounds(MAX_TRIAL_MEMORY_BYTES)
+        self.reason: str | None = None
+
+    def kill(self, reason: str) -> None:
+        self.reason = reason
+        kill_marked(self.mark.__eq__)
+
+
+async def _said(process: asyncio.subprocess.Process, question: bytes, mark: str) -> str:
+    """What it says; when this returns, it is gone with all that it forked."""
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        async with asyncio.timeout(TRIAL_TIMEOUT_S):
+            with contextlib.suppress(ConnectionError):  # it ended before it read all: its status tells
+                process.stdin.write(question)
+                await process.stdin.drain()
+                process.stdin.close()
+            await process.wait()
+    except TimeoutError:
+        pass
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        # Before the wait: what it forked may hold the other end of its output open. On a thread: a look at all
+        # processes of a large machine takes as long as many queries.
+        await asyncio.to_thread(kill_marked, mark.__eq__)
+        await process.wait()
+    return (await process.stdout.read(MAX_SAID_BYTES)).decode(errors="replace")

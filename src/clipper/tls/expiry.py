@@ -1,0 +1,73 @@
+"""Until when certificates are valid, read from their DER (RFC 5280, section 4.1), and what is to be said of it."""
+
+import re
+import ssl
+from datetime import UTC, datetime
+
+# Who renews by hand needs days; what renews by itself does so a month before (Let's Encrypt: 30 days of 90).
+WARN_BEFORE_S = 14 * 24 * 3600.0
+
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+_INTEGER, _SEQUENCE, _VERSION = 0x02, 0x30, 0xA0
+# A year of two digits is of 1950 to 2049; of four, any.
+_TIMES = {0x17: "%y%m%d%H%M%SZ", 0x18: "%Y%m%d%H%M%SZ"}
+
+
+def expires_at(chain: bytes) -> float | None:
+    """When the first of a chain's certificates in PEM expires, in seconds since 1970; None if none can be read.
+
+    A client refuses a server whose own certificate is valid, if one of those that signed it is not.
+    """
+    ends = []
+    for found in _PEM.findall(chain.decode("ascii", "ignore")):
+        try:
+            ends.append(_not_after(ssl.PEM_cert_to_DER_cert(found)))
+        except (ValueError, IndexError):
+            continue
+    return min(ends, default=None)
+
+
+def expiry_problem(expires_at_s: float | None, now_s: float) -> str | None:
+    """What an operator has to be told of a certificate; None if it is valid for long enough."""
+    if expires_at_s is None or expires_at_s - now_s > WARN_BEFORE_S:
+        return None
+    left_s = expires_at_s - now_s
+    when = f"expires in {left_s / 86400:.0f} days" if left_s > 2 * 86400 else f"expires in {left_s / 3600:.0f} hours"
+    if left_s <= 0:
+        when = "has expired, and clients that check it refuse the server"
+    return f"the TLS certificate {when} ({day(expires_at_s)}): put a renewed pair in its place, which is taken at once"
+
+
+def day(at_s: float) -> str:
+    return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _not_after(der: bytes) -> float:
+    """
+    Raises:
+        ValueError, IndexError: it is no certificate.
+    """
+    start, _ = _inside(der, 0, _SEQUENCE)  # the certificate: what is signed comes first
+    at, _ = _inside(der, start, _SEQUENCE)
+    if der[at] == _VERSION:
+        at = _inside(der, at, _VERSION)[1]
+    for kind in (_INTEGER, _SEQUENCE, _SEQUENCE):  # serial number, algorithm, issuer
+        at = _inside(der, at, kind)[1]
+    at, _ = _inside(der, at, _SEQUENCE)  # the validity: from, to
+    at = _inside(der, at, der[at])[1]
+    start, end = _inside(der, at, der[at])
+    text = der[start:end].decode("ascii")
+    return datetime.strptime(text, _TIMES.get(der[at], "")).replace(tzinfo=UTC).timestamp()
+
+
+def _inside(der: bytes, at: int, kind: int) -> tuple[int, int]:
+    """Where the content of the value at ``at`` begins and ends."""
+    if der[at] != kind:
+        raise ValueError(f"expected a value of kind {kind:#x} at {at}, got {der[at]:#x}")
+    size, start = der[at + 1], at + 2
+    if size & 0x80:
+        start += size & 0x7F
+        size = int.from_bytes(der[at + 2 : start])
+    if start + size > len(der):
+        raise ValueError("a value is longer than what holds it")
+    return start, start + size

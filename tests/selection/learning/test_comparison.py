@@ -1,0 +1,74 @@
+"""Who is better, how sure that is, and how much more feedback it takes."""
+
+import math
+from random import Random
+
+from clipper.selection.learning.comparison import compare
+from clipper.selection.learning.confidence_sequences import NO_EVIDENCE, Evidence, log_capital_less
+
+
+def losses(count: float, mean: float) -> Evidence:
+    return Evidence(count, count * mean)
+
+
+def test_without_feedback_nothing_is_said() -> None:
+    found = compare({"a": NO_EVIDENCE, "b": NO_EVIDENCE}, 0, 0.95, 0.01)
+    assert (found.verdict, found.best, found.sureness, found.more_feedback) == ("no_feedback", None, 0.0, None)
+    assert found.models["a"].interval.high == 1.0
+    assert compare({}, 0, 0.95, 0.01).verdict == "no_feedback"
+
+
+def test_one_model_is_alone() -> None:
+    found = compare({"a": losses(10, 0.5)}, 10, 0.95, 0.01)
+    assert (found.verdict, found.best) == ("alone", "a")
+
+
+def test_the_best_is_told_once_it_is_sure() -> None:
+    found = compare({"a": losses(1000, 0.3), "b": losses(1000, 0.1), "c": losses(900, 0.2)}, 2900, 0.95, 0.01)
+    assert (found.verdict, found.best, found.more_feedback) == ("best", "b", 0)
+    assert list(found.models) == ["a", "b", "c"]
+    assert found.models["b"].worse_by is None and found.models["b"].sureness is None
+    for model, gap in (("a", 0.2), ("c", 0.1)):
+        worse = found.models[model].worse_by
+        assert worse is not None and 0 < worse.low < gap < worse.high
+        assert (found.models[model].sureness or 0) >= found.sureness >= 0.95
+
+
+def test_equal_models_are_as_good_within_the_tolerance() -> None:
+    alike = {"a": losses(4000, 0.2), "b": losses(4000, 0.2)}
+    assert compare(alike, 8000, 0.95, 0.05).verdict == "as_good"
+    found = compare(alike, 8000, 0.95, 0.0)
+    assert (found.verdict, found.more_feedback) == ("open", None)
+
+
+def test_what_is_open_tells_how_much_feedback_it_takes() -> None:
+    known = {"a": losses(200, 0.1), "b": losses(100, 0.15)}
+    found = compare(known, 300, 0.95, 0.0)
+    assert found.verdict == "open" and found.more_feedback is not None
+    times = 1 + found.more_feedback / 300
+    for factor, is_known in ((times * 0.98, False), (times * 1.02, True)):
+        grown = {model: losses(each.count * factor, each.mean) for model, each in known.items()}
+        assert (compare(grown, 300 * factor, 0.95, 0.0).verdict == "best") is is_known
+
+
+def test_a_model_without_feedback_keeps_it_open() -> None:
+    found = compare({"a": losses(1000, 0.1), "b": losses(1000, 0.5), "new": NO_EVIDENCE}, 2000, 0.95, 0.01)
+    assert (found.verdict, found.best, found.more_feedback) == ("open", "a", None)
+    assert found.models["new"].sureness == 0.0
+
+
+def test_verdicts_on_equal_models_are_wrong_at_most_as_often_as_they_say() -> None:
+    """Looked at after each piece of feedback; of equal models each verdict ``best`` is wrong."""
+    wrong = 0
+    for seed in range(100):
+        random, known = Random(seed), {"a": NO_EVIDENCE, "b": NO_EVIDENCE, "c": NO_EVIDENCE}
+        for _ in range(200):
+            model = random.choice("abc")
+            known[model] += Evidence(1, float(random.random() < 0.3))
+            # As ``compare`` does, and no more: the two others of the leader's pairs.
+            best = min(known, key=lambda each: known[each].mean)
+            least = min(log_capital_less(known[best], known[other]) for other in known if other != best)
+            if least >= math.log(2 / 0.4):
+                wrong += 1
+                break
+    assert wrong <= 40

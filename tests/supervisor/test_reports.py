@@ -1,0 +1,153 @@
+"""Tests that end themselves, and reports, end to end: a real server, models of known loss, commands as users give."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from live_server import Server, until
+from three_models import ROW, with_application
+
+from clipper.cli.main import main
+from clipper.client import Clipper
+
+# How often each label is right: the models answer 1, 2 and 3, so that this is one minus their mean losses.
+CHANCES = {1: 0.9, 2: 0.6, 3: 0.1}
+LOSSES = {"one": 0.1, "two": 0.4}
+AT_ONCE = 40
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with two models on which a test has ended, and a third that is not linked."""
+    server = Server(tmp_path_factory.mktemp("taught") / "home")
+    try:
+        policy = {"name": "best_arm", "parameters": {"tolerance": 0.05}}
+        with_application(server, "--workers", "2", links=[{"model": "one"}, {"model": "two"}], policy=policy)
+        yield server
+    finally:
+        server.clean_up()
+
+
+def teach(server: Server, random: Random, **fields: Any) -> list[int]:
+    """Ask, and tell of each answer whether it was right, by chance; what was answered."""
+    answers = [server.predict("app", ROW, **fields) for _ in range(AT_ONCE)]
+    told = [
+        {"query_id": each["query_id"], "reward": float(random.random() < CHANCES[each["output"]])} for each in answers
+    ]
+    assert server.observe("app", observations=told).status_code == 200
+    return [each["output"] for each in answers]
+
+
+def test_a_test_ends_says_so_survives_a_restart_and_is_opened_by_a_newcomer(taught: Server) -> None:
+    random = Random(1)
+
+    def is_over(clipper: Clipper) -> bool:
+        test = clipper.policy("app").test
+        assert test is not None
+        return test.winner is not None
+
+    with Clipper.connect(home=taught.home) as clipper:
+        assert not is_over(clipper)
+        before = clipper.report("app").groups[0]
+        assert (before.verdict, before.best, before.feedback) == ("no_feedback", None, 0)
+
+        def ended() -> bool:
+            teach(taught, random)
+            return is_over(clipper)
+
+        until(ended)
+        teach(taught, random, context="u")
+        (group,) = clipper.report("app").groups
+        assert group.test is not None
+        assert (group.test.winner, group.test.confidence, group.test.tolerance) == ("one", 0.95, 0.05)
+        assert (group.best, group.more_feedback) == ("one", 0)
+        assert group.verdict in ("best", "as_good")
+        for model in group.models:
+            assert model.interval.low <= LOSSES[model.model] <= model.interval.high
+            assert (model.version, model.is_linked, model.is_shadow) == ("1", True, False)
+            assert model.asked > 0 and model.latency is not None and model.latency.p99_ms > 0
+        worse = group.models[1].worse_by
+        assert worse is not None and 0 < worse.low <= 0.3 <= worse.high
+
+    for kill in (taught.kill_everything, taught.stop):
+        kill()
+        taught.start("--workers", "2")
+        until(lambda: taught.call("GET", "/status")["ready"])
+        assert set(teach(taught, random)) == {1}
+        with Clipper.connect(home=taught.home) as clipper:
+            assert is_over(clipper)
+
+    with Clipper.connect(home=taught.home) as clipper:
+        clipper.link("app", "three")
+        assert not is_over(clipper)
+        answered: list[int] = []
+
+        def ended_again() -> bool:
+            answered.extend(teach(taught, random))
+            return is_over(clipper)
+
+        until(ended_again)
+        # Who lost before takes no part in it.
+        assert set(answered) == {1, 3}
+        (group,) = clipper.report("app").groups
+        assert group.test is not None and group.test.winner == group.best == "one"
+        # Who asks for more than the test was for is told of the evidence alone.
+        stricter = clipper.report("app", confidence=0.999999, tolerance=0.0).groups[0]
+        assert (stricter.verdict, stricter.best) in (("open", "one"), ("best", "one"))
+        (own,) = clipper.report("app", context="u").groups
+        assert own.test is None
+
+
+def test_the_command_tells_it_as_text_json_and_a_page(
+    taught: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["clipper", "app", *arguments, "--home", str(taught.home)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert ended.value.code in (0, None), err
+        return out
+
+    page = tmp_path / "report.html"
+    text = run("report", "app", "--by-context", "--html", str(page))
+    assert "all queries: The test is over: one:1 is the best, confidence 0.95, tolerance 0.05, after" in text
+    # Only the winner was asked in it.
+    assert "context u: Not known yet. one:1 is ahead" in text
+    assert "one is the best, confidence 0.95, tolerance 0.05, after" in run("policy", "app")
+    assert "one is the best, confidence 0.95, tolerance 0.05, after" in run("show", "app")
+    found = json.loads(run("report", "app", "--context", "u", "--json"))
+    assert [group["context"] for group in found["groups"]] == ["u"]
+    assert found["groups"][0]["feedback"] == AT_ONCE
+    html = page.read_text()
+    # Of all queries both charts, and of a context of which nothing can be compared the first.
+    assert html.count("<svg") == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("confidence=1", "invalid_argument"),
+        ("confidence=0.2", "invalid_argument"),
+        ("tolerance=-1", "invalid_argument"),
+        ("confidence=nan", "invalid_argument"),
+        ("context=", "invalid_argument"),
+        ("context=u&by_context=true", "invalid_argument"),
+        ("confidence=x", "malformed_request"),
+    ],
+)
+def test_wrong_questions_are_refused(taught: Server, query: str, code: str) -> None:
+    assert taught.call("GET", f"/applications/app/report?{query}", status=400)["error"] == code
+
+
+def test_an_application_that_is_not_there_has_no_report(taught: Server) -> None:
+    assert taught.call("GET", "/applications/none/report", status=404)["error"] == "not_found"
+
+
+def test_a_context_that_is_not_there_has_no_feedback(taught: Server) -> None:
+    (group,) = taught.call("GET", "/applications/app/report?context=nobody")["groups"]
+    assert (group["verdict"], group["feedback"]) == ("no_feedback", 0)
