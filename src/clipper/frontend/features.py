@@ -27,7 +27,7 @@ class FeaturesReader:
         self.size = size
         self._pack = struct.Struct(f"<{size or 0}d").pack
 
-    def read(self, text: bytes | UnsetType) -> bytes | None:
+    def read(self, text: bytes | Raw | UnsetType) -> bytes | None:
         """The raw buffer, of little-endian float64; None where the application takes none.
 
         Args:
@@ -54,7 +54,7 @@ class FeaturesReader:
             raise WrongInput(f"features are a list of {len(numbers)}: expected {self._expected}")
         return self._pack(*numbers)
 
-    def read_all(self, text: bytes | UnsetType, count: int) -> Sequence[bytes | None]:
+    def read_all(self, text: Raw | UnsetType, count: int) -> Sequence[bytes | None]:
         """The same of a batch: a list of as many lists as there are inputs."""
         if isinstance(text, UnsetType) or self.size is None:
             return [self.read(text)] * count
@@ -63,7 +63,7 @@ class FeaturesReader:
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise WrongInput(f"features are {_shown(text)}: expected a list for each of {count} inputs") from error
         check_count(len(each), count)
-        return [self.read(bytes(one)) for one in each]
+        return [self.read(one) for one in each]
 
     @property
     def _expected(self) -> str:
@@ -83,7 +83,7 @@ def check_count(found: int | None, count: int) -> None:
         raise WrongInput(f"features of {shown} inputs came with {count}: expected a list for each")
 
 
-def _shown(text: bytes) -> str:
+def _shown(text: bytes | Raw) -> str:
     try:
         return show(msgspec.json.decode(text))
     except (msgspec.DecodeError, UnicodeError, RecursionError):

@@ -117,7 +117,7 @@ class ObserveReader:
 
     def _read_features(self, body: ObserveBody) -> bytes | None:
         if body.query_id is None:
-            return self._features.read(body.features if isinstance(body.features, UnsetType) else bytes(body.features))
+            return self._features.read(body.features)
         if not isinstance(body.features, UnsetType):
             raise MalformedRequest("features are of an input; a query has those that it came with: leave them out")
         return None

@@ -116,7 +116,7 @@ class BodyReader:
             return None
         if isinstance(parsed.input, msgspec.UnsetType):
             raise MalformedRequest('body has neither "input" nor "input_batch"')
-        features = self._features.read(_text_of(parsed.features))
+        features = self._features.read(parsed.features)
         return _request(parsed, [self._reader.read(bytes(parsed.input))], [features], is_batch=False)
 
     def read(self, body: bytes | bytearray) -> Generator[None, None, Request]:
@@ -129,7 +129,7 @@ class BodyReader:
             return (yield from self._read_parts(body if isinstance(body, bytearray) else bytearray(body)))
         parsed = self._parse(bytes(body))
         texts, is_batch = _inputs(parsed)
-        features = _text_of(parsed.features)
+        features = parsed.features
         each = self._features.read_all(features, len(texts)) if is_batch else [self._features.read(features)]
         request = _request(parsed, [], each, is_batch)
         for text in texts:
@@ -214,10 +214,6 @@ def read_context(context: str | int | None, uid: str | int | None) -> str | None
     if text is not None and len(text) > MAX_CONTEXT_LENGTH:
         raise MalformedRequest(f"context has {len(text)} characters: expected at most {MAX_CONTEXT_LENGTH}")
     return text or None
-
-
-def _text_of(part: Raw | msgspec.UnsetType) -> bytes | msgspec.UnsetType:
-    return part if isinstance(part, msgspec.UnsetType) else bytes(part)
 
 
 def _request(parsed: PredictBody, rows: list[bytes], features: Sequence[bytes | None], is_batch: bool) -> Request:

@@ -184,20 +184,19 @@ class Application:
         if latency_s > self.slo_s:
             self.counts.slo_misses += 1
         choice, output = query.choice, query.first_output
-        is_alone = choice is not None and len(choice.models) == 1 and self.selector.believes_one
-        # Before the input goes, which a policy may combine by.
-        view = None if is_alone or choice is None or output is None else query.view()
+        # A policy may combine by it, when it is no longer kept.
+        row = query.row
         if self.feedback_ttl_s:
             if not self._may_need_input(query):
                 query.row = None
             self._joins.remember(query, now_s)
         if choice is None or output is None:
             self._answer_without(query, asker)
-        elif view is None:
+        elif len(choice.models) == 1 and self.selector.believes_one:
             query.output = output
             asker.on_prediction(query.id, output, 1.0)
         else:
-            self._answer_combined(query, choice, view, asker)
+            self._answer_combined(query, choice, row, asker)
         if self.decisions is not None:
             self.decisions.add(query, latency_s)
         # Of one model there is nothing to select, and nothing to know for that.
@@ -224,7 +223,7 @@ class Application:
         if query.choice is None:
             return True
         selector = self.selector
-        return selector.keeps_input or (selector.policy.feedback == "all" and not self._has_all(query))
+        return selector.may_need_input and (selector.keeps_input or not self._has_all(query))
 
     def _has_all(self, query: Query) -> bool:
         outputs = len(query.more_outputs or ()) + (query.first_output is not None)
@@ -254,9 +253,9 @@ class Application:
         query.is_settled = is_settled
         self.finish(query)
 
-    def _answer_combined(self, query: Query, choice: Choice, view: QueryView, asker: Asker) -> None:
+    def _answer_combined(self, query: Query, choice: Choice, row: bytes | None, asker: Asker) -> None:
         try:
-            combined = self._combine(choice, query, view)
+            combined = self._combine(choice, query, QueryView(query.context, query.features, row, self.input_type))
         except PolicyFailed as error:
             query.failure = error.code, str(error)
             self._answer_without(query, asker)

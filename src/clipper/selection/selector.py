@@ -23,6 +23,7 @@ class Selector:
         policy, loss: Clipper's simplest where the user's own cannot be made: then every query is a ``policy_error``.
         no_totals: what goes for the totals of a policy that does not read any; None if it reads them.
         keeps_input: the policy learns by the query's input, too.
+        may_need_input: for that, or to ask models of which feedback needs the output.
         believes_one: the output of a model that was asked alone is the answer, with confidence 1.
     """
 
@@ -48,6 +49,7 @@ class Selector:
         self.no_totals = None if self.policy.learns and self._problem is None else Totals()
         # As above.
         self.keeps_input = bool(getattr(self.policy, "keeps_input", False))
+        self.may_need_input = self.keeps_input or self.policy.feedback == "all"
         self.believes_one = type(self.policy).combine is Policy.combine
 
     def only_choice(self, models: tuple[str, ...]) -> Choice | None:
