@@ -16,6 +16,7 @@ from clipper.management.reports import Bounds, Report, ReportedModel, ReportGrou
 from clipper.management.schemas import (
     Application,
     ApplicationChange,
+    ConfidenceBin,
     Configured,
     Contexts,
     CreatedKey,
@@ -30,6 +31,7 @@ from clipper.management.schemas import (
     NewApplication,
     NewKey,
     NewToken,
+    Reliability,
     Replica,
     Status,
     Token,
@@ -43,6 +45,16 @@ from clipper.statistics import CacheStatistics, WorkerStatistics
 from clipper.types import check_name
 
 LOG_TAIL = ("Traceback (most recent call last):", "ModuleNotFoundError: No module named 'left_pad'")
+
+
+CALIBRATION = Reliability(
+    "svm",
+    "probability",
+    (ConfidenceBin(4.0, 0.75, 0.5, 0.6), ConfidenceBin(8.0, 0.99, 0.75, 0.8), ConfidenceBin(0.02, 1.0, 1.0, 0.9)),
+    (ConfidenceBin(12.0, 0.7, 0.6667),),
+    0.24,
+    0.033,
+)
 
 
 class MemoryOperations:
@@ -135,6 +147,8 @@ class MemoryOperations:
             confidence_threshold=new.confidence_threshold,
             feedback_ttl_s=new.feedback_ttl_s,
             log_decisions=new.log_decisions,
+            confidence_from=new.confidence_from,
+            calibrate=new.calibrate,
             features=new.features,
             code=new.code,
         )
@@ -163,7 +177,10 @@ class MemoryOperations:
             for link in found.links
         )
         policy = found.policy
-        return LearnedPolicy(policy.name, policy.parameters, found.loss.name, context, 12.0, models, found.problem)
+        calibration = (CALIBRATION,) if found.calibrate else ()
+        return LearnedPolicy(
+            policy.name, policy.parameters, found.loss.name, context, 12.0, models, found.problem, calibration
+        )
 
     async def report(
         self,

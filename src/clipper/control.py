@@ -116,6 +116,33 @@ class ModelDescription(Struct, frozen=True):
     version: str | None = None
 
 
+class ConfidenceBin(Struct, frozen=True):
+    """Answers of about one confidence, which is their mean: how many had feedback, and how right they were on average.
+    ``calibrated`` is what would be answered in place of a raw confidence now."""
+
+    answers: float
+    confidence: float
+    right: float
+    calibrated: float | None = None
+
+
+class Reliability(Struct, frozen=True):
+    """How right answers were by their confidence, the ``raw`` one and that which was ``answered``.
+
+    Attributes:
+        model: whose answers they are; None where several models made each.
+        basis: what the raw confidence is: ``agreement`` or ``probability``.
+        raw_error, answered_error: the expected calibration errors.
+    """
+
+    model: str | None
+    basis: str
+    raw: tuple[ConfidenceBin, ...]
+    answered: tuple[ConfidenceBin, ...]
+    raw_error: float
+    answered_error: float
+
+
 class StandingDescription(Struct, frozen=True):
     """How the test stands that a policy is: see ``selection.policies.policy.Standing``."""
 
@@ -133,6 +160,7 @@ class PolicyDescription(Struct, frozen=True, tag=True):
     observations: float = 0.0
     models: tuple[ModelDescription, ...] = ()
     problem: str | None = None
+    calibration: tuple[Reliability, ...] = ()
     test: StandingDescription | None = None
 
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 FEEDBACK_QUERIES = 250_000
 
 Wait = Literal["all", "decided", "expected"]
+ConfidenceFrom = Literal["agreement", "probabilities"]
 Features = int | Literal["input"] | None
 BatchingPolicy = Literal["goodput", "aimd", "quantile", "fixed", "none"]
 
@@ -100,6 +101,9 @@ class Selection(Struct, frozen=True):
         wait: for which of several models an answer waits, until its deadline: ``all``; those that are ``expected`` in
             time, by how they were lately; or, until it is ``decided``, for those that may change it.
         confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
+        confidence_from: what an answer's confidence is: how many of the models agree; or the ``probabilities`` that
+            the answer states, where it does.
+        calibrate: whether it becomes how often answers of such a confidence are right, by feedback.
         feedback_ttl_s: for how long feedback on a query may come.
         log_decisions: the share of its queries that is written to the decision log.
         features: how many numbers each query brings for its policy; ``input`` takes them from its input; None is none.
@@ -115,6 +119,8 @@ class Selection(Struct, frozen=True):
     inherit: float = 0.02
     wait: Wait = "expected"
     confidence_threshold: float | None = None
+    confidence_from: ConfidenceFrom = "agreement"
+    calibrate: bool = False
     feedback_ttl_s: float = 600.0
     log_decisions: float = 0.0
     features: Features = None

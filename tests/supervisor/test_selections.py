@@ -22,6 +22,8 @@ NEW = {
     "confidence_threshold": 0.5,
     "feedback_ttl_s": 9.0,
     "log_decisions": 0.25,
+    "confidence_from": "probabilities",
+    "calibrate": True,
     "features": 8,
 }
 

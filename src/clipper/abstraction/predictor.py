@@ -1,7 +1,7 @@
 """All versions that a query worker can ask, by model and version; follows the snapshot."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.model_queue import ModelQueue
@@ -47,15 +47,6 @@ class Predictor:
         if version is None:
             version = self._current.get(model)
         return None if version is None else self._queues.get(ModelId(model, version))
-
-    def narrowed(self, declared: InputType, links: Iterable[Link]) -> InputType:
-        """The declared type, with the lengths that it leaves open and the linked models fix."""
-        narrowed = declared
-        for link in links:
-            target = self.find(link.model, link.version)
-            both = None if target is None else narrowed.narrowed(target.input_type)
-            narrowed = both or narrowed
-        return narrowed
 
     def current(self, model: str) -> str | None:
         """The model's current version."""

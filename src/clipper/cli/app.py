@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 import typer
 from msgspec import UNSET
 
-from clipper.cli import contexts
+from clipper.cli import calibration, contexts
 from clipper.cli.options import (
     AsJson,
+    Calibrate,
+    ConfidenceSource,
     ConfidenceThreshold,
     Default,
     Features,
@@ -44,6 +46,7 @@ from clipper.snapshot import Link, Selection
 
 commands = typer.Typer(no_args_is_help=True, help="Applications: what asks for predictions.")
 commands.add_typer(contexts.commands, name="contexts")
+commands.command("calibration")(calibration.calibration)
 
 Name = Annotated[str, typer.Argument(help="The application's name.")]
 ModelName = Annotated[str, typer.Argument(help="The model's name, or NAME:VERSION for one of several versions.")]
@@ -76,6 +79,8 @@ def create(
     inherit: Inherit = _DEFAULTS.inherit,
     wait: WaitFor = _DEFAULTS.wait,
     confidence_threshold: ConfidenceThreshold = "none",
+    confidence_from: ConfidenceSource = _DEFAULTS.confidence_from,
+    calibrate: Calibrate = False,
     feedback_ttl_s: FeedbackTtlS = _DEFAULTS.feedback_ttl_s,
     log_decisions: LogDecisions = _DEFAULTS.log_decisions,
     features: Features = "none",
@@ -109,6 +114,8 @@ def create(
             inherit=_DEFAULTS.inherit if inherit is None else inherit,
             wait=_DEFAULTS.wait if wait is None else wait,
             confidence_threshold=parse_optional(confidence_threshold),
+            confidence_from=_DEFAULTS.confidence_from if confidence_from is None else confidence_from,
+            calibrate=calibrate or False,
             feedback_ttl_s=_DEFAULTS.feedback_ttl_s if feedback_ttl_s is None else feedback_ttl_s,
             log_decisions=log_decisions or 0.0,
             features=_parse_features(features),
@@ -157,6 +164,8 @@ def policy(
     out.note(
         f"policy {chosen}, loss {found.loss}, {where}, from {found.observations:.0f} observations that still count"
     )
+    for each in found.calibration:
+        out.note(calibration.summary(each))
     if found.test is not None:
         out.note(of_test(found.test))
     if found.problem:
@@ -177,6 +186,8 @@ def update(
     inherit: Inherit = None,
     wait: WaitFor = None,
     confidence_threshold: ConfidenceThreshold = None,
+    confidence_from: ConfidenceSource = None,
+    calibrate: Calibrate = None,
     feedback_ttl_s: FeedbackTtlS = None,
     log_decisions: LogDecisions = None,
     features: Features = None,
@@ -202,6 +213,8 @@ def update(
         "inherit": _given(inherit),
         "wait": _given(wait),
         "confidence_threshold": _given(confidence_threshold, parse_optional),
+        "confidence_from": _given(confidence_from),
+        "calibrate": _given(calibrate),
         "feedback_ttl_s": _given(feedback_ttl_s),
         "log_decisions": _given(log_decisions),
         "features": _given(features, _parse_features),
@@ -282,6 +295,7 @@ def _details(app: Application) -> list[tuple[str, object]]:
         ("inherit", f"{app.inherit:g}"),
         ("waits for", app.wait),
         ("confidence threshold", threshold),
+        ("confidence from", app.confidence_from + (", calibrated by feedback" if app.calibrate else "")),
         ("feedback within", f"{app.feedback_ttl_s:g} s"),
         ("decisions logged", f"{app.log_decisions:.4g}"),
         ("features", app.features or "none"),

@@ -11,7 +11,7 @@ import typer
 from clipper.errors import InvalidArgument
 from clipper.run_as import find_run_as
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import Wait
+from clipper.snapshot import ConfidenceFrom, Wait
 from clipper.tls.material import TlsPaths, read_material
 from clipper.types import STORE_VARIABLE, Framework, Transport
 
@@ -360,6 +360,22 @@ PriorWeight = Annotated[
 ConfidenceThreshold = Annotated[
     str | None,
     typer.Option(help="Less sure answers than this are replaced by the default; or none.", metavar="0..1|none"),
+]
+ConfidenceSource = Annotated[
+    ConfidenceFrom | None,
+    one_of(
+        ConfidenceFrom,
+        "--confidence-from",
+        help="What an answer's confidence is: how many models agree, or the probabilities that it states itself.",
+    ),
+]
+Calibrate = Annotated[
+    bool | None,
+    typer.Option(
+        "--calibrate/--no-calibrate",
+        help="Make confidence how often such answers are right, by feedback.",
+        show_default="no",
+    ),
 ]
 FeedbackTtlS = Annotated[
     float | None, typer.Option("--feedback-ttl-s", help="For how many seconds feedback on a query may come.", min=0)

@@ -18,7 +18,7 @@ from clipper.management.schemas import (
     NewApplication,
 )
 from clipper.packaging import package_code
-from clipper.snapshot import Features, Link, Selection, Wait
+from clipper.snapshot import ConfidenceFrom, Features, Link, Selection, Wait
 
 Parameters = Mapping[str, Any]
 
@@ -47,6 +47,8 @@ class Applications(Calls):
         inherit: float = _DEFAULTS.inherit,
         wait: Wait = _DEFAULTS.wait,
         confidence_threshold: float | None = _DEFAULTS.confidence_threshold,
+        confidence_from: ConfidenceFrom = _DEFAULTS.confidence_from,
+        calibrate: bool = _DEFAULTS.calibrate,
         feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s,
         log_decisions: float = _DEFAULTS.log_decisions,
         features: Features = None,
@@ -73,6 +75,9 @@ class Applications(Calls):
             wait: for which of several models an answer waits: ``all``, those ``expected`` in time, or until it is
                 ``decided``.
             confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
+            confidence_from: what an answer's confidence is: the share of the models that agree (``agreement``), or the
+                ``probabilities`` that the answer states, where it does.
+            calibrate: make it how often answers of such a confidence are right, by feedback.
             feedback_ttl_s: for how long feedback on a query may come.
             log_decisions: the share of its queries that is written to the decision log.
             features: how many numbers each query brings for its policy, at most 64; ``"input"``: its input is them.
@@ -95,6 +100,8 @@ class Applications(Calls):
             inherit=inherit,
             wait=wait,
             confidence_threshold=confidence_threshold,
+            confidence_from=confidence_from,
+            calibrate=calibrate,
             feedback_ttl_s=feedback_ttl_s,
             log_decisions=log_decisions,
             features=features,
@@ -126,6 +133,8 @@ class Applications(Calls):
         inherit: float | UnsetType = UNSET,
         wait: Wait | UnsetType = UNSET,
         confidence_threshold: float | UnsetType | None = UNSET,
+        confidence_from: ConfidenceFrom | UnsetType = UNSET,
+        calibrate: bool | UnsetType = UNSET,
         feedback_ttl_s: float | UnsetType = UNSET,
         log_decisions: float | UnsetType = UNSET,
         features: Features | UnsetType = UNSET,
@@ -148,6 +157,8 @@ class Applications(Calls):
             inherit=inherit,
             wait=wait,
             confidence_threshold=confidence_threshold,
+            confidence_from=confidence_from,
+            calibrate=calibrate,
             feedback_ttl_s=feedback_ttl_s,
             log_decisions=log_decisions,
             features=features,

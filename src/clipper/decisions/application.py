@@ -34,6 +34,9 @@ class Asked(Protocol):
     reason: str | None
 
     @property
+    def raw_confidence(self) -> float | None: ...
+
+    @property
     def outputs(self) -> Mapping[str, bytes]: ...
 
 
@@ -100,6 +103,7 @@ class ApplicationDecisions:
                 query.pinned,
                 beliefs,
                 is_cut,
+                query.raw_confidence,
                 query.features,
             )
         )

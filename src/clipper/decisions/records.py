@@ -52,6 +52,8 @@ class Decision(Struct, frozen=True, array_like=True, tag=1, gc=False):
         pinned: the version that the query asked for, past the policy.
         beliefs: the parameters that the choice was drawn by: see ``Choice``.
         is_cut: an output or answer was too long, and has only its beginning here.
+        raw_confidence: what ``confidence`` was made of, by the answer's own probabilities or feedback; None if it is as
+            the policy said.
         features: raw buffer of the float64 numbers that the query brought for its policy, little-endian.
     """
 
@@ -69,6 +71,7 @@ class Decision(Struct, frozen=True, array_like=True, tag=1, gc=False):
     pinned: str | None = None
     beliefs: tuple[tuple[float, float], ...] | None = None
     is_cut: bool = False
+    raw_confidence: float | None = None
     features: bytes | None = None
 
 

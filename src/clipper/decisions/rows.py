@@ -43,6 +43,7 @@ class Row(msgspec.Struct, frozen=True):
     default: bool
     reason: str | None
     confidence: float
+    raw_confidence: float | None
     latency_ms: float
     feedback_count: int
     feedback_time_s: float | None
@@ -75,6 +76,7 @@ def row_of(joined: Joined) -> Row:
         default=decision.reason is not None and answer is not None,
         reason=decision.reason,
         confidence=decision.confidence,
+        raw_confidence=decision.raw_confidence,
         latency_ms=decision.latency_s * 1000,
         feedback_count=joined.feedback_count,
         feedback_time_s=None if judgement is None else judgement.time_s,

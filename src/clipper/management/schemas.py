@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from clipper.management.reports import Standing
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import Batching, Features, Link, Selection, Wait
+from clipper.snapshot import Batching, ConfidenceFrom, Features, Link, Selection, Wait
 from clipper.types import Framework
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
@@ -58,6 +58,8 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
     inherit: float = _DEFAULTS.inherit
     wait: Wait = _DEFAULTS.wait
     confidence_threshold: float | None = _DEFAULTS.confidence_threshold
+    confidence_from: ConfidenceFrom = _DEFAULTS.confidence_from
+    calibrate: bool = _DEFAULTS.calibrate
     feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s
     log_decisions: float = _DEFAULTS.log_decisions
     features: Features = None
@@ -82,6 +84,8 @@ class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
     inherit: float | UnsetType = UNSET
     wait: Wait | UnsetType = UNSET
     confidence_threshold: float | UnsetType | None = UNSET
+    confidence_from: ConfidenceFrom | UnsetType = UNSET
+    calibrate: bool | UnsetType = UNSET
     feedback_ttl_s: float | UnsetType = UNSET
     log_decisions: float | UnsetType = UNSET
     features: Features | UnsetType = UNSET
@@ -120,6 +124,8 @@ class Application(Struct, frozen=True, omit_defaults=False):
     inherit: float
     wait: Wait
     confidence_threshold: float | None
+    confidence_from: ConfidenceFrom
+    calibrate: bool
     feedback_ttl_s: float
     log_decisions: float
     features: Features = None
@@ -152,9 +158,44 @@ class LearnedModel(Struct, frozen=True):
     version: str | None = None
 
 
+class ConfidenceBin(Struct, frozen=True):
+    """Answers of about one confidence.
+
+    Attributes:
+        answers: how many had feedback; what is old counts for less.
+        confidence: their mean.
+        right: the share of them that was right; under a loss in between, 1 minus the mean loss.
+        calibrated: of a raw confidence, what is answered in its place now.
+    """
+
+    answers: float
+    confidence: float
+    right: float
+    calibrated: float | None = None
+
+
+class Reliability(Struct, frozen=True):
+    """How right an application's answers were, by the raw confidence in them and by the one that was answered.
+
+    Attributes:
+        model: whose answers they are; None where several models made each.
+        basis: what the raw confidence is: the share of the models that agree, or the probability that is answered.
+        raw_error, answered_error: the expected calibration errors: a bin's mean difference between confidence and share
+            of right answers.
+    """
+
+    model: str | None
+    basis: Literal["agreement", "probability"]
+    raw: tuple[ConfidenceBin, ...]
+    answered: tuple[ConfidenceBin, ...]
+    raw_error: float
+    answered_error: float
+
+
 class LearnedPolicy(Struct, frozen=True):
     """What an application's policy has learned, in ``context`` or, if that is None, over all.
 
+    ``calibration`` is always over all; it is empty unless the application calibrates.
     ``test`` is how it stands with a policy that is a test, as ``best_arm`` is; else None.
     """
 
@@ -165,6 +206,7 @@ class LearnedPolicy(Struct, frozen=True):
     observations: float
     models: tuple[LearnedModel, ...]
     problem: str | None
+    calibration: tuple[Reliability, ...] = ()
     test: Standing | None = None
 
 

@@ -191,7 +191,7 @@ SELECTION: Group[SelectionStatistics] = Group(
     (
         Histogram(
             "clipper_selection_confidence",
-            "Confidence of answers that more than one model was asked for.",
+            "Confidence of answers that several models were asked for, or that is made of probabilities or feedback.",
             lambda s: s.confidence,
             CONFIDENCE_BOUNDS,
         ),
@@ -222,6 +222,12 @@ SELECTION: Group[SelectionStatistics] = Group(
             "clipper_selection_policy_errors",
             "Times that the application's own policy failed.",
             lambda s: s.policy_errors,
+        ),
+        Number(
+            "gauge",
+            "clipper_selection_calibration_error",
+            "Mean difference between an answer's confidence and how often such answers were right.",
+            lambda s: math.nan if s.calibration_error is None else s.calibration_error,
         ),
         Number("gauge", "clipper_selection_contexts", "Contexts whose state is in memory.", lambda s: s.contexts),
     ),

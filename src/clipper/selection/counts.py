@@ -66,7 +66,7 @@ class Counts:
             lost = self.answer_loss_by_reason
             lost[reason] = lost.get(reason, 0.0) + answer_loss
 
-    def statistics(self, name: str, contexts: int) -> ApplicationStatistics:
+    def statistics(self, name: str, contexts: int, calibration_error: float | None = None) -> ApplicationStatistics:
         return ApplicationStatistics(
             name=name,
             queries=self.queries,
@@ -74,10 +74,10 @@ class Counts:
             errors=dict(self.errors),
             slo_misses=self.slo_misses,
             latency_s=self.latency_s.data(),
-            selection=self._selection(contexts),
+            selection=self._selection(contexts, calibration_error),
         )
 
-    def _selection(self, contexts: int) -> SelectionStatistics:
+    def _selection(self, contexts: int, calibration_error: float | None) -> SelectionStatistics:
         return SelectionStatistics(
             models=self._models(),
             confidence=self.confidence.data(),
@@ -88,6 +88,7 @@ class Counts:
             contexts=contexts,
             policy_errors=self.policy_errors,
             last_policy_error=self.last_policy_error,
+            calibration_error=calibration_error,
         )
 
     def _models(self) -> dict[str, ModelSelectionStatistics]:

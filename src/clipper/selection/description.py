@@ -34,7 +34,9 @@ async def describe(application: Application, context: str | None) -> PolicyDescr
         shares, problem = {}, str(error)
     models = [_model(application, model, totals, shares.get(model, 0.0)) for model in application.models]
     models += [_model(application, model, totals, 0.0, shadow=True) for model in application.shadows]
-    return PolicyDescription(True, totals.observations, tuple(models), problem, test=_test(application, totals))
+    confidences = application.confidences
+    calibration = () if confidences is None else confidences.reliability(application.models)
+    return PolicyDescription(True, totals.observations, tuple(models), problem, calibration, _test(application, totals))
 
 
 async def _shares(application: Application, totals: Totals, context: str | None) -> Mapping[str, float]:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from clipper.selection.confidence import Said
 from clipper.selection.learning.arms import NO_ARMS, Arms
 from clipper.selection.policies.policy import Choice, QueryView
 
@@ -46,6 +47,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
         is_asked: whether all of the selected have been asked, so that it may leave without some.
         failure: code and message of the last model that failed.
         output: the answer, if there was one that was no default.
+        said: what its models answered, believed or not; None where nobody has to know.
         confidence: in the answer.
         reason: why there was none; None if there was.
         pinned: the version that was asked for, past the policy.
@@ -75,8 +77,14 @@ class Query(msgspec.Struct, gc=False, eq=False):
     is_asked: bool = False
     is_settled: bool = False
     failure: tuple[str, str] | None = None
+    said: Said | None = None
     confidence: float = 1.0
     reason: str | None = None
+
+    @property
+    def raw_confidence(self) -> float | None:
+        """What the models seemed sure of, where ``confidence`` is made of that."""
+        return None if self.said is None else self.said.confidence
 
     @property
     def outputs(self) -> dict[str, bytes]:

@@ -25,6 +25,7 @@ class Selector:
         keeps_input: the policy learns by the query's input, too.
         may_need_input: for that, or to ask models of which feedback needs the output.
         believes_one: the output of a model that was asked alone is the answer, with confidence 1.
+        makes_confidence: an answer's confidence is more than what the policy says.
     """
 
     def __init__(
@@ -50,7 +51,8 @@ class Selector:
         # As above.
         self.keeps_input = bool(getattr(self.policy, "keeps_input", False))
         self.may_need_input = self.keeps_input or self.policy.feedback == "all"
-        self.believes_one = type(self.policy).combine is Policy.combine
+        self.makes_confidence = selection.calibrate or selection.confidence_from != "agreement"
+        self.believes_one = type(self.policy).combine is Policy.combine and not self.makes_confidence
 
     def only_choice(self, models: tuple[str, ...]) -> Choice | None:
         """What there is to select of one model; None if there are more, or a user's own policy has to be asked."""

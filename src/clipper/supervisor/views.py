@@ -13,6 +13,7 @@ from clipper.management.schemas import (
     LearnedModel,
     LearnedPolicy,
     Model,
+    Reliability,
     Replica,
     ReplicaState,
     Version,
@@ -45,6 +46,8 @@ def application_view(
         inherit=selection.inherit,
         wait=selection.wait,
         confidence_threshold=selection.confidence_threshold,
+        confidence_from=selection.confidence_from,
+        calibrate=selection.calibrate,
         feedback_ttl_s=selection.feedback_ttl_s,
         log_decisions=selection.log_decisions,
         features=selection.features,
@@ -72,6 +75,7 @@ def policy_view(
             for each in description.models
         ),
         problem=problem,
+        calibration=msgspec.convert(description.calibration, tuple[Reliability, ...], from_attributes=True),
         test=test_view(description),
     )
 

@@ -83,6 +83,13 @@ def default_loss(feedback: Feedback, loss: Loss, default: bytes | None, *, was_a
         return NO_ANSWER_LOSS
 
 
+def loss_of_answer(feedback: Feedback, loss: Loss, answer: bytes) -> float | None:
+    """How wrong the answer was that a query got from its models."""
+    if feedback.label is None:
+        return None if feedback.reward is None else loss_of_reward(feedback.reward)
+    return loss(answer, feedback.label)
+
+
 def lesson(
     policy: Policy,
     choice: Choice,

@@ -25,6 +25,8 @@ SCORED = "scored"
 LOSS = "loss"
 # Of the times that a model was asked, how often it did not answer by the deadline.
 MISSED = "missed"
+# Names of the numbers by which confidences are calibrated begin so: see ``calibration``. Only the application has them.
+CALIBRATION = "confidence."
 # What never fades, by its name: how often a model was scored, its losses, and the sum of ``loss * (1 - loss)``. These
 # are what a comparison of models may rest on: see ``confidence_sequences``.
 EVER_SCORED = "scored~never"
@@ -146,9 +148,10 @@ class Totals:
 
     @property
     def to_mix(self) -> list[tuple[tuple[str, str], float]]:
-        """The numbers that a context's are mixed with: all but the evidence, which is a state's own."""
+        """The numbers that a context's are mixed with: all but the evidence, which is a state's own, and those of
+        calibration, which are the application's."""
         if self._to_mix is None:
-            self._to_mix = [item for item in self._numbers.items() if item[0][1] not in _EVIDENCE]
+            self._to_mix = [item for item in self._numbers.items() if _is_mixed(item[0][1])]
         return self._to_mix
 
     def with_prior(self, prior: "Totals", weight: float = DEFAULT_PRIOR_WEIGHT) -> "Totals":
@@ -188,3 +191,7 @@ class Totals:
 
     def _sum(self, wanted: str) -> float:
         return math.fsum(amount for (_, name), amount in self._numbers.items() if name == wanted)
+
+
+def _is_mixed(name: str) -> bool:
+    return name not in _EVIDENCE and not name.startswith(CALIBRATION)
