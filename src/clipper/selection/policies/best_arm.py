@@ -124,7 +124,7 @@ class BestArm(Policy):
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
         """That the test is over, once it is; until then, how much feedback it takes."""
         # A test of two at least, and of the application: a context's state has no part in it.
-        if choice.among is None or len(choice.among) < 2 or totals.application is not None:
+        if not losses or choice.among is None or len(choice.among) < 2 or totals.application is not None:
             return {}
         test = self._test(choice.among, totals)
         if len(test.contenders) > 1:
