@@ -151,6 +151,7 @@ class MemoryOperations:
             calibrate=new.calibrate,
             features=new.features,
             code=new.code,
+            cost_weight=new.cost_weight,
         )
         self.applications[new.name] = made
         return made
@@ -173,13 +174,32 @@ class MemoryOperations:
     async def describe_policy(self, name: str, context: str | None) -> LearnedPolicy:
         found = await self.get_application(name)
         models = tuple(
-            LearnedModel(link.model, 0.0 if link.shadow else 0.75, None if link.shadow else 0.25, 8.0, 4.0, link.shadow)
+            LearnedModel(
+                link.model,
+                0.0 if link.shadow else 0.75,
+                None if link.shadow else 0.25,
+                8.0,
+                4.0,
+                link.shadow,
+                cost=link.cost,
+                threshold=0.85 if found.policy.name == "cascade" and link is found.links[0] else None,
+            )
             for link in found.links
         )
         policy = found.policy
         calibration = (CALIBRATION,) if found.calibrate else ()
+        mean_cost, stages = (4.5, (0.125,)) if policy.name == "cascade" else (None, ())
         return LearnedPolicy(
-            policy.name, policy.parameters, found.loss.name, context, 12.0, models, found.problem, calibration
+            policy.name,
+            policy.parameters,
+            found.loss.name,
+            context,
+            12.0,
+            models,
+            found.problem,
+            calibration,
+            mean_cost=mean_cost,
+            stages=stages,
         )
 
     async def report(
@@ -213,7 +233,7 @@ class MemoryOperations:
 
     async def link(self, application: str, model: str, change: LinkChange) -> Application:
         old = await self.get_application(application)
-        link = Link(model, change.version, change.shadow)
+        link = Link(model, change.version, change.shadow, change.cost)
         self.applications[application] = msgspec.structs.replace(old, links=(link,))
         return self.applications[application]
 

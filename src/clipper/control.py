@@ -105,7 +105,8 @@ class DescribePolicy(Struct, frozen=True, tag=True):
 
 class ModelDescription(Struct, frozen=True):
     """``share``: of the queries, or of the answer, that the model would get now. ``mean_loss`` is None if unscored.
-    ``version`` is the one that they are of; None if none is current."""
+    ``version`` is the one that they are of; None if none is current. ``threshold``: below which confidence of it a
+    query goes on to a further model; None if the policy has none."""
 
     model: str
     share: float
@@ -114,6 +115,8 @@ class ModelDescription(Struct, frozen=True):
     scored: float
     shadow: bool = False
     version: str | None = None
+    cost: float | None = None
+    threshold: float | None = None
 
 
 class ConfidenceBin(Struct, frozen=True):

@@ -70,12 +70,14 @@ class ModelSnapshot(Struct, frozen=True):
 class Link(Struct, frozen=True):
     """A model that an application may ask: its current version, or the pinned one.
 
-    A ``shadow`` model is asked each query and scored from feedback, but never answers.
+    A ``shadow`` model is asked each query and scored from feedback, but never answers. ``cost`` is that of asking it
+    once, in a unit of the user's; None if nobody has said.
     """
 
     model: str
     version: str | None = None
     shadow: bool = False
+    cost: float | None = None
 
 
 def link_names(links: Sequence[Link]) -> tuple[str, ...]:
@@ -107,6 +109,7 @@ class Selection(Struct, frozen=True):
         feedback_ttl_s: for how long feedback on a query may come.
         log_decisions: the share of its queries that is written to the decision log.
         features: how many numbers each query brings for its policy; ``input`` takes them from its input; None is none.
+        cost_weight: how much loss a cost of 1 is worth to policies that learn.
     """
 
     policy: str = "single"
@@ -124,6 +127,7 @@ class Selection(Struct, frozen=True):
     feedback_ttl_s: float = 600.0
     log_decisions: float = 0.0
     features: Features = None
+    cost_weight: float = 0.0
 
 
 class ApplicationSnapshot(Struct, frozen=True):

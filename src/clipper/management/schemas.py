@@ -63,6 +63,7 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
     feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s
     log_decisions: float = _DEFAULTS.log_decisions
     features: Features = None
+    cost_weight: float = _DEFAULTS.cost_weight
     code: str | None = None
     require_key: bool = False
     max_in_flight: int | None = None
@@ -89,6 +90,7 @@ class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
     feedback_ttl_s: float | UnsetType = UNSET
     log_decisions: float | UnsetType = UNSET
     features: Features | UnsetType = UNSET
+    cost_weight: float | UnsetType = UNSET
     code: str | UnsetType = UNSET
     require_key: bool | UnsetType = UNSET
     max_in_flight: int | UnsetType | None = UNSET
@@ -96,10 +98,14 @@ class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LinkChange(Struct, frozen=True, forbid_unknown_fields=True):
-    """``version`` None follows the model's current version. A ``shadow`` is asked and scored, but never answers."""
+    """``version`` None follows the model's current version. A ``shadow`` is asked and scored, but never answers.
+
+    ``cost`` is that of asking it once, at least 0, in a unit of the user's; null is not said.
+    """
 
     version: str | None = None
     shadow: bool = False
+    cost: float | None = None
 
 
 class Application(Struct, frozen=True, omit_defaults=False):
@@ -136,6 +142,7 @@ class Application(Struct, frozen=True, omit_defaults=False):
     require_key: bool = False
     max_in_flight: int | None = None
     max_per_second: float | None = None
+    cost_weight: float = 0.0
     test: Standing | None = None
 
 
@@ -144,9 +151,12 @@ class LearnedModel(Struct, frozen=True):
 
     Attributes:
         version: the one whose numbers they are, with what it has of its predecessors'; None if no version is current.
-        share: of the queries that would ask it now; where several answer together, of the answer.
+        share: of the queries that would ask it now; where several answer together, of the answer; where one is asked
+            after another, of the queries with feedback that have asked it.
         mean_loss: from 0 to 1; None if no feedback on it has come.
         pulls, scored: how often it was asked, and how often scored, by feedback; what is old counts for less.
+        cost: of asking it; None if nobody has said.
+        threshold: of a cascade: below which confidence of this model the next one is asked.
     """
 
     model: str
@@ -156,6 +166,8 @@ class LearnedModel(Struct, frozen=True):
     scored: float
     shadow: bool
     version: str | None = None
+    cost: float | None = None
+    threshold: float | None = None
 
 
 class ConfidenceBin(Struct, frozen=True):
@@ -197,6 +209,10 @@ class LearnedPolicy(Struct, frozen=True):
 
     ``calibration`` is always over all; it is empty unless the application calibrates.
     ``test`` is how it stands with a policy that is a test, as ``best_arm`` is; else None.
+
+    Attributes:
+        mean_cost: of the queries since the workers' start, by what their models cost now; None if no cost is known.
+        stages: of these queries, the shares that have gone on to a second model, a third and so on.
     """
 
     policy: str
@@ -208,6 +224,8 @@ class LearnedPolicy(Struct, frozen=True):
     problem: str | None
     calibration: tuple[Reliability, ...] = ()
     test: Standing | None = None
+    mean_cost: float | None = None
+    stages: tuple[float, ...] = ()
 
 
 class Deployment(Struct, frozen=True, forbid_unknown_fields=True):

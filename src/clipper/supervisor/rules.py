@@ -19,6 +19,9 @@ MAX_PER_SECOND = 1_000_000
 # One in a quarter of an hour: who wants less wants none.
 MIN_PER_SECOND = 0.001
 
+# Of a cost and of its weight: their product, and sums of it, are still numbers that a state can hold.
+MAX_COST = 1e6
+
 # A batch that runs longer than the longer of these two is taken to hang: no application waits for it any more.
 MIN_BATCH_TIMEOUT_S = 30.0
 BATCH_TIMEOUT_SLOS = 10

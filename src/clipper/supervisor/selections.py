@@ -14,6 +14,7 @@ from clipper.selection.policies.query_view import MAX_FEATURES
 from clipper.selection.policies.registry import POLICIES, default_half_life, make_loss, make_policy, runs_own_code
 from clipper.selection.trial import Trials
 from clipper.snapshot import Selection
+from clipper.supervisor import rules
 from clipper.types import InputType
 
 # Feedback on a query that was longer ago would be on a model that is no longer there. Ids of feedback are kept as long.
@@ -41,6 +42,7 @@ def new_selection(new: NewApplication) -> Selection:
         feedback_ttl_s=new.feedback_ttl_s,
         log_decisions=new.log_decisions,
         features=new.features,
+        cost_weight=new.cost_weight,
     )
 
 
@@ -64,6 +66,7 @@ def changed_selection(selection: Selection, change: ApplicationChange) -> Select
         "feedback_ttl_s": change.feedback_ttl_s,
         "log_decisions": change.log_decisions,
         "features": change.features,
+        "cost_weight": change.cost_weight,
     }
     return replace(selection, **{name: value for name, value in others.items() if value is not UNSET})
 
@@ -116,6 +119,7 @@ def check_numbers(selection: Selection) -> None:
         check_number("confidence_threshold", selection.confidence_threshold, 0, 1)
     check_number("feedback_ttl_s", selection.feedback_ttl_s, 0, MAX_FEEDBACK_TTL_S)
     check_number("log_decisions", selection.log_decisions, 0, 1)
+    check_number("cost_weight", selection.cost_weight, 0, rules.MAX_COST)
     if isinstance(selection.features, int):
         check_number("features", selection.features, 1, MAX_FEATURES)
 

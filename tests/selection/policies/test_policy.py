@@ -25,6 +25,7 @@ ASKS_ONE = (
     "thompson",
     "exp3",
     "best_arm",
+    "cascade",
     "linucb",
     "linear_thompson",
 )

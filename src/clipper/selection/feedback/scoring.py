@@ -109,7 +109,14 @@ def lesson(
     Raises:
         PolicyFailed: the user's own policy raised, or returned no increments.
     """
-    increments: dict[tuple[str, str], Amount] = {**tally(choice.models, losses, missed)}
+    costs = totals.costs
+    if costs.weight and policy.feedback == "selected":
+        plain, losses = losses, {model: costs.priced(model, loss) for model, loss in losses.items()}
+        counts = tally(choice.models, losses, missed, plain)
+    else:
+        # Where all models are asked for every query, none of them saves anything by being preferred.
+        counts = tally(choice.models, losses, missed)
+    increments: dict[tuple[str, str], Amount] = {**counts}
     try:
         # A class of the user's that is no subclass of ours need not have it.
         observe = getattr(policy, "observe_reward", policy.observe) if is_reward else policy.observe

@@ -184,7 +184,7 @@ class Ledger:
     def totals(self) -> Totals:
         """The numbers as of now; the same object until something is added, so that its memo lasts as long."""
         if self._totals is None:
-            self._totals = Totals(self._faded(), Arrays(self._parts(), self._memo_of_arrays))
+            self._totals = Totals(self._faded(), arrays=Arrays(self._parts(), self._memo_of_arrays))
         return self._totals
 
     def sums(self) -> dict[str, Amount]:
