@@ -22,6 +22,7 @@ from clipper.management.schemas import (
     CreatedKey,
     CreatedToken,
     Deployment,
+    Event,
     Key,
     LearnedModel,
     LearnedPolicy,
@@ -82,6 +83,9 @@ class MemoryOperations:
         self.tokens: dict[str, Token] = {}
         self.keys: dict[str, Key] = {}
         self.observed: list[dict[str, object]] = []
+
+    async def history(self) -> list[Event]:
+        return [Event(1e9, "m:1", "it is ready and current"), Event(1e9 + 1.5, "worker-0", "is drained: it [is] old")]
 
     async def status(self) -> Status:
         if self.raises is not None:

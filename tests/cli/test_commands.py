@@ -13,6 +13,7 @@ import pytest
 
 from clipper.cli.main import main
 from clipper.management.schemas import Configured
+from clipper.registry.sqlite import SqliteRegistry
 from clipper.scaling import ReplicaRange
 from clipper.snapshot import Batching, Link
 from conftest import TOKEN, Api
@@ -284,6 +285,31 @@ def usage_error(run: Run, arguments: str) -> str:
     wrong = run(*arguments.split())
     assert wrong.status == 2
     return " ".join(wrong.err.replace("│", " ").split())
+
+
+def test_a_backup_and_its_return_say_what_they_did(bare: Run, tmp_path: Path) -> None:
+    home, file = tmp_path / "home", tmp_path / "backup.tar"
+    (home / "artifacts").mkdir(parents=True)
+    SqliteRegistry(home / "registry.sqlite3").close()
+    written = bare("backup", str(file), "--home", str(home))
+    assert (
+        written.status == 0
+        and f"{home} is in {file}: 0 artifacts" in written.out
+        and "not what was learned" in written.out
+    )
+    again = bare("backup", str(file), "--home", str(home))
+    assert again.status == 1 and "is there already" in again.err
+    restored = bare("restore", str(file), "--home", str(home))
+    assert restored.status == 0 and "what was there is in" in restored.out and "next: clipper start" in restored.out
+    assert bare("restore", str(file), "--home", str(tmp_path / "new"), "--json").json["learned"] is False
+
+
+def test_the_history_is_shown_as_it_is(run: Run) -> None:
+    shown = run("status", "--history")
+    assert shown.status == 0
+    assert "m:1" in shown.out and "it is ready and current" in shown.out and "it [is] old" in shown.out
+    (first, second) = run("status", "--history", "--json").json
+    assert first == {"at": 1e9, "subject": "m:1", "text": "it is ready and current"} and second["at"] == 1e9 + 1.5
 
 
 @pytest.mark.parametrize(

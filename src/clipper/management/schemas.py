@@ -15,7 +15,7 @@ from clipper.types import Framework
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
 ReplicaState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
-WorkerState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
+WorkerState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping", "draining"]
 Loader = Literal["file", "import", "binary", "image"]
 ManagerName = Literal["local", "docker"]
 # ``read`` may look at everything but tokens, ``admin`` may do all.
@@ -41,9 +41,8 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
 
     For how models are selected and feedback is learned from, see ``snapshot.Selection``. ``code`` is the SHA-256 of the
     artifact with the modules of a policy or loss of the user's own. A name alone is a policy with its defaults. A
-    ``half_life`` that is absent is the policy's own.
-    ``require_key``: it answers only who shows a key. ``max_in_flight`` and ``max_per_second`` bound its queries, over
-    all workers; null is no bound.
+    ``half_life`` that is absent is the policy's own. ``require_key``: it answers only who shows a key.
+    ``max_in_flight`` and ``max_per_second`` bound its queries, over all workers; null is no bound.
     """
 
     name: str
@@ -357,12 +356,9 @@ class Token(Struct, frozen=True):
     created_at: float
 
 
-class CreatedToken(Struct, frozen=True):
+class CreatedToken(Token, frozen=True):
     """A new token: ``token`` is shown now and never again, for the server keeps no more than its digest."""
 
-    name: str
-    role: Role
-    created_at: float
     token: str
 
 
@@ -390,14 +386,9 @@ class Key(Struct, frozen=True):
     max_per_second: float | None
 
 
-class CreatedKey(Struct, frozen=True):
+class CreatedKey(Key, frozen=True):
     """A new key: ``key`` is shown now and never again, for the server keeps no more than its digest."""
 
-    name: str
-    created_at: float
-    applications: tuple[str, ...]
-    max_in_flight: int | None
-    max_per_second: float | None
     key: str
 
 
@@ -426,6 +417,19 @@ class Status(Struct, frozen=True):
     models: int
     replicas: dict[str, int]
     certificate_expires_at: float | None = None
+
+
+class Event(Struct, frozen=True):
+    """Something that happened, or was decided, on the server.
+
+    Attributes:
+        at: seconds since 1970.
+        subject: what it is about: a version, a replica, a worker, or ``workers`` for all of them.
+    """
+
+    at: float
+    subject: str
+    text: str
 
 
 class Health(Struct, frozen=True):

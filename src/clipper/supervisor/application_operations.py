@@ -18,6 +18,7 @@ from clipper.management.schemas import (
 )
 from clipper.registry.records import ApplicationRecord
 from clipper.registry.store import DeleteApplication, ForgetLater, Put
+from clipper.rollout import wanted
 from clipper.selection.learning.parameters import check_number
 from clipper.snapshot import Link
 from clipper.statistics import ApplicationStatistics
@@ -178,7 +179,7 @@ class ApplicationOperations:
             model = self._catalog.model(link.model)
             version = link.version or model.current
             if version is not None:
-                rules.check_fits(record, self._catalog.version(link.model, version))
+                wanted.check_fits(record, self._catalog.version(link.model, version))
 
     async def _checked_selection(self, record: ApplicationRecord) -> ApplicationRecord:
         """The record, with an artifact only if there is code in it that is used."""
