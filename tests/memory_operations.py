@@ -154,6 +154,7 @@ class MemoryOperations:
             log_decisions=new.log_decisions,
             confidence_from=new.confidence_from,
             calibrate=new.calibrate,
+            features=new.features,
             code=new.code,
             cost_weight=new.cost_weight,
         )

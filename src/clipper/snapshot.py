@@ -15,6 +15,7 @@ FEEDBACK_QUERIES = 250_000
 
 Wait = Literal["all", "decided", "expected"]
 ConfidenceFrom = Literal["agreement", "probabilities"]
+Features = int | Literal["input"] | None
 BatchingPolicy = Literal["goodput", "aimd", "quantile", "fixed", "none"]
 
 
@@ -132,6 +133,7 @@ class Selection(Struct, frozen=True):
         calibrate: whether it becomes how often answers of such a confidence are right, by feedback.
         feedback_ttl_s: for how long feedback on a query may come.
         log_decisions: the share of its queries that is written to the decision log.
+        features: how many numbers each query brings for its policy; ``input`` takes them from its input; None is none.
         cost_weight: how much loss a cost of 1 is worth to policies that learn.
     """
 
@@ -151,6 +153,7 @@ class Selection(Struct, frozen=True):
     calibrate: bool = False
     feedback_ttl_s: float = 600.0
     log_decisions: float = 0.0
+    features: Features = None
     cost_weight: float = 0.0
 
 

@@ -538,3 +538,18 @@ def test_a_secret_is_alone_on_standard_output(run: Run, kind: str) -> None:
     assert made.status == 0
     [secret] = made.out.splitlines()
     assert secret.startswith("clipper") and "keep it where nobody else reads it" in made.err
+
+
+def test_features(run: Run, api: Api) -> None:
+    assert run("app", "create", "digits", "--policy", "linucb", "--features", "3").status == 0
+    applications = api.operations.applications
+    assert applications["digits"].features == 3
+    assert "3" in run("app", "show", "digits").out
+    for text, features in (("input", "input"), ("none", None), ("64", 64)):
+        assert run("app", "update", "digits", "--features", text).status == 0
+        assert applications["digits"].features == features
+    for wrong in ("output", "2.5", "[1]"):
+        assert run("app", "update", "digits", "--features", wrong).status == 2
+    assert run("predict", "digits", "[1]", "--features", "[0.5, 2]").out == "7\n"
+    run("observe", "digits", "--input", "[1]", "--label", "3", "--features", "[0.5, 2]")
+    assert api.operations.observed[-1]["features"] == [0.5, 2]

@@ -28,6 +28,7 @@ NEW = {
     "cost_weight": 0.5,
     "confidence_from": "probabilities",
     "calibrate": True,
+    "features": 8,
 }
 
 

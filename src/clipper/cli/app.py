@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from msgspec import UNSET
@@ -16,6 +16,7 @@ from clipper.cli.options import (
     ConfidenceThreshold,
     CostWeight,
     Default,
+    Features,
     FeedbackTtlS,
     HalfLife,
     Home,
@@ -89,6 +90,7 @@ def create(
     calibrate: Calibrate = False,
     feedback_ttl_s: FeedbackTtlS = _DEFAULTS.feedback_ttl_s,
     log_decisions: LogDecisions = _DEFAULTS.log_decisions,
+    features: Features = "none",
     cost: Annotated[
         list[str] | None,
         typer.Option(help="What asking a model once costs, in any unit, e.g. forest=5. May be repeated."),
@@ -130,6 +132,7 @@ def create(
             calibrate=calibrate or False,
             feedback_ttl_s=_DEFAULTS.feedback_ttl_s if feedback_ttl_s is None else feedback_ttl_s,
             log_decisions=log_decisions or 0.0,
+            features=_parse_features(features),
             cost=_costs(cost),
             cost_weight=cost_weight or 0.0,
             require_key=require_key or False,
@@ -212,6 +215,7 @@ def update(
     calibrate: Calibrate = None,
     feedback_ttl_s: FeedbackTtlS = None,
     log_decisions: LogDecisions = None,
+    features: Features = None,
     cost_weight: CostWeight = None,
     require_key: RequireKey = None,
     max_in_flight: MaxInFlight = None,
@@ -241,6 +245,7 @@ def update(
         "calibrate": _given(calibrate),
         "feedback_ttl_s": _given(feedback_ttl_s),
         "log_decisions": _given(log_decisions),
+        "features": _given(features, _parse_features),
         "cost_weight": _given(cost_weight),
         "require_key": _given(require_key),
         "max_in_flight": _given(max_in_flight, parse_count),
@@ -333,6 +338,7 @@ def _details(app: Application) -> list[tuple[str, object]]:
         ("confidence from", app.confidence_from + (", calibrated by feedback" if app.calibrate else "")),
         ("feedback within", f"{app.feedback_ttl_s:g} s"),
         ("decisions logged", f"{app.log_decisions:.4g}"),
+        ("features", app.features or "none"),
         ("cost weight", f"{app.cost_weight:g}"),
         ("asks for a key", "yes" if app.require_key else "only if the server does"),
         ("queries in flight", app.max_in_flight or "no limit"),
@@ -354,6 +360,10 @@ def _newcomer_text(one: Newcomer) -> str:
     )
     told = f"{one.feedback} of {one.enough_feedback} answers with feedback"
     return f"{one.share:.2%} of the queries, beside {beside}; {told}{losses}"
+
+
+def _parse_features(text: str | None) -> int | Literal["input"] | None:
+    return "input" if text == "input" else parse_count(text)
 
 
 def _default_text(app: Application) -> str | None:

@@ -343,6 +343,13 @@ WaitFor = Annotated[
     Wait | None,
     one_of(Wait, help="For which of several models an answer waits: all, those expected in time, or until decided."),
 ]
+Features = Annotated[
+    str | None,
+    typer.Option(
+        help="How many numbers each query brings for its policy; input if its input is them; or none.",
+        metavar="N|input|none",
+    ),
+]
 Inherit = Annotated[
     float | None,
     typer.Option(help="How much of what was learned of a version counts for the next one, from 0 to 1.", min=0, max=1),

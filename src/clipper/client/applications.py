@@ -18,7 +18,7 @@ from clipper.management.schemas import (
     NewApplication,
 )
 from clipper.packaging import package_code
-from clipper.snapshot import ConfidenceFrom, Link, Selection, Wait
+from clipper.snapshot import ConfidenceFrom, Features, Link, Selection, Wait
 
 Parameters = Mapping[str, Any]
 
@@ -53,6 +53,7 @@ class Applications(Calls):
         calibrate: bool = _DEFAULTS.calibrate,
         feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s,
         log_decisions: float = _DEFAULTS.log_decisions,
+        features: Features = None,
         cost: Mapping[str, float] | None = None,
         cost_weight: float = _DEFAULTS.cost_weight,
         require_key: bool = False,
@@ -87,6 +88,7 @@ class Applications(Calls):
             calibrate: make it how often answers of such a confidence are right, by feedback.
             feedback_ttl_s: for how long feedback on a query may come.
             log_decisions: the share of its queries that is written to the decision log.
+            features: how many numbers each query brings for its policy, at most 64; ``"input"``: its input is them.
             cost: of asking each of its models once, by the name that it is linked by, in a unit of yours.
             cost_weight: how much loss a cost of 1 is worth to policies that learn.
             require_key: answer only who shows a key.
@@ -114,6 +116,7 @@ class Applications(Calls):
             calibrate=calibrate,
             feedback_ttl_s=feedback_ttl_s,
             log_decisions=log_decisions,
+            features=features,
             cost_weight=cost_weight,
             code=self._send_code(policy, loss),
             require_key=require_key,
@@ -149,6 +152,7 @@ class Applications(Calls):
         calibrate: bool | UnsetType = UNSET,
         feedback_ttl_s: float | UnsetType = UNSET,
         log_decisions: float | UnsetType = UNSET,
+        features: Features | UnsetType = UNSET,
         cost_weight: float | UnsetType = UNSET,
         require_key: bool | UnsetType = UNSET,
         max_in_flight: int | UnsetType | None = UNSET,
@@ -175,6 +179,7 @@ class Applications(Calls):
             calibrate=calibrate,
             feedback_ttl_s=feedback_ttl_s,
             log_decisions=log_decisions,
+            features=features,
             cost_weight=cost_weight,
             code=UNSET if code is None else code,
             require_key=require_key,

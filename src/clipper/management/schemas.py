@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from clipper.management.reports import LearnedModel, Newcomer, Standing
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import Batching, ConfidenceFrom, Link, Selection, Wait
+from clipper.snapshot import Batching, ConfidenceFrom, Features, Link, Selection, Wait
 from clipper.types import Framework
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
@@ -63,6 +63,7 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
     calibrate: bool = _DEFAULTS.calibrate
     feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s
     log_decisions: float = _DEFAULTS.log_decisions
+    features: Features = None
     cost_weight: float = _DEFAULTS.cost_weight
     code: str | None = None
     require_key: bool = False
@@ -91,6 +92,7 @@ class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
     calibrate: bool | UnsetType = UNSET
     feedback_ttl_s: float | UnsetType = UNSET
     log_decisions: float | UnsetType = UNSET
+    features: Features | UnsetType = UNSET
     cost_weight: float | UnsetType = UNSET
     code: str | UnsetType = UNSET
     require_key: bool | UnsetType = UNSET
@@ -138,6 +140,7 @@ class Application(Struct, frozen=True, omit_defaults=False):
     calibrate: bool
     feedback_ttl_s: float
     log_decisions: float
+    features: Features = None
     default_output: Any | UnsetType = UNSET
     code: str | None = None
     id: str = ""
@@ -337,12 +340,9 @@ class Token(Struct, frozen=True):
     created_at: float
 
 
-class CreatedToken(Struct, frozen=True):
+class CreatedToken(Token, frozen=True):
     """A new token: ``token`` is shown now and never again, for the server keeps no more than its digest."""
 
-    name: str
-    role: Role
-    created_at: float
     token: str
 
 
@@ -370,14 +370,9 @@ class Key(Struct, frozen=True):
     max_per_second: float | None
 
 
-class CreatedKey(Struct, frozen=True):
+class CreatedKey(Key, frozen=True):
     """A new key: ``key`` is shown now and never again, for the server keeps no more than its digest."""
 
-    name: str
-    created_at: float
-    applications: tuple[str, ...]
-    max_in_flight: int | None
-    max_per_second: float | None
     key: str
 
 

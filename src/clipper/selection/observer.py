@@ -16,7 +16,7 @@ from clipper.selection.asked import Asked, AskedByName
 from clipper.selection.feedback.outcomes import mixed
 from clipper.selection.feedback.scoring import default_loss, lesson, loss_of_answer, score, shown_of_newcomers
 from clipper.selection.learning.arms import Arms
-from clipper.selection.learning.tally import Increments
+from clipper.selection.learning.tally import Amount, Increments
 from clipper.selection.policies.policy import Choice, Combined, JudgedQuery, Totals
 from clipper.selection.query import Query
 from clipper.selection.stores.store import EVERYONE, MIN_KEEP_S, Observation
@@ -254,7 +254,7 @@ class Observer:
         if policy.feedback == "all" or not policy.learns or not contexts.is_loaded or not committer.has_room:
             return
         made_up = outcomes.make_up()
-        increments: dict[tuple[str, str], float] = {}
+        increments: dict[tuple[str, str], Amount] = {}
         try:
             for each in made_up:
                 seen = JudgedQuery(packed_features=each.features)
@@ -352,12 +352,13 @@ class Observer:
 
     def _judged(self, feedback: Feedback, query: Query | None, outputs: Mapping[str, bytes]) -> JudgedQuery:
         """What the policy sees of what the feedback is on."""
-        context, features, row = (
-            (feedback.context, feedback.features, feedback.row)
-            if query is None
-            else (query.context, query.features, query.row)
-        )
-        return JudgedQuery(context, features, row, self._application.input_type, outputs, feedback.label)
+        input_type, label = self._application.input_type, feedback.label
+        if query is not None:
+            return JudgedQuery(query.context, query.features, query.row, input_type, outputs, label)
+        row, features = feedback.row, feedback.features
+        if row is not None and features is None:
+            features = self._application.features_of(row)
+        return JudgedQuery(feedback.context, features, row, input_type, outputs, label)
 
     def _known_outputs(self, feedback: Feedback, query: Query | None) -> dict[str, bytes]:
         if query is not None:

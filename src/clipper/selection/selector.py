@@ -25,6 +25,7 @@ class Selector:
         no_totals: what goes for the totals of a policy that does not read any; None if it reads them.
         goes_on: the policy may ask further models once it has seen outputs.
         keeps_input: the policy learns by the query's input, too.
+        may_need_input: for that, or to ask models of which feedback needs the output.
         believes_one: the output of a model that was asked alone is the answer, with confidence 1.
         makes_confidence: an answer's confidence is more than what the policy says.
     """
@@ -51,6 +52,7 @@ class Selector:
         self.no_totals = None if self.policy.learns and self._problem is None else Totals()
         # As above.
         self.keeps_input = bool(getattr(self.policy, "keeps_input", False))
+        self.may_need_input = self.keeps_input or self.policy.feedback == "all"
         self.makes_confidence = selection.calibrate or selection.confidence_from != "agreement"
         self.believes_one = type(self.policy).combine is Policy.combine and not self.makes_confidence
         # A user's own need not be a subclass, which has it.

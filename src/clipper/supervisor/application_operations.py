@@ -25,10 +25,10 @@ from clipper.statistics import ApplicationStatistics
 from clipper.supervisor import rules
 from clipper.supervisor.parts import Parts
 from clipper.supervisor.reconciler import REACH_TIMEOUT_S
-from clipper.supervisor.selections import changed_selection, names_code, new_selection
+from clipper.supervisor.selections import changed_selection, check_features, names_code, new_selection
 from clipper.supervisor.servable import check_json
 from clipper.supervisor.views import application_view, policy_view
-from clipper.types import check_name
+from clipper.types import InputType, check_name
 
 MAX_SLO_MS = 600_000.0
 # A query asks at most all of them.
@@ -191,6 +191,7 @@ class ApplicationOperations:
 
     async def _checked_selection(self, record: ApplicationRecord) -> ApplicationRecord:
         """The record, with an artifact only if there is code in it that is used."""
+        check_features(record.selection, InputType.parse(record.input_type))
         check_json("the policy's parameters", record.selection.parameters)
         check_json("the loss's parameters", record.selection.loss_parameters)
         if not names_code(record.selection):

@@ -61,6 +61,7 @@ def application_view(
         calibrate=selection.calibrate,
         feedback_ttl_s=selection.feedback_ttl_s,
         log_decisions=selection.log_decisions,
+        features=selection.features,
         cost_weight=selection.cost_weight,
         code=record.code,
         id=record.state_id,

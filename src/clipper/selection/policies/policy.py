@@ -111,12 +111,14 @@ class Policy(Protocol):
             application's, which are then asked for it where they had not been.
         learns: whether ``select`` or ``combine`` reads the state; if not, none is fetched for a query's context.
         keeps_input: whether ``observe`` reads the query's input, which is then kept with the query until its feedback.
+        needs_features: of one of Clipper's own: whether it can do without.
         default_half_life: of one of Clipper's own: after how many observations one counts half, where nobody says.
     """
 
     feedback: Literal["selected", "all"] = "selected"
     learns: bool = True
     keeps_input: bool = False
+    needs_features: bool = False
     default_half_life: int | None = DEFAULT_HALF_LIFE
 
     @abstractmethod
