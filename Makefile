@@ -3,7 +3,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test fuzz fuzz-server rollout soak bench batching regret best-arm paper demo clean
+.PHONY: help setup check format test fuzz fuzz-server rollout soak bench batching regret best-arm calibration paper demo clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
@@ -11,8 +11,9 @@ help:
 	@echo "make bench   measure against the floors; ROWS=\"sum4_c32 linear_svm_c32\" picks rows"
 	@echo "make batching  search the rules that the batching is measured beside, again; PROFILES=\"'3ms 4 replicas'\" picks some"
 	@echo "make regret  what policies lose by having to learn, beside the best settings of textbook policies; POLICIES=\"exp3 ucb1\" picks some"
+	@echo "make calibration  how sure answers about real pictures are and how often right, before and after feedback"
 	@echo "make best-arm  how often the test that ends itself is wrong, and how much feedback it takes; RUNS=400"
-	@echo "make paper   the paper's figures again, on real data; FIGURES=\"ensembles failure\" picks some"
+	@echo "make paper   the paper's figures that are not of this commit again, on real data; FIGURES=\"ensembles failure\" picks some"
 	@echo "make fuzz    send the server what nobody should, from all sides, for SECONDS=60"
 	@echo "make fuzz-server  send a running server INPUTS=1000000 of the same, and look at its memory and its stalls"
 	@echo "make rollout  throw EXAMPLES=5000 times everything at what decides what runs, in any order"
@@ -77,6 +78,10 @@ best-arm: setup
 regret:
 	@sh scripts/setup.sh paper
 	@$(PY) -m benchmarks.regret $(POLICIES)
+
+calibration:
+	@sh scripts/setup.sh paper
+	@$(PY) -m benchmarks.calibration
 
 batching:
 	@sh scripts/setup.sh paper

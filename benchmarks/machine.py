@@ -6,6 +6,8 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+from benchmarks.revision import revision
+
 PACKAGES = ("clipper-serving", "uvloop", "httptools", "pysimdjson", "msgspec", "numpy", "scikit-learn", "mlxtend")
 
 
@@ -18,7 +20,7 @@ def facts() -> dict[str, object]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "wrk": _first_line(["wrk", "-v"]),
-        "revision": _first_line(["git", "rev-parse", "HEAD"]),
+        "revision": revision(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
     }
 

@@ -20,12 +20,12 @@ from benchmarks.real_models import unpacked
 from clipper.decisions.evaluation.estimators import Estimate
 from clipper.decisions.evaluation.samples import Sample
 from clipper.decisions.evaluation.whatif import Learner, evaluate, logged
-from clipper.selection.policies.registry import make_policy
+from clipper.selection.policies.registry import default_half_life, make_policy
 
 PACKAGE = "obp==0.4.1"
 ITEMS = 80
-POLICIES = ("thompson", "ucb1", "epsilon_greedy", "exp3")
-# Clicks come within seconds, and are rare: nothing is forgotten within a week of them.
+POLICIES = ("adaptive", "thompson", "ucb1", "epsilon_greedy", "exp3")
+# Clicks come within seconds.
 FEEDBACK_AFTER_S = 60.0
 SEED = 1
 
@@ -63,7 +63,7 @@ def main() -> None:
     table.add_row("an even draw, as it was", clicks(logged(even)), "", f"{len(even):,d}")
     table.add_row("the shop's own Thompson sampling, as it was", clicks(logged(shops)), "", f"{len(shops):,d}")
     for name in POLICIES:
-        answer = evaluate(even, Learner(name, make_policy(name), Random(SEED), None, 0.0))
+        answer = evaluate(even, Learner(name, make_policy(name), Random(SEED), default_half_life(name), 0.0))
         estimates = (answer.snips, answer.dr)
         table.add_row(name, *map(clicks, estimates), f"{answer.effective_queries:,.0f}")
         sys.stderr.write(f"{name}: {'; '.join(answer.warnings) or 'no warnings'}\n")

@@ -16,7 +16,7 @@ from fuzz_schema import check_answers
 # Of those that wait for processes, one after so many of those that do not.
 FAST_TRIES = 40
 # Of the time, what the management API's description is held against its answers for; it takes some seconds to begin.
-SCHEMA_SHARE, MAX_SCHEMA_S = 0.25, 60.0
+SCHEMA_SHARE, MAX_SCHEMA_S, SCHEMA_EXAMPLES = 0.25, 60.0, 20
 
 
 def main() -> int:
@@ -29,7 +29,7 @@ def main() -> int:
     print(f"the first try has number {number}", flush=True)
     end_s = time.monotonic() + arguments.seconds
     with serving() as server:
-        print(check_answers(server, min(arguments.seconds * SCHEMA_SHARE, MAX_SCHEMA_S)), flush=True)
+        print(check_answers(server, SCHEMA_EXAMPLES, min(arguments.seconds * SCHEMA_SHARE, MAX_SCHEMA_S)), flush=True)
     with ExitStack() as stack:
         slow, checks = {}, []
         for context in (lying(), uploading()):

@@ -12,16 +12,17 @@ import msgspec
 from msgspec import UNSET
 
 from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound
+from clipper.management.events import Event
 from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup
 from clipper.management.schemas import (
     Application,
     ApplicationChange,
+    ConfidenceBin,
     Configured,
     Contexts,
     CreatedKey,
     CreatedToken,
     Deployment,
-    Event,
     Key,
     LearnedModel,
     LearnedPolicy,
@@ -31,6 +32,7 @@ from clipper.management.schemas import (
     NewApplication,
     NewKey,
     NewToken,
+    Reliability,
     Replica,
     Status,
     Token,
@@ -44,6 +46,16 @@ from clipper.statistics import CacheStatistics, WorkerStatistics
 from clipper.types import check_name
 
 LOG_TAIL = ("Traceback (most recent call last):", "ModuleNotFoundError: No module named 'left_pad'")
+
+
+CALIBRATION = Reliability(
+    "svm",
+    "probability",
+    (ConfidenceBin(4.0, 0.75, 0.5, 0.6), ConfidenceBin(8.0, 0.99, 0.75, 0.8), ConfidenceBin(0.02, 1.0, 1.0, 0.9)),
+    (ConfidenceBin(12.0, 0.7, 0.6667),),
+    0.24,
+    0.033,
+)
 
 
 class MemoryOperations:
@@ -139,7 +151,10 @@ class MemoryOperations:
             confidence_threshold=new.confidence_threshold,
             feedback_ttl_s=new.feedback_ttl_s,
             log_decisions=new.log_decisions,
+            confidence_from=new.confidence_from,
+            calibrate=new.calibrate,
             code=new.code,
+            cost_weight=new.cost_weight,
         )
         self.applications[new.name] = made
         return made
@@ -162,11 +177,33 @@ class MemoryOperations:
     async def describe_policy(self, name: str, context: str | None) -> LearnedPolicy:
         found = await self.get_application(name)
         models = tuple(
-            LearnedModel(link.model, 0.0 if link.shadow else 0.75, None if link.shadow else 0.25, 8.0, 4.0, link.shadow)
+            LearnedModel(
+                link.model,
+                0.0 if link.shadow else 0.75,
+                None if link.shadow else 0.25,
+                8.0,
+                4.0,
+                link.shadow,
+                cost=link.cost,
+                threshold=0.85 if found.policy.name == "cascade" and link is found.links[0] else None,
+            )
             for link in found.links
         )
         policy = found.policy
-        return LearnedPolicy(policy.name, policy.parameters, found.loss.name, context, 12.0, models, found.problem)
+        calibration = (CALIBRATION,) if found.calibrate else ()
+        mean_cost, stages = (4.5, (0.125,)) if policy.name == "cascade" else (None, ())
+        return LearnedPolicy(
+            policy.name,
+            policy.parameters,
+            found.loss.name,
+            context,
+            12.0,
+            models,
+            found.problem,
+            calibration,
+            mean_cost=mean_cost,
+            stages=stages,
+        )
 
     async def report(
         self,
@@ -199,7 +236,7 @@ class MemoryOperations:
 
     async def link(self, application: str, model: str, change: LinkChange) -> Application:
         old = await self.get_application(application)
-        link = Link(model, change.version, change.shadow)
+        link = Link(model, change.version, change.shadow, change.cost)
         self.applications[application] = msgspec.structs.replace(old, links=(link,))
         return self.applications[application]
 

@@ -20,9 +20,15 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One of the paper's figures. ``judge`` reads nothing but what ``measure`` returned."""
+    """One of the paper's figures. ``judge`` reads nothing but what ``measure`` returned.
+
+    ``is_timed``: its numbers are times or rates, so that what else runs on the machine is in them. A run that takes
+    longer than ``within_s`` is ended, and has failed.
+    """
 
     name: str
     what: str
     measure: Callable[[Bench], Numbers]
     judge: Callable[[Numbers], Verdict]
+    is_timed: bool = False
+    within_s: float = 480.0

@@ -111,4 +111,4 @@ def judge(numbers: Numbers) -> Verdict:
     return Verdict(text, spread >= LEAST_SPREAD and straight >= 0.9)
 
 
-FIGURE = Figure("latency_profiles", "figure 3: latency profiles of model containers", measure, judge)
+FIGURE = Figure("latency_profiles", "figure 3: latency profiles of model containers", measure, judge, is_timed=True)

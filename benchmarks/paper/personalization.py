@@ -21,9 +21,6 @@ TRIALS = 20
 SLO_MS = 2_000
 CONNECTIONS = 8
 APPLICATION = "personal"
-ETA = 1.0
-# The crowd's experience counts as that many observations of the user's own.
-PRIOR_WEIGHT = 2
 # Of a speaker's 33 held-out frames: one of each vowel is the crowd's feedback, the others are the user's.
 CROWD_FRAMES = 11
 
@@ -48,19 +45,19 @@ def measure(bench: Bench) -> Numbers:
     """300 users: after each of 0 to 8 feedbacks, ask for 14 frames of theirs."""
     data = vowel()
     models = _deploy(bench, data.train)
-    bench.create(APPLICATION, models, slo_ms=SLO_MS, policy="exp4", parameters={"eta": ETA}, prior_weight=PRIOR_WEIGHT)
+    bench.create(APPLICATION, models, slo_ms=SLO_MS, policy="exp4")
     _learn_from_crowd(bench, data.held_out)
     users = make_users(len(data.train), [len(frames) for frames in data.held_out], np.random.default_rng(0))
     run = Run(data.held_out)
     for_each(bench.address, CONNECTIONS, users, run.serve)
+    after = np.array([run.errors[user.context] for user in users])
     own = [run.error_alone[user.context, f"speaker-{user.speaker}"] for user in users]
     pooled = [run.error_alone[user.context, POOLED] for user in users]
     return {
         "users": len(users),
         "frames_asked": len(users[0].asked),
-        "eta": ETA,
-        "prior_weight": PRIOR_WEIGHT,
-        "error_after": [float(np.mean([run.errors[user.context][count] for user in users])) for count in range(9)],
+        "error_after": [float(each) for each in after.mean(axis=0)],
+        "half_interval": [round(float(each), 4) for each in 1.96 * after.std(axis=0, ddof=1) / len(users) ** 0.5],
         "own_error": float(np.mean(own)),
         "pooled_error": float(np.mean(pooled)),
     }

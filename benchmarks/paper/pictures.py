@@ -7,9 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure as Picture
 
 from benchmarks.paper.decoupling import SERVERS
-from benchmarks.paper.failure import BREAKS_AT, BROKEN, RECOVERS_AT
+from benchmarks.paper.failure import BROKEN
 from benchmarks.paper.feedback_cache import CACHES
 from benchmarks.paper.figure import Numbers
+from benchmarks.paper.simulated_failure import BREAKS_AT, RECOVERS_AT
 
 # The same in both parts of a picture; models take others.
 COLOURS = {"exp3": "black", "exp4": "0.55"}

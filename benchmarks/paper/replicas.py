@@ -80,4 +80,4 @@ def judge(numbers: Numbers) -> Verdict:
     return Verdict(text, is_linear and speed_ups[-1] >= LEAST_SPEED_UP and is_flat and answered)
 
 
-FIGURE = Figure("replicas", "figure 6: replicas of a model", measure, judge)
+FIGURE = Figure("replicas", "figure 6: replicas of a model", measure, judge, is_timed=True)

@@ -1,13 +1,16 @@
 """Each policy's family: settings of it, and of what textbooks have like it; it is measured beside the best of them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 
-from benchmarks.regret import ours, textbook
-from benchmarks.regret.simulation import Maker, Setting, play
+from benchmarks.regret import ours, panels, textbook
+from benchmarks.regret.answers import LABELS
+from benchmarks.regret.panels import play_panel
+from benchmarks.regret.simulation import Setting, play
 from benchmarks.regret.streams import SIZES, STREAMS, Floats
 from clipper.selection.policies.registry import POLICIES
 
@@ -27,15 +30,24 @@ PRIORS = (1, 2, 3, 4, 6, 8)
 ETAS = (0.05, 0.1, 0.2, 0.3)
 GAMMAS = (0.01, 0.02, 0.03, 0.05, 0.1)
 ALPHAS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
+# Of policies that see every model's loss: they react faster, and so may forget faster.
+HEDGE_ETAS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6)
+HEDGE_HALF_LIVES = (35, 50, 70, 100, 200, 500)
+SHARES = (0.003, 0.01, 0.02)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A policy with all settings of it that are tried."""
+    """A policy with all settings of it that are tried, and how it is played.
+
+    ``is_reference``: it is shown, and no part of the family, since it is no policy whose state is sums.
+    """
 
     name: str
-    make: Maker
+    make: Callable[..., Any]
     settings: Sequence[Setting]
+    play: Callable[..., Floats] = play
+    is_reference: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +67,7 @@ class Result:
     setting: Setting
     regret: Mapping[str, Mapping[str, float]]
     standard_error: float
+    is_reference: bool = False
 
     @property
     def sum(self) -> float:
@@ -62,9 +75,7 @@ class Result:
 
 
 def families() -> list[Family]:
-    """Of all policies that learn whom to ask. ``exp4`` and ``ensemble`` ask all: what their answers lose depends on how
-    models' errors go together, which no stream here says.
-    """
+    """Of all policies that learn."""
     return [
         Family(
             "epsilon_greedy",
@@ -106,6 +117,29 @@ def families() -> list[Family]:
             _ours("adaptive", ours.Adaptive),
             [Candidate("other exploration", ours.Adaptive, _grid(exploration=(0.5, 0.7, 1.0, 1.4, 2.0, 3.0)))],
         ),
+        Family(
+            "exp4",
+            Candidate("exp4", panels.Hedge, [setting_of("exp4")], play_panel),
+            [
+                Candidate("discounted", panels.Hedge, _grid(eta=HEDGE_ETAS, half_life=HEDGE_HALF_LIVES), play_panel),
+                Candidate("never forgets", panels.Hedge, _grid(eta=HEDGE_ETAS, half_life=NEVER), play_panel),
+                Candidate(
+                    "fixed share", panels.FixedShare, _grid(eta=HEDGE_ETAS, share=SHARES), play_panel, is_reference=True
+                ),
+            ],
+        ),
+        # How many labels there are is no setting to search: a fact of the streams, as of an application.
+        Family(
+            "ensemble",
+            Candidate("ensemble", panels.LogOdds, [setting_of("ensemble")], play_panel),
+            [
+                Candidate(
+                    "discounted", panels.LogOdds, _grid(classes=(LABELS,), half_life=HEDGE_HALF_LIVES), play_panel
+                ),
+                Candidate("never forgets", panels.LogOdds, _grid(classes=(LABELS,), half_life=NEVER), play_panel),
+                Candidate("equal votes", panels.Equal, [{}], play_panel, is_reference=True),
+            ],
+        ),
     ]
 
 
@@ -115,9 +149,9 @@ def measure(candidate: Candidate, seeds: int) -> list[Result]:
         candidate.settings[start : start + SETTINGS_AT_ONCE]
         for start in range(0, len(candidate.settings), SETTINGS_AT_ONCE)
     ]
-    by_size = [np.concatenate([play(candidate.make, part, size, seeds) for part in parts]) for size in SIZES]
+    by_size = [np.concatenate([candidate.play(candidate.make, part, size, seeds) for part in parts]) for size in SIZES]
     return [
-        _result(candidate.name, setting, [regret[index] for regret in by_size])
+        _result(candidate, setting, [regret[index] for regret in by_size])
         for index, setting in enumerate(candidate.settings)
     ]
 
@@ -129,29 +163,34 @@ def measure_ours(family: Family) -> Result:
 def search(candidate: Candidate) -> Result:
     """Its best setting: of all with few seeds the best few, of these with all seeds the best one."""
     few = sorted(measure(candidate, FEW_SEEDS), key=lambda result: result.sum)[:FINALISTS]
-    finalists = Candidate(candidate.name, candidate.make, [result.setting for result in few])
+    finalists = replace(candidate, settings=[result.setting for result in few])
     return min(measure(finalists, SEEDS), key=lambda result: result.sum)
 
 
-def _result(name: str, setting: Setting, by_size: Sequence[Floats]) -> Result:
+def _result(candidate: Candidate, setting: Setting, by_size: Sequence[Floats]) -> Result:
     means = {
         stream: {str(size): round(float(regret[index].mean()), 1) for size, regret in zip(SIZES, by_size)}
         for index, stream in enumerate(STREAMS)
     }
     # Streams and sizes are independent of each other, so the variances of their means add up.
     variance = sum(float(regret.var(axis=1, ddof=1).sum()) / regret.shape[1] for regret in by_size)
-    return Result(name, setting, means, round(variance**0.5, 1))
+    return Result(candidate.name, setting, means, round(variance**0.5, 1), candidate.is_reference)
 
 
-def _ours(policy: str, make: Maker) -> Candidate:
-    """The policy as it is where nothing is set."""
+def setting_of(policy: str) -> Setting:
+    """The policy's, where nothing is set."""
     default = POLICIES[policy]()
-    names = {"epsilon", "exploration", "prior", "eta", "gamma"}
+    names = {"epsilon", "exploration", "prior", "eta", "gamma", "classes"}
     setting = {name: float(getattr(default, name)) for name in sorted(names) if hasattr(default, name)}
     if policy != "adaptive":
         assert default.default_half_life is not None
         setting["half_life"] = float(default.default_half_life)
-    return Candidate(policy, make, [setting])
+    return setting
+
+
+def _ours(policy: str, make: Callable[..., Any]) -> Candidate:
+    """The policy as it is where nothing is set."""
+    return Candidate(policy, make, [setting_of(policy)])
 
 
 def _grid(**values: Sequence[float]) -> list[Setting]:

@@ -108,7 +108,8 @@ class DescribePolicy(Struct, frozen=True, tag=True):
 
 class ModelDescription(Struct, frozen=True):
     """``share``: of the queries, or of the answer, that the model would get now. ``mean_loss`` is None if unscored.
-    ``version`` is the one that they are of; None if none is current."""
+    ``version`` is the one that they are of; None if none is current. ``threshold``: below which confidence of it a
+    query goes on to a further model; None if the policy has none."""
 
     model: str
     share: float
@@ -117,6 +118,35 @@ class ModelDescription(Struct, frozen=True):
     scored: float
     shadow: bool = False
     version: str | None = None
+    cost: float | None = None
+    threshold: float | None = None
+
+
+class ConfidenceBin(Struct, frozen=True):
+    """Answers of about one confidence, which is their mean: how many had feedback, and how right they were on average.
+    ``calibrated`` is what would be answered in place of a raw confidence now."""
+
+    answers: float
+    confidence: float
+    right: float
+    calibrated: float | None = None
+
+
+class Reliability(Struct, frozen=True):
+    """How right answers were by their confidence, the ``raw`` one and that which was ``answered``.
+
+    Attributes:
+        model: whose answers they are; None where several models made each.
+        basis: what the raw confidence is: ``agreement`` or ``probability``.
+        raw_error, answered_error: the expected calibration errors.
+    """
+
+    model: str | None
+    basis: str
+    raw: tuple[ConfidenceBin, ...]
+    answered: tuple[ConfidenceBin, ...]
+    raw_error: float
+    answered_error: float
 
 
 class StandingDescription(Struct, frozen=True):
@@ -136,6 +166,7 @@ class PolicyDescription(Struct, frozen=True, tag=True):
     observations: float = 0.0
     models: tuple[ModelDescription, ...] = ()
     problem: str | None = None
+    calibration: tuple[Reliability, ...] = ()
     test: StandingDescription | None = None
 
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 FEEDBACK_QUERIES = 250_000
 
 Wait = Literal["all", "decided", "expected"]
+ConfidenceFrom = Literal["agreement", "probabilities"]
 BatchingPolicy = Literal["goodput", "aimd", "quantile", "fixed", "none"]
 
 
@@ -68,12 +69,14 @@ class ModelSnapshot(Struct, frozen=True):
 class Link(Struct, frozen=True):
     """A model that an application may ask: its current version, or the pinned one.
 
-    A ``shadow`` model is asked each query and scored from feedback, but never answers.
+    A ``shadow`` model is asked each query and scored from feedback, but never answers. ``cost`` is that of asking it
+    once, in a unit of the user's; None if nobody has said.
     """
 
     model: str
     version: str | None = None
     shadow: bool = False
+    cost: float | None = None
 
 
 def link_names(links: Sequence[Link]) -> tuple[str, ...]:
@@ -99,8 +102,12 @@ class Selection(Struct, frozen=True):
         wait: for which of several models an answer waits, until its deadline: ``all``; those that are ``expected`` in
             time, by how they were lately; or, until it is ``decided``, for those that may change it.
         confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
+        confidence_from: what an answer's confidence is: how many of the models agree; or the ``probabilities`` that
+            the answer states, where it does.
+        calibrate: whether it becomes how often answers of such a confidence are right, by feedback.
         feedback_ttl_s: for how long feedback on a query may come.
         log_decisions: the share of its queries that is written to the decision log.
+        cost_weight: how much loss a cost of 1 is worth to policies that learn.
     """
 
     policy: str = "single"
@@ -113,8 +120,11 @@ class Selection(Struct, frozen=True):
     inherit: float = 0.02
     wait: Wait = "expected"
     confidence_threshold: float | None = None
+    confidence_from: ConfidenceFrom = "agreement"
+    calibrate: bool = False
     feedback_ttl_s: float = 600.0
     log_decisions: float = 0.0
+    cost_weight: float = 0.0
 
 
 class ApplicationSnapshot(Struct, frozen=True):

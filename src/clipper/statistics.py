@@ -21,19 +21,23 @@ class HistogramData(Struct, frozen=True):
 
 
 class ModelSelectionStatistics(Struct, frozen=True):
-    """One model of an application: how often it was asked, missing in an answer and scored, and its summed loss."""
+    """One model of an application: how often it was asked, missing in an answer and scored, and its summed loss.
+
+    ``cost`` is that of asking it; None if nobody has said.
+    """
 
     selected: int
     missing: int
     scored: int
     loss: float
+    cost: float | None = None
 
 
 class SelectionStatistics(Struct, frozen=True):
     """What an application has selected and learned from.
 
     Attributes:
-        confidence: of the answers of more than one model.
+        confidence: of the answers of more than one model, and of those whose confidence is more than that they agree.
         feedback: by what came of it: ``joined``, ``duplicate``, ``late`` (longer ago than is waited
             for), ``evicted`` (too many came after it), ``unknown``, ``failed``.
         answers_scored: feedback on what was answered, whose losses sum to ``answer_loss``.
@@ -41,6 +45,8 @@ class SelectionStatistics(Struct, frozen=True):
             none of theirs.
         contexts: states in memory.
         last_policy_error: what the user's own policy did wrong last, None if nothing.
+        calibration_error: the expected one of the confidences that were answered; None if they are not calibrated.
+        stages: queries that went on to further models, by how often they asked: from ``2`` on.
     """
 
     models: dict[str, ModelSelectionStatistics]
@@ -52,6 +58,8 @@ class SelectionStatistics(Struct, frozen=True):
     policy_errors: int
     last_policy_error: str | None
     answer_loss_by_reason: dict[str, float] = {}
+    calibration_error: float | None = None
+    stages: dict[str, int] = {}
 
 
 class ApplicationStatistics(Struct, frozen=True):

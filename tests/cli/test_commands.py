@@ -179,6 +179,9 @@ def test_an_application_with_a_policy(run: Run, api: Api) -> None:
         "60",
         "--log-decisions",
         "0.25",
+        "--confidence-from",
+        "probabilities",
+        "--calibrate",
     )
     assert made.status == 0
     app = api.operations.applications["app"]
@@ -187,8 +190,10 @@ def test_an_application_with_a_policy(run: Run, api: Api) -> None:
     assert app.loss == Configured("absolute", {"range": 10})
     assert (app.half_life, app.prior_weight, app.confidence_threshold, app.feedback_ttl_s) == (None, 3, 0.6, 60)
     assert app.log_decisions == 0.25
+    assert (app.confidence_from, app.calibrate) == ("probabilities", True)
     shown = run("app", "show", "app").out
     assert "svm, net:2, forest (shadow)" in shown and "absolute range=10" in shown
+    assert "probabilities, calibrated by feedback" in shown
 
     learned = run("app", "policy", "app", "--context", "u").out
     assert "svm" in learned and "75.0%" in learned and "█" * 15 in learned and "0.250" in learned
@@ -196,11 +201,48 @@ def test_an_application_with_a_policy(run: Run, api: Api) -> None:
     assert run("app", "policy", "app", "--json").json["observations"] == 12.0
 
     changes = "--log-decisions 0 --policy exp3 --policy-parameter eta=0.5 --half-life 50 --confidence-threshold none"
-    changed = run("app", "update", "app", *changes.split(), "--json").json
+    changed = run("app", "update", "app", *changes.split(), "--no-calibrate", "--json").json
+    assert (changed["confidence_from"], changed["calibrate"]) == ("probabilities", False)
     assert changed["policy"] == {"name": "exp3", "parameters": {"eta": 0.5}}
     assert (changed["half_life"], changed["confidence_threshold"]) == (50, None)
     assert (changed["loss"]["name"], changed["prior_weight"], changed["log_decisions"]) == ("absolute", 3, 0)
     assert "as a shadow" in run("app", "link", "app", "other", "--shadow").out
+
+
+def test_what_models_cost(run: Run, api: Api) -> None:
+    options = "--model svm --model net:2 --cost svm=1 --cost net:2=20.5 --cost-weight 0.01 --policy cascade"
+    assert run("app", "create", "app", *options.split()).status == 0
+    app = api.operations.applications["app"]
+    assert app.links == (Link("svm", cost=1.0), Link("net", "2", cost=20.5)) and app.cost_weight == 0.01
+    shown = run("app", "show", "app").out
+    assert "svm (cost 1), net:2 (cost 20.5)" in shown and "0.01" in shown
+    learned = run("app", "policy", "app").out
+    # A column for what some of them have, and a line for what the queries did.
+    assert "goes on below" in learned and "0.85" in learned and "20.5" in learned
+    assert "cost 4.5 in the mean" in learned and "12.5% of queries have gone on to stage 2" in learned
+    assert "at a cost of 3" in run("app", "link", "app", "svm", "--cost", "3").out
+    changed = run("app", "update", "app", "--cost-weight", "0", "--json").json
+    assert changed["cost_weight"] == 0 and changed["links"][0]["cost"] == 3
+    run("app", "create", "plain", "--model", "svm")
+    assert "goes on below" not in run("app", "policy", "plain").out
+
+
+def test_calibration_is_shown_and_drawn(run: Run, api: Api, tmp_path: Path) -> None:
+    run("app", "create", "app", "--model", "svm")
+    nothing = run("app", "calibration", "app").out
+    assert "nothing is known" in nothing and "next: clipper app update app --calibrate" in nothing
+    run("app", "update", "app", "--calibrate")
+    page = tmp_path / "page.html"
+    shown = run("app", "calibration", "app", "--html", str(page)).out
+    assert "svm, probability" in shown and "0.9900" in shown and "75.0%" in shown and "0.8000" in shown
+    assert "1.0000" not in shown, "of a fiftieth of an answer there is nothing to tell"
+    error = "expected calibration error 0.033 as answered, 0.240 raw, by 12 answers"
+    assert error in shown and error in run("app", "policy", "app").out
+    assert run("app", "calibration", "app", "--json").json[0]["answered_error"] == 0.033
+    drawn = page.read_text()
+    assert "<svg" in drawn and "src=" not in drawn and error in drawn
+    assert run("app", "calibration", "app", "--html", str(tmp_path / "no" / "page.html")).status == 2
+    assert run("app", "calibration", "app", "--html", str(tmp_path)).status == 1
 
 
 def test_a_report_is_written_as_asked(run: Run, api: Api, tmp_path: Path) -> None:
@@ -276,6 +318,10 @@ def test_the_history_is_shown_as_it_is(run: Run) -> None:
         ("app create a --model m --model n --version 1", "NAME:VERSION"),
         ("app create a --model m --policy-parameter eta", "NAME=VALUE"),
         ("app create a --model m --half-life soon", "or none"),
+        ("app create a --model m --cost m=much", "MODEL=NUMBER"),
+        ("app create a --model m --cost m=-1", "MODEL=NUMBER"),
+        ("app create a --model m --cost 5", "NAME=VALUE"),
+        ("app create a --model m --cost m=1e999", "MODEL=NUMBER"),
         ("app create a --model m --half-life 1.5", "whole number"),
         ("app update a", "nothing to change"),
         ("app update a --policy-parameter eta=1", "goes with --policy"),

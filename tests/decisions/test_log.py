@@ -15,7 +15,7 @@ from clipper.decisions.log import DecisionLog
 from clipper.decisions.reading import LogReader
 from clipper.decisions.records import MAX_BLOCK_BYTES, MAX_OUTPUTS_BYTES, Decision, Setting
 from clipper.decisions.segments import LEAST_LOG_BYTES
-from clipper.selection.policies.policy import Choice
+from clipper.selection.policies.policy import Choice, Step
 from event_loops import until
 
 
@@ -136,6 +136,7 @@ class Answered:
         self.first_output = output
         self.output = output
         self.confidence = 1.0
+        self.raw_confidence: float | None = None
         self.reason: str | None = None
         self.outputs: dict[str, bytes] = {} if output is None else {"a": output}
         for name, value in fields.items():
@@ -165,11 +166,27 @@ def test_what_a_query_is_written_as(tmp_path: Path) -> None:
         Answered(3, None, choice=None, reason="policy_error"),
         Answered(4, b"7", choice=both, outputs={"b": b"7"}, first_output=b"7", confidence=0.75),
         # Less sure than asked for: the default was answered, though there was an output.
-        Answered(5, None, outputs={"a": b"2"}, first_output=b"2", confidence=0.2, reason="low_confidence"),
+        Answered(
+            5,
+            None,
+            outputs={"a": b"2"},
+            first_output=b"2",
+            confidence=0.2,
+            raw_confidence=0.9,
+            reason="low_confidence",
+        ),
         # A policy that makes another answer of the one output.
         Answered(6, b"8", outputs={"a": b"2"}, first_output=b"2"),
         Answered(7, b"x" * 9000),
         Answered(8, b"x" * 4096),
+        # One that asked a second model, after it saw what the first had answered.
+        Answered(
+            10,
+            b"7",
+            choice=Choice(("a", "b"), (0.0, 1.0), steps=(Step(1, 0.5, 1.0),)),
+            outputs={"a": b"6", "b": b"7"},
+            first_output=b"6",
+        ),
         Answered(9, b"x" * 9000, choice=both, outputs={"a": b"x" * 9000, "b": b"3"}, first_output=b"3"),
     )
     assert (found[1].outputs, found[1].answer, found[1].shares) == ((b"1",), None, (0.5,))
@@ -177,11 +194,13 @@ def test_what_a_query_is_written_as(tmp_path: Path) -> None:
     assert (found[3].models, found[3].outputs, found[3].reason) == ((), (), "policy_error")
     assert (found[4].outputs, found[4].answer, found[4].confidence) == ((None, b"7"), b"7", 0.75)
     assert (found[5].outputs, found[5].answer, found[5].confidence) == ((b"2",), None, 0.2)
+    assert (found[4].raw_confidence, found[5].raw_confidence) == (None, 0.9)
     assert (found[6].outputs, found[6].answer) == ((b"2",), b"8")
     assert (found[7].outputs, found[7].answer, found[7].is_cut) == ((b"x" * 4096,), None, True)
     assert (found[8].outputs, found[8].is_cut) == ((b"x" * 4096,), False)
     part = b"x" * (MAX_OUTPUTS_BYTES // 3)
     assert (found[9].outputs, found[9].answer, found[9].is_cut) == ((part, b"3"), part, True)
+    assert (found[10].steps, found[10].answer, found[9].steps) == (((1, 0.5, 1.0),), b"7", ())
     for each in found.values():
         assert each.latency_s == 0.25
         assert began_s - 1 < each.time_s < time.time() + 1

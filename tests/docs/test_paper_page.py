@@ -13,8 +13,12 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "paper.md").read_text()
 
 
+def document(figure: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / "paper" / "results" / f"{figure}.json").read_text())
+
+
 def numbers(figure: str) -> Any:
-    return json.loads((ROOT / "benchmarks" / "paper" / "results" / f"{figure}.json").read_text())["numbers"]
+    return document(figure)["numbers"]
 
 
 def profiles() -> list[str]:
@@ -57,12 +61,22 @@ def ensembles() -> list[str]:
 
 
 def failures() -> list[str]:
-    errors = numbers("failure")["errors"]
+    found = numbers("failure")
+    errors, simulated = found["errors"], found["simulated"]["errors"]
     static = min(errors[name] for name in failure.MODELS)
-    return [
-        f"errors {errors['exp3']:,} and {errors['exp4']:,}; best static model {static:,}; "
+    served = (
+        f"errors {errors['exp3']:,} and {errors['exp4']:,}; best static network {static:,}; "
         f"the broken one {errors[failure.BROKEN]:,}"
+    )
+    rows = [
+        f"| `{name}` | {interval(simulated[name])} | {interval(simulated[f'paper_{name}'])} |"
+        for name in failure.POLICIES
     ]
+    return [served, *rows]
+
+
+def interval(found: Any) -> str:
+    return f"{found['mean']:,.0f} ± {found['half_interval']:.0f}"
 
 
 def stragglers() -> list[str]:
@@ -76,8 +90,8 @@ def straggler_row(size: int, ours: Any, blocking: Any) -> str:
 
 def personalization() -> list[str]:
     found = numbers("personalization")
-    values = [found["pooled_error"], found["own_error"], *(found["error_after"][count] for count in (0, 1, 4, 8))]
-    return [f"| {value:.3f} |" for value in values]
+    after = [f"{found['error_after'][count]:.3f} ± {found['half_interval'][count]:.3f}" for count in (0, 1, 4, 8)]
+    return [f"| {value} |" for value in (f"{found['pooled_error']:.3f}", f"{found['own_error']:.3f}", *after)]
 
 
 def feedback_cache() -> list[str]:
@@ -85,7 +99,17 @@ def feedback_cache() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "expected", [profiles, scaled, ensembles, failures, stragglers, personalization, feedback_cache, decoupled]
+    "expected",
+    [
+        profiles,
+        scaled,
+        ensembles,
+        failures,
+        stragglers,
+        personalization,
+        feedback_cache,
+        decoupled,
+    ],
 )
 def test_page_has_the_measured_numbers(expected: Any) -> None:
     missing = [text for text in expected() if text not in PAGE]

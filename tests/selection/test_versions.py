@@ -94,6 +94,26 @@ def test_a_version_that_is_rolled_back_to_has_what_was_learned_of_it(tmp_path: P
     run(tmp_path, TWO, scenario)
 
 
+def test_confidence_of_a_version_is_calibrated_by_its_own_feedback(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        selection = Selection(half_life=None, calibrate=True)
+        application = await with_versions(desk, selection, Link("m"), current="1")
+        for _ in range(30):
+            await desk.observe(application, on_query((await desk.answer(application)).query_id, b"0"))
+        always_wrong = (await desk.answer(application)).answer[-1]
+        assert always_wrong < 0.3
+        show(desk, "2")
+        application.follow(application.snapshot)
+        # Of those 30 it has what is half of one, which is not believed much.
+        assert 0.4 < (await desk.answer(application)).answer[-1] < 0.8
+        assert (await ask_version(desk, application, "1")).answer[-1] == 1.0, "no link leads there: as it is"
+        show(desk, "1")
+        application.follow(application.snapshot)
+        assert (await desk.answer(application)).answer[-1] == pytest.approx(always_wrong)
+
+    run(tmp_path, TWO, scenario)
+
+
 @pytest.mark.parametrize("policy", ["thompson", "exp3", "ensemble"])
 def test_feedback_decides_between_versions_of_one_model(tmp_path: Path, policy: str) -> None:
     async def scenario(desk: Desk) -> None:

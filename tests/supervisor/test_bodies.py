@@ -108,6 +108,8 @@ FIELDS = {
     "inherit": either(VALUES, st.floats(0, 1)),
     "confidence_threshold": either(VALUES, st.floats(0, 1)),
     "feedback_ttl_s": either(VALUES, st.floats(0, 604_800)),
+    "confidence_from": either(VALUES, st.sampled_from(["agreement", "probabilities"])),
+    "calibrate": either(VALUES, st.booleans()),
     "log_decisions": either(VALUES, st.floats(0, 1)),
     "code": VALUES,
 }

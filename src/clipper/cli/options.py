@@ -11,7 +11,7 @@ import typer
 from clipper.errors import InvalidArgument
 from clipper.run_as import find_run_as
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import Wait
+from clipper.snapshot import ConfidenceFrom, Wait
 from clipper.tls.material import TlsPaths, read_material
 from clipper.types import STORE_VARIABLE, Framework, Transport
 
@@ -354,6 +354,22 @@ ConfidenceThreshold = Annotated[
     str | None,
     typer.Option(help="Less sure answers than this are replaced by the default; or none.", metavar="0..1|none"),
 ]
+ConfidenceSource = Annotated[
+    ConfidenceFrom | None,
+    one_of(
+        ConfidenceFrom,
+        "--confidence-from",
+        help="What an answer's confidence is: how many models agree, or the probabilities that it states itself.",
+    ),
+]
+Calibrate = Annotated[
+    bool | None,
+    typer.Option(
+        "--calibrate/--no-calibrate",
+        help="Make confidence how often such answers are right, by feedback.",
+        show_default="no",
+    ),
+]
 FeedbackTtlS = Annotated[
     float | None, typer.Option("--feedback-ttl-s", help="For how many seconds feedback on a query may come.", min=0)
 ]
@@ -361,6 +377,11 @@ FeedbackTtlS = Annotated[
 LogDecisions = Annotated[
     float | None,
     typer.Option(help="The share of queries that is written to the decision log, e.g. 0.1; 0 is none.", min=0, max=1),
+]
+
+CostWeight = Annotated[
+    float | None,
+    typer.Option(help="How much loss a cost of 1 is worth: models are chosen by loss + weight * cost.", min=0),
 ]
 
 RequireKey = Annotated[

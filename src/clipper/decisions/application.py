@@ -33,6 +33,9 @@ class Asked(Protocol):
     reason: str | None
 
     @property
+    def raw_confidence(self) -> float | None: ...
+
+    @property
     def outputs(self) -> Mapping[str, bytes]: ...
 
 
@@ -77,8 +80,11 @@ class ApplicationDecisions:
         shares: tuple[float, ...] = ()
         outputs: tuple[bytes | None, ...] = ()
         beliefs, is_cut = None, False
+        steps: tuple[tuple[int, float, float], ...] = ()
         if choice is not None:
             models, shares, beliefs = choice.models, choice.shares, choice.beliefs
+            if choice.steps:
+                steps = tuple((step.asked, step.confidence, step.probability) for step in choice.steps)
             if len(models) == 1 and answer is query.first_output and (answer is None or len(answer) <= _ALONE_BYTES):
                 outputs, answer = (answer,), None
             else:
@@ -99,6 +105,8 @@ class ApplicationDecisions:
                 query.pinned,
                 beliefs,
                 is_cut,
+                query.raw_confidence,
+                steps,
             )
         )
 

@@ -72,6 +72,7 @@ def _write_parquet(rows: Iterable[Row], path: Path) -> int:
             pa.field("default", pa.bool_()),
             pa.field("reason", pa.string()),
             pa.field("confidence", pa.float64()),
+            pa.field("raw_confidence", pa.float64()),
             pa.field("latency_ms", pa.float64()),
             pa.field("feedback_count", pa.int32()),
             pa.field("feedback_time", time),
@@ -80,6 +81,7 @@ def _write_parquet(rows: Iterable[Row], path: Path) -> int:
             pa.field("losses", numbers),
             pa.field("loss", pa.float64()),
             pa.field("learned", pa.bool_()),
+            pa.field("steps", pa.list_(pa.list_(pa.float64()))),
         ]
     )
     count = 0

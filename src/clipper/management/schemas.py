@@ -10,7 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from clipper.management.reports import Standing
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import Batching, Link, Selection, Wait
+from clipper.snapshot import Batching, ConfidenceFrom, Link, Selection, Wait
 from clipper.types import Framework
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
@@ -58,8 +58,11 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
     inherit: float = _DEFAULTS.inherit
     wait: Wait = _DEFAULTS.wait
     confidence_threshold: float | None = _DEFAULTS.confidence_threshold
+    confidence_from: ConfidenceFrom = _DEFAULTS.confidence_from
+    calibrate: bool = _DEFAULTS.calibrate
     feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s
     log_decisions: float = _DEFAULTS.log_decisions
+    cost_weight: float = _DEFAULTS.cost_weight
     code: str | None = None
     require_key: bool = False
     max_in_flight: int | None = None
@@ -81,8 +84,11 @@ class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
     inherit: float | UnsetType = UNSET
     wait: Wait | UnsetType = UNSET
     confidence_threshold: float | UnsetType | None = UNSET
+    confidence_from: ConfidenceFrom | UnsetType = UNSET
+    calibrate: bool | UnsetType = UNSET
     feedback_ttl_s: float | UnsetType = UNSET
     log_decisions: float | UnsetType = UNSET
+    cost_weight: float | UnsetType = UNSET
     code: str | UnsetType = UNSET
     require_key: bool | UnsetType = UNSET
     max_in_flight: int | UnsetType | None = UNSET
@@ -90,10 +96,14 @@ class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LinkChange(Struct, frozen=True, forbid_unknown_fields=True):
-    """``version`` None follows the model's current version. A ``shadow`` is asked and scored, but never answers."""
+    """``version`` None follows the model's current version. A ``shadow`` is asked and scored, but never answers.
+
+    ``cost`` is that of asking it once, at least 0, in a unit of the user's; null is not said.
+    """
 
     version: str | None = None
     shadow: bool = False
+    cost: float | None = None
 
 
 class Application(Struct, frozen=True, omit_defaults=False):
@@ -118,6 +128,8 @@ class Application(Struct, frozen=True, omit_defaults=False):
     inherit: float
     wait: Wait
     confidence_threshold: float | None
+    confidence_from: ConfidenceFrom
+    calibrate: bool
     feedback_ttl_s: float
     log_decisions: float
     default_output: Any | UnsetType = UNSET
@@ -127,6 +139,7 @@ class Application(Struct, frozen=True, omit_defaults=False):
     require_key: bool = False
     max_in_flight: int | None = None
     max_per_second: float | None = None
+    cost_weight: float = 0.0
     test: Standing | None = None
 
 
@@ -135,9 +148,12 @@ class LearnedModel(Struct, frozen=True):
 
     Attributes:
         version: the one whose numbers they are, with what it has of its predecessors'; None if no version is current.
-        share: of the queries that would ask it now; where several answer together, of the answer.
+        share: of the queries that would ask it now; where several answer together, of the answer; where one is asked
+            after another, of the queries with feedback that have asked it.
         mean_loss: from 0 to 1; None if no feedback on it has come.
         pulls, scored: how often it was asked, and how often scored, by feedback; what is old counts for less.
+        cost: of asking it; None if nobody has said.
+        threshold: of a cascade: below which confidence of this model the next one is asked.
     """
 
     model: str
@@ -147,12 +163,53 @@ class LearnedModel(Struct, frozen=True):
     scored: float
     shadow: bool
     version: str | None = None
+    cost: float | None = None
+    threshold: float | None = None
+
+
+class ConfidenceBin(Struct, frozen=True):
+    """Answers of about one confidence.
+
+    Attributes:
+        answers: how many had feedback; what is old counts for less.
+        confidence: their mean.
+        right: the share of them that was right; under a loss in between, 1 minus the mean loss.
+        calibrated: of a raw confidence, what is answered in its place now.
+    """
+
+    answers: float
+    confidence: float
+    right: float
+    calibrated: float | None = None
+
+
+class Reliability(Struct, frozen=True):
+    """How right an application's answers were, by the raw confidence in them and by the one that was answered.
+
+    Attributes:
+        model: whose answers they are; None where several models made each.
+        basis: what the raw confidence is: the share of the models that agree, or the probability that is answered.
+        raw_error, answered_error: the expected calibration errors: a bin's mean difference between confidence and share
+            of right answers.
+    """
+
+    model: str | None
+    basis: Literal["agreement", "probability"]
+    raw: tuple[ConfidenceBin, ...]
+    answered: tuple[ConfidenceBin, ...]
+    raw_error: float
+    answered_error: float
 
 
 class LearnedPolicy(Struct, frozen=True):
     """What an application's policy has learned, in ``context`` or, if that is None, over all.
 
+    ``calibration`` is always over all; it is empty unless the application calibrates.
     ``test`` is how it stands with a policy that is a test, as ``best_arm`` is; else None.
+
+    Attributes:
+        mean_cost: of the queries since the workers' start, by what their models cost now; None if no cost is known.
+        stages: of these queries, the shares that have gone on to a second model, a third and so on.
     """
 
     policy: str
@@ -162,7 +219,10 @@ class LearnedPolicy(Struct, frozen=True):
     observations: float
     models: tuple[LearnedModel, ...]
     problem: str | None
+    calibration: tuple[Reliability, ...] = ()
     test: Standing | None = None
+    mean_cost: float | None = None
+    stages: tuple[float, ...] = ()
 
 
 class Deployment(Struct, frozen=True, forbid_unknown_fields=True):
@@ -363,19 +423,6 @@ class Status(Struct, frozen=True):
     models: int
     replicas: dict[str, int]
     certificate_expires_at: float | None = None
-
-
-class Event(Struct, frozen=True):
-    """Something that happened, or was decided, on the server.
-
-    Attributes:
-        at: seconds since 1970.
-        subject: what it is about: a version, a replica, a worker, or ``workers`` for all of them.
-    """
-
-    at: float
-    subject: str
-    text: str
 
 
 class Health(Struct, frozen=True):

@@ -8,22 +8,24 @@ from random import Random
 from clipper.abstraction.model_queue import ModelQueue
 from clipper.decisions.application import ApplicationDecisions, versions_of
 from clipper.decisions.records import Setting
-from clipper.errors import ClipperError, NotFound, PolicyFailed, WrongInput
+from clipper.errors import ClipperError, PolicyFailed
+from clipper.selection.confidence import Confidences
 from clipper.selection.contexts import Contexts
 from clipper.selection.counts import Counts
 from clipper.selection.deadlines import TIMER_EARLY_S, Deadlines
-from clipper.selection.feedback.join_table import output_bytes
+from clipper.selection.feedback.join_table import SAID_BYTES, output_bytes
 from clipper.selection.feedback.outcomes import Outcomes
-from clipper.selection.learning.arms import Arms, Origin, lineage
+from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.totals import Totals
 from clipper.selection.loads import Loads
 from clipper.selection.policies.policy import Choice, Combined, QueryView
 from clipper.selection.query import Asker, Named, Query, Shadow
 from clipper.selection.selector import Selector
+from clipper.selection.stages import Stages
 from clipper.selection.surroundings import Surroundings
-from clipper.snapshot import ApplicationSnapshot, link_names
+from clipper.selection.targets import Targets
+from clipper.snapshot import ApplicationSnapshot
 from clipper.statistics import ApplicationStatistics
-from clipper.types import InputType
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,13 @@ class Application:
     """Answers an application's queries.
 
     All queries have one SLO and so expire in order of arrival: see ``Deadlines``.
+
+    Attributes:
+        stages: where its policy may go on with a query; None if it may not. This and ``complete`` are the class's
+            unless they are needed: Python finds what an instance has slower where that is more than 28 or so.
     """
+
+    stages: Stages | None = None
 
     def __init__(self, snapshot: ApplicationSnapshot, surroundings: Surroundings) -> None:
         self.name = snapshot.name
@@ -74,39 +82,39 @@ class Application:
             self.contexts.follow(snapshot.selection.half_life, snapshot.selection.prior_weight)
             self.selector = Selector(snapshot, self.counts, self.surroundings.make)
         self.snapshot = snapshot
-        self.input_type = self._narrowed_type(snapshot)
         self.slo_s = snapshot.slo_ms / 1000
         self.budget_s = self.slo_s - min(self.slo_s * MARGIN_SHARE, MAX_MARGIN_S)
         self._joint_margin_s = min(self.slo_s * JOINT_MARGIN_SHARE, MAX_MARGIN_S)
+        self._follow_stages()
         self._deadlines.bring_forward(self.budget_s)
         self.default = None if snapshot.default_output is None else snapshot.default_output.encode()
         self._wait = snapshot.selection.wait
         self._threshold = snapshot.selection.confidence_threshold or 0.0
         self.feedback_ttl_s = snapshot.selection.feedback_ttl_s
-        self._follow_links(snapshot)
+        self._links = Targets(snapshot, self.surroundings.predictor)
+        self._targets, self.input_type = self._links.by_name, self._links.input_type
+        self.models, self.shadows, self.arms = self._links.models, self._links.shadows, self._links.arms
+        self.contexts.follow_arms(self.arms)
+        if self.stages is not None:
+            self.stages.latencies.follow([self.arms.key(name) for name in self._targets])
         self._only_choice = self.selector.only_choice(self.models)
+        makes_confidence = self.selector.makes_confidence
+        self.confidences = (
+            Confidences(snapshot.selection, self.selector.loss, self.contexts) if makes_confidence else None
+        )
         self.decisions = self._decisions(snapshot)
 
-    def _follow_links(self, snapshot: ApplicationSnapshot) -> None:
-        predictor = self.surroundings.predictor
-        # Shadows come last, so that a version which answers is not asked as a shadow as well.
-        named = sorted(zip(link_names(snapshot.links), snapshot.links), key=lambda each: each[1].shadow)
-        self._targets: dict[str, ModelQueue | None] = {}
-        origins: dict[str, tuple[Origin, ...]] = {}
-        for name, link in named:
-            target = self._find(link.model, link.version)
-            # Two links may lead to one version, as when a pinned one becomes current: it is asked once.
-            if target is None or target not in self._targets.values():
-                self._targets[name] = target
-                version = link.version or predictor.current(link.model)
-                if version is not None:
-                    before = predictor.predecessors(link.model)
-                    origins[name] = lineage(link.model, version, before, snapshot.selection.inherit)
-        self.models = tuple(name for name, link in named if not link.shadow and name in self._targets)
-        self.shadows = tuple(name for name, link in named if link.shadow and name in self._targets)
-        self.arms = Arms(origins)
-        self._pinned_arms: dict[str, Arms] = {}
-        self.contexts.follow_arms(self.arms)
+    def _follow_stages(self) -> None:
+        """Have the policy go on with queries, if it may: nothing of that is on the path of others' queries."""
+        if self.selector.goes_on:
+            self.stages = self.stages or Stages(self)
+            self.complete = self.stages.go_on  # type: ignore[method-assign]
+            # Any of its queries may come to ask several models, and then leaves as these do.
+            self.budget_s -= self._joint_margin_s
+            self._joint_margin_s = 0.0
+        elif self.stages is not None:
+            self.stages.close()
+            del self.stages, self.complete
 
     def follow_code(self) -> None:
         """What its policy and loss are made of has come, or has failed, after all."""
@@ -135,7 +143,7 @@ class Application:
             WrongInput: that version takes another type of input.
         """
         choice, targets, arms = (
-            (self._only_choice, self._targets, self.arms) if version is None else self._pinned(version)
+            (self._only_choice, self._targets, self.arms) if version is None else self._links.pinned(version)
         )
         query = Query(
             self, asker, self._ids.take(), row, context, arrival_s, arrival_s + self.budget_s, version, features
@@ -156,6 +164,8 @@ class Application:
             self.finish(query)
         if not query.done:
             self._deadlines.wait(query)
+            if self.stages is not None:
+                self.stages.wait(query)
         return query
 
     def shed(self, asker: Asker) -> None:
@@ -199,6 +209,9 @@ class Application:
         if choice is not None and choice is not self._only_choice and self.selector.policy.learns:
             self._count_outcome(query, choice, is_over=now_s >= query.deadline_s - TIMER_EARLY_S)
 
+    # What a query does once all that it asked has answered or failed.
+    complete = finish
+
     def _count_outcome(self, query: Query, choice: Choice, *, is_over: bool) -> None:
         """``is_over``: its deadline has come; else what is missing may still come in time."""
         outcomes, arms = self.outcomes, query.arms
@@ -235,8 +248,9 @@ class Application:
         if choice is None or query.first_output is None or self._wait == "all":
             return
         outputs, lost = query.outputs, query.lost or ()
+        threshold = self._threshold if self.confidences is None else self.confidences.least_share(self._threshold)
         try:
-            is_settled = self.selector.is_settled(choice, outputs, lost, self._threshold)
+            is_settled = threshold is not None and self.selector.is_settled(choice, outputs, lost, threshold)
         except PolicyFailed:  # it is counted, and no reason to answer without the others
             is_settled = False
         if not (is_settled and self._wait == "decided"):
@@ -247,7 +261,7 @@ class Application:
                 if self.outcomes.recent_share(query.arms.key(model)) >= least:
                     return
         query.is_settled = is_settled
-        self.finish(query)
+        self.complete(query)
 
     def _answer_combined(self, query: Query, choice: Choice, view: QueryView, asker: Asker) -> None:
         try:
@@ -256,14 +270,21 @@ class Application:
             query.failure = error.code, str(error)
             self._answer_without(query, asker)
             return
-        query.confidence = combined.confidence
-        if combined.confidence < self._threshold:
+        confidence = combined.confidence
+        if self.confidences is not None:
+            query.said = self.confidences.say(choice, combined)
+            self._joins.grow(query.id, SAID_BYTES)
+            confidence = self.confidences.confidence(query.said, query.arms)
+        query.confidence = confidence
+        if len(choice.models) > 1 or self.confidences is not None:
+            self.counts.confidence.observe(confidence)
+        if confidence < self._threshold:
             query.reason = "low_confidence"
             self.counts.defaults[query.reason] += 1
-            asker.on_unsure(query.id, self.default or b"null", combined.output, combined.confidence)
+            asker.on_unsure(query.id, self.default or b"null", combined.output, confidence)
             return
         query.output = combined.output
-        asker.on_prediction(query.id, combined.output, combined.confidence)
+        asker.on_prediction(query.id, combined.output, confidence)
 
     def keep_late(self, query: Query, model: str, output: bytes) -> None:
         """An output has come after the answer: it still counts for feedback, and so for what that may take."""
@@ -282,6 +303,8 @@ class Application:
 
     def close(self) -> None:
         """The application is gone: answer what waits. A request that was being read may still ask, and is answered."""
+        if self.stages is not None:
+            self.stages.close()
         for query in self._deadlines.clear():
             query.failure = query.failure or ("unavailable", f"application {self.name} was removed or changed")
             self.finish(query)
@@ -291,7 +314,8 @@ class Application:
         return len(self._deadlines)
 
     def statistics(self) -> ApplicationStatistics:
-        return self.counts.statistics(self.name, len(self.contexts))
+        error = None if self.confidences is None else self.confidences.answered_error(self.models)
+        return self.counts.statistics(self.name, len(self.contexts), self.arms.costs.by_model, error)
 
     # -- selection ---------------------------------------------------------------------------------------
 
@@ -308,6 +332,10 @@ class Application:
             PolicyFailed: see ``Selector.select``.
         """
         return self.selector.select(self.models, totals, query, random or self.surroundings.random)
+
+    def why_not_asked(self, model: str) -> str:
+        """What to say where a linked model has no target."""
+        return f"model {model} has no version that runs and takes {self.input_type}"
 
     def target(self, model: str) -> ModelQueue | None:
         """What answers for a linked model."""
@@ -359,8 +387,7 @@ class Application:
         for model in models:
             target = targets[model]
             if target is None:
-                explanation = f"model {model} has no version that runs and takes {self.input_type}"
-                query.on_failure(model, "no_replica", explanation)
+                query.on_failure(model, "no_replica", self.why_not_asked(model))
                 continue
             waiter = query if model == target.model.name else Named(query, model)
             output = target.predict(row, waiter, query.arrival_s, slo_s)
@@ -380,14 +407,11 @@ class Application:
                     shadow.on_output(model, output)
 
     def _combine(self, choice: Choice, query: Query, view: QueryView) -> Combined:
-        is_joint, outputs = len(choice.models) > 1, query.outputs
-        if is_joint and len(outputs) < len(choice.models):
+        outputs = query.outputs
+        if len(outputs) < len(choice.models):
             self.counts.missing.update(model for model in choice.models if model not in outputs)
         totals = self.totals(query.context) or self.contexts.prior()
-        combined = self.selector.combine(choice, outputs, totals, view)
-        if is_joint:
-            self.counts.confidence.observe(combined.confidence)
-        return combined
+        return self.selector.combine(choice, outputs, totals, view)
 
     def _decisions(self, snapshot: ApplicationSnapshot) -> ApplicationDecisions | None:
         log, rate = self.surroundings.decisions, snapshot.selection.log_decisions
@@ -396,37 +420,6 @@ class Application:
         versions = versions_of(self.models, self._targets)
         setting = Setting(self.name, snapshot.selection.policy, self.models, versions, self.default)
         return ApplicationDecisions(log, setting, rate)
-
-    # -- models ------------------------------------------------------------------------------------------
-
-    def _narrowed_type(self, snapshot: ApplicationSnapshot) -> InputType:
-        """The declared type, with the lengths that it leaves open and the linked models fix."""
-        narrowed = InputType.parse(snapshot.input_type)
-        for link in snapshot.links:
-            target = self.surroundings.predictor.find(link.model, link.version)
-            both = None if target is None else narrowed.narrowed(target.input_type)
-            narrowed = both or narrowed
-        return narrowed
-
-    def _find(self, model: str, version: str | None) -> ModelQueue | None:
-        """What runs and takes this application's rows as they are."""
-        target = self.surroundings.predictor.find(model, version)
-        return target if target is not None and self.input_type.suits(target.input_type) else None
-
-    def _pinned(self, version: str) -> tuple[Choice, Mapping[str, ModelQueue], Arms]:
-        for model in dict.fromkeys(link.model for link in self.snapshot.links if not link.shadow):
-            target = self.surroundings.predictor.find(model, version)
-            if target is None:
-                continue
-            if not self.input_type.suits(target.input_type):
-                raise WrongInput(
-                    f"{target.model} takes {target.input_type}, application {self.name} has {self.input_type}"
-                )
-            arms = self._pinned_arms.get(version)
-            if arms is None:
-                arms = self._pinned_arms[version] = self.arms.with_key(model, str(target.model))
-            return Choice((model,), (1.0,)), {model: target}, arms
-        raise NotFound(f"no model linked to application {self.name} has a version {version[:100]!r} that runs")
 
     # -- answers -----------------------------------------------------------------------------------------
 

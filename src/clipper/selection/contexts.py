@@ -52,6 +52,7 @@ class Contexts:
     Attributes:
         is_loaded: whether the application's own state has been read. Until then it looks as if nothing had been
             learned, which is good enough to choose by, and not to add to.
+        arms: the versions that stand behind the links' names.
     """
 
     def __init__(self, application: str, store: Store, half_life: int | None, prior_weight: float) -> None:
@@ -59,7 +60,7 @@ class Contexts:
         self._store = store
         self._half_life = half_life
         self._prior_weight = prior_weight
-        self._arms = NO_ARMS
+        self.arms = NO_ARMS
         self._everyone = _State(Ledger(half_life))
         self._states: OrderedDict[str, _State] = OrderedDict()
         self._uncertain: set[str] = set()
@@ -80,8 +81,8 @@ class Contexts:
 
     def follow_arms(self, arms: Arms) -> None:
         """These versions stand behind the links' names now."""
-        if arms != self._arms:
-            self._arms = arms
+        if arms != self.arms:
+            self.arms = arms
 
     def totals(self, context: str | None) -> Totals | None:
         """What is known for a context, None if it has to be loaded first; for None, what all have taught.
@@ -94,7 +95,7 @@ class Contexts:
         if state is None:
             return None
         self._states.move_to_end(context)
-        own, prior = state.view(self._arms), self.prior()
+        own, prior = state.view(self.arms), self.prior()
         if state.mixed is None or state.mixed_from != (own, prior):
             state.mixed = own.with_prior(prior, self._prior_weight)
             state.mixed_from = own, prior
@@ -102,7 +103,7 @@ class Contexts:
 
     def prior(self) -> Totals:
         """What a context without a state begins with."""
-        return self._everyone.view(self._arms)
+        return self._everyone.view(self.arms)
 
     # -- reading the store -------------------------------------------------------------------------------
 

@@ -7,7 +7,8 @@ from random import Random
 from clipper.control import ModelDescription, PolicyDescription, StandingDescription
 from clipper.errors import PolicyFailed
 from clipper.selection.application import Application
-from clipper.selection.learning.totals import LOSS, PULLS, SCORED, Totals
+from clipper.selection.learning.totals import LOSS, PLAIN_LOSS, PLAIN_SCORED, PULLS, SCORED, Totals
+from clipper.selection.policies.cascade import Cascade, by_cost
 from clipper.selection.policies.policy import QueryView
 from clipper.selection.policies.registry import POLICIES
 
@@ -34,13 +35,18 @@ async def describe(application: Application, context: str | None) -> PolicyDescr
         shares, problem = {}, str(error)
     models = [_model(application, model, totals, shares.get(model, 0.0)) for model in application.models]
     models += [_model(application, model, totals, 0.0, shadow=True) for model in application.shadows]
-    return PolicyDescription(True, totals.observations, tuple(models), problem, test=_test(application, totals))
+    confidences = application.confidences
+    calibration = () if confidences is None else confidences.reliability(application.models)
+    return PolicyDescription(True, totals.observations, tuple(models), problem, calibration, _test(application, totals))
 
 
 async def _shares(application: Application, totals: Totals, context: str | None) -> Mapping[str, float]:
     """How much each model has to say: the share of queries that ask it, each counted by its weight in the answer."""
     if not application.models:
         return {}
+    if application.stages is not None and totals.observations > 0:
+        # What a query comes to ask depends on outputs: what queries with feedback have asked tells it.
+        return {model: min(totals.number(model, PULLS) / totals.observations, 1.0) for model in application.models}
     random = Random(_SEED)
     weights = dict.fromkeys(application.models, 0.0)
     for draw in range(DRAWS):
@@ -67,5 +73,22 @@ def _model(
 ) -> ModelDescription:
     scored = totals.number(model, SCORED)
     mean_loss = totals.number(model, LOSS) / scored if scored > 0 else None
-    version = application.arms.key(model).partition(":")[2] or None
-    return ModelDescription(model, share, mean_loss, totals.number(model, PULLS), scored, shadow, version)
+    plain_scored = totals.number(model, PLAIN_SCORED)
+    if totals.costs.weight and plain_scored > 0:
+        mean_loss = totals.number(model, PLAIN_LOSS) / plain_scored
+    policy = application.selector.policy
+    dearest = application.models and by_cost(application.models, totals.costs)[-1]
+    threshold = None
+    if isinstance(policy, Cascade) and not shadow and model != dearest:
+        threshold = min(policy.limit(model, totals), 1.0)
+    return ModelDescription(
+        model,
+        share,
+        mean_loss,
+        totals.number(model, PULLS),
+        scored,
+        shadow,
+        application.arms.key(model).partition(":")[2] or None,
+        totals.costs.by_model.get(model),
+        threshold,
+    )

@@ -13,11 +13,10 @@ from clipper.errors import InvalidArgument, NotFound, Overloaded, PolicyFailed, 
 from clipper.feedback import Feedback
 from clipper.selection.application import Application
 from clipper.selection.feedback.outcomes import mixed
-from clipper.selection.feedback.scoring import default_loss, lesson, score
+from clipper.selection.feedback.scoring import default_loss, lesson, loss_of_answer, score
 from clipper.selection.learning.arms import Arms
-from clipper.selection.learning.losses import Loss
 from clipper.selection.learning.tally import Increments
-from clipper.selection.policies.policy import Choice, JudgedQuery, Totals
+from clipper.selection.policies.policy import Choice, Combined, JudgedQuery, Totals
 from clipper.selection.query import Query
 from clipper.selection.stores.store import EVERYONE, MIN_KEEP_S, Observation
 
@@ -248,13 +247,17 @@ class Observer:
         """
         application = self._application
         policy, loss, outcomes = application.selector.policy, application.selector.loss, application.outcomes
-        arms = application.arms if query is None else query.arms
+        arms, confidences = application.arms if query is None else query.arms, application.confidences
         is_default = query is not None and query.output is None
         no_answer = default_loss(feedback, loss, application.default, was_answered=is_default)
+        said = None if query is None else query.said
         if query is None:
             # Nobody waited for these outputs; how often they are in time when somebody does is known of queries.
-            answer = self._answer(feedback, None, choice, outputs, totals)
+            combined = self._combined(feedback, choice, outputs, totals)
+            answer = None if combined is None else combined.output
             losses = score(feedback, loss, choice, outputs, no_answer, answer=answer)
+            if combined is not None and confidences is not None:
+                said = confidences.say(choice, combined)
             missed = {model: outcomes.missed_share(arms.key(model)) for model in losses}
             if policy.feedback == "selected":
                 losses = mixed(losses, missed, no_answer)
@@ -263,8 +266,10 @@ class Observer:
             missed = dict.fromkeys(query.missed(self._loop.time()), 1.0)
             lost = self._lost(choice, query, feedback, missed)
             known = {model: output for model, output in outputs.items() if model not in lost}
-            losses = score(feedback, loss, choice, known, no_answer, answer=query.output)
-            answer_loss = no_answer if query.output is None else _answer_loss(feedback, loss, query.output)
+            answer_loss = no_answer if query.output is None else loss_of_answer(feedback, loss, query.output)
+            # Where models are asked one after another, the user got an earlier one's output in place of a late one's.
+            instead = no_answer if application.stages is None or answer_loss is None else answer_loss
+            losses = score(feedback, loss, choice, known, instead, answer=query.output)
             reason = query.reason or _WRONG
         prior = application.contexts.prior()
         is_reward = feedback.reward is not None and len(choice.models) > 1
@@ -273,6 +278,8 @@ class Observer:
             each: arms.keyed(lesson(policy, choice, losses, known_then, judged, missed, is_reward=is_reward))
             for each, known_then in ({None: prior} if context is None else {None: prior, context: totals}).items()
         }
+        if confidences is not None and confidences.calibrates and said is not None:
+            lessons[None] = {**lessons[None], **confidences.taught(feedback, said, arms, query)}
         return _Learned(losses, self._named(losses, arms), answer_loss, reason, no_answer, lessons)
 
     def make_up(self) -> None:
@@ -317,10 +324,11 @@ class Observer:
             outcomes.told_of_default(no_answer_loss)
         if query is None or query.choice is None:
             return
+        missed: Collection[str] = query.choice.models
         if query.output is not None:
             outcomes.told_of_answer()
-            return
-        for model in query.choice.models:
+            missed = query.missed(self._loop.time()) if len(missed) > 1 else ()
+        for model in missed:
             outcomes.told_of_miss(query.arms.key(model))
 
     def _find(self, feedback: Feedback) -> Query | None:
@@ -423,25 +431,12 @@ class Observer:
         now = self._application.arms
         return {name if now.key(name) == arms.key(name) else arms.key(name): loss for name, loss in losses.items()}
 
-    def _answer(
-        self,
-        feedback: Feedback,
-        query: Query | None,
-        choice: Choice,
-        outputs: Mapping[str, bytes],
-        totals: Totals,
-    ) -> bytes | None:
-        """What a reward is for: what was answered; of an input without a query, what would be now."""
-        if query is not None:
-            return query.output
+    def _combined(
+        self, feedback: Feedback, choice: Choice, outputs: Mapping[str, bytes], totals: Totals
+    ) -> Combined | None:
+        """What would be answered to an input now; None if nothing would, or nobody has to know."""
+        application = self._application
         known = {model: outputs[model] for model in choice.models if model in outputs}
-        if feedback.reward is None or not known:
+        if not known or (feedback.reward is None and application.confidences is None):
             return None
-        return self._application.selector.combine(choice, known, totals, self._judged(feedback, query, known)).output
-
-
-def _answer_loss(feedback: Feedback, loss: Loss, answer: bytes) -> float | None:
-    """How wrong the answer was that a query got from its models."""
-    if feedback.label is None:
-        return None if feedback.reward is None else 1.0 - feedback.reward
-    return loss(answer, feedback.label)
+        return application.selector.combine(choice, known, totals, self._judged(feedback, None, known))

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from clipper.selection.confidence import Said
 from clipper.selection.learning.arms import NO_ARMS, Arms
 from clipper.selection.policies.policy import Choice, QueryView
 
@@ -43,9 +44,11 @@ class Query(msgspec.Struct, gc=False, eq=False):
         shadow_outputs: the same of the application's shadow models; None while there is none.
         lost: selected models that have failed; None if none has.
         is_settled: it left before its deadline, since what was missing could not change it.
+        stage: how often it has asked: 1, and one more each time that the policy went on.
         is_asked: whether all of the selected have been asked, so that it may leave without some.
         failure: code and message of the last model that failed.
         output: the answer, if there was one that was no default.
+        said: what its models answered, believed or not; None where nobody has to know.
         confidence: in the answer.
         reason: why there was none; None if there was.
         pinned: the version that was asked for, past the policy.
@@ -72,11 +75,18 @@ class Query(msgspec.Struct, gc=False, eq=False):
     shadow_outputs: dict[str, bytes] | None = None
     output: bytes | None = None
     lost: set[str] | None = None
+    stage: int = 1
     is_asked: bool = False
     is_settled: bool = False
     failure: tuple[str, str] | None = None
+    said: Said | None = None
     confidence: float = 1.0
     reason: str | None = None
+
+    @property
+    def raw_confidence(self) -> float | None:
+        """What the models seemed sure of, where ``confidence`` is made of that."""
+        return None if self.said is None else self.said.confidence
 
     @property
     def outputs(self) -> dict[str, bytes]:
@@ -112,7 +122,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
             return
         self.in_time += 1
         if not self.missing:
-            self.application.finish(self)
+            self.application.complete(self)
         elif self.is_asked:
             self.application.consider_leaving(self)
 
@@ -122,7 +132,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
             return
         self.failure = code, message
         if not self.missing:
-            self.application.finish(self)
+            self.application.complete(self)
             return
         if self.lost is None:
             self.lost = set()

@@ -17,6 +17,9 @@ MAX_PER_SECOND = 1_000_000
 # One in a quarter of an hour: who wants less wants none.
 MIN_PER_SECOND = 0.001
 
+# Of a cost and of its weight: their product, and sums of it, are still numbers that a state can hold.
+MAX_COST = 1e6
+
 
 def check_limits(max_in_flight: int | None, max_per_second: float | None) -> None:
     """

@@ -13,6 +13,7 @@ from clipper.selection.learning.parameters import check_number
 from clipper.selection.policies.registry import default_half_life, make_loss, make_policy, runs_own_code
 from clipper.selection.trial import Trials
 from clipper.snapshot import Selection
+from clipper.supervisor import rules
 
 # Feedback on a query that was longer ago would be on a model that is no longer there. Ids of feedback are kept as long.
 MAX_FEEDBACK_TTL_S = 7 * 24 * 3600.0
@@ -34,8 +35,11 @@ def new_selection(new: NewApplication) -> Selection:
         inherit=new.inherit,
         wait=new.wait,
         confidence_threshold=new.confidence_threshold,
+        confidence_from=new.confidence_from,
+        calibrate=new.calibrate,
         feedback_ttl_s=new.feedback_ttl_s,
         log_decisions=new.log_decisions,
+        cost_weight=new.cost_weight,
     )
 
 
@@ -54,8 +58,11 @@ def changed_selection(selection: Selection, change: ApplicationChange) -> Select
         "inherit": change.inherit,
         "wait": change.wait,
         "confidence_threshold": change.confidence_threshold,
+        "confidence_from": change.confidence_from,
+        "calibrate": change.calibrate,
         "feedback_ttl_s": change.feedback_ttl_s,
         "log_decisions": change.log_decisions,
+        "cost_weight": change.cost_weight,
     }
     return replace(selection, **{name: value for name, value in others.items() if value is not UNSET})
 
@@ -108,3 +115,4 @@ def check_numbers(selection: Selection) -> None:
         check_number("confidence_threshold", selection.confidence_threshold, 0, 1)
     check_number("feedback_ttl_s", selection.feedback_ttl_s, 0, MAX_FEEDBACK_TTL_S)
     check_number("log_decisions", selection.log_decisions, 0, 1)
+    check_number("cost_weight", selection.cost_weight, 0, rules.MAX_COST)

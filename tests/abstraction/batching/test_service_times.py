@@ -203,3 +203,21 @@ def test_whatever_a_clock_says_times_are_numbers_from_0_on(
         assert times.mean_s(1) <= times.mean_s(2) <= times.mean_s(1000, 1000)
         assert 0.0 <= times.rows_within(0.01) <= 1e9
     assert times.largest == max(rows for rows, _, _ in batches)
+
+
+def test_a_slow_batch_just_before_bytes_are_told_is_not_learned_as_one_without_any() -> None:
+    """It may mean another speed, and waits for the next to say so; that one is the first of unequal rows."""
+    times = learned([8] * 20)
+    times.observe(8, 0, 100 * affine(8))
+    for number in range(1, 5):
+        times.observe(8, 6_000 * number, 10 * affine(8) + 1e-6 * number)
+    assert 0.0 < times.mean_s(8, 6_000) < 1.0
+
+
+def test_inputs_without_a_byte_after_others_that_had_some() -> None:
+    """As of empty texts: what was learned of bytes fades until nothing of it is left."""
+    times = learned([8] * 20)
+    times.observe(8, 100, affine(8))
+    for number in range(40_000):
+        times.observe(1 + number % 8, 0, affine(1 + number % 8))
+    assert times.mean_s(8) == pytest.approx(affine(8), rel=0.05)

@@ -113,6 +113,8 @@ class ServiceTimes:
         if size_bytes and not self._is_sized:
             self._is_sized = True
             self._sums = [0.0] * 9
+            # Of these, too, no bytes were told.
+            self._run = []
         took_s = max(took_s, LEAST_S)
         self.largest = max(self.largest, rows)
         self.largest_bytes = max(self.largest_bytes, size_bytes)
@@ -197,6 +199,9 @@ class ServiceTimes:
         var_n += 1e-4 * mean_n * mean_n
         var_m += 1e-4 * mean_m * mean_m
         determinant = var_n * var_m - cov_nm * cov_nm
+        if determinant <= 0:  # no batch has had a byte for long, as of empty texts
+            self._set(cov_nt / var_n, 0.0, mean_n, 0.0, mean_t)
+            return
         per_row_s = (cov_nt * var_m - cov_mt * cov_nm) / determinant
         per_byte_s = (cov_mt * var_n - cov_nt * cov_nm) / determinant
         if per_row_s < 0:

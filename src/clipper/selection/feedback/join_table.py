@@ -9,6 +9,8 @@ from clipper.statistics import FeedbackWindowStatistics
 # What a query costs beside its input and outputs: itself, its numbers, its places here; and each output but the first.
 QUERY_OVERHEAD_BYTES = 350
 OUTPUT_OVERHEAD_BYTES = 85
+# What was said to a query, where an application's confidences are made of more than votes.
+SAID_BYTES = 80
 # How large queries may be on average before fewer are kept: five models' labels, or a hundred numbers of one. So the
 # table's memory has a bound, whatever outputs it gets.
 BYTES_PER_QUERY = 1024
@@ -120,6 +122,8 @@ def _size_bytes(query: Query) -> int:
     size = QUERY_OVERHEAD_BYTES + (0 if query.row is None else len(query.row))
     if query.features is not None:
         size += len(query.features)
+    if query.said is not None:
+        size += SAID_BYTES
     if query.first_output is not None:
         size += len(query.first_output)
     if query.more_outputs is not None:

@@ -79,6 +79,13 @@ def default_loss(feedback: Feedback, loss: Loss, default: bytes | None, *, was_a
         return NO_ANSWER_LOSS
 
 
+def loss_of_answer(feedback: Feedback, loss: Loss, answer: bytes) -> float | None:
+    """How wrong the answer was that a query got from its models."""
+    if feedback.label is None:
+        return None if feedback.reward is None else loss_of_reward(feedback.reward)
+    return loss(answer, feedback.label)
+
+
 def lesson(
     policy: Policy,
     choice: Choice,
@@ -98,7 +105,13 @@ def lesson(
     Raises:
         PolicyFailed: the user's own policy raised, or returned no increments.
     """
-    increments = tally(choice.models, losses, missed)
+    costs = totals.costs
+    if costs.weight and policy.feedback == "selected":
+        plain, losses = losses, {model: costs.priced(model, loss) for model, loss in losses.items()}
+        increments = tally(choice.models, losses, missed, plain)
+    else:
+        # Where all models are asked for every query, none of them saves anything by being preferred.
+        increments = tally(choice.models, losses, missed)
     try:
         # A class of the user's that is no subclass of ours need not have it.
         observe = getattr(policy, "observe_reward", policy.observe) if is_reward else policy.observe

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clipper.selection.learning.confidence_sequences import Evidence
+from clipper.selection.learning.costs import NO_COSTS, Costs
 from clipper.selection.learning.parameters import check_number
 
 # By model and name. The model is "" where a number is of the application and not of one model.
@@ -17,6 +18,11 @@ SCORED = "scored"
 LOSS = "loss"
 # Of the times that a model was asked, how often it did not answer by the deadline.
 MISSED = "missed"
+# Where costs weigh, ``loss`` is with them; the same without is beside it, for people to see.
+PLAIN_SCORED = "plain_scored"
+PLAIN_LOSS = "plain_loss"
+# Names of the numbers by which confidences are calibrated begin so: see ``calibration``. Only the application has them.
+CALIBRATION = "confidence."
 # What never fades, by its name: how often a model was scored, its losses, and the sum of ``loss * (1 - loss)``. These
 # are what a comparison of models may rest on: see ``confidence_sequences``.
 EVER_SCORED = "scored~never"
@@ -37,6 +43,7 @@ class Totals:
         own, application: where these are a context's, its numbers alone, and the application's that are mixed in; else
             None.
         prior_weight, prior_most: how much the latter count in the end, and for how many scores of a model now.
+        costs: what asking each of the application's models costs.
         memo: where a policy keeps what it has worked out from exactly these numbers, so that it is not done for each
             query. The policy itself is a part of each key.
     """
@@ -47,16 +54,20 @@ class Totals:
         "_of_versions",
         "_to_mix",
         "application",
+        "costs",
         "memo",
         "own",
         "prior_most",
         "prior_weight",
     )
 
-    def __init__(self, numbers: Numbers | None = None, of_versions: Numbers | None = None) -> None:
+    def __init__(
+        self, numbers: Numbers | None = None, of_versions: Numbers | None = None, costs: Costs = NO_COSTS
+    ) -> None:
         """``of_versions``: without what versions have of their predecessors; the same as ``numbers`` if None."""
         self._numbers = numbers or {}
         self._of_versions = self._numbers if of_versions is None else of_versions
+        self.costs = costs
         self.own: Totals | None = None
         self.application: Totals | None = None
         self.prior_weight = self.prior_most = 0.0
@@ -104,9 +115,10 @@ class Totals:
 
     @property
     def to_mix(self) -> list[tuple[tuple[str, str], float]]:
-        """The numbers that a context's are mixed with: all but the evidence, which is a state's own."""
+        """The numbers that a context's are mixed with: all but the evidence, which is a state's own, and those of
+        calibration, which are the application's."""
         if self._to_mix is None:
-            self._to_mix = [item for item in self._numbers.items() if item[0][1] not in _EVIDENCE]
+            self._to_mix = [item for item in self._numbers.items() if _is_mixed(item[0][1])]
         return self._to_mix
 
     def with_prior(self, prior: "Totals", weight: float = DEFAULT_PRIOR_WEIGHT) -> "Totals":
@@ -129,7 +141,7 @@ class Totals:
         mixed = {key: amount * prior.share_of(key, most) for key, amount in prior.to_mix}
         for key, amount in self._numbers.items():
             mixed[key] = mixed.get(key, 0.0) + amount
-        totals = Totals(mixed)
+        totals = Totals(mixed, costs=self.costs)
         totals.own, totals.application = self, prior
         totals.prior_weight, totals.prior_most = weight, most
         return totals
@@ -146,3 +158,7 @@ class Totals:
 
     def _sum(self, wanted: str) -> float:
         return math.fsum(amount for (_, name), amount in self._numbers.items() if name == wanted)
+
+
+def _is_mixed(name: str) -> bool:
+    return name not in _EVIDENCE and not name.startswith(CALIBRATION)

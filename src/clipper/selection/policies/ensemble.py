@@ -54,6 +54,7 @@ class Ensemble(Policy):
     """
 
     feedback = "all"
+    default_half_life = 100
 
     answer: str = "vote"
     weighting: str = "equal"

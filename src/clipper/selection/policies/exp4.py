@@ -39,7 +39,8 @@ class Exp4(Policy):
 
     Args:
         eta: how fast it reacts; above 0, at most 1. The less, the longer all have a say, and several together are
-            right more often than the best; the more, the sooner little feedback tells, as that of one user.
+            right more often than the best; the more, the sooner little feedback tells, as that of one user. With the
+            half-life of its default a model that errs 0.1 more than the best has an eighteenth of its weight.
         answer: ``vote``, ``mean`` or ``median``.
         tolerance: of ``mean`` and ``median``: how near an output must be to the answer to agree with it; at least 0.
 
@@ -48,8 +49,9 @@ class Exp4(Policy):
     """
 
     feedback = "all"
+    default_half_life = 50
 
-    eta: float = 0.05
+    eta: float = 0.4
     answer: str = "vote"
     tolerance: float = DEFAULT_TOLERANCE
     _combiner: Combiner = field(init=False, repr=False, compare=False)

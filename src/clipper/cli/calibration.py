@@ -1,0 +1,89 @@
+"""``clipper app calibration``: how often answers were right, by how sure they were."""
+
+from html import escape
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipper.cli.options import AsJson, Home, Url
+from clipper.cli.output import Output
+from clipper.client import Clipper
+from clipper.errors import InvalidArgument
+from clipper.management.schemas import ConfidenceBin, Reliability
+from clipper.pages.charts import Axis, Line, chart
+from clipper.pages.document import document, table
+
+_COLUMNS = ("of", "raw confidence", "answers", "right", "answered now")
+# Bins with less say nothing: what fading or inheriting left of some.
+_LEAST_ANSWERS = 0.5
+
+
+def calibration(
+    name: Annotated[str, typer.Argument(help="The application's name.")],
+    html: Annotated[Path | None, typer.Option(help="Write a page with a reliability diagram to this file.")] = None,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how often answers were right, by how sure they were: before calibration, and as they were answered."""
+    if html is not None and not html.parent.is_dir():
+        raise typer.BadParameter(f"--html: there is no folder {html.parent}")
+    with Clipper.connect(url, home) as clipper:
+        found = clipper.policy(name).calibration
+        calibrates = clipper.application(name).calibrate
+    out = Output(as_json)
+    why = "no feedback on its answers has come" if calibrates else f"next: clipper app update {name} --calibrate"
+    rows = [(of(each), *row) for each in found for row in _rows(each)]
+    out.table(found, _COLUMNS, rows, f"nothing is known of how right {name}'s answers are: {why}")
+    for each in found:
+        out.note(summary(each))
+    if html is not None:
+        try:
+            html.write_text(_page(name, found))
+        except OSError as error:
+            raise InvalidArgument(f"{html} cannot be written: {error.strerror}") from error
+        out.note(f"written to {html}")
+
+
+def of(found: Reliability) -> str:
+    """Whose confidence, and of which kind: ``svm, probability``."""
+    return f"{found.model or 'several models'}, {found.basis}"
+
+
+def summary(found: Reliability) -> str:
+    answers = sum(each.answers for each in found.raw)
+    return (
+        f"confidence of {of(found)}: expected calibration error {found.answered_error:.3f} as answered, "
+        f"{found.raw_error:.3f} raw, by {answers:.0f} answers with feedback that still count"
+    )
+
+
+def _rows(found: Reliability) -> list[tuple[str, ...]]:
+    return [
+        (f"{each.confidence:.4f}", f"{each.answers:.0f}", f"{each.right:.1%}", f"{each.calibrated or 0:.4f}")
+        for each in _told(found.raw)
+    ]
+
+
+def _told(found: tuple[ConfidenceBin, ...]) -> list[ConfidenceBin]:
+    return [each for each in found if each.answers >= _LEAST_ANSWERS]
+
+
+def _page(name: str, found: tuple[Reliability, ...]) -> str:
+    parts = [
+        f"<h1>Confidence of {escape(name)}</h1><p>On the dashed line an answer of confidence 0.9 is right nine times "
+        "in ten; below it answers are surer than they are right.</p>"
+    ]
+    for each in found:
+        diagonal = Line("right as often as sure", [(0.0, 0.0), (1.0, 1.0)], dashed=True)
+        raw = Line("raw", [(one.confidence, one.right) for one in _told(each.raw)])
+        answered = Line("as answered", [(one.confidence, one.right) for one in _told(each.answered)])
+        parts += [
+            chart(f"Reliability of {of(each)}", Axis("confidence"), Axis("right"), [answered, raw, diagonal]),
+            f"<p>{escape(summary(each))}.</p>",
+            table(_COLUMNS[1:], _rows(each)),
+        ]
+    if not found:
+        parts.append("<p>No feedback on its answers has come.</p>")
+    return document(f"clipper app calibration {name}", parts)

@@ -1,0 +1,81 @@
+"""Which versions an application's links lead to."""
+
+from collections.abc import Mapping
+
+from clipper.abstraction.model_queue import ModelQueue
+from clipper.abstraction.predictor import Predictor
+from clipper.errors import NotFound, WrongInput
+from clipper.selection.learning.arms import Arms, Origin, lineage
+from clipper.selection.learning.costs import Costs
+from clipper.selection.policies.policy import Choice
+from clipper.snapshot import ApplicationSnapshot, link_names
+from clipper.types import InputType
+
+
+class Targets:
+    """As of one snapshot.
+
+    Attributes:
+        input_type: the declared type, with the lengths that it leaves open and the linked models fix.
+        by_name: by link's name what answers for it; None while nothing that takes this input runs.
+        models, shadows: their names, in the order of linking.
+        arms: the versions that stand behind the names.
+    """
+
+    def __init__(self, snapshot: ApplicationSnapshot, predictor: Predictor) -> None:
+        self._name = snapshot.name
+        self._links = snapshot.links
+        self._predictor = predictor
+        self.input_type = self._narrowed_type(snapshot)
+        # Shadows come last, so that a version which answers is not asked as a shadow as well.
+        named = sorted(zip(link_names(snapshot.links), snapshot.links), key=lambda each: each[1].shadow)
+        self.by_name: dict[str, ModelQueue | None] = {}
+        origins: dict[str, tuple[Origin, ...]] = {}
+        for name, link in named:
+            target = self._find(link.model, link.version)
+            # Two links may lead to one version, as when a pinned one becomes current: it is asked once.
+            if target is None or target not in self.by_name.values():
+                self.by_name[name] = target
+                version = link.version or predictor.current(link.model)
+                if version is not None:
+                    before = predictor.predecessors(link.model)
+                    origins[name] = lineage(link.model, version, before, snapshot.selection.inherit)
+        self.models = tuple(name for name, link in named if not link.shadow and name in self.by_name)
+        self.shadows = tuple(name for name, link in named if link.shadow and name in self.by_name)
+        costs = {name: link.cost for name, link in named if name in self.by_name and link.cost is not None}
+        self.arms = Arms(origins, Costs(costs, snapshot.selection.cost_weight))
+        self._pinned_arms: dict[str, Arms] = {}
+
+    def pinned(self, version: str) -> tuple[Choice, Mapping[str, ModelQueue], Arms]:
+        """What answers a query that names a version of one of the models.
+
+        Raises:
+            NotFound: there is no such version.
+            WrongInput: it takes another type of input.
+        """
+        for model in dict.fromkeys(link.model for link in self._links if not link.shadow):
+            target = self._predictor.find(model, version)
+            if target is None:
+                continue
+            if not self.input_type.suits(target.input_type):
+                raise WrongInput(
+                    f"{target.model} takes {target.input_type}, application {self._name} has {self.input_type}"
+                )
+            arms = self._pinned_arms.get(version)
+            if arms is None:
+                arms = self._pinned_arms[version] = self.arms.with_key(model, str(target.model))
+            return Choice((model,), (1.0,)), {model: target}, arms
+        raise NotFound(f"no model linked to application {self._name} has a version {version[:100]!r} that runs")
+
+    def _narrowed_type(self, snapshot: ApplicationSnapshot) -> InputType:
+        narrowed = InputType.parse(snapshot.input_type)
+        for link in snapshot.links:
+            target = self._predictor.find(link.model, link.version)
+            both = None if target is None else narrowed.narrowed(target.input_type)
+            narrowed = both or narrowed
+        return narrowed
+
+    def _find(self, model: str, version: str | None) -> ModelQueue | None:
+        """What runs and takes this application's rows as they are."""
+        target = self._predictor.find(model, version)
+        return target if target is not None and self.input_type.suits(target.input_type) else None

@@ -1,0 +1,73 @@
+"""What `make regret` plays of policies that ask all models is what the server runs; answers are as described."""
+
+from random import Random
+
+import numpy as np
+import pytest
+
+from benchmarks.regret import panels
+from benchmarks.regret.answers import COMMON_CHANCE, RIGHT, answers, losses_of, vote
+from benchmarks.regret.families import setting_of
+from benchmarks.regret.panels import play_panel
+from clipper.selection.learning.ledger import Ledger
+from clipper.selection.learning.tally import tally
+from clipper.selection.policies.combine import vote as vote_of_outputs
+from clipper.selection.policies.policy import JudgedQuery, Policy, QueryView
+from clipper.selection.policies.registry import make_policy
+
+MODELS = ("a", "b", "c", "d")
+MEANS = np.array([[0.1, 0.3, 0.4, 0.8]])
+
+
+@pytest.mark.parametrize(
+    ("make", "policy"),
+    [
+        (panels.Hedge, make_policy("exp4")),
+        (panels.LogOdds, make_policy("ensemble", {"weighting": "accuracy"})),
+        (panels.Equal, make_policy("ensemble")),
+    ],
+)
+def test_weights_are_those_of_the_servers_policy(make: panels.PanelMaker, policy: Policy) -> None:
+    name = "exp4" if make is panels.Hedge else "ensemble"
+    setting = {} if make is panels.Equal else setting_of(name)
+    panel = make(1, len(MODELS), **{key: np.array([value]) for key, value in setting.items()})
+    ledger, chance = Ledger(int(setting.get("half_life", 100))), np.random.default_rng(3)
+    for step in range(400):
+        choice = policy.select(MODELS, ledger.totals(), QueryView(), Random(0))
+        # The ledger is one observation ahead in its clock, by which the last digits differ, and early on a little more.
+        assert choice.shares == pytest.approx(panel.weights()[0], abs=0.02 if step > 20 else 0.05)
+        losses = losses_of(answers(MEANS, chance))
+        by_model = dict(zip(MODELS, losses[0].tolist()))
+        taught = {**tally(MODELS, by_model), **policy.observe(choice, by_model, ledger.totals(), JudgedQuery())}
+        ledger.add(ledger.entries(taught))
+        ledger.drop_stale()
+        panel.learn(losses)
+
+
+def test_votes_are_counted_as_by_the_server() -> None:
+    chance = np.random.default_rng(1)
+    for weights in (chance.random((200, 4)), np.full((200, 4), 0.25)):
+        given = chance.integers(0, 3, (200, 4))
+        found = vote(weights, given)
+        for row, label in enumerate(found):
+            outputs = {model: b"%d" % output for model, output in zip(MODELS, given[row])}
+            assert vote_of_outputs(MODELS, weights[row].tolist(), outputs).output == b"%d" % label
+
+
+def test_answers_err_as_often_as_they_are_to_and_together() -> None:
+    means = np.tile([0.1, 0.3], (100_000, 1))
+    given = answers(means, np.random.default_rng(2))
+    wrong = given != RIGHT
+    assert wrong.mean(axis=0) == pytest.approx([0.1, 0.3], abs=0.01)
+    # Where both meet the common chance, the better errs only where the worse does.
+    both = COMMON_CHANCE**2 * 0.1 + (1 - COMMON_CHANCE**2) * 0.03
+    assert wrong.all(axis=1).mean() == pytest.approx(both, abs=0.005)
+    same = (given[:, 0] == given[:, 1])[wrong.all(axis=1)]
+    assert same.mean() == pytest.approx(0.64, abs=0.02)
+
+
+def test_a_small_part_of_it_again() -> None:
+    """Two models that change places: who forgets loses little beside who does not."""
+    settings = [setting_of("exp4"), {**setting_of("exp4"), "half_life": 1e9}]
+    ours, never = play_panel(panels.Hedge, settings, 2, 2, ("swapped",)).mean(axis=(1, 2))
+    assert 0 <= ours < 0.2 * never

@@ -1,0 +1,150 @@
+"""What a confidence is worth: the curve from what feedback has summed up."""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipper.selection.learning.calibration import BINS, Bin, Curve, bin_of, bins, expected_error, lesson
+from clipper.selection.learning.ledger import Ledger
+
+confidences = st.floats(0, 1)
+some_bins = st.lists(
+    st.builds(Bin, st.floats(0.001, 1e12), confidences, confidences), max_size=BINS, unique_by=lambda b: b.confidence
+).map(lambda found: sorted(found, key=lambda each: each.confidence))
+
+# How often a model is right, and how sure it says it is, by how easy an input is to it.
+Model = Callable[[float], tuple[float, float]]
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+MODELS: dict[str, Model] = {
+    "calibrated": lambda x: (sigmoid(x), sigmoid(x)),
+    "too sure": lambda x: (sigmoid(x), sigmoid(3 * x)),
+    "not sure enough": lambda x: (sigmoid(x), sigmoid(0.4 * x)),
+    "no straight line": lambda x: (0.55 if x < 1.5 else 0.95, sigmoid(x)),
+    "a label alone": lambda x: (0.87, 1.0),
+}
+
+
+def feed(ledger: Ledger, model: Model, times: int, random: Random) -> None:
+    for _ in range(times):
+        right, confidence = model(random.gauss(1.5, 1.5))
+        ledger.add(ledger.entries(lesson("m", "probability", confidence, confidence, float(random.random() < right))))
+
+
+def curve_of(ledger: Ledger) -> Curve:
+    return Curve(bins(ledger.totals().numbers, "m", "probability"))
+
+
+def error(curve: Curve, model: Model) -> float:
+    """Mean difference between what is answered and how often such an answer is right."""
+    random = Random("fresh")
+    cases = [model(random.gauss(1.5, 1.5)) for _ in range(300)]
+    return sum(abs(curve.calibrated(confidence) - right) for right, confidence in cases) / len(cases)
+
+
+@given(confidences)
+def test_without_feedback_it_is_the_identity(confidence: float) -> None:
+    assert Curve([]).calibrated(confidence) == confidence
+    assert Curve([]).least_raw(confidence) == confidence
+
+
+@given(some_bins, st.lists(confidences, min_size=2, max_size=20))
+def test_curve_is_monotone_and_stays_a_probability(found: list[Bin], raw: list[float]) -> None:
+    curve = Curve(found)
+    answered = [curve.calibrated(each) for each in sorted(raw)]
+    assert all(0 <= each <= 1 for each in answered)
+    assert all(low <= high + 1e-12 for low, high in pairwise(answered))
+
+
+@given(some_bins, confidences, confidences)
+def test_threshold_is_found_back(found: list[Bin], threshold: float, raw: float) -> None:
+    curve = Curve(found)
+    least = curve.least_raw(threshold)
+    if raw >= least + 1e-6:
+        assert curve.calibrated(raw) >= threshold - 1e-6
+    elif raw < least - 1e-6:
+        assert curve.calibrated(raw) <= threshold + 1e-6
+
+
+@given(st.lists(confidences, min_size=2, max_size=20).map(sorted))
+def test_bins_are_in_order_of_confidence(raw: list[float]) -> None:
+    numbers = [bin_of(each) for each in raw]
+    assert numbers == sorted(numbers)
+    assert set(numbers) <= set(range(BINS))
+
+
+def test_what_nearly_all_of_a_model_is_sure_of_is_told_apart() -> None:
+    assert len({bin_of(raw) for raw in (0.5, 0.9, 0.95, 0.99, 0.999, 0.9999, 1.0)}) == 7
+
+
+# Without calibration the second is off by 0.13, the third by 0.15, the fourth by 0.11, the last by 0.13.
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("times", "most", "mean"), [(100, 0.13, 0.095), (1000, 0.06, 0.045)])
+def test_confidence_becomes_how_often_answers_are_right(name: str, times: int, most: float, mean: float) -> None:
+    errors = []
+    for seed in range(6):
+        ledger = Ledger(None)
+        feed(ledger, MODELS[name], times, Random(seed))
+        errors.append(error(curve_of(ledger), MODELS[name]))
+    assert max(errors) < most
+    assert sum(errors) / len(errors) < mean
+
+
+def test_ten_pieces_of_feedback_already_tell_that_a_model_is_too_sure() -> None:
+    before = error(Curve([]), MODELS["too sure"])
+    after = []
+    for seed in range(20):
+        ledger = Ledger(None)
+        feed(ledger, MODELS["too sure"], 10, Random(seed))
+        after.append(error(curve_of(ledger), MODELS["too sure"]))
+    assert sum(after) / len(after) < 0.9 * before
+
+
+def test_few_wrong_answers_do_not_turn_the_curve_over() -> None:
+    curve = Curve([Bin(1.0, 0.999, 0.0)])
+    assert 0.3 < curve.calibrated(0.999) < 0.95
+    assert curve.calibrated(0.999) > curve.calibrated(0.6)
+
+
+def test_drift_is_followed() -> None:
+    ledger = Ledger(half_life=300)
+    random = Random(7)
+    feed(ledger, MODELS["too sure"], 3000, random)
+    assert error(curve_of(ledger), MODELS["not sure enough"]) > 0.12
+    feed(ledger, MODELS["not sure enough"], 1500, random)
+    assert error(curve_of(ledger), MODELS["not sure enough"]) < 0.06
+
+
+def test_feedback_of_several_workers_adds_up() -> None:
+    together, parts = Ledger(None), [Ledger(None), Ledger(None)]
+    random = Random(3)
+    for number in range(400):
+        right, confidence = MODELS["too sure"](random.gauss(1.5, 1.5))
+        taught = lesson("m", "probability", confidence, 0.5, float(random.random() < right))
+        together.add(together.entries(taught))
+        parts[number % 2].add(parts[number % 2].entries(taught))
+    merged = Ledger(None)
+    for part in parts:
+        merged.add(part.sums())
+    for raw in (0.3, 0.7, 0.99, 1.0):
+        assert curve_of(merged).calibrated(raw) == pytest.approx(curve_of(together).calibrated(raw))
+
+
+def test_kinds_of_confidence_and_models_are_kept_apart() -> None:
+    numbers = lesson("m", "probability", 0.8, 0.7, 1.0)
+    assert bins(numbers, "m", "probability") == [Bin(1.0, 0.8, 1.0)]
+    assert bins(numbers, "m", "probability", "answered") == [Bin(1.0, 0.7, 1.0)]
+    assert bins(numbers, "m", "agreement") == bins(numbers, "other", "probability") == []
+
+
+def test_expected_error_counts_bins_by_their_answers() -> None:
+    assert expected_error([Bin(3.0, 0.9, 0.8), Bin(1.0, 0.5, 0.9)]) == pytest.approx(0.175)
