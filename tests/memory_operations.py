@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET
 
 from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound
+from clipper.management.events import Event
 from clipper.management.reports import Bounds, LearnedModel, Report, ReportedModel, ReportGroup
 from clipper.management.schemas import (
     Application,
@@ -22,7 +23,6 @@ from clipper.management.schemas import (
     CreatedKey,
     CreatedToken,
     Deployment,
-    Event,
     Key,
     LearnedPolicy,
     LinkChange,

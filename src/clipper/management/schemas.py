@@ -403,19 +403,6 @@ class Status(Struct, frozen=True):
     certificate_expires_at: float | None = None
 
 
-class Event(Struct, frozen=True):
-    """Something that happened, or was decided, on the server.
-
-    Attributes:
-        at: seconds since 1970.
-        subject: what it is about: a version, a replica, a worker, or ``workers`` for all of them.
-    """
-
-    at: float
-    subject: str
-    text: str
-
-
 class Health(Struct, frozen=True):
     """What a health check that passes answers, and what ``POST /stop`` does."""
 

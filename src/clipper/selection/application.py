@@ -234,8 +234,7 @@ class Application:
                 outcomes.missed(model, choice, arms, query.features)
 
     def _may_need_input(self, query: Query) -> bool:
-        """Whether feedback may need the input, for an output that is not known or by itself: it is most of a query's
-        size."""
+        """Whether feedback may need the input, most of a query's size: for an output that is not known, or by itself."""
         if query.choice is None:
             return True
         if not self.selector.may_need_input or self.selector.keeps_input:
@@ -341,8 +340,7 @@ class Application:
         Raises:
             PolicyFailed: see ``Selector.select``.
         """
-        random = random or self.surroundings.random
-        return self.selector.select_beside(self._ramp, self.models, totals, query, random)
+        return self.selector.select_beside(self._ramp, self.models, totals, query, random or self.surroundings.random)
 
     def features_of(self, row: bytes) -> bytes | None:
         """Those that an input is, where they do not come beside it."""

@@ -3,8 +3,9 @@
 from litestar import Controller, Response, get, post
 
 from clipper.errors import Unavailable
+from clipper.management.events import Event
 from clipper.management.routes import Port
-from clipper.management.schemas import Event, Health, Status
+from clipper.management.schemas import Health, Status
 from clipper.metrics.exposition import CONTENT_TYPE, render
 
 
