@@ -234,7 +234,7 @@ class Application:
                 outcomes.missed(model, choice, arms, query.features)
 
     def _may_need_input(self, query: Query) -> bool:
-        """Whether feedback may need the input, most of a query's size: for an output that is not known, or by itself."""
+        """Whether feedback may need the input, most of a query's size: for an unknown output, or by itself."""
         if query.choice is None:
             return True
         if not self.selector.may_need_input or self.selector.keeps_input:
