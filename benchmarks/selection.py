@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import json
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
@@ -27,6 +27,10 @@ INPUTS = 1_000
 BATCH = 100
 # So many connections of wrk, each pausing between its queries for far longer than an answer takes: the rate is kept.
 PREDICTING = 256
+# Bodies of queries that all differ.
+FEATURES = 8
+PLAIN = b'{"input":[NUMBER.25,2.0,3.0,4.0]}'
+WITH_FEATURES = b'{"input":[NUMBER.25,2.0,3.0,4.0],"features":[1,0.5,0.25,2,3,0,-1,0.125]}'
 
 
 def over_single(policy: str, floor: float) -> Row:
@@ -128,22 +132,14 @@ def cascade(bench: Workbench) -> Outcome:
 
     A sum says nothing of how sure it is, which is a confidence of 0: so all stop, or all go on.
     """
-    applications = {
-        "single": bench.sums("single", 1),
-        "stops": bench.sums("cascade", 2, parameter="threshold=0"),
-        "goes_on": bench.sums("cascade", 2, parameter="threshold=0.5"),
-    }
-    (worker,) = bench.server.run("status")["workers"]
-
-    def cpu_us(application: str, seconds: float) -> float:
-        before_s = cpu_s(worker["pid"])
-        pairs = uvloop.run(_ask_and_observe(bench, application, seconds))
-        return (cpu_s(worker["pid"]) - before_s) / pairs * 1e6
-
-    for application in applications.values():
-        cpu_us(application, WARM_UP_S)
-    sides = [lambda name=name: cpu_us(name, ROUND_S) for name in applications.values()]
-    single, stops, goes_on = bench.compare(*sides)
+    single, stops, goes_on = _cpu_us(
+        bench,
+        {
+            bench.sums("single", 1): PLAIN,
+            bench.sums("cascade", 2, parameter="threshold=0"): PLAIN,
+            bench.sums("cascade", 2, parameter="threshold=0.5"): PLAIN,
+        },
+    )
     added, again = median_ratio(stops, single) - 1, median_ratio(goes_on, single) - 1
     numbers = {
         "single_cpu_us": single,
@@ -155,16 +151,51 @@ def cascade(bench: Workbench) -> Outcome:
     return Outcome(f"{added:+.0%}, {again:+.0%}; {median(single):.0f} us", added <= 0.25, numbers)
 
 
-async def _ask_and_observe(bench: Workbench, application: str, seconds: float) -> int:
+def features(bench: Workbench) -> Outcome:
+    """The same of one model, of five by a policy that goes by no features, and of five by eight features."""
+    single, plain, by_features = _cpu_us(
+        bench,
+        {
+            bench.sums("single", 1): PLAIN,
+            bench.sums("thompson", MODELS): PLAIN,
+            bench.sums("linucb", MODELS, features=FEATURES): WITH_FEATURES,
+        },
+    )
+    plain_added, added = median_ratio(plain, single) - 1, median_ratio(by_features, single) - 1
+    numbers = {
+        "single_cpu_us": single,
+        "thompson_cpu_us": plain,
+        "linucb_cpu_us": by_features,
+        "added_by_thompson": plain_added,
+        "added_by_linucb": added,
+    }
+    return Outcome(f"{added:+.0%}, {plain_added:+.0%} without; {median(single):.0f} us", added <= 1.5, numbers)
+
+
+def _cpu_us(bench: Workbench, applications: Mapping[str, bytes]) -> list[list[float]]:
+    """CPU of the worker for a query and the feedback on it, of each application and the bodies for it, in turns."""
+    (worker,) = bench.server.run("status")["workers"]
+
+    def cpu_us(application: str, seconds: float) -> float:
+        before_s = cpu_s(worker["pid"])
+        pairs = uvloop.run(_ask_and_observe(bench, application, applications[application], seconds))
+        return (cpu_s(worker["pid"]) - before_s) / pairs * 1e6
+
+    for application in applications:
+        cpu_us(application, WARM_UP_S)
+    return bench.compare(*(lambda name=name: cpu_us(name, ROUND_S) for name in applications))
+
+
+async def _ask_and_observe(bench: Workbench, application: str, body: bytes, seconds: float) -> int:
     """Ask, and send feedback on each query once it is answered; return how many had both."""
     asked: deque[int] = deque()
-    inputs = itertools.count()
+    numbers = itertools.count()
     counts = Counter[bool]()
 
     def next_request() -> tuple[bool, bytes]:
         if asked:
             return True, post(f"/{application}/observe", b'{"query_id":%d,"label":1}' % asked.popleft())
-        return False, post(f"/{application}/predict", b'{"input":[%d.25,2.0,3.0,4.0]}' % next(inputs))
+        return False, post(f"/{application}/predict", body.replace(b"NUMBER", b"%d" % next(numbers)))
 
     def on_answer(answer: Answer[bool]) -> None:
         counts[answer.tag] += answer.status == 200
@@ -187,5 +218,11 @@ ROWS = [
         "CPU of a query and its feedback, of a cascade that stops and one that goes on, over one model",
         "≤ +25 % where it stops",
         cascade,
+    ),
+    Row(
+        "features_over_single",
+        "CPU of a query and its feedback: linucb by eight features, and thompson, among five models, over one alone",
+        "≤ +150 %",
+        features,
     ),
 ]

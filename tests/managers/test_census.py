@@ -2,7 +2,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,6 +54,38 @@ def test_a_folder_is_counted_with_all_below_it(tmp_path: Path) -> None:
     assert files == 3
     assert 100_000 <= size_bytes < 200_000
     assert disk_usage(tmp_path / "nowhere", 100) == (0, 0)
+
+
+def test_a_file_that_goes_during_the_count_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abcdef":
+        (tmp_path / name).write_bytes(b"x" * 4096)
+    gone = iter("abcdef")
+    real_scandir = os.scandir
+
+    class Going:
+        """Removes each file before it is looked at, but the last two."""
+
+        def __init__(self, folder: Path) -> None:
+            self._entries = real_scandir(folder)
+
+        def __enter__(self) -> "Iterator[os.DirEntry[str]]":
+            return self._each()
+
+        def _each(self) -> "Iterator[os.DirEntry[str]]":
+            for number, entry in enumerate(sorted(self._entries, key=lambda entry: entry.name)):
+                if number < 4:
+                    (tmp_path / next(gone)).unlink()
+                yield entry
+
+        def __exit__(self, *_: object) -> None:
+            self._entries.close()
+
+    monkeypatch.setattr(os, "scandir", Going)
+    size_bytes, files = disk_usage(tmp_path, 100)
+    assert files == 6
+    assert size_bytes >= 2 * 4096
 
 
 def test_without_descriptors_nothing_passes_for_little(tmp_path: Path) -> None:

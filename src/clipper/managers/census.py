@@ -3,6 +3,7 @@
 import errno
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,11 +83,13 @@ def disk_usage(folder: Path, max_files: int) -> tuple[int, int]:
     left = [folder]
     while left and files <= max_files:
         try:
-            for entry in os.scandir(left.pop()):
-                files += 1
-                size_bytes += entry.stat(follow_symlinks=False).st_blocks * 512
-                if entry.is_dir(follow_symlinks=False):
-                    left.append(Path(entry.path))
+            with os.scandir(left.pop()) as entries:
+                for entry in entries:
+                    files += 1
+                    with suppress(FileNotFoundError):  # removed meanwhile: the others are still there
+                        size_bytes += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        left.append(Path(entry.path))
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise  # else a folder would pass for empty

@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -311,9 +311,10 @@ def kill_marked(is_meant: Callable[[str], bool]) -> bool:
     return True
 
 
-def pids() -> Iterator[int]:
+def pids() -> list[int]:
     """Every process of the machine that can be seen."""
-    return (int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit())
+    with os.scandir("/proc") as entries:
+        return [int(entry.name) for entry in entries if entry.name.isdigit()]
 
 
 def mark_of(pid: int) -> str:
