@@ -2,15 +2,19 @@
 
 import asyncio
 import itertools
+import json
+from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from statistics import median
 
 import uvloop
 
 from benchmarks import wrk
+from benchmarks.languages import cpu_s
 from benchmarks.load import Answer, LoadClient, post
 from benchmarks.outcome import Outcome, Row
 from benchmarks.workbench import FOUR, ROUND_S, SLO_MS, WARM_UP_S, Workbench, median_ratio
@@ -119,4 +123,69 @@ def observations(application: str, size: int) -> Iterator[bytes]:
     return itertools.cycle([post(f"/{application}/observe", body) for body in bodies])
 
 
-ROWS = [over_single("exp3", 0.7), over_single("ensemble", 0.25), observe(IN_BATCHES), observe(ONE_BY_ONE)]
+def cascade(bench: Workbench) -> Outcome:
+    """CPU of the worker for a query and the feedback on it: of one model, and of a cascade that stops or goes on.
+
+    A sum says nothing of how sure it is, which is a confidence of 0: so all stop, or all go on.
+    """
+    applications = {
+        "single": bench.sums("single", 1),
+        "stops": bench.sums("cascade", 2, parameter="threshold=0"),
+        "goes_on": bench.sums("cascade", 2, parameter="threshold=0.5"),
+    }
+    (worker,) = bench.server.run("status")["workers"]
+
+    def cpu_us(application: str, seconds: float) -> float:
+        before_s = cpu_s(worker["pid"])
+        pairs = uvloop.run(_ask_and_observe(bench, application, seconds))
+        return (cpu_s(worker["pid"]) - before_s) / pairs * 1e6
+
+    for application in applications.values():
+        cpu_us(application, WARM_UP_S)
+    sides = [lambda name=name: cpu_us(name, ROUND_S) for name in applications.values()]
+    single, stops, goes_on = bench.compare(*sides)
+    added, again = median_ratio(stops, single) - 1, median_ratio(goes_on, single) - 1
+    numbers = {
+        "single_cpu_us": single,
+        "stops_cpu_us": stops,
+        "goes_on_cpu_us": goes_on,
+        "added_by_stops": added,
+        "added_by_goes_on": again,
+    }
+    return Outcome(f"{added:+.0%}, {again:+.0%}; {median(single):.0f} us", added <= 0.25, numbers)
+
+
+async def _ask_and_observe(bench: Workbench, application: str, seconds: float) -> int:
+    """Ask, and send feedback on each query once it is answered; return how many had both."""
+    asked: deque[int] = deque()
+    inputs = itertools.count()
+    counts = Counter[bool]()
+
+    def next_request() -> tuple[bool, bytes]:
+        if asked:
+            return True, post(f"/{application}/observe", b'{"query_id":%d,"label":1}' % asked.popleft())
+        return False, post(f"/{application}/predict", b'{"input":[%d.25,2.0,3.0,4.0]}' % next(inputs))
+
+    def on_answer(answer: Answer[bool]) -> None:
+        counts[answer.tag] += answer.status == 200
+        if not answer.tag:
+            asked.append(json.loads(answer.body)["query_id"])
+
+    host, port = bench.server.query_address()
+    client = LoadClient[bool](host, port, CONNECTIONS, next_request, on_answer)
+    await client.run_for(seconds)
+    return counts[True]
+
+
+ROWS = [
+    over_single("exp3", 0.7),
+    over_single("ensemble", 0.25),
+    observe(IN_BATCHES),
+    observe(ONE_BY_ONE),
+    Row(
+        "cascade_over_single",
+        "CPU of a query and its feedback, of a cascade that stops and one that goes on, over one model",
+        "≤ +25 % where it stops",
+        cascade,
+    ),
+]

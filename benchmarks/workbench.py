@@ -96,15 +96,19 @@ class Workbench:
             return ["own_predict:OwnPredict", "--data", str(self.model_file(OWN_PREDICT[model]))]
         return [FUNCTIONS[model], "--input-type", "doubles"]
 
-    def sums(self, policy: str, models: int) -> str:
-        """Deploy so many models that are sums, if they are not yet; return the application that selects among them."""
-        application = f"{policy}-over-{models}"
+    def sums(self, policy: str, models: int, *, parameter: str | None = None) -> str:
+        """Deploy so many models that are sums, if they are not yet; return the application that selects among them.
+
+        ``parameter`` is one of the policy's, as ``NAME=VALUE``.
+        """
+        application = f"{policy}-over-{models}" + (f"-{parameter.replace('=', '-')}" if parameter else "")
         if application not in self._applications:
             names = [f"sum-{number}" for number in range(models)]
             for name in names:
                 self._deploy_sum(name)
             options = [option for name in names for option in ("--model", name)]
             options += ["--policy", policy, "--slo-ms", str(SLO_MS), "--default", "-1"]
+            options += ["--policy-parameter", parameter] if parameter else []
             self.server.run("app", "create", application, *options)
             self._applications[application] = "sum"
         return application

@@ -22,6 +22,7 @@ from clipper.management.schemas import (
     CreatedKey,
     CreatedToken,
     Deployment,
+    Event,
     Key,
     LearnedModel,
     LearnedPolicy,
@@ -82,6 +83,9 @@ class MemoryOperations:
         self.tokens: dict[str, Token] = {}
         self.keys: dict[str, Key] = {}
         self.observed: list[dict[str, object]] = []
+
+    async def history(self) -> list[Event]:
+        return [Event(1e9, "m:1", "it is ready and current"), Event(1e9 + 1.5, "worker-0", "is drained: it [is] old")]
 
     async def status(self) -> Status:
         if self.raises is not None:
@@ -150,6 +154,7 @@ class MemoryOperations:
             confidence_from=new.confidence_from,
             calibrate=new.calibrate,
             code=new.code,
+            cost_weight=new.cost_weight,
         )
         self.applications[new.name] = made
         return made
@@ -172,13 +177,32 @@ class MemoryOperations:
     async def describe_policy(self, name: str, context: str | None) -> LearnedPolicy:
         found = await self.get_application(name)
         models = tuple(
-            LearnedModel(link.model, 0.0 if link.shadow else 0.75, None if link.shadow else 0.25, 8.0, 4.0, link.shadow)
+            LearnedModel(
+                link.model,
+                0.0 if link.shadow else 0.75,
+                None if link.shadow else 0.25,
+                8.0,
+                4.0,
+                link.shadow,
+                cost=link.cost,
+                threshold=0.85 if found.policy.name == "cascade" and link is found.links[0] else None,
+            )
             for link in found.links
         )
         policy = found.policy
         calibration = (CALIBRATION,) if found.calibrate else ()
+        mean_cost, stages = (4.5, (0.125,)) if policy.name == "cascade" else (None, ())
         return LearnedPolicy(
-            policy.name, policy.parameters, found.loss.name, context, 12.0, models, found.problem, calibration
+            policy.name,
+            policy.parameters,
+            found.loss.name,
+            context,
+            12.0,
+            models,
+            found.problem,
+            calibration,
+            mean_cost=mean_cost,
+            stages=stages,
         )
 
     async def report(
@@ -212,7 +236,7 @@ class MemoryOperations:
 
     async def link(self, application: str, model: str, change: LinkChange) -> Application:
         old = await self.get_application(application)
-        link = Link(model, change.version, change.shadow)
+        link = Link(model, change.version, change.shadow, change.cost)
         self.applications[application] = msgspec.structs.replace(old, links=(link,))
         return self.applications[application]
 

@@ -18,6 +18,9 @@ from clipper.statistics import VersionLoad, WorkerStatistics
 from clipper.tls.material import TlsMaterial
 from clipper.types import ModelId
 
+# Of these messages. A supervisor and workers of adjacent versions of it understand each other, since the workers of an
+# upgraded server are replaced one by one: within a version fields and messages are only added, with defaults.
+CHANNEL_VERSION = 1
 # A snapshot of ten thousand applications is about 3 MB; more than this is a bug, not a need.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 # A batch of several such inputs is still no strain on a machine; a larger one is not worth what sending it costs.
@@ -105,7 +108,8 @@ class DescribePolicy(Struct, frozen=True, tag=True):
 
 class ModelDescription(Struct, frozen=True):
     """``share``: of the queries, or of the answer, that the model would get now. ``mean_loss`` is None if unscored.
-    ``version`` is the one that they are of; None if none is current."""
+    ``version`` is the one that they are of; None if none is current. ``threshold``: below which confidence of it a
+    query goes on to a further model; None if the policy has none."""
 
     model: str
     share: float
@@ -114,6 +118,8 @@ class ModelDescription(Struct, frozen=True):
     scored: float
     shadow: bool = False
     version: str | None = None
+    cost: float | None = None
+    threshold: float | None = None
 
 
 class ConfidenceBin(Struct, frozen=True):

@@ -1,16 +1,24 @@
 """Where a server lives on this machine, and how commands find it."""
 
+import fcntl
 import os
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from clipper.errors import Unavailable
+from clipper.errors import Conflict, Unavailable
 
 _DEFAULT = "~/.clipper"
 # The file of the server's own token.
 TOKEN_NAME = "token"
+# What should exist, and what was learned.
+REGISTRY_NAME = "registry.sqlite3"
+SELECTION_NAME = "selection.sqlite3"
+# The folders of unpacked artifacts, and of processes' notes and sockets.
+ARTIFACTS_NAME = "artifacts"
+RUN_NAME = "run"
+_LOCK_NAME = "supervisor.lock"
 # The folder of the decision log.
 DECISIONS_NAME = "decisions"
 # The file of the certificate that the server shows, if it has one.
@@ -60,3 +68,27 @@ def read_place(home: Path) -> Place:
         raise Unavailable(f"no Clipper runs in {home}: start it with clipper start, or give --home or --url") from None
     except (OSError, msgspec.MsgspecError) as error:
         raise Unavailable(f"cannot read {path}: {error}") from error
+
+
+def lock_home(root: Path) -> int:
+    """Take the home for this process, for as long as it lives; return the lock's descriptor.
+
+    No process of ours has a copy of it, and the kernel lets go of it when we die. So whoever gets the lock knows that
+    no start of a process is under way.
+
+    Raises:
+        Conflict: a supervisor has it, or another command.
+    """
+    descriptor = os.open(root / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 20).decode() or "unknown"
+        os.close(descriptor)
+        raise Conflict(
+            f"a Clipper server (pid {holder}) already runs in {root}: stop it with clipper stop, "
+            "or choose another home with --home"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    return descriptor

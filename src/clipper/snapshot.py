@@ -69,12 +69,14 @@ class ModelSnapshot(Struct, frozen=True):
 class Link(Struct, frozen=True):
     """A model that an application may ask: its current version, or the pinned one.
 
-    A ``shadow`` model is asked each query and scored from feedback, but never answers.
+    A ``shadow`` model is asked each query and scored from feedback, but never answers. ``cost`` is that of asking it
+    once, in a unit of the user's; None if nobody has said.
     """
 
     model: str
     version: str | None = None
     shadow: bool = False
+    cost: float | None = None
 
 
 def link_names(links: Sequence[Link]) -> tuple[str, ...]:
@@ -105,6 +107,7 @@ class Selection(Struct, frozen=True):
         calibrate: whether it becomes how often answers of such a confidence are right, by feedback.
         feedback_ttl_s: for how long feedback on a query may come.
         log_decisions: the share of its queries that is written to the decision log.
+        cost_weight: how much loss a cost of 1 is worth to policies that learn.
     """
 
     policy: str = "single"
@@ -121,6 +124,7 @@ class Selection(Struct, frozen=True):
     calibrate: bool = False
     feedback_ttl_s: float = 600.0
     log_decisions: float = 0.0
+    cost_weight: float = 0.0
 
 
 class ApplicationSnapshot(Struct, frozen=True):

@@ -21,12 +21,16 @@ class HistogramData(Struct, frozen=True):
 
 
 class ModelSelectionStatistics(Struct, frozen=True):
-    """One model of an application: how often it was asked, missing in an answer and scored, and its summed loss."""
+    """One model of an application: how often it was asked, missing in an answer and scored, and its summed loss.
+
+    ``cost`` is that of asking it; None if nobody has said.
+    """
 
     selected: int
     missing: int
     scored: int
     loss: float
+    cost: float | None = None
 
 
 class SelectionStatistics(Struct, frozen=True):
@@ -42,6 +46,7 @@ class SelectionStatistics(Struct, frozen=True):
         contexts: states in memory.
         last_policy_error: what the user's own policy did wrong last, None if nothing.
         calibration_error: the expected one of the confidences that were answered; None if they are not calibrated.
+        stages: queries that went on to further models, by how often they asked: from ``2`` on.
     """
 
     models: dict[str, ModelSelectionStatistics]
@@ -54,6 +59,7 @@ class SelectionStatistics(Struct, frozen=True):
     last_policy_error: str | None
     answer_loss_by_reason: dict[str, float] = {}
     calibration_error: float | None = None
+    stages: dict[str, int] = {}
 
 
 class ApplicationStatistics(Struct, frozen=True):

@@ -26,6 +26,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "tls": "",
         "run_as": "",
         "trees": "",
+        "build": "",
         "containers.protocol": "",
         "containers": "containers.protocol",
         "runtime": "containers.protocol",
@@ -53,22 +54,26 @@ ALLOWED: dict[str, frozenset[str]] = {
         "selection.stores selection.trial feedback control_client abstraction containers containers.protocol control "
         "managers run_as snapshot statistics tls",
         "registry": "scaling snapshot",
-        "managers": "registry run_as trees containers containers.protocol snapshot",
+        "managers.reconcile": "",
+        "rollout": "managers.reconcile registry snapshot",
+        "managers": "managers.reconcile registry run_as trees containers containers.protocol snapshot",
         "management.reports": "",
         "management.schemas": "management.reports scaling snapshot",
         "metrics": "management.schemas metrics.histogram statistics",
         "management": "hosts management.reports management.schemas metrics statistics scaling snapshot registry "
         "managers tls",
-        "supervisor": "decisions home hosts malloc open_files management management.reports management.schemas metrics "
-        "managers registry containers containers.protocol control control_client frontend.inputs selection.trial "
+        "supervisor": "build rollout managers.reconcile decisions home hosts malloc open_files management "
+        "management.reports management.schemas metrics managers registry containers "
+        "containers.protocol control control_client frontend.inputs selection.trial "
         "selection.learning run_as selection.policies selection.stores scaling snapshot statistics tls trees",
         "packaging": "",
         "home": "",
+        "backup": "home managers registry selection.stores trees",
         "http_api": "management.schemas tls",
         "client": "home hosts http_api packaging management.reports management.schemas scaling snapshot tls",
         "pages": "",
         "load": "http_api pages tls",
-        "cli": "client decisions decisions.evaluation home hosts http_api load packaging management.reports "
+        "cli": "backup client decisions decisions.evaluation home hosts http_api load packaging management.reports "
         "management.schemas pages run_as scaling snapshot tls",
     }.items()
 }
@@ -95,6 +100,7 @@ PURE = (
     "clipper.managers.docker",
     "clipper.managers.reconcile",
     "clipper.managers.environments",
+    "clipper.rollout",
     "clipper.load.answers",
     "clipper.load.arrivals",
     "clipper.load.asked",

@@ -13,6 +13,7 @@ import pytest
 
 from clipper.cli.main import main
 from clipper.management.schemas import Configured
+from clipper.registry.sqlite import SqliteRegistry
 from clipper.scaling import ReplicaRange
 from clipper.snapshot import Batching, Link
 from conftest import TOKEN, Api
@@ -208,6 +209,24 @@ def test_an_application_with_a_policy(run: Run, api: Api) -> None:
     assert "as a shadow" in run("app", "link", "app", "other", "--shadow").out
 
 
+def test_what_models_cost(run: Run, api: Api) -> None:
+    options = "--model svm --model net:2 --cost svm=1 --cost net:2=20.5 --cost-weight 0.01 --policy cascade"
+    assert run("app", "create", "app", *options.split()).status == 0
+    app = api.operations.applications["app"]
+    assert app.links == (Link("svm", cost=1.0), Link("net", "2", cost=20.5)) and app.cost_weight == 0.01
+    shown = run("app", "show", "app").out
+    assert "svm (cost 1), net:2 (cost 20.5)" in shown and "0.01" in shown
+    learned = run("app", "policy", "app").out
+    # A column for what some of them have, and a line for what the queries did.
+    assert "goes on below" in learned and "0.85" in learned and "20.5" in learned
+    assert "cost 4.5 in the mean" in learned and "12.5% of queries have gone on to stage 2" in learned
+    assert "at a cost of 3" in run("app", "link", "app", "svm", "--cost", "3").out
+    changed = run("app", "update", "app", "--cost-weight", "0", "--json").json
+    assert changed["cost_weight"] == 0 and changed["links"][0]["cost"] == 3
+    run("app", "create", "plain", "--model", "svm")
+    assert "goes on below" not in run("app", "policy", "plain").out
+
+
 def test_calibration_is_shown_and_drawn(run: Run, api: Api, tmp_path: Path) -> None:
     run("app", "create", "app", "--model", "svm")
     nothing = run("app", "calibration", "app").out
@@ -268,12 +287,41 @@ def usage_error(run: Run, arguments: str) -> str:
     return " ".join(wrong.err.replace("│", " ").split())
 
 
+def test_a_backup_and_its_return_say_what_they_did(bare: Run, tmp_path: Path) -> None:
+    home, file = tmp_path / "home", tmp_path / "backup.tar"
+    (home / "artifacts").mkdir(parents=True)
+    SqliteRegistry(home / "registry.sqlite3").close()
+    written = bare("backup", str(file), "--home", str(home))
+    assert (
+        written.status == 0
+        and f"{home} is in {file}: 0 artifacts" in written.out
+        and "not what was learned" in written.out
+    )
+    again = bare("backup", str(file), "--home", str(home))
+    assert again.status == 1 and "is there already" in again.err
+    restored = bare("restore", str(file), "--home", str(home))
+    assert restored.status == 0 and "what was there is in" in restored.out and "next: clipper start" in restored.out
+    assert bare("restore", str(file), "--home", str(tmp_path / "new"), "--json").json["learned"] is False
+
+
+def test_the_history_is_shown_as_it_is(run: Run) -> None:
+    shown = run("status", "--history")
+    assert shown.status == 0
+    assert "m:1" in shown.out and "it is ready and current" in shown.out and "it [is] old" in shown.out
+    (first, second) = run("status", "--history", "--json").json
+    assert first == {"at": 1e9, "subject": "m:1", "text": "it is ready and current"} and second["at"] == 1e9 + 1.5
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ("app create a --model m --model n --version 1", "NAME:VERSION"),
         ("app create a --model m --policy-parameter eta", "NAME=VALUE"),
         ("app create a --model m --half-life soon", "or none"),
+        ("app create a --model m --cost m=much", "MODEL=NUMBER"),
+        ("app create a --model m --cost m=-1", "MODEL=NUMBER"),
+        ("app create a --model m --cost 5", "NAME=VALUE"),
+        ("app create a --model m --cost m=1e999", "MODEL=NUMBER"),
         ("app create a --model m --half-life 1.5", "whole number"),
         ("app update a", "nothing to change"),
         ("app update a --policy-parameter eta=1", "goes with --policy"),

@@ -52,12 +52,21 @@ def test_each_section_has_every_option_and_no_other() -> None:
     assert wrong == {}
 
 
+# They start one, or read and write its files.
+ASK_NO_SERVER = {
+    "clipper start",
+    "clipper serve",
+    "clipper log export",
+    "clipper app whatif",
+    "clipper backup",
+    "clipper restore",
+}
+
+
 def test_every_command_has_the_common_options() -> None:
     lacking = [
         name
         for name, command in commands(get_command(cli), "clipper")
-        if not {"--home", "--json"} <= options(command)
-        or ("--url" in options(command))
-        == (name in ("clipper start", "clipper serve", "clipper log export", "clipper app whatif"))
+        if not {"--home", "--json"} <= options(command) or ("--url" in options(command)) == (name in ASK_NO_SERVER)
     ]
     assert lacking == []

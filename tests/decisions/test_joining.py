@@ -103,7 +103,7 @@ def test_parquet_and_json_lines_say_the_same(tmp_path: Path) -> None:
     pq = pytest.importorskip("pyarrow.parquet")
     records = (
         decision(1, context="me", outputs=(b'{"x":[1]}',)),
-        decision(2, models=("a", "b"), shares=(0.5, 0.5), outputs=(b"1", None), answer=b"1"),
+        decision(2, models=("a", "b"), shares=(0.5, 0.5), outputs=(b"1", None), answer=b"1", steps=((1, 0.5, 1.0),)),
         decision(3, outputs=(None,), reason="timeout"),
         decision(4, beliefs=((1.0, 2.0), (3.0, 4.0)), shares=(1.0,)),
         decision(5, outputs=(b'"cut',), is_cut=True, pinned="1"),
@@ -118,15 +118,17 @@ def test_parquet_and_json_lines_say_the_same(tmp_path: Path) -> None:
     assert export(rows(), tmp_path / "out.parquet") == export(rows(), tmp_path / "out.jsonl") == 5  # type: ignore[arg-type]
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     table = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    compared = ("query_id", "context", "models", "shares", "beliefs", "loss", "default", "reason", "learned", "steps")
     for line, row in zip(lines, table, strict=True):
         assert row["time"].timestamp() == line["time_s"]
         assert dict(row["losses"]) == line["losses"] if line["losses"] else not row["losses"]
-        for name in ("query_id", "context", "models", "shares", "beliefs", "loss", "default", "reason", "learned"):
+        for name in compared:
             assert row[name] == line[name], name
         for model, text in zip(row["models"], row["outputs"]):
             whole = line["outputs"].get(model)
             assert text is None if whole is None else text == whole or json.loads(text) == whole
     assert [line["output"] for line in lines] == [{"x": [1]}, 1, "default", 1, '"cut']
+    assert [line["steps"] for line in lines[:2]] == [[], [[1, 0.5, 1.0]]]
     assert lines[1]["loss"] == 0.7 and lines[1]["learned"] is False
 
 

@@ -15,7 +15,7 @@ from clipper.decisions.log import DecisionLog
 from clipper.decisions.reading import LogReader
 from clipper.decisions.records import MAX_BLOCK_BYTES, MAX_OUTPUTS_BYTES, Decision, Setting
 from clipper.decisions.segments import LEAST_LOG_BYTES
-from clipper.selection.policies.policy import Choice
+from clipper.selection.policies.policy import Choice, Step
 from event_loops import until
 
 
@@ -179,6 +179,14 @@ def test_what_a_query_is_written_as(tmp_path: Path) -> None:
         Answered(6, b"8", outputs={"a": b"2"}, first_output=b"2"),
         Answered(7, b"x" * 9000),
         Answered(8, b"x" * 4096),
+        # One that asked a second model, after it saw what the first had answered.
+        Answered(
+            10,
+            b"7",
+            choice=Choice(("a", "b"), (0.0, 1.0), steps=(Step(1, 0.5, 1.0),)),
+            outputs={"a": b"6", "b": b"7"},
+            first_output=b"6",
+        ),
         Answered(9, b"x" * 9000, choice=both, outputs={"a": b"x" * 9000, "b": b"3"}, first_output=b"3"),
     )
     assert (found[1].outputs, found[1].answer, found[1].shares) == ((b"1",), None, (0.5,))
@@ -192,6 +200,7 @@ def test_what_a_query_is_written_as(tmp_path: Path) -> None:
     assert (found[8].outputs, found[8].is_cut) == ((b"x" * 4096,), False)
     part = b"x" * (MAX_OUTPUTS_BYTES // 3)
     assert (found[9].outputs, found[9].answer, found[9].is_cut) == ((part, b"3"), part, True)
+    assert (found[10].steps, found[10].answer, found[9].steps) == (((1, 0.5, 1.0),), b"7", ())
     for each in found.values():
         assert each.latency_s == 0.25
         assert began_s - 1 < each.time_s < time.time() + 1

@@ -9,8 +9,8 @@ import pytest
 from clipper.selection.learning.ledger import DEFAULT_HALF_LIFE, Ledger
 from clipper.selection.learning.losses import LOSSES
 from clipper.selection.learning.tally import tally
-from clipper.selection.learning.totals import DEFAULT_PRIOR_WEIGHT
-from clipper.selection.policies import Choice, Combined, JudgedQuery, QueryView
+from clipper.selection.learning.totals import DEFAULT_PRIOR_WEIGHT, Totals
+from clipper.selection.policies import Choice, Combined, JudgedQuery, Outlook, QueryView
 from clipper.selection.policies.registry import POLICIES, make_policy, parameters_of
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +18,7 @@ PAGE = (ROOT / "docs" / "policies.md").read_text()
 ROW = re.compile(r"^\| `(\w+)` \| (?:`(\w+)`)? ?\| ?`?([^|`]*)`? ?\|", re.MULTILINE)
 
 EXAMPLE = "examples.policies.cheapest:Cheapest"
+SECOND_OPINION = "examples.policies.second_opinion:SecondOpinion"
 
 
 def documented() -> set[tuple[str, str, str]]:
@@ -60,3 +61,18 @@ def test_the_example_asks_the_cheapest_model_that_is_good_enough() -> None:
         ledger.add(ledger.entries(increments))
     assert policy.select(("small", "large"), ledger.totals(), QueryView(), Random(0)) == Choice(("large",), (1.0,))
     assert policy.select(("small",), ledger.totals(), QueryView(), Random(0)) == Choice(("small",), (1.0,))
+
+
+def test_the_second_opinion_is_asked_where_the_first_is_serious() -> None:
+    policy, totals, query = make_policy(SECOND_OPINION, {"serious": "true"}, str(ROOT)), Totals(), QueryView()
+    choice = policy.select(("fast", "slow"), totals, query, Random(0))
+    outlook = Outlook(0.1, {"slow": 0.01})
+
+    def asked(choice: Choice, outputs: dict[str, bytes], outlook: Outlook = outlook) -> Choice | None:
+        return policy.next(choice, outputs, totals, query, outlook, Random(0))
+
+    both = Choice(("fast", "slow"), (0.0, 1.0))
+    assert asked(choice, {"fast": b"true"}) == asked(choice, {}) == both
+    assert asked(choice, {"fast": b"false"}) is asked(both, {"fast": b"true"}, Outlook(0.1, {})) is None
+    assert policy.combine(both, {"fast": b"true", "slow": b"false"}, totals, query).output == b"false"
+    assert policy.combine(both, {"fast": b"true"}, totals, query).output == b"true"

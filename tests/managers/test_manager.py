@@ -116,7 +116,7 @@ def test_a_death_is_noticed_and_counted(bench: Bench) -> None:
         os.kill(await bench.ready(), signal.SIGKILL)
         assert "SIGKILL" in await bench.until_dead()
         assert bench.status.start_failure is None
-        assert bench.manager.observed()[0].history.streak == 1
+        assert bench.manager.slots()[0].history.streak == 1
         bench.manager.start(SLOT, spec)
         await bench.ready()
         assert bench.status.restarts == 1

@@ -1,3 +1,4 @@
+import json
 import os
 import random
 import sqlite3
@@ -10,9 +11,17 @@ from pathlib import Path
 import pytest
 
 from clipper.errors import RegistryUnavailable
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.records import (
+    ApplicationRecord,
+    KeyRecord,
+    ModelRecord,
+    TokenRecord,
+    VersionRecord,
+    VersionSpec,
+)
 from clipper.registry.sqlite import SCHEMA_VERSION, SqliteRegistry
 from clipper.registry.store import DeleteApplication, DeleteModel, DeleteVersion, ForgetLater, Forgotten, Put
+from clipper.scaling import ReplicaRange
 from clipper.snapshot import Batching, Link, Selection
 from clipper.types import ModelId
 
@@ -20,6 +29,8 @@ SPEC = VersionSpec("ab" * 32, "file", "model.joblib", input_type="float64[4]", m
 SELECTION = Selection("exp3", {"eta": 0.5}, "absolute", {"range": 10}, half_life=None, prior_weight=5.0)
 LINKS = (Link("svm"), Link("forest", "2", shadow=True))
 APPLICATION = ApplicationRecord("digits", "float64[4]", 20.0, "null", SELECTION, LINKS, "digits#1", "cd" * 32)
+
+TOKEN = TokenRecord("ci", "read", "ab" * 32, 1e9)
 
 
 def version_of(model: str, version: str, **fields: object) -> VersionRecord:
@@ -68,6 +79,7 @@ def test_an_application_from_before_there_was_selection_is_read(path: Path, open
     old = '{"name":"old","input_type":"string","slo_ms":20.0,"default_output":null,"policy":"single","links":[]}'
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("DROP TABLE to_forget")
+        database.execute("DELETE FROM schema WHERE version > 1")
         database.execute("INSERT INTO applications VALUES ('old', ?)", (old,))
     contents = open_registry(path).load()
     assert contents.applications == (ApplicationRecord("old", "string", 20.0),)
@@ -118,8 +130,70 @@ def test_a_newer_schema_is_refused_and_left_alone(path: Path, open_registry: Ope
     with sqlite3.connect(path) as connection:
         connection.execute("INSERT INTO schema VALUES (?)", (SCHEMA_VERSION + 1,))
     connection.close()
-    with pytest.raises(RegistryUnavailable, match=r"schema version 2.*newer"):
+    with pytest.raises(RegistryUnavailable, match=rf"schema version {SCHEMA_VERSION + 1}.*newer"):
         open_registry(path)
+
+
+def test_an_older_schema_is_migrated_and_kept_as_it_was(path: Path, open_registry: Open) -> None:
+    registry = open_registry(path)
+    registry.write(Put(APPLICATION))
+    registry.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM schema WHERE version > 1")
+        for table in ("to_forget", "tokens", "keys"):
+            connection.execute(f"DROP TABLE {table}")
+
+    registry = open_registry(path)
+    registry.write(Put(TOKEN))
+    assert registry.load().tokens == (TOKEN,)
+    assert registry.load().applications == (APPLICATION,)
+    copy = path.with_name("registry.sqlite3.schema-1")
+    assert copy.stat().st_mode & 0o777 == 0o600
+    with closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("SELECT max(version) FROM schema").fetchone() == (1,)
+        assert connection.execute("SELECT name FROM applications").fetchall() == [("digits",)]
+        assert connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'tokens'").fetchone() == (0,)
+
+
+def test_a_new_registry_and_one_that_is_opened_again_keep_no_copy(path: Path, open_registry: Open) -> None:
+    open_registry(path).close()
+    open_registry(path)
+    assert list(path.parent.glob("*.schema-*")) == []
+
+
+def test_a_registry_is_not_migrated_that_cannot_be_kept(path: Path, open_registry: Open) -> None:
+    open_registry(path).close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM schema WHERE version > 1")
+    path.with_name("registry.sqlite3.schema-1").mkdir()
+    with pytest.raises(RegistryUnavailable, match="a copy of it cannot be kept"):
+        open_registry(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT max(version) FROM schema").fetchone() == (1,)
+
+
+def test_every_field_of_a_record_is_of_a_schema_version() -> None:
+    """An older Clipper drops a field that it does not know. So one that is added to a version that has been released
+    makes the next: raise SCHEMA_VERSION, give it a migration, which may be empty, and begin a list for it."""
+    listed = json.loads((Path(__file__).parent / "fields.json").read_text())
+    assert max(map(int, listed)) == SCHEMA_VERSION
+    known = {
+        f"{kind.__name__}.{field}"
+        for kind in (
+            ApplicationRecord,
+            ModelRecord,
+            VersionRecord,
+            VersionSpec,
+            TokenRecord,
+            KeyRecord,
+            Batching,
+            Link,
+            Selection,
+            ReplicaRange,
+        )
+        for field in kind.__struct_fields__
+    }
+    assert known == {field for fields in listed.values() for field in fields}
 
 
 def test_a_locked_registry_says_so_in_bounded_time(path: Path, open_registry: Open) -> None:

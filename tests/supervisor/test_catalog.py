@@ -150,3 +150,13 @@ def test_what_cannot_be_read_is_told_and_kept_until_it_is_made_anew(
     seven = replace(VERSION, version="7")
     catalog.commit(Put(APPLICATION), Put(ModelRecord("n")), Put(seven), Put(replace(seven, model="n")))
     assert catalog.problems() == [] == Catalog(registry).problems()
+
+
+def test_numbers_that_are_in_use_are_passed_over_whatever_the_registry_counts(registry: SqliteRegistry) -> None:
+    """It may be one from a backup, while what it has started since is still there."""
+    numbers = Numbers(registry, "replica")
+    numbers.reserve()
+    for used, following in ((0, 1), (7, 8), (3, 9), (100, 101), (99, 102), (5000, 5001)):
+        numbers.pass_over(used)
+        assert numbers() == following
+    assert Numbers(registry, "replica")() > 5001

@@ -9,8 +9,8 @@ import pytest
 
 import clipper
 from clipper.errors import Conflict, Unavailable
-from clipper.home import Place, read_place
-from clipper.supervisor.folders import MAX_SOCKET_PATH_BYTES, lock_home, open_home
+from clipper.home import Place, lock_home, read_place
+from clipper.supervisor.folders import MAX_SOCKET_PATH_BYTES, open_home
 
 
 @pytest.fixture
@@ -63,8 +63,9 @@ def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
 LOCK = """
 import sys
 from pathlib import Path
-from clipper.supervisor.folders import lock_home, open_home
-lock_home(open_home(Path(sys.argv[1])))
+from clipper.home import lock_home
+from clipper.supervisor.folders import open_home
+lock_home(open_home(Path(sys.argv[1])).root)
 print("locked", flush=True)
 sys.stdin.read()
 """
@@ -76,9 +77,9 @@ def test_a_lock_is_held_for_as_long_as_its_process_lives(tmp_path: Path) -> None
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == b"locked\n"
         with pytest.raises(Conflict, match=f"pid {holder.pid}"):
-            lock_home(home)
+            lock_home(home.root)
         holder.kill()
-    os.close(lock_home(home))
+    os.close(lock_home(home.root))
 
 
 def test_commands_find_the_place(tmp_path: Path) -> None:

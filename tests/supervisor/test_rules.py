@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from clipper.errors import InvalidArgument
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
 from clipper.registry.store import Contents
+from clipper.rollout import wanted
 from clipper.scaling import ReplicaRange
 from clipper.snapshot import Batching, Link, Peer, ReplicaAddress, Selection
 from clipper.supervisor import rules
@@ -50,26 +51,10 @@ PEERS = (Peer(4, "w4.sock"), Peer(9, "w9.sock"))
 MODEL = ModelRecord("m", current="3", previous="2")
 
 
-def test_which_versions_run() -> None:
-    catalog = Catalog(
-        Stored(
-            MODEL,
-            *map(version, "123"),
-            version("4", kept=True),
-            version("5", promotion=1, state="starting"),
-            version("6", kept=True, state="failed"),
-            version("7", state="sleeping"),
-            app("a", Link("m"), Link("other")),
-            app("b", Link("m", "7")),
-        )
-    )
-    assert rules.running(catalog) == {ModelId("m", name): int(name) for name in "23457"}
-
-
-def content(catalog: Catalog, replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]]) -> rules.Content:
+def content(catalog: Catalog, replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]]) -> wanted.Content:
     records = catalog.applications.values()
     applications = tuple(rules.application_snapshot(one, lambda digest: f"/artifacts/{digest}/code") for one in records)
-    return rules.content(catalog, applications, replicas, PEERS)
+    return wanted.content(catalog, applications, replicas, PEERS)
 
 
 def test_workers_are_told_how_applications_select_and_of_each_other() -> None:
@@ -95,12 +80,6 @@ def test_workers_are_told_of_versions_that_run_or_still_have_replicas() -> None:
     assert {one.version: one.replicas for one in model.versions} == {"1": (address,), "2": (), "3": ()}
 
 
-def test_a_batch_may_run_for_ten_times_the_largest_slo_that_may_wait_for_it() -> None:
-    catalog = Catalog(Stored(MODEL, app("a", Link("m"), slo_ms=20), app("b", Link("m", "2"), slo_ms=9000)))
-    assert rules.batch_timeout_s(catalog, "m") == 90.0
-    assert rules.batch_timeout_s(catalog, "other") == 30.0
-
-
 def test_a_range_keeps_as_many_replicas_as_are_in_use() -> None:
     assert rules.within(3, 8) == 3
     assert [rules.within(ReplicaRange(2, 4), in_use) for in_use in (0, 2, 3, 9)] == [2, 2, 3, 4]
@@ -112,62 +91,9 @@ def test_the_next_version_and_the_next_promotion() -> None:
     assert rules.next_promotion([version("1"), version("2", promotion=4)]) == 5
 
 
-@pytest.mark.parametrize(
-    ("application", "model", "fit"),
-    [
-        ("float64[4]", "float64[4]", True),
-        ("float64[*]", "float64[4]", True),
-        ("float64[4]", "float64[*]", True),
-        ("float64[4]", "float64[5]", False),
-        ("float64[*,*]", "float64[2,*]", True),
-        ("float64[3,*]", "float64[2,*]", False),
-        ("float64[4]", "float32[4]", False),
-        ("float64[2,2]", "float64[4]", False),
-        ("float64[*,2]", "float64[2,2]", True),
-        ("float64[2,2]", "float64[*,2]", False),  # the model wants each row's dimensions before its data
-        ("string", "string", True),
-        ("string", "bytes", False),
-    ],
-)
-def test_which_input_types_fit(application: str, model: str, fit: bool) -> None:
-    assert rules.fits(application, model) is fit
-    try:
-        rules.check_fits(app("a", input_type=application), version("1", input_type=model))
-    except InvalidArgument as error:
-        assert not fit and application in str(error) and model in str(error)
-    else:
-        assert fit
-
-
 def test_an_input_type_whose_rows_no_request_can_hold() -> None:
     assert rules.checked_type("float64[1024,1024,32]").row_bytes == 1 << 28
     assert rules.checked_type("string").row_bytes is None
     for text in ("uint8[33554433]", "float64[1024,1024,33]", "float64[" + ",".join(["9999999999"] * 8) + "]"):
         with pytest.raises(InvalidArgument, match="bytes as JSON, and a request has 67108864 at most"):
             rules.checked_type(text)
-
-
-def test_a_version_whose_type_is_not_known_yet_fits() -> None:
-    rules.check_fits(app("a"), version("1", input_type=None))
-
-
-def test_versions_that_nothing_needs_are_removed_beyond_a_number() -> None:
-    states = [
-        "sleeping",
-        "failed",
-        "sleeping",
-        "sleeping",
-        "failed",
-        "ready",
-        "sleeping",
-        "ready",
-        "starting",
-        "sleeping",
-    ]
-    records = [version(str(number), state=state) for number, state in enumerate(states)]
-    pinning = ApplicationRecord("app", "string", 20.0, links=(Link("m", "0"),))
-    model = ModelRecord("m", current="5", previous="6")
-    catalog = Catalog(Stored(pinning, model, *records))
-    # Of 1, 2, 3, 4 and 9: 0 is pinned, 5 and 6 are current and previous, 7 and 8 are about to sleep or to come up.
-    removed = [[id_.version for id_ in rules.to_remove(catalog, keep)] for keep in (1, 3, 5, 10)]
-    assert removed == [["1", "2", "3", "4"], ["1", "2"], [], []]

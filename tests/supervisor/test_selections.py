@@ -22,6 +22,7 @@ NEW = {
     "confidence_threshold": 0.5,
     "feedback_ttl_s": 9.0,
     "log_decisions": 0.25,
+    "cost_weight": 0.5,
     "confidence_from": "probabilities",
     "calibrate": True,
 }

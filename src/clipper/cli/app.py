@@ -1,7 +1,8 @@
 """``clipper app``: applications and their links to models."""
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from clipper.cli.options import (
     Calibrate,
     ConfidenceSource,
     ConfidenceThreshold,
+    CostWeight,
     Default,
     FeedbackTtlS,
     HalfLife,
@@ -82,6 +84,11 @@ def create(
     calibrate: Calibrate = False,
     feedback_ttl_s: FeedbackTtlS = _DEFAULTS.feedback_ttl_s,
     log_decisions: LogDecisions = _DEFAULTS.log_decisions,
+    cost: Annotated[
+        list[str] | None,
+        typer.Option(help="What asking a model once costs, in any unit, e.g. forest=5. May be repeated."),
+    ] = None,
+    cost_weight: CostWeight = _DEFAULTS.cost_weight,
     require_key: RequireKey = False,
     max_in_flight: MaxInFlight = "none",
     max_per_second: MaxPerSecond = "none",
@@ -116,6 +123,8 @@ def create(
             calibrate=calibrate or False,
             feedback_ttl_s=_DEFAULTS.feedback_ttl_s if feedback_ttl_s is None else feedback_ttl_s,
             log_decisions=log_decisions or 0.0,
+            cost=_costs(cost),
+            cost_weight=cost_weight or 0.0,
             require_key=require_key or False,
             max_in_flight=parse_count(max_in_flight),
             max_per_second=parse_optional(max_per_second),
@@ -154,13 +163,20 @@ def policy(
     with Clipper.connect(url, home) as clipper:
         found = clipper.policy(name, context)
     out = Output(as_json)
-    columns = ("model", "share", "", "mean loss", "pulls", "scored")
-    out.table(found, columns, [_learned_row(model) for model in found.models], "no models")
+    columns = ["model", "share", "", "mean loss", "pulls", "scored"]
+    # Most applications have neither.
+    columns += ["cost"] * any(model.cost is not None for model in found.models)
+    columns += ["goes on below"] * any(model.threshold is not None for model in found.models)
+    out.table(found, columns, [_learned_row(model, columns) for model in found.models], "no models")
     where = "over all contexts" if context is None else f"in context {context}"
     chosen = _configured(Configured(found.policy, found.parameters))
     out.note(
         f"policy {chosen}, loss {found.loss}, {where}, from {found.observations:.0f} observations that still count"
     )
+    if found.mean_cost is not None:
+        out.note(f"a query has cost {found.mean_cost:.4g} in the mean since the server's workers started")
+    for number, share in enumerate(found.stages, 2):
+        out.note(f"{share:.1%} of queries have gone on to stage {number}")
     for each in found.calibration:
         out.note(calibration.summary(each))
     if found.test is not None:
@@ -187,6 +203,7 @@ def update(
     calibrate: Calibrate = None,
     feedback_ttl_s: FeedbackTtlS = None,
     log_decisions: LogDecisions = None,
+    cost_weight: CostWeight = None,
     require_key: RequireKey = None,
     max_in_flight: MaxInFlight = None,
     max_per_second: MaxPerSecond = None,
@@ -213,6 +230,7 @@ def update(
         "calibrate": _given(calibrate),
         "feedback_ttl_s": _given(feedback_ttl_s),
         "log_decisions": _given(log_decisions),
+        "cost_weight": _given(cost_weight),
         "require_key": _given(require_key),
         "max_in_flight": _given(max_in_flight, parse_count),
         "max_per_second": _given(max_per_second, parse_optional),
@@ -244,16 +262,19 @@ def link(
     model: ModelName,
     version: OfVersion = None,
     shadow: Annotated[bool, typer.Option("--shadow", help="Ask and score it, but never answer with it.")] = False,
+    cost: Annotated[
+        float | None, typer.Option(help="What asking it once costs, in any unit.", min=0, show_default="none")
+    ] = None,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Link a model. It follows the current version, or --version for good; NAME:VERSION is linked beside others."""
     with Clipper.connect(url, home) as clipper:
-        changed = clipper.link(name, model, version, shadow=shadow)
+        changed = clipper.link(name, model, version, shadow=shadow, cost=cost)
     version = version or model.partition(":")[2]
     target = f"{model.partition(':')[0]}:{version}" if version else f"{model}, whichever version is current"
-    how = ", as a shadow" if shadow else ""
+    how = (", as a shadow" if shadow else "") + ("" if cost is None else f", at a cost of {cost:g}")
     Output(as_json).done(changed, f"application {name} asks {target}{how}", f"next: clipper predict {name} INPUT")
 
 
@@ -293,6 +314,7 @@ def _details(app: Application) -> list[tuple[str, object]]:
         ("confidence from", app.confidence_from + (", calibrated by feedback" if app.calibrate else "")),
         ("feedback within", f"{app.feedback_ttl_s:g} s"),
         ("decisions logged", f"{app.log_decisions:.4g}"),
+        ("cost weight", f"{app.cost_weight:g}"),
         ("asks for a key", "yes" if app.require_key else "only if the server does"),
         ("queries in flight", app.max_in_flight or "no limit"),
         ("queries a second", "no limit" if app.max_per_second is None else f"{app.max_per_second:g}"),
@@ -306,7 +328,18 @@ def _default_text(app: Application) -> str | None:
 
 
 def _link_text(link: Link) -> str:
-    return link.model + (f":{link.version}" if link.version else "") + (" (shadow)" if link.shadow else "")
+    cost = "" if link.cost is None else f" (cost {link.cost:g})"
+    return link.model + (f":{link.version}" if link.version else "") + (" (shadow)" if link.shadow else "") + cost
+
+
+def _costs(texts: list[str] | None) -> dict[str, float]:
+    """``forest=5`` by name."""
+    costs = {}
+    for name, value in parse_parameters(texts).items():
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
+            raise typer.BadParameter(f"{name}={value} is no cost: expected MODEL=NUMBER, at least 0, e.g. forest=5")
+        costs[name] = float(value)
+    return costs
 
 
 def _configured(chosen: Configured) -> str:
@@ -314,9 +347,14 @@ def _configured(chosen: Configured) -> str:
     return " ".join([chosen.name, *(f"{name}={json.dumps(value)}" for name, value in chosen.parameters.items())])
 
 
-def _learned_row(model: LearnedModel) -> tuple[object, ...]:
+def _learned_row(model: LearnedModel, columns: Sequence[str]) -> tuple[object, ...]:
     pinned = model.version is None or ":" in model.model
     name = (model.model if pinned else f"{model.model}:{model.version}") + (" (shadow)" if model.shadow else "")
     loss = None if model.mean_loss is None else f"{model.mean_loss:.3f}"
     bar = "█" * round(model.share * _BAR_WIDTH)
-    return (name, f"{model.share:.1%}", bar, loss, f"{model.pulls:.1f}", f"{model.scored:.1f}")
+    row: list[object] = [name, f"{model.share:.1%}", bar, loss, f"{model.pulls:.1f}", f"{model.scored:.1f}"]
+    if "cost" in columns:
+        row.append(None if model.cost is None else f"{model.cost:g}")
+    if "goes on below" in columns:
+        row.append(None if model.threshold is None else f"{model.threshold:g}")
+    return tuple(row)

@@ -10,6 +10,7 @@ import typer
 
 from clipper import __version__
 from clipper.cli import app, key, log, model, replica, token
+from clipper.cli.backup import backup, restore
 from clipper.cli.deploy import deploy
 from clipper.cli.load import load
 from clipper.cli.logs import logs
@@ -45,7 +46,7 @@ def _root(
     pass
 
 
-for _command in (serve, start, stop, status, deploy, predict, observe, load, logs):
+for _command in (serve, start, stop, status, backup, restore, deploy, predict, observe, load, logs):
     cli.command()(_command)
 # Beside the others of an application, which ask the server: this one reads files.
 app.commands.command()(whatif)

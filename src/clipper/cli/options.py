@@ -379,6 +379,11 @@ LogDecisions = Annotated[
     typer.Option(help="The share of queries that is written to the decision log, e.g. 0.1; 0 is none.", min=0, max=1),
 ]
 
+CostWeight = Annotated[
+    float | None,
+    typer.Option(help="How much loss a cost of 1 is worth: models are chosen by loss + weight * cost.", min=0),
+]
+
 RequireKey = Annotated[
     bool | None,
     typer.Option(

@@ -1,7 +1,7 @@
 """A report as one HTML file."""
 
 from html import escape
-from time import strftime
+from time import localtime, strftime
 
 from clipper.cli import report_summary as summary
 from clipper.management.reports import Report, ReportGroup
@@ -10,12 +10,11 @@ from clipper.pages.document import document, table
 
 
 def as_page(report: Report) -> str:
-    """``strftime`` tells the time by the clock of who makes the page."""
     parts = [f"<h1>The models of {escape(report.application)}</h1>"]
     for group in report.groups:
         parts += _group(report, group)
     parts += [f"<p>{escape(note[:1].upper() + note[1:])}.</p>" for note in summary.notes(report)]
-    made = strftime("%Y-%m-%d %H:%M:%S %Z")
+    made = strftime("%Y-%m-%d %H:%M:%S %Z", localtime(report.time_s))
     parts.append(f"<p>Made {escape(made)}.</p>")
     return document(f"clipper app report {report.application}", parts)
 

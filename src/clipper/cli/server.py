@@ -1,5 +1,6 @@
 """``clipper start``, ``stop`` and ``status``."""
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -145,11 +146,28 @@ def stop(home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
     out.done({"stopped": True}, "Clipper has stopped; its models and applications are kept", "next: clipper start")
 
 
-def status(home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
-    """Show the server's processes, addresses and counts."""
+def status(
+    history: Annotated[
+        bool, typer.Option("--history", help="What happened and was decided since its start, oldest first.")
+    ] = False,
+    home: Home = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the server's processes, addresses and counts, or the story of its last events."""
+    out = Output(as_json)
     with Clipper.connect(url, home) as clipper:
+        if history:
+            events = clipper.history()
+            rows = [(_clock(event.at), event.subject, event.text) for event in events]
+            out.table(events, ("when", "what", "happened"), rows, "nothing has happened yet")
+            return
         now = clipper.status()
-    Output(as_json).table(now, ("what", "value"), _status_rows(now), "")
+    out.table(now, ("what", "value"), _status_rows(now), "")
+
+
+def _clock(at: float) -> str:
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
 def _status_rows(now: Status) -> list[tuple[str, object]]:

@@ -33,7 +33,7 @@ from clipper.client.tokens import Tokens
 from clipper.errors import ClipperError, DeadlineExceeded, Unauthorized, Unavailable
 from clipper.home import find_home
 from clipper.http_api import HttpApi
-from clipper.management.schemas import Status
+from clipper.management.schemas import Event, Status
 from clipper.tls.trust import ClientTls, Trust
 
 __all__ = ["STOP_TIMEOUT_S", "Clipper", "Observed", "Prediction", "Trust"]
@@ -92,6 +92,10 @@ class Clipper(Models, Applications, Queries, Tokens, Keys):
 
     def status(self) -> Status:
         return self._ask(Status, "GET", "/status")
+
+    def history(self) -> list[Event]:
+        """What happened and was decided on the server lately, oldest first."""
+        return self._ask(list[Event], "GET", "/history")
 
     def metrics(self) -> str:
         """The server's metrics in Prometheus' text format."""

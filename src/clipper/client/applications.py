@@ -51,6 +51,8 @@ class Applications(Calls):
         calibrate: bool = _DEFAULTS.calibrate,
         feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s,
         log_decisions: float = _DEFAULTS.log_decisions,
+        cost: Mapping[str, float] | None = None,
+        cost_weight: float = _DEFAULTS.cost_weight,
         require_key: bool = False,
         max_in_flight: int | None = None,
         max_per_second: float | None = None,
@@ -79,6 +81,8 @@ class Applications(Calls):
             calibrate: make it how often answers of such a confidence are right, by feedback.
             feedback_ttl_s: for how long feedback on a query may come.
             log_decisions: the share of its queries that is written to the decision log.
+            cost: of asking each of its models once, by the name that it is linked by, in a unit of yours.
+            cost_weight: how much loss a cost of 1 is worth to policies that learn.
             require_key: answer only who shows a key.
             max_in_flight: how many of its queries may be in flight at once, over all clients and workers.
             max_per_second: how many queries a second it takes of all clients.
@@ -91,7 +95,7 @@ class Applications(Calls):
             input_type=input_type,
             default_output=default_output,
             policy=Configured(policy, dict(policy_parameters or {})),
-            links=_links(model, version, shadow),
+            links=_links(model, version, shadow, cost or {}),
             loss=Configured(loss, dict(loss_parameters or {})),
             half_life=half_life,
             prior_weight=prior_weight,
@@ -102,6 +106,7 @@ class Applications(Calls):
             calibrate=calibrate,
             feedback_ttl_s=feedback_ttl_s,
             log_decisions=log_decisions,
+            cost_weight=cost_weight,
             code=self._send_code(policy, loss),
             require_key=require_key,
             max_in_flight=max_in_flight,
@@ -134,6 +139,7 @@ class Applications(Calls):
         calibrate: bool | UnsetType = UNSET,
         feedback_ttl_s: float | UnsetType = UNSET,
         log_decisions: float | UnsetType = UNSET,
+        cost_weight: float | UnsetType = UNSET,
         require_key: bool | UnsetType = UNSET,
         max_in_flight: int | UnsetType | None = UNSET,
         max_per_second: float | UnsetType | None = UNSET,
@@ -157,6 +163,7 @@ class Applications(Calls):
             calibrate=calibrate,
             feedback_ttl_s=feedback_ttl_s,
             log_decisions=log_decisions,
+            cost_weight=cost_weight,
             code=UNSET if code is None else code,
             require_key=require_key,
             max_in_flight=max_in_flight,
@@ -213,13 +220,21 @@ class Applications(Calls):
         path = f"/applications/{part(application)}/contexts{query_string({'context': context})}"
         self._management.call("DELETE", path)
 
-    def link(self, application: str, model: str, version: str | None = None, *, shadow: bool = False) -> Application:
+    def link(
+        self,
+        application: str,
+        model: str,
+        version: str | None = None,
+        *,
+        shadow: bool = False,
+        cost: float | None = None,
+    ) -> Application:
         """Link a model: its current version, whichever that is, or ``version`` for good.
 
         A ``model`` of the form ``NAME:VERSION`` is linked beside other versions of it, which stay.
-        A ``shadow`` is asked and scored, but never answers.
+        A ``shadow`` is asked and scored, but never answers. ``cost`` is that of asking it once, in a unit of yours.
         """
-        return self._ask(Application, "PUT", _link_path(application, model), LinkChange(version, shadow))
+        return self._ask(Application, "PUT", _link_path(application, model), LinkChange(version, shadow, cost))
 
     def unlink(self, application: str, model: str) -> Application:
         return self._ask(Application, "DELETE", _link_path(application, model))
@@ -243,16 +258,22 @@ def _configured(kind: str, name: str | UnsetType, parameters: Parameters | None)
     return UNSET
 
 
-def _links(model: str | Sequence[str] | None, version: str | None, shadow: Sequence[str]) -> tuple[Link, ...]:
+def _links(
+    model: str | Sequence[str] | None, version: str | None, shadow: Sequence[str], costs: Mapping[str, float]
+) -> tuple[Link, ...]:
     names = [model] if isinstance(model, str) else model or ()
-    links = [_link(name, version, shadow=False) for name in names]
-    return (*links, *(_link(name, None, shadow=True) for name in shadow))
+    if unknown := costs.keys() - {*names, *shadow}:
+        raise InvalidArgument(
+            f"cost names {', '.join(sorted(unknown))}: expected models as they are linked: {', '.join(names) or 'none'}"
+        )
+    links = [_link(name, version, costs.get(name), shadow=False) for name in names]
+    return (*links, *(_link(name, None, costs.get(name), shadow=True) for name in shadow))
 
 
-def _link(text: str, version: str | None, *, shadow: bool) -> Link:
+def _link(text: str, version: str | None, cost: float | None, *, shadow: bool) -> Link:
     """``NAME`` or ``NAME:VERSION``; neither may hold a colon."""
     name, _, pinned = text.partition(":")
-    return Link(name, pinned or version, shadow)
+    return Link(name, pinned or version, shadow, cost)
 
 
 def _link_path(application: str, model: str) -> str:

@@ -80,8 +80,11 @@ class ApplicationDecisions:
         shares: tuple[float, ...] = ()
         outputs: tuple[bytes | None, ...] = ()
         beliefs, is_cut = None, False
+        steps: tuple[tuple[int, float, float], ...] = ()
         if choice is not None:
             models, shares, beliefs = choice.models, choice.shares, choice.beliefs
+            if choice.steps:
+                steps = tuple((step.asked, step.confidence, step.probability) for step in choice.steps)
             if len(models) == 1 and answer is query.first_output and (answer is None or len(answer) <= _ALONE_BYTES):
                 outputs, answer = (answer,), None
             else:
@@ -103,6 +106,7 @@ class ApplicationDecisions:
                 beliefs,
                 is_cut,
                 query.raw_confidence,
+                steps,
             )
         )
 

@@ -54,6 +54,8 @@ class Decision(Struct, frozen=True, array_like=True, tag=1, gc=False):
         is_cut: an output or answer was too long, and has only its beginning here.
         raw_confidence: what ``confidence`` was made of, by the answer's own probabilities or feedback; None if it is as
             the policy said.
+        steps: what the policy made of what had come, before it asked further models or did not: of each step how many
+            models had been asked, the confidence by then, and the probability of going on.
     """
 
     setting: int
@@ -71,6 +73,7 @@ class Decision(Struct, frozen=True, array_like=True, tag=1, gc=False):
     beliefs: tuple[tuple[float, float], ...] | None = None
     is_cut: bool = False
     raw_confidence: float | None = None
+    steps: tuple[tuple[int, float, float], ...] = ()
 
 
 class Judgement(Struct, frozen=True, array_like=True, tag=2, gc=False):

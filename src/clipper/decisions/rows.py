@@ -18,6 +18,8 @@ class Row(msgspec.Struct, frozen=True):
             where only ``beliefs`` tell it.
         beliefs: by candidate: of the Beta distribution that Thompson sampling drew from.
         output: what was answered; None where it was an error.
+        steps: where a policy asks models one after another: of each step how many had been asked, the confidence by
+            then, and the probability of going on.
         is_cut: some output is only the beginning of what it was.
         losses: by model, from feedback.
         loss: of what was answered, from feedback, 1 of an error; None if it is not known.
@@ -50,6 +52,7 @@ class Row(msgspec.Struct, frozen=True):
     losses: dict[str, float] | None
     loss: float | None
     learned: bool | None
+    steps: tuple[tuple[int, float, float], ...] = ()
 
 
 def row_of(joined: Joined) -> Row:
@@ -82,6 +85,7 @@ def row_of(joined: Joined) -> Row:
         losses=None if judgement is None else judgement.losses,
         loss=None if judgement is None else _loss(judgement),
         learned=None if judgement is None else judgement.losses is not None,
+        steps=decision.steps,
     )
 
 

@@ -15,6 +15,7 @@ from clipper.management.schemas import (
     CreatedKey,
     CreatedToken,
     Deployment,
+    Event,
     Key,
     LearnedPolicy,
     LinkChange,
@@ -40,6 +41,9 @@ class Operations(Protocol):
     """
 
     async def status(self) -> Status: ...
+
+    async def history(self) -> list[Event]:
+        """The last that happened or was decided since the server's start, oldest first."""
 
     async def has_artifact(self, digest: str) -> bool: ...
 

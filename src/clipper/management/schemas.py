@@ -15,7 +15,7 @@ from clipper.types import Framework
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
 ReplicaState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
-WorkerState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
+WorkerState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping", "draining"]
 Loader = Literal["file", "import", "binary", "image"]
 ManagerName = Literal["local", "docker"]
 # ``read`` may look at everything but tokens, ``admin`` may do all.
@@ -62,6 +62,7 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
     calibrate: bool = _DEFAULTS.calibrate
     feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s
     log_decisions: float = _DEFAULTS.log_decisions
+    cost_weight: float = _DEFAULTS.cost_weight
     code: str | None = None
     require_key: bool = False
     max_in_flight: int | None = None
@@ -87,6 +88,7 @@ class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
     calibrate: bool | UnsetType = UNSET
     feedback_ttl_s: float | UnsetType = UNSET
     log_decisions: float | UnsetType = UNSET
+    cost_weight: float | UnsetType = UNSET
     code: str | UnsetType = UNSET
     require_key: bool | UnsetType = UNSET
     max_in_flight: int | UnsetType | None = UNSET
@@ -94,10 +96,14 @@ class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LinkChange(Struct, frozen=True, forbid_unknown_fields=True):
-    """``version`` None follows the model's current version. A ``shadow`` is asked and scored, but never answers."""
+    """``version`` None follows the model's current version. A ``shadow`` is asked and scored, but never answers.
+
+    ``cost`` is that of asking it once, at least 0, in a unit of the user's; null is not said.
+    """
 
     version: str | None = None
     shadow: bool = False
+    cost: float | None = None
 
 
 class Application(Struct, frozen=True, omit_defaults=False):
@@ -133,6 +139,7 @@ class Application(Struct, frozen=True, omit_defaults=False):
     require_key: bool = False
     max_in_flight: int | None = None
     max_per_second: float | None = None
+    cost_weight: float = 0.0
     test: Standing | None = None
 
 
@@ -141,9 +148,12 @@ class LearnedModel(Struct, frozen=True):
 
     Attributes:
         version: the one whose numbers they are, with what it has of its predecessors'; None if no version is current.
-        share: of the queries that would ask it now; where several answer together, of the answer.
+        share: of the queries that would ask it now; where several answer together, of the answer; where one is asked
+            after another, of the queries with feedback that have asked it.
         mean_loss: from 0 to 1; None if no feedback on it has come.
         pulls, scored: how often it was asked, and how often scored, by feedback; what is old counts for less.
+        cost: of asking it; None if nobody has said.
+        threshold: of a cascade: below which confidence of this model the next one is asked.
     """
 
     model: str
@@ -153,6 +163,8 @@ class LearnedModel(Struct, frozen=True):
     scored: float
     shadow: bool
     version: str | None = None
+    cost: float | None = None
+    threshold: float | None = None
 
 
 class ConfidenceBin(Struct, frozen=True):
@@ -194,6 +206,10 @@ class LearnedPolicy(Struct, frozen=True):
 
     ``calibration`` is always over all; it is empty unless the application calibrates.
     ``test`` is how it stands with a policy that is a test, as ``best_arm`` is; else None.
+
+    Attributes:
+        mean_cost: of the queries since the workers' start, by what their models cost now; None if no cost is known.
+        stages: of these queries, the shares that have gone on to a second model, a third and so on.
     """
 
     policy: str
@@ -205,6 +221,8 @@ class LearnedPolicy(Struct, frozen=True):
     problem: str | None
     calibration: tuple[Reliability, ...] = ()
     test: Standing | None = None
+    mean_cost: float | None = None
+    stages: tuple[float, ...] = ()
 
 
 class Deployment(Struct, frozen=True, forbid_unknown_fields=True):
@@ -405,6 +423,19 @@ class Status(Struct, frozen=True):
     models: int
     replicas: dict[str, int]
     certificate_expires_at: float | None = None
+
+
+class Event(Struct, frozen=True):
+    """Something that happened, or was decided, on the server.
+
+    Attributes:
+        at: seconds since 1970.
+        subject: what it is about: a version, a replica, a worker, or ``workers`` for all of them.
+    """
+
+    at: float
+    subject: str
+    text: str
 
 
 class Health(Struct, frozen=True):

@@ -19,6 +19,7 @@ class ContainerNote(Struct, frozen=True):
         number: of this start of its slot; no other start, of whatever slot, has it.
         listen: what it is told to listen on, ``unix:PATH`` or ``tcp:HOST:PORT``.
         ready: a supervisor saw it so.
+        build: of the runtime that it got from us; empty of one from before that was noted.
     """
 
     model: str
@@ -28,6 +29,7 @@ class ContainerNote(Struct, frozen=True):
     listen: str
     spec: VersionSpec
     ready: bool = False
+    build: str = ""
 
     @property
     def id(self) -> str:

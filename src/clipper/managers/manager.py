@@ -9,7 +9,7 @@ from pathlib import Path
 from clipper.errors import ClipperError, Unavailable
 from clipper.managers.launcher import ContainerNote, Launcher, slot_name
 from clipper.managers.reconcile.backoff import NO_DEATHS, History
-from clipper.managers.reconcile.plan import Observed, Phase, Slot
+from clipper.managers.reconcile.plan import Phase, Slot
 from clipper.managers.replica import ADOPTION_TIMEOUT_S, Death, Replica
 from clipper.managers.warm_up import SampleSource
 from clipper.registry.records import ManagerName, VersionSpec
@@ -23,11 +23,13 @@ class SlotStatus:
     """One replica's place: the process in it now, if any, and what became of those before.
 
     Attributes:
+        spec: of the process in it, or of the last one.
         restarts: starts after the first.
         start_failure: set while it is dead because its last start failed.
     """
 
     slot: Slot
+    spec: VersionSpec
     replica: Replica | None = None
     task: "asyncio.Task[None] | None" = None
     history: History = NO_DEATHS
@@ -54,6 +56,7 @@ class Manager:
         batch_timeout_s: Callable[[ModelId], float],
         samples: SampleSource,
         on_change: Callable[[], None],
+        build: str = "",
     ) -> None:
         """Set up; nothing starts.
 
@@ -63,7 +66,9 @@ class Manager:
             batch_timeout_s: how long a batch of a version may run before its replica is taken to hang.
             samples: what to warm a version's containers up with before they are ready.
             on_change: called after a replica has come up or died.
+            build: of the runtime that containers get from us.
         """
+        self.build = build
         self._launchers = launchers
         self._logs_folder = logs_folder
         self._next_number = next_number
@@ -71,10 +76,6 @@ class Manager:
         self._samples = samples
         self._on_change = on_change
         self._slots: dict[Slot, SlotStatus] = {}
-
-    def observed(self) -> list[Observed]:
-        """What ``plan_replicas`` wants to know."""
-        return [Observed(one.slot, one.phase, one.history) for one in self._slots.values()]
 
     def slots(self, model_id: ModelId | None = None) -> list[SlotStatus]:
         """Every slot, or those of one version, in order."""
@@ -103,9 +104,10 @@ class Manager:
         """Start a process in a slot that has none. That it could not be started is a death like another."""
         status = self._slots.get(slot)
         if status is None:
-            status = self._slots[slot] = SlotStatus(slot)
+            status = self._slots[slot] = SlotStatus(slot, spec)
         else:
             status.restarts += 1
+            status.spec = spec
         status.start_failure = None
         try:
             status.replica = self._new_replica(slot, spec)
@@ -130,7 +132,7 @@ class Manager:
             await launcher.clean_up(note)
             return None
         replica = Replica(note, launcher, log_path, container)
-        status = self._slots[note.slot] = SlotStatus(note.slot, replica)
+        status = self._slots[note.slot] = SlotStatus(note.slot, note.spec, replica)
         log.info("took over %s, pid %s", note.id, container.pid)
         self._watch(status, replica, ADOPTION_TIMEOUT_S if note.ready else note.spec.start_timeout_s)
         return replica
@@ -214,5 +216,5 @@ class Manager:
             raise Unavailable(f"manager {spec.manager!r} is not installed where the server runs: {package}")
         number = self._next_number()
         address = launcher.choose_address(number)
-        note = ContainerNote(slot.model, slot.version, slot.index, number, address, spec)
+        note = ContainerNote(slot.model, slot.version, slot.index, number, address, spec, build=self.build)
         return Replica(note, launcher, self.log_path(slot))

@@ -224,6 +224,13 @@ SELECTION: Group[SelectionStatistics] = Group(
             lambda s: s.policy_errors,
         ),
         Number(
+            "counter",
+            "clipper_selection_stages",
+            "Queries that went on to a further model, by how often they have asked: 2, 3 and so on.",
+            lambda s: s.stages,
+            "stage",
+        ),
+        Number(
             "gauge",
             "clipper_selection_calibration_error",
             "Mean difference between an answer's confidence and how often such answers were right.",
@@ -262,6 +269,20 @@ SELECTED_MODEL: Group[SelectedModel] = Group(
             "clipper_selection_mean_loss",
             "Mean of their losses; NaN without feedback.",
             lambda m: _mean_loss(m.counts),
+        ),
+        Number(
+            "gauge",
+            "clipper_selection_cost",
+            "What asking it once costs; NaN if nobody has said.",
+            lambda m: math.nan if m.counts.cost is None else m.counts.cost,
+        ),
+        Number(
+            "gauge",
+            "clipper_selection_mean_cost",
+            "What it has cost a query of the application in the mean, since the worker's start; NaN as above.",
+            lambda m: (
+                math.nan if m.counts.cost is None or not m.queries else m.counts.cost * m.counts.selected / m.queries
+            ),
         ),
     ),
 )

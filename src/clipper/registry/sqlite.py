@@ -1,12 +1,13 @@
 """The registry in one SQLite file.
 
-Records are few and are read once, at start; so each is one row of JSON, and there is nothing to migrate when
-a record gains a field. Calls block for one fsync: the supervisor, which makes them, is on no query's path.
+Records are few and are read once, at start; so each is one row of JSON. A record that gains a field, with a default,
+makes a new schema version although no table changes: an older Clipper would drop the field when it writes. Calls block
+for one fsync: the supervisor, which makes them, is on no query's path.
 """
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +29,7 @@ from clipper.registry.store import (
     Unreadable,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # The supervisor's lock keeps other supervisors out, so only an operator's own sqlite3 can hold the file.
 BUSY_TIMEOUT_S = 1.0
@@ -46,12 +47,14 @@ CREATE TABLE versions (
 CREATE TABLE counters (name TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT;
 """
 
-# Of later releases; an older Clipper has no use for them and leaves them alone, so they need no other schema version.
-_LATER_SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS to_forget (application_id TEXT PRIMARY KEY) STRICT",
-    "CREATE TABLE IF NOT EXISTS tokens (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT",
-    "CREATE TABLE IF NOT EXISTS keys (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT",
-)
+# What makes the next version of each. A Clipper of the version before may still have to be started on it, so they add.
+_MIGRATIONS = {
+    1: (
+        "CREATE TABLE IF NOT EXISTS to_forget (application_id TEXT PRIMARY KEY) STRICT",
+        "CREATE TABLE IF NOT EXISTS tokens (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT",
+        "CREATE TABLE IF NOT EXISTS keys (name TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT",
+    )
+}
 
 # What an operator can do about each of SQLite's complaints, by the name of its primary result code.
 _REMEDIES = {
@@ -122,17 +125,35 @@ class SqliteRegistry:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA foreign_keys = ON")
-        with self._transaction():
             found = self._schema_version()
+        if found is not None and found > SCHEMA_VERSION:
+            raise RegistryUnavailable(
+                f"registry {self._path} has schema version {found}, this Clipper knows {SCHEMA_VERSION}: "
+                "run the Clipper that wrote it, or a newer one; or, without what it has stored since, restore a backup "
+                f"or the copy {self._copy_path(SCHEMA_VERSION).name}, if there is one"
+            )
+        if found is not None and found < SCHEMA_VERSION:
+            self._keep_copy(found)
+        with self._transaction():
             if found is None:
                 self._create_schema()
-            elif found != SCHEMA_VERSION:
-                raise RegistryUnavailable(
-                    f"registry {self._path} has schema version {found}, this Clipper knows {SCHEMA_VERSION}: "
-                    "run the Clipper that wrote it, or a newer one"
-                )
-            for statement in _LATER_SCHEMA:
-                self._connection.execute(statement)
+            for version in range(found or 1, SCHEMA_VERSION):
+                for statement in _MIGRATIONS[version]:
+                    self._connection.execute(statement)
+                self._connection.execute("INSERT INTO schema VALUES (?)", (version + 1,))
+
+    def _copy_path(self, version: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.schema-{version}")
+
+    def _keep_copy(self, version: int) -> None:
+        """As it is before it is migrated: a Clipper of that version can be gone back to."""
+        temporary = self._path.with_name(f"{self._path.name}.tmp")
+        with self._explained():
+            temporary.unlink(missing_ok=True)
+            with closing(sqlite3.connect(temporary)) as copy:
+                self._connection.backup(copy)
+            temporary.chmod(0o600)
+            temporary.replace(self._copy_path(version))
 
     def _schema_version(self) -> int | None:
         query = "SELECT count(*) FROM sqlite_schema WHERE name = 'schema'"
@@ -145,7 +166,7 @@ class SqliteRegistry:
         # Not executescript: it would commit the transaction that makes this all or nothing.
         for statement in _SCHEMA.split(";"):
             self._connection.execute(statement)
-        self._connection.execute("INSERT INTO schema VALUES (?)", (SCHEMA_VERSION,))
+        self._connection.execute("INSERT INTO schema VALUES (1)")
 
     def _make(self, change: Change) -> None:
         execute = self._connection.execute
@@ -215,11 +236,13 @@ class SqliteRegistry:
         """Turn SQLite's errors into one that says what to do."""
         try:
             yield
-        except (sqlite3.Error, msgspec.MsgspecError) as error:
+        except (sqlite3.Error, msgspec.MsgspecError, OSError) as error:
             raise RegistryUnavailable(f"registry {self._path}: {_remedy(error)} ({error})") from error
 
 
 def _remedy(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return "a copy of it cannot be kept: check the disk, and the owner and mode of its folder"
     # An extended code's name begins with its primary one's, e.g. SQLITE_IOERR_WRITE.
     name: str = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
     for primary, remedy in _REMEDIES.items():

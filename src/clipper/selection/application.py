@@ -21,6 +21,7 @@ from clipper.selection.loads import Loads
 from clipper.selection.policies.policy import Choice, Combined, QueryView
 from clipper.selection.query import Asker, Named, Query, Shadow
 from clipper.selection.selector import Selector
+from clipper.selection.stages import Stages
 from clipper.selection.surroundings import Surroundings
 from clipper.selection.targets import Targets
 from clipper.snapshot import ApplicationSnapshot
@@ -46,7 +47,13 @@ class Application:
     """Answers an application's queries.
 
     All queries have one SLO and so expire in order of arrival: see ``Deadlines``.
+
+    Attributes:
+        stages: where its policy may go on with a query; None if it may not. This and ``complete`` are the class's
+            unless they are needed: Python finds what an instance has slower where that is more than 28 or so.
     """
+
+    stages: Stages | None = None
 
     def __init__(self, snapshot: ApplicationSnapshot, surroundings: Surroundings) -> None:
         self.name = snapshot.name
@@ -78,6 +85,7 @@ class Application:
         self.slo_s = snapshot.slo_ms / 1000
         self.budget_s = self.slo_s - min(self.slo_s * MARGIN_SHARE, MAX_MARGIN_S)
         self._joint_margin_s = min(self.slo_s * JOINT_MARGIN_SHARE, MAX_MARGIN_S)
+        self._follow_stages()
         self._deadlines.bring_forward(self.budget_s)
         self.default = None if snapshot.default_output is None else snapshot.default_output.encode()
         self._wait = snapshot.selection.wait
@@ -87,12 +95,26 @@ class Application:
         self._targets, self.input_type = self._links.by_name, self._links.input_type
         self.models, self.shadows, self.arms = self._links.models, self._links.shadows, self._links.arms
         self.contexts.follow_arms(self.arms)
+        if self.stages is not None:
+            self.stages.latencies.follow([self.arms.key(name) for name in self._targets])
         self._only_choice = self.selector.only_choice(self.models)
         makes_confidence = self.selector.makes_confidence
         self.confidences = (
             Confidences(snapshot.selection, self.selector.loss, self.contexts) if makes_confidence else None
         )
         self.decisions = self._decisions(snapshot)
+
+    def _follow_stages(self) -> None:
+        """Have the policy go on with queries, if it may: nothing of that is on the path of others' queries."""
+        if self.selector.goes_on:
+            self.stages = self.stages or Stages(self)
+            self.complete = self.stages.go_on  # type: ignore[method-assign]
+            # Any of its queries may come to ask several models, and then leaves as these do.
+            self.budget_s -= self._joint_margin_s
+            self._joint_margin_s = 0.0
+        elif self.stages is not None:
+            self.stages.close()
+            del self.stages, self.complete
 
     def follow_code(self) -> None:
         """What its policy and loss are made of has come, or has failed, after all."""
@@ -142,6 +164,8 @@ class Application:
             self.finish(query)
         if not query.done:
             self._deadlines.wait(query)
+            if self.stages is not None:
+                self.stages.wait(query)
         return query
 
     def shed(self, asker: Asker) -> None:
@@ -184,6 +208,9 @@ class Application:
         # Of one model there is nothing to select, and nothing to know for that.
         if choice is not None and choice is not self._only_choice and self.selector.policy.learns:
             self._count_outcome(query, choice, is_over=now_s >= query.deadline_s - TIMER_EARLY_S)
+
+    # What a query does once all that it asked has answered or failed.
+    complete = finish
 
     def _count_outcome(self, query: Query, choice: Choice, *, is_over: bool) -> None:
         """``is_over``: its deadline has come; else what is missing may still come in time."""
@@ -234,7 +261,7 @@ class Application:
                 if self.outcomes.recent_share(query.arms.key(model)) >= least:
                     return
         query.is_settled = is_settled
-        self.finish(query)
+        self.complete(query)
 
     def _answer_combined(self, query: Query, choice: Choice, view: QueryView, asker: Asker) -> None:
         try:
@@ -276,6 +303,8 @@ class Application:
 
     def close(self) -> None:
         """The application is gone: answer what waits. A request that was being read may still ask, and is answered."""
+        if self.stages is not None:
+            self.stages.close()
         for query in self._deadlines.clear():
             query.failure = query.failure or ("unavailable", f"application {self.name} was removed or changed")
             self.finish(query)
@@ -286,7 +315,7 @@ class Application:
 
     def statistics(self) -> ApplicationStatistics:
         error = None if self.confidences is None else self.confidences.answered_error(self.models)
-        return self.counts.statistics(self.name, len(self.contexts), error)
+        return self.counts.statistics(self.name, len(self.contexts), self.arms.costs.by_model, error)
 
     # -- selection ---------------------------------------------------------------------------------------
 
@@ -303,6 +332,10 @@ class Application:
             PolicyFailed: see ``Selector.select``.
         """
         return self.selector.select(self.models, totals, query, random or self.surroundings.random)
+
+    def why_not_asked(self, model: str) -> str:
+        """What to say where a linked model has no target."""
+        return f"model {model} has no version that runs and takes {self.input_type}"
 
     def target(self, model: str) -> ModelQueue | None:
         """What answers for a linked model."""
@@ -354,8 +387,7 @@ class Application:
         for model in models:
             target = targets[model]
             if target is None:
-                explanation = f"model {model} has no version that runs and takes {self.input_type}"
-                query.on_failure(model, "no_replica", explanation)
+                query.on_failure(model, "no_replica", self.why_not_asked(model))
                 continue
             waiter = query if model == target.model.name else Named(query, model)
             output = target.predict(row, waiter, query.arrival_s, slo_s)

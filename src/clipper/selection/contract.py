@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from clipper.errors import InvalidArgument
-from clipper.selection.policies.policy import Choice, Combined
+from clipper.selection.policies.policy import Choice, Combined, Outlook, Step
 
 # By how much shares may miss a sum of 1: rounding, with the precision of single floats.
 _ROUNDING = 1e-3
@@ -43,6 +43,43 @@ def _checked_beliefs(choice: Choice, models: int) -> tuple[tuple[float, float], 
             "and one model chosen"
         )
     return beliefs
+
+
+def checked_further(further: object, choice: Choice, outlook: Outlook) -> Choice:
+    """``further`` with the models of ``choice`` first, and behind them those of the others that there is time for.
+
+    Raises:
+        InvalidArgument: it is no choice of those and others.
+        TypeError, ValueError: as ``checked_choice``.
+    """
+    if not isinstance(further, Choice) or len(further.models) != len(further.shares):
+        raise InvalidArgument(f"it returned {further!r}: expected None, or a Choice of models with a share each")
+    shares = {str(model): float(share) for model, share in zip(further.models, further.shares)}
+    before, others = set(choice.models), outlook.expected_s
+    if not before <= shares.keys() <= before | others.keys() or len(shares) != len(further.models):
+        raise InvalidArgument(
+            f"it went on to {further.models}: expected {choice.models}, and behind them some of {tuple(others)}, "
+            "each once"
+        )
+    steps = tuple(map(_checked_step, further.steps))
+    asked = [model for model in others if model in shares and outlook.has_time_for(model)]
+    if not asked:
+        return Choice(choice.models, choice.shares, choice.beliefs, steps=steps)
+    _check_shares(further, list(shares.values()))
+    models = (*choice.models, *asked)
+    total = sum(shares[model] for model in models)
+    if total <= 0:  # all that would have had a say has no time
+        return Choice(models, (1.0 / len(models),) * len(models), steps=steps)
+    return Choice(models, tuple(shares[model] / total for model in models), steps=steps)
+
+
+def _checked_step(step: object) -> Step:
+    if not isinstance(step, Step):
+        raise InvalidArgument(f"it returned a step {step!r}: expected a Step")
+    checked = Step(int(step.asked), float(step.confidence), float(step.probability))
+    if not (checked.asked >= 1 and 0.0 <= checked.confidence <= 1.0 and 0.0 <= checked.probability <= 1.0):
+        raise InvalidArgument(f"it returned {step}: expected 1 model or more, and numbers from 0 to 1")
+    return checked
 
 
 def checked_combined(combined: object) -> Combined:

@@ -1,6 +1,7 @@
 """What one application has done and learned from, in plain numbers."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 from clipper.metrics.histogram import Histogram
 from clipper.statistics import (
@@ -20,6 +21,7 @@ class Counts:
 
     Attributes:
         selected: how often these models were asked together.
+        stages: how often a query has gone on, by how often it has asked by then: 2, 3 and so on.
         missing: answers, defaults and errors that left without this selected model's output.
         scored, loss: feedback on each model: how much, and the sum of its losses.
         answers_scored, answer_loss: the same of what the application answered, defaults and errors too.
@@ -35,6 +37,7 @@ class Counts:
         self.latency_s = Histogram(LATENCY_BOUNDS_S)
         self.confidence = Histogram(CONFIDENCE_BOUNDS)
         self.selected: Counter[tuple[str, ...]] = Counter()
+        self.stages: Counter[int] = Counter()
         self.missing: Counter[str] = Counter()
         self.scored: Counter[str] = Counter()
         self.loss: dict[str, float] = {}
@@ -48,6 +51,11 @@ class Counts:
         """The user's own policy or loss did wrong."""
         self.policy_errors += 1
         self.last_policy_error = problem
+
+    def go_on(self, stage: int, models: tuple[str, ...]) -> None:
+        """A query asks these, too."""
+        self.stages[stage] += 1
+        self.selected[models] += 1
 
     def bound_sets(self) -> None:
         """A policy of the user's may ask ever other sets of models together."""
@@ -66,7 +74,10 @@ class Counts:
             lost = self.answer_loss_by_reason
             lost[reason] = lost.get(reason, 0.0) + answer_loss
 
-    def statistics(self, name: str, contexts: int, calibration_error: float | None = None) -> ApplicationStatistics:
+    def statistics(
+        self, name: str, contexts: int, costs: Mapping[str, float], calibration_error: float | None = None
+    ) -> ApplicationStatistics:
+        """``costs``: of asking its models, as far as they are known."""
         return ApplicationStatistics(
             name=name,
             queries=self.queries,
@@ -74,12 +85,14 @@ class Counts:
             errors=dict(self.errors),
             slo_misses=self.slo_misses,
             latency_s=self.latency_s.data(),
-            selection=self._selection(contexts, calibration_error),
+            selection=self._selection(contexts, costs, calibration_error),
         )
 
-    def _selection(self, contexts: int, calibration_error: float | None) -> SelectionStatistics:
+    def _selection(
+        self, contexts: int, costs: Mapping[str, float], calibration_error: float | None
+    ) -> SelectionStatistics:
         return SelectionStatistics(
-            models=self._models(),
+            models=self._models(costs),
             confidence=self.confidence.data(),
             feedback=dict(self.feedback),
             answers_scored=self.answers_scored,
@@ -88,14 +101,20 @@ class Counts:
             contexts=contexts,
             policy_errors=self.policy_errors,
             last_policy_error=self.last_policy_error,
+            stages={str(stage): times for stage, times in sorted(self.stages.items())},
             calibration_error=calibration_error,
         )
 
-    def _models(self) -> dict[str, ModelSelectionStatistics]:
+    def _models(self, costs: Mapping[str, float]) -> dict[str, ModelSelectionStatistics]:
         selected = self._selected()
+        absent = 0.0 if costs else None
         return {
             model: ModelSelectionStatistics(
-                selected[model], self.missing[model], self.scored[model], self.loss.get(model, 0.0)
+                selected[model],
+                self.missing[model],
+                self.scored[model],
+                self.loss.get(model, 0.0),
+                costs.get(model, absent),
             )
             for model in sorted(selected.keys() | self.scored.keys() | self.missing.keys())
         }

@@ -7,7 +7,8 @@ from random import Random
 from clipper.control import ModelDescription, PolicyDescription, StandingDescription
 from clipper.errors import PolicyFailed
 from clipper.selection.application import Application
-from clipper.selection.learning.totals import LOSS, PULLS, SCORED, Totals
+from clipper.selection.learning.totals import LOSS, PLAIN_LOSS, PLAIN_SCORED, PULLS, SCORED, Totals
+from clipper.selection.policies.cascade import Cascade, by_cost
 from clipper.selection.policies.policy import QueryView
 from clipper.selection.policies.registry import POLICIES
 
@@ -43,6 +44,9 @@ async def _shares(application: Application, totals: Totals, context: str | None)
     """How much each model has to say: the share of queries that ask it, each counted by its weight in the answer."""
     if not application.models:
         return {}
+    if application.stages is not None and totals.observations > 0:
+        # What a query comes to ask depends on outputs: what queries with feedback have asked tells it.
+        return {model: min(totals.number(model, PULLS) / totals.observations, 1.0) for model in application.models}
     random = Random(_SEED)
     weights = dict.fromkeys(application.models, 0.0)
     for draw in range(DRAWS):
@@ -69,5 +73,22 @@ def _model(
 ) -> ModelDescription:
     scored = totals.number(model, SCORED)
     mean_loss = totals.number(model, LOSS) / scored if scored > 0 else None
-    version = application.arms.key(model).partition(":")[2] or None
-    return ModelDescription(model, share, mean_loss, totals.number(model, PULLS), scored, shadow, version)
+    plain_scored = totals.number(model, PLAIN_SCORED)
+    if totals.costs.weight and plain_scored > 0:
+        mean_loss = totals.number(model, PLAIN_LOSS) / plain_scored
+    policy = application.selector.policy
+    dearest = application.models and by_cost(application.models, totals.costs)[-1]
+    threshold = None
+    if isinstance(policy, Cascade) and not shadow and model != dearest:
+        threshold = min(policy.limit(model, totals), 1.0)
+    return ModelDescription(
+        model,
+        share,
+        mean_loss,
+        totals.number(model, PULLS),
+        scored,
+        shadow,
+        application.arms.key(model).partition(":")[2] or None,
+        totals.costs.by_model.get(model),
+        threshold,
+    )

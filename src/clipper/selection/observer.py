@@ -266,8 +266,10 @@ class Observer:
             missed = dict.fromkeys(query.missed(self._loop.time()), 1.0)
             lost = self._lost(choice, query, feedback, missed)
             known = {model: output for model, output in outputs.items() if model not in lost}
-            losses = score(feedback, loss, choice, known, no_answer, answer=query.output)
             answer_loss = no_answer if query.output is None else loss_of_answer(feedback, loss, query.output)
+            # Where models are asked one after another, the user got an earlier one's output in place of a late one's.
+            instead = no_answer if application.stages is None or answer_loss is None else answer_loss
+            losses = score(feedback, loss, choice, known, instead, answer=query.output)
             reason = query.reason or _WRONG
         prior = application.contexts.prior()
         is_reward = feedback.reward is not None and len(choice.models) > 1
@@ -322,10 +324,11 @@ class Observer:
             outcomes.told_of_default(no_answer_loss)
         if query is None or query.choice is None:
             return
+        missed: Collection[str] = query.choice.models
         if query.output is not None:
             outcomes.told_of_answer()
-            return
-        for model in query.choice.models:
+            missed = query.missed(self._loop.time()) if len(missed) > 1 else ()
+        for model in missed:
             outcomes.told_of_miss(query.arms.key(model))
 
     def _find(self, feedback: Feedback) -> Query | None:

@@ -44,6 +44,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
         shadow_outputs: the same of the application's shadow models; None while there is none.
         lost: selected models that have failed; None if none has.
         is_settled: it left before its deadline, since what was missing could not change it.
+        stage: how often it has asked: 1, and one more each time that the policy went on.
         is_asked: whether all of the selected have been asked, so that it may leave without some.
         failure: code and message of the last model that failed.
         output: the answer, if there was one that was no default.
@@ -74,6 +75,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
     shadow_outputs: dict[str, bytes] | None = None
     output: bytes | None = None
     lost: set[str] | None = None
+    stage: int = 1
     is_asked: bool = False
     is_settled: bool = False
     failure: tuple[str, str] | None = None
@@ -120,7 +122,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
             return
         self.in_time += 1
         if not self.missing:
-            self.application.finish(self)
+            self.application.complete(self)
         elif self.is_asked:
             self.application.consider_leaving(self)
 
@@ -130,7 +132,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
             return
         self.failure = code, message
         if not self.missing:
-            self.application.finish(self)
+            self.application.complete(self)
             return
         if self.lost is None:
             self.lost = set()

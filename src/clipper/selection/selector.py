@@ -4,11 +4,11 @@ from collections.abc import Callable, Collection, Mapping
 from random import Random
 
 from clipper.errors import InvalidArgument, PolicyFailed
-from clipper.selection.contract import checked_choice, checked_combined
+from clipper.selection.contract import checked_choice, checked_combined, checked_further
 from clipper.selection.counts import Counts
 from clipper.selection.learning.totals import Totals
 from clipper.selection.own_code import Made
-from clipper.selection.policies.policy import Choice, Combined, Policy, QueryView
+from clipper.selection.policies.policy import Choice, Combined, Outlook, Policy, QueryView
 from clipper.selection.policies.registry import POLICIES, make_loss, make_policy
 from clipper.snapshot import ApplicationSnapshot
 
@@ -22,6 +22,7 @@ class Selector:
     Attributes:
         policy, loss: Clipper's simplest where the user's own cannot be made: then every query is a ``policy_error``.
         no_totals: what goes for the totals of a policy that does not read any; None if it reads them.
+        goes_on: the policy may ask further models once it has seen outputs.
         keeps_input: the policy learns by the query's input, too.
         believes_one: the output of a model that was asked alone is the answer, with confidence 1.
         makes_confidence: an answer's confidence is more than what the policy says.
@@ -51,6 +52,8 @@ class Selector:
         self.keeps_input = bool(getattr(self.policy, "keeps_input", False))
         self.makes_confidence = selection.calibrate or selection.confidence_from != "agreement"
         self.believes_one = type(self.policy).combine is Policy.combine and not self.makes_confidence
+        # A user's own need not be a subclass, which has it.
+        self.goes_on = getattr(type(self.policy), "next", Policy.next) is not Policy.next
 
     def only_choice(self, models: tuple[str, ...]) -> Choice | None:
         """What there is to select of one model; None if there are more, or a user's own policy has to be asked."""
@@ -73,6 +76,29 @@ class Selector:
         except (Exception, SystemExit) as error:  # whatever a user's code raises is the user's to read
             raise self._failed("select", error) from error
         return choice
+
+    def next(
+        self,
+        choice: Choice,
+        outputs: Mapping[str, bytes],
+        totals: Totals,
+        query: QueryView,
+        outlook: Outlook,
+        random: Random,
+    ) -> Choice | None:
+        """Have the policy say what is to be asked further; None, or no more models, is nothing.
+
+        Raises:
+            PolicyFailed: the user's own raised, or returned no choice that goes on with this one.
+        """
+        try:
+            further = self.policy.next(choice, outputs, totals, query, outlook, random)
+            if self._is_of_user and further is not None:
+                further = checked_further(further, choice, outlook)
+                self._counts.bound_sets()
+        except (Exception, SystemExit) as error:  # as in select
+            raise self._failed("next", error) from error
+        return further
 
     def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals, query: QueryView) -> Combined:
         """Have the policy make one answer of at least one output.

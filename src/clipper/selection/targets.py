@@ -6,6 +6,7 @@ from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.predictor import Predictor
 from clipper.errors import NotFound, WrongInput
 from clipper.selection.learning.arms import Arms, Origin, lineage
+from clipper.selection.learning.costs import Costs
 from clipper.selection.policies.policy import Choice
 from clipper.snapshot import ApplicationSnapshot, link_names
 from clipper.types import InputType
@@ -41,7 +42,8 @@ class Targets:
                     origins[name] = lineage(link.model, version, before, snapshot.selection.inherit)
         self.models = tuple(name for name, link in named if not link.shadow and name in self.by_name)
         self.shadows = tuple(name for name, link in named if link.shadow and name in self.by_name)
-        self.arms = Arms(origins)
+        costs = {name: link.cost for name, link in named if name in self.by_name and link.cost is not None}
+        self.arms = Arms(origins, Costs(costs, snapshot.selection.cost_weight))
         self._pinned_arms: dict[str, Arms] = {}
 
     def pinned(self, version: str) -> tuple[Choice, Mapping[str, ModelQueue], Arms]:

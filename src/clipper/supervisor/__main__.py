@@ -10,11 +10,12 @@ import sys
 import uvloop
 
 from clipper.errors import ClipperError
+from clipper.home import lock_home
 from clipper.malloc import keep_large_pieces_apart, share_one_arena
 from clipper.open_files import raise_limit
 from clipper.run_as import check_able, forbid_new_privileges
 from clipper.supervisor.config import parse_command_line
-from clipper.supervisor.folders import close_home, lock_home, open_home
+from clipper.supervisor.folders import close_home, open_home
 from clipper.supervisor.server import Supervisor
 from clipper.types import STORE_VARIABLE
 
@@ -35,7 +36,7 @@ def main() -> int:
             # All that is started from here on inherits it.
             forbid_new_privileges()
         home = open_home(config.home)
-        lock = lock_home(home)
+        lock = lock_home(home.root)
         close_home(home, config.run_as)
         uvloop.run(Supervisor(config, home, raise_limit()).run())
     except (ClipperError, OSError) as error:  # an OSError: a file of the home, on a disk that is full or not ours

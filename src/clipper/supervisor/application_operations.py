@@ -1,5 +1,6 @@
 """What an operator can do with applications."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +18,10 @@ from clipper.management.schemas import (
 )
 from clipper.registry.records import ApplicationRecord
 from clipper.registry.store import DeleteApplication, ForgetLater, Put
+from clipper.rollout import wanted
+from clipper.selection.learning.parameters import check_number
 from clipper.snapshot import Link
+from clipper.statistics import ApplicationStatistics
 from clipper.supervisor import rules
 from clipper.supervisor.parts import Parts
 from clipper.supervisor.reconciler import REACH_TIMEOUT_S
@@ -52,7 +56,7 @@ class ApplicationOperations:
 
     async def get_application(self, name: str) -> Application:
         is_test = self._catalog.application(name).selection.policy == "best_arm"
-        problem = await self._policy_problem(name)
+        problem = _problem(await self._asked(name))
         description = await self._workers.describe_policy(name, None) if is_test else None
         return application_view(self._catalog.application(name), problem, description)
 
@@ -63,8 +67,9 @@ class ApplicationOperations:
         description = await self._workers.describe_policy(name, context)
         if description is None:
             raise Unavailable(f"no query worker tells what application {name!r} has learned: see clipper status")
-        problem = description.problem or await self._policy_problem(name)
-        return policy_view(self._catalog.application(name).selection, context, description, problem)
+        asked = await self._asked(name)
+        problem = description.problem or _problem(asked)
+        return policy_view(self._catalog.application(name).selection, context, description, problem, asked)
 
     async def list_contexts(self, name: str, limit: int) -> Contexts:
         if not 1 <= limit <= MAX_LISTED_CONTEXTS:
@@ -128,7 +133,7 @@ class ApplicationOperations:
         name, _, version = model.partition(":")
         if version and change.version not in (None, version):
             raise InvalidArgument(f"link {model!r} cannot be to version {change.version!r}: give one of the two")
-        new = Link(name, version or change.version, change.shadow)
+        new = Link(name, version or change.version, change.shadow, change.cost)
         replaced = _linked(record, model)
         if replaced is None:
             return await self._store(replace(record, links=(*record.links, new)))
@@ -169,10 +174,12 @@ class ApplicationOperations:
                 f"links {shown!r:.200} are not valid: expected {MAX_LINKS} at most, each of another model or version"
             )
         for link in record.links:
+            if link.cost is not None:
+                check_number(f"cost of {link.model}", link.cost, 0, rules.MAX_COST)
             model = self._catalog.model(link.model)
             version = link.version or model.current
             if version is not None:
-                rules.check_fits(record, self._catalog.version(link.model, version))
+                wanted.check_fits(record, self._catalog.version(link.model, version))
 
     async def _checked_selection(self, record: ApplicationRecord) -> ApplicationRecord:
         """The record, with an artifact only if there is code in it that is used."""
@@ -193,15 +200,14 @@ class ApplicationOperations:
         if artifact is not None and not self._catalog.uses_artifact(artifact):
             self._artifacts.remove(artifact)
 
-    async def _policy_problem(self, name: str) -> str | None:
-        """What went wrong last in one of the workers that answer."""
-        problems = (
-            application.selection.last_policy_error
+    async def _asked(self, name: str) -> list[ApplicationStatistics]:
+        """An application's statistics, of each worker that answers."""
+        return [
+            application
             for worker in await self._workers.statistics()
             for application in worker.applications
-            if application.name == name and application.selection is not None
-        )
-        return next(filter(None, problems), None)
+            if application.name == name
+        ]
 
     def _input_type(self, new: NewApplication) -> str:
         if new.input_type is not None:
@@ -217,6 +223,12 @@ class ApplicationOperations:
                 "wait until it is ready, or declare the application's input_type"
             )
         return known
+
+
+def _problem(asked: Sequence[ApplicationStatistics]) -> str | None:
+    """What an application's policy did wrong last in one of the workers."""
+    selections = (application.selection for application in asked)
+    return next((one.last_policy_error for one in selections if one is not None and one.last_policy_error), None)
 
 
 def _linked(record: ApplicationRecord, name: str) -> Link | None:

@@ -17,6 +17,7 @@ from clipper.registry.store import (
     Put,
     Registry,
 )
+from clipper.rollout import wanted
 from clipper.types import ModelId
 
 log = logging.getLogger(__name__)
@@ -67,8 +68,7 @@ class Catalog:
 
     def versions_of(self, model: str) -> list[VersionRecord]:
         """Oldest first."""
-        found = (record for record in self.versions.values() if record.model == model)
-        return sorted(found, key=lambda record: (record.created_at, record.version))
+        return wanted.versions_of(self, model)
 
     def new_application_id(self, name: str) -> str:
         """An id that no application of this home has had.
@@ -108,10 +108,7 @@ class Catalog:
 
     def linking(self, model: str) -> Iterator[tuple[ApplicationRecord, str | None]]:
         """The applications that link a model, each with the version that it pins."""
-        for application in self.applications.values():
-            for link in application.links:
-                if link.model == model:
-                    yield application, link.version
+        return wanted.linking(self, model)
 
     def commit(self, *changes: Change) -> None:
         """Make an operator's changes, all or none.
@@ -186,19 +183,29 @@ class Numbers:
         self._registry = registry
         self._counter = counter
         self._skip = skip
-        self._left = iter(range(0))
+        self._next = self._end = 0
 
     def reserve(self) -> None:
         """Raises RegistryUnavailable."""
         first = self._registry.reserve(self._counter, self.BLOCK)
         if first == 1 and self._skip:
             first = self._registry.reserve(self._counter, self._skip + self.BLOCK) + self._skip
-        self._left = iter(range(first, first + self.BLOCK))
+        self._next, self._end = first, first + self.BLOCK
+
+    def pass_over(self, number: int) -> None:
+        """Give only higher ones: who has that one lives. A registry that was restored may count from before it.
+
+        Raises:
+            RegistryUnavailable: it needs new ones and cannot get them.
+        """
+        if number >= self._end:
+            self._registry.reserve(self._counter, number + 1 - self._end)
+            self.reserve()
+        self._next = max(self._next, number + 1)
 
     def __call__(self) -> int:
         """The next number. Raises RegistryUnavailable when it needs new ones and cannot get them."""
-        number = next(self._left, None)
-        if number is None:
+        if self._next == self._end:
             self.reserve()
-            number = next(self._left)
-        return number
+        self._next += 1
+        return self._next - 1

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from clipper.errors import ClipperError
-from clipper.supervisor import rules
+from clipper.rollout import wanted
 from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog
 
@@ -35,9 +35,9 @@ class VersionCleaner:
             await asyncio.sleep(LOOK_AT_VERSIONS_EVERY_S)
 
     async def clean(self) -> None:
-        for id_ in rules.to_remove(self._catalog, self._keep):
+        for id_ in wanted.to_remove(self._catalog, self._keep):
             # Looked at again: the one before took a while, and an operator may have woken this one.
-            if id_ not in rules.to_remove(self._catalog, self._keep):
+            if id_ not in wanted.to_remove(self._catalog, self._keep):
                 continue
             log.info("%s does not run, is beyond the %d that are kept and is removed", id_, self._keep)
             try:

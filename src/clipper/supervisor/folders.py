@@ -1,6 +1,5 @@
-"""A home's folders and files, and the lock that keeps a second supervisor out of them."""
+"""A home's folders and files. The lock that keeps a second supervisor out of them is ``home.lock_home``."""
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -12,8 +11,17 @@ from pathlib import Path
 import msgspec
 
 import clipper
-from clipper.errors import Conflict, Unavailable
-from clipper.home import CERTIFICATE_NAME, DECISIONS_NAME, TOKEN_NAME, Place
+from clipper.errors import Unavailable
+from clipper.home import (
+    ARTIFACTS_NAME,
+    CERTIFICATE_NAME,
+    DECISIONS_NAME,
+    REGISTRY_NAME,
+    RUN_NAME,
+    SELECTION_NAME,
+    TOKEN_NAME,
+    Place,
+)
 from clipper.managers.local import OWN_FOLDER
 from clipper.run_as import RunAs
 from clipper.trees import is_sealed, seal_tree
@@ -33,11 +41,11 @@ class Home:
 
     @property
     def registry(self) -> Path:
-        return self.root / "registry.sqlite3"
+        return self.root / REGISTRY_NAME
 
     @property
     def selection_store(self) -> Path:
-        return self.root / "selection.sqlite3"
+        return self.root / SELECTION_NAME
 
     @property
     def place(self) -> Path:
@@ -52,12 +60,8 @@ class Home:
         return self.root / CERTIFICATE_NAME
 
     @property
-    def lock(self) -> Path:
-        return self.root / "supervisor.lock"
-
-    @property
     def artifacts(self) -> Path:
-        return self.root / "artifacts"
+        return self.root / ARTIFACTS_NAME
 
     @property
     def environments(self) -> Path:
@@ -74,7 +78,7 @@ class Home:
 
     @property
     def run(self) -> Path:
-        return self.root / "run"
+        return self.root / RUN_NAME
 
     @property
     def scratch(self) -> Path:
@@ -121,37 +125,13 @@ def open_home(root: Path) -> Home:
     """
     root = root.resolve()
     try:
-        home = Home(root, _sockets_folder(root / "run"))
+        home = Home(root, _sockets_folder(root / RUN_NAME))
         for folder in (root, home.artifacts, home.logs, home.run, home.scratch, home.python_path):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _link_package(home.python_path / "clipper")
     except OSError as error:
         raise Unavailable(f"home {root} cannot be used: {error}; choose another with --home") from error
     return home
-
-
-def lock_home(home: Home) -> int:
-    """Take the home for this process, for as long as it lives; return the lock's descriptor.
-
-    No process of ours has a copy of it, and the kernel lets go of it when we die. So whoever gets the lock knows that
-    no start of a process is under way.
-
-    Raises:
-        Conflict: another supervisor has it.
-    """
-    descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(descriptor, 20).decode() or "unknown"
-        os.close(descriptor)
-        raise Conflict(
-            f"a Clipper server (pid {holder}) already runs in {home.root}: stop it with clipper stop, "
-            "or choose another home with --home"
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
-    return descriptor
 
 
 def close_home(home: Home, run_as: RunAs | None = None) -> None:

@@ -16,10 +16,11 @@ from clipper.managers.model_environments import PROGRAM_TIMEOUT_S
 from clipper.metrics.exposition import replica_name
 from clipper.registry.records import ModelRecord, VersionRecord, VersionSpec
 from clipper.registry.store import DeleteModel, DeleteVersion, Put
+from clipper.rollout import wanted
+from clipper.rollout.versions import LINK_TIMEOUT_S
 from clipper.scaling import ReplicaRange
 from clipper.supervisor import rules
 from clipper.supervisor.parts import Parts
-from clipper.supervisor.reconciler import LINK_TIMEOUT_S
 from clipper.supervisor.samples import read_sample
 from clipper.supervisor.servable import check_json
 from clipper.supervisor.views import Views
@@ -242,7 +243,7 @@ class ModelOperations:
         target = self._catalog.version(model, name)
         for application, pinned in self._catalog.linking(model):
             if pinned is None:
-                rules.check_fits(application, target)
+                wanted.check_fits(application, target)
         return target
 
     async def _until_current(self, target: VersionRecord) -> None:

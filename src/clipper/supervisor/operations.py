@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 from clipper import __version__
 from clipper.home import Place
-from clipper.management.schemas import CreatedKey, CreatedToken, Key, NewKey, NewToken, Status, Token
+from clipper.management.schemas import CreatedKey, CreatedToken, Event, Key, NewKey, NewToken, Status, Token
 from clipper.managers.manager import SlotStatus
 from clipper.snapshot import Link
 from clipper.statistics import WorkerStatistics
@@ -51,6 +51,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 *self._catalog.problems(),
                 *self._keepers.problems(),
                 *(certificates.problems(time.time()) if certificates is not None else ()),
+                *self._reconciler.outdated(),
                 *await self._decision_log_problems(),
             ),
             workers=tuple(map(worker_view, self._workers)),
@@ -59,6 +60,9 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             replicas=dict(Counter(replica.state for replica in self._views.replicas({}))),
             certificate_expires_at=certificates.expires_at if certificates is not None else None,
         )
+
+    async def history(self) -> list[Event]:
+        return [Event(one.at, one.subject, one.text) for one in self._reconciler.story.events]
 
     async def has_artifact(self, digest: str) -> bool:
         return self._artifacts.renew(digest)

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from clipper.managers.manager import Manager, SlotStatus
 from clipper.managers.reconcile.autoscale import Autoscaler
 from clipper.registry.records import VersionRecord
+from clipper.rollout import wanted
 from clipper.scaling import ReplicaRange
 from clipper.statistics import VersionLoad
-from clipper.supervisor import rules
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.loads import LoadMeter, StartTimes
 from clipper.supervisor.workers import Workers
@@ -74,7 +74,7 @@ class Scaler:
     def _follow_catalog(self) -> None:
         now_s = asyncio.get_running_loop().time()
         followed = {}
-        for id_ in rules.running(self._catalog):
+        for id_ in wanted.running(self._catalog):
             record = self._catalog.versions[id_]
             # Until its first replicas are up, their number is what it takes to be ready.
             if record.scaling is not None and record.state == "ready":

@@ -13,6 +13,7 @@ from clipper.selection.learning.parameters import check_number
 from clipper.selection.policies.registry import default_half_life, make_loss, make_policy, runs_own_code
 from clipper.selection.trial import Trials
 from clipper.snapshot import Selection
+from clipper.supervisor import rules
 
 # Feedback on a query that was longer ago would be on a model that is no longer there. Ids of feedback are kept as long.
 MAX_FEEDBACK_TTL_S = 7 * 24 * 3600.0
@@ -38,6 +39,7 @@ def new_selection(new: NewApplication) -> Selection:
         calibrate=new.calibrate,
         feedback_ttl_s=new.feedback_ttl_s,
         log_decisions=new.log_decisions,
+        cost_weight=new.cost_weight,
     )
 
 
@@ -60,6 +62,7 @@ def changed_selection(selection: Selection, change: ApplicationChange) -> Select
         "calibrate": change.calibrate,
         "feedback_ttl_s": change.feedback_ttl_s,
         "log_decisions": change.log_decisions,
+        "cost_weight": change.cost_weight,
     }
     return replace(selection, **{name: value for name, value in others.items() if value is not UNSET})
 
@@ -112,3 +115,4 @@ def check_numbers(selection: Selection) -> None:
         check_number("confidence_threshold", selection.confidence_threshold, 0, 1)
     check_number("feedback_ttl_s", selection.feedback_ttl_s, 0, MAX_FEEDBACK_TTL_S)
     check_number("log_decisions", selection.log_decisions, 0, 1)
+    check_number("cost_weight", selection.cost_weight, 0, rules.MAX_COST)

@@ -10,12 +10,14 @@ import socket
 import time
 from collections.abc import AsyncIterator
 
+from clipper.build import build_id
 from clipper.errors import Conflict
 from clipper.home import Place
 from clipper.management.access import Access, allowed_hosts
 from clipper.management.app import create_app
 from clipper.management.gate import Gate
 from clipper.management.server import ManagementServer
+from clipper.managers.docker.recipe import RUNTIME_PARTS
 from clipper.managers.docker_settings import DockerSettings, docker_launcher
 from clipper.managers.environment_builder import environments_root
 from clipper.managers.launcher import Launcher
@@ -27,9 +29,11 @@ from clipper.managers.processes import ProcessFolder
 from clipper.managers.usage import UsageKeeper
 from clipper.registry.records import ManagerName
 from clipper.registry.sqlite import SqliteRegistry
+from clipper.rollout import wanted
+from clipper.rollout.rollout import Rollout
 from clipper.selection.stores.open import open_store
 from clipper.selection.stores.store import Store
-from clipper.supervisor import ports, rules, takeover
+from clipper.supervisor import ports, takeover
 from clipper.supervisor.artifacts import Artifacts
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.certificates import Certificates
@@ -115,8 +119,15 @@ class Supervisor:
             takeover.end_workers(records, processes)
         holder = await self._hold_port(left_port)
         settings = takeover.worker_settings(self._config, home, ports.port_of(holder), self._store_digest)
-        parts = self._make_parts(catalog, registry, store, processes, settings)
-        replicas = await takeover.take_over_containers(catalog, parts.manager)
+        # Query ids begin with them. Clippers that share a store, or clients, are not to give the same ones: they would
+        # take one's feedback for the other's.
+        instances = Numbers(registry, "worker", skip=random.randrange(INSTANCES))
+        starts = Numbers(registry, "replica")
+        instances.reserve()
+        starts.reserve()
+        parts = self._make_parts(catalog, registry, store, processes, settings, instances, starts)
+        takeover.pass_over(records, instances)
+        replicas = await takeover.take_over_containers(catalog, parts.manager, starts)
         takeover.take_over_workers(records, parts.workers, settings)
         takeover.end_the_rest(processes, home, replicas, parts.workers)
         parts.artifacts.remove_unfinished()
@@ -143,26 +154,33 @@ class Supervisor:
         store: Store,
         processes: ProcessFolder,
         settings: WorkerSettings,
+        instances: Numbers,
+        starts: Numbers,
     ) -> Parts:
         home = self._home
-        # Query ids begin with them. Clippers that share a store, or clients, are not to give the same ones: they would
-        # take one's feedback for the other's.
-        instances = Numbers(registry, "worker", skip=random.randrange(INSTANCES))
-        starts = Numbers(registry, "replica")
-        instances.reserve()
-        starts.reserve()
         # The reconciler is told of changes by the parts that it moves, so each has to know the other.
         reconciler: Reconciler
 
         def wake() -> None:
             reconciler.wake()
 
-        local = self._local_launcher(processes)
+        local, build = self._local_launcher(processes), build_id()
+
+        def make_worker(index: int) -> Worker:
+            return Worker(
+                index,
+                settings,
+                processes,
+                (home.sockets, home.logs),
+                self._store_address,
+                instances,
+                wake,
+                build,
+                is_spare=index == self._config.workers,
+            )
+
         workers = Workers(
-            [
-                Worker(index, settings, processes, (home.sockets, home.logs), self._store_address, instances, wake)
-                for index in range(self._config.workers)
-            ]
+            [make_worker(index) for index in range(self._config.workers)], lambda: make_worker(self._config.workers)
         )
         if self._certificates is not None:
             workers.secure(self._certificates.material)
@@ -171,13 +189,15 @@ class Supervisor:
             {"local": local, **self._docker_launcher()},
             home.logs,
             starts,
-            lambda id_: rules.batch_timeout_s(catalog, id_.name),
+            lambda id_: wanted.batch_timeout_s(catalog, id_.name),
             samples,
             wake,
+            build_id(RUNTIME_PARTS),
         )
         artifacts = Artifacts(home.artifacts)
         epoch = registry.reserve("supervisor", 1)
-        reconciler = Reconciler(catalog, manager, workers, artifacts, epoch, self._config.api_keys)
+        rollout = Rollout(epoch, needs_key=self._config.api_keys, workers=self._config.workers)
+        reconciler = Reconciler(rollout, catalog, manager, workers, artifacts.code_folder)
         selections = SelectionChecker(processes, home.scratch, self._config.run_as)
         forgetter = Forgetter(catalog, store)
         usage, scaler = UsageKeeper(local.running), Scaler(catalog, manager, workers, wake)

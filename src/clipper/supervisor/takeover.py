@@ -7,8 +7,8 @@ from clipper.managers.local import container_note
 from clipper.managers.manager import Manager
 from clipper.managers.processes import ProcessFolder, ProcessRecord, start_time
 from clipper.managers.replica import Replica
-from clipper.supervisor import rules
-from clipper.supervisor.catalog import Catalog
+from clipper.rollout import wanted
+from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import Home
 from clipper.supervisor.worker import WorkerSettings
@@ -43,17 +43,28 @@ def left_query_port(records: list[ProcessRecord], config: Config, home: Home, st
         if note is None or start_time(record.pid) != record.start_time:
             continue
         port = config.query_port or note.settings.port
-        if note.settings == worker_settings(config, home, port, store_digest):
+        if note.settings.can_stand_beside(worker_settings(config, home, port, store_digest)):
             return note.settings.port
     return None
 
 
-async def take_over_containers(catalog: Catalog, manager: Manager) -> list[Replica]:
-    """Go on with the containers that are still wanted, as they are; end the others."""
-    wanted = rules.running(catalog)
+def pass_over(records: list[ProcessRecord], instances: Numbers) -> None:
+    """Give no worker the number of one that may still answer, or be asked about its answers."""
+    for record in records:
+        if (note := worker_note(record)) is not None:
+            instances.pass_over(note.instance)
+
+
+async def take_over_containers(catalog: Catalog, manager: Manager, starts: Numbers) -> list[Replica]:
+    """Go on with the containers that are still wanted, as they are; end the others.
+
+    ``starts``: numbers of containers, of which none gets one that a container has which was left.
+    """
+    runs = wanted.running(catalog)
     adopted: list[Replica] = []
     for note in await manager.left():
-        fits = note.index <= wanted.get(note.slot.model_id, 0) and _is_as_recorded(note, catalog)
+        starts.pass_over(note.number)
+        fits = note.index <= runs.get(note.slot.model_id, 0) and _is_as_recorded(note, catalog)
         if not fits or note.slot in {replica.note.slot for replica in adopted}:
             await manager.end_left(note)
         elif replica := await manager.adopt(note):
@@ -66,7 +77,7 @@ def _is_as_recorded(note: ContainerNote, catalog: Catalog) -> bool:
 
 
 def take_over_workers(records: list[ProcessRecord], workers: Workers, settings: WorkerSettings) -> None:
-    """Go on with the workers that have these settings."""
+    """Go on with the workers that can stand beside those of these settings."""
     for record in records:
         workers.adopt(record, settings)
 

@@ -1,6 +1,7 @@
 """Records and what runs, as the management API shows them."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import UNSET
@@ -22,6 +23,7 @@ from clipper.management.schemas import (
 from clipper.managers.manager import Manager, SlotStatus
 from clipper.registry.records import ApplicationRecord, VersionRecord
 from clipper.snapshot import Selection
+from clipper.statistics import ApplicationStatistics
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.reconciler import Reconciler
 from clipper.supervisor.scaler import Scaler
@@ -50,6 +52,7 @@ def application_view(
         calibrate=selection.calibrate,
         feedback_ttl_s=selection.feedback_ttl_s,
         log_decisions=selection.log_decisions,
+        cost_weight=selection.cost_weight,
         code=record.code,
         id=record.state_id,
         problem=problem,
@@ -61,8 +64,14 @@ def application_view(
 
 
 def policy_view(
-    selection: Selection, context: str | None, description: PolicyDescription, problem: str | None
+    selection: Selection,
+    context: str | None,
+    description: PolicyDescription,
+    problem: str | None,
+    asked: Sequence[ApplicationStatistics],
 ) -> LearnedPolicy:
+    """``asked``: what each worker tells of its queries."""
+    mean_cost, stages = _mean_cost_and_stages(asked)
     return LearnedPolicy(
         policy=selection.policy,
         parameters=selection.parameters,
@@ -70,13 +79,40 @@ def policy_view(
         context=context,
         observations=description.observations,
         models=tuple(
-            LearnedModel(each.model, each.share, each.mean_loss, each.pulls, each.scored, each.shadow, each.version)
+            LearnedModel(
+                each.model,
+                each.share,
+                each.mean_loss,
+                each.pulls,
+                each.scored,
+                each.shadow,
+                each.version,
+                each.cost,
+                each.threshold,
+            )
             for each in description.models
         ),
         problem=problem,
+        mean_cost=mean_cost,
+        stages=stages,
         calibration=msgspec.convert(description.calibration, tuple[Reliability, ...], from_attributes=True),
         test=test_view(description),
     )
+
+
+def _mean_cost_and_stages(asked: Sequence[ApplicationStatistics]) -> tuple[float | None, tuple[float, ...]]:
+    queries = sum(application.queries for application in asked)
+    cost, has_cost = 0.0, False
+    stages: Counter[int] = Counter()
+    for selection in (application.selection for application in asked if application.selection is not None):
+        for model in selection.models.values():
+            has_cost = has_cost or model.cost is not None
+            cost += model.selected * (model.cost or 0.0)
+        stages.update({int(stage): times for stage, times in selection.stages.items()})
+    if not queries:
+        return None, ()
+    shares = tuple(stages[stage] / queries for stage in range(2, max(stages, default=1) + 1))
+    return cost / queries if has_cost else None, shares
 
 
 def test_view(description: PolicyDescription) -> Standing | None:

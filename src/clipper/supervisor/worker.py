@@ -6,12 +6,12 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 from msgspec import Struct
 
 from clipper.control import (
+    CHANNEL_VERSION,
     Applied,
     Apply,
     DescribePolicy,
@@ -29,6 +29,7 @@ from clipper.decisions.segments import DEFAULT_LOG_BYTES
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.processes import ManagedProcess, ProcessFolder, ProcessRecord, is_own_want
 from clipper.managers.reconcile.backoff import NO_DEATHS
+from clipper.rollout.facts import WorkerPhase
 from clipper.run_as import RunAs
 from clipper.selection.stores.store import MAX_CONTEXTS
 from clipper.snapshot import FEEDBACK_QUERIES, Snapshot
@@ -38,8 +39,6 @@ from clipper.tls.material import TlsMaterial, TlsMode
 from clipper.types import STORE_VARIABLE, ModelId
 
 log = logging.getLogger(__name__)
-
-WorkerPhase = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
 
 # A worker imports its libraries and listens; this long only on a machine that is far too busy.
 START_TIMEOUT_S = 30.0
@@ -62,7 +61,8 @@ INSTANCES = 2**20
 
 
 class WorkerSettings(Struct, frozen=True):
-    """What all workers of a server have in common; one that runs with others is replaced.
+    """What all workers of a server have in common; one that runs with others is replaced: at once, or as in an upgrade
+    where it can stand beside the new ones meanwhile.
 
     ``store_digest`` tells whether the selection store is the same: its address may hold a password, and this is kept in
     a file for the next supervisor. ``max_contexts`` is of each application in it. ``knows_keys`` is False of one that a
@@ -84,6 +84,16 @@ class WorkerSettings(Struct, frozen=True):
     run: str = ""
     run_as: RunAs | None = None
 
+    def can_stand_beside(self, other: "WorkerSettings") -> bool:
+        """Whether workers of both may answer on one port, until those of one are replaced."""
+        return (self.host, self.port, self.tls, self.store_digest, self.knows_keys) == (
+            other.host,
+            other.port,
+            other.tls,
+            other.store_digest,
+            other.knows_keys,
+        )
+
 
 def store_digest(address: str) -> str:
     """Costs some 30 ms, so that nobody finds a weak password by it."""
@@ -91,12 +101,18 @@ def store_digest(address: str) -> str:
 
 
 class WorkerNote(Struct, frozen=True):
-    """What a worker's process record says besides: enough to go on with it."""
+    """What a worker's process record says besides: enough to go on with it.
+
+    ``build`` is ``build_id()`` of the Clipper that it was started with; empty of one from before that was noted.
+    ``channel`` is its version of the control channel.
+    """
 
     index: int
     instance: int
     control: str
     settings: WorkerSettings
+    build: str = ""
+    channel: int = 1
 
 
 class Worker:
@@ -107,6 +123,9 @@ class Worker:
         instance: the number of its process's start, which is the upper part of the ids of its queries.
         control: path of its control socket.
         applied: what it last answered to a snapshot; None until it has.
+        found_generation: of the snapshot that it served by when it was first dialled; 0 if none, or not yet.
+        is_outdated: it runs with another Clipper's code than ours, or with other settings.
+        is_spare: it is not started again once it has been renewed.
     """
 
     def __init__(
@@ -118,9 +137,20 @@ class Worker:
         store: str,
         next_instance: Callable[[], int],
         on_change: Callable[[], None],
+        build: str = "",
+        *,
+        is_spare: bool = False,
     ) -> None:
-        """``folders``: for its sockets and its log; ``store``: the selection store's address."""
+        """
+        Args:
+            folders: for its sockets and its log.
+            store: the selection store's address.
+            build: of the code that it is started with.
+        """
         self.index = index
+        self.is_spare = is_spare
+        self.is_outdated = False
+        self.found_generation = 0
         self.phase: WorkerPhase = "starting"
         self.process: ManagedProcess | None = None
         self.applied: Applied | None = None
@@ -141,29 +171,24 @@ class Worker:
         self._sent: tuple[Snapshot, TlsMaterial | None] | None = None
         self._applying: set[asyncio.Task[None]] = set()
         self._killed_because: str | None = None
+        self._build = build
+        self._draining: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
         return f"worker-{self.index}"
 
-    @property
-    def is_expected(self) -> bool:
-        """Whether it is up, or may well be in a moment: what has to reach every worker has to reach it."""
-        return self.phase in ("starting", "ready")
-
-    def has_applied(self, generation: int) -> bool:
-        return self.applied is not None and self.applied.generation >= generation
-
     def adopt(self, record: ProcessRecord, note: WorkerNote) -> bool:
         """Before ``run``: go on with a process that an earlier supervisor started; False if it is gone."""
         self.process = self._processes.adopt(record)
         self.instance, self.control = note.instance, note.control
+        self.is_outdated = note.build != self._build or note.settings != self._settings
         if self.process is not None:
             log.info("took over %s, pid %d", self.name, record.pid)
         return self.process is not None
 
     async def run(self) -> None:
-        """Keep it running until cancelled; the process runs on then."""
+        """Keep it running until cancelled; the process runs on then. A spare ends when it has been renewed."""
         while True:
             try:
                 uptime_s = await self._live()
@@ -171,10 +196,21 @@ class Worker:
                 log.exception("keeping %s failed", self.name)
                 self.last_error, uptime_s = f"keeping {self.name} failed: {error!r}", 0.0
             await self._end()
+            if self._draining is not None:
+                self._has_been_renewed()
+                if self.is_spare:
+                    return
+                continue
             self._has_died(uptime_s)
             await asyncio.sleep(max(0.0, self._history.restart_at_s - asyncio.get_running_loop().time()))
             self.phase = "starting"
             self.restarts += 1
+
+    def renew(self) -> None:
+        """Have it answer what is under way and exit; it is started again at once, with our code."""
+        if self.process is not None and self._draining is None:
+            self.phase = "draining"
+            self._draining = asyncio.get_running_loop().create_task(self._drain(self.process))
 
     def push(self, snapshot: Snapshot) -> None:
         """Tell it the newest snapshot: now if it is ready, else as soon as it is."""
@@ -219,16 +255,20 @@ class Worker:
     async def drain(self) -> None:
         """Let it answer what is under way, then end it. ``run`` must have been cancelled."""
         self.phase = "stopping"
-        if self.process is None:
-            return
+        if self._draining is not None:
+            await self._draining
+        elif self.process is not None:
+            await self._drain(self.process)
+        self._clean_up()
+
+    async def _drain(self, process: ManagedProcess) -> None:
         try:
             await ask(self.control, Drain(), CHECK_TIMEOUT_S)
         except (OSError, ProtocolViolation):
-            self.process.terminate()  # which asks for the same
-        if not await self.process.has_exited_within(DRAIN_TIMEOUT_S + DRAIN_MARGIN_S):
+            process.terminate()  # which asks for the same
+        if not await process.has_exited_within(DRAIN_TIMEOUT_S + DRAIN_MARGIN_S):
             log.warning("%s has not drained within %g s and is killed", self.name, DRAIN_TIMEOUT_S)
-        await self.process.stop(grace_s=0)
-        self._clean_up()
+        await process.stop(grace_s=0)
 
     async def _live(self) -> float:
         """Start the process, or take the adopted one; return for how long it was ready, when it is gone."""
@@ -249,17 +289,32 @@ class Worker:
 
     async def _end(self) -> None:
         """Return when its process is gone. One that was forgotten alive would share the port with its successor."""
-        self.phase = "stopping"
+        if self._draining is not None:
+            await asyncio.shield(self._draining)
+        else:
+            self.phase = "stopping"
         while self.process is not None and not self.process.exited.is_set():
             await self.process.stop(grace_s=0)
 
     def _has_died(self, uptime_s: float) -> None:
         log.warning("%s", self.last_error)
-        self._clean_up()
-        self.applied = self._sent = None
+        self._forget_process()
         self._history = self._history.died(asyncio.get_running_loop().time(), uptime_s)
         self.phase = "crash_loop" if self._history.crash_loop else "backing_off"
         self._on_change()
+
+    def _has_been_renewed(self) -> None:
+        log.info("%s has drained", self.name)
+        self._draining = None
+        self._forget_process()
+        self.last_error = None
+        self.phase = "starting"
+        self._on_change()
+
+    def _forget_process(self) -> None:
+        self._clean_up()
+        self.applied = self._sent = None
+        self.found_generation = 0
 
     def _clean_up(self) -> None:
         self.process = None
@@ -268,7 +323,7 @@ class Worker:
             Path(self.control).unlink(missing_ok=True)
 
     def _launch(self) -> ManagedProcess:
-        self.instance = self._next_instance() % INSTANCES
+        self.instance, self.is_outdated = self._next_instance() % INSTANCES, False
         self.control = str(self._sockets / f"w{self.instance}.sock")
         settings = msgspec.to_builtins(self._settings)
         # What the first stands for comes by the environment; the other is for the next supervisor alone.
@@ -282,7 +337,9 @@ class Worker:
             log_path=self._logs / f"{self.name}.log",
             cwd=self._sockets,
             environment={STORE_VARIABLE: self._store},
-            extra=msgspec.to_builtins(WorkerNote(self.index, self.instance, self.control, self._settings)),
+            extra=msgspec.to_builtins(
+                WorkerNote(self.index, self.instance, self.control, self._settings, self._build, CHANNEL_VERSION)
+            ),
         )
 
     async def _dialled(self, process: ManagedProcess) -> str | None:
@@ -291,7 +348,7 @@ class Worker:
         deadline_s = loop.time() + START_TIMEOUT_S
         while loop.time() < deadline_s:
             try:
-                await self.statistics(CHECK_TIMEOUT_S)
+                self.found_generation = (await self.statistics(CHECK_TIMEOUT_S)).generation
                 return None
             except (TimeoutError, ProtocolViolation) as error:
                 return f"{self.name} listens but does not answer: {error!r}"
@@ -304,8 +361,7 @@ class Worker:
 
     def _has_come_up(self) -> None:
         self.phase = "ready"
-        if self._snapshot is not None:
-            self._begin_to_apply()
+        self._begin_to_apply()
         self._on_change()
 
     async def _watched(self, process: ManagedProcess) -> str:
@@ -321,7 +377,8 @@ class Worker:
         return f"{self.name} {process.how_it_ended}"
 
     def _begin_to_apply(self) -> None:
-        if self._snapshot is None:
+        # One that is behind what it was found with was told of another registry; a newer one will be pushed.
+        if self._snapshot is None or self._snapshot.generation <= self.found_generation:
             return
         newest = self._snapshot, self._tls
         is_sent = self._sent is not None and all(now is then for now, then in zip(newest, self._sent))

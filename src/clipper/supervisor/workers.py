@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from clipper.control import PolicyDescription, RecentInput
+from clipper.control import CHANNEL_VERSION, PolicyDescription, RecentInput
 from clipper.errors import ProtocolViolation
 from clipper.managers.processes import ProcessRecord
-from clipper.snapshot import Peer, Snapshot
+from clipper.snapshot import Snapshot
 from clipper.statistics import VersionLoad, WorkerStatistics
 from clipper.supervisor.worker import Worker, WorkerNote, WorkerSettings
 from clipper.tls.material import TlsMaterial
@@ -26,82 +26,91 @@ DESCRIBE_TIMEOUT_S = 5.0
 class Workers:
     """The workers of a server. A worker that is down counts for nothing: when it is up, it gets the newest snapshot."""
 
-    def __init__(self, workers: Sequence[Worker]) -> None:
+    def __init__(self, workers: Sequence[Worker], make_spare: Callable[[], Worker]) -> None:
+        """``make_spare``: a worker that stands in while others are replaced; its index is the next after theirs."""
         self._workers = workers
+        self._make_spare = make_spare
+        self._spare: Worker | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._snapshot: Snapshot | None = None
+        self._tls: TlsMaterial | None = None
 
     def __iter__(self) -> Iterator[Worker]:
-        return iter(self._workers)
+        """All that there are, the spare last."""
+        return iter([*self._workers, *filter(None, [self._spare])])
 
     def __len__(self) -> int:
+        """How many there are to be."""
         return len(self._workers)
 
     def adopt(self, record: ProcessRecord, settings: WorkerSettings) -> bool:
-        """Go on with a worker of an earlier supervisor, if there is a place for it and it runs with these settings."""
+        """Go on with a worker of an earlier supervisor, if it has a place and can stay until it is replaced."""
         note = worker_note(record)
-        if note is None or note.settings != settings or note.index >= len(self._workers):
+        if note is None or not note.settings.can_stand_beside(settings) or note.index > len(self._workers):
             return False
-        return self._workers[note.index].adopt(record, note)
+        if note.index < len(self._workers):
+            return self._workers[note.index].adopt(record, note)
+        # One too many, as where there were more before: it is drained when it is not needed.
+        spare = self._make_spare()
+        is_adopted = spare.adopt(record, note)
+        self._spare = spare if is_adopted else None
+        return is_adopted
 
     def start(self) -> None:
         """Start those that were not adopted, and keep all running."""
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(worker.run()) for worker in self._workers]
+        if self._spare is not None:
+            self._tasks.append(loop.create_task(self._keep_spare(self._spare)))
 
     def push(self, snapshot: Snapshot) -> None:
-        for worker in self._workers:
+        self._snapshot = snapshot
+        for worker in self:
             worker.push(snapshot)
 
     def secure(self, tls: TlsMaterial) -> None:
-        for worker in self._workers:
+        self._tls = tls
+        for worker in self:
             worker.secure(tls)
 
-    def have_applied(self, generation: int) -> bool:
-        """Whether all that are up or coming up serve by this snapshot or a newer one."""
-        return all(worker.has_applied(generation) for worker in self._workers if worker.is_expected)
+    def start_spare(self) -> None:
+        """Start one that serves beside the others; it is told what they are told."""
+        self._spare = self._make_spare()
+        if self._tls is not None:
+            self._spare.secure(self._tls)
+        if self._snapshot is not None:
+            self._spare.push(self._snapshot)
+        self._tasks.append(asyncio.get_running_loop().create_task(self._keep_spare(self._spare)))
 
-    def serve_by(self, generation: int) -> bool:
-        """Whether all that answer queries do so by this snapshot or a newer one."""
-        return all(worker.has_applied(generation) for worker in self._workers if worker.applied is not None)
+    def renew(self, index: int) -> None:
+        """Have a worker answer what is under way, and end; then it is started again, unless it is the spare."""
+        for worker in self:
+            if worker.index == index:
+                worker.renew()
 
-    def unlinked(self) -> dict[str, str]:
-        """Why some worker could not dial a replica, by the replica's id."""
-        return {id_: why for worker in self._workers if worker.applied for id_, why in worker.applied.unlinked.items()}
-
-    def undrained(self) -> set[str]:
-        """Ids of the replicas that are out of service but still have a batch of some worker."""
-        return {id_ for worker in self._workers if worker.applied for id_ in worker.applied.undrained}
-
-    def peers(self) -> tuple[Peer, ...]:
-        """Those that have answered queries, or are about to: each may be asked about its own.
-
-        One that was taken over is among them before it has been dialled, for the others know it already.
-        """
-        return tuple(
-            Peer(worker.instance, worker.control)
-            for worker in self._workers
-            if worker.process is not None and worker.is_expected
-        )
+    async def _keep_spare(self, spare: Worker) -> None:
+        await spare.run()
+        self._spare = None
 
     @property
     def any_ready(self) -> bool:
-        return any(worker.applied is not None for worker in self._workers)
+        return any(worker.applied is not None for worker in self)
 
     async def statistics(self) -> list[WorkerStatistics]:
         """Of those that answer within a second."""
-        ready = [worker for worker in self._workers if worker.phase == "ready"]
+        ready = [worker for worker in self if worker.phase == "ready"]
         answers = await asyncio.gather(*map(_statistics, ready))
         return [answer for answer in answers if answer is not None]
 
     async def loads(self, versions: Sequence[ModelId]) -> list[tuple[int, VersionLoad]]:
         """Of those that answer within a second; each with its worker's instance."""
-        ready = [worker for worker in self._workers if worker.phase == "ready"]
+        ready = [worker for worker in self if worker.phase == "ready"]
         answers = await asyncio.gather(*(_loads(worker, versions) for worker in ready))
         return [one for answer in answers for one in answer]
 
     async def describe_policy(self, application: str, context: str | None) -> PolicyDescription | None:
         """As the first worker tells that knows the application; None if none does."""
-        for worker in self._workers:
+        for worker in self:
             if worker.phase != "ready":
                 continue
             try:
@@ -115,7 +124,7 @@ class Workers:
 
     async def recent_input(self, model: str) -> RecentInput:
         """What a model was asked not long ago, as the first worker tells that has answered anything."""
-        for worker in self._workers:
+        for worker in self:
             if worker.phase != "ready":
                 continue
             try:
@@ -142,15 +151,19 @@ class Workers:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await asyncio.gather(*(worker.drain() for worker in self._workers))
+        await asyncio.gather(*(worker.drain() for worker in self))
 
 
 def worker_note(record: ProcessRecord) -> WorkerNote | None:
-    """What a record says of a worker; None if it is not a worker's, or one of another Clipper."""
+    """What a record says of a worker; None if it is not a worker's, or one that cannot be talked to.
+
+    That is one whose control channel is not of our version or an adjacent one.
+    """
     try:
-        return msgspec.convert(record.extra, WorkerNote)
+        note = msgspec.convert(record.extra, WorkerNote)
     except msgspec.ValidationError:
         return None
+    return note if abs(note.channel - CHANNEL_VERSION) <= 1 else None
 
 
 async def _statistics(worker: Worker) -> WorkerStatistics | None:

@@ -6,8 +6,10 @@ from random import Random
 
 import pytest
 
-from clipper.decisions.evaluation.samples import Sample
+from clipper.decisions.evaluation.samples import Sample, samples_of
 from clipper.decisions.evaluation.whatif import Learner, OneModel, evaluate, logged
+from clipper.decisions.joining import Joined
+from clipper.decisions.records import Decision, Judgement, Setting
 from clipper.errors import InvalidArgument
 from clipper.selection.policies.registry import make_policy
 
@@ -115,6 +117,19 @@ def test_propensities_that_are_wrong_show() -> None:
 def test_a_policy_that_has_several_models_answer_together_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="several models together"):
         evaluate(log_of(1, 10), learner("ensemble"))
+
+
+def test_a_policy_that_asks_one_model_after_another_is_refused_and_its_queries_are_left_out() -> None:
+    with pytest.raises(InvalidArgument, match="one model after another"):
+        learner("cascade")
+    stopped = Joined(
+        Setting("app", "cascade", ("a", "b"), ("1", "1")),
+        Decision(0, 1, 0.0, 0.0, ("a",), (1.0,), (b"1",), None, 0.9, None, None, steps=((1, 0.9, 0.02),)),
+        Judgement("app", 1, 1.0, b"1", None, {"a": 0.0}),
+        1,
+    )
+    found = samples_of([stopped])
+    assert found.taken == [] and found.left_out == {"its models were asked one after another": 1}
 
 
 def test_a_model_that_came_later_is_judged_where_it_could_be_chosen() -> None:

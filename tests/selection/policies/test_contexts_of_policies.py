@@ -13,7 +13,7 @@ from clipper.selection.policies.policy import JudgedQuery, Policy, QueryView
 from clipper.selection.policies.registry import POLICIES, default_half_life, make_policy
 
 # ``best_arm`` is a test of the application, over all contexts.
-LEARNING = [name for name in POLICIES if name not in ("single", "weighted", "ensemble", "best_arm")]
+LEARNING = [name for name in POLICIES if name not in ("single", "weighted", "ensemble", "best_arm", "cascade")]
 # Epsilon-greedy knows of models that it hardly asks no more than that they were once wrong.
 FEW = dict.fromkeys(LEARNING, 8) | {"epsilon_greedy": 12}
 MEANS = (0.05, 0.2, 0.3, 0.4, 0.5)

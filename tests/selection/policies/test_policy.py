@@ -16,7 +16,7 @@ from clipper.selection.policies import Choice, Combined
 from clipper.selection.policies.policy import JudgedQuery, QueryView
 from clipper.selection.policies.registry import POLICIES, make_policy
 
-ASKS_ONE = ("adaptive", "single", "weighted", "epsilon_greedy", "ucb1", "thompson", "exp3")
+ASKS_ONE = ("adaptive", "best_arm", "single", "weighted", "epsilon_greedy", "ucb1", "thompson", "exp3", "cascade")
 ASKS_ALL = ("exp4", "ensemble")
 # The choice is drawn without working out how likely it was.
 WITHOUT_PROBABILITY = ("thompson",)

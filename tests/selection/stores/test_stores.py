@@ -2,10 +2,11 @@
 
 import asyncio
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from clipper.errors import StoreUnavailable
 from clipper.selection import stores
 from clipper.selection.stores.redis import RedisStore
-from clipper.selection.stores.sqlite import SqliteStore
+from clipper.selection.stores.sqlite import SCHEMA_VERSION, SqliteStore
 from clipper.selection.stores.store import EVERYONE, TOLD_FOR_S, Observation, Store
 from redis_server import RedisServer
 
@@ -181,6 +182,27 @@ def test_many_writers_at_once_lose_nothing(make_store: MakeStore, monkeypatch: p
     asyncio.run(write())
 
     assert load(make_store) == {"x": 400.0}
+
+
+def test_a_file_of_a_newer_clipper_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "selection.sqlite3"
+
+    async def use() -> dict[str, float]:
+        async with opened(lambda: SqliteStore(path)) as store:
+            await store.commit([Observation("one", "a", {"": {"x": 1.0}})])
+            return await store.load("a", "")
+
+    asyncio.run(use())
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(StoreUnavailable, match=rf"schema version {SCHEMA_VERSION + 1}.*run the Clipper that wrote it"):
+        asyncio.run(use())
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT amount FROM sums").fetchall() == [(1.0,)]
+        database.execute("PRAGMA user_version = 0")  # as one from before versions were noted
+    asyncio.run(use())
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
 
 
 def test_workers_that_open_a_new_file_at_once_all_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

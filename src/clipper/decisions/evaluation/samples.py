@@ -75,6 +75,9 @@ def _sample(joined: Joined) -> Sample | str:
         return "a version was asked for, past the policy"
     if not decision.models:
         return "no model was chosen"
+    if decision.steps:
+        # Those that stopped are the easy ones, so that to take them alone would flatter the models asked first.
+        return "its models were asked one after another"
     if len(decision.models) > 1:
         return "several models answered together"
     if judgement is None:

@@ -92,6 +92,9 @@ class Learner(Target):
 
     Args:
         models: among which it chooses; None is all that the log's policy did.
+
+    Raises:
+        InvalidArgument: it asks models one after another.
     """
 
     def __init__(
@@ -104,6 +107,11 @@ class Learner(Target):
         models: Sequence[str] | None = None,
     ) -> None:
         super().__init__(name)
+        if type(policy).next is not Policy.next:
+            raise InvalidArgument(
+                f"{name} asks one model after another, and of most queries the log has the first one's output alone: "
+                "whatif takes policies that choose one model"
+            )
         self._policy = policy
         self._random = random
         self._half_life = half_life

@@ -4,7 +4,7 @@ from litestar import Controller, Response, get, post
 
 from clipper.errors import Unavailable
 from clipper.management.routes import Port
-from clipper.management.schemas import Health, Status
+from clipper.management.schemas import Event, Health, Status
 from clipper.metrics.exposition import CONTENT_TYPE, render
 
 
@@ -28,6 +28,10 @@ class Server(Controller):
     @get("/status", summary="Version, processes, addresses and counts")
     async def status(self, operations: Port) -> Status:
         return await operations.status()
+
+    @get("/history", summary="What happened and was decided lately, oldest first")
+    async def history(self, operations: Port) -> list[Event]:
+        return await operations.history()
 
     @get("/metrics", summary="Prometheus text of all workers and containers", media_type="text/plain")
     async def metrics(self, operations: Port) -> Response[bytes]:

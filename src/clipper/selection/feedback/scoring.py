@@ -105,7 +105,13 @@ def lesson(
     Raises:
         PolicyFailed: the user's own policy raised, or returned no increments.
     """
-    increments = tally(choice.models, losses, missed)
+    costs = totals.costs
+    if costs.weight and policy.feedback == "selected":
+        plain, losses = losses, {model: costs.priced(model, loss) for model, loss in losses.items()}
+        increments = tally(choice.models, losses, missed, plain)
+    else:
+        # Where all models are asked for every query, none of them saves anything by being preferred.
+        increments = tally(choice.models, losses, missed)
     try:
         # A class of the user's that is no subclass of ours need not have it.
         observe = getattr(policy, "observe_reward", policy.observe) if is_reward else policy.observe

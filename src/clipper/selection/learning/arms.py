@@ -11,6 +11,7 @@ predecessor, as all that were deployed by then are, and fade as all numbers do.
 
 from collections.abc import Mapping, Sequence
 
+from clipper.selection.learning.costs import NO_COSTS, Costs
 from clipper.selection.learning.tally import Increments
 from clipper.selection.learning.totals import Totals
 
@@ -46,12 +47,14 @@ class Arms:
 
     Args:
         origins: by link's name, as ``lineage`` gives them. A name that is not in it stands for itself.
+        costs: by link's name.
     """
 
-    __slots__ = ("_keys", "_models", "_origins", "_owners")
+    __slots__ = ("_keys", "_models", "_origins", "_owners", "costs")
 
-    def __init__(self, origins: Mapping[str, Sequence[Origin]]) -> None:
+    def __init__(self, origins: Mapping[str, Sequence[Origin]], costs: Costs = NO_COSTS) -> None:
         self._origins = origins
+        self.costs = costs
         self._keys = {name: each[0][0] for name, each in origins.items()}
         self._owners = {key for each in origins.values() for key, _ in each}
         self._models = {key.partition(":")[0] for key in self._owners}
@@ -90,14 +93,14 @@ class Arms:
             for key, weight in origins:
                 for number, amount in by_key.get(key, ()):
                     numbers[name, number] = numbers.get((name, number), 0.0) + weight * amount
-        return Totals(numbers, of_versions)
+        return Totals(numbers, of_versions, self.costs)
 
     def with_key(self, name: str, key: str) -> "Arms":
         """The same, but for one name, which stands for another version."""
-        return Arms({**self._origins, name: ((key, 1.0),)})
+        return Arms({**self._origins, name: ((key, 1.0),)}, self.costs)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Arms) and self._origins == other._origins
+        return isinstance(other, Arms) and (self._origins, self.costs) == (other._origins, other.costs)
 
     __hash__ = None  # type: ignore[assignment]  # compared, never a key
 

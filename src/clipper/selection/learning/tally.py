@@ -3,7 +3,17 @@
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
-from clipper.selection.learning.totals import EVER_LOSS, EVER_SCORED, EVER_SPREAD, LOSS, MISSED, PULLS, SCORED
+from clipper.selection.learning.totals import (
+    EVER_LOSS,
+    EVER_SCORED,
+    EVER_SPREAD,
+    LOSS,
+    MISSED,
+    PLAIN_LOSS,
+    PLAIN_SCORED,
+    PULLS,
+    SCORED,
+)
 
 # What to add, by model and name.
 Increments = Mapping[tuple[str, str], float]
@@ -12,7 +22,10 @@ NONE_MISSED: Mapping[str, float] = MappingProxyType({})
 
 
 def tally(
-    selected: Collection[str], losses: Mapping[str, float], missed: Mapping[str, float] = NONE_MISSED
+    selected: Collection[str],
+    losses: Mapping[str, float],
+    missed: Mapping[str, float] = NONE_MISSED,
+    plain: Mapping[str, float] | None = None,
 ) -> dict[tuple[str, str], float]:
     """Count one observation.
 
@@ -21,17 +34,24 @@ def tally(
         losses: in [0, 1], of every model whose output was scored: of those, and of others that were asked for the
             feedback's sake or as shadows.
         missed: of the selected, how much each counts as not having answered by the deadline, up to 1.
+        plain: where costs weigh, and are in ``losses``: the losses without them.
 
     Returns:
-        ``scored`` and ``loss`` of each model in ``losses``, as they fade and as they never do; ``pulls`` and ``missed``
-        of those that were selected.
+        ``scored`` and ``loss`` of each model in ``losses``, and as they never fade, without costs; ``pulls`` and
+        ``missed`` of those that were selected; ``plain_scored`` and ``plain_loss`` of each in ``plain``.
     """
     counts: dict[tuple[str, str], float] = {}
+    for model, loss in (plain or {}).items():
+        counts[model, PLAIN_SCORED] = 1.0
+        counts[model, PLAIN_LOSS] = loss
     for model, loss in losses.items():
         counts[model, SCORED] = counts[model, EVER_SCORED] = 1.0
-        counts[model, LOSS] = counts[model, EVER_LOSS] = loss
-        if 0.0 < loss < 1.0:
-            counts[model, EVER_SPREAD] = loss * (1.0 - loss)
+        counts[model, LOSS] = loss
+        # Models are compared by their losses alone.
+        lost = loss if plain is None else plain[model]
+        counts[model, EVER_LOSS] = lost
+        if 0.0 < lost < 1.0:
+            counts[model, EVER_SPREAD] = lost * (1.0 - lost)
         if model in selected:
             counts[model, PULLS] = 1.0
             if model in missed:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clipper.selection.learning.confidence_sequences import Evidence
+from clipper.selection.learning.costs import NO_COSTS, Costs
 from clipper.selection.learning.parameters import check_number
 
 # By model and name. The model is "" where a number is of the application and not of one model.
@@ -17,6 +18,9 @@ SCORED = "scored"
 LOSS = "loss"
 # Of the times that a model was asked, how often it did not answer by the deadline.
 MISSED = "missed"
+# Where costs weigh, ``loss`` is with them; the same without is beside it, for people to see.
+PLAIN_SCORED = "plain_scored"
+PLAIN_LOSS = "plain_loss"
 # Names of the numbers by which confidences are calibrated begin so: see ``calibration``. Only the application has them.
 CALIBRATION = "confidence."
 # What never fades, by its name: how often a model was scored, its losses, and the sum of ``loss * (1 - loss)``. These
@@ -39,6 +43,7 @@ class Totals:
         own, application: where these are a context's, its numbers alone, and the application's that are mixed in; else
             None.
         prior_weight, prior_most: how much the latter count in the end, and for how many scores of a model now.
+        costs: what asking each of the application's models costs.
         memo: where a policy keeps what it has worked out from exactly these numbers, so that it is not done for each
             query. The policy itself is a part of each key.
     """
@@ -49,16 +54,20 @@ class Totals:
         "_of_versions",
         "_to_mix",
         "application",
+        "costs",
         "memo",
         "own",
         "prior_most",
         "prior_weight",
     )
 
-    def __init__(self, numbers: Numbers | None = None, of_versions: Numbers | None = None) -> None:
+    def __init__(
+        self, numbers: Numbers | None = None, of_versions: Numbers | None = None, costs: Costs = NO_COSTS
+    ) -> None:
         """``of_versions``: without what versions have of their predecessors; the same as ``numbers`` if None."""
         self._numbers = numbers or {}
         self._of_versions = self._numbers if of_versions is None else of_versions
+        self.costs = costs
         self.own: Totals | None = None
         self.application: Totals | None = None
         self.prior_weight = self.prior_most = 0.0
@@ -132,7 +141,7 @@ class Totals:
         mixed = {key: amount * prior.share_of(key, most) for key, amount in prior.to_mix}
         for key, amount in self._numbers.items():
             mixed[key] = mixed.get(key, 0.0) + amount
-        totals = Totals(mixed)
+        totals = Totals(mixed, costs=self.costs)
         totals.own, totals.application = self, prior
         totals.prior_weight, totals.prior_most = weight, most
         return totals

@@ -3,6 +3,16 @@
 What a user's own policy needs stands here: ``from clipper.selection.policies import Choice, Policy``.
 """
 
-from clipper.selection.policies.policy import Choice, Combined, Increments, JudgedQuery, Policy, QueryView, Totals
+from clipper.selection.policies.policy import (
+    Choice,
+    Combined,
+    Increments,
+    JudgedQuery,
+    Outlook,
+    Policy,
+    QueryView,
+    Step,
+    Totals,
+)
 
-__all__ = ["Choice", "Combined", "Increments", "JudgedQuery", "Policy", "QueryView", "Totals"]
+__all__ = ["Choice", "Combined", "Increments", "JudgedQuery", "Outlook", "Policy", "QueryView", "Step", "Totals"]

@@ -45,10 +45,10 @@ class BestArm(Policy):
     """Finds the model with the least mean loss, with a given confidence from as little feedback as it can, and asks
     that one alone from then on: best-arm identification with fixed confidence.
 
-    **When it ends.** Model a is found to be better than b by less than ``-margin`` once the capital that bets against
-    all means with ``m_a >= m_b + margin`` has grown to ``(K - 1) / (1 - confidence)``, with K the number of models: see
-    ``confidence_sequences``. The test ends when that holds for one model and all others, with ``tolerance`` as the
-    margin, so that it ends for equal models, too. That is the generalized likelihood ratio rule of track-and-stop
+    **When it ends.** That ``m_a < m_b + margin`` is found once the capital that bets against all means for which it is
+    not so has grown to ``(K - 1) / (1 - confidence)``, with K the number of models: see ``confidence_sequences``. The
+    test ends when it is found of one model a and all others b, with ``tolerance`` as the margin, so that it ends for
+    equal models, too. That is the generalized likelihood ratio rule of track-and-stop
     (Garivier, Kaufmann: "Optimal Best Arm Identification with Fixed Confidence", 2016), with a mixture in place of the
     largest likelihood, which needs no threshold found by approximation (Kaufmann, Koolen: "Mixture Martingales
     Revisited", 2021). A verdict that is off by more than ``tolerance`` takes a capital of one of the K - 1 pairs with
@@ -124,7 +124,7 @@ class BestArm(Policy):
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
         """That the test is over, once it is; until then, how much feedback it takes."""
         # A test of two at least, and of the application: a context's state has no part in it.
-        if choice.among is None or len(choice.among) < 2 or totals.application is not None:
+        if not losses or choice.among is None or len(choice.among) < 2 or totals.application is not None:
             return {}
         test = self._test(choice.among, totals)
         if len(test.contenders) > 1:

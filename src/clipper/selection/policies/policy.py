@@ -8,6 +8,7 @@ A policy holds its parameters and nothing else. It is called on the event loop f
 what can be worked out once from a state belongs into ``totals.memo``.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from random import Random
@@ -21,11 +22,54 @@ from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.combine import Combined, vote, vote_is_settled
 from clipper.selection.policies.query_view import JudgedQuery, QueryView
 
-__all__ = ["Choice", "Combined", "Increments", "JudgedQuery", "Policy", "QueryView", "Standing", "Totals"]
+__all__ = [
+    "Choice",
+    "Combined",
+    "Increments",
+    "JudgedQuery",
+    "Outlook",
+    "Policy",
+    "QueryView",
+    "Standing",
+    "Step",
+    "Totals",
+]
+
+
+class Step(msgspec.Struct, frozen=True, gc=False):
+    """What ``next`` made of a query's outputs.
+
+    Attributes:
+        asked: how many models had been asked by then.
+        confidence: in what they had answered, 0 to 1.
+        probability: of going on to a further model; 0 where there was no time for one.
+    """
+
+    asked: int
+    confidence: float
+    probability: float
+
+
+class Outlook(msgspec.Struct, frozen=True, gc=False):
+    """What can still be done for a query.
+
+    Attributes:
+        left_s: until it has to be answered.
+        expected_s: by model, of those that it has not asked, in the application's order: within what nine of ten of its
+            last answers to this application came; 0 where that is not known, or is to be found out anew.
+    """
+
+    left_s: float
+    expected_s: Mapping[str, float]
+
+    def has_time_for(self, model: str) -> bool:
+        """Whether a model is expected to answer in time. Others are not asked, whatever ``next`` says."""
+        return self.expected_s.get(model, math.inf) < self.left_s
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False):
-    """The models that a query asks, in the application's order; at least one.
+    """The models that a query asks, in the application's order; at least one. Behind them, in the order in which they
+    were asked, those that ``next`` has added.
 
     Attributes:
         shares: one a model. Where one model is chosen, the probability that it was; where several are asked, the weight
@@ -33,12 +77,14 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
         beliefs: where the probability has no closed form, and the share is 1: the two parameters of the Beta
             distribution that was drawn from for each of the application's models, of which the highest was chosen.
         among: where what is learned depends on it: the models that it was chosen among.
+        steps: what ``next`` has decided, where it tells.
     """
 
     models: tuple[str, ...]
     shares: tuple[float, ...]
     beliefs: tuple[tuple[float, float], ...] | None = None
     among: tuple[str, ...] | None = None
+    steps: tuple[Step, ...] = ()
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -83,6 +129,32 @@ class Policy(Protocol):
             random: the only source of chance.
         """
         ...
+
+    def next(
+        self,
+        choice: Choice,
+        outputs: Mapping[str, bytes],
+        totals: Totals,
+        query: QueryView,
+        outlook: Outlook,
+        random: Random,
+    ) -> Choice | None:
+        """Ask further models, now that those which were asked have answered, or are not worth waiting for any more.
+
+        It is called again after those, until it adds none, or none is left: each model is asked once a query at most.
+        If the last models miss the deadline, ``combine`` makes the answer of what has come.
+
+        Args:
+            choice: what has been asked.
+            outputs: JSON text by model, of those that have answered; may be empty.
+            query: as in ``select``.
+            outlook: how much time is left, and what each further model is expected to need.
+
+        Returns:
+            ``choice`` with further models behind its own, and a share of each; or with a further step alone, and then
+            the answer is made, as it is for None. Unless overridden, None.
+        """
+        return None
 
     def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals, query: QueryView) -> Combined:
         """Make one answer; unless overridden, the one that most of the models gave, by their shares.

@@ -16,6 +16,7 @@ from clipper.selection.learning.ledger import DEFAULT_HALF_LIFE
 from clipper.selection.learning.losses import LOSSES, Loss, UserLoss
 from clipper.selection.policies.adaptive import Adaptive
 from clipper.selection.policies.best_arm import BestArm
+from clipper.selection.policies.cascade import Cascade
 from clipper.selection.policies.ensemble import Ensemble
 from clipper.selection.policies.epsilon_greedy import EpsilonGreedy
 from clipper.selection.policies.exp3 import Exp3
@@ -41,6 +42,7 @@ POLICIES: Mapping[str, type[Policy]] = {
     "exp3": Exp3,
     "exp4": Exp4,
     "ensemble": Ensemble,
+    "cascade": Cascade,
 }
 
 T = TypeVar("T")
@@ -52,6 +54,7 @@ _FEEDBACK = ("selected", "all")
 # place, or nothing.
 _SHAPES = {
     "select": ("models, totals, query, random", 2),
+    "next": ("choice, outputs, totals, query, outlook, random", 3),
     "combine": ("choice, outputs, totals, query", 3),
     "observe": ("choice, losses, totals, query", 3),
     "observe_reward": ("choice, losses, totals, query", 3),

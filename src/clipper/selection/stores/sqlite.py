@@ -22,7 +22,11 @@ BUSY_TIMEOUT_S = 2.0
 # Making a new file a WAL one fails at once, without that wait, where two do it together; the other is done soon.
 OPEN_AGAIN_S = 0.01
 
-_SCHEMA = """
+# Of the tables, as ``PRAGMA user_version``; 0 is from before it was noted. Workers of two Clippers may share the file
+# while one takes over from the other: a new version only adds to what the one before uses.
+SCHEMA_VERSION = 1
+
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS sums (
     application TEXT, context TEXT, name TEXT, amount REAL NOT NULL,
     PRIMARY KEY (application, context, name)
@@ -45,6 +49,7 @@ CREATE TABLE IF NOT EXISTS seen_until (
     PRIMARY KEY (application, id)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS seen_until_by_time ON seen_until (until_s);
+PRAGMA user_version = {SCHEMA_VERSION};
 """
 
 
@@ -134,8 +139,15 @@ def _open(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode = WAL")
         # An acknowledged observation survives a power failure, not only a kill.
         database.execute("PRAGMA synchronous = FULL")
-        database.executescript(_SCHEMA)
-    except sqlite3.Error:
+        (found,) = database.execute("PRAGMA user_version").fetchone()
+        if found > SCHEMA_VERSION:
+            raise StoreUnavailable(
+                f"selection store {path} has schema version {found}, this Clipper knows {SCHEMA_VERSION}: run the "
+                "Clipper that wrote it, or a newer one; or restore a backup of it"
+            )
+        if found < SCHEMA_VERSION:
+            database.executescript(_SCHEMA)
+    except (sqlite3.Error, StoreUnavailable):
         database.close()
         raise
     return database

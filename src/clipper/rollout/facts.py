@@ -1,0 +1,104 @@
+"""All that the rollout knows of the world, at one moment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from clipper.managers.reconcile.backoff import NO_DEATHS, History
+from clipper.managers.reconcile.plan import Phase, Slot
+from clipper.registry.records import VersionSpec
+from clipper.rollout.wanted import Records
+from clipper.snapshot import ApplicationSnapshot, Peer, ReplicaAddress
+
+WorkerPhase = Literal["starting", "ready", "backing_off", "crash_loop", "stopping", "draining"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a start failed; ``log_tail`` holds the container's last lines."""
+
+    reason: str
+    log_tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SlotFacts:
+    """One replica's place, and the process in it.
+
+    Attributes:
+        phase: ``dead`` if it has none now.
+        spec: what that process, or the last one, was started with.
+        id: of the process; empty if it has none.
+        address: where that can be dialled; None until it is started.
+        input_type: as it said itself when it was ready; None before.
+        start_failure: set while it is dead because its last start failed.
+        last_error: how the last one ended, or why it could not be started.
+        is_outdated: another Clipper's code than ours runs in it.
+    """
+
+    slot: Slot
+    phase: Phase
+    spec: VersionSpec
+    id: str = ""
+    address: ReplicaAddress | None = None
+    input_type: str | None = None
+    runtime: str = ""
+    warning: str | None = None
+    start_failure: Failure | None = None
+    last_error: str | None = None
+    history: History = NO_DEATHS
+    is_outdated: bool = False
+
+    @property
+    def lives(self) -> bool:
+        return self.phase in ("starting", "ready")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """One query worker.
+
+    Attributes:
+        peer: how others reach it; None if it has no process, or one that is going.
+        generation: of the snapshot that it last said it serves by, since we have known it; None before it has.
+        found_generation: what it served by when it was first dialled: for one that an earlier supervisor started, that
+            one's.
+        unlinked: id of each replica that it could not dial to why.
+        undrained: ids of the replicas out of service that have a batch of its.
+        is_spare: it stands in while others are replaced.
+        is_outdated: another Clipper's code than ours runs in it, or it runs with other settings.
+    """
+
+    index: int
+    phase: WorkerPhase
+    peer: Peer | None = None
+    generation: int | None = None
+    found_generation: int = 0
+    unlinked: Mapping[str, str] = field(default_factory=dict)
+    undrained: tuple[str, ...] = ()
+    last_error: str | None = None
+    is_spare: bool = False
+    is_outdated: bool = False
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether it is up, or may well be in a moment: what has to reach every worker has to reach it."""
+        return self.phase in ("starting", "ready")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """
+    Attributes:
+        now_s: of a clock that never goes back.
+        applications: those of the records that workers can be told of.
+        slots: in order.
+        can_commit_at_s: when it is worth trying again, after the registry could not be written.
+    """
+
+    now_s: float
+    records: Records
+    applications: tuple[ApplicationSnapshot, ...]
+    slots: tuple[SlotFacts, ...]
+    workers: tuple[WorkerFacts, ...]
+    can_commit_at_s: float = float("-inf")

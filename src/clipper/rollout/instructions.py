@@ -1,0 +1,92 @@
+"""What the rollout has the shell do. Each carries why, for the story that operators read."""
+
+from dataclasses import dataclass
+
+from clipper.managers.reconcile.plan import Slot
+from clipper.registry.records import VersionRecord, VersionSpec
+from clipper.registry.store import Put
+from clipper.snapshot import Snapshot
+from clipper.types import ModelId
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Take down what happened to a version. It holds even if it cannot be stored yet."""
+
+    record: VersionRecord
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Make these changes of a version that is ready, all or none. If that fails, facts tell when to try again."""
+
+    id: ModelId
+    changes: tuple[Put, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Tell every worker."""
+
+    snapshot: Snapshot
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start a process in a slot that has none."""
+
+    slot: Slot
+    spec: VersionSpec
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Take a slot's process out of service. It goes on answering until it is stopped."""
+
+    slot: Slot
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Begin to end a slot's process, which is out of service."""
+
+    slot: Slot
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Drop a dead slot, and that it ever died."""
+
+    slot: Slot
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartSpare:
+    """Start the worker that stands in while others are replaced."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainWorker:
+    """Let a worker answer what is under way, and end it. One that is no spare is started again, with our code."""
+
+    index: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """Ask again then, if nothing happens before."""
+
+    at_s: float
+
+
+Instruction = Note | Commit | Push | Start | Retire | Stop | Forget | StartSpare | DrainWorker | WakeAt

@@ -1,0 +1,142 @@
+"""When a slot's process starts, leaves service and ends: one rule a method."""
+
+from dataclasses import dataclass, replace
+
+from clipper.managers.reconcile.plan import Observed, Slot, plan_replicas
+from clipper.rollout.facts import SlotFacts
+from clipper.rollout.instructions import Forget, Instruction, Retire, Start, Stop
+from clipper.rollout.telling import Telling
+from clipper.rollout.view import View
+from clipper.rollout.wanted import batch_timeout_s
+from clipper.types import ModelId
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """A replica on its way out: since when, and the first snapshot without it."""
+
+    since_s: float
+    generation: int
+    is_stopped: bool = False
+
+
+class Replicas:
+    """
+    Attributes:
+        retired: replicas that are out of service, by their ids.
+        renewing: versions in which replicas of another Clipper's code are being replaced.
+    """
+
+    def __init__(self) -> None:
+        self.retired: dict[str, Retired] = {}
+        self.renewing: set[ModelId] = set()
+
+    def drop_stale(self, view: View) -> None:
+        leaving = {slot.id for slot in view.facts.slots if slot.phase == "stopping"}
+        self.retired = {id_: one for id_, one in self.retired.items() if id_ in leaving}
+
+    def drop_outdated(self, view: View) -> list[Instruction]:
+        """A version that was removed and deployed anew under its name gets none of the old one's replicas."""
+        instructions: list[Instruction] = []
+        for one in view.facts.slots:
+            if one.slot.model_id in view.records.versions and not view.is_as_recorded(one):
+                if one.lives:
+                    instructions.append(Retire(one.slot, "another version is deployed under its name"))
+                elif one.phase == "dead":
+                    instructions.append(Forget(one.slot, "another version is deployed under its name"))
+        return instructions
+
+    def move(self, view: View, telling: Telling) -> tuple[list[Instruction], float]:
+        """What is missing is started, and what is too much leaves service, once all know what takes its place.
+
+        Returns:
+            What to do, or when the next start falls due.
+        """
+        renewing = self._renewed(view)
+        desired = {id_: wanted + (id_ in renewing) for id_, wanted in view.runs.items()}
+        observed = [Observed(one.slot, one.phase, one.history) for one in view.facts.slots]
+        plan = plan_replicas(desired, observed, view.now_s)
+        versions = view.records.versions
+        dead = {one.slot: one for one in view.facts.slots}
+        instructions: list[Instruction] = [Forget(slot, "it is not wanted any more") for slot in plan.forget]
+        instructions += [
+            Start(slot, versions[slot.model_id].spec, _why_started(dead.get(slot), slot, view)) for slot in plan.start
+        ]
+        if telling.all_know(view.facts):
+            instructions += [Retire(slot, "it is not wanted any more") for slot in plan.retire]
+            instructions += [
+                Retire(slot, "another Clipper's code runs in it")
+                for slot in renewing.values()
+                if slot is not None and slot not in plan.retire
+            ]
+        return instructions, float("inf") if plan.wake_at_s is None else plan.wake_at_s
+
+    def stop(self, view: View, telling: Telling) -> tuple[list[Instruction], float]:
+        """The newest snapshot has no replica that is leaving: once it is applied, none of them gets another batch.
+
+        A replica is stopped when every worker has said, of a snapshot without it, that it has no batch of that
+        worker's left; or when its batch would be taken to hang.
+
+        Returns:
+            What to do, or when the next one is overdue.
+        """
+        undrained = {id_ for worker in view.facts.workers for id_ in worker.undrained}
+        # It answers what it has without being told of anything any more.
+        is_draining = any(worker.phase == "draining" for worker in view.facts.workers)
+        instructions: list[Instruction] = []
+        wake_at_s = float("inf")
+        for one in view.facts.slots:
+            if one.phase != "stopping":
+                continue
+            retired = self.retired.setdefault(one.id, Retired(view.now_s, telling.generation))
+            if retired.is_stopped:
+                continue
+            knows = telling.have_applied(view.facts, retired.generation)
+            overdue_at_s = retired.since_s + batch_timeout_s(view.records, one.slot.model)
+            is_drained = knows and not is_draining and one.id not in undrained
+            if is_drained or view.now_s >= overdue_at_s:
+                self.retired[one.id] = replace(retired, is_stopped=True)
+                why = "no worker has a batch there" if is_drained else "its last batch takes too long"
+                instructions.append(Stop(one.slot, why))
+            else:
+                wake_at_s = min(wake_at_s, overdue_at_s)
+        return instructions, wake_at_s
+
+    def _renewed(self, view: View) -> dict[ModelId, Slot | None]:
+        """Versions in which replicas of another Clipper's code are replaced now: one at a time, over all versions.
+
+        Such a version has one slot more. While all of them are ready the first old replica gives its slot back, and a
+        new one comes up in it. So there are never fewer than wanted, and where a new one does not come up the old ones
+        stay. Workers come first: those of the old code need not get along with containers of the new one.
+
+        Returns:
+            For each, the slot that is to be given back now; None while that has to wait.
+        """
+        found: dict[ModelId, Slot | None] = {}
+        if any(worker.is_outdated or worker.is_spare for worker in view.facts.workers):
+            return found
+        for id_, wanted in sorted(view.runs.items(), key=lambda item: str(item[0])):
+            slots = view.slots_of.get(id_, [])
+            own = [one for one in slots if one.slot.index <= wanted]
+            old = [one for one in own if one.is_outdated and one.lives]
+            is_whole = not old and sum(one.phase == "ready" for one in own) == wanted
+            if view.records.versions[id_].state != "ready" or is_whole or not (old or id_ in self.renewing):
+                continue
+            has_spare = len(view.in_service.get(id_, ())) > wanted
+            found[id_] = old[0].slot if old and has_spare else None
+            # One that does not come up may not keep the other versions waiting.
+            if not any(one.history.crash_loop for one in slots):
+                break
+        self.renewing = set(found)
+        return found
+
+    @property
+    def waits(self) -> bool:
+        """Whether a replica is leaving that is not stopped yet."""
+        return any(not one.is_stopped for one in self.retired.values())
+
+
+def _why_started(before: SlotFacts | None, slot: Slot, view: View) -> str:
+    if before is not None:
+        return f"again: {before.last_error}"
+    return "it is wanted" if slot.index <= view.runs.get(slot.model_id, 0) else "it stands in while others are replaced"

@@ -1,0 +1,67 @@
+"""What now? Facts in, instructions out; level-triggered: each look goes by what is, not by what happened.
+
+A look draws one kind of conclusion. Whoever asks carries the instructions out, in order, and looks again until there
+are none: so every rule sees what the ones before it brought about, and what could not be done is simply found undone.
+
+The order of the rules keeps queries from being lost: new replicas are known to every worker before a version becomes
+current, and a replica is stopped only when every worker has said that it was taken out and has no batch left.
+"""
+
+from clipper.rollout.facts import Facts
+from clipper.rollout.instructions import Instruction, WakeAt
+from clipper.rollout.replicas import Replicas
+from clipper.rollout.telling import Telling
+from clipper.rollout.versions import Versions
+from clipper.rollout.view import View
+from clipper.rollout.workers import renew_workers
+from clipper.types import ModelId
+
+
+class Rollout:
+    """What a supervisor has to remember between looks is here, and all of it can be forgotten: the next one begins
+    with nothing but the facts."""
+
+    def __init__(self, epoch: int, *, needs_key: bool = False, workers: int = 1) -> None:
+        """
+        Args:
+            epoch: one more than that of the supervisor before.
+            needs_key: every application answers only who shows a key.
+            workers: how many there are to be.
+        """
+        self.telling = Telling(epoch, needs_key=needs_key, workers=workers)
+        self.versions = Versions()
+        self.replicas = Replicas()
+
+    def look(self, facts: Facts) -> list[Instruction]:
+        """What to do now. Once that is done, look again; with no more than a ``WakeAt`` there is nothing to do."""
+        view = View(facts)
+        self.versions.drop_stale(view)
+        self.replicas.drop_stale(view)
+        if instructions := self.replicas.drop_outdated(view) or self.versions.judge(view) or self.telling.tell(view):
+            return instructions
+        # From here on the newest snapshot tells all that is.
+        self.versions.announce(view, self.telling)
+        wakes_at_s = []
+        for rule in (self.versions.promote, self.replicas.move, self.replicas.stop):
+            instructions, wake_at_s = rule(view, self.telling)
+            if instructions:
+                return instructions
+            wakes_at_s.append(wake_at_s)
+        if instructions := renew_workers(view, self.telling):
+            return instructions
+        if self.replicas.waits or self.versions.linking:
+            instructions, wake_at_s = self.telling.ask_again(view)
+            wakes_at_s.append(wake_at_s)
+        if instructions:
+            return instructions
+        at_s = min(wakes_at_s)
+        return [] if at_s == float("inf") else [WakeAt(at_s)]
+
+    def is_announced(self, id_: ModelId) -> bool:
+        """Whether every worker has all that makes the version ready: its replicas, and that it is current if it is."""
+        return id_ not in self.versions.announcing
+
+    def is_told_of(self, facts: Facts, replica_id: str) -> bool:
+        """Whether all workers that answer queries have it among those that they ask."""
+        generation = self.telling.told_in.get(replica_id)
+        return generation is not None and self.telling.serve_by(facts, generation)

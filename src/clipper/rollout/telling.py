@@ -1,0 +1,110 @@
+"""What workers are told, and who has taken it.
+
+A snapshot's *generation* is its supervisor's *epoch* in the upper bits and a count below them. A worker never goes back
+to a lower one, so that a straggler of a supervisor that was killed changes nothing. Epochs are counted by the registry;
+if that was restored from a backup, or begun anew, workers that still live may be ahead of it. They show it by the
+generation that they serve by, and then the epoch becomes higher than theirs.
+"""
+
+from clipper.rollout.facts import Facts, WorkerFacts
+from clipper.rollout.instructions import Instruction, Push
+from clipper.rollout.view import View
+from clipper.rollout.wanted import Content, content
+from clipper.snapshot import Snapshot
+
+EPOCH_BITS = 32
+# A worker dials by itself; only what came of it has to be asked for again.
+ASK_AGAIN_S = 0.5
+
+
+class Telling:
+    """
+    Attributes:
+        generation: of the newest snapshot.
+        content: of the newest snapshot; None before the first.
+        told_in: of each replica in it, the first snapshot of this supervisor that told of it.
+    """
+
+    def __init__(self, epoch: int, *, needs_key: bool, workers: int) -> None:
+        """``workers``: how many share what is bounded over all; ``needs_key``: as in a ``Snapshot``."""
+        self.generation = epoch << EPOCH_BITS
+        self.content: Content | None = None
+        self.told_in: dict[str, int] = {}
+        self._needs_key = needs_key
+        self._workers = workers
+        self._pushed_at_s = float("-inf")
+
+    def has_applied(self, worker: WorkerFacts, generation: int) -> bool:
+        """Whether it serves by that snapshot or a newer one, of ours."""
+        return worker.generation is not None and generation <= worker.generation <= self.generation
+
+    def have_applied(self, facts: Facts, generation: int) -> bool:
+        """Whether all do that are up or coming up. One that is down gets the newest before it answers anything."""
+        return all(self.has_applied(worker, generation) for worker in facts.workers if worker.is_expected)
+
+    def all_know(self, facts: Facts) -> bool:
+        """Whether all that are up or coming up serve by the newest snapshot."""
+        return self.have_applied(facts, self.generation)
+
+    def serve_by(self, facts: Facts, generation: int) -> bool:
+        """Whether all that answer queries do so by that snapshot or a newer one."""
+        return all(self.has_applied(worker, generation) for worker in facts.workers if worker.generation is not None)
+
+    def tell(self, view: View) -> list[Instruction]:
+        """A snapshot, if workers lack anything: first of all they are to know what is."""
+        if (ahead := self._ahead(view.facts)) is not None:
+            self.generation = ((ahead >> EPOCH_BITS) + 1) << EPOCH_BITS
+            return [self._push(view, self._content(view), "a worker is ahead: it was told of another registry")]
+        now = self._content(view)
+        if now == self.content:
+            return []
+        return [self._push(view, now, _difference(self.content or Content(), now))]
+
+    def ask_again(self, view: View) -> tuple[list[Instruction], float]:
+        """The same once more: workers tell what they have dialled and drained when they are told.
+
+        Returns:
+            The snapshot, or when it is time for it.
+        """
+        due_s = self._pushed_at_s + ASK_AGAIN_S
+        if self.content is None or view.now_s < due_s or not self.all_know(view.facts):
+            return [], due_s if due_s > view.now_s else view.now_s + ASK_AGAIN_S
+        return [self._push(view, self.content, "to hear what was linked and drained meanwhile")], due_s
+
+    def _ahead(self, facts: Facts) -> int | None:
+        """The highest generation in force that we did not give."""
+        epoch = self.generation >> EPOCH_BITS
+        found = [worker.found_generation for worker in facts.workers if worker.found_generation >> EPOCH_BITS >= epoch]
+        told = [worker.generation for worker in facts.workers if (worker.generation or 0) > self.generation]
+        return max([*found, *filter(None, told)], default=None)
+
+    def _content(self, view: View) -> Content:
+        peers = tuple(worker.peer for worker in view.facts.workers if worker.peer is not None and worker.is_expected)
+        return content(view.records, view.facts.applications, view.in_service, peers)
+
+    def _push(self, view: View, new: Content, why: str) -> Push:
+        self.content = new
+        self.generation += 1
+        self._pushed_at_s = view.now_s
+        ids = [replica.id for model in new.models for version in model.versions for replica in version.replicas]
+        self.told_in = {id_: self.told_in.get(id_, self.generation) for id_ in ids}
+        snapshot = Snapshot(
+            self.generation, new.applications, new.models, new.peers, new.keys, self._needs_key, self._workers
+        )
+        return Push(snapshot, why)
+
+
+def _difference(before: Content, after: Content) -> str:
+    models = {model.name: model for model in before.models}
+    changed = [model.name for model in after.models if models.pop(model.name, None) != model] + list(models)
+    parts = [f"models {', '.join(sorted(changed))}"] if changed else []
+    parts += [
+        name
+        for name, is_new in (
+            ("applications", before.applications != after.applications),
+            ("workers", before.peers != after.peers),
+            ("keys", before.keys != after.keys),
+        )
+        if is_new
+    ]
+    return f"changed: {'; '.join(parts) or 'nothing, it is the first'}"

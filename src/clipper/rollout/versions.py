@@ -1,0 +1,177 @@
+"""From a deployment to a version that is ready and current, or why it is not: one rule a method."""
+
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from clipper.errors import InvalidArgument
+from clipper.registry.records import VersionRecord
+from clipper.registry.store import Put
+from clipper.rollout.facts import SlotFacts
+from clipper.rollout.instructions import Commit, Instruction, Note
+from clipper.rollout.telling import Telling
+from clipper.rollout.view import View
+from clipper.rollout.wanted import check_fits, linking, versions_of
+from clipper.types import ModelId
+
+# A worker that has to be started first, and then waits for a replica in vain, takes no longer to say so.
+LINK_TIMEOUT_S = 45.0
+
+
+@dataclass(frozen=True, slots=True)
+class Linking:
+    """Workers are being told of a version's replicas.
+
+    Attributes:
+        created_at: of the version, which may be removed and made anew under the same name.
+        is_start: it is to be ready after that; else it is, and is only to become current.
+    """
+
+    created_at: float
+    since_s: float
+    is_start: bool
+
+
+class Versions:
+    """
+    Attributes:
+        linking: versions that workers are being told of.
+        announcing: versions that are ready, to the first snapshot after that; None until there is one. They are shown
+            as ready once all workers have it.
+    """
+
+    def __init__(self) -> None:
+        self.linking: dict[ModelId, Linking] = {}
+        self.announcing: dict[ModelId, int | None] = {}
+
+    def drop_stale(self, view: View) -> None:
+        """What is kept of a version ends with it, with its start, and with its wish to become current."""
+        self.linking = {id_: one for id_, one in self.linking.items() if self._goes_on(view, id_, one)}
+        versions = view.records.versions
+        self.announcing = {
+            id_: one for id_, one in self.announcing.items() if id_ in versions and versions[id_].state == "ready"
+        }
+
+    def _goes_on(self, view: View, id_: ModelId, one: Linking) -> bool:
+        record = view.records.versions.get(id_)
+        if record is None or id_ not in view.runs or record.created_at != one.created_at:
+            return False
+        # A replica that dies before workers have it is waited for again, as one that is not up yet.
+        return record.state == "starting" and not view.lacks(record) if one.is_start else _is_to_be_promoted(record)
+
+    def judge(self, view: View) -> list[Instruction]:
+        """What became of versions that start, and of those that run no more."""
+        judged = (self._judged(view, record) for record in list(view.records.versions.values()))
+        return [note for note in judged if note is not None]
+
+    def _judged(self, view: View, record: VersionRecord) -> Note | None:
+        if record.id not in view.runs:
+            if record.state in ("starting", "ready"):
+                return Note(replace(record, state="sleeping", promotion=None), "nothing asks for it any more")
+        elif record.state == "sleeping":
+            return Note(replace(record, state="starting", last_error=None, log_tail=()), "it is asked for again")
+        elif record.state == "starting":
+            return self._judge_start(view, record)
+        return None
+
+    def _judge_start(self, view: View, record: VersionRecord) -> Note | None:
+        """A version's first replicas: if one cannot start the version has failed; once all are up, workers get them."""
+        slots = view.slots_of.get(record.id, [])
+        for slot in slots:
+            if slot.start_failure is not None:
+                return _failed(record, slot.start_failure.reason, slot.start_failure.log_tail)
+            if slot.phase == "dead" and slot.history.crash_loop:
+                return _failed(record, f"its replicas do not stay up: {slot.last_error}")
+        if record.id in self.linking or view.lacks(record):
+            return None
+        record = _as_they_say(record, slots)
+        try:
+            for application, pinned in linking(view.records, record.model):
+                if pinned == record.version or (pinned is None and record.promotion is not None):
+                    check_fits(application, record)
+        except InvalidArgument as error:
+            return _failed(record, str(error))
+        self.linking[record.id] = Linking(record.created_at, view.now_s, is_start=True)
+        return Note(record, "all its replicas are up: workers are told of them")
+
+    def promote(self, view: View, telling: Telling) -> tuple[list[Instruction], float]:
+        """Versions whose replicas all workers have linked are ready, and become current if they are to.
+
+        Returns:
+            What to do, or when to look again if nothing happens.
+        """
+        wake_at_s = float("inf")
+        for id_, record in list(view.records.versions.items()):
+            if id_ in view.runs and _is_to_be_promoted(record):
+                self.linking.setdefault(id_, Linking(record.created_at, view.now_s, is_start=False))
+            if id_ not in self.linking:
+                continue
+            why_not, over_s = _why_not_linked(view, telling, record), self.linking[id_].since_s + LINK_TIMEOUT_S
+            if why_not is not None and view.now_s < over_s:
+                wake_at_s = min(wake_at_s, over_s)
+            elif why_not is not None:
+                del self.linking[id_]
+                if record.state == "starting":
+                    return [_failed(record, why_not)], wake_at_s
+                note = Note(
+                    replace(record, promotion=None, last_error=why_not), f"it does not become current: {why_not}"
+                )
+                return [note], wake_at_s
+            elif view.now_s < view.facts.can_commit_at_s:
+                wake_at_s = min(wake_at_s, view.facts.can_commit_at_s)
+            else:
+                self.announcing[id_] = None
+                return [_ready(view, record)], wake_at_s
+        return [], wake_at_s
+
+    def announce(self, view: View, telling: Telling) -> None:
+        """After ``Telling.tell`` had nothing to tell: the newest snapshot has all that is."""
+        named = {id_: one or telling.generation for id_, one in self.announcing.items()}
+        self.announcing = {id_: one for id_, one in named.items() if not telling.have_applied(view.facts, one)}
+
+
+def _is_to_be_promoted(record: VersionRecord) -> bool:
+    """Its replicas are up already: it was the previous version, or kept."""
+    return record.state == "ready" and record.promotion is not None
+
+
+def _failed(record: VersionRecord, reason: str, log_tail: tuple[str, ...] = ()) -> Note:
+    failed = replace(record, state="failed", promotion=None, last_error=reason, log_tail=log_tail)
+    return Note(failed, f"it has failed: {reason}")
+
+
+def _as_they_say(record: VersionRecord, slots: list[SlotFacts]) -> VersionRecord:
+    """With what its containers tell of themselves; there is one that is ready."""
+    ready = [slot for slot in slots if slot.phase == "ready" and slot.input_type is not None]
+    warning = next((slot.warning for slot in slots if slot.warning), record.warning)
+    if not ready:
+        return replace(record, warning=warning)
+    return replace(record, input_type=ready[0].input_type, runtime=ready[0].runtime, warning=warning)
+
+
+def _why_not_linked(view: View, telling: Telling, record: VersionRecord) -> str | None:
+    addresses = view.in_service.get(record.id, ())
+    if not addresses:
+        return "no replica of it is ready"
+    if not telling.all_know(view.facts):
+        return "not every worker took the snapshot with its replicas in time"
+    unlinked = {id_: why for worker in view.facts.workers for id_, why in worker.unlinked.items()}
+    reasons = [unlinked[address.id] for address in addresses if address.id in unlinked]
+    return f"a worker cannot dial its replica: {reasons[0]}" if reasons else None
+
+
+def _ready(view: View, record: VersionRecord) -> Commit:
+    ready = replace(record, state="ready", promotion=None, last_error=None, log_tail=())
+    if record.promotion is None:
+        return Commit(record.id, (Put(ready),), "it is ready")
+    model = view.records.models[record.model]
+    if model.current != record.version:
+        model = replace(model, current=record.version, previous=model.current)
+    # Who asked later is to win, also if that version is up earlier: older wishes end here.
+    overtaken = [
+        Put(replace(other, promotion=None))
+        for other in versions_of(view.records, record.model)
+        if other.promotion is not None and other.promotion < record.promotion
+    ]
+    changes = (Put(replace(ready, kept=False)), Put(model), *overtaken)
+    return Commit(record.id, changes, "it is ready and current")

@@ -1,0 +1,50 @@
+"""Facts, and what every rule wants to know of them."""
+
+from functools import cached_property
+
+from clipper.registry.records import VersionRecord
+from clipper.rollout.facts import Facts, SlotFacts
+from clipper.rollout.wanted import running
+from clipper.snapshot import ReplicaAddress
+from clipper.types import ModelId
+
+
+class View:
+    """Facts of one moment, each conclusion drawn once."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self.now_s = facts.now_s
+        self.records = facts.records
+
+    @cached_property
+    def runs(self) -> dict[ModelId, int]:
+        """The target number of replicas of each version that is to run."""
+        return running(self.records)
+
+    @cached_property
+    def slots_of(self) -> dict[ModelId, list[SlotFacts]]:
+        """Those of each version that are of what is deployed under its name now."""
+        found: dict[ModelId, list[SlotFacts]] = {}
+        for slot in self.facts.slots:
+            if self.is_as_recorded(slot):
+                found.setdefault(slot.slot.model_id, []).append(slot)
+        return found
+
+    @cached_property
+    def in_service(self) -> dict[ModelId, tuple[ReplicaAddress, ...]]:
+        """Replicas that workers are to know, of each version that has any."""
+        found = {
+            id_: tuple(slot.address for slot in slots if slot.phase == "ready" and slot.address is not None)
+            for id_, slots in self.slots_of.items()
+        }
+        return {id_: addresses for id_, addresses in found.items() if addresses}
+
+    def is_as_recorded(self, slot: SlotFacts) -> bool:
+        """False of what was started for a version that was removed, whether or not its name is taken again."""
+        record = self.records.versions.get(slot.slot.model_id)
+        return record is not None and record.spec == slot.spec
+
+    def lacks(self, record: VersionRecord) -> int:
+        """How many of the replicas that a version is to have are not in service."""
+        return max(record.replicas_wanted - len(self.in_service.get(record.id, ())), 0)

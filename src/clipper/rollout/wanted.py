@@ -1,0 +1,155 @@
+"""What follows from the registry's contents: which versions run, what workers are told. Values in, values out."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from clipper.errors import InvalidArgument
+from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord
+from clipper.snapshot import ApplicationSnapshot, KeySnapshot, ModelSnapshot, Peer, ReplicaAddress, VersionSnapshot
+from clipper.types import InputType, ModelId
+
+# A batch that runs longer than the longer of these two is taken to hang: no application waits for it any more.
+MIN_BATCH_TIMEOUT_S = 30.0
+BATCH_TIMEOUT_SLOS = 10
+
+
+class Records(Protocol):
+    """What should exist, as it is at the time of the call."""
+
+    @property
+    def applications(self) -> Mapping[str, ApplicationRecord]: ...
+
+    @property
+    def models(self) -> Mapping[str, ModelRecord]: ...
+
+    @property
+    def versions(self) -> Mapping[ModelId, VersionRecord]: ...
+
+    @property
+    def keys(self) -> Mapping[str, KeyRecord]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A snapshot but for its generation."""
+
+    applications: tuple[ApplicationSnapshot, ...] = ()
+    models: tuple[ModelSnapshot, ...] = ()
+    peers: tuple[Peer, ...] = ()
+    keys: tuple[KeySnapshot, ...] = ()
+
+
+def versions_of(records: Records, model: str) -> list[VersionRecord]:
+    """Oldest first."""
+    found = (record for record in records.versions.values() if record.model == model)
+    return sorted(found, key=lambda record: (record.created_at, record.version))
+
+
+def linking(records: Records, model: str) -> Iterator[tuple[ApplicationRecord, str | None]]:
+    """The applications that link a model, each with the version that it pins."""
+    for application in records.applications.values():
+        for link in application.links:
+            if link.model == model:
+                yield application, link.version
+
+
+def running(records: Records) -> dict[ModelId, int]:
+    """The target number of replicas of each version that is to run."""
+    pinned = {
+        ModelId(link.model, link.version)
+        for application in records.applications.values()
+        for link in application.links
+        if link.version is not None
+    }
+    return {
+        id_: record.replicas_wanted
+        for id_, record in records.versions.items()
+        if record.state != "failed" and (id_ in pinned or _runs_by_itself(record, records.models[record.model]))
+    }
+
+
+def to_remove(records: Records, keep: int) -> list[ModelId]:
+    """Versions that do not run and that nothing names, beyond the newest of each model that are to be kept."""
+    runs = running(records)
+    idle: dict[str, list[VersionRecord]] = {}
+    for record in sorted(records.versions.values(), key=lambda record: record.created_at):
+        model = records.models[record.model]
+        # A pinned version that has failed does not run, and is not to go either.
+        is_pinned = any(pin == record.version for _, pin in linking(records, record.model))
+        is_idle = record.state in ("sleeping", "failed") and record.id not in runs and not is_pinned
+        if is_idle and record.version not in (model.current, model.previous):
+            idle.setdefault(record.model, []).append(record)
+    return [record.id for group in idle.values() for record in group[: max(len(group) - keep, 0)]]
+
+
+def _runs_by_itself(record: VersionRecord, model: ModelRecord) -> bool:
+    return record.kept or record.promotion is not None or record.version in (model.current, model.previous)
+
+
+def content(
+    records: Records,
+    applications: tuple[ApplicationSnapshot, ...],
+    replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]],
+    peers: tuple[Peer, ...],
+) -> Content:
+    """What workers are told.
+
+    Args:
+        applications: those that workers can be told of.
+        replicas: of each version, those that are in service.
+        peers: the workers themselves.
+    """
+    runs = running(records)
+    # Without an input type no container of it has come up yet. One that is to stop stays known until its last replica
+    # is out of service.
+    told: dict[str, list[VersionRecord]] = {name: [] for name in records.models}
+    for id_, record in records.versions.items():
+        if record.input_type is not None and (id_ in runs or id_ in replicas):
+            told[record.model].append(record)
+    models = (
+        ModelSnapshot(
+            model.name,
+            model.current,
+            tuple(
+                _version_snapshot(record, replicas.get(record.id, ()))
+                for record in sorted(told[model.name], key=lambda record: (record.created_at, record.version))
+            ),
+        )
+        for model in records.models.values()
+    )
+    keys = tuple(
+        KeySnapshot(key.name, key.digest, key.applications, key.max_in_flight, key.max_per_second)
+        for _, key in sorted(records.keys.items())
+    )
+    return Content(applications, tuple(models), peers, keys)
+
+
+def _version_snapshot(record: VersionRecord, replicas: tuple[ReplicaAddress, ...]) -> VersionSnapshot:
+    input_type = record.input_type or ""
+    return VersionSnapshot(record.version, input_type, record.batching, record.cache, replicas, record.predecessor)
+
+
+def batch_timeout_s(records: Records, model: str) -> float:
+    """How long a batch of a model may run before its replica is taken to hang."""
+    slos_s = (application.slo_ms / 1000 for application, _ in linking(records, model))
+    return max([MIN_BATCH_TIMEOUT_S, *(BATCH_TIMEOUT_SLOS * slo_s for slo_s in slos_s)])
+
+
+def fits(application: str, model: str) -> bool:
+    """Whether an application's queries can go to a model, by their input types as text.
+
+    Either may leave a length open that the other fixes: workers check each query against both.
+    """
+    taken = InputType.parse(model)
+    both = InputType.parse(application).narrowed(taken)
+    return both is not None and both.suits(taken)
+
+
+def check_fits(application: ApplicationRecord, version: VersionRecord) -> None:
+    """Raises InvalidArgument if the application's queries cannot go to the version."""
+    if version.input_type is not None and not fits(application.input_type, version.input_type):
+        raise InvalidArgument(
+            f"application {application.name!r} has inputs {application.input_type}, but version {version.version!r} of "
+            f"model {version.model!r} takes {version.input_type}: declare the same type for both"
+        )

@@ -1,0 +1,227 @@
+"""``cascade``: the cheapest model first, and the next dearer one only where that is unsure and time allows."""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from clipper.selection.learning.costs import Costs
+from clipper.selection.learning.json_values import is_same
+from clipper.selection.learning.parameters import check_number
+from clipper.selection.learning.probabilities import read_claim
+from clipper.selection.policies.distribution import Distribution
+from clipper.selection.policies.policy import (
+    Choice,
+    Combined,
+    Increments,
+    JudgedQuery,
+    Outlook,
+    Policy,
+    QueryView,
+    Step,
+    Totals,
+)
+
+# Where one range of confidences ends and the next begins: closer together where models are sure, as most are mostly.
+EDGES = (
+    0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.9995,
+)  # fmt: skip
+# A confidence of 1 is below it: to go on whatever the confidence is.
+ALWAYS = 1.01
+
+# The share of queries that a model has to be in time for.
+HARDLY_IN_TIME = 0.1
+
+# In each range so many queries more count for which going on saved an error. In simulations of 800 to 4,000 queries
+# half of one does best: with less it stops too early for good, with more too late.
+PRIOR = 0.5
+
+# Of the model that is not sure enough, by range of its confidence: queries with feedback, those of them that went on,
+# and by how much more these lost and cost than if they had not.
+SEEN = tuple(f"seen_{place}" for place in range(len(EDGES) + 1))
+WENT_ON = tuple(f"went_on_{place}" for place in range(len(EDGES) + 1))
+EXCESS = tuple(f"excess_{place}" for place in range(len(EDGES) + 1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cascade(Policy):
+    """Asks models in the order of their costs, or of linking where none is given, until one is sure enough.
+
+    Going on to a dearer model where the confidence is below a threshold is Chow's rule ("On optimum recognition error
+    and reject tradeoff", 1970) with the dearer model in the place of the reject: best at the confidence at which the
+    error that it saves is worth its cost. FrugalML (Chen, Zaharia, Zou, 2020) and IDK cascades (Wang et al., 2018) fit
+    such thresholds to a labelled set; here feedback fits them, for each model but the dearest.
+
+    **Confidence** is what the output itself says (``read_claim``). Of plain labels it is the share of the models asked
+    before that gave the same, and 0 of the first: so two models are asked, and a third where they disagree.
+
+    **The threshold**, where none is given, is the one with the least ``loss + weight * cost`` over the queries with
+    feedback. Of a query that went on both are known: what it lost and cost, and what it would have, had it stopped.
+    With x_i the sum of the differences over the w_i queries that went on, n_i all queries, in range i of confidences:
+
+        threshold = upper end of the range r with the least  sum_{i <= r} n_i * (x_i - k/S) / (w_i + k)
+
+    or 0 if all sums are above 0. ``1/S`` is a loss of 1, scaled as priced losses are, and k = 1/2: half a query more in
+    each range, for which going on saved an error. So all go on at first, and fewer as it is found not to pay. Means of
+    ranges are weighed by how many queries are in them (the direct method), rather than each query by one over its
+    probability: that one varies 1 / ``explore`` times as much.
+
+    Of those that would stop a share ``explore`` goes on, to find out when that begins to pay.
+
+    A model that feedback says is in time for hardly any query is not begun with, but for a share ``explore`` of them.
+    One without time to answer is passed over for the next dearer one that has it. Only labels teach: a reward is of
+    the answer, and does not tell what another would have earned.
+
+    Args:
+        threshold: below which confidence the next model is asked, from 0 to 1; None is learned. At 1 all go on but
+            those with a confidence of 1.
+        explore: where it is learned, the share of sure answers that go on nevertheless; and of queries that try a
+            cheapest model which was hardly ever in time; from 0 to 1.
+
+    Raises:
+        InvalidArgument: a parameter is outside its range.
+    """
+
+    default_half_life = 5_000
+
+    threshold: float | None = None
+    explore: float = 0.02
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None:
+            check_number("threshold", self.threshold, 0, 1)
+        check_number("explore", self.explore, 0, 1)
+
+    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
+        first: Choice | Distribution | None = totals.memo.get((self, models))
+        if first is None:
+            first = totals.memo[self, models] = self._first(models, totals)
+        return first if isinstance(first, Choice) else first.draw(random)
+
+    def next(
+        self,
+        choice: Choice,
+        outputs: Mapping[str, bytes],
+        totals: Totals,
+        query: QueryView,
+        outlook: Outlook,
+        random: Random,
+    ) -> Choice | None:
+        others = by_cost(tuple(outlook.expected_s), totals.costs)
+        in_time = [model for model in others if outlook.has_time_for(model)]
+        # Those that hardly ever are come last, and are tried now and then.
+        in_time.sort(key=lambda model: not is_usually_there(model, totals))
+        answered = [model for model in choice.models if model in outputs]
+        if not answered:
+            # Nothing to be sure of, and nothing to learn a threshold from.
+            return self._with(choice, in_time[0], choice.steps) if in_time else None
+        confidence = self._confidence(answered, outputs)
+        if not in_time:
+            probability = 0.0
+        elif confidence < self.limit(answered[-1], totals):
+            probability = 1.0
+        else:
+            probability = self.explore if self.threshold is None else 0.0
+        if probability and not is_usually_there(in_time[0], totals):
+            probability = self.explore
+        steps = choice.steps
+        if answered[-1] == choice.models[-1]:
+            steps = (*steps, Step(len(choice.models), confidence, probability))
+        if probability and random.random() < probability:
+            return self._with(choice, in_time[0], steps)
+        return Choice(choice.models, choice.shares, steps=steps)
+
+    def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals, query: QueryView) -> Combined:
+        """The output of the dearest model that has answered, with its confidence; of plain labels with the share of the
+        models that gave it."""
+        answered = [model for model in choice.models if model in outputs]
+        output = outputs[answered[-1]]
+        claim = read_claim(output)
+        sure = (
+            claim.probability
+            if claim is not None
+            else (sum(is_same(outputs[model], output) for model in answered) / len(choice.models))
+        )
+        return Combined(output, sure)
+
+    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
+        """For each step, in the range of its confidence, ``seen``; and if it went on, ``went_on`` and ``excess``."""
+        increments: dict[tuple[str, str], float] = {}
+        final = choice.models[-1]
+        if self.threshold is not None or final not in losses:
+            return increments
+        for step in choice.steps:
+            model, place = choice.models[step.asked - 1], bisect_right(EDGES, step.confidence)
+            if model not in losses:
+                continue
+            increments[model, SEEN[place]] = 1.0
+            if step.asked < len(choice.models):
+                further = choice.models[step.asked :]
+                costs = totals.costs
+                saved = losses[model] - costs.price(model) - (losses[final] - costs.price(final))
+                increments[model, WENT_ON[place]] = 1.0
+                increments[model, EXCESS[place]] = sum(map(costs.price, further)) - saved
+        return increments
+
+    def observe_reward(
+        self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery
+    ) -> Increments:
+        return {}
+
+    def limit(self, model: str, totals: Totals) -> float:
+        """Below which confidence of ``model`` a dearer one is asked."""
+        if self.threshold is not None:
+            return self.threshold
+        limit: float | None = totals.memo.get((self, model))
+        if limit is None:
+            limit = totals.memo[self, model] = learned_limit(model, totals)
+        return limit
+
+    def _first(self, models: tuple[str, ...], totals: Totals) -> Choice | Distribution:
+        ordered = by_cost(models, totals.costs)
+        first = next((model for model in ordered if is_usually_there(model, totals)), ordered[0])
+        if first == ordered[0] or not self.explore:
+            return Choice((first,), (1.0,))
+        # Now and then the cheapest, since it may have become fast again.
+        return Distribution((first, ordered[0]), (1.0 - self.explore, self.explore))
+
+    def _confidence(self, answered: Sequence[str], outputs: Mapping[str, bytes]) -> float:
+        output = outputs[answered[-1]]
+        claim = read_claim(output)
+        if claim is not None:
+            return claim.probability
+        if len(answered) == 1:
+            return 0.0
+        return sum(is_same(outputs[model], output) for model in answered[:-1]) / (len(answered) - 1)
+
+    def _with(self, choice: Choice, model: str, steps: tuple[Step, ...]) -> Choice:
+        # The last that answers makes the answer.
+        return Choice((*choice.models, model), (*(0.0 for _ in choice.models), 1.0), steps=steps)
+
+
+def by_cost(models: tuple[str, ...], costs: Costs) -> Sequence[str]:
+    """The cheapest first; of equals the one that was linked first."""
+    return sorted(models, key=costs.of) if costs.by_model else models
+
+
+def is_usually_there(model: str, totals: Totals) -> bool:
+    """Whether a model is in time for more than hardly any query. One that is not costs the others their time."""
+    return totals.in_time(model) >= HARDLY_IN_TIME
+
+
+def learned_limit(model: str, totals: Totals) -> float:
+    """The threshold with the least loss and cost: see ``Cascade``."""
+    # A loss of 1 without its cost, on the scale of those with.
+    error = totals.costs.priced(model, 1.0) - totals.costs.price(model)
+    # How sure a model may be believed to be is its own, more than of whom it is asked for; and a context alone would
+    # have too few queries in each range.
+    totals = totals.application or totals
+    limit = least = excess = 0.0
+    for place, upper in enumerate((*EDGES, ALWAYS)):
+        seen = totals.number(model, SEEN[place])
+        mean = (totals.number(model, EXCESS[place]) - PRIOR * error) / (totals.number(model, WENT_ON[place]) + PRIOR)
+        excess += seen * mean
+        # Where nothing is known it goes on.
+        if excess <= least:
+            least, limit = excess, upper
+    return limit

@@ -1,0 +1,202 @@
+"""Queries whose policy may ask further models, once it has seen what the first have answered: see ``Policy.next``."""
+
+import asyncio
+from collections import deque
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from clipper.errors import PolicyFailed
+from clipper.selection.feedback.latencies import Latencies
+from clipper.selection.policies.policy import Choice, Outlook
+from clipper.selection.query import Query
+
+if TYPE_CHECKING:
+    from clipper.selection.application import Application
+
+# Of the time that is left when a further model can last be asked, how much more than that model is expected to need.
+LAST_CALL_TIMES = 1.2
+# Where that is not known, the share of the SLO that is left for it.
+LAST_CALL_SHARE = 0.5
+# Queries that are moved on in one go because what they asked first is late.
+MAX_CALLED = 500
+# Failures that mean that a model had no time, and not that it cannot answer.
+NO_TIME = ("timeout", "overloaded")
+
+
+class Further:
+    """Takes the output of a model that a query asks after others."""
+
+    __slots__ = ("_name", "_query", "_stages", "asked_s", "is_over", "key")
+
+    def __init__(self, stages: "Stages", query: Query, name: str, asked_s: float) -> None:
+        self._stages = stages
+        self._query = query
+        self._name = name
+        self.key = query.arms.key(name)
+        self.asked_s = asked_s
+        # Whether it is known how long this took, or that it was too long.
+        self.is_over = False
+
+    @property
+    def done(self) -> bool:
+        return self._query.done
+
+    @property
+    def deadline_s(self) -> float:
+        return self._query.deadline_s
+
+    def on_output(self, model: str, output: bytes) -> None:
+        self._stages.answered(self)
+        self._query.on_output(self._name, output)
+
+    def on_failure(self, model: str, code: str, message: str) -> None:
+        self._stages.failed(self, code)
+        self._query.on_failure(self._name, code, message)
+
+
+class Stages:
+    """Has an application's policy go on with its queries.
+
+    Attributes:
+        latencies: how long models take that are asked after others.
+    """
+
+    def __init__(self, application: "Application") -> None:
+        self._application = application
+        self._loop = asyncio.get_running_loop()
+        self.latencies = Latencies()
+        # In the order in which they were asked, and so nearly in that of their deadlines; as many as within an SLO.
+        self._asked: deque[Further] = deque()
+        # By when what was asked first should have come: as many as there are queries within an SLO. One timer for all.
+        self._calls: list[tuple[float, int, Query]] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def wait(self, query: Query) -> None:
+        """A query has been asked and has no answer: go on with it before it is too late to do so."""
+        application = self._application
+        choice = query.choice
+        if choice is None or not self._has_more(query, choice):
+            return
+        slo_s, key = application.slo_s, query.arms.key
+        needed_s = min(
+            LAST_CALL_TIMES * self.latencies.expected_s(key(model)) or LAST_CALL_SHARE * slo_s
+            for model in application.models
+            if model not in choice.models
+        )
+        if needed_s >= slo_s:
+            return
+        calls = self._calls
+        while calls and calls[0][2].done:
+            heappop(calls)
+        heappush(calls, (query.deadline_s - needed_s, query.id, query))
+        if self._timer is None:
+            self._timer = self._loop.call_at(calls[0][0], self._call)
+
+    def close(self) -> None:
+        """Its policy does not go on any more, or it is gone."""
+        self._calls.clear()
+        self._asked.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def go_on(self, query: Query) -> None:
+        """What a query has asked has answered or failed, or is waited for no more: ask further models, or answer."""
+        choice = query.choice
+        if choice is not None and query.asker is not None and self._has_more(query, choice):
+            now_s = self._loop.time()
+            further = self._next(query, choice, now_s)
+            query.choice = further
+            if models := further.models[len(choice.models) :]:
+                self._ask(query, models, now_s)
+                return
+        self._application.finish(query)
+
+    def _has_more(self, query: Query, choice: Choice) -> bool:
+        """Whether there are models that a query may still ask."""
+        return query.pinned is None and len(choice.models) < len(self._application.models)
+
+    def _next(self, query: Query, choice: Choice, now_s: float) -> Choice:
+        application = self._application
+        totals = application.totals(query.context) or application.contexts.prior()
+        outlook = self._outlook(query, choice, now_s)
+        try:
+            further = application.selector.next(
+                choice, query.outputs, totals, query.view(), outlook, application.surroundings.random
+            )
+            return further or choice
+        except PolicyFailed as error:  # it is counted, and no reason not to answer with what there is
+            query.failure = error.code, str(error)
+            return choice
+
+    def _outlook(self, query: Query, choice: Choice, now_s: float) -> Outlook:
+        left_s, key = query.deadline_s - now_s, query.arms.key
+        return Outlook(
+            left_s,
+            {
+                model: self.latencies.promise_s(key(model), left_s)
+                for model in self._application.models
+                if model not in choice.models
+            },
+        )
+
+    def _ask(self, query: Query, models: tuple[str, ...], now_s: float) -> None:
+        application, asked = self._application, self._asked
+        while asked and (asked[0].is_over or asked[0].deadline_s <= now_s):
+            self._missed(asked.popleft())
+        query.stage += 1
+        query.missing += len(models)
+        # While they are asked, it is not to leave without those that are still to be.
+        query.is_asked = False
+        application.counts.go_on(query.stage, models)
+        assert query.row is not None
+        row = query.row
+        for model in models:
+            target = application.target(model)
+            further = Further(self, query, model, now_s)
+            if target is None:
+                further.on_failure(model, "no_replica", application.why_not_asked(model))
+                continue
+            asked.append(further)
+            self.latencies.asked(further.key)
+            output = target.predict(row, further, now_s, application.slo_s)
+            if output is not None:
+                # The cache had it, which tells nothing of how long the model takes.
+                further.is_over = True
+                further.on_output(model, output)
+        if query.missing and not query.done:
+            query.is_asked = True
+            application.consider_leaving(query)
+
+    def answered(self, further: Further) -> None:
+        """Its output has come, whether in time or not."""
+        if not further.is_over:
+            further.is_over = True
+            self.latencies.answered(further.key, self._loop.time() - further.asked_s)
+
+    def failed(self, further: Further, code: str) -> None:
+        """It will not: a queue that drops it says that there was no time."""
+        if code in NO_TIME:
+            self._missed(further)
+        further.is_over = True
+
+    def _missed(self, further: Further) -> None:
+        if not further.is_over:
+            further.is_over = True
+            self.latencies.missed(further.key, further.deadline_s - further.asked_s)
+
+    def _call(self) -> None:
+        """What queries asked first is late: ask more beside it, if the policy says so, or else go on waiting."""
+        now_s = self._loop.time()
+        calls = self._calls
+        for _ in range(MAX_CALLED):
+            if not calls or not (calls[0][2].done or calls[0][0] <= now_s):
+                break
+            query = heappop(calls)[2]
+            if query.done or query.stage > 1 or query.choice is None or not self._has_more(query, query.choice):
+                continue
+            asked = len(query.choice.models)
+            further = self._next(query, query.choice, now_s)
+            if models := further.models[asked:]:
+                query.choice = further
+                self._ask(query, models, now_s)
+        self._timer = self._loop.call_at(calls[0][0], self._call) if calls else None

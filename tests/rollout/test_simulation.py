@@ -1,0 +1,212 @@
+"""Whatever happens in whatever order: what must hold holds after each step, and in the end all is as was asked for.
+
+``make rollout EXAMPLES=10000`` looks at more than the suite does.
+"""
+
+import os
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from world import BAD, GOOD, WORKERS, Records, World
+
+from clipper.rollout.wanted import running
+from clipper.types import ModelId
+
+EXAMPLES = int(os.environ.get("ROLLOUT_EXAMPLES", "60"))
+# A version that hangs takes a minute to be given up, and one after another.
+SETTLES_WITHIN_S = 400.0
+CALM_S = 20.0
+
+models = st.sampled_from(["m", "m", "n"])
+# What happens to few happens to the same ones again, which is where it gets difficult.
+ids = st.sampled_from([ModelId("m", "1"), ModelId("m", "1"), ModelId("m", "2"), ModelId("m", "3"), ModelId("n", "1")])
+workers = st.integers(0, WORKERS)
+
+
+class Operations(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.backup: tuple[Records, int] | None = None
+        self.world.advance(0.0)
+
+    # Operators
+
+    @rule(id_=ids, does=st.sampled_from([*GOOD, *GOOD, *BAD]), artifact=st.sampled_from("ab"), current=st.booleans())
+    def deploy(self, id_: ModelId, does: str, artifact: str, current: bool) -> None:
+        self.world.deploy(id_.name, id_.version, does, artifact, current=current, replicas=1 + (artifact == "b"))
+
+    @rule(id_=ids)
+    def rollback(self, id_: ModelId) -> None:
+        self.world.rollback(id_)
+
+    @rule(id_=ids, replicas=st.integers(1, 3))
+    def scale(self, id_: ModelId, replicas: int) -> None:
+        self.world.scale(id_, replicas)
+
+    @rule(id_=ids)
+    def remove(self, id_: ModelId) -> None:
+        self.world.remove(id_)
+
+    @rule(anew=st.booleans(), seconds=st.sampled_from([0.6, 3.0]))
+    def remove_what_is_being_linked(self, anew: bool, seconds: float) -> None:
+        """And deploy what is broken under its name, perhaps."""
+        for id_ in list(self.world.rollout.versions.linking):
+            self.world.remove(id_)
+            if anew:
+                self.world.deploy(id_.name, id_.version, "broken", "a", current=True, replicas=1)
+        self.world.settle(seconds)
+
+    @rule(seconds=st.sampled_from([0.6, 3.0]))
+    def lose_what_is_being_linked(self, seconds: float) -> None:
+        for one in self.world.slots.values():
+            if one.slot.model_id in self.world.rollout.versions.linking and one.phase == "ready":
+                one.die(self.world.now_s, "killed")
+        self.world.settle(seconds)
+
+    @rule(id_=ids, does=st.sampled_from([*GOOD, *BAD]), artifact=st.sampled_from("ab"))
+    def deploy_anew(self, id_: ModelId, does: str, artifact: str) -> None:
+        """Another version under the name of one that is removed, before anybody has looked."""
+        self.world.remove(id_)
+        self.world.deploy(id_.name, id_.version, does, artifact, current=True, replicas=1)
+
+    @rule(model=models)
+    def remove_model(self, model: str) -> None:
+        self.world.remove_model(model)
+
+    @rule(id_=ids)
+    def pin(self, id_: ModelId) -> None:
+        self.world.pin(id_)
+
+    @rule()
+    def unpin(self) -> None:
+        self.world.unpin()
+
+    # Faults
+
+    @rule(number=st.integers(0, 5))
+    def kill_replica(self, number: int) -> None:
+        living = [one for one in self.world.slots.values() if one.phase in ("starting", "ready")]
+        if living:
+            living[number % len(living)].die(self.world.now_s, "killed")
+
+    @rule(position=workers)
+    def kill_worker(self, position: int) -> None:
+        if position < len(self.world.workers):
+            self.world.kill_worker(position)
+
+    @rule(position=workers)
+    def hang_worker(self, position: int) -> None:
+        if position < len(self.world.workers) and self.world.workers[position].hangs_since_s is None:
+            self.world.workers[position].hangs_since_s = self.world.now_s
+
+    @rule(position=workers, seconds=st.sampled_from([5.0, 100.0]))
+    def slow_batches(self, position: int, seconds: float) -> None:
+        if position < len(self.world.workers):
+            worker = self.world.workers[position]
+            worker.busy |= dict.fromkeys(worker.asks, self.world.now_s + seconds)
+
+    @rule(fails=st.booleans())
+    def registry(self, fails: bool) -> None:
+        self.world.registry_fails = fails
+
+    @rule(upgrade=st.booleans())
+    def restart(self, upgrade: bool) -> None:
+        self.world.restart(upgrade=upgrade)
+
+    @rule(id_=ids, replicas=st.integers(1, 2), seconds=st.sampled_from([0.5, 3.0, 12.0]))
+    def upgrade_what_serves(self, id_: ModelId, replicas: int, seconds: float) -> None:
+        self.world.deploy(id_.name, id_.version, "good", "a", current=True, replicas=replicas)
+        self.world.settle(5.0)
+        self.world.restart(upgrade=True)
+        self.world.settle(seconds)
+
+    @rule()
+    def back_up(self) -> None:
+        self.backup = self.world.records.copy(), self.world.epoch
+
+    @rule(move_away=st.booleans())
+    def restore(self, move_away: bool) -> None:
+        records, epoch = (Records(), 0) if move_away or self.backup is None else self.backup
+        self.world.restart(records=records.copy(), epoch=epoch)
+
+    # Time and messages
+
+    @rule(seconds=st.sampled_from([0.01, 0.3, 1.0, 5.0, 16.0, 50.0]))
+    def wait(self, seconds: float) -> None:
+        self.world.advance(self.world.now_s + seconds)
+        self.world.look()
+
+    @rule(position=workers)
+    def deliver(self, position: int) -> None:
+        if position < len(self.world.workers):
+            self.world.deliver(self.world.workers[position])
+
+    @rule(position=workers)
+    def hear(self, position: int) -> None:
+        if position < len(self.world.workers):
+            self.world.hear(self.world.workers[position])
+            self.world.look()
+
+    @rule()
+    def look(self) -> None:
+        self.world.look()
+
+    @rule(seconds=st.sampled_from([0.6, 3.0, 30.0]))
+    def go_on(self, seconds: float) -> None:
+        """All goes well for a while."""
+        self.world.settle(seconds)
+
+    @invariant()
+    def generations_are_below_those_that_come(self) -> None:
+        for worker in self.world.workers:
+            if worker.generation is not None and worker.found_generation == 0:
+                assert worker.generation <= worker.serves.generation
+
+    def teardown(self) -> None:
+        self.world.settle(SETTLES_WITHIN_S)
+        self.check_is_as_wanted()
+        generation, lives = self.world.rollout.telling.generation, self.lives()
+        self.world.settle(CALM_S)
+        if self.lives() == lives:
+            assert self.world.rollout.telling.generation == generation, "snapshots are pushed for ever"
+
+    def lives(self) -> list[object]:
+        return [(one.history, one.id) for one in self.world.slots.values()]
+
+    def check_is_as_wanted(self) -> None:
+        world = self.world
+        facts = world.facts()
+        assert all(worker.phase == "ready" and worker.build == world.build for worker in world.workers), world.workers
+        assert len(world.workers) == WORKERS
+        told = {worker.serves.models for worker in world.workers}
+        assert len(told) == 1, "workers serve by different snapshots"
+        for id_, record in world.records.versions.items():
+            is_bad = record.spec.target in BAD
+            slots = [one for one in facts.slots if one.slot.model_id == id_]
+            if record.state == "ready" and not is_bad:
+                assert [one.phase for one in slots] == ["ready"] * record.replicas_wanted, (id_, slots)
+                assert not any(one.is_outdated for one in slots)
+                assert all(one.id in worker.asks for one in slots for worker in world.workers)
+            if not is_bad:
+                assert record.state in ("ready", "sleeping", "failed"), record
+            if record.state in ("failed", "sleeping"):
+                assert slots == []
+            assert (record.state in ("failed", "sleeping")) == (id_ not in running(world.records)), record
+            assert record.promotion is None, record
+        assert not world.rollout.versions.linking and not world.rollout.replicas.retired
+        self.check_last_wishes()
+
+    def check_last_wishes(self) -> None:
+        """What was asked for last is current, if it is still there and can run."""
+        for (name, version), number in self.world.last_asked():
+            record = self.world.records.versions[ModelId(name, version)]
+            model = self.world.records.models[name]
+            assert record.state in ("ready", "failed") or record.spec.target in BAD, record
+            if record.state == "ready" and record.last_error is None:
+                assert model.current == version, f"{record.id}, of request {number}, is not current: {model}"
+
+
+TestOperations = Operations.TestCase
+TestOperations.settings = settings(max_examples=EXAMPLES, stateful_step_count=50)

@@ -1,0 +1,546 @@
+"""A world for the rollout to act on: records, containers, workers and messages, in memory and by a clock of its own.
+
+Whatever the rollout has done is held against the world as it really is, not as it is known: what a worker serves by,
+whether a replica has a batch, which request came last.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from clipper.managers.reconcile.backoff import NO_DEATHS, History
+from clipper.managers.reconcile.plan import Phase, Slot
+from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord, VersionSpec
+from clipper.rollout import wanted
+from clipper.rollout.facts import Facts, Failure, SlotFacts, WorkerFacts, WorkerPhase
+from clipper.rollout.instructions import (
+    Commit,
+    DrainWorker,
+    Forget,
+    Instruction,
+    Note,
+    Push,
+    Retire,
+    Start,
+    StartSpare,
+    Stop,
+    WakeAt,
+)
+from clipper.rollout.rollout import Rollout
+from clipper.rollout.story import Story
+from clipper.rollout.validate import validate
+from clipper.snapshot import Batching, Link, Peer, ReplicaAddress, Snapshot
+from clipper.types import ModelId
+
+START_S, SLOW_START_S, START_TIMEOUT_S, STOP_S, UNDIALABLE_S, HANG_S = 0.5, 8.0, 60.0, 0.2, 20.0, 15.0
+CRASH_AFTER_S = 3.0
+BATCH_S = 1.0
+# What a container does, by its version's target.
+GOOD = ("good", "slow", "undialable")
+BAD = ("broken", "hangs", "crashes", "deaf")
+WORKERS = 2
+
+
+@dataclass
+class Records:
+    applications: dict[str, ApplicationRecord] = field(default_factory=dict)
+    models: dict[str, ModelRecord] = field(default_factory=dict)
+    versions: dict[ModelId, VersionRecord] = field(default_factory=dict)
+    keys: dict[str, KeyRecord] = field(default_factory=dict)
+
+    def copy(self) -> "Records":
+        return Records(dict(self.applications), dict(self.models), dict(self.versions), dict(self.keys))
+
+
+@dataclass
+class FakeSlot:
+    slot: Slot
+    spec: VersionSpec
+    phase: Phase = "dead"
+    id: str = ""
+    build: int = 0
+    due_s: float = float("inf")
+    dialable_at_s: float = 0.0
+    start_failure: Failure | None = None
+    last_error: str | None = None
+    history: History = NO_DEATHS
+    retired_at_s: float = 0.0
+    up_s: float = 0.0
+
+    def die(self, now_s: float, reason: str) -> None:
+        was_ready = self.phase == "ready"
+        self.start_failure = None if was_ready else Failure(reason)
+        self.history = self.history.died(now_s, now_s - self.up_s if was_ready else 0.0)
+        self.phase, self.id, self.due_s, self.last_error = "dead", "", float("inf"), reason
+
+
+@dataclass
+class FakeWorker:
+    """``serves`` is what it really serves by; ``generation`` what the supervisor has heard of that."""
+
+    index: int
+    build: int
+    instance: int
+    phase: WorkerPhase = "starting"
+    serves: Snapshot = field(default_factory=Snapshot)
+    # Until when it has a batch, by the replica's id.
+    busy: dict[str, float] = field(default_factory=dict)
+    inbox: deque[Snapshot] = field(default_factory=deque)
+    newest: Snapshot | None = None
+    sent: Snapshot | None = None
+    generation: int | None = None
+    found_generation: int = 0
+    unlinked: dict[str, str] = field(default_factory=dict)
+    undrained: tuple[str, ...] = ()
+    replies: deque[tuple[int, dict[str, str], tuple[str, ...]]] = field(default_factory=deque)
+    hangs_since_s: float | None = None
+    back_at_s: float = float("inf")
+
+    @property
+    def has_process(self) -> bool:
+        return self.phase in ("starting", "ready", "draining")
+
+    @property
+    def asks(self) -> set[str]:
+        """Ids of the replicas that it sends batches to."""
+        models = self.serves.models
+        return {replica.id for model in models for one in model.versions for replica in one.replicas}
+
+    def push(self, snapshot: Snapshot) -> None:
+        self.newest = snapshot
+        self.send()
+
+    def send(self) -> None:
+        newest = self.newest
+        if self.phase != "ready" or newest is None or newest is self.sent or len(self.inbox) == 4:
+            return
+        if newest.generation > self.found_generation:
+            self.inbox.append(newest)
+            self.sent = newest
+
+
+class World:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.records = Records()
+        self.epoch = 1
+        self.build = 1
+        self.slots: dict[Slot, FakeSlot] = {}
+        self.numbers = 0
+        self.instances = WORKERS
+        self.workers = [FakeWorker(index, self.build, index, back_at_s=0.3) for index in range(WORKERS)]
+        self.registry_fails = False
+        self.can_commit_at_s = float("-inf")
+        self.rollout = Rollout(self.epoch, workers=WORKERS)
+        self.story = Story()
+        self.wake_at_s = 0.0
+        # Requests that a version be current, by their numbers: the latest that was met, and the latest of each version.
+        self.requests = 0
+        self.met: dict[str, int] = {}
+        self.asked: dict[ModelId, int] = {}
+        self.pushed: list[int] = []
+
+    # What the supervisor knows
+
+    def facts(self) -> Facts:
+        return Facts(
+            self.now_s,
+            self.records,
+            (),
+            tuple(self._slot_facts(one) for _, one in sorted(self.slots.items())),
+            tuple(self._worker_facts(one) for one in self.workers),
+            self.can_commit_at_s,
+        )
+
+    def _slot_facts(self, one: FakeSlot) -> SlotFacts:
+        address = ReplicaAddress(one.id, f"unix:{one.id}") if one.phase in ("ready", "stopping") and one.id else None
+        return SlotFacts(
+            one.slot,
+            one.phase,
+            one.spec,
+            one.id,
+            address,
+            "float64[2]" if one.phase == "ready" else None,
+            start_failure=one.start_failure,
+            last_error=one.last_error,
+            history=one.history,
+            is_outdated=one.phase != "dead" and one.build != self.build,
+        )
+
+    def _worker_facts(self, one: FakeWorker) -> WorkerFacts:
+        return WorkerFacts(
+            one.index,
+            one.phase,
+            Peer(one.instance, f"w{one.instance}") if one.has_process else None,
+            one.generation,
+            one.found_generation,
+            one.unlinked,
+            one.undrained,
+            is_spare=one.index == WORKERS,
+            is_outdated=one.has_process and one.build != self.build,
+        )
+
+    # What the supervisor does
+
+    def look(self) -> None:
+        """A pass, as the shell makes one."""
+        for _ in range(100):
+            facts = self.facts()
+            instructions = self.rollout.look(facts)
+            self.story.observe(self.now_s, facts)
+            self.story.tell(self.now_s, instructions)
+            for one in instructions:
+                self.carry_out(one)
+            if all(isinstance(one, WakeAt) for one in instructions):
+                self.wake_at_s = min(
+                    (one.at_s for one in instructions if isinstance(one, WakeAt)), default=float("inf")
+                )
+                assert self.wake_at_s > self.now_s, "it wakes itself without end"
+                validate(self.rollout, self.facts())
+                return
+        raise AssertionError(f"there is no end of what is to do: {instructions}")
+
+    def carry_out(self, one: Instruction) -> None:
+        match one:
+            case Note(record):
+                assert record.id in self.records.versions
+                self.records.versions[record.id] = record
+            case Commit():
+                self._commit(one)
+            case Push(snapshot):
+                self._push(snapshot)
+            case Start(slot, spec):
+                self._start(slot, spec)
+            case Retire(slot, why):
+                self._retire(self.slots[slot], why)
+            case Stop(slot):
+                self._stop(self.slots[slot])
+            case Forget(slot):
+                assert self.slots[slot].phase == "dead"
+                del self.slots[slot]
+            case StartSpare():
+                assert all(worker.index != WORKERS for worker in self.workers), "there is a spare already"
+                self.workers.append(self._new_worker(WORKERS))
+            case DrainWorker(index):
+                self._drain(index)
+            case WakeAt():
+                pass
+
+    def _commit(self, one: Commit) -> None:
+        if self.registry_fails:
+            self.can_commit_at_s = self.now_s + 5.0
+            return
+        before = self.records.versions[one.id]
+        self._check_can_be_ready(before)
+        for change in one.changes:
+            match change.record:
+                case VersionRecord() as version:
+                    self.records.versions[version.id] = version
+                case ModelRecord() as model:
+                    self.records.models[model.name] = model
+        if before.promotion is not None:
+            number = self.asked[before.id]
+            assert self.records.models[before.model].current == before.version
+            assert number >= self.met.get(before.model, 0), f"{before.id} was asked for before the one that is current"
+            self.met[before.model] = number
+
+    def _check_can_be_ready(self, record: VersionRecord) -> None:
+        ready = {one.id for one in self.slots.values() if one.phase == "ready" and one.slot.model_id == record.id}
+        needed = record.replicas_wanted if record.state == "starting" else 1
+        assert len(ready) >= needed, f"{record.id} becomes ready with {len(ready)} of {needed} replicas"
+        for slot in self.slots.values():
+            if slot.id in ready:
+                assert slot.spec == record.spec
+        for worker in self.workers:
+            if worker.phase in ("starting", "ready"):
+                assert ready <= worker.asks, f"{record.id} becomes current and worker {worker.index} was not told"
+                known = ready - worker.unlinked.keys()
+                assert known == ready, f"{record.id} becomes current and worker {worker.index} has not linked it"
+
+    def _push(self, snapshot: Snapshot) -> None:
+        assert snapshot.generation > max(self.pushed, default=0)
+        self.pushed.append(snapshot.generation)
+        for model in snapshot.models:
+            for version in model.versions:
+                for replica in version.replicas:
+                    slot = next(one for one in self.slots.values() if one.id == replica.id)
+                    record = self.records.versions[ModelId(model.name, version.version)]
+                    assert slot.phase == "ready" and slot.spec == record.spec, f"workers are told of {replica.id}"
+        for worker in self.workers:
+            worker.push(snapshot)
+
+    def _start(self, slot: Slot, spec: VersionSpec) -> None:
+        record = self.records.versions[slot.model_id]
+        one = self.slots.setdefault(slot, FakeSlot(slot, spec))
+        assert one.phase == "dead" and spec == record.spec
+        assert slot.index <= record.replicas_wanted + 1
+        self.numbers += 1
+        one.spec, one.phase, one.id, one.build = spec, "starting", f"{slot}.g{self.numbers}", self.build
+        one.start_failure = None
+        delays = {"slow": SLOW_START_S, "hangs": START_TIMEOUT_S}
+        one.due_s = self.now_s + delays.get(spec.target, START_S)
+        one.dialable_at_s = self.now_s + {"undialable": UNDIALABLE_S, "deaf": float("inf")}.get(spec.target, 0.0)
+
+    def _retire(self, one: FakeSlot, why: str) -> None:
+        assert one.phase in ("starting", "ready")
+        record = self.records.versions.get(one.slot.model_id)
+        if record is not None and record.spec == one.spec:
+            newest = self.rollout.telling.generation
+            for worker in self.workers:
+                if worker.phase in ("starting", "ready"):
+                    assert worker.serves.generation == newest, (
+                        f"{one.id} is retired, and worker {worker.index} is behind"
+                    )
+        one.phase, one.retired_at_s = "stopping", self.now_s
+        if "Clipper" in why and record is not None:
+            ready = sum(each.phase == "ready" for each in self.slots.values() if each.slot.model_id == record.id)
+            assert ready >= record.replicas_wanted, f"{one.id} is replaced, and {ready} are left"
+
+    def _stop(self, one: FakeSlot) -> None:
+        assert one.phase == "stopping"
+        if self.now_s - one.retired_at_s < wanted.MIN_BATCH_TIMEOUT_S:
+            for worker in self.workers:
+                if worker.has_process:
+                    assert one.id not in worker.asks, f"{one.id} is stopped, and worker {worker.index} asks it"
+                    assert one.id not in worker.busy, f"{one.id} is stopped with a batch of worker {worker.index}"
+        one.due_s = self.now_s + STOP_S
+
+    def _drain(self, index: int) -> None:
+        (worker,) = (one for one in self.workers if one.index == index)
+        newest = self.rollout.telling.generation
+        others = [one for one in self.workers if one is not worker]
+        assert all(one.phase == "ready" and one.serves.generation == newest for one in others)
+        assert len(others) >= WORKERS, "fewer workers are left than there are to be"
+        worker.phase, worker.back_at_s = "draining", self.now_s + 1.0
+
+    def _new_worker(self, index: int) -> FakeWorker:
+        self.instances += 1
+        newest = self.workers[0].newest
+        return FakeWorker(index, self.build, self.instances, newest=newest, back_at_s=self.now_s + 0.3)
+
+    # What happens by itself
+
+    def advance(self, to_s: float) -> None:
+        """Let time pass; slots and workers do what is due."""
+        self.now_s = max(self.now_s, to_s)
+        for slot, one in sorted(self.slots.items()):
+            if one.due_s <= self.now_s:
+                self._slot_is_due(slot, one)
+        for position, worker in enumerate(list(self.workers)):
+            worker.busy = {id_: until_s for id_, until_s in worker.busy.items() if until_s > self.now_s}
+            if worker.hangs_since_s is not None and self.now_s - worker.hangs_since_s > HANG_S:
+                self.kill_worker(position)
+            if worker.back_at_s <= self.now_s:
+                self._worker_is_due(position, worker)
+
+    def _slot_is_due(self, slot: Slot, one: FakeSlot) -> None:
+        one.due_s = float("inf")
+        if one.phase == "stopping":
+            del self.slots[slot]
+        elif one.phase == "starting" and one.spec.target in ("broken", "hangs"):
+            one.die(self.now_s, f"{one.spec.target}")
+        elif one.phase == "starting":
+            one.phase, one.up_s = "ready", self.now_s
+            if one.spec.target == "crashes":
+                one.due_s = self.now_s + CRASH_AFTER_S
+        elif one.phase == "ready":
+            one.die(self.now_s, "crashed")
+
+    def _worker_is_due(self, position: int, worker: FakeWorker) -> None:
+        worker.back_at_s = float("inf")
+        match worker.phase:
+            case "draining" if worker.index == WORKERS:
+                self.workers.remove(worker)
+            case "draining" | "backing_off":
+                self.workers[position] = self._new_worker(worker.index)
+            case "starting":
+                self.dial(worker)
+
+    def dial(self, worker: FakeWorker) -> None:
+        worker.phase, worker.found_generation = "ready", worker.serves.generation
+        worker.send()
+
+    def deliver(self, worker: FakeWorker) -> None:
+        """It takes the next snapshot that it was sent, unless it hangs; and its answer is on the way."""
+        if worker.hangs_since_s is not None or not worker.inbox or not worker.has_process:
+            return
+        snapshot = worker.inbox.popleft()
+        # There are always queries: each replica that it asks has a batch of it.
+        worker.busy |= dict.fromkeys(worker.asks, self.now_s + BATCH_S)
+        if snapshot.generation >= worker.serves.generation:
+            worker.serves = snapshot
+        self._answer(worker)
+        worker.send()
+
+    def _answer(self, worker: FakeWorker) -> None:
+        dialable = {
+            one.id for one in self.slots.values() if one.dialable_at_s <= self.now_s and one.phase != "starting"
+        }
+        unlinked = dict.fromkeys(worker.asks - dialable, "refused")
+        worker.replies.append((worker.serves.generation, unlinked, tuple(sorted(worker.busy.keys() - worker.asks))))
+
+    def hear(self, worker: FakeWorker) -> None:
+        """The supervisor gets its next answer."""
+        if worker.replies and worker.phase == "ready":
+            generation, unlinked, undrained = worker.replies.popleft()
+            if worker.generation is None or generation >= worker.generation:
+                worker.generation, worker.unlinked, worker.undrained = generation, unlinked, undrained
+
+    def kill_worker(self, position: int) -> None:
+        worker = self.workers[position]
+        if worker.phase in ("starting", "ready"):
+            self.workers[position] = FakeWorker(
+                worker.index,
+                self.build,
+                worker.instance,
+                "backing_off",
+                newest=worker.newest,
+                back_at_s=self.now_s + 1.0,
+            )
+
+    def restart(self, *, records: Records | None = None, epoch: int | None = None, upgrade: bool = False) -> None:
+        """The supervisor is killed, and another takes over: its own messages may still be under way."""
+        if records is not None:
+            self.records = records
+            self.met.clear()
+            # By the order that is stored; of what is current already nothing is open.
+            open_ = [one for one in records.versions.values() if one.promotion is not None]
+            self.asked = {one.id: self.requests + (one.promotion or 0) for one in open_}
+            self.requests += max([one.promotion or 0 for one in open_], default=0)
+        self.build += upgrade
+        self.epoch = (self.epoch if epoch is None else epoch) + 1
+        self.rollout, self.pushed = Rollout(self.epoch, workers=WORKERS), []
+        self.can_commit_at_s, self.wake_at_s = float("-inf"), self.now_s
+        runs = wanted.running(self.records)
+        for slot, one in list(self.slots.items()):
+            record = self.records.versions.get(slot.model_id)
+            fits = record is not None and record.spec == one.spec and slot.index <= runs.get(slot.model_id, 0)
+            if one.phase == "dead" or not fits:
+                del self.slots[slot]
+            else:
+                if one.phase == "stopping":
+                    one.phase, one.due_s = "ready", float("inf")
+                one.history, one.last_error, one.start_failure = NO_DEATHS, None, None
+        for position, worker in enumerate(self.workers):
+            if not worker.has_process or worker.phase == "draining":
+                self.workers[position] = self._new_worker(worker.index)
+                self.workers[position].newest = None
+                continue
+            worker.phase, worker.back_at_s = "starting", self.now_s + 0.1
+            worker.generation, worker.found_generation, worker.newest, worker.sent = None, 0, None, None
+            worker.unlinked, worker.undrained = {}, ()
+            worker.replies.clear()
+        self.workers = [one for one in self.workers if one.index < WORKERS or one.phase == "starting"]
+
+    # What operators do
+
+    def deploy(self, model: str, version: str, target: str, artifact: str, *, current: bool, replicas: int) -> None:
+        id_ = ModelId(model, version)
+        before = self.records.versions.get(id_)
+        if before is not None and before.state != "failed":
+            return
+        self.records.models.setdefault(model, ModelRecord(model))
+        self.requests += 1
+        promotion = self._next_promotion(model) if current else None
+        self.records.versions[id_] = VersionRecord(
+            model,
+            version,
+            VersionSpec(artifact, "import", target),
+            Batching(),
+            True,
+            replicas,
+            created_at=float(self.requests),
+            kept=not current,
+            promotion=promotion,
+        )
+        self.asked.pop(id_, None)
+        if current:
+            self.asked[id_] = self.requests
+
+    def rollback(self, id_: ModelId) -> None:
+        record = self.records.versions.get(id_)
+        if record is None or self.records.models[id_.name].current == id_.version:
+            return
+        self.requests += 1
+        self.asked[id_] = self.requests
+        state = "starting" if record.state == "failed" else record.state
+        promotion = self._next_promotion(id_.name)
+        self.records.versions[id_] = replace(record, promotion=promotion, state=state, last_error=None)
+
+    def scale(self, id_: ModelId, replicas: int) -> None:
+        if id_ in self.records.versions:
+            self.records.versions[id_] = replace(self.records.versions[id_], replicas_wanted=replicas)
+
+    def remove(self, id_: ModelId) -> None:
+        record = self.records.versions.get(id_)
+        if record is None or self._is_pinned(id_) or self.records.models[id_.name].current == id_.version:
+            return
+        model = self.records.models[id_.name]
+        if model.previous == id_.version:
+            self.records.models[id_.name] = replace(model, previous=None)
+        del self.records.versions[id_]
+        self.asked.pop(id_, None)
+
+    def remove_model(self, model: str) -> None:
+        if model in self.records.models and not any(wanted.linking(self.records, model)):
+            del self.records.models[model]
+            self.met.pop(model, None)
+            self.asked = {id_: number for id_, number in self.asked.items() if id_.name != model}
+            self.records.versions = {i: one for i, one in self.records.versions.items() if i.name != model}
+
+    def pin(self, id_: ModelId) -> None:
+        if id_ in self.records.versions:
+            application = ApplicationRecord("app", "float64[2]", 20.0, links=(Link(id_.name, id_.version),))
+            self.records.applications["app"] = application
+
+    def unpin(self) -> None:
+        self.records.applications.pop("app", None)
+
+    def last_asked(self) -> list[tuple[tuple[str, str], int]]:
+        """Of each model, the version that was last asked to be current, if it exists; and the number of the request."""
+        last: dict[str, tuple[int, ModelId]] = {}
+        for id_, number in self.asked.items():
+            last[id_.name] = max(last.get(id_.name, (0, id_)), (number, id_), key=lambda one: one[0])
+        return [((id_.name, id_.version), number) for number, id_ in last.values() if id_ in self.records.versions]
+
+    def _is_pinned(self, id_: ModelId) -> bool:
+        return any(pin == id_.version for _, pin in wanted.linking(self.records, id_.name))
+
+    def _next_promotion(self, model: str) -> int:
+        promotions = [one.promotion or 0 for one in self.records.versions.values() if one.model == model]
+        return max(promotions, default=0) + 1
+
+    # In the end
+
+    def settle(self, for_s: float) -> None:
+        """Nothing is in anybody's way any more; let ``for_s`` pass."""
+        self.registry_fails = False
+        end_s = self.now_s + for_s
+        while self.now_s < end_s:
+            for worker in list(self.workers):
+                worker.hangs_since_s = None
+                while worker.inbox or worker.replies:
+                    if worker.phase != "ready":
+                        break
+                    self.deliver(worker)
+                    self.hear(worker)
+                worker.send()
+            self.look()
+            if not any(worker.inbox for worker in self.workers if worker.phase == "ready"):
+                due_s = [one.due_s for one in self.slots.values()] + [one.back_at_s for one in self.workers]
+                self.advance(min(end_s, max(self.now_s + 0.001, min([self.wake_at_s, *due_s]))))
+                self.look()
+
+
+def records_of(*records: ApplicationRecord | ModelRecord | VersionRecord) -> Records:
+    found = Records()
+    for record in records:
+        match record:
+            case ApplicationRecord():
+                found.applications[record.name] = record
+            case ModelRecord():
+                found.models[record.name] = record
+            case VersionRecord():
+                found.versions[record.id] = record
+    return found

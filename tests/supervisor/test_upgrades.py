@@ -1,0 +1,204 @@
+"""Another Clipper takes over, or another registry: everything follows, one process at a time; no query is lost."""
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+from live_server import APP, NO_TLS, Server, answering, processes_of, until, with_application
+
+import clipper
+from clipper.backup import back_up, restore
+from clipper.build import build_id
+from clipper.managers.docker.recipe import RUNTIME_PARTS
+
+
+def backed_up(home: Path, copy: Path) -> Path:
+    with closing(sqlite3.connect(home / "registry.sqlite3")) as registry, closing(sqlite3.connect(copy)) as target:
+        registry.backup(target)
+    return copy
+
+
+def put_back(home: Path, copy: Path | None) -> None:
+    for path in home.glob("registry.sqlite3*"):
+        path.unlink()
+    if copy is not None:
+        shutil.copy(copy, home / "registry.sqlite3")
+
+
+def test_workers_follow_a_registry_that_was_restored(server: Server, tmp_path: Path) -> None:
+    with_application(server)
+    copy = backed_up(server.home, tmp_path / "backup")
+    for _ in range(2):  # its epoch gets far from what was backed up
+        server.kill()
+        server.start()
+    server.call("POST", "/applications", APP | {"name": "later"})
+    assert server.predict("later", [1, 2])["output"] == "one"
+    workers = server.worker_pids
+    server.kill()
+    put_back(server.home, copy)
+
+    server.start()
+    server.call("POST", "/applications", APP | {"name": "new"})
+    assert server.predict("new", [1, 2])["output"] == "one"
+    assert server.predict("app", [1, 2])["output"] == "one"
+    url = f"{server.place.query_url}/later/predict"
+    assert httpx.post(url, json={"input": [1, 2]}, verify=NO_TLS).status_code == 404
+    assert server.worker_pids == workers
+    assert server.deploy("m", answering("two"), input_type="float64[2]")["state"] == "ready"
+    assert server.predict("app", [3, 4])["output"] == "two"
+
+
+def test_workers_follow_a_registry_that_was_moved_away(server: Server) -> None:
+    with_application(server)
+    server.kill()
+    server.start()
+    workers, (container,) = server.worker_pids, server.ready_pids("m")
+    server.kill()
+    put_back(server.home, None)
+
+    server.start()
+    until(lambda: container not in processes_of(server.home))
+    url = f"{server.place.query_url}/app/predict"
+    until(lambda: httpx.post(url, json={"input": [1, 2]}, verify=NO_TLS).status_code == 404)
+    assert server.worker_pids == workers
+    assert server.deploy("m", answering("new"), input_type="float64[2]")["state"] == "ready"
+    server.call("POST", "/applications", APP)
+    assert server.predict("app", [1, 2])["output"] == "new"
+
+
+def test_a_backup_of_a_running_server_brings_all_of_it_back(server: Server, tmp_path: Path) -> None:
+    with_application(server)
+    with Asking(server) as asking:
+        back_up(server.home, tmp_path / "backup.tar")
+    assert set(asking.answers) == {"one"}
+    token = server.token
+    assert server.deploy("m", answering("two"), input_type="float64[2]")["state"] == "ready"
+    assert server.stop() == 0
+
+    restore(server.home, tmp_path / "backup.tar")
+    server.start()
+    until(lambda: server.call("GET", "/status")["ready"])
+    assert server.token == token
+    assert [one["version"] for one in server.call("GET", "/models/m")["versions"]] == ["1"]
+    assert server.predict("app", [7, 8])["output"] == "one"
+
+
+class Asking:
+    """Two clients that ask without a pause, one on a connection that it keeps and one on a new one each time."""
+
+    def __init__(self, server: Server) -> None:
+        self.url = f"{server.place.query_url}/app/predict"
+        self.answers: list[object] = []
+        self._is_over = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(kept,)) for kept in (True, False)]
+
+    def __enter__(self) -> "Asking":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join(60)
+
+    def _ask(self, kept: bool) -> None:
+        number = 0
+        with httpx.Client(verify=NO_TLS, timeout=30) as client:
+            while not self._is_over.wait(0.002):
+                number += 1
+                headers = {} if kept else {"Connection": "close"}
+                try:
+                    answer = client.post(self.url, json={"input": [number, float(kept)]}, headers=headers)
+                    self.answers.append(answer.json().get("output", answer.text))
+                except httpx.HTTPError as error:
+                    self.answers.append(repr(error))
+
+
+def older_clipper(folder: Path) -> Path:
+    """An install whose code is another, and whose processes say nothing of that, as before they did."""
+    package = Path(clipper.__file__).parent
+    shutil.copytree(package, folder / "clipper", ignore=shutil.ignore_patterns("__pycache__"))
+    init = folder / "clipper" / "__init__.py"
+    init.write_text(init.read_text().replace(f'"{clipper.__version__}"', '"0.0.9"'))
+    return folder
+
+
+def notes(home: Path) -> dict[str, str]:
+    """The build of each process, by its name."""
+    records = [msgspec.json.decode(path.read_bytes()) for path in (home / "run").glob("*.json")]
+    return {record["name"]: record["extra"]["build"] for record in records}
+
+
+def test_an_upgrade_replaces_workers_and_then_replicas_without_losing_a_query(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(older_clipper(tmp_path / "old")))
+    server.with_options("--workers", "2")
+    with_application(server, replicas=2, cache=False)
+    before = processes_of(server.home)
+    assert set(notes(server.home).values()) == {
+        subprocess.check_output(
+            [sys.executable, "-c", f"from clipper.build import build_id; print(build_id({parts!r}))"], text=True
+        ).strip()
+        for parts in ((".",), RUNTIME_PARTS)
+    }
+    monkeypatch.delenv("PYTHONPATH")
+    with Asking(server) as asking:
+        server.kill()
+        server.start()
+        problems = server.call("GET", "/status")["problems"]
+        assert any("worker-0, worker-1, m:1#1" in one and "another Clipper's code" in one for one in problems), problems
+        until(lambda: set(notes(server.home).values()) == {build_id(), build_id(RUNTIME_PARTS)}, timeout_s=120)
+        until(lambda: len(processes_of(server.home)) == 4 and not server.call("GET", "/status")["problems"])
+    assert set(asking.answers) == {"one"}
+    assert sorted(processes_of(server.home).values()) == sorted(before.values())
+    assert not processes_of(server.home).keys() & before.keys()
+    told = [(event["subject"], event["text"]) for event in server.call("GET", "/history")]
+    drained = [subject for subject, text in told if text.startswith("is drained")]
+    assert drained == ["worker-0", "worker-1", "worker-2"]
+    assert ("m:1#3", "is started: it stands in while others are replaced") in told
+    assert ("m:1#1", "leaves service: another Clipper's code runs in it") in told
+    status = server.call("GET", "/status")
+    assert [worker["restarts"] for worker in status["workers"]] == [0, 0]
+
+
+def test_a_restart_of_the_same_clipper_replaces_nothing(server: Server) -> None:
+    with_application(server)
+    before = processes_of(server.home)
+    server.kill()
+    server.start()
+    until(lambda: server.call("GET", "/status")["ready"])
+    assert server.call("GET", "/status")["problems"] == []
+    assert processes_of(server.home) == before
+
+
+def test_other_settings_come_into_force_one_worker_at_a_time(server: Server) -> None:
+    with_application(server)
+    before = server.worker_pids
+    with Asking(server) as asking:
+        server.kill()
+        server.start("--cache-bytes", "1000000")
+        until(lambda: 'clipper_cache_capacity_bytes{worker="0"} 1e+06' in server.metrics)
+        until(lambda: len(server.worker_pids) == 1)
+    assert set(asking.answers) == {"one"}
+    assert server.worker_pids != before
+
+
+def test_fewer_workers_are_asked_for_and_the_last_one_too_many_drains(server: Server) -> None:
+    server.with_options("--workers", "2")
+    with_application(server)
+    before = processes_of(server.home)
+    with Asking(server) as asking:
+        server.kill()
+        server.start("--workers", "1")
+        until(lambda: "worker-1" not in processes_of(server.home).values())
+    assert set(asking.answers) == {"one"}
+    assert processes_of(server.home).items() < before.items()
