@@ -12,7 +12,8 @@ import msgspec
 from msgspec import UNSET
 
 from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound
-from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup
+from clipper.management.events import Event
+from clipper.management.reports import Bounds, LearnedModel, Report, ReportedModel, ReportGroup
 from clipper.management.schemas import (
     Application,
     ApplicationChange,
@@ -22,9 +23,7 @@ from clipper.management.schemas import (
     CreatedKey,
     CreatedToken,
     Deployment,
-    Event,
     Key,
-    LearnedModel,
     LearnedPolicy,
     LinkChange,
     Logs,
@@ -147,12 +146,15 @@ class MemoryOperations:
             half_life=Selection().half_life if new.half_life is UNSET else new.half_life,
             prior_weight=new.prior_weight,
             inherit=new.inherit,
+            ramp=new.ramp,
+            max_loss_increase=new.max_loss_increase,
             wait=new.wait,
             confidence_threshold=new.confidence_threshold,
             feedback_ttl_s=new.feedback_ttl_s,
             log_decisions=new.log_decisions,
             confidence_from=new.confidence_from,
             calibrate=new.calibrate,
+            features=new.features,
             code=new.code,
             cost_weight=new.cost_weight,
         )

@@ -15,6 +15,7 @@ FEEDBACK_QUERIES = 250_000
 
 Wait = Literal["all", "decided", "expected"]
 ConfidenceFrom = Literal["agreement", "probabilities"]
+Features = int | Literal["input"] | None
 BatchingPolicy = Literal["goodput", "aimd", "quantile", "fixed", "none"]
 
 
@@ -89,6 +90,29 @@ def link_names(links: Sequence[Link]) -> tuple[str, ...]:
     )
 
 
+class Newcomer(Struct, frozen=True):
+    """A version that is new to an application: ramped, or stopped since it did harm. See docs/policies.md.
+
+    Attributes:
+        ramp: a number that tells it from the application's other newcomers, of all times.
+        before: the version that its link asked before, which goes on to be asked; None if it has a link of its own.
+        promoted: whether it became its model's current version, by a deployment.
+        stopped: why it is asked no more; None while it is ramped.
+    """
+
+    ramp: int
+    model: str
+    version: str
+    before: str | None = None
+    promoted: bool = False
+    stopped: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What policies, metrics and messages call it while it is one."""
+        return f"{self.model}:{self.version}"
+
+
 class Selection(Struct, frozen=True):
     """How an application selects among its models and learns from feedback. See docs/policies.md.
 
@@ -99,6 +123,8 @@ class Selection(Struct, frozen=True):
         half_life: after how many observations one counts half; None is never.
         prior_weight: for how many observations the application's own state counts in a new context's.
         inherit: how much of what was learned of a version counts for the one that is deployed after it, from 0 to 1.
+        ramp: the share of the queries that newcomers get at most, together; None is no ramp.
+        max_loss_increase: a newcomer whose answers lose by so much more than the others is stopped; None is never.
         wait: for which of several models an answer waits, until its deadline: ``all``; those that are ``expected`` in
             time, by how they were lately; or, until it is ``decided``, for those that may change it.
         confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
@@ -107,6 +133,7 @@ class Selection(Struct, frozen=True):
         calibrate: whether it becomes how often answers of such a confidence are right, by feedback.
         feedback_ttl_s: for how long feedback on a query may come.
         log_decisions: the share of its queries that is written to the decision log.
+        features: how many numbers each query brings for its policy; ``input`` takes them from its input; None is none.
         cost_weight: how much loss a cost of 1 is worth to policies that learn.
     """
 
@@ -118,20 +145,24 @@ class Selection(Struct, frozen=True):
     half_life: int | None = 1000
     prior_weight: float = 10.0
     inherit: float = 0.02
+    ramp: float | None = 0.05
+    max_loss_increase: float | None = 0.05
     wait: Wait = "expected"
     confidence_threshold: float | None = None
     confidence_from: ConfidenceFrom = "agreement"
     calibrate: bool = False
     feedback_ttl_s: float = 600.0
     log_decisions: float = 0.0
+    features: Features = None
     cost_weight: float = 0.0
 
 
 class ApplicationSnapshot(Struct, frozen=True):
     """An application. ``default_output`` is JSON text, or None if it has no default.
 
-    ``id`` names what it has learned: a new application of an old name has another. ``needs_key``: it answers who shows
-    a key that is for it. ``max_in_flight`` and ``max_per_second`` bound its queries over all workers; None is no bound.
+    ``newcomers`` are those among its links' versions. ``id`` names what it has learned: a new application of an old
+    name has another. ``needs_key``: it answers who shows a key that is for it. ``max_in_flight`` and ``max_per_second``
+    bound its queries over all workers; None is no bound.
     """
 
     name: str
@@ -144,6 +175,7 @@ class ApplicationSnapshot(Struct, frozen=True):
     needs_key: bool = False
     max_in_flight: int | None = None
     max_per_second: float | None = None
+    newcomers: tuple[Newcomer, ...] = ()
 
 
 class KeySnapshot(Struct, frozen=True):

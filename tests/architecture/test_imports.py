@@ -55,22 +55,24 @@ ALLOWED: dict[str, frozenset[str]] = {
         "managers run_as snapshot statistics tls",
         "registry": "scaling snapshot",
         "managers.reconcile": "",
-        "rollout": "managers.reconcile registry snapshot",
+        "rollout": "managers.reconcile registry selection.policies snapshot",
         "managers": "managers.reconcile registry run_as trees containers containers.protocol snapshot",
+        "management.events": "",
         "management.reports": "",
         "management.schemas": "management.reports scaling snapshot",
-        "metrics": "management.schemas metrics.histogram statistics",
-        "management": "hosts management.reports management.schemas metrics statistics scaling snapshot registry "
-        "managers tls",
+        "metrics": "management.reports management.schemas metrics.histogram statistics",
+        "management": "hosts management.events management.reports management.schemas metrics statistics scaling "
+        "snapshot registry managers tls",
         "supervisor": "build rollout managers.reconcile decisions home hosts malloc open_files management "
-        "management.reports management.schemas metrics managers registry containers "
+        "management.events management.reports management.schemas metrics managers registry containers "
         "containers.protocol control control_client frontend.inputs selection.trial "
         "selection.learning run_as selection.policies selection.stores scaling snapshot statistics tls trees",
         "packaging": "",
         "home": "",
         "backup": "home managers registry selection.stores trees",
         "http_api": "management.schemas tls",
-        "client": "home hosts http_api packaging management.reports management.schemas scaling snapshot tls",
+        "client": "home hosts http_api packaging management.events management.reports management.schemas scaling "
+        "snapshot tls",
         "pages": "",
         "load": "http_api pages tls",
         "cli": "backup client decisions decisions.evaluation home hosts http_api load packaging management.reports "

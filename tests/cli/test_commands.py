@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from clipper.cli.main import main
+from clipper.management.reports import Newcomer
 from clipper.management.schemas import Configured
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.scaling import ReplicaRange
@@ -280,6 +281,23 @@ def test_what_a_policy_did_wrong_is_shown(run: Run, api: Api) -> None:
     assert "problem: policy own:P failed in select" in run("app", "policy", "app").out
 
 
+def test_newcomers_are_shown(run: Run, api: Api, model: str) -> None:
+    run("app", "create", "app", "--model", "m", "--policy", "exp3", "--ramp", "0.1", "--max-loss-increase", "none")
+    made = api.operations.applications["app"]
+    assert (made.ramp, made.max_loss_increase) == (0.1, None)
+    ramped = Newcomer("digits", "1", "0", 0.1, 37, 700, 200, 0.25, 0.125, None)
+    stopped = Newcomer("m", "3", None, 0.0, 9, 171, 200, 1.0, 0.1, "9 answers lost more")
+    api.operations.applications["app"] = msgspec.structs.replace(made, newcomers=(ramped, stopped))
+    shown = " ".join(run("app", "show", "app").out.replace("│", " ").split())
+    assert "newcomer digits:1" in shown and "10.00% of the queries, beside digits:0; 37 of 200 answers" in shown
+    assert "lost 0.250 on average, the others 0.125" in shown
+    assert "newcomer m:3" in shown and "stopped: 9 answers lost more" in shown
+    linked = run("app", "link", "app", "digits:1")
+    assert "asks digits:1, for 10.0% of its queries until feedback tells enough: clipper app show app" in linked.out
+    assert "10.0%" not in run("app", "link", "app", "digits:2").out
+    assert "app asks it 10.0% of its queries until feedback tells enough" in run("deploy", "digits", model).out
+
+
 def usage_error(run: Run, arguments: str) -> str:
     """What a command says that is used wrongly, without its frame."""
     wrong = run(*arguments.split())
@@ -520,3 +538,18 @@ def test_a_secret_is_alone_on_standard_output(run: Run, kind: str) -> None:
     assert made.status == 0
     [secret] = made.out.splitlines()
     assert secret.startswith("clipper") and "keep it where nobody else reads it" in made.err
+
+
+def test_features(run: Run, api: Api) -> None:
+    assert run("app", "create", "digits", "--policy", "linucb", "--features", "3").status == 0
+    applications = api.operations.applications
+    assert applications["digits"].features == 3
+    assert "3" in run("app", "show", "digits").out
+    for text, features in (("input", "input"), ("none", None), ("64", 64)):
+        assert run("app", "update", "digits", "--features", text).status == 0
+        assert applications["digits"].features == features
+    for wrong in ("output", "2.5", "[1]"):
+        assert run("app", "update", "digits", "--features", wrong).status == 2
+    assert run("predict", "digits", "[1]", "--features", "[0.5, 2]").out == "7\n"
+    run("observe", "digits", "--input", "[1]", "--label", "3", "--features", "[0.5, 2]")
+    assert api.operations.observed[-1]["features"] == [0.5, 2]

@@ -48,7 +48,7 @@ class Fails(Policy):
         self.above = above
 
     def select(self, models, totals, query, random):
-        if len(context) > self.above:
+        if len(query.context) > self.above:
             raise ValueError("too long")
         return Choice(models[:1], (1.0,))
 """

@@ -130,6 +130,7 @@ class Answered:
     def __init__(self, query_id: int, output: bytes | None, **fields: object) -> None:
         self.id = query_id
         self.context = None
+        self.features: bytes | None = None
         self.arrival_s = time.monotonic()
         self.choice: Choice | None = Choice(("a",), (0.5,))
         self.pinned = None

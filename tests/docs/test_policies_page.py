@@ -12,6 +12,7 @@ from clipper.selection.learning.tally import tally
 from clipper.selection.learning.totals import DEFAULT_PRIOR_WEIGHT, Totals
 from clipper.selection.policies import Choice, Combined, JudgedQuery, Outlook, QueryView
 from clipper.selection.policies.registry import POLICIES, make_policy, parameters_of
+from clipper.types import InputType
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "policies.md").read_text()
@@ -61,6 +62,18 @@ def test_the_example_asks_the_cheapest_model_that_is_good_enough() -> None:
         ledger.add(ledger.entries(increments))
     assert policy.select(("small", "large"), ledger.totals(), QueryView(), Random(0)) == Choice(("large",), (1.0,))
     assert policy.select(("small",), ledger.totals(), QueryView(), Random(0)) == Choice(("small",), (1.0,))
+
+
+def test_the_example_by_length_finds_who_is_right_for_long_texts() -> None:
+    policy, ledger, random = make_policy("examples.policies.by_length:ByLength", {}, str(ROOT)), Ledger(None), Random(0)
+    short, long = (JudgedQuery(row=text, input_type=InputType.parse("string")) for text in (b"short", b"long" * 50))
+    for query, best in [(short, "one"), (long, "two")] * 200:
+        choice = policy.select(("one", "two"), ledger.totals(), query, random)
+        loss = {choice.models[0]: float(choice.models[0] != best)}
+        ledger.add(ledger.entries(policy.observe(choice, loss, ledger.totals(), query)))
+    for query, best in [(short, "one"), (long, "two")]:
+        asked = [policy.select(("one", "two"), ledger.totals(), query, random).models for _ in range(100)]
+        assert asked.count((best,)) > 90
 
 
 def test_the_second_opinion_is_asked_where_the_first_is_serious() -> None:

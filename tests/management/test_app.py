@@ -62,7 +62,8 @@ def test_an_application_from_creation_to_removal(api: Api) -> None:
     changed = call(api, "PATCH", "/applications/digits", json={"slo_ms": 50})
     assert (changed.status_code, changed.json()["slo_ms"], changed.json()["default_output"]) == (200, 50, None)
     linked = call(api, "PUT", "/applications/digits/links/other", json={"version": "3"})
-    assert (linked.status_code, linked.json()["links"]) == (200, [{"model": "other", "version": "3", "shadow": False}])
+    link = {"model": "other", "version": "3", "shadow": False, "cost": None}
+    assert (linked.status_code, linked.json()["links"]) == (200, [link])
     unlinked = call(api, "DELETE", "/applications/digits/links/other")
     assert (unlinked.status_code, unlinked.json()["links"]) == (200, [])
     assert [app["name"] for app in call(api, "GET", "/applications").json()] == ["digits"]

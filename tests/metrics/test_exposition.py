@@ -9,13 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from clipper.management.schemas import Model, Replica, Status, Version, VersionState, WorkerStatus
+from clipper.management.reports import Newcomer
+from clipper.management.schemas import (
+    Application,
+    Configured,
+    Model,
+    Replica,
+    Status,
+    Version,
+    VersionState,
+    WorkerStatus,
+)
 from clipper.metrics.definitions import (
     APPLICATION,
     DECISION_LOG,
     DEPLOYED,
     LIMIT,
     LINK,
+    NEWCOMER,
     REPLICA,
     SELECTED_MODEL,
     SELECTION,
@@ -110,8 +121,37 @@ def model(*states: VersionState) -> Model:
     return Model("digits", "1", None, tuple(versions))
 
 
+def application(*newcomers: Newcomer) -> Application:
+    return Application(
+        name="best",
+        input_type="float64[4]",
+        slo_ms=20.0,
+        links=(),
+        policy=Configured("exp3"),
+        loss=Configured("zero_one"),
+        half_life=1000,
+        prior_weight=10.0,
+        inherit=0.02,
+        ramp=0.05,
+        max_loss_increase=0.05,
+        wait="all",
+        confidence_threshold=None,
+        confidence_from="agreement",
+        calibrate=False,
+        feedback_ttl_s=600.0,
+        log_decisions=0.0,
+        newcomers=newcomers,
+    )
+
+
 def samples(*workers: WorkerStatistics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    text = render(workers or (worker(),), (model("ready", "sleeping"),), (replica(),), STATUS).decode()
+    applications = (
+        application(
+            Newcomer("digits", "2", "1", 0.05, 12, 300, 200, 0.25, 0.125, None),
+            Newcomer("digits", "3", None, 0.0, 0, 0, 200, None, None, "it lost more"),
+        ),
+    )
+    text = render(workers or (worker(),), applications, (model("ready", "sleeping"),), (replica(),), STATUS).decode()
     read = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     found = {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in read}
     assert len(found) == len(read), "two samples share name and labels"
@@ -120,6 +160,15 @@ def samples(*workers: WorkerStatistics) -> dict[tuple[str, tuple[tuple[str, str]
 
 def value(name: str, *workers: WorkerStatistics, **labels: str) -> float:
     return samples(*workers)[name, tuple(sorted(labels.items()))]
+
+
+def test_newcomers() -> None:
+    ramped = {"application": "best", "model": "digits", "version": "2"}
+    names = ("share", "stopped", "scored", "mean_loss", "rest_mean_loss")
+    assert [value(f"clipper_newcomer_{name}", **ramped) for name in names] == [0.05, 0.0, 12.0, 0.25, 0.125]
+    stopped = ramped | {"version": "3"}
+    assert [value(f"clipper_newcomer_{name}", **stopped) for name in names[:3]] == [0.0, 1.0, 0.0]
+    assert math.isnan(value("clipper_newcomer_mean_loss", **stopped))
 
 
 def test_what_became_of_the_decision_log() -> None:
@@ -215,7 +264,7 @@ def test_workers_have_series_of_their_own() -> None:
 
 
 def test_a_worker_that_does_not_answer_has_no_series_but_its_state() -> None:
-    text = render((), (), (), STATUS).decode()
+    text = render((), (), (), (), STATUS).decode()
     assert "clipper_worker_up{" not in text
     assert 'clipper_worker_ready{worker="0"} 1.0' in text
 
@@ -236,7 +285,7 @@ def documented() -> dict[str, str]:
 def test_the_page_lists_every_metric_with_its_kind_and_labels() -> None:
     expected = {}
     servers = (SERVER, WORKER_PROCESS, WORKER, LIMIT, DECISION_LOG)
-    applications = (APPLICATION, SELECTION, SELECTED_MODEL)
+    applications = (APPLICATION, SELECTION, SELECTED_MODEL, NEWCOMER)
     for group in (*servers, *applications, VERSION, DEPLOYED, LINK, REPLICA):
         for metric in group.metrics:
             is_number = isinstance(metric, Number)

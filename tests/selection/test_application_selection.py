@@ -1,13 +1,15 @@
 """Several models: stragglers, confidence, shadows, contexts, policies of the user's, and changes while queries run."""
 
 import gc
+import struct
 from pathlib import Path
 
 import pytest
 
+from clipper.feedback import Feedback
 from clipper.snapshot import Selection
 from event_loops import turn_over, until
-from selection_desk import ROW, SLO_S, Asking, Desk, own_policy, run
+from selection_desk import ROW, SLO_S, Asking, Desk, on_query, own_policy, run
 
 FIVE = {"a": b"1", "b": b"1", "c": b"1", "d": b"2", "e": b"2"}
 ENSEMBLE = Selection("ensemble")
@@ -275,3 +277,39 @@ def test_pinned_version_answers_alone(tmp_path: Path) -> None:
         assert [name for name, rows in desk.models.asked.items() if rows] == ["a"]
 
     run(tmp_path, FIVE, scenario)
+
+
+def test_a_policy_of_ones_own_sees_what_a_query_brings_wherever_it_is_called(tmp_path: Path) -> None:
+    """The input stays with the query for its feedback, if the policy says so."""
+    seen = (
+        "[query.context, None if query.features is None else query.features.tolist(), "
+        "None if query.input is None else query.input.tolist()]"
+    )
+    methods = {
+        "init": "self.seen = {}; self.keeps_input = parameters.pop('keeps_input', False)",
+        "select": f"self.seen['select'] = {seen}; return Choice(models[:2], (0.5, 0.5))",
+        "combine": f"self.seen['combine'] = {seen}; return Combined(b'7', 0.5)",
+        "observe": f"self.seen['observe'] = {seen} + [dict(query.outputs), query.label]; return {{}}",
+    }
+
+    async def scenario(desk: Desk) -> None:
+        policy = own_policy(tmp_path, **methods)
+        for keeps_input in (False, True):
+            selection = Selection(policy.policy, {"keeps_input": keeps_input}, code=policy.code, features=2)
+            application = await desk.application(selection)
+            row, features = struct.pack("<3d", 1.0, 2.0, 3.0), struct.pack("<2d", 0.5, 0.25)
+            asking = Asking()
+            query = application.predict(row, asking, desk.loop.time(), context="ada", features=features)
+            await desk.serve_until(lambda query=query: query.done)
+            assert await desk.observe(application, on_query(asking.query_id, b"7"))
+            brought = ["ada", [0.5, 0.25], [1.0, 2.0, 3.0]]
+            found = application.selector.policy.seen  # type: ignore[attr-defined]
+            assert found["select"] == found["combine"] == brought
+            assert found["observe"] == [*brought[:2], brought[2] if keeps_input else None, {"a": b"1", "b": b"2"}, b"7"]
+            # On an input it has all that came with it.
+            on_row = Feedback("on-input", row=row, context="bob", label=b"1", features=features)
+            assert await desk.observe(application, on_row) == (not keeps_input)
+            if not keeps_input:
+                assert found["observe"][:3] == ["bob", *brought[1:]]
+
+    run(tmp_path, {"a": b"1", "b": b"2"}, scenario)

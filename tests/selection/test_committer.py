@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from clipper.errors import Overloaded, StoreUnavailable
@@ -105,6 +106,29 @@ def test_who_holds_the_store_still_keeps_batches_out(tmp_path: Path) -> None:
             await turn_over(20)
             assert store.batches == [] and not future.done()
         assert await future
+        await store.close()
+
+    run_clean(scenario())
+
+
+def test_arrays_that_wait_have_a_bound_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many observations, of 17 KB a model each, would take a hundred times what others do."""
+
+    async def scenario() -> None:
+        store = Store(tmp_path / "s.sqlite3")
+        committer = Committer(store)
+        monkeypatch.setattr(committer_module, "MAX_WAITING_ARRAYS_BYTES", 3 * 800)
+        store.held.clear()
+        large = {EVERYONE: {"observations": 1.0, "1@0/m/s/100": np.ones(100)}}
+        writing = committer.submit(Observation("0", "app", large))
+        await turn_over()
+        waiting = [committer.submit(Observation(str(number), "app", large)) for number in range(1, 4)]
+        with pytest.raises(Overloaded, match="3 observations are waiting"):
+            committer.submit(observation("small"))
+        store.held.set()
+        assert await asyncio.gather(writing, *waiting) == [True] * 4
+        assert await committer.submit(observation("small"))
+        assert np.array_equal((await store.load("app", EVERYONE))["1@0/m/s/100"], [4.0] * 100)
         await store.close()
 
     run_clean(scenario())

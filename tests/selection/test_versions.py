@@ -12,52 +12,13 @@ from clipper.decisions.log import DecisionLog
 from clipper.decisions.reading import LogReader
 from clipper.decisions.rows import row_of
 from clipper.decisions.segments import LEAST_LOG_BYTES
-from clipper.selection.application import Application
 from clipper.selection.stores.store import EVERYONE, Observation
-from clipper.snapshot import Batching, Link, ModelSnapshot, Selection, Snapshot, VersionSnapshot, link_names
+from clipper.snapshot import Link, Selection, link_names
 from event_loops import until
-from selection_desk import ROW, SLO_S, Asking, Desk, on_input, on_query, run
-from small_container import SmallContainer
+from selection_desk import ROW, SLO_S, Desk, on_input, on_query, run
+from two_versions import TWO, ask_version, scored, show, with_versions
 
-# Two containers, which stand for versions 1 and 2 of one model m.
-TWO = {"a": b"1", "b": b"2"}
 LEARNS = Selection("thompson", half_life=None)
-
-
-async def with_versions(desk: Desk, selection: Selection, *links: Link, current: str = "2") -> Application:
-    folder = next(iter(desk.models.containers.values())).path.parent
-    for number, name in enumerate(TWO, 1):
-        await desk.models.containers[name].kill()
-        desk.models.containers[name] = SmallContainer(folder / f"m{number}.s", "m", str(number))
-    await desk.models.start()
-    show(desk, current)
-    await desk.predictor.settle()
-    snapshot = msgspec.structs.replace(desk.snapshot(selection), links=links)
-    application = Application(snapshot, desk.surroundings)
-    await application.load()
-    return application
-
-
-def show(desk: Desk, current: str) -> None:
-    """Tell of the versions, with this one current; the second came after the first."""
-    replicas = {str(number): each.replica for number, each in enumerate(desk.models.containers.values(), 1)}
-    versions = tuple(
-        VersionSnapshot(number, "doubles", Batching(), False, (replica,), "1" if number == "2" else None)
-        for number, replica in replicas.items()
-    )
-    desk.predictor.apply(Snapshot(2, (), (ModelSnapshot("m", current, versions),)))
-
-
-async def ask_version(desk: Desk, application: Application, version: str) -> Asking:
-    asking = Asking()
-    query = application.predict(ROW, asking, desk.loop.time(), version=version)
-    await desk.serve_until(lambda: query.done)
-    return asking
-
-
-def scored(application: Application, name: str) -> tuple[float, float]:
-    totals = application.contexts.prior()
-    return totals.number(name, "scored"), totals.number(name, "loss")
 
 
 def test_names_tell_versions_apart_where_there_are_several() -> None:

@@ -138,6 +138,11 @@ class Server:
         url = f"{self.place.query_url}/{application}/predict"
         return httpx.post(url, json={"input": row, **fields}, timeout=TIMEOUT_S, verify=NO_TLS).json()
 
+    def predict_batch(self, application: str, rows: list[Any], **fields: Any) -> Any:
+        url = f"{self.place.query_url}/{application}/predict"
+        answer = httpx.post(url, json={"input_batch": rows, **fields}, timeout=TIMEOUT_S, verify=NO_TLS)
+        return answer.json()["batch_predictions"]
+
     def observe(self, application: str, **fields: Any) -> httpx.Response:
         """On a connection of its own, which any worker may get."""
         url = f"{self.place.query_url}/{application}/observe"

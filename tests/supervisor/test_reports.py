@@ -26,7 +26,9 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("taught") / "home")
     try:
         policy = {"name": "best_arm", "parameters": {"tolerance": 0.05}}
-        with_application(server, "--workers", "2", links=[{"model": "one"}, {"model": "two"}], policy=policy)
+        # Without a ramp, a newcomer is tested at once.
+        links = [{"model": "one"}, {"model": "two"}]
+        with_application(server, "--workers", "2", links=links, policy=policy, ramp=None)
         yield server
     finally:
         server.clean_up()

@@ -56,7 +56,7 @@ def test_feedback_on_a_version_that_a_query_named_is_that_versions(server: Serve
 def test_what_a_pinned_version_gets_right_sends_no_queries_to_the_current_one(server: Server) -> None:
     made = server.deploy("right", answering(2), wait=False, input_type="float64[2]")
     assert server.decided("right", made["version"])["state"] == "ready"
-    with_application(server, links=[{"model": "m"}, {"model": "right"}])
+    with_application(server, links=[{"model": "m"}, {"model": "right"}], ramp=None)
     teach(server, 2, 60)
     before = learned(server)["models"]["m"]
     assert (before["version"], before["mean_loss"]) == ("1", 1.0) and before["share"] < 0.1
@@ -69,7 +69,7 @@ def test_what_a_pinned_version_gets_right_sends_no_queries_to_the_current_one(se
 
 
 def test_feedback_decides_between_versions(server: Server) -> None:
-    with_application(server)
+    with_application(server, ramp=None)
     linked = server.call("PUT", f"{LINKS}/m:2", {})
     assert [(link["model"], link["version"]) for link in linked["links"]] == [("m", None), ("m", "2")]
     for _ in range(6):

@@ -4,11 +4,12 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 from msgspec.structs import asdict, fields
 
+from clipper.errors import InvalidArgument
 from clipper.management.schemas import ApplicationChange, Configured, NewApplication
 from clipper.selection.policies.exp3 import Exp3
 from clipper.selection.policies.thompson import Thompson
 from clipper.snapshot import Selection
-from clipper.supervisor.selections import changed_selection, names_code, new_selection
+from clipper.supervisor.selections import changed_selection, check_numbers, names_code, new_selection
 
 OLD = Selection("exp3", {"eta": 0.5}, "absolute", {"range": 2}, half_life=7)
 # One new value for each field of a change that is about selection.
@@ -18,6 +19,8 @@ NEW = {
     "half_life": None,
     "prior_weight": 3.0,
     "inherit": 0.5,
+    "ramp": None,
+    "max_loss_increase": 0.2,
     "wait": "all",
     "confidence_threshold": 0.5,
     "feedback_ttl_s": 9.0,
@@ -25,11 +28,23 @@ NEW = {
     "cost_weight": 0.5,
     "confidence_from": "probabilities",
     "calibrate": True,
+    "features": 8,
 }
 
 
 def test_a_new_application_selects_by_the_defaults() -> None:
     assert new_selection(NewApplication("a", 20.0)) == Selection()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"ramp": value} for value in (0, -0.1, 0.51, True)] + [{"max_loss_increase": value} for value in (-0.1, 1.01)],
+)
+def test_what_is_no_share_or_loss_is_refused(fields: dict[str, float]) -> None:
+    with pytest.raises(InvalidArgument, match="expected a number"):
+        check_numbers(Selection(**fields))
+    check_numbers(Selection(ramp=0.5, max_loss_increase=0.0))
+    check_numbers(Selection(ramp=None, max_loss_increase=None))
 
 
 def test_how_long_is_remembered_is_the_policys_own_where_nobody_says() -> None:

@@ -157,6 +157,11 @@ class ModelQueue:
     def replicas(self) -> list[Replica]:
         return list(self._links.values())
 
+    @property
+    def has_replicas(self) -> bool:
+        """Whether any is in service: to be asked as soon as it is linked."""
+        return any(not replica.is_draining for replica in self._links.values())
+
     def close(self) -> None:
         """The version is gone: hang up, fail what waits, forget the cache's entries."""
         for replica in list(self._links.values()):

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from msgspec import UNSET
@@ -16,6 +16,7 @@ from clipper.cli.options import (
     ConfidenceThreshold,
     CostWeight,
     Default,
+    Features,
     FeedbackTtlS,
     HalfLife,
     Home,
@@ -25,11 +26,13 @@ from clipper.cli.options import (
     LossName,
     LossParameters,
     MaxInFlight,
+    MaxLossIncrease,
     MaxPerSecond,
     OfVersion,
     PolicyName,
     PolicyParameters,
     PriorWeight,
+    Ramp,
     RequireKey,
     SloMs,
     Url,
@@ -42,7 +45,8 @@ from clipper.cli.options import (
 from clipper.cli.output import Output
 from clipper.cli.report_summary import of_test
 from clipper.client import Clipper
-from clipper.management.schemas import Application, Configured, LearnedModel
+from clipper.management.reports import LearnedModel, Newcomer
+from clipper.management.schemas import Application, Configured
 from clipper.snapshot import Link, Selection
 
 commands = typer.Typer(no_args_is_help=True, help="Applications: what asks for predictions.")
@@ -78,12 +82,15 @@ def create(
     half_life: HalfLife = None,
     prior_weight: PriorWeight = _DEFAULTS.prior_weight,
     inherit: Inherit = _DEFAULTS.inherit,
+    ramp: Ramp = str(_DEFAULTS.ramp),
+    max_loss_increase: MaxLossIncrease = str(_DEFAULTS.max_loss_increase),
     wait: WaitFor = _DEFAULTS.wait,
     confidence_threshold: ConfidenceThreshold = "none",
     confidence_from: ConfidenceSource = _DEFAULTS.confidence_from,
     calibrate: Calibrate = False,
     feedback_ttl_s: FeedbackTtlS = _DEFAULTS.feedback_ttl_s,
     log_decisions: LogDecisions = _DEFAULTS.log_decisions,
+    features: Features = "none",
     cost: Annotated[
         list[str] | None,
         typer.Option(help="What asking a model once costs, in any unit, e.g. forest=5. May be repeated."),
@@ -117,12 +124,15 @@ def create(
             half_life=_given(half_life, parse_count),
             prior_weight=_DEFAULTS.prior_weight if prior_weight is None else prior_weight,
             inherit=_DEFAULTS.inherit if inherit is None else inherit,
+            ramp=parse_optional(ramp),
+            max_loss_increase=parse_optional(max_loss_increase),
             wait=_DEFAULTS.wait if wait is None else wait,
             confidence_threshold=parse_optional(confidence_threshold),
             confidence_from=_DEFAULTS.confidence_from if confidence_from is None else confidence_from,
             calibrate=calibrate or False,
             feedback_ttl_s=_DEFAULTS.feedback_ttl_s if feedback_ttl_s is None else feedback_ttl_s,
             log_decisions=log_decisions or 0.0,
+            features=_parse_features(features),
             cost=_costs(cost),
             cost_weight=cost_weight or 0.0,
             require_key=require_key or False,
@@ -197,12 +207,15 @@ def update(
     half_life: HalfLife = None,
     prior_weight: PriorWeight = None,
     inherit: Inherit = None,
+    ramp: Ramp = None,
+    max_loss_increase: MaxLossIncrease = None,
     wait: WaitFor = None,
     confidence_threshold: ConfidenceThreshold = None,
     confidence_from: ConfidenceSource = None,
     calibrate: Calibrate = None,
     feedback_ttl_s: FeedbackTtlS = None,
     log_decisions: LogDecisions = None,
+    features: Features = None,
     cost_weight: CostWeight = None,
     require_key: RequireKey = None,
     max_in_flight: MaxInFlight = None,
@@ -224,12 +237,15 @@ def update(
         "half_life": _given(half_life, parse_count),
         "prior_weight": _given(prior_weight),
         "inherit": _given(inherit),
+        "ramp": _given(ramp, parse_optional),
+        "max_loss_increase": _given(max_loss_increase, parse_optional),
         "wait": _given(wait),
         "confidence_threshold": _given(confidence_threshold, parse_optional),
         "confidence_from": _given(confidence_from),
         "calibrate": _given(calibrate),
         "feedback_ttl_s": _given(feedback_ttl_s),
         "log_decisions": _given(log_decisions),
+        "features": _given(features, _parse_features),
         "cost_weight": _given(cost_weight),
         "require_key": _given(require_key),
         "max_in_flight": _given(max_in_flight, parse_count),
@@ -275,6 +291,9 @@ def link(
     version = version or model.partition(":")[2]
     target = f"{model.partition(':')[0]}:{version}" if version else f"{model}, whichever version is current"
     how = (", as a shadow" if shadow else "") + ("" if cost is None else f", at a cost of {cost:g}")
+    for one in changed.newcomers:
+        if one.model == model.partition(":")[0] and version in (None, "", one.version) and one.stopped is None:
+            how += f", for {one.share:.1%} of its queries until feedback tells enough: clipper app show {name}"
     Output(as_json).done(changed, f"application {name} asks {target}{how}", f"next: clipper predict {name} INPUT")
 
 
@@ -309,18 +328,42 @@ def _details(app: Application) -> list[tuple[str, object]]:
         ("counts half", never),
         ("prior weight", f"{app.prior_weight:g}"),
         ("inherit", f"{app.inherit:g}"),
+        ("ramp", "none" if app.ramp is None else f"{app.ramp:.4g} of the queries for newcomers"),
+        (
+            "stops newcomers",
+            "never" if app.max_loss_increase is None else f"that lose over {app.max_loss_increase:g} more",
+        ),
         ("waits for", app.wait),
         ("confidence threshold", threshold),
         ("confidence from", app.confidence_from + (", calibrated by feedback" if app.calibrate else "")),
         ("feedback within", f"{app.feedback_ttl_s:g} s"),
         ("decisions logged", f"{app.log_decisions:.4g}"),
+        ("features", app.features or "none"),
         ("cost weight", f"{app.cost_weight:g}"),
         ("asks for a key", "yes" if app.require_key else "only if the server does"),
         ("queries in flight", app.max_in_flight or "no limit"),
         ("queries a second", "no limit" if app.max_per_second is None else f"{app.max_per_second:g}"),
         ("test", None if app.test is None else of_test(app.test)),
         ("policy problem", app.problem),
+        *((f"newcomer {one.model}:{one.version}", _newcomer_text(one)) for one in app.newcomers),
     ]
+
+
+def _newcomer_text(one: Newcomer) -> str:
+    if one.stopped is not None:
+        return f"stopped: {one.stopped}"
+    beside = "the others" if one.before is None else f"{one.model}:{one.before}"
+    losses = (
+        ""
+        if one.mean_loss is None or one.rest_mean_loss is None
+        else f", which lost {one.mean_loss:.3f} on average, the others {one.rest_mean_loss:.3f}"
+    )
+    told = f"{one.feedback} of {one.enough_feedback} answers with feedback"
+    return f"{one.share:.2%} of the queries, beside {beside}; {told}{losses}"
+
+
+def _parse_features(text: str | None) -> int | Literal["input"] | None:
+    return "input" if text == "input" else parse_count(text)
 
 
 def _default_text(app: Application) -> str | None:

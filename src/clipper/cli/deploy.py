@@ -108,9 +108,20 @@ def deploy(
             start_timeout_s=start_timeout,
             progress=progress,
         )
-        linked = any(link.model == name for app in clipper.applications() for link in app.links)
+        applications = clipper.applications()
+    linked = any(link.model == name for app in applications for link in app.links)
+    ramped = {
+        app.name: newcomer
+        for app in applications
+        for newcomer in app.newcomers
+        if (newcomer.model, newcomer.version, newcomer.stopped) == (made.model, made.version, None)
+    }
     if made.warning:
         out.warn(made.warning)
+    for app, newcomer in ramped.items():
+        out.note(
+            f"{app} asks it {newcomer.share:.1%} of its queries until feedback tells enough: clipper app show {app}"
+        )
     out.done(made, _told(made), _next_step(made, linked))
 
 

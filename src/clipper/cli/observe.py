@@ -21,6 +21,9 @@ def observe(
         str | None, typer.Option("--input", help="In place of a query: the input, as JSON.", metavar="JSON")
     ] = None,
     context: Annotated[str | None, typer.Option(help="Whom the input was for, e.g. a user's id.")] = None,
+    features: Annotated[
+        str | None, typer.Option(help="Numbers that came with the input, as a JSON list.", metavar="JSON")
+    ] = None,
     api_key: ApiKey = None,
     home: Home = None,
     url: Url = None,
@@ -39,6 +42,7 @@ def observe(
             query_id=query_id,
             input=UNSET if value is None else parse_json(value),
             context=context,
+            features=None if features is None else parse_json(features),
         )
     text = "this was known already, and is not counted again" if observed.duplicate else "learned"
     Output(as_json).done(observed, text, f"next: clipper app policy {app}")

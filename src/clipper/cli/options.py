@@ -343,9 +343,30 @@ WaitFor = Annotated[
     Wait | None,
     one_of(Wait, help="For which of several models an answer waits: all, those expected in time, or until decided."),
 ]
+Features = Annotated[
+    str | None,
+    typer.Option(
+        help="How many numbers each query brings for its policy; input if its input is them; or none.",
+        metavar="N|input|none",
+    ),
+]
 Inherit = Annotated[
     float | None,
     typer.Option(help="How much of what was learned of a version counts for the next one, from 0 to 1.", min=0, max=1),
+]
+Ramp = Annotated[
+    str | None,
+    typer.Option(
+        help="The share of queries that a new link or version gets until feedback has told enough; or none, no ramp.",
+        metavar="0..0.5|none",
+    ),
+]
+MaxLossIncrease = Annotated[
+    str | None,
+    typer.Option(
+        help="A new link or version that loses so much more than the rest is stopped, or rolled back; or none, never.",
+        metavar="0..1|none",
+    ),
 ]
 PriorWeight = Annotated[
     float | None, typer.Option(help="For how many observations what all taught counts in a new context.", min=0)

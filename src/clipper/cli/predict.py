@@ -16,6 +16,9 @@ def predict(
     value: Annotated[str, typer.Argument(help="The input as JSON; - reads it from standard input.", metavar="INPUT")],
     version: OfVersion = None,
     context: Annotated[str | None, typer.Option(help="Whom the query is for, e.g. a user's id.")] = None,
+    features: Annotated[
+        str | None, typer.Option(help="Numbers for its policy to go by, as a JSON list.", metavar="JSON")
+    ] = None,
     api_key: ApiKey = None,
     home: Home = None,
     url: Url = None,
@@ -24,7 +27,8 @@ def predict(
     """Ask an application for one prediction."""
     given = parse_json(sys.stdin.read() if value == "-" else value)
     with Clipper.connect(url, home, api_key=api_key) as clipper:
-        prediction = clipper.predict(app, given, version=version, context=context)
+        numbers = None if features is None else parse_json(features)
+        prediction = clipper.predict(app, given, version=version, context=context, features=numbers)
     Output(as_json).done(prediction, json.dumps(prediction.output, ensure_ascii=False), _remark(prediction))
 
 

@@ -33,7 +33,8 @@ from clipper.client.tokens import Tokens
 from clipper.errors import ClipperError, DeadlineExceeded, Unauthorized, Unavailable
 from clipper.home import find_home
 from clipper.http_api import HttpApi
-from clipper.management.schemas import Event, Status
+from clipper.management.events import Event
+from clipper.management.schemas import Status
 from clipper.tls.trust import ClientTls, Trust
 
 __all__ = ["STOP_TIMEOUT_S", "Clipper", "Observed", "Prediction", "Trust"]

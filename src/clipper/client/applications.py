@@ -18,7 +18,7 @@ from clipper.management.schemas import (
     NewApplication,
 )
 from clipper.packaging import package_code
-from clipper.snapshot import ConfidenceFrom, Link, Selection, Wait
+from clipper.snapshot import ConfidenceFrom, Features, Link, Selection, Wait
 
 Parameters = Mapping[str, Any]
 
@@ -45,12 +45,15 @@ class Applications(Calls):
         half_life: int | UnsetType | None = UNSET,
         prior_weight: float = _DEFAULTS.prior_weight,
         inherit: float = _DEFAULTS.inherit,
+        ramp: float | None = _DEFAULTS.ramp,
+        max_loss_increase: float | None = _DEFAULTS.max_loss_increase,
         wait: Wait = _DEFAULTS.wait,
         confidence_threshold: float | None = _DEFAULTS.confidence_threshold,
         confidence_from: ConfidenceFrom = _DEFAULTS.confidence_from,
         calibrate: bool = _DEFAULTS.calibrate,
         feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s,
         log_decisions: float = _DEFAULTS.log_decisions,
+        features: Features = None,
         cost: Mapping[str, float] | None = None,
         cost_weight: float = _DEFAULTS.cost_weight,
         require_key: bool = False,
@@ -73,6 +76,10 @@ class Applications(Calls):
             half_life: after how many observations one counts half; None is never; left out, as suits the policy.
             prior_weight: for how many observations the application's own state counts in a new context's.
             inherit: how much of what was learned of a version counts for the next one, from 0 to 1.
+            ramp: the share of the queries that a new link or version gets at most, until feedback has told enough of
+                it, if the policy learns; None is no ramp.
+            max_loss_increase: a new one whose answers lose by so much more than the others is stopped, or its model
+                rolled back; None is never.
             wait: for which of several models an answer waits: ``all``, those ``expected`` in time, or until it is
                 ``decided``.
             confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
@@ -81,6 +88,7 @@ class Applications(Calls):
             calibrate: make it how often answers of such a confidence are right, by feedback.
             feedback_ttl_s: for how long feedback on a query may come.
             log_decisions: the share of its queries that is written to the decision log.
+            features: how many numbers each query brings for its policy, at most 64; ``"input"``: its input is them.
             cost: of asking each of its models once, by the name that it is linked by, in a unit of yours.
             cost_weight: how much loss a cost of 1 is worth to policies that learn.
             require_key: answer only who shows a key.
@@ -100,12 +108,15 @@ class Applications(Calls):
             half_life=half_life,
             prior_weight=prior_weight,
             inherit=inherit,
+            ramp=ramp,
+            max_loss_increase=max_loss_increase,
             wait=wait,
             confidence_threshold=confidence_threshold,
             confidence_from=confidence_from,
             calibrate=calibrate,
             feedback_ttl_s=feedback_ttl_s,
             log_decisions=log_decisions,
+            features=features,
             cost_weight=cost_weight,
             code=self._send_code(policy, loss),
             require_key=require_key,
@@ -133,12 +144,15 @@ class Applications(Calls):
         half_life: int | UnsetType | None = UNSET,
         prior_weight: float | UnsetType = UNSET,
         inherit: float | UnsetType = UNSET,
+        ramp: float | UnsetType | None = UNSET,
+        max_loss_increase: float | UnsetType | None = UNSET,
         wait: Wait | UnsetType = UNSET,
         confidence_threshold: float | UnsetType | None = UNSET,
         confidence_from: ConfidenceFrom | UnsetType = UNSET,
         calibrate: bool | UnsetType = UNSET,
         feedback_ttl_s: float | UnsetType = UNSET,
         log_decisions: float | UnsetType = UNSET,
+        features: Features | UnsetType = UNSET,
         cost_weight: float | UnsetType = UNSET,
         require_key: bool | UnsetType = UNSET,
         max_in_flight: int | UnsetType | None = UNSET,
@@ -157,12 +171,15 @@ class Applications(Calls):
             half_life=half_life,
             prior_weight=prior_weight,
             inherit=inherit,
+            ramp=ramp,
+            max_loss_increase=max_loss_increase,
             wait=wait,
             confidence_threshold=confidence_threshold,
             confidence_from=confidence_from,
             calibrate=calibrate,
             feedback_ttl_s=feedback_ttl_s,
             log_decisions=log_decisions,
+            features=features,
             cost_weight=cost_weight,
             code=UNSET if code is None else code,
             require_key=require_key,

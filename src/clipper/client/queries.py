@@ -61,20 +61,31 @@ class Queries(Calls):
         *,
         version: str | None = None,
         context: str | None = None,
+        features: Any = None,
     ) -> Prediction:
-        """Ask for one prediction. ``input`` may be a list, number, text, bytes or numpy array."""
-        body = _query_body({"input": input}, version, context)
+        """Ask for one prediction. ``input`` may be a list, number, text, bytes or numpy array.
+
+        ``features``: numbers that the policy goes by, a list or numpy array, where the application takes some.
+        """
+        body = _query_body({"input": input}, version, context, features)
         answer = self._queries.call("POST", f"/{part(application)}/predict", body, _PREDICT_TIMEOUT_S)
         return msgspec.json.decode(answer, type=Prediction)
 
     def predict_batch(
-        self, application: str, inputs: Sequence[Any], *, version: str | None = None, context: str | None = None
+        self,
+        application: str,
+        inputs: Sequence[Any],
+        *,
+        version: str | None = None,
+        context: str | None = None,
+        features: Any = None,
     ) -> list[Prediction | ClipperError]:
         """Ask for one prediction an input, in the same order.
 
         An input that got neither an output nor a default has its error in its place, so that the others are not lost.
+        ``features``: a list of each input's, or a numpy array of two dimensions.
         """
-        body = _query_body({"input_batch": inputs}, version, context)
+        body = _query_body({"input_batch": inputs}, version, context, features)
         answer = self._queries.call("POST", f"/{part(application)}/predict", body, _PREDICT_TIMEOUT_S)
         parts = msgspec.json.decode(answer, type=_Predictions).batch_predictions
         return [_prediction_or_error(part) for part in parts]
@@ -88,6 +99,7 @@ class Queries(Calls):
         query_id: int | None = None,
         input: Any | UnsetType = UNSET,  # noqa: A002
         context: str | None = None,
+        features: Any = None,
         id: str | None = None,  # noqa: A002
     ) -> Observed:
         """Tell what came of a query, for the application's policy to learn from. Once this returns it is durable.
@@ -97,11 +109,12 @@ class Queries(Calls):
             reward: in place of a label: from 0 to 1, of the answer to ``query_id``.
             query_id: of the prediction that it is about.
             input: in place of a query: the input that the label is right for.
-            context: of that input; a query has its own.
+            context, features: of that input; a query has its own.
             id: names it, so that it counts once however often it is sent. Without one that holds on a query, while on
                 an input each counts.
         """
         given = {"label": label, "reward": reward, "query_id": query_id, "input": input, "context": context, "id": id}
+        given["features"] = features
         body = {name: value for name, value in given.items() if value is not None or name in ("label", "input")}
         answer = self._queries.call("POST", _observe_path(application), _to_json(body), _PREDICT_TIMEOUT_S)
         return msgspec.json.decode(answer, type=Observed)
@@ -134,8 +147,8 @@ def _prediction_or_error(part: dict[str, Any]) -> Prediction | ClipperError:
     return msgspec.convert(part, Prediction)
 
 
-def _query_body(body: dict[str, Any], version: str | None, context: str | None) -> bytes:
-    options = {"version": version, "context": context}
+def _query_body(body: dict[str, Any], version: str | None, context: str | None, features: Any) -> bytes:
+    options = {"version": version, "context": context, "features": features}
     body |= {name: value for name, value in options.items() if value is not None}
     return _to_json(body)
 

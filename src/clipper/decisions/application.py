@@ -24,6 +24,7 @@ class Asked(Protocol):
 
     id: int
     context: str | None
+    features: bytes | None
     arrival_s: float
     choice: Any
     pinned: str | None
@@ -107,6 +108,7 @@ class ApplicationDecisions:
                 is_cut,
                 query.raw_confidence,
                 steps,
+                query.features,
             )
         )
 

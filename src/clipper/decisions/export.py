@@ -82,6 +82,7 @@ def _write_parquet(rows: Iterable[Row], path: Path) -> int:
             pa.field("loss", pa.float64()),
             pa.field("learned", pa.bool_()),
             pa.field("steps", pa.list_(pa.list_(pa.float64()))),
+            pa.field("features", pa.list_(pa.float64())),
         ]
     )
     count = 0

@@ -56,6 +56,7 @@ class Decision(Struct, frozen=True, array_like=True, tag=1, gc=False):
             the policy said.
         steps: what the policy made of what had come, before it asked further models or did not: of each step how many
             models had been asked, the confidence by then, and the probability of going on.
+        features: raw buffer of the float64 numbers that the query brought for its policy, little-endian.
     """
 
     setting: int
@@ -74,6 +75,7 @@ class Decision(Struct, frozen=True, array_like=True, tag=1, gc=False):
     is_cut: bool = False
     raw_confidence: float | None = None
     steps: tuple[tuple[int, float, float], ...] = ()
+    features: bytes | None = None
 
 
 class Judgement(Struct, frozen=True, array_like=True, tag=2, gc=False):

@@ -1,5 +1,6 @@
 """A decision and its feedback as one flat row, as it is exported."""
 
+import struct
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ class Row(msgspec.Struct, frozen=True):
         is_cut: some output is only the beginning of what it was.
         losses: by model, from feedback.
         loss: of what was answered, from feedback, 1 of an error; None if it is not known.
+        features: what the query brought for its policy.
         learned: whether the policy learned from the feedback; it does not from what comes too late.
     """
 
@@ -53,6 +55,7 @@ class Row(msgspec.Struct, frozen=True):
     loss: float | None
     learned: bool | None
     steps: tuple[tuple[int, float, float], ...] = ()
+    features: tuple[float, ...] | None = None
 
 
 def row_of(joined: Joined) -> Row:
@@ -86,6 +89,7 @@ def row_of(joined: Joined) -> Row:
         loss=None if judgement is None else _loss(judgement),
         learned=None if judgement is None else judgement.losses is not None,
         steps=decision.steps,
+        features=None if decision.features is None else _numbers(decision.features),
     )
 
 
@@ -102,6 +106,10 @@ def _loss(judgement: Judgement) -> float | None:
     if judgement.answer_loss is not None:
         return judgement.answer_loss
     return None if judgement.reward is None else 1.0 - judgement.reward
+
+
+def _numbers(packed: bytes) -> tuple[float, ...]:
+    return struct.unpack_from(f"<{len(packed) // 8}d", packed)
 
 
 def _text(json: bytes) -> str:

@@ -61,7 +61,7 @@ class Predict:
         self._application = application
         self._refused = refused
         self._work = work
-        self._body = BodyReader(make_reader(application.input_type))
+        self._body = BodyReader(make_reader(application.input_type), application.features_size)
         self._repeats = RepeatedBodies()
         self.slo_s = application.slo_s
 
@@ -107,7 +107,9 @@ class Predict:
             self._refuse(exchange, error)
 
     def _predict_one(self, exchange: Exchange, request: Request, arrived_s: float) -> None:
-        query = self._application.predict(request.rows[0], exchange, arrived_s, request.version, request.context)
+        query = self._application.predict(
+            request.rows[0], exchange, arrived_s, request.version, request.context, request.features[0]
+        )
         if not query.done:
             exchange.started = query
 
@@ -115,10 +117,12 @@ class Predict:
         exchange.admit_all(len(request.rows), arrived_s)
         gather = Gather(exchange, len(request.rows), self._work.budget)
         try:
-            for index, row in enumerate(request.rows):
+            for index, (row, features) in enumerate(zip(request.rows, request.features)):
                 if exchange.response is not None:
                     return  # refused: the answer is too large already
-                query = self._application.predict(row, Part(gather, index), arrived_s, request.version, request.context)
+                query = self._application.predict(
+                    row, Part(gather, index), arrived_s, request.version, request.context, features
+                )
                 if not query.done:
                     gather.add_query(query)
                 yield
@@ -158,7 +162,7 @@ class Observe:
         self._taker = taker
         self._refused = refused
         self._work = work
-        self._body = ObserveReader(make_reader(application.input_type))
+        self._body = ObserveReader(make_reader(application.input_type), application.features_size)
         # The loop itself keeps only weak references to tasks. As many as there are requests under way.
         self._tasks: set[asyncio.Task[None]] = set()
 

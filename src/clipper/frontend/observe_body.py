@@ -8,6 +8,7 @@ from msgspec import Raw, Struct, UnsetType
 
 from clipper.errors import ClipperError, MalformedRequest
 from clipper.feedback import Feedback
+from clipper.frontend.features import FeaturesReader
 from clipper.frontend.inputs import Reader
 from clipper.frontend.json_parts import Extent, find_fields, find_items
 from clipper.frontend.limits import SHORT_TEXT_BYTES
@@ -33,6 +34,7 @@ class ObserveBody(Struct, frozen=True):
     label: Raw | UnsetType = msgspec.UNSET
     reward: float | None = None
     id: str | None = None
+    features: Raw | UnsetType = msgspec.UNSET
 
 
 # Of each field beside the input, as JSON text.
@@ -48,10 +50,11 @@ class Observations(Struct, frozen=True):
 
 
 class ObserveReader:
-    """Reads the bodies of one application's observe calls."""
+    """Reads the bodies of one application's observe calls; for ``features_size`` see ``BodyReader``."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, features_size: int | None = None) -> None:
         self._reader = reader
+        self._features = FeaturesReader(features_size)
         self._decode_one = msgspec.json.Decoder(ObserveBody).decode
         self._decode_many = msgspec.json.Decoder(Observations).decode
 
@@ -106,11 +109,18 @@ class ObserveReader:
             label = _checked_label(body, extent is not None)
             row = b"" if extent is None else (yield from read_input(self._reader, text, *extent))
             context = read_context(body.context, body.uid)
-            return _feedback(body, row, context, label)
+            return _feedback(body, row, context, label, self._read_features(body))
         except ClipperError as error:
             return _as_value(error)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             return _not_one(error)
+
+    def _read_features(self, body: ObserveBody) -> bytes | None:
+        if body.query_id is None:
+            return self._features.read(body.features)
+        if not isinstance(body.features, UnsetType):
+            raise MalformedRequest("features are of an input; a query has those that it came with: leave them out")
+        return None
 
     def _parse(self, body: bytes) -> list[Raw] | UnsetType:
         try:
@@ -125,7 +135,7 @@ class ObserveReader:
             label = _checked_label(body, text_of_input is not None)
             row = b"" if text_of_input is None else self._reader.read(text_of_input)
             context = read_context(body.context, body.uid)
-            return _feedback(body, row, context, label)
+            return _feedback(body, row, context, label, self._read_features(body))
         except ClipperError as error:
             return _as_value(error)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -153,12 +163,14 @@ def _checked_label(body: ObserveBody, has_input: bool) -> bytes | None:
     return label
 
 
-def _feedback(body: ObserveBody, row: bytes, context: str | None, label: bytes | None) -> Feedback:
+def _feedback(
+    body: ObserveBody, row: bytes, context: str | None, label: bytes | None, features: bytes | None
+) -> Feedback:
     """Feedback on an input that names no id is like no other: that a thing is told twice may mean that it happened
     twice. A query has one outcome, so feedback on one has its id unless it names another."""
     query_id = body.query_id
     given = body.id or (f"input-{uuid4().hex}" if query_id is None else f"query-{query_id}")
-    return Feedback(given, query_id, row if query_id is None else None, context, label, body.reward)
+    return Feedback(given, query_id, row if query_id is None else None, context, label, body.reward, features)
 
 
 def _not_one(error: Exception) -> MalformedRequest:

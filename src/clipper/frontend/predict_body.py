@@ -1,7 +1,7 @@
 """The body of a predict call: where its input is, and what comes with it."""
 
 import struct
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -9,6 +9,7 @@ import simdjson
 from msgspec import Raw, Struct
 
 from clipper.errors import MalformedRequest
+from clipper.frontend.features import FeaturesReader, check_count, features_text
 from clipper.frontend.inputs import NumberReader, Reader
 from clipper.frontend.json_parts import Extent, find_fields, find_items, find_lone_field
 from clipper.frontend.limits import SHORT_TEXT_BYTES
@@ -39,6 +40,7 @@ class PredictBody(Struct, frozen=True):
     context: str | int | None = None
     uid: str | int | None = None
     version: str | int | None = None
+    features: Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _PlainBody(Struct, forbid_unknown_fields=True, gc=False):
@@ -46,24 +48,33 @@ class _PlainBody(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class Request(Struct, frozen=True):
-    """What was asked. ``rows`` has one row an input; ``is_batch`` tells which form the answer has."""
+    """What was asked. ``rows`` has one row an input; ``is_batch`` tells which form the answer has.
+
+    ``features`` are each input's, as raw buffers; None where the application takes none.
+    """
 
     rows: list[bytes]
+    features: Sequence[bytes | None]
     is_batch: bool = False
     context: str | None = None
     version: str | None = None
 
 
 class BodyReader:
-    """Reads the bodies of one application's predict calls."""
+    """Reads the bodies of one application's predict calls.
 
-    def __init__(self, reader: Reader) -> None:
+    Args:
+        features_size: how many features each query brings; None if it brings none.
+    """
+
+    def __init__(self, reader: Reader, features_size: int | None = None) -> None:
         self._reader = reader
+        self._features = FeaturesReader(features_size)
         self._decode = msgspec.json.Decoder(PredictBody).decode
         self._decode_plain = msgspec.json.Decoder(_PlainBody).decode
         self._parser = simdjson.Parser()
         self._row_bytes = reader.row_bytes if isinstance(reader, NumberReader) else None
-        self._has_plain_way = isinstance(reader, NumberReader) and reader.takes_plain_list
+        self._has_plain_way = isinstance(reader, NumberReader) and reader.takes_plain_list and features_size is None
 
     def read_plain(self, body: bytes) -> bytes | None:
         """The row of ``{"input": [numbers]}``, written as programs do; None if the body is not exactly that."""
@@ -105,7 +116,8 @@ class BodyReader:
             return None
         if isinstance(parsed.input, msgspec.UnsetType):
             raise MalformedRequest('body has neither "input" nor "input_batch"')
-        return _request(parsed, [self._reader.read(bytes(parsed.input))], is_batch=False)
+        features = self._features.read(parsed.features)
+        return _request(parsed, [self._reader.read(bytes(parsed.input))], [features], is_batch=False)
 
     def read(self, body: bytes | bytearray) -> Generator[None, None, Request]:
         """Any form of the body, of any size, in steps of a few milliseconds at most.
@@ -117,7 +129,9 @@ class BodyReader:
             return (yield from self._read_parts(body if isinstance(body, bytearray) else bytearray(body)))
         parsed = self._parse(bytes(body))
         texts, is_batch = _inputs(parsed)
-        request = _request(parsed, [], is_batch)
+        features = parsed.features
+        each = self._features.read_all(features, len(texts)) if is_batch else [self._features.read(features)]
+        request = _request(parsed, [], each, is_batch)
         for text in texts:
             request.rows.append(self._reader.read(bytes(text)))
             yield
@@ -137,11 +151,26 @@ class BodyReader:
                 raise MalformedRequest(f"input_batch has {count} inputs: expected 1 to {MAX_CLIENT_BATCH}")
         else:
             extents = [fields["input"]]
-        request = _request(self._parse(compose(body, fields, _MOST_BYTES)), [], is_batch)
+        features = yield from self._read_features(body, fields.get("features"), len(extents), is_batch)
+        request = _request(self._parse(compose(body, fields, _MOST_BYTES)), [], features, is_batch)
         for start, stop in extents:
             request.rows.append((yield from read_input(self._reader, body, start, stop)))
             yield
         return request
+
+    def _read_features(
+        self, body: bytearray, extent: Extent | None, count: int, is_batch: bool
+    ) -> Generator[None, None, Sequence[bytes | None]]:
+        if extent is None or self._features.size is None or not is_batch:
+            text = msgspec.UNSET if extent is None else features_text(body, *extent)
+            return [self._features.read(text)] * count
+        extents = yield from find_items(body, *extent, MAX_CLIENT_BATCH)
+        check_count(None if extents is None else len(extents), count)
+        features = []
+        for start, stop in extents or ():
+            features.append(self._features.read(features_text(body, start, stop)))
+            yield
+        return features
 
     def _parse(self, body: bytes) -> PredictBody:
         try:
@@ -187,9 +216,9 @@ def read_context(context: str | int | None, uid: str | int | None) -> str | None
     return text or None
 
 
-def _request(parsed: PredictBody, rows: list[bytes], is_batch: bool) -> Request:
+def _request(parsed: PredictBody, rows: list[bytes], features: Sequence[bytes | None], is_batch: bool) -> Request:
     version = None if parsed.version is None else str(parsed.version)
-    return Request(rows, is_batch, read_context(parsed.context, parsed.uid), version)
+    return Request(rows, features, is_batch, read_context(parsed.context, parsed.uid), version)
 
 
 def _inputs(parsed: PredictBody) -> tuple[list[Raw], bool]:

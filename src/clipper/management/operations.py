@@ -7,6 +7,7 @@ Every method runs on the supervisor's event loop and raises only ``ClipperError`
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from clipper.management.events import Event
 from clipper.management.reports import Report
 from clipper.management.schemas import (
     Application,
@@ -15,7 +16,6 @@ from clipper.management.schemas import (
     CreatedKey,
     CreatedToken,
     Deployment,
-    Event,
     Key,
     LearnedPolicy,
     LinkChange,

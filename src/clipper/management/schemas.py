@@ -8,9 +8,9 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from clipper.management.reports import Standing
+from clipper.management.reports import LearnedModel, Newcomer, Standing
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import Batching, ConfidenceFrom, Link, Selection, Wait
+from clipper.snapshot import Batching, ConfidenceFrom, Features, Link, Selection, Wait
 from clipper.types import Framework
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
@@ -41,9 +41,8 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
 
     For how models are selected and feedback is learned from, see ``snapshot.Selection``. ``code`` is the SHA-256 of the
     artifact with the modules of a policy or loss of the user's own. A name alone is a policy with its defaults. A
-    ``half_life`` that is absent is the policy's own.
-    ``require_key``: it answers only who shows a key. ``max_in_flight`` and ``max_per_second`` bound its queries, over
-    all workers; null is no bound.
+    ``half_life`` that is absent is the policy's own. ``require_key``: it answers only who shows a key.
+    ``max_in_flight`` and ``max_per_second`` bound its queries, over all workers; null is no bound.
     """
 
     name: str
@@ -56,12 +55,15 @@ class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
     half_life: int | UnsetType | None = UNSET
     prior_weight: float = _DEFAULTS.prior_weight
     inherit: float = _DEFAULTS.inherit
+    ramp: float | None = _DEFAULTS.ramp
+    max_loss_increase: float | None = _DEFAULTS.max_loss_increase
     wait: Wait = _DEFAULTS.wait
     confidence_threshold: float | None = _DEFAULTS.confidence_threshold
     confidence_from: ConfidenceFrom = _DEFAULTS.confidence_from
     calibrate: bool = _DEFAULTS.calibrate
     feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s
     log_decisions: float = _DEFAULTS.log_decisions
+    features: Features = None
     cost_weight: float = _DEFAULTS.cost_weight
     code: str | None = None
     require_key: bool = False
@@ -82,12 +84,15 @@ class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
     half_life: int | UnsetType | None = UNSET
     prior_weight: float | UnsetType = UNSET
     inherit: float | UnsetType = UNSET
+    ramp: float | UnsetType | None = UNSET
+    max_loss_increase: float | UnsetType | None = UNSET
     wait: Wait | UnsetType = UNSET
     confidence_threshold: float | UnsetType | None = UNSET
     confidence_from: ConfidenceFrom | UnsetType = UNSET
     calibrate: bool | UnsetType = UNSET
     feedback_ttl_s: float | UnsetType = UNSET
     log_decisions: float | UnsetType = UNSET
+    features: Features | UnsetType = UNSET
     cost_weight: float | UnsetType = UNSET
     code: str | UnsetType = UNSET
     require_key: bool | UnsetType = UNSET
@@ -114,6 +119,7 @@ class Application(Struct, frozen=True, omit_defaults=False):
         require_key: it answers only who shows a key, also if the server asks for none elsewhere.
         max_in_flight, max_per_second: of its queries, over all workers; None is no bound.
         problem: what its own policy or loss did wrong last, in any worker; None if nothing, or nobody has looked.
+        newcomers: versions that are new to it, and get no more than a share of the queries; or none, once stopped.
         test: how it stands with the policy ``best_arm``; None with others, or if nobody has looked.
     """
 
@@ -126,12 +132,15 @@ class Application(Struct, frozen=True, omit_defaults=False):
     half_life: int | None
     prior_weight: float
     inherit: float
+    ramp: float | None
+    max_loss_increase: float | None
     wait: Wait
     confidence_threshold: float | None
     confidence_from: ConfidenceFrom
     calibrate: bool
     feedback_ttl_s: float
     log_decisions: float
+    features: Features = None
     default_output: Any | UnsetType = UNSET
     code: str | None = None
     id: str = ""
@@ -139,32 +148,9 @@ class Application(Struct, frozen=True, omit_defaults=False):
     require_key: bool = False
     max_in_flight: int | None = None
     max_per_second: float | None = None
+    newcomers: tuple[Newcomer, ...] = ()
     cost_weight: float = 0.0
     test: Standing | None = None
-
-
-class LearnedModel(Struct, frozen=True):
-    """What is known of one of an application's models.
-
-    Attributes:
-        version: the one whose numbers they are, with what it has of its predecessors'; None if no version is current.
-        share: of the queries that would ask it now; where several answer together, of the answer; where one is asked
-            after another, of the queries with feedback that have asked it.
-        mean_loss: from 0 to 1; None if no feedback on it has come.
-        pulls, scored: how often it was asked, and how often scored, by feedback; what is old counts for less.
-        cost: of asking it; None if nobody has said.
-        threshold: of a cascade: below which confidence of this model the next one is asked.
-    """
-
-    model: str
-    share: float
-    mean_loss: float | None
-    pulls: float
-    scored: float
-    shadow: bool
-    version: str | None = None
-    cost: float | None = None
-    threshold: float | None = None
 
 
 class ConfidenceBin(Struct, frozen=True):
@@ -354,12 +340,9 @@ class Token(Struct, frozen=True):
     created_at: float
 
 
-class CreatedToken(Struct, frozen=True):
+class CreatedToken(Token, frozen=True):
     """A new token: ``token`` is shown now and never again, for the server keeps no more than its digest."""
 
-    name: str
-    role: Role
-    created_at: float
     token: str
 
 
@@ -387,14 +370,9 @@ class Key(Struct, frozen=True):
     max_per_second: float | None
 
 
-class CreatedKey(Struct, frozen=True):
+class CreatedKey(Key, frozen=True):
     """A new key: ``key`` is shown now and never again, for the server keeps no more than its digest."""
 
-    name: str
-    created_at: float
-    applications: tuple[str, ...]
-    max_in_flight: int | None
-    max_per_second: float | None
     key: str
 
 
@@ -423,19 +401,6 @@ class Status(Struct, frozen=True):
     models: int
     replicas: dict[str, int]
     certificate_expires_at: float | None = None
-
-
-class Event(Struct, frozen=True):
-    """Something that happened, or was decided, on the server.
-
-    Attributes:
-        at: seconds since 1970.
-        subject: what it is about: a version, a replica, a worker, or ``workers`` for all of them.
-    """
-
-    at: float
-    subject: str
-    text: str
 
 
 class Health(Struct, frozen=True):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar, get_args
 
+from clipper.management.reports import Newcomer
 from clipper.management.schemas import Replica, ReplicaState, Status, Version, WorkerStatus
 from clipper.statistics import (
     CONFIDENCE_BOUNDS,
@@ -283,6 +284,29 @@ SELECTED_MODEL: Group[SelectedModel] = Group(
             lambda m: (
                 math.nan if m.counts.cost is None or not m.queries else m.counts.cost * m.counts.selected / m.queries
             ),
+        ),
+    ),
+)
+
+NEWCOMER: Group[Newcomer] = Group(
+    ("application", "model", "version"),
+    (
+        Number("gauge", "clipper_newcomer_share", "Share of queries that it gets; 0 once stopped.", lambda n: n.share),
+        Number(
+            "gauge", "clipper_newcomer_stopped", "1 once it is stopped, for it did harm.", lambda n: bool(n.stopped)
+        ),
+        Number("gauge", "clipper_newcomer_scored", "Its answers with feedback, up to now.", lambda n: n.feedback),
+        Number(
+            "gauge",
+            "clipper_newcomer_mean_loss",
+            "Mean of their losses; NaN without feedback.",
+            lambda n: math.nan if n.mean_loss is None else n.mean_loss,
+        ),
+        Number(
+            "gauge",
+            "clipper_newcomer_rest_mean_loss",
+            "The same of the application's other answers since it came.",
+            lambda n: math.nan if n.rest_mean_loss is None else n.rest_mean_loss,
         ),
     ),
 )

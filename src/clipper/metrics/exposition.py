@@ -9,13 +9,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from clipper.management.schemas import Model, Replica, Status
+from clipper.management.schemas import Application, Model, Replica, Status
 from clipper.metrics.definitions import (
     APPLICATION,
     DECISION_LOG,
     DEPLOYED,
     LIMIT,
     LINK,
+    NEWCOMER,
     REPLICA,
     SELECTED_MODEL,
     SELECTION,
@@ -40,10 +41,14 @@ Rows = Iterable[tuple[tuple[str, ...], T]]
 
 
 def render(
-    workers: Iterable[WorkerStatistics], models: Iterable[Model], replicas: Iterable[Replica], status: Status
+    workers: Iterable[WorkerStatistics],
+    applications: Iterable[Application],
+    models: Iterable[Model],
+    replicas: Iterable[Replica],
+    status: Status,
 ) -> bytes:
     """Return the exposition of one scrape; its HTTP type is ``CONTENT_TYPE``."""
-    return generate_latest(ServerCollector(tuple(workers), tuple(models), tuple(replicas), status))
+    return generate_latest(ServerCollector(tuple(workers), tuple(applications), tuple(models), tuple(replicas), status))
 
 
 class ServerCollector(Collector):
@@ -52,11 +57,13 @@ class ServerCollector(Collector):
     def __init__(
         self,
         workers: tuple[WorkerStatistics, ...],
+        applications: tuple[Application, ...],
         models: tuple[Model, ...],
         replicas: tuple[Replica, ...],
         status: Status,
     ) -> None:
         self._workers = workers
+        self._applications = applications
         self._models = models
         self._replicas = replicas
         self._status = status
@@ -78,6 +85,9 @@ class ServerCollector(Collector):
                 for a, index, selection in selections
                 for model, counts in selection.models.items()
             ],
+        )
+        yield from _families(
+            NEWCOMER, [((a.name, n.model, n.version), n) for a in self._applications for n in a.newcomers]
         )
         yield from _families(VERSION, [((v.model, v.version, index), v) for index, w in workers for v in w.versions])
         yield from _families(DEPLOYED, [((m.name, v.version), v) for m in self._models for v in m.versions])

@@ -5,7 +5,7 @@ from typing import Literal
 from msgspec import Struct
 
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import Batching, Link, Selection
+from clipper.snapshot import Batching, Link, Newcomer, Selection
 from clipper.types import Framework, ModelId
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
@@ -25,6 +25,8 @@ class ApplicationRecord(Struct, frozen=True):
         code: SHA-256 of the artifact with the modules of its own policy and loss, None if it has none.
         require_key: it answers only who shows a key that is for it.
         max_in_flight, max_per_second: of its queries; None is no bound.
+        newcomers: of its links' versions those that are ramped, or were stopped and nobody has done anything since.
+        ramps: how many there have been.
     """
 
     name: str
@@ -38,6 +40,8 @@ class ApplicationRecord(Struct, frozen=True):
     require_key: bool = False
     max_in_flight: int | None = None
     max_per_second: float | None = None
+    newcomers: tuple[Newcomer, ...] = ()
+    ramps: int = 0
 
     @property
     def state_id(self) -> str:
@@ -106,6 +110,7 @@ class VersionRecord(Struct, frozen=True):
         log_tail: of the container whose start failed, or of the installer, oldest line first.
         warning: how the model and the packages that it runs with do not quite fit; None if they do.
         predecessor: the version that was current when it was deployed; None if none was, or before that was noted.
+        is_new: it was deployed and has not become current since, nor been rolled back to: it may be ramped.
         warm_up_rows: the most rows of a warm-up batch, as more have killed a replica; 0 is no warm-up, None no bound.
     """
 
@@ -127,6 +132,7 @@ class VersionRecord(Struct, frozen=True):
     scaling: ReplicaRange | None = None
     warm_up_rows: int | None = None
     predecessor: str | None = None
+    is_new: bool = False
 
     @property
     def id(self) -> ModelId:

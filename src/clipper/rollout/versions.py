@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from clipper.errors import InvalidArgument
 from clipper.registry.records import VersionRecord
 from clipper.registry.store import Put
+from clipper.rollout import newcomers
 from clipper.rollout.facts import SlotFacts
 from clipper.rollout.instructions import Commit, Instruction, Note
 from clipper.rollout.telling import Telling
@@ -173,5 +174,24 @@ def _ready(view: View, record: VersionRecord) -> Commit:
         for other in versions_of(view.records, record.model)
         if other.promotion is not None and other.promotion < record.promotion
     ]
-    changes = (Put(replace(ready, kept=False)), Put(model), *overtaken)
+    promoted = Put(replace(ready, kept=False, is_new=False))
+    changes = (promoted, Put(model), *overtaken, *_ramped(view, record))
     return Commit(record.id, changes, "it is ready and current")
+
+
+def _ramped(view: View, record: VersionRecord) -> list[Put]:
+    """Applications that follow its model: of those whose policy learns, it gets a share of the queries at first."""
+    models = view.records.models
+    was = models[record.model].current
+
+    def current(model: str) -> str | None:
+        if model == record.model:
+            return record.version
+        return models[model].current if model in models else None
+
+    before = list(view.records.applications.values())
+    after = [
+        newcomers.after_promotion(each, record.model, record.version, was, is_new=record.is_new, current=current)
+        for each in before
+    ]
+    return [Put(new) for new, old in zip(after, before) if new is not old]

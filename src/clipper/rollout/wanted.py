@@ -6,6 +6,7 @@ from typing import Protocol
 
 from clipper.errors import InvalidArgument
 from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord
+from clipper.rollout import newcomers
 from clipper.snapshot import ApplicationSnapshot, KeySnapshot, ModelSnapshot, Peer, ReplicaAddress, VersionSnapshot
 from clipper.types import InputType, ModelId
 
@@ -62,6 +63,7 @@ def running(records: Records) -> dict[ModelId, int]:
         for link in application.links
         if link.version is not None
     }
+    pinned |= newcomers.compared_with(records.applications.values())
     return {
         id_: record.replicas_wanted
         for id_, record in records.versions.items()

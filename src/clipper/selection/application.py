@@ -16,9 +16,11 @@ from clipper.selection.deadlines import TIMER_EARLY_S, Deadlines
 from clipper.selection.feedback.join_table import SAID_BYTES, output_bytes
 from clipper.selection.feedback.outcomes import Outcomes
 from clipper.selection.learning.arms import Arms
+from clipper.selection.learning.guardrail import Forecasts
 from clipper.selection.learning.totals import Totals
 from clipper.selection.loads import Loads
-from clipper.selection.policies.policy import Choice, Combined, QueryView
+from clipper.selection.policies.policy import Choice, QueryView
+from clipper.selection.policies.query_view import as_features
 from clipper.selection.query import Asker, Named, Query, Shadow
 from clipper.selection.selector import Selector
 from clipper.selection.stages import Stages
@@ -62,6 +64,7 @@ class Application:
         self._joins = surroundings.joins
         self.counts = Counts()
         self.outcomes = Outcomes()
+        self.forecasts = Forecasts()
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(self.finish)
         selection = snapshot.selection
@@ -91,13 +94,18 @@ class Application:
         self._wait = snapshot.selection.wait
         self._threshold = snapshot.selection.confidence_threshold or 0.0
         self.feedback_ttl_s = snapshot.selection.feedback_ttl_s
+        wanted = snapshot.selection.features
+        self._features_are_input = wanted == "input"
+        self.features_size = wanted if isinstance(wanted, int) else None
         self._links = Targets(snapshot, self.surroundings.predictor)
         self._targets, self.input_type = self._links.by_name, self._links.input_type
         self.models, self.shadows, self.arms = self._links.models, self._links.shadows, self._links.arms
+        self.newcomers, self._ramp = self._links.newcomers, self._links.ramp
+        self.forecasts.keep(self.arms.ramps.values())
         self.contexts.follow_arms(self.arms)
         if self.stages is not None:
             self.stages.latencies.follow([self.arms.key(name) for name in self._targets])
-        self._only_choice = self.selector.only_choice(self.models)
+        self._only_choice = None if self.newcomers else self.selector.only_choice(self.models)
         makes_confidence = self.selector.makes_confidence
         self.confidences = (
             Confidences(snapshot.selection, self.selector.loss, self.contexts) if makes_confidence else None
@@ -189,20 +197,19 @@ class Application:
         if latency_s > self.slo_s:
             self.counts.slo_misses += 1
         choice, output = query.choice, query.first_output
-        is_alone = choice is not None and len(choice.models) == 1 and self.selector.believes_one
-        # Before the input goes, which a policy may combine by.
-        view = None if is_alone or choice is None or output is None else query.view()
+        # A policy may combine by it, when it is no longer kept.
+        row = query.row
         if self.feedback_ttl_s:
             if not self._may_need_input(query):
                 query.row = None
             self._joins.remember(query, now_s)
         if choice is None or output is None:
             self._answer_without(query, asker)
-        elif view is None:
+        elif len(choice.models) == 1 and self.selector.believes_one:
             query.output = output
             asker.on_prediction(query.id, output, 1.0)
         else:
-            self._answer_combined(query, choice, view, asker)
+            self._answer_combined(query, choice, row, asker)
         if self.decisions is not None:
             self.decisions.add(query, latency_s)
         # Of one model there is nothing to select, and nothing to know for that.
@@ -227,16 +234,13 @@ class Application:
                 outcomes.missed(model, choice, arms, query.features)
 
     def _may_need_input(self, query: Query) -> bool:
-        """Whether feedback may need the input, for an output that is not known or by itself: it is most of a query's
-        size."""
+        """Whether feedback may need the input, most of a query's size: for an unknown output, or by itself."""
         if query.choice is None:
             return True
-        selector = self.selector
-        return selector.keeps_input or (selector.policy.feedback == "all" and not self._has_all(query))
-
-    def _has_all(self, query: Query) -> bool:
+        if not self.selector.may_need_input or self.selector.keeps_input:
+            return self.selector.may_need_input
         outputs = len(query.more_outputs or ()) + (query.first_output is not None)
-        return outputs >= len(self.models) or all(model in query.outputs for model in self.models)
+        return outputs < len(self.models) and any(model not in query.outputs for model in self.models)
 
     def consider_leaving(self, query: Query) -> None:
         """Some of a query's models have answered or failed: leave without the others if they are not worth waiting for.
@@ -263,9 +267,14 @@ class Application:
         query.is_settled = is_settled
         self.complete(query)
 
-    def _answer_combined(self, query: Query, choice: Choice, view: QueryView, asker: Asker) -> None:
+    def _answer_combined(self, query: Query, choice: Choice, row: bytes | None, asker: Asker) -> None:
+        outputs = query.outputs
+        if len(outputs) < len(choice.models):
+            self.counts.missing.update(model for model in choice.models if model not in outputs)
+        totals = self.totals(query.context) or self.contexts.prior()
+        view = QueryView(query.context, query.features, row, self.input_type)
         try:
-            combined = self._combine(choice, query, view)
+            combined = self.selector.combine(choice, outputs, totals, view)
         except PolicyFailed as error:
             query.failure = error.code, str(error)
             self._answer_without(query, asker)
@@ -331,7 +340,11 @@ class Application:
         Raises:
             PolicyFailed: see ``Selector.select``.
         """
-        return self.selector.select(self.models, totals, query, random or self.surroundings.random)
+        return self.selector.select_beside(self._ramp, self.models, totals, query, random or self.surroundings.random)
+
+    def features_of(self, row: bytes) -> bytes | None:
+        """Those that an input is, where they do not come beside it."""
+        return as_features(row, self.input_type) if self._features_are_input else None
 
     def why_not_asked(self, model: str) -> str:
         """What to say where a linked model has no target."""
@@ -406,19 +419,13 @@ class Application:
                 if output is not None:
                     shadow.on_output(model, output)
 
-    def _combine(self, choice: Choice, query: Query, view: QueryView) -> Combined:
-        outputs = query.outputs
-        if len(outputs) < len(choice.models):
-            self.counts.missing.update(model for model in choice.models if model not in outputs)
-        totals = self.totals(query.context) or self.contexts.prior()
-        return self.selector.combine(choice, outputs, totals, view)
-
     def _decisions(self, snapshot: ApplicationSnapshot) -> ApplicationDecisions | None:
         log, rate = self.surroundings.decisions, snapshot.selection.log_decisions
         if log is None or not rate:
             return None
-        versions = versions_of(self.models, self._targets)
-        setting = Setting(self.name, snapshot.selection.policy, self.models, versions, self.default)
+        models = self.models + self.newcomers  # beliefs are of the former
+        versions = versions_of(models, self._targets)
+        setting = Setting(self.name, snapshot.selection.policy, models, versions, self.default)
         return ApplicationDecisions(log, setting, rate)
 
     # -- answers -----------------------------------------------------------------------------------------

@@ -4,8 +4,10 @@ import asyncio
 import logging
 from collections import deque
 
+import numpy as np
+
 from clipper.errors import ClipperError, Overloaded, StoreUnavailable
-from clipper.selection.stores.store import Observation, Store
+from clipper.selection.stores.store import EVERYONE, Observation, Store
 
 log = logging.getLogger(__name__)
 
@@ -15,6 +17,10 @@ MAX_BATCH = 1000
 MAX_TOLD = 100
 # Waiting, at 50,000 a second, for 0.2 s; beyond it the store is not keeping up, and saying so is better.
 MAX_WAITING = 10_000
+
+
+# Of what waits, in arrays: some hundred times what other observations take together.
+MAX_WAITING_ARRAYS_BYTES = 64 * 1024 * 1024
 
 
 class Committer:
@@ -27,6 +33,7 @@ class Committer:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._waiting: deque[tuple[Observation, asyncio.Future[bool]]] = deque()
+        self._waiting_arrays_bytes = 0
         self._task: asyncio.Task[None] | None = None
         self.between_batches = asyncio.Lock()
 
@@ -42,6 +49,7 @@ class Committer:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool] = loop.create_future()
         self._waiting.append((observation, future))
+        self._waiting_arrays_bytes += _arrays_bytes(observation)
         if self._task is None:
             self._task = loop.create_task(self._write())
         return future
@@ -51,17 +59,18 @@ class Committer:
         Overloaded: ``submit`` would raise it now.
         """
         if not self.has_room:
-            raise Overloaded(f"{MAX_WAITING} observations are waiting for the selection store")
+            raise Overloaded(f"{len(self._waiting)} observations are waiting for the selection store, as many as may")
 
     @property
     def has_room(self) -> bool:
-        return len(self._waiting) < MAX_WAITING
+        return len(self._waiting) < MAX_WAITING and self._waiting_arrays_bytes < MAX_WAITING_ARRAYS_BYTES
 
     async def _write(self) -> None:
         try:
             while self._waiting:
                 async with self.between_batches:
                     batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
+                    self._waiting_arrays_bytes -= sum(_arrays_bytes(observation) for observation, _ in batch)
                     await self._write_batch(batch)
                     # Whoever waits for these has heard, and has added them in memory, before anybody reads the store.
                     await asyncio.sleep(0)
@@ -82,6 +91,12 @@ class Committer:
                     future.set_result(is_new)
                 if index % MAX_TOLD == MAX_TOLD - 1:
                     await asyncio.sleep(0)
+
+
+def _arrays_bytes(observation: Observation) -> int:
+    """An application has arrays, and a context none, so one look is enough."""
+    common = observation.increments.get(EVERYONE, {})
+    return sum(amount.nbytes for amount in common.values() if isinstance(amount, np.ndarray))
 
 
 def _fail(batch: "list[tuple[Observation, asyncio.Future[bool]]]", error: ClipperError) -> None:

@@ -33,7 +33,8 @@ async def describe(application: Application, context: str | None) -> PolicyDescr
         shares = await _shares(application, totals, context)
     except PolicyFailed as error:
         shares, problem = {}, str(error)
-    models = [_model(application, model, totals, shares.get(model, 0.0)) for model in application.models]
+    answering = application.models + application.newcomers
+    models = [_model(application, model, totals, shares.get(model, 0.0)) for model in answering]
     models += [_model(application, model, totals, 0.0, shadow=True) for model in application.shadows]
     confidences = application.confidences
     calibration = () if confidences is None else confidences.reliability(application.models)
@@ -48,7 +49,7 @@ async def _shares(application: Application, totals: Totals, context: str | None)
         # What a query comes to ask depends on outputs: what queries with feedback have asked tells it.
         return {model: min(totals.number(model, PULLS) / totals.observations, 1.0) for model in application.models}
     random = Random(_SEED)
-    weights = dict.fromkeys(application.models, 0.0)
+    weights = dict.fromkeys(application.models + application.newcomers, 0.0)
     for draw in range(DRAWS):
         if draw % DRAWS_AT_ONCE == 0:
             await asyncio.sleep(0)

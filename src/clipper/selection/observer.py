@@ -12,10 +12,11 @@ from uuid import uuid4
 from clipper.errors import InvalidArgument, NotFound, Overloaded, PolicyFailed, StoreUnavailable
 from clipper.feedback import Feedback
 from clipper.selection.application import Application
+from clipper.selection.asked import Asked, AskedByName
 from clipper.selection.feedback.outcomes import mixed
-from clipper.selection.feedback.scoring import default_loss, lesson, loss_of_answer, score
+from clipper.selection.feedback.scoring import default_loss, lesson, loss_of_answer, score, shown_of_newcomers
 from clipper.selection.learning.arms import Arms
-from clipper.selection.learning.tally import Increments
+from clipper.selection.learning.tally import Amount, Increments
 from clipper.selection.policies.policy import Choice, Combined, JudgedQuery, Totals
 from clipper.selection.query import Query
 from clipper.selection.stores.store import EVERYONE, MIN_KEEP_S, Observation
@@ -27,54 +28,6 @@ ASK_TIMEOUT_S = 5.0
 MAX_ASKING = 1000
 # Whose fault an answer's loss is that the models made.
 _WRONG = "wrong"
-
-
-class Asked:
-    """Waits for models that are asked for feedback's sake. ``outputs`` fills up; ``all_in`` is then done."""
-
-    def __init__(self, outputs: dict[str, bytes], deadline_s: float) -> None:
-        self.outputs = outputs
-        self.deadline_s = deadline_s
-        self.done = False
-        self.missing = 0
-        self.all_in: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def on_output(self, model: str, output: bytes) -> None:
-        self.outputs[model] = output
-        self.arrived()
-
-    def on_failure(self, model: str, code: str, message: str) -> None:
-        """What it counts for is ``score``'s to say."""
-        self.arrived()
-
-    def arrived(self) -> None:
-        self.missing -= 1
-        if not self.missing and not self.all_in.done():
-            self.all_in.set_result(None)
-
-
-class AskedByName:
-    """Waits for one of them, under the name that the policy knows it by."""
-
-    __slots__ = ("_asked", "_name")
-
-    def __init__(self, asked: Asked, name: str) -> None:
-        self._asked = asked
-        self._name = name
-
-    @property
-    def done(self) -> bool:
-        return self._asked.done
-
-    @property
-    def deadline_s(self) -> float:
-        return self._asked.deadline_s
-
-    def on_output(self, model: str, output: bytes) -> None:
-        self._asked.on_output(self._name, output)
-
-    def on_failure(self, model: str, code: str, message: str) -> None:
-        self._asked.arrived()
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +215,10 @@ class Observer:
             if policy.feedback == "selected":
                 losses = mixed(losses, missed, no_answer)
             answer_loss, reason = None, _WRONG
+            if answer is None or len(choice.models) == 1:
+                would_lose = losses.get(choice.models[0])
+            else:
+                would_lose = loss_of_answer(feedback, loss, answer)
         else:
             missed = dict.fromkeys(query.missed(self._loop.time()), 1.0)
             lost = self._lost(choice, query, feedback, missed)
@@ -270,7 +227,7 @@ class Observer:
             # Where models are asked one after another, the user got an earlier one's output in place of a late one's.
             instead = no_answer if application.stages is None or answer_loss is None else answer_loss
             losses = score(feedback, loss, choice, known, instead, answer=query.output)
-            reason = query.reason or _WRONG
+            would_lose, reason = answer_loss, query.reason or _WRONG
         prior = application.contexts.prior()
         is_reward = feedback.reward is not None and len(choice.models) > 1
         judged = self._judged(feedback, query, outputs)
@@ -280,6 +237,9 @@ class Observer:
         }
         if confidences is not None and confidences.calibrates and said is not None:
             lessons[None] = {**lessons[None], **confidences.taught(feedback, said, arms, query)}
+        if arms.ramps and would_lose is not None:
+            shown = shown_of_newcomers(arms, application.arms, application.forecasts, choice.models, would_lose)
+            lessons[None] = {**lessons[None], **arms.keyed(shown)}
         return _Learned(losses, self._named(losses, arms), answer_loss, reason, no_answer, lessons)
 
     def make_up(self) -> None:
@@ -294,13 +254,18 @@ class Observer:
         if policy.feedback == "all" or not policy.learns or not contexts.is_loaded or not committer.has_room:
             return
         made_up = outcomes.make_up()
-        increments: dict[tuple[str, str], float] = {}
+        increments: dict[tuple[str, str], Amount] = {}
         try:
             for each in made_up:
                 seen = JudgedQuery(packed_features=each.features)
                 taught = lesson(policy, each.choice, {each.name: each.loss}, contexts.prior(), seen, {each.name: 1.0})
                 for key, amount in each.arms.keyed(taught).items():
                     increments[key] = increments.get(key, 0.0) + each.times * amount
+                shown = shown_of_newcomers(
+                    each.arms, application.arms, application.forecasts, each.choice.models, each.loss, each.times
+                )
+                for key, amount in each.arms.keyed(shown).items():
+                    increments[key] = increments.get(key, 0.0) + amount
         except PolicyFailed as error:
             application.counts.fail_policy(str(error))
             return
@@ -387,19 +352,20 @@ class Observer:
 
     def _judged(self, feedback: Feedback, query: Query | None, outputs: Mapping[str, bytes]) -> JudgedQuery:
         """What the policy sees of what the feedback is on."""
-        context, features, row = (
-            (feedback.context, feedback.features, feedback.row)
-            if query is None
-            else (query.context, query.features, query.row)
-        )
-        return JudgedQuery(context, features, row, self._application.input_type, outputs, feedback.label)
+        input_type, label = self._application.input_type, feedback.label
+        if query is not None:
+            return JudgedQuery(query.context, query.features, query.row, input_type, outputs, label)
+        row, features = feedback.row, feedback.features
+        if row is not None and features is None:
+            features = self._application.features_of(row)
+        return JudgedQuery(feedback.context, features, row, input_type, outputs, label)
 
     def _known_outputs(self, feedback: Feedback, query: Query | None) -> dict[str, bytes]:
         if query is not None:
             return query.outputs | (query.shadow_outputs or {})
         application, row = self._application, feedback.row
         outputs: dict[str, bytes] = {}
-        for model in application.models + application.shadows:
+        for model in application.models + application.newcomers + application.shadows:
             target = application.target(model)
             output = None if target is None or row is None else target.peek(row)
             if output is not None:
@@ -410,7 +376,7 @@ class Observer:
         """Whose outputs the feedback has to be scored on. A reward speaks of what was answered, and of no other."""
         application = self._application
         if feedback.reward is None and application.selector.policy.feedback == "all":
-            return application.models
+            return (*application.models, *(model for model in choice.models if model in application.newcomers))
         if query is None:
             return choice.models
         lost = self._lost(choice, query, feedback, query.missed(self._loop.time()))
@@ -437,6 +403,7 @@ class Observer:
         """What would be answered to an input now; None if nothing would, or nobody has to know."""
         application = self._application
         known = {model: outputs[model] for model in choice.models if model in outputs}
-        if not known or (feedback.reward is None and application.confidences is None):
+        is_asked_for = feedback.reward is not None or application.confidences is not None or application.newcomers
+        if not known or not is_asked_for:
             return None
         return application.selector.combine(choice, known, totals, self._judged(feedback, None, known))

@@ -9,6 +9,7 @@ from clipper.selection.counts import Counts
 from clipper.selection.learning.totals import Totals
 from clipper.selection.own_code import Made
 from clipper.selection.policies.policy import Choice, Combined, Outlook, Policy, QueryView
+from clipper.selection.policies.ramp import Ramp
 from clipper.selection.policies.registry import POLICIES, make_loss, make_policy
 from clipper.snapshot import ApplicationSnapshot
 
@@ -24,6 +25,7 @@ class Selector:
         no_totals: what goes for the totals of a policy that does not read any; None if it reads them.
         goes_on: the policy may ask further models once it has seen outputs.
         keeps_input: the policy learns by the query's input, too.
+        may_need_input: for that, or to ask models of which feedback needs the output.
         believes_one: the output of a model that was asked alone is the answer, with confidence 1.
         makes_confidence: an answer's confidence is more than what the policy says.
     """
@@ -50,6 +52,7 @@ class Selector:
         self.no_totals = None if self.policy.learns and self._problem is None else Totals()
         # As above.
         self.keeps_input = bool(getattr(self.policy, "keeps_input", False))
+        self.may_need_input = self.keeps_input or self.policy.feedback == "all"
         self.makes_confidence = selection.calibrate or selection.confidence_from != "agreement"
         self.believes_one = type(self.policy).combine is Policy.combine and not self.makes_confidence
         # A user's own need not be a subclass, which has it.
@@ -59,6 +62,19 @@ class Selector:
         """What there is to select of one model; None if there are more, or a user's own policy has to be asked."""
         has_one = len(models) == 1 and not self._is_of_user
         return Choice(models, (1.0,)) if has_one and self._problem is None else None
+
+    def select_beside(
+        self, ramp: Ramp | None, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random
+    ) -> Choice:
+        """As ``select``, with a share of the queries for newcomers, if there are any.
+
+        Raises:
+            PolicyFailed: as ``select``.
+        """
+        if ramp is None:
+            return self.select(models, totals, query, random)
+        is_joint = self.policy.feedback == "all"
+        return ramp.select(models, lambda among: self.select(among, totals, query, random), random, is_joint=is_joint)
 
     def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
         """Have the policy select.

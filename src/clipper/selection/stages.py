@@ -112,8 +112,9 @@ class Stages:
         self._application.finish(query)
 
     def _has_more(self, query: Query, choice: Choice) -> bool:
-        """Whether there are models that a query may still ask."""
-        return query.pinned is None and len(choice.models) < len(self._application.models)
+        """Whether there are models that a query may still ask; not one of a newcomer's, which answers alone."""
+        is_newcomers = choice.models[0] in query.arms.ramps
+        return query.pinned is None and not is_newcomers and len(choice.models) < len(self._application.models)
 
     def _next(self, query: Query, choice: Choice, now_s: float) -> Choice:
         application = self._application

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.predictor import Predictor
 from clipper.errors import NotFound, WrongInput
-from clipper.selection.learning.arms import Arms, Origin, lineage
-from clipper.selection.learning.costs import Costs
+from clipper.selection.learning.arms import Arms
+from clipper.selection.lineup import line_up
 from clipper.selection.policies.policy import Choice
-from clipper.snapshot import ApplicationSnapshot, link_names
+from clipper.snapshot import ApplicationSnapshot
 from clipper.types import InputType
 
 
@@ -18,7 +18,7 @@ class Targets:
     Attributes:
         input_type: the declared type, with the lengths that it leaves open and the linked models fix.
         by_name: by link's name what answers for it; None while nothing that takes this input runs.
-        models, shadows: their names, in the order of linking.
+        models, newcomers, shadows, ramp: their names, and how newcomers are asked: see ``Lineup``.
         arms: the versions that stand behind the names.
     """
 
@@ -27,23 +27,10 @@ class Targets:
         self._links = snapshot.links
         self._predictor = predictor
         self.input_type = self._narrowed_type(snapshot)
-        # Shadows come last, so that a version which answers is not asked as a shadow as well.
-        named = sorted(zip(link_names(snapshot.links), snapshot.links), key=lambda each: each[1].shadow)
-        self.by_name: dict[str, ModelQueue | None] = {}
-        origins: dict[str, tuple[Origin, ...]] = {}
-        for name, link in named:
-            target = self._find(link.model, link.version)
-            # Two links may lead to one version, as when a pinned one becomes current: it is asked once.
-            if target is None or target not in self.by_name.values():
-                self.by_name[name] = target
-                version = link.version or predictor.current(link.model)
-                if version is not None:
-                    before = predictor.predecessors(link.model)
-                    origins[name] = lineage(link.model, version, before, snapshot.selection.inherit)
-        self.models = tuple(name for name, link in named if not link.shadow and name in self.by_name)
-        self.shadows = tuple(name for name, link in named if link.shadow and name in self.by_name)
-        costs = {name: link.cost for name, link in named if name in self.by_name and link.cost is not None}
-        self.arms = Arms(origins, Costs(costs, snapshot.selection.cost_weight))
+        lineup = line_up(snapshot, predictor, self._find)
+        self.by_name, self.arms = lineup.targets, lineup.arms
+        self.models, self.newcomers, self.shadows = lineup.models, lineup.newcomers, lineup.shadows
+        self.ramp = lineup.ramp
         self._pinned_arms: dict[str, Arms] = {}
 
     def pinned(self, version: str) -> tuple[Choice, Mapping[str, ModelQueue], Arms]:

@@ -18,17 +18,17 @@ from clipper.management.schemas import (
 )
 from clipper.registry.records import ApplicationRecord
 from clipper.registry.store import DeleteApplication, ForgetLater, Put
-from clipper.rollout import wanted
+from clipper.rollout import newcomers, wanted
 from clipper.selection.learning.parameters import check_number
 from clipper.snapshot import Link
 from clipper.statistics import ApplicationStatistics
 from clipper.supervisor import rules
 from clipper.supervisor.parts import Parts
 from clipper.supervisor.reconciler import REACH_TIMEOUT_S
-from clipper.supervisor.selections import changed_selection, names_code, new_selection
+from clipper.supervisor.selections import changed_selection, check_features, names_code, new_selection
 from clipper.supervisor.servable import check_json
 from clipper.supervisor.views import application_view, policy_view
-from clipper.types import check_name
+from clipper.types import InputType, check_name
 
 MAX_SLO_MS = 600_000.0
 # A query asks at most all of them.
@@ -50,15 +50,16 @@ class ApplicationOperations:
         self._selections = parts.selections
         self._forgetter = parts.forgetter
         self._store_of_learning = parts.store
+        self._ramps = parts.ramps
 
     async def list_applications(self) -> list[Application]:
-        return [application_view(record) for _, record in sorted(self._catalog.applications.items())]
+        return [application_view(record, self._ramps) for _, record in sorted(self._catalog.applications.items())]
 
     async def get_application(self, name: str) -> Application:
         is_test = self._catalog.application(name).selection.policy == "best_arm"
         problem = _problem(await self._asked(name))
         description = await self._workers.describe_policy(name, None) if is_test else None
-        return application_view(self._catalog.application(name), problem, description)
+        return application_view(self._catalog.application(name), self._ramps, problem, description)
 
     async def describe_policy(self, name: str, context: str | None) -> LearnedPolicy:
         self._catalog.application(name)
@@ -108,7 +109,7 @@ class ApplicationOperations:
 
     async def change_application(self, name: str, change: ApplicationChange) -> Application:
         before = self._catalog.application(name)
-        record = _changed(before, change)
+        record = self._still_ramped(_changed(before, change))
         if (record.selection, record.code) != (before.selection, before.code):
             record = await self._checked_selection(record)
             if self._catalog.applications.get(name) is not before:
@@ -136,24 +137,31 @@ class ApplicationOperations:
         new = Link(name, version or change.version, change.shadow, change.cost)
         replaced = _linked(record, model)
         if replaced is None:
-            return await self._store(replace(record, links=(*record.links, new)))
-        return await self._store(
-            replace(record, links=tuple(new if link is replaced else link for link in record.links))
-        )
+            links = (*record.links, new)
+        else:
+            links = tuple(new if link is replaced else link for link in record.links)
+        self._check_links(replace(record, links=links))
+        linked = newcomers.after_link(record, replace(record, links=links), new, replaced, self._catalog.current)
+        return await self._store(linked)
 
     async def unlink(self, application: str, model: str) -> Application:
         record = self._catalog.application(application)
         removed = _linked(record, model)
         if removed is None:
             raise NotFound(f"application {application!r} does not link model {model!r}")
-        return await self._store(replace(record, links=tuple(link for link in record.links if link is not removed)))
+        return await self._store(
+            self._still_ramped(replace(record, links=tuple(link for link in record.links if link is not removed)))
+        )
+
+    def _still_ramped(self, record: ApplicationRecord) -> ApplicationRecord:
+        return newcomers.after_other_change(record, self._catalog.current, self._catalog.versions.__contains__)
 
     async def _store(self, record: ApplicationRecord) -> Application:
         self._check_links(record)
         self._reconciler.check_servable(record)
         self._catalog.commit(Put(record))
         await self._reach_workers(f"application {record.name!r}")
-        return application_view(record)
+        return application_view(record, self._ramps)
 
     async def _reach_workers(self, what: str) -> None:
         if not await self._reconciler.reach_workers(REACH_TIMEOUT_S):
@@ -183,6 +191,7 @@ class ApplicationOperations:
 
     async def _checked_selection(self, record: ApplicationRecord) -> ApplicationRecord:
         """The record, with an artifact only if there is code in it that is used."""
+        check_features(record.selection, InputType.parse(record.input_type))
         check_json("the policy's parameters", record.selection.parameters)
         check_json("the loss's parameters", record.selection.loss_parameters)
         if not names_code(record.selection):

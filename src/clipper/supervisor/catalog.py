@@ -66,6 +66,11 @@ class Catalog:
             raise Conflict(f"model {model!r} has no current version yet: name one")
         return self.version(model, current)
 
+    def current(self, model: str) -> str | None:
+        """The version of a model that is current; None if none is, or there is no such model."""
+        known = self.models.get(model)
+        return known.current if known else None
+
     def versions_of(self, model: str) -> list[VersionRecord]:
         """Oldest first."""
         return wanted.versions_of(self, model)

@@ -16,7 +16,7 @@ from clipper.managers.model_environments import PROGRAM_TIMEOUT_S
 from clipper.metrics.exposition import replica_name
 from clipper.registry.records import ModelRecord, VersionRecord, VersionSpec
 from clipper.registry.store import DeleteModel, DeleteVersion, Put
-from clipper.rollout import wanted
+from clipper.rollout import newcomers, wanted
 from clipper.rollout.versions import LINK_TIMEOUT_S
 from clipper.scaling import ReplicaRange
 from clipper.supervisor import rules
@@ -97,7 +97,8 @@ class ModelOperations:
         if target.version != self._catalog.model(model).current:
             promotion = rules.next_promotion(self._catalog.versions_of(model))
             state = "starting" if target.state == "failed" else target.state
-            self._catalog.commit(Put(replace(target, promotion=promotion, state=state, last_error=None, log_tail=())))
+            wanted = replace(target, promotion=promotion, state=state, last_error=None, log_tail=(), is_new=False)
+            self._catalog.commit(Put(wanted))
             await self._until_current(target)
         return await self.get_model(model)
 
@@ -127,7 +128,14 @@ class ModelOperations:
         if pinned:
             raise Conflict(f"version {version!r} of model {model!r} is pinned by {', '.join(pinned)}: unlink it first")
         unnamed = [Put(replace(owner, previous=None))] if owner.previous == version else []
-        self._catalog.commit(*unnamed, DeleteVersion(record.id))
+        left = self._catalog.versions.keys() - {record.id}
+        changed = [
+            Put(after)
+            for application in self._catalog.applications.values()
+            if (after := newcomers.after_other_change(application, self._catalog.current, left.__contains__))
+            is not application
+        ]
+        self._catalog.commit(*unnamed, *changed, DeleteVersion(record.id))
         await self._have_gone([record])
 
     async def logs(self, model: str, version: str | None, replica: str | None, lines: int) -> Logs:
@@ -228,6 +236,7 @@ class ModelOperations:
             promotion=promotion,
             scaling=deployment.replicas if isinstance(deployment.replicas, ReplicaRange) else None,
             predecessor=known.current if known else None,
+            is_new=True,
         )
 
     def _replicas_in_use(self, model: str) -> int:

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable
 
 from clipper import __version__
 from clipper.home import Place
-from clipper.management.schemas import CreatedKey, CreatedToken, Event, Key, NewKey, NewToken, Status, Token
+from clipper.management.events import Event
+from clipper.management.schemas import CreatedKey, CreatedToken, Key, NewKey, NewToken, Status, Token
 from clipper.managers.manager import SlotStatus
 from clipper.snapshot import Link
 from clipper.statistics import WorkerStatistics
@@ -50,6 +51,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 *problems,
                 *self._catalog.problems(),
                 *self._keepers.problems(),
+                *self._ramps.problems(),
                 *(certificates.problems(time.time()) if certificates is not None else ()),
                 *self._reconciler.outdated(),
                 *await self._decision_log_problems(),

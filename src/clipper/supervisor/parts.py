@@ -11,6 +11,7 @@ from clipper.supervisor.certificates import Certificates
 from clipper.supervisor.forgetter import Forgetter
 from clipper.supervisor.keepers import Keepers
 from clipper.supervisor.keys import Keys
+from clipper.supervisor.ramps import Ramps
 from clipper.supervisor.reconciler import Reconciler
 from clipper.supervisor.scaler import Scaler
 from clipper.supervisor.selections import SelectionChecker
@@ -35,4 +36,5 @@ class Parts:
     store: Store
     tokens: Tokens
     keys: Keys
+    ramps: Ramps
     certificates: Certificates | None = None

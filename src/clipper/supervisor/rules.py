@@ -48,6 +48,7 @@ def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str],
         record.require_key,
         record.max_in_flight,
         record.max_per_second,
+        record.newcomers,
     )
 
 

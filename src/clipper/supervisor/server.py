@@ -45,6 +45,7 @@ from clipper.supervisor.keepers import Keepers
 from clipper.supervisor.keys import Keys
 from clipper.supervisor.operations import SupervisorOperations
 from clipper.supervisor.parts import Parts
+from clipper.supervisor.ramps import Ramps
 from clipper.supervisor.reach import check_reach
 from clipper.supervisor.reconciler import Reconciler
 from clipper.supervisor.samples import Samples
@@ -216,6 +217,7 @@ class Supervisor:
             store,
             tokens,
             Keys(catalog, reconciler),
+            Ramps(catalog, store, wake),
             self._certificates,
         )
 
@@ -249,6 +251,7 @@ class Supervisor:
         keepers.start("removing artifacts that nobody uses", ArtifactCleaner(parts.catalog, parts.artifacts).run)
         keepers.start("removing old versions", versions.run)
         keepers.start("scaling by load", parts.scaler.run)
+        keepers.start("following newcomers", parts.ramps.run)
         # Images of versions that were removed while Docker was away.
         keepers.start("removing images that nobody uses", lambda: parts.manager.prune(parts.catalog.artifacts()))
         parts.workers.start()

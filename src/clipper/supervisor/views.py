@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import UNSET
 
+from clipper import snapshot
 from clipper.control import PolicyDescription
-from clipper.management.reports import Standing
+from clipper.management.reports import LearnedModel, Newcomer, Standing
 from clipper.management.schemas import (
     Application,
     Configured,
-    LearnedModel,
     LearnedPolicy,
     Model,
     Reliability,
@@ -22,19 +22,26 @@ from clipper.management.schemas import (
 )
 from clipper.managers.manager import Manager, SlotStatus
 from clipper.registry.records import ApplicationRecord, VersionRecord
+from clipper.selection.learning.guardrail import ENOUGH_FEEDBACK, NO_LOSSES, RampLosses
 from clipper.snapshot import Selection
 from clipper.statistics import ApplicationStatistics
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.ramps import Ramps
 from clipper.supervisor.reconciler import Reconciler
 from clipper.supervisor.scaler import Scaler
 from clipper.supervisor.worker import Worker
 
 
 def application_view(
-    record: ApplicationRecord, problem: str | None = None, description: PolicyDescription | None = None
+    record: ApplicationRecord,
+    ramps: Ramps,
+    problem: str | None = None,
+    description: PolicyDescription | None = None,
 ) -> Application:
     """``problem`` and ``description``: of its policy, if that has been asked for."""
     selection = record.selection
+    ramped = [newcomer for newcomer in record.newcomers if newcomer.stopped is None]
+    share = (selection.ramp or 0.0) / len(ramped) if ramped else 0.0
     return Application(
         name=record.name,
         input_type=record.input_type,
@@ -46,12 +53,15 @@ def application_view(
         half_life=selection.half_life,
         prior_weight=selection.prior_weight,
         inherit=selection.inherit,
+        ramp=selection.ramp,
+        max_loss_increase=selection.max_loss_increase,
         wait=selection.wait,
         confidence_threshold=selection.confidence_threshold,
         confidence_from=selection.confidence_from,
         calibrate=selection.calibrate,
         feedback_ttl_s=selection.feedback_ttl_s,
         log_decisions=selection.log_decisions,
+        features=selection.features,
         cost_weight=selection.cost_weight,
         code=record.code,
         id=record.state_id,
@@ -59,7 +69,27 @@ def application_view(
         require_key=record.require_key,
         max_in_flight=record.max_in_flight,
         max_per_second=record.max_per_second,
+        newcomers=tuple(
+            _newcomer_view(newcomer, 0.0 if newcomer.stopped else share, ramps.evidence(record, newcomer))
+            for newcomer in record.newcomers
+        ),
         test=None if description is None else test_view(description),
+    )
+
+
+def _newcomer_view(newcomer: snapshot.Newcomer, share: float, evidence: RampLosses | None) -> Newcomer:
+    own, rest = (evidence.newcomer, evidence.rest) if evidence else (NO_LOSSES, NO_LOSSES)
+    return Newcomer(
+        model=newcomer.model,
+        version=newcomer.version,
+        before=newcomer.before,
+        share=share,
+        feedback=round(own.count),
+        rest_feedback=round(rest.count),
+        enough_feedback=ENOUGH_FEEDBACK,
+        mean_loss=own.mean if own.count else None,
+        rest_mean_loss=rest.mean if rest.count else None,
+        stopped=newcomer.stopped,
     )
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -179,3 +180,33 @@ def test_a_number_may_fade_by_a_half_life_of_its_own() -> None:
 @pytest.mark.parametrize("name", ["loss~0", "loss~", "loss~x", "loss~-5", "loss~1.5", "~none", "loss~0100"])
 def test_a_name_without_a_half_life_fades_as_its_state(name: str) -> None:
     assert f"10@0/a/{name}" in Ledger(10).entries({("a", name): 1.0})
+
+
+def test_an_array_fades_as_a_number_does_and_is_kept_through_its_text() -> None:
+    ledger = Ledger(10)
+    for number in range(700):  # over two epochs
+        ledger.add(ledger.entries({("m", "x"): float(number), ("m", "s"): np.array([float(number), 1.0])}))
+        ledger.drop_stale()
+    again = Ledger.decode(ledger.encode(), 10)
+    for each in (ledger, again):
+        totals = each.totals()
+        assert totals.array("m", "s", 2) == pytest.approx([totals.number("m", "x"), totals.observations])
+        # Of another size, or of another model, nothing was ever added.
+        assert totals.array("m", "s", 3).tolist() == [0.0, 0.0, 0.0]
+        assert totals.array("o", "s", 2).tolist() == [0.0, 0.0]
+    assert len([key for key in ledger.sums() if key.endswith("/m/s/2")]) == 2
+
+
+def test_a_context_sees_its_applications_arrays() -> None:
+    crowd, own = Ledger(None), Ledger(None)
+    crowd.add(crowd.entries({("m", "s"): np.array([1.0, 2.0])}))
+    own.add(own.entries({("m", "x"): 1.0}))
+    for weight in (0.0, 10.0):
+        for totals in (own.totals(), Ledger(None).totals()):
+            assert totals.with_prior(crowd.totals(), weight).array("m", "s", 2).tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("key", ["never@0/m/s", "never@0/m/s/3", "never@0/s/2", "m/s/2"])
+def test_a_key_that_is_not_of_such_an_array_is_refused(key: str) -> None:
+    with pytest.raises(InvalidArgument, match="is no key of a learned state: expected HALF_LIFE@START/MODEL/NAME/2"):
+        Ledger(None, {key: np.zeros(2)})

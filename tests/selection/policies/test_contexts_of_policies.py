@@ -12,8 +12,10 @@ from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.policy import JudgedQuery, Policy, QueryView
 from clipper.selection.policies.registry import POLICIES, default_half_life, make_policy
 
-# ``best_arm`` is a test of the application, over all contexts.
-LEARNING = [name for name in POLICIES if name not in ("single", "weighted", "ensemble", "best_arm", "cascade")]
+# Where features tell users apart, contexts have nothing of their own to go by; ``best_arm`` is a test of the
+# application, over all contexts.
+NOT_BY_CONTEXT = ("single", "weighted", "ensemble", "best_arm", "cascade", "linucb", "linear_thompson")
+LEARNING = [name for name in POLICIES if name not in NOT_BY_CONTEXT]
 # Epsilon-greedy knows of models that it hardly asks no more than that they were once wrong.
 FEW = dict.fromkeys(LEARNING, 8) | {"epsilon_greedy": 12}
 MEANS = (0.05, 0.2, 0.3, 0.4, 0.5)

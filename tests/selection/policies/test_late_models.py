@@ -2,6 +2,7 @@
 
 from random import Random
 
+import numpy as np
 import pytest
 from bandits import answer
 
@@ -17,6 +18,8 @@ ASK_ONE = [name for name in POLICIES if name not in ("single", "weighted", "exp4
 ERRS = {"slow": 0.02, "fast": 0.2}
 DEFAULT, LABEL = b"-1", b"0"
 QUERIES, LAST = 1000, 400
+# All queries alike, for those that go by them.
+FEATURES = np.ones(2).tobytes()
 
 
 def play(policy: Policy, half_life: int | None, seed: int) -> list[str]:
@@ -25,14 +28,18 @@ def play(policy: Policy, half_life: int | None, seed: int) -> list[str]:
     asked = []
     for _ in range(QUERIES):
         totals = ledger.totals()
-        choice = policy.select(("slow", "fast"), totals, QueryView(), random)
+        choice = policy.select(("slow", "fast"), totals, QueryView(packed_features=FEATURES), random)
         (model,) = choice.models
         given = answer(float(noise.random() < ERRS[model]), noise)
         in_time = {} if model == "slow" else {model: given}
         feedback = Feedback("i", label=LABEL)
         lost = default_loss(feedback, ZeroOne(), DEFAULT, was_answered=not in_time)
         losses = score(feedback, ZeroOne(), choice, in_time, lost)
-        ledger.add(ledger.entries(lesson(policy, choice, losses, totals, JudgedQuery(), missed={"slow": 1.0})))
+        ledger.add(
+            ledger.entries(
+                lesson(policy, choice, losses, totals, JudgedQuery(packed_features=FEATURES), missed={"slow": 1.0})
+            )
+        )
         ledger.drop_stale()
         asked.append(model)
     return asked

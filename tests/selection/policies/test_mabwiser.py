@@ -2,13 +2,18 @@
 
 import math
 
+import numpy as np
 import pytest
 from bandits import MODELS, learned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mabwiser import mab
 
+from clipper.selection.learning.ledger import Ledger
 from clipper.selection.policies.epsilon_greedy import EpsilonGreedy
+from clipper.selection.policies.linear import beliefs, lessons
+from clipper.selection.policies.linucb import LinUcb
+from clipper.selection.policies.policy import JudgedQuery, QueryView
 from clipper.selection.policies.thompson import Thompson
 from clipper.selection.policies.ucb1 import Ucb1
 
@@ -42,6 +47,28 @@ def test_epsilon_greedy(rewards) -> None:
 def test_ucb1(rewards, exploration: float) -> None:
     expected = theirs(mab.LearningPolicy.UCB1(alpha=exploration), rewards).predict_expectations()
     assert Ucb1(exploration).indices(MODELS, ours(rewards)) == pytest.approx([expected[model] for model in MODELS])
+
+
+@quick
+@given(st.integers(0, 10_000), st.integers(1, 5))
+def test_linucb(seed: int, size: int) -> None:
+    """Theirs has no 1 before the features, no prior but 0, and the features' own scale: ours is given such queries."""
+    random = np.random.default_rng(seed)
+    decisions = [MODELS[number % 5] for number in range(60)]
+    contexts, losses = random.choice([-1.0, 1.0], size=(60, size)), random.integers(0, 2, 60)
+    theirs = mab.MAB(list(MODELS), mab.LearningPolicy.LinUCB(alpha=1.0, l2_lambda=1.0), seed=1)
+    # To theirs the 1 is one of the features.
+    theirs.fit(decisions, -(losses - 0.5), np.hstack((np.ones((60, 1)), contexts)))
+    ledger = Ledger(None)
+    for model, x, loss in zip(decisions, contexts, losses):
+        query = JudgedQuery(packed_features=x.tobytes())
+        ledger.add(ledger.entries({**lessons({model: float(loss)}, query)}))
+    x = random.choice([-1.0, 1.0], size=size)
+    # Nothing but arrays: the mean loss that ours begin with is a half, as is subtracted above.
+    found = beliefs(LinUcb(), MODELS, ledger.totals(), QueryView(packed_features=x.tobytes()))
+    bounds = 0.5 - found.means + found.errors / 0.5
+    expected = theirs.predict_expectations(np.array([[1.0, *x]]))
+    assert bounds == pytest.approx([expected[model] for model in MODELS])
 
 
 def test_thompson() -> None:

@@ -16,7 +16,19 @@ from clipper.selection.policies import Choice, Combined
 from clipper.selection.policies.policy import JudgedQuery, QueryView
 from clipper.selection.policies.registry import POLICIES, make_policy
 
-ASKS_ONE = ("adaptive", "best_arm", "single", "weighted", "epsilon_greedy", "ucb1", "thompson", "exp3", "cascade")
+ASKS_ONE = (
+    "adaptive",
+    "single",
+    "weighted",
+    "epsilon_greedy",
+    "ucb1",
+    "thompson",
+    "exp3",
+    "best_arm",
+    "cascade",
+    "linucb",
+    "linear_thompson",
+)
 ASKS_ALL = ("exp4", "ensemble")
 # The choice is drawn without working out how likely it was.
 WITHOUT_PROBABILITY = ("thompson",)

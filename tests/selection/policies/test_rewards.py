@@ -13,7 +13,8 @@ from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, Query
 from clipper.selection.policies.registry import POLICIES, default_half_life, make_policy
 
 MEANS = (0.4, 0.1, 0.4, 0.5, 0.5)
-LEARNING = [name for name in POLICIES if name not in ("single", "weighted", "cascade")]
+# Without features there is nothing that the linear ones learn.
+LEARNING = [name for name in POLICIES if name not in ("single", "weighted", "linucb", "linear_thompson", "cascade")]
 
 
 def play(policy: Policy, half_life: int | None, steps: int, seed: int = 1) -> tuple[Ledger, list[Choice]]:

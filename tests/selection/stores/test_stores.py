@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from clipper.errors import StoreUnavailable
 from clipper.selection import stores
 from clipper.selection.stores.redis import RedisStore
 from clipper.selection.stores.sqlite import SCHEMA_VERSION, SqliteStore
-from clipper.selection.stores.store import EVERYONE, TOLD_FOR_S, Observation, Store
+from clipper.selection.stores.store import EVERYONE, TOLD_FOR_S, Amount, Observation, Store
 from redis_server import RedisServer
 
 MakeStore = Callable[[], Store]
@@ -64,8 +65,8 @@ def run(make_store: MakeStore, *commits: list[Observation]) -> list[list[bool]]:
     return asyncio.run(commit_all())
 
 
-def load(make_store: MakeStore, application: str = "app-1", context: str = EVERYONE) -> dict[str, float]:
-    async def load_one() -> dict[str, float]:
+def load(make_store: MakeStore, application: str = "app-1", context: str = EVERYONE) -> dict[str, Amount]:
+    async def load_one() -> dict[str, Amount]:
         async with opened(make_store) as store:
             return await store.load(application, context)
 
@@ -399,3 +400,49 @@ def test_ids_beyond_the_bound_go_in_the_order_of_their_time(make_store: MakeStor
             return went, await store.commit([*ids, other])
 
     assert asyncio.run(scenario()) == ([0, 2, 0], [False, False, False, True, True, False])
+
+
+def arrays(name: str, context: str = "", **increments: list[float] | float) -> Observation:
+    amounts = {key: np.array(each) if isinstance(each, list) else each for key, each in increments.items()}
+    return Observation(name, "app-1", {EVERYONE: amounts} | ({context: amounts} if context else {}))
+
+
+def test_arrays_add_up_beside_numbers_and_duplicates_do_not(make_store: MakeStore) -> None:
+    """Also of more doubles than Lua's stack has room for."""
+    long = [float(number) / 3 for number in range(4096)]
+    first = arrays("a", x=1.0, s=[0.1, -1e300], long=long)
+    run(make_store, [first, first, arrays("b", s=[0.2, 1e300])], [arrays("c", s=[1e-9, 5e-324]), first])
+
+    found = load(make_store)
+    assert found.keys() == {"x", "s", "long"} and found["x"] == 1.0
+    assert np.array_equal(found["s"], np.array([0.1, -1e300]) + np.array([0.2, 1e300]) + np.array([1e-9, 5e-324]))
+    assert np.array_equal(found["long"], long)
+
+
+def test_arrays_go_with_their_state(make_store: MakeStore) -> None:
+    async def leave() -> list[dict[str, Amount]]:
+        async with opened(make_store) as store:
+            await store.commit([arrays("a", "ada", x=1.0, s=[1.0]), arrays("b", "bob", x=1.0, s=[1.0], t=[2.0])])
+            await store.forget_context("app-1", "ada")
+            await store.forget("app-1", "bob", ["s"])
+            left = [await store.load("app-1", context) for context in ("ada", "bob")]
+            await store.drop("app-1")
+            return [*left, await store.load("app-1", "bob"), await store.load("app-1", EVERYONE)]
+
+    ada, bob, dropped, everyone = asyncio.run(leave())
+    assert (ada, dropped, everyone) == ({}, {}, {})
+    assert bob == {"x": 1.0, "t": np.array([2.0])}
+
+
+def test_arrays_of_many_writers_at_once_are_all_there(make_store: MakeStore) -> None:
+    async def write() -> None:
+        async with opened(make_store) as one, opened(make_store) as other:
+            writing = [
+                store.commit([arrays(f"{number}-{index}", s=[1.0, float(number)])])
+                for number in range(20)
+                for index, store in enumerate((one, other))
+            ]
+            await asyncio.gather(*writing)
+
+    asyncio.run(write())
+    assert np.array_equal(load(make_store)["s"], [40.0, 380.0])

@@ -50,10 +50,17 @@ def win_probabilities(beliefs: tuple[tuple[float, float], ...]) -> tuple[float, 
 def propensity(
     model: str, candidates: Sequence[str], share: float, beliefs: tuple[tuple[float, float], ...] | None
 ) -> float:
-    """With which probability the one chosen model was chosen; 0 where the log does not tell."""
+    """With which probability the one chosen model was chosen; 0 where the log does not tell.
+
+    Args:
+        candidates: those that beliefs are of, and then newcomers, which are not chosen by beliefs.
+        share: with beliefs, the probability that it was to be chosen by them: less than 1 if there were newcomers.
+    """
     if beliefs is None:
         return share
-    if model not in candidates or len(beliefs) != len(candidates):
+    believed = list(candidates[: len(beliefs)])
+    is_of_all = len(beliefs) == len(candidates)
+    if model not in believed or len(beliefs) > len(candidates) or (share >= 1.0 and not is_of_all):
         return 0.0
     wins = win_probabilities(beliefs)
-    return 0.0 if wins is None else wins[list(candidates).index(model)]
+    return 0.0 if wins is None else share * wins[believed.index(model)]

@@ -39,7 +39,8 @@ def ask(
 
     Raises:
         NotFound: the log has no query with feedback, or a model was not linked in it.
-        InvalidArgument: the policy is not one of Clipper's, takes no such parameters, or asks several models together.
+        InvalidArgument: the policy is not one of Clipper's, takes no such parameters, asks several models together, or
+            goes by features that the log does not have.
     """
     if policy is not None and policy not in POLICIES:
         raise InvalidArgument(f"{policy!r} is not a policy of Clipper's: expected one of {', '.join(POLICIES)}")
@@ -50,6 +51,11 @@ def ask(
         raise NotFound(
             f"the log has no query of it that tells what was lost ({why or 'it has none at all'}): log decisions with "
             "clipper app update --log-decisions, and send feedback by query_id"
+        )
+    if made is not None and made.needs_features and not any(sample.features for sample in samples.taken):
+        raise InvalidArgument(
+            f"policy {policy} goes by features, and the log's queries brought none: have the application take them by "
+            "clipper app update --features, and log decisions with them first"
         )
     known = sorted({each for sample in samples.taken for each in sample.candidates})
     if unknown := sorted(set(models) - set(known)):

@@ -23,6 +23,7 @@ class Sample:
         model: the one that was chosen.
         propensity: the probability of that, above 0.
         loss: of the answer that it made.
+        features: raw buffer of those that it came with, as in ``Decision``; None if it had none.
     """
 
     time_s: float
@@ -33,6 +34,7 @@ class Sample:
     model: str
     propensity: float
     loss: float
+    features: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -98,6 +100,7 @@ def _sample(joined: Joined) -> Sample | str:
         model,
         min(chance, 1.0),
         loss,
+        decision.features,
     )
 
 

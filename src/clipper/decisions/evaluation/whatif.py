@@ -22,7 +22,7 @@ from clipper.decisions.evaluation.estimators import (
 from clipper.decisions.evaluation.samples import Sample
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.ledger import Ledger
-from clipper.selection.learning.tally import tally
+from clipper.selection.learning.tally import Amount, tally
 from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, QueryView, Totals
 
 # Below this many queries' worth, intervals by normal approximation are too narrow.
@@ -125,9 +125,10 @@ class Learner(Target):
         if not models:
             return {}
         totals = self._totals(sample.context)
+        query = QueryView(sample.context, sample.features)
         counts: dict[str, float] = {}
         for draws in range(DRAWS):
-            choice = self._policy.select(models, totals, QueryView(sample.context), self._random)
+            choice = self._policy.select(models, totals, query, self._random)
             if len(choice.models) > 1:
                 raise InvalidArgument(
                     f"{self.name} answers with several models together, whose joint loss the log does not tell: "
@@ -140,7 +141,7 @@ class Learner(Target):
                     return dict(zip(models, wins))
                 exact: Callable[..., Sequence[float]] | None = getattr(self._policy, "probabilities", None)
                 if exact is not None:
-                    return dict(zip(models, exact(models, totals)))
+                    return dict(zip(models, exact(models, totals, *((query,) if self._policy.needs_features else ()))))
                 if not self._policy.learns and choice.shares[0] >= 1.0:
                     return {choice.models[0]: 1.0}
             counts[choice.models[0]] = counts.get(choice.models[0], 0.0) + 1.0 / DRAWS
@@ -154,15 +155,18 @@ class Learner(Target):
         choice = Choice((sample.model,), (sample.propensity,), among=among)
         losses = {sample.model: sample.loss}
         context = sample.context
+        query = JudgedQuery(context, sample.features)
         if context is not None and context not in self._contexts and len(self._contexts) < MAX_CONTEXTS:
             self._contexts[context] = Ledger(self._half_life)
         for ledger, totals in (
             (self._everyone, self._everyone.totals()),
             *([(self._contexts[context], self._totals(context))] if context in self._contexts else []),
         ):
-            increments = tally(choice.models, losses)
-            for key, amount in self._policy.observe(choice, losses, totals, JudgedQuery(context)).items():
-                increments[key] = increments.get(key, 0.0) + amount
+            increments: dict[tuple[str, str], Amount] = {**tally(choice.models, losses)}
+            for key, amount in self._policy.observe(choice, losses, totals, query).items():
+                # As in ``Contexts``, arrays are learned over all alone.
+                if ledger is self._everyone or not isinstance(amount, np.ndarray):
+                    increments[key] = increments.get(key, 0.0) + amount
             ledger.add(ledger.entries(increments))
             ledger.drop_stale()
 

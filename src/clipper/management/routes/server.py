@@ -3,8 +3,9 @@
 from litestar import Controller, Response, get, post
 
 from clipper.errors import Unavailable
+from clipper.management.events import Event
 from clipper.management.routes import Port
-from clipper.management.schemas import Event, Health, Status
+from clipper.management.schemas import Health, Status
 from clipper.metrics.exposition import CONTENT_TYPE, render
 
 
@@ -36,7 +37,8 @@ class Server(Controller):
     @get("/metrics", summary="Prometheus text of all workers and containers", media_type="text/plain")
     async def metrics(self, operations: Port) -> Response[bytes]:
         workers, status = await operations.worker_statistics(), await operations.status()
-        text = render(workers, await operations.list_models(), await operations.list_replicas(), status)
+        applications, models = await operations.list_applications(), await operations.list_models()
+        text = render(workers, applications, models, await operations.list_replicas(), status)
         return Response(text, media_type=CONTENT_TYPE)
 
     @post("/stop", status_code=202, summary="Begin to stop: drain the workers, then the containers")

@@ -1,11 +1,15 @@
 """What a piece of feedback is, and what it teaches."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+
+import numpy as np
 
 from clipper.errors import InvalidArgument, PolicyFailed
 from clipper.feedback import Feedback
+from clipper.selection.learning.arms import Arms
+from clipper.selection.learning.guardrail import Forecasts
 from clipper.selection.learning.losses import Loss, loss_of_reward
-from clipper.selection.learning.tally import NONE_MISSED, Increments, tally
+from clipper.selection.learning.tally import NONE_MISSED, Amount, Increments, tally
 from clipper.selection.policies.combine import behind
 from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, Totals
 
@@ -15,6 +19,8 @@ MAX_CHARACTERS = 300
 MAX_NAME_LENGTH = 100
 # Importance weights of models that are hardly ever asked stay far below, and sums of these far from a double's end.
 MAX_AMOUNT = 1e15
+# Of an array: what a linear policy keeps of a model by 64 features, and again half of it.
+MAX_ARRAY = 4096
 # As wrong as a model can be.
 NO_ANSWER_LOSS = 1.0
 
@@ -108,19 +114,42 @@ def lesson(
     costs = totals.costs
     if costs.weight and policy.feedback == "selected":
         plain, losses = losses, {model: costs.priced(model, loss) for model, loss in losses.items()}
-        increments = tally(choice.models, losses, missed, plain)
+        counts = tally(choice.models, losses, missed, plain)
     else:
         # Where all models are asked for every query, none of them saves anything by being preferred.
-        increments = tally(choice.models, losses, missed)
+        counts = tally(choice.models, losses, missed)
+    increments: dict[tuple[str, str], Amount] = {**counts}
     try:
         # A class of the user's that is no subclass of ours need not have it.
         observe = getattr(policy, "observe_reward", policy.observe) if is_reward else policy.observe
         for (model, name), amount in observe(choice, losses, totals, query).items():
             key = _checked_name(model), _checked_name(name)
-            increments[key] = increments.get(key, 0.0) + _checked_amount(amount)
+            known, added = increments.get(key, 0.0), _checked_amount(amount)
+            if key in increments and isinstance(added, np.ndarray):
+                raise InvalidArgument(f"it returned an array as {key[1]!r}, which is counted as a number")
+            increments[key] = known + added
     except (Exception, SystemExit) as error:  # whatever a user's code raises or returns is the user's to read
         raise PolicyFailed(f"policy failed in observe: {type(error).__name__}: {error}"[:MAX_CHARACTERS]) from error
     return increments
+
+
+def shown_of_newcomers(
+    arms: Arms, arms_now: Arms, forecasts: Forecasts, asked: Collection[str], loss: float, times: int = 1
+) -> Increments:
+    """What answers add to the evidence on the newcomers of their time; nothing to that of ramps which are over.
+
+    Args:
+        arms: those of the query.
+        asked: the models that the answers were made by.
+        loss: of each answer.
+    """
+    shown: dict[tuple[str, str], float] = {}
+    part = [name for name in arms.ramps if name in asked]
+    # An answer with another newcomer in it is no measure.
+    for name in part or arms.ramps:
+        if arms_now.ramps.get(name) == arms.ramps[name]:
+            shown |= forecasts.observed(name, arms.ramps[name], loss, is_own=bool(part), times=times)
+    return shown
 
 
 def _checked_name(name: object) -> str:
@@ -134,8 +163,16 @@ def _checked_name(name: object) -> str:
     return text
 
 
-def _checked_amount(amount: float) -> float:
+def _checked_amount(amount: Amount) -> Amount:
     """One that can be added to for ever: a single NaN or infinity would spoil a sum for good."""
+    if isinstance(amount, np.ndarray):
+        array = amount.astype(np.float64)
+        if array.ndim != 1 or not 1 <= len(array) <= MAX_ARRAY or not (np.abs(array) <= MAX_AMOUNT).all():
+            raise InvalidArgument(
+                f"it returned an increment by an array of shape {amount.shape}: expected one dimension of 1 to "
+                f"{MAX_ARRAY} numbers, each up to {MAX_AMOUNT:g}"
+            )
+        return array
     number = float(amount)
     if not abs(number) <= MAX_AMOUNT:
         raise InvalidArgument(f"it returned an increment by {amount!r}: expected a number up to {MAX_AMOUNT:g}")

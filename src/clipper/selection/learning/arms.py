@@ -12,8 +12,8 @@ predecessor, as all that were deployed by then are, and fade as all numbers do.
 from collections.abc import Mapping, Sequence
 
 from clipper.selection.learning.costs import NO_COSTS, Costs
-from clipper.selection.learning.tally import Increments
-from clipper.selection.learning.totals import Totals
+from clipper.selection.learning.tally import Amount, Increments
+from clipper.selection.learning.totals import Arrays, Part, Totals
 
 # What was learned of a version, and how much of it counts.
 Origin = tuple[str, float]
@@ -48,13 +48,20 @@ class Arms:
     Args:
         origins: by link's name, as ``lineage`` gives them. A name that is not in it stands for itself.
         costs: by link's name.
+        ramps: of the names that are newcomers', the numbers of their ramps.
     """
 
-    __slots__ = ("_keys", "_models", "_origins", "_owners", "costs")
+    __slots__ = ("_keys", "_models", "_origins", "_owners", "costs", "ramps")
 
-    def __init__(self, origins: Mapping[str, Sequence[Origin]], costs: Costs = NO_COSTS) -> None:
+    def __init__(
+        self,
+        origins: Mapping[str, Sequence[Origin]],
+        costs: Costs = NO_COSTS,
+        ramps: Mapping[str, int] | None = None,
+    ) -> None:
         self._origins = origins
         self.costs = costs
+        self.ramps = ramps or {}
         self._keys = {name: each[0][0] for name, each in origins.items()}
         self._owners = {key for each in origins.values() for key, _ in each}
         self._models = {key.partition(":")[0] for key in self._owners}
@@ -63,9 +70,9 @@ class Arms:
         """What a state calls the version that ``name`` stands for."""
         return self._keys.get(name, name)
 
-    def keyed(self, increments: Increments) -> dict[tuple[str, str], float]:
+    def keyed(self, increments: Increments) -> dict[tuple[str, str], Amount]:
         """What a policy wants to add, by what the state calls the versions."""
-        keyed: dict[tuple[str, str], float] = {}
+        keyed: dict[tuple[str, str], Amount] = {}
         for (name, number), amount in increments.items():
             key = self.key(name), number
             keyed[key] = keyed.get(key, 0.0) + amount
@@ -93,14 +100,34 @@ class Arms:
             for key, weight in origins:
                 for number, amount in by_key.get(key, ()):
                     numbers[name, number] = numbers.get((name, number), 0.0) + weight * amount
-        return Totals(numbers, of_versions, self.costs)
+        arrays = self._view_arrays(totals.arrays) if totals.arrays.parts else None
+        return Totals(numbers, of_versions, self.costs, arrays)
+
+    def _view_arrays(self, arrays: Arrays) -> Arrays:
+        parts: dict[tuple[str, str, int], list[Part]] = {}
+        by_key: dict[str, list[tuple[str, int, Sequence[Part]]]] = {}
+        for (key, name, size), each in arrays.parts.items():
+            if key in self._owners:
+                by_key.setdefault(key, []).append((name, size, each))
+            elif key.partition(":")[0] not in self._models:
+                parts[key, name, size] = list(each)
+        for link, origins in self._origins.items():
+            for key, weight in origins:
+                for name, size, each in by_key.get(key, ()):
+                    weighted = ((amounts, weight * counts) for amounts, counts in each)
+                    parts.setdefault((link, name, size), []).extend(weighted)
+        return Arrays(parts, arrays.memo)
 
     def with_key(self, name: str, key: str) -> "Arms":
-        """The same, but for one name, which stands for another version."""
+        """The same, but for one name, which stands for another version; and without newcomers."""
         return Arms({**self._origins, name: ((key, 1.0),)}, self.costs)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Arms) and (self._origins, self.costs) == (other._origins, other.costs)
+        return isinstance(other, Arms) and (self._origins, self.costs, self.ramps) == (
+            other._origins,
+            other.costs,
+            other.ramps,
+        )
 
     __hash__ = None  # type: ignore[assignment]  # compared, never a key
 

@@ -17,6 +17,8 @@ a policy that explores goes on to: its regret grows in proportion to time, by th
 where one that never forgets has a regret that grows with its root or logarithm. In exchange a change is followed
 in about ``half_life`` observations however long the history before it was. A ``half_life`` of None never forgets.
 
+A sum may be of arrays of one size, which its key names. It fades as a number does.
+
 A policy may keep sums of several half-lives side by side: a number whose name ends in ``~N`` or ``~never`` fades by
 that half-life, whatever the state's is (``fading``).
 """
@@ -25,13 +27,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.parameters import check_number
-from clipper.selection.learning.tally import Increments
-from clipper.selection.learning.totals import OBSERVATIONS, Totals
+from clipper.selection.learning.tally import Amount, Increments
+from clipper.selection.learning.totals import OBSERVATIONS, ArrayParts, Arrays, Part, Totals
 
 DEFAULT_HALF_LIFE = 1000
 
@@ -102,7 +107,7 @@ _NEVER_BEGAN = str(Epoch.at(0.0, None))
 
 class Ledger:
     """One state's sums, as they lie in a store: by key, of which one is ``observations``, the clock, and the others
-    are ``HALF_LIFE@START/MODEL/NAME``.
+    are ``HALF_LIFE@START/MODEL/NAME``, of arrays ``HALF_LIFE@START/MODEL/NAME/SIZE``.
 
     Args:
         half_life: after how many observations an increment counts half, at least 1; None is never.
@@ -112,16 +117,18 @@ class Ledger:
         InvalidArgument: ``half_life`` is not one, or a key is not of that form.
     """
 
-    def __init__(self, half_life: int | None = DEFAULT_HALF_LIFE, sums: Mapping[str, float] | None = None) -> None:
+    def __init__(self, half_life: int | None = DEFAULT_HALF_LIFE, sums: Mapping[str, Amount] | None = None) -> None:
         check_half_life(half_life)
         self.half_life = half_life
         self.clock = 0.0
         # By epoch, and by ``MODEL/NAME``: keys are taken apart once an epoch and once a name, not once an increment.
         self._sums: dict[str, dict[str, float]] = {}
+        self._arrays: dict[str, dict[str, NDArray[np.float64]]] = {}
+        self._memo_of_arrays: dict[Any, Any] = {}
         self._totals: Totals | None = None
         self.add(sums or {})
 
-    def entries(self, increments: Increments, observations: int = 1, ahead: int = 0) -> dict[str, float]:
+    def entries(self, increments: Increments, observations: int = 1, ahead: int = 0) -> dict[str, Amount]:
         """What to add to this state, here and in the store, for what these observations taught.
 
         Args:
@@ -131,26 +138,29 @@ class Ledger:
         clock = self.clock + ahead
         now = Epoch.at(clock, self.half_life)
         scale, epoch = now.scale(clock), str(now)
-        entries = {f"{epoch}//{OBSERVATIONS}": observations * scale, CLOCK: float(observations)}
+        entries: dict[str, Amount] = {f"{epoch}//{OBSERVATIONS}": observations * scale, CLOCK: float(observations)}
         for (model, name), amount in increments.items():
+            size = f"/{len(amount)}" if isinstance(amount, np.ndarray) else ""
             fades, half_life = _half_life_of(name)
             if fades and half_life is None:  # as much is for every policy: worked out beforehand
                 entries[f"{_NEVER_BEGAN}/{model}/{name}"] = amount
             elif fades:
                 own = Epoch.at(clock, half_life)
-                entries[f"{own}/{model}/{name}"] = amount * own.scale(clock)
+                entries[f"{own}/{model}/{name}{size}"] = amount * own.scale(clock)
             else:
-                entries[f"{epoch}/{model}/{name}"] = amount * scale
+                entries[f"{epoch}/{model}/{name}{size}"] = amount * scale
         return entries
 
-    def add(self, entries: Mapping[str, float]) -> None:
+    def add(self, entries: Mapping[str, Amount]) -> None:
         """Add what ``entries`` returned, here or elsewhere.
 
         Raises:
             InvalidArgument: a key is not of a state; those before it have been added.
         """
         for key, amount in entries.items():
-            if key == CLOCK:
+            if isinstance(amount, np.ndarray):
+                self._add_array(key, amount)
+            elif key == CLOCK:
                 self.clock += amount
             else:
                 epoch, _, number = key.partition("/")
@@ -161,31 +171,48 @@ class Ledger:
                 sums[number] = sums.get(number, 0.0) + amount
         self._totals = None
 
+    def _add_array(self, key: str, amount: NDArray[np.float64]) -> None:
+        epoch, _, number = key.partition("/")
+        known = self._arrays.get(epoch, {}).get(number)
+        if known is None:
+            _check_key(key, amount)
+            self._arrays.setdefault(epoch, {})[number] = amount
+        else:
+            # A new one: who holds the old one can tell that it is old.
+            self._arrays[epoch][number] = known + amount
+
     def totals(self) -> Totals:
         """The numbers as of now; the same object until something is added, so that its memo lasts as long."""
         if self._totals is None:
-            self._totals = Totals(self._faded())
+            self._totals = Totals(self._faded(), arrays=Arrays(self._parts(), self._memo_of_arrays))
         return self._totals
 
-    def sums(self) -> dict[str, float]:
+    def sums(self) -> dict[str, Amount]:
         """All sums by key. Another ``Ledger`` of these, of whatever half-life, has learned the same."""
-        keyed = {CLOCK: self.clock}
+        keyed: dict[str, Amount] = {CLOCK: self.clock}
         for epoch, sums in self._sums.items():
             keyed.update((f"{epoch}/{number}", amount) for number, amount in sums.items())
+        for epoch, arrays in self._arrays.items():
+            keyed.update((f"{epoch}/{number}", amount) for number, amount in arrays.items())
         return keyed
 
     def stale(self) -> list[str]:
         """Keys that count for nothing any more, and may be deleted in the store."""
-        return [f"{epoch}/{number}" for epoch in self._stale_epochs() for number in self._sums[epoch]]
+        return [
+            f"{epoch}/{number}"
+            for epoch in self._stale_epochs()
+            for number in (*self._sums.get(epoch, ()), *self._arrays.get(epoch, ()))
+        ]
 
     def drop_stale(self) -> None:
         """Forget them here: a state holds two epochs, however long it lives."""
         for epoch in self._stale_epochs():
-            del self._sums[epoch]
+            self._sums.pop(epoch, None)
+            self._arrays.pop(epoch, None)
 
     def encode(self) -> bytes:
         """JSON text of the sums."""
-        return msgspec.json.encode(self.sums())
+        return msgspec.json.encode(self.sums(), enc_hook=_to_list)
 
     @staticmethod
     def decode(text: bytes, half_life: int | None = DEFAULT_HALF_LIFE) -> "Ledger":
@@ -195,7 +222,9 @@ class Ledger:
             InvalidArgument: the text is not a state.
         """
         try:
-            return Ledger(half_life, msgspec.json.decode(text, type=dict[str, float]))
+            sums = msgspec.json.decode(text, type=dict[str, float | list[float]])
+            amounts = {key: np.array(each) if isinstance(each, list) else each for key, each in sums.items()}
+            return Ledger(half_life, amounts)
         except msgspec.MsgspecError as error:
             raise InvalidArgument(f"not a learned state: expected a JSON object of numbers: {error}") from error
 
@@ -208,8 +237,16 @@ class Ledger:
                 numbers[number] = numbers.get(number, 0.0) + amount * fade
         return numbers
 
+    def _parts(self) -> ArrayParts:
+        parts: dict[tuple[str, str, int], list[Part]] = {}
+        for epoch, arrays in self._arrays.items():
+            fade = Epoch.parse(epoch).fade(self.clock)
+            for text, amounts in arrays.items():
+                parts.setdefault((*_parse_number(text.rpartition("/")[0]), len(amounts)), []).append((amounts, fade))
+        return parts
+
     def _stale_epochs(self) -> list[str]:
-        return [epoch for epoch in self._sums if Epoch.parse(epoch).is_stale(self.clock)]
+        return [epoch for epoch in {**self._sums, **self._arrays} if Epoch.parse(epoch).is_stale(self.clock)]
 
 
 def fading(name: str, half_life: int | None) -> str:
@@ -245,10 +282,19 @@ def _parse_number(text: str) -> tuple[str, str]:
     return model, name
 
 
-def _check_key(key: str) -> None:
+def _check_key(key: str, array: NDArray[np.float64] | None = None) -> None:
     epoch, _, number = key.partition("/")
     try:
         Epoch.parse(epoch)
+        if array is not None:
+            number, _, size = number.rpartition("/")
+            if size != str(len(array)):
+                raise ValueError(size)
         _parse_number(number)
     except ValueError:
-        raise InvalidArgument(f"{key!r} is no key of a learned state: expected HALF_LIFE@START/MODEL/NAME") from None
+        expected = "HALF_LIFE@START/MODEL/NAME" + ("" if array is None else f"/{len(array)}")
+        raise InvalidArgument(f"{key!r} is no key of a learned state: expected {expected}") from None
+
+
+def _to_list(array: NDArray[np.float64]) -> list[float]:
+    return list(map(float, array))

@@ -3,6 +3,9 @@
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clipper.selection.learning.totals import (
     EVER_LOSS,
     EVER_SCORED,
@@ -15,8 +18,10 @@ from clipper.selection.learning.totals import (
     SCORED,
 )
 
+# Of what a state holds by model and name, as of what is added to it: a number, or float64 of shape (n,).
+Amount = float | NDArray[np.float64]
 # What to add, by model and name.
-Increments = Mapping[tuple[str, str], float]
+Increments = Mapping[tuple[str, str], Amount]
 
 NONE_MISSED: Mapping[str, float] = MappingProxyType({})
 

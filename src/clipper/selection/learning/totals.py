@@ -1,8 +1,11 @@
 """What a policy reads of a state: one number by model and name, as of now."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from clipper.selection.learning.confidence_sequences import Evidence
 from clipper.selection.learning.costs import NO_COSTS, Costs
@@ -10,6 +13,11 @@ from clipper.selection.learning.parameters import check_number
 
 # By model and name. The model is "" where a number is of the application and not of one model.
 Numbers = Mapping[tuple[str, str], float]
+
+# A sum of arrays, and how much of it counts now.
+Part = tuple[NDArray[np.float64], float]
+# By model, name and size.
+ArrayParts = Mapping[tuple[str, str, int], Sequence[Part]]
 
 # Names of the numbers that are counted for every policy.
 OBSERVATIONS = "observations"
@@ -36,6 +44,21 @@ DEFAULT_PRIOR_WEIGHT = 10.0
 FEW = 8.0
 
 
+class Arrays:
+    """The arrays that an application has learned. A context has none of its own: they take 17 KB a model.
+
+    Attributes:
+        parts: each array's sums, whose fading is put off until somebody reads them.
+        memo: as ``Totals.memo``, but it outlives these arrays: what is kept there says of which parts it was made.
+    """
+
+    __slots__ = ("memo", "parts")
+
+    def __init__(self, parts: ArrayParts | None = None, memo: dict[Any, Any] | None = None) -> None:
+        self.parts = parts or {}
+        self.memo: dict[Any, Any] = {} if memo is None else memo
+
+
 class Totals:
     """One state's numbers, with what is old counted less. Never changed: after feedback there is another one.
 
@@ -46,6 +69,7 @@ class Totals:
         costs: what asking each of the application's models costs.
         memo: where a policy keeps what it has worked out from exactly these numbers, so that it is not done for each
             query. The policy itself is a part of each key.
+        arrays: the application's, also where these are a context's.
     """
 
     __slots__ = (
@@ -54,6 +78,7 @@ class Totals:
         "_of_versions",
         "_to_mix",
         "application",
+        "arrays",
         "costs",
         "memo",
         "own",
@@ -62,10 +87,15 @@ class Totals:
     )
 
     def __init__(
-        self, numbers: Numbers | None = None, of_versions: Numbers | None = None, costs: Costs = NO_COSTS
+        self,
+        numbers: Numbers | None = None,
+        of_versions: Numbers | None = None,
+        costs: Costs = NO_COSTS,
+        arrays: Arrays | None = None,
     ) -> None:
         """``of_versions``: without what versions have of their predecessors; the same as ``numbers`` if None."""
         self._numbers = numbers or {}
+        self.arrays = arrays or Arrays()
         self._of_versions = self._numbers if of_versions is None else of_versions
         self.costs = costs
         self.own: Totals | None = None
@@ -78,6 +108,17 @@ class Totals:
     def number(self, model: str, name: str) -> float:
         """0 where nothing was ever added."""
         return self._numbers.get((model, name), 0.0)
+
+    def array(self, model: str, name: str, size: int) -> NDArray[np.float64]:
+        """A new array of shape (size,); zeros where none of that size was ever added."""
+        total = np.zeros(size)
+        for amounts, counts in self.array_parts(model, name, size):
+            total += counts * amounts
+        return total
+
+    def array_parts(self, model: str, name: str, size: int) -> Sequence[Part]:
+        """What ``array`` adds up. A sum is the same object until something is added to it, while its share fades."""
+        return self.arrays.parts.get((model, name, size), ())
 
     def of_version(self, model: str, name: str) -> float:
         """The same, of what the model's version has learned itself, without what its predecessors left it."""
@@ -134,14 +175,14 @@ class Totals:
         """
         check_number("prior_weight", weight, 0)
         if weight == 0 or not prior.numbers:
-            return self
+            return Totals(self._numbers, self._of_versions, self.costs, prior.arrays) if prior.arrays.parts else self
         if self.observations <= 0:
             return prior
         most = weight * (1 + FEW / self.observations)
         mixed = {key: amount * prior.share_of(key, most) for key, amount in prior.to_mix}
         for key, amount in self._numbers.items():
             mixed[key] = mixed.get(key, 0.0) + amount
-        totals = Totals(mixed, costs=self.costs)
+        totals = Totals(mixed, costs=self.costs, arrays=prior.arrays)
         totals.own, totals.application = self, prior
         totals.prior_weight, totals.prior_most = weight, most
         return totals

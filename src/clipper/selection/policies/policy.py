@@ -74,8 +74,9 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         shares: one a model. Where one model is chosen, the probability that it was; where several are asked, the weight
             of each in the answer, adding up to 1.
-        beliefs: where the probability has no closed form, and the share is 1: the two parameters of the Beta
-            distribution that was drawn from for each of the application's models, of which the highest was chosen.
+        beliefs: where the probability has no closed form: the two parameters of the Beta distribution that was drawn
+            from for each of the application's models, of which the highest was chosen. The share is then the
+            probability that it was to be decided so: 1, or less while there are newcomers.
         among: where what is learned depends on it: the models that it was chosen among.
         steps: what ``next`` has decided, where it tells.
     """
@@ -110,12 +111,14 @@ class Policy(Protocol):
             application's, which are then asked for it where they had not been.
         learns: whether ``select`` or ``combine`` reads the state; if not, none is fetched for a query's context.
         keeps_input: whether ``observe`` reads the query's input, which is then kept with the query until its feedback.
+        needs_features: of one of Clipper's own: whether it can do without.
         default_half_life: of one of Clipper's own: after how many observations one counts half, where nobody says.
     """
 
     feedback: Literal["selected", "all"] = "selected"
     learns: bool = True
     keeps_input: bool = False
+    needs_features: bool = False
     default_half_life: int | None = DEFAULT_HALF_LIFE
 
     @abstractmethod

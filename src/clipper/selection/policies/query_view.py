@@ -11,6 +11,9 @@ from clipper.types import DType, InputType
 
 Features = NDArray[np.float64]
 
+# A linear policy keeps the half of a matrix of so many columns for each model: 17 KB.
+MAX_FEATURES = 64
+
 FEATURE = np.dtype("<f8")
 _DTYPES: Mapping[DType, np.dtype[Any]] = {
     DType.INT32: np.dtype("<i4"),
@@ -65,6 +68,13 @@ class JudgedQuery(QueryView, frozen=True, gc=False):
 
     outputs: Mapping[str, bytes] = {}
     label: bytes | None = None
+
+
+def as_features(row: bytes, input_type: InputType) -> bytes:
+    """The raw buffer of the features that an input of numbers is: the row itself, where it is of float64."""
+    if input_type.dtype is DType.FLOAT64:
+        return row
+    return np.frombuffer(row, _DTYPES[input_type.dtype]).astype(FEATURE).tobytes()
 
 
 def decode_row(row: bytes, input_type: InputType) -> NDArray[Any] | str | bytes:

@@ -21,6 +21,8 @@ from clipper.selection.policies.ensemble import Ensemble
 from clipper.selection.policies.epsilon_greedy import EpsilonGreedy
 from clipper.selection.policies.exp3 import Exp3
 from clipper.selection.policies.exp4 import Exp4
+from clipper.selection.policies.linear_thompson import LinearThompson
+from clipper.selection.policies.linucb import LinUcb
 from clipper.selection.policies.policy import Policy
 from clipper.selection.policies.single import Single
 from clipper.selection.policies.thompson import Thompson
@@ -42,6 +44,8 @@ POLICIES: Mapping[str, type[Policy]] = {
     "exp3": Exp3,
     "exp4": Exp4,
     "ensemble": Ensemble,
+    "linucb": LinUcb,
+    "linear_thompson": LinearThompson,
     "cascade": Cascade,
 }
 

@@ -1,6 +1,7 @@
 """A store in Redis, for Clippers on several machines: the extra ``clipper-serving[redis]``.
 
-A state is a hash and is added to with HINCRBYFLOAT; a script makes each batch of observations one atomic step. Redis
+A state is a hash and is added to with HINCRBYFLOAT, and its arrays, packed doubles, are another;
+a script makes each batch of observations one atomic step. Redis
 must keep an append-only file: an observation is acknowledged after WAITAOF has said that it is on disk. With
 ``appendfsync everysec`` that takes up to a second; with ``always``, as long as the disk does.
 """
@@ -10,11 +11,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import time
 from typing import Any, TypeVar
 
+import numpy as np
 import redis.asyncio as redis
 from redis.exceptions import RedisError
 
 from clipper.errors import StoreUnavailable
-from clipper.selection.stores.store import EVICT_CHUNK, TOLD_FOR_S, Observation
+from clipper.selection.stores.store import EVICT_CHUNK, FLOAT, TOLD_FOR_S, Amount, Observation
 
 T = TypeVar("T")
 
@@ -26,11 +28,35 @@ DISK_TIMEOUT_MS = 2000
 # Keys looked at in one go, so that Redis serves others in between.
 SCAN_CHUNK = 1000
 
-# ARGV: prefix, wall clock, observations as JSON. It always writes something: WAITAOF waits for what its own connection
+# Of the arguments of a commit, those before the first array.
+_BEFORE_ARRAYS = 3
+
+# ARGV: prefix, wall clock, observations as JSON, then arrays of little-endian doubles, to which "arrays" of each
+# observation refers by context, name and place. What a batch adds to an array is added to what is there once.
+# Doubles are packed and unpacked 200 at a time, since Lua's stack has room for some thousand.
+# It always writes something: WAITAOF waits for what its own connection
 # has written, and the first attempt at a batch may have been on another one.
 _COMMIT = """
 local prefix, now_s = ARGV[1], ARGV[2]
-local are_new, revision = {}, nil
+local are_new, revision, totals = {}, nil, {}
+local function add(numbers, packed)
+  local count = #packed / 8
+  for first = 1, count, 200 do
+    local size = math.min(200, count - first + 1)
+    local part = {struct.unpack('<' .. string.rep('d', size), packed, 8 * first - 7)}
+    for place = 1, size do
+      numbers[first + place - 1] = (numbers[first + place - 1] or 0) + part[place]
+    end
+  end
+end
+local function pack(numbers)
+  local parts = {}
+  for first = 1, #numbers, 200 do
+    local last = math.min(first + 199, #numbers)
+    parts[#parts + 1] = struct.pack('<' .. string.rep('d', last - first + 1), unpack(numbers, first, last))
+  end
+  return table.concat(parts)
+end
 redis.call('SET', prefix .. 'last_commit', now_s)
 for index, each in ipairs(cjson.decode(ARGV[3])) do
   local seen = prefix .. 'seen:' .. each.application
@@ -38,6 +64,12 @@ for index, each in ipairs(cjson.decode(ARGV[3])) do
   if are_new[index] == 1 then
     redis.call('SADD', prefix .. 'applications', each.application)
     revision = revision or redis.call('INCR', prefix .. 'revision')
+    for _, array in ipairs(each.arrays) do
+      local key = prefix .. 'arrays:' .. each.application .. '/' .. array[1]
+      totals[key] = totals[key] or {}
+      totals[key][array[2]] = totals[key][array[2]] or {}
+      add(totals[key][array[2]], ARGV[array[3]])
+    end
     for context, increments in pairs(each.increments) do
       local state = each.application .. '/' .. context
       for name, amount in pairs(increments) do
@@ -48,6 +80,13 @@ for index, each in ipairs(cjson.decode(ARGV[3])) do
         redis.call('ZADD', prefix .. 'contexts:' .. each.application, revision, context)
       end
     end
+  end
+end
+for key, arrays in pairs(totals) do
+  for name, numbers in pairs(arrays) do
+    local known = redis.call('HGET', key, name)
+    if known then add(numbers, known) end
+    redis.call('HSET', key, name, pack(numbers))
   end
 end
 return are_new
@@ -67,7 +106,7 @@ if over <= 0 then return 0 end
 local revision = redis.call('INCR', prefix .. 'revision')
 for _, context in ipairs(redis.call('ZRANGE', contexts, 0, over - 1)) do
   local state = application .. '/' .. context
-  redis.call('DEL', prefix .. 'sums:' .. state)
+  redis.call('DEL', prefix .. 'sums:' .. state, prefix .. 'arrays:' .. state)
   redis.call('ZREM', prefix .. 'changes', state)
   redis.call('ZREM', contexts, context)
   redis.call('ZADD', prefix .. 'forgotten', revision, state)
@@ -79,7 +118,7 @@ return over
 # ARGV: prefix, wall clock, application, context.
 _FORGET_CONTEXT = """
 local prefix, state = ARGV[1], ARGV[3] .. '/' .. ARGV[4]
-redis.call('DEL', prefix .. 'sums:' .. state)
+redis.call('DEL', prefix .. 'sums:' .. state, prefix .. 'arrays:' .. state)
 redis.call('ZREM', prefix .. 'changes', state)
 redis.call('ZADD', prefix .. 'forgotten', redis.call('INCR', prefix .. 'revision'), state)
 redis.call('ZADD', prefix .. 'forgotten_at', ARGV[2], state)
@@ -97,33 +136,44 @@ class RedisStore:
         self._client: Any = redis.Redis.from_url(
             url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, decode_responses=True
         )
+        # For arrays, which are no text.
+        self._binary: Any = redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
         self._script = self._client.register_script(_COMMIT)
         self._evict = self._client.register_script(_EVICT)
         self._forget_context = self._client.register_script(_FORGET_CONTEXT)
 
     async def commit(self, observations: Sequence[Observation]) -> list[bool]:
-        batch = json.dumps(
-            [
-                {
-                    "id": each.id,
-                    "application": each.application,
-                    "increments": each.increments,
-                    "keep_s": each.keep_s,
-                }
-                for each in observations
-            ]
-        )
-        return await self._attempt(self._commit(batch))
+        batch: list[dict[str, Any]] = []
+        packed: list[bytes] = []
+        for each in observations:
+            arrays: list[tuple[str, str, int]] = []
+            numbers: dict[str, dict[str, float]] = {}
+            for context, increments in each.increments.items():
+                of_context = numbers[context] = {}
+                for name, amount in increments.items():
+                    if isinstance(amount, np.ndarray):
+                        packed.append(amount.astype(FLOAT).tobytes())
+                        arrays.append((context, name, _BEFORE_ARRAYS + len(packed)))
+                    else:
+                        of_context[name] = amount
+            facts = {"id": each.id, "application": each.application, "keep_s": each.keep_s}
+            batch.append({**facts, "increments": numbers, "arrays": arrays})
+        return await self._attempt(self._commit(json.dumps(batch), packed))
 
-    async def load(self, application: str, context: str) -> dict[str, float]:
-        numbers = await self._attempt(self._client.hgetall(f"{PREFIX}sums:{application}/{context}"))
-        return {name: float(amount) for name, amount in numbers.items()}
+    async def load(self, application: str, context: str) -> dict[str, Amount]:
+        state = f"{application}/{context}"
+        numbers = await self._attempt(self._client.hgetall(f"{PREFIX}sums:{state}"))
+        arrays = await self._attempt(self._binary.hgetall(f"{PREFIX}arrays:{state}"))
+        found: dict[str, Amount] = {name: float(amount) for name, amount in numbers.items()}
+        found.update((name.decode(), np.frombuffer(amounts, FLOAT)) for name, amounts in arrays.items())
+        return found
 
     async def changes(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
         return await self._attempt(self._changes(cursor))
 
     async def forget(self, application: str, context: str, names: Sequence[str]) -> None:
-        await self._attempt(self._client.hdel(f"{PREFIX}sums:{application}/{context}", *names))
+        for kind in ("sums", "arrays"):
+            await self._attempt(self._client.hdel(f"{PREFIX}{kind}:{application}/{context}", *names))
 
     async def expire(self) -> None:
         await self._attempt(self._expire(self._wall_clock_s()))
@@ -150,6 +200,7 @@ class RedisStore:
 
     async def close(self) -> None:
         await self._client.aclose()
+        await self._binary.aclose()
 
     async def _attempt(self, work: Awaitable[T]) -> T:
         try:
@@ -157,10 +208,10 @@ class RedisStore:
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"selection store {self._shown_url()} cannot be used: {error}") from error
 
-    async def _commit(self, batch: str) -> list[bool]:
+    async def _commit(self, batch: str, arrays: Sequence[bytes]) -> list[bool]:
         # WAITAOF speaks of what its own connection has written.
         async with self._client.client() as connection:
-            are_new = await self._script(args=[PREFIX, self._wall_clock_s(), batch], client=connection)
+            are_new = await self._script(args=[PREFIX, self._wall_clock_s(), batch, *arrays], client=connection)
             synced, _ = await connection.execute_command("WAITAOF", 1, 0, DISK_TIMEOUT_MS)
         if not synced:
             raise StoreUnavailable(f"Redis did not write to disk within {DISK_TIMEOUT_MS} ms")
@@ -187,8 +238,9 @@ class RedisStore:
 
     async def _drop(self, application: str) -> None:
         async for key in self._client.scan_iter(match=f"{PREFIX}sums:{_escaped(application)}/*", count=SCAN_CHUNK):
-            await self._client.delete(key)
-            await self._client.zrem(PREFIX + "changes", key.removeprefix(PREFIX + "sums:"))
+            state = key.removeprefix(PREFIX + "sums:")
+            await self._client.delete(key, f"{PREFIX}arrays:{state}")
+            await self._client.zrem(PREFIX + "changes", state)
         await self._client.delete(f"{PREFIX}seen:{application}", f"{PREFIX}contexts:{application}")
         await self._client.srem(PREFIX + "applications", application)
 

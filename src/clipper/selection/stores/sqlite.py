@@ -10,10 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep, time
-from typing import TypeVar
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from clipper.errors import StoreUnavailable
-from clipper.selection.stores.store import EVERYONE, EVICT_CHUNK, TOLD_FOR_S, Observation
+from clipper.selection.stores.store import EVERYONE, EVICT_CHUNK, FLOAT, TOLD_FOR_S, Amount, Observation
 
 T = TypeVar("T")
 
@@ -24,13 +27,17 @@ OPEN_AGAIN_S = 0.01
 
 # Of the tables, as ``PRAGMA user_version``; 0 is from before it was noted. Workers of two Clippers may share the file
 # while one takes over from the other: a new version only adds to what the one before uses.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS sums (
     application TEXT, context TEXT, name TEXT, amount REAL NOT NULL,
     PRIMARY KEY (application, context, name)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS arrays (
+    application TEXT, context TEXT, name TEXT, amounts BLOB NOT NULL,
+    PRIMARY KEY (application, context, name)
+);
 CREATE TABLE IF NOT EXISTS changes (
     application TEXT, context TEXT, revision INTEGER NOT NULL,
     PRIMARY KEY (application, context)
@@ -66,17 +73,15 @@ class SqliteStore:
     async def commit(self, observations: Sequence[Observation]) -> list[bool]:
         return await self._run(lambda database: _commit(database, observations, self._wall_clock_s()))
 
-    async def load(self, application: str, context: str) -> dict[str, float]:
-        query = "SELECT name, amount FROM sums WHERE application = ? AND context = ?"
-        return await self._run(lambda database: dict(database.execute(query, (application, context))))
+    async def load(self, application: str, context: str) -> dict[str, Amount]:
+        return await self._run(lambda database: _load(database, application, context))
 
     async def changes(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
         return await self._run(lambda database: _changes(database, cursor))
 
     async def forget(self, application: str, context: str, names: Sequence[str]) -> None:
         rows = [(application, context, name) for name in names]
-        statement = "DELETE FROM sums WHERE application = ? AND context = ? AND name = ?"
-        await self._run(lambda database: _execute_all(database, statement, rows))
+        await self._run(lambda database: _forget_names(database, rows))
 
     async def expire(self) -> None:
         over = (self._wall_clock_s(),)
@@ -169,22 +174,48 @@ def _is_new(database: sqlite3.Connection, observation: Observation, now_s: float
 
 def _add(database: sqlite3.Connection, observations: Iterable[Observation]) -> None:
     sums: dict[tuple[str, str, str], float] = {}
+    arrays: dict[tuple[str, str, str], NDArray[np.float64]] = {}
     for observation in observations:
         for context, increments in observation.increments.items():
             for name, amount in increments.items():
                 key = observation.application, context, name
-                sums[key] = sums.get(key, 0.0) + amount
+                if not isinstance(amount, np.ndarray):
+                    sums[key] = sums.get(key, 0.0) + amount
+                else:
+                    arrays[key] = arrays[key] + amount if key in arrays else amount
     database.executemany(
         "INSERT INTO sums VALUES (?, ?, ?, ?) "
         "ON CONFLICT (application, context, name) DO UPDATE SET amount = amount + excluded.amount",
         [(*key, amount) for key, amount in sums.items()],
     )
+    for key, amounts in arrays.items():
+        _add_array(database, key, amounts)
     revision = database.execute("UPDATE revision SET last = last + 1 RETURNING last").fetchone()[0]
     database.executemany(
         "INSERT INTO changes VALUES (?, ?, ?) "
         "ON CONFLICT (application, context) DO UPDATE SET revision = excluded.revision",
         [(*state, revision) for state in {key[:2] for key in sums}],
     )
+
+
+def _add_array(database: sqlite3.Connection, key: tuple[str, str, str], amounts: NDArray[np.float64]) -> None:
+    """Within a transaction, so that nobody else adds between the reading and the writing."""
+    query = "SELECT amounts FROM arrays WHERE application = ? AND context = ? AND name = ?"
+    known = database.execute(query, key).fetchone()
+    total = amounts if known is None else np.frombuffer(known[0], FLOAT) + amounts
+    database.execute("REPLACE INTO arrays VALUES (?, ?, ?, ?)", (*key, total.astype(FLOAT).tobytes()))
+
+
+def _load(database: sqlite3.Connection, application: str, context: str) -> dict[str, Amount]:
+    """Both tables as of one moment."""
+    with _transaction(database, "DEFERRED"):
+        where = "WHERE application = ? AND context = ?"
+        found: dict[str, Amount] = dict(
+            database.execute(f"SELECT name, amount FROM sums {where}", (application, context))
+        )
+        for name, amounts in database.execute(f"SELECT name, amounts FROM arrays {where}", (application, context)):
+            found[name] = np.frombuffer(amounts, FLOAT)
+    return found
 
 
 def _changes(database: sqlite3.Connection, cursor: int) -> tuple[int, list[tuple[str, str]]]:
@@ -228,6 +259,7 @@ def _forget(database: sqlite3.Connection, states: Sequence[tuple[str, str]], now
     """Whoever has added to one of them meanwhile has added to what is forgotten."""
     with _transaction(database):
         database.executemany("DELETE FROM sums WHERE application = ? AND context = ?", states)
+        database.executemany("DELETE FROM arrays WHERE application = ? AND context = ?", states)
         gone = database.executemany("DELETE FROM changes WHERE application = ? AND context = ?", states).rowcount
         revision = database.execute("UPDATE revision SET last = last + 1 RETURNING last").fetchone()[0]
         told = [(*state, revision, now_s) for state in states]
@@ -249,9 +281,9 @@ def _count(database: sqlite3.Connection, application: str) -> int:
 
 
 @contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+def _transaction(database: sqlite3.Connection, kind: Literal["IMMEDIATE", "DEFERRED"] = "IMMEDIATE") -> Iterator[None]:
     """All of it, or nothing."""
-    database.execute("BEGIN IMMEDIATE")
+    database.execute(f"BEGIN {kind}")
     try:
         yield
         database.execute("COMMIT")
@@ -261,11 +293,12 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _execute_all(database: sqlite3.Connection, statement: str, rows: Sequence[tuple[str, ...]]) -> None:
+def _forget_names(database: sqlite3.Connection, rows: Sequence[tuple[str, str, str]]) -> None:
     with _transaction(database):
-        database.executemany(statement, rows)
+        for table in ("sums", "arrays"):
+            database.executemany(f"DELETE FROM {table} WHERE application = ? AND context = ? AND name = ?", rows)
 
 
 def _drop(database: sqlite3.Connection, application: str) -> None:
-    for table in ("sums", "changes", "forgotten", "seen_until"):
+    for table in ("sums", "arrays", "changes", "forgotten", "seen_until"):
         database.execute(f"DELETE FROM {table} WHERE application = ?", (application,))

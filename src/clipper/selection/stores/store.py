@@ -1,12 +1,19 @@
 """The port of the stores that learned state is kept in, and which one an address means.
 
-A store holds, for each (application, context), a set of named numbers. It only ever adds to them, so that any number
-of workers and machines may write, and what is read is the sum of what all of them have learned.
+A store holds, for each (application, context), a set of named numbers and arrays of them. It only ever adds to them, so
+that any number of workers and machines may write, and what is read is the sum of what all of them have learned.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A number, or float64 of shape (n,). All of one name are of one kind and size.
+FLOAT = np.dtype("<f8")
+Amount = float | NDArray[np.float64]
 
 # The context under which an application's own state is kept: what it has learned from all of its feedback.
 EVERYONE = ""
@@ -40,7 +47,7 @@ class Observation:
 
     id: str
     application: str
-    increments: Mapping[str, Mapping[str, float]]
+    increments: Mapping[str, Mapping[str, Amount]]
     keep_s: float = MIN_KEEP_S
 
 
@@ -54,8 +61,8 @@ class Store(Protocol):
         """
         ...
 
-    async def load(self, application: str, context: str) -> dict[str, float]:
-        """The numbers of one state; empty if nothing was ever added."""
+    async def load(self, application: str, context: str) -> dict[str, Amount]:
+        """The numbers and arrays of one state; empty if nothing was ever added."""
         ...
 
     async def changes(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:

@@ -1,0 +1,159 @@
+"""Which versions are new to an application, from what an operator does to its links and models. Records in and out.
+
+A version is a newcomer where it comes beside, or in the place of, what the application asks already: by a link that is
+added, a link that is changed to another version, or the deployment of a model that a link follows. What an operator
+rolls back to is none: who does that wants it to answer.
+"""
+
+from collections.abc import Callable, Iterable
+
+from msgspec.structs import replace
+
+from clipper.registry.records import ApplicationRecord
+from clipper.selection.policies.registry import POLICIES
+from clipper.snapshot import Link, Newcomer, Selection
+from clipper.types import ModelId
+
+# The version of a model that is current; None if none is.
+Current = Callable[[str], str | None]
+
+
+def is_ramped(selection: Selection) -> bool:
+    """Whether it has newcomers at all: only a policy that learns has feedback to tell of them. A user's own may."""
+    if selection.policy == "ensemble" and selection.parameters.get("weighting", "equal") == "equal":
+        return False  # who asks for a vote of equals need not send any
+    policy = POLICIES.get(selection.policy)
+    return selection.ramp is not None and (policy is None or policy.learns)
+
+
+def after_link(
+    before: ApplicationRecord, after: ApplicationRecord, new: Link, replaced: Link | None, current: Current
+) -> ApplicationRecord:
+    """``new`` has been linked, in the place of another link or as one more.
+
+    A version that was stopped and is linked again is tried again.
+    """
+    version = new.version or current(new.model)
+    was = None if replaced is None or replaced.shadow else replaced.version or current(replaced.model)
+    known = _newcomer(before, new.model, version)
+    if version is not None and version == was and not new.shadow and (known is None or known.stopped is None):
+        return after
+    asked = None if was is None else _incumbent(before, new.model, was)
+    after = _without(after, lambda one: one.model == new.model and (one.version in (was, version) or _is_over(one)))
+    return after if new.shadow else _beginning(after, new, version, asked, current)
+
+
+def after_promotion(
+    record: ApplicationRecord, model: str, version: str, was: str | None, *, is_new: bool, current: Current
+) -> ApplicationRecord:
+    """``version`` is its model's current one in place of ``was``: deployed (``is_new``), or rolled back to.
+
+    A ramp that is under way is overtaken; what it was compared with goes on.
+    """
+    link = next((one for one in record.links if (one.model, one.version) == (model, None) and not one.shadow), None)
+    if link is None:
+        return record
+    asked = None if was is None else _incumbent(record, model, was)
+    record = _without(record, lambda one: one.model == model and (one.version in (was, version) or _is_over(one)))
+    return _beginning(record, link, version, asked, current, promoted=True) if is_new else record
+
+
+def after_other_change(
+    record: ApplicationRecord, current: Current, exists: Callable[[ModelId], bool]
+) -> ApplicationRecord:
+    """Without newcomers that are none any more, after anything else was changed: no link leads to them, what they were
+    compared with is gone, or nothing is ramped."""
+
+    def is_none(one: Newcomer) -> bool:
+        links = [link for link in record.links if link.model == one.model and not link.shadow]
+        if not exists(ModelId(one.model, one.version)) or not links:
+            return True
+        if _is_over(one):
+            return False
+        if one.stopped is None and not is_ramped(record.selection):
+            return True
+        if not any((link.version or current(link.model)) == one.version for link in links):
+            return True
+        return not others if one.before is None else not exists(ModelId(one.model, one.before))
+
+    new = {(one.model, one.version) for one in record.newcomers}
+    asked = [(link.model, link.version or current(link.model)) for link in record.links if not link.shadow]
+    others = [target for target in asked if target[1] is not None and target not in new]
+    return _without(record, is_none)
+
+
+def through(record: ApplicationRecord, newcomer: Newcomer) -> ApplicationRecord:
+    """It has enough feedback: it is as all others from now on."""
+    return _without(record, lambda one: one == newcomer)
+
+
+def stopped(record: ApplicationRecord, newcomer: Newcomer, why: str) -> ApplicationRecord:
+    """It is asked no more. A link that was changed to it goes back to the version before.
+
+    One that was promoted is for its model to be rolled back from.
+    """
+
+    def back(link: Link) -> Link:
+        leads = link.version == newcomer.version or (link.version is None and not newcomer.promoted)
+        is_its = link.model == newcomer.model and not link.shadow and leads
+        return replace(link, version=newcomer.before) if is_its and newcomer.before is not None else link
+
+    newcomers = tuple(replace(one, stopped=why) if one == newcomer else one for one in record.newcomers)
+    return replace(record, newcomers=newcomers, links=tuple(map(back, record.links)))
+
+
+def compared_with(records: Iterable[ApplicationRecord]) -> set[ModelId]:
+    """The versions that go on answering until those that came after them are through."""
+    return {
+        ModelId(one.model, one.before)
+        for record in records
+        for one in record.newcomers
+        if one.before is not None and one.stopped is None
+    }
+
+
+def _beginning(
+    record: ApplicationRecord,
+    link: Link,
+    version: str | None,
+    asked: str | None,
+    current: Current,
+    *,
+    promoted: bool = False,
+) -> ApplicationRecord:
+    """With ``version``, which ``link`` leads to, as a newcomer, if there is anything to compare it with.
+
+    Args:
+        asked: the version that the link's queries went to before.
+    """
+    others = [
+        ModelId(other.model, at)
+        for other in record.links
+        if other != link and not other.shadow and (at := other.version or current(other.model)) is not None
+    ]
+    if version is None or asked == version or ModelId(link.model, version) in others:
+        return record
+    if not is_ramped(record.selection) or (asked is None and not others):
+        return record
+    newcomer = Newcomer(record.ramps + 1, link.model, version, asked, promoted)
+    return replace(record, newcomers=(*record.newcomers, newcomer), ramps=newcomer.ramp)
+
+
+def _incumbent(record: ApplicationRecord, model: str, version: str) -> str | None:
+    """The version that most queries go to of a link to ``version``; None if they go to none of its."""
+    known = _newcomer(record, model, version)
+    return version if known is None else known.before
+
+
+def _newcomer(record: ApplicationRecord, model: str, version: str | None) -> Newcomer | None:
+    return next((one for one in record.newcomers if (one.model, one.version) == (model, version)), None)
+
+
+def _is_over(one: Newcomer) -> bool:
+    """Whether its link leads back to the version before it, and what is left of it is that it was stopped."""
+    return one.stopped is not None and one.before is not None
+
+
+def _without(record: ApplicationRecord, is_gone: Callable[[Newcomer], bool]) -> ApplicationRecord:
+    left = tuple(one for one in record.newcomers if not is_gone(one))
+    return record if left == record.newcomers else replace(record, newcomers=left)

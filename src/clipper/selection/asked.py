@@ -1,0 +1,51 @@
+"""Waits for models that are asked for feedback's sake."""
+
+import asyncio
+
+
+class Asked:
+    """Waits for models that are asked for feedback's sake. ``outputs`` fills up; ``all_in`` is then done."""
+
+    def __init__(self, outputs: dict[str, bytes], deadline_s: float) -> None:
+        self.outputs = outputs
+        self.deadline_s = deadline_s
+        self.done = False
+        self.missing = 0
+        self.all_in: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def on_output(self, model: str, output: bytes) -> None:
+        self.outputs[model] = output
+        self.arrived()
+
+    def on_failure(self, model: str, code: str, message: str) -> None:
+        """What it counts for is ``score``'s to say."""
+        self.arrived()
+
+    def arrived(self) -> None:
+        self.missing -= 1
+        if not self.missing and not self.all_in.done():
+            self.all_in.set_result(None)
+
+
+class AskedByName:
+    """Waits for one of them, under the name that the policy knows it by."""
+
+    __slots__ = ("_asked", "_name")
+
+    def __init__(self, asked: Asked, name: str) -> None:
+        self._asked = asked
+        self._name = name
+
+    @property
+    def done(self) -> bool:
+        return self._asked.done
+
+    @property
+    def deadline_s(self) -> float:
+        return self._asked.deadline_s
+
+    def on_output(self, model: str, output: bytes) -> None:
+        self._asked.on_output(self._name, output)
+
+    def on_failure(self, model: str, code: str, message: str) -> None:
+        self._asked.arrived()

@@ -1,0 +1,225 @@
+"""What ``linucb`` and ``linear_thompson`` share: each model's loss as a linear function of a query's features.
+
+Of each model m the state holds one array, of the queries that it was scored on: the upper triangle of ``S = sum x x'``
+and ``b = sum loss x``, where x begins with a 1. That is ridge regression for each model alone (the disjoint model of
+Li, Chu, Langford, Schapire: "A Contextual-Bandit Approach to Personalized News Article Recommendation", WWW 2010):
+
+    A = S + R,   theta = prior + inv(A) (b - S prior),   loss of x: theta' x,   squared error of that: s^2 x' inv(A) x
+
+No setting depends on the features' scale: R is diagonal, with what one average observation has (rounded to a power of
+2), so that features ten times as large change nothing. The prior is the mean loss of all models, whatever x: what is
+not known of a model is that. ``s^2 = m (1 - m)`` is the most that the variance of a loss in [0, 1] of mean m can be.
+
+Sums fade by the state's half-life. Features beyond 1e7 count as that. A context has no arrays of its own: what tells
+users apart belongs into the features.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from clipper.selection.learning.totals import LOSS, SCORED, Part, Totals
+from clipper.selection.policies.policy import Increments, QueryView
+from clipper.selection.policies.query_view import MAX_FEATURES
+
+Floats = NDArray[np.float64]
+Places = NDArray[np.intp]
+
+LINEAR = "linear"
+# Squares are far from a sum's bound.
+_LARGEST = 1e7
+# A model's matrix is inverted again when so much of it has faded, or after so many updates, whose rounding adds up. To
+# invert one of 65 columns takes 130 us, and to update it 25.
+_FADED = 0.05
+_MAX_UPDATES = 100
+# Sums of two queries at once differ from those of one by far more.
+_ROUNDING = 1e-9
+
+
+class Beliefs(msgspec.Struct, frozen=True):
+    """Of one query: each model's loss, and one standard error of that; both of shape (models,)."""
+
+    means: Floats
+    errors: Floats
+
+
+class _Sums(msgspec.Struct, frozen=True):
+    """One model's sums, as faded as when they were first added up.
+
+    Attributes:
+        parts: what they were made of.
+        total: S's triangle and b.
+        diagonal, first: of S, each of shape (p,).
+        step: what came since the sums before, if that is next to all that differs.
+    """
+
+    parts: Sequence[Part]
+    total: Floats
+    diagonal: Floats
+    first: Floats
+    step: Floats | None = None
+
+
+class _Solved(msgspec.Struct, frozen=True):
+    """One model's ridge regression, by ``z``, which is x over the features' scale.
+
+    Attributes:
+        rows: ``inv(A)``, and below it ``inv(A) b`` and ``inv(A) S e``, where e is the 1 that x begins with; shape
+            (p + 2, p).
+        updates: how often it was updated since it was last inverted.
+    """
+
+    sums: _Sums
+    scale: Floats
+    rows: Floats
+    updates: int = 0
+
+
+class _Models(msgspec.Struct, frozen=True):
+    """All of them, in one state: ``usual`` is the mean loss, ``average`` the mean x."""
+
+    scale: Floats
+    solved: Sequence[_Solved]
+    usual: float
+    average: Floats
+
+
+def lessons(losses: Mapping[str, float], query: QueryView) -> Increments:
+    """What each scored model's sums grow by; nothing of a query without features."""
+    if query.features is None:
+        return {}
+    x = _with_one(query.features)
+    squares = np.outer(x, x)[_triangle(len(x))]
+    return {(model, LINEAR): np.concatenate((squares, loss * x)) for model, loss in losses.items()}
+
+
+def beliefs(policy: object, models: tuple[str, ...], totals: Totals, query: QueryView) -> Beliefs:
+    """What is believed of each model's loss on this query; of one without features, as if it were the average one.
+
+    Args:
+        policy: whose the memo is.
+    """
+    features = query.features
+    size = _known_size(models, totals) if features is None else len(features) + 1
+    known: _Models | None = totals.memo.get((policy, models, size))
+    if known is None:
+        known = totals.memo[policy, models, size] = _solve(policy, models, totals, size)
+    usual = known.usual
+    z = (known.average if features is None else _with_one(features)) / known.scale
+    means, squares = [], []
+    for each in known.solved:
+        products = each.rows @ z
+        means.append(usual + products[size] - usual * products[size + 1])
+        squares.append(products[:size] @ z)
+    variance = usual * (1.0 - usual)
+    return Beliefs(np.array(means), np.sqrt(variance * np.maximum(squares, 0.0)))
+
+
+def _solve(policy: object, models: tuple[str, ...], totals: Totals, size: int) -> _Models:
+    memo: dict[Any, Any] = totals.arrays.memo
+    before: list[_Solved | None] = [memo.get((policy, model, size)) for model in models]
+    sums = [
+        _sums(totals.array_parts(model, LINEAR, _corner(size) + size), size, None if known is None else known.sums)
+        for model, known in zip(models, before)
+    ]
+    scale, average = _scale(sums, size)
+    found = [_solved(each, scale, size, known) for each, known in zip(sums, before)]
+    memo.update(((policy, model, size), each) for model, each in zip(models, found))
+    scored = sum(totals.number(model, SCORED) for model in models)
+    lost = sum(totals.number(model, LOSS) for model in models)
+    return _Models(scale, found, min(max((lost + 1.0) / (scored + 2.0), 0.0), 1.0), average)
+
+
+def _sums(parts: Sequence[Part], size: int, before: _Sums | None) -> _Sums:
+    """``before`` itself, if nothing was added since, and next to nothing has faded."""
+    if before is not None and len(parts) == len(before.parts):
+        pairs = list(zip(parts, before.parts))
+        if all(abs(now - then) <= _FADED * then for (_, now), (_, then) in pairs):
+            steps = [counts * (new - old) for (new, _), (old, counts) in pairs if new is not old]
+            if not steps:
+                return before
+            step = sum(steps[1:], steps[0])
+            as_faded = [(new, then) for (new, _), (_, then) in pairs]
+            return _made(as_faded, before.total + step, size, step)
+    total = np.zeros(_corner(size) + size)
+    for amounts, counts in parts:
+        total += counts * amounts
+    return _made(parts, total, size)
+
+
+def _made(parts: Sequence[Part], total: Floats, size: int, step: Floats | None = None) -> _Sums:
+    return _Sums(parts, total, total[_diagonal(size)], total[:size], step)
+
+
+def _scale(sums: Sequence[_Sums], size: int) -> tuple[Floats, Floats]:
+    """The features' scale, and their mean."""
+    first = sum((each.first for each in sums), np.zeros(size))
+    if first[0] <= 0:
+        return np.ones(size), np.eye(size)[0]
+    typical = sum((each.diagonal for each in sums), np.zeros(size)) / first[0]
+    # A feature that has always been 0 has no scale.
+    return np.exp2(np.round(0.5 * np.log2(np.where(typical > 0, typical, 1.0)))), first / first[0]
+
+
+def _solved(sums: _Sums, scale: Floats, size: int, before: _Solved | None) -> _Solved:
+    """``before`` itself if it is of these sums; else by Sherman's and Morrison's formula, if one query came to them."""
+    if before is not None and np.array_equal(before.scale, scale):
+        if before.sums is sums:
+            return before
+        step = sums.step
+        if step is not None and step[0] > 0 and before.updates < _MAX_UPDATES:
+            x = step[:size] / step[0]
+            if (np.abs(step[_diagonal(size)] - step[0] * x * x) <= _ROUNDING * sums.diagonal).all():
+                z, inverse = x / scale, before.rows[:size]
+                product = inverse @ z
+                inverse = inverse - np.outer(product * (step[0] / (1.0 + step[0] * (z @ product))), product)
+                return _Solved(sums, scale, _rows(inverse, sums, scale, size), before.updates + 1)
+    return _Solved(sums, scale, _rows(_inverse(sums, scale, size), sums, scale, size))
+
+
+def _inverse(sums: _Sums, scale: Floats, size: int) -> Floats:
+    matrix = np.zeros((size, size))
+    rows, columns = _triangle(size)
+    matrix[rows, columns] = matrix[columns, rows] = sums.total[: _corner(size)]
+    matrix /= np.outer(scale, scale)
+    # So that its eigenvalues are 1 at least, and no rounding makes it singular.
+    matrix[np.diag_indices(size)] += 1.0
+    return np.asarray(np.linalg.inv(matrix), np.float64)
+
+
+def _rows(inverse: Floats, sums: _Sums, scale: Floats, size: int) -> Floats:
+    return np.vstack((inverse, inverse @ (sums.total[_corner(size) :] / scale), inverse @ (sums.first / scale)))
+
+
+def _with_one(features: Floats) -> Floats:
+    x = np.empty(len(features) + 1)
+    x[0] = 1.0
+    np.clip(features, -_LARGEST, _LARGEST, out=x[1:])
+    return x
+
+
+def _known_size(models: Sequence[str], totals: Totals) -> int:
+    """How many numbers, with the 1, the arrays are of: the most, where there are several sizes; 1 if there are none."""
+    lengths = [length for model, name, length in totals.arrays.parts if name == LINEAR and model in models]
+    return max((round((-3 + (9 + 8 * length) ** 0.5) / 2) for length in lengths), default=1)
+
+
+def _corner(size: int) -> int:
+    return size * (size + 1) // 2
+
+
+@lru_cache(maxsize=MAX_FEATURES + 1)
+def _triangle(size: int) -> tuple[Places, Places]:
+    """Rows and columns of the upper triangle, by rows."""
+    return np.triu_indices(size)
+
+
+@lru_cache(maxsize=MAX_FEATURES + 1)
+def _diagonal(size: int) -> Places:
+    """Where in the triangle it stands. The first row stands at the beginning."""
+    rows, columns = _triangle(size)
+    return np.flatnonzero(rows == columns)

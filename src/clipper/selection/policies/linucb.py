@@ -1,0 +1,48 @@
+"""``linucb``: the model that may be best for a query like this one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from clipper.selection.learning.parameters import check_number
+from clipper.selection.policies.distribution import Distribution, uniform_over_best
+from clipper.selection.policies.linear import beliefs, lessons
+from clipper.selection.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinUcb(Policy):
+    """Asks the model whose loss on a query of these features may be the least, within the bounds of what is known.
+
+        argmin_m  theta_m' x - exploration * s * sqrt(x' inv(A_m) x)
+
+    Disjoint LinUCB (Li, Chu, Langford, Schapire, 2010, Algorithm 1), for losses and with forgetting; ``linear`` says
+    what A, theta and s are. Of equals, as are all before the first feedback, one is chosen by chance.
+
+    Else the choice follows from the state alone, and its share is 1: until feedback comes all queries alike go to one
+    model, and the decision log cannot tell what another policy would have lost. ``linear_thompson`` has neither fault.
+
+    Args:
+        exploration: how far below its mean a loss may be believed to lie, in standard errors; above 0, at most 10.
+
+    Raises:
+        InvalidArgument: a parameter is outside its range.
+    """
+
+    needs_features = True
+
+    exploration: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("exploration", self.exploration, 0, 10, above=True)
+
+    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
+        return Distribution(models, self.probabilities(models, totals, query)).draw(random)
+
+    def probabilities(self, models: Sequence[str], totals: Totals, query: QueryView) -> list[float]:
+        """One a model: 1 for the best, or equal parts for those that are."""
+        believed = beliefs(self, tuple(models), totals, query)
+        return uniform_over_best((self.exploration * believed.errors - believed.means).tolist())
+
+    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
+        return lessons(losses, query)

@@ -1,0 +1,169 @@
+"""Which versions are newcomers, by what an operator does."""
+
+from collections.abc import Mapping
+
+import pytest
+from msgspec.structs import replace
+
+from clipper.registry.records import ApplicationRecord
+from clipper.rollout.newcomers import (
+    after_link,
+    after_other_change,
+    after_promotion,
+    compared_with,
+    stopped,
+    through,
+)
+from clipper.snapshot import Link, Newcomer, Selection
+from clipper.types import ModelId
+
+CURRENT: Mapping[str, str | None] = {"a": "1", "b": "1", "none": None}
+
+
+def record(*links: Link, policy: str = "thompson", ramp: float | None = 0.05) -> ApplicationRecord:
+    return ApplicationRecord("app", "doubles", 20.0, None, Selection(policy, ramp=ramp), links)
+
+
+def current(model: str) -> str | None:
+    return CURRENT.get(model)
+
+
+def link(before: ApplicationRecord, new: Link, replaced: Link | None = None) -> ApplicationRecord:
+    kept = tuple(new if each is replaced else each for each in before.links)
+    after = replace(before, links=kept if replaced else (*kept, new))
+    return after_link(before, after, new, replaced, current)
+
+
+def promote(before: ApplicationRecord, version: str, was: str | None, *, is_new: bool = True) -> ApplicationRecord:
+    def then(model: str) -> str | None:
+        return version if model == "a" else current(model)
+
+    return after_promotion(before, "a", version, was, is_new=is_new, current=then)
+
+
+def pairs(made: ApplicationRecord) -> list[tuple[str, str, str | None, bool]]:
+    return [(one.model, one.version, one.before, one.promoted) for one in made.newcomers]
+
+
+def test_a_link_beside_others_is_new_and_the_first_is_not() -> None:
+    assert link(record(), Link("a")).newcomers == ()
+    assert link(record(Link("none")), Link("a")).newcomers == (), "what has not come up is no comparison"
+    assert link(record(Link("b", shadow=True)), Link("a")).newcomers == ()
+    made = link(record(Link("b")), Link("a"))
+    assert made.newcomers == (Newcomer(1, "a", "1"),) and made.ramps == 1
+    made = link(made, Link("a", "2"))
+    assert pairs(made)[1] == ("a", "2", None, False) and made.ramps == 2, "each has a number of its own"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [record(Link("b"), policy="single"), record(Link("b"), policy="ensemble"), record(Link("b"), ramp=None)],
+)
+def test_without_learning_or_a_ramp_none_is_new(before: ApplicationRecord) -> None:
+    assert link(before, Link("a")).newcomers == ()
+    assert promote(replace(before, links=(Link("a"),)), "2", "1").newcomers == ()
+
+
+def test_an_ensemble_learns_where_it_weighs() -> None:
+    weighs = replace(record(Link("b")), selection=Selection("ensemble", {"weighting": "accuracy"}))
+    assert pairs(link(weighs, Link("a"))) == [("a", "1", None, False)]
+
+
+def test_a_policy_of_ones_own_is_taken_to_learn() -> None:
+    assert pairs(link(record(Link("b"), policy="mine:Mine"), Link("a"))) == [("a", "1", None, False)]
+
+
+def test_shadows_and_what_has_not_come_up_are_not_new_until_they_answer() -> None:
+    beside = record(Link("b"))
+    shadowed = link(beside, Link("a", shadow=True))
+    assert shadowed.newcomers == () and link(beside, Link("none")).newcomers == ()
+    assert pairs(link(shadowed, Link("a"), shadowed.links[1])) == [("a", "1", None, False)]
+    came_up = promote(record(Link("b"), Link("a")), "1", None)
+    assert pairs(came_up) == [("a", "1", None, True)]
+    assert promote(record(Link("a")), "1", None).newcomers == (), "alone it has nothing to be compared to"
+
+
+def test_a_link_that_is_changed_asks_the_version_before_meanwhile() -> None:
+    old = Link("a", "1")
+    made = link(record(old), Link("a", "2"), old)
+    assert pairs(made) == [("a", "2", "1", False)] and compared_with([made]) == {ModelId("a", "1")}
+    again = link(made, Link("a", "2"), made.links[0])
+    assert again == made, "the same link once more changes nothing"
+    third = link(made, Link("a", "3"), made.links[0])
+    assert pairs(third) == [("a", "3", "1", False)], "what most queries go to is still the first"
+    assert link(made, Link("a", "1"), made.links[0]).newcomers == (), "back to it there is nothing to compare"
+    assert link(record(Link("a")), Link("a", "1"), Link("a")).newcomers == ()
+
+
+def test_two_links_to_one_version_make_it_no_newcomer() -> None:
+    assert link(record(Link("a"), Link("b")), Link("a", "1")).newcomers == ()
+    assert promote(record(Link("a"), Link("a", "2")), "2", "1").newcomers == ()
+
+
+def test_a_deployed_version_is_new_and_one_rolled_back_to_is_not() -> None:
+    before = record(Link("a"))
+    made = promote(before, "2", "1")
+    assert pairs(made) == [("a", "2", "1", True)]
+    assert promote(before, "2", "1", is_new=False).newcomers == ()
+    assert promote(made, "1", "2", is_new=False).newcomers == ()
+    third = promote(made, "3", "2")
+    assert pairs(third) == [("a", "3", "1", True)] and compared_with([third]) == {ModelId("a", "1")}
+    assert promote(record(Link("a", "1")), "2", "1").newcomers == (), "a pinned link does not follow"
+    assert promote(record(Link("b")), "2", "1").newcomers == ()
+
+
+def test_a_stopped_version_stays_so_until_somebody_does_something() -> None:
+    made = link(record(Link("b")), Link("a"))
+    bad = stopped(made, made.newcomers[0], "it lost more")
+    assert bad.newcomers[0].stopped == "it lost more" and bad.links == made.links and compared_with([bad]) == set()
+    exists = {ModelId("a", "1"), ModelId("b", "1")}.__contains__
+    assert after_other_change(bad, current, exists) == bad
+    retried = link(bad, Link("a"), bad.links[1])
+    assert retried.newcomers == (Newcomer(2, "a", "1"),)
+    assert after_other_change(replace(bad, links=(Link("b"),)), current, exists).newcomers == ()
+    # All others were unlinked: then it is what there is.
+    assert after_other_change(replace(bad, links=(Link("a"),)), current, exists).newcomers == ()
+    # A ramp set to none ends ramps, and lets nobody in that was stopped.
+    off = replace(bad, selection=Selection("thompson", ramp=None))
+    assert after_other_change(off, current, exists).newcomers == bad.newcomers
+    off = replace(made, selection=Selection("thompson", ramp=None))
+    assert after_other_change(off, current, exists).newcomers == ()
+
+
+def test_a_promoted_one_that_was_stopped_is_told_of_until_the_next() -> None:
+    made = promote(record(Link("a")), "2", "1")
+    bad = stopped(made, made.newcomers[0], "it lost more")
+    exists = {ModelId("a", version) for version in "123"}.__contains__
+    assert bad.links == (Link("a"),), "the model is rolled back, so that the link leads to the version before"
+    assert after_other_change(bad, current, exists) == bad
+    assert pairs(promote(bad, "3", "1")) == [("a", "3", "1", True)]
+    assert promote(bad, "2", "1", is_new=False).newcomers == (), "an operator may have it nevertheless"
+    assert after_other_change(bad, current, lambda id_: id_.version != "2").newcomers == ()
+
+
+def test_a_changed_link_goes_back_when_its_version_is_stopped() -> None:
+    old = Link("a", "1")
+    made = link(record(old, Link("b")), Link("a", "2"), old)
+    bad = stopped(made, made.newcomers[0], "it lost more")
+    assert bad.links == (old, Link("b")) and bad.newcomers[0].stopped
+    again = link(bad, Link("a", "2"), bad.links[0])
+    assert pairs(again) == [("a", "2", "1", False)] and again.newcomers[0].stopped is None
+
+
+def test_a_ramp_ends_when_what_it_is_compared_with_is_gone() -> None:
+    made = promote(record(Link("a")), "2", "1")
+
+    def then(model: str) -> str | None:
+        return "2" if model == "a" else current(model)
+
+    assert after_other_change(made, then, {ModelId("a", "2")}.__contains__).newcomers == ()
+    assert after_other_change(made, then, {ModelId("a", "1")}.__contains__).newcomers == ()
+    assert after_other_change(made, then, lambda _: True) == made
+    assert after_other_change(replace(made, links=()), then, lambda _: True).newcomers == ()
+    beside = link(record(Link("b")), Link("a"))
+    assert after_other_change(replace(beside, links=(Link("a"),)), current, lambda _: True).newcomers == ()
+
+
+def test_one_that_is_through_is_as_all_others() -> None:
+    made = link(record(Link("b")), Link("a"))
+    assert through(made, made.newcomers[0]) == replace(made, newcomers=())

@@ -1,0 +1,157 @@
+import math
+from collections import Counter
+from random import Random
+
+import pytest
+
+from clipper.selection.learning.guardrail import (
+    ENOUGH_FEEDBACK,
+    FALSE_ALARMS,
+    NO_LOSSES,
+    Forecasts,
+    Losses,
+    RampLosses,
+    bound,
+    judge,
+    keys_of,
+    ramp_losses,
+)
+from clipper.selection.learning.ledger import Ledger
+from clipper.selection.learning.totals import Totals
+
+
+class Seen:
+    """The evidence of a ramp, as the sums of what its answers add."""
+
+    def __init__(self) -> None:
+        self.ledger, self.forecasts = Ledger(), Forecasts()
+
+    def add(self, loss: float, *, is_own: bool, times: int = 1) -> None:
+        increments = self.forecasts.observed("m:2", 7, loss, is_own=is_own, times=times)
+        self.ledger.add(self.ledger.entries(increments))
+
+    @property
+    def evidence(self) -> RampLosses:
+        return ramp_losses(self.ledger.totals(), "m:2", 7)
+
+
+def test_evidence_is_sums_that_do_not_fade_and_of_one_ramp() -> None:
+    seen = Seen()
+    for _ in range(20_000):  # twenty half-lives
+        seen.add(0.25, is_own=False)
+    seen.add(1.0, is_own=True, times=3)
+    evidence = seen.evidence
+    assert evidence.rest.count == 20_000 and evidence.rest.mean == pytest.approx(0.25)
+    # Forecasts begin at a half, and are off by 1 / 4n at the n-th.
+    assert evidence.rest.spread == pytest.approx(0.25**2 * math.pi**2 / 6, rel=1e-3)
+    assert (evidence.newcomer.count, evidence.newcomer.loss) == (3.0, 3.0)
+    assert evidence.newcomer.spread == pytest.approx(1 / 4 + 1 / 16 + 1 / 36), "one after another"
+    assert ramp_losses(seen.ledger.totals(), "m:2", 8) == RampLosses(NO_LOSSES, NO_LOSSES)
+
+
+def test_forecasts_are_of_ramps_that_go_on() -> None:
+    forecasts = Forecasts()
+    for _ in range(9):
+        forecasts.observed("m:2", 7, 1.0, is_own=True)
+    assert sum(forecasts.observed("m:2", 7, 1.0, is_own=True).values()) == pytest.approx(2.0 + 0.05**2)
+    forecasts.keep({8})
+    assert sum(forecasts.observed("m:2", 7, 1.0, is_own=True).values()) == 2.0 + 0.5**2
+
+
+def test_the_keys_of_a_ramp_are_all_that_it_left_in_a_store() -> None:
+    seen = Seen()
+    for is_own in (True, False):
+        seen.add(1.0, is_own=is_own)
+    left = [key for key in seen.ledger.sums() if "ramp" in key]
+    assert sorted(left) == sorted(keys_of("m:2", 7)) and len(left) == 6
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3, 10.0, 400.0, 1e6])
+@pytest.mark.parametrize("false_alarms", [0.04, 0.01])
+def test_the_bound_is_where_the_mixture_is_as_much_as_the_inverse_of_the_rate(
+    spread: float, false_alarms: float
+) -> None:
+    def mixture(reached: float) -> float:
+        rates = [0.9 * 2.0**-k for k in range(16)]
+        terms = [
+            math.exp(rate * reached + (math.log(1 - rate) + rate) * spread) / ((k + 1) * (k + 2))
+            for k, rate in enumerate(rates)
+        ]
+        return sum(terms)
+
+    assert mixture(bound(spread, false_alarms)) == pytest.approx(1 / false_alarms, rel=1e-6)
+
+
+def test_the_mixture_is_a_supermartingale() -> None:
+    """One step of it, whatever came before: forecast and mean anywhere, the worst losses of that mean being 0 and 1."""
+    for rate in (0.9, 0.45, 0.1):
+        psi = -math.log(1 - rate) - rate
+        for mean in (0.0, 0.01, 0.2, 0.5, 0.9, 1.0):
+            for forecast in (0.0, 0.05, 0.3, 0.7, 1.0):
+                for sign in (1, -1):
+                    expected = sum(
+                        chance * math.exp(sign * rate * (loss - mean) - psi * (loss - forecast) ** 2)
+                        for loss, chance in ((1.0, mean), (0.0, 1 - mean))
+                    )
+                    assert expected <= 1 + 1e-12, (rate, mean, forecast, sign)
+
+
+def test_enough_feedback_lets_through_what_is_not_worse_than_allowed() -> None:
+    rest = Losses(5000.0, 1000.0, 800.0)
+
+    def after(count: float, mean: float, allowed: float | None = 0.05) -> str | None:
+        return judge(RampLosses(Losses(count, count * mean, count * mean * (1 - mean)), rest), allowed)
+
+    assert after(ENOUGH_FEEDBACK - 1, 0.2) is None
+    assert after(ENOUGH_FEEDBACK, 0.2) == "through" and after(ENOUGH_FEEDBACK, 0.25) == "through"
+    assert after(ENOUGH_FEEDBACK, 0.26) is None, "worse, but not for certain: it waits"
+    assert after(ENOUGH_FEEDBACK, 0.26, None) == "through"
+    # What is better for certain need not wait.
+    assert after(15, 0.0) is None and after(30, 0.0) == "through" and after(30, 0.0, None) is None
+    assert after(30, 1.0) == "stopped" and after(30, 1.0, None) is None and after(30, 1.0, 0.9) is None
+    # With nothing to be compared to, it is not worse.
+    assert judge(RampLosses(Losses(200.0, 200.0, 0.3), NO_LOSSES), 0.05) == "through"
+    assert judge(RampLosses(NO_LOSSES, rest), 0.05) is None
+
+
+# What the newcomer may lose more.
+ALLOWED = 0.05
+
+
+def verdicts(own: float, rest: float, seeds: int, answers: int, *, drift: bool = False) -> Counter[str | None]:
+    """What first comes of so many ramps, looked at after each answer of the newcomer's; these are too few to do."""
+    found: Counter[str | None] = Counter()
+    for seed in range(seeds):
+        chance, forecasts, verdict = Random(seed), Forecasts(), None
+        numbers: dict[tuple[str, str], float] = {}
+        for step in range(answers * 5):
+            is_own = chance.random() < 0.2
+            worse = 0.4 * (step % 200 < 100) if drift else 0.0
+            loss = float(chance.random() < (own if is_own else rest) + worse)
+            for key, amount in forecasts.observed("m:2", 7, loss, is_own=is_own).items():
+                numbers[key] = numbers.get(key, 0.0) + amount
+            verdict = judge(ramp_losses(Totals(numbers), "m:2", 7), ALLOWED) if is_own else None
+            if verdict is not None:
+                break
+        found[verdict] += 1
+    return found
+
+
+@pytest.mark.parametrize(("own", "rest", "seeds"), [(0.25, 0.2, 300), (0.05, 0.0, 100), (0.55, 0.5, 100)])
+def test_false_alarms_are_as_rare_as_is_said(own: float, rest: float, seeds: int) -> None:
+    """At the edge of what is allowed, where they are most likely, to either side."""
+    found = verdicts(own, rest, seeds, answers=100)
+    assert found["stopped"] <= FALSE_ALARMS * seeds and found["through"] <= FALSE_ALARMS * seeds
+
+
+def test_losses_that_come_and_go_for_all_are_no_alarm() -> None:
+    assert verdicts(0.25, 0.2, seeds=100, answers=100, drift=True)["stopped"] <= FALSE_ALARMS * 100
+
+
+@pytest.mark.parametrize(("own", "rest", "most"), [(1.0, 0.2, 15), (0.9, 0.05, 15), (0.5, 0.2, 160)])
+def test_harm_is_found_after_few_answers(own: float, rest: float, most: int) -> None:
+    assert verdicts(own, rest, seeds=20, answers=most)["stopped"] >= 15
+
+
+def test_what_mends_a_broken_model_is_through_after_few_answers() -> None:
+    assert verdicts(0.1, 0.9, seeds=20, answers=25)["through"] >= 18

@@ -1,0 +1,151 @@
+"""Newcomers through a real server: a bad one is stopped and said so, a good one takes over."""
+
+import contextlib
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from live_server import Server, answering, until
+from three_models import ROW
+
+APP = {"name": "app", "slo_ms": 20_000, "links": [{"model": "m"}], "policy": "thompson", "ramp": 0.5}
+ONES, TWOS, THREES = (answering(value) for value in (1, 2, 3))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("ramps") / "home")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.clean_up()
+
+
+@pytest.fixture
+def live(server: Server) -> Iterator[Server]:
+    """Version 1 of m answers 1, and an application follows it."""
+    deploy(server, "m", ONES)
+    server.call("POST", "/applications", APP)
+    yield server
+    for each in server.call("GET", "/applications"):
+        server.call("DELETE", f"/applications/{each['name']}")
+    server.call("DELETE", "/models/m")
+
+
+def deploy(server: Server, model: str, code: str, **fields: Any) -> str:
+    made = server.deploy(model, code, wait=False, input_type="float64[2]", **fields)
+    assert server.decided(model, made["version"])["state"] == "ready"
+    version: str = made["version"]
+    return version
+
+
+def application(server: Server, name: str = "app") -> Any:
+    return server.call("GET", f"/applications/{name}")
+
+
+def newcomers(server: Server) -> list[tuple[str, str | None, bool]]:
+    return [(one["version"], one["before"], one["stopped"] is not None) for one in application(server)["newcomers"]]
+
+
+def current(server: Server) -> Any:
+    return server.call("GET", "/models/m")["current"]
+
+
+def answers(server: Server, times: int) -> Counter[int]:
+    return Counter(server.predict("app", ROW)["output"] for _ in range(times))
+
+
+def teach(server: Server, label: int, times: int) -> Counter[int]:
+    """Ask, and say that ``label`` was right; what was answered."""
+    asked = [server.predict("app", ROW) for _ in range(times)]
+    told = [{"query_id": one["query_id"], "label": label} for one in asked]
+    assert server.observe("app", observations=told).status_code == 200
+    return Counter(one["output"] for one in asked)
+
+
+def evidence_in_the_store(server: Server) -> list[str]:
+    with contextlib.closing(sqlite3.connect(server.home / "selection.sqlite3")) as store:
+        return [name for (name,) in store.execute("SELECT name FROM sums") if "/ramp" in name]
+
+
+def test_a_bad_deployment_is_rolled_back_and_said_so(live: Server) -> None:
+    live.call("POST", "/applications", {**APP, "name": "other", "policy": "single"})
+    assert deploy(live, "m", TWOS) == "2"
+    assert newcomers(live) == [("2", "1", False)] and current(live) == "2"
+    assert live.predict("other", ROW)["output"] == 2, "without feedback a deployment is for all at once"
+    answered = teach(live, 1, 60)
+    assert 15 < answered[2] < 45
+    until(lambda: current(live) == "1")
+    assert newcomers(live) == [("2", "1", True)]
+    until(lambda: answers(live, 5) == {1: 5})
+    assert live.predict("other", ROW)["output"] == 1, "the model is rolled back for all that follow it"
+    (problem,) = [each for each in live.call("GET", "/status")["problems"] if "was stopped" in each]
+    assert problem.startswith("application 'app': m:2 was stopped: ") and "max_loss_increase" in problem
+    assert live.call("GET", "/status")["ready"]
+    assert 'clipper_newcomer_stopped{application="app",model="m",version="2"} 1.0' in live.metrics
+    assert "application app: m:2 was stopped" in live.log
+
+    # It holds until somebody does something about it, and so does a ramp, also where the server is another one.
+    assert deploy(live, "o", ONES) == "1"
+    live.call("PUT", "/applications/app/links/o", {})
+    live.kill()
+    live.start()
+    assert newcomers(live) == [("2", "1", True), ("1", None, False)]
+    assert current(live) == "1" and answers(live, 5) == {1: 5}
+    live.call("DELETE", "/applications/app/links/o")
+    assert deploy(live, "m", THREES) == "3"
+    assert newcomers(live) == [("3", "1", False)]
+    live.call("POST", "/models/m/rollback", {"version": "1"})
+    assert newcomers(live) == [] and answers(live, 5) == {1: 5}
+    assert not [each for each in live.call("GET", "/status")["problems"] if "was stopped" in each]
+
+
+def test_a_good_deployment_takes_over(live: Server) -> None:
+    assert deploy(live, "m", TWOS) == "2"
+    assert teach(live, 2, 50)[1] > 10
+    until(lambda: newcomers(live) == [])
+    until(lambda: answers(live, 5) == {2: 5})
+    assert current(live) == "2"
+    assert "m:2 is through" in live.log
+    assert "clipper_newcomer_share{" not in live.metrics
+    # What was kept of the ramp is gone.
+    until(lambda: not evidence_in_the_store(live))
+    deploy(live, "m", THREES)
+    teach(live, 2, 4)
+    until(lambda: evidence_in_the_store(live))
+    assert newcomers(live) == [("3", "2", False)]
+
+
+def test_a_bad_link_is_stopped_and_may_be_tried_again(live: Server) -> None:
+    assert deploy(live, "m", TWOS, make_current=False) == "2"
+    live.call("PUT", "/applications/app/links/m:2", {})
+    assert newcomers(live) == [("2", None, False)]
+    teach(live, 1, 60)
+    until(lambda: newcomers(live) == [("2", None, True)])
+    until(lambda: answers(live, 20) == {1: 20})
+    assert [link["version"] for link in application(live)["links"]] == [None, "2"]
+    # It stays so by what else is changed, and is tried again once it is linked again.
+    live.call("PATCH", "/applications/app", {"slo_ms": 15_000, "ramp": 0.25})
+    assert newcomers(live) == [("2", None, True)] and answers(live, 10) == {1: 10}
+    live.call("PUT", "/applications/app/links/m:2", {})
+    assert newcomers(live) == [("2", None, False)]
+    assert 2 in answers(live, 60)
+    live.call("PATCH", "/applications/app", {"ramp": None})
+    assert newcomers(live) == []
+    live.call("DELETE", "/applications/app/links/m:2")
+    assert answers(live, 5) == {1: 5}
+
+
+def test_what_is_compared_with_goes_on_running_and_its_removal_ends_the_ramp(live: Server) -> None:
+    for code in (TWOS, THREES):
+        deploy(live, "m", code)
+    # The second was overtaken before feedback had told anything: what answers is still the first.
+    assert newcomers(live) == [("3", "1", False)]
+    assert set(answers(live, 30)) == {1, 3}
+    states = {one["version"]: one["state"] for one in live.call("GET", "/models/m")["versions"]}
+    assert states == {"1": "ready", "2": "ready", "3": "ready"}
+    live.call("DELETE", "/models/m/versions/1")
+    assert newcomers(live) == [] and answers(live, 10) == {3: 10}
