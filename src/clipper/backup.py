@@ -26,7 +26,7 @@ from clipper.errors import ClipperError, Conflict, InvalidArgument, Unavailable
 from clipper.home import ARTIFACTS_NAME, REGISTRY_NAME, RUN_NAME, SELECTION_NAME, TOKEN_NAME, lock_home
 from clipper.managers.processes import ProcessRecord, start_time
 from clipper.registry.sqlite import SqliteRegistry
-from clipper.selection.stores.sqlite import SCHEMA_VERSION
+from clipper.selection.stores.sqlite_schema import SCHEMA_VERSION
 from clipper.trees import remove_tree, seal_tree
 
 FORMAT = 1

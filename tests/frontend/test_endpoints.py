@@ -47,6 +47,7 @@ class Slow:
     name = "slow"
     input_type = InputType.parse("float64")
     slo_s = 1.0
+    features_size = None
 
     def __init__(self) -> None:
         self.askers: list[Any] = []

@@ -20,7 +20,7 @@ def cascading(server: Server) -> Server:
 def test_a_cascade_asks_by_costs_that_can_be_changed_while_it_serves(cascading: Server) -> None:
     server = cascading
     links = [{"model": "two", "cost": 10}, {"model": "unsure", "cost": 1}]
-    app = {**APP, "links": links, "policy": CASCADE, "cost_weight": 0.01}
+    app = {**APP, "links": links, "policy": CASCADE, "cost_weight": 0.01, "ramp": None}
     made = server.call("POST", "/applications", app)
     assert made["cost_weight"] == 0.01 and [link["cost"] for link in made["links"]] == [10, 1]
     teach(server, 2, 4)

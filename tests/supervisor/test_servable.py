@@ -63,12 +63,12 @@ def test_one_that_cannot_be_told_costs_no_other_its_place(bad: ApplicationRecord
 
 
 def test_together_they_fit_into_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servable, "MAX_APPLICATIONS_BYTES", 3000)
+    monkeypatch.setattr(servable, "MAX_APPLICATIONS_BYTES", 4000)
     known, large = Servable(str), replace(GOOD, default_output="0" * 1000)
     records = {name: replace(large, name=name) for name in "abc"}
     two = {name: records[name] for name in "ab"}
     known.check(records["b"], {"a": records["a"]})
-    with pytest.raises(TooLarge, match="the others 2"):
+    with pytest.raises(TooLarge, match="the others 3"):
         known.check(records["c"], two)
     # In place of itself it counts once.
     known.check(replace(records["b"], slo_ms=5.0), two)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipper.errors import StoreUnavailable
+from clipper.selection.stores.sqlite_schema import SCHEMA, SCHEMA_VERSION
 from clipper.selection.stores.store import EVERYONE, EVICT_CHUNK, FLOAT, TOLD_FOR_S, Amount, Observation
 
 T = TypeVar("T")
@@ -24,40 +25,6 @@ T = TypeVar("T")
 BUSY_TIMEOUT_S = 2.0
 # Making a new file a WAL one fails at once, without that wait, where two do it together; the other is done soon.
 OPEN_AGAIN_S = 0.01
-
-# Of the tables, as ``PRAGMA user_version``; 0 is from before it was noted. Workers of two Clippers may share the file
-# while one takes over from the other: a new version only adds to what the one before uses.
-SCHEMA_VERSION = 2
-
-_SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS sums (
-    application TEXT, context TEXT, name TEXT, amount REAL NOT NULL,
-    PRIMARY KEY (application, context, name)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS arrays (
-    application TEXT, context TEXT, name TEXT, amounts BLOB NOT NULL,
-    PRIMARY KEY (application, context, name)
-);
-CREATE TABLE IF NOT EXISTS changes (
-    application TEXT, context TEXT, revision INTEGER NOT NULL,
-    PRIMARY KEY (application, context)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS changes_by_revision ON changes (revision);
-CREATE TABLE IF NOT EXISTS forgotten (
-    application TEXT, context TEXT, revision INTEGER NOT NULL, at_s REAL NOT NULL,
-    PRIMARY KEY (application, context)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS forgotten_by_revision ON forgotten (revision);
-CREATE TABLE IF NOT EXISTS revision (only_row INTEGER PRIMARY KEY CHECK (only_row = 0), last INTEGER NOT NULL);
-INSERT OR IGNORE INTO revision VALUES (0, 0);
-DROP TABLE IF EXISTS seen;
-CREATE TABLE IF NOT EXISTS seen_until (
-    application TEXT, id TEXT, until_s REAL NOT NULL,
-    PRIMARY KEY (application, id)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS seen_until_by_time ON seen_until (until_s);
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
 
 
 class SqliteStore:
@@ -151,7 +118,7 @@ def _open(path: Path) -> sqlite3.Connection:
                 "Clipper that wrote it, or a newer one; or restore a backup of it"
             )
         if found < SCHEMA_VERSION:
-            database.executescript(_SCHEMA)
+            database.executescript(SCHEMA)
     except (sqlite3.Error, StoreUnavailable):
         database.close()
         raise
