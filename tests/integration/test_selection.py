@@ -18,7 +18,7 @@ from serving import Serving, application, model, serving, version, wait_for
 
 CONSTANT = "def predict(inputs):\n    return [{}] * len(inputs)\n"
 HANGS = "import time\ndef predict(inputs):\n    time.sleep(3600)\n"
-POLICIES = ["single", "weighted", "epsilon_greedy", "ucb1", "thompson", "exp3", "exp4", "ensemble"]
+POLICIES = ["single", "weighted", "epsilon_greedy", "ucb1", "thompson", "exp3", "exp4", "ensemble", "stacking"]
 
 
 def learner(name: str, policy: str, *models: str, **fields: Any) -> ApplicationSnapshot:

@@ -108,7 +108,7 @@ def test_without_a_ramp_newcomers_are_as_all_others(tmp_path: Path) -> None:
     run(tmp_path, TWO, scenario)
 
 
-@pytest.mark.parametrize("policy", ["thompson", "exp3", "exp4", "ensemble", "cascade"])
+@pytest.mark.parametrize("policy", ["thompson", "exp3", "exp4", "ensemble", "stacking", "cascade"])
 def test_feedback_is_evidence_of_the_newcomer_and_of_the_rest(tmp_path: Path, policy: str) -> None:
     async def scenario(desk: Desk) -> None:
         selection = msgspec.structs.replace(LEARNS, policy=policy)

@@ -13,6 +13,7 @@ from clipper.selection.policies.policy import Choice, JudgedQuery, QueryView
 from clipper.selection.policies.registry import POLICIES, make_policy
 
 MODELS = ("a", "b", "c")
+TOGETHER = ("exp4", "ensemble", "stacking")
 DRAWS = 20_000
 
 
@@ -32,7 +33,7 @@ def learned(name: str, seed: int, queries: int, errors: tuple[float, ...]) -> To
     return totals
 
 
-@pytest.mark.parametrize("name", [name for name in POLICIES if name not in ("exp4", "ensemble")])
+@pytest.mark.parametrize("name", [name for name in POLICIES if name not in TOGETHER])
 @pytest.mark.parametrize(("queries", "errors"), [(0, (0.5,) * 3), (40, (0.5, 0.4, 0.3)), (400, (0.2, 0.25, 0.6))])
 def test_what_is_logged_is_how_often_it_is_chosen(name: str, queries: int, errors: tuple[float, ...]) -> None:
     policy, random = make_policy(name), Random(7)
@@ -54,5 +55,5 @@ def test_what_is_logged_is_how_often_it_is_chosen(name: str, queries: int, error
 
 def test_several_models_together_are_weights_and_no_probabilities() -> None:
     """Which samples leave out: a policy of one model whose weights were taken for that would be judged wrongly."""
-    for name in ("exp4", "ensemble"):
+    for name in TOGETHER:
         assert len(make_policy(name).select(MODELS, Totals(), QueryView(), Random(1)).models) == len(MODELS)

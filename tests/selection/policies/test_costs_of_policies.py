@@ -48,7 +48,7 @@ def test_a_dear_model_is_asked_where_it_saves_more_than_it_costs(name: str) -> N
     assert asked(name, (0.1, 0.3, 0.9), Costs(COSTS.by_model)) == asked(name, (0.1, 0.3, 0.9), NO_COSTS)
 
 
-@pytest.mark.parametrize("name", ["exp4", "ensemble"])
+@pytest.mark.parametrize("name", ["exp4", "ensemble", "stacking"])
 def test_policies_that_ask_all_models_learn_what_they_would_without_costs(name: str) -> None:
     policy, totals = make_policy(name), Arms({}, COSTS).view(Ledger(None).totals())
     choice = policy.select(MODELS, totals, QueryView(), Random(0))

@@ -13,7 +13,8 @@ from clipper.selection.learning.losses import ZeroOne
 from clipper.selection.policies.policy import JudgedQuery, Policy, QueryView
 from clipper.selection.policies.registry import POLICIES, default_half_life, make_policy
 
-ASK_ONE = [name for name in POLICIES if name not in ("single", "weighted", "exp4", "ensemble")]
+ASK_ALL = ("exp4", "ensemble", "stacking")
+ASK_ONE = [name for name in POLICIES if name not in ("single", "weighted", *ASK_ALL)]
 # Late, with a default that is never right: what it would have answered does not matter to who asked.
 ERRS = {"slow": 0.02, "fast": 0.2}
 DEFAULT, LABEL = b"-1", b"0"

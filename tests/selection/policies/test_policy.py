@@ -29,7 +29,7 @@ ASKS_ONE = (
     "linucb",
     "linear_thompson",
 )
-ASKS_ALL = ("exp4", "ensemble")
+ASKS_ALL = ("exp4", "ensemble", "stacking")
 # The choice is drawn without working out how likely it was.
 WITHOUT_PROBABILITY = ("thompson",)
 

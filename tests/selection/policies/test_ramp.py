@@ -11,7 +11,7 @@ from clipper.selection.policies.ramp import Ramp
 from clipper.selection.policies.registry import make_policy
 
 ALONE = ["adaptive", "epsilon_greedy", "exp3", "thompson", "ucb1"]
-JOINT = ["ensemble", "exp4"]
+JOINT = ["ensemble", "exp4", "stacking"]
 DRAWS = 4000
 # A state in which b is the better by far.
 LEARNED = Totals({("a", SCORED): 100.0, ("a", LOSS): 60.0, ("b", SCORED): 100.0, ("b", LOSS): 10.0})
@@ -81,10 +81,18 @@ def test_one_that_is_always_wrong_costs_few_answers_and_is_stopped(policy: str) 
         assert sum(game.losses) - 50 < 70
 
 
-@pytest.mark.parametrize("policy", JOINT)
+@pytest.mark.parametrize("policy", ["ensemble", "exp4"])
 def test_one_that_spoils_answers_together_is_stopped(policy: str) -> None:
     game = play(policy, {"m:1": 0.05, NEW: 1.0, "o:1": 0.2}, 1500, 0)
     assert game.verdict == "stopped" and game.asked(NEW, end=game.verdict_at) < 0.12
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_stacking_outvotes_one_that_is_always_wrong_before_it_spoils_much(seed: int) -> None:
+    game = play("stacking", {"m:1": 0.05, NEW: 1.0, "o:1": 0.2}, 1500, seed)
+    with_it = [loss for loss, choice in zip(game.losses, game.choices) if NEW in choice.models]
+    # Without it, o alone would have made them.
+    assert sum(with_it) < 0.2 * len(with_it) + 8
 
 
 @pytest.mark.parametrize("policy", [*ALONE, *JOINT])

@@ -25,6 +25,7 @@ from clipper.selection.policies.linear_thompson import LinearThompson
 from clipper.selection.policies.linucb import LinUcb
 from clipper.selection.policies.policy import Policy
 from clipper.selection.policies.single import Single
+from clipper.selection.policies.stacking import Stacking
 from clipper.selection.policies.thompson import Thompson
 from clipper.selection.policies.ucb1 import Ucb1
 from clipper.selection.policies.weighted import Weighted
@@ -44,6 +45,7 @@ POLICIES: Mapping[str, type[Policy]] = {
     "exp3": Exp3,
     "exp4": Exp4,
     "ensemble": Ensemble,
+    "stacking": Stacking,
     "linucb": LinUcb,
     "linear_thompson": LinearThompson,
     "cascade": Cascade,

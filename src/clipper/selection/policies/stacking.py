@@ -1,0 +1,317 @@
+"""``stacking``: all models answer, by weights that are fitted to how they err together."""
+
+import hashlib
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from random import Random
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from clipper.selection.learning.json_values import Array, parse_array, value_key
+from clipper.selection.learning.parameters import check_choice, check_number
+from clipper.selection.learning.probabilities import read_claim
+from clipper.selection.policies.combine import (
+    DEFAULT_TOLERANCE,
+    Combined,
+    Combiner,
+    guessed_loss,
+    make_combiner,
+    vote_is_settled,
+)
+from clipper.selection.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
+
+Floats = NDArray[np.float64]
+
+ANSWERS = ("vote", "mean")
+# Of more models than these, pairs are counted among the first: of 16 an observation adds up to 750 numbers.
+MAX_PAIRED = 16
+# Squares are far from a sum's bound.
+_LARGEST = 1e7
+# An error counts as so many root mean squares of all that came before at most: else one wild output, a million times as
+# far off as others, would cost a model its weight for forty half-lives.
+_OUTLYING = 10.0
+# A number's name has a bound, and that of a link with its version may be longer.
+_MAX_NAME = 64
+# Of a mean square: what tells equal models apart, so that they weigh alike, and far below what tells unequal ones.
+_LEAST_DIFFERENCE = 1e-6
+# Far above what a solution is off by rounding.
+_ROUNDING = 1e-9
+# Models that are late together: so many such sets are solved once and kept until the next feedback, others each time.
+_MAX_KEPT = 64
+
+
+class _Solved(msgspec.Struct, frozen=True, gc=False):
+    """Of some models, one each: its share in the answer, and by how much its numbers are too large."""
+
+    shares: tuple[float, ...]
+    biases: Mapping[str, float]
+
+
+class _Sums(msgspec.Struct, frozen=True, gc=False):
+    """What was counted of some models' errors: how often, of shape (n, n), their products, the same, and sums, (n,)."""
+
+    counts: Floats
+    products: Floats
+    errors: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stacking(Policy):
+    """Asks all models, and answers with the weights that would have given the least squared error.
+
+        w = argmin  w' A w   where  w_i >= 0,  sum w_i = 1;    A_ij = (sum e_i e_j + prior * T_ij) / (n_ij + prior)
+
+    Stacked regressions (Wolpert, "Stacked Generalization", 1992; Breiman, "Stacked Regressions", 1996, who found that
+    weights below 0 harm, and that a sum of 1 does not). e_i is what model i errs by. Since the weights add up to 1, the
+    answer errs by ``sum w_i e_i``, so products of errors are all that has to be known: a sum for each pair of models.
+
+    - Of a ``mean``, e_i is the output minus the label, less the model's mean error, the intercept: its outputs are
+      corrected by that. Of vectors it is by element, without an intercept, and ``e_i e_j`` is the mean over elements.
+      An error counts as ten root mean squares of all models' errors at most, and 1e7 at most. Of probabilities by
+      label, where the label is one of those, it is these minus 1 at the label.
+    - Of a ``vote``, an output is 1 at the label that it is, and e_i that minus 1 at the right one, times the loss l_i.
+      So ``e_i e_j``, of which half is counted, is ``2 l_i l_j`` where both gave the same wrong label, and ``l_i l_j``
+      where they gave two. That is the regression of all labels' indicators at once.
+
+    So models that err together share the weight of one, and a model that errs where the others do not has more than its
+    accuracy alone would earn. ``T`` has the mean square of all models on its diagonal and the mean product beside it;
+    with it, w is drawn towards 1 / n as by a ridge, and a model of which nothing is known counts as an average one.
+
+    Of two models each keeps the products with the other; the one with the fewer of them is read. So where one has a new
+    version, what its predecessor had in common with others is left behind, but for what the new one inherits.
+
+    The weight in the answer is w_i times the share of queries that the model was in time for. Where models are missing,
+    a vote is by the weights of the others; a mean solves for the others alone.
+
+    Args:
+        answer: ``vote`` or ``mean``. A mean learns from labels alone, since no reward tells the right number.
+        prior: as how many observations equal models count that the weights begin at; above 0, at most 1,000.
+        tolerance: of ``mean``: how near an output must be to the answer to agree with it; at least 0.
+
+    Raises:
+        InvalidArgument: a parameter is outside its range.
+    """
+
+    feedback = "all"
+    default_half_life = 300
+
+    answer: str = "vote"
+    prior: float = 20.0
+    tolerance: float = DEFAULT_TOLERANCE
+    _combiner: Combiner = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_choice("answer", self.answer, ANSWERS)
+        check_number("prior", self.prior, 0, 1000, above=True)
+        object.__setattr__(self, "_combiner", make_combiner(self.answer, self.tolerance))
+
+    def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
+        choice: Choice | None = totals.memo.get((self, models))
+        if choice is None:
+            choice = totals.memo[self, models] = Choice(models, self._solved(models, totals).shares)
+        return choice
+
+    def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals, query: QueryView) -> Combined:
+        if self.answer == "vote":
+            return self._combiner(choice.models, choice.shares, outputs)
+        present = tuple(model for model in choice.models if model in outputs)
+        solved = self._solved(present, totals)
+        shares = choice.shares
+        if len(present) < len(choice.models):
+            # They share what weight they have together, so that the confidence still counts what is missing.
+            whole = sum(share for model, share in zip(choice.models, shares) if model in outputs)
+            anew = {model: max(whole, _ROUNDING) * share for model, share in zip(present, solved.shares)}
+            shares = tuple(anew.get(model, share) for model, share in zip(choice.models, shares))
+        corrected = {model: _without_bias(outputs[model], solved.biases.get(model, 0.0)) for model in present}
+        return self._combiner(choice.models, shares, corrected)
+
+    def is_settled(self, choice: Choice, outputs: Mapping[str, bytes], lost: Collection[str], threshold: float) -> bool:
+        # Any output moves a mean.
+        votes = self.answer == "vote"
+        return votes and vote_is_settled(choice.models, choice.shares, outputs, lost, threshold)
+
+    def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
+        """Each pair's product of errors, and how often there was one; of a mean, each model's error, too."""
+        paired = [model for model in dict.fromkeys((*choice.models, *losses)) if model in losses][:MAX_PAIRED]
+        increments: dict[tuple[str, str], float] = {}
+        if self.answer == "mean":
+            errors = _errors(paired, query, _largest_error(paired, totals))
+            increments.update(
+                ((model, _name("mean", "error")), float(each)) for model, each in errors.items() if not each.ndim
+            )
+            products = _products_of_numbers(errors)
+        else:
+            products = _products_of_votes({model: losses[model] for model in paired}, query.outputs)
+        for first, second, product in products:
+            for model, other in {(first, second), (second, first)}:
+                increments[model, _name(self.answer, "count", model, other)] = 1.0
+                if product:
+                    increments[model, _name(self.answer, "product", model, other)] = product
+        return increments
+
+    def observe_reward(
+        self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery
+    ) -> Increments:
+        """Of a vote the same, with a guess for the models that gave another output: see ``guessed_loss``."""
+        if not losses or self.answer == "mean":
+            return {}
+        guess = guessed_loss(min(losses.values()))
+        return self.observe(choice, {**dict.fromkeys(choice.models, guess), **losses}, totals, query)
+
+    def _solved(self, models: tuple[str, ...], totals: Totals) -> _Solved:
+        key = self, "solved", models
+        solved: _Solved | None = totals.memo.get(key)
+        if solved is None:
+            sums = _sums(self.answer, models, totals)
+            # As if one more error had been 0. The prior is of weights alone, or no bias would be corrected whole.
+            biases = sums.errors / (sums.counts.diagonal() + 1.0)
+            weights = _least_square(self._mean_products(sums, biases))
+            heard = [float(weight) * totals.in_time(model) for model, weight in zip(models, weights)]
+            total = sum(heard)
+            solved = _Solved(tuple(weight / total for weight in heard), dict(zip(models, biases.tolist())))
+            if len(totals.memo) < _MAX_KEPT:
+                totals.memo[key] = solved
+        return solved
+
+    def _mean_products(self, sums: _Sums, biases: Floats) -> Floats:
+        """A, over the models' mean square; of shape (n, n)."""
+        counts, own = sums.counts, np.eye(len(biases), dtype=bool)
+        means = sums.errors / np.maximum(counts.diagonal(), _ROUNDING)
+        crossed = np.outer(biases, means)
+        products = sums.products - counts * (crossed + crossed.T - np.outer(biases, biases))
+        square = products[own].sum() / max(counts[own].sum(), _ROUNDING)
+        if not square > 0:
+            return np.asarray(own, np.float64)
+        product = products[~own].sum() / max(counts[~own].sum(), _ROUNDING)
+        usual = np.where(own, square, min(max(product, 0.0), square))
+        return np.asarray((products + self.prior * usual) / (counts + self.prior) / square, np.float64)
+
+
+def _largest_error(models: Sequence[str], totals: Totals) -> float:
+    """As what an error counts at most, by what came before."""
+    count = sum(totals.number(model, _name("mean", "count")) for model in models)
+    square = sum(totals.number(model, _name("mean", "product")) for model in models)
+    return min(_OUTLYING * math.sqrt(square / count), _LARGEST) if count > 0 and square > 0 else _LARGEST
+
+
+def _errors(models: Sequence[str], query: JudgedQuery, largest: float) -> dict[str, Floats]:
+    """By model, of shape () or (n,), each that there is. Those of probabilities have a bound of their own."""
+    label = None if query.label is None else parse_array(query.label)
+    errors: dict[str, Floats] = {}
+    for model in models:
+        output = query.outputs.get(model)
+        array = None if output is None or label is None else parse_array(output)
+        if output is None or label is None or array is None:
+            continue
+        if array.shape == label.shape:
+            with np.errstate(over="ignore"):
+                error = np.clip(np.subtract(array.numbers, label.numbers), -largest, largest)
+            errors[model] = error.reshape(array.shape)
+        elif not label.shape and _is_place(label.numbers[0], array) and read_claim(output) is not None:
+            errors[model] = np.array(array.numbers)
+            errors[model][int(label.numbers[0])] -= 1.0
+    return errors
+
+
+def _is_place(number: float, array: Array) -> bool:
+    return len(array.shape) == 1 and number.is_integer() and 0 <= number < array.shape[0]
+
+
+def _products_of_numbers(errors: Mapping[str, Floats]) -> Iterator[tuple[str, str, float]]:
+    by_shape: dict[tuple[int, ...], list[str]] = {}
+    for model, error in errors.items():
+        by_shape.setdefault(error.shape, []).append(model)
+    for models in by_shape.values():
+        rows = np.array([errors[model] for model in models]).reshape(len(models), -1)
+        products = (rows @ rows.T / rows.shape[1]).tolist()
+        for number, first in enumerate(models):
+            for second, product in zip(models[number:], products[number][number:]):
+                yield first, second, product
+
+
+def _products_of_votes(losses: Mapping[str, float], outputs: Mapping[str, bytes]) -> Iterator[tuple[str, str, float]]:
+    models = list(losses)
+    # A model without an output errs as no other does, and what is right need not be looked at.
+    keys = {model: value_key(outputs[model]) if model in outputs else object() for model in models if losses[model] > 0}
+    for number, first in enumerate(models):
+        for second in models[number:]:
+            both = losses[first] * losses[second]
+            yield first, second, both if both > 0 and keys[first] == keys[second] else both / 2
+
+
+def _sums(answer: str, models: tuple[str, ...], totals: Totals) -> _Sums:
+    paired = models[:MAX_PAIRED]
+    counts, products = (
+        np.array([totals.number(model, name) for model, name in _pairs(answer, kind, paired)]).reshape(len(paired), -1)
+        for kind in ("count", "product")
+    )
+    # Rounding may leave two that are equal a little apart.
+    fewer = counts < counts.T - _ROUNDING
+    alike = ~(fewer | fewer.T)
+    chosen = np.where(alike, (products + products.T) / 2, np.where(fewer, products, products.T))
+    errors = np.array([totals.number(model, _name(answer, "error")) for model in paired])
+    others = len(models) - len(paired)
+    return _Sums(
+        np.pad(np.minimum(counts, counts.T), (0, others)), np.pad(chosen, (0, others)), np.pad(errors, (0, others))
+    )
+
+
+@lru_cache(maxsize=256)  # of a hundred applications
+def _pairs(answer: str, kind: str, models: tuple[str, ...]) -> Sequence[tuple[str, str]]:
+    return [(model, _name(answer, kind, model, other)) for model in models for other in models]
+
+
+@lru_cache(maxsize=16384)  # of 30 applications with 16 models, 512 names each
+def _name(answer: str, kind: str, model: str = "", other: str = "") -> str:
+    """What a sum is called: by the other model's name; with itself, by none, as its own name may change."""
+    if model == other:
+        return f"{answer}.{kind}"
+    if len(other) > _MAX_NAME:
+        other = hashlib.sha256(other.encode()).hexdigest()[:32]
+    return f"{answer}.{kind}.{other}"
+
+
+def _least_square(matrix: Floats) -> Floats:
+    """The w of shape (n,), at least 0 and adding up to 1, with the least ``w' matrix w``.
+
+    It is z over its sum, where z at least 0 has the least ``z' matrix z / 2 - sum z``: found by the active sets of
+    Lawson and Hanson, "Solving Least Squares Problems" (1974), chapter 23, from the set on that is left when whatever
+    is below 0 has been dropped.
+    """
+    size = len(matrix)
+    # Where models were not always asked together, or of old versions, the sums need not be those of any errors.
+    lowest = float(np.linalg.eigvalsh(matrix)[0])
+    matrix = matrix + (max(-lowest, 0.0) + _LEAST_DIFFERENCE) * np.eye(size)
+    free = np.ones(size, dtype=bool)
+    while (z := _free_minimum(matrix, free)).min() < 0:
+        free &= z > 0
+    # It takes some rounds; more than so many are only made by rounding.
+    for _ in range(3 * size):
+        slope = np.where(free, 0.0, 1.0 - matrix @ z)
+        if slope.max() <= _ROUNDING:
+            break
+        free[int(slope.argmax())] = True
+        while (found := _free_minimum(matrix, free)).min() < 0:
+            below = found < 0
+            z = z + (z[below] / (z[below] - found[below])).min() * (found - z)
+            free &= z > _ROUNDING * z.max()
+            z = np.where(free, z, 0.0)
+        z = found
+    return np.asarray(z / z.sum(), np.float64)
+
+
+def _free_minimum(matrix: Floats, free: NDArray[np.bool_]) -> Floats:
+    z = np.zeros(len(matrix))
+    z[free] = np.linalg.solve(matrix[np.ix_(free, free)], np.ones(int(free.sum())))
+    return z
+
+
+def _without_bias(output: bytes, bias: float) -> bytes:
+    array = parse_array(output) if bias else None
+    if array is None or array.shape:
+        return output
+    return Array((), (array.numbers[0] - bias,)).encode()
