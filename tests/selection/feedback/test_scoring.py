@@ -93,12 +93,18 @@ def test_a_users_loss_that_fails_is_named(loss: str) -> None:
         {("a", "x/y"): 1.0},
         {("a", "x\n"): 1.0},
         {("a", "\ud800"): 1.0},
-        {("a", "x" * 101): 1.0},
+        {("a", "x" * 201): 1.0},
     ],
 )
 def test_increments_that_would_spoil_the_state_are_refused(increments: object) -> None:
     with pytest.raises(PolicyFailed, match="observe"):
         lesson(Returning(increments), CHOICE, {"a": 1.0}, Totals(), JudgedQuery())
+
+
+def test_the_longest_name_that_a_pinned_model_can_have_is_learned_of() -> None:
+    name = f"{'m' * 63}:{'v' * 63}"
+    learned = lesson(Returning({(name, "x"): 1.0}), Choice((name,), (1.0,)), {name: 1.0}, Totals(), JudgedQuery())
+    assert learned[name, "x"] == 1.0
 
 
 def test_a_policy_that_is_no_subclass_of_ours_learns_from_rewards_too() -> None:

@@ -15,8 +15,8 @@ from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, Total
 
 # Of what a user's code said when it failed.
 MAX_CHARACTERS = 300
-# A sum's key is written with each observation.
-MAX_NAME_LENGTH = 100
+# A sum's key is written with each observation. A model's name is part of it: a pinned MODEL:VERSION has up to 127.
+MAX_NAME_LENGTH = 200
 # Importance weights of models that are hardly ever asked stay far below, and sums of these far from a double's end.
 MAX_AMOUNT = 1e15
 # Of an array: what a linear policy keeps of a model by 64 features, and again half of it.
