@@ -149,7 +149,7 @@ class Metrics:
         Raises:
             KeyError: there is no metric of that name at all.
         """
-        if name.removesuffix("_total") not in self._names:
+        if name not in self._names and name.rpartition("_")[0] not in self._names:
             raise KeyError(f"/metrics has no {name}")
         return sum(
             sample.value for sample in self._samples if sample.name == name and labels.items() <= sample.labels.items()

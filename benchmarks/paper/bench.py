@@ -75,6 +75,12 @@ class Bench:
             raise RuntimeError(f"creating {application} answers {answer.status_code}: {answer.text}")
         return application
 
+    def remove(self, application: str, model: str) -> None:
+        """Delete an application, and its model with its containers."""
+        for what in (f"applications/{application}", f"models/{model}"):
+            url = f"{self.server.management_url}/{what}"
+            httpx.delete(url, headers=self.server.authorization(), timeout=60).raise_for_status()
+
     def policy(self, application: str, context: str | None = None) -> dict[str, Any]:
         """What an application has learned."""
         url = f"{self.server.management_url}/applications/{application}/policy"

@@ -1,7 +1,9 @@
 """All figures, in the order in which they are made."""
 
 from benchmarks.paper import (
+    batching_gain,
     decoupling,
+    delayed_batching,
     ensembles,
     failure,
     feedback_cache,
@@ -13,6 +15,8 @@ from benchmarks.paper import (
 
 FIGURES = (
     latency_profiles.FIGURE,
+    batching_gain.FIGURE,
+    delayed_batching.FIGURE,
     replicas.FIGURE,
     ensembles.FIGURE,
     failure.FIGURE,

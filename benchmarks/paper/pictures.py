@@ -6,6 +6,7 @@ from statistics import median
 import numpy as np
 from matplotlib.figure import Figure as Picture
 
+from benchmarks.paper.batching_gain import RULES
 from benchmarks.paper.decoupling import SERVERS
 from benchmarks.paper.failure import BROKEN
 from benchmarks.paper.feedback_cache import CACHES
@@ -23,12 +24,14 @@ def latency_profiles(numbers: Numbers) -> Picture:
         sizes = [row["rows"] for row in rows]
         axes.plot(sizes, [row["p50_ms"] for row in rows], f"C{number}-", label=name)
         axes.plot(sizes, [row["p99_ms"] for row in rows], f"C{number}o", markersize=3)
+        served = numbers["served"][name]
+        axes.plot([row["rows"] for row in served], [row["p50_ms"] for row in served], f"C{number}:")
     axes.axhline(numbers["within_ms"], color="0.5", linewidth=1)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xlabel("rows of a batch")
     axes.set_ylabel("latency, ms")
-    axes.set_title("median (lines) and 99th percentile (dots)", fontsize=9)
+    axes.set_title("median (lines; through the server dotted) and 99th percentile (dots)", fontsize=9)
     axes.legend(fontsize=8)
     return picture
 
@@ -92,6 +95,38 @@ def stragglers(numbers: Numbers) -> Picture:
     return picture
 
 
+def batching_gain(numbers: Numbers) -> Picture:
+    picture = Picture(figsize=(10, 3.8), layout="tight")
+    models, places = numbers["models"], np.arange(len(numbers["models"]))
+    for axes, what, label in zip(
+        picture.subplots(1, 2), ("outputs_per_s", "p99_ms"), ("outputs/s", "99th percentile, ms")
+    ):
+        for number, rule in enumerate(RULES):
+            axes.bar(places + 0.2 * number, [found[rule][what] for found in models.values()], 0.2, label=rule)
+        axes.set_xticks(places + 0.3, list(models), fontsize=7)
+        axes.set_yscale("log")
+        axes.set_ylabel(label)
+    axes.axhline(numbers["slo_ms"], color="0.5", linewidth=1)
+    axes.legend(fontsize=7)
+    return picture
+
+
+def delayed_batching(numbers: Numbers) -> Picture:
+    picture = Picture(figsize=(10, 3.6), layout="tight")
+    throughput, latency, batch = picture.subplots(1, 3)
+    for number, (name, by_rule) in enumerate(numbers["models"].items()):
+        for rule, rows in by_rule.items():
+            style = f"C{number}{'-o' if rule == 'goodput' else '--s'}"
+            for axes, what in ((throughput, "outputs_per_s"), (latency, "p50_ms"), (batch, "mean_batch")):
+                axes.plot(numbers["delays_ms"], [row[what] for row in rows], style, label=f"{name}, {rule}")
+    for axes, label in ((throughput, "outputs/s"), (latency, "median latency, ms"), (batch, "rows of a batch")):
+        axes.set_xlabel("delay, ms")
+        axes.set_ylabel(label)
+        axes.set_ylim(bottom=0)
+    throughput.legend(fontsize=7)
+    return picture
+
+
 def replicas(numbers: Numbers) -> Picture:
     rows = numbers["counts"]
     counts = [row["replicas"] for row in rows]
@@ -143,9 +178,9 @@ def decoupling(numbers: Numbers) -> Picture:
     for axes, kind, what in zip(picture.subplots(1, 2), ("together", "alone"), ("requests_per_s", "p50_ms")):
         for number, server in enumerate(SERVERS):
             values = [found[server][kind][what] for found in numbers["models"].values()]
-            drawn = axes.bar(places + 0.4 * number, values, 0.4, label=server.replace("_", " "))
+            drawn = axes.bar(places + 0.27 * number, values, 0.27, label=server.replace("_", " "))
             axes.bar_label(drawn, fmt="{:,.3g}", fontsize=7)
-        axes.set_xticks(places + 0.2, list(numbers["models"]), fontsize=8)
+        axes.set_xticks(places + 0.27, list(numbers["models"]), fontsize=8)
         axes.set_yscale("log")
         axes.set_title(f"{numbers['connections'][kind]} connections", fontsize=9)
         axes.set_ylabel({"requests_per_s": "requests/s", "p50_ms": "median latency, ms"}[what])
@@ -155,6 +190,8 @@ def decoupling(numbers: Numbers) -> Picture:
 
 PICTURES: Mapping[str, Callable[[Numbers], Picture]] = {
     "latency_profiles": latency_profiles,
+    "batching_gain": batching_gain,
+    "delayed_batching": delayed_batching,
     "ensembles": ensembles,
     "failure": failure,
     "replicas": replicas,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.paper import decoupling, failure, latency_profiles
+from benchmarks.paper import batching_gain, decoupling, failure, latency_profiles
 from benchmarks.paper.figures import FIGURES
 
 ROOT = Path(__file__).parents[2]
@@ -23,14 +23,38 @@ def numbers(figure: str) -> Any:
 
 def profiles() -> list[str]:
     found = numbers("latency_profiles")
-    return [profile_row(name, rows, found["within_ms"]) for name, rows in found["profiles"].items()]
+    within_ms = found["within_ms"]
+    served = {name: latency_profiles.largest_within(rows, within_ms) for name, rows in found["served"].items()}
+    return [profile_row(name, rows, within_ms, served[name]) for name, rows in found["profiles"].items()]
 
 
-def profile_row(name: str, rows: Any, within_ms: float) -> str:
+def profile_row(name: str, rows: Any, within_ms: float, served: int) -> str:
     within = [row for row in rows if row["p50_ms"] <= within_ms]
     first, last = within[0], within[-1]
     more_us = (last["p50_ms"] - first["p50_ms"]) / (last["rows"] - first["rows"]) * 1e3
-    return f"| {name} | {latency_profiles.largest_within(rows, within_ms):,} | {first['p50_ms']:.2f} | {more_us:,.1f} |"
+    largest = latency_profiles.largest_within(rows, within_ms)
+    return f"| {name} | {largest:,} | {served:,} | {first['p50_ms']:.2f} | {more_us:,.1f} |"
+
+
+def batches() -> list[str]:
+    return [batches_row(name, found) for name, found in numbers("batching_gain")["models"].items()]
+
+
+def batches_row(name: str, found: Any) -> str:
+    cells = " | ".join(
+        f"{found[rule]['outputs_per_s']:,.0f} ({found[rule]['p99_ms']:.1f})" for rule in batching_gain.RULES
+    )
+    return f"| {name} | {cells} | {batching_gain.gain(found):.1f} × |"
+
+
+def delays() -> list[str]:
+    found = numbers("delayed_batching")["models"]
+    return [delays_row(name, rule, rows) for name, by_rule in found.items() for rule, rows in by_rule.items()]
+
+
+def delays_row(name: str, rule: str, rows: Any) -> str:
+    cells = " | ".join(f"{row['outputs_per_s']:,.0f} ({row['p50_ms']:.1f}; {row['mean_batch']:.0f})" for row in rows)
+    return f"| {name} | `{rule}` | {cells} |"
 
 
 def scaled() -> list[str]:
@@ -98,10 +122,20 @@ def feedback_cache() -> list[str]:
     return [f"| {numbers('feedback_cache')['ratio']:.2f} × "]
 
 
+def state() -> list[str]:
+    """The commit, and how much else the machine did while times were measured."""
+    documents = [document(figure.name) for figure in FIGURES]
+    loads = [each["machine"]["load_before"] for figure, each in zip(FIGURES, documents) if figure.is_timed]
+    (revision,) = {each["machine"]["revision"] for each in documents}
+    return [f"`{revision[:12]}`", f"load averages of {min(loads):.1f} to {max(loads):.1f}"]
+
+
 @pytest.mark.parametrize(
     "expected",
     [
         profiles,
+        batches,
+        delays,
         scaled,
         ensembles,
         failures,
@@ -109,6 +143,7 @@ def feedback_cache() -> list[str]:
         personalization,
         feedback_cache,
         decoupled,
+        state,
     ],
 )
 def test_page_has_the_measured_numbers(expected: Any) -> None:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks.paper import (
+    batching_gain,
     decoupling,
+    delayed_batching,
     ensembles,
     failure,
     latency_profiles,
@@ -28,7 +30,7 @@ PROFILES = {
     name: [{"rows": size, "p50_ms": 1 + row_ms * size, "p99_ms": 2 + row_ms * size} for size in SIZES]
     for name, row_ms in (("linear-svm", 0.02), ("kernel-svm", 6.0))
 }
-LATENCY_PROFILES = {"within_ms": 20, "profiles": PROFILES}
+LATENCY_PROFILES = {"within_ms": 20, "profiles": PROFILES, "served": PROFILES}
 AGREEMENT = [
     {"agreeing": 4, "confident_error": 0.08, "unsure_error": 0.5, "unsure_share": 0.1},
     {"agreeing": 5, "confident_error": 0.05, "unsure_error": 0.4, "unsure_share": 0.2},
@@ -51,6 +53,28 @@ FAILURE = {
             name: {"mean": mean, "half_interval": 20.0}
             for name, mean in (("exp3", 3100), ("exp4", 2700), ("paper_exp3", 3200), ("paper_exp4", 3000))
         },
+    },
+}
+BATCHING_GAIN = {
+    "slo_ms": 20,
+    "connections": 256,
+    "models": {
+        name: {
+            rule: {"outputs_per_s": per_s, "p50_ms": 5.0, "p99_ms": 19.0, "default_share": 0.0, "mean_batch": 9.0}
+            for rule, per_s in (("none", 100.0), ("aimd", 2500.0), ("quantile", 2400.0), ("goodput", 2600.0))
+        }
+        for name in ("linear-svm", "random-forest")
+    },
+}
+DELAYED_BATCHING = {
+    "slo_ms": 20,
+    "delays_ms": delayed_batching.DELAYS_MS,
+    "models": {
+        name: {
+            rule: [{"outputs_per_s": per_s, "p50_ms": 5.0, "p99_ms": 19.0, "mean_batch": 9.0} for per_s in rates]
+            for rule, rates in (("aimd", (5000.0, 9000.0, 10000.0, 9000.0)), ("goodput", (11000.0,) * 4))
+        }
+        for name in delayed_batching.MODELS
     },
 }
 STRAGGLERS = {
@@ -102,7 +126,7 @@ DECOUPLING = {
                 kind: {"requests_per_s": per_s, "p50_ms": 1.0, "p99_ms": 5.0, "failed": 0}
                 for kind in decoupling.CONNECTIONS
             }
-            for server, per_s in (("clipper", 3000.0), ("in_process", 2000.0))
+            for server, per_s in (("clipper", 3000.0), ("in_process", 2000.0), ("batching", 2500.0))
         }
         for name in ("linear-svm", "kernel-svm")
     },
@@ -111,6 +135,8 @@ DECOUPLING = {
 # By figure: numbers that show all that it must.
 NUMBERS: dict[str, Mapping[str, Any]] = {
     "latency_profiles": LATENCY_PROFILES,
+    "batching_gain": BATCHING_GAIN,
+    "delayed_batching": DELAYED_BATCHING,
     "replicas": REPLICAS,
     "ensembles": ENSEMBLES,
     "failure": FAILURE,
@@ -152,6 +178,9 @@ def test_figure_that_shows_all_it_must(figure: Figure) -> None:
         ("failure", "errors/third", 2000),
         ("failure", "simulated/errors/exp3/mean", 3201),
         ("failure", "simulated/errors/exp4/mean", 3001),
+        ("batching_gain", "models/random-forest/none/outputs_per_s", 131.0),
+        ("batching_gain", "models/linear-svm/quantile/outputs_per_s", 2900.0),
+        ("delayed_batching", "models/fixed-cost/goodput/0/outputs_per_s", 8900.0),
         ("failure", "share_of_broken/exp4", [0.9] * 200),
         ("failure", "share_of_broken/exp3", [0.9] * 50 + [0.0] * 150),
         ("stragglers", "sizes/1/mitigated/p99_ms", 23.1),
@@ -167,6 +196,7 @@ def test_figure_that_shows_all_it_must(figure: Figure) -> None:
         ("personalization", "error_after/0", 0.15),
         ("feedback_cache", "ratio", 1.59),
         ("decoupling", "models/kernel-svm/clipper/together/requests_per_s", 1800.0),
+        ("decoupling", "models/kernel-svm/batching/together/requests_per_s", 3400.0),
         ("decoupling", "models/linear-svm/clipper/alone/p50_ms", 2.1),
         ("decoupling", "models/linear-svm/clipper/alone/failed", 1),
     ],
@@ -252,6 +282,10 @@ def test_replies_as_numbers() -> None:
         "accuracy": 0.5,
         "default_share": 0.0,
     }
+
+
+def test_gain_of_batches_is_over_one_query_at_a_time() -> None:
+    assert batching_gain.gain(BATCHING_GAIN["models"]["linear-svm"]) == 26.0  # type: ignore[index]
 
 
 def test_the_papers_policies_leave_a_model_that_fails_and_ours_are_played_on_the_same_answers() -> None:
