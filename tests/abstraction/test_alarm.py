@@ -41,7 +41,13 @@ def test_cancelled_it_is_silent_until_it_is_set_again(times_s: list[float]) -> N
     async def main() -> None:
         loop = asyncio.get_running_loop()
         rings: list[float] = []
-        alarm = Alarm(loop, lambda: rings.append(loop.time()))
+        rung = asyncio.Event()
+
+        def ring() -> None:
+            rings.append(loop.time())
+            rung.set()
+
+        alarm = Alarm(loop, ring)
         for time_s in times_s:
             alarm.set(loop.time() + time_s)
         alarm.cancel()
@@ -49,7 +55,7 @@ def test_cancelled_it_is_silent_until_it_is_set_again(times_s: list[float]) -> N
         await asyncio.sleep(0)
         assert rings == []
         alarm.set(loop.time())
-        await asyncio.sleep(0.002)
+        await asyncio.wait_for(rung.wait(), 10)
         assert len(rings) == 1
 
     uvloop.run(main())
