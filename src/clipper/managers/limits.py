@@ -73,8 +73,9 @@ def _yield_to_workers(pid: int) -> None:
     ensemble of 16 forests on two cores left up to 12 ms after its deadline, at the 99th percentile.
     """
     os.setpriority(os.PRIO_PROCESS, pid, CONTAINER_NICENESS)
-    # There may be no such groups; and others than root may set one in 0.1 s: the next replica then goes without.
-    with suppress(FileNotFoundError, BlockingIOError, PermissionError):
+    # Not every kernel has such groups, a process may be in the root's, whose weight is fixed (EINVAL), and others than
+    # root may set one in 0.1 s: that replica then goes without.
+    with suppress(OSError):
         Path(f"/proc/{pid}/autogroup").write_text(str(CONTAINER_NICENESS))
 
 
