@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.outcome import Outcome, Row
 from benchmarks.real_models import environment, exported
 from benchmarks.workbench import HERE, ROUND_S, WARM_UP_S, Served, Workbench, median_ratio
-from clipper.managers.environment_builder import BUILD_TIMEOUT_S
+from clipper.managers.environments.builder import BUILD_TIMEOUT_S
 from clipper.packaging.frameworks import recognise
 
 BODIES = HERE / "bodies.lua"

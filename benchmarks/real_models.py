@@ -17,9 +17,9 @@ from functools import cache
 from pathlib import Path
 
 from clipper.errors import InvalidArgument
-from clipper.managers.environment_builder import build_environment, environments_root
+from clipper.managers.environments.builder import build_environment, environments_root
+from clipper.managers.environments.interpreters import find_interpreter
 from clipper.managers.environments.recipe import Interpreter, Recipe
-from clipper.managers.interpreters import find_interpreter
 
 ROOT = Path(__file__).parent.parent
 EXPORTS = Path(__file__).parent / "exports"

@@ -14,17 +14,17 @@ import docker
 import clipper
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.messages import encode_hello
-from clipper.managers.docker_settings import DockerSettings, docker_launcher
+from clipper.control.snapshot import ReplicaAddress
+from clipper.managers.docker.settings import DockerSettings, docker_launcher
+from clipper.managers.environments.model_environments import ModelEnvironments
 from clipper.managers.launcher import Launcher
-from clipper.managers.local import Folders, LocalLauncher
+from clipper.managers.local.launcher import Folders, LocalLauncher
 from clipper.managers.manager import Manager, SlotStatus
-from clipper.managers.model_environments import ModelEnvironments
 from clipper.managers.probe import connect
-from clipper.managers.processes import ProcessFolder
 from clipper.managers.reconcile.plan import Slot
 from clipper.managers.warm_up import Sample
+from clipper.processes.managed import ProcessFolder
 from clipper.registry.records import ManagerName, VersionSpec
-from clipper.snapshot import ReplicaAddress
 from clipper.types import DType, InputType, ModelId, Transport
 from docker_daemon import BASE_IMAGE
 

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 import msgspec
 from msgspec import UNSET
 
+from clipper.control.snapshot import Link, Selection
+from clipper.control.statistics import CacheStatistics, WorkerStatistics
 from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound
 from clipper.management.events import Event
 from clipper.management.reports import Bounds, LearnedModel, Report, ReportedModel, ReportGroup
@@ -40,8 +42,6 @@ from clipper.management.schemas import (
     WorkerStatus,
 )
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import Link, Selection
-from clipper.statistics import CacheStatistics, WorkerStatistics
 from clipper.types import check_name
 
 LOG_TAIL = ("Traceback (most recent call last):", "ModuleNotFoundError: No module named 'left_pad'")

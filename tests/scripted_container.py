@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clipper.containers.protocol.frames import Kind, Splitter
 from clipper.containers.protocol.messages import Welcome, encode_pong, encode_welcome
-from clipper.snapshot import ReplicaAddress
+from clipper.control.snapshot import ReplicaAddress
 from clipper.types import DType, InputType
 
 WELCOME = Welcome("m", "1", InputType(DType.FLOAT64), None, "test")

@@ -17,8 +17,8 @@ from typing import Any
 
 import msgspec
 
-from clipper import control
-from clipper.snapshot import (
+from clipper.control import messages as control
+from clipper.control.snapshot import (
     ApplicationSnapshot,
     Batching,
     Link,
@@ -28,8 +28,8 @@ from clipper.snapshot import (
     Snapshot,
     VersionSnapshot,
 )
-from clipper.statistics import ApplicationStatistics, WorkerStatistics
-from clipper.supervisor.ports import hold, port_of
+from clipper.control.statistics import ApplicationStatistics, WorkerStatistics
+from clipper.supervisor.workers.ports import hold, port_of
 
 # Only a hang meets it.
 TIMEOUT_S = 60.0

@@ -12,7 +12,7 @@ from typing import cast
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import Kind, Splitter
 from clipper.containers.protocol.messages import Predict, Welcome
-from clipper.snapshot import ReplicaAddress
+from clipper.control.snapshot import ReplicaAddress
 from clipper.types import InputType
 
 Evaluate = Callable[[list[bytes]], Sequence[bytes]]

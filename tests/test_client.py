@@ -13,6 +13,8 @@ import pytest
 from clipper import Clipper
 from clipper.client import Observed
 from clipper.client.access import token_for_url
+from clipper.client.http_api import HttpApi, to_error
+from clipper.control.snapshot import Batching, Link
 from clipper.errors import (
     ClipperError,
     Conflict,
@@ -27,11 +29,9 @@ from clipper.errors import (
     Unavailable,
 )
 from clipper.home import find_home, read_place, read_token
-from clipper.http_api import HttpApi, to_error
 from clipper.management.schemas import Configured, Failure
 from clipper.packaging import package
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import Batching, Link
 from conftest import READ_TOKEN, TOKEN, Api
 from memory_operations import LOG_TAIL
 

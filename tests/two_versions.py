@@ -2,8 +2,8 @@
 
 import msgspec
 
+from clipper.control.snapshot import Batching, Link, ModelSnapshot, Newcomer, Selection, Snapshot, VersionSnapshot
 from clipper.selection.application import Application
-from clipper.snapshot import Batching, Link, ModelSnapshot, Newcomer, Selection, Snapshot, VersionSnapshot
 from selection_desk import ROW, Asking, Desk
 from small_container import SmallContainer
 

@@ -24,7 +24,7 @@ from msgspec import Struct
 from clipper import __version__
 from clipper.errors import ClipperError, Conflict, InvalidArgument, Unavailable
 from clipper.home import ARTIFACTS_NAME, REGISTRY_NAME, RUN_NAME, SELECTION_NAME, TOKEN_NAME, lock_home
-from clipper.managers.processes import ProcessRecord, start_time
+from clipper.processes.managed import ProcessRecord, start_time
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.selection.stores.sqlite_schema import SCHEMA_VERSION
 from clipper.trees import remove_tree, seal_tree
@@ -33,7 +33,7 @@ FORMAT = 1
 _INFO, _END = "backup.json", "end"
 # An artifact may be removed, with its version, between the registry's copy and its own.
 TRIES = 3
-# Query ids begin with a number of the worker's start, which has so much room; see ``supervisor.worker.INSTANCES``.
+# Query ids begin with a number of the worker's start, which has so much room: ``supervisor.workers.worker.INSTANCES``.
 INSTANCES = 2**20
 
 

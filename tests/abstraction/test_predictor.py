@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from clipper.abstraction.predictor import Predictor
-from clipper.snapshot import ApplicationSnapshot, Batching, Link, ModelSnapshot, Snapshot, VersionSnapshot
+from clipper.control.snapshot import ApplicationSnapshot, Batching, Link, ModelSnapshot, Snapshot, VersionSnapshot
 from clipper.types import InputType
 from event_loops import ShiftedLoop, run_clean, turn_over, until
 from small_container import SmallContainer

@@ -13,15 +13,15 @@ from http_calls import ECHO, HELLO, cut
 from mutations import mutated, random_edits
 from steps import finish
 
+from clipper.control.feedback import Feedback
+from clipper.control.snapshot import ApplicationSnapshot, KeySnapshot, Snapshot
 from clipper.errors import ClipperError, RequestError
-from clipper.feedback import Feedback
 from clipper.frontend import json_parts, long_inputs, observe_body, predict_body
 from clipper.frontend.clients import Clients, Guarded
 from clipper.frontend.endpoints import Health
 from clipper.frontend.inputs import make_reader
 from clipper.frontend.json_parts import find_fields
 from clipper.frontend.server import QueryServer
-from clipper.snapshot import ApplicationSnapshot, KeySnapshot, Snapshot
 from clipper.types import InputType
 from serving import post
 

@@ -8,9 +8,9 @@ from http_calls import cut
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clipper.control.snapshot import ApplicationSnapshot, KeySnapshot, Snapshot
 from clipper.frontend.clients import Clients, Guarded
 from clipper.frontend.server import QueryServer
-from clipper.snapshot import ApplicationSnapshot, KeySnapshot, Snapshot
 from serving import post
 
 NAMES = ("a", "b", "c")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from http_system import ONE, ask_once
 
-from clipper.control import Drain, Draining
-from clipper.snapshot import Batching
+from clipper.control.messages import Drain, Draining
+from clipper.control.snapshot import Batching
 from serving import (
     SUM,
     TIMEOUT_S,

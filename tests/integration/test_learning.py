@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clipper.snapshot import Batching, Selection, VersionSnapshot
+from clipper.control.snapshot import Batching, Selection, VersionSnapshot
 from serving import Client, Serving, application, model, serving
 
 # The right answer to an input is the whole number below it; where its fraction is below a model's share, it errs.

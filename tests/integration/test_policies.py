@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from clipper.control import DescribePolicy, PolicyDescription
+from clipper.control.messages import DescribePolicy, PolicyDescription
+from clipper.control.snapshot import ApplicationSnapshot, Batching, Selection, VersionSnapshot
 from clipper.selection.policies.registry import default_half_life
-from clipper.snapshot import ApplicationSnapshot, Batching, Selection, VersionSnapshot
 from serving import Client, Serving, application, model, serving
 
 MODEL = "def predict(inputs):\n    return [int(row[{}]) for row in inputs]\n"

@@ -18,9 +18,9 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from clipper.client import Clipper
-from clipper.managers.environment_builder import build_environment, environments_root
+from clipper.managers.environments.builder import build_environment, environments_root
+from clipper.managers.environments.interpreters import find_interpreter
 from clipper.managers.environments.recipe import Recipe
-from clipper.managers.interpreters import find_interpreter
 
 OLDER = "1.5.2"
 ASKED = 30

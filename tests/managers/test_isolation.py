@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from clipper.managers import limits, usage
-from clipper.managers.bounds.excess import Bounds
 from clipper.managers.manager import SlotStatus
 from clipper.managers.probe import Caller
-from clipper.managers.processes import mark_of, pids
 from clipper.managers.reconcile.plan import Slot
-from clipper.managers.usage import UsageKeeper
+from clipper.processes import limits, usage
+from clipper.processes.excess import Bounds
+from clipper.processes.managed import mark_of, pids
+from clipper.processes.usage import UsageKeeper
 from clipper.types import InputType
 from manager_bench import SUM, Bench, run
 

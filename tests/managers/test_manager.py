@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from clipper.control.snapshot import ReplicaAddress
 from clipper.managers import manager
 from clipper.managers import replica as replicas
 from clipper.managers.bring_up import LOG_TAIL_LINES
 from clipper.managers.logs import tail
-from clipper.managers.processes import pids, start_time, stat_fields
-from clipper.snapshot import ReplicaAddress
+from clipper.processes.managed import pids, start_time, stat_fields
 from manager_bench import SLOT, SUM, Bench, run, send_batch
 
 pytestmark = pytest.mark.alone

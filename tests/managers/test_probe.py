@@ -6,9 +6,9 @@ import pytest
 
 from clipper.containers.protocol.frames import HEADER, Kind
 from clipper.containers.protocol.messages import encode_error, encode_pong, encode_welcome
+from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ProtocolViolation
 from clipper.managers.probe import MAX_REPLY_BYTES, Probe
-from clipper.snapshot import ReplicaAddress
 from scripted_container import WELCOME, against, pong
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from clipper.containers.protocol.frames import Kind
 from clipper.containers.protocol.messages import encode_error, encode_pong, encode_results, encode_welcome
+from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ProtocolViolation
 from clipper.managers.warm_up import WARM_UP_ROWS, Sample, warm_up, warm_up_sizes
-from clipper.snapshot import ReplicaAddress
 from scripted_container import WELCOME, against
 
 SAMPLE = Sample(bytes(8), is_given=True, max_batch=1024)

@@ -9,6 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from clipper.control.snapshot import Batching
+from clipper.control.statistics import (
+    CONFIDENCE_BOUNDS,
+    LATENCY_BOUNDS_S,
+    SIZE_BOUNDS,
+    ApplicationStatistics,
+    CacheStatistics,
+    DecisionLogStatistics,
+    HistogramData,
+    LimitStatistics,
+    ModelSelectionStatistics,
+    ReplicaStatistics,
+    SelectionStatistics,
+    VersionStatistics,
+    WorkerStatistics,
+)
 from clipper.management.reports import Newcomer
 from clipper.management.schemas import (
     Application,
@@ -37,22 +53,6 @@ from clipper.metrics.definitions import (
     Number,
 )
 from clipper.metrics.exposition import newest, render, replica_name
-from clipper.snapshot import Batching
-from clipper.statistics import (
-    CONFIDENCE_BOUNDS,
-    LATENCY_BOUNDS_S,
-    SIZE_BOUNDS,
-    ApplicationStatistics,
-    CacheStatistics,
-    DecisionLogStatistics,
-    HistogramData,
-    LimitStatistics,
-    ModelSelectionStatistics,
-    ReplicaStatistics,
-    SelectionStatistics,
-    VersionStatistics,
-    WorkerStatistics,
-)
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from clipper.control.snapshot import Batching, Link, Selection
 from clipper.errors import RegistryUnavailable
 from clipper.registry.records import (
     ApplicationRecord,
@@ -22,7 +23,6 @@ from clipper.registry.records import (
 from clipper.registry.sqlite import SCHEMA_VERSION, SqliteRegistry
 from clipper.registry.store import DeleteApplication, DeleteModel, DeleteVersion, ForgetLater, Forgotten, Put
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import Batching, Link, Selection
 from clipper.types import ModelId
 
 SPEC = VersionSpec("ab" * 32, "file", "model.joblib", input_type="float64[4]", memory_bytes=1 << 30)

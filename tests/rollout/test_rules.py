@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace
 from world import Records, records_of
 
+from clipper.control.snapshot import Batching, Link, Peer, ReplicaAddress
 from clipper.managers.reconcile.backoff import History
 from clipper.managers.reconcile.plan import Slot
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
@@ -27,7 +28,6 @@ from clipper.rollout.instructions import (
 from clipper.rollout.rollout import Rollout
 from clipper.rollout.telling import ASK_AGAIN_S
 from clipper.rollout.versions import LINK_TIMEOUT_S
-from clipper.snapshot import Batching, Link, Peer, ReplicaAddress
 from clipper.types import ModelId
 
 SPEC, OTHER = VersionSpec("a", "import", "m:f"), VersionSpec("b", "import", "m:f")

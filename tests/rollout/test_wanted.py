@@ -3,10 +3,10 @@
 import pytest
 from world import records_of
 
+from clipper.control.snapshot import Batching, Link
 from clipper.errors import InvalidArgument
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
 from clipper.rollout import wanted
-from clipper.snapshot import Batching, Link
 from clipper.types import ModelId
 
 MODEL = ModelRecord("m", current="3", previous="2")

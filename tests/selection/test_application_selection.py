@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clipper.feedback import Feedback
-from clipper.snapshot import Selection
+from clipper.control.feedback import Feedback
+from clipper.control.snapshot import Selection
 from event_loops import turn_over, until
 from selection_desk import ROW, SLO_S, Asking, Desk, on_query, own_policy, run
 

@@ -5,13 +5,13 @@ from random import Random
 
 import pytest
 
+from clipper.control.snapshot import ApplicationSnapshot, Selection
 from clipper.errors import PolicyFailed
 from clipper.selection.counts import Counts
 from clipper.selection.learning.totals import Totals
 from clipper.selection.own_code import make as make_now
 from clipper.selection.policies.policy import Choice, QueryView
 from clipper.selection.selector import Selector
-from clipper.snapshot import ApplicationSnapshot, Selection
 
 OWN = """
 from clipper.selection.policies.policy import Choice, Policy

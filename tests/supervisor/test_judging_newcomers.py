@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from clipper.control.snapshot import Batching, Link, Newcomer, Selection
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.registry.store import Put
@@ -15,9 +16,8 @@ from clipper.selection.learning.guardrail import Forecasts
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, Observation
-from clipper.snapshot import Batching, Link, Newcomer, Selection
 from clipper.supervisor.catalog import Catalog
-from clipper.supervisor.ramps import Ramps
+from clipper.supervisor.keepers.ramps import Ramps
 from clipper.types import ModelId
 
 DEPLOYED = Newcomer(1, "m", "2", "1", promoted=True)

@@ -11,16 +11,16 @@ import msgspec
 import pytest
 from world import records_of
 
-from clipper.control import CHANNEL_VERSION
+from clipper.control.messages import CHANNEL_VERSION
+from clipper.control.snapshot import Batching
 from clipper.managers.launcher import ContainerNote
-from clipper.managers.processes import ProcessFolder, ProcessRecord, start_time
+from clipper.processes.managed import ProcessFolder, ProcessRecord, start_time
 from clipper.registry.records import ModelRecord, VersionRecord, VersionSpec
-from clipper.snapshot import Batching
-from clipper.supervisor import takeover
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import Home
-from clipper.supervisor.worker import Worker, WorkerNote
-from clipper.supervisor.workers import Workers
+from clipper.supervisor.workers import takeover
+from clipper.supervisor.workers.worker import Worker, WorkerNote
+from clipper.supervisor.workers.workers import Workers
 
 PORT = 4711
 SPEC = VersionSpec("a", "import", "m:f")

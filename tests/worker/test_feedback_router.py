@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from clipper.control import Draining, Framer, Observe, Observed, Reply, decode_command, encode
-from clipper.feedback import Feedback, Outcome
+from clipper.control.feedback import Feedback, Outcome
+from clipper.control.messages import Draining, Framer, Observe, Observed, Reply, decode_command, encode
+from clipper.control.snapshot import Peer, Selection
 from clipper.selection.query_ids import QueryIds
-from clipper.snapshot import Peer, Selection
 from clipper.worker.feedback_router import FeedbackRouter
 from selection_desk import ROW, Desk, on_input, on_query, run
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipper.control import MAX_MESSAGE_BYTES, Apply, Drain, Draining, GetLoads, GetStatistics, Loads, encode
-from clipper.snapshot import Batching, ReplicaAddress, Snapshot
+from clipper.control.messages import MAX_MESSAGE_BYTES, Apply, Drain, Draining, GetLoads, GetStatistics, Loads, encode
+from clipper.control.snapshot import Batching, ReplicaAddress, Snapshot
 from clipper.types import ModelId
 from serving import SUM, TIMEOUT_S, ControlClient, Serving, application, model, serving, version, wait_for, with_address
 

@@ -2,8 +2,8 @@
 
 from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.cache.clock import CacheTable
+from clipper.control.statistics import LATENCY_BOUNDS_S, SIZE_BOUNDS, VersionLoad, VersionStatistics
 from clipper.metrics.histogram import Histogram
-from clipper.statistics import LATENCY_BOUNDS_S, SIZE_BOUNDS, VersionLoad, VersionStatistics
 from clipper.types import ModelId
 
 

@@ -20,8 +20,8 @@ from clipper.abstraction.replica import Replica
 from clipper.abstraction.turns import Turns
 from clipper.abstraction.work import Waiter, Work
 from clipper.containers.protocol.messages import Results
-from clipper.snapshot import ReplicaAddress, VersionSnapshot
-from clipper.statistics import ReplicaStatistics, VersionLoad, VersionStatistics
+from clipper.control.snapshot import ReplicaAddress, VersionSnapshot
+from clipper.control.statistics import ReplicaStatistics, VersionLoad, VersionStatistics
 from clipper.types import InputType, ModelId
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from typing import Protocol
 from clipper.abstraction.batching.replica_state import ReplicaState
 from clipper.containers.link import ReplicaLink
 from clipper.containers.protocol.messages import Results, Welcome
-from clipper.snapshot import ReplicaAddress
-from clipper.statistics import ReplicaStatistics
+from clipper.control.snapshot import ReplicaAddress
+from clipper.control.statistics import ReplicaStatistics
 from clipper.types import ModelId
 
 

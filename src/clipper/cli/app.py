@@ -45,9 +45,9 @@ from clipper.cli.options import (
 from clipper.cli.output import Output
 from clipper.cli.report_summary import of_test
 from clipper.client import Clipper
+from clipper.control.snapshot import Link, Selection
 from clipper.management.reports import LearnedModel, Newcomer
 from clipper.management.schemas import Application, Configured
-from clipper.snapshot import Link, Selection
 
 commands = typer.Typer(no_args_is_help=True, help="Applications: what asks for predictions.")
 commands.add_typer(contexts.commands, name="contexts")

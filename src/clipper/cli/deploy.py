@@ -22,9 +22,9 @@ from clipper.cli.options import (
 )
 from clipper.cli.output import Output
 from clipper.client import Clipper
+from clipper.control.snapshot import BatchingPolicy
 from clipper.management.schemas import ManagerName, Version
 from clipper.packaging import Language
-from clipper.snapshot import BatchingPolicy
 
 
 def deploy(

@@ -8,10 +8,10 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from clipper.control.snapshot import ConfidenceFrom, Wait
 from clipper.errors import InvalidArgument
 from clipper.run_as import find_run_as
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import ConfidenceFrom, Wait
 from clipper.tls.material import TlsPaths, read_material
 from clipper.types import STORE_VARIABLE, Framework, Transport
 

@@ -47,11 +47,11 @@ from clipper.cli.options import (
 from clipper.cli.output import Output
 from clipper.cli.process import ServerSettings, StartingServer, running, spawn
 from clipper.client import Clipper
+from clipper.control.snapshot import Link
 from clipper.errors import Conflict, InvalidArgument, NotFound
 from clipper.home import CERTIFICATE_NAME, find_home, read_token
 from clipper.management.schemas import Application, Version
 from clipper.packaging import package
-from clipper.snapshot import Link
 from clipper.types import check_name
 
 _WATCH_S = 0.2

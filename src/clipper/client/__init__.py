@@ -26,13 +26,13 @@ from clipper.client.access import (
 )
 from clipper.client.applications import Applications
 from clipper.client.calls import polls
+from clipper.client.http_api import HttpApi
 from clipper.client.keys import Keys
 from clipper.client.models import Models
 from clipper.client.queries import Observed, Prediction, Queries
 from clipper.client.tokens import Tokens
 from clipper.errors import ClipperError, DeadlineExceeded, Unauthorized, Unavailable
 from clipper.home import find_home
-from clipper.http_api import HttpApi
 from clipper.management.events import Event
 from clipper.management.schemas import Status
 from clipper.tls.trust import ClientTls, Trust

@@ -6,6 +6,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from clipper.client.calls import Calls, ignore, part, query_string
+from clipper.control.snapshot import ConfidenceFrom, Features, Link, Selection, Wait
 from clipper.errors import InvalidArgument
 from clipper.management.reports import Report
 from clipper.management.schemas import (
@@ -18,7 +19,6 @@ from clipper.management.schemas import (
     NewApplication,
 )
 from clipper.packaging import package_code
-from clipper.snapshot import ConfidenceFrom, Features, Link, Selection, Wait
 
 Parameters = Mapping[str, Any]
 

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from clipper.client.access import TokenSource
-from clipper.http_api import HttpApi
+from clipper.client.http_api import HttpApi
 from clipper.packaging import Artifact
 from clipper.tls.trust import ClientTls
 

@@ -14,11 +14,11 @@ from clipper.client.calls import (
     polls,
     query_string,
 )
+from clipper.control.snapshot import Batching, BatchingPolicy
 from clipper.errors import ContainerFailed, DeadlineExceeded
 from clipper.management.schemas import Deployment, Logs, ManagerName, Model, Replica, Rollback, Scale, Version
 from clipper.packaging import Artifact, Language, package
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import Batching, BatchingPolicy
 from clipper.types import Framework
 
 _CRASH_LOG_LINES = 20

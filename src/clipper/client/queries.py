@@ -7,8 +7,8 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from clipper.client.calls import Calls, part, to_list
+from clipper.client.http_api import to_error
 from clipper.errors import ClipperError
-from clipper.http_api import to_error
 from clipper.management.schemas import Failure
 
 # The longest objective of an application, and room for the way there and back.

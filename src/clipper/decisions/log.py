@@ -12,9 +12,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
+from clipper.control.statistics import DecisionLogStatistics
 from clipper.decisions.records import Decision, Judgement, Setting, begin_block, encode_into, end_block
 from clipper.decisions.segments import SegmentWriter
-from clipper.statistics import DecisionLogStatistics
 
 log = logging.getLogger(__name__)
 

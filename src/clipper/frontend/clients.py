@@ -7,13 +7,13 @@ it knows the endpoint that the head led to, and that is forgotten whenever keys 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from clipper.control.snapshot import ApplicationSnapshot, KeySnapshot, Snapshot
+from clipper.control.statistics import LimitStatistics
 from clipper.errors import ClipperError, Forbidden, MalformedRequest, Unauthorized
 from clipper.frontend.client_limits import Limit, Limits, share_in_flight, share_per_second
 from clipper.frontend.endpoints import Endpoint
 from clipper.frontend.exchange import Exchange
 from clipper.selection.application import Application
-from clipper.snapshot import ApplicationSnapshot, KeySnapshot, Snapshot
-from clipper.statistics import LimitStatistics
 
 _HOW = (
     "as the header 'Authorization: Bearer KEY'; clipper key create makes one, and commands take it from CLIPPER_API_KEY"

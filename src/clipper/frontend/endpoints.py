@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from clipper.control.feedback import Feedback, Outcome
 from clipper.errors import ClipperError, Overloaded
-from clipper.feedback import Feedback, Outcome
 from clipper.frontend import limits, responses
 from clipper.frontend.exchange import Exchange, Gather, Part
 from clipper.frontend.inputs import make_reader

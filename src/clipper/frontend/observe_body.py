@@ -6,8 +6,8 @@ from uuid import uuid4
 import msgspec
 from msgspec import Raw, Struct, UnsetType
 
+from clipper.control.feedback import Feedback
 from clipper.errors import ClipperError, MalformedRequest
-from clipper.feedback import Feedback
 from clipper.frontend.features import FeaturesReader
 from clipper.frontend.inputs import Reader
 from clipper.frontend.json_parts import Extent, find_fields, find_items

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from clipper.feedback import Outcome
+from clipper.control.feedback import Outcome
 from clipper.frontend.statuses import REASONS, STATUSES
 
 _OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"

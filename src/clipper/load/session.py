@@ -5,8 +5,8 @@ from urllib.parse import quote, urlsplit
 
 import uvloop
 
+from clipper.client.http_api import HttpApi
 from clipper.errors import ClipperError, InvalidArgument, RequestError, Unavailable
-from clipper.http_api import HttpApi
 from clipper.load.asked import Asked
 from clipper.load.inputs import Head, Requests, Sample, read_requests
 from clipper.load.report import Report

@@ -7,6 +7,7 @@ Every method runs on the supervisor's event loop and raises only ``ClipperError`
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from clipper.control.statistics import WorkerStatistics
 from clipper.management.events import Event
 from clipper.management.reports import Report
 from clipper.management.schemas import (
@@ -30,7 +31,6 @@ from clipper.management.schemas import (
     Version,
 )
 from clipper.scaling import ReplicaRange
-from clipper.statistics import WorkerStatistics
 
 
 class Operations(Protocol):

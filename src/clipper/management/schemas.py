@@ -8,9 +8,9 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from clipper.control.snapshot import Batching, ConfidenceFrom, Features, Link, Selection, Wait
 from clipper.management.reports import LearnedModel, Newcomer, Standing
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import Batching, ConfidenceFrom, Features, Link, Selection, Wait
 from clipper.types import Framework
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]

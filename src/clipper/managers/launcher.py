@@ -7,9 +7,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from clipper.control.snapshot import ReplicaAddress
 from clipper.managers.reconcile.plan import Slot
 from clipper.registry.records import VersionSpec
-from clipper.snapshot import ReplicaAddress
 
 
 class ContainerNote(Struct, frozen=True):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import MAX_BODY_BYTES, Frame, Kind, Splitter
 from clipper.containers.protocol.messages import Welcome
+from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ProtocolViolation
-from clipper.snapshot import ReplicaAddress
 from clipper.types import InputType
 
 # The replies to HELLO and PING are some hundred bytes.

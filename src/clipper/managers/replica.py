@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipper.containers.protocol.messages import Welcome
+from clipper.control.snapshot import ReplicaAddress
 from clipper.errors import ClipperError, ContainerFailed, ProtocolViolation
 from clipper.managers import logs
 from clipper.managers.bring_up import EXIT_AFTER_LOSS_S, BringUp
@@ -15,7 +16,6 @@ from clipper.managers.launcher import Container, ContainerNote, Launcher
 from clipper.managers.probe import Probe
 from clipper.managers.reconcile.plan import Phase
 from clipper.managers.warm_up import SampleSource
-from clipper.snapshot import ReplicaAddress
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from clipper.containers.protocol.messages import Welcome
+from clipper.control.snapshot import ReplicaAddress
 from clipper.managers.probe import Caller
-from clipper.snapshot import ReplicaAddress
 from clipper.types import InputType, ModelId
 
 # Frameworks that compile by the shape of a batch do so for one row, and once more for several.

@@ -9,9 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar, get_args
 
-from clipper.management.reports import Newcomer
-from clipper.management.schemas import Replica, ReplicaState, Status, Version, WorkerStatus
-from clipper.statistics import (
+from clipper.control.statistics import (
     CONFIDENCE_BOUNDS,
     LATENCY_BOUNDS_S,
     SIZE_BOUNDS,
@@ -25,6 +23,8 @@ from clipper.statistics import (
     VersionStatistics,
     WorkerStatistics,
 )
+from clipper.management.reports import Newcomer
+from clipper.management.schemas import Replica, ReplicaState, Status, Version, WorkerStatus
 
 Kind = Literal["counter", "gauge"]
 LINK_STATES = ("dialing", "linked", "draining", "lost")

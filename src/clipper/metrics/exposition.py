@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from clipper.control.statistics import HistogramData, ReplicaStatistics, WorkerStatistics
 from clipper.management.schemas import Application, Model, Replica, Status
 from clipper.metrics.definitions import (
     APPLICATION,
@@ -29,7 +30,6 @@ from clipper.metrics.definitions import (
     Number,
     SelectedModel,
 )
-from clipper.statistics import HistogramData, ReplicaStatistics, WorkerStatistics
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 

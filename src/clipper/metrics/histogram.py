@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from clipper.statistics import HistogramData
+from clipper.control.statistics import HistogramData
 
 
 class Histogram:

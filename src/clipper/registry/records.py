@@ -4,8 +4,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from clipper.control.snapshot import Batching, Link, Newcomer, Selection
 from clipper.scaling import ReplicaRange
-from clipper.snapshot import Batching, Link, Newcomer, Selection
 from clipper.types import Framework, ModelId
 
 VersionState = Literal["starting", "ready", "failed", "sleeping"]
@@ -74,7 +74,7 @@ class VersionSpec(Struct, frozen=True):
         memory_bytes: the most memory that one replica may have, with all processes that it forks; None means no bound.
         sample: an input, as JSON text, that a container has to answer before it is ready; None means a remembered one.
         cpus: how many processors one replica may use; None means any, with libraries that compute in one thread.
-        gpus: which GPUs one replica may use, as ``managers.bounds.shares.parse_gpus`` reads it; None means none.
+        gpus: which GPUs one replica may use, as ``managers.shares.parse_gpus`` reads it; None means none.
         manager: what starts its containers.
     """
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from clipper.control.snapshot import Snapshot
 from clipper.managers.reconcile.plan import Slot
 from clipper.registry.records import VersionRecord, VersionSpec
 from clipper.registry.store import Put
-from clipper.snapshot import Snapshot
 from clipper.types import ModelId
 
 

@@ -6,11 +6,11 @@ if that was restored from a backup, or begun anew, workers that still live may b
 generation that they serve by, and then the epoch becomes higher than theirs.
 """
 
+from clipper.control.snapshot import Snapshot
 from clipper.rollout.facts import Facts, WorkerFacts
 from clipper.rollout.instructions import Instruction, Push
 from clipper.rollout.view import View
 from clipper.rollout.wanted import Content, content
-from clipper.snapshot import Snapshot
 
 EPOCH_BITS = 32
 # A worker dials by itself; only what came of it has to be asked for again.

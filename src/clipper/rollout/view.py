@@ -2,10 +2,10 @@
 
 from functools import cached_property
 
+from clipper.control.snapshot import ReplicaAddress
 from clipper.registry.records import VersionRecord
 from clipper.rollout.facts import Facts, SlotFacts
 from clipper.rollout.wanted import running
-from clipper.snapshot import ReplicaAddress
 from clipper.types import ModelId
 
 

@@ -4,10 +4,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from clipper.control.snapshot import (
+    ApplicationSnapshot,
+    KeySnapshot,
+    ModelSnapshot,
+    Peer,
+    ReplicaAddress,
+    VersionSnapshot,
+)
 from clipper.errors import InvalidArgument
 from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord
 from clipper.rollout import newcomers
-from clipper.snapshot import ApplicationSnapshot, KeySnapshot, ModelSnapshot, Peer, ReplicaAddress, VersionSnapshot
 from clipper.types import InputType, ModelId
 
 # A batch that runs longer than the longer of these two is taken to hang: no application waits for it any more.

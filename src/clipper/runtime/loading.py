@@ -15,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 
 from clipper.errors import ClipperError, ContainerFailed
-from clipper.runtime import scikit_learn
+from clipper.runtime.frameworks import scikit_learn
 from clipper.runtime.frameworks.framework import LABELS, PROBABILITIES, FrameworkModel, FrameworkSource
-from clipper.runtime.hidden_markov import sequence_model
+from clipper.runtime.frameworks.hidden_markov import sequence_model
+from clipper.runtime.frameworks.quick_predict import quick_predict_of
 from clipper.runtime.model import Inputs, LoadedModel
-from clipper.runtime.quick_predict import quick_predict_of
 from clipper.types import Framework, InputType
 
 log = logging.getLogger("clipper.runtime")

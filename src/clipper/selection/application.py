@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from random import Random
 
 from clipper.abstraction.model_queue import ModelQueue
+from clipper.control.snapshot import ApplicationSnapshot
+from clipper.control.statistics import ApplicationStatistics
 from clipper.decisions.application import ApplicationDecisions, versions_of
 from clipper.decisions.records import Setting
 from clipper.errors import ClipperError, PolicyFailed
@@ -26,8 +28,6 @@ from clipper.selection.selector import Selector
 from clipper.selection.stages import Stages
 from clipper.selection.surroundings import Surroundings
 from clipper.selection.targets import Targets
-from clipper.snapshot import ApplicationSnapshot
-from clipper.statistics import ApplicationStatistics
 
 log = logging.getLogger(__name__)
 

@@ -3,14 +3,14 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from clipper.metrics.histogram import Histogram
-from clipper.statistics import (
+from clipper.control.statistics import (
     CONFIDENCE_BOUNDS,
     LATENCY_BOUNDS_S,
     ApplicationStatistics,
     ModelSelectionStatistics,
     SelectionStatistics,
 )
+from clipper.metrics.histogram import Histogram
 
 # Sets of models that are counted apart; Clipper's own policies ask one model, or all.
 MAX_SETS = 1000

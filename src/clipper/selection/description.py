@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from random import Random
 
-from clipper.control import ModelDescription, PolicyDescription, StandingDescription
+from clipper.control.messages import ModelDescription, PolicyDescription, StandingDescription
 from clipper.errors import PolicyFailed
 from clipper.selection.application import Application
 from clipper.selection.learning.totals import LOSS, PLAIN_LOSS, PLAIN_SCORED, PULLS, SCORED, Totals

@@ -9,8 +9,8 @@ from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
+from clipper.control.feedback import Feedback
 from clipper.errors import InvalidArgument, NotFound, Overloaded, PolicyFailed, StoreUnavailable
-from clipper.feedback import Feedback
 from clipper.selection.application import Application
 from clipper.selection.asked import Asked, AskedByName
 from clipper.selection.feedback.outcomes import mixed

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from random import Random
 
+from clipper.control.snapshot import ApplicationSnapshot
 from clipper.errors import InvalidArgument, PolicyFailed
 from clipper.selection.contract import checked_choice, checked_combined, checked_further
 from clipper.selection.counts import Counts
@@ -11,7 +12,6 @@ from clipper.selection.own_code import Made
 from clipper.selection.policies.policy import Choice, Combined, Outlook, Policy, QueryView
 from clipper.selection.policies.ramp import Ramp
 from clipper.selection.policies.registry import POLICIES, make_loss, make_policy
-from clipper.snapshot import ApplicationSnapshot
 
 # Of what a user's code said when it failed.
 MAX_PROBLEM_CHARACTERS = 300

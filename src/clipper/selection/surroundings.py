@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from random import Random
 
 from clipper.abstraction.predictor import Predictor
+from clipper.control.snapshot import ApplicationSnapshot
 from clipper.decisions.log import DecisionLog
 from clipper.selection.committer import Committer
 from clipper.selection.feedback.join_table import JoinTable
 from clipper.selection.own_code import Made, make
 from clipper.selection.query_ids import QueryIds
 from clipper.selection.stores.store import Store
-from clipper.snapshot import ApplicationSnapshot
 
 
 @dataclass(frozen=True, slots=True)

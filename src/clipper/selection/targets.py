@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.predictor import Predictor
+from clipper.control.snapshot import ApplicationSnapshot
 from clipper.errors import NotFound, WrongInput
 from clipper.selection.learning.arms import Arms
 from clipper.selection.lineup import line_up
 from clipper.selection.policies.policy import Choice
-from clipper.snapshot import ApplicationSnapshot
 from clipper.types import InputType
 
 

@@ -17,15 +17,15 @@ from pathlib import Path
 
 import msgspec
 
+from clipper.control.snapshot import Selection
 from clipper.errors import Unavailable
-from clipper.managers import limits
-from clipper.managers.bounds.excess import Bounds
-from clipper.managers.enter import entering
-from clipper.managers.processes import MARK, kill_marked
-from clipper.managers.usage import UsageKeeper
+from clipper.processes import limits
+from clipper.processes.enter import entering
+from clipper.processes.excess import Bounds
+from clipper.processes.managed import MARK, kill_marked
+from clipper.processes.usage import UsageKeeper
 from clipper.run_as import RunAs
 from clipper.selection.check import TIMEOUT_S
-from clipper.snapshot import Selection
 
 # A trial ends itself; this much more is for starting Python on a busy machine.
 TRIAL_TIMEOUT_S = TIMEOUT_S + 10.0
@@ -125,7 +125,7 @@ class Trials:
 
 
 class _Trial:
-    """What a keeper of containers knows of a trial; see ``managers.usage.Bounded``.
+    """What a keeper of containers knows of a trial; see ``processes.usage.Bounded``.
 
     Attributes:
         reason: why it was ended; None if it was not.

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from clipper.control.snapshot import FEEDBACK_QUERIES
 from clipper.decisions.segments import DEFAULT_LOG_BYTES, LEAST_LOG_BYTES
 from clipper.errors import InvalidArgument
 from clipper.hosts import address_of, is_loopback
 from clipper.run_as import RunAs, find_run_as
 from clipper.selection.stores.store import MAX_CONTEXTS
-from clipper.snapshot import FEEDBACK_QUERIES
 from clipper.tls.material import TlsMode, TlsPaths
 from clipper.types import STORE_VARIABLE, Transport
 

@@ -22,7 +22,7 @@ from clipper.home import (
     TOKEN_NAME,
     Place,
 )
-from clipper.managers.local import OWN_FOLDER
+from clipper.managers.local.launcher import OWN_FOLDER
 from clipper.run_as import RunAs
 from clipper.trees import is_sealed, seal_tree
 

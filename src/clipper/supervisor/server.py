@@ -18,43 +18,43 @@ from clipper.management.app import create_app
 from clipper.management.gate import Gate
 from clipper.management.server import ManagementServer
 from clipper.managers.docker.recipe import RUNTIME_PARTS
-from clipper.managers.docker_settings import DockerSettings, docker_launcher
-from clipper.managers.environment_builder import environments_root
+from clipper.managers.docker.settings import DockerSettings, docker_launcher
+from clipper.managers.environments.builder import environments_root
+from clipper.managers.environments.model_environments import ModelEnvironments
 from clipper.managers.launcher import Launcher
-from clipper.managers.local import Folders, LocalLauncher
+from clipper.managers.local.launcher import Folders, LocalLauncher
 from clipper.managers.logs import LogKeeper
 from clipper.managers.manager import Manager
-from clipper.managers.model_environments import ModelEnvironments
-from clipper.managers.processes import ProcessFolder
-from clipper.managers.usage import UsageKeeper
+from clipper.processes.managed import ProcessFolder
+from clipper.processes.usage import UsageKeeper
 from clipper.registry.records import ManagerName
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.rollout import wanted
 from clipper.rollout.rollout import Rollout
 from clipper.selection.stores.open import open_store
 from clipper.selection.stores.store import Store
-from clipper.supervisor import ports, takeover
-from clipper.supervisor.artifacts import Artifacts
+from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog, Numbers
-from clipper.supervisor.certificates import Certificates
-from clipper.supervisor.cleaner import ArtifactCleaner, VersionCleaner
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import Home
-from clipper.supervisor.forgetter import Forgetter
-from clipper.supervisor.keepers import Keepers
-from clipper.supervisor.keys import Keys
-from clipper.supervisor.operations import SupervisorOperations
-from clipper.supervisor.parts import Parts
-from clipper.supervisor.ramps import Ramps
+from clipper.supervisor.keepers.certificates import Certificates
+from clipper.supervisor.keepers.cleaner import ArtifactCleaner, VersionCleaner
+from clipper.supervisor.keepers.forgetter import Forgetter
+from clipper.supervisor.keepers.keepers import Keepers
+from clipper.supervisor.keepers.ramps import Ramps
+from clipper.supervisor.keepers.samples import Samples
+from clipper.supervisor.keepers.scaler import Scaler
+from clipper.supervisor.operations.keys import Keys
+from clipper.supervisor.operations.operations import SupervisorOperations
+from clipper.supervisor.operations.parts import Parts
+from clipper.supervisor.operations.selections import SelectionChecker
+from clipper.supervisor.operations.token_file import TokenFile
+from clipper.supervisor.operations.tokens import Tokens
 from clipper.supervisor.reach import check_reach
-from clipper.supervisor.reconciler import Reconciler
-from clipper.supervisor.samples import Samples
-from clipper.supervisor.scaler import Scaler
-from clipper.supervisor.selections import SelectionChecker
-from clipper.supervisor.token_file import TokenFile
-from clipper.supervisor.tokens import Tokens
-from clipper.supervisor.worker import INSTANCES, Worker, WorkerSettings, store_digest
-from clipper.supervisor.workers import Workers
+from clipper.supervisor.rollout.reconciler import Reconciler
+from clipper.supervisor.workers import ports, takeover
+from clipper.supervisor.workers.worker import INSTANCES, Worker, WorkerSettings, store_digest
+from clipper.supervisor.workers.workers import Workers
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import time
 import msgspec
 import uvloop
 
+from clipper.control.server import ControlServer
 from clipper.malloc import keep_large_pieces_apart
 from clipper.open_files import raise_limit
 from clipper.worker.config import WorkerConfig
-from clipper.worker.control_server import ControlServer
 from clipper.worker.descriptors import most_connections
 from clipper.worker.worker import Worker
 

@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
-from clipper.control import Observe, Observed
-from clipper.control_client import ask
+from clipper.control.client import ask
+from clipper.control.feedback import Feedback, Outcome
+from clipper.control.messages import Observe, Observed
+from clipper.control.snapshot import Peer
 from clipper.errors import ClipperError
-from clipper.feedback import Feedback, Outcome
 from clipper.selection.application import Application
 from clipper.selection.observer import ASK_TIMEOUT_S, Observer
 from clipper.selection.query_ids import QueryIds
-from clipper.snapshot import Peer
 
 # A peer may have to ask a model first; beyond that it is taken to be gone.
 FORWARD_TIMEOUT_S = ASK_TIMEOUT_S + 2.0

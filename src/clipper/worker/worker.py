@@ -12,14 +12,16 @@ from random import Random
 from time import monotonic
 
 from clipper.abstraction.predictor import Predictor
-from clipper.control import MAX_RECENT_INPUT_BYTES, Applied, PolicyDescription, RecentInput
+from clipper.control.feedback import Feedback, Outcome
+from clipper.control.messages import MAX_RECENT_INPUT_BYTES, Applied, PolicyDescription, RecentInput
+from clipper.control.snapshot import Snapshot
+from clipper.control.statistics import CacheStatistics, VersionLoad, WorkerStatistics
 from clipper.decisions.log import DecisionLog
-from clipper.feedback import Feedback, Outcome
 from clipper.frontend.clients import Clients
 from clipper.frontend.endpoints import make_endpoints
 from clipper.frontend.limits import MAX_CONNECTIONS
 from clipper.frontend.server import QueryServer
-from clipper.managers.processes import MARK, kill_marked
+from clipper.processes.managed import MARK, kill_marked
 from clipper.selection.application import Application
 from clipper.selection.committer import Committer
 from clipper.selection.description import describe
@@ -32,8 +34,6 @@ from clipper.selection.stores.open import open_store
 from clipper.selection.surroundings import Surroundings
 from clipper.selection.synchronizer import Synchronizer
 from clipper.selection.trial import Trials
-from clipper.snapshot import Snapshot
-from clipper.statistics import CacheStatistics, VersionLoad, WorkerStatistics
 from clipper.tls.material import TlsMaterial, server_context
 from clipper.types import STORE_VARIABLE, ModelId
 from clipper.worker.config import WorkerConfig

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from clipper.control.feedback import Feedback
 from clipper.errors import InvalidArgument, PolicyFailed
-from clipper.feedback import Feedback
 from clipper.selection.feedback.scoring import default_loss, lesson, score
 from clipper.selection.learning.losses import UserLoss, ZeroOne
 from clipper.selection.learning.totals import Totals

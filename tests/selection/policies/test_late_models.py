@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from bandits import answer
 
-from clipper.feedback import Feedback
+from clipper.control.feedback import Feedback
 from clipper.selection.feedback.scoring import default_loss, lesson, score
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.losses import ZeroOne

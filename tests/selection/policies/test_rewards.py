@@ -5,7 +5,7 @@ from random import Random
 import pytest
 from bandits import MODELS, answer, bernoulli
 
-from clipper.feedback import Feedback
+from clipper.control.feedback import Feedback
 from clipper.selection.feedback.scoring import lesson, score
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.losses import ZeroOne

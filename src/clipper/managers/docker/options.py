@@ -9,17 +9,11 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from clipper.managers.bounds.shares import (
-    CONTAINER_NICENESS,
-    OOM_SCORE_ADJUSTMENT,
-    Gpus,
-    Share,
-    environment,
-    parse_gpus,
-)
 from clipper.managers.command import container_argv, program_options
 from clipper.managers.docker.recipe import ARTIFACT_FOLDER, PYTHON
 from clipper.managers.launcher import ContainerNote
+from clipper.managers.shares import Gpus, environment, parse_gpus
+from clipper.processes.limits import CONTAINER_NICENESS, OOM_SCORE_ADJUSTMENT, Share
 from clipper.types import Transport
 
 # A container's home: only that home's supervisor touches it.

@@ -3,8 +3,8 @@
 from collections import deque
 from typing import Literal
 
+from clipper.control.statistics import FeedbackWindowStatistics
 from clipper.selection.query import Query
-from clipper.statistics import FeedbackWindowStatistics
 
 # What a query costs beside its input and outputs: itself, its numbers, its places here; and each output but the first.
 QUERY_OVERHEAD_BYTES = 350

@@ -4,8 +4,8 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from clipper.control.feedback import Feedback
 from clipper.errors import InvalidArgument, PolicyFailed
-from clipper.feedback import Feedback
 from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.guardrail import Forecasts
 from clipper.selection.learning.losses import Loss, loss_of_reward

@@ -1,0 +1,243 @@
+"""The channel between the supervisor and a query worker: messages and their framing, no I/O.
+
+The worker listens on a unix socket; the supervisor, old or new, dials it. Each message is a u32
+little-endian size and that many bytes of MessagePack. The supervisor asks, the worker answers in order.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from clipper.control.feedback import Feedback, Outcome
+from clipper.control.snapshot import Snapshot
+from clipper.control.statistics import VersionLoad, WorkerStatistics
+from clipper.errors import ProtocolViolation
+from clipper.tls.material import TlsMaterial
+from clipper.types import ModelId
+
+# Of these messages. A supervisor and workers of adjacent versions of it understand each other, since the workers of an
+# upgraded server are replaced one by one: within a version fields and messages are only added, with defaults.
+CHANNEL_VERSION = 1
+# A snapshot of ten thousand applications is about 3 MB; more than this is a bug, not a need.
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+# A batch of several such inputs is still no strain on a machine; a larger one is not worth what sending it costs.
+MAX_RECENT_INPUT_BYTES = 16 * 1024 * 1024
+
+T = TypeVar("T")
+
+_SIZE = struct.Struct("<I")
+
+
+class Apply(Struct, frozen=True, tag=True):
+    """Serve by this snapshot. Answered by ``Applied``.
+
+    ``tls`` is what new connections to the query port are met with, if its mode in the worker's settings is not off.
+    """
+
+    snapshot: Snapshot
+    tls: TlsMaterial | None = None
+
+
+class Applied(Struct, frozen=True, tag=True):
+    """The snapshot is in force.
+
+    Sent once every replica in it has been dialled, and every replica that is no longer in it has
+    answered its last batch; or when that took over ``settle_timeout_s`` of the worker's settings.
+
+    Attributes:
+        generation: of the snapshot in force, which may be newer than the one that was sent.
+        unlinked: replica id to why it could not be dialled.
+        undrained: ids of removed replicas that still have a batch in flight.
+    """
+
+    generation: int
+    unlinked: dict[str, str]
+    undrained: tuple[str, ...]
+
+
+class GetStatistics(Struct, frozen=True, tag=True):
+    """Answered by ``Statistics``."""
+
+
+class Statistics(Struct, frozen=True, tag=True):
+    worker: WorkerStatistics
+
+
+class GetLoads(Struct, frozen=True, tag=True):
+    """How much have these versions to do? Answered by ``Loads``."""
+
+    versions: tuple[ModelId, ...]
+
+
+class Loads(Struct, frozen=True, tag=True):
+    """Of those versions that the worker has."""
+
+    versions: tuple[VersionLoad, ...]
+
+
+class Drain(Struct, frozen=True, tag=True):
+    """Stop accepting, answer what is in flight, then exit 0. Answered by ``Draining`` at once."""
+
+
+class Draining(Struct, frozen=True, tag=True):
+    pass
+
+
+class Observe(Struct, frozen=True, tag=True):
+    """Feedback on queries that this worker answered, from a worker to which it was sent. Answered by ``Observed``."""
+
+    application: str
+    feedback: tuple[Feedback, ...]
+
+
+class Observed(Struct, frozen=True, tag=True):
+    """One outcome for each piece of feedback."""
+
+    outcomes: tuple[Outcome, ...]
+
+
+class DescribePolicy(Struct, frozen=True, tag=True):
+    """What has an application learned, in a context or (None) over all? Answered by ``PolicyDescription``."""
+
+    application: str
+    context: str | None = None
+
+
+class ModelDescription(Struct, frozen=True):
+    """``share``: of the queries, or of the answer, that the model would get now. ``mean_loss`` is None if unscored.
+    ``version`` is the one that they are of; None if none is current. ``threshold``: below which confidence of it a
+    query goes on to a further model; None if the policy has none."""
+
+    model: str
+    share: float
+    mean_loss: float | None
+    pulls: float
+    scored: float
+    shadow: bool = False
+    version: str | None = None
+    cost: float | None = None
+    threshold: float | None = None
+
+
+class ConfidenceBin(Struct, frozen=True):
+    """Answers of about one confidence, which is their mean: how many had feedback, and how right they were on average.
+    ``calibrated`` is what would be answered in place of a raw confidence now."""
+
+    answers: float
+    confidence: float
+    right: float
+    calibrated: float | None = None
+
+
+class Reliability(Struct, frozen=True):
+    """How right answers were by their confidence, the ``raw`` one and that which was ``answered``.
+
+    Attributes:
+        model: whose answers they are; None where several models made each.
+        basis: what the raw confidence is: ``agreement`` or ``probability``.
+        raw_error, answered_error: the expected calibration errors.
+    """
+
+    model: str | None
+    basis: str
+    raw: tuple[ConfidenceBin, ...]
+    answered: tuple[ConfidenceBin, ...]
+    raw_error: float
+    answered_error: float
+
+
+class StandingDescription(Struct, frozen=True):
+    """How the test stands that a policy is: see ``selection.policies.policy.Standing``."""
+
+    winner: str | None
+    confidence: float
+    tolerance: float
+    observations: float
+
+
+class PolicyDescription(Struct, frozen=True, tag=True):
+    """``found`` is False if the worker does not know the application. Numbers count what is old for less. ``test`` is
+    None of a policy that is none."""
+
+    found: bool
+    observations: float = 0.0
+    models: tuple[ModelDescription, ...] = ()
+    problem: str | None = None
+    calibration: tuple[Reliability, ...] = ()
+    test: StandingDescription | None = None
+
+
+class GetRecentInput(Struct, frozen=True, tag=True):
+    """What was a model asked not long ago? Answered by ``RecentInput``."""
+
+    model: str
+
+
+class RecentInput(Struct, frozen=True, tag=True):
+    """An input that a version of the model has answered, as the container protocol sends it.
+
+    Attributes:
+        input_type: of that version, as text.
+        row: None if it has answered none, or one of more than ``MAX_RECENT_INPUT_BYTES``.
+    """
+
+    input_type: str = ""
+    row: bytes | None = None
+
+
+Command = Apply | GetStatistics | GetLoads | Drain | Observe | DescribePolicy | GetRecentInput
+Reply = Applied | Statistics | Loads | Draining | Observed | PolicyDescription | RecentInput
+
+_encoder = msgspec.msgpack.Encoder()
+_commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+_replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+
+
+def encode(message: Command | Reply) -> bytes:
+    body = _encoder.encode(message)
+    return _SIZE.pack(len(body)) + body
+
+
+def decode_command(body: bytes) -> Command:
+    return _decode(_commands, body)
+
+
+def decode_reply(body: bytes) -> Reply:
+    return _decode(_replies, body)
+
+
+def _decode(decoder: "msgspec.msgpack.Decoder[T]", body: bytes) -> T:
+    try:
+        return decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise ProtocolViolation(f"control message is malformed: {error}") from error
+
+
+class Framer:
+    """Cuts a byte stream into message bodies, however it was split on the way."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Add what was read; iterate to take each body that is complete.
+
+        Iterating raises:
+            ProtocolViolation: a message is over ``MAX_MESSAGE_BYTES``; close the connection.
+        """
+        self._buffer += data
+        return self._bodies()
+
+    def _bodies(self) -> Iterator[bytes]:
+        while len(self._buffer) >= _SIZE.size:
+            (size,) = _SIZE.unpack_from(self._buffer)
+            if size > MAX_MESSAGE_BYTES:
+                raise ProtocolViolation(f"control message of {size} bytes is over {MAX_MESSAGE_BYTES}")
+            if len(self._buffer) < _SIZE.size + size:
+                return
+            body = bytes(self._buffer[_SIZE.size : _SIZE.size + size])
+            del self._buffer[: _SIZE.size + size]
+            yield body

@@ -1,0 +1,142 @@
+"""One container in Docker, and its log."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from clipper.control.snapshot import ReplicaAddress
+from clipper.errors import ClipperError, NotFound
+from clipper.managers.docker.engine import Engine, State
+from clipper.managers.docker.log_lines import line_time, lines_after, nanoseconds
+
+log = logging.getLogger(__name__)
+
+# What a shell says of a process that a signal ended, and so what Docker says.
+_SIGNAL_BASE = 128
+_BEFORE_ALL = line_time(0)
+
+
+class DockerLog:
+    """What a container writes, added to its log file whenever that is asked for."""
+
+    def __init__(self, id_: str, engine: Engine, path: Path, is_new: bool) -> None:
+        """``is_new``: none of it is in the file, which may have lines of the container before."""
+        self._id = id_
+        self._engine = engine
+        self._path = path
+        # In Docker's form: when the last line was written that is in the file.
+        self._saved_until = _BEFORE_ALL if is_new else _changed_at(path)
+        self._saving = asyncio.Lock()
+
+    async def save(self) -> None:
+        async with self._saving:
+            try:
+                # A float is not exact: what comes twice is left out by its time.
+                since_s = nanoseconds(self._saved_until) / 1e9 - 0.001
+                output = await self._engine.output(self._id, since_s)
+                lines, self._saved_until = lines_after(output, self._saved_until)
+                await asyncio.to_thread(self._append, lines)
+            except (ClipperError, OSError) as error:
+                log.warning("what the container %s wrote cannot be saved: %s", self._id, error)
+
+    def _append(self, lines: bytes) -> None:
+        with self._path.open("ab") as file:
+            file.write(lines)
+        # So that a later supervisor knows where to go on.
+        time_ns = nanoseconds(self._saved_until)
+        os.utime(self._path, ns=(time_ns, time_ns))
+
+
+class DockerContainer:
+    """A ``Container`` that dockerd has, by its id there. What it writes is saved at its end, too."""
+
+    def __init__(
+        self,
+        id_: str,
+        state: State,
+        address: ReplicaAddress,
+        engine: Engine,
+        output: DockerLog,
+        note_ready: Callable[[], None],
+    ) -> None:
+        """``state`` is its present one; ``note_ready`` notes for a later supervisor that it is ready."""
+        self.id = id_
+        self.address = address
+        self.exited = asyncio.Event()
+        # An image has what it has: how that fits the model is not known.
+        self.warning: str | None = None
+        self._pid = state.pid
+        self._engine = engine
+        self._output = output
+        self._note_ready = note_ready
+        self._end: State | None = None
+        if not state.is_running:
+            self.has_ended(state)
+
+    @property
+    def pid(self) -> int | None:
+        return self._pid or None
+
+    @property
+    def how_it_ended(self) -> str:
+        if self._end is None:
+            return "is gone"
+        if self._end.ran_out_of_memory:
+            return "ran out of its memory limit and was killed"
+        code = self._end.exit_code
+        if code - _SIGNAL_BASE in set(signal.Signals):
+            return f"was killed by {signal.Signals(code - _SIGNAL_BASE).name}"
+        return f"exited with code {code}"
+
+    def has_ended(self, state: State | None) -> None:
+        """``state`` None: dockerd has it no more, or it is given up."""
+        self._end = state
+        self.exited.set()
+
+    async def has_exited_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):  # not who was first, but its state is the answer
+            await asyncio.wait_for(self.exited.wait(), seconds)
+        return self.exited.is_set()
+
+    async def stop(self, grace_s: float) -> None:
+        if self.exited.is_set():
+            return
+        try:
+            await self._engine.stop(self.id, grace_s)
+            self.has_ended(await self._engine.state(self.id))
+        except NotFound:
+            self.has_ended(None)
+        except ClipperError as error:
+            # Whoever stops it must not wait for dockerd to come back. The launcher removes it when that has.
+            log.error("the container %s cannot be stopped now: %s", self.id, error)
+            self.has_ended(None)
+
+    async def look(self) -> None:
+        """See whether it has exited: one that somebody paused has not."""
+        try:
+            state = await self._engine.state(self.id)
+        except NotFound:
+            self.has_ended(None)
+        else:
+            if not state.is_running:
+                self.has_ended(state)
+
+    async def save_log(self) -> None:
+        await self._output.save()
+
+    def note_ready(self) -> None:
+        try:
+            self._note_ready()
+        except OSError as error:
+            log.warning("that the container %s is ready cannot be noted: %s", self.id, error)
+
+
+def _changed_at(path: Path) -> str:
+    try:
+        return line_time(path.stat().st_mtime_ns)
+    except FileNotFoundError:
+        return _BEFORE_ALL

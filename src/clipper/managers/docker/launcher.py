@@ -1,0 +1,174 @@
+"""Containers in Docker: made, found again, watched and removed."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from clipper.control.snapshot import ReplicaAddress
+from clipper.errors import ClipperError
+from clipper.managers.docker.addresses import Addresses
+from clipper.managers.docker.container import DockerContainer, DockerLog
+from clipper.managers.docker.engine import Engine, State
+from clipper.managers.docker.images import Images, Sources
+from clipper.managers.docker.options import (
+    HOME_LABEL,
+    Surroundings,
+    User,
+    container_name,
+    creation,
+    dial_address,
+    limits,
+    noted,
+)
+from clipper.managers.launcher import ContainerNote
+
+log = logging.getLogger(__name__)
+
+# One question for all containers of the home.
+LOOK_EVERY_S = 0.25
+
+
+class DockerLauncher:
+    """A ``Launcher`` of containers in Docker.
+
+    dockerd may come and go: while it is away nothing can be started, and what runs is left to answer.
+    """
+
+    def __init__(self, engine: Engine, sources: Sources, around: Surroundings, sockets: Path) -> None:
+        self._engine = engine
+        self._images = Images(engine, sources, around)
+        self._artifacts = sources.artifacts
+        self._around = around
+        self._addresses = Addresses(sockets, around)
+        self._label = f"{HOME_LABEL}={around.home}"
+        self._user: User | None = None
+        # By the ids of their notes; of those that an earlier supervisor left, Docker's ids.
+        self._containers: dict[str, DockerContainer] = {}
+        self._starting: set[str] = set()
+        self._left: dict[str, str] = {}
+        self._removing_strays = asyncio.Lock()
+        self._watching: asyncio.Task[None] | None = None
+
+    def choose_address(self, number: int) -> str:
+        return self._addresses.choose(number)
+
+    async def launch(self, note: ContainerNote, log_path: Path, tell: Callable[[str], None]) -> DockerContainer:
+        await self._remove_strays()
+        image = await self._images.image_of(note.spec, tell)
+        starting = asyncio.get_running_loop().create_task(self._start(note, image, log_path))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await (await starting).stop(grace_s=0)
+            raise
+
+    async def left(self) -> list[ContainerNote]:
+        try:
+            found = await self._engine.containers(self._label)
+        except ClipperError as error:
+            log.info("containers that were left in Docker, if any, are not looked for: %s", error)
+            return []
+        notes = {one.id: note for one in found if (note := noted(one.labels))}
+        self._left = {note.id: id_ for id_, note in notes.items()}
+        self._addresses.give_back_others(notes.values())
+        return [replace(note, ready=self._addresses.is_ready(note)) for note in notes.values()]
+
+    async def adopt(self, note: ContainerNote, log_path: Path) -> DockerContainer | None:
+        id_ = self._left.pop(note.id)
+        try:
+            state, token = await self._engine.state(id_), self._addresses.token(note)
+        except (ClipperError, OSError) as error:
+            log.warning("the container of %s cannot be taken over: %s", note.id, error)
+            return None
+        container = self._know(note, id_, state, token, DockerLog(id_, self._engine, log_path, is_new=False))
+        return container if state.is_running else None
+
+    async def clean_up(self, note: ContainerNote) -> None:
+        container = self._containers.get(note.id)
+        if container is not None:
+            await container.save_log()
+            await self._remove(container.id)
+            del self._containers[note.id]
+        self._addresses.give_back(note)
+
+    async def prune(self, artifacts: Collection[str]) -> None:
+        try:
+            await self._images.prune(artifacts)
+        except ClipperError as error:
+            log.info("images that no version needs stay: %s", error)
+
+    async def _start(self, note: ContainerNote, image: str, log_path: Path) -> DockerContainer:
+        self._starting.add(note.id)
+        try:
+            token = self._addresses.prepare(note)
+            id_ = await self._create(note, image, token)
+            try:
+                await self._engine.start(id_)
+                state = await self._engine.state(id_)
+            except ClipperError:
+                await self._remove(id_)
+                raise
+            return self._know(note, id_, state, token, DockerLog(id_, self._engine, log_path, is_new=True))
+        finally:
+            self._starting.remove(note.id)
+
+    async def _create(self, note: ContainerNote, image: str, token: str) -> str:
+        artifact = self._artifacts / note.spec.artifact
+        if self._user is None:
+            # A rootless dockerd maps its own user to root, and our other ids to nobody's.
+            self._user = User(0, 0) if await self._engine.is_rootless() else User(os.geteuid(), os.getegid())
+        options = creation(note, image, self._user, artifact, self._around, token)
+        return await self._engine.create(container_name(note), options, limits(note, artifact, self._around))
+
+    def _know(self, note: ContainerNote, id_: str, state: State, token: str, output: DockerLog) -> DockerContainer:
+        address = ReplicaAddress(note.id, dial_address(note.listen, state.ports), token)
+        note_ready = partial(self._addresses.note_ready, note)
+        container = DockerContainer(id_, state, address, self._engine, output, note_ready)
+        self._containers[note.id] = container
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.get_running_loop().create_task(self._watch())
+        return container
+
+    async def _watch(self) -> None:
+        """Notice the ends of containers, as long as there are any."""
+        trouble = ""
+        while self._containers:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                await self._look()
+                trouble = ""
+            except ClipperError as error:
+                # What runs is known by its answers meanwhile. Said once, not four times a second.
+                if str(error) != trouble:
+                    log.warning("whether containers in Docker run cannot be seen: %s", error)
+                trouble = str(error)
+
+    async def _look(self) -> None:
+        watched = [container for container in self._containers.values() if not container.exited.is_set()]
+        running = {found.id for found in await self._engine.containers(self._label) if found.is_running}
+        for container in watched:
+            if container.id not in running:
+                await container.look()
+
+    async def _remove(self, id_: str) -> None:
+        try:
+            await self._engine.remove(id_)
+        except ClipperError as error:
+            log.error("the container %s cannot be removed now, but before the next start: %s", id_, error)
+
+    async def _remove_strays(self) -> None:
+        """Remove the home's containers that we do not know of, since dockerd was away or we were killed."""
+        async with self._removing_strays:
+            for found in await self._engine.containers(self._label):
+                note = noted(found.labels)
+                # Looked up now: what another start has made meanwhile is no stray.
+                if note is None or note.id not in self._starting | self._containers.keys():
+                    log.info("removing the container %s, which an earlier start left", found.id)
+                    await self._remove(found.id)
+                    if note is not None:
+                        self._addresses.give_back(note)

@@ -1,0 +1,1 @@
+"""Models as they were uploaded, unpacked where nobody writes to them."""

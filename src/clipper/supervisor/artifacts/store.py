@@ -1,0 +1,167 @@
+"""The artifacts on disk: each a folder named by the digest of its tar, complete or not there."""
+
+import asyncio
+import hashlib
+import os
+import re
+import tempfile
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from clipper.errors import InvalidArgument, NotFound, RequestTimeout, Unavailable
+from clipper.supervisor.artifacts.unpacking import unpack
+from clipper.trees import remove_tree
+
+# Each may take the disk for its tar and again for what is in it; a deployment has one. More wait for their turn.
+MAX_UPLOADS = 4
+# One that sends nothing for so long has gone, and one that takes longer for 16 GiB than this comes at 1 MB/s.
+IDLE_TIMEOUT_S = 60.0
+MAX_UPLOAD_S = 4 * 3600.0
+# A digest's folder never begins with it.
+_INCOMING = ".incoming-"
+_DIGEST = r"[0-9a-f]{64}"
+
+
+class Artifacts:
+    """The artifacts of one home."""
+
+    def __init__(self, folder: Path, idle_timeout_s: float = IDLE_TIMEOUT_S) -> None:
+        """``idle_timeout_s``: for how long an upload may send nothing, and wait for its turn."""
+        self._folder = folder
+        self._idle_timeout_s = idle_timeout_s
+        self._turns = asyncio.Semaphore(MAX_UPLOADS)
+
+    def has(self, digest: str) -> bool:
+        return (self._folder / _checked(digest)).is_dir()
+
+    def renew(self, digest: str) -> bool:
+        """Whether it is here; if so, its age begins anew, since it is about to be deployed."""
+        if self.has(digest):
+            os.utime(self._folder / digest)
+            return True
+        return False
+
+    def older_than(self, before_s: float) -> list[str]:
+        """Those that came, or were asked for, before a time in seconds since the epoch."""
+        return [
+            path.name
+            for path in self._folder.iterdir()
+            if re.fullmatch(_DIGEST, path.name) and path.stat().st_ctime < before_s
+        ]
+
+    async def add(self, digest: str, chunks: AsyncIterator[bytes]) -> bool:
+        """Stream a tar to disk, check it against its digest and unpack it; return whether it is new.
+
+        Raises:
+            InvalidArgument: it has another digest, or is not a tar that may be unpacked.
+            RequestTimeout: it does not come, or comes too slowly.
+            Unavailable: the disk is full, or cannot be written; or too many are uploaded at once.
+        """
+        try:
+            async with asyncio.timeout(self._idle_timeout_s):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise Unavailable(f"{MAX_UPLOADS} artifacts are being uploaded: send it again after them") from None
+        try:
+            return await self._add(digest, chunks)
+        except OSError as error:
+            raise Unavailable(f"the artifact cannot be stored in {self._folder}: {error}") from error
+        finally:
+            self._turns.release()
+
+    async def _add(self, digest: str, chunks: AsyncIterator[bytes]) -> bool:
+        timely = _timely(chunks, self._idle_timeout_s)
+        if self.has(digest):
+            async for _ in timely:
+                pass  # the caller sends it all before it reads the answer
+            return False
+        incoming = Path(tempfile.mkdtemp(prefix=_INCOMING, dir=self._folder))
+        stopping = threading.Event()
+        try:
+            await _receive(incoming / "tar", digest, timely)
+            unpacking = asyncio.ensure_future(asyncio.to_thread(self._unpack, incoming, digest, stopping))
+            try:
+                return await asyncio.shield(unpacking)
+            finally:
+                # What is still written would outlive its removal.
+                stopping.set()
+                await asyncio.wait([unpacking])
+        finally:
+            await asyncio.to_thread(remove_tree, incoming)
+
+    def check_inside(self, digest: str, path: str) -> None:
+        """Check that ``path`` is a file or folder inside an artifact.
+
+        Raises:
+            NotFound: the artifact is not here.
+            InvalidArgument: it has no such path, or the path leads out of it.
+        """
+        if not self.has(digest):
+            raise NotFound(f"artifact {digest} is not here: PUT it to /artifacts/{digest} first")
+        root = self._folder / digest
+        try:
+            found = (root / path).resolve()
+            is_inside = found.is_relative_to(root.resolve()) and found.exists()
+        except (OSError, ValueError):  # a name that is too long, or that none can have
+            is_inside = False
+        if not is_inside:
+            raise InvalidArgument(f"the artifact has no file {path!r} in it")
+
+    def code_folder(self, digest: str) -> str:
+        """Where an artifact's modules are, if it has any."""
+        return str(self._folder / _checked(digest) / "code")
+
+    def remove(self, digest: str) -> None:
+        remove_tree(self._folder / digest)  # what stays is used again, or costs some room
+
+    def remove_unfinished(self) -> None:
+        """Remove what a supervisor that was killed had not unpacked to the end."""
+        for incoming in self._folder.glob(f"{_INCOMING}*"):
+            remove_tree(incoming)  # the next start tries again
+
+    def _unpack(self, incoming: Path, digest: str, stopping: threading.Event) -> bool:
+        unpacked, place = incoming / "unpacked", self._folder / digest
+        unpack(incoming / "tar", unpacked, stopping.is_set)
+        try:
+            unpacked.rename(place)
+        except OSError:
+            if self.has(digest):
+                return False  # another upload of the same was quicker
+            raise
+        place.chmod(0o555)
+        return True
+
+
+async def _timely(chunks: AsyncIterator[bytes], idle_timeout_s: float) -> AsyncIterator[bytes]:
+    """Raises RequestTimeout: nothing came for so long, or all of it takes too long."""
+    deadline_s = asyncio.get_running_loop().time() + MAX_UPLOAD_S
+    while True:
+        now_s = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(min(deadline_s, now_s + idle_timeout_s)):
+                chunk = await anext(chunks, None)
+        except TimeoutError:
+            raise RequestTimeout(
+                f"the artifact did not come in time: send it without a pause of {idle_timeout_s:g} s, "
+                f"and within {MAX_UPLOAD_S / 3600:g} h"
+            ) from None
+        if chunk is None:
+            return
+        yield chunk
+
+
+async def _receive(path: Path, digest: str, chunks: AsyncIterator[bytes]) -> None:
+    hasher = hashlib.sha256()
+    with path.open("wb") as file:
+        async for chunk in chunks:
+            hasher.update(chunk)
+            file.write(chunk)
+    if hasher.hexdigest() != digest:
+        raise InvalidArgument(f"the artifact's SHA-256 is {hasher.hexdigest()}, not {digest}: send it again")
+
+
+def _checked(digest: str) -> str:
+    if not re.fullmatch(_DIGEST, digest):
+        raise InvalidArgument(f"artifact {digest!r} is not named by a SHA-256: expected 64 of 0-9 and a-f")
+    return digest

@@ -1,0 +1,68 @@
+"""Removes what is kept for nobody: artifacts that were uploaded and never deployed, and versions beyond a number."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from clipper.errors import ClipperError
+from clipper.rollout import wanted
+from clipper.supervisor.artifacts.store import Artifacts
+from clipper.supervisor.catalog import Catalog
+
+log = logging.getLogger(__name__)
+
+# A deployment follows its upload within moments; a day is for those who work by hand.
+UNUSED_AGE_S = 24 * 3600.0
+LOOK_EVERY_S = 24 * 3600.0
+# Over the records in memory, in well under a millisecond.
+LOOK_AT_VERSIONS_EVERY_S = 2.0
+
+
+class VersionCleaner:
+    """Removes the oldest versions of a model that do not run, once there are more of them than are to be kept."""
+
+    def __init__(self, catalog: Catalog, keep: int, delete: Callable[[str, str], Awaitable[None]]) -> None:
+        """``delete`` removes a version with all that it has on disk; it may raise ``ClipperError``."""
+        self._catalog = catalog
+        self._keep = keep
+        self._delete = delete
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self.clean()
+            await asyncio.sleep(LOOK_AT_VERSIONS_EVERY_S)
+
+    async def clean(self) -> None:
+        for id_ in wanted.to_remove(self._catalog, self._keep):
+            # Looked at again: the one before took a while, and an operator may have woken this one.
+            if id_ not in wanted.to_remove(self._catalog, self._keep):
+                continue
+            log.info("%s does not run, is beyond the %d that are kept and is removed", id_, self._keep)
+            try:
+                await self._delete(id_.name, id_.version)
+            except ClipperError as error:  # the registry cannot be written: the next look is in a moment
+                log.warning("%s cannot be removed now: %s", id_, error)
+                return
+
+
+class ArtifactCleaner:
+    """Looks at start and once a day."""
+
+    def __init__(self, catalog: Catalog, artifacts: Artifacts) -> None:
+        self._catalog = catalog
+        self._artifacts = artifacts
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self.clean(time.time())
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def clean(self, now_s: float) -> None:
+        """Remove what nobody uses and is older than a day, at a time in seconds since the epoch."""
+        for digest in self._artifacts.older_than(now_s - UNUSED_AGE_S):
+            if not self._catalog.uses_artifact(digest):
+                log.info("artifact %s was not deployed for a day and is removed", digest)
+                self._artifacts.remove(digest)

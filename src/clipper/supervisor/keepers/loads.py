@@ -1,0 +1,106 @@
+"""From what workers have counted so far, and replicas gone through, to what a version had to do since the last look."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from clipper.control.statistics import VersionLoad
+from clipper.managers.reconcile.autoscale import Load
+from clipper.managers.reconcile.plan import Phase
+
+# Until a replica has been seen to start: Python, and a library for models.
+DEFAULT_START_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What has been counted, as sums over time; see ``statistics.VersionLoad``."""
+
+    arrivals: int = 0
+    late: int = 0
+    batches_sent: int = 0
+    wait_s: float = 0.0
+    batches_answered: int = 0
+    service_s: float = 0.0
+
+
+class LoadMeter:
+    """One version's. A worker that does not answer in time is left out of that look, and made up for in its next."""
+
+    def __init__(self) -> None:
+        self._before: dict[int, VersionLoad] = {}
+        self._looked_at_s: float | None = None
+
+    def look(self, counted: Sequence[tuple[int, VersionLoad]], now_s: float, ready: int, start_s: float) -> Load | None:
+        """What was counted since the look before.
+
+        Args:
+            counted: by each worker that answered; with its instance, which a worker that is started again has anew.
+
+        Returns:
+            None at the first look, and if no worker answered.
+        """
+        if not counted:
+            return None
+        parts = [_since(self._before.get(instance), now) for instance, now in counted]
+        self._before |= dict(counted)
+        before_s, self._looked_at_s = self._looked_at_s, now_s
+        if before_s is None:
+            return None
+        sent, answered = sum(part.batches_sent for part in parts), sum(part.batches_answered for part in parts)
+        return Load(
+            at_s=now_s,
+            interval_s=now_s - before_s,
+            arrivals=sum(part.arrivals for part in parts),
+            late=sum(part.late for part in parts),
+            wait_s=sum(part.wait_s for part in parts) / max(sent, 1),
+            service_s=sum(part.service_s for part in parts) / max(answered, 1),
+            slo_s=min(load.slo_s for _, load in counted),
+            capacity_per_s=_capacity_per_s(load for _, load in counted),
+            ready=ready,
+            start_s=start_s,
+        )
+
+
+def _since(before: VersionLoad | None, now: VersionLoad) -> Counts:
+    if before is None or before.arrivals > now.arrivals:  # its worker, or its queue, is new
+        before = VersionLoad(now.model, now.version, 0, 0, 0, 0.0, 0, 0.0, now.slo_s, {})
+    return Counts(
+        now.arrivals - before.arrivals,
+        now.late - before.late,
+        now.batches_sent - before.batches_sent,
+        now.wait_s - before.wait_s,
+        now.batches_answered - before.batches_answered,
+        now.service_s - before.service_s,
+    )
+
+
+def _capacity_per_s(loads: Iterable[VersionLoad]) -> float:
+    """The mean over the replicas; 0 if nothing is known.
+
+    Of several workers the one that says the most is right: for the others, batches of its were in the way.
+    """
+    rates: dict[str, float] = {}
+    for load in loads:
+        for replica, rate_per_s in load.rows_per_s.items():
+            rates[replica] = max(rate_per_s, rates.get(replica, 0.0))
+    return fmean(rates.values()) if rates else 0.0
+
+
+class StartTimes:
+    """How long replicas of one version take to start, from looks at their phases."""
+
+    def __init__(self) -> None:
+        self.start_s = DEFAULT_START_S
+        self._starting: dict[str, float] = {}
+
+    def look(self, phases: Mapping[str, Phase], now_s: float) -> None:
+        """``phases`` is by replica id. What took a look's interval or less to start was not seen to, and counts not."""
+        for replica, began_s in list(self._starting.items()):
+            if phases.get(replica) != "starting":
+                del self._starting[replica]
+                if phases.get(replica) == "ready":
+                    self.start_s = now_s - began_s
+        for replica, phase in phases.items():
+            if phase == "starting":
+                self._starting.setdefault(replica, now_s)

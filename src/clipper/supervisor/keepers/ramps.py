@@ -1,0 +1,156 @@
+"""Follows what feedback tells of newcomers, and decides, once for all workers, which are through and which stop."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from clipper.control.snapshot import Newcomer
+from clipper.errors import ClipperError
+from clipper.registry.records import ApplicationRecord
+from clipper.registry.store import Put
+from clipper.rollout import newcomers
+from clipper.selection.learning.guardrail import FALSE_ALARMS, RampLosses, Verdict, judge, keys_of, ramp_losses
+from clipper.selection.learning.ledger import Ledger
+from clipper.selection.stores.store import EVERYONE, Store
+from clipper.supervisor.catalog import Catalog
+from clipper.types import ModelId
+
+log = logging.getLogger(__name__)
+
+# At most so much longer is one that does harm asked. A look reads one state of the store for each application that has
+# newcomers, and none without.
+LOOK_EVERY_S = 0.5
+# A store or registry that is down is tried again this often.
+RETRY_S = 2.0
+
+
+_Key = tuple[str, str, int]
+
+
+class Ramps:
+    """Works in one task; all that runs on the supervisor's event loop.
+
+    What it decides is in the registry before anybody is told, and holds after a restart.
+    """
+
+    def __init__(self, catalog: Catalog, store: Store, wake: Callable[[], None]) -> None:
+        """``wake`` has the reconciler look at the catalog."""
+        self._catalog = catalog
+        self._store = store
+        self._wake = wake
+        # By application, newcomer and ramp, of those that go on.
+        self._evidence: dict[_Key, RampLosses] = {}
+        # By application, why its newcomers cannot be looked at.
+        self._failures: dict[str, str] = {}
+
+    def evidence(self, record: ApplicationRecord, newcomer: Newcomer) -> RampLosses | None:
+        """What was known of it when it was last looked at; None if it has not been."""
+        return self._evidence.get((record.state_id, newcomer.name, newcomer.ramp))
+
+    def problems(self) -> list[str]:
+        """Newcomers that were stopped, until an operator does something about them; and that cannot be looked at."""
+        failed = [
+            f"application {name!r}: its newcomers stay as they are: {why}" for name, why in self._failures.items()
+        ]
+        return failed + [
+            f"application {name!r}: {newcomer.name} was stopped: {newcomer.stopped}"
+            for name, record in sorted(self._catalog.applications.items())
+            for newcomer in record.newcomers
+            if newcomer.stopped is not None
+        ]
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(RETRY_S if self._failures else LOOK_EVERY_S)
+            await self.look()
+
+    async def look(self) -> None:
+        """Judge all newcomers by what the store has of them now."""
+        failures: dict[str, str] = {}
+        for record in list(self._catalog.applications.values()):
+            try:
+                await self._look_at(record)
+            except ClipperError as error:  # the store, the registry, or a state that cannot be read
+                failures[record.name] = str(error)
+                if record.name not in self._failures:
+                    log.warning("application %s: its newcomers cannot be looked at: %s", record.name, error)
+        self._failures = failures
+        going_on = {
+            (record.state_id, newcomer.name, newcomer.ramp)
+            for record in self._catalog.applications.values()
+            for newcomer in record.newcomers
+            if newcomer.stopped is None
+        }
+        for key in self._evidence.keys() - going_on:
+            state_id, name, ramp = key
+            with contextlib.suppress(ClipperError):  # some numbers stay that nobody reads
+                await self._store.forget(state_id, EVERYONE, keys_of(name, ramp))
+            del self._evidence[key]
+
+    async def _look_at(self, record: ApplicationRecord) -> None:
+        ramped = [newcomer for newcomer in record.newcomers if newcomer.stopped is None]
+        if not ramped:
+            return
+        totals = Ledger(None, await self._store.load(record.state_id, EVERYONE)).totals()
+        for newcomer in ramped:
+            evidence = ramp_losses(totals, newcomer.name, newcomer.ramp)
+            self._evidence[record.state_id, newcomer.name, newcomer.ramp] = evidence
+            verdict = judge(evidence, record.selection.max_loss_increase)
+            if verdict is not None:
+                self._decide(record.name, newcomer, verdict, evidence)
+
+    def _decide(self, name: str, newcomer: Newcomer, verdict: Verdict, evidence: RampLosses) -> None:
+        """As the registry is by now: an operator may have been faster."""
+        record = self._catalog.applications.get(name)
+        if record is None or newcomer not in record.newcomers:
+            return
+        if verdict == "through":
+            self._catalog.commit(Put(newcomers.through(record, newcomer)))
+            log.info("application %s: %s is through: %s", name, newcomer.name, shown(evidence))
+        else:
+            changes = self._rollback(record, newcomer)
+            if changes is None:
+                return
+            allowed = record.selection.max_loss_increase
+            why = (
+                f"{shown(evidence)}; it is certain, but for {FALSE_ALARMS:.0%}, that these differ by more than the "
+                f"{allowed:g} that max_loss_increase allows"
+            )
+            self._catalog.commit(Put(newcomers.stopped(record, newcomer, why)), *changes)
+            log.warning("application %s: %s was stopped: %s", name, newcomer.name, why)
+        self._wake()
+
+    def _rollback(self, record: ApplicationRecord, newcomer: Newcomer) -> list[Put] | None:
+        """What is to change for all that follow the model; None if what it would go back to does not run now."""
+        model = self._catalog.models.get(newcomer.model)
+        if not newcomer.promoted or newcomer.before is None or model is None or model.current != newcomer.version:
+            return []
+        before = self._catalog.versions.get(ModelId(newcomer.model, newcomer.before))
+        if before is None or before.state != "ready":
+            return None
+        back = replace(model, current=newcomer.before, previous=newcomer.version)
+
+        def current(name: str) -> str | None:
+            return newcomer.before if name == newcomer.model else self._catalog.current(name)
+
+        others = (
+            newcomers.after_promotion(
+                other, model.name, newcomer.before, newcomer.version, is_new=False, current=current
+            )
+            for other in self._catalog.applications.values()
+            if other.name != record.name
+        )
+        changed = [Put(other) for other in others if other is not self._catalog.applications[other.name]]
+        return [Put(back), *changed]
+
+
+def shown(evidence: RampLosses) -> str:
+    own, rest = evidence.newcomer, evidence.rest
+    return (
+        f"{own.count:.0f} answers with feedback lost {own.mean:.3f} on average, "
+        f"{rest.count:.0f} without it {rest.mean:.3f}"
+    )

@@ -1,0 +1,88 @@
+"""What containers are warmed up with: the sample that a version was deployed with, or an input that is remembered."""
+
+import logging
+
+from msgspec.structs import replace
+
+from clipper.errors import RequestError
+from clipper.frontend.inputs import make_reader
+from clipper.managers.warm_up import Sample, fewer_rows
+from clipper.registry.records import VersionRecord
+from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.workers.workers import Workers
+from clipper.types import InputType, ModelId
+
+log = logging.getLogger(__name__)
+
+
+class Samples:
+    """A ``SampleSource``. What is remembered are the model's own inputs: made up ones, such as zeros, mean nothing."""
+
+    def __init__(self, catalog: Catalog, workers: Workers) -> None:
+        self._catalog = catalog
+        self._workers = workers
+
+    async def find(self, id_: ModelId, input_type: InputType) -> Sample | None:
+        """The sample of a version: its own, else what the model was asked not long ago, else another version's."""
+        record = self._catalog.versions.get(id_)
+        if record is None or record.warm_up_rows == 0:
+            return None
+        max_batch = _max_batch(record)
+        if record.spec.sample is not None:
+            return Sample(read_sample(record.spec.sample, input_type), True, max_batch)
+        row = await self._recent(id_.name, input_type) or self._inherited(id_.name, input_type)
+        return None if row is None else Sample(row, False, max_batch)
+
+    def has_killed(self, id_: ModelId, rows: int) -> bool:
+        """Take it down with the version, so that no replica of it and no later supervisor tries as many again.
+
+        Not where it was to show that a new version works: that one has failed.
+        """
+        record = self._catalog.versions.get(id_)
+        if record is None or (record.spec.sample is not None and record.state == "starting"):
+            return False
+        left = min(fewer_rows(rows), _max_batch(record))
+        log.warning(
+            "a replica of %s ended over a warm-up batch of %d, or shortly after: its next starts %s",
+            id_,
+            rows,
+            f"take batches of {left}" if left else "go without warm-up",
+        )
+        self._catalog.note(replace(record, warm_up_rows=left))
+        return True
+
+    async def _recent(self, model: str, input_type: InputType) -> bytes | None:
+        recent = await self._workers.recent_input(model)
+        if recent.row is None or not InputType.parse(recent.input_type).suits(input_type):
+            return None
+        return recent.row
+
+    def _inherited(self, model: str, input_type: InputType) -> bytes | None:
+        """The latest version's that has one of this type."""
+        for record in reversed(self._catalog.versions_of(model)):
+            if (row := _readable(record, input_type)) is not None:
+                return row
+        return None
+
+
+def read_sample(text: str, input_type: InputType) -> bytes:
+    """A sample's row, from its JSON.
+
+    Raises:
+        RequestError: it is no input of this type; the message says what was expected and what came.
+    """
+    return make_reader(input_type).read(text.encode())
+
+
+def _readable(record: VersionRecord, input_type: InputType) -> bytes | None:
+    if record.spec.sample is None:
+        return None
+    try:
+        return read_sample(record.spec.sample, input_type)
+    except RequestError:
+        return None  # of another type than this version takes
+
+
+def _max_batch(record: VersionRecord) -> int:
+    allowed = 1 if record.batching.policy == "none" else record.batching.max_batch
+    return allowed if record.warm_up_rows is None else min(allowed, record.warm_up_rows)

@@ -1,0 +1,101 @@
+"""Watches the versions that are scaled by their load, and records their target number of replicas."""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from clipper.control.statistics import VersionLoad
+from clipper.managers.manager import Manager, SlotStatus
+from clipper.managers.reconcile.autoscale import Autoscaler
+from clipper.registry.records import VersionRecord
+from clipper.rollout import wanted
+from clipper.scaling import ReplicaRange
+from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.keepers.loads import LoadMeter, StartTimes
+from clipper.supervisor.workers.workers import Workers
+from clipper.types import ModelId
+
+log = logging.getLogger(__name__)
+
+# Often enough that a ramp of 20 s is seen in its first quarter. A look takes each worker some 100 µs of processor time.
+LOOK_EVERY_S = 0.5
+
+
+class ScaledVersion:
+    """What is known of one version since its range was given."""
+
+    def __init__(self, record: VersionRecord, scaling: ReplicaRange, now_s: float) -> None:
+        self.spec = record.spec
+        self.scaling = scaling
+        self.meter = LoadMeter()
+        self.starts = StartTimes()
+        self.autoscaler = Autoscaler(scaling.min, scaling.max, record.replicas_wanted, now_s)
+
+
+class Scaler:
+    """Works in one task; all that runs on the supervisor's event loop."""
+
+    def __init__(self, catalog: Catalog, manager: Manager, workers: Workers, wake: Callable[[], None]) -> None:
+        """``wake`` has the reconciler look at the catalog."""
+        self._catalog = catalog
+        self._manager = manager
+        self._workers = workers
+        self._wake = wake
+        self._versions: dict[ModelId, ScaledVersion] = {}
+
+    def reason(self, id_: ModelId) -> str | None:
+        """Why a version is to have as many replicas as it is; None if its load has not been looked at."""
+        version = self._versions.get(id_)
+        return version.autoscaler.wish.reason if version else None
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                await self._look()
+            except Exception:  # a bug of ours: what runs goes on, and the next look may do better
+                log.exception("a look at the loads failed")
+
+    async def _look(self) -> None:
+        self._follow_catalog()
+        if not self._versions:
+            return
+        counted: defaultdict[ModelId, list[tuple[int, VersionLoad]]] = defaultdict(list)
+        for instance, load in await self._workers.loads(list(self._versions)):
+            counted[ModelId(load.model, load.version)].append((instance, load))
+        self._follow_catalog()  # it may have changed meanwhile
+        for id_, version in self._versions.items():
+            self._plan(id_, version, counted[id_])
+
+    def _follow_catalog(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        followed = {}
+        for id_ in wanted.running(self._catalog):
+            record = self._catalog.versions[id_]
+            # Until its first replicas are up, their number is what it takes to be ready.
+            if record.scaling is not None and record.state == "ready":
+                known = self._versions.get(id_)
+                is_same = known is not None and (known.spec, known.scaling) == (record.spec, record.scaling)
+                followed[id_] = known if known and is_same else ScaledVersion(record, record.scaling, now_s)
+        self._versions = followed
+
+    def _plan(self, id_: ModelId, version: ScaledVersion, counted: list[tuple[int, VersionLoad]]) -> None:
+        now_s = asyncio.get_running_loop().time()
+        slots = self._manager.slots(id_)
+        version.starts.look({slot.replica.note.id: slot.phase for slot in slots if slot.replica}, now_s)
+        load = version.meter.look(counted, now_s, _count_ready(slots), version.starts.start_s)
+        if load is None:
+            return
+        wish, record = version.autoscaler.plan(load), self._catalog.versions[id_]
+        if wish.replicas != record.replicas_wanted:
+            log.info("%s: %d replicas in place of %d: %s", id_, wish.replicas, record.replicas_wanted, wish.reason)
+            self._catalog.note(replace(record, replicas_wanted=wish.replicas))
+            self._wake()
+
+
+def _count_ready(slots: list[SlotStatus]) -> int:
+    return sum(slot.phase == "ready" for slot in slots)

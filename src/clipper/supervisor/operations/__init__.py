@@ -1,0 +1,1 @@
+"""What the management API has the server do."""

@@ -1,0 +1,283 @@
+"""What an operator can do with applications."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from clipper.control.snapshot import Link
+from clipper.control.statistics import ApplicationStatistics
+from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from clipper.management.schemas import (
+    Application,
+    ApplicationChange,
+    Contexts,
+    LearnedPolicy,
+    LinkChange,
+    NewApplication,
+)
+from clipper.registry.records import ApplicationRecord
+from clipper.registry.store import DeleteApplication, ForgetLater, Put
+from clipper.rollout import newcomers, wanted
+from clipper.selection.learning.parameters import check_number
+from clipper.supervisor.operations import rules
+from clipper.supervisor.operations.parts import Parts
+from clipper.supervisor.operations.selections import changed_selection, check_features, names_code, new_selection
+from clipper.supervisor.operations.views import application_view, policy_view
+from clipper.supervisor.rollout.reconciler import REACH_TIMEOUT_S
+from clipper.supervisor.rollout.servable import check_json
+from clipper.types import InputType, check_name
+
+MAX_SLO_MS = 600_000.0
+# A query asks at most all of them.
+MAX_LINKS = 64
+# Longer than any user's or session's id; it goes into an answer as it came.
+MAX_CONTEXT_LENGTH = 1000
+# Some MB, at the longest.
+MAX_LISTED_CONTEXTS = 10_000
+
+
+class ApplicationOperations:
+    """Each change returns once every worker serves it."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._catalog = parts.catalog
+        self._reconciler = parts.reconciler
+        self._workers = parts.workers
+        self._artifacts = parts.artifacts
+        self._selections = parts.selections
+        self._forgetter = parts.forgetter
+        self._store_of_learning = parts.store
+        self._ramps = parts.ramps
+
+    async def list_applications(self) -> list[Application]:
+        return [application_view(record, self._ramps) for _, record in sorted(self._catalog.applications.items())]
+
+    async def get_application(self, name: str) -> Application:
+        is_test = self._catalog.application(name).selection.policy == "best_arm"
+        problem = _problem(await self._asked(name))
+        description = await self._workers.describe_policy(name, None) if is_test else None
+        return application_view(self._catalog.application(name), self._ramps, problem, description)
+
+    async def describe_policy(self, name: str, context: str | None) -> LearnedPolicy:
+        self._catalog.application(name)
+        if context is not None and len(context) > MAX_CONTEXT_LENGTH:
+            raise InvalidArgument(f"context has {len(context)} characters: expected at most {MAX_CONTEXT_LENGTH}")
+        description = await self._workers.describe_policy(name, context)
+        if description is None:
+            raise Unavailable(f"no query worker tells what application {name!r} has learned: see clipper status")
+        asked = await self._asked(name)
+        problem = description.problem or _problem(asked)
+        return policy_view(self._catalog.application(name).selection, context, description, problem, asked)
+
+    async def list_contexts(self, name: str, limit: int) -> Contexts:
+        if not 1 <= limit <= MAX_LISTED_CONTEXTS:
+            raise InvalidArgument(f"limit {limit} is out of range: expected 1 to {MAX_LISTED_CONTEXTS}")
+        count, contexts = await self._store_of_learning.contexts(self._catalog.application(name).state_id, limit)
+        return Contexts(count, tuple(contexts))
+
+    async def delete_context(self, name: str, context: str) -> None:
+        state_id = self._catalog.application(name).state_id
+        # The empty one stands for what all have taught, and is no context.
+        if not context or not await self._store_of_learning.forget_context(state_id, context):
+            raise NotFound(f"application {name!r} has learned nothing in context {context[:MAX_CONTEXT_LENGTH]!r}")
+
+    async def create_application(self, new: NewApplication) -> Application:
+        check_name("application", new.name)
+        self._check_is_new(new.name)
+        _check_slo(new.slo_ms)
+        rules.check_limits(new.max_in_flight, new.max_per_second)
+        record = ApplicationRecord(
+            name=new.name,
+            input_type=self._input_type(new),
+            slo_ms=new.slo_ms,
+            default_output=_default_text(new.default_output),
+            selection=new_selection(new),
+            links=new.links,
+            code=new.code,
+            require_key=new.require_key,
+            max_in_flight=new.max_in_flight,
+            max_per_second=new.max_per_second,
+        )
+        self._check_links(record)
+        record = await self._checked_selection(record)
+        # Again, after a check that may have taken a while.
+        self._check_is_new(new.name)
+        return await self._store(replace(record, id=self._catalog.new_application_id(new.name)))
+
+    async def change_application(self, name: str, change: ApplicationChange) -> Application:
+        before = self._catalog.application(name)
+        record = self._still_ramped(_changed(before, change))
+        if (record.selection, record.code) != (before.selection, before.code):
+            record = await self._checked_selection(record)
+            if self._catalog.applications.get(name) is not before:
+                raise Conflict(f"application {name!r} was changed meanwhile: look at it and try again")
+        changed = await self._store(record)
+        self._remove_unused(before.code)
+        return changed
+
+    async def delete_application(self, name: str) -> None:
+        record = self._catalog.application(name)
+        self._catalog.commit(DeleteApplication(name), ForgetLater(record.state_id))
+        try:
+            await self._reach_workers(f"that application {name!r} is deleted")
+        finally:
+            # A worker that has not taken it has the code loaded, and what it learns is waited for.
+            self._forgetter.wake()
+            self._remove_unused(record.code)
+
+    async def link(self, application: str, model: str, change: LinkChange) -> Application:
+        """In place of the link of that name, if there is one: ``MODEL``, or ``MODEL:VERSION`` beside others of it."""
+        record = self._catalog.application(application)
+        name, _, version = model.partition(":")
+        if version and change.version not in (None, version):
+            raise InvalidArgument(f"link {model!r} cannot be to version {change.version!r}: give one of the two")
+        new = Link(name, version or change.version, change.shadow, change.cost)
+        replaced = _linked(record, model)
+        if replaced is None:
+            links = (*record.links, new)
+        else:
+            links = tuple(new if link is replaced else link for link in record.links)
+        self._check_links(replace(record, links=links))
+        linked = newcomers.after_link(record, replace(record, links=links), new, replaced, self._catalog.current)
+        return await self._store(linked)
+
+    async def unlink(self, application: str, model: str) -> Application:
+        record = self._catalog.application(application)
+        removed = _linked(record, model)
+        if removed is None:
+            raise NotFound(f"application {application!r} does not link model {model!r}")
+        return await self._store(
+            self._still_ramped(replace(record, links=tuple(link for link in record.links if link is not removed)))
+        )
+
+    def _still_ramped(self, record: ApplicationRecord) -> ApplicationRecord:
+        return newcomers.after_other_change(record, self._catalog.current, self._catalog.versions.__contains__)
+
+    async def _store(self, record: ApplicationRecord) -> Application:
+        self._check_links(record)
+        self._reconciler.check_servable(record)
+        self._catalog.commit(Put(record))
+        await self._reach_workers(f"application {record.name!r}")
+        return application_view(record, self._ramps)
+
+    async def _reach_workers(self, what: str) -> None:
+        if not await self._reconciler.reach_workers(REACH_TIMEOUT_S):
+            raise Unavailable(
+                f"{what} is stored, but a worker did not take it within {REACH_TIMEOUT_S:g} s: "
+                "it will as soon as it can; see clipper status"
+            )
+
+    def _check_is_new(self, name: str) -> None:
+        if name in self._catalog.applications:
+            raise Conflict(f"application {name!r} exists already: change it, or delete it first")
+
+    def _check_links(self, record: ApplicationRecord) -> None:
+        targets = [(link.model, link.version) for link in record.links]
+        if len(set(targets)) != len(targets) or len(targets) > MAX_LINKS:
+            shown = [f"{model}:{version}" if version else model for model, version in targets]
+            raise InvalidArgument(
+                f"links {shown!r:.200} are not valid: expected {MAX_LINKS} at most, each of another model or version"
+            )
+        for link in record.links:
+            if link.cost is not None:
+                check_number(f"cost of {link.model}", link.cost, 0, rules.MAX_COST)
+            model = self._catalog.model(link.model)
+            version = link.version or model.current
+            if version is not None:
+                wanted.check_fits(record, self._catalog.version(link.model, version))
+
+    async def _checked_selection(self, record: ApplicationRecord) -> ApplicationRecord:
+        """The record, with an artifact only if there is code in it that is used."""
+        check_features(record.selection, InputType.parse(record.input_type))
+        check_json("the policy's parameters", record.selection.parameters)
+        check_json("the loss's parameters", record.selection.loss_parameters)
+        if not names_code(record.selection):
+            record = replace(record, code=None)
+        if record.code is None:
+            await self._selections.check(record.selection)
+            return record
+        self._artifacts.check_inside(record.code, "code")
+        await self._selections.check(replace(record.selection, code=self._artifacts.code_folder(record.code)))
+        # Again: while that ran, what used the same artifact may have gone, and it with that.
+        self._artifacts.check_inside(record.code, "code")
+        return record
+
+    def _remove_unused(self, artifact: str | None) -> None:
+        if artifact is not None and not self._catalog.uses_artifact(artifact):
+            self._artifacts.remove(artifact)
+
+    async def _asked(self, name: str) -> list[ApplicationStatistics]:
+        """An application's statistics, of each worker that answers."""
+        return [
+            application
+            for worker in await self._workers.statistics()
+            for application in worker.applications
+            if application.name == name
+        ]
+
+    def _input_type(self, new: NewApplication) -> str:
+        if new.input_type is not None:
+            return str(rules.checked_type(new.input_type))
+        if not new.links:
+            raise InvalidArgument("an application that links no model yet needs its input_type, e.g. float64[784]")
+        link = new.links[0]
+        version = link.version or self._catalog.model(link.model).current
+        known = self._catalog.version(link.model, version).input_type if version else None
+        if known is None:
+            raise Conflict(
+                f"model {link.model!r} has not come up yet, so its input type is not known: "
+                "wait until it is ready, or declare the application's input_type"
+            )
+        return known
+
+
+def _problem(asked: Sequence[ApplicationStatistics]) -> str | None:
+    """What an application's policy did wrong last in one of the workers."""
+    selections = (application.selection for application in asked)
+    return next((one.last_policy_error for one in selections if one is not None and one.last_policy_error), None)
+
+
+def _linked(record: ApplicationRecord, name: str) -> Link | None:
+    """The link of that name: the only one of a model, or of several ``MODEL:VERSION``, and ``MODEL`` the one that
+    follows the current version."""
+    model, _, version = name.partition(":")
+    links = [link for link in record.links if link.model == model]
+    if version:
+        return next((link for link in links if link.version == version), None)
+    if len(links) == 1:
+        return links[0]
+    return next((link for link in links if link.version is None), None)
+
+
+def _changed(record: ApplicationRecord, change: ApplicationChange) -> ApplicationRecord:
+    record = replace(record, selection=changed_selection(record.selection, change))
+    if change.slo_ms is not UNSET:
+        _check_slo(change.slo_ms)
+        record = replace(record, slo_ms=change.slo_ms)
+    if change.default_output is not UNSET:
+        record = replace(record, default_output=_default_text(change.default_output))
+    if change.require_key is not UNSET:
+        record = replace(record, require_key=change.require_key)
+    if change.max_in_flight is not UNSET:
+        record = replace(record, max_in_flight=change.max_in_flight)
+    if change.max_per_second is not UNSET:
+        record = replace(record, max_per_second=change.max_per_second)
+    rules.check_limits(record.max_in_flight, record.max_per_second)
+    if change.code is not UNSET:
+        record = replace(record, code=change.code)
+    return record
+
+
+def _check_slo(slo_ms: float) -> None:
+    if not 0 < slo_ms <= MAX_SLO_MS:
+        raise InvalidArgument(f"slo_ms {slo_ms:g} is out of range: expected over 0 and at most {MAX_SLO_MS:g}")
+
+
+def _default_text(default: Any) -> str | None:
+    if default is UNSET:
+        return None
+    check_json("default_output", default)
+    return msgspec.json.encode(default).decode()

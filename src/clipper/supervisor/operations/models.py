@@ -1,0 +1,339 @@
+"""What an operator can do with models and their versions."""
+
+import re
+import time
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from clipper.containers.protocol.messages import MAX_ROWS
+from clipper.errors import Conflict, ContainerFailed, InvalidArgument, NotFound, Unavailable
+from clipper.management.schemas import Deployment, Logs, Model, Replica, Version
+from clipper.managers import logs
+from clipper.managers.environments.model_environments import PROGRAM_TIMEOUT_S
+from clipper.managers.shares import parse_gpus
+from clipper.metrics.exposition import replica_name
+from clipper.registry.records import ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.store import DeleteModel, DeleteVersion, Put
+from clipper.rollout import newcomers, wanted
+from clipper.rollout.versions import LINK_TIMEOUT_S
+from clipper.scaling import ReplicaRange
+from clipper.supervisor.keepers.samples import read_sample
+from clipper.supervisor.operations import rules
+from clipper.supervisor.operations.parts import Parts
+from clipper.supervisor.operations.views import Views
+from clipper.supervisor.rollout.servable import check_json
+from clipper.types import InputType, ModelId, check_name
+
+# Each is a process with a model in it.
+MAX_REPLICAS = 64
+MAX_START_TIMEOUT_S = 3600.0
+# A batch that waits longer than this for others would miss any objective that batching is for.
+MAX_DELAY_MS = 10_000.0
+# An empty Python with numpy needs about this much address space.
+MIN_MEMORY_BYTES = 64 * 1024 * 1024
+MAX_CPUS = 1024
+MAX_LOG_LINES = 10_000
+# A model that names all that was installed where it was saved has some hundred.
+MAX_NEEDS = 1000
+# No option of the installer, and no further line.
+_NEED = re.compile(r"[A-Za-z0-9][ -~]{0,499}")
+# A path may be longer; what has a longer one can be packed with a shorter.
+MAX_TEXT_LENGTH = 1000
+REACH_TIMEOUT_S = 15.0
+
+
+class ModelOperations:
+    """Changes that start or stop containers return before those have; poll the version."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._catalog = parts.catalog
+        self._reconciler = parts.reconciler
+        self._manager = parts.manager
+        self._artifacts = parts.artifacts
+        self._batch_limits = parts.workers.batch_limits
+        self._views = Views(parts.catalog, parts.manager, parts.reconciler, parts.scaler)
+
+    async def list_models(self) -> list[Model]:
+        limits = await self._batch_limits()
+        return [self._views.model(name, limits) for name in sorted(self._catalog.models)]
+
+    async def get_model(self, name: str) -> Model:
+        self._catalog.model(name)
+        return self._views.model(name, await self._batch_limits())
+
+    async def get_version(self, model: str, version: str) -> Version:
+        self._catalog.version(model, version)
+        limits = await self._batch_limits()
+        return self._views.version(self._catalog.version(model, version), limits)
+
+    async def list_replicas(self) -> list[Replica]:
+        return self._views.replicas(await self._batch_limits())
+
+    async def get_replica(self, replica_id: str) -> Replica:
+        for replica in await self.list_replicas():
+            if replica.id == replica_id:
+                return replica
+        raise NotFound(f"replica {replica_id!r} does not exist: it may have been restarted under a new id")
+
+    async def deploy(self, model: str, deployment: Deployment) -> Version:
+        check_name("model", model)
+        version = deployment.version or rules.next_version(self._catalog.taken_versions(model))
+        check_name("version", version)
+        before = self._catalog.versions.get(ModelId(model, version))
+        if before is not None and before.state != "failed":
+            raise Conflict(f"version {version!r} of model {model!r} exists already: deploy under another version")
+        self._check(deployment)
+        record = self._record(model, version, deployment)
+        known = self._catalog.models.get(model)
+        self._catalog.commit(*([] if known else [Put(ModelRecord(model))]), Put(record))
+        self._reconciler.wake()
+        return self._views.version(record, {})
+
+    async def rollback(self, model: str, version: str | None) -> Model:
+        """Bounded by the version's own start timeout, and the time that its environment may take to be built."""
+        target = self._rollback_target(model, version)
+        if target.version != self._catalog.model(model).current:
+            promotion = rules.next_promotion(self._catalog.versions_of(model))
+            state = "starting" if target.state == "failed" else target.state
+            wanted = replace(target, promotion=promotion, state=state, last_error=None, log_tail=(), is_new=False)
+            self._catalog.commit(Put(wanted))
+            await self._until_current(target)
+        return await self.get_model(model)
+
+    async def scale(self, model: str, replicas: int | ReplicaRange, version: str | None) -> Version:
+        record = self._catalog.version(model, version) if version else self._catalog.current_version(model)
+        _check_replicas(replicas)
+        scaling = replicas if isinstance(replicas, ReplicaRange) else None
+        wanted = rules.within(replicas, record.replicas_wanted)
+        self._catalog.commit(Put(replace(record, replicas_wanted=wanted, scaling=scaling)))
+        self._reconciler.wake()
+        return self._views.version(self._catalog.versions[record.id], await self._batch_limits())
+
+    async def delete_model(self, name: str) -> None:
+        self._catalog.model(name)
+        linking = sorted({application.name for application, _ in self._catalog.linking(name)})
+        if linking:
+            raise Conflict(f"model {name!r} is linked by {', '.join(linking)}: unlink it there first")
+        removed = self._catalog.versions_of(name)
+        self._catalog.commit(DeleteModel(name))
+        await self._have_gone(removed)
+
+    async def delete_version(self, model: str, version: str) -> None:
+        record, owner = self._catalog.version(model, version), self._catalog.model(model)
+        if owner.current == version:
+            raise Conflict(f"version {version!r} of model {model!r} is its current one: roll back to another first")
+        pinned = sorted(application.name for application, pin in self._catalog.linking(model) if pin == version)
+        if pinned:
+            raise Conflict(f"version {version!r} of model {model!r} is pinned by {', '.join(pinned)}: unlink it first")
+        unnamed = [Put(replace(owner, previous=None))] if owner.previous == version else []
+        left = self._catalog.versions.keys() - {record.id}
+        changed = [
+            Put(after)
+            for application in self._catalog.applications.values()
+            if (after := newcomers.after_other_change(application, self._catalog.current, left.__contains__))
+            is not application
+        ]
+        self._catalog.commit(*unnamed, *changed, DeleteVersion(record.id))
+        await self._have_gone([record])
+
+    async def logs(self, model: str, version: str | None, replica: str | None, lines: int) -> Logs:
+        _check_range("lines", lines, 1, MAX_LOG_LINES)
+        self._catalog.model(model)
+        if version is not None:
+            self._catalog.version(model, version)
+        records = [record for record in self._catalog.versions_of(model) if version in (None, record.version)]
+        for record in records:
+            await self._manager.save_logs(record.id)
+        paths = {name: path for record in records for name, path in self._manager.log_paths(record.id).items()}
+        if replica is not None:
+            # A replica's id is its name and the number of its start; all starts of one share a log.
+            paths = {name: path for name, path in paths.items() if name == replica_name(replica)}
+            if not paths:
+                raise NotFound(f"model {model!r} has no log of replica {replica!r}: expected e.g. {model}:1#1")
+        return Logs({name: logs.tail(path, lines) for name, path in paths.items()})
+
+    def _check(self, deployment: Deployment) -> None:
+        """Raises RequestError: a value is not valid, or the artifact is not here."""
+        _check_texts(deployment)
+        target = deployment.target if deployment.loader in ("file", "binary") else ""
+        self._artifacts.check_inside(deployment.artifact, target)
+        if deployment.loader == "import" and not all(deployment.target.partition(":")):
+            raise InvalidArgument(f"target {deployment.target!r} is not valid: expected module:attribute")
+        if deployment.loader == "binary" and deployment.python is not None:
+            raise InvalidArgument("python is for models that Clipper's own runtime loads: a program brings its own")
+        self._check_environment(deployment)
+        self._check_manager(deployment)
+        if deployment.data is not None:
+            self._artifacts.check_inside(deployment.artifact, deployment.data)
+        _check_framework(deployment)
+        if deployment.input_type is not None:
+            rules.checked_type(deployment.input_type)
+        _check_replicas(deployment.replicas)
+        _check_range("start_timeout_s", deployment.start_timeout_s, 0.1, MAX_START_TIMEOUT_S)
+        _check_range("batching.max_batch", deployment.batching.max_batch, 1, MAX_ROWS)
+        _check_range("batching.delay_ms", deployment.batching.delay_ms, 0, MAX_DELAY_MS)
+        if deployment.memory_bytes is not None:
+            _check_range("memory_bytes", deployment.memory_bytes, MIN_MEMORY_BYTES, 1 << 60)
+        if deployment.cpus is not None:
+            _check_range("cpus", deployment.cpus, 0.01, MAX_CPUS)
+        if deployment.gpus is not None:
+            parse_gpus(deployment.gpus)
+        sample = _sample_text(deployment.sample)
+        if sample is not None and deployment.input_type is not None:  # else only the container can tell
+            read_sample(sample, InputType.parse(deployment.input_type))
+
+    def _check_environment(self, deployment: Deployment) -> None:
+        if deployment.loader == "binary" and (deployment.requirements or deployment.needs):
+            raise InvalidArgument("requirements are for models that Clipper's own runtime loads: a program has its own")
+        if deployment.requirements is not None:
+            self._artifacts.check_inside(deployment.artifact, deployment.requirements)
+        _check_range("the number of needs", len(deployment.needs), 0, MAX_NEEDS)
+        for need in deployment.needs:
+            if not _NEED.fullmatch(need):
+                raise InvalidArgument(f"need {need!r} is not valid: expected a requirement, such as name==version")
+
+    def _check_manager(self, deployment: Deployment) -> None:
+        if deployment.manager not in self._manager.names:
+            package = f"pip install 'clipper-serving[{deployment.manager}]'"
+            raise InvalidArgument(f"manager {deployment.manager!r} is not installed where the server runs: {package}")
+        if deployment.loader == "image" and deployment.manager != "docker":
+            raise InvalidArgument(f"an image runs in Docker: expected manager 'docker', not {deployment.manager!r}")
+        if deployment.manager == "docker" and deployment.python is not None:
+            raise InvalidArgument("python is for the manager 'local': in Docker it is the one that the base image has")
+
+    def _record(self, model: str, version: str, deployment: Deployment) -> VersionRecord:
+        declared = deployment.input_type
+        promotion = rules.next_promotion(self._catalog.versions_of(model)) if deployment.make_current else None
+        known = self._catalog.models.get(model)
+        return VersionRecord(
+            model=model,
+            version=version,
+            spec=VersionSpec(
+                artifact=deployment.artifact,
+                loader=deployment.loader,
+                target=deployment.target,
+                data=deployment.data,
+                input_type=None if declared is None else str(InputType.parse(declared)),
+                python=deployment.python,
+                requirements=deployment.requirements,
+                needs=deployment.needs,
+                start_timeout_s=deployment.start_timeout_s,
+                memory_bytes=deployment.memory_bytes,
+                manager=deployment.manager,
+                cpus=deployment.cpus,
+                gpus=deployment.gpus,
+                sample=_sample_text(deployment.sample),
+                framework=deployment.framework,
+                output=deployment.output,
+            ),
+            batching=deployment.batching,
+            cache=deployment.cache,
+            replicas_wanted=rules.within(deployment.replicas, self._replicas_in_use(model)),
+            created_at=time.time(),
+            kept=not deployment.make_current,
+            promotion=promotion,
+            scaling=deployment.replicas if isinstance(deployment.replicas, ReplicaRange) else None,
+            predecessor=known.current if known else None,
+            is_new=True,
+        )
+
+    def _replicas_in_use(self, model: str) -> int:
+        """As many as its load needs now: a version that takes it over begins with them."""
+        known = self._catalog.models.get(model)
+        return self._catalog.version(model, known.current).replicas_wanted if known and known.current else 0
+
+    def _rollback_target(self, model: str, version: str | None) -> VersionRecord:
+        owner = self._catalog.model(model)
+        name = version or owner.previous
+        if name is None:
+            raise Conflict(f"model {model!r} has no previous version: name the one to make current")
+        target = self._catalog.version(model, name)
+        for application, pinned in self._catalog.linking(model):
+            if pinned is None:
+                wanted.check_fits(application, target)
+        return target
+
+    async def _until_current(self, target: VersionRecord) -> None:
+        def is_decided() -> bool:
+            record = self._catalog.versions.get(target.id)
+            return record is None or record.promotion is None
+
+        # Beyond the start itself: the stop of what is in its slots, its environment, and the workers.
+        timeout_s = target.spec.start_timeout_s + PROGRAM_TIMEOUT_S + LINK_TIMEOUT_S + REACH_TIMEOUT_S
+        decided = await self._reconciler.until(is_decided, timeout_s)
+        record = self._catalog.versions.get(target.id)
+        if not decided or record is None:
+            raise Unavailable(f"{target.id} did not become current in time: see clipper model show {target.model}")
+        if record.state == "failed":
+            raise ContainerFailed(record.last_error or f"{target.id} cannot be started", list(record.log_tail))
+        if self._catalog.model(target.model).current != target.version:
+            raise Conflict(record.last_error or f"a later request made another version of {target.model!r} current")
+        await self._reconciler.reach_workers(REACH_TIMEOUT_S)
+
+    async def _have_gone(self, removed: list[VersionRecord]) -> None:
+        """Tell workers, and remove what versions leave on disk once their containers are gone."""
+
+        def are_gone() -> bool:
+            return not any(self._manager.slots(record.id) for record in removed)
+
+        await self._reconciler.reach_workers(REACH_TIMEOUT_S)
+        await self._reconciler.until(are_gone, REACH_TIMEOUT_S)
+        for record in removed:
+            # Not if it was deployed anew meanwhile, or has a container that does not want to go.
+            if record.id not in self._catalog.versions and not self._manager.slots(record.id):
+                self._remove_files(record)
+        await self._manager.prune(self._catalog.artifacts())
+
+    def _remove_files(self, record: VersionRecord) -> None:
+        for path in self._manager.log_paths(record.id).values():
+            logs.remove(path)
+        if not self._catalog.uses_artifact(record.spec.artifact):
+            self._artifacts.remove(record.spec.artifact)
+
+
+def _sample_text(sample: Any) -> str | None:
+    if sample is None:
+        return None
+    check_json("sample", sample)
+    return msgspec.json.encode(sample).decode()
+
+
+def _check_texts(deployment: Deployment) -> None:
+    """Each goes into a command line, a path or a log."""
+    texts = ("target", "data", "python", "requirements", "output", "gpus", "input_type")
+    for field in texts:
+        text = getattr(deployment, field)
+        if text is not None and not (len(text) <= MAX_TEXT_LENGTH and text.isprintable()):
+            raise InvalidArgument(f"{field} is {text!r:.100}: expected at most {MAX_TEXT_LENGTH} printable characters")
+
+
+def _check_framework(deployment: Deployment) -> None:
+    framework, output, loader = deployment.framework, deployment.output, deployment.loader
+    if loader == "binary" and (framework or output) is not None:
+        raise InvalidArgument(
+            "framework and output are for models that Clipper's own runtime loads: a program has its own"
+        )
+    if framework is not None and (framework == "torch_state") != (loader == "import"):
+        raise InvalidArgument(
+            f"framework {framework} does not go with loader {loader}: expected a model file, or for torch_state "
+            "module:Class with the state dict as data"
+        )
+    if framework == "torch_state" and deployment.data is None:
+        raise InvalidArgument("framework torch_state needs the state dict as data")
+    if output is not None and not all(name.strip() for name in output.split(",")):
+        raise InvalidArgument(f"output {output!r} is malformed: expected labels, probabilities or NAME[,NAME...]")
+
+
+def _check_replicas(replicas: int | ReplicaRange) -> None:
+    if not isinstance(replicas, ReplicaRange):
+        _check_range("replicas", replicas, 1, MAX_REPLICAS)
+        return
+    _check_range("replicas.min", replicas.min, 1, MAX_REPLICAS)
+    _check_range("replicas.max", replicas.max, replicas.min, MAX_REPLICAS)
+
+
+def _check_range(field: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise InvalidArgument(f"{field} {value!r:.30} is out of range: expected {least:g} to {most:g}")

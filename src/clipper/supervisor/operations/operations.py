@@ -1,0 +1,139 @@
+"""All that an operator can ask for: ``management.operations.Operations``, on what really runs."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+
+from clipper import __version__
+from clipper.control.snapshot import Link
+from clipper.control.statistics import WorkerStatistics
+from clipper.home import Place
+from clipper.management.events import Event
+from clipper.management.schemas import CreatedKey, CreatedToken, Key, NewKey, NewToken, Status, Token
+from clipper.managers.manager import SlotStatus
+from clipper.supervisor.operations.applications import ApplicationOperations
+from clipper.supervisor.operations.models import ModelOperations
+from clipper.supervisor.operations.parts import Parts
+from clipper.supervisor.operations.reports import ReportOperations
+from clipper.supervisor.operations.views import worker_view
+from clipper.types import ModelId
+
+
+class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperations):
+    """See ``management.operations.Operations`` for each call."""
+
+    def __init__(self, parts: Parts, home: str, place: Place, on_stop: Callable[[], None]) -> None:
+        ApplicationOperations.__init__(self, parts)
+        ModelOperations.__init__(self, parts)
+        ReportOperations.__init__(self, parts)
+        self._tokens = parts.tokens
+        self._keys = parts.keys
+        self._home = home
+        self._place = place
+        self._started_s = time.monotonic()
+        self._keepers = parts.keepers
+        self._certificates = parts.certificates
+        self._on_stop = on_stop
+
+    async def status(self) -> Status:
+        problems = await self.problems()
+        certificates = self._certificates
+        return Status(
+            version=__version__,
+            pid=os.getpid(),
+            home=self._home,
+            query_url=self._place.query_url,
+            management_url=self._place.management_url,
+            uptime_s=time.monotonic() - self._started_s,
+            ready=not problems,
+            problems=(
+                *problems,
+                *self._catalog.problems(),
+                *self._keepers.problems(),
+                *self._ramps.problems(),
+                *(certificates.problems(time.time()) if certificates is not None else ()),
+                *self._reconciler.outdated(),
+                *await self._decision_log_problems(),
+            ),
+            workers=tuple(map(worker_view, self._workers)),
+            applications=len(self._catalog.applications),
+            models=len(self._catalog.models),
+            replicas=dict(Counter(replica.state for replica in self._views.replicas({}))),
+            certificate_expires_at=certificates.expires_at if certificates is not None else None,
+        )
+
+    async def history(self) -> list[Event]:
+        return [Event(one.at, one.subject, one.text) for one in self._reconciler.story.events]
+
+    async def has_artifact(self, digest: str) -> bool:
+        return self._artifacts.renew(digest)
+
+    async def add_artifact(self, digest: str, chunks: AsyncIterator[bytes]) -> bool:
+        return await self._artifacts.add(digest, chunks)
+
+    async def list_tokens(self) -> list[Token]:
+        return self._tokens.list_all()
+
+    async def create_token(self, new: NewToken) -> CreatedToken:
+        return self._tokens.create(new)
+
+    async def revoke_token(self, name: str) -> None:
+        self._tokens.revoke(name)
+
+    async def list_keys(self) -> list[Key]:
+        return self._keys.list_all()
+
+    async def create_key(self, new: NewKey) -> CreatedKey:
+        return await self._keys.create(new)
+
+    async def revoke_key(self, name: str) -> None:
+        await self._keys.revoke(name)
+
+    async def worker_statistics(self) -> list[WorkerStatistics]:
+        return await self._workers.statistics()
+
+    async def problems(self) -> list[str]:
+        problems = [] if self._workers.any_ready else [f"no query worker is ready{self._why_no_worker()}"]
+        problems += [
+            f"application {name!r} is not served: {why}; change it, or delete it"
+            for name, why in self._reconciler.left_out.items()
+        ]
+        for application in self._catalog.applications.values():
+            for link in application.links:
+                # A shadow answers nothing, so nobody misses it.
+                if link.shadow:
+                    continue
+                if trouble := self._trouble_with(link):
+                    problems.append(f"application {application.name!r}: {trouble}")
+        return problems
+
+    async def _decision_log_problems(self) -> list[str]:
+        """Queries are answered nevertheless."""
+        return [
+            f"worker {worker.index} cannot write the decision log: {worker.decisions.problem}"
+            for worker in await self._workers.statistics()
+            if worker.decisions is not None and worker.decisions.problem is not None
+        ]
+
+    async def stop(self) -> None:
+        self._on_stop()
+
+    def _why_no_worker(self) -> str:
+        errors = [worker.last_error for worker in self._workers if worker.last_error]
+        return f": {errors[0]}" if errors else " yet"
+
+    def _trouble_with(self, link: Link) -> str | None:
+        version = link.version or self._catalog.model(link.model).current
+        if version is None:
+            return f"model {link.model!r} has no version that has come up"
+        slots = self._manager.slots(ModelId(link.model, version))
+        if any(self._answers(slot) for slot in slots):
+            return None
+        errors = [slot.last_error for slot in slots if slot.last_error]
+        return f"{link.model}:{version} has no replica that is ready{': ' + errors[0] if errors else ' yet'}"
+
+    def _answers(self, slot: SlotStatus) -> bool:
+        """Whether its replica is ready, and asked by the workers."""
+        address = None if slot.replica is None else slot.replica.address
+        return slot.phase == "ready" and address is not None and self._reconciler.is_told_of(address)

@@ -1,0 +1,40 @@
+"""What a supervisor consists of."""
+
+from dataclasses import dataclass
+
+from clipper.managers.manager import Manager
+from clipper.processes.usage import UsageKeeper
+from clipper.selection.stores.store import Store
+from clipper.supervisor.artifacts.store import Artifacts
+from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.keepers.certificates import Certificates
+from clipper.supervisor.keepers.forgetter import Forgetter
+from clipper.supervisor.keepers.keepers import Keepers
+from clipper.supervisor.keepers.ramps import Ramps
+from clipper.supervisor.keepers.scaler import Scaler
+from clipper.supervisor.operations.keys import Keys
+from clipper.supervisor.operations.selections import SelectionChecker
+from clipper.supervisor.operations.tokens import Tokens
+from clipper.supervisor.rollout.reconciler import Reconciler
+from clipper.supervisor.workers.workers import Workers
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What operations look at and change. ``certificates`` is None without TLS."""
+
+    catalog: Catalog
+    manager: Manager
+    usage: UsageKeeper
+    workers: Workers
+    reconciler: Reconciler
+    artifacts: Artifacts
+    selections: SelectionChecker
+    forgetter: Forgetter
+    scaler: Scaler
+    keepers: Keepers
+    store: Store
+    tokens: Tokens
+    keys: Keys
+    ramps: Ramps
+    certificates: Certificates | None = None

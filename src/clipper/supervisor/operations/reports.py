@@ -1,0 +1,256 @@
+"""An application's models beside each other, by all feedback that ever came and by what the workers have counted."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from clipper.control.messages import ModelDescription
+from clipper.control.snapshot import link_names
+from clipper.control.statistics import (
+    LATENCY_BOUNDS_S,
+    ApplicationStatistics,
+    HistogramData,
+    VersionStatistics,
+    WorkerStatistics,
+)
+from clipper.errors import InvalidArgument
+from clipper.management.reports import Bounds, Latency, Report, ReportedModel, ReportGroup, Standing
+from clipper.registry.records import ApplicationRecord
+from clipper.selection.learning.comparison import Compared, compare
+from clipper.selection.learning.confidence_sequences import Evidence, Interval, mean_interval
+from clipper.selection.learning.ledger import Ledger
+from clipper.selection.policies.best_arm import BestArm
+from clipper.selection.policies.registry import make_policy
+from clipper.selection.stores.store import EVERYONE
+from clipper.supervisor.operations.parts import Parts
+from clipper.supervisor.operations.views import test_view
+
+# Longer than any user's or session's id.
+MAX_CONTEXT_LENGTH = 1000
+# Contexts that a report has groups for, as many as a page can show. They are those with most feedback of the latest
+# ones, each of which is read from the store.
+MAX_GROUPS = 10
+MAX_LOOKED_AT = 200
+# Versions that are not linked any more, those with most feedback.
+MAX_UNLINKED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """One state's evidence, by version, and how much feedback that is."""
+
+    evidence: dict[str, Evidence]
+    feedback: float
+
+
+class ReportOperations:
+    """It reads what is there, and changes nothing."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._catalog = parts.catalog
+        self._workers = parts.workers
+        self._store_of_learning = parts.store
+
+    async def report(
+        self,
+        name: str,
+        confidence: float | None,
+        tolerance: float | None,
+        context: str | None,
+        by_context: bool,
+    ) -> Report:
+        record = self._catalog.application(name)
+        if context is not None and not 0 < len(context) <= MAX_CONTEXT_LENGTH:
+            raise InvalidArgument(f"context has {len(context)} characters: expected 1 to {MAX_CONTEXT_LENGTH}")
+        if context is not None and by_context:
+            raise InvalidArgument("a report of one context has no groups by context: give either context or by_context")
+        asked = _asked(record, confidence, tolerance)
+        statistics = await self._workers.statistics()
+        contexts = [context]
+        if by_context:
+            contexts += await self._contexts_with_most(record.state_id)
+        counted = _Counted(name, statistics)
+        groups = [await self._group(record, each, asked, counted) for each in contexts]
+        return Report(
+            application=name,
+            policy=record.selection.policy,
+            loss=record.selection.loss,
+            confidence=asked.confidence,
+            tolerance=asked.tolerance,
+            time_s=time.time(),
+            slo_ms=record.slo_ms,
+            feedback_per_s=counted.feedback_per_s,
+            queries=sum(each.queries for each in counted.applications),
+            defaults=counted.defaults,
+            errors=counted.errors,
+            slo_misses=sum(each.slo_misses for each in counted.applications),
+            latency=_latency(each.latency_s for each in counted.applications),
+            groups=tuple(groups),
+        )
+
+    async def _contexts_with_most(self, state_id: str) -> list[str]:
+        _, latest = await self._store_of_learning.contexts(state_id, MAX_LOOKED_AT)
+        feedback = {context: (await self._state(state_id, context)).feedback for context in latest}
+        return sorted(latest, key=lambda context: -feedback[context])[:MAX_GROUPS]
+
+    async def _state(self, state_id: str, context: str | None) -> _State:
+        sums = await self._store_of_learning.load(state_id, EVERYONE if context is None else context)
+        ledger = Ledger(None, sums)
+        totals = ledger.totals()
+        evidence = {key: totals.evidence(key) for key in {key for key, _ in totals.numbers} - {""}}
+        scored = sum(each.count for each in evidence.values())
+        # Each piece of feedback is on a model at least; from before this was counted there are more than are known.
+        return _State({key: each for key, each in evidence.items() if each.count > 0}, min(ledger.clock, scored))
+
+    async def _group(
+        self, record: ApplicationRecord, context: str | None, asked: BestArm, counted: "_Counted"
+    ) -> ReportGroup:
+        state = await self._state(record.state_id, context)
+        description = await self._workers.describe_policy(record.name, context)
+        shown = self._linked(record) if description is None else description.models
+        keys = {each.model: _key(each) for each in shown}
+        evidence = {each.model: state.evidence.get(keys[each.model], Evidence(0.0, 0.0)) for each in shown}
+        # Bets against each pair's every outcome take a while: others are answered meanwhile.
+        comparison = await asyncio.to_thread(compare, evidence, state.feedback, asked.confidence, asked.tolerance)
+        models = [
+            counted.model(each, keys[each.model], evidence[each.model], comparison.models[each.model]) for each in shown
+        ]
+        unlinked = sorted(state.evidence.keys() - set(keys.values()), key=lambda key: -state.evidence[key].count)
+        for key in unlinked[:MAX_UNLINKED]:
+            known = state.evidence[key]
+            compared = Compared(known.mean, mean_interval(known, 1 - asked.confidence))
+            models.append(counted.model(None, key, known, compared))
+        # It is over all queries, whatever context is asked for.
+        standing = None if description is None or context is not None else test_view(description)
+        verdict, best, more = comparison.verdict, comparison.best, comparison.more_feedback
+        if verdict == "open" and standing is not None and _tells(standing, asked):
+            # What was sure once is, though what came since may have it look less so.
+            verdict, best, more = "as_good", standing.winner, 0.0
+        rate = counted.feedback_per_s
+        return ReportGroup(
+            context=context,
+            feedback=state.feedback,
+            verdict=verdict,
+            best=best,
+            sureness=comparison.sureness if best == comparison.best else 0.0,
+            more_feedback=more,
+            # Of a context it is not known how often it is told of.
+            more_s=more / rate if more is not None and rate > 0 and context is None else None,
+            models=tuple(models),
+            test=standing,
+            problem=None if description is not None else "no query worker tells of it: see clipper status",
+        )
+
+    def _linked(self, record: ApplicationRecord) -> tuple[ModelDescription, ...]:
+        """By the registry, where no worker tells of the models."""
+        return tuple(
+            ModelDescription(
+                name, 0.0, None, 0.0, 0.0, link.shadow, link.version or self._catalog.model(link.model).current
+            )
+            for name, link in zip(link_names(record.links), record.links)
+        )
+
+
+class _Counted:
+    """What the workers have counted of an application and its models since they started."""
+
+    def __init__(self, name: str, statistics: Sequence[WorkerStatistics]) -> None:
+        self.applications: list[ApplicationStatistics] = []
+        self._versions: dict[str, list[VersionStatistics]] = {}
+        self.feedback_per_s = 0.0
+        defaults: Counter[str] = Counter()
+        errors: Counter[str] = Counter()
+        for worker in statistics:
+            for version in worker.versions:
+                self._versions.setdefault(f"{version.model}:{version.version}", []).append(version)
+            for each in worker.applications:
+                if each.name == name:
+                    self.applications.append(each)
+                    defaults.update(each.defaults)
+                    errors.update(each.errors)
+                    if each.selection is not None and worker.uptime_s > 0:
+                        self.feedback_per_s += each.selection.feedback.get("joined", 0) / worker.uptime_s
+        self.defaults, self.errors = dict(defaults), dict(errors)
+
+    def model(self, shown: ModelDescription | None, key: str, evidence: Evidence, compared: Compared) -> ReportedModel:
+        """
+        Args:
+            shown: None of a version that is not linked any more.
+            key: what states and the workers call the version.
+        """
+        name = key if shown is None else shown.model
+        counted = [
+            each.selection.models[name]
+            for each in self.applications
+            if each.selection is not None and name in each.selection.models
+        ]
+        return ReportedModel(
+            model=name,
+            version=key.partition(":")[2] or None,
+            is_linked=shown is not None,
+            is_shadow=shown is not None and shown.shadow,
+            share=0.0 if shown is None else shown.share,
+            scored=evidence.count,
+            mean_loss=compared.mean,
+            interval=_bounds(compared.interval),
+            worse_by=None if compared.worse_by is None else _bounds(compared.worse_by),
+            sureness=compared.sureness,
+            more_feedback=compared.more_feedback,
+            asked=sum(each.selected for each in counted),
+            missing=sum(each.missing for each in counted),
+            latency=_latency(each.batch_latency_s for each in self._versions.get(key, ())),
+        )
+
+
+def _asked(record: ApplicationRecord, confidence: float | None, tolerance: float | None) -> BestArm:
+    """By what models are compared: what was asked for, else the policy's own if it is a test, else its defaults.
+
+    Raises:
+        InvalidArgument: a value is outside its range.
+    """
+    own = record.selection.parameters if record.selection.policy == "best_arm" else {}
+    given = {"confidence": confidence, "tolerance": tolerance}
+    parameters = {**own, **{name: value for name, value in given.items() if value is not None}}
+    test = make_policy("best_arm", parameters)
+    assert isinstance(test, BestArm)
+    return test
+
+
+def _tells(test: Standing, asked: BestArm) -> bool:
+    """Whether what the application's test has found answers what is asked."""
+    return test.winner is not None and test.confidence >= asked.confidence and test.tolerance <= asked.tolerance
+
+
+def _key(model: ModelDescription) -> str:
+    """What a state calls the version that a link asks."""
+    name = model.model.partition(":")[0]
+    return name if model.version is None else f"{name}:{model.version}"
+
+
+def _bounds(interval: Interval) -> Bounds:
+    return Bounds(interval.low, interval.high)
+
+
+def _latency(histograms: Iterable[HistogramData]) -> Latency | None:
+    """None if there is nothing in them."""
+    found = list(histograms)
+    counts = [sum(column) for column in zip(*(each.counts for each in found))]
+    total = sum(counts)
+    if not total:
+        return None
+    mean_s = sum(each.sum for each in found) / total
+    return Latency(1000 * mean_s, 1000 * _quantile_s(counts, 0.5), 1000 * _quantile_s(counts, 0.99))
+
+
+def _quantile_s(counts: Sequence[int], share: float) -> float:
+    """As if what lies between two bounds were spread evenly; the last bound, of what lies above it."""
+    wanted = share * sum(counts)
+    low_s = 0.0
+    for count, high_s in zip(counts, LATENCY_BOUNDS_S):
+        if count and wanted <= count:
+            return low_s + (high_s - low_s) * wanted / count
+        wanted -= count
+        low_s = high_s
+    return low_s

@@ -1,0 +1,83 @@
+"""What operators may ask for, and what records become of it. Values in, values out."""
+
+from collections.abc import Callable, Iterable
+
+from msgspec.structs import replace
+
+from clipper.control.snapshot import ApplicationSnapshot
+from clipper.errors import InvalidArgument
+from clipper.registry.records import ApplicationRecord, VersionRecord
+from clipper.scaling import ReplicaRange
+from clipper.supervisor.config import MOST_MAX_BODY_BYTES
+from clipper.types import InputType
+
+# More than any worker has at once, or answers: who wants more wants no limit.
+MAX_IN_FLIGHT = 1_000_000
+MAX_PER_SECOND = 1_000_000
+# One in a quarter of an hour: who wants less wants none.
+MIN_PER_SECOND = 0.001
+
+# Of a cost and of its weight: their product, and sums of it, are still numbers that a state can hold.
+MAX_COST = 1e6
+
+
+def check_limits(max_in_flight: int | None, max_per_second: float | None) -> None:
+    """
+    Raises:
+        InvalidArgument: one is outside its range.
+    """
+    if max_in_flight is not None and not 1 <= max_in_flight <= MAX_IN_FLIGHT:
+        raise InvalidArgument(f"max_in_flight {max_in_flight} is out of range: expected 1 to {MAX_IN_FLIGHT}, or none")
+    if max_per_second is not None and not MIN_PER_SECOND <= max_per_second <= MAX_PER_SECOND:
+        raise InvalidArgument(
+            f"max_per_second {max_per_second:g} is out of range: expected {MIN_PER_SECOND:g} to {MAX_PER_SECOND:g}, "
+            "or none"
+        )
+
+
+def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str], str]) -> ApplicationSnapshot:
+    """What workers are told of one; ``code_folder``: from an artifact's digest to where its modules are."""
+    return ApplicationSnapshot(
+        record.name,
+        record.input_type,
+        record.slo_ms,
+        record.default_output,
+        replace(record.selection, code=code_folder(record.code) if record.code else None),
+        record.links,
+        record.state_id,
+        record.require_key,
+        record.max_in_flight,
+        record.max_per_second,
+        record.newcomers,
+    )
+
+
+def within(replicas: int | ReplicaRange, in_use: int) -> int:
+    """How many replicas a version begins with that may have so many: of a range as many as are in use, if they fit."""
+    return replicas if isinstance(replicas, int) else min(max(in_use, replicas.min), replicas.max)
+
+
+def next_version(taken: Iterable[str]) -> str:
+    """The whole number after the highest one that is taken."""
+    return str(max((int(version) for version in taken if version.isdecimal()), default=0) + 1)
+
+
+def next_promotion(versions: Iterable[VersionRecord]) -> int:
+    """The number of a request that comes after all that are under way."""
+    return max((record.promotion or 0 for record in versions), default=0) + 1
+
+
+def checked_type(text: str) -> InputType:
+    """An input type of which a row can be in a request, and be sent to a container.
+
+    Raises:
+        InvalidArgument: it is not valid, or no request is large enough for one of its rows.
+    """
+    input_type = InputType.parse(text)
+    # A digit and a comma each is the least that numbers take. What a frame to a container takes is far more.
+    if (needed := 2 * (input_type.row_bytes or 0) // (input_type.dtype.size_bytes or 1)) > MOST_MAX_BODY_BYTES:
+        raise InvalidArgument(
+            f"an input of {input_type} takes at least {needed:.3g} bytes as JSON, and a request has "
+            f"{MOST_MAX_BODY_BYTES} at most: declare a smaller type"
+        )
+    return input_type

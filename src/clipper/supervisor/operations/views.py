@@ -1,0 +1,224 @@
+"""Records and what runs, as the management API shows them."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from msgspec import UNSET
+
+from clipper.control import snapshot
+from clipper.control.messages import PolicyDescription
+from clipper.control.snapshot import Selection
+from clipper.control.statistics import ApplicationStatistics
+from clipper.management.reports import LearnedModel, Newcomer, Standing
+from clipper.management.schemas import (
+    Application,
+    Configured,
+    LearnedPolicy,
+    Model,
+    Reliability,
+    Replica,
+    ReplicaState,
+    Version,
+    WorkerStatus,
+)
+from clipper.managers.manager import Manager, SlotStatus
+from clipper.registry.records import ApplicationRecord, VersionRecord
+from clipper.selection.learning.guardrail import ENOUGH_FEEDBACK, NO_LOSSES, RampLosses
+from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.keepers.ramps import Ramps
+from clipper.supervisor.keepers.scaler import Scaler
+from clipper.supervisor.rollout.reconciler import Reconciler
+from clipper.supervisor.workers.worker import Worker
+
+
+def application_view(
+    record: ApplicationRecord,
+    ramps: Ramps,
+    problem: str | None = None,
+    description: PolicyDescription | None = None,
+) -> Application:
+    """``problem`` and ``description``: of its policy, if that has been asked for."""
+    selection = record.selection
+    ramped = [newcomer for newcomer in record.newcomers if newcomer.stopped is None]
+    share = (selection.ramp or 0.0) / len(ramped) if ramped else 0.0
+    return Application(
+        name=record.name,
+        input_type=record.input_type,
+        slo_ms=record.slo_ms,
+        policy=Configured(selection.policy, selection.parameters),
+        links=record.links,
+        default_output=UNSET if record.default_output is None else msgspec.json.decode(record.default_output),
+        loss=Configured(selection.loss, selection.loss_parameters),
+        half_life=selection.half_life,
+        prior_weight=selection.prior_weight,
+        inherit=selection.inherit,
+        ramp=selection.ramp,
+        max_loss_increase=selection.max_loss_increase,
+        wait=selection.wait,
+        confidence_threshold=selection.confidence_threshold,
+        confidence_from=selection.confidence_from,
+        calibrate=selection.calibrate,
+        feedback_ttl_s=selection.feedback_ttl_s,
+        log_decisions=selection.log_decisions,
+        features=selection.features,
+        cost_weight=selection.cost_weight,
+        code=record.code,
+        id=record.state_id,
+        problem=problem,
+        require_key=record.require_key,
+        max_in_flight=record.max_in_flight,
+        max_per_second=record.max_per_second,
+        newcomers=tuple(
+            _newcomer_view(newcomer, 0.0 if newcomer.stopped else share, ramps.evidence(record, newcomer))
+            for newcomer in record.newcomers
+        ),
+        test=None if description is None else test_view(description),
+    )
+
+
+def _newcomer_view(newcomer: snapshot.Newcomer, share: float, evidence: RampLosses | None) -> Newcomer:
+    own, rest = (evidence.newcomer, evidence.rest) if evidence else (NO_LOSSES, NO_LOSSES)
+    return Newcomer(
+        model=newcomer.model,
+        version=newcomer.version,
+        before=newcomer.before,
+        share=share,
+        feedback=round(own.count),
+        rest_feedback=round(rest.count),
+        enough_feedback=ENOUGH_FEEDBACK,
+        mean_loss=own.mean if own.count else None,
+        rest_mean_loss=rest.mean if rest.count else None,
+        stopped=newcomer.stopped,
+    )
+
+
+def policy_view(
+    selection: Selection,
+    context: str | None,
+    description: PolicyDescription,
+    problem: str | None,
+    asked: Sequence[ApplicationStatistics],
+) -> LearnedPolicy:
+    """``asked``: what each worker tells of its queries."""
+    mean_cost, stages = _mean_cost_and_stages(asked)
+    return LearnedPolicy(
+        policy=selection.policy,
+        parameters=selection.parameters,
+        loss=selection.loss,
+        context=context,
+        observations=description.observations,
+        models=tuple(
+            LearnedModel(
+                each.model,
+                each.share,
+                each.mean_loss,
+                each.pulls,
+                each.scored,
+                each.shadow,
+                each.version,
+                each.cost,
+                each.threshold,
+            )
+            for each in description.models
+        ),
+        problem=problem,
+        mean_cost=mean_cost,
+        stages=stages,
+        calibration=msgspec.convert(description.calibration, tuple[Reliability, ...], from_attributes=True),
+        test=test_view(description),
+    )
+
+
+def _mean_cost_and_stages(asked: Sequence[ApplicationStatistics]) -> tuple[float | None, tuple[float, ...]]:
+    queries = sum(application.queries for application in asked)
+    cost, has_cost = 0.0, False
+    stages: Counter[int] = Counter()
+    for selection in (application.selection for application in asked if application.selection is not None):
+        for model in selection.models.values():
+            has_cost = has_cost or model.cost is not None
+            cost += model.selected * (model.cost or 0.0)
+        stages.update({int(stage): times for stage, times in selection.stages.items()})
+    if not queries:
+        return None, ()
+    shares = tuple(stages[stage] / queries for stage in range(2, max(stages, default=1) + 1))
+    return cost / queries if has_cost else None, shares
+
+
+def test_view(description: PolicyDescription) -> Standing | None:
+    """How it stands with a policy that is a test."""
+    test = description.test
+    return None if test is None else Standing(test.winner, test.confidence, test.tolerance, test.observations)
+
+
+def worker_view(worker: Worker) -> WorkerStatus:
+    pid = worker.process.pid if worker.process else None
+    generation = worker.applied.generation if worker.applied else 0
+    return WorkerStatus(worker.index, pid, worker.phase, worker.restarts, generation, worker.last_error)
+
+
+class Views:
+    """Shows models, versions and replicas as they are at the moment.
+
+    ``limits`` in its methods is each replica's smallest batch limit over the workers, by replica id.
+    """
+
+    def __init__(self, catalog: Catalog, manager: Manager, reconciler: Reconciler, scaler: Scaler) -> None:
+        self._catalog = catalog
+        self._manager = manager
+        self._reconciler = reconciler
+        self._scaler = scaler
+
+    def model(self, name: str, limits: Mapping[str, int]) -> Model:
+        record = self._catalog.model(name)
+        versions = tuple(self.version(version, limits) for version in self._catalog.versions_of(name))
+        return Model(name, record.current, record.previous, versions)
+
+    def version(self, record: VersionRecord, limits: Mapping[str, int]) -> Version:
+        state = record.state
+        if state == "ready" and not self._reconciler.is_announced(record.id):
+            state = "starting"
+        slots = self._manager.slots(record.id)
+        return Version(
+            model=record.model,
+            version=record.version,
+            state=state,
+            current=self._catalog.model(record.model).current == record.version,
+            input_type=record.input_type,
+            runtime=record.runtime,
+            batching=record.batching,
+            cache=record.cache,
+            replicas_wanted=record.replicas_wanted,
+            replicas=tuple(self.replica(slot, limits) for slot in slots),
+            created_at=record.created_at,
+            last_error=record.last_error,
+            log_tail=record.log_tail,
+            progress=next((one.replica.progress for one in slots if one.replica and one.replica.progress), None),
+            warning=record.warning,
+            scaling=record.scaling,
+            scaling_reason=self._scaler.reason(record.id) if record.scaling else None,
+        )
+
+    def replicas(self, limits: Mapping[str, int]) -> list[Replica]:
+        return [self.replica(slot, limits) for slot in self._manager.slots()]
+
+    def replica(self, status: SlotStatus, limits: Mapping[str, int]) -> Replica:
+        """One without a process has its slot's name as its id."""
+        id_ = status.replica.note.id if status.replica else str(status.slot)
+        return Replica(
+            id=id_,
+            model=status.slot.model,
+            version=status.slot.version,
+            state=_replica_state(status),
+            pid=status.replica.pid if status.replica else None,
+            restarts=status.restarts,
+            last_error=status.last_error,
+            batch_limit=limits.get(id_),
+            log=str(self._manager.log_path(status.slot)),
+        )
+
+
+def _replica_state(status: SlotStatus) -> ReplicaState:
+    if status.phase == "dead":
+        return "crash_loop" if status.history.crash_loop else "backing_off"
+    return status.phase

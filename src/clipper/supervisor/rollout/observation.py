@@ -1,0 +1,46 @@
+"""What the rollout is to know of what runs, taken down."""
+
+from clipper.control.snapshot import Peer
+from clipper.managers.manager import SlotStatus
+from clipper.rollout.facts import Failure, SlotFacts, WorkerFacts
+from clipper.supervisor.workers.worker import Worker
+
+# What has code of Clipper's in its containers; others bring all of theirs.
+_OURS = ("file", "import")
+
+
+def slot_facts(status: SlotStatus, build: str) -> SlotFacts:
+    """``build``: of the runtime that containers are started with now."""
+    replica, death = status.replica, status.start_failure
+    welcome = None if replica is None else replica.welcome
+    return SlotFacts(
+        status.slot,
+        status.phase,
+        status.spec,
+        id="" if replica is None else replica.note.id,
+        address=None if replica is None else replica.address,
+        input_type=None if welcome is None else str(welcome.input_type),
+        runtime="" if welcome is None else welcome.runtime,
+        warning=None if replica is None else replica.warning,
+        start_failure=None if death is None else Failure(death.reason, death.log_tail),
+        last_error=status.last_error,
+        history=status.history,
+        is_outdated=replica is not None and status.spec.loader in _OURS and replica.note.build != build,
+    )
+
+
+def worker_facts(worker: Worker) -> WorkerFacts:
+    applied = worker.applied
+    return WorkerFacts(
+        worker.index,
+        worker.phase,
+        # One that was taken over has a peer's address before it has been dialled, for the others know it already.
+        peer=None if worker.process is None else Peer(worker.instance, worker.control),
+        generation=None if applied is None else applied.generation,
+        found_generation=worker.found_generation,
+        unlinked={} if applied is None else applied.unlinked,
+        undrained=() if applied is None else applied.undrained,
+        last_error=worker.last_error,
+        is_spare=worker.is_spare,
+        is_outdated=worker.process is not None and worker.is_outdated,
+    )

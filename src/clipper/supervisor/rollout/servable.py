@@ -1,0 +1,120 @@
+"""Which applications the workers can be told of: what is stored has to become a snapshot, and one that cannot may cost
+no other application its answers.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clipper.control.messages import MAX_MESSAGE_BYTES, Apply, decode_command, encode
+from clipper.control.snapshot import ApplicationSnapshot, Snapshot
+from clipper.errors import ClipperError, InvalidArgument, TooLarge
+from clipper.registry.records import ApplicationRecord
+from clipper.supervisor.operations import rules
+from clipper.supervisor.operations.selections import check_numbers
+
+# A snapshot is one message; the other half is for models and their replicas, of which each takes some hundred bytes.
+MAX_APPLICATIONS_BYTES = MAX_MESSAGE_BYTES // 2
+# Who reads JSON by recursion, as nearly all do, can go a few hundred levels deep; an input has eight at most.
+MAX_DEPTH = 64
+# What the snapshot's encoding, SQL and most languages have as an integer.
+MAX_INTEGER = 2**63 - 1
+
+
+def check_json(field: str, value: Any) -> None:
+    """Check that any JSON can be written in every form that it takes on the way to workers and back to clients.
+
+    Raises:
+        InvalidArgument: it is nested too deeply, or has an integer of more than 64 bits.
+    """
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        for one in level:
+            if isinstance(one, int) and not -MAX_INTEGER <= one <= MAX_INTEGER:
+                raise InvalidArgument(
+                    f"{field}: there is a whole number of over 64 bits; write it like 1e20, or as text"
+                )
+        level = [each for one in level for each in _within(one)]
+        if not level:
+            return
+    raise InvalidArgument(f"{field}: nested over {MAX_DEPTH} levels deep")
+
+
+def _within(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A record as workers are told of it, or why it cannot be."""
+
+    record: ApplicationRecord
+    snapshot: ApplicationSnapshot | None
+    size_bytes: int = 0
+    why_not: str = ""
+
+
+class Servable:
+    """Turns records into what workers are told, each once.
+
+    Attributes:
+        left_out: the applications that workers are not told of, and why.
+    """
+
+    def __init__(self, code_folder: Callable[[str], str]) -> None:
+        """``code_folder``: from an artifact's digest to where its modules are."""
+        self.left_out: dict[str, str] = {}
+        self._code_folder = code_folder
+        self._told: dict[str, _Told] = {}
+
+    def snapshots(self, records: Mapping[str, ApplicationRecord]) -> tuple[ApplicationSnapshot, ...]:
+        """Of those that workers can be told of."""
+        self._told = {name: self._known(record) for name, record in records.items()}
+        self.left_out = {}
+        found, size_bytes = [], 0
+        for name, told in self._told.items():
+            if told.snapshot is None:
+                self.left_out[name] = told.why_not
+            elif size_bytes + told.size_bytes > MAX_APPLICATIONS_BYTES:
+                self.left_out[name] = f"with the others it is over the {MAX_APPLICATIONS_BYTES} bytes that workers take"
+            else:
+                size_bytes += told.size_bytes
+                found.append(told.snapshot)
+        return tuple(found)
+
+    def check(self, record: ApplicationRecord, others: Mapping[str, ApplicationRecord]) -> None:
+        """Check that workers can be told of a record, beside the others, before it is stored.
+
+        Raises:
+            InvalidArgument: it cannot be encoded.
+            TooLarge: there is no room for it.
+        """
+        new = self._known(record)
+        if new.snapshot is None:
+            raise InvalidArgument(f"application {record.name!r} cannot be served: {new.why_not}")
+        taken = sum(self._known(other).size_bytes for name, other in others.items() if name != record.name)
+        if taken + new.size_bytes > MAX_APPLICATIONS_BYTES:
+            raise TooLarge(
+                f"application {record.name!r} takes {new.size_bytes} bytes, and the others {taken}: expected at most "
+                f"{MAX_APPLICATIONS_BYTES} together; make default outputs and parameters smaller"
+            )
+
+    def _known(self, record: ApplicationRecord) -> _Told:
+        known = self._told.get(record.name)
+        return known if known is not None and known.record is record else self._tell(record)
+
+    def _tell(self, record: ApplicationRecord) -> _Told:
+        """As workers will read it: what they would choke on has to show here."""
+        try:
+            rules.checked_type(record.input_type)
+            check_numbers(record.selection)
+            snapshot = rules.application_snapshot(record, self._code_folder)
+            body = encode(Apply(Snapshot(applications=(snapshot,))))
+            decode_command(body[4:])
+        except ClipperError as error:
+            return _Told(record, None, why_not=str(error))
+        except (OverflowError, ValueError, TypeError, RecursionError) as error:  # what the encoder cannot write
+            return _Told(record, None, why_not=f"it cannot be encoded for the workers: {error}")
+        return _Told(record, snapshot, len(body))

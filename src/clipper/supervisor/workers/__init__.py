@@ -1,0 +1,1 @@
+"""The query workers: started, told, taken over, replaced."""

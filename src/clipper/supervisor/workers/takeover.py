@@ -1,0 +1,97 @@
+"""What an earlier supervisor left running: what fits is taken over, the rest is ended."""
+
+import logging
+
+from clipper.managers.launcher import ContainerNote
+from clipper.managers.local.launcher import container_note
+from clipper.managers.manager import Manager
+from clipper.managers.replica import Replica
+from clipper.processes.managed import ProcessFolder, ProcessRecord, start_time
+from clipper.rollout import wanted
+from clipper.supervisor.catalog import Catalog, Numbers
+from clipper.supervisor.config import Config
+from clipper.supervisor.folders import Home
+from clipper.supervisor.workers.worker import WorkerSettings
+from clipper.supervisor.workers.workers import Workers, worker_note
+
+log = logging.getLogger(__name__)
+
+
+def worker_settings(config: Config, home: Home, port: int, store_digest: str) -> WorkerSettings:
+    """As we are configured."""
+    return WorkerSettings(
+        config.host,
+        port,
+        config.cache_bytes,
+        store_digest,
+        config.max_contexts,
+        config.max_body_bytes,
+        config.feedback_queries,
+        knows_keys=True,
+        decisions=str(home.decisions),
+        decision_log_bytes=config.decision_log_bytes,
+        tls=config.tls_mode,
+        run=str(home.run),
+        run_as=config.run_as,
+    )
+
+
+def left_query_port(records: list[ProcessRecord], config: Config, home: Home, store_digest: str) -> int | None:
+    """The query port of workers that still run, if they can be taken over as we are configured."""
+    for record in records:
+        note = worker_note(record)
+        if note is None or start_time(record.pid) != record.start_time:
+            continue
+        port = config.query_port or note.settings.port
+        if note.settings.can_stand_beside(worker_settings(config, home, port, store_digest)):
+            return note.settings.port
+    return None
+
+
+def pass_over(records: list[ProcessRecord], instances: Numbers) -> None:
+    """Give no worker the number of one that may still answer, or be asked about its answers."""
+    for record in records:
+        if (note := worker_note(record)) is not None:
+            instances.pass_over(note.instance)
+
+
+async def take_over_containers(catalog: Catalog, manager: Manager, starts: Numbers) -> list[Replica]:
+    """Go on with the containers that are still wanted, as they are; end the others.
+
+    ``starts``: numbers of containers, of which none gets one that a container has which was left.
+    """
+    runs = wanted.running(catalog)
+    adopted: list[Replica] = []
+    for note in await manager.left():
+        starts.pass_over(note.number)
+        fits = note.index <= runs.get(note.slot.model_id, 0) and _is_as_recorded(note, catalog)
+        if not fits or note.slot in {replica.note.slot for replica in adopted}:
+            await manager.end_left(note)
+        elif replica := await manager.adopt(note):
+            adopted.append(replica)
+    return adopted
+
+
+def _is_as_recorded(note: ContainerNote, catalog: Catalog) -> bool:
+    return catalog.versions[note.slot.model_id].spec == note.spec
+
+
+def take_over_workers(records: list[ProcessRecord], workers: Workers, settings: WorkerSettings) -> None:
+    """Go on with the workers that can stand beside those of these settings."""
+    for record in records:
+        workers.adopt(record, settings)
+
+
+def end_workers(records: list[ProcessRecord], processes: ProcessFolder) -> None:
+    """Kill all that is not a container: workers with other settings may have the very port that ours are to get."""
+    processes.sweep(keep=[record.name for record in records if container_note(record)])
+
+
+def end_the_rest(processes: ProcessFolder, home: Home, replicas: list[Replica], workers: Workers) -> None:
+    """Kill every process of the home that was not taken over, and remove what such processes leave."""
+    adopted = [worker for worker in workers if worker.process]
+    names = {replica.note.name for replica in replicas} | {worker.name for worker in adopted}
+    sockets = {replica.note.listen.removeprefix("unix:") for replica in replicas}
+    sockets |= {worker.control for worker in adopted}
+    processes.sweep(keep=names)
+    home.remove_stale(names, sockets)

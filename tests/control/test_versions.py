@@ -1,0 +1,68 @@
+"""A supervisor talks to workers of the version of the control channel before its own, and the other way round.
+
+``tests/control/channel/N.json`` says what messages of version N are made of: each struct's fields, their types, and
+which may be left out. What is added since has to be optional, and what was there has to stay.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from clipper.control.messages import CHANNEL_VERSION, Command, Reply
+
+FOLDER = Path(__file__).parent / "channel"
+
+
+def structs() -> dict[str, Any]:
+    """Of what messages are made of today, as a JSON schema of each struct by its name."""
+    _, found = msgspec.json.schema_components((Command, Reply), ref_template="{name}")
+    return found
+
+
+def written(version: int) -> dict[str, Any]:
+    return json.loads((FOLDER / f"{version}.json").read_text())
+
+
+def breaks(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Where messages of before are not understood now, or those of now by what is from before."""
+    found = []
+    for name, struct in before.items():
+        if name not in now:
+            found.append(f"{name} is gone")
+            continue
+        fields = now[name].get("properties", {})
+        found += [
+            f"{name}.{field} was {shape}, and is {fields.get(field)}"
+            for field, shape in struct.get("properties", {}).items()
+            if _types(fields.get(field)) != _types(shape)
+        ]
+        added = fields.keys() - struct.get("properties", {}).keys()
+        found += [f"{name}.{field} is new and has no default" for field in added & {*now[name].get("required", ())}]
+    return found
+
+
+def _types(shape: Any) -> Any:
+    """A field's type. What it is when it is left out is for who leaves it out to say."""
+    return {key: value for key, value in shape.items() if key != "default"} if isinstance(shape, dict) else shape
+
+
+@pytest.mark.parametrize("version", [number for number in (CHANNEL_VERSION - 1, CHANNEL_VERSION) if number > 0])
+def test_messages_of_adjacent_versions_are_understood(version: int) -> None:
+    """If this fails: give what is new a default, and keep what was; or, where that cannot be, raise CHANNEL_VERSION."""
+    assert breaks(written(version), structs()) == []
+
+
+def test_what_breaks_is_found() -> None:
+    now = {"A": {"properties": {"x": {"type": "integer"}, "y": {"type": "string"}}, "required": ["x", "y"]}}
+    assert breaks(now, now) == []
+    assert breaks(
+        {"A": {"properties": {"x": {"type": "string"}}}, "B": {"properties": {"z": {}}}, "C": {}}, now | {"B": {}}
+    ) == [
+        "A.x was {'type': 'string'}, and is {'type': 'integer'}",
+        "A.y is new and has no default",
+        "B.z was {}, and is None",
+        "C is gone",
+    ]

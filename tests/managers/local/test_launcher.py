@@ -1,0 +1,136 @@
+"""What only processes on this machine have; test_manager.py has what every kind has."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipper.managers.launcher import slot_name
+from clipper.managers.logs import tail
+from clipper.managers.reconcile.plan import Slot
+from clipper.managers.warm_up import Sample
+from clipper.processes import limits
+from clipper.processes.limits import CONTAINER_NICENESS
+from event_loops import ShiftedLoop
+from manager_bench import SLOT, SUM, Bench, run
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.close()
+
+
+def test_a_process_works_in_a_folder_of_its_own_and_is_nice(bench: Bench) -> None:
+    async def test() -> None:
+        bench.manager.start(SLOT, bench.model(SUM))
+        pid = await bench.ready()
+        assert Path(f"/proc/{pid}/cwd").readlink() == bench.folders.scratch / slot_name(SLOT)
+        assert os.getpriority(os.PRIO_PROCESS, pid) == CONTAINER_NICENESS
+        # Where the kernel shares out by session, as it may be told not to.
+        groups = Path(f"/proc/{pid}/autogroup")
+        assert not groups.exists() or groups.read_text().endswith(f"nice {CONTAINER_NICENESS}\n")
+        await bench.manager.stop_all()
+
+    run(test())
+
+
+def test_a_python_that_is_not_there_is_a_start_failure(bench: Bench) -> None:
+    async def test() -> None:
+        bench.manager.start(SLOT, bench.model(SUM, python="/nowhere/python3"))
+        await bench.until(lambda: bench.status.phase == "dead")
+        assert bench.status.start_failure is not None
+        assert "/nowhere/python3" in bench.status.start_failure.reason
+
+    run(test())
+
+
+TELLS = """
+import os, resource, tempfile
+import numpy, sklearn.linear_model, threadpoolctl
+print("threads", {pool["num_threads"] for pool in threadpoolctl.threadpool_info()})
+print("cores", sorted(os.sched_getaffinity(0)))
+print("gpus", os.environ.get("CUDA_VISIBLE_DEVICES"))
+print("files", resource.getrlimit(resource.RLIMIT_NOFILE)[1], "core", resource.getrlimit(resource.RLIMIT_CORE)[1])
+print("temporary", tempfile.gettempdir() == os.getcwd())
+"""
+
+
+def told(bench: Bench, slot: Slot) -> dict[str, str]:
+    lines = [line.partition(" ") for line in tail(bench.manager.log_path(slot), 99)]
+    return {name: value for name, _, value in lines}
+
+
+def test_what_a_replica_gets_of_the_machine(bench: Bench) -> None:
+    cores = limits.machine_cores()
+    second = Slot("sum", "1", 2)
+    wanted: list[tuple[Slot, dict[str, Any], str, str]] = [
+        (SLOT, {"cpus": 0.5, "gpus": "0,3"}, "{1}", "0,3"),
+        (second, {"cpus": 1}, "{1}", ""),
+        (Slot("sum", "2", 1), {"gpus": "all"}, "{1}", "None"),
+        (Slot("sum", "3", 1), {"cpus": len(cores)}, f"{{{len(cores)}}}", ""),
+    ]
+
+    async def test() -> None:
+        for slot, fields, _, _ in wanted:
+            bench.manager.start(slot, bench.model(TELLS + SUM, **fields))
+        await bench.until(lambda: all(status.phase == "ready" for status in bench.manager.slots()))
+        for slot, _, threads, gpus in wanted:
+            said = told(bench, slot)
+            assert (said["threads"], said["gpus"]) == (threads, gpus)
+            assert (said["files"], said["temporary"]) == (f"{limits.MAX_OPEN_FILES} core 0", "True")
+        # One core each, and another one as long as there are any; all where nothing was asked for, or all.
+        pinned = [told(bench, slot)["cores"] for slot in (SLOT, second)]
+        assert pinned == [f"[{cores[0]}]", f"[{cores[1 % len(cores)]}]"]
+        assert {told(bench, slot)["cores"] for slot, *_ in wanted[2:]} == {str(cores)}
+        await bench.manager.stop_all()
+
+    run(test())
+
+
+def test_more_gpus_than_there_are_is_a_start_failure(bench: Bench) -> None:
+    async def test() -> None:
+        bench.manager.start(SLOT, bench.model(SUM, gpus="64"))
+        await bench.until(lambda: bench.status.phase == "dead")
+        assert "it asks for 64 GPUs, and this machine has" in str(bench.status.last_error)
+
+    run(test())
+
+
+@pytest.fixture(params=[True, False], ids=["given", "remembered"])
+def warming(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """One that has a sample to warm up with."""
+    bench = Bench(tmp_path, sample=Sample(bytes(8), request.param, max_batch=1024))
+    yield bench
+    bench.close()
+
+
+def test_a_model_that_dies_over_its_warm_up_does_not_come_up(warming: Bench) -> None:
+    async def test() -> None:
+        warming.manager.start(SLOT, warming.model("import os\ndef predict(inputs): os._exit(9)"))
+        assert "exited with code 9 over the warm-up sample" in await warming.until_dead()
+        assert warming.samples.deaths == [1]
+        assert warming.status.start_failure is not None
+        warming.leaves_nothing()
+
+    run(test())
+
+
+def test_a_model_that_hangs_over_its_warm_up_does_not_come_up(warming: Bench) -> None:
+    async def test() -> None:
+        hangs = "import time\ndef predict(inputs):\n    print('asked')\n    time.sleep(600)"
+        warming.manager.start(SLOT, warming.model(hangs, start_timeout_s=100.0))
+        await warming.until(lambda: "asked" in tail(warming.manager.log_path(SLOT), 9))
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, ShiftedLoop)
+        loop.advance(100.0)
+        assert "was not warm within its start_timeout_s of 100 s" in await warming.until_dead()
+        assert warming.status.start_failure is not None
+        warming.leaves_nothing()
+
+    with asyncio.Runner(loop_factory=ShiftedLoop) as runner:
+        runner.run(test())

@@ -1,0 +1,136 @@
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from clipper.processes.census import Census, Found, disk_usage, memory_bytes
+from clipper.processes.managed import MARK
+from descriptors import no_descriptors
+
+# A parent and its child share 100 MiB, and say so.
+SHARES = "import os, sys; kept = b'x' * (100 << 20); os.fork() and print('up', flush=True); sys.stdin.read()"
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.005)
+
+
+def test_processes_are_found_by_their_mark_and_what_they_share_counts_once(tmp_path: Path) -> None:
+    mark = f"{tmp_path}/run/m@1-1"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SHARES], env={MARK: mark}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None and process.stdout is not None
+    with process, process.stdin, process.stdout:
+        process.stdout.readline()
+        census = Census()
+        # It looks at each process anew, but reads marks of those that it has seen only once.
+        found = [census.look()[mark] for _ in range(2)][-1]
+        assert process.pid in {each.pid for each in found} and len(found) == 2
+        assert [each.threads for each in found] == [1, 1]
+        resident = sum(each.resident_bytes for each in found)
+        assert resident > 200 << 20
+        assert 100 << 20 < memory_bytes(found, 1) < 150 << 20
+        # Not looked at closely as long as the most that it can be is within the bound.
+        assert memory_bytes(found, resident) == memory_bytes(found, None) == resident
+        process.stdin.close()
+    wait_until(lambda: mark not in census.look())
+    # One that has gone meanwhile has nothing.
+    assert memory_bytes([Found(process.pid, 1, 5), Found(process.pid, 1, 5)], 1) == 0
+
+
+def test_a_folder_is_counted_with_all_below_it(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "file").write_bytes(b"x" * 100_000)
+    (tmp_path / "out").symlink_to("/")
+    size_bytes, files = disk_usage(tmp_path, 100)
+    assert files == 3
+    assert 100_000 <= size_bytes < 200_000
+    assert disk_usage(tmp_path / "nowhere", 100) == (0, 0)
+
+
+def test_a_file_that_goes_during_the_count_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abcdef":
+        (tmp_path / name).write_bytes(b"x" * 4096)
+    gone = iter("abcdef")
+    real_scandir = os.scandir
+
+    class Going:
+        """Removes each file before it is looked at, but the last two."""
+
+        def __init__(self, folder: Path) -> None:
+            self._entries = real_scandir(folder)
+
+        def __enter__(self) -> "Iterator[os.DirEntry[str]]":
+            return self._each()
+
+        def _each(self) -> "Iterator[os.DirEntry[str]]":
+            for number, entry in enumerate(sorted(self._entries, key=lambda entry: entry.name)):
+                if number < 4:
+                    (tmp_path / next(gone)).unlink()
+                yield entry
+
+        def __exit__(self, *_: object) -> None:
+            self._entries.close()
+
+    monkeypatch.setattr(os, "scandir", Going)
+    size_bytes, files = disk_usage(tmp_path, 100)
+    assert files == 6
+    assert size_bytes >= 2 * 4096
+
+
+def test_without_descriptors_nothing_passes_for_little(tmp_path: Path) -> None:
+    mark = f"{tmp_path}/run/m@1-1"
+    with subprocess.Popen([sys.executable, "-c", SHARES], env={MARK: mark}, stdin=subprocess.PIPE) as process:
+        census = Census()
+        wait_until(lambda: len(census.look().get(mark, [])) == 2)
+        found = census.look()[mark]
+        for look in (Census().look, lambda: memory_bytes(found, 1), lambda: disk_usage(tmp_path, 10)):
+            with no_descriptors(), pytest.raises(OSError, match="Too many open files"):
+                look()
+        # Nor is a look remembered that saw nothing.
+        assert len(census.look()[mark]) == 2
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("max_files", [0, 10, 50])
+def test_counting_ends_at_the_bound(tmp_path: Path, max_files: int) -> None:
+    for number in range(100):
+        (tmp_path / str(number)).mkdir()
+        os.link(__file__, tmp_path / str(number) / "file")
+    assert max_files < disk_usage(tmp_path, max_files)[1] <= 200
+
+
+# In namespaces of its own, where the first process is root's, and this one nobody's.
+OF_NOBODY = """
+import os, subprocess
+from clipper.processes.census import Census
+subprocess.run(["mount", "-t", "proc", "-o", "hidepid=1", "proc", "/proc"], check=True)
+if os.fork() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+    try:
+        open("/proc/1/stat").close()
+    except PermissionError:
+        print(Census().look(), flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a /proc that hides others' processes")
+def test_processes_that_may_not_be_looked_at_are_left_out() -> None:
+    command = ["unshare", "--mount", "--pid", "--fork", sys.executable, "-c", OF_NOBODY]
+    seen = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if "unshare failed" in seen.stderr or "mount" in seen.stderr:
+        pytest.skip(f"this machine does not let root do it: {seen.stderr}")
+    assert seen.stdout == "{}\n", seen.stderr

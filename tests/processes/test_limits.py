@@ -1,0 +1,34 @@
+"""What the kernel may refuse, a container does without."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clipper.processes import limits
+from clipper.processes.limits import CONTAINER_NICENESS
+
+
+@pytest.mark.parametrize("refusal", [errno.EINVAL, errno.ENOENT, errno.EAGAIN, errno.EACCES])
+def test_a_group_whose_weight_is_fixed_costs_a_container_no_more_than_its_weight(
+    refusal: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The kernel's root group, for one, which what init starts may be in: it is not to be had on every machine.
+    def refuse(path: Path, text: str) -> int:
+        raise OSError(refusal, os.strerror(refusal), str(path))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True) as child:
+        limits.apply(child.pid, None, None)
+        assert os.getpriority(os.PRIO_PROCESS, child.pid) == CONTAINER_NICENESS
+        assert os.sched_getaffinity(child.pid) == set(limits.machine_cores())
+        child.kill()
+
+
+def test_a_container_that_is_gone_needs_no_bound() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        child.wait()
+        limits.apply(child.pid, 2**30, None)

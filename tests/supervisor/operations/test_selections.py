@@ -1,0 +1,87 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import UNSET
+from msgspec.structs import asdict, fields
+
+from clipper.control.snapshot import Selection
+from clipper.errors import InvalidArgument
+from clipper.management.schemas import ApplicationChange, Configured, NewApplication
+from clipper.selection.policies.exp3 import Exp3
+from clipper.selection.policies.thompson import Thompson
+from clipper.supervisor.operations.selections import changed_selection, check_numbers, names_code, new_selection
+
+OLD = Selection("exp3", {"eta": 0.5}, "absolute", {"range": 2}, half_life=7)
+# One new value for each field of a change that is about selection.
+NEW = {
+    "policy": Configured("ucb1", {"c": 1}),
+    "loss": "log",
+    "half_life": None,
+    "prior_weight": 3.0,
+    "inherit": 0.5,
+    "ramp": None,
+    "max_loss_increase": 0.2,
+    "wait": "all",
+    "confidence_threshold": 0.5,
+    "feedback_ttl_s": 9.0,
+    "log_decisions": 0.25,
+    "cost_weight": 0.5,
+    "confidence_from": "probabilities",
+    "calibrate": True,
+    "features": 8,
+}
+
+
+def test_a_new_application_selects_by_the_defaults() -> None:
+    assert new_selection(NewApplication("a", 20.0)) == Selection()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"ramp": value} for value in (0, -0.1, 0.51, True)] + [{"max_loss_increase": value} for value in (-0.1, 1.01)],
+)
+def test_what_is_no_share_or_loss_is_refused(fields: dict[str, float]) -> None:
+    with pytest.raises(InvalidArgument, match="expected a number"):
+        check_numbers(Selection(**fields))
+    check_numbers(Selection(ramp=0.5, max_loss_increase=0.0))
+    check_numbers(Selection(ramp=None, max_loss_increase=None))
+
+
+def test_how_long_is_remembered_is_the_policys_own_where_nobody_says() -> None:
+    assert new_selection(NewApplication("a", 20.0, policy="thompson")).half_life == Thompson.default_half_life
+    assert new_selection(NewApplication("a", 20.0, policy="m:Own")).half_life == 1000
+    assert new_selection(NewApplication("a", 20.0, policy="thompson", half_life=None)).half_life is None
+    made = new_selection(NewApplication("a", 20.0, policy="thompson"))
+    assert changed_selection(made, ApplicationChange(policy="exp3")).half_life == Exp3.default_half_life
+    assert changed_selection(made, ApplicationChange(policy="exp3", half_life=9)).half_life == 9
+    assert changed_selection(OLD, ApplicationChange(policy="thompson")).half_life == OLD.half_life
+
+
+def test_a_name_alone_has_no_parameters() -> None:
+    made = new_selection(NewApplication("a", 20.0, policy="exp3", loss=Configured("absolute", {"range": 2})))
+    assert (made.policy, made.parameters, made.loss, made.loss_parameters) == ("exp3", {}, "absolute", {"range": 2})
+
+
+@given(st.sets(st.sampled_from(sorted(NEW))))
+def test_what_a_change_leaves_out_stays(names: set[str]) -> None:
+    changed = changed_selection(OLD, ApplicationChange(**{name: NEW[name] for name in names}))
+    expected = {name: NEW[name] for name in names}
+    if "policy" in names:
+        expected |= {"policy": "ucb1", "parameters": {"c": 1}}
+    if "loss" in names:
+        expected |= {"loss": "log", "loss_parameters": {}}
+    assert asdict(changed) == {**asdict(OLD), **expected}
+
+
+def test_every_field_of_a_change_is_of_the_selection_or_known_not_to_be() -> None:
+    others = {"slo_ms", "default_output", "code", "require_key", "max_in_flight", "max_per_second"}
+    assert {field.name for field in fields(ApplicationChange)} == NEW.keys() | others
+    assert all(field.default is UNSET for field in fields(ApplicationChange))
+
+
+@pytest.mark.parametrize(
+    ("selection", "own"),
+    [(OLD, False), (Selection("m:P"), True), (Selection(loss="m:f"), True), (Selection("entry_point"), False)],
+)
+def test_whose_code_it_is(selection: Selection, own: bool) -> None:
+    assert names_code(selection) is own

@@ -1,0 +1,126 @@
+"""The file of the server's own token: made, kept, replaced, and what is wrong with it."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from clipper.management.schemas import NewToken
+from clipper.registry.sqlite import SqliteRegistry
+from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.operations.token_file import TokenFile
+from clipper.supervisor.operations.tokens import MAX_TOKENS, Tokens
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_it_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        token = TokenFile(tmp_path / "token").open()
+    finally:
+        os.umask(before)
+    assert len(token) >= 43 and (tmp_path / "token").read_text() == token + "\n"
+    assert mode_of(tmp_path / "token") == 0o600
+    assert TokenFile(tmp_path / "token").open() == token
+    assert [path.name for path in tmp_path.iterdir()] == ["token"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b" \n \n"])
+def test_an_empty_one_is_made_anew(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "token").write_bytes(content)
+    (tmp_path / "token.new").write_text("left by one that was killed")
+    assert len(TokenFile(tmp_path / "token").open()) >= 43
+
+
+def test_one_of_the_operators_own_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("  " + "my.own~token" * 3 + "\r\n")
+    assert TokenFile(tmp_path / "token").open() == "my.own~token" * 3
+
+
+@pytest.mark.parametrize(
+    "content", [b"short", b"x" * 513, b"two words " * 5, b"\xff" * 40, b"a" * 40 + b"\n" + b"b" * 40]
+)
+def test_what_is_no_token_keeps_the_server_from_starting(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "token").write_bytes(content)
+    with pytest.raises(Unavailable, match=f"{tmp_path}/token") as refused:
+        TokenFile(tmp_path / "token").open()
+    assert content.decode("latin-1") not in str(refused.value)
+
+
+def test_one_that_others_can_read_is_closed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    token = TokenFile(tmp_path / "token").open()
+    (tmp_path / "token").chmod(0o644)
+    assert TokenFile(tmp_path / "token").open() == token
+    assert mode_of(tmp_path / "token") == 0o600
+    assert "others could read" in caplog.text and token not in caplog.text
+
+
+def test_a_folder_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "token").mkdir()
+    with pytest.raises(Unavailable, match="cannot be used"):
+        TokenFile(tmp_path / "token").open()
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> SqliteRegistry:
+    return SqliteRegistry(tmp_path / "registry.sqlite3")
+
+
+def test_tokens_are_known_by_their_digests_and_outlive_the_server(tmp_path: Path, registry: SqliteRegistry) -> None:
+    tokens = Tokens(Catalog(registry), TokenFile(tmp_path / "token"))
+    own = (tmp_path / "token").read_text().strip()
+    reader, other = tokens.create(NewToken("grafana")), tokens.create(NewToken("deployer", "admin"))
+    assert [tokens.role_of(text) for text in (own, reader.token, other.token, "", "x", "\udcff")] == [
+        "admin",
+        "read",
+        "admin",
+        None,
+        None,
+        None,
+    ]
+    again = Tokens(Catalog(registry), TokenFile(tmp_path / "token"))
+    assert again.role_of(reader.token) == "read"
+    again.revoke("grafana")
+    assert again.role_of(reader.token) is None
+    assert [(one.name, one.role) for one in again.list_all()] == [("deployer", "admin")]
+    registry.close()
+    at_rest = b"".join(path.read_bytes() for path in tmp_path.glob("registry*"))
+    assert reader.token.encode() not in at_rest and other.token.encode() not in at_rest
+
+
+def test_tokens_that_cannot_be_made_or_revoked(tmp_path: Path, registry: SqliteRegistry) -> None:
+    tokens = Tokens(Catalog(registry), TokenFile(tmp_path / "token"))
+    with pytest.raises(InvalidArgument):
+        tokens.create(NewToken("No Name"))
+    for number in range(MAX_TOKENS):
+        tokens.create(NewToken(f"t{number}"))
+    with pytest.raises(Conflict, match="exists already"):
+        tokens.create(NewToken("t1"))
+    with pytest.raises(Conflict, match="revoke one first"):
+        tokens.create(NewToken("one-more"))
+    with pytest.raises(NotFound):
+        tokens.revoke("nobody")
+    registry.close()
+
+
+def test_the_file_is_replaced_or_removed_while_the_server_runs(tmp_path: Path, registry: SqliteRegistry) -> None:
+    path = tmp_path / "token"
+    tokens = Tokens(Catalog(registry), TokenFile(path))
+    first = path.read_text().strip()
+    path.unlink()
+    assert tokens.role_of(None) is None
+    second = path.read_text().strip()
+    # Who asked made the server look: the old one counts no more.
+    assert (tokens.role_of(first), tokens.role_of(second)) == (None, "admin")
+    path.write_text("y" * 50)
+    assert tokens.role_of("y" * 50) == "admin"
+    assert tokens.role_of(second) is None
+    # What is no token locks nobody out.
+    path.write_text("no")
+    assert (tokens.role_of("no"), tokens.role_of("y" * 50)) == (None, "admin")
+    registry.close()
