@@ -20,6 +20,7 @@ from clipper.decisions.log import DecisionLog
 from clipper.frontend.clients import Clients
 from clipper.frontend.endpoints import make_endpoints
 from clipper.frontend.limits import MAX_CONNECTIONS
+from clipper.frontend.port import Port
 from clipper.frontend.server import QueryServer
 from clipper.processes.managed import MARK, kill_marked
 from clipper.selection.application import Application
@@ -53,8 +54,9 @@ class Worker:
         self._started_s = monotonic()
         random = Random()
         self._predictor = Predictor(config.cache_bytes, random.getrandbits(64))
-        self._server = QueryServer(max_connections, give_out=self._predictor.end_turn)
-        self._clients = Clients(config.index, self._server.count_refused, self._server.now_s)
+        self._port = Port(max_connections, give_out=self._predictor.end_turn)
+        self._server = QueryServer(self._port)
+        self._clients = Clients(config.index, self._port.count_refused, self._port.now_s)
         self._bound: socket.socket | None = None
         # Nothing that users' own policies start is to find it.
         given = os.environ.pop(STORE_VARIABLE, "")
@@ -118,7 +120,7 @@ class Worker:
         """
         # Before what may take seconds: who has a key that was revoked is refused from now on.
         self._clients.follow(snapshot)
-        self._server.forget_heads()
+        self._port.forget_heads()
         if tls is not None and tls != self._tls:
             self._server.secure(server_context(tls))
             self._tls = tls
@@ -153,8 +155,8 @@ class Worker:
             index=self._config.index,
             pid=os.getpid(),
             generation=self._generation,
-            connections=self._server.connections,
-            requests_refused=dict(self._server.refused),
+            connections=len(self._port.members),
+            requests_refused=dict(self._port.refused),
             applications=tuple(application.statistics() for application in self._applications.values()),
             versions=tuple(queue.statistics() for queue in queues),
             replicas=tuple(replica for queue in queues for replica in queue.replica_statistics()),
@@ -222,18 +224,9 @@ class Worker:
                 new.append(self._applications[name])
             else:
                 known.follow(application)
-        server, config = self._server, self._config
-        applications = self._applications.values()
-        server.serve(
-            make_endpoints(
-                applications,
-                self._router,
-                server.refused,
-                server.work,
-                config.max_body_bytes,
-                self._clients.guarded,
-            )
-        )
+        port = self._port
+        applications, most = self._applications.values(), self._config.max_body_bytes
+        port.serve(make_endpoints(applications, self._router, port.refused, port.work, most, self._clients.guarded))
         return new
 
 
