@@ -18,10 +18,11 @@ from clipper.control.snapshot import (
     VersionSnapshot,
 )
 from clipper.errors import NotFound, WrongInput
-from clipper.selection.application import JOINT_MARGIN_SHARE, MARGIN_SHARE, MAX_MARGIN_S, Application
+from clipper.selection.application import Application
 from clipper.selection.query import Query
 from clipper.selection.query_ids import QueryIds
 from clipper.selection.stores.sqlite import SqliteStore
+from clipper.selection.terms import JOINT_MARGIN_SHARE, MARGIN_SHARE, MAX_MARGIN_S
 from event_loops import ShiftedLoop, run_clean, turn_over, until
 from selection_desk import ROW, SLO_S, Asking, make_surroundings
 from small_container import SmallContainer
@@ -330,7 +331,7 @@ def test_the_answer_leaves_a_little_before_the_slo(slo_s: float) -> None:
     async def scenario() -> None:
         store = SqliteStore(Path("never-opened"))
         application = Application(snapshot(slo_s=slo_s), make_surroundings(Predictor(0), store))
-        margin_s = slo_s - application.budget_s
+        margin_s = slo_s - application.terms.budget_s
         assert 0 < margin_s <= min(slo_s * MARGIN_SHARE, MAX_MARGIN_S) + 1e-9
 
     asyncio.run(scenario())

@@ -303,7 +303,7 @@ def test_a_policy_of_ones_own_sees_what_a_query_brings_wherever_it_is_called(tmp
             await desk.serve_until(lambda query=query: query.done)
             assert await desk.observe(application, on_query(asking.query_id, b"7"))
             brought = ["ada", [0.5, 0.25], [1.0, 2.0, 3.0]]
-            found = application.selector.policy.seen  # type: ignore[attr-defined]
+            found = application.terms.selector.policy.seen  # type: ignore[attr-defined]
             assert found["select"] == found["combine"] == brought
             assert found["observe"] == [*brought[:2], brought[2] if keeps_input else None, {"a": b"1", "b": b"2"}, b"7"]
             # On an input it has all that came with it.

@@ -7,8 +7,8 @@ import pytest
 from clipper.control.snapshot import Selection
 from clipper.errors import StoreUnavailable
 from clipper.selection import contexts as contexts_module
+from clipper.selection.context_reads import MAX_READS, ContextReads
 from clipper.selection.contexts import Contexts
-from clipper.selection.loads import MAX_LOADS, Loads
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, Observation
 from event_loops import run_clean, turn_over, until
@@ -223,14 +223,14 @@ def test_a_bounded_number_of_contexts_is_read_at_once() -> None:
             begun.append(context)
             await held.wait()
 
-        loads = Loads(load)
-        for number in range(MAX_LOADS + 3):
+        loads = ContextReads(load)
+        for number in range(MAX_READS + 3):
             loads.wait(str(number), 1000.0, lambda number=number: heard.append(str(number)))  # type: ignore[misc]
         await turn_over()
-        assert len(begun) == MAX_LOADS
-        assert heard == [str(MAX_LOADS + extra) for extra in range(3)]
+        assert len(begun) == MAX_READS
+        assert heard == [str(MAX_READS + extra) for extra in range(3)]
         held.set()
-        await until(lambda: len(heard) == MAX_LOADS + 3)
+        await until(lambda: len(heard) == MAX_READS + 3)
         loads.wait("again", 1000.0, lambda: heard.append("again"))
         await until(lambda: heard[-1] == "again")
 

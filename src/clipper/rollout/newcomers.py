@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from clipper.control.snapshot import Link, Newcomer, Selection
 from clipper.registry.records import ApplicationRecord
-from clipper.selection.policies.registry import POLICIES
+from clipper.selection.policies.by_name import POLICIES
 from clipper.types import ModelId
 
 # The version of a model that is current; None if none is.

@@ -1,4 +1,4 @@
-"""Takes feedback to where its query was answered: to this worker's observer, or to the worker whose query it was."""
+"""Takes feedback to where its query was answered: to this worker's learner, or to the worker whose query it was."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from clipper.control.messages import Observe, Observed
 from clipper.control.snapshot import Peer
 from clipper.errors import ClipperError
 from clipper.selection.application import Application
-from clipper.selection.observer import ASK_TIMEOUT_S, Observer
+from clipper.selection.learner import ASK_TIMEOUT_S, Learner
 from clipper.selection.query_ids import QueryIds
 
 # A peer may have to ask a model first; beyond that it is taken to be gone.
@@ -54,13 +54,13 @@ class FeedbackRouter:
 
     async def observe_here(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]:
         """Feedback on queries of this worker's own, or on inputs."""
-        observer = Observer(application)
+        learner = Learner(application)
         # Many begin before the first is waited for, so that they are committed together.
         begun: list[asyncio.Future[bool] | Outcome] = []
         end_s = time.perf_counter() + SLICE_S
         for each in feedback:
             await self._under_way.acquire()
-            begun.append(self._begin(observer, each))
+            begun.append(self._begin(learner, each))
             if time.perf_counter() > end_s:
                 await asyncio.sleep(0)
                 end_s = time.perf_counter() + SLICE_S
@@ -71,9 +71,9 @@ class FeedbackRouter:
                 await asyncio.sleep(0)  # what has ended already is not waited for
         return outcomes
 
-    def _begin(self, observer: Observer, feedback: Feedback) -> "asyncio.Future[bool] | Outcome":
+    def _begin(self, learner: Learner, feedback: Feedback) -> "asyncio.Future[bool] | Outcome":
         try:
-            future = asyncio.ensure_future(observer.observe(feedback))
+            future = asyncio.ensure_future(learner.learn(feedback))
         except BaseException as error:
             self._under_way.release()
             if isinstance(error, ClipperError):

@@ -28,7 +28,7 @@ from clipper.selection.committer import Committer
 from clipper.selection.description import describe
 from clipper.selection.feedback.join_table import JoinTable
 from clipper.selection.import_notes import ImportNotes
-from clipper.selection.observer import MAX_ASKING
+from clipper.selection.learner import MAX_ASKING
 from clipper.selection.own_code import OwnCode
 from clipper.selection.query_ids import QueryIds
 from clipper.selection.stores.open import open_store

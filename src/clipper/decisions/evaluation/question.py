@@ -11,7 +11,7 @@ from clipper.decisions.evaluation.whatif import Answer, Learner, OneModel, Targe
 from clipper.decisions.joining import Joined
 from clipper.errors import InvalidArgument, NotFound
 from clipper.selection.learning.totals import DEFAULT_PRIOR_WEIGHT
-from clipper.selection.policies.registry import POLICIES, default_half_life, make_policy
+from clipper.selection.policies.by_name import POLICIES, default_half_life, make_policy
 
 
 @dataclass(frozen=True, slots=True)

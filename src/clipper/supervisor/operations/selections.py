@@ -11,8 +11,8 @@ from clipper.management.schemas import ApplicationChange, Configured, NewApplica
 from clipper.processes.managed import ProcessFolder
 from clipper.run_as import RunAs
 from clipper.selection.learning.parameters import check_number
+from clipper.selection.policies.by_name import POLICIES, default_half_life, make_loss, make_policy, runs_own_code
 from clipper.selection.policies.query_view import MAX_FEATURES
-from clipper.selection.policies.registry import POLICIES, default_half_life, make_loss, make_policy, runs_own_code
 from clipper.selection.trial import Trials
 from clipper.supervisor.operations import rules
 from clipper.types import InputType

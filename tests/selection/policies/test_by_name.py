@@ -7,8 +7,8 @@ import pytest
 
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.losses import Squared
+from clipper.selection.policies.by_name import make_loss, make_policy, runs_own_code
 from clipper.selection.policies.exp3 import Exp3
-from clipper.selection.policies.registry import make_loss, make_policy, runs_own_code
 
 MODULE = """
 from clipper.selection.policies import Choice, Policy
