@@ -14,6 +14,7 @@ from clipper.frontend import limits
 from clipper.frontend.port import Port
 from clipper.frontend.server import QueryServer
 from serving import post
+from waiting import until_async
 
 ECHO = post("/echo/predict", b"hi")
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -80,8 +81,7 @@ def test_client_that_lingers_after_its_last_answer_is_closed() -> None:
         reader, _writer = await connect()
         _writer.write(b"garbage\r\n\r\n")
         assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
-        while len(server.port.members):
-            await asyncio.sleep(0.005)
+        await until_async(lambda: len(server.port.members) == 0)
 
     serve(test, sweep_s=0.005)
 
@@ -96,11 +96,9 @@ def test_connections_over_the_bound_are_refused_and_the_others_go_on() -> None:
             reader, writer = await connect()
             assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
             writer.close()
-        while len(server.port.members) > 3:
-            await asyncio.sleep(0.005)
+        await until_async(lambda: len(server.port.members) == 3)
         kept[0][1].close()
-        while len(server.port.members) > 2:
-            await asyncio.sleep(0.005)
+        await until_async(lambda: len(server.port.members) == 2)
         reader, writer = await connect()
         writer.write(ECHO)
         assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
@@ -115,8 +113,7 @@ def test_drain_answers_what_is_under_way_and_closes_the_rest() -> None:
         busy, busy_writer = await connect()
         late, late_writer = await connect()
         busy_writer.write(ECHO[:-1])
-        while len(server.port.members) < 3 or not server.port.budget.held_bytes:
-            await asyncio.sleep(0.001)
+        await until_async(lambda: len(server.port.members) == 3 and server.port.budget.held_bytes)
         draining = asyncio.ensure_future(server.drain(10.0))
         await asyncio.sleep(0)
         late_writer.write(ECHO)
@@ -136,10 +133,8 @@ def test_drain_gives_up_after_its_time_and_says_how_many() -> None:
         writers = [(await connect())[1] for _ in range(3)]
         for writer in writers[:2]:
             writer.write(post("/later/predict", b"x"))
-        while len(server.port.members) < 3 or server.port.known_heads == {}:
-            await asyncio.sleep(0.001)
+        await until_async(lambda: len(server.port.members) == 3 and server.port.known_heads)
         assert await server.drain(0.05) == 2
-        while len(server.port.members):
-            await asyncio.sleep(0.001)
+        await until_async(lambda: len(server.port.members) == 0)
 
     assert serve(test).cancelled == [b"x", b"x"]

@@ -19,7 +19,8 @@ from clipper.registry.records import ModelRecord, VersionRecord, VersionSpec
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import Home
 from clipper.supervisor.workers import takeover
-from clipper.supervisor.workers.worker import Worker, WorkerNote
+from clipper.supervisor.workers.settings import WorkerNote
+from clipper.supervisor.workers.worker_process import WorkerProcess
 from clipper.supervisor.workers.workers import Workers
 
 PORT = 4711
@@ -82,13 +83,15 @@ def test_a_worker_that_is_taken_over_is_replaced_if_it_runs_with_other_code_or_s
 ) -> None:
     settings = takeover.worker_settings(config(home), home, PORT, "d")
 
-    def make(index: int) -> Worker:
+    def make(index: int) -> WorkerProcess:
         folders = (home.run, home.logs)
-        return Worker(index, settings, processes, folders, "", lambda: 7, lambda: None, "0.1.0", is_spare=index == 1)
+        return WorkerProcess(
+            index, settings, processes, folders, "", lambda: 7, lambda: None, "0.1.0", is_spare=index == 1
+        )
 
     processes = ProcessFolder(home.run, {}, home.python_path)
 
-    async def adopt() -> list[Worker]:
+    async def adopt() -> list[WorkerProcess]:
         workers = Workers([make(0)], lambda: make(1))
         takeover.take_over_workers([left(home, **given)], workers, settings)
         adopted = [worker for worker in workers if worker.process is not None]

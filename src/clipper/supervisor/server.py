@@ -53,7 +53,8 @@ from clipper.supervisor.operations.tokens import Tokens
 from clipper.supervisor.reach import check_reach
 from clipper.supervisor.rollout.reconciler import Reconciler
 from clipper.supervisor.workers import ports, takeover
-from clipper.supervisor.workers.worker import INSTANCES, Worker, WorkerSettings, store_digest
+from clipper.supervisor.workers.settings import WorkerSettings, store_digest
+from clipper.supervisor.workers.worker_process import INSTANCES, WorkerProcess
 from clipper.supervisor.workers.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -167,8 +168,8 @@ class Supervisor:
 
         local, build = self._local_launcher(processes), build_id()
 
-        def make_worker(index: int) -> Worker:
-            return Worker(
+        def make_worker(index: int) -> WorkerProcess:
+            return WorkerProcess(
                 index,
                 settings,
                 processes,

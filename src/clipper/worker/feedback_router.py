@@ -8,7 +8,7 @@ from itertools import chain
 
 from clipper.control.client import ask
 from clipper.control.feedback import Feedback, Outcome
-from clipper.control.messages import Observe, Observed
+from clipper.control.messages import Observe
 from clipper.control.snapshot import Peer
 from clipper.errors import ClipperError
 from clipper.selection.application import Application
@@ -99,8 +99,8 @@ class FeedbackRouter:
         except (OSError, ClipperError) as error:
             cause = f"the worker that answered the query cannot be reached: {error!r}"
             return [Outcome(error="unavailable", cause=cause)] * len(group)
-        if not isinstance(reply, Observed) or len(reply.outcomes) != len(group):
-            cause = "the worker that answered the query does not take feedback from others"
+        if len(reply.outcomes) != len(group):
+            cause = f"the worker that answered the query told {len(reply.outcomes)} outcomes of {len(group)}"
             return [Outcome(error="unavailable", cause=cause)] * len(group)
         return reply.outcomes
 

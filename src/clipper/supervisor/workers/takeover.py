@@ -11,8 +11,8 @@ from clipper.rollout import wanted
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import Home
-from clipper.supervisor.workers.worker import WorkerSettings
-from clipper.supervisor.workers.workers import Workers, worker_note
+from clipper.supervisor.workers.settings import WorkerSettings, worker_note
+from clipper.supervisor.workers.workers import Workers
 
 log = logging.getLogger(__name__)
 
