@@ -53,6 +53,9 @@ def new_selection(new: NewApplication) -> Selection:
 def changed_selection(selection: Selection, change: ApplicationChange) -> Selection:
     if change.policy is not UNSET:
         policy = _configured(change.policy)
+        if _goes_by_features(selection.policy) and policy.name in POLICIES and not _goes_by_features(policy.name):
+            # They were for the policy before it: queries would be refused for want of what nobody reads.
+            selection = replace(selection, features=None)
         if selection.half_life == default_half_life(selection.policy):  # nobody has set another
             selection = replace(selection, half_life=default_half_life(policy.name))
         selection = replace(selection, policy=policy.name, parameters=policy.parameters)
@@ -75,6 +78,11 @@ def changed_selection(selection: Selection, change: ApplicationChange) -> Select
         "cost_weight": change.cost_weight,
     }
     return replace(selection, **{name: value for name, value in others.items() if value is not UNSET})
+
+
+def _goes_by_features(policy: str) -> bool:
+    """Whether it is one of Clipper's own that cannot do without."""
+    return policy in POLICIES and POLICIES[policy].needs_features
 
 
 def names_code(selection: Selection) -> bool:
@@ -139,7 +147,7 @@ def check_features(selection: Selection, input_type: InputType) -> None:
     Raises:
         InvalidArgument: the policy goes by features that queries do not bring, or their inputs cannot be them.
     """
-    if selection.features is None and selection.policy in POLICIES and POLICIES[selection.policy].needs_features:
+    if selection.features is None and _goes_by_features(selection.policy):
         raise InvalidArgument(
             f"policy {selection.policy} goes by features: say how many each query brings, features N, or that its "
             "input is them, features input"
