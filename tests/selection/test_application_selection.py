@@ -1,6 +1,7 @@
 """Several models: stragglers, confidence, shadows, contexts, policies of the user's, and changes while queries run."""
 
 import gc
+import math
 import struct
 from pathlib import Path
 
@@ -67,6 +68,17 @@ def test_unsure_answer_is_replaced_and_shown_beside_the_default(
         assert (await desk.answer(application)).answer == ("prediction", b"1", pytest.approx(0.8))
 
     run(tmp_path, dict(FIVE), scenario)
+
+
+def test_an_answer_as_sure_as_the_threshold_is_believed(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("ensemble"))
+        confidence = (await desk.answer(application)).answer[-1]
+        for threshold, kind in [(confidence, "prediction"), (math.nextafter(confidence, 1.0), "unsure")]:
+            application.follow(desk.snapshot(Selection("ensemble", confidence_threshold=threshold)))
+            assert (await desk.answer(application)).answer[0] == kind
+
+    run(tmp_path, FIVE, scenario)
 
 
 def test_shadows_are_asked_also_where_the_answer_is_in_the_cache(tmp_path: Path) -> None:

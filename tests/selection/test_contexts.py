@@ -63,6 +63,25 @@ def test_a_context_starts_from_what_all_have_taught_and_goes_its_own_way(tmp_pat
     run_clean(scenario())
 
 
+def test_what_others_teach_meanwhile_reaches_a_context_that_is_in_memory(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = Store(tmp_path / "s.sqlite3")
+        contexts = Contexts("app-id", store, None, 0.5)
+        await contexts.load(None)
+        await contexts.load("ada")
+        await commit(store, contexts, "ada", "own")
+        seen = []
+        for number in range(3):
+            totals = contexts.totals("ada")
+            assert totals is not None
+            seen.append(totals.number("a", "loss"))
+            await commit(store, contexts, None, f"all-{number}")
+        assert seen == sorted(set(seen)) and len(seen) == 3
+        await store.close()
+
+    run_clean(scenario())
+
+
 def test_the_least_recently_asked_goes_and_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contexts_module, "MAX_CONTEXTS", 3)
 
