@@ -41,6 +41,7 @@ from clipper.management.schemas import (
     WorkerState,
     WorkerStatus,
 )
+from clipper.metrics.exposition import render
 from clipper.scaling import ReplicaRange
 from clipper.types import check_name
 
@@ -371,8 +372,10 @@ class MemoryOperations:
             raise NotFound(f"no key {name!r}")
         del self.keys[name]
 
-    async def worker_statistics(self) -> list[WorkerStatistics]:
-        return [WorkerStatistics(0, os.getpid(), 1, 0, {}, (), (), (), CacheStatistics(0, 0, 1024, 0))]
+    async def metrics(self) -> bytes:
+        worker = WorkerStatistics(0, os.getpid(), 1, 0, {}, (), (), (), CacheStatistics(0, 0, 1024, 0))
+        applications, models = await self.list_applications(), await self.list_models()
+        return render([worker], applications, models, await self.list_replicas(), await self.status())
 
     async def problems(self) -> list[str]:
         return self.causes

@@ -61,8 +61,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "management.reports": "",
         "management.schemas": "management.reports scaling control.snapshot",
         "metrics": "management.reports management.schemas control.statistics",
-        "management": "hosts management.events management.reports management.schemas metrics control.statistics "
-        "scaling tls",
+        "management": "hosts management.events management.reports management.schemas scaling tls",
         "supervisor": "build rollout managers.reconcile decisions home hosts malloc open_files "
         "management management.events management.reports management.schemas metrics managers registry "
         "containers.protocol control frontend.inputs processes selection.trial selection.learning run_as scaling "

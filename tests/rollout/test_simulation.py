@@ -83,6 +83,37 @@ class Operations(RuleBasedStateMachine):
     def unpin(self) -> None:
         self.world.unpin()
 
+    @rule(model=models)
+    def learn_by(self, model: str) -> None:
+        self.world.learn_by(model)
+
+    @rule()
+    def end_learning(self) -> None:
+        self.world.end_learning()
+
+    @rule(is_good=st.booleans())
+    def judge_newcomers(self, is_good: bool) -> None:
+        self.world.judge_newcomers(is_good=is_good)
+
+    @rule(judged=st.sampled_from([None, True, False]))
+    def deploy_over_what_is_ramped(self, judged: bool | None) -> None:
+        self.world.learn_by("m")
+        for version in "123":
+            self.world.deploy("m", version, "good", "a", current=True, replicas=1)
+            self.world.settle(5.0)
+            if judged is not None:
+                self.world.judge_newcomers(is_good=judged)
+
+    @rule(id_=ids)
+    def deploy_and_think_better_of_it(self, id_: ModelId) -> None:
+        """What is current is rolled back to while its successor starts."""
+        self.world.deploy(id_.name, id_.version, "slow", "a", current=True, replicas=1)
+        self.world.advance(self.world.now_s + 1.0)
+        self.world.look()
+        model = self.world.records.models[id_.name]
+        if model.current is not None:
+            self.world.rollback(ModelId(id_.name, model.current))
+
     # Faults
 
     @rule(number=st.integers(0, 5))

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from clipper.control.snapshot import Batching, Link, Peer, ReplicaAddress, Snapshot
+from clipper.control.snapshot import Batching, Link, Peer, ReplicaAddress, Selection, Snapshot
 from clipper.managers.reconcile.backoff import NO_DEATHS, History
 from clipper.managers.reconcile.plan import Phase, Slot
 from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord, VersionSpec
-from clipper.rollout import wanted
+from clipper.rollout import newcomers, wanted
 from clipper.rollout.facts import Facts, Failure, SlotFacts, WorkerFacts, WorkerPhase
 from clipper.rollout.instructions import (
     Commit,
@@ -233,15 +233,26 @@ class World:
             return
         before = self.records.versions[one.id]
         self._check_can_be_ready(before)
+        model_before = self.records.models[before.model]
+        unproven = {
+            newcomer.version
+            for application in self.records.applications.values()
+            for newcomer in application.newcomers
+            if newcomer.model == before.model and newcomer.promoted
+        }
         for change in one.changes:
             match change.record:
                 case VersionRecord() as version:
                     self.records.versions[version.id] = version
                 case ModelRecord() as model:
                     self.records.models[model.name] = model
+                case ApplicationRecord() as application:
+                    self.records.applications[application.name] = application
         if before.promotion is not None:
             number = self.asked[before.id]
-            assert self.records.models[before.model].current == before.version
+            model = self.records.models[before.model]
+            assert model.current == before.version
+            assert model == model_before or model.previous not in unproven, f"{model.previous} is still ramped"
             assert number >= self.met.get(before.model, 0), f"{before.id} was asked for before the one that is current"
             self.met[before.model] = number
 
@@ -453,6 +464,7 @@ class World:
             created_at=float(self.requests),
             kept=not current,
             promotion=promotion,
+            is_new=True,
         )
         self.asked.pop(id_, None)
         if current:
@@ -460,10 +472,15 @@ class World:
 
     def rollback(self, id_: ModelId) -> None:
         record = self.records.versions.get(id_)
-        if record is None or self.records.models[id_.name].current == id_.version:
+        if record is None:
             return
         self.requests += 1
         self.asked[id_] = self.requests
+        if self.records.models[id_.name].current == id_.version:
+            self.met[id_.name] = self.requests
+            for waiting in wanted.cancelled(self.records, id_.name):
+                self.records.versions[waiting.id] = waiting
+            return
         state = "starting" if record.state == "failed" else record.state
         promotion = self._next_promotion(id_.name)
         self.records.versions[id_] = replace(record, promotion=promotion, state=state, last_error=None)
@@ -481,6 +498,7 @@ class World:
             self.records.models[id_.name] = replace(model, previous=None)
         del self.records.versions[id_]
         self.asked.pop(id_, None)
+        self._end_ramps()
 
     def remove_model(self, model: str) -> None:
         if model in self.records.models and not any(wanted.linking(self.records, model)):
@@ -496,6 +514,40 @@ class World:
 
     def unpin(self) -> None:
         self.records.applications.pop("app", None)
+
+    def learn_by(self, model: str) -> None:
+        """An application follows a model by a policy that learns, so that what is deployed is ramped."""
+        if model in self.records.models:
+            selection = Selection("thompson")
+            application = ApplicationRecord("learner", "float64[2]", 20.0, selection=selection, links=(Link(model),))
+            self.records.applications["learner"] = application
+
+    def end_learning(self) -> None:
+        self.records.applications.pop("learner", None)
+
+    def judge_newcomers(self, *, is_good: bool) -> None:
+        """As feedback says: it is through, or it is stopped, and its model rolled back where that is possible."""
+        learner = self.records.applications.get("learner")
+        for one in () if learner is None else learner.newcomers:
+            if one.stopped is not None:
+                continue
+            assert learner is not None
+            model = self.records.models[one.model]
+            if is_good:
+                learner = newcomers.through(learner, one)
+            elif one.before and self.records.versions[ModelId(one.model, one.before)].state == "ready":
+                learner = newcomers.stopped(learner, one, "it lost more")
+                if model.current == one.version:
+                    self.records.models[one.model] = replace(model, current=one.before, previous=one.version)
+                    self.asked.pop(ModelId(one.model, one.version), None)
+        if learner is not None:
+            self.records.applications["learner"] = learner
+
+    def _end_ramps(self) -> None:
+        current = {model.name: model.current for model in self.records.models.values()}
+        for name, application in self.records.applications.items():
+            changed = newcomers.after_other_change(application, current.get, self.records.versions.__contains__)
+            self.records.applications[name] = changed
 
     def last_asked(self) -> list[tuple[tuple[str, str], int]]:
         """Of each model, the version that was last asked to be current, if it exists; and the number of the request."""

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from clipper.control.snapshot import (
     ApplicationSnapshot,
     KeySnapshot,
@@ -52,6 +54,11 @@ def versions_of(records: Records, model: str) -> list[VersionRecord]:
     """Oldest first."""
     found = (record for record in records.versions.values() if record.model == model)
     return sorted(found, key=lambda record: (record.created_at, record.version))
+
+
+def cancelled(records: Records, model: str) -> list[VersionRecord]:
+    """The versions of a model that wait to become current, without that wish: its current one was asked for again."""
+    return [replace(one, promotion=None) for one in versions_of(records, model) if one.promotion is not None]
 
 
 def linking(records: Records, model: str) -> Iterator[tuple[ApplicationRecord, str | None]]:

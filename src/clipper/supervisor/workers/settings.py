@@ -59,7 +59,7 @@ class WorkerNote(Struct, frozen=True):
     """What a worker's process record says besides: enough to go on with it.
 
     ``build`` is ``build_id()`` of the Clipper that it was started with; empty of one from before that was noted.
-    ``channel`` is its version of the control channel.
+    ``channel`` is its version of the control channel. ``knows_ramps`` is False of one from before there were ramps.
     """
 
     index: int
@@ -68,6 +68,7 @@ class WorkerNote(Struct, frozen=True):
     settings: WorkerSettings
     build: str = ""
     channel: int = 1
+    knows_ramps: bool = False
 
 
 def worker_note(record: ProcessRecord) -> WorkerNote | None:
