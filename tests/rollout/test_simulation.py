@@ -8,6 +8,7 @@ import os
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec.structs import replace
 from world import BAD, GOOD, WORKERS, Records, World
 
 from clipper.rollout.wanted import running
@@ -146,6 +147,13 @@ class Operations(RuleBasedStateMachine):
     def restart(self, upgrade: bool) -> None:
         self.world.restart(upgrade=upgrade)
 
+    @rule(
+        port=st.sampled_from([1337, 1337, 1400]), store=st.sampled_from("ab"), cache_bytes=st.sampled_from([1000, 2000])
+    )
+    def restart_with_other_settings(self, port: int, store: str, cache_bytes: int) -> None:
+        changed = replace(self.world.settings, port=port, store_digest=store, cache_bytes=cache_bytes)
+        self.world.restart(settings=changed)
+
     @rule(id_=ids, replicas=st.integers(1, 2), seconds=st.sampled_from([0.5, 3.0, 12.0]))
     def upgrade_what_serves(self, id_: ModelId, replicas: int, seconds: float) -> None:
         self.world.deploy(id_.name, id_.version, "good", "a", current=True, replicas=replicas)
@@ -210,6 +218,7 @@ class Operations(RuleBasedStateMachine):
         world = self.world
         facts = world.facts()
         assert all(worker.phase == "ready" and worker.build == world.build for worker in world.workers), world.workers
+        assert all(worker.settings == world.settings for worker in world.workers), "one runs with other settings"
         assert len(world.workers) == WORKERS
         told = {worker.serves.models for worker in world.workers}
         assert len(told) == 1, "workers serve by different snapshots"

@@ -31,6 +31,7 @@ from clipper.rollout.instructions import (
 from clipper.rollout.rollout import Rollout
 from clipper.rollout.story import Story
 from clipper.rollout.validate import validate
+from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings
 from clipper.types import ModelId
 
 START_S, SLOW_START_S, START_TIMEOUT_S, STOP_S, UNDIALABLE_S, HANG_S = 0.5, 8.0, 60.0, 0.2, 20.0, 15.0
@@ -82,6 +83,7 @@ class FakeWorker:
     index: int
     build: int
     instance: int
+    settings: WorkerSettings
     phase: WorkerPhase = "starting"
     serves: Snapshot = field(default_factory=Snapshot)
     # Until when it has a batch, by the replica's id.
@@ -100,6 +102,10 @@ class FakeWorker:
     @property
     def has_process(self) -> bool:
         return self.phase in ("starting", "ready", "draining")
+
+    @property
+    def note(self) -> WorkerNote:
+        return WorkerNote(self.index, self.instance, f"w{self.instance}", self.settings, str(self.build))
 
     @property
     def asks(self) -> set[str]:
@@ -129,7 +135,8 @@ class World:
         self.slots: dict[Slot, FakeSlot] = {}
         self.numbers = 0
         self.instances = WORKERS
-        self.workers = [FakeWorker(index, self.build, index, back_at_s=0.3) for index in range(WORKERS)]
+        self.settings = WorkerSettings("127.0.0.1", 1337, 1000, "store", knows_keys=True)
+        self.workers = [FakeWorker(index, self.build, index, self.settings, back_at_s=0.3) for index in range(WORKERS)]
         self.registry_fails = False
         self.can_commit_at_s = float("-inf")
         self.rollout = Rollout(self.epoch, workers=WORKERS)
@@ -178,7 +185,7 @@ class World:
             one.unlinked,
             one.undrained,
             is_spare=one.index == WORKERS,
-            is_outdated=one.has_process and one.build != self.build,
+            is_outdated=one.has_process and one.note.is_outdated(self.settings, str(self.build)),
         )
 
     # What the supervisor does
@@ -328,7 +335,7 @@ class World:
     def _new_worker(self, index: int) -> FakeWorker:
         self.instances += 1
         newest = self.workers[0].newest
-        return FakeWorker(index, self.build, self.instances, newest=newest, back_at_s=self.now_s + 0.3)
+        return FakeWorker(index, self.build, self.instances, self.settings, newest=newest, back_at_s=self.now_s + 0.3)
 
     # What happens by itself
 
@@ -405,13 +412,22 @@ class World:
                 worker.index,
                 self.build,
                 worker.instance,
+                self.settings,
                 "backing_off",
                 newest=worker.newest,
                 back_at_s=self.now_s + 1.0,
             )
 
-    def restart(self, *, records: Records | None = None, epoch: int | None = None, upgrade: bool = False) -> None:
+    def restart(
+        self,
+        *,
+        records: Records | None = None,
+        epoch: int | None = None,
+        upgrade: bool = False,
+        settings: WorkerSettings | None = None,
+    ) -> None:
         """The supervisor is killed, and another takes over: its own messages may still be under way."""
+        self.settings = settings or self.settings
         if records is not None:
             self.records = records
             self.met.clear()
@@ -423,21 +439,24 @@ class World:
         self.epoch = (self.epoch if epoch is None else epoch) + 1
         self.rollout, self.pushed = Rollout(self.epoch, workers=WORKERS), []
         self.can_commit_at_s, self.wake_at_s = float("-inf"), self.now_s
-        runs = wanted.running(self.records)
         for slot, one in list(self.slots.items()):
-            record = self.records.versions.get(slot.model_id)
-            fits = record is not None and record.spec == one.spec and slot.index <= runs.get(slot.model_id, 0)
-            if one.phase == "dead" or not fits:
+            if one.phase == "dead" or not wanted.goes_on(self.records, slot, one.spec):
                 del self.slots[slot]
             else:
                 if one.phase == "stopping":
                     one.phase, one.due_s = "ready", float("inf")
                 one.history, one.last_error, one.start_failure = NO_DEATHS, None, None
+                record = self.records.versions[slot.model_id]
+                assert one.spec == record.spec, f"{one.id} goes on for a version that it is not of"
+                assert record.state != "failed" and slot.index <= record.replicas_wanted, f"nobody wants {one.id}"
         for position, worker in enumerate(self.workers):
-            if not worker.has_process or worker.phase == "draining":
+            goes_on = worker.note.goes_on(self.settings, WORKERS)
+            if not worker.has_process or worker.phase == "draining" or not goes_on:
                 self.workers[position] = self._new_worker(worker.index)
                 self.workers[position].newest = None
                 continue
+            reached = (worker.settings.host, worker.settings.port, worker.settings.store_digest)
+            assert reached == (self.settings.host, self.settings.port, self.settings.store_digest), "it is elsewhere"
             worker.phase, worker.back_at_s = "starting", self.now_s + 0.1
             worker.generation, worker.found_generation, worker.newest, worker.sent = None, 0, None, None
             worker.unlinked, worker.undrained = {}, ()

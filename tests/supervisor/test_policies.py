@@ -181,7 +181,7 @@ def test_what_a_worker_hung_on_is_left_out_by_the_next(server: Server) -> None:
         # As the supervisor does it, later.
         os.kill(first, signal.SIGKILL)
         created.result()
-    until(lambda: server.call("GET", "/status")["ready"])
+    until(lambda: server.worker_pids not in ([], [first]) and server.call("GET", "/status")["ready"])
     assert server.predict("app", ROW)["default"] is False
     answer = server.predict("hanging", ROW)
     assert answer["error"] == "policy_error" and "is left out" in answer["cause"]

@@ -15,7 +15,8 @@ from clipper.control.snapshot import (
     VersionSnapshot,
 )
 from clipper.errors import InvalidArgument
-from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord
+from clipper.managers.reconcile.plan import Slot
+from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord, VersionSpec
 from clipper.rollout import newcomers
 from clipper.types import InputType, ModelId
 
@@ -83,6 +84,12 @@ def running(records: Records) -> dict[ModelId, int]:
         for id_, record in records.versions.items()
         if record.state != "failed" and (id_ in pinned or _runs_by_itself(record, records.models[record.model]))
     }
+
+
+def goes_on(records: Records, slot: Slot, spec: VersionSpec) -> bool:
+    """Whether a container that an earlier supervisor started goes on: it is wanted, and is what the record says."""
+    record = records.versions.get(slot.model_id)
+    return record is not None and record.spec == spec and slot.index <= running(records).get(record.id, 0)
 
 
 def to_remove(records: Records, keep: int) -> list[ModelId]:

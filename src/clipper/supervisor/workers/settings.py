@@ -70,6 +70,14 @@ class WorkerNote(Struct, frozen=True):
     channel: int = 1
     knows_ramps: bool = False
 
+    def goes_on(self, settings: WorkerSettings, workers: int) -> bool:
+        """Whether another supervisor goes on with it: in a place of its own, or as a spare if it is one too many."""
+        return self.settings.can_stand_beside(settings) and self.index <= workers
+
+    def is_outdated(self, settings: WorkerSettings, build: str) -> bool:
+        """Whether it is to be replaced then, since it runs other code or with other settings."""
+        return self.build != build or self.settings != settings
+
 
 def worker_note(record: ProcessRecord) -> WorkerNote | None:
     """What a record says of a worker; None if it is not a worker's, or its control channel is not ours or adjacent."""

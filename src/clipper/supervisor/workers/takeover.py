@@ -2,7 +2,6 @@
 
 import logging
 
-from clipper.managers.launcher import ContainerNote
 from clipper.managers.local.launcher import container_note
 from clipper.managers.manager import Manager
 from clipper.managers.replica import Replica
@@ -60,20 +59,14 @@ async def take_over_containers(catalog: Catalog, manager: Manager, starts: Numbe
 
     ``starts``: numbers of containers, of which none gets one that a container has which was left.
     """
-    runs = wanted.running(catalog)
     adopted: list[Replica] = []
     for note in await manager.left():
         starts.pass_over(note.number)
-        fits = note.index <= runs.get(note.slot.model_id, 0) and _is_as_recorded(note, catalog)
-        if not fits or note.slot in {replica.note.slot for replica in adopted}:
+        if not wanted.goes_on(catalog, note.slot, note.spec) or note.slot in {replica.note.slot for replica in adopted}:
             await manager.end_left(note)
         elif replica := await manager.adopt(note):
             adopted.append(replica)
     return adopted
-
-
-def _is_as_recorded(note: ContainerNote, catalog: Catalog) -> bool:
-    return catalog.versions[note.slot.model_id].spec == note.spec
 
 
 def take_over_workers(records: list[ProcessRecord], workers: Workers, settings: WorkerSettings) -> None:

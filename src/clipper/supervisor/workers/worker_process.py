@@ -114,7 +114,7 @@ class WorkerProcess:
         self.process = self._processes.adopt(record)
         self.instance, self.control = note.instance, note.control
         self._knows_ramps = note.knows_ramps
-        self.is_outdated = note.build != self._build or note.settings != self._settings
+        self.is_outdated = note.is_outdated(self._settings, self._build)
         if self.process is not None:
             log.info("took over %s, pid %d", self.name, record.pid)
         return self.process is not None
