@@ -15,7 +15,8 @@ from clipper.control.snapshot import Link, Selection
 from clipper.control.statistics import CacheStatistics, WorkerStatistics
 from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound
 from clipper.management.events import Event
-from clipper.management.reports import Bounds, LearnedModel, Report, ReportedModel, ReportGroup
+from clipper.management.learned import LearnedModel
+from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup
 from clipper.management.schemas import (
     Application,
     ApplicationChange,

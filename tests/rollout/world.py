@@ -195,7 +195,7 @@ class World:
         for _ in range(100):
             facts = self.facts()
             instructions = self.rollout.look(facts)
-            self.story.observe(self.now_s, facts)
+            self.story.follow(self.now_s, facts)
             self.story.tell(self.now_s, instructions)
             for one in instructions:
                 self.carry_out(one)

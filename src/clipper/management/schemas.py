@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from clipper.control.snapshot import Batching, ConfidenceFrom, Features, Link, Selection, Wait
-from clipper.management.reports import LearnedModel, Newcomer, Standing
+from clipper.management.learned import LearnedModel, Newcomer, Standing
 from clipper.scaling import ReplicaRange
 from clipper.types import Framework
 

@@ -23,7 +23,7 @@ from clipper.control.statistics import (
     VersionStatistics,
     WorkerStatistics,
 )
-from clipper.management.reports import Newcomer
+from clipper.management.learned import Newcomer
 from clipper.management.schemas import Replica, ReplicaState, Status, Version, WorkerStatus
 
 Kind = Literal["counter", "gauge"]
