@@ -33,7 +33,6 @@ from waiting import TIMEOUT_S, until
 
 R = TypeVar("R")
 
-
 # Answers each row's sum.
 SUM = "def predict(inputs):\n    return [float(row.sum()) for row in inputs]\n"
 

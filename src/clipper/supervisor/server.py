@@ -36,7 +36,7 @@ from clipper.selection.stores.store import Store
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
-from clipper.supervisor.folders import Home
+from clipper.supervisor.folders import HomeFolders
 from clipper.supervisor.keepers.certificates import Certificates
 from clipper.supervisor.keepers.cleaner import ArtifactCleaner, VersionCleaner
 from clipper.supervisor.keepers.forgetter import Forgetter
@@ -68,7 +68,7 @@ PORT_POLL_S = 0.05
 class Supervisor:
     """One server, from its start to its stop. ``home`` has to be locked."""
 
-    def __init__(self, config: Config, home: Home, max_descriptors: int) -> None:
+    def __init__(self, config: Config, home: HomeFolders, max_descriptors: int) -> None:
         """``max_descriptors``: that this process may have open."""
         self._max_descriptors = max_descriptors
         self._config = config

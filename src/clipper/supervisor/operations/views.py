@@ -10,7 +10,7 @@ from clipper.control import snapshot
 from clipper.control.messages import PolicyDescription
 from clipper.control.snapshot import Selection
 from clipper.control.statistics import ApplicationStatistics
-from clipper.management.reports import LearnedModel, Newcomer, Standing
+from clipper.management.learned import LearnedModel, Newcomer, Standing
 from clipper.management.schemas import (
     Application,
     Configured,

@@ -59,7 +59,7 @@ class WorkerNote(Struct, frozen=True):
     """What a worker's process record says besides: enough to go on with it.
 
     ``build`` is ``build_id()`` of the Clipper that it was started with; empty of one from before that was noted.
-    ``channel`` is its version of the control channel.
+    ``channel`` is its version of the control channel. ``knows_ramps`` is False of one from before there were ramps.
     """
 
     index: int
@@ -68,6 +68,15 @@ class WorkerNote(Struct, frozen=True):
     settings: WorkerSettings
     build: str = ""
     channel: int = 1
+    knows_ramps: bool = False
+
+    def goes_on(self, settings: WorkerSettings, workers: int) -> bool:
+        """Whether another supervisor goes on with it: in a place of its own, or as a spare if it is one too many."""
+        return self.settings.can_stand_beside(settings) and self.index <= workers
+
+    def is_outdated(self, settings: WorkerSettings, build: str) -> bool:
+        """Whether it is to be replaced then, since it runs other code or with other settings."""
+        return self.build != build or self.settings != settings
 
 
 def worker_note(record: ProcessRecord) -> WorkerNote | None:

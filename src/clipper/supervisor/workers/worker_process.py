@@ -16,6 +16,7 @@ from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.reconcile.backoff import NO_DEATHS
 from clipper.processes.managed import ManagedProcess, ProcessFolder, ProcessRecord, is_own_want
 from clipper.rollout.facts import WorkerPhase
+from clipper.rollout.newcomers import without_ramps
 from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings
 from clipper.tls.material import TlsMaterial
 from clipper.types import STORE_VARIABLE
@@ -101,6 +102,7 @@ class WorkerProcess:
         self._applying: set[asyncio.Task[None]] = set()
         self._killed_because: str | None = None
         self._build = build
+        self._knows_ramps = True
         self._draining: asyncio.Task[None] | None = None
 
     @property
@@ -111,7 +113,8 @@ class WorkerProcess:
         """Before ``run``: go on with a process that an earlier supervisor started; False if it is gone."""
         self.process = self._processes.adopt(record)
         self.instance, self.control = note.instance, note.control
-        self.is_outdated = note.build != self._build or note.settings != self._settings
+        self._knows_ramps = note.knows_ramps
+        self.is_outdated = note.is_outdated(self._settings, self._build)
         if self.process is not None:
             log.info("took over %s, pid %d", self.name, record.pid)
         return self.process is not None
@@ -216,6 +219,7 @@ class WorkerProcess:
 
     def _launch(self) -> ManagedProcess:
         self.instance, self.is_outdated = self._next_instance() % INSTANCES, False
+        self._knows_ramps = True
         self.control = str(self._sockets / f"w{self.instance}.sock")
         settings = msgspec.to_builtins(self._settings)
         # What the first stands for comes by the environment; the other is for the next supervisor alone.
@@ -230,7 +234,15 @@ class WorkerProcess:
             cwd=self._sockets,
             environment={STORE_VARIABLE: self._store},
             extra=msgspec.to_builtins(
-                WorkerNote(self.index, self.instance, self.control, self._settings, self._build, CHANNEL_VERSION)
+                WorkerNote(
+                    self.index,
+                    self.instance,
+                    self.control,
+                    self._settings,
+                    self._build,
+                    CHANNEL_VERSION,
+                    knows_ramps=True,
+                )
             ),
         )
 
@@ -284,7 +296,8 @@ class WorkerProcess:
     async def _apply(self, snapshot: Snapshot, tls: TlsMaterial | None) -> None:
         process = self.process
         try:
-            reply = await self.ask(Apply(snapshot, tls), APPLY_TIMEOUT_S)
+            told = snapshot if self._knows_ramps else without_ramps(snapshot)
+            reply = await self.ask(Apply(told, tls), APPLY_TIMEOUT_S)
         except (OSError, ProtocolViolation) as error:
             if process is None or await process.has_exited_within(EXIT_AFTER_LOSS_S):
                 return

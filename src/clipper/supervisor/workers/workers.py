@@ -47,7 +47,7 @@ class Workers:
     def adopt(self, record: ProcessRecord, settings: WorkerSettings) -> bool:
         """Go on with a worker of an earlier supervisor, if it has a place and can stay until it is replaced."""
         note = worker_note(record)
-        if note is None or not note.settings.can_stand_beside(settings) or note.index > len(self._workers):
+        if note is None or not note.goes_on(settings, len(self._workers)):
             return False
         if note.index < len(self._workers):
             return self._workers[note.index].adopt(record, note)
