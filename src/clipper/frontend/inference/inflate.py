@@ -4,8 +4,8 @@ import zlib
 from collections.abc import Generator
 
 from clipper.errors import MalformedRequest, Overloaded, TooLarge, UnsupportedMediaType
-from clipper.frontend import limits
 from clipper.frontend.budget import Budget
+from clipper.inputs.long_text import SHORT_TEXT_BYTES
 
 # What is inflated at once: a tenth of a millisecond.
 _PIECE_BYTES = 64 * 1024
@@ -61,4 +61,4 @@ def inflate(
             raise MalformedRequest(f"body goes on after its {name} has ended")
     finally:
         budget.held_bytes -= counted
-    return whole if len(whole) > limits.SHORT_TEXT_BYTES else bytes(whole)
+    return whole if len(whole) > SHORT_TEXT_BYTES else bytes(whole)

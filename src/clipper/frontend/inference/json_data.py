@@ -10,9 +10,8 @@ import numpy as np
 from clipper.errors import MalformedRequest, WrongInput
 from clipper.frontend.inference.tensors import ONLY_BINARY, Rows, Tensor, TensorReader, datatype_of
 from clipper.frontend.json_parts import Extent, find_items
-from clipper.frontend.limits import SHORT_TEXT_BYTES
-from clipper.frontend.long_inputs import NumberPieces, read_string, strip
-from clipper.frontend.numbers import NUMPY, pack, show
+from clipper.inputs.long_text import SHORT_TEXT_BYTES, NumberPieces, read_string, strip
+from clipper.inputs.numbers import NUMPY, pack, show
 from clipper.types import MAX_DIMENSIONS, DType, InputType
 
 # As what numbers of these are read before they are widened; floats are read as the application has them, since the text

@@ -9,7 +9,6 @@ import msgspec
 
 from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ClipperError
-from clipper.frontend import limits
 from clipper.frontend.clients import Guarded
 from clipper.frontend.endpoints import Endpoint, FeedbackTaker, Observe
 from clipper.frontend.exchange import Exchange
@@ -19,6 +18,7 @@ from clipper.frontend.inference.errors import error_json
 from clipper.frontend.inference.infer import Call, Infer
 from clipper.frontend.inference.paths import Asked, read_path
 from clipper.frontend.long_work import LongWork
+from clipper.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.selection.application import Application
 
 log = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ class _Small:
 
     methods: tuple[str, ...] = ("GET", "HEAD")
     slo_s = float("inf")
-    max_body_bytes = limits.SHORT_TEXT_BYTES
+    max_body_bytes = SHORT_TEXT_BYTES
     error_json = staticmethod(error_json)
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clipper.errors import WrongInput
-from clipper.frontend.numbers import FLOATS, NUMPY
+from clipper.inputs.numbers import FLOATS, NUMPY
 from clipper.types import MAX_DIMENSIONS, DType, InputType
 
 # To copy or convert so much takes a tenth of a millisecond.
