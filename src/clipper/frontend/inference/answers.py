@@ -110,7 +110,7 @@ def encode(
     reply: dict[str, Any] = {"model_name": model}
     if version is not None:
         reply["model_version"] = version
-    if form.id is not None:
+    if form.id:
         reply["id"] = form.id
     reply["parameters"] = _parameters(answers)
     heads, tensors = [], []

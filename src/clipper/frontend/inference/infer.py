@@ -83,7 +83,7 @@ class Infer:
         plan = self._plans.get(text)
         if plan is None:
             plan = self._reader.plan(text)
-            if json_bytes <= MAX_PLAN_BYTES and plan.is_binary and plan.form.id is None:
+            if json_bytes <= MAX_PLAN_BYTES and plan.is_binary and not plan.form.id:
                 if len(self._plans) >= MAX_PLANS:
                     self._plans.clear()
                 self._plans[text] = plan

@@ -133,7 +133,7 @@ class TensorReader:
 
     def _fits(self, shape: Sequence[int]) -> bool:
         expected = self.type.shape
-        # A column of scalars is as good as a list of them: most clients send texts so.
+        # A list of scalars is as good as a column.
         if not expected and len(shape) == 2 and shape[1] == 1:
             return True
         return (
@@ -266,8 +266,11 @@ class TensorReader:
 
 
 def batch_shape(input_type: InputType) -> list[int]:
-    """The shape of tensors of such inputs, -1 where any length will do, as it is for the number of inputs."""
-    return [-1, *(-1 if size is None else size for size in input_type.shape)]
+    """The shape of tensors of such inputs, -1 where any length will do, as it is for the number of inputs.
+
+    Scalars and texts stand in a column, as clients have them: perf_analyzer cannot send an input without a shape.
+    """
+    return [-1, *(-1 if size is None else size for size in input_type.shape or (1,))]
 
 
 def check_shape(name: str, shape: Sequence[int]) -> None:
