@@ -24,7 +24,7 @@ from clipper.managers.probe import connect
 from clipper.managers.reconcile.plan import Slot
 from clipper.managers.warm_up import Sample
 from clipper.processes.managed import ProcessFolder
-from clipper.registry.records import ManagerName, VersionSpec
+from clipper.settings.version import ManagerName, VersionSpec
 from clipper.types import DType, InputType, ModelId, Transport
 from docker_daemon import BASE_IMAGE
 

@@ -11,26 +11,21 @@ from collections.abc import AsyncIterator
 import msgspec
 from msgspec import UNSET
 
-from clipper.control.snapshot import Link, Selection
 from clipper.control.statistics import CacheStatistics, WorkerStatistics
 from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound
 from clipper.management.events import Event
 from clipper.management.reports import Bounds, LearnedModel, Report, ReportedModel, ReportGroup
 from clipper.management.schemas import (
     Application,
-    ApplicationChange,
     ConfidenceBin,
-    Configured,
     Contexts,
     CreatedKey,
     CreatedToken,
-    Deployment,
     Key,
     LearnedPolicy,
     LinkChange,
     Logs,
     Model,
-    NewApplication,
     NewKey,
     NewToken,
     Reliability,
@@ -41,7 +36,9 @@ from clipper.management.schemas import (
     WorkerState,
     WorkerStatus,
 )
-from clipper.scaling import ReplicaRange
+from clipper.settings.application import ApplicationChange, Configured, Link, NewApplication, Selection
+from clipper.settings.replicas import ReplicaRange
+from clipper.settings.version import Deployment
 from clipper.types import check_name
 
 LOG_TAIL = ("Traceback (most recent call last):", "ModuleNotFoundError: No module named 'left_pad'")

@@ -45,6 +45,25 @@ Framework = Literal[
     "mlflow",
 ]
 
+# How a model comes out of its artifact: an object in a file, ``module:attribute``, a program, or none of it: an image.
+Loader = Literal["file", "import", "binary", "image"]
+
+# What a token of the management API is for: ``read`` may look at everything but tokens, ``admin`` may do all.
+Role = Literal["admin", "read"]
+
+# Longer than any user's or session's id; it goes into an answer as it came.
+MAX_CONTEXT_LENGTH = 1000
+
+# Numbers that a query may bring for its policy. A linear policy keeps the half of a matrix of so many columns for each
+# model: 17 KB.
+MAX_FEATURES = 64
+
+# Where memory runs out, the kernel should take a model before the server that would start it again.
+OOM_SCORE_ADJUSTMENT = 500
+
+# What a replica may allocate for each byte that it may use: threads' stacks, of 8 MiB each, are used to a hundredth.
+DATA_PER_MEMORY = 2
+
 
 class DType(enum.IntEnum):
     """What one element of an input is; the value is its code in the container protocol."""

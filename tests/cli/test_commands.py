@@ -12,11 +12,11 @@ import msgspec
 import pytest
 
 from clipper.cli.main import main
-from clipper.control.snapshot import Batching, Link
 from clipper.management.reports import Newcomer
-from clipper.management.schemas import Configured
 from clipper.registry.sqlite import SqliteRegistry
-from clipper.scaling import ReplicaRange
+from clipper.settings.application import Configured, Link
+from clipper.settings.replicas import ReplicaRange
+from clipper.settings.version import Batching
 from conftest import TOKEN, Api
 from memory_operations import LOG_TAIL
 

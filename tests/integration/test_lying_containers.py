@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from clipper.control.snapshot import Batching
+from clipper.settings.version import Batching
 from serving import SUM, LyingContainer, Response, Serving, application, model, serving, version, wait_for
 
 HONEST = "send(RESULTS, batch, struct.pack('<IIQ', rows, 0, 5) + b'\\n'.join([b'1'] * rows))"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 from msgspec.structs import replace
 
-from clipper.control.snapshot import Link, Newcomer, Selection
+from clipper.control.snapshot import Newcomer
 from clipper.registry.records import ApplicationRecord
 from clipper.rollout.newcomers import (
     after_link,
@@ -15,6 +15,7 @@ from clipper.rollout.newcomers import (
     stopped,
     through,
 )
+from clipper.settings.application import Link, Selection
 from clipper.types import ModelId
 
 CURRENT: Mapping[str, str | None] = {"a": "1", "b": "1", "none": None}

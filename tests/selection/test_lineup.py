@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clipper.control.snapshot import Link, Newcomer, Selection
+from clipper.control.snapshot import Newcomer
 from clipper.decisions.evaluation.samples import samples_of
 from clipper.decisions.joining import joined
 from clipper.decisions.log import DecisionLog
@@ -18,6 +18,7 @@ from clipper.selection.description import describe
 from clipper.selection.learning.guardrail import RampLosses, ramp_losses
 from clipper.selection.observer import Observer
 from clipper.selection.policies.policy import QueryView
+from clipper.settings.application import Link, Selection
 from event_loops import until
 from selection_desk import ROW, SLO_S, Desk, on_input, on_query, run
 from two_versions import TWO, ask_version, show, with_versions

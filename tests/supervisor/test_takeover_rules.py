@@ -12,10 +12,10 @@ import pytest
 from world import records_of
 
 from clipper.control.messages import CHANNEL_VERSION
-from clipper.control.snapshot import Batching
 from clipper.managers.launcher import ContainerNote
 from clipper.processes.managed import ProcessFolder, ProcessRecord, start_time
-from clipper.registry.records import ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.records import ModelRecord, VersionRecord
+from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import Home
 from clipper.supervisor.workers import takeover

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper.control.messages import MAX_MESSAGE_BYTES, Apply, Drain, Draining, GetLoads, GetStatistics, Loads, encode
-from clipper.control.snapshot import Batching, ReplicaAddress, Snapshot
+from clipper.control.snapshot import ReplicaAddress, Snapshot
+from clipper.settings.version import Batching
 from clipper.types import ModelId
 from serving import SUM, TIMEOUT_S, ControlClient, Serving, application, model, serving, version, wait_for, with_address
 

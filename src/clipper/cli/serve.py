@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from msgspec import UNSET
 
 from clipper.cli.examples import curl_line
 from clipper.cli.options import (
@@ -20,56 +19,54 @@ from clipper.cli.options import (
     CacheSize,
     DataPath,
     DecisionLogSize,
-    Default,
     FeedbackQueries,
     FrameworkName,
     Home,
     Host,
-    InputTypeText,
     KeepVersions,
     ManagementPort,
     MaxBodySize,
     MaxContexts,
-    OutputNames,
-    PythonPath,
     QueryPort,
     RequirementsPath,
     RunAsUser,
-    SloMs,
     StoreAddress,
     TlsCert,
     TlsClientCa,
     TlsKey,
     Workers,
     check_tls,
-    parse_json,
 )
 from clipper.cli.output import Output
 from clipper.cli.process import ServerSettings, StartingServer, running, spawn
+from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
-from clipper.control.snapshot import Link
 from clipper.errors import Conflict, InvalidArgument, NotFound
 from clipper.home import CERTIFICATE_NAME, find_home, read_token
 from clipper.management.schemas import Application, Version
 from clipper.packaging import package
+from clipper.settings.application import ApplicationSettings, Link
+from clipper.settings.version import Deployment
 from clipper.types import check_name
 
 _WATCH_S = 0.2
 
 
+@with_settings(
+    application=options_of(ApplicationSettings, only=("slo_ms", "default_output")),
+    deployment=options_of(Deployment, without=("version", "make_current")),
+)
 def serve(
     model: Annotated[str, typer.Argument(help="A model file or folder, or module:attribute with its code here.")],
     name: Annotated[
         str | None, typer.Option(help="Of the model and the application.", show_default="from the model's")
     ] = None,
-    slo_ms: SloMs = 100.0,
-    default: Default = None,
-    input_type: InputTypeText = None,
-    python: PythonPath = None,
+    *,
+    application: Given,
+    deployment: Given,
     requirements: RequirementsPath = None,
     data: DataPath = None,
     framework: FrameworkName = None,
-    output: OutputNames = None,
     home: Home = None,
     host: Host = "127.0.0.1",
     query_port: QueryPort = 1337,
@@ -109,7 +106,6 @@ def serve(
         run_as=run_as,
     )
     chosen = _checked(name or name_of(model))
-    default_output = UNSET if default is None else parse_json(default)
     if now := running(settings.home):
         raise Conflict(
             f"Clipper is running already at {now.management_url}: clipper deploy {chosen} {model} adds the model "
@@ -121,14 +117,12 @@ def serve(
         with out.progress("starting the server") as progress:
             server.wait_until_ready()
             with Clipper.connect(home=settings.home, token=read_token(settings.home)) as clipper:
-                version = clipper.deploy(
-                    chosen, artifact, input_type=input_type, python=python, output=output, progress=progress
-                )
-                application = _application(clipper, chosen, slo_ms, default_output)
+                version = clipper.deploy(chosen, artifact, progress=progress, **deployment)
+                asked = _application(clipper, chosen, application)
         if version.warning:
             out.warn(version.warning)
         shown = None if settings.tls is None else settings.home / CERTIFICATE_NAME
-        _tell(out, clipper.query_url, version, application, shown, needs_key=api_keys)
+        _tell(out, clipper.query_url, version, asked, shown, needs_key=api_keys)
         _watch(server)
 
 
@@ -177,15 +171,15 @@ def name_of(model: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:63].rstrip("-._") or "model"
 
 
-def _application(clipper: Clipper, name: str, slo_ms: float, default_output: object) -> Application:
+def _application(clipper: Clipper, name: str, settings: Given) -> Application:
     """The application of that name, created or brought in line with what was asked."""
     try:
         found = clipper.application(name)
     except NotFound:
-        return clipper.create_application(name, model=name, slo_ms=slo_ms, default_output=default_output)
+        return clipper.create_application(name, model=name, **settings)
     if Link(name) not in found.links:
         clipper.link(name, name)
-    return clipper.change_application(name, slo_ms=slo_ms, default_output=default_output)
+    return clipper.change_application(name, **settings)
 
 
 def _watch(server: StartingServer) -> None:

@@ -27,12 +27,12 @@ from clipper.managers.logs import LogKeeper
 from clipper.managers.manager import Manager
 from clipper.processes.managed import ProcessFolder
 from clipper.processes.usage import UsageKeeper
-from clipper.registry.records import ManagerName
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.rollout import wanted
 from clipper.rollout.rollout import Rollout
 from clipper.selection.stores.open import open_store
 from clipper.selection.stores.store import Store
+from clipper.settings.version import ManagerName
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config

@@ -7,7 +7,7 @@ import pytest
 from clipper.managers.docker.addresses import Addresses
 from clipper.managers.docker.options import PUBLISHED, Surroundings
 from clipper.managers.launcher import ContainerNote
-from clipper.registry.records import VersionSpec
+from clipper.settings.version import VersionSpec
 from clipper.types import Transport
 
 
