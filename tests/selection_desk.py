@@ -22,8 +22,9 @@ from clipper.selection.stores.store import Store
 from clipper.selection.surroundings import Surroundings
 from clipper.settings.application import Link, Selection
 from clipper.settings.version import Batching
-from event_loops import ShiftedLoop, run_clean, until
+from event_loops import ShiftedLoop, run_clean
 from small_container import SmallContainer
+from waiting import until_async
 
 SLO_S = 100.0
 ROW = b"r" * 8
@@ -135,7 +136,7 @@ class Desk:
             self.models.serve()
             return condition()
 
-        await until(served)
+        await until_async(served)
 
 
 def make_surroundings(predictor: Predictor, store: Store, instance: int = 3) -> Surroundings:
