@@ -23,10 +23,6 @@ Shape = tuple[int | None, ...]
 # read by everybody on the machine.
 STORE_VARIABLE = "CLIPPER_STORE"
 
-# How a container in Docker is dialled: over a unix socket in a folder that it shares with Clipper, or over TCP with a
-# token.
-Transport = Literal["unix", "tcp"]
-
 # What a model file or folder is of, by the name of what loads it in the container. A pickle may hold an estimator of
 # any library; torch_state is a state dict, which needs the module's class besides.
 Framework = Literal[

@@ -48,7 +48,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "frontend.limits": "",
         "frontend": "frontend.limits inputs malloc selection control.feedback control.snapshot control.statistics tls",
         "worker": "decisions frontend frontend.limits malloc open_files selection selection.stores selection.trial "
-        "control.feedback abstraction control processes run_as control.snapshot control.statistics tls",
+        "control.feedback abstraction control processes run_as control.snapshot control.statistics tls settings",
         "registry": "settings control.snapshot",
         "managers.reconcile": "",
         "processes": "run_as",
@@ -60,10 +60,10 @@ ALLOWED: dict[str, frozenset[str]] = {
         "metrics": "management.reports management.schemas control.statistics",
         "management": "hosts management.events management.reports management.schemas metrics control.statistics "
         "settings tls",
-        "supervisor": "build rollout managers.reconcile decisions home hosts malloc open_files management "
-        "management.events management.reports management.schemas metrics managers registry control inputs processes "
-        "selection.trial selection.learning run_as settings selection.policies selection.stores control.snapshot "
-        "control.statistics tls trees",
+        "supervisor": "build rollout managers.reconcile home hosts malloc open_files management management.events "
+        "management.reports management.schemas metrics managers registry control inputs processes selection.trial "
+        "selection.learning run_as settings selection.policies selection.stores control.snapshot control.statistics "
+        "tls trees",
         "packaging": "",
         "backup": "home processes registry selection.stores trees",
         "client.http_api": "management.schemas tls",

@@ -2,13 +2,13 @@
 
 import asyncio
 import os
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from world import records_of
 
 from clipper.control.messages import CHANNEL_VERSION

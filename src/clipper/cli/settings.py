@@ -17,7 +17,7 @@ from msgspec import NODEFAULT, UNSET, Struct
 
 from clipper.cli.options import one_of
 from clipper.errors import InvalidArgument
-from clipper.settings.fields import Described, settings_of
+from clipper.settings.fields import Described, Setting, check_range, settings_of
 
 Given = dict[str, Any]
 
@@ -27,12 +27,14 @@ class Option(NamedTuple):
 
     Attributes:
         flag: what it is called, with its dashes.
+        setting: whose it is.
         parameter: what typer makes it of.
         read: from what typer makes of its text, unless that is None, to its value.
     """
 
     keyword: str
     flag: str
+    setting: Setting
     parameter: inspect.Parameter
     read: Callable[[Any], Any]
 
@@ -66,8 +68,11 @@ def with_settings(**groups: list[Option]) -> Callable[[Callable[..., None]], Cal
         @wraps(command)
         def run(**values: Any) -> None:
             for group, options in groups.items():
-                given = [(option, values.pop(option.keyword)) for option in options]
-                values[group] = {option.keyword: _read(option, value) for option, value in given if value is not None}
+                values[group] = {
+                    option.keyword: _read(option, value)
+                    for option in options
+                    if (value := values.pop(option.keyword)) not in (None, [])
+                }
             command(**values)
 
         parameters = [
@@ -82,8 +87,12 @@ def with_settings(**groups: list[Option]) -> Callable[[Callable[..., None]], Cal
 
 
 def _read(option: Option, value: Any) -> Any:
+    setting = option.setting
     try:
-        return option.read(value)
+        read = option.read(value)
+        if isinstance(read, (int, float)) and setting.least is not None:
+            check_range(option.keyword, read, setting.least, setting.most, above=setting.above)
+        return read
     except InvalidArgument as error:
         raise typer.BadParameter(str(error), param_hint=f"'{option.flag}'") from error
 
@@ -112,6 +121,9 @@ def _option(described: Described, to_change: bool, panel: str | None) -> Option:
             option, read = typer.Option(flag, **looks), lambda _: not default
         else:
             option = typer.Option(f"{flag}/--no-{flag[2:]}", **{**looks, "show_default": not to_change and "no"})
+    elif get_origin(kind) is tuple:
+        kind, begins, read = list[str], None, tuple
+        option = typer.Option(flag, metavar=setting.metavar, **looks)
     elif get_origin(kind) is Literal:
         option = one_of(kind, flag, **looks)
     else:
@@ -121,7 +133,7 @@ def _option(described: Described, to_change: bool, panel: str | None) -> Option:
     parameter = inspect.Parameter(
         described.keyword, inspect.Parameter.KEYWORD_ONLY, default=begins, annotation=Annotated[kind | None, option]
     )
-    return Option(described.keyword, flag, parameter, read)
+    return Option(described.keyword, flag, setting, parameter, read)
 
 
 def _as_it_is(value: Any) -> Any:

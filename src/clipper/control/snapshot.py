@@ -9,9 +9,6 @@ from msgspec import Struct
 from clipper.settings.application import Link, Selection
 from clipper.settings.version import Batching
 
-# Queries that a worker keeps for feedback, unless told otherwise: 400 a second for the default 600 s, some 100 MB.
-FEEDBACK_QUERIES = 250_000
-
 
 class ReplicaAddress(Struct, frozen=True):
     """Where a replica listens. ``address`` is ``unix:PATH`` or ``tcp:HOST:PORT``.

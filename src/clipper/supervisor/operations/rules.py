@@ -8,7 +8,7 @@ from clipper.control.snapshot import ApplicationSnapshot
 from clipper.errors import InvalidArgument
 from clipper.registry.records import ApplicationRecord, VersionRecord
 from clipper.settings.replicas import ReplicaRange
-from clipper.supervisor.config import MOST_MAX_BODY_BYTES
+from clipper.settings.server import MOST_MAX_BODY_BYTES
 from clipper.types import InputType
 
 

@@ -32,7 +32,7 @@ def worker_settings(config: Config, home: Home, port: int, store_digest: str) ->
         decision_log_bytes=config.decision_log_bytes,
         tls=config.tls_mode,
         run=str(home.run),
-        run_as=config.run_as,
+        run_as=config.models_user,
     )
 
 

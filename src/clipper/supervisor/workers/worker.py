@@ -25,16 +25,14 @@ from clipper.control.messages import (
     RecentInput,
     Statistics,
 )
-from clipper.control.snapshot import FEEDBACK_QUERIES, Snapshot
+from clipper.control.snapshot import Snapshot
 from clipper.control.statistics import VersionLoad, WorkerStatistics
-from clipper.decisions.segments import DEFAULT_LOG_BYTES
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.reconcile.backoff import NO_DEATHS
 from clipper.processes.managed import ManagedProcess, ProcessFolder, ProcessRecord, is_own_want
 from clipper.rollout.facts import WorkerPhase
 from clipper.run_as import RunAs
-from clipper.selection.stores.store import MAX_CONTEXTS
-from clipper.supervisor.config import MAX_BODY_BYTES
+from clipper.settings.server import DEFAULT_LOG_BYTES, FEEDBACK_QUERIES, MAX_BODY_BYTES, MAX_CONTEXTS
 from clipper.tls.material import TlsMaterial, TlsMode
 from clipper.types import STORE_VARIABLE, ModelId
 
