@@ -14,7 +14,8 @@ from msgspec import UNSET
 from clipper.control.statistics import CacheStatistics, WorkerStatistics
 from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound
 from clipper.management.events import Event
-from clipper.management.reports import Bounds, LearnedModel, Report, ReportedModel, ReportGroup
+from clipper.management.learned import LearnedModel
+from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup
 from clipper.management.schemas import (
     Application,
     ConfidenceBin,
@@ -36,6 +37,7 @@ from clipper.management.schemas import (
     WorkerState,
     WorkerStatus,
 )
+from clipper.metrics.exposition import render
 from clipper.settings.application import ApplicationChange, Configured, Link, NewApplication, Selection
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Deployment
@@ -368,8 +370,10 @@ class MemoryOperations:
             raise NotFound(f"no key {name!r}")
         del self.keys[name]
 
-    async def worker_statistics(self) -> list[WorkerStatistics]:
-        return [WorkerStatistics(0, os.getpid(), 1, 0, {}, (), (), (), CacheStatistics(0, 0, 1024, 0))]
+    async def metrics(self) -> bytes:
+        worker = WorkerStatistics(0, os.getpid(), 1, 0, {}, (), (), (), CacheStatistics(0, 0, 1024, 0))
+        applications, models = await self.list_applications(), await self.list_models()
+        return render([worker], applications, models, await self.list_replicas(), await self.status())
 
     async def problems(self) -> list[str]:
         return self.causes

@@ -55,15 +55,15 @@ ALLOWED: dict[str, frozenset[str]] = {
         "rollout": "managers.reconcile registry selection.policies control.snapshot settings",
         "managers": "managers.reconcile processes run_as trees containers.protocol control.snapshot settings",
         "management.events": "",
-        "management.reports": "",
-        "management.schemas": "management.reports settings",
-        "metrics": "management.reports management.schemas control.statistics",
-        "management": "hosts management.events management.reports management.schemas metrics control.statistics "
-        "settings tls",
+        "management.learned": "",
+        "management.reports": "management.learned",
+        "management.schemas": "management.learned settings",
+        "metrics": "management.learned management.schemas control.statistics",
+        "management": "hosts management.events management.reports management.schemas settings tls",
         "supervisor": "build rollout managers.reconcile home hosts malloc open_files management management.events "
-        "management.reports management.schemas metrics managers registry control inputs processes selection.trial "
-        "selection.learning run_as settings selection.policies selection.stores control.snapshot control.statistics "
-        "tls trees",
+        "management.learned management.reports management.schemas metrics managers registry control inputs "
+        "processes selection.trial selection.learning run_as settings selection.policies selection.stores "
+        "control.snapshot control.statistics tls trees",
         "packaging": "",
         "backup": "home processes registry selection.stores trees",
         "client.http_api": "management.schemas tls",
@@ -71,8 +71,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "settings tls",
         "pages": "",
         "load": "client.http_api pages tls",
-        "cli": "backup client decisions decisions.evaluation home hosts load packaging management.reports "
-        "management.schemas pages run_as settings tls",
+        "cli": "backup client decisions decisions.evaluation home hosts load packaging management.learned "
+        "management.reports management.schemas pages run_as settings tls",
     }.items()
 }
 
@@ -95,6 +95,14 @@ PURE = (
     "clipper.selection.policies",
     "clipper.selection.learning",
     "clipper.containers.protocol",
+    "clipper.frontend.inference.answers",
+    "clipper.frontend.inference.errors",
+    "clipper.frontend.inference.inflate",
+    "clipper.frontend.inference.json_data",
+    "clipper.frontend.inference.metadata",
+    "clipper.frontend.inference.paths",
+    "clipper.frontend.inference.requests",
+    "clipper.frontend.inference.tensors",
     "clipper.managers.shares",
     "clipper.managers.docker.log_lines",
     "clipper.managers.docker.options",

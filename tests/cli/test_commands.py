@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from clipper.cli.main import main
-from clipper.management.reports import Newcomer
+from clipper.management.learned import Newcomer
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.settings.application import Configured, Link
 from clipper.settings.replicas import ReplicaRange

@@ -24,7 +24,7 @@ from clipper.control.statistics import (
     VersionStatistics,
     WorkerStatistics,
 )
-from clipper.management.reports import Newcomer
+from clipper.management.learned import Newcomer
 from clipper.management.schemas import Application, Model, Replica, Status, Version, WorkerStatus
 from clipper.metrics.definitions import (
     APPLICATION,

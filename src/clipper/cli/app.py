@@ -22,7 +22,7 @@ from clipper.cli.output import Output
 from clipper.cli.report_summary import of_test
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
-from clipper.management.reports import LearnedModel, Newcomer
+from clipper.management.learned import LearnedModel, Newcomer
 from clipper.management.schemas import Application
 from clipper.settings.application import ApplicationSettings, Configured, Link, NewApplication
 

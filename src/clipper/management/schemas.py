@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from clipper.management.reports import LearnedModel, Newcomer, Standing
+from clipper.management.learned import LearnedModel, Newcomer, Standing
 from clipper.settings.application import ApplicationSettings, Configured, Link, MaxInFlight, MaxPerSecond
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, VersionState
@@ -254,7 +254,8 @@ class WorkerStatus(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """``certificate_expires_at``: of both ports, in seconds since 1970; None without TLS."""
+    """``certificate_expires_at``: of both ports, in seconds since 1970; None without TLS. ``client_ca_expires_at``: the
+    first of those that sign the certificates of the query port's clients; None if they need not show any."""
 
     version: str
     pid: int
@@ -269,6 +270,7 @@ class Status(Struct, frozen=True):
     models: int
     replicas: dict[str, int]
     certificate_expires_at: float | None = None
+    client_ca_expires_at: float | None = None
 
 
 class Health(Struct, frozen=True):
