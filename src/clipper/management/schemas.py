@@ -33,7 +33,7 @@ class LinkChange(Struct, frozen=True, forbid_unknown_fields=True):
     cost: float | None = None
 
 
-class Application(ApplicationSettings, frozen=True, kw_only=True, omit_defaults=False):
+class Application(ApplicationSettings, frozen=True):
     """An application as it is.
 
     Attributes:

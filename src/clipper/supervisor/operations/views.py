@@ -163,7 +163,7 @@ class Views:
             state = "starting"
         slots = self._manager.slots(record.id)
         return Version(
-            **(shared(record, Version) | {"state": state}),
+            **(shared(record.spec, Version) | shared(record, Version) | {"state": state}),
             current=self._catalog.model(record.model).current == record.version,
             replicas=tuple(self.replica(slot, limits) for slot in slots),
             progress=next((one.replica.progress for one in slots if one.replica and one.replica.progress), None),
