@@ -283,6 +283,7 @@ class MemoryOperations:
             replicas=self._replicas(model, name, _least(deployment.replicas)),
             scaling=_range(deployment.replicas),
             created_at=time.time(),
+            description=deployment.description,
             warning="the model is older than its library" if model == "aged" else None,
         )
         if deployment.make_current:

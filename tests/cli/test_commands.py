@@ -130,6 +130,11 @@ def test_deploy_with_a_range_of_replicas(run: Run, model: str) -> None:
     assert "digits:1 is ready: 2 replicas of 2..8, takes" in run("deploy", "digits", model, "--replicas", "2..8").out
 
 
+def test_a_version_is_shown_with_its_description(run: Run, model: str) -> None:
+    run("deploy", "digits", model, "--description", "trained on May's clicks")
+    assert "version 1: trained on May's clicks" in run("model", "show", "digits").out
+
+
 def test_a_version_that_is_not_current_says_how_to_make_it_so(run: Run, model: str) -> None:
     result = run("deploy", "digits", model, "--keep-current")
     assert "clipper model rollback digits --version 1" in result.out

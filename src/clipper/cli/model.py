@@ -48,6 +48,8 @@ def show(name: Name, home: Home = None, url: Url = None, as_json: AsJson = False
     out = Output(as_json)
     out.table(found, _COLUMNS, [_row(version) for version in found.versions], f"{name} has no versions")
     for version in found.versions:
+        if version.description:
+            out.note(f"version {version.version}: {version.description}")
         if version.warning:
             out.note(f"warning: version {version.version}: {version.warning}")
 

@@ -156,6 +156,7 @@ class Version(Struct, frozen=True):
     warning: str | None = None
     scaling: ReplicaRange | None = None
     scaling_reason: str | None = None
+    description: str | None = None
 
     @property
     def ready_replicas(self) -> int:

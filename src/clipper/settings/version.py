@@ -100,6 +100,7 @@ class VersionSpec(Struct, frozen=True):
             default="the model's own",
         ),
     ] = None
+    description: Annotated[str | None, Setting("What people are told of the version: clipper model show.")] = None
 
 
 class Deployment(VersionSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -145,3 +146,4 @@ class DeploymentOptions(TypedDict, total=False):
     gpus: str | None
     sample: Any
     start_timeout_s: float
+    description: str | None
