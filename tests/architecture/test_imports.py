@@ -55,14 +55,14 @@ ALLOWED: dict[str, frozenset[str]] = {
         "rollout": "managers.reconcile registry selection.policies control.snapshot",
         "managers": "managers.reconcile processes registry run_as trees containers.protocol control.snapshot",
         "management.events": "",
-        "management.reports": "",
-        "management.schemas": "management.reports scaling control.snapshot",
-        "metrics": "management.reports management.schemas control.statistics",
-        "management": "hosts management.events management.reports management.schemas metrics control.statistics "
-        "scaling tls",
+        "management.learned": "",
+        "management.reports": "management.learned",
+        "management.schemas": "management.learned scaling control.snapshot",
+        "metrics": "management.learned management.schemas control.statistics",
+        "management": "hosts management.events management.reports management.schemas scaling tls",
         "supervisor": "build rollout managers.reconcile decisions home hosts malloc open_files "
-        "management management.events management.reports management.schemas metrics managers registry "
-        "containers.protocol control inputs processes selection.trial selection.learning run_as scaling "
+        "management management.events management.learned management.reports management.schemas metrics managers "
+        "registry containers.protocol control inputs processes selection.trial selection.learning run_as scaling "
         "selection.policies selection.stores control.snapshot control.statistics tls trees",
         "packaging": "",
         "backup": "home processes registry selection.stores trees",
@@ -71,8 +71,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "control.snapshot scaling tls",
         "pages": "",
         "load": "client.http_api pages tls",
-        "cli": "backup client decisions decisions.evaluation home hosts load packaging management.reports "
-        "management.schemas pages run_as scaling control.snapshot tls",
+        "cli": "backup client decisions decisions.evaluation home hosts load packaging management.learned "
+        "management.reports management.schemas pages run_as scaling control.snapshot tls",
     }.items()
 }
 

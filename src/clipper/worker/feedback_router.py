@@ -8,7 +8,7 @@ from itertools import chain
 
 from clipper.control.client import ask
 from clipper.control.feedback import Feedback, Outcome
-from clipper.control.messages import GetStatistics, Observe, Observed, Statistics
+from clipper.control.messages import GetStatistics, Observe
 from clipper.control.snapshot import Peer
 from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ClipperError
@@ -79,10 +79,9 @@ class FeedbackRouter:
 
         async def of(control: str) -> WorkerStatistics | None:
             try:
-                reply = await ask(control, GetStatistics(), STATISTICS_TIMEOUT_S)
+                return (await ask(control, GetStatistics(), STATISTICS_TIMEOUT_S)).worker
             except (OSError, ClipperError):
                 return None
-            return reply.worker if isinstance(reply, Statistics) else None
 
         told = await asyncio.gather(*map(of, self._peers.values()))
         return [each for each in told if each is not None]
@@ -115,8 +114,8 @@ class FeedbackRouter:
         except (OSError, ClipperError) as error:
             cause = f"the worker that answered the query cannot be reached: {error!r}"
             return [Outcome(error="unavailable", cause=cause)] * len(group)
-        if not isinstance(reply, Observed) or len(reply.outcomes) != len(group):
-            cause = "the worker that answered the query does not take feedback from others"
+        if len(reply.outcomes) != len(group):
+            cause = f"the worker that answered the query told {len(reply.outcomes)} outcomes of {len(group)}"
             return [Outcome(error="unavailable", cause=cause)] * len(group)
         return reply.outcomes
 
