@@ -28,7 +28,7 @@ PARAMETERS += ["shared_memory_region", "classification", "binary_data", "more"]
 FRAGMENTS = [b'"', b"[", b"]", b"{", b"}", b",", b":", b"\0", b"\xff", b"null", b'"inputs":', b'"shape":[', b"1e999"]
 FRAGMENTS += [b'"data":', b"NaN", b"[" * 50, b"9" * 25, b"\\ud800", b'"BYTES"', b"\xff\xff\xff\xff", b"true"]
 LENGTHS = ["-1", "0", "1", str(2**31), str(2**63), str(2**64), "x", "", " 5", "0x10", "1e3", "5, 5"]
-PATHS = ["/v2/models/app/infer"] * 8 + ["/v2/models/app/versions/1/infer", "/v2/models/app/versions/9/infer"]
+PATHS = ["/v2/models/app/infer"] * 50 + ["/v2/models/app/versions/1/infer", "/v2/models/app/versions/9/infer"]
 PATHS += ["/v2/models/other/infer", "/v2/models/app/observe", "/v2/repository/index", "/v2/models/%00/infer", "/v2//"]
 
 
@@ -112,42 +112,47 @@ def infer_request(random: Random, input_type: InputType) -> tuple[str, bytes, di
     """A path, a body and headers, of an infer request for the type, or nearly of one."""
     tensors = b""
     inputs = []
-    for _ in range(random.choice([1, 1, 1, 2, 3])):
-        tensor, data = _tensor(random, input_type)
+    takes_features = random.random() < 0.4
+    for kind in ["input", *["features"] * takes_features, *["x"] * (random.random() < 0.05)]:
+        of = InputType.parse("float64[2]") if kind == "features" else input_type
+        tensor, data = _tensor(random, kind, of)
         inputs.append(tensor)
         tensors += data
     head: dict[str, Any] = {"inputs": inputs}
-    if random.random() < 0.3:
+    if random.random() < 0.15:
         head["parameters"] = _parameters(random)
+    if random.random() < 0.2:
+        names = random.choices(["output", "query_id", "default", "confidence", "nothing"], k=random.randint(0, 3))
+        head["outputs"] = [
+            {"name": name, "parameters": _parameters(random) if random.random() < 0.2 else {}} for name in names
+        ]
     if random.random() < 0.3:
-        names = random.choices(["output", "query_id", "default", "nothing"], k=random.randint(0, 3))
-        head["outputs"] = [{"name": name, "parameters": _parameters(random)} for name in names]
-    if random.random() < 0.3:
-        head["id"] = random.choice(["i", "i" * 201, 5, None])
+        head["id"] = random.choice(["i", "i", "", None, "i" * 201, 5])
     text = json.dumps(head).encode()
-    if random.random() < 0.4:
+    if random.random() < 0.12:
         text = mutated(text, random_edits(random, FRAGMENTS))
     headers = {}
     if tensors or random.random() < 0.3:
         headers["Inference_Header_Content_Length"] = str(len(text)) if random.random() < 0.8 else random.choice(LENGTHS)
     body = text + tensors
-    if random.random() < 0.2:
+    if random.random() < 0.07:
         body = mutated(body, random_edits(random, FRAGMENTS))
-    if random.random() < 0.3:
-        name, compress = random.choice([("gzip", gzip.compress), ("deflate", zlib.compress), ("br", zlib.compress)])
+    if random.random() < 0.2:
+        name, compress = random.choice(
+            [("gzip", gzip.compress), ("deflate", zlib.compress)] * 9 + [("br", zlib.compress)]
+        )
         headers["Content_Encoding"] = name
         body = compress(random.choice([body, bytes(20_000_000) if random.random() < 0.02 else body]))
         body = mutated(body, random_edits(random, FRAGMENTS)) if random.random() < 0.3 else body
     return random.choice(PATHS), body, headers
 
 
-def _tensor(random: Random, input_type: InputType) -> tuple[dict[str, Any], bytes]:
-    count = random.choice([1, 1, 2, 3])
+def _tensor(random: Random, name: str, input_type: InputType) -> tuple[dict[str, Any], bytes]:
+    count = random.choice([1, 1, 1, 2, 3])
     shape: list[Any] = [count, *(size or random.randint(0, 3) for size in input_type.shape)]
     own = datatype_of(input_type.dtype).name
-    datatype = own if random.random() < 0.7 else random.choice([*DATATYPES, "FP8", ""])
-    name = random.choice(["input", "x", "features", ""])
-    if random.random() < 0.2:
+    datatype = own if random.random() < 0.9 else random.choice([*DATATYPES, "FP8", ""])
+    if random.random() < 0.1:
         shape[random.randrange(len(shape))] = random.choice(SIZES)
     if random.random() < 0.01:
         shape = [1] * 100_000
@@ -156,7 +161,11 @@ def _tensor(random: Random, input_type: InputType) -> tuple[dict[str, Any], byte
     for size in shape[:20]:
         elements = max(elements * size, 0) if isinstance(size, int) and size < 100 else 1
     if random.random() < 0.5:
-        element: Any = random.choice(["a", "ü"]) if datatype == "BYTES" else random.choice([0, 1, 1, True, 300, 1.5])
+        element: Any = (
+            random.choice(["a", "ü"])
+            if datatype == "BYTES"
+            else random.choice([0, 1, 1, True] if datatype == "BOOL" else [0, 1, 1, 2, 300, 1.5])
+        )
         data: Any = [element] * elements
         tensor["data"] = [data] if random.random() < 0.2 else data
         return tensor, b""
@@ -164,7 +173,7 @@ def _tensor(random: Random, input_type: InputType) -> tuple[dict[str, Any], byte
     text = random.choice([b"", b"abc", b"\xff", b"x" * 70_000])
     parts = (len(text).to_bytes(4, "little") + text) * elements
     raw = parts if datatype == "BYTES" else random.choice([bytes, random.randbytes])(elements * size_bytes)
-    size = len(raw) if random.random() < 0.85 else random.choice(SIZES)
+    size = len(raw) if random.random() < 0.95 else random.choice(SIZES)
     tensor["parameters"] = {"binary_data_size": size}
     return tensor, raw
 
