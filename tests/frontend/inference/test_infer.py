@@ -216,6 +216,27 @@ def test_what_is_told_of_models(client: Client) -> None:
     assert after == before + 1
 
 
+def test_outputs_are_told_as_the_container_has_answered() -> None:
+    with serving() as system:
+        container = system.start_container()
+        worker = system.start_worker()
+        system.apply([application()], [model(version(container))])
+        unknown = {"name": "output", "datatype": "BYTES", "shape": [-1]}
+        known = {"name": "output", "datatype": "FP64", "shape": [-1]}
+        with worker.connect() as client:
+            assert get(client, "/v2/models/app").json["outputs"] == [unknown]
+            assert client.ask("/app/predict", {"input": [1]}).status == 200
+            assert get(client, "/v2/models/app").json["outputs"] == [known]
+        later = system.start_worker()
+        later_only = [application()], [model(version(container))]
+        system.apply(*later_only)
+        assert later.statistics().applications[0].queries == 0
+        worker.stop()  # of the two that share the port, the one that has not seen an output is left
+        system.workers.remove(worker)
+        with later.connect() as client:
+            assert get(client, "/v2/models/app").json["outputs"] == [known]
+
+
 def test_a_model_without_a_replica_is_not_ready() -> None:
     with serving() as system:
         worker = system.start_worker()
