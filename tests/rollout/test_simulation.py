@@ -161,6 +161,20 @@ class Operations(RuleBasedStateMachine):
         self.world.restart(upgrade=True)
         self.world.settle(seconds)
 
+    @rule(id_=ids)
+    def scale_down_while_a_worker_drains(self, id_: ModelId) -> None:
+        """What drains still has batches of its own at the replicas, and reports nothing."""
+        self.world.deploy(id_.name, id_.version, "good", "a", current=True, replicas=2)
+        self.world.scale(id_, 2)
+        self.world.settle(5.0)
+        self.world.restart(upgrade=True)
+        for _ in range(60):
+            self.world.settle(0.1)
+            if any(worker.phase == "draining" for worker in self.world.workers):
+                break
+        self.world.scale(id_, 1)
+        self.world.settle(0.5)
+
     @rule()
     def back_up(self) -> None:
         self.backup = self.world.records.copy(), self.world.epoch

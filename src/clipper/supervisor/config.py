@@ -1,4 +1,4 @@
-"""The supervisor's settings: read once, from its command line, and checked here."""
+"""The supervisor's settings, read from its command line and checked."""
 
 import argparse
 import os
@@ -22,14 +22,14 @@ QUERY_PORT = 1337
 MANAGEMENT_PORT = 1338
 CACHE_BYTES = 64 * 1024 * 1024
 MAX_BODY_BYTES = 8 * 1024 * 1024
-# To roll back by a few weeks of deployments; each keeps its artifact on disk.
+# Enough to roll back over a few weeks of deployments; each keeps its artifact on disk.
 KEEP_VERSIONS = 10
-# Pickled models want the Python that they were made with, which is most likely ours.
+# Pickled models need the Python that they were made with, which is most likely ours.
 DOCKER_BASE_IMAGE = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
 DOCKER_NETWORK = "bridge"
 DOCKER_TRANSPORT: Transport = "unix"
 
-# Smaller ones would refuse what anybody sends; larger ones take a worker tenths of a second of its time to read.
+# Smaller ones would refuse ordinary requests; larger ones cost a worker tenths of a second to read.
 LEAST_MAX_BODY_BYTES = 64 * 1024
 MOST_MAX_BODY_BYTES = 64 * 1024 * 1024
 # Each is one event loop; more than this many cores on one machine call for several machines.
@@ -43,11 +43,11 @@ class Config:
     Attributes:
         host, management_host: where each port listens.
         allowed_host: names by which the management port may be called, besides what it listens on.
-        insecure: it may listen where others can read what goes to it.
+        insecure: it may listen where others can read its traffic.
         open_metrics: its metrics need no token.
-        api_keys: every application answers only who shows a key.
+        api_keys: every application answers only clients that show a key.
         tls_cert, tls_key: files of what both ports show their clients; without them, neither has TLS.
-        tls_client_ca: the file of who signs the certificates that clients of the query port have to show.
+        tls_client_ca: the file of the authorities that sign the certificates of the query port's clients.
         query_port, management_port: 0 is any free port.
         cache_bytes: of each worker.
         max_body_bytes: of a request on the query port, where an application's inputs need no more.
@@ -115,7 +115,7 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     parser.add_argument("--tls-cert", type=Path, help="the certificate that both ports show: PEM, its chain behind it")
     parser.add_argument("--tls-key", type=Path, help="its private key")
     parser.add_argument(
-        "--tls-client-ca", type=Path, help="who signs the certificates that the query port wants to see"
+        "--tls-client-ca", type=Path, help="authorities that sign the certificates of the query port's clients"
     )
     parser.add_argument("--query-port", type=_between(0, 65535), default=QUERY_PORT, help="0: any free port")
     parser.add_argument("--management-port", type=_between(0, 65535), default=MANAGEMENT_PORT, help="0: any free port")
@@ -142,10 +142,16 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
         help="of the decision log's files together",
     )
     parser.add_argument(
-        "--max-contexts", type=_between(1, 1 << 40), default=MAX_CONTEXTS, help="kept of each application"
+        "--max-contexts",
+        type=_between(1, 1 << 40),
+        default=MAX_CONTEXTS,
+        help="contexts that the store keeps of each application",
     )
     parser.add_argument(
-        "--feedback-queries", type=_between(1, 1 << 40), default=FEEDBACK_QUERIES, help="kept for feedback by a worker"
+        "--feedback-queries",
+        type=_between(1, 1 << 40),
+        default=FEEDBACK_QUERIES,
+        help="queries that each worker keeps for feedback",
     )
     parser.add_argument(
         "--keep-versions",
@@ -167,7 +173,9 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     if (config.tls_cert is None) != (config.tls_key is None):
         parser.error("--tls-cert and --tls-key go together; they may name one file that holds both")
     if config.tls_client_ca is not None and config.tls is None:
-        parser.error("--tls-client-ca needs --tls-cert and --tls-key: who shows no certificate can ask for none")
+        parser.error(
+            "--tls-client-ca needs --tls-cert and --tls-key: a server without a certificate cannot ask clients for one"
+        )
     if not (is_loopback(config.management_host) or config.tls or config.insecure):
         parser.error(
             f"--management-host {config.management_host} can be reached from other machines, and what goes there, "
@@ -180,7 +188,7 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
 
 
 def _host(text: str) -> str:
-    """A host alone: what is compared with it has no port, so that one with a port would never be met."""
+    """A host without a port: hosts are compared without it, so one with a port would never match."""
     if address_of(text) is None and not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a host: expected a name or an address without a port")
     return text
