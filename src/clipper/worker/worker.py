@@ -6,7 +6,7 @@ import gc
 import os
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from time import monotonic
@@ -37,6 +37,7 @@ from clipper.control.statistics import CacheStatistics, WorkerStatistics
 from clipper.decisions.log import DecisionLog
 from clipper.frontend.clients import Clients
 from clipper.frontend.endpoints import make_endpoints
+from clipper.frontend.inference.service import Inference
 from clipper.frontend.limits import MAX_CONNECTIONS
 from clipper.frontend.server import QueryServer
 from clipper.processes.managed import MARK, kill_marked
@@ -251,17 +252,16 @@ class Worker:
                 known.follow(application)
         server, config = self._server, self._config
         applications = self._applications.values()
+        shared = server.refused, server.work, config.max_body_bytes, self._clients.guarded
         server.serve(
-            make_endpoints(
-                applications,
-                self._router,
-                server.refused,
-                server.work,
-                config.max_body_bytes,
-                self._clients.guarded,
-            )
+            make_endpoints(applications, self._router, *shared),
+            Inference(applications, self._router, self._statistics_of_all, *shared),
         )
         return new
+
+    async def _statistics_of_all(self) -> Sequence[WorkerStatistics]:
+        """What all workers have counted; without those that do not answer."""
+        return [self.statistics(), *await self._router.statistics_of_peers()]
 
 
 def bind_shared(host: str, port: int) -> socket.socket:
