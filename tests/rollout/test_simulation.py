@@ -177,7 +177,7 @@ class Operations(RuleBasedStateMachine):
             if any(worker.phase == "draining" for worker in self.world.workers):
                 break
         self.world.scale(id_, 1)
-        self.world.settle(0.5)
+        self.world.settle(2.5)
 
     @rule()
     def back_up(self) -> None:
