@@ -17,22 +17,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from clipper.control import messages as control
-from clipper.control.snapshot import (
-    ApplicationSnapshot,
-    Batching,
-    Link,
-    ModelSnapshot,
-    Peer,
-    ReplicaAddress,
-    Snapshot,
-    VersionSnapshot,
-)
+from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Peer, ReplicaAddress, Snapshot, VersionSnapshot
 from clipper.control.statistics import ApplicationStatistics, WorkerStatistics
+from clipper.settings.application import Link
+from clipper.settings.version import Batching
 from clipper.supervisor.workers.ports import hold, port_of
 from waiting import TIMEOUT_S, until
 
 R = TypeVar("R")
-
 
 # Answers each row's sum.
 SUM = "def predict(inputs):\n    return [float(row.sum()) for row in inputs]\n"

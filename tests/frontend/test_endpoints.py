@@ -1,6 +1,7 @@
 """How large a body an application takes, and what a batch leaves behind."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -45,9 +46,7 @@ class Slow:
     """An application whose queries end when the test says so."""
 
     name = "slow"
-    input_type = InputType.parse("float64")
-    slo_s = 1.0
-    features_size = None
+    terms = SimpleNamespace(input_type=InputType.parse("float64"), slo_s=1.0, features_size=None)
 
     def __init__(self) -> None:
         self.askers: list[Any] = []

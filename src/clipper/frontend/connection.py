@@ -195,6 +195,7 @@ class Connection(asyncio.Protocol):
 
     def _append_exchange(self) -> Exchange:
         exchange = Exchange(self)
+        exchange.error_json = self._port.error_form(self._path)
         self._pending.append(exchange)
         return exchange
 
@@ -203,6 +204,7 @@ class Connection(asyncio.Protocol):
     def _start_message(self) -> None:
         self._head = Head()
         self._endpoint: Endpoint | None = None
+        self._path = b""
         self._body.max_bytes = limits.MAX_BODY_BYTES
         self._unclaimed_bytes = 0
 

@@ -5,12 +5,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from clipper.frontend import limits
+from clipper.frontend import limits, responses
 from clipper.frontend.budget import Budget, Untaken
 from clipper.frontend.clients import Guarded
 from clipper.frontend.door import Door
 from clipper.frontend.endpoints import Endpoint
 from clipper.frontend.heads import Head
+from clipper.frontend.inference.errors import error_json
 from clipper.frontend.long_work import LongWork
 
 _ACTIONS = {b"predict", b"observe", b"update"}
@@ -34,6 +35,16 @@ class Member(Protocol):
     def sweep(self, sweeps: int) -> None: ...
 
     def cut_off(self) -> None: ...
+
+
+class OtherPaths(Protocol):
+    """Paths of which there are too many for a table, or whose endpoints depend on more of a head."""
+
+    def find(self, path: bytes, head: Head) -> Endpoint | None:
+        """As ``Port.find``."""
+
+    def why_not_found(self, path: bytes) -> str | None:
+        """What to say where there is no endpoint; None if nothing is known of the path."""
 
 
 class Port:
@@ -60,6 +71,7 @@ class Port:
         """``give_out``: sends what queries have been asked by then; see ``Door``."""
         loop = asyncio.get_running_loop()
         self._endpoints: Mapping[bytes, Endpoint | Guarded] = {}
+        self._others: OtherPaths | None = None
         self.members: set[Member] = set()
         self.max_connections = max_connections
         self.coming = 0
@@ -76,9 +88,10 @@ class Port:
 
     # -- endpoints ---------------------------------------------------------------------------------------
 
-    def serve(self, endpoints: Mapping[bytes, Endpoint | Guarded]) -> None:
-        """Serve these paths from the next request on."""
+    def serve(self, endpoints: Mapping[bytes, Endpoint | Guarded], others: OtherPaths | None = None) -> None:
+        """Serve these paths from the next request on; ``others``: finds what these are not."""
         self.known_heads.clear()
+        self._others = others
         self._endpoints = endpoints
         self.door.set_slo(min((endpoint.slo_s for endpoint in endpoints.values()), default=1.0))
 
@@ -89,7 +102,14 @@ class Port:
             MalformedRequest, Unauthorized, Forbidden: as ``Guarded.enter``.
         """
         endpoint = self._endpoints.get(path)
+        if endpoint is None and self._others is not None:
+            return self._others.find(path, head)
         return endpoint.enter(head.authorizations) if isinstance(endpoint, Guarded) else endpoint
+
+    def error_form(self, path: bytes) -> Callable[[str, str], bytes]:
+        """How errors read that are answered to a request for this path."""
+        is_protocols = path.partition(b"/")[2].partition(b"/")[0] == b"v2" and path not in self._endpoints
+        return error_json if is_protocols else responses.error_json
 
     def count_refused(self, code: str) -> None:
         self.refused[code] += 1
@@ -104,6 +124,8 @@ class Port:
         return None if known is None else known[0]
 
     def why_not_found(self, path: bytes) -> str:
+        if self._others is not None and (why := self._others.why_not_found(path)) is not None:
+            return why
         shown = path[:200].decode("latin-1")
         name, _, action = path.strip(b"/").partition(b"/")
         if action in _ACTIONS and f"/{name.decode('latin-1')}/predict".encode() not in self._endpoints:

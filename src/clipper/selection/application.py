@@ -110,6 +110,7 @@ class Application:
         version: str | None = None,
         context: str | None = None,
         features: bytes | None = None,
+        timeout_s: float | None = None,
     ) -> Query:
         """Answer one input; ``asker`` hears of it now or later, by the deadline.
 
@@ -118,6 +119,7 @@ class Application:
             version: ask this version of the linked model, whatever is current.
             context: the user, session or other group whose state the policy goes by.
             features: raw buffer of the float64 numbers that the policy may go by.
+            timeout_s: when no answer is wanted any more, where that is before the SLO's end.
 
         Raises:
             NotFound: there is no such version.
@@ -128,7 +130,7 @@ class Application:
             choice, targets, arms = terms.only_choice, terms.targets, terms.arms
         else:
             choice, targets, arms = terms.pinned(version)
-        deadline_s = arrival_s + terms.budget_s
+        deadline_s = arrival_s + (terms.budget_s if timeout_s is None else min(terms.budget_s, timeout_s))
         query_id = self.surroundings.ids.take()
         query = Query(self.answering, asker, query_id, row, context, arrival_s, deadline_s, version, features)
         self.counts.queries += 1

@@ -8,8 +8,9 @@ from itertools import chain
 
 from clipper.control.client import ask
 from clipper.control.feedback import Feedback, Outcome
-from clipper.control.messages import Observe
+from clipper.control.messages import GetStatistics, Observe
 from clipper.control.snapshot import Peer
+from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ClipperError
 from clipper.selection.application import Application
 from clipper.selection.learner import ASK_TIMEOUT_S, Learner
@@ -17,6 +18,8 @@ from clipper.selection.query_ids import QueryIds
 
 # A peer may have to ask a model first; beyond that it is taken to be gone.
 FORWARD_TIMEOUT_S = ASK_TIMEOUT_S + 2.0
+# A worker tells its counts in a turn of its loop.
+STATISTICS_TIMEOUT_S = 2.0
 # Pieces of feedback that are being learned from at once: four of the store's transactions, with a task each at worst.
 # Further ones wait, in their order.
 MAX_UNDER_WAY = 4000
@@ -70,6 +73,18 @@ class FeedbackRouter:
             if index % ENDED_PER_STEP == ENDED_PER_STEP - 1:
                 await asyncio.sleep(0)  # what has ended already is not waited for
         return outcomes
+
+    async def statistics_of_peers(self) -> list[WorkerStatistics]:
+        """What the other workers have counted; without those that cannot be reached."""
+
+        async def of(control: str) -> WorkerStatistics | None:
+            try:
+                return (await ask(control, GetStatistics(), STATISTICS_TIMEOUT_S)).worker
+            except (OSError, ClipperError):
+                return None
+
+        told = await asyncio.gather(*map(of, self._peers.values()))
+        return [each for each in told if each is not None]
 
     def _begin(self, learner: Learner, feedback: Feedback) -> "asyncio.Future[bool] | Outcome":
         try:

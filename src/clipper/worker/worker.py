@@ -37,6 +37,7 @@ from clipper.control.statistics import CacheStatistics, WorkerStatistics
 from clipper.decisions.log import DecisionLog
 from clipper.frontend.clients import Clients
 from clipper.frontend.endpoints import make_endpoints
+from clipper.frontend.inference.service import Inference
 from clipper.frontend.limits import MAX_CONNECTIONS
 from clipper.frontend.port import Port
 from clipper.frontend.server import QueryServer
@@ -251,10 +252,17 @@ class Worker:
                 new.append(self._applications[name])
             else:
                 known.follow(application)
-        port = self._port
-        applications, most = self._applications.values(), self._config.max_body_bytes
-        port.serve(make_endpoints(applications, self._router, port.refused, port.work, most, self._clients.guarded))
+        port, applications = self._port, self._applications.values()
+        shared = port.refused, port.work, self._config.max_body_bytes, self._clients.guarded
+        port.serve(
+            make_endpoints(applications, self._router, *shared),
+            Inference(applications, self._router, self._statistics_of_all, *shared),
+        )
         return new
+
+    async def _statistics_of_all(self) -> list[WorkerStatistics]:
+        """What all workers have counted; without those that do not answer."""
+        return [self.statistics(), *await self._router.statistics_of_peers()]
 
 
 def bind_shared(host: str, port: int) -> socket.socket:

@@ -8,14 +8,23 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from clipper.control.messages import GetStatistics
-from clipper.control.snapshot import Snapshot
+from clipper.control.messages import DescribePolicy, GetStatistics
+from clipper.control.snapshot import (
+    ApplicationSnapshot,
+    ModelSnapshot,
+    Newcomer,
+    ReplicaAddress,
+    Snapshot,
+    VersionSnapshot,
+)
 from clipper.processes.managed import ProcessFolder, start_time
+from clipper.settings.application import Link, Selection
 from clipper.supervisor.folders import open_home
 from clipper.supervisor.workers import worker_process
 from clipper.supervisor.workers.ports import hold, port_of
-from clipper.supervisor.workers.settings import WorkerSettings
+from clipper.supervisor.workers.settings import WorkerSettings, worker_note
 from clipper.supervisor.workers.worker_process import WorkerProcess
 from waiting import until_async
 
@@ -126,3 +135,36 @@ def test_one_that_cannot_listen_says_where_to_look(processes: ProcessFolder, tmp
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         with_worker(tmp_path, processes, test, port=taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(("knows_ramps", "asked"), [(False, ["1"]), (True, ["1", "2"])])
+def test_a_worker_from_before_there_were_ramps_asks_what_newcomers_are_compared_with(
+    processes: ProcessFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knows_ramps: bool, asked: list[str]
+) -> None:
+    monkeypatch.setattr(worker_process, "SETTLE_TIMEOUT_S", 0.1)
+    away = (ReplicaAddress("m#1", f"unix:{tmp_path / 'away'}"),)
+    model = ModelSnapshot("m", "2", tuple(VersionSnapshot(one, "float64[1]", replicas=away) for one in "12"))
+    newcomers = (Newcomer(1, "m", "2", "1", promoted=True),)
+    selection = Selection("thompson")
+    app = ApplicationSnapshot("app", "float64[1]", 20.0, None, selection, (Link("m"),), newcomers=newcomers)
+
+    async def test(worker: WorkerProcess) -> None:
+        await until_async(lambda: worker.phase == "ready")
+        (record,) = processes.recorded()
+        note = worker_note(record)
+        assert note is not None and note.knows_ramps
+        adopter = WorkerProcess(
+            0, note.settings, processes, (tmp_path, tmp_path), "", lambda: 9, lambda: None, is_spare=True
+        )
+        assert adopter.adopt(record, replace(note, knows_ramps=knows_ramps))
+        keeping = asyncio.create_task(adopter.run())
+        adopter.push(Snapshot(1, (app,), (model,)))
+        await until_async(lambda: has_applied(adopter, 1))
+        description = await worker.ask(DescribePolicy("app"), 10)
+        assert [each.version for each in description.models] == asked
+        keeping.cancel()
+        await asyncio.wait([keeping])
+        assert adopter.process is not None
+        adopter.process.release()
+
+    with_worker(tmp_path, processes, test)

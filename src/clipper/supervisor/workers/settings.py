@@ -6,12 +6,9 @@ import msgspec
 from msgspec import Struct
 
 from clipper.control.messages import CHANNEL_VERSION
-from clipper.control.snapshot import FEEDBACK_QUERIES
-from clipper.decisions.segments import DEFAULT_LOG_BYTES
 from clipper.processes.managed import ProcessRecord
 from clipper.run_as import RunAs
-from clipper.selection.stores.store import MAX_CONTEXTS
-from clipper.supervisor.config import MAX_BODY_BYTES
+from clipper.settings.server import DEFAULT_LOG_BYTES, FEEDBACK_QUERIES, MAX_BODY_BYTES, MAX_CONTEXTS
 from clipper.tls.material import TlsMode
 
 
@@ -59,7 +56,7 @@ class WorkerNote(Struct, frozen=True):
     """What a worker's process record says besides: enough to go on with it.
 
     ``build`` is ``build_id()`` of the Clipper that it was started with; empty of one from before that was noted.
-    ``channel`` is its version of the control channel.
+    ``channel`` is its version of the control channel. ``knows_ramps`` is False of one from before there were ramps.
     """
 
     index: int
@@ -68,6 +65,15 @@ class WorkerNote(Struct, frozen=True):
     settings: WorkerSettings
     build: str = ""
     channel: int = 1
+    knows_ramps: bool = False
+
+    def goes_on(self, settings: WorkerSettings, workers: int) -> bool:
+        """Whether another supervisor goes on with it: in a place of its own, or as a spare if it is one too many."""
+        return self.settings.can_stand_beside(settings) and self.index <= workers
+
+    def is_outdated(self, settings: WorkerSettings, build: str) -> bool:
+        """Whether it is to be replaced then, since it runs other code or with other settings."""
+        return self.build != build or self.settings != settings
 
 
 def worker_note(record: ProcessRecord) -> WorkerNote | None:
