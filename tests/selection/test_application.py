@@ -174,7 +174,7 @@ def test_a_query_that_there_is_no_time_for_is_answered_at_once(
     async def scenario(digits: Digits) -> None:
         application, asking = digits.application(default), Asking()
         application.shed(asking)
-        explanation = "the worker is asked for more than it can take in within the SLO"
+        explanation = "the worker gets more queries than it can answer within the SLO"
         statistics = application.statistics()
         assert statistics.queries == 1
         if default is None:

@@ -193,7 +193,7 @@ def test_a_query_that_is_not_there_is_told_why(tmp_path: Path) -> None:
         assert "it was never asked" in await why(7)
         assert "has not been answered" in await why(held)
         desk.loop.advance(application.terms.feedback_ttl_s + 1)
-        assert "longer ago than feedback is waited for" in await why(ids[-1])
+        assert "longer ago than the application waits for feedback" in await why(ids[-1])
         selection = application.statistics().selection
         assert selection is not None and selection.feedback == {"evicted": 1, "unknown": 2, "late": 1}
 

@@ -271,7 +271,7 @@ class ModelQueue:
             self._time_out(decision.late)
         if decision.shed:
             self._counts.rejected += len(decision.shed)
-            message = f"{self.model} is asked for more than it can answer within the SLO"
+            message = f"{self.model} gets more queries than it can answer within the SLO"
             self._drop(decision.shed, "overloaded", message)
         if decision.wake_s is not None:
             self._wake.set(decision.wake_s)

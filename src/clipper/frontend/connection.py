@@ -173,7 +173,7 @@ class Connection(asyncio.Protocol):
                     data = self._head.without_offer(self._parser) + data[upgrade.args[0] :]
                     self._parser = httptools.HttpRequestParser(self)
         except httptools.HttpParserError as error:
-            self._refuse("malformed_request", f"not an HTTP/1.1 request: {error}")
+            self._refuse("malformed_request", f"the request is not HTTP/1.1: {error}")
         else:
             if self._unclaimed_bytes > limits.MAX_HEAD_BYTES:
                 self._refuse_head()
@@ -227,7 +227,10 @@ class Connection(asyncio.Protocol):
         if head.size_bytes > limits.MAX_HEAD_BYTES:
             self._refuse_head()
         elif head.expectation not in (b"", b"100-continue"):
-            self._refuse("expectation_failed", "the only expectation that is known is 100-continue")
+            self._refuse(
+                "expectation_failed",
+                "expectations other than 100-continue are not supported: leave the header Expect out",
+            )
 
     def on_headers_complete(self) -> None:
         if self._parser.should_upgrade() and not self._is_refused:
@@ -352,7 +355,9 @@ class Connection(asyncio.Protocol):
             return
         self._port.shed(limits.SLOW_SWEEPS)
         self._port.refused["overloaded"] += 1
-        body = responses.error_json("overloaded", "answers that clients have not taken hold all the memory they may")
+        body = responses.error_json(
+            "overloaded", "answers that clients have not read hold as much memory as they may: try again in a moment"
+        )
         self.transport.write(responses.answer(503, body, close=exchange.closes, has_body=exchange.has_body))
 
     def _look_at_untaken(self) -> None:

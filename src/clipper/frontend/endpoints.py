@@ -200,7 +200,10 @@ class Observe:
     ) -> None:
         budget, held_bytes = self._work.budget, body_bytes + limits.HELD_BYTES_PER_REQUEST
         if not budget.has_room(held_bytes):
-            self._refuse(exchange, Overloaded("feedback that has not been taken holds all the memory that it may"))
+            self._refuse(
+                exchange,
+                Overloaded("feedback that is not learned yet holds as much memory as it may: try again in a moment"),
+            )
             return
         budget.held_bytes += held_bytes
         # What was sent is learned, and counts as in flight until then, also if the client goes away.

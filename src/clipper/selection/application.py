@@ -157,7 +157,7 @@ class Application:
         """Answer a query without a look at its input: by the time that its models had answered it would be too late."""
         query = Query(self.answering, asker, self.surroundings.ids.take(), b"", None, 0.0, 0.0)
         self.counts.queries += 1
-        query.failure = "overloaded", "the worker is asked for more than it can take in within the SLO"
+        query.failure = "overloaded", "the worker gets more queries than it can answer within the SLO"
         query.done = True
         self.answering.answer_without(query, asker)
 

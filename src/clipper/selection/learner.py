@@ -220,7 +220,7 @@ class Learner:
                     feedback.query_id, feedback.label, feedback.reward, selection.loss, selection.loss_parameters
                 )
             ):
-                why += "; nothing is learned from it, but the decision log has it"
+                why += "; it is not learned from; the decision log has it"
             raise NotFound(f"query {feedback.query_id} is not known to {application.name}: {why}")
         if feedback.context is not None and feedback.context != query.context:
             raise InvalidArgument(
@@ -236,16 +236,19 @@ class Learner:
         if query is not None:
             return "unknown", f"application {query.owner.name} was asked it, or one of this name before it"
         if not surroundings.ids.has_given(query_id):
-            return "unknown", "no worker that runs has given that id: it was never asked, or of a worker that has ended"
+            return "unknown", "no running worker has given this id: the query was never asked, or its worker has ended"
         if not ttl_s:
             return "late", "the application keeps no queries for feedback: its feedback_ttl_s is 0"
         why = surroundings.joins.why_not(query_id, ttl_s)
         if why == "over":
-            return "late", f"it was asked longer ago than feedback is waited for (feedback_ttl_s: {ttl_s:g} s)"
+            return (
+                "late",
+                f"it was asked longer ago than the application waits for feedback (feedback_ttl_s: {ttl_s:g} s)",
+            )
         if why == "evicted":
             max_queries = surroundings.joins.max_queries
             return "evicted", (
-                f"so many were asked since that it is kept no more: this worker keeps {max_queries} for feedback "
-                "(--feedback-queries), or fewer where their outputs are large"
+                f"it is not kept any more, since many queries came after it: this worker keeps {max_queries} for "
+                "feedback (--feedback-queries), or fewer where their outputs are large"
             )
         return "unknown", "it has not been answered, or its client went away first"

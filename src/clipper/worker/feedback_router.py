@@ -115,7 +115,8 @@ class FeedbackRouter:
             cause = f"the worker that answered the query cannot be reached: {error!r}"
             return [Outcome(error="unavailable", cause=cause)] * len(group)
         if len(reply.outcomes) != len(group):
-            cause = f"the worker that answered the query told {len(reply.outcomes)} outcomes of {len(group)}"
+            given = len(reply.outcomes)
+            cause = f"the worker that answered the query gave {given} outcomes for {len(group)} pieces of feedback"
             return [Outcome(error="unavailable", cause=cause)] * len(group)
         return reply.outcomes
 

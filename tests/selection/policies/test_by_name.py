@@ -128,7 +128,7 @@ def test_an_installed_package_offers_policies_and_losses_by_name(
         ("mine:First", {"limit": -1}, "mine:First cannot be made: RuntimeError: below zero"),
         ("mine:First", {"speed": 1}, "mine:First: got an unexpected keyword argument 'speed'"),
         ("mine:Unfinished", {}, "mine:Unfinished cannot be made: TypeError: .*abstract method '?select"),
-        ("mine:Foreign", {}, "mine:Foreign is no policy, for it has no combine, observe: subclass Policy"),
+        ("mine:Foreign", {}, "mine:Foreign is not a policy: it has no combine, observe: subclass Policy"),
         ("mine:Odd", {}, "mine:Odd.feedback is 'some': expected one of selected, all"),
     ],
 )

@@ -288,7 +288,9 @@ class Gather:
         if self._held_bytes > limits.MAX_ANSWER_BYTES:
             self.fail("too_large", f"answer is over {limits.MAX_ANSWER_BYTES} bytes: ask for fewer at once")
         elif not budget.has_room(0):
-            self.fail("overloaded", "answers that are not complete hold all the memory that they may")
+            self.fail(
+                "overloaded", "answers that are not complete hold as much memory as they may: try again in a moment"
+            )
         elif not self._missing:
             answers = [each for each in self._answers if each is not None]
             self._let_go()
