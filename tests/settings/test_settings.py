@@ -49,10 +49,10 @@ def test_own_settings_come_before_inherited_ones_and_inner_ones_in_their_place()
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        (Selection(inherit=1.5), "inherit is 1.5: expected a number of at least 0 and at most 1"),
-        (Selection(ramp=0.0), "ramp is 0.0: expected a number above 0 and at most 0.5"),
+        (Selection(inherit=1.5), "inherit is 1.5: expected a number from 0 to 1"),
+        (Selection(ramp=0.0), "ramp is 0.0: expected a number above 0, at most 0.5"),
         (Selection(half_life=0), "half_life is 0: expected"),
-        (Selection(features=65), "features is 65: expected a number of at least 1 and at most 64"),
+        (Selection(features=65), "features is 65: expected a number from 1 to 64"),
         (Selection(prior_weight=float("nan")), "prior_weight is nan: expected"),
         (Selection(inherit=True), "inherit is True: expected a number"),
         (Deployment("a", "import", "m:f", batching=Batching(delay_ms=-1)), "batch_delay_ms is -1"),
