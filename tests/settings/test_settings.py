@@ -6,7 +6,9 @@ import msgspec
 import pytest
 from msgspec import UNSET, Struct
 
+from clipper.control.snapshot import ApplicationSnapshot
 from clipper.errors import InvalidArgument
+from clipper.registry.records import ApplicationRecord, VersionRecord
 from clipper.settings.application import (
     ApplicationChange,
     ApplicationOptions,
@@ -93,3 +95,24 @@ def test_shared_fields() -> None:
     values = shared(deployment, VersionSpec)
     assert values.keys() == set(VersionSpec.__struct_fields__)
     assert (values["cpus"], values["sample"]) == (2.0, [1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "other"),
+    [
+        (ApplicationSettings, ApplicationRecord),
+        (ApplicationSettings, ApplicationSnapshot),
+        (Deployment, VersionRecord),
+    ],
+)
+def test_what_others_have_of_the_settings_is_of_their_type(kind: type[Struct], other: type[Struct]) -> None:
+    """A record and a snapshot hold some in a form of their own: a default output and an input type as texts."""
+    types = {one.name: one.type for one in settings_of(kind)}
+    alike = {field.name: _bare(field.type) for field in msgspec.structs.fields(other)}
+    common = types.keys() & alike.keys() - {"default_output", "version", "input_type"}
+    assert common
+    assert {name: alike[name] for name in common} == {name: types[name] for name in common}
+
+
+def _bare(kind: Any) -> Any:
+    return kind.__origin__ if hasattr(kind, "__metadata__") else kind
