@@ -36,9 +36,9 @@ def test_it_tells_what_became_of_processes_once() -> None:
 
 def test_it_tells_what_was_decided_and_keeps_the_latest() -> None:
     story = Story()
-    story.tell(1.0, [Retire(SLOT.slot, "it is not wanted any more"), StartSpare("of upgrades"), WakeAt(7.0)])
+    story.tell(1.0, [Retire(SLOT.slot, "it is no longer needed"), StartSpare("of upgrades"), WakeAt(7.0)])
     assert story.events == (
-        Event(1.0, "m:1#1", "leaves service: it is not wanted any more"),
+        Event(1.0, "m:1#1", "leaves service: it is no longer needed"),
         Event(1.0, "workers", "get a spare: of upgrades"),
     )
     for at in range(MAX_EVENTS):

@@ -39,6 +39,8 @@ from clipper.types import ModelId
 START_S, SLOW_START_S, START_TIMEOUT_S, STOP_S, UNDIALABLE_S, HANG_S = 0.5, 8.0, 60.0, 0.2, 20.0, 15.0
 CRASH_AFTER_S = 3.0
 BATCH_S = 1.0
+# A worker that drains goes on with what it has, longer than another takes for a batch.
+DRAIN_S = 3.0
 # What a container does, by its version's target.
 GOOD = ("good", "slow", "undialable")
 BAD = ("broken", "hangs", "crashes", "deaf")
@@ -332,7 +334,7 @@ class World:
         others = [one for one in self.workers if one is not worker]
         assert all(one.phase == "ready" and one.serves.generation == newest for one in others)
         assert len(others) >= WORKERS, "fewer workers are left than there are to be"
-        worker.phase, worker.back_at_s = "draining", self.now_s + 1.0
+        worker.phase, worker.back_at_s = "draining", self.now_s + DRAIN_S
 
     def _new_worker(self, index: int) -> FakeWorker:
         self.instances += 1

@@ -138,7 +138,7 @@ def test_what_cannot_be_read_is_told_and_kept_until_it_is_made_anew(
     catalog = Catalog(registry)
     assert (list(catalog.applications), list(catalog.models), catalog.versions) == ([], ["m"], {})
     told = catalog.problems()
-    assert [text.partition(" is left out, ")[0] for text in told] == [
+    assert [text.partition(" is left out: ")[0] for text in told] == [
         "application 'app'",
         "model 'n'",
         "version 'm:7'",

@@ -1,7 +1,7 @@
-"""What the supervisor pushes to each query worker: all that answering a query needs to know.
+"""What the supervisor pushes to each query worker: everything that it needs to answer queries.
 
 A worker never reads the registry. It gets a whole snapshot each time, never a difference, so that
-a worker which missed one is right again after the next.
+a worker which missed one is up to date again after the next.
 """
 
 from msgspec import Struct

@@ -1,4 +1,4 @@
-"""The supervisor's settings: read once, from its command line, and checked here."""
+"""The supervisor's settings, read from its command line and checked."""
 
 import argparse
 import os
@@ -59,7 +59,9 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     if (config.tls_cert is None) != (config.tls_key is None):
         parser.error("--tls-cert and --tls-key go together; they may name one file that holds both")
     if config.tls_client_ca is not None and config.tls is None:
-        parser.error("--tls-client-ca needs --tls-cert and --tls-key: who shows no certificate can ask for none")
+        parser.error(
+            "--tls-client-ca needs --tls-cert and --tls-key: a server without a certificate cannot ask clients for one"
+        )
     if not (is_loopback(config.management_host) or config.tls or config.insecure):
         parser.error(
             f"--management-host {config.management_host} can be reached from other machines, and what goes there, "
@@ -88,7 +90,7 @@ def _reading(described: Described) -> dict[str, Any]:
 
 
 def _host(text: str) -> str:
-    """A host alone: what is compared with it has no port, so that one with a port would never be met."""
+    """A host without a port: hosts are compared without it, so one with a port would never match."""
     if address_of(text) is None and not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a host: expected a name or an address without a port")
     return text

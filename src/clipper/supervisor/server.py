@@ -1,4 +1,4 @@
-"""The supervisor's assembly: takes a home over, starts everything, and stops it."""
+"""The supervisor's assembly: takes over a home, starts everything and stops it."""
 
 import asyncio
 import contextlib
@@ -60,7 +60,7 @@ from clipper.supervisor.workers.workers import Workers
 log = logging.getLogger(__name__)
 
 STARTED_POLL_S = 0.005
-# Workers that were just killed give the port back within moments.
+# Workers that were just killed release the port within moments.
 PORT_TIMEOUT_S = 1.0
 PORT_POLL_S = 0.05
 
@@ -101,7 +101,7 @@ class Supervisor:
         if self._certificates is not None:
             loop.add_signal_handler(signal.SIGHUP, self._certificates.renew)
         async with contextlib.AsyncExitStack() as stack:
-            # One that is down is no reason not to start: it may be up when it is needed.
+            # A store that is down does not prevent the start: it may be up when it is needed.
             store = await stack.enter_async_context(_open_store(self._store_address))
             listener = stack.enter_context(
                 ports.listen(self._config.management_host, self._config.management_port, "--management-port")
@@ -112,7 +112,7 @@ class Supervisor:
             await self._serve(parts, listener, ports.port_of(holder))
 
     async def _assemble(self, registry: SqliteRegistry, store: Store) -> tuple[Parts, socket.socket]:
-        """Put all parts together and take over what runs; nothing new is started yet."""
+        """Assemble the parts and take over what runs; nothing new is started yet."""
         home, catalog = self._home, Catalog(registry)
         processes = ProcessFolder(home.run, os.environ, home.python_path)
         records = processes.recorded()
@@ -121,8 +121,8 @@ class Supervisor:
             takeover.end_workers(records, processes)
         holder = await self._hold_port(left_port)
         settings = takeover.worker_settings(self._config, home, ports.port_of(holder), self._store_digest)
-        # Query ids begin with them. Clippers that share a store, or clients, are not to give the same ones: they would
-        # take one's feedback for the other's.
+        # Query ids begin with them. Clippers that share a store or clients must not give out the same ids: feedback
+        # would go to the wrong one.
         instances = Numbers(registry, "worker", skip=random.randrange(INSTANCES))
         starts = Numbers(registry, "replica")
         instances.reserve()
@@ -133,7 +133,7 @@ class Supervisor:
         takeover.take_over_workers(records, parts.workers, settings)
         takeover.end_the_rest(processes, home, replicas, parts.workers)
         parts.artifacts.remove_unfinished()
-        # Until then workers keep what they have: our first snapshot has to have every replica that theirs has.
+        # Until then workers keep their snapshot: our first one must have every replica that theirs has.
         await asyncio.gather(*(replica.settled.wait() for replica in replicas if replica.note.ready))
         return parts, holder
 
@@ -160,7 +160,7 @@ class Supervisor:
         starts: Numbers,
     ) -> Parts:
         home = self._home
-        # The reconciler is told of changes by the parts that it moves, so each has to know the other.
+        # The parts that the reconciler moves wake it when they change, so each has to know the other.
         reconciler: Reconciler
 
         def wake() -> None:
@@ -279,7 +279,7 @@ class Supervisor:
         await keepers.stop()
 
     async def _end(self, parts: Parts) -> None:
-        """Workers first: what they still have to answer needs the containers."""
+        """Workers first: their open queries need the containers."""
         parts.reconciler.stop()
         await parts.workers.drain()
         await parts.manager.stop_all()

@@ -1,6 +1,7 @@
 """What an operator does with models: deployed, rolled back, scaled and deleted, on a real server."""
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +53,22 @@ def test_older_versions_sleep_and_are_woken_by_a_rollback(server: Server) -> Non
     assert server.predict("app", [1, 2])["output"] == "one"
     until(lambda: server.call("GET", "/models/m/versions/3")["replicas"] == [])
     assert server.call("GET", "/models/m/versions/3")["state"] == "sleeping"
+
+
+def test_a_rollback_to_the_current_version_cancels_a_deployment_under_way(server: Server, tmp_path: Path) -> None:
+    with_application(server)
+    may_start = tmp_path / "may-start"
+    code = f"import os, time\nwhile not os.path.exists({str(may_start)!r}): time.sleep(0.01)\n" + answering("two")
+    server.deploy("m", code, wait=False, input_type="float64[2]")
+    until(lambda: server.call("GET", "/models/m/versions/2")["replicas"])
+    model = server.call("POST", "/models/m/rollback", {"version": "1"})
+    assert model["current"] == "1"
+    assert server.decided("m", "2")["state"] == "sleeping"
+    may_start.touch()
+    until(lambda: server.call("GET", "/models/m/versions/2")["replicas"] == [])
+    assert server.call("GET", "/models/m")["current"] == "1" and server.predict("app", [1, 2])["output"] == "one"
+    # It is there nevertheless, for whoever wants it after all.
+    assert server.call("POST", "/models/m/rollback", {"version": "2"})["current"] == "2"
 
 
 def test_a_rollback_to_what_no_longer_starts_fails_and_changes_nothing(server: Server) -> None:

@@ -48,7 +48,7 @@ class Scaler:
         self._versions: dict[ModelId, ScaledVersion] = {}
 
     def reason(self, id_: ModelId) -> str | None:
-        """Why a version is to have as many replicas as it is; None if its load has not been looked at."""
+        """The reason for a version's target replica count; None if its load has not been looked at."""
         version = self._versions.get(id_)
         return version.autoscaler.wish.reason if version else None
 

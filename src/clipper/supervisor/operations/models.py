@@ -84,13 +84,20 @@ class ModelOperations:
         return self._views.version(record, {})
 
     async def rollback(self, model: str, version: str | None) -> Model:
-        """Bounded by the version's own start timeout, and the time that its environment may take to be built."""
+        """Bounded by the version's own start timeout, and the time that its environment may take to be built.
+
+        To the current version: what waits to take its place does so no more.
+        """
         target = self._rollback_target(model, version)
-        if target.version != self._catalog.model(model).current:
+        if target.version == self._catalog.model(model).current:
+            if waiting := wanted.cancelled(self._catalog, model):
+                self._catalog.commit(*map(Put, waiting))
+                self._reconciler.wake()
+        else:
             promotion = rules.next_promotion(self._catalog.versions_of(model))
             state = "starting" if target.state == "failed" else target.state
-            wanted = replace(target, promotion=promotion, state=state, last_error=None, log_tail=(), is_new=False)
-            self._catalog.commit(Put(wanted))
+            asked = replace(target, promotion=promotion, state=state, last_error=None, log_tail=(), is_new=False)
+            self._catalog.commit(Put(asked))
             await self._until_current(target)
         return await self.get_model(model)
 
