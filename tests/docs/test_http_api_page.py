@@ -12,6 +12,7 @@ from clipper.frontend.inference.paths import read_path
 from clipper.frontend.inference.tensors import DATATYPES, MAX_ROWS
 from clipper.frontend.limits import REQUEST_TIMEOUT_SWEEPS
 from clipper.frontend.statuses import STATUSES
+from clipper.types import MAX_CONTEXT_LENGTH
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "http-api.md").read_text()
@@ -40,7 +41,7 @@ def test_every_error_is_in_the_table_with_its_status() -> None:
 def test_bounds() -> None:
     assert f"a list of 1 to {predict_body.MAX_CLIENT_BATCH:,} inputs" in PAGE
     assert f"a list of 1 to {observe_body.MAX_OBSERVATIONS:,} of them" in PAGE
-    assert f"at most {predict_body.MAX_CONTEXT_LENGTH:,} characters" in PAGE
+    assert f"at most {MAX_CONTEXT_LENGTH:,} characters" in PAGE
     assert f"at most {observe_body.MAX_ID_LENGTH} characters" in PAGE
     assert f"at most {observe_body.MAX_LABEL_BYTES // 1024} KiB" in PAGE
     assert f"within {REQUEST_TIMEOUT_SWEEPS} s" in PAGE

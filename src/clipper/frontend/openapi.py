@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 from clipper import __version__
 from clipper.frontend.observe_body import MAX_OBSERVATIONS
-from clipper.frontend.predict_body import MAX_CLIENT_BATCH, MAX_CONTEXT_LENGTH
+from clipper.frontend.predict_body import MAX_CLIENT_BATCH
 from clipper.frontend.statuses import STATUSES
 from clipper.inputs.numbers import FLOATS
-from clipper.types import DType, InputType
+from clipper.types import MAX_CONTEXT_LENGTH, DType, InputType
 
 Json = dict[str, Any]
 
