@@ -39,6 +39,7 @@ from clipper.frontend.clients import Clients
 from clipper.frontend.endpoints import make_endpoints
 from clipper.frontend.inference.service import Inference
 from clipper.frontend.limits import MAX_CONNECTIONS
+from clipper.frontend.other_paths import OtherPaths
 from clipper.frontend.server import QueryServer
 from clipper.processes.managed import MARK, kill_marked
 from clipper.selection.application import Application
@@ -252,10 +253,11 @@ class Worker:
                 known.follow(application)
         server, config = self._server, self._config
         applications = self._applications.values()
-        shared = server.refused, server.work, config.max_body_bytes, self._clients.guarded
+        shared = server.refused, server.work, config.max_body_bytes
+        inference = Inference(applications, self._router, self._statistics_of_all, *shared, self._clients)
         server.serve(
-            make_endpoints(applications, self._router, *shared),
-            Inference(applications, self._router, self._statistics_of_all, *shared),
+            make_endpoints(applications, self._router, *shared, self._clients.guarded),
+            OtherPaths(applications, inference, server.work, self._clients),
         )
         return new
 
