@@ -38,16 +38,12 @@ SHARES = (0.003, 0.01, 0.02)
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A policy with all settings of it that are tried, and how it is played.
-
-    ``is_reference``: it is shown, and no part of the family, since it is no policy whose state is sums.
-    """
+    """A policy with all settings of it that are tried, and how it is played."""
 
     name: str
     make: Callable[..., Any]
     settings: Sequence[Setting]
     play: Callable[..., Floats] = play
-    is_reference: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +63,6 @@ class Result:
     setting: Setting
     regret: Mapping[str, Mapping[str, float]]
     standard_error: float
-    is_reference: bool = False
 
     @property
     def sum(self) -> float:
@@ -119,25 +114,30 @@ def families() -> list[Family]:
         ),
         Family(
             "exp4",
-            Candidate("exp4", panels.Hedge, [setting_of("exp4")], play_panel),
+            Candidate("exp4", panels.Exp4, [setting_of("exp4")], play_panel),
             [
+                Candidate(
+                    "other settings", panels.Exp4, _grid(eta=HEDGE_ETAS[2:], half_life=(70, 100, 200)), play_panel
+                ),
                 Candidate("discounted", panels.Hedge, _grid(eta=HEDGE_ETAS, half_life=HEDGE_HALF_LIVES), play_panel),
                 Candidate("never forgets", panels.Hedge, _grid(eta=HEDGE_ETAS, half_life=NEVER), play_panel),
-                Candidate(
-                    "fixed share", panels.FixedShare, _grid(eta=HEDGE_ETAS, share=SHARES), play_panel, is_reference=True
-                ),
+                Candidate("fixed share", panels.FixedShare, _grid(eta=HEDGE_ETAS, share=SHARES), play_panel),
             ],
         ),
         # How many labels there are is no setting to search: a fact of the streams, as of an application.
         Family(
             "ensemble",
-            Candidate("ensemble", panels.LogOdds, [setting_of("ensemble")], play_panel),
+            Candidate("ensemble", panels.Ensemble, [setting_of("ensemble")], play_panel),
             [
                 Candidate(
-                    "discounted", panels.LogOdds, _grid(classes=(LABELS,), half_life=HEDGE_HALF_LIVES), play_panel
+                    "other half-lives",
+                    panels.Ensemble,
+                    _grid(classes=(LABELS,), half_life=(35, 50, 100)),
+                    play_panel,
                 ),
+                Candidate("log odds", panels.LogOdds, _grid(classes=(LABELS,), half_life=HEDGE_HALF_LIVES), play_panel),
                 Candidate("never forgets", panels.LogOdds, _grid(classes=(LABELS,), half_life=NEVER), play_panel),
-                Candidate("equal votes", panels.Equal, [{}], play_panel, is_reference=True),
+                Candidate("equal votes", panels.Equal, [{}], play_panel),
             ],
         ),
     ]
@@ -174,7 +174,7 @@ def _result(candidate: Candidate, setting: Setting, by_size: Sequence[Floats]) -
     }
     # Streams and sizes are independent of each other, so the variances of their means add up.
     variance = sum(float(regret.var(axis=1, ddof=1).sum()) / regret.shape[1] for regret in by_size)
-    return Result(candidate.name, setting, means, round(variance**0.5, 1), candidate.is_reference)
+    return Result(candidate.name, setting, means, round(variance**0.5, 1))
 
 
 def setting_of(policy: str) -> Setting:

@@ -26,7 +26,7 @@ def write(results: Mapping[str, Sequence[Result]]) -> None:
 def ratio(results: Results, policy: str) -> float:
     """Its regret over that of its family's best single setting."""
     ours, *others = results[policy]
-    return ours.sum / min(other.sum for other in others if not other.is_reference)
+    return ours.sum / min(other.sum for other in others)
 
 
 def best_textbook(results: Results) -> Result:

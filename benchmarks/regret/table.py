@@ -6,9 +6,7 @@ from benchmarks.regret.streams import STREAMS
 
 
 def table(results: Results) -> str:
-    """A row for each policy as it is by default, and for the best setting of each candidate of its family; in italics
-    for those that are no part of it.
-    """
+    """A row for each policy as it is by default, and for the best setting of each candidate of its family."""
     head = ["policy", "setting", *STREAMS, "sum", "beside the best"]
     lines = [head, ["---"] * len(head)]
     for policy, found in results.items():
@@ -18,7 +16,7 @@ def table(results: Results) -> str:
                 for name, value in result.setting.items()
             )
             by_stream = [f"{sum(result.regret[stream].values()):,.0f}" for stream in STREAMS]
-            name = f"**`{policy}`**" if not number else f"*{result.name}*" if result.is_reference else result.name
+            name = f"**`{policy}`**" if not number else result.name
             beside = f"{ratio(results, policy):.2f}" if not number else ""
             lines.append([name, setting, *by_stream, f"{result.sum:,.0f} ± {2 * result.standard_error:,.0f}", beside])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -8,7 +8,7 @@ class Event(Struct, frozen=True):
 
     Attributes:
         at: seconds since 1970.
-        subject: what it is about: a version, a replica, a worker, or ``workers`` for all of them.
+        subject: what it is about: a version, a replica, a worker, ``workers`` for all of them, or an application.
     """
 
     at: float

@@ -28,7 +28,7 @@ class Event(Struct, frozen=True):
     """
     Attributes:
         at: seconds since 1970.
-        subject: what it is about: a version, a replica, a worker, or ``workers`` for all of them.
+        subject: what it is about: a version, a replica, a worker, ``workers`` for all of them, or an application.
     """
 
     at: float
@@ -57,6 +57,10 @@ class Story:
                 self._events.append(Event(at, subject, f"{phase}: {error}" if is_down and error else phase))
         self._events.extend(Event(at, subject, "gone") for subject in self._before.keys() - now.keys())
         self._before = now
+
+    def note(self, at: float, subject: str, text: str) -> None:
+        """Note what something else than processes and decisions came to."""
+        self._events.append(Event(at, subject, text))
 
     def tell(self, at: float, instructions: Iterable[Instruction]) -> None:
         """Note what was decided."""
