@@ -13,8 +13,10 @@ from http_calls import cut
 from mutations import mutated, random_edits
 
 from clipper.control.feedback import Feedback, Outcome
+from clipper.control.snapshot import ApplicationSnapshot
 from clipper.control.statistics import WorkerStatistics
 from clipper.frontend import limits
+from clipper.frontend.clients import Clients
 from clipper.frontend.inference.service import Inference
 from clipper.frontend.inference.tensors import DATATYPES, datatype_of
 from clipper.frontend.port import Port
@@ -49,6 +51,7 @@ class Answering:
 
     name = "app"
     done = True
+    snapshot = ApplicationSnapshot("app", "bytes", 1.0)
 
     def __init__(self, input_type: InputType, features_size: int | None, output: bytes | None) -> None:
         self.terms, self._output = Terms(input_type, features_size), output
@@ -86,7 +89,8 @@ async def _send(random: Random) -> None:
     output = random.choice([b"1", b"[1,2.5]", b'{"a":"\xc3\xbc"}', b"null", b"[[1],[2,3]]", b"1e999", None])
     application = Answering(input_type, random.choice([None, None, 2]), output)
     port = Port(max_connections=100)
-    shared = port.refused, port.work, limits.MAX_BODY_BYTES, lambda _, endpoint: endpoint
+    clients = Clients(0, port.count_refused, port.now_s)
+    shared = port.refused, port.work, limits.MAX_BODY_BYTES, clients
     inference = Inference([cast(Any, application)], Taker(), no_statistics, *shared)
     port.serve({}, inference)
     for _ in range(random.randint(1, 4)):
