@@ -14,7 +14,7 @@ from benchmarks.regret.contextual import play_contextual
 from benchmarks.regret.panels import play_panel
 from benchmarks.regret.simulation import Setting, play
 from benchmarks.regret.streams import SIZES, STREAMS, Floats
-from clipper.selection.policies.registry import POLICIES
+from clipper.selection.policies.by_name import POLICIES
 
 FEW_SEEDS, SEEDS = 4, 30
 # Of games with features, each of which takes several times as long.

@@ -163,7 +163,8 @@ class Clients:
         key = self._keys.get(hashlib.sha256(shown.strip()).hexdigest())
         if key is None:
             raise Unauthorized(
-                "this server does not know the key: it may have been revoked; clipper key list tells them"
+                "this server does not know the key: it may have been revoked; `clipper key list` shows those that "
+                "are valid"
             )
         if key.applications and application not in key.applications:
             raise Forbidden(f"key {key.name!r} is not for application {application!r}")

@@ -29,7 +29,7 @@ class OtherPaths:
         self._clients = clients
 
     def find(self, path: bytes, head: Head) -> Endpoint | None:
-        """As ``QueryServer.find``."""
+        """As ``Port.find``."""
         if path == DESCRIPTION:
             visible = self._clients.visible(self._applications, head.authorizations)
             return Description([self._described(each) for each in visible], self._work)
@@ -42,9 +42,9 @@ class OtherPaths:
     def _described(self, application: Application) -> openapi.Described:
         return openapi.Described(
             application.name,
-            application.input_type,
-            application.slo_s,
-            application.features_size,
+            application.terms.input_type,
+            application.terms.slo_s,
+            application.terms.features_size,
             self._clients.needs_key(application),
         )
 

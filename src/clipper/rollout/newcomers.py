@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from clipper.control.snapshot import ApplicationSnapshot, Newcomer, Snapshot
 from clipper.registry.records import ApplicationRecord, ModelRecord
-from clipper.selection.policies.registry import POLICIES
+from clipper.selection.policies.by_name import POLICIES
 from clipper.settings.application import Link, Selection
 from clipper.types import ModelId
 

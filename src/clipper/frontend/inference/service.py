@@ -77,7 +77,7 @@ class Inference:
         if asked.model is None:
             return self._find_of_server(asked, head)
         application = self._applications.get(asked.model)
-        if application is None or (asked.version is not None and asked.version not in application.links.versions()):
+        if application is None or (asked.version is not None and asked.version not in application.terms.versions()):
             return None
         if asked.kind == "infer":
             return self._entered(application, Call(self._infer[application.name], asked.version, head), head)
@@ -102,19 +102,19 @@ class Inference:
         name = application.name
         if asked.kind == "model_ready":
             is_ready = (
-                any(application.links.versions()[asked.version].values())
+                any(application.terms.versions()[asked.version].values())
                 if asked.version
-                else application.links.is_ready
+                else application.terms.is_ready
             )
             return Tell({"name": name, "ready": is_ready}, 200 if is_ready else 503)
         if asked.kind == "statistics":
             return Tally(self._statistics, [application])
         of_model = metadata.model(
             name,
-            [asked.version] if asked.version else list(application.links.versions()),
-            application.input_type,
-            application.features_size,
-            metadata.output_type(application.links.outputs(asked.version)),
+            [asked.version] if asked.version else list(application.terms.versions()),
+            application.terms.input_type,
+            application.terms.features_size,
+            metadata.output_type(application.terms.outputs(asked.version)),
         )
         return Tell(metadata.config(of_model) if asked.kind == "config" else of_model)
 
@@ -124,14 +124,14 @@ class Inference:
             case "live":
                 return Tell({"live": True})
             case "ready":
-                is_ready = all(application.links.is_ready for application in applications)
+                is_ready = all(application.terms.is_ready for application in applications)
                 return Tell({"live": True, "ready": is_ready}, 200 if is_ready else 503)
             case "statistics":
                 return Tally(self._statistics, self._clients.visible(applications, head.authorizations))
             case "index":
                 return Index(self._clients.visible(applications, head.authorizations))
         return Tell(
-            metadata.server(version for application in applications for version in application.links.versions())
+            metadata.server(version for application in applications for version in application.terms.versions())
         )
 
     def _entered(self, application: Application, endpoint: Endpoint, head: Head) -> Endpoint:
@@ -207,7 +207,7 @@ class Index(_Small):
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             exchange.refuse("malformed_request", f'body is not {{"ready": true or false}}: {error}')
             return
-        found = metadata.index({application.name: application.links.versions() for application in self._applications})
+        found = metadata.index({application.name: application.terms.versions() for application in self._applications})
         shown = [each for each in found if each["state"] == "READY"] if only_ready else found
         exchange.answer(200, msgspec.json.encode(shown))
 
@@ -220,7 +220,7 @@ class Tally(_Small):
         self._applications = applications
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
-        asked = {application.name: application.links.versions() for application in self._applications}
+        asked = {application.name: application.terms.versions() for application in self._applications}
 
         def answer(workers: Sequence[WorkerStatistics]) -> None:
             exchange.answer(200, msgspec.json.encode(metadata.statistics(asked, workers)))
