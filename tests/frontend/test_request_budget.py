@@ -14,11 +14,9 @@ from clipper.frontend.observe_body import ObserveReader
 from clipper.frontend.predict_body import BodyReader
 from clipper.types import InputType
 
-pytestmark = pytest.mark.alone
-
 # Processor time, of which a busy machine takes nothing; but its caches are shared, so the best of some tries counts.
 MAX_STEP_S = 0.02
-TRIES = 4
+TRIES = 10
 
 
 def read(case: Costly, body: bytes | bytearray) -> Generator[None, None, object]:
