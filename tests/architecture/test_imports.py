@@ -44,12 +44,9 @@ ALLOWED: dict[str, frozenset[str]] = {
         "selection.trial": "processes run_as selection.check control.snapshot",
         "selection": "decisions selection.learning selection.policies selection.stores selection.trial abstraction "
         "control control.feedback metrics.histogram control.snapshot control.statistics",
+        "inputs": "",
         "frontend.limits": "",
-        "frontend.inputs": "frontend.limits frontend.long_inputs frontend.numbers",
-        "frontend.long_inputs": "frontend.numbers",
-        "frontend.numbers": "",
-        "frontend": "frontend.inputs frontend.limits frontend.long_inputs frontend.numbers malloc selection "
-        "control.feedback control.snapshot control.statistics tls",
+        "frontend": "frontend.limits inputs malloc selection control.feedback control.snapshot control.statistics tls",
         "worker": "decisions frontend frontend.limits malloc open_files selection selection.stores selection.trial "
         "control.feedback abstraction control processes run_as control.snapshot control.statistics tls",
         "registry": "scaling control.snapshot",
@@ -58,14 +55,14 @@ ALLOWED: dict[str, frozenset[str]] = {
         "rollout": "managers.reconcile registry selection.policies control.snapshot",
         "managers": "managers.reconcile processes registry run_as trees containers.protocol control.snapshot",
         "management.events": "",
-        "management.reports": "",
-        "management.schemas": "management.reports scaling control.snapshot",
-        "metrics": "management.reports management.schemas control.statistics",
-        "management": "hosts management.events management.reports management.schemas metrics control.statistics "
-        "scaling tls",
+        "management.learned": "",
+        "management.reports": "management.learned",
+        "management.schemas": "management.learned scaling control.snapshot",
+        "metrics": "management.learned management.schemas control.statistics",
+        "management": "hosts management.events management.reports management.schemas scaling tls",
         "supervisor": "build rollout managers.reconcile decisions home hosts malloc open_files "
-        "management management.events management.reports management.schemas metrics managers registry "
-        "containers.protocol control frontend.inputs processes selection.trial selection.learning run_as scaling "
+        "management management.events management.learned management.reports management.schemas metrics managers "
+        "registry containers.protocol control inputs processes selection.trial selection.learning run_as scaling "
         "selection.policies selection.stores control.snapshot control.statistics tls trees",
         "packaging": "",
         "backup": "home processes registry selection.stores trees",
@@ -74,8 +71,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "control.snapshot scaling tls",
         "pages": "",
         "load": "client.http_api pages tls",
-        "cli": "backup client decisions decisions.evaluation home hosts load packaging management.reports "
-        "management.schemas pages run_as scaling control.snapshot tls",
+        "cli": "backup client decisions decisions.evaluation home hosts load packaging management.learned "
+        "management.reports management.schemas pages run_as scaling control.snapshot tls",
     }.items()
 }
 
@@ -94,9 +91,18 @@ PURE = (
     "clipper.abstraction.batching",
     "clipper.abstraction.cache",
     "clipper.decisions.evaluation",
+    "clipper.inputs",
     "clipper.selection.policies",
     "clipper.selection.learning",
     "clipper.containers.protocol",
+    "clipper.frontend.inference.answers",
+    "clipper.frontend.inference.errors",
+    "clipper.frontend.inference.inflate",
+    "clipper.frontend.inference.json_data",
+    "clipper.frontend.inference.metadata",
+    "clipper.frontend.inference.paths",
+    "clipper.frontend.inference.requests",
+    "clipper.frontend.inference.tensors",
     "clipper.managers.shares",
     "clipper.managers.docker.log_lines",
     "clipper.managers.docker.options",
