@@ -9,6 +9,7 @@ A sample at random, the same for the same seed, taken from all folders in turn u
 """
 
 import argparse
+import ast
 import os
 import random
 import resource
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -127,12 +128,16 @@ def mutants_of(folder: str, path: Path) -> list[Mutant]:
         one = made(name)
         places = ((node, start) for node in nodes(tree) for start, _ in one.mutation_positions(node))
         found += [
-            Mutant(folder, path, line, name, number)
-            for number, (node, (line, _)) in enumerate(places)
-            # frozen=True and slots=True keep mistakes from being made; without them all goes on.
-            if node.search_ancestor("decorator") is None
+            Mutant(folder, path, line, name, number) for number, (node, (line, _)) in enumerate(places) if matters(node)
         ]
     return found
+
+
+def matters(node: parso.tree.NodeOrLeaf) -> bool:
+    """Whether a change there may change anything: not ``frozen=True`` or ``slots=True``, and not 1e300 by 1."""
+    if node.type == "number" and (value := ast.literal_eval(node.value)) + 1 == value:
+        return False
+    return node.search_ancestor("decorator") is None
 
 
 def nodes(node: parso.tree.NodeOrLeaf) -> Iterator[parso.tree.NodeOrLeaf]:
@@ -263,22 +268,24 @@ def main() -> None:
         parser.error(f"{', '.join(sorted(unknown))} is not one of {', '.join(FOLDERS)}")
     end_s = time.monotonic() + 60 * arguments.minutes
     print(f"seed {arguments.seed}")
-    survivors: dict[str, list[Mutant]] = defaultdict(list)
-    tried: dict[str, int] = defaultdict(int)
+    tried, survived = Counter[str](), Counter[str]()
     with tempfile.TemporaryDirectory(prefix="clipper-mutants-") as copy:
         trial = Trial(Path(copy))
         waiting = list(in_turns(arguments.folders, random.Random(arguments.seed)))
         for folder in arguments.folders:
             print(f"{folder}: its tests take {trial.measure(folder):.0f} s of a processor", flush=True)
-        for mutant in waiting:
-            if time.monotonic() >= end_s:
-                break
-            tried[mutant.folder] += 1
-            if trial.survives(mutant):
-                survivors[mutant.folder].append(mutant)
-                print(f"survives: {mutant.path}:{mutant.line} ({mutant.operator})\n{mutant.change}", flush=True)
+        # Ctrl-C ends it early, with what is known by then.
+        with suppress(KeyboardInterrupt):
+            for mutant in waiting:
+                if time.monotonic() >= end_s:
+                    break
+                survives = trial.survives(mutant)
+                tried[mutant.folder] += 1
+                if survives:
+                    survived[mutant.folder] += 1
+                    print(f"survives: {mutant.path}:{mutant.line} ({mutant.operator})\n{mutant.change}", flush=True)
     for folder in arguments.folders:
-        noticed = tried[folder] - len(survivors[folder])
+        noticed = tried[folder] - survived[folder]
         share = f"{100 * noticed / tried[folder]:.0f} %" if tried[folder] else "-"
         print(f"{folder:24} {noticed:4} of {tried[folder]:4} noticed  {share}")
 
