@@ -24,9 +24,7 @@ def main(url: str) -> None:
     client.check_model_version_readiness("app", "1")
     tensor = {"name": "input", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}
     answer = client.model_infer("app", request=InferenceRequest(inputs=[tensor]))
-    remote = pydantic_client.RemoteModel(
-        inputs_model=Rows, outputs_model=Sums, model_name="app", server_url=url
-    )
+    remote = pydantic_client.RemoteModel(inputs_model=Rows, outputs_model=Sums, model_name="app", server_url=url)
     found = {
         "server": client.read_server_metadata().name,
         "versions": client.read_model_metadata("app").versions,

@@ -62,16 +62,15 @@ def main(url: str) -> None:
         .tolist(),
         "widened": infer(tensor(ROW.astype(np.int8), "INT8")).as_numpy("output").tolist(),
         "half": infer(tensor(ROW.astype(np.float16), "FP16")).as_numpy("output").tolist(),
-        "parameters": infer(tensor(ROW, "FP32"), parameters={"context": "alice"}, timeout=10_000_000, priority=1)
-        .get_response()["parameters"]["default"],
+        "parameters": infer(
+            tensor(ROW, "FP32"), parameters={"context": "alice"}, timeout=10_000_000, priority=1
+        ).get_response()["parameters"]["default"],
     }
     texts = np.array([["grün"], ["a" * 300]], np.object_)
     found["texts"] = [text.decode() for text in infer(tensor(texts, "BYTES"), model="text").as_numpy("output")]
     found["json_texts"] = [
         text.decode() if isinstance(text, bytes) else text
-        for text in infer(
-            tensor(texts, "BYTES", binary=False), model="text", outputs=asked[:1]
-        ).as_numpy("output")
+        for text in infer(tensor(texts, "BYTES", binary=False), model="text", outputs=asked[:1]).as_numpy("output")
     ]
     found["async"] = client.async_infer("app", [tensor(ROW, "FP32")]).get_result().as_numpy("output").tolist()
     short, long, surplus = tensor(ROW, "FP32"), tensor(ROW, "FP32"), tensor(ROW, "FP32")
