@@ -20,8 +20,6 @@ from clipper.processes.managed import pids, start_time, stat_fields
 from manager_bench import SLOT, SUM, Bench, run, send_batch
 from waiting import until_async
 
-pytestmark = pytest.mark.alone
-
 MakeBench = Callable[..., Bench]
 
 

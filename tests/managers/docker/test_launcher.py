@@ -24,8 +24,6 @@ from manager_bench import SLOT, SUM, Bench, run
 from small_packages import make_wheel
 from waiting import until_async
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture
 def client(docker_daemon: DockerDaemon) -> Iterator[Any]:
