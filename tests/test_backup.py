@@ -18,7 +18,8 @@ from clipper.backup import Backup, back_up, restore
 from clipper.control.snapshot import Batching
 from clipper.errors import ClipperError, Conflict, InvalidArgument, RegistryUnavailable, Unavailable
 from clipper.home import lock_home
-from clipper.processes.managed import ProcessRecord, start_time
+from clipper.processes.proc import start_time
+from clipper.processes.process import ProcessRecord
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.registry.store import Put

@@ -24,7 +24,8 @@ from msgspec import Struct
 from clipper import __version__
 from clipper.errors import ClipperError, Conflict, InvalidArgument, Unavailable
 from clipper.home import ARTIFACTS_NAME, REGISTRY_NAME, RUN_NAME, SELECTION_NAME, TOKEN_NAME, lock_home
-from clipper.processes.managed import ProcessRecord, start_time
+from clipper.processes.proc import start_time
+from clipper.processes.process import ProcessRecord
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.selection.stores.sqlite_schema import SCHEMA_VERSION
 from clipper.trees import remove_tree, seal_tree

@@ -13,7 +13,10 @@ import pytest
 
 from clipper.errors import ContainerFailed
 from clipper.processes.enter import entering
-from clipper.processes.managed import MARK, ManagedProcess, ProcessFolder, is_own_want, mark_of, passed_on, start_time
+from clipper.processes.folder import ProcessFolder, passed_on
+from clipper.processes.marks import MARK, mark_of
+from clipper.processes.proc import is_own_shortage, start_time
+from clipper.processes.process import ManagedProcess
 from clipper.run_as import RunAs
 
 
@@ -176,7 +179,7 @@ def test_what_a_process_forked_goes_with_it(folder: ProcessFolder, tmp_path: Pat
 SUPERVISOR = """
 import asyncio, os, sys
 from pathlib import Path
-from clipper.processes.managed import ProcessFolder
+from clipper.processes.folder import ProcessFolder
 
 class Folder(ProcessFolder):
     def update(self, record):
@@ -280,7 +283,7 @@ def test_what_cannot_be_looked_for_is_not_taken_to_be_gone(folder: ProcessFolder
         with no_descriptor_left():
             with pytest.raises(OSError, match="Too many open files") as refused:
                 mark_of(process.pid)
-            assert is_own_want(refused.value)
+            assert is_own_shortage(refused.value)
             process.kill()
             # Its exit is seen, but whether it has forked anything cannot be.
             assert not await process.has_exited_within(0.2)

@@ -21,7 +21,7 @@ from clipper.frontend.clients import Clients
 from clipper.frontend.endpoints import make_endpoints
 from clipper.frontend.limits import MAX_CONNECTIONS
 from clipper.frontend.server import QueryServer
-from clipper.processes.managed import MARK, kill_marked
+from clipper.processes.marks import MARK, kill_marked
 from clipper.selection.application import Application
 from clipper.selection.committer import Committer
 from clipper.selection.description import describe

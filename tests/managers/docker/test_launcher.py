@@ -14,10 +14,11 @@ import pytest
 from msgspec.structs import replace
 
 import clipper
+from clipper.managers.docker.open import open_docker
 from clipper.managers.docker.options import CPU_SHARES, HOME_LABEL, IMAGE_HOME_LABEL, PUBLISHED
-from clipper.managers.docker.settings import DockerSettings, docker_launcher
 from clipper.managers.logs import tail
-from clipper.processes.managed import start_time
+from clipper.managers.open import open_launchers
+from clipper.processes.proc import start_time
 from clipper.registry.records import VersionSpec
 from docker_daemon import BASE_IMAGE, DockerDaemon
 from manager_bench import SLOT, SUM, Bench, run
@@ -272,7 +273,7 @@ def test_images_go_with_their_versions(bench: Bench, client: Any) -> None:
 
 
 def test_without_its_extra_there_is_no_docker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = DockerSettings(BASE_IMAGE, "host", "unix", "/home")
-    assert docker_launcher(settings, bench.folders, {}).keys() == {"docker"}
+    assert open_docker(bench.folders) is not None
     monkeypatch.setitem(sys.modules, "clipper.managers.docker.engine", None)  # as if its library were not there
-    assert docker_launcher(settings, bench.folders, {}) == {}
+    assert open_docker(bench.folders) is None
+    assert "docker" not in open_launchers(bench.folders)

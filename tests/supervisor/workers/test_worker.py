@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from clipper.control.snapshot import Snapshot
-from clipper.processes.managed import ProcessFolder, start_time
+from clipper.processes.folder import ProcessFolder
+from clipper.processes.proc import start_time
 from clipper.supervisor.folders import open_home
 from clipper.supervisor.workers import worker as workers
 from clipper.supervisor.workers.ports import hold, port_of

@@ -49,7 +49,7 @@ class Scaler:
     def reason(self, id_: ModelId) -> str | None:
         """Why a version is to have as many replicas as it is; None if its load has not been looked at."""
         version = self._versions.get(id_)
-        return version.autoscaler.wish.reason if version else None
+        return version.autoscaler.target.reason if version else None
 
     async def run(self) -> None:
         """Until cancelled."""

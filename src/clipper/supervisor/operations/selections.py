@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from clipper.control.snapshot import Selection
 from clipper.errors import InvalidArgument
 from clipper.management.schemas import ApplicationChange, Configured, NewApplication
-from clipper.processes.managed import ProcessFolder
+from clipper.processes.folder import ProcessFolder
 from clipper.run_as import RunAs
 from clipper.selection.learning.parameters import check_number
 from clipper.selection.policies.query_view import MAX_FEATURES

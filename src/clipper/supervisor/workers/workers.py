@@ -10,7 +10,7 @@ from clipper.control.messages import CHANNEL_VERSION, PolicyDescription, RecentI
 from clipper.control.snapshot import Snapshot
 from clipper.control.statistics import VersionLoad, WorkerStatistics
 from clipper.errors import ProtocolViolation
-from clipper.processes.managed import ProcessRecord
+from clipper.processes.process import ProcessRecord
 from clipper.supervisor.workers.worker import Worker, WorkerNote, WorkerSettings
 from clipper.tls.material import TlsMaterial
 from clipper.types import ModelId
