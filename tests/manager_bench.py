@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from clipper.processes.folder import ProcessFolder
 from clipper.registry.records import ManagerName, VersionSpec
 from clipper.types import DType, InputType, ModelId, Transport
 from docker_daemon import BASE_IMAGE
+from waiting import until_async
 
 SLOT = Slot("sum", "1", 1)
 SUM = "def predict(inputs): return [float(sum(row)) for row in inputs]\n"
@@ -72,7 +73,7 @@ class Bench:
         if not (python_path / "clipper").exists():
             (python_path / "clipper").symlink_to(Path(clipper.__file__).parent)
         self.processes = ProcessFolder(self._folder("run"), os.environ, python_path)
-        self.folders = Facilities(
+        self.facilities = Facilities(
             home=path,
             artifacts=self._folder("artifacts"),
             scratch=self._folder("scratch"),
@@ -85,14 +86,14 @@ class Bench:
             docker_network=network,
             docker_transport=transport,
         )
-        launchers = open_launchers(self.folders)
-        environments = EnvironmentProvider(self.processes, self.folders.artifacts, path / "environments")
-        self.launcher = launchers["local"] = LocalLauncher(self.folders, environments)
+        self.launchers = open_launchers(self.facilities)
+        environments = EnvironmentProvider(self.processes, self.facilities.artifacts, path / "environments")
+        self.launcher = self.launchers["local"] = LocalLauncher(self.facilities, environments)
         numbers = itertools.count(1)
         self.samples = OneSample(sample)
 
         self.manager = Manager(
-            launchers, self.logs, lambda: next(numbers), lambda _: batch_timeout_s, self.samples, lambda: None
+            self.launchers, self.logs, lambda: next(numbers), lambda _: batch_timeout_s, self.samples, lambda: None
         )
 
     def _folder(self, name: str) -> Path:
@@ -102,7 +103,7 @@ class Bench:
     def model(self, body: str, artifact: str = "", **fields: Any) -> VersionSpec:
         """The spec of a model whose module is ``body`` with a function ``predict``."""
         artifact = artifact or hashlib.sha256(body.encode()).hexdigest()
-        code = self.folders.artifacts / artifact / "code"
+        code = self.facilities.artifacts / artifact / "code"
         code.mkdir(parents=True, exist_ok=True)
         (code / "my_model.py").write_text(body)
         return VersionSpec(artifact, "import", "my_model:predict", manager=self.kind, **fields)
@@ -118,20 +119,15 @@ class Bench:
         assert self.status.start_failure is not None
         return "\n".join((self.status.start_failure.reason, *self.status.start_failure.log_tail))
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
-            while not condition():
-                await asyncio.sleep(0.005)
-
     async def until_dead(self) -> str:
         """What it died of."""
-        await self.until(lambda: self.status.phase == "dead")
+        await until_async(lambda: self.status.phase == "dead")
         assert self.status.last_error is not None
         return self.status.last_error
 
     async def ready(self) -> int:
         """The pid, once it is ready."""
-        await self.until(lambda: self.status.phase != "starting")
+        await until_async(lambda: self.status.phase != "starting")
         assert self.status.phase == "ready", self.failure
         replica = self.status.replica
         assert replica is not None and replica.pid is not None
@@ -153,7 +149,7 @@ class Bench:
                     container.remove(force=True)
 
     def leaves_nothing(self) -> None:
-        assert list(self.folders.scratch.iterdir()) == []
+        assert list(self.facilities.scratch.iterdir()) == []
         assert list((self.path / "run").iterdir()) == []
 
 

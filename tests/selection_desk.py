@@ -28,8 +28,9 @@ from clipper.selection.query_ids import QueryIds
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import Store
 from clipper.selection.surroundings import Surroundings
-from event_loops import ShiftedLoop, run_clean, until
+from event_loops import ShiftedLoop, run_clean
 from small_container import SmallContainer
+from waiting import until_async
 
 SLO_S = 100.0
 ROW = b"r" * 8
@@ -141,7 +142,7 @@ class Desk:
             self.models.serve()
             return condition()
 
-        await until(served)
+        await until_async(served)
 
 
 def make_surroundings(predictor: Predictor, store: Store, instance: int = 3) -> Surroundings:

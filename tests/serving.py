@@ -7,8 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,19 +29,10 @@ from clipper.control.snapshot import (
 )
 from clipper.control.statistics import ApplicationStatistics, WorkerStatistics
 from clipper.supervisor.workers.ports import hold, port_of
-
-# Only a hang meets it.
-TIMEOUT_S = 60.0
+from waiting import TIMEOUT_S, until
 
 # Answers each row's sum.
 SUM = "def predict(inputs):\n    return [float(row.sum()) for row in inputs]\n"
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        time.sleep(0.005)
 
 
 class Process:
@@ -65,6 +55,10 @@ class Process:
     @property
     def is_running(self) -> bool:
         return self._child.poll() is None
+
+    def until_logged(self, text: str) -> None:
+        """Wait for a line of its log, as long as it runs."""
+        until(lambda: text in self.log, failed=lambda: None if self.is_running else f"it has ended: {self.log}")
 
     def send(self, signal_number: int) -> None:
         self._child.send_signal(signal_number)
@@ -108,8 +102,7 @@ class Container(Process):
         super().__init__("clipper.runtime", flags, folder / f"container-{number}.log")
 
     def wait_until_ready(self) -> None:
-        wait_for(lambda: "listening on" in self.log or not self.is_running, "the container listens")
-        assert self.is_running, self.log
+        self.until_logged("listening on")
 
 
 class LyingContainer(Process):
@@ -125,8 +118,7 @@ class LyingContainer(Process):
         self.address = ReplicaAddress(f"m:1#l{number}", f"unix:{self.socket}")
         actions = {"hello": on_hello, "predict": on_predict}
         super().__init__("lying_container", [str(self.socket), json.dumps(actions)], folder / f"liar-{number}.log")
-        wait_for(lambda: "listening on" in self.log or not self.is_running, "the liar listens")
-        assert self.is_running, self.log
+        self.until_logged("listening on")
 
 
 class WorkerProcess(Process):
@@ -147,8 +139,7 @@ class Worker(WorkerProcess):
 
     def __init__(self, folder: Path, index: int, port: int, **settings: Any) -> None:
         super().__init__(folder, index, port, **settings)
-        wait_for(lambda: "answers on" in self.log or not self.is_running, "the worker is up")
-        assert self.is_running, self.log
+        self.until_logged("answers on")
         self.control = ControlClient(self.control_path)
 
     def apply(self, snapshot: Snapshot) -> control.Applied:

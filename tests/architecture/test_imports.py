@@ -44,12 +44,9 @@ ALLOWED: dict[str, frozenset[str]] = {
         "selection.trial": "processes run_as selection.check control.snapshot",
         "selection": "decisions selection.learning selection.policies selection.stores selection.trial abstraction "
         "control control.feedback metrics.histogram control.snapshot control.statistics",
+        "inputs": "",
         "frontend.limits": "",
-        "frontend.inputs": "frontend.limits frontend.long_inputs frontend.numbers",
-        "frontend.long_inputs": "frontend.numbers",
-        "frontend.numbers": "",
-        "frontend": "frontend.inputs frontend.limits frontend.long_inputs frontend.numbers malloc selection "
-        "control.feedback control.snapshot control.statistics tls",
+        "frontend": "frontend.limits inputs malloc selection control.feedback control.snapshot control.statistics tls",
         "worker": "decisions frontend frontend.limits malloc open_files selection selection.stores selection.trial "
         "control.feedback abstraction control processes run_as control.snapshot control.statistics tls",
         "registry": "scaling control.snapshot",
@@ -71,7 +68,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "supervisor": "build rollout managers.reconcile decisions home hosts malloc open_files "
         "management management.events management.reports management.schemas metrics managers managers.environments "
         "managers.open registry "
-        "containers.protocol control frontend.inputs processes selection.trial selection.learning run_as scaling "
+        "containers.protocol control inputs processes selection.trial selection.learning run_as scaling "
         "selection.policies selection.stores control.snapshot control.statistics tls trees",
         "packaging": "",
         "backup": "home processes registry selection.stores trees",
@@ -100,6 +97,7 @@ PURE = (
     "clipper.abstraction.batching",
     "clipper.abstraction.cache",
     "clipper.decisions.evaluation",
+    "clipper.inputs",
     "clipper.selection.policies",
     "clipper.selection.learning",
     "clipper.containers.protocol",

@@ -13,8 +13,9 @@ from clipper import errors
 from clipper.errors import ClipperError
 from clipper.management.routes.artifacts import MAX_ARTIFACT_BYTES
 from clipper.management.statuses import STATUSES
-from conftest import TOKEN, Api, wait_until
+from conftest import TOKEN, Api
 from memory_operations import LOG_TAIL
+from waiting import until
 
 TAR = b"\0" * 1024
 DIGEST = hashlib.sha256(TAR).hexdigest()
@@ -191,7 +192,7 @@ def test_a_client_that_goes_away_in_its_upload(api: Api, caplog: pytest.LogCaptu
     address = urlsplit(api.url)
     with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         connection.sendall(upload_head(1024) + b"part")
-    wait_until(lambda: api.operations.upload_errors == ["malformed_request"])
+    until(lambda: api.operations.upload_errors == ["malformed_request"])
     assert api.operations.artifacts == {}
     assert caplog.text == ""
 

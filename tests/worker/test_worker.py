@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from clipper.control.messages import MAX_MESSAGE_BYTES, Apply, Drain, Draining, GetLoads, GetStatistics, Loads, encode
 from clipper.control.snapshot import Batching, ReplicaAddress, Snapshot
 from clipper.types import ModelId
-from serving import SUM, TIMEOUT_S, ControlClient, Serving, application, model, serving, version, wait_for, with_address
+from serving import SUM, TIMEOUT_S, ControlClient, Serving, application, model, serving, version, with_address
+from waiting import until
 
 TWO = "def predict(inputs):\n    return [2] * len(inputs)\n"
 PICKY = """
@@ -108,7 +109,7 @@ def test_snapshot_that_cannot_be_served_closes_the_channel_and_harms_nothing(sys
     client.socket.sendall(encode(Apply(Snapshot(generation, (application(input_type="complex"),)))))
     assert client.socket.recv(1) == b""
     client.close()
-    wait_for(lambda: "complex" in system.worker.log, "the worker has logged why")
+    until(lambda: "complex" in system.worker.log)
     apply(system)
     assert output(system) == 42
 
@@ -248,7 +249,7 @@ def test_a_worker_that_was_told_nothing_yet_gets_no_query() -> None:
         for _ in range(20):
             assert output(system) == 42
         system.apply([application()], [model(version(system.containers[0]))])
-        wait_for(lambda: output(system) == 42 and fresh.application("app").queries > 0, "it is asked, too")
+        until(lambda: output(system) == 42 and fresh.application("app").queries > 0)
 
 
 def test_two_workers_share_the_port_and_their_query_ids_differ() -> None:

@@ -10,11 +10,12 @@ from clipper.control.feedback import Feedback, Outcome
 from clipper.errors import ClipperError, Overloaded
 from clipper.frontend import limits, responses
 from clipper.frontend.exchange import Exchange, Gather, Part
-from clipper.frontend.inputs import make_reader
 from clipper.frontend.long_work import LongWork, Steps
 from clipper.frontend.observe_body import ObserveReader
 from clipper.frontend.predict_body import BodyReader, Request
 from clipper.frontend.repeats import MIN_BODY_BYTES, RepeatedBodies
+from clipper.inputs.long_text import SHORT_TEXT_BYTES
+from clipper.inputs.reader import make_reader
 from clipper.selection.application import Application
 from clipper.types import InputType
 
@@ -241,7 +242,7 @@ class Health:
 
     methods = ("GET", "HEAD")
     slo_s = float("inf")
-    max_body_bytes = limits.SHORT_TEXT_BYTES
+    max_body_bytes = SHORT_TEXT_BYTES
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         exchange.answer(200, b'{"status":"live"}')

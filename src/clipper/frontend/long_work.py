@@ -9,6 +9,7 @@ from typing import Any
 from clipper.frontend import limits
 from clipper.frontend.budget import Budget
 from clipper.frontend.exchange import Exchange
+from clipper.inputs.long_text import SHORT_TEXT_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class LongWork:
         self.budget.held_bytes += held_bytes
         job = Job(self, exchange, steps, held_bytes)
         exchange.started = job
-        (self._small if body_bytes <= limits.SHORT_TEXT_BYTES else self._large).append(job)
+        (self._small if body_bytes <= SHORT_TEXT_BYTES else self._large).append(job)
         if not self._is_due:
             self._work(time.perf_counter() + limits.SLICE_S)
 

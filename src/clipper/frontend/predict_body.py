@@ -10,9 +10,9 @@ from msgspec import Raw, Struct
 
 from clipper.errors import MalformedRequest
 from clipper.frontend.features import FeaturesReader, check_count, features_text
-from clipper.frontend.inputs import NumberReader, Reader
 from clipper.frontend.json_parts import Extent, find_fields, find_items, find_lone_field
-from clipper.frontend.limits import SHORT_TEXT_BYTES
+from clipper.inputs.long_text import SHORT_TEXT_BYTES
+from clipper.inputs.reader import NumberReader, Reader
 
 # A client's batch is answered as one; more than this would hold the connection for too long, and fill the queue.
 MAX_CLIENT_BATCH = 10_000

@@ -23,6 +23,7 @@ from clipper.registry.records import VersionSpec
 from docker_daemon import BASE_IMAGE, DockerDaemon
 from manager_bench import SLOT, SUM, Bench, run
 from small_packages import make_wheel
+from waiting import until_async
 
 pytestmark = pytest.mark.alone
 
@@ -81,11 +82,12 @@ def test_packages_are_installed_in_the_image(
 
     async def test() -> None:
         spec = bench.model(f"import small\nassert small.__version__ == '1.0'\n{SUM}", requirements="reqs.txt")
-        (bench.folders.artifacts / spec.artifact / "reqs.txt").write_text("--no-index\n--find-links /wheels\nsmall\n")
+        reqs = bench.facilities.artifacts / spec.artifact / "reqs.txt"
+        reqs.write_text("--no-index\n--find-links /wheels\nsmall\n")
         bench.manager.start(SLOT, spec)
         starting = bench.status.replica
         assert starting is not None
-        await bench.until(lambda: "Step" in str(starting.progress))
+        await until_async(lambda: "Step" in str(starting.progress))
         await bench.ready()
         await bench.manager.stop_all()
 
@@ -95,7 +97,7 @@ def test_packages_are_installed_in_the_image(
 def test_a_build_that_fails_says_once_what_the_installer_said(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         spec = bench.model(SUM, requirements="reqs.txt")
-        (bench.folders.artifacts / spec.artifact / "reqs.txt").write_text("--no-index\nno-such-package==7\n")
+        (bench.facilities.artifacts / spec.artifact / "reqs.txt").write_text("--no-index\nno-such-package==7\n")
         bench.manager.start(SLOT, spec)
         assert "its image cannot be built" in await bench.until_dead()
         assert "No matching distribution found for no-such-package==7" in bench.failure
@@ -225,7 +227,7 @@ def test_whoever_has_another_token_is_refused_and_told_none(make_bench: MakeBenc
         assert replica is not None and replica.address is not None
         (container,) = client.containers.list(filters={"label": f"{HOME_LABEL}={bench.path}"})
         shown = {**container.attrs, "Config": {**container.attrs["Config"], "Env": None}}
-        (bench.folders.sockets / "c1" / "token").write_text("another")
+        (bench.facilities.sockets / "c1" / "token").write_text("another")
         (note,) = await later.manager.left()
         await later.manager.adopt(note)
         assert "refuses our HELLO: token is not the one that this container" in await later.until_dead()
@@ -273,7 +275,7 @@ def test_images_go_with_their_versions(bench: Bench, client: Any) -> None:
 
 
 def test_without_its_extra_there_is_no_docker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert open_docker(bench.folders) is not None
+    assert open_docker(bench.facilities) is not None
     monkeypatch.setitem(sys.modules, "clipper.managers.docker.engine", None)  # as if its library were not there
-    assert open_docker(bench.folders) is None
-    assert "docker" not in open_launchers(bench.folders)
+    assert open_docker(bench.facilities) is None
+    assert "docker" not in open_launchers(bench.facilities)

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from live_server import Server, answering, until
+from live_server import Server, answering
 from three_models import ROW
+
+from waiting import until
 
 APP = {"name": "app", "slo_ms": 20_000, "links": [{"model": "m"}], "policy": "thompson", "ramp": 0.5}
 ONES, TWOS, THREES = (answering(value) for value in (1, 2, 3))

@@ -4,7 +4,9 @@ import threading
 from typing import Any
 
 import pytest
-from live_server import Server, answering, processes_of, until, with_application
+from live_server import Server, answering, processes_of, with_application
+
+from waiting import until
 
 
 def test_a_version_that_fails_leaves_the_current_one_and_says_why(server: Server) -> None:

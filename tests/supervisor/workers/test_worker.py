@@ -16,6 +16,7 @@ from clipper.supervisor.folders import open_home
 from clipper.supervisor.workers import worker as workers
 from clipper.supervisor.workers.ports import hold, port_of
 from clipper.supervisor.workers.worker import Worker, WorkerSettings
+from waiting import until_async
 
 
 @pytest.fixture
@@ -24,12 +25,6 @@ def processes(tmp_path: Path) -> Iterator[ProcessFolder]:
     processes = ProcessFolder(home.run, os.environ, home.python_path)
     yield processes
     processes.sweep(keep=())
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def has_applied(worker: Worker, generation: int) -> bool:
@@ -66,16 +61,16 @@ def test_it_gets_the_newest_snapshot_and_gets_it_again_after_a_death(processes: 
         worker.push(Snapshot(1))
         worker.push(Snapshot(2))
         assert not has_applied(worker, 1)
-        await until(lambda: has_applied(worker, 2))
+        await until_async(lambda: has_applied(worker, 2))
         for generation in range(3, 30):
             worker.push(Snapshot(generation))
-        await until(lambda: has_applied(worker, 29))
+        await until_async(lambda: has_applied(worker, 29))
         assert worker.process is not None
         os.kill(worker.process.pid, signal.SIGKILL)
-        await until(lambda: worker.phase == "backing_off")
+        await until_async(lambda: worker.phase == "backing_off")
         assert worker.applied is None
         assert worker.last_error is not None and "SIGKILL" in worker.last_error
-        await until(lambda: has_applied(worker, 29))
+        await until_async(lambda: has_applied(worker, 29))
         assert worker.restarts == 1
         assert (await worker.statistics(10)).generation == 29
 
@@ -88,16 +83,16 @@ def test_one_that_hangs_is_replaced(processes: ProcessFolder, tmp_path: Path, mo
 
     async def test(worker: Worker) -> None:
         worker.push(Snapshot(1))
-        await until(lambda: has_applied(worker, 1))
+        await until_async(lambda: has_applied(worker, 1))
         assert worker.process is not None
         pid = worker.process.pid
         monkeypatch.setattr(workers, "CHECK_TIMEOUT_S", 0.3)
         os.kill(pid, signal.SIGSTOP)
-        await until(lambda: worker.restarts == 1)
+        await until_async(lambda: worker.restarts == 1)
         monkeypatch.setattr(workers, "CHECK_TIMEOUT_S", 10.0)
         assert start_time(pid) is None
         assert worker.last_error is not None and "hung" in worker.last_error
-        await until(lambda: has_applied(worker, 1))
+        await until_async(lambda: has_applied(worker, 1))
 
     with_worker(tmp_path, processes, test)
 
@@ -109,22 +104,22 @@ def test_one_that_does_not_take_a_snapshot_is_replaced(
 
     async def test(worker: Worker) -> None:
         worker.push(Snapshot(1))
-        await until(lambda: has_applied(worker, 1))
+        await until_async(lambda: has_applied(worker, 1))
         monkeypatch.setattr(workers, "APPLY_TIMEOUT_S", 0.1)
         assert worker.process is not None
         os.kill(worker.process.pid, signal.SIGSTOP)
         worker.push(Snapshot(2))
-        await until(lambda: worker.restarts == 1)
+        await until_async(lambda: worker.restarts == 1)
         assert worker.last_error is not None and "did not take a snapshot" in worker.last_error
         monkeypatch.setattr(workers, "APPLY_TIMEOUT_S", 15.0)
-        await until(lambda: has_applied(worker, 2))
+        await until_async(lambda: has_applied(worker, 2))
 
     with_worker(tmp_path, processes, test)
 
 
 def test_one_that_cannot_listen_says_where_to_look(processes: ProcessFolder, tmp_path: Path) -> None:
     async def test(worker: Worker) -> None:
-        await until(lambda: worker.phase == "backing_off")
+        await until_async(lambda: worker.phase == "backing_off")
         assert worker.last_error is not None and "its log tells why" in worker.last_error
         assert "cannot listen" in (tmp_path / "logs" / "worker-0.log").read_text()
 

@@ -5,7 +5,7 @@ import logging
 from msgspec.structs import replace
 
 from clipper.errors import RequestError
-from clipper.frontend.inputs import make_reader
+from clipper.inputs.reader import make_reader
 from clipper.managers.warm_up import Sample, fewer_rows
 from clipper.registry.records import VersionRecord
 from clipper.supervisor.catalog import Catalog
