@@ -135,7 +135,10 @@ def test_an_image_that_is_given_runs_as_it_is(bench: Bench, client: Any, tmp_pat
 def test_an_image_that_nobody_has_is_a_start_failure(bench: Bench) -> None:
     async def test() -> None:
         bench.manager.start(SLOT, VersionSpec("", "image", "localhost:1/nobody/has:1", manager="docker"))
-        assert "its image localhost:1/nobody/has:1 is not here and cannot be fetched" in await bench.until_dead()
+        assert (
+            "its image localhost:1/nobody/has:1 is not on this machine and cannot be fetched"
+            in await bench.until_dead()
+        )
 
     run(test())
 
@@ -230,7 +233,7 @@ def test_whoever_has_another_token_is_refused_and_told_none(make_bench: MakeBenc
         (bench.facilities.sockets / "c1" / "token").write_text("another")
         (note,) = await later.manager.left()
         await later.manager.adopt(note)
-        assert "refuses our HELLO: token is not the one that this container" in await later.until_dead()
+        assert "refused HELLO: token is not the one that this container" in await later.until_dead()
         assert replica.address.token not in str(shown) + later.failure + bench.manager.log_path(SLOT).read_text()
         await bench.manager.stop_all()
 
