@@ -15,7 +15,8 @@ from clipper.control.snapshot import Link, Selection
 from clipper.control.statistics import CacheStatistics, WorkerStatistics
 from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound
 from clipper.management.events import Event
-from clipper.management.reports import Bounds, LearnedModel, Report, ReportedModel, ReportGroup
+from clipper.management.learned import LearnedModel
+from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup
 from clipper.management.schemas import (
     Application,
     ApplicationChange,
@@ -41,6 +42,7 @@ from clipper.management.schemas import (
     WorkerState,
     WorkerStatus,
 )
+from clipper.metrics.exposition import render
 from clipper.scaling import ReplicaRange
 from clipper.types import check_name
 
@@ -371,8 +373,10 @@ class MemoryOperations:
             raise NotFound(f"no key {name!r}")
         del self.keys[name]
 
-    async def worker_statistics(self) -> list[WorkerStatistics]:
-        return [WorkerStatistics(0, os.getpid(), 1, 0, {}, (), (), (), CacheStatistics(0, 0, 1024, 0))]
+    async def metrics(self) -> bytes:
+        worker = WorkerStatistics(0, os.getpid(), 1, 0, {}, (), (), (), CacheStatistics(0, 0, 1024, 0))
+        applications, models = await self.list_applications(), await self.list_models()
+        return render([worker], applications, models, await self.list_replicas(), await self.status())
 
     async def problems(self) -> list[str]:
         return self.causes

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -30,6 +30,8 @@ from clipper.control.snapshot import (
 from clipper.control.statistics import ApplicationStatistics, WorkerStatistics
 from clipper.supervisor.workers.ports import hold, port_of
 from waiting import TIMEOUT_S, until
+
+R = TypeVar("R")
 
 # Answers each row's sum.
 SUM = "def predict(inputs):\n    return [float(row.sum()) for row in inputs]\n"
@@ -143,14 +145,10 @@ class Worker(WorkerProcess):
         self.control = ControlClient(self.control_path)
 
     def apply(self, snapshot: Snapshot) -> control.Applied:
-        reply = self.control.ask(control.Apply(snapshot))
-        assert isinstance(reply, control.Applied)
-        return reply
+        return self.control.ask(control.Apply(snapshot))
 
     def statistics(self) -> WorkerStatistics:
-        reply = self.control.ask(control.GetStatistics())
-        assert isinstance(reply, control.Statistics)
-        return reply.worker
+        return self.control.ask(control.GetStatistics()).worker
 
     def application(self, name: str) -> ApplicationStatistics:
         return next(each for each in self.statistics().applications if each.name == name)
@@ -172,17 +170,17 @@ class ControlClient:
         self.socket.connect(str(path))
         self._framer = control.Framer()
 
-    def ask(self, command: control.Command) -> control.Reply:
+    def ask(self, command: control.Command[R]) -> R:
         self.socket.sendall(control.encode(command))
         while True:
-            for reply in self.receive():
-                return reply
+            for body in self.receive():
+                return control.decode_reply(body, command)
 
-    def receive(self) -> list[control.Reply]:
-        """What is complete after one more read."""
+    def receive(self) -> list[bytes]:
+        """The bodies that are complete after one more read."""
         data = self.socket.recv(1 << 20)
         assert data, "the worker closed the control channel"
-        return [control.decode_reply(body) for body in self._framer.feed(data)]
+        return list(self._framer.feed(data))
 
     def close(self) -> None:
         self.socket.close()

@@ -60,15 +60,15 @@ ALLOWED: dict[str, frozenset[str]] = {
         "managers.docker": "managers processes registry runtime control.snapshot",
         "managers.open": "managers managers.local managers.docker registry",
         "management.events": "",
-        "management.reports": "",
-        "management.schemas": "management.reports scaling control.snapshot",
-        "metrics": "management.reports management.schemas control.statistics",
-        "management": "hosts management.events management.reports management.schemas metrics control.statistics "
-        "scaling tls",
+        "management.learned": "",
+        "management.reports": "management.learned",
+        "management.schemas": "management.learned scaling control.snapshot",
+        "metrics": "management.learned management.schemas control.statistics",
+        "management": "hosts management.events management.reports management.schemas scaling tls",
         "supervisor": "build rollout managers.reconcile decisions home hosts malloc open_files "
-        "management management.events management.reports management.schemas metrics managers managers.environments "
-        "managers.open registry "
-        "containers.protocol control inputs processes selection.trial selection.learning run_as scaling "
+        "management management.events management.learned management.reports management.schemas metrics managers "
+        "managers.environments managers.open registry containers.protocol control inputs processes "
+        "selection.trial selection.learning run_as scaling "
         "selection.policies selection.stores control.snapshot control.statistics tls trees",
         "packaging": "",
         "backup": "home processes registry selection.stores trees",
@@ -77,8 +77,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "control.snapshot scaling tls",
         "pages": "",
         "load": "client.http_api pages tls",
-        "cli": "backup client decisions decisions.evaluation home hosts load packaging management.reports "
-        "management.schemas pages run_as scaling control.snapshot tls",
+        "cli": "backup client decisions decisions.evaluation home hosts load packaging management.learned "
+        "management.reports management.schemas pages run_as scaling control.snapshot tls",
     }.items()
 }
 
@@ -101,6 +101,14 @@ PURE = (
     "clipper.selection.policies",
     "clipper.selection.learning",
     "clipper.containers.protocol",
+    "clipper.frontend.inference.answers",
+    "clipper.frontend.inference.errors",
+    "clipper.frontend.inference.inflate",
+    "clipper.frontend.inference.json_data",
+    "clipper.frontend.inference.metadata",
+    "clipper.frontend.inference.paths",
+    "clipper.frontend.inference.requests",
+    "clipper.frontend.inference.tensors",
     "clipper.managers.shares",
     "clipper.managers.docker.log_lines",
     "clipper.managers.docker.options",

@@ -13,7 +13,7 @@ import pytest
 
 from clipper.cli.main import main
 from clipper.control.snapshot import Batching, Link
-from clipper.management.reports import Newcomer
+from clipper.management.learned import Newcomer
 from clipper.management.schemas import Configured
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.scaling import ReplicaRange

@@ -57,9 +57,7 @@ def system() -> Iterator[Serving]:
 
 
 def described(system: Serving, name: str, context: str | None = None) -> PolicyDescription:
-    reply = system.worker.control.ask(DescribePolicy(name, context))
-    assert isinstance(reply, PolicyDescription)
-    return reply
+    return system.worker.control.ask(DescribePolicy(name, context))
 
 
 def shares(system: Serving, name: str, context: str | None = None) -> dict[str, float]:

@@ -89,9 +89,7 @@ def test_every_policy_serves_and_those_that_learn_find_the_right_model(system: S
         assert told == {"observed": True, "duplicate": False}
 
     def description() -> PolicyDescription:
-        reply = system.worker.control.ask(DescribePolicy(name))
-        assert isinstance(reply, PolicyDescription)
-        return reply
+        return system.worker.control.ask(DescribePolicy(name))
 
     def has_found_it() -> bool:
         shares = {each.model: each.share for each in description().models}

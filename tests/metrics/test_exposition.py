@@ -25,7 +25,7 @@ from clipper.control.statistics import (
     VersionStatistics,
     WorkerStatistics,
 )
-from clipper.management.reports import Newcomer
+from clipper.management.learned import Newcomer
 from clipper.management.schemas import (
     Application,
     Configured,

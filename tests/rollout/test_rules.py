@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 from world import Records, records_of
 
-from clipper.control.snapshot import Batching, Link, Peer, ReplicaAddress
+from clipper.control.snapshot import Batching, Link, Newcomer, Peer, ReplicaAddress, Selection
 from clipper.managers.reconcile.backoff import History
 from clipper.managers.reconcile.plan import Slot
 from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
@@ -28,6 +28,7 @@ from clipper.rollout.instructions import (
 from clipper.rollout.rollout import Rollout
 from clipper.rollout.telling import ASK_AGAIN_S
 from clipper.rollout.versions import LINK_TIMEOUT_S
+from clipper.rollout.wanted import cancelled
 from clipper.types import ModelId
 
 SPEC, OTHER = VersionSpec("a", "import", "m:f"), VersionSpec("b", "import", "m:f")
@@ -280,6 +281,24 @@ def test_of_two_requests_the_later_one_wins_whichever_is_done_first() -> None:
     ready, model, overtaken = committed(one.look())
     assert (ready.version, model.current, model.previous) == ("2", "2", "0")
     assert (overtaken.version, overtaken.promotion, overtaken.state) == ("1", None, "starting")
+
+
+def test_a_version_that_is_still_ramped_is_not_the_one_to_roll_back_to() -> None:
+    ramped = ApplicationRecord("app", "float64[2]", 20.0, selection=Selection("thompson"), links=(Link("m"),),
+                               newcomers=(Newcomer(1, "m", "2", "1", promoted=True),))  # fmt: skip
+    one = bench(ModelRecord("m", current="2", previous="1"), version("1", state="ready"), version("2", state="ready"),
+                version("3", state="ready", promotion=1, is_new=True), ramped,
+                slots=(slot(1, "1"), slot(1, "2"), slot(1, "3"))).told()  # fmt: skip
+    _, model, application = committed(one.look())
+    assert model == ModelRecord("m", current="3", previous="1")
+    assert application.newcomers == (Newcomer(1, "m", "3", "1", promoted=True),)
+
+
+def test_the_current_version_that_is_asked_for_again_ends_what_waits_to_take_its_place() -> None:
+    waits = version("2", state="starting", promotion=3)
+    records = records_of(ModelRecord("m", current="1"), version("1", state="ready"), waits, version("3", state="ready"))
+    assert cancelled(records, "m") == [replace(waits, promotion=None)]
+    assert cancelled(records, "other") == []
 
 
 def test_an_earlier_request_that_is_done_first_leaves_the_later_one_its_wish() -> None:

@@ -8,6 +8,7 @@ import os
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec.structs import replace
 from world import BAD, GOOD, WORKERS, Records, World
 
 from clipper.rollout.wanted import running
@@ -83,6 +84,37 @@ class Operations(RuleBasedStateMachine):
     def unpin(self) -> None:
         self.world.unpin()
 
+    @rule(model=models)
+    def learn_by(self, model: str) -> None:
+        self.world.learn_by(model)
+
+    @rule()
+    def end_learning(self) -> None:
+        self.world.end_learning()
+
+    @rule(is_good=st.booleans())
+    def judge_newcomers(self, is_good: bool) -> None:
+        self.world.judge_newcomers(is_good=is_good)
+
+    @rule(judged=st.sampled_from([None, True, False]))
+    def deploy_over_what_is_ramped(self, judged: bool | None) -> None:
+        self.world.learn_by("m")
+        for version in "123":
+            self.world.deploy("m", version, "good", "a", current=True, replicas=1)
+            self.world.settle(5.0)
+            if judged is not None:
+                self.world.judge_newcomers(is_good=judged)
+
+    @rule(id_=ids)
+    def deploy_and_think_better_of_it(self, id_: ModelId) -> None:
+        """What is current is rolled back to while its successor starts."""
+        self.world.deploy(id_.name, id_.version, "slow", "a", current=True, replicas=1)
+        self.world.advance(self.world.now_s + 1.0)
+        self.world.look()
+        model = self.world.records.models[id_.name]
+        if model.current is not None:
+            self.world.rollback(ModelId(id_.name, model.current))
+
     # Faults
 
     @rule(number=st.integers(0, 5))
@@ -114,6 +146,13 @@ class Operations(RuleBasedStateMachine):
     @rule(upgrade=st.booleans())
     def restart(self, upgrade: bool) -> None:
         self.world.restart(upgrade=upgrade)
+
+    @rule(
+        port=st.sampled_from([1337, 1337, 1400]), store=st.sampled_from("ab"), cache_bytes=st.sampled_from([1000, 2000])
+    )
+    def restart_with_other_settings(self, port: int, store: str, cache_bytes: int) -> None:
+        changed = replace(self.world.settings, port=port, store_digest=store, cache_bytes=cache_bytes)
+        self.world.restart(settings=changed)
 
     @rule(id_=ids, replicas=st.integers(1, 2), seconds=st.sampled_from([0.5, 3.0, 12.0]))
     def upgrade_what_serves(self, id_: ModelId, replicas: int, seconds: float) -> None:
@@ -179,6 +218,7 @@ class Operations(RuleBasedStateMachine):
         world = self.world
         facts = world.facts()
         assert all(worker.phase == "ready" and worker.build == world.build for worker in world.workers), world.workers
+        assert all(worker.settings == world.settings for worker in world.workers), "one runs with other settings"
         assert len(world.workers) == WORKERS
         told = {worker.serves.models for worker in world.workers}
         assert len(told) == 1, "workers serve by different snapshots"

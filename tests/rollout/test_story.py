@@ -18,11 +18,11 @@ def facts(*slots: SlotFacts, **worker: object) -> Facts:
 
 def test_it_tells_what_became_of_processes_once() -> None:
     story = Story()
-    story.observe(1.0, facts(SLOT))
-    story.observe(2.0, facts(SLOT))
-    story.observe(3.0, facts(replace(SLOT, phase="ready")))
-    story.observe(4.0, facts(replace(SLOT, phase="dead", last_error="killed"), phase="draining"))
-    story.observe(5.0, facts(phase="ready", last_error="of before"))
+    story.follow(1.0, facts(SLOT))
+    story.follow(2.0, facts(SLOT))
+    story.follow(3.0, facts(replace(SLOT, phase="ready")))
+    story.follow(4.0, facts(replace(SLOT, phase="dead", last_error="killed"), phase="draining"))
+    story.follow(5.0, facts(phase="ready", last_error="of before"))
     assert story.events == (
         Event(1.0, "m:1#1", "starting"),
         Event(1.0, "worker-0", "ready"),

@@ -127,9 +127,14 @@ class ModelQueue:
 
     def why_late(self) -> tuple[str, str]:
         """The reason and its explanation for a query whose deadline came before its output."""
-        if any(replica.link.is_linked for replica in self._links.values()):
+        if self.is_linked:
             return "timeout", f"{self.model} did not answer within the SLO"
         return "no_replica", f"no replica of {self.model} is connected"
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether a replica is there to be asked."""
+        return any(replica.link.is_linked for replica in self._links.values())
 
     def set_slo(self, slo_s: float) -> None:
         """The smallest SLO of the applications that ask this version: batches are sized for it."""

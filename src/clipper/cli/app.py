@@ -46,7 +46,7 @@ from clipper.cli.output import Output
 from clipper.cli.report_summary import of_test
 from clipper.client import Clipper
 from clipper.control.snapshot import Link, Selection
-from clipper.management.reports import LearnedModel, Newcomer
+from clipper.management.learned import LearnedModel, Newcomer
 from clipper.management.schemas import Application, Configured
 
 commands = typer.Typer(no_args_is_help=True, help="Applications: what asks for predictions.")

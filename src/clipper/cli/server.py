@@ -184,6 +184,7 @@ def _status_rows(now: Status) -> list[tuple[str, object]]:
         ("models", now.models),
         ("replicas", replicas),
         *(() if now.certificate_expires_at is None else (("certificate", f"until {day(now.certificate_expires_at)}"),)),
+        *(() if now.client_ca_expires_at is None else (("client CA", f"until {day(now.client_ca_expires_at)}"),)),
         *(
             (f"worker {worker.index}", f"{worker.state}, pid {worker.pid}, {worker.restarts} restarts"
              + (f", {worker.last_error}" if worker.last_error else ""))

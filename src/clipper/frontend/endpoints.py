@@ -34,9 +34,13 @@ class Endpoint(Protocol):
 
     Attributes:
         slo_s: by when its requests are to be answered; infinite if there is no such time.
+        error_json: how its errors read, of which it is given the code and the cause.
     """
 
     slo_s: float
+
+    @property
+    def error_json(self) -> Callable[[str, str], bytes]: ...
 
     @property
     def methods(self) -> tuple[str, ...]: ...
@@ -56,6 +60,7 @@ class Predict:
     """``POST /{app}/predict``."""
 
     methods = ("POST",)
+    error_json = staticmethod(responses.error_json)
 
     def __init__(self, application: Application, refused: Counter[str], work: LongWork, max_body_bytes: int) -> None:
         self.max_body_bytes = most_body_bytes(application.input_type, max_body_bytes)
@@ -149,6 +154,7 @@ class Observe:
 
     methods = ("POST",)
     slo_s = float("inf")
+    error_json = staticmethod(responses.error_json)
 
     def __init__(
         self,
@@ -243,6 +249,7 @@ class Health:
     methods = ("GET", "HEAD")
     slo_s = float("inf")
     max_body_bytes = SHORT_TEXT_BYTES
+    error_json = staticmethod(responses.error_json)
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         exchange.answer(200, b'{"status":"live"}')

@@ -7,7 +7,6 @@ Every method runs on the supervisor's event loop and raises only ``ClipperError`
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from clipper.control.statistics import WorkerStatistics
 from clipper.management.events import Event
 from clipper.management.reports import Report
 from clipper.management.schemas import (
@@ -133,7 +132,7 @@ class Operations(Protocol):
     async def revoke_key(self, name: str) -> None:
         """Returns once every worker refuses it."""
 
-    async def worker_statistics(self) -> list[WorkerStatistics]:
+    async def metrics(self) -> bytes:
         """From every worker that answers within a second."""
 
     async def problems(self) -> list[str]:

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from clipper.control.snapshot import Batching, ConfidenceFrom, Features, Link, Selection, Wait
-from clipper.management.reports import LearnedModel, Newcomer, Standing
+from clipper.management.learned import LearnedModel, Newcomer, Standing
 from clipper.scaling import ReplicaRange
 from clipper.types import Framework
 
@@ -386,7 +386,8 @@ class WorkerStatus(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """``certificate_expires_at``: of both ports, in seconds since 1970; None without TLS."""
+    """``certificate_expires_at``: of both ports, in seconds since 1970; None without TLS. ``client_ca_expires_at``: the
+    first of those that sign the certificates of the query port's clients; None if they need not show any."""
 
     version: str
     pid: int
@@ -401,6 +402,7 @@ class Status(Struct, frozen=True):
     models: int
     replicas: dict[str, int]
     certificate_expires_at: float | None = None
+    client_ca_expires_at: float | None = None
 
 
 class Health(Struct, frozen=True):

@@ -23,7 +23,7 @@ from clipper.control.statistics import (
     VersionStatistics,
     WorkerStatistics,
 )
-from clipper.management.reports import Newcomer
+from clipper.management.learned import Newcomer
 from clipper.management.schemas import Replica, ReplicaState, Status, Version, WorkerStatus
 
 Kind = Literal["counter", "gauge"]
@@ -81,6 +81,12 @@ SERVER: Group[Status] = Group(
             "clipper_certificate_expiry_timestamp_seconds",
             "When the certificate of both ports expires, in seconds since 1970; NaN without TLS.",
             lambda s: math.nan if s.certificate_expires_at is None else s.certificate_expires_at,
+        ),
+        Number(
+            "gauge",
+            "clipper_client_ca_expiry_timestamp_seconds",
+            "When the first certificate of --tls-client-ca expires, in seconds since 1970; NaN without it.",
+            lambda s: math.nan if s.client_ca_expires_at is None else s.client_ca_expires_at,
         ),
     ),
 )

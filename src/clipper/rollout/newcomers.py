@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
-from clipper.control.snapshot import Link, Newcomer, Selection
-from clipper.registry.records import ApplicationRecord
+from clipper.control.snapshot import ApplicationSnapshot, Link, Newcomer, Selection, Snapshot
+from clipper.registry.records import ApplicationRecord, ModelRecord
 from clipper.selection.policies.registry import POLICIES
 from clipper.types import ModelId
 
@@ -110,6 +110,47 @@ def compared_with(records: Iterable[ApplicationRecord]) -> set[ModelId]:
         for one in record.newcomers
         if one.before is not None and one.stopped is None
     }
+
+
+def proven(records: Iterable[ApplicationRecord], model: ModelRecord) -> str | None:
+    """The version to roll back to from the one that comes after the current one.
+
+    It is the current one, unless an application still ramps it or has stopped it: then the one before that.
+    """
+    for record in records:
+        newcomer = _newcomer(record, model.name, model.current)
+        if newcomer is not None and newcomer.promoted:
+            return newcomer.before or model.previous
+    return model.current
+
+
+def without_ramps(snapshot: Snapshot) -> Snapshot:
+    """For a worker that knows nothing of newcomers, and would send one all queries of its link.
+
+    Each link asks the version that its newcomer is compared with, and a newcomer with a link of its own is not asked:
+    so long as there is a replica that answers in its place.
+    """
+    current = {model.name: model.current or "" for model in snapshot.models}
+    runs = {
+        (model.name, version.version) for model in snapshot.models for version in model.versions if version.replicas
+    }
+
+    def changed(application: ApplicationSnapshot) -> ApplicationSnapshot:
+        new = {(one.model, one.version): one for one in application.newcomers}
+        asked = [(link, (link.model, link.version or current.get(link.model, ""))) for link in application.links]
+        others_run = any(at in runs and at not in new for link, at in asked if not link.shadow)
+        links = []
+        for link, at in asked:
+            newcomer = None if link.shadow else new.get(at)
+            if newcomer is None:
+                links.append(link)
+            elif newcomer.before is not None and (link.model, newcomer.before) in runs:
+                links.append(replace(link, version=newcomer.before))
+            elif newcomer.before is not None or not others_run:
+                links.append(link)
+        return replace(application, links=tuple(links), newcomers=())
+
+    return replace(snapshot, applications=tuple(map(changed, snapshot.applications)))
 
 
 def _beginning(

@@ -47,7 +47,7 @@ class Story:
     def events(self) -> tuple[Event, ...]:
         return tuple(self._events)
 
-    def observe(self, at: float, facts: Facts) -> None:
+    def follow(self, at: float, facts: Facts) -> None:
         """Note what became of processes since the last time."""
         now: dict[str, tuple[str, str]] = {str(one.slot): (one.phase, one.last_error or "") for one in facts.slots}
         now |= {f"worker-{one.index}": (one.phase, one.last_error or "") for one in facts.workers}

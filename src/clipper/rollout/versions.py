@@ -167,7 +167,8 @@ def _ready(view: View, record: VersionRecord) -> Commit:
         return Commit(record.id, (Put(ready),), "it is ready")
     model = view.records.models[record.model]
     if model.current != record.version:
-        model = replace(model, current=record.version, previous=model.current)
+        back = newcomers.proven(view.records.applications.values(), model)
+        model = replace(model, current=record.version, previous=back)
     # Who asked later is to win, also if that version is up earlier: older wishes end here.
     overtaken = [
         Put(replace(other, promotion=None))

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from clipper.control.snapshot import (
     ApplicationSnapshot,
     KeySnapshot,
@@ -13,7 +15,8 @@ from clipper.control.snapshot import (
     VersionSnapshot,
 )
 from clipper.errors import InvalidArgument
-from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord
+from clipper.managers.reconcile.plan import Slot
+from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord, VersionSpec
 from clipper.rollout import newcomers
 from clipper.types import InputType, ModelId
 
@@ -54,6 +57,11 @@ def versions_of(records: Records, model: str) -> list[VersionRecord]:
     return sorted(found, key=lambda record: (record.created_at, record.version))
 
 
+def cancelled(records: Records, model: str) -> list[VersionRecord]:
+    """The versions of a model that wait to become current, without that wish: its current one was asked for again."""
+    return [replace(one, promotion=None) for one in versions_of(records, model) if one.promotion is not None]
+
+
 def linking(records: Records, model: str) -> Iterator[tuple[ApplicationRecord, str | None]]:
     """The applications that link a model, each with the version that it pins."""
     for application in records.applications.values():
@@ -76,6 +84,12 @@ def running(records: Records) -> dict[ModelId, int]:
         for id_, record in records.versions.items()
         if record.state != "failed" and (id_ in pinned or _runs_by_itself(record, records.models[record.model]))
     }
+
+
+def goes_on(records: Records, slot: Slot, spec: VersionSpec) -> bool:
+    """Whether a container that an earlier supervisor started goes on: it is wanted, and is what the record says."""
+    record = records.versions.get(slot.model_id)
+    return record is not None and record.spec == spec and slot.index <= running(records).get(record.id, 0)
 
 
 def to_remove(records: Records, keep: int) -> list[ModelId]:

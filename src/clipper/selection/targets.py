@@ -54,6 +54,20 @@ class Targets:
             return Choice((model,), (1.0,)), {model: target}, arms
         raise NotFound(f"no model linked to application {self._name} has a version {version[:100]!r} that runs")
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether a model can be asked."""
+        return any(target is not None and target.is_linked for target in self.by_name.values())
+
+    def versions(self) -> dict[str, dict[str, bool]]:
+        """What ``pinned`` may name: by version the models that have it, and whether a replica of each is linked."""
+        found: dict[str, dict[str, bool]] = {}
+        for model in dict.fromkeys(link.model for link in self._links if not link.shadow):
+            for queue in self._predictor.versions_of(model):
+                if self.input_type.suits(queue.input_type):
+                    found.setdefault(queue.model.version, {})[model] = queue.is_linked
+        return found
+
     def _narrowed_type(self, snapshot: ApplicationSnapshot) -> InputType:
         narrowed = InputType.parse(snapshot.input_type)
         for link in snapshot.links:

@@ -32,7 +32,7 @@ _SOCKET_NAME_BYTES = len("/w4294967295.sock")
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class HomeFolders:
     """Where everything of one server is. ``sockets`` is ``run`` unless that path is too long for a socket."""
 
     root: Path
@@ -113,7 +113,7 @@ class Home:
             shutil.rmtree(self.sockets)
 
 
-def open_home(root: Path) -> Home:
+def open_home(root: Path) -> HomeFolders:
     """Make the folders that are missing.
 
     Raises:
@@ -121,7 +121,7 @@ def open_home(root: Path) -> Home:
     """
     root = root.resolve()
     try:
-        home = Home(root, _sockets_folder(root / RUN_NAME))
+        home = HomeFolders(root, _sockets_folder(root / RUN_NAME))
         for folder in (root, home.artifacts, home.logs, home.run, home.scratch, home.python_path):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _link_package(home.python_path / "clipper")
@@ -130,7 +130,7 @@ def open_home(root: Path) -> Home:
     return home
 
 
-def close_home(home: Home, run_as: RunAs | None = None) -> None:
+def close_home(home: HomeFolders, run_as: RunAs | None = None) -> None:
     """Close the home, which has to be locked, to everybody else: those that serve in it are not to be disturbed.
 
     What models are given is opened to the group of the user that they run as. They come through folders that they

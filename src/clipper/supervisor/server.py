@@ -31,7 +31,7 @@ from clipper.selection.stores.store import Store
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
-from clipper.supervisor.folders import Home
+from clipper.supervisor.folders import HomeFolders
 from clipper.supervisor.keepers.certificates import Certificates
 from clipper.supervisor.keepers.cleaner import ArtifactCleaner, VersionCleaner
 from clipper.supervisor.keepers.forgetter import Forgetter
@@ -48,7 +48,8 @@ from clipper.supervisor.operations.tokens import Tokens
 from clipper.supervisor.reach import check_reach
 from clipper.supervisor.rollout.reconciler import Reconciler
 from clipper.supervisor.workers import ports, takeover
-from clipper.supervisor.workers.worker import INSTANCES, Worker, WorkerSettings, store_digest
+from clipper.supervisor.workers.settings import WorkerSettings, store_digest
+from clipper.supervisor.workers.worker_process import INSTANCES, WorkerProcess
 from clipper.supervisor.workers.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ PORT_POLL_S = 0.05
 class Supervisor:
     """One server, from its start to its stop. ``home`` has to be locked."""
 
-    def __init__(self, config: Config, home: Home, max_descriptors: int) -> None:
+    def __init__(self, config: Config, home: HomeFolders, max_descriptors: int) -> None:
         """``max_descriptors``: that this process may have open."""
         self._max_descriptors = max_descriptors
         self._config = config
@@ -162,8 +163,8 @@ class Supervisor:
 
         build = build_id()
 
-        def make_worker(index: int) -> Worker:
-            return Worker(
+        def make_worker(index: int) -> WorkerProcess:
+            return WorkerProcess(
                 index,
                 settings,
                 processes,

@@ -9,7 +9,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from clipper.errors import InvalidArgument
-from clipper.tls.expiry import expires_at, expiry_problem
+from clipper.tls.expiry import CLIENT_CA, SERVER, expires_at, expiry_problem
 from clipper.tls.material import TlsMaterial, TlsPaths, own_certificate, read_material, server_context
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,6 @@ class Certificates:
     Attributes:
         material: what clients are met with now.
         problem: why it is not what the files hold; None if it is.
-        expires_at: when it, or one that signed it, expires, in seconds since 1970; None if that cannot be read.
     """
 
     def __init__(self, paths: TlsPaths, copy: Path) -> None:
@@ -39,7 +38,6 @@ class Certificates:
         self._followers: list[Callable[[TlsMaterial], None]] = []
         self._taken = self._seen = self._identity()
         self.material = read_material(paths)
-        self.expires_at = expires_at(self.material.certificate)
         self.problem: str | None = None
         self._write_copy(self.material)
 
@@ -47,9 +45,23 @@ class Certificates:
         """Its clients show tokens; probes, which have none, could not show a certificate either."""
         return server_context(replace(self.material, client_ca=None))
 
+    @property
+    def expires_at(self) -> float | None:
+        """When the certificate, or one that signed it, expires, in seconds since 1970; None if that cannot be read."""
+        return expires_at(self.material.certificate)
+
+    @property
+    def client_ca_expires_at(self) -> float | None:
+        """When the first of those that sign clients' certificates expires; None without them."""
+        return None if self.material.client_ca is None else expires_at(self.material.client_ca)
+
     def problems(self, now_s: float) -> list[str]:
         """What an operator has to see to; ``now_s`` is in seconds since 1970."""
-        return [told for told in (self.problem, expiry_problem(self.expires_at, now_s)) if told is not None]
+        expiries = (
+            expiry_problem(SERVER, self.expires_at, now_s),
+            expiry_problem(CLIENT_CA, self.client_ca_expires_at, now_s),
+        )
+        return [told for told in (self.problem, *expiries) if told is not None]
 
     def follow(self, follower: Callable[[TlsMaterial], None]) -> None:
         """Have it told of each new certificate."""
@@ -85,7 +97,6 @@ class Certificates:
             log.info("the certificate is as it was")
             return
         self.material = material
-        self.expires_at = expires_at(material.certificate)
         for follower in self._followers:
             follower(material)
         log.info("new connections are met with the new certificate")

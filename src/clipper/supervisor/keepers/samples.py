@@ -4,6 +4,7 @@ import logging
 
 from msgspec.structs import replace
 
+from clipper.control.messages import GetRecentInput
 from clipper.errors import RequestError
 from clipper.inputs.reader import make_reader
 from clipper.managers.warm_up import Sample, fewer_rows
@@ -52,8 +53,8 @@ class Samples:
         return True
 
     async def _recent(self, model: str, input_type: InputType) -> bytes | None:
-        recent = await self._workers.recent_input(model)
-        if recent.row is None or not InputType.parse(recent.input_type).suits(input_type):
+        recent = await self._workers.ask_until(GetRecentInput(model), lambda recent: recent.row is not None)
+        if recent is None or not InputType.parse(recent.input_type).suits(input_type):
             return None
         return recent.row
 

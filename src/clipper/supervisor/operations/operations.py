@@ -12,6 +12,7 @@ from clipper.home import Place
 from clipper.management.events import Event
 from clipper.management.schemas import CreatedKey, CreatedToken, Key, NewKey, NewToken, Status, Token
 from clipper.managers.manager import SlotStatus
+from clipper.metrics.exposition import render
 from clipper.supervisor.operations.applications import ApplicationOperations
 from clipper.supervisor.operations.models import ModelOperations
 from clipper.supervisor.operations.parts import Parts
@@ -54,13 +55,14 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 *self._ramps.problems(),
                 *(certificates.problems(time.time()) if certificates is not None else ()),
                 *self._reconciler.outdated(),
-                *await self._decision_log_problems(),
+                *_problems_of_workers(await self._workers.statistics()),
             ),
             workers=tuple(map(worker_view, self._workers)),
             applications=len(self._catalog.applications),
             models=len(self._catalog.models),
             replicas=dict(Counter(replica.state for replica in self._views.replicas({}))),
             certificate_expires_at=certificates.expires_at if certificates is not None else None,
+            client_ca_expires_at=certificates.client_ca_expires_at if certificates is not None else None,
         )
 
     async def history(self) -> list[Event]:
@@ -90,8 +92,10 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
     async def revoke_key(self, name: str) -> None:
         await self._keys.revoke(name)
 
-    async def worker_statistics(self) -> list[WorkerStatistics]:
-        return await self._workers.statistics()
+    async def metrics(self) -> bytes:
+        workers, status = await self._workers.statistics(), await self.status()
+        applications, models = await self.list_applications(), await self.list_models()
+        return render(workers, applications, models, await self.list_replicas(), status)
 
     async def problems(self) -> list[str]:
         problems = [] if self._workers.any_ready else [f"no query worker is ready{self._why_no_worker()}"]
@@ -107,14 +111,6 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 if trouble := self._trouble_with(link):
                     problems.append(f"application {application.name!r}: {trouble}")
         return problems
-
-    async def _decision_log_problems(self) -> list[str]:
-        """Queries are answered nevertheless."""
-        return [
-            f"worker {worker.index} cannot write the decision log: {worker.decisions.problem}"
-            for worker in await self._workers.statistics()
-            if worker.decisions is not None and worker.decisions.problem is not None
-        ]
 
     async def stop(self) -> None:
         self._on_stop()
@@ -137,3 +133,18 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         """Whether its replica is ready, and asked by the workers."""
         address = None if slot.replica is None else slot.replica.address
         return slot.phase == "ready" and address is not None and self._reconciler.is_told_of(address)
+
+
+def _problems_of_workers(statistics: list[WorkerStatistics]) -> list[str]:
+    """What workers say of themselves: queries are answered nevertheless, those of such a policy by their default."""
+    problems = [
+        f"worker {worker.index} cannot write the decision log: {worker.decisions.problem}"
+        for worker in statistics
+        if worker.decisions is not None and worker.decisions.problem is not None
+    ]
+    return problems + [
+        f"application {application.name!r}, in worker {worker.index}: {application.selection.why_no_policy}"
+        for worker in statistics
+        for application in worker.applications
+        if application.selection is not None and application.selection.why_no_policy is not None
+    ]

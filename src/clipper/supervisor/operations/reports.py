@@ -16,7 +16,8 @@ from clipper.control.statistics import (
     WorkerStatistics,
 )
 from clipper.errors import InvalidArgument
-from clipper.management.reports import Bounds, Latency, Report, ReportedModel, ReportGroup, Standing
+from clipper.management.learned import Standing
+from clipper.management.reports import Bounds, Latency, Report, ReportedModel, ReportGroup
 from clipper.registry.records import ApplicationRecord
 from clipper.selection.learning.comparison import Compared, compare
 from clipper.selection.learning.confidence_sequences import Evidence, Interval, mean_interval

@@ -10,7 +10,7 @@ from clipper.control import snapshot
 from clipper.control.messages import PolicyDescription
 from clipper.control.snapshot import Selection
 from clipper.control.statistics import ApplicationStatistics
-from clipper.management.reports import LearnedModel, Newcomer, Standing
+from clipper.management.learned import LearnedModel, Newcomer, Standing
 from clipper.management.schemas import (
     Application,
     Configured,
@@ -29,7 +29,7 @@ from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.ramps import Ramps
 from clipper.supervisor.keepers.scaler import Scaler
 from clipper.supervisor.rollout.reconciler import Reconciler
-from clipper.supervisor.workers.worker import Worker
+from clipper.supervisor.workers.worker_process import WorkerProcess
 
 
 def application_view(
@@ -151,7 +151,7 @@ def test_view(description: PolicyDescription) -> Standing | None:
     return None if test is None else Standing(test.winner, test.confidence, test.tolerance, test.observations)
 
 
-def worker_view(worker: Worker) -> WorkerStatus:
+def worker_view(worker: WorkerProcess) -> WorkerStatus:
     pid = worker.process.pid if worker.process else None
     generation = worker.applied.generation if worker.applied else 0
     return WorkerStatus(worker.index, pid, worker.phase, worker.restarts, generation, worker.last_error)

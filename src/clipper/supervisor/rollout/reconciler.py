@@ -30,7 +30,7 @@ from clipper.rollout.instructions import (
 from clipper.rollout.rollout import Rollout
 from clipper.rollout.story import Story
 from clipper.supervisor.catalog import Catalog
-from clipper.supervisor.rollout.observation import slot_facts, worker_facts
+from clipper.supervisor.rollout.gathering import slot_facts, worker_facts
 from clipper.supervisor.rollout.servable import Servable
 from clipper.supervisor.workers.workers import Workers
 from clipper.types import ModelId
@@ -178,7 +178,7 @@ class Reconciler:
             self.wake(SAVE_AGAIN_S)
         for _ in range(MAX_LOOKS):
             facts, at = self._facts(), time.time()
-            self.story.observe(at, facts)
+            self.story.follow(at, facts)
             instructions = self._rollout.look(facts)
             self.story.tell(at, instructions)
             for instruction in instructions:

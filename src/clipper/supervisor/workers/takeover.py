@@ -2,7 +2,7 @@
 
 import logging
 
-from clipper.managers.launcher import ContainerNote, container_note
+from clipper.managers.launcher import container_note
 from clipper.managers.manager import Manager
 from clipper.managers.replica import Replica
 from clipper.processes.folder import ProcessFolder
@@ -11,14 +11,14 @@ from clipper.processes.process import ProcessRecord
 from clipper.rollout import wanted
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
-from clipper.supervisor.folders import Home
-from clipper.supervisor.workers.worker import WorkerSettings
-from clipper.supervisor.workers.workers import Workers, worker_note
+from clipper.supervisor.folders import HomeFolders
+from clipper.supervisor.workers.settings import WorkerSettings, worker_note
+from clipper.supervisor.workers.workers import Workers
 
 log = logging.getLogger(__name__)
 
 
-def worker_settings(config: Config, home: Home, port: int, store_digest: str) -> WorkerSettings:
+def worker_settings(config: Config, home: HomeFolders, port: int, store_digest: str) -> WorkerSettings:
     """As we are configured."""
     return WorkerSettings(
         config.host,
@@ -37,7 +37,7 @@ def worker_settings(config: Config, home: Home, port: int, store_digest: str) ->
     )
 
 
-def left_query_port(records: list[ProcessRecord], config: Config, home: Home, store_digest: str) -> int | None:
+def left_query_port(records: list[ProcessRecord], config: Config, home: HomeFolders, store_digest: str) -> int | None:
     """The query port of workers that still run, if they can be taken over as we are configured."""
     for record in records:
         note = worker_note(record)
@@ -61,20 +61,14 @@ async def take_over_containers(catalog: Catalog, manager: Manager, starts: Numbe
 
     ``starts``: numbers of containers, of which none gets one that a container has which was left.
     """
-    runs = wanted.running(catalog)
     adopted: list[Replica] = []
     for note in await manager.left():
         starts.pass_over(note.number)
-        fits = note.index <= runs.get(note.slot.model_id, 0) and _is_as_recorded(note, catalog)
-        if not fits or note.slot in {replica.note.slot for replica in adopted}:
+        if not wanted.goes_on(catalog, note.slot, note.spec) or note.slot in {replica.note.slot for replica in adopted}:
             await manager.end_left(note)
         elif replica := await manager.adopt(note):
             adopted.append(replica)
     return adopted
-
-
-def _is_as_recorded(note: ContainerNote, catalog: Catalog) -> bool:
-    return catalog.versions[note.slot.model_id].spec == note.spec
 
 
 def take_over_workers(records: list[ProcessRecord], workers: Workers, settings: WorkerSettings) -> None:
@@ -88,7 +82,7 @@ def end_workers(records: list[ProcessRecord], processes: ProcessFolder) -> None:
     processes.sweep(keep=[record.name for record in records if container_note(record.extra)])
 
 
-def end_the_rest(processes: ProcessFolder, home: Home, replicas: list[Replica], workers: Workers) -> None:
+def end_the_rest(processes: ProcessFolder, home: HomeFolders, replicas: list[Replica], workers: Workers) -> None:
     """Kill every process of the home that was not taken over, and remove what such processes leave."""
     adopted = [worker for worker in workers if worker.process]
     names = {replica.note.name for replica in replicas} | {worker.name for worker in adopted}

@@ -3,7 +3,7 @@
 from clipper.control.snapshot import Peer
 from clipper.managers.manager import SlotStatus
 from clipper.rollout.facts import Failure, SlotFacts, WorkerFacts
-from clipper.supervisor.workers.worker import Worker
+from clipper.supervisor.workers.worker_process import WorkerProcess
 
 # What has code of Clipper's in its containers; others bring all of theirs.
 _OURS = ("file", "import")
@@ -29,7 +29,7 @@ def slot_facts(status: SlotStatus, build: str) -> SlotFacts:
     )
 
 
-def worker_facts(worker: Worker) -> WorkerFacts:
+def worker_facts(worker: WorkerProcess) -> WorkerFacts:
     applied = worker.applied
     return WorkerFacts(
         worker.index,
