@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from clipper.errors import InvalidArgument
-from clipper.registry.records import ManagerName, VersionSpec
+from clipper.settings.version import ManagerName, VersionSpec
 from manager_bench import Bench
 
 

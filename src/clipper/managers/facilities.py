@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clipper.processes.folder import ProcessFolder
 from clipper.run_as import RunAs
-from clipper.types import Transport
+from clipper.settings.server import Transport
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from msgspec import Struct
 
 from clipper.control.snapshot import ReplicaAddress
 from clipper.managers.reconcile.plan import Slot
-from clipper.registry.records import Loader, VersionSpec
+from clipper.settings.version import VersionSpec
+from clipper.types import Loader
 
 OnProgress = Callable[[str], None]
 Keeper = Callable[[], Awaitable[None]]

@@ -4,7 +4,7 @@ from clipper.managers.docker.open import open_docker
 from clipper.managers.facilities import Facilities
 from clipper.managers.launcher import Launcher
 from clipper.managers.local.launcher import LocalLauncher
-from clipper.registry.records import ManagerName
+from clipper.settings.version import ManagerName
 
 
 def open_launchers(facilities: Facilities) -> dict[ManagerName, Launcher]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from clipper.errors import ContainerFailed, InvalidArgument
 from clipper.processes.limits import Share
-from clipper.registry.records import VersionSpec
+from clipper.settings.version import VersionSpec
 
 # The variables that tell libraries how many threads to compute with. Most read OMP_NUM_THREADS: PyTorch, scikit-learn,
 # XGBoost, LightGBM, and Clipper's adapters of libraries that read no variable.

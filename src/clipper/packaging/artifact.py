@@ -11,12 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 from clipper.errors import InvalidArgument, TooLarge
-from clipper.types import Framework
-
-Loader = Literal["file", "import", "binary", "image"]
+from clipper.types import Framework, Loader
 
 # The server's limits. They are checked here too, before anything is written.
 MAX_ARTIFACT_BYTES = 16 * 1024**3

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clipper.processes.excess import MAX_DISK_BYTES
 from clipper.processes.proc import variable
-from clipper.runtime.process import OOM_SCORE_ADJUSTMENT
+from clipper.types import OOM_SCORE_ADJUSTMENT
 
 # A third of the weight of a process that is not nice, so that a model does not starve other work on the machine.
 CONTAINER_NICENESS = 5

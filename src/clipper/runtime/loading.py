@@ -25,8 +25,6 @@ from clipper.types import Framework, InputType
 
 log = logging.getLogger("clipper.runtime")
 
-Loader = Literal["file", "import"]
-
 # Formats that hold Python objects of any library. Each other framework has a module in ``frameworks/``.
 PICKLES = (None, "pickle", "joblib")
 
@@ -49,7 +47,7 @@ class ModelSource:
     """
 
     artifact: Path
-    loader: Loader
+    loader: Literal["file", "import"]
     target: str
     data: str | None = None
     input_type: str | None = None

@@ -9,12 +9,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-# When memory runs out, the kernel should kill a model rather than the server, which can start the model again.
-OOM_SCORE_ADJUSTMENT = 500
-
-# How many bytes a process may allocate for each byte that it may use. Most is never used: threads use about a hundredth
-# of their stacks, which are 8 MiB each.
-DATA_PER_MEMORY = 2
+from clipper.types import DATA_PER_MEMORY, OOM_SCORE_ADJUSTMENT
 
 # From glibc's malloc.h. Then the largest allocation that malloc keeps when it is freed, and how much it keeps in all.
 _M_TRIM_THRESHOLD = -1

@@ -1,4 +1,4 @@
-"""Whether the user that models run as gets to what a model needs, before any model fails for want of it."""
+"""Checks that the user that models run as can reach what a model needs, before any model fails."""
 
 import os
 import subprocess

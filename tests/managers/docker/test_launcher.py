@@ -19,7 +19,7 @@ from clipper.managers.docker.options import CPU_SHARES, HOME_LABEL, IMAGE_HOME_L
 from clipper.managers.logs import tail
 from clipper.managers.open import open_launchers
 from clipper.processes.proc import start_time
-from clipper.registry.records import VersionSpec
+from clipper.settings.version import VersionSpec
 from docker_daemon import BASE_IMAGE, DockerDaemon
 from manager_bench import SLOT, SUM, Bench, run
 from small_packages import make_wheel

@@ -18,7 +18,7 @@ from clipper.managers.environments.prepare import Prepared
 from clipper.managers.environments.provider import EnvironmentProvider
 from clipper.processes.folder import ProcessFolder
 from clipper.processes.proc import start_time
-from clipper.registry.records import VersionSpec
+from clipper.settings.version import VersionSpec
 from small_packages import SlowPackage, make_wheel, use_only
 from waiting import until_async
 

@@ -18,7 +18,7 @@ from clipper.managers.docker.dockerfile import Dockerfile, dockerfile
 from clipper.managers.docker.engine import Engine
 from clipper.managers.docker.options import ARTIFACT_LABEL, IMAGE_HOME_LABEL, Setting
 from clipper.managers.launcher import OnProgress
-from clipper.registry.records import VersionSpec
+from clipper.settings.version import VersionSpec
 
 log = logging.getLogger(__name__)
 

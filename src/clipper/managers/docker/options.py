@@ -15,8 +15,8 @@ from clipper.managers.launcher import ContainerNote
 from clipper.managers.logs import MAX_LOG_BYTES
 from clipper.managers.shares import Gpus, environment, parse_gpus
 from clipper.processes.limits import CONTAINER_NICENESS, Share
-from clipper.runtime.process import OOM_SCORE_ADJUSTMENT
-from clipper.types import Transport
+from clipper.settings.server import Transport
+from clipper.types import OOM_SCORE_ADJUSTMENT
 
 # The home that a container belongs to. Only that home's supervisor touches it.
 HOME_LABEL = "clipper.home"

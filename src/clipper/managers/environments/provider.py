@@ -22,8 +22,8 @@ from clipper.managers.environments.surroundings import for_builds
 from clipper.managers.launcher import OnProgress
 from clipper.processes.folder import ProcessFolder
 from clipper.processes.marks import MARK, end_marked
-from clipper.registry.records import VersionSpec
 from clipper.run_as import RunAs
+from clipper.settings.version import VersionSpec
 
 # An installer keeps the network or a compiler busy. More of them at once would slow each other and the models down.
 MAX_BUILDS = 2

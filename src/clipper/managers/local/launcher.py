@@ -21,7 +21,7 @@ from clipper.processes.enter import entering
 from clipper.processes.proc import user_of
 from clipper.processes.usage import UsageKeeper
 from clipper.run_as import RunAs
-from clipper.runtime.process import DATA_PER_MEMORY
+from clipper.types import DATA_PER_MEMORY
 
 # The name of a folder for one container's socket, before its number. Those of containers in Docker begin with c.
 SOCKET_FOLDER = "m"

@@ -13,7 +13,7 @@ from clipper.managers.manager import Manager, SlotStatus
 from clipper.managers.reconcile.autoscale import Autoscaler
 from clipper.registry.records import VersionRecord
 from clipper.rollout import wanted
-from clipper.scaling import ReplicaRange
+from clipper.settings.replicas import ReplicaRange
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.load_meter import LoadMeter, StartTimes
 from clipper.supervisor.workers.workers import Workers
@@ -48,7 +48,7 @@ class Scaler:
         self._versions: dict[ModelId, ScaledVersion] = {}
 
     def reason(self, id_: ModelId) -> str | None:
-        """Why a version is to have as many replicas as it is; None if its load has not been looked at."""
+        """The reason for a version's target replica count; None if its load has not been looked at."""
         version = self._versions.get(id_)
         return version.autoscaler.target.reason if version else None
 
