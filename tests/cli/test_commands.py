@@ -321,7 +321,7 @@ def test_a_backup_and_its_return_say_what_they_did(bare: Run, tmp_path: Path) ->
         and "not what was learned" in written.out
     )
     again = bare("backup", str(file), "--home", str(home))
-    assert again.status == 1 and "is there already" in again.err
+    assert again.status == 1 and "exists already" in again.err
     restored = bare("restore", str(file), "--home", str(home))
     assert restored.status == 0 and "what was there is in" in restored.out and "next: clipper start" in restored.out
     assert bare("restore", str(file), "--home", str(tmp_path / "new"), "--json").json["learned"] is False

@@ -13,7 +13,9 @@ from world import records_of
 
 from clipper.control.messages import CHANNEL_VERSION
 from clipper.managers.launcher import ContainerNote
-from clipper.processes.managed import ProcessFolder, ProcessRecord, start_time
+from clipper.processes.folder import ProcessFolder
+from clipper.processes.proc import start_time
+from clipper.processes.process import ProcessRecord
 from clipper.registry.records import ModelRecord, VersionRecord
 from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.config import Config

@@ -16,7 +16,7 @@ from live_server import APP, NO_TLS, Server, answering, processes_of, with_appli
 import clipper
 from clipper.backup import back_up, restore
 from clipper.build import build_id
-from clipper.managers.docker.recipe import RUNTIME_PARTS
+from clipper.managers.command import RUNTIME_PARTS
 from waiting import until
 
 

@@ -1,7 +1,7 @@
 """The container's server: one thread that reads batches, calls the model and answers in order.
 
-The model runs on this thread, with no hand-over to another, so that an answer costs no more than the model and a few
-system calls. What must be answered while the model runs is answered by ``health.Watcher``.
+The model runs on this thread. Without a hand-over to another one, an answer costs no more than the model and a few
+system calls. ``health.Watcher`` answers what must be answered while the model runs.
 """
 
 import hmac
@@ -27,11 +27,11 @@ from clipper.runtime.outputs import learn_type
 
 log = logging.getLogger("clipper.runtime")
 
-# Workers, supervisors and some room for what dials again before its old connection was seen to close.
+# For workers and supervisors, with room for those that dial again before their old connection is seen to close.
 MAX_CONNECTIONS = 256
-# A caller sends HELLO at once, so one that has not by then may be dropped for another.
+# A caller sends HELLO at once. One that has not by then may be dropped to make room for another.
 HELLO_TIMEOUT_S = 5.0
-# After SIGTERM, for callers that are slow to take their last answer.
+# How long to wait after SIGTERM for callers that are slow to take their last answer.
 FLUSH_TIMEOUT_S = 5.0
 
 
@@ -40,7 +40,7 @@ class Server:
 
     Args:
         listener: non-blocking.
-        token: what callers must send; empty: nothing is asked of them.
+        token: what callers must send; with an empty one they need none.
     """
 
     def __init__(self, model: LoadedModel, welcome: Welcome, listener: socket.socket, token: str = "") -> None:
@@ -56,7 +56,7 @@ class Server:
         self._connections: dict[int, Connection] = {}
         self._epoll = select.epoll()
         self._stopping = False
-        # A signal makes the second readable, which ends the wait for events.
+        # A signal makes the reader readable, which ends the wait for events.
         self._wake_writer, self._wake_reader = socket.socketpair()
 
     def run(self) -> None:
@@ -82,7 +82,7 @@ class Server:
         self._stopping = True
 
     def _close_in_child(self) -> None:
-        # A child of the model's that outlives this process must not hold callers' connections open.
+        # A child that outlives this process must not keep callers' connections open.
         self._epoll.close()
         self._listener.close()
         self._watcher.close_in_child()
@@ -105,7 +105,7 @@ class Server:
         except (BlockingIOError, ConnectionAbortedError):  # the caller has gone already
             return
         if len(self._connections) + len(self._watcher) >= MAX_CONNECTIONS and not self._drop_silent():
-            log.warning("connection refused: there are %d, the most that are served", MAX_CONNECTIONS)
+            log.warning("connection refused: there are %d already, which is the limit", MAX_CONNECTIONS)
             accepted.close()
             return
         if accepted.family != socket.AF_UNIX:
@@ -115,7 +115,7 @@ class Server:
         self._epoll.register(connection.fileno, select.EPOLLIN)
 
     def _drop_silent(self) -> bool:
-        """Make room by dropping callers that have not said HELLO; whether there were any."""
+        """Make room by dropping callers that have not sent HELLO; return whether there were any."""
         before_s = time.monotonic() - HELLO_TIMEOUT_S
         silent = [each for each in self._connections.values() if not each.greeted and each.since_s < before_s]
         for connection in silent:
@@ -128,7 +128,7 @@ class Server:
         connection.close()
 
     def _serve(self, connection: Connection, events: int) -> None:
-        """Go on with a connection that can be read from, or written to if an answer waits."""
+        """Go on with a connection that is readable, or writable if an answer waits."""
         try:
             if connection.has_unsent:
                 if not connection.flush():
@@ -149,7 +149,7 @@ class Server:
         for kind, frame_id, body in connection.frames:
             sent = self._answer(connection, kind, frame_id, body)
             if not sent:
-                # The rest waits until the caller has taken this answer, so one answer at most is held for it.
+                # Further frames wait until the caller has taken this answer, so that at most one answer is held.
                 self._epoll.modify(connection.fileno, select.EPOLLOUT)
                 return
             if self._stopping:
@@ -208,7 +208,7 @@ class Server:
 
 
 def _flushed(connection: Connection) -> bool:
-    """Send on; whether there is nothing more to do, since all is sent or the caller has gone."""
+    """Send what waits; return whether nothing is left to send, because all was sent or the caller has gone."""
     try:
         return connection.flush()
     except OSError as error:

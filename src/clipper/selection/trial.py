@@ -21,7 +21,7 @@ from clipper.errors import Unavailable
 from clipper.processes import limits
 from clipper.processes.enter import entering
 from clipper.processes.excess import Bounds
-from clipper.processes.managed import MARK, kill_marked
+from clipper.processes.marks import MARK, kill_marked
 from clipper.processes.usage import UsageKeeper
 from clipper.run_as import RunAs
 from clipper.selection.check import TIMEOUT_S

@@ -22,7 +22,6 @@ from clipper.home import (
     TOKEN_NAME,
     Place,
 )
-from clipper.managers.local.launcher import OWN_FOLDER
 from clipper.run_as import RunAs
 from clipper.trees import is_sealed, seal_tree
 
@@ -108,9 +107,6 @@ class HomeFolders:
         for socket in self.sockets.glob("*.sock"):
             if str(socket) not in sockets:
                 socket.unlink()
-        for folder in self.sockets.glob(f"{OWN_FOLDER}[0-9]*/"):
-            if str(folder / "s") not in sockets:
-                shutil.rmtree(folder, ignore_errors=True)  # as above
 
     def remove_sockets_folder(self) -> None:
         if self.sockets != self.run:

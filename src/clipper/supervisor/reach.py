@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from clipper.errors import Unavailable
-from clipper.processes.managed import passed_on
+from clipper.processes.folder import passed_on
 from clipper.run_as import RunAs, credentials
 from clipper.supervisor.folders import HomeFolders
 

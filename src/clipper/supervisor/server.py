@@ -17,22 +17,17 @@ from clipper.management.access import Access, allowed_hosts
 from clipper.management.app import create_app
 from clipper.management.gate import Gate
 from clipper.management.server import ManagementServer
-from clipper.managers.docker.recipe import RUNTIME_PARTS
-from clipper.managers.docker.settings import DockerSettings, docker_launcher
-from clipper.managers.environments.builder import environments_root
-from clipper.managers.environments.model_environments import ModelEnvironments
-from clipper.managers.launcher import Launcher
-from clipper.managers.local.launcher import Folders, LocalLauncher
+from clipper.managers.command import RUNTIME_PARTS
+from clipper.managers.facilities import Facilities
 from clipper.managers.logs import LogKeeper
 from clipper.managers.manager import Manager
-from clipper.processes.managed import ProcessFolder
-from clipper.processes.usage import UsageKeeper
+from clipper.managers.open import open_launchers
+from clipper.processes.folder import ProcessFolder
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.rollout import wanted
 from clipper.rollout.rollout import Rollout
 from clipper.selection.stores.open import open_store
 from clipper.selection.stores.store import Store
-from clipper.settings.version import ManagerName
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
@@ -167,7 +162,7 @@ class Supervisor:
         def wake() -> None:
             reconciler.wake()
 
-        local, build = self._local_launcher(processes), build_id()
+        build = build_id()
 
         def make_worker(index: int) -> WorkerProcess:
             return WorkerProcess(
@@ -189,7 +184,7 @@ class Supervisor:
             workers.secure(self._certificates.material)
         samples = Samples(catalog, workers)
         manager = Manager(
-            {"local": local, **self._docker_launcher()},
+            open_launchers(self._facilities(processes)),
             home.logs,
             starts,
             lambda id_: wanted.batch_timeout_s(catalog, id_.name),
@@ -203,12 +198,11 @@ class Supervisor:
         reconciler = Reconciler(rollout, catalog, manager, workers, artifacts.code_folder)
         selections = SelectionChecker(processes, home.scratch, self._config.models_user)
         forgetter = Forgetter(catalog, store)
-        usage, scaler = UsageKeeper(local.running), Scaler(catalog, manager, workers, wake)
+        scaler = Scaler(catalog, manager, workers, wake)
         tokens, keepers = Tokens(catalog, self._token_file), Keepers()
         return Parts(
             catalog,
             manager,
-            usage,
             workers,
             reconciler,
             artifacts,
@@ -223,21 +217,21 @@ class Supervisor:
             self._certificates,
         )
 
-    def _local_launcher(self, processes: ProcessFolder) -> LocalLauncher:
-        run_as, home = self._config.models_user, self._home
-        root = environments_root(os.environ) if run_as is None else home.environments
-        environments = ModelEnvironments(processes, home.artifacts, root, run_as)
-        return LocalLauncher(processes, self._folders(), environments, run_as)
-
-    def _docker_launcher(self) -> dict[ManagerName, Launcher]:
-        config = self._config
-        settings = DockerSettings(
-            config.docker_base_image, config.docker_network, config.docker_transport, str(self._home.root)
+    def _facilities(self, processes: ProcessFolder) -> Facilities:
+        config, home = self._config, self._home
+        return Facilities(
+            home=home.root,
+            artifacts=home.artifacts,
+            scratch=home.scratch,
+            sockets=home.sockets,
+            environments=home.environments,
+            processes=processes,
+            environ=os.environ,
+            run_as=config.models_user,
+            docker_base_image=config.docker_base_image,
+            docker_network=config.docker_network,
+            docker_transport=config.docker_transport,
         )
-        return docker_launcher(settings, self._folders(), os.environ)
-
-    def _folders(self) -> Folders:
-        return Folders(self._home.artifacts, self._home.scratch, self._home.sockets)
 
     async def _serve(self, parts: Parts, listener: socket.socket, query_port: int) -> None:
         config, certificates = self._config, self._certificates
@@ -249,7 +243,8 @@ class Supervisor:
         keepers = parts.keepers
         keepers.start("bounding logs", LogKeeper(self._home.logs).run)
         keepers.start("forgetting what deleted applications learned", parts.forgetter.run)
-        keepers.start("holding replicas to their bounds", parts.usage.run)
+        for what, run in parts.manager.keepers().items():
+            keepers.start(what, run)
         keepers.start("removing artifacts that nobody uses", ArtifactCleaner(parts.catalog, parts.artifacts).run)
         keepers.start("removing old versions", versions.run)
         keepers.start("scaling by load", parts.scaler.run)

@@ -42,7 +42,7 @@ from clipper.frontend.limits import MAX_CONNECTIONS
 from clipper.frontend.other_paths import OtherPaths
 from clipper.frontend.port import Port
 from clipper.frontend.server import QueryServer
-from clipper.processes.managed import MARK, kill_marked
+from clipper.processes.marks import MARK, kill_marked
 from clipper.selection.application import Application
 from clipper.selection.committer import Committer
 from clipper.selection.description import count, describe

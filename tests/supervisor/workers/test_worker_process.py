@@ -19,7 +19,8 @@ from clipper.control.snapshot import (
     Snapshot,
     VersionSnapshot,
 )
-from clipper.processes.managed import ProcessFolder, start_time
+from clipper.processes.folder import ProcessFolder
+from clipper.processes.proc import start_time
 from clipper.settings.application import Link, Selection
 from clipper.supervisor.folders import open_home
 from clipper.supervisor.workers import worker_process

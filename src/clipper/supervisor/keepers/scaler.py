@@ -50,7 +50,7 @@ class Scaler:
     def reason(self, id_: ModelId) -> str | None:
         """The reason for a version's target replica count; None if its load has not been looked at."""
         version = self._versions.get(id_)
-        return version.autoscaler.wish.reason if version else None
+        return version.autoscaler.target.reason if version else None
 
     async def run(self) -> None:
         """Until cancelled."""

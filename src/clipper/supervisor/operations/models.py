@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from clipper.errors import Conflict, ContainerFailed, InvalidArgument, NotFound, Unavailable
 from clipper.management.schemas import MAX_LOG_LINES, Logs, Model, Replica, Version
 from clipper.managers import logs
-from clipper.managers.environments.model_environments import PROGRAM_TIMEOUT_S
+from clipper.managers.environments.provider import PREPARE_TIMEOUT_S
 from clipper.managers.shares import parse_gpus
 from clipper.metrics.exposition import replica_name
 from clipper.registry.records import ModelRecord, VersionRecord
@@ -163,7 +163,7 @@ class ModelOperations:
         if deployment.loader == "binary" and deployment.python is not None:
             raise InvalidArgument("python is for models that Clipper's own runtime loads: a program brings its own")
         self._check_environment(deployment)
-        self._check_manager(deployment)
+        self._manager.check(deployment.manager, deployment)
         if deployment.data is not None:
             self._artifacts.check_inside(deployment.artifact, deployment.data)
         _check_framework(deployment)
@@ -186,15 +186,6 @@ class ModelOperations:
         for need in deployment.needs:
             if not _NEED.fullmatch(need):
                 raise InvalidArgument(f"need {need!r} is not valid: expected a requirement, such as name==version")
-
-    def _check_manager(self, deployment: Deployment) -> None:
-        if deployment.manager not in self._manager.names:
-            package = f"pip install 'clipper-serving[{deployment.manager}]'"
-            raise InvalidArgument(f"manager {deployment.manager!r} is not installed where the server runs: {package}")
-        if deployment.loader == "image" and deployment.manager != "docker":
-            raise InvalidArgument(f"an image runs in Docker: expected manager 'docker', not {deployment.manager!r}")
-        if deployment.manager == "docker" and deployment.python is not None:
-            raise InvalidArgument("python is for the manager 'local': in Docker it is the one that the base image has")
 
     def _record(self, model: str, version: str, deployment: Deployment) -> VersionRecord:
         declared = deployment.input_type
@@ -243,7 +234,7 @@ class ModelOperations:
             return record is None or record.promotion is None
 
         # Beyond the start itself: the stop of what is in its slots, its environment, and the workers.
-        timeout_s = target.spec.start_timeout_s + PROGRAM_TIMEOUT_S + LINK_TIMEOUT_S + REACH_TIMEOUT_S
+        timeout_s = target.spec.start_timeout_s + PREPARE_TIMEOUT_S + LINK_TIMEOUT_S + REACH_TIMEOUT_S
         decided = await self._reconciler.until(is_decided, timeout_s)
         record = self._catalog.versions.get(target.id)
         if not decided or record is None:

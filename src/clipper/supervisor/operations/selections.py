@@ -6,7 +6,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from clipper.errors import InvalidArgument
-from clipper.processes.managed import ProcessFolder
+from clipper.processes.folder import ProcessFolder
 from clipper.run_as import RunAs
 from clipper.selection.policies.by_name import POLICIES, default_half_life, make_loss, make_policy, runs_own_code
 from clipper.selection.trial import Trials

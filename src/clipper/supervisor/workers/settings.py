@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from clipper.control.messages import CHANNEL_VERSION
-from clipper.processes.managed import ProcessRecord
+from clipper.processes.process import ProcessRecord
 from clipper.run_as import RunAs
 from clipper.settings.server import DEFAULT_LOG_BYTES, FEEDBACK_QUERIES, MAX_BODY_BYTES, MAX_CONTEXTS
 from clipper.tls.material import TlsMode

@@ -2,10 +2,12 @@
 
 import logging
 
-from clipper.managers.local.launcher import container_note
+from clipper.managers.launcher import container_note
 from clipper.managers.manager import Manager
 from clipper.managers.replica import Replica
-from clipper.processes.managed import ProcessFolder, ProcessRecord, start_time
+from clipper.processes.folder import ProcessFolder
+from clipper.processes.proc import start_time
+from clipper.processes.process import ProcessRecord
 from clipper.rollout import wanted
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
@@ -77,7 +79,7 @@ def take_over_workers(records: list[ProcessRecord], workers: Workers, settings: 
 
 def end_workers(records: list[ProcessRecord], processes: ProcessFolder) -> None:
     """Kill all that are not containers: workers with other settings may hold the port that ours need."""
-    processes.sweep(keep=[record.name for record in records if container_note(record)])
+    processes.sweep(keep=[record.name for record in records if container_note(record.extra)])
 
 
 def end_the_rest(processes: ProcessFolder, home: HomeFolders, replicas: list[Replica], workers: Workers) -> None:

@@ -21,7 +21,9 @@ from clipper.control.messages import (
 from clipper.control.snapshot import Snapshot
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.reconcile.backoff import NO_DEATHS
-from clipper.processes.managed import ManagedProcess, ProcessFolder, ProcessRecord, is_own_want
+from clipper.processes.folder import ProcessFolder
+from clipper.processes.proc import is_own_shortage
+from clipper.processes.process import ManagedProcess, ProcessRecord
 from clipper.rollout.facts import WorkerPhase
 from clipper.rollout.newcomers import without_ramps
 from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings
@@ -264,7 +266,7 @@ class WorkerProcess:
             except (TimeoutError, ProtocolViolation) as error:
                 return f"{self.name} listens but does not answer: {error!r}"
             except OSError as error:
-                if is_own_want(error):  # we lack a descriptor, so whether it listens is not known
+                if is_own_shortage(error):  # we lack a descriptor, so whether it listens is not known
                     deadline_s = loop.time() + START_TIMEOUT_S
                 if await process.has_exited_within(DIAL_EVERY_S):
                     return f"{self.name} {process.how_it_ended} before it was ready: its log tells why"
@@ -276,7 +278,7 @@ class WorkerProcess:
             try:
                 await self.ask(GetStatistics(), CHECK_TIMEOUT_S)
             except (OSError, ProtocolViolation) as error:
-                if is_own_want(error):
+                if is_own_shortage(error):
                     log.warning("whether %s answers is not known: %s", self.name, error)
                 elif not await process.has_exited_within(EXIT_AFTER_LOSS_S):
                     return f"{self.name} hung: {error!r}"
@@ -308,7 +310,7 @@ class WorkerProcess:
         except (OSError, ProtocolViolation) as error:
             if process is None or await process.has_exited_within(EXIT_AFTER_LOSS_S):
                 return
-            if is_own_want(error):
+            if is_own_shortage(error):
                 log.warning("%s has not been told of a change, and will be: %s", self.name, error)
                 self._sent = None
             else:

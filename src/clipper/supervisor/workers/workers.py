@@ -9,7 +9,7 @@ from clipper.control.messages import Command, DescribePolicy, GetStatistics, Pol
 from clipper.control.snapshot import Snapshot
 from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ProtocolViolation
-from clipper.processes.managed import ProcessRecord
+from clipper.processes.process import ProcessRecord
 from clipper.supervisor.workers.settings import WorkerSettings, worker_note
 from clipper.supervisor.workers.worker_process import WorkerProcess
 from clipper.tls.material import TlsMaterial
