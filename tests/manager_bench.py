@@ -24,8 +24,9 @@ from clipper.managers.probe import connect
 from clipper.managers.reconcile.plan import Slot
 from clipper.managers.warm_up import Sample
 from clipper.processes.managed import ProcessFolder
-from clipper.registry.records import ManagerName, VersionSpec
-from clipper.types import DType, InputType, ModelId, Transport
+from clipper.settings.server import Transport
+from clipper.settings.version import ManagerName, VersionSpec
+from clipper.types import DType, InputType, ModelId
 from docker_daemon import BASE_IMAGE
 from waiting import until_async
 

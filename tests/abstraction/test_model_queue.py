@@ -10,7 +10,8 @@ from clipper.abstraction.batching import scheduler as scheduler_module
 from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.model_queue import MAX_MESSAGE_CHARACTERS, ModelQueue
 from clipper.abstraction.turns import Turns
-from clipper.control.snapshot import Batching, VersionSnapshot
+from clipper.control.snapshot import VersionSnapshot
+from clipper.settings.version import Batching
 from clipper.types import ModelId
 from event_loops import ShiftedLoop, run_clean, turn_over
 from small_container import SmallContainer

@@ -18,7 +18,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "errors": "",
         "types": "",
         "hosts": "",
-        "scaling": "",
+        "settings": "containers.protocol",
         "open_files": "",
         "malloc": "",
         "tls": "",
@@ -27,52 +27,52 @@ ALLOWED: dict[str, frozenset[str]] = {
         "build": "",
         "home": "",
         "control.feedback": "",
-        "control.snapshot": "",
+        "control.snapshot": "settings",
         "control.statistics": "",
         "control": "control.feedback control.snapshot control.statistics tls",
         "containers.protocol": "",
         "containers": "containers.protocol",
         "runtime": "containers.protocol",
         "metrics.histogram": "control.statistics",
-        "abstraction": "containers containers.protocol metrics.histogram control.snapshot control.statistics",
+        "abstraction": "containers containers.protocol metrics.histogram control.snapshot control.statistics settings",
         "decisions": "control.statistics",
         "decisions.evaluation": "decisions selection.learning selection.policies",
         "selection.learning": "",
         "selection.policies": "selection.learning",
         "selection.stores": "",
-        "selection.check": "run_as selection.policies control.snapshot",
-        "selection.trial": "processes run_as selection.check control.snapshot",
+        "selection.check": "run_as selection.policies settings",
+        "selection.trial": "processes run_as selection.check settings",
         "selection": "decisions selection.learning selection.policies selection.stores selection.trial abstraction "
-        "control control.feedback metrics.histogram control.snapshot control.statistics",
+        "control control.feedback metrics.histogram control.snapshot control.statistics settings",
         "inputs": "",
         "frontend.limits": "",
         "frontend": "frontend.limits inputs malloc selection control.feedback control.snapshot control.statistics tls",
         "worker": "decisions frontend frontend.limits malloc open_files selection selection.stores selection.trial "
-        "control.feedback abstraction control processes run_as control.snapshot control.statistics tls",
-        "registry": "scaling control.snapshot",
+        "control.feedback abstraction control processes run_as control.snapshot control.statistics tls settings",
+        "registry": "settings control.snapshot",
         "managers.reconcile": "",
         "processes": "run_as",
-        "rollout": "managers.reconcile registry selection.policies control.snapshot",
-        "managers": "managers.reconcile processes registry run_as trees containers.protocol control.snapshot",
+        "rollout": "managers.reconcile registry selection.policies control.snapshot settings",
+        "managers": "managers.reconcile processes run_as trees containers.protocol control.snapshot settings",
         "management.events": "",
         "management.learned": "",
         "management.reports": "management.learned",
-        "management.schemas": "management.learned scaling control.snapshot",
+        "management.schemas": "management.learned settings",
         "metrics": "management.learned management.schemas control.statistics",
-        "management": "hosts management.events management.reports management.schemas scaling tls",
-        "supervisor": "build rollout managers.reconcile decisions home hosts malloc open_files "
-        "management management.events management.learned management.reports management.schemas metrics managers "
-        "registry containers.protocol control inputs processes selection.trial selection.learning run_as scaling "
-        "selection.policies selection.stores control.snapshot control.statistics tls trees",
+        "management": "hosts management.events management.reports management.schemas settings tls",
+        "supervisor": "build rollout managers.reconcile home hosts malloc open_files management management.events "
+        "management.learned management.reports management.schemas metrics managers registry control inputs "
+        "processes selection.trial selection.learning run_as settings selection.policies selection.stores "
+        "control.snapshot control.statistics tls trees",
         "packaging": "",
         "backup": "home processes registry selection.stores trees",
         "client.http_api": "management.schemas tls",
         "client": "home hosts client.http_api packaging management.events management.reports management.schemas "
-        "control.snapshot scaling tls",
+        "settings tls",
         "pages": "",
         "load": "client.http_api pages tls",
         "cli": "backup client decisions decisions.evaluation home hosts load packaging management.learned "
-        "management.reports management.schemas pages run_as scaling control.snapshot tls",
+        "management.reports management.schemas pages run_as settings tls",
     }.items()
 }
 

@@ -14,8 +14,8 @@ from clipper.decisions.application import QUERY_IDS, ApplicationDecisions
 from clipper.decisions.log import DecisionLog
 from clipper.decisions.reading import LogReader
 from clipper.decisions.records import MAX_BLOCK_BYTES, MAX_OUTPUTS_BYTES, Decision, Setting
-from clipper.decisions.segments import LEAST_LOG_BYTES
 from clipper.selection.policies.policy import Choice, Step
+from clipper.settings.server import LEAST_LOG_BYTES
 from waiting import until_async
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fake_transport import Echo, Peer
+from fuzz_infer import try_infer
 from http_calls import ECHO, HELLO, cut
 from mutations import mutated, random_edits
 from steps import finish
@@ -300,4 +301,5 @@ TRIES = {
     "authorization": try_authorization,
     "predict body": try_predict_body,
     "observe body": try_observe_body,
+    "infer": try_infer,
 }

@@ -7,10 +7,10 @@ import pytest
 from msgspec.structs import replace
 from world import Records, records_of
 
-from clipper.control.snapshot import Batching, Link, Newcomer, Peer, ReplicaAddress, Selection
+from clipper.control.snapshot import Newcomer, Peer, ReplicaAddress
 from clipper.managers.reconcile.backoff import History
 from clipper.managers.reconcile.plan import Slot
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.rollout.facts import Facts, Failure, SlotFacts, WorkerFacts
 from clipper.rollout.instructions import (
     Commit,
@@ -29,6 +29,8 @@ from clipper.rollout.rollout import Rollout
 from clipper.rollout.telling import ASK_AGAIN_S
 from clipper.rollout.versions import LINK_TIMEOUT_S
 from clipper.rollout.wanted import cancelled
+from clipper.settings.application import Link, Selection
+from clipper.settings.version import Batching, VersionSpec
 from clipper.types import ModelId
 
 SPEC, OTHER = VersionSpec("a", "import", "m:f"), VersionSpec("b", "import", "m:f")

@@ -3,10 +3,10 @@ from dataclasses import replace
 from world import Records
 
 from clipper.managers.reconcile.plan import Slot
-from clipper.registry.records import VersionSpec
 from clipper.rollout.facts import Facts, SlotFacts, WorkerFacts
 from clipper.rollout.instructions import Retire, StartSpare, WakeAt
 from clipper.rollout.story import MAX_EVENTS, Event, Story
+from clipper.settings.version import VersionSpec
 
 SLOT = SlotFacts(Slot("m", "1", 1), "starting", VersionSpec("a", "import", "m:f"))
 

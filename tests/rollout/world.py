@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from clipper.control.snapshot import Batching, Link, Peer, ReplicaAddress, Selection, Snapshot
+from clipper.control.snapshot import Peer, ReplicaAddress, Snapshot
 from clipper.managers.reconcile.backoff import NO_DEATHS, History
 from clipper.managers.reconcile.plan import Phase, Slot
-from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord
 from clipper.rollout import newcomers, wanted
 from clipper.rollout.facts import Facts, Failure, SlotFacts, WorkerFacts, WorkerPhase
 from clipper.rollout.instructions import (
@@ -31,6 +31,8 @@ from clipper.rollout.instructions import (
 from clipper.rollout.rollout import Rollout
 from clipper.rollout.story import Story
 from clipper.rollout.validate import validate
+from clipper.settings.application import Link, Selection
+from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings
 from clipper.types import ModelId
 

@@ -8,20 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.abstraction.predictor import Predictor
-from clipper.control.snapshot import (
-    ApplicationSnapshot,
-    Batching,
-    Link,
-    ModelSnapshot,
-    Selection,
-    Snapshot,
-    VersionSnapshot,
-)
+from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Snapshot, VersionSnapshot
 from clipper.errors import NotFound, WrongInput
 from clipper.selection.application import JOINT_MARGIN_SHARE, MARGIN_SHARE, MAX_MARGIN_S, Application
 from clipper.selection.query import Query
 from clipper.selection.query_ids import QueryIds
 from clipper.selection.stores.sqlite import SqliteStore
+from clipper.settings.application import Link, Selection
+from clipper.settings.version import Batching
 from event_loops import ShiftedLoop, run_clean, turn_over
 from selection_desk import ROW, SLO_S, Asking, make_surroundings
 from small_container import SmallContainer

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clipper.control.feedback import Feedback
-from clipper.control.snapshot import Selection
+from clipper.settings.application import Selection
 from event_loops import turn_over
 from selection_desk import ROW, SLO_S, Asking, Desk, on_query, own_policy, run
 from waiting import until_async

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from clipper.control.snapshot import Selection
 from clipper.errors import StoreUnavailable
 from clipper.selection import contexts as contexts_module
 from clipper.selection.contexts import Contexts
 from clipper.selection.loads import MAX_LOADS, Loads
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, Observation
+from clipper.settings.application import Selection
 from event_loops import run_clean, turn_over
 from selection_desk import ROW, SLO_S, Desk, run
 from waiting import until_async

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from clipper.control.snapshot import Selection
 from clipper.errors import NotFound
 from clipper.selection.application import Application
 from clipper.selection.feedback.join_table import OUTPUT_OVERHEAD_BYTES, JoinTable
 from clipper.selection.observer import Observer
+from clipper.settings.application import Selection
 from selection_desk import ROW, SLO_S, Asking, Desk, on_input, on_query, own_policy, run
 from waiting import until_async
 

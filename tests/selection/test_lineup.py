@@ -7,17 +7,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clipper.control.snapshot import Link, Newcomer, Selection
+from clipper.control.snapshot import Newcomer
 from clipper.decisions.evaluation.samples import samples_of
 from clipper.decisions.joining import joined
 from clipper.decisions.log import DecisionLog
 from clipper.decisions.reading import LogReader
-from clipper.decisions.segments import LEAST_LOG_BYTES
 from clipper.selection.application import Application
 from clipper.selection.description import describe
 from clipper.selection.learning.guardrail import RampLosses, ramp_losses
 from clipper.selection.observer import Observer
 from clipper.selection.policies.policy import QueryView
+from clipper.settings.application import Link, Selection
+from clipper.settings.server import LEAST_LOG_BYTES
 from selection_desk import ROW, SLO_S, Desk, on_input, on_query, run
 from two_versions import TWO, ask_version, show, with_versions
 from waiting import until_async

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from clipper.control.feedback import Feedback
-from clipper.control.snapshot import Selection
 from clipper.errors import ClipperError, InvalidArgument, NotFound, Overloaded, PolicyFailed, StoreUnavailable
 from clipper.selection import observer
 from clipper.selection.application import Application
@@ -15,6 +14,7 @@ from clipper.selection.observer import ASK_TIMEOUT_S, Observer
 from clipper.selection.policies.policy import QueryView
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, MIN_KEEP_S
+from clipper.settings.application import Selection
 from event_loops import turn_over
 from selection_desk import ROW, SLO_S, Desk, on_input, on_query, own_policy, run
 from waiting import until_async

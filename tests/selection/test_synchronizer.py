@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from clipper.control.feedback import Feedback
-from clipper.control.snapshot import Selection
 from clipper.selection.application import Application
 from clipper.selection.stores.sqlite import SqliteStore
-from clipper.selection.stores.store import EVERYONE, MAX_CONTEXTS, Observation
+from clipper.selection.stores.store import EVERYONE, Observation
 from clipper.selection.synchronizer import EXPIRE_S, Synchronizer
+from clipper.settings.application import Selection
+from clipper.settings.server import MAX_CONTEXTS
 from selection_desk import ROW, Desk, make_surroundings, run
 from waiting import until_async
 

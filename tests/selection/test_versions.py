@@ -6,14 +6,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clipper.control.snapshot import Link, Selection, link_names
 from clipper.decisions.evaluation.samples import samples_of
 from clipper.decisions.joining import joined
 from clipper.decisions.log import DecisionLog
 from clipper.decisions.reading import LogReader
 from clipper.decisions.rows import row_of
-from clipper.decisions.segments import LEAST_LOG_BYTES
 from clipper.selection.stores.store import EVERYONE, Observation
+from clipper.settings.application import Link, Selection, link_names
+from clipper.settings.server import LEAST_LOG_BYTES
 from selection_desk import ROW, SLO_S, Desk, on_input, on_query, run
 from two_versions import TWO, ask_version, scored, show, with_versions
 from waiting import until_async

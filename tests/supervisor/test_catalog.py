@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from clipper.control.snapshot import Batching
 from clipper.errors import NotFound, RegistryUnavailable
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.registry.store import DeleteApplication, DeleteModel, DeleteVersion, ForgetLater, Forgotten, Put
+from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.catalog import Catalog, Numbers
 
 APPLICATION = ApplicationRecord("app", "string", 20.0, id="app#1", code="b")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from clipper.errors import Forbidden, MalformedRequest, Unauthorized, UnsupportedMediaType
 from clipper.hosts import address_of, is_every, is_loopback
-from clipper.management.schemas import Role
+from clipper.types import Role
 
 JSON = "application/json"
 TAR = "application/x-tar"

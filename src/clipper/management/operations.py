@@ -11,17 +11,14 @@ from clipper.management.events import Event
 from clipper.management.reports import Report
 from clipper.management.schemas import (
     Application,
-    ApplicationChange,
     Contexts,
     CreatedKey,
     CreatedToken,
-    Deployment,
     Key,
     LearnedPolicy,
     LinkChange,
     Logs,
     Model,
-    NewApplication,
     NewKey,
     NewToken,
     Replica,
@@ -29,7 +26,9 @@ from clipper.management.schemas import (
     Token,
     Version,
 )
-from clipper.scaling import ReplicaRange
+from clipper.settings.application import ApplicationChange, NewApplication
+from clipper.settings.replicas import ReplicaRange
+from clipper.settings.version import Deployment
 
 
 class Operations(Protocol):

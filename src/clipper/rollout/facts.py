@@ -7,8 +7,8 @@ from typing import Literal
 from clipper.control.snapshot import ApplicationSnapshot, Peer, ReplicaAddress
 from clipper.managers.reconcile.backoff import NO_DEATHS, History
 from clipper.managers.reconcile.plan import Phase, Slot
-from clipper.registry.records import VersionSpec
 from clipper.rollout.wanted import Records
+from clipper.settings.version import VersionSpec
 
 WorkerPhase = Literal["starting", "ready", "backing_off", "crash_loop", "stopping", "draining"]
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from clipper.control.snapshot import Snapshot
 from clipper.managers.reconcile.plan import Slot
-from clipper.registry.records import VersionRecord, VersionSpec
+from clipper.registry.records import VersionRecord
 from clipper.registry.store import Put
+from clipper.settings.version import VersionSpec
 from clipper.types import ModelId
 
 

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
-from clipper.control.snapshot import ApplicationSnapshot, Link, Newcomer, Selection, Snapshot
+from clipper.control.snapshot import ApplicationSnapshot, Newcomer, Snapshot
 from clipper.registry.records import ApplicationRecord, ModelRecord
 from clipper.selection.policies.registry import POLICIES
+from clipper.settings.application import Link, Selection
 from clipper.types import ModelId
 
 # The version of a model that is current; None if none is.

@@ -16,8 +16,9 @@ from clipper.control.snapshot import (
 )
 from clipper.errors import InvalidArgument
 from clipper.managers.reconcile.plan import Slot
-from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord
 from clipper.rollout import newcomers
+from clipper.settings.version import VersionSpec
 from clipper.types import InputType, ModelId
 
 # A batch that runs longer than both of these counts as hung: no application waits for it any more.

@@ -59,6 +59,13 @@ class Targets:
         """Whether a model can be asked."""
         return any(target is not None and target.is_linked for target in self.by_name.values())
 
+    def outputs(self, version: str | None) -> list[tuple[InputType | None, bytes | None]]:
+        """Of each model that a query asks, or one that names this version: the type of outputs, if its container knows
+        it, and an output that it gave not long ago, as JSON text."""
+        names: Mapping[str, ModelQueue | None] = self.by_name if version is None else self.pinned(version)[1]
+        asked = [target for name, target in names.items() if target is not None and name not in self.shadows]
+        return [(target.output_type, target.recent_output) for target in asked]
+
     def versions(self) -> dict[str, dict[str, bool]]:
         """What ``pinned`` may name: by version the models that have it, and whether a replica of each is linked."""
         found: dict[str, dict[str, bool]] = {}

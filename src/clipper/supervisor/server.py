@@ -27,12 +27,12 @@ from clipper.managers.logs import LogKeeper
 from clipper.managers.manager import Manager
 from clipper.processes.managed import ProcessFolder
 from clipper.processes.usage import UsageKeeper
-from clipper.registry.records import ManagerName
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.rollout import wanted
 from clipper.rollout.rollout import Rollout
 from clipper.selection.stores.open import open_store
 from clipper.selection.stores.store import Store
+from clipper.settings.version import ManagerName
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
@@ -93,8 +93,8 @@ class Supervisor:
         self._token_file.open()
         if self._config.tls is not None:
             self._certificates = Certificates(self._config.tls, self._home.certificate)
-        if self._config.run_as is not None:
-            await asyncio.to_thread(check_reach, self._config.run_as, self._home)
+        if self._config.models_user is not None:
+            await asyncio.to_thread(check_reach, self._config.models_user, self._home)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -200,7 +200,7 @@ class Supervisor:
         epoch = registry.reserve("supervisor", 1)
         rollout = Rollout(epoch, needs_key=self._config.api_keys, workers=self._config.workers)
         reconciler = Reconciler(rollout, catalog, manager, workers, artifacts.code_folder)
-        selections = SelectionChecker(processes, home.scratch, self._config.run_as)
+        selections = SelectionChecker(processes, home.scratch, self._config.models_user)
         forgetter = Forgetter(catalog, store)
         usage, scaler = UsageKeeper(local.running), Scaler(catalog, manager, workers, wake)
         tokens, keepers = Tokens(catalog, self._token_file), Keepers()
@@ -223,7 +223,7 @@ class Supervisor:
         )
 
     def _local_launcher(self, processes: ProcessFolder) -> LocalLauncher:
-        run_as, home = self._config.run_as, self._home
+        run_as, home = self._config.models_user, self._home
         root = environments_root(os.environ) if run_as is None else home.environments
         environments = ModelEnvironments(processes, home.artifacts, root, run_as)
         return LocalLauncher(processes, self._folders(), environments, run_as)

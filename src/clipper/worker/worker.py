@@ -6,7 +6,7 @@ import gc
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from time import monotonic
@@ -259,7 +259,7 @@ class Worker:
         )
         return new
 
-    async def _statistics_of_all(self) -> Sequence[WorkerStatistics]:
+    async def _statistics_of_all(self) -> list[WorkerStatistics]:
         """What all workers have counted; without those that do not answer."""
         return [self.statistics(), *await self._router.statistics_of_peers()]
 

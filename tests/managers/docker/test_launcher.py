@@ -18,7 +18,7 @@ from clipper.managers.docker.options import CPU_SHARES, HOME_LABEL, IMAGE_HOME_L
 from clipper.managers.docker.settings import DockerSettings, docker_launcher
 from clipper.managers.logs import tail
 from clipper.processes.managed import start_time
-from clipper.registry.records import VersionSpec
+from clipper.settings.version import VersionSpec
 from docker_daemon import BASE_IMAGE, DockerDaemon
 from manager_bench import SLOT, SUM, Bench, run
 from small_packages import make_wheel

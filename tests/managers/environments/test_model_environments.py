@@ -17,7 +17,7 @@ from clipper.managers.environments.interpreters import installed_packages
 from clipper.managers.environments.model_environments import ModelEnvironments
 from clipper.managers.environments.program import Prepared
 from clipper.processes.managed import ProcessFolder, start_time
-from clipper.registry.records import VersionSpec
+from clipper.settings.version import VersionSpec
 from small_packages import SlowPackage, make_wheel, use_only
 from waiting import until_async
 

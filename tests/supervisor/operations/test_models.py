@@ -32,6 +32,12 @@ def test_a_version_of_another_input_type_than_its_applications_fails(server: Ser
     assert "'app' has inputs float64[2]" in failed["last_error"] and "takes string" in failed["last_error"]
 
 
+def test_a_version_is_shown_with_its_description(shared: Server) -> None:
+    shared.deploy("told", answering("one"), input_type="float64[2]", description="trained on May's clicks")
+    assert shared.call("GET", "/models/told/versions/1")["description"] == "trained on May's clicks"
+    assert shared.call("GET", "/models/m")["versions"][0]["description"] is None
+
+
 def test_older_versions_sleep_and_are_woken_by_a_rollback(server: Server) -> None:
     with_application(server)
     for answer in ("two", "three"):
@@ -232,6 +238,7 @@ def test_deleting(server: Server) -> None:
         ({"output": "a,,b"}, "invalid_argument"),
         ({"batching": {"max_batch": 0}}, "invalid_argument"),
         ({"start_timeout_s": 0}, "invalid_argument"),
+        ({"description": "two\nlines"}, "invalid_argument"),
     ],
 )
 def test_deployments_that_cannot_be(shared: Server, fields: dict[str, Any], code: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from clipper.frontend.inference.requests import OUTPUT, AnswerForm
 from clipper.frontend.inference.tensors import DATATYPES
+from clipper.frontend.long_work import done
 
 # Elements that are converted in a tenth of a millisecond.
 _PIECE = 2000
@@ -49,6 +50,12 @@ class Column(NamedTuple):
     datatype: str
     shape: tuple[int, ...]
     values: list[Any]
+
+
+def type_of(output: bytes) -> OutputType:
+    """What a model's outputs are, by one of them."""
+    found = done(column([output]))
+    return OutputType(found.datatype, found.shape[1:])
 
 
 class Encoded(NamedTuple):

@@ -115,7 +115,7 @@ class Inference:
             [asked.version] if asked.version else list(application.links.versions()),
             application.input_type,
             application.features_size,
-            None,
+            metadata.output_type(application.links.outputs(asked.version)),
         )
         return Tell(metadata.config(of_model) if asked.kind == "config" else of_model)
 

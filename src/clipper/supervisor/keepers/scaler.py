@@ -13,7 +13,7 @@ from clipper.managers.manager import Manager
 from clipper.managers.reconcile.autoscale import Autoscaler
 from clipper.registry.records import VersionRecord
 from clipper.rollout import wanted
-from clipper.scaling import ReplicaRange
+from clipper.settings.replicas import ReplicaRange
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.load_meter import LoadMeter, StartTimes
 from clipper.supervisor.workers.workers import Workers

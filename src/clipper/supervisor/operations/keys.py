@@ -7,8 +7,8 @@ from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from clipper.management.schemas import CreatedKey, Key, NewKey
 from clipper.registry.records import KeyRecord
 from clipper.registry.store import DeleteKey, Put
+from clipper.settings.fields import check_ranges
 from clipper.supervisor.catalog import Catalog
-from clipper.supervisor.operations.rules import check_limits
 from clipper.supervisor.operations.tokens import digest_of
 from clipper.supervisor.rollout.reconciler import REACH_TIMEOUT_S, Reconciler
 from clipper.types import check_name
@@ -38,7 +38,7 @@ class Keys:
             RegistryUnavailable: the registry cannot be written.
         """
         check_name("key", new.name)
-        check_limits(new.max_in_flight, new.max_per_second)
+        check_ranges(new)
         if new.name in self._catalog.keys:
             raise Conflict(f"key {new.name!r} exists already: revoke it first, or choose another name")
         if len(self._catalog.keys) >= MAX_KEYS:

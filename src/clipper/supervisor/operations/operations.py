@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
 from clipper import __version__
-from clipper.control.snapshot import Link
 from clipper.control.statistics import WorkerStatistics
 from clipper.home import Place
 from clipper.management.events import Event
 from clipper.management.schemas import CreatedKey, CreatedToken, Key, NewKey, NewToken, Status, Token
 from clipper.managers.manager import SlotStatus
 from clipper.metrics.exposition import render
+from clipper.settings.application import Link
 from clipper.supervisor.operations.applications import ApplicationOperations
 from clipper.supervisor.operations.models import ModelOperations
 from clipper.supervisor.operations.parts import Parts

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from clipper.control.messages import ModelDescription
-from clipper.control.snapshot import link_names
 from clipper.control.statistics import (
     LATENCY_BOUNDS_S,
     ApplicationStatistics,
@@ -24,11 +23,11 @@ from clipper.selection.learning.ledger import Ledger
 from clipper.selection.policies.best_arm import BestArm
 from clipper.selection.policies.registry import make_policy
 from clipper.selection.stores.store import EVERYONE
+from clipper.settings.application import link_names
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.views import test_view
+from clipper.types import MAX_CONTEXT_LENGTH
 
-# Longer than any user's or session's id.
-MAX_CONTEXT_LENGTH = 1000
 # Contexts that a report has groups for, as many as a page can show: of the latest ones, which are each read from the
 # store, those with most feedback.
 MAX_GROUPS = 10

@@ -5,12 +5,12 @@ import hmac
 import time
 
 from clipper.errors import Conflict, NotFound
-from clipper.management.schemas import CreatedToken, NewToken, Role, Token
+from clipper.management.schemas import CreatedToken, NewToken, Token
 from clipper.registry.records import TokenRecord
 from clipper.registry.store import DeleteToken, Put
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.operations.token_file import TokenFile, new_token
-from clipper.types import check_name
+from clipper.types import Role, check_name
 
 # One for each person and each program. Each call is compared with all of them.
 MAX_TOKENS = 100

@@ -10,8 +10,8 @@ from clipper.control.messages import MAX_MESSAGE_BYTES, Apply, decode_command, e
 from clipper.control.snapshot import ApplicationSnapshot, Snapshot
 from clipper.errors import ClipperError, InvalidArgument, TooLarge
 from clipper.registry.records import ApplicationRecord
+from clipper.settings.fields import check_ranges
 from clipper.supervisor.operations import rules
-from clipper.supervisor.operations.selections import check_numbers
 
 # A snapshot is one message; the other half is for models and their replicas, of which each takes some hundred bytes.
 MAX_APPLICATIONS_BYTES = MAX_MESSAGE_BYTES // 2
@@ -106,7 +106,7 @@ class Servable:
         """Encode and decode it as workers will: what they could not read has to show here."""
         try:
             rules.checked_type(record.input_type)
-            check_numbers(record.selection)
+            check_ranges(record.selection)
             snapshot = rules.application_snapshot(record, self._code_folder)
             body = encode(Apply(Snapshot(applications=(snapshot,))))
             decode_command(body[4:])

@@ -31,7 +31,7 @@ def worker_settings(config: Config, home: HomeFolders, port: int, store_digest: 
         decision_log_bytes=config.decision_log_bytes,
         tls=config.tls_mode,
         run=str(home.run),
-        run_as=config.run_as,
+        run_as=config.models_user,
     )
 
 

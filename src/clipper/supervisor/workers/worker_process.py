@@ -10,7 +10,14 @@ from typing import TypeVar
 import msgspec
 
 from clipper.control.client import ask
-from clipper.control.messages import CHANNEL_VERSION, Applied, Apply, Command, Drain, GetStatistics
+from clipper.control.messages import (
+    CHANNEL_VERSION,
+    Applied,
+    Apply,
+    Command,
+    Drain,
+    GetStatistics,
+)
 from clipper.control.snapshot import Snapshot
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.reconcile.backoff import NO_DEATHS
