@@ -39,11 +39,12 @@ from clipper.frontend.clients import Clients
 from clipper.frontend.endpoints import make_endpoints
 from clipper.frontend.inference.service import Inference
 from clipper.frontend.limits import MAX_CONNECTIONS
+from clipper.frontend.other_paths import OtherPaths
 from clipper.frontend.server import QueryServer
 from clipper.processes.managed import MARK, kill_marked
 from clipper.selection.application import Application
 from clipper.selection.committer import Committer
-from clipper.selection.description import describe
+from clipper.selection.description import count, describe
 from clipper.selection.feedback.join_table import JoinTable
 from clipper.selection.import_notes import ImportNotes
 from clipper.selection.observer import MAX_ASKING
@@ -206,7 +207,7 @@ class Worker:
             generation=self._generation,
             connections=self._server.connections,
             requests_refused=dict(self._server.refused),
-            applications=tuple(application.statistics() for application in self._applications.values()),
+            applications=tuple(count(application) for application in self._applications.values()),
             versions=tuple(queue.statistics() for queue in queues),
             replicas=tuple(replica for queue in queues for replica in queue.replica_statistics()),
             cache=CacheStatistics(cache.entries, cache.size_bytes, cache.capacity_bytes, cache.evictions),
@@ -252,10 +253,11 @@ class Worker:
                 known.follow(application)
         server, config = self._server, self._config
         applications = self._applications.values()
-        shared = server.refused, server.work, config.max_body_bytes, self._clients.guarded
+        shared = server.refused, server.work, config.max_body_bytes
+        inference = Inference(applications, self._router, self._statistics_of_all, *shared, self._clients)
         server.serve(
-            make_endpoints(applications, self._router, *shared),
-            Inference(applications, self._router, self._statistics_of_all, *shared),
+            make_endpoints(applications, self._router, *shared, self._clients.guarded),
+            OtherPaths(applications, inference, server.work, self._clients),
         )
         return new
 

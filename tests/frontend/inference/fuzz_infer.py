@@ -13,8 +13,10 @@ from http_calls import cut
 from mutations import mutated, random_edits
 
 from clipper.control.feedback import Feedback, Outcome
+from clipper.control.snapshot import ApplicationSnapshot
 from clipper.control.statistics import WorkerStatistics
 from clipper.frontend import limits
+from clipper.frontend.clients import Clients
 from clipper.frontend.inference.service import Inference
 from clipper.frontend.inference.tensors import DATATYPES, datatype_of
 from clipper.frontend.server import QueryServer
@@ -47,6 +49,7 @@ class Answering:
     features_are_input = False
     links = _Links()
     done = True
+    snapshot = ApplicationSnapshot("app", "bytes", 1.0)
 
     def __init__(self, input_type: InputType, features_size: int | None, output: bytes | None) -> None:
         self.input_type, self.features_size, self._output = input_type, features_size, output
@@ -84,7 +87,8 @@ async def _send(random: Random) -> None:
     output = random.choice([b"1", b"[1,2.5]", b'{"a":"\xc3\xbc"}', b"null", b"[[1],[2,3]]", b"1e999", None])
     application = Answering(input_type, random.choice([None, None, 2]), output)
     server = QueryServer(max_connections=100)
-    shared = server.refused, server.work, limits.MAX_BODY_BYTES, lambda _, endpoint: endpoint
+    clients = Clients(0, server.count_refused, server.now_s)
+    shared = server.refused, server.work, limits.MAX_BODY_BYTES, clients
     inference = Inference([cast(Any, application)], Taker(), no_statistics, *shared)
     server.serve({}, inference)
     for _ in range(random.randint(1, 4)):

@@ -9,7 +9,7 @@ import msgspec
 
 from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ClipperError
-from clipper.frontend.clients import Guarded
+from clipper.frontend.clients import Clients, Guarded
 from clipper.frontend.endpoints import Endpoint, FeedbackTaker, Observe
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.heads import Head
@@ -23,7 +23,6 @@ from clipper.selection.application import Application
 
 log = logging.getLogger(__name__)
 
-Guard = Callable[[Application, Endpoint], "Endpoint | Guarded"]
 StatisticsSource = Callable[[], Awaitable[Sequence[WorkerStatistics]]]
 
 _UNSUPPORTED = {
@@ -40,7 +39,7 @@ class Inference:
 
     Args:
         statistics: what all workers have counted.
-        guard: puts before an application's endpoints what it asks of its clients.
+        clients: who may ask what.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class Inference:
         refused: Counter[str],
         work: LongWork,
         max_body_bytes: int,
-        guard: Guard,
+        clients: Clients,
     ) -> None:
         self._applications = {application.name: application for application in applications}
         self._infer = {
@@ -62,7 +61,7 @@ class Inference:
             for name, application in self._applications.items()
         }
         self._statistics = Teller(statistics)
-        self._guard = guard
+        self._clients = clients
 
     def find(self, path: bytes, head: Head) -> Endpoint | None:
         """The endpoint for who sent this head; None if there is none.
@@ -84,7 +83,7 @@ class Inference:
             return self._entered(application, Call(self._infer[application.name], asked.version, head), head)
         if asked.kind == "observe":
             return self._entered(application, InForm(self._observe[application.name]), head)
-        self._entered(application, self._observe[application.name], head)  # who may not ask it may not look at it
+        self._clients.check(application, head.authorizations)
         return self._find_of_model(asked, application)
 
     def why_not_found(self, path: bytes) -> str | None:
@@ -128,26 +127,15 @@ class Inference:
                 is_ready = all(application.links.is_ready for application in applications)
                 return Tell({"live": True, "ready": is_ready}, 200 if is_ready else 503)
             case "statistics":
-                return Tally(self._statistics, self._visible(head))
+                return Tally(self._statistics, self._clients.visible(applications, head.authorizations))
             case "index":
-                return Index(self._visible(head))
+                return Index(self._clients.visible(applications, head.authorizations))
         return Tell(
             metadata.server(version for application in applications for version in application.links.versions())
         )
 
-    def _visible(self, head: Head) -> list[Application]:
-        """Those that who sent this head may ask."""
-        found = []
-        for name, application in self._applications.items():
-            try:
-                self._entered(application, self._observe[name], head)
-            except ClipperError:
-                continue
-            found.append(application)
-        return found
-
     def _entered(self, application: Application, endpoint: Endpoint, head: Head) -> Endpoint:
-        guarded = self._guard(application, endpoint)
+        guarded = self._clients.guarded(application, endpoint)
         return guarded.enter(head.authorizations) if isinstance(guarded, Guarded) else guarded
 
 
