@@ -80,11 +80,13 @@ def running(records: Records) -> dict[ModelId, int]:
         if link.version is not None
     }
     pinned |= newcomers.compared_with(records.applications.values())
-    return {
-        id_: record.replicas_wanted
-        for id_, record in records.versions.items()
-        if record.state != "failed" and (id_ in pinned or _runs_by_itself(record, records.models[record.model]))
-    }
+    runs = {}
+    for id_, record in records.versions.items():
+        model = records.models[record.model]
+        is_named = id_ in pinned or record.version in (model.current, model.previous)
+        if record.state != "failed" and (is_named or record.kept or record.promotion is not None):
+            runs[id_] = record.replicas_wanted
+    return runs
 
 
 def goes_on(records: Records, slot: Slot, spec: VersionSpec) -> bool:
@@ -105,10 +107,6 @@ def to_remove(records: Records, keep: int) -> list[ModelId]:
         if is_idle and record.version not in (model.current, model.previous):
             idle.setdefault(record.model, []).append(record)
     return [record.id for group in idle.values() for record in group[: max(len(group) - keep, 0)]]
-
-
-def _runs_by_itself(record: VersionRecord, model: ModelRecord) -> bool:
-    return record.kept or record.promotion is not None or record.version in (model.current, model.previous)
 
 
 def content(

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from clipper.control.messages import GetLoads
 from clipper.control.statistics import VersionLoad
-from clipper.managers.manager import Manager, SlotStatus
+from clipper.managers.manager import Manager
 from clipper.managers.reconcile.autoscale import Autoscaler
 from clipper.registry.records import VersionRecord
 from clipper.rollout import wanted
@@ -89,7 +89,7 @@ class Scaler:
         now_s = asyncio.get_running_loop().time()
         slots = self._manager.slots(id_)
         version.starts.look({slot.replica.note.id: slot.phase for slot in slots if slot.replica}, now_s)
-        load = version.meter.look(counted, now_s, _count_ready(slots), version.starts.start_s)
+        load = version.meter.look(counted, now_s, sum(slot.phase == "ready" for slot in slots), version.starts.start_s)
         if load is None:
             return
         wish, record = version.autoscaler.plan(load), self._catalog.versions[id_]
@@ -97,7 +97,3 @@ class Scaler:
             log.info("%s: %d replicas in place of %d: %s", id_, wish.replicas, record.replicas_wanted, wish.reason)
             self._catalog.note(replace(record, replicas_wanted=wish.replicas))
             self._wake()
-
-
-def _count_ready(slots: list[SlotStatus]) -> int:
-    return sum(slot.phase == "ready" for slot in slots)

@@ -98,7 +98,10 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         return render(workers, applications, models, await self.list_replicas(), status)
 
     async def problems(self) -> list[str]:
-        problems = [] if self._workers.any_ready else [f"no query worker is ready{self._why_no_worker()}"]
+        problems = []
+        if not self._workers.any_ready:
+            errors = [worker.last_error for worker in self._workers if worker.last_error]
+            problems.append(f"no query worker is ready{': ' + errors[0] if errors else ' yet'}")
         problems += [
             f"application {name!r} is not served: {why}; change it, or delete it"
             for name, why in self._reconciler.left_out.items()
@@ -114,10 +117,6 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
 
     async def stop(self) -> None:
         self._on_stop()
-
-    def _why_no_worker(self) -> str:
-        errors = [worker.last_error for worker in self._workers if worker.last_error]
-        return f": {errors[0]}" if errors else " yet"
 
     def _trouble_with(self, link: Link) -> str | None:
         version = link.version or self._catalog.model(link.model).current

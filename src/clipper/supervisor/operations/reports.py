@@ -15,7 +15,6 @@ from clipper.control.statistics import (
     WorkerStatistics,
 )
 from clipper.errors import InvalidArgument
-from clipper.management.learned import Standing
 from clipper.management.reports import Bounds, Latency, Report, ReportedModel, ReportGroup
 from clipper.registry.records import ApplicationRecord
 from clipper.selection.learning.comparison import Compared, compare
@@ -125,7 +124,13 @@ class ReportOperations:
         # It is over all queries, whatever context is asked for.
         standing = None if description is None or context is not None else test_view(description)
         verdict, best, more = comparison.verdict, comparison.best, comparison.more_feedback
-        if verdict == "open" and standing is not None and _tells(standing, asked):
+        is_found = (
+            standing is not None
+            and standing.winner is not None
+            and standing.confidence >= asked.confidence
+            and standing.tolerance <= asked.tolerance
+        )
+        if verdict == "open" and standing is not None and is_found:
             # The test's finding stays valid, even if later feedback alone would be less conclusive.
             verdict, best, more = "as_good", standing.winner, 0.0
         rate = counted.feedback_per_s
@@ -216,11 +221,6 @@ def _asked(record: ApplicationRecord, confidence: float | None, tolerance: float
     test = make_policy("best_arm", parameters)
     assert isinstance(test, BestArm)
     return test
-
-
-def _tells(test: Standing, asked: BestArm) -> bool:
-    """Whether the finding of the application's test answers the question."""
-    return test.winner is not None and test.confidence >= asked.confidence and test.tolerance <= asked.tolerance
 
 
 def _key(model: ModelDescription) -> str:

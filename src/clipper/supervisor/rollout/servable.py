@@ -34,16 +34,11 @@ def check_json(field: str, value: Any) -> None:
                 raise InvalidArgument(
                     f"{field}: there is a whole number of over 64 bits; write it like 1e20, or as text"
                 )
-        level = [each for one in level for each in _within(one)]
+        inside = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [each for part in inside for each in part]
         if not level:
             return
     raise InvalidArgument(f"{field}: nested over {MAX_DEPTH} levels deep")
-
-
-def _within(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,13 @@ class WorkerProcess:
                 log.exception("keeping %s failed", self.name)
                 self.last_error = f"keeping {self.name} failed: {error!r}"
             uptime_s = 0.0 if ready_at_s is None else loop.time() - ready_at_s
-            await self._end()
+            if self._draining is not None:
+                await asyncio.shield(self._draining)
+            else:
+                self.phase = "stopping"
+            # If the process lived on, it would share the port with its successor.
+            while self.process is not None and not self.process.exited.is_set():
+                await self.process.stop(grace_s=0)
             self._clean_up()
             if self._draining is not None:
                 log.info("%s has drained", self.name)
@@ -209,15 +215,6 @@ class WorkerProcess:
         if not await process.has_exited_within(DRAIN_TIMEOUT_S + DRAIN_MARGIN_S):
             log.warning("%s has not drained within %g s and is killed", self.name, DRAIN_TIMEOUT_S)
         await process.stop(grace_s=0)
-
-    async def _end(self) -> None:
-        """Return when its process is gone: if it lived on, it would share the port with its successor."""
-        if self._draining is not None:
-            await asyncio.shield(self._draining)
-        else:
-            self.phase = "stopping"
-        while self.process is not None and not self.process.exited.is_set():
-            await self.process.stop(grace_s=0)
 
     def _clean_up(self) -> None:
         self.process = self.applied = self._sent = None
