@@ -46,11 +46,11 @@ endif
 
 SECONDS ?= 60
 fuzz: setup
-	@PYTHONPATH=tests:tests/frontend:tests/supervisor $(PY) -m fuzz --seconds $(SECONDS)
+	@PYTHONPATH=tests:tests/frontend:tests/inputs:tests/supervisor $(PY) -m fuzz --seconds $(SECONDS)
 
 INPUTS ?= 1000000
 fuzz-server: setup
-	@PYTHONPATH=tests:tests/frontend $(PY) -m fuzz_live --inputs $(INPUTS)
+	@PYTHONPATH=tests:tests/frontend:tests/inputs $(PY) -m fuzz_live --inputs $(INPUTS)
 
 EXAMPLES ?= 5000
 rollout: setup

@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from clipper.management.app import create_app
 from clipper.management.gate import Gate
 from docker_daemon import DockerDaemon, running_daemon
 from memory_operations import MemoryOperations
+from waiting import until
 
 # The same examples each time, so that a run of unchanged code ends alike; --hypothesis-seed looks at others. How long
 # it takes to draw one and to try it is the machine's to say.
@@ -56,13 +57,6 @@ class Api:
     operations: MemoryOperations
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.005)
-
-
 class CurrentOperations:
     """Those of the test that runs. All share one server, which takes longer to make than a test."""
 
@@ -91,7 +85,7 @@ def management() -> Iterator[tuple[str, CurrentOperations]]:
     server = uvicorn.Server(uvicorn.Config(only_queries_are_open, log_level="warning", access_log=False, lifespan="on"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    wait_until(lambda: server.started)
+    until(lambda: server.started)
     yield f"http://127.0.0.1:{listener.getsockname()[1]}", current
     server.should_exit = True
     thread.join(60)

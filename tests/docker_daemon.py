@@ -5,7 +5,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import docker
 
 from docker_base import base_tar
+from waiting import until
 
 BASE_IMAGE = "clipper-test-base:1"
 # The base image takes 140 MB, and what is built on it some kB each.
@@ -70,10 +70,9 @@ class DockerDaemon:
         return docker.DockerClient(base_url=self.host)
 
     def _wait_until_it_answers(self) -> None:
-        until_s = time.monotonic() + START_TIMEOUT_S
-        while not self._answers():
-            assert time.monotonic() < until_s, (self._folder / "log").read_text()
-            time.sleep(0.05)
+        process = self._process
+        assert process is not None
+        until(self._answers, failed=lambda: process.poll() is not None and (self._folder / "log").read_text())
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as connection:

@@ -2,12 +2,8 @@
 
 import asyncio
 import gc
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
-
-# Far above what anything here takes; only a hang meets it.
-TIMEOUT_S = 60.0
 
 
 class ShiftedLoop(asyncio.SelectorEventLoop):
@@ -41,14 +37,6 @@ async def _checked(main: Coroutine[Any, Any, None]) -> None:
         await asyncio.sleep(0)
     left = asyncio.all_tasks() - {asyncio.current_task()}
     assert not left, f"tasks left over: {left}"
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the loop run until the condition holds."""
-    end_s = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < end_s, "the condition did not come true in time"
-        await asyncio.sleep(0.001)
 
 
 async def turn_over(turns: int = 5) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clipper.control.snapshot import Batching
-from serving import SUM, Serving, application, model, serving, version, wait_for
+from clipper.settings.version import Batching
+from serving import SUM, Serving, application, model, serving, version
+from waiting import until
 
 SLO_MS = 100.0
 # Far more than any machine needs on top: an answer that comes later does not come by its deadline at all.
@@ -83,7 +84,7 @@ class Lying:
         self._liar = system.start_liar(on_predict=LIE)
         lying = model(version(self._liar, batching=Batching("fixed", 4)))
         applications = [application("app", slo_ms=SLO_MS), application("honest", "honest")]
-        wait_for(lambda: system.apply(applications, [honest, lying]).unlinked == {}, "the liar is linked")
+        until(lambda: system.apply(applications, [honest, lying]).unlinked == {})
         for number in range(30):  # so that all is there that is ever needed
             self.attempt(number)
         self._descriptors, self._resident_bytes = self._held()
@@ -103,7 +104,7 @@ class Lying:
         assert self.worker.is_running, self.worker.log
         assert "Traceback" not in self.worker.log
         assert self._liar.is_running, self._liar.log
-        wait_for(lambda: abs(self._held()[0] - self._descriptors) <= 1, "its descriptors are as before")
+        until(lambda: abs(self._held()[0] - self._descriptors) <= 1)
         assert self._held()[1] - self._resident_bytes < MAX_GROWTH_BYTES
 
     def _held(self) -> tuple[int, int]:

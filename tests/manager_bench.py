@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ from clipper.managers.probe import connect
 from clipper.managers.reconcile.plan import Slot
 from clipper.managers.warm_up import Sample
 from clipper.processes.managed import ProcessFolder
-from clipper.registry.records import ManagerName, VersionSpec
-from clipper.types import DType, InputType, ModelId, Transport
+from clipper.settings.server import Transport
+from clipper.settings.version import ManagerName, VersionSpec
+from clipper.types import DType, InputType, ModelId
 from docker_daemon import BASE_IMAGE
+from waiting import until_async
 
 SLOT = Slot("sum", "1", 1)
 SUM = "def predict(inputs): return [float(sum(row)) for row in inputs]\n"
@@ -108,20 +110,15 @@ class Bench:
         assert self.status.start_failure is not None
         return "\n".join((self.status.start_failure.reason, *self.status.start_failure.log_tail))
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
-            while not condition():
-                await asyncio.sleep(0.005)
-
     async def until_dead(self) -> str:
         """What it died of."""
-        await self.until(lambda: self.status.phase == "dead")
+        await until_async(lambda: self.status.phase == "dead")
         assert self.status.last_error is not None
         return self.status.last_error
 
     async def ready(self) -> int:
         """The pid, once it is ready."""
-        await self.until(lambda: self.status.phase != "starting")
+        await until_async(lambda: self.status.phase != "starting")
         assert self.status.phase == "ready", self.failure
         replica = self.status.replica
         assert replica is not None and replica.pid is not None

@@ -11,26 +11,22 @@ from collections.abc import AsyncIterator
 import msgspec
 from msgspec import UNSET
 
-from clipper.control.snapshot import Link, Selection
 from clipper.control.statistics import CacheStatistics, WorkerStatistics
 from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound
 from clipper.management.events import Event
-from clipper.management.reports import Bounds, LearnedModel, Report, ReportedModel, ReportGroup
+from clipper.management.learned import LearnedModel
+from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup
 from clipper.management.schemas import (
     Application,
-    ApplicationChange,
     ConfidenceBin,
-    Configured,
     Contexts,
     CreatedKey,
     CreatedToken,
-    Deployment,
     Key,
     LearnedPolicy,
     LinkChange,
     Logs,
     Model,
-    NewApplication,
     NewKey,
     NewToken,
     Reliability,
@@ -41,7 +37,10 @@ from clipper.management.schemas import (
     WorkerState,
     WorkerStatus,
 )
-from clipper.scaling import ReplicaRange
+from clipper.metrics.exposition import render
+from clipper.settings.application import ApplicationChange, Configured, Link, NewApplication, Selection
+from clipper.settings.replicas import ReplicaRange
+from clipper.settings.version import Deployment
 from clipper.types import check_name
 
 LOG_TAIL = ("Traceback (most recent call last):", "ModuleNotFoundError: No module named 'left_pad'")
@@ -284,6 +283,7 @@ class MemoryOperations:
             replicas=self._replicas(model, name, _least(deployment.replicas)),
             scaling=_range(deployment.replicas),
             created_at=time.time(),
+            description=deployment.description,
             warning="the model is older than its library" if model == "aged" else None,
         )
         if deployment.make_current:
@@ -371,8 +371,10 @@ class MemoryOperations:
             raise NotFound(f"no key {name!r}")
         del self.keys[name]
 
-    async def worker_statistics(self) -> list[WorkerStatistics]:
-        return [WorkerStatistics(0, os.getpid(), 1, 0, {}, (), (), (), CacheStatistics(0, 0, 1024, 0))]
+    async def metrics(self) -> bytes:
+        worker = WorkerStatistics(0, os.getpid(), 1, 0, {}, (), (), (), CacheStatistics(0, 0, 1024, 0))
+        applications, models = await self.list_applications(), await self.list_models()
+        return render([worker], applications, models, await self.list_replicas(), await self.status())
 
     async def problems(self) -> list[str]:
         return self.causes

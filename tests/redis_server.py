@@ -4,9 +4,10 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 from types import TracebackType
+
+from waiting import until
 
 START_TIMEOUT_S = 60.0
 
@@ -61,10 +62,9 @@ class RedisServer:
         self.process.wait()
 
     def _wait_until_loaded(self) -> None:
-        until_s = time.monotonic() + START_TIMEOUT_S
-        while not self._answers():
-            assert time.monotonic() < until_s, "redis-server does not answer"
-            time.sleep(0.02)
+        process = self.process
+        assert process is not None
+        until(self._answers, failed=lambda: process.poll() is not None and f"redis-server ended: {process.returncode}")
 
     def _answers(self) -> bool:
         try:

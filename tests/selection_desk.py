@@ -10,15 +10,7 @@ from uuid import uuid4
 
 from clipper.abstraction.predictor import Predictor
 from clipper.control.feedback import Feedback
-from clipper.control.snapshot import (
-    ApplicationSnapshot,
-    Batching,
-    Link,
-    ModelSnapshot,
-    Selection,
-    Snapshot,
-    VersionSnapshot,
-)
+from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Snapshot, VersionSnapshot
 from clipper.selection.application import Application
 from clipper.selection.committer import Committer
 from clipper.selection.feedback.join_table import JoinTable
@@ -28,8 +20,11 @@ from clipper.selection.query_ids import QueryIds
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import Store
 from clipper.selection.surroundings import Surroundings
-from event_loops import ShiftedLoop, run_clean, until
+from clipper.settings.application import Link, Selection
+from clipper.settings.version import Batching
+from event_loops import ShiftedLoop, run_clean
 from small_container import SmallContainer
+from waiting import until_async
 
 SLO_S = 100.0
 ROW = b"r" * 8
@@ -141,7 +136,7 @@ class Desk:
             self.models.serve()
             return condition()
 
-        await until(served)
+        await until_async(served)
 
 
 def make_surroundings(predictor: Predictor, store: Store, instance: int = 3) -> Surroundings:

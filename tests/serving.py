@@ -7,42 +7,27 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from clipper.control import messages as control
-from clipper.control.snapshot import (
-    ApplicationSnapshot,
-    Batching,
-    Link,
-    ModelSnapshot,
-    Peer,
-    ReplicaAddress,
-    Snapshot,
-    VersionSnapshot,
-)
+from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Peer, ReplicaAddress, Snapshot, VersionSnapshot
 from clipper.control.statistics import ApplicationStatistics, WorkerStatistics
+from clipper.settings.application import Link
+from clipper.settings.version import Batching
 from clipper.supervisor.workers.ports import hold, port_of
+from waiting import TIMEOUT_S, until
 
-# Only a hang meets it.
-TIMEOUT_S = 60.0
+R = TypeVar("R")
 
 # Answers each row's sum.
 SUM = "def predict(inputs):\n    return [float(row.sum()) for row in inputs]\n"
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        time.sleep(0.005)
 
 
 class Process:
@@ -65,6 +50,10 @@ class Process:
     @property
     def is_running(self) -> bool:
         return self._child.poll() is None
+
+    def until_logged(self, text: str) -> None:
+        """Wait for a line of its log, as long as it runs."""
+        until(lambda: text in self.log, failed=lambda: None if self.is_running else f"it has ended: {self.log}")
 
     def send(self, signal_number: int) -> None:
         self._child.send_signal(signal_number)
@@ -108,8 +97,7 @@ class Container(Process):
         super().__init__("clipper.runtime", flags, folder / f"container-{number}.log")
 
     def wait_until_ready(self) -> None:
-        wait_for(lambda: "listening on" in self.log or not self.is_running, "the container listens")
-        assert self.is_running, self.log
+        self.until_logged("listening on")
 
 
 class LyingContainer(Process):
@@ -125,8 +113,7 @@ class LyingContainer(Process):
         self.address = ReplicaAddress(f"m:1#l{number}", f"unix:{self.socket}")
         actions = {"hello": on_hello, "predict": on_predict}
         super().__init__("lying_container", [str(self.socket), json.dumps(actions)], folder / f"liar-{number}.log")
-        wait_for(lambda: "listening on" in self.log or not self.is_running, "the liar listens")
-        assert self.is_running, self.log
+        self.until_logged("listening on")
 
 
 class WorkerProcess(Process):
@@ -147,19 +134,14 @@ class Worker(WorkerProcess):
 
     def __init__(self, folder: Path, index: int, port: int, **settings: Any) -> None:
         super().__init__(folder, index, port, **settings)
-        wait_for(lambda: "answers on" in self.log or not self.is_running, "the worker is up")
-        assert self.is_running, self.log
+        self.until_logged("answers on")
         self.control = ControlClient(self.control_path)
 
     def apply(self, snapshot: Snapshot) -> control.Applied:
-        reply = self.control.ask(control.Apply(snapshot))
-        assert isinstance(reply, control.Applied)
-        return reply
+        return self.control.ask(control.Apply(snapshot))
 
     def statistics(self) -> WorkerStatistics:
-        reply = self.control.ask(control.GetStatistics())
-        assert isinstance(reply, control.Statistics)
-        return reply.worker
+        return self.control.ask(control.GetStatistics()).worker
 
     def application(self, name: str) -> ApplicationStatistics:
         return next(each for each in self.statistics().applications if each.name == name)
@@ -181,17 +163,17 @@ class ControlClient:
         self.socket.connect(str(path))
         self._framer = control.Framer()
 
-    def ask(self, command: control.Command) -> control.Reply:
+    def ask(self, command: control.Command[R]) -> R:
         self.socket.sendall(control.encode(command))
         while True:
-            for reply in self.receive():
-                return reply
+            for body in self.receive():
+                return control.decode_reply(body, command)
 
-    def receive(self) -> list[control.Reply]:
-        """What is complete after one more read."""
+    def receive(self) -> list[bytes]:
+        """The bodies that are complete after one more read."""
         data = self.socket.recv(1 << 20)
         assert data, "the worker closed the control channel"
-        return [control.decode_reply(body) for body in self._framer.feed(data)]
+        return list(self._framer.feed(data))
 
     def close(self) -> None:
         self.socket.close()

@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clipper.backup import Backup, back_up, restore
-from clipper.control.snapshot import Batching
 from clipper.errors import ClipperError, Conflict, InvalidArgument, RegistryUnavailable, Unavailable
 from clipper.home import lock_home
 from clipper.processes.managed import ProcessRecord, start_time
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.registry.store import Put
+from clipper.settings.version import Batching, VersionSpec
 from clipper.trees import seal_tree
 
 DIGEST, CODE, GONE = "a" * 64, "b" * 64, "c" * 64

@@ -10,10 +10,12 @@ from clipper.abstraction.batching import scheduler as scheduler_module
 from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.model_queue import MAX_MESSAGE_CHARACTERS, ModelQueue
 from clipper.abstraction.turns import Turns
-from clipper.control.snapshot import Batching, VersionSnapshot
+from clipper.control.snapshot import VersionSnapshot
+from clipper.settings.version import Batching
 from clipper.types import ModelId
-from event_loops import ShiftedLoop, run_clean, turn_over, until
+from event_loops import ShiftedLoop, run_clean, turn_over
 from small_container import SmallContainer
+from waiting import until_async
 from works import Waiting
 
 DIGITS = ModelId("digits", "1")
@@ -43,7 +45,7 @@ class Bench:
     async def link(self, *containers: SmallContainer) -> None:
         """Make these its replicas, and wait until they are linked."""
         self.queue.set_replicas([container.replica for container in containers])
-        await until(lambda: self.states().count("linked") == len(containers))
+        await until_async(lambda: self.states().count("linked") == len(containers))
 
     def states(self) -> list[str]:
         return [replica.state for replica in self.queue.replica_statistics()]
@@ -98,16 +100,16 @@ def test_where_queries_come_one_at_a_time_they_leave_at_once(
         await bench.link(container)
         first = bench.ask(b"a" * 8)
         assert bench.queue.replica_statistics()[0].in_flight == 0, "others may be read in the same turn of the loop"
-        await until(lambda: container.batches)
+        await until_async(lambda: container.batches)
         container.take().answer([b"1"])
-        await until(lambda: first.done)
+        await until_async(lambda: first.done)
 
         second = bench.ask(b"b" * 8)
 
         assert bench.queue.replica_statistics()[0].in_flight == 1
-        await until(lambda: container.batches)
+        await until_async(lambda: container.batches)
         container.take().answer([b"2"])
-        await until(lambda: second.done)
+        await until_async(lambda: second.done)
         assert outputs(first, second) == ["1", "2"]
 
     run(scenario)
@@ -118,11 +120,11 @@ def test_miss_join_and_hit(run: Callable[..., None]) -> None:
         container = await bench.start()
         await bench.link(container)
         first, equal, other = bench.ask(b"a" * 8), bench.ask(b"a" * 8), bench.ask(b"b" * 8)
-        await until(lambda: container.batches)
+        await until_async(lambda: container.batches)
         batch = container.take()
         assert batch.rows == [b"a" * 8, b"b" * 8]
         batch.answer([b"1", b"2"])
-        await until(lambda: other.done)
+        await until_async(lambda: other.done)
         assert outputs(first, equal, other) == ["1", "1", "2"]
         assert outputs(bench.ask(b"a" * 8)) == ["1"]
         statistics = bench.queue.statistics()
@@ -145,18 +147,18 @@ def test_an_equal_input_does_not_join_one_on_a_replica_that_hangs(run: Callable[
         hanging, other = await bench.start(), await bench.start()
         await bench.link(hanging)
         hung = bench.ask(b"a" * 8, slo_s=20.0)
-        await until(lambda: hanging.batches)
+        await until_async(lambda: hanging.batches)
         await bench.link(hanging, other)
         assert isinstance(bench.loop, ShiftedLoop)
         bench.loop.advance(40.0)
         fresh = bench.ask(b"a" * 8, slo_s=20.0)
-        await until(lambda: other.batches)
+        await until_async(lambda: other.batches)
         other.take().answer([b"2"])
-        await until(lambda: fresh.done)
+        await until_async(lambda: fresh.done)
         assert outputs(fresh) == ["2"] and not hung.done
         # What comes of the first after all neither replaces the newer entry nor is counted in the cache.
         hanging.take().answer([b"1"])
-        await until(lambda: hung.done)
+        await until_async(lambda: hung.done)
         assert outputs(bench.ask(b"a" * 8)) == ["2"]
         assert bench.cache.statistics().entries == 1
 
@@ -170,18 +172,18 @@ def test_a_replica_that_hangs_is_sent_no_more(run: Callable[..., None]) -> None:
         hanging, other = await bench.start(), await bench.start()
         await bench.link(hanging)
         hung = bench.ask(b"a" * 8)
-        await until(lambda: hanging.batches)
+        await until_async(lambda: hanging.batches)
         assert isinstance(bench.loop, ShiftedLoop)
         bench.loop.advance(1.0)
         waiting = bench.ask(b"b" * 8)
         await turn_over(20)
         assert bench.queue.replica_statistics()[0].in_flight == 1
         await bench.link(hanging, other)
-        await until(lambda: other.batches)
+        await until_async(lambda: other.batches)
         batch = other.take()
         assert batch.rows == [b"b" * 8]
         batch.answer([b"2"])
-        await until(lambda: waiting.done)
+        await until_async(lambda: waiting.done)
         assert not hung.done
 
     run(scenario)
@@ -193,19 +195,19 @@ def test_work_of_the_background_is_done_and_a_prediction_that_joins_it_goes_firs
         await bench.link(container)
         bench.queue.set_slo(SLO_S)
         first = bench.ask(b"f" * 8)
-        await until(lambda: container.batches)
+        await until_async(lambda: container.batches)
         background = [bench.ask(bytes([number]) * 8, is_background=True) for number in range(20)]
         joined, prediction = bench.ask(bytes([15]) * 8), bench.ask(b"p" * 8)
         await turn_over(20)
         assert bench.queue.load().arrivals == 2, "queries of the background are not counted as load"
         container.take().answer([b"0"])
-        await until(lambda: container.batches)
+        await until_async(lambda: container.batches)
         batch = container.take()
         assert batch.rows[:2] == [bytes([15]) * 8, b"p" * 8]
         batch.answer([b"1"] * len(batch.rows))
-        await until(lambda: first.done and joined.done and prediction.done and background[15].done)
+        await until_async(lambda: first.done and joined.done and prediction.done and background[15].done)
         while not all(waiter.done for waiter in background):
-            await until(lambda: container.batches)
+            await until_async(lambda: container.batches)
             batch = container.take()
             batch.answer([b"1"] * len(batch.rows))
             await turn_over()
@@ -218,9 +220,9 @@ def test_without_a_cache_equal_inputs_run_each(run: Callable[..., None]) -> None
         container = await bench.start()
         await bench.link(container)
         first, second = bench.ask(b"a" * 8), bench.ask(b"a" * 8)
-        await until(lambda: container.batches)
+        await until_async(lambda: container.batches)
         container.take().answer([b"1", b"2"])
-        await until(lambda: second.done)
+        await until_async(lambda: second.done)
         assert outputs(first, second) == ["1", "2"]
         assert bench.queue.statistics().cache_misses == 0
 
@@ -237,9 +239,9 @@ def test_an_output_that_is_not_json_fails_alone(run: Callable[..., None], bad: b
         container = await bench.start()
         await bench.link(container)
         good, broken, after = (bench.ask(bytes([number]) * 8) for number in range(3))
-        await until(lambda: container.batches)
+        await until_async(lambda: container.batches)
         container.take().answer([b'"\xc3\xa9"', bad, b"null"])
-        await until(lambda: after.done)
+        await until_async(lambda: after.done)
         assert outputs(good, after) == ['"é"', "null"]
         code, message = failure(broken)
         assert code == "model_error" and "not JSON" in message
@@ -247,9 +249,9 @@ def test_an_output_that_is_not_json_fails_alone(run: Callable[..., None], bad: b
         assert bench.queue.statistics().model_errors == 1
         # It was not cached: the next one is asked again.
         again = bench.ask(bytes([1]) * 8)
-        await until(lambda: container.batches)
+        await until_async(lambda: container.batches)
         container.take().answer([b"5"])
-        await until(lambda: again.done)
+        await until_async(lambda: again.done)
         assert outputs(again) == ["5"]
 
     run(scenario)
@@ -260,20 +262,20 @@ def test_failures_of_rows_of_batches_and_of_counts(run: Callable[..., None]) -> 
         container = await bench.start()
         await bench.link(container)
         rows = [bench.ask(bytes([number]) * 8) for number in range(2)]
-        await until(lambda: container.batches)
+        await until_async(lambda: container.batches)
         container.take().answer([b"1", b""], failures={1: "x" * 1000})
-        await until(lambda: rows[1].done)
+        await until_async(lambda: rows[1].done)
         assert outputs(rows[0]) == ["1"]
         assert failure(rows[1]) == ("model_error", "x" * MAX_MESSAGE_CHARACTERS)
         whole = bench.ask(b"w" * 8)
-        await until(lambda: container.batches)
+        await until_async(lambda: container.batches)
         container.take().fail("it raised")
-        await until(lambda: whole.done)
+        await until_async(lambda: whole.done)
         assert failure(whole) == ("model_error", "it raised")
         few = bench.ask(b"f" * 8)
-        await until(lambda: container.batches)
+        await until_async(lambda: container.batches)
         container.take().answer([b"1", b"2"])
-        await until(lambda: few.done)
+        await until_async(lambda: few.done)
         assert failure(few) == ("model_error", "the container answered 2 outputs for 1 inputs")
 
     run(scenario)
@@ -284,13 +286,13 @@ def test_an_answer_to_no_batch_changes_nothing(run: Callable[..., None], caplog:
         container = await bench.start()
         await bench.link(container)
         query = bench.ask(b"a" * 8)
-        await until(lambda: container.batches)
+        await until_async(lambda: container.batches)
         batch = container.take()
         batch.id += 1000
         batch.answer([b"7"])
         batch.id -= 1000
         batch.answer([b"1"])
-        await until(lambda: query.done)
+        await until_async(lambda: query.done)
         assert outputs(query) == ["1"]
 
     run(scenario)
@@ -302,15 +304,15 @@ def test_work_of_a_replica_that_died_goes_to_another(run: Callable[..., None]) -
         first, second = await bench.start(), await bench.start()
         await bench.link(first)
         queries = [bench.ask(bytes([number]) * 8) for number in range(3)]
-        await until(lambda: first.batches)
+        await until_async(lambda: first.batches)
         bench.queue.set_replicas([first.replica, second.replica])
-        await until(lambda: bench.states() == ["linked", "linked"])
+        await until_async(lambda: bench.states() == ["linked", "linked"])
         await first.kill()
-        await until(lambda: second.batches)
+        await until_async(lambda: second.batches)
         batch = second.take()
         assert batch.rows == [bytes([number]) * 8 for number in range(3)]
         batch.answer([b"0", b"1", b"2"])
-        await until(lambda: queries[2].done)
+        await until_async(lambda: queries[2].done)
         assert outputs(*queries) == ["0", "1", "2"]
         assert bench.queue.replica_statistics()[0].state == "lost"
         assert bench.queue.replica_statistics()[0].last_error
@@ -324,9 +326,9 @@ def test_an_input_in_flight_when_two_replicas_died_is_taken_to_be_the_cause(run:
         await bench.link(first, second)
         query = bench.ask(b"a" * 8)
         for container in (first, second):
-            await until(lambda container=container: container.batches)
+            await until_async(lambda container=container: container.batches)
             await container.kill()
-        await until(lambda: query.done)
+        await until_async(lambda: query.done)
         code, message = failure(query)
         assert code == "model_error" and "2 containers of digits:1 died" in message
         assert bench.queue.statistics().queue_length == 0
@@ -339,10 +341,10 @@ def test_lost_work_that_nobody_wants_any_more_is_dropped(run: Callable[..., None
         container = await bench.start()
         await bench.link(container)
         query = bench.ask(b"a" * 8)
-        await until(lambda: container.batches)
+        await until_async(lambda: container.batches)
         query.done = True
         await container.kill()
-        await until(lambda: bench.states() == ["lost"])
+        await until_async(lambda: bench.states() == ["lost"])
         assert bench.queue.statistics().queue_length == 0
         # The next equal input does not join it.
         bench.ask(b"a" * 8)
@@ -356,18 +358,18 @@ def test_a_replica_that_is_no_longer_wanted_answers_its_last_batch(run: Callable
         old, new = await bench.start(), await bench.start()
         await bench.link(old)
         query = bench.ask(b"a" * 8)
-        await until(lambda: old.batches)
+        await until_async(lambda: old.batches)
         bench.queue.set_replicas([new.replica])
-        await until(lambda: "linked" in bench.states())
+        await until_async(lambda: "linked" in bench.states())
         assert bench.states() == ["draining", "linked"]
         later = bench.ask(b"b" * 8)
-        await until(lambda: new.batches)
+        await until_async(lambda: new.batches)
         old.take().answer([b"1"])
         new.take().answer([b"2"])
-        await until(lambda: query.done and later.done)
+        await until_async(lambda: query.done and later.done)
         assert outputs(query, later) == ["1", "2"]
         assert bench.states() == ["linked"]
-        await until(lambda: not old.callers)
+        await until_async(lambda: not old.callers)
 
     run(scenario)
 
@@ -377,14 +379,14 @@ def test_a_replica_that_is_wanted_again_while_it_drains_is_kept(run: Callable[..
         container = await bench.start()
         await bench.link(container)
         query = bench.ask(b"a" * 8)
-        await until(lambda: container.batches)
+        await until_async(lambda: container.batches)
         bench.queue.set_replicas([])
         bench.queue.set_replicas([container.replica])
         container.take().answer([b"1"])
-        await until(lambda: query.done)
+        await until_async(lambda: query.done)
         assert bench.states() == ["linked"]
         bench.ask(b"b" * 8)
-        await until(lambda: container.batches)
+        await until_async(lambda: container.batches)
 
     run(scenario)
 
@@ -394,13 +396,13 @@ def test_a_draining_replica_that_dies_leaves_nothing_behind(run: Callable[..., N
         container = await bench.start()
         await bench.link(container)
         flying = bench.ask(b"a" * 8)
-        await until(lambda: container.batches)
+        await until_async(lambda: container.batches)
         bench.queue.set_replicas([])
         queued = bench.ask(b"b" * 8)
         await turn_over()
         assert not queued.done
         await container.kill()
-        await until(lambda: flying.done and queued.done)
+        await until_async(lambda: flying.done and queued.done)
         assert failure(flying)[0] == failure(queued)[0] == "no_replica"
         assert bench.states() == []
 
@@ -414,10 +416,10 @@ def test_queries_wait_for_a_replica_that_is_dialled_and_not_if_there_is_none(run
         bench.queue.set_replicas([container.replica])
         query = bench.ask(b"a" * 8)
         assert bench.queue.why_late() == ("no_replica", "no replica of digits:1 is connected")
-        await until(lambda: container.batches)
+        await until_async(lambda: container.batches)
         assert bench.queue.why_late()[0] == "timeout"
         container.take().answer([b"1"])
-        await until(lambda: query.done)
+        await until_async(lambda: query.done)
 
     run(scenario)
 
@@ -427,11 +429,11 @@ def test_close_tells_everyone_and_forgets(run: Callable[..., None]) -> None:
         container = await bench.start(max_batch=1)
         await bench.link(container)
         kept = bench.ask(b"k" * 8)
-        await until(lambda: container.batches)
+        await until_async(lambda: container.batches)
         container.take().answer([b"1"])
-        await until(lambda: kept.done)
+        await until_async(lambda: kept.done)
         queries = [bench.ask(bytes([number]) * 8) for number in range(5)]
-        await until(lambda: container.batches)
+        await until_async(lambda: container.batches)
         bench.queue.close()
         assert {failure(query)[0] for query in queries} == {"no_replica"}
         assert bench.cache.statistics().entries == 0
@@ -465,14 +467,14 @@ def test_a_query_past_its_deadline_is_never_sent(run: Callable[..., None]) -> No
         container = await bench.start(max_batch=1)
         await bench.link(container)
         sent = [bench.ask(bytes([number]) * 8) for number in range(2)]
-        await until(lambda: len(container.batches) == 2)
+        await until_async(lambda: len(container.batches) == 2)
         late = bench.ask(b"l" * 8, slo_s=1.0)
         fresh = bench.ask(b"f" * 8)
         assert isinstance(bench.loop, ShiftedLoop)
         bench.loop.advance(2.0)
         for _ in sent:
             container.take().answer([b"1"])
-        await until(lambda: late.done and container.batches)
+        await until_async(lambda: late.done and container.batches)
         assert failure(late)[0] == "timeout"
         assert container.take().rows == [b"f" * 8] and not fresh.done
         # The next equal input does not join it.
@@ -489,11 +491,11 @@ def test_the_models_own_bound_on_batches_holds(run: Callable[..., None], max_bat
         await bench.link(container)
         queries = [bench.ask(bytes([number]) * 8) for number in range(5)]
         for size in sizes:
-            await until(lambda: container.batches)
+            await until_async(lambda: container.batches)
             batch = container.take()
             assert len(batch.rows) == size
             batch.answer([b"1"] * size)
-        await until(lambda: all(query.done for query in queries))
+        await until_async(lambda: all(query.done for query in queries))
 
     run(scenario)
 
@@ -510,10 +512,10 @@ def test_a_batch_waits_for_its_delay_and_no_longer(run: Callable[..., None]) -> 
             await turn_over(20)
             assert container.batches == []
             bench.loop.advance(50.0)
-            await until(lambda: container.batches)
+            await until_async(lambda: container.batches)
             batch = container.take()
             assert len(batch.rows) == 2
             batch.answer([b"1", b"2"])
-            await until(lambda: not bench.queue.replica_statistics()[0].in_flight)
+            await until_async(lambda: not bench.queue.replica_statistics()[0].in_flight)
 
     run(scenario, Batching("fixed", 8, delay_ms=50_000.0))

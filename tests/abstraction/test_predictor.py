@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 
 from clipper.abstraction.predictor import Predictor
-from clipper.control.snapshot import ApplicationSnapshot, Batching, Link, ModelSnapshot, Snapshot, VersionSnapshot
+from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Snapshot, VersionSnapshot
+from clipper.settings.application import Link
+from clipper.settings.version import Batching
 from clipper.types import InputType
-from event_loops import ShiftedLoop, run_clean, turn_over, until
+from event_loops import ShiftedLoop, run_clean, turn_over
 from small_container import SmallContainer
+from waiting import until_async
 from works import Waiting
 
 ONE_MIB = 1 << 20
@@ -76,7 +79,7 @@ def run(tmp_path: Path) -> Callable[[Scenario], None]:
 
 
 async def answer(container: SmallContainer, output: bytes) -> None:
-    await until(lambda: container.batches)
+    await until_async(lambda: container.batches)
     batch = container.take()
     batch.answer([output] * batch.predict.rows)
 
@@ -92,7 +95,7 @@ def test_queries_go_to_the_new_current_version_from_one_instant_on(run: Callable
         before = fleet.ask(b"a" * 8)
         await fleet.apply("2", {"1": [one], "2": [two]})
         after, pinned = fleet.ask(b"a" * 8), fleet.ask(b"b" * 8, "1")
-        await until(lambda: before.done and after.done and pinned.done)
+        await until_async(lambda: before.done and after.done and pinned.done)
         assert [each.heard[0][2] for each in (before, after, pinned)] == ["1", "2", "1"]
         # Each version keeps its own outputs.
         assert fleet.ask(b"a" * 8).heard[0][2] == "2"
@@ -110,12 +113,12 @@ def test_what_was_asked_is_remembered_once_it_was_answered(run: Callable[[Scenar
         one.evaluate = two.evaluate = refuse_a
         await fleet.apply("2", {"1": [one], "2": [two]})
         asked = fleet.ask(b"a" * 8)
-        await until(lambda: asked.done)
+        await until_async(lambda: asked.done)
         assert fleet.predictor.recent_input("digits") is None
         # The current version's, once it has answered one.
         for row, version in [(b"b" * 8, "1"), (b"c" * 8, "2")]:
             asked = fleet.ask(row, version)
-            await until(lambda asked=asked: asked.done)
+            await until_async(lambda asked=asked: asked.done)
             assert fleet.predictor.recent_input("digits") == (InputType.parse("doubles"), row)
         assert fleet.predictor.recent_input("letters") is None
 
@@ -141,7 +144,7 @@ def test_a_version_that_is_removed_answers_what_it_has_in_hand(run: Callable[[Sc
         container = await fleet.start("1")
         await fleet.apply("1", {"1": [container]}, batching=Batching("none"))
         queries = [fleet.ask(bytes([number]) * 8) for number in range(5)]
-        await until(lambda: len(container.batches) == 2)
+        await until_async(lambda: len(container.batches) == 2)
         await fleet.apply(None, {})
         assert fleet.predictor.find("digits", "1") is None
         assert len(fleet.predictor.undrained()) == 1
@@ -152,7 +155,7 @@ def test_a_version_that_is_removed_answers_what_it_has_in_hand(run: Callable[[Sc
         assert [query.heard[0][2] for query in queries] == ["1", "1", *["no_replica"] * 3]
         assert fleet.predictor.undrained() == ()
         assert fleet.predictor.cache.statistics().entries == 0
-        await until(lambda: not container.callers)
+        await until_async(lambda: not container.callers)
 
     run(scenario)
 
@@ -165,11 +168,11 @@ def test_a_version_deployed_anew_under_its_name_has_none_of_the_old_ones_outputs
         await fleet.apply("1", {"1": [container]})
         query = fleet.ask(b"a" * 8)
         await answer(container, b"1")
-        await until(lambda: query.done)
+        await until_async(lambda: query.done)
         await fleet.apply("1", {"1": [anew]}, batching=Batching("fixed", 4))
         query = fleet.ask(b"a" * 8)
         await answer(anew, b"2")
-        await until(lambda: query.done)
+        await until_async(lambda: query.done)
         assert query.heard[0][2] == "2"
 
     run(scenario)
@@ -184,7 +187,7 @@ def test_settle_waits_for_the_first_dial_and_for_the_last_batch(run: Callable[[S
         assert list(fleet.predictor.unlinked()) == [absent.replica.id]
         assert "No such file" in fleet.predictor.unlinked()[absent.replica.id]
         fleet.ask(b"a" * 8)
-        await until(lambda: container.batches)
+        await until_async(lambda: container.batches)
         await fleet.apply("1", {"1": []})
         assert fleet.predictor.undrained() == (container.replica.id,)
         settled = asyncio.create_task(fleet.predictor.settle())

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from live_server import TIMEOUT_S, until
+from live_server import TIMEOUT_S
+
+from waiting import until
 
 pytestmark = pytest.mark.alone
 
@@ -65,7 +67,7 @@ def run(temporary: Path) -> Iterator[Run]:
 def test_sigterm_leaves_nothing_running(temporary: Path, run: Run, command: str, moment: str) -> None:
     process = run(*command.split())
     # Not Path.glob, which fails where a folder goes away that it is looking into.
-    until(lambda: glob.glob(moment, root_dir=temporary) or process.poll() is not None)  # noqa: PTH207
+    until(lambda: glob.glob(moment, root_dir=temporary), failed=lambda: process.poll() is not None and "it has ended")  # noqa: PTH207
     # As timeout does: the command first, then its whole group.
     process.terminate()
     os.killpg(process.pid, signal.SIGTERM)

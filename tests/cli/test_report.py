@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from clipper.cli import report_summary as summary
 from clipper.cli.report_page import as_page
-from clipper.management.reports import Bounds, Latency, Report, ReportedModel, ReportGroup, Standing
+from clipper.management.learned import Standing
+from clipper.management.reports import Bounds, Latency, Report, ReportedModel, ReportGroup
 
 
 def model(name: str, mean: float | None = 0.2, **fields: Any) -> ReportedModel:

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from clipper.cli.process import running, wait_until_gone
 from clipper.client import Clipper, Prediction
 from clipper.home import read_place
-from conftest import wait_until
+from waiting import until
 
 CLIPPER = [sys.executable, "-c", "from clipper.cli.main import main; main()"]
 FREE_PORTS = ["--query-port", "0", "--management-port", "0"]
@@ -212,7 +212,7 @@ def test_serve_until_it_is_interrupted(home: Path, folder: Path, stop_signal: si
 def test_in_the_foreground_the_command_is_the_server(clipper: Command, home: Path) -> None:
     command = [*CLIPPER, "start", "--foreground", "--home", str(home), *FREE_PORTS]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as server:
-        wait_until(lambda: running(home) is not None, timeout_s=120)
+        until(lambda: running(home) is not None, timeout_s=120)
         assert json.loads(succeed(clipper("status", "--json")))["pid"] == server.pid
         server.terminate()
         _, errors = server.communicate(timeout=200)

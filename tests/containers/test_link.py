@@ -14,8 +14,9 @@ from clipper.containers.protocol.frames import Kind, header
 from clipper.containers.protocol.messages import Results, Welcome
 from clipper.types import DType, ModelId
 from clipper.worker.__main__ import PreciseLoop
-from event_loops import ShiftedLoop, run_clean, turn_over, until
+from event_loops import ShiftedLoop, run_clean, turn_over
 from small_container import DOUBLES, SmallContainer
+from waiting import until_async
 
 DIGITS = ModelId("digits", "1")
 ROW = struct.pack("<d", 1.5)
@@ -60,7 +61,7 @@ def make_link(address: str, listener: Hearing, token: str = "") -> ReplicaLink:
 async def linked(tmp_path: Path) -> tuple[SmallContainer, Hearing, ReplicaLink]:
     container, hearing = await SmallContainer(tmp_path / "s").start(), Hearing()
     link = make_link(container.address, hearing)
-    await until(lambda: link.is_linked)
+    await until_async(lambda: link.is_linked)
     return container, hearing, link
 
 
@@ -79,12 +80,12 @@ def test_welcome_and_batches(run: Callable[[Scenario], None]) -> None:
         assert link.last_error is None
         link.send(7, DType.FLOAT64, 0, [ROW, ROW * 2])
         link.send(8, DType.FLOAT64, 0, [ROW])
-        await until(lambda: len(container.batches) == 2)
+        await until_async(lambda: len(container.batches) == 2)
         first, second = container.batches
         assert (first.id, first.predict.dtype, first.rows) == (7, DType.FLOAT64, [ROW, ROW * 2])
         second.fail("no")
         first.answer([b"1", b"[2]"])
-        await until(lambda: len(hearing.heard) == 3)
+        await until_async(lambda: len(hearing.heard) == 3)
         assert hearing.heard[1:] == [("error", 8, "no"), ("results", 7, [b"1", b"[2]"])]
         await end(link, container)
 
@@ -98,7 +99,7 @@ def test_dials_until_somebody_listens(run: Callable[[Scenario], None]) -> None:
         await link.first_attempt
         assert not link.is_linked and "No such file" in (link.last_error or "")
         container = await SmallContainer(tmp_path / "s").start()
-        await until(lambda: link.is_linked)
+        await until_async(lambda: link.is_linked)
         assert link.last_error is None
         assert hearing.kinds() == ["linked"]
         await end(link, container)
@@ -110,12 +111,12 @@ def test_a_lost_connection_is_told_once_and_dialled_again(run: Callable[[Scenari
     async def scenario(tmp_path: Path) -> None:
         container, hearing, link = await linked(tmp_path)
         await container.kill()
-        await until(lambda: not link.is_linked)
+        await until_async(lambda: not link.is_linked)
         assert hearing.kinds() == ["linked", "lost"]
         assert link.last_error
         container.path.unlink(missing_ok=True)
         again = await SmallContainer(container.path).start()
-        await until(lambda: link.is_linked)
+        await until_async(lambda: link.is_linked)
         assert hearing.kinds() == ["linked", "lost", "linked"]
         await end(link, again)
 
@@ -139,7 +140,7 @@ def test_a_dead_connection_is_not_linked_in_the_same_turn(run: Callable[[Scenari
 
         send_while_linked()
         await container.kill()
-        await until(lambda: not link.is_linked)
+        await until_async(lambda: not link.is_linked)
         assert writes > 0 and hearing.kinds() == ["linked", "lost"]
         await end(link)
 
@@ -157,7 +158,7 @@ def test_a_container_that_hangs_up_right_after_welcome_is_not_linked(run: Callab
 
         server = await asyncio.start_unix_server(greet_and_go, str(tmp_path / "s"))
         link = make_link(f"unix:{tmp_path}/s", hearing)
-        await until(lambda: link.last_error)
+        await until_async(lambda: link.last_error)
         link.close()
         assert hearing.kinds().count("linked") == hearing.kinds().count("lost")
         server.close()
@@ -196,7 +197,7 @@ def test_who_does_not_say_welcome_as_expected_is_not_linked(
         assert not link.is_linked and hearing.heard == []
         # It stays on, for the right container may come.
         container.greeting = messages.encode_welcome(Welcome("digits", "1", DOUBLES))
-        await until(lambda: link.is_linked)
+        await until_async(lambda: link.is_linked)
         await end(link, container)
 
     run(scenario)
@@ -217,7 +218,7 @@ def test_a_violation_after_welcome_ends_the_connection(
     async def scenario(tmp_path: Path) -> None:
         container, hearing, link = await linked(tmp_path)
         container.callers[0].write(frame)
-        await until(lambda: len(hearing.heard) > 1)
+        await until_async(lambda: len(hearing.heard) > 1)
         assert hearing.kinds()[:2] == ["linked", "lost"]
         assert reason in hearing.heard[1][1]
         await end(link, container)
@@ -233,7 +234,7 @@ def test_a_container_that_says_it_will_say_no_more_is_lost(run: Callable[[Scenar
         container.callers[0].transport.pause_reading()
         link.send(1, DType.FLOAT64, 0, [bytes(1 << 24)])
         container.callers[0].transport.write_eof()
-        await until(lambda: "lost" in hearing.kinds())
+        await until_async(lambda: "lost" in hearing.kinds())
         await end(link, container)
 
     run(scenario)
@@ -246,7 +247,7 @@ def test_close_does_not_wait_for_a_container_that_does_not_read(run: Callable[[S
         link.send(1, DType.FLOAT64, 0, [bytes(1 << 24)])
         link.close()
         container.callers[0].transport.resume_reading()
-        await until(lambda: not container.callers)
+        await until_async(lambda: not container.callers)
         assert hearing.kinds() == ["linked"] and not link.is_linked
         assert container.batches == []
         await end(link, container)
@@ -263,7 +264,7 @@ def test_close_at_any_step_of_a_dial_is_quiet_and_final(run: Callable[[Scenario]
         link.close()
         heard = list(hearing.heard)
         assert link.first_attempt.done() and not link.is_linked
-        await until(lambda: not container.callers)
+        await until_async(lambda: not container.callers)
         await turn_over(20)
         assert hearing.heard == heard and not container.callers
         await end(link, container)
@@ -322,9 +323,9 @@ def test_tcp(run: Callable[[Scenario], None]) -> None:
         server = await asyncio.start_server(greet, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         link = make_link(f"tcp:127.0.0.1:{port}", Hearing(), "secret")
-        await until(lambda: link.is_linked)
+        await until_async(lambda: link.is_linked)
         link.close()
         server.close()
-        await until(lambda: len(asyncio.all_tasks()) == 1)
+        await until_async(lambda: len(asyncio.all_tasks()) == 1)
 
     run(scenario)

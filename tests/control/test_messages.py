@@ -1,5 +1,6 @@
 import struct
 from itertools import pairwise
+from typing import TypeVar, get_args
 
 import pytest
 from hypothesis import given
@@ -7,6 +8,8 @@ from hypothesis import strategies as st
 
 from clipper.control.messages import (
     MAX_MESSAGE_BYTES,
+    AnyCommand,
+    AnyReply,
     Applied,
     Apply,
     Command,
@@ -17,23 +20,15 @@ from clipper.control.messages import (
     GetRecentInput,
     GetStatistics,
     Loads,
+    Observed,
+    PolicyDescription,
     RecentInput,
-    Reply,
     Statistics,
     decode_command,
     decode_reply,
     encode,
 )
-from clipper.control.snapshot import (
-    ApplicationSnapshot,
-    Batching,
-    Link,
-    ModelSnapshot,
-    ReplicaAddress,
-    Selection,
-    Snapshot,
-    VersionSnapshot,
-)
+from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, ReplicaAddress, Snapshot, VersionSnapshot
 from clipper.control.statistics import (
     ApplicationStatistics,
     CacheStatistics,
@@ -44,7 +39,11 @@ from clipper.control.statistics import (
     WorkerStatistics,
 )
 from clipper.errors import ProtocolViolation
+from clipper.settings.application import Link, Selection
+from clipper.settings.version import Batching
 from clipper.types import ModelId
+
+R = TypeVar("R")
 
 SNAPSHOT = Snapshot(
     generation=7,
@@ -106,23 +105,23 @@ def bodies(stream: bytes, cuts: list[int]) -> list[bytes]:
         GetRecentInput("m"),
     ],
 )
-def test_commands_survive_the_way(command: Command) -> None:
+def test_commands_survive_the_way(command: AnyCommand) -> None:
     assert [decode_command(body) for body in bodies(encode(command), [])] == [command]
 
 
 @pytest.mark.parametrize(
-    "reply",
+    ("command", "reply"),
     [
-        Applied(7, {"digits:2#1.g9": "refused"}, ("digits:1#0.g1",)),
-        Statistics(WORKER),
-        Loads((VersionLoad("digits", "2", 9, 1, 3, 0.25, 2, 0.5, 0.02, {"digits:2#0.g1": 400.0}),)),
-        Draining(),
-        RecentInput("float64[1]", bytes(8)),
-        RecentInput(),
+        (Apply(SNAPSHOT), Applied(7, {"digits:2#1.g9": "refused"}, ("digits:1#0.g1",))),
+        (GetStatistics(), Statistics(WORKER)),
+        (GetLoads(()), Loads((VersionLoad("digits", "2", 9, 1, 3, 0.25, 2, 0.5, 0.02, {"digits:2#0.g1": 400.0}),))),
+        (Drain(), Draining()),
+        (GetRecentInput("m"), RecentInput("float64[1]", bytes(8))),
+        (GetRecentInput("m"), RecentInput()),
     ],
 )
-def test_replies_survive_the_way(reply: Reply) -> None:
-    assert [decode_reply(body) for body in bodies(encode(reply), [])] == [reply]
+def test_replies_survive_the_way(command: Command[R], reply: R) -> None:
+    assert [decode_reply(body, command) for body in bodies(encode(reply), [])] == [reply]
 
 
 @given(st.lists(st.binary(max_size=20)), st.lists(st.integers(0, 10_000), max_size=10))
@@ -150,6 +149,15 @@ def test_what_is_no_command_is_a_violation(body: bytes) -> None:
         decode_command(body)
 
 
-def test_a_command_is_no_reply() -> None:
+@pytest.mark.parametrize("other", [Drain(), Statistics(WORKER)])
+def test_what_is_not_the_reply_to_a_command_is_a_violation(other: Drain | Statistics) -> None:
     with pytest.raises(ProtocolViolation, match="malformed"):
-        decode_reply(encode(Drain())[4:])
+        decode_reply(encode(other)[4:], Drain())
+
+
+def test_each_command_has_a_reply_of_its_own() -> None:
+    """An entry in one union and not in the other would be refused by whoever gets it."""
+    assert [command.reply_type() for command in get_args(AnyCommand)] == [
+        Applied, Statistics, Loads, Draining, Observed, PolicyDescription, RecentInput
+    ]  # fmt: skip
+    assert {command.reply_type() for command in get_args(AnyCommand)} == set(get_args(AnyReply))

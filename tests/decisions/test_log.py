@@ -14,9 +14,9 @@ from clipper.decisions.application import QUERY_IDS, ApplicationDecisions
 from clipper.decisions.log import DecisionLog
 from clipper.decisions.reading import LogReader
 from clipper.decisions.records import MAX_BLOCK_BYTES, MAX_OUTPUTS_BYTES, Decision, Setting
-from clipper.decisions.segments import LEAST_LOG_BYTES
 from clipper.selection.policies.policy import Choice, Step
-from event_loops import until
+from clipper.settings.server import LEAST_LOG_BYTES
+from waiting import until_async
 
 
 def ids_in(folder: Path) -> list[int]:
@@ -27,7 +27,7 @@ def test_records_come_to_disk_by_themselves_and_at_the_end(tmp_path: Path) -> No
     async def whole() -> None:
         log = DecisionLog(tmp_path, "w", LEAST_LOG_BYTES)
         log.add(decision(1, setting=log.enter(SETTING)))
-        await until(lambda: log.statistics().written == 1)
+        await until_async(lambda: log.statistics().written == 1)
         assert ids_in(tmp_path) == [1]
         log.add(decision(2, setting=log.enter(SETTING)))
         await log.close()
@@ -81,7 +81,7 @@ def test_a_disk_that_hangs_costs_records_and_nothing_else(tmp_path: Path) -> Non
         # It reads again: what waited is written.
         reader = threading.Thread(target=_drain, args=(reading, hangs), daemon=True)
         reader.start()
-        await until(lambda: log.statistics().waiting_bytes < 1000)
+        await until_async(lambda: log.statistics().waiting_bytes < 1000)
         dropped = log.statistics().dropped["queue_full"]
         log.add(decision(1, setting=log.enter(SETTING)))
         await log.close()

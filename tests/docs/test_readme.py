@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from sklearn.svm import SVC
 
 from clipper.errors import Unavailable
 from clipper.home import read_place
+from waiting import until
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 FREE_PORTS = ["--query-port", "0", "--management-port", "0"]
@@ -106,7 +106,7 @@ def test_serve_a_model(models: Path, home: Path) -> None:
     command, environment = whole(serve, home)
     with subprocess.Popen(command, cwd=models, env=environment, stdout=subprocess.DEVNULL) as serving:
         try:
-            answer = ask(curl, home)
+            answer = ask(curl, home, serving)
         finally:
             serving.send_signal(signal.SIGINT)
             assert serving.wait(WITHIN_S) == 0
@@ -116,20 +116,19 @@ def test_serve_a_model(models: Path, home: Path) -> None:
     assert answer["default"] is False
 
 
-def ask(curl: list[str], home: Path) -> dict[str, object]:
+def ask(curl: list[str], home: Path, serving: subprocess.Popen[bytes]) -> dict[str, object]:
     """Do what README's curl line does, as soon as the application is there."""
     _, url, _, body = curl
-    deadline_s = time.monotonic() + WITHIN_S
-    while True:
-        assert time.monotonic() < deadline_s, "clipper serve did not answer in time"
+
+    def answered() -> dict[str, object] | None:
         try:
             local = url.replace("localhost:1337", read_place(home).query_url.removeprefix("http://"))
             answer = httpx.post(f"http://{local}", content=body.replace("0.0, …", ", ".join(["0.0"] * FEATURES)))
-            if answer.status_code == 200:
-                return dict(answer.json())
         except (Unavailable, httpx.TransportError):
-            pass  # not started yet
-        time.sleep(0.02)
+            return None  # not started yet
+        return dict(answer.json()) if answer.status_code == 200 else None
+
+    return until(answered, failed=lambda: serving.poll() is not None and "it has ended", timeout_s=WITHIN_S)
 
 
 def test_make_targets_exist() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import io
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 
-from clipper.frontend import limits
+from clipper.frontend import limits, responses
 from clipper.frontend.connection import Connection
 from clipper.frontend.door import Door
 from clipper.frontend.endpoints import Endpoint
@@ -98,6 +98,7 @@ class Echo:
     methods = ("POST",)
     max_body_bytes = limits.MAX_BODY_BYTES
     slo_s = 1.0
+    error_json = staticmethod(responses.error_json)
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         exchange.answer(200, b'"%b"' % body.hex().encode())
@@ -109,6 +110,7 @@ class Later:
     methods = ("POST",)
     max_body_bytes = limits.MAX_BODY_BYTES
     slo_s = 1.0
+    error_json = staticmethod(responses.error_json)
 
     def __init__(self) -> None:
         self.exchanges: list[Exchange] = []
@@ -145,6 +147,7 @@ class Broken:
     methods = ("POST",)
     max_body_bytes = limits.MAX_BODY_BYTES
     slo_s = 1.0
+    error_json = staticmethod(responses.error_json)
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         raise RuntimeError("on purpose")

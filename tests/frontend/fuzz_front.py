@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fake_transport import Echo, Peer
+from fuzz_infer import try_infer
 from http_calls import ECHO, HELLO, cut
 from mutations import mutated, random_edits
 from steps import finish
@@ -16,12 +17,13 @@ from steps import finish
 from clipper.control.feedback import Feedback
 from clipper.control.snapshot import ApplicationSnapshot, KeySnapshot, Snapshot
 from clipper.errors import ClipperError, RequestError
-from clipper.frontend import json_parts, long_inputs, observe_body, predict_body
+from clipper.frontend import json_parts, observe_body, predict_body
 from clipper.frontend.clients import Clients, Guarded
 from clipper.frontend.endpoints import Health
-from clipper.frontend.inputs import make_reader
 from clipper.frontend.json_parts import find_fields
 from clipper.frontend.server import QueryServer
+from clipper.inputs import long_text
+from clipper.inputs.reader import make_reader
 from clipper.types import InputType
 from serving import post
 
@@ -284,7 +286,7 @@ def _read_observe(name: str, features_size: int | None, body: bytes, in_pieces: 
 
 
 def _shorten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(long_inputs, "PIECE_BYTES", 40)
+    patch.setattr(long_text, "PIECE_BYTES", 40)
     for module in (predict_body, observe_body):
         patch.setattr(module, "SHORT_TEXT_BYTES", 8)
 
@@ -328,4 +330,5 @@ TRIES = {
     "authorization": try_authorization,
     "predict body": try_predict_body,
     "observe body": try_observe_body,
+    "infer": try_infer,
 }

@@ -9,9 +9,9 @@ from steps import finish
 
 from clipper.control.feedback import Feedback
 from clipper.errors import ClipperError, MalformedRequest, WrongInput
-from clipper.frontend.inputs import make_reader
 from clipper.frontend.observe_body import ObserveReader
 from clipper.frontend.predict_body import BodyReader, Request
+from clipper.inputs.reader import make_reader
 from clipper.types import InputType
 
 TYPE = InputType.parse("float64[*]")

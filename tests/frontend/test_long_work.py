@@ -10,6 +10,7 @@ from clipper.frontend import limits
 from clipper.frontend.budget import Budget
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.long_work import LongWork
+from clipper.inputs.long_text import SHORT_TEXT_BYTES
 
 
 class Line:
@@ -48,7 +49,7 @@ class Turns:
         exchange.answer(200, b"1")
 
 
-SMALL, LARGE = 100, limits.SHORT_TEXT_BYTES + 1
+SMALL, LARGE = 100, SHORT_TEXT_BYTES + 1
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from clipper.control.snapshot import Batching
-from serving import SUM, Serving, application, model, post, serving, version, wait_for
+from clipper.settings.version import Batching
+from serving import SUM, Serving, application, model, post, serving, version
+from waiting import until
 
 # Raises for a row that begins with a negative number; the other rows are summed.
 PICKY = """
@@ -337,7 +338,7 @@ def test_query_of_a_killed_replica_is_sent_to_another() -> None:
         system.apply([application(slo_ms=20_000.0)], [model(version(holding, batching=Batching("none")))])
         with system.worker.connect() as client:
             client.send(post("/app/predict", {"input": [20, 22]}))
-            wait_for(lambda: "got 1" in holding.log, "the batch is with the first replica")
+            until(lambda: "got 1" in holding.log)
             both = version(holding, good, batching=Batching("none"))
             assert system.apply([application(slo_ms=20_000.0)], [model(both)]).unlinked == {}
             holding.send(signal.SIGKILL)
@@ -351,7 +352,7 @@ def test_query_of_the_only_replica_killed_says_so_at_its_deadline() -> None:
         system.apply([application(slo_ms=3000.0, default_output="0")], [model(version(holding))])
         with system.worker.connect() as client:
             client.send(post("/app/predict", {"input": [1]}))
-            wait_for(lambda: "got 1" in holding.log, "the batch is with the replica")
+            until(lambda: "got 1" in holding.log)
             holding.send(signal.SIGKILL)
             answer = client.read().json
         assert (answer["default"], answer["default_reason"]) == (True, "no_replica")
@@ -367,7 +368,7 @@ def test_input_that_kills_containers_is_not_tried_for_ever() -> None:
         answer = ask(system, "/app/predict", {"input": [1]})
         assert (answer["status"], answer["error"]) == (502, "model_error")
         assert "died" in answer["cause"]
-        wait_for(lambda: sum(replica.is_running for replica in replicas) == 1, "two have ended, and one is left")
+        until(lambda: sum(replica.is_running for replica in replicas) == 1)
 
 
 def test_container_that_hangs_times_its_queries_out_and_then_goes_on() -> None:

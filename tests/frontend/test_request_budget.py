@@ -9,9 +9,10 @@ from costly_bodies import COSTLY, Costly
 
 from clipper.errors import ClipperError
 from clipper.frontend import limits
-from clipper.frontend.inputs import make_reader
 from clipper.frontend.observe_body import ObserveReader
 from clipper.frontend.predict_body import BodyReader
+from clipper.inputs.long_text import SHORT_TEXT_BYTES
+from clipper.inputs.reader import make_reader
 from clipper.types import InputType
 
 pytestmark = pytest.mark.alone
@@ -38,14 +39,14 @@ def longest_step_s(steps: Generator[None, None, object]) -> float:
 
 
 # The longest that are read at once, the longest texts that are read whole, and the longest of all.
-@pytest.mark.parametrize("size_bytes", [limits.DIRECT_BODY_BYTES, limits.SHORT_TEXT_BYTES, limits.MAX_BODY_BYTES])
+@pytest.mark.parametrize("size_bytes", [limits.DIRECT_BODY_BYTES, SHORT_TEXT_BYTES, limits.MAX_BODY_BYTES])
 @pytest.mark.parametrize("case", COSTLY, ids=str)
 def test_no_step_holds_the_loop_for_long(case: Costly, size_bytes: int) -> None:
     if size_bytes == limits.MAX_BODY_BYTES and "hard" in case.name:
         size_bytes //= 8  # two seconds, in steps like those of a smaller one
     body = case.of(size_bytes)
     for _ in range(TRIES):
-        longest_s = longest_step_s(read(case, bytearray(body) if size_bytes > limits.SHORT_TEXT_BYTES else body))
+        longest_s = longest_step_s(read(case, bytearray(body) if size_bytes > SHORT_TEXT_BYTES else body))
         if longest_s < MAX_STEP_S:
             return
     raise AssertionError(f"a step took {longest_s * 1000:.1f} ms")

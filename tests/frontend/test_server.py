@@ -13,6 +13,7 @@ from fake_transport import Echo, Later
 from clipper.frontend import limits
 from clipper.frontend.server import QueryServer
 from serving import post
+from waiting import until_async
 
 ECHO = post("/echo/predict", b"hi")
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -79,8 +80,7 @@ def test_client_that_lingers_after_its_last_answer_is_closed() -> None:
         reader, _writer = await connect()
         _writer.write(b"garbage\r\n\r\n")
         assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
-        while server.connections:
-            await asyncio.sleep(0.005)
+        await until_async(lambda: server.connections == 0)
 
     serve(test, sweep_s=0.005)
 
@@ -95,11 +95,9 @@ def test_connections_over_the_bound_are_refused_and_the_others_go_on() -> None:
             reader, writer = await connect()
             assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
             writer.close()
-        while server.connections > 3:
-            await asyncio.sleep(0.005)
+        await until_async(lambda: server.connections == 3)
         kept[0][1].close()
-        while server.connections > 2:
-            await asyncio.sleep(0.005)
+        await until_async(lambda: server.connections == 2)
         reader, writer = await connect()
         writer.write(ECHO)
         assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
@@ -114,8 +112,7 @@ def test_drain_answers_what_is_under_way_and_closes_the_rest() -> None:
         busy, busy_writer = await connect()
         late, late_writer = await connect()
         busy_writer.write(ECHO[:-1])
-        while server.connections < 3 or not server.budget.held_bytes:
-            await asyncio.sleep(0.001)
+        await until_async(lambda: server.connections == 3 and server.budget.held_bytes)
         draining = asyncio.ensure_future(server.drain(10.0))
         await asyncio.sleep(0)
         late_writer.write(ECHO)
@@ -135,10 +132,8 @@ def test_drain_gives_up_after_its_time_and_says_how_many() -> None:
         writers = [(await connect())[1] for _ in range(3)]
         for writer in writers[:2]:
             writer.write(post("/later/predict", b"x"))
-        while server.connections < 3 or server.known_heads == {}:
-            await asyncio.sleep(0.001)
+        await until_async(lambda: server.connections == 3 and server.known_heads)
         assert await server.drain(0.05) == 2
-        while server.connections:
-            await asyncio.sleep(0.001)
+        await until_async(lambda: server.connections == 0)
 
     assert serve(test).cancelled == [b"x", b"x"]

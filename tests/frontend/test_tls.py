@@ -20,6 +20,7 @@ from clipper.tls import handshakes
 from clipper.tls.material import TlsPaths, read_material, server_context
 from clipper.tls.transport import NOT_TLS, PIECE_BYTES
 from serving import post
+from waiting import until_async
 
 ECHO = post("/echo/predict", b"hi")
 LARGE = 8 << 20
@@ -71,10 +72,6 @@ class Port:
         writer.write(ECHO)
         assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            await asyncio.sleep(0.005)
-
 
 def serve(
     test: Test, authority: Authority, paths: TlsPaths, max_connections: int = 100, sweep_s: float = 1000.0
@@ -92,7 +89,7 @@ def serve(
             await server.drain(0.0)
             for writer in port.writers:
                 writer.transport.abort()
-            await port.until(lambda: server.connections == 0)
+            await until_async(lambda: server.connections == 0)
 
     uvloop.run(main())
 
@@ -160,7 +157,7 @@ def test_what_is_not_tls_is_closed(authority: Authority, pair: Pair) -> None:
             reader, _ = await port.plain(sent)
             with contextlib.suppress(ConnectionError):
                 assert not (await reader.read()).startswith(b"HTTP")
-        await port.until(lambda: port.server.connections == 0)
+        await until_async(lambda: port.server.connections == 0)
         await port.still_answers()
 
     serve(test, authority, pair.paths)
@@ -179,11 +176,11 @@ def test_garbage_after_the_handshake_costs_one_connection(authority: Authority, 
             incoming.write(await reader.read(1 << 16))
         client.write(post("/later/predict", b"x"))
         writer.write(outgoing.read())
-        await port.until(lambda: bool(port.later.bodies))
+        await until_async(lambda: bool(port.later.bodies))
         writer.write(b"\x17\x03\x03\x00\x20" + b"x" * 32)
         with contextlib.suppress(ConnectionError):
             await reader.read()
-        await port.until(lambda: port.server.connections == 0)
+        await until_async(lambda: port.server.connections == 0)
         assert port.later.cancelled == [b"x"]
         await port.still_answers()
 
@@ -254,19 +251,19 @@ def test_a_client_that_never_reads_is_bounded(authority: Authority, pair: Pair) 
         first, other = await port.connect(), await port.connect()
         # One of them, beside what the sockets take, which is not ours to bound.
         first[1].write(post("/large/predict", b"x"))
-        await port.until(lambda: budget.held_bytes > 0)
+        await until_async(lambda: budget.held_bytes > 0)
         assert LARGE // 4 < budget.held_bytes <= LARGE + 4 * PIECE_BYTES
         for _ in range(10):
             _, writer = await port.connect()
             writer.write(post("/large/predict", b"x") * 20)
-        await port.until(lambda: port.server.refused["overloaded"] > 0)
+        await until_async(lambda: port.server.refused["overloaded"] > 0)
         assert budget.held_bytes <= budget.bound_bytes + LARGE
         # Those that do read get theirs.
         other[1].write(ECHO)
         assert (await other[0].readline()).startswith(b"HTTP/1.1 200 ")
         for writer in port.writers:
             writer.transport.abort()
-        await port.until(lambda: port.server.connections == 0)
+        await until_async(lambda: port.server.connections == 0)
         assert budget.held_bytes == 0
 
     serve(test, authority, pair.paths)
@@ -312,7 +309,7 @@ def test_a_client_that_says_goodbye_still_gets_its_answer(authority: Authority, 
             client.unwrap()
         writer.write(outgoing.read())
         writer.write_eof()
-        await port.until(lambda: bool(port.later.bodies))
+        await until_async(lambda: bool(port.later.bodies))
         await asyncio.sleep(0.05)
         port.later.answer(0)
         incoming.write(await reader.read())
@@ -364,6 +361,6 @@ def test_clients_prove_themselves(authority: Authority, pair: Pair, tmp_path: Pa
             assert await reader.readline() == b""
             raise ConnectionError
         assert port.later.bodies == []
-        await port.until(lambda: port.server.connections == 0)
+        await until_async(lambda: port.server.connections == 0)
 
     serve(test, authority, TlsPaths(pair.certificate, pair.key, authority.certificate))

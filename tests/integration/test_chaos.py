@@ -19,7 +19,7 @@ from typing import Any
 import chaos
 import open_loop
 import pytest
-from live_server import Server, processes_of, until
+from live_server import Server, processes_of
 from open_loop import Exchange
 from processor_times import ProcessorTimes
 from sklearn.datasets import load_digits
@@ -27,6 +27,7 @@ from sklearn.svm import SVC
 
 from clipper.client import Clipper
 from serving import post
+from waiting import until
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.alone]
 

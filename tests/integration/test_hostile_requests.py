@@ -10,7 +10,8 @@ import pytest
 from costly_bodies import COSTLY, Costly
 
 from clipper.frontend import limits
-from serving import SUM, Client, Serving, application, memory_bytes, model, post, serving, version, wait_for
+from serving import SUM, Client, Serving, application, memory_bytes, model, post, serving, version
+from waiting import until
 
 pytestmark = pytest.mark.alone
 
@@ -53,12 +54,12 @@ class Pinging:
 
     def __enter__(self) -> "Pinging":
         self._thread.start()
-        wait_for(lambda: self.answers > 3, "others are answered")
+        until(lambda: self.answers > 3)
         return self
 
     def __exit__(self, *_: object) -> None:
         answers = self.answers
-        wait_for(lambda: self.answers > answers + 1, "others are answered")
+        until(lambda: self.answers > answers + 1)
         self._is_over.set()
         self._thread.join()
 
@@ -75,7 +76,7 @@ class Pinging:
 def idle_wait_s(system: Serving) -> float:
     """For how long others wait while nobody asks for anything large."""
     with Pinging(system) as others:
-        wait_for(lambda: others.answers > 200, "others are answered")
+        until(lambda: others.answers > 200)
     return others.longest_s
 
 
@@ -168,14 +169,12 @@ def test_answers_that_are_not_taken_are_bounded_in_bytes(system: Serving) -> Non
                 client = Client(system.port, receive_buffer_bytes=4096)
                 greedy.append(client)
                 client.send(request * 3)
-            wait_for(
-                lambda: system.worker.statistics().requests_refused.get("overloaded", 0) >= 30, "the greedy are refused"
-            )
+            until(lambda: system.worker.statistics().requests_refused.get("overloaded", 0) >= 30)
         assert peak_bytes(system.worker.pid) - before_bytes < limits.MAX_HELD_BYTES + (100 << 20)
     finally:
         for client in greedy:
             client.close()
-    wait_for(lambda: memory_bytes(system.worker.pid) < before_bytes + (64 << 20), "their memory goes back")
+    until(lambda: memory_bytes(system.worker.pid) < before_bytes + (64 << 20))
     with system.worker.connect() as client:
         assert len(client.ask("/large/predict", {"input": [1]}).json["output"]) == LARGE_BYTES
 

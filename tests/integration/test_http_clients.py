@@ -9,21 +9,9 @@ import pytest
 from http_system import ONE, ask_once
 
 from clipper.control.messages import Drain, Draining
-from clipper.control.snapshot import Batching
-from serving import (
-    SUM,
-    TIMEOUT_S,
-    Client,
-    Response,
-    Serving,
-    application,
-    memory_bytes,
-    model,
-    post,
-    serving,
-    version,
-    wait_for,
-)
+from clipper.settings.version import Batching
+from serving import SUM, TIMEOUT_S, Client, Response, Serving, application, memory_bytes, model, post, serving, version
+from waiting import until
 
 
 def test_half_closed_client_gets_its_answers(client: Client) -> None:
@@ -57,14 +45,14 @@ def predict(inputs):
         with worker.connect() as patient:
             # Two batches may be with the replica; what comes then waits in the queue.
             patient.send(post("/app/predict", {"input": [1]}) + post("/app/predict", {"input": [2]}))
-            wait_for(lambda: worker.application("app").queries == 2, "both are asked")
+            until(lambda: worker.application("app").queries == 2)
             leaving = [worker.connect() for _ in range(20)]
             for number, each in enumerate(leaving):
                 each.send(post("/app/predict", {"input": [100 + number]}))
-            wait_for(lambda: worker.application("app").queries == 22, "all are asked")
+            until(lambda: worker.application("app").queries == 22)
             for each in leaving:
                 each.reset()
-            wait_for(lambda: worker.statistics().connections == 1, "the worker has seen them go")
+            until(lambda: worker.statistics().connections == 1)
             gate.touch()
             patient.send(post("/app/predict", {"input": [3]}))
             assert [patient.read().json["output"] for _ in range(3)] == [0, 0, 0]
@@ -109,7 +97,7 @@ def test_many_clients_that_vanish_leave_nothing_behind(system: Serving) -> None:
             client.reset()
         else:
             client.close()
-    wait_for(lambda: system.worker.statistics().connections == 0, "all are gone")
+    until(lambda: system.worker.statistics().connections == 0)
     assert ask_once(system).json["output"] == 6
 
 
@@ -145,7 +133,7 @@ def test_stopping_under_load_loses_no_query(by: str) -> None:
         clients = [ClosedLoop(worker.port) for _ in range(16)]
         for client in clients:
             client.start()
-        wait_for(lambda: all(client.answers > 20 for client in clients), "all clients are at work")
+        until(lambda: all(client.answers > 20 for client in clients))
         if by == "signal":
             worker.send(signal.SIGTERM)
         else:

@@ -9,7 +9,8 @@ from http_system import ONE, ask_once, assert_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving import Client, Serving, memory_bytes, post, wait_for
+from serving import Client, Serving, memory_bytes, post
+from waiting import until
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS"])
@@ -94,7 +95,7 @@ def test_100_mb_body_is_refused_unread(system: Serving, client: Client) -> None:
     sending.start()
     assert_error(client.read(), 413, "too_large")
     sending.join()
-    wait_for(lambda: memory_bytes(system.worker.pid) < before + (32 << 20), "the worker gives the memory back")
+    until(lambda: memory_bytes(system.worker.pid) < before + (32 << 20))
 
 
 def test_8_mb_body_is_read(client: Client) -> None:

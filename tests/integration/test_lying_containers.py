@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from clipper.control.snapshot import Batching
-from serving import SUM, LyingContainer, Response, Serving, application, model, serving, version, wait_for
+from clipper.settings.version import Batching
+from serving import SUM, LyingContainer, Response, Serving, application, model, serving, version
+from waiting import until
 
 HONEST = "send(RESULTS, batch, struct.pack('<IIQ', rows, 0, 5) + b'\\n'.join([b'1'] * rows))"
 
@@ -115,7 +116,7 @@ def test_query_gets_an_answer_whatever_the_container_says(system: Serving, lie: 
     liar = system.start_liar(on_predict=code)
     # Only a silence is waited for to the end.
     slo_ms = 600.0 if statuses == {504} else 20_000.0
-    wait_for(lambda: serve(system, liar, slo_ms) == {}, "the liar is linked")
+    until(lambda: serve(system, liar, slo_ms) == {})
     parts = ask(system, "app", {"input_batch": [[1], [2]]}).json["batch_predictions"]
     errors = {part.get("error") for part in parts}
     codes = {200: None, 502: "model_error", 503: "no_replica", 504: "timeout"}
@@ -174,4 +175,4 @@ def test_container_that_floods_is_no_flood_of_the_worker(system: Serving) -> Non
     for _ in range(20):
         assert_unharmed(system)
     liar.stop()
-    wait_for(lambda: "lost" in {replica.state for replica in system.worker.statistics().replicas}, "it is gone")
+    until(lambda: "lost" in {replica.state for replica in system.worker.statistics().replicas})

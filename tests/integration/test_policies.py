@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from clipper.control.messages import DescribePolicy, PolicyDescription
-from clipper.control.snapshot import ApplicationSnapshot, Batching, Selection, VersionSnapshot
+from clipper.control.snapshot import ApplicationSnapshot, VersionSnapshot
 from clipper.selection.policies.registry import default_half_life
+from clipper.settings.application import Selection
+from clipper.settings.version import Batching
 from serving import Client, Serving, application, model, serving
 
 MODEL = "def predict(inputs):\n    return [int(row[{}]) for row in inputs]\n"
@@ -57,9 +59,7 @@ def system() -> Iterator[Serving]:
 
 
 def described(system: Serving, name: str, context: str | None = None) -> PolicyDescription:
-    reply = system.worker.control.ask(DescribePolicy(name, context))
-    assert isinstance(reply, PolicyDescription)
-    return reply
+    return system.worker.control.ask(DescribePolicy(name, context))
 
 
 def shares(system: Serving, name: str, context: str | None = None) -> dict[str, float]:

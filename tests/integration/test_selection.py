@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from clipper.control.messages import DescribePolicy, PolicyDescription
-from clipper.control.snapshot import ApplicationSnapshot, Link, Selection
+from clipper.control.snapshot import ApplicationSnapshot
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE
-from serving import Serving, application, model, serving, version, wait_for
+from clipper.settings.application import Link, Selection
+from serving import Serving, application, model, serving, version
+from waiting import until
 
 CONSTANT = "def predict(inputs):\n    return [{}] * len(inputs)\n"
 HANGS = "import time\ndef predict(inputs):\n    time.sleep(3600)\n"
@@ -88,9 +90,7 @@ def test_every_policy_serves_and_those_that_learn_find_the_right_model(system: S
         assert told == {"observed": True, "duplicate": False}
 
     def description() -> PolicyDescription:
-        reply = system.worker.control.ask(DescribePolicy(name))
-        assert isinstance(reply, PolicyDescription)
-        return reply
+        return system.worker.control.ask(DescribePolicy(name))
 
     def has_found_it() -> bool:
         shares = {each.model: each.share for each in description().models}
@@ -105,8 +105,8 @@ def test_every_policy_serves_and_those_that_learn_find_the_right_model(system: S
     for number in range(100):
         teach(number)
     assert observations(system, name) == before + 100
-    wait_for(lambda: description().observations > before + 99, "this worker has read what both have learned")
-    wait_for(has_found_it, "the policy asks as it is to")
+    until(lambda: description().observations > before + 99)
+    until(has_found_it)
 
 
 def test_one_of_five_models_hangs(system: Serving) -> None:
@@ -134,7 +134,7 @@ def test_shadow_models_are_scored_and_a_hanging_one_is_not_waited_for(system: Se
         ask(system, "/shadowed/observe", {"query_id": answer["query_id"], "label": 1})
         return "never@0/w:1/scored" in sums(system, "shadowed")
 
-    wait_for(scored, "the shadow's output has come before the feedback")
+    until(scored)
 
 
 def test_feedback_is_forwarded_to_the_worker_that_answered(system: Serving) -> None:
@@ -235,7 +235,7 @@ def test_what_was_acknowledged_survives_a_kill_and_a_dead_worker_is_told() -> No
         other.send(signal.SIGKILL)
         other.wait()
         theirs = next(each for each in ids if each >> 33 == other.instance)
-        wait_for(lambda: _answers_alone(system), "the kernel sends all connections to the worker that is left")
+        until(lambda: _answers_alone(system))
         with worker.connect() as client:
             answer = client.ask("/app/observe", {"query_id": theirs, "label": 1})
         assert (answer.status, answer.json["error"]) == (503, "unavailable")
@@ -277,7 +277,7 @@ def test_queries_are_answered_while_a_policy_of_ones_own_is_imported(tmp_path: P
         system.apply([quick], models)
         applying = threading.Thread(target=system.apply, args=([quick, slow], models))
         applying.start()
-        wait_for((tmp_path / "begun").exists, "the import begins")
+        until((tmp_path / "begun").exists)
         assert ask(system, "/quick/predict", {"input": [1]})["output"] == 1
         (tmp_path / "go").touch()
         applying.join()

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from steps import finish
 
 from clipper.errors import InvalidArgument
-from clipper.frontend.inputs import make_reader
 from clipper.frontend.predict_body import BodyReader
+from clipper.inputs.reader import make_reader
 from clipper.load import inputs
 from clipper.load.inputs import DEFAULT_TEXT_LENGTH, Head, Ring, Sample, read_requests
 from clipper.types import InputType

@@ -14,6 +14,7 @@ from clipper.load import sender as senders
 from clipper.load.answers import Answer
 from clipper.load.inputs import Head, Ring
 from clipper.load.sender import Sender, Target
+from waiting import until_async
 
 ANSWER = b'HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n{"output":1}'
 BODY = b'{"input":[1]}'
@@ -214,22 +215,17 @@ def test_a_server_that_goes_away_and_comes_back() -> None:
                 sender = sender_of(target, log, [*evenly(200, 1.0), *(1 + number / 5 for number in range(200))])
                 await sender.connect()
                 running = asyncio.create_task(sender.run(time.monotonic()))
-                await until(lambda: log.counts["200"] >= 20)
-            await until(lambda: any("cannot connect" in end for end in log.counts))
+                await until_async(lambda: log.counts["200"] >= 20)
+            await until_async(lambda: any("cannot connect" in end for end in log.counts))
             seen = log.counts["200"]
             async with serving(answer_all, target.port):
-                await until(lambda: log.counts["200"] > seen + 5)
+                await until_async(lambda: log.counts["200"] > seen + 5)
                 sender.stop()
                 await running
         return log
 
     log = uvloop.run(run())
     assert any("cannot connect: Connection refused" in end for end in log.counts)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.005)
 
 
 def test_a_server_that_is_not_there() -> None:
@@ -266,7 +262,7 @@ def test_it_can_be_stopped_at_any_time() -> None:
             sender = sender_of(target, log, evenly(10_000, 100), connections=3)
             await sender.connect()
             running = asyncio.create_task(sender.run(time.monotonic()))
-            await until(lambda: len(log.seen) >= 8)
+            await until_async(lambda: len(log.seen) >= 8)
             sender.stop()
             await running
             return sender, log

@@ -18,7 +18,8 @@ from clipper.management.gate import Gate
 from clipper.management.server import MAX_HEAD_BYTES, MAX_PIPELINED, ManagementServer
 from clipper.tls.material import read_material, server_context
 from clipper.tls.transport import NOT_TLS
-from conftest import TOKEN, wait_until
+from conftest import TOKEN
+from waiting import until
 
 MAX_CONNECTIONS = 8
 # Four connections' worth of what a socket and the server hold of an answer that nobody reads.
@@ -94,7 +95,7 @@ def run(tls: ssl.SSLContext | None = None) -> Iterator[Running]:
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    wait_until(lambda: server.started)
+    until(lambda: server.started)
     running = Running(app, server, listener.getsockname()[1])
     yield running
     app.go.set()
@@ -120,7 +121,7 @@ def test_requests_under_way_do_not_give_way(running: Running) -> None:
         running.connect(b"GET /held HTTP/1.1\r\nConnection: close\r\n" + AUTHORIZED + b"\r\n")
         for _ in range(MAX_CONNECTIONS)
     ]
-    wait_until(lambda: running.app.held == MAX_CONNECTIONS)
+    until(lambda: running.app.held == MAX_CONNECTIONS)
     refused = running.answer(running.connect())
     assert refused.startswith(b"HTTP/1.1 503") and b'"overloaded"' in refused
     running.app.go.set()
@@ -139,8 +140,8 @@ def test_a_client_that_does_not_read_is_closed_after_a_while(running: Running, m
     monkeypatch.setattr(bounds, "WRITE_TIMEOUT_S", 0.0)
     for end in (b"", b"Connection: close\r\n"):
         running.connect(b"GET /large HTTP/1.1\r\n" + AUTHORIZED + end + b"\r\n")
-    wait_until(lambda: running.connections == 2)
-    wait_until(lambda: running.connections == 0)
+    until(lambda: running.connections == 2)
+    until(lambda: running.connections == 0)
 
 
 HEAD = b"GET / HTTP/1.1\r\n"
@@ -153,7 +154,7 @@ def test_a_head_without_end(running: Running, endless: bytes) -> None:
     with contextlib.suppress(ConnectionError):
         connection.sendall(endless)
     assert running.answer(connection)[:12] in (b"HTTP/1.1 413", b"")
-    wait_until(lambda: running.connections == 0)
+    until(lambda: running.connections == 0)
 
 
 def test_a_large_head_that_ends(running: Running) -> None:
@@ -170,7 +171,7 @@ def test_a_body_that_stays_out(running: Running, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(bounds, "BODY_TIMEOUT_S", 0.0)
     head = b"PUT /artifacts/x HTTP/1.1\r\nContent-Type: application/x-tar\r\nContent-Length: 9\r\n" + AUTHORIZED
     assert running.answer(running.connect(head + b"\r\npart")) == b""
-    wait_until(lambda: running.app.disconnected == 1)
+    until(lambda: running.app.disconnected == 1)
 
 
 def test_what_comes_after_a_refusal_is_thrown_away_and_not_for_ever(running: Running) -> None:
@@ -192,7 +193,7 @@ def test_a_flood_of_pipelined_requests(running: Running, caplog: pytest.LogCaptu
     one = b"GET /held HTTP/1.1\r\n" + AUTHORIZED + b"\r\n"
     few = running.connect(one * (MAX_PIPELINED + 1))
     many = running.connect(one * 1000)
-    wait_until(lambda: running.connections == 1)
+    until(lambda: running.connections == 1)
     running.app.go.set()
     assert running.answer(many) == b""
     answers = b""
@@ -222,7 +223,7 @@ def test_tls_and_who_says_nothing_over_it(tmp_path: Path, monkeypatch: pytest.Mo
         assert running.ask("/x") == NOT_TLS
         monkeypatch.setattr(bounds, "HEAD_TIMEOUT_S", 0.0)
         assert running.answer(running.connect(b"\x16\x03\x01")) == b""
-        wait_until(lambda: running.connections == 0)
+        until(lambda: running.connections == 0)
         monkeypatch.undo()
         running.server.secure(server_context(read_material(authority.issue("other").paths)))
         assert ask("other").endswith(LARGE)

@@ -18,6 +18,7 @@ from clipper.processes.managed import mark_of, pids
 from clipper.processes.usage import UsageKeeper
 from clipper.types import InputType
 from manager_bench import SUM, Bench, run
+from waiting import until_async
 
 pytestmark = pytest.mark.alone
 
@@ -65,7 +66,7 @@ class Neighbourhood:
         for slot, body in ((NEIGHBOUR, SUM), (BAD, MODEL.format(what=what))):
             spec = self.bench.model(body, slot.model, memory_bytes=bounds.memory_bytes, input_type=str(TYPE))
             self.bench.manager.start(slot, spec)
-        await self.bench.until(lambda: all(status.phase == "ready" for status in self.bench.manager.slots()))
+        await until_async(lambda: all(status.phase == "ready" for status in self.bench.manager.slots()))
         for container in self.bench.launcher.running():
             container.bounds = bounds
 
@@ -98,7 +99,7 @@ async def neighbourhood(path: Path, what: str, bounds: Bounds = TIGHT) -> AsyncI
         tasks = [asyncio.create_task(UsageKeeper(found.bench.launcher.running).run()), asking]
         yield found
         before = found.answers
-        await found.bench.until(lambda: found.answers > before or asking.done())
+        await until_async(lambda: found.answers > before or asking.done())
         assert not asking.done(), asking.exception()
     finally:
         for task in tasks:
@@ -134,10 +135,10 @@ def test_what_takes_too_much_is_killed_with_all_that_it_started(tmp_path: Path, 
         async with neighbourhood(tmp_path, what) as found:
             with pytest.raises(OSError):  # the connection breaks
                 await asyncio.wait_for(found.ask(BAD), 60)
-            await found.bench.until(lambda: found.bad.phase == "dead")
+            await until_async(lambda: found.bad.phase == "dead")
             error = str(found.bad.last_error)
             assert "container bad:1#1 was killed since it " in error and said in error
-            await found.bench.until(lambda: not found.processes(BAD))
+            await until_async(lambda: not found.processes(BAD))
             assert found.processes(NEIGHBOUR)
 
     run(test())

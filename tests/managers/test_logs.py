@@ -1,9 +1,11 @@
 import asyncio
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from clipper.managers.logs import LogKeeper, remove, rotated, tail
+from waiting import until_async
 
 
 def test_the_tail_goes_back_into_the_part_that_was_cut_off(tmp_path: Path) -> None:
@@ -40,11 +42,9 @@ def test_remove(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-async def keep_until(keeper: LogKeeper, condition: object) -> None:
+async def keep_until(keeper: LogKeeper, condition: Callable[[], object]) -> None:
     task = asyncio.create_task(keeper.run())
-    async with asyncio.timeout(60):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0.002)
+    await until_async(condition)
     task.cancel()
     await asyncio.wait([task])
 

@@ -18,6 +18,7 @@ from clipper.managers.bring_up import LOG_TAIL_LINES
 from clipper.managers.logs import tail
 from clipper.processes.managed import pids, start_time, stat_fields
 from manager_bench import SLOT, SUM, Bench, run, send_batch
+from waiting import until_async
 
 pytestmark = pytest.mark.alone
 
@@ -90,7 +91,7 @@ def test_a_model_that_loads_for_ever_is_given_up_in_time(bench: Bench) -> None:
         bench.manager.start(SLOT, bench.model("import time; time.sleep(600)", start_timeout_s=0.5))
         starting = bench.status.replica
         assert starting is not None
-        await bench.until(lambda: starting.pid is not None)
+        await until_async(lambda: starting.pid is not None)
         assert "within its start_timeout_s of 0.5 s" in await bench.until_dead()
         assert starting.pid is not None and start_time(starting.pid) is None
         bench.leaves_nothing()
@@ -197,7 +198,7 @@ def test_what_a_model_forked_dies_with_it(bench: Bench) -> None:
         await bench.ready()
         assert is_running(seconds)
         await bench.manager.stop_all()
-        await bench.until(lambda: not is_running(seconds))
+        await until_async(lambda: not is_running(seconds))
 
     run(test())
 
@@ -281,7 +282,7 @@ def test_one_that_hangs_is_taken_over_and_killed(bench: Bench, monkeypatch: pyte
         await leave_one(bench, FREEZES)
         (note,) = await bench.manager.left()
         writer = await send_batch(ReplicaAddress(note.id, note.listen))
-        await bench.until(lambda: "T" in states_of(note.listen))
+        await until_async(lambda: "T" in states_of(note.listen))
         assert await bench.manager.adopt(note) is not None
         assert "was not ready" in await bench.until_dead()
         bench.leaves_nothing()

@@ -1,8 +1,7 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,16 +9,10 @@ import pytest
 from clipper.processes.census import Census, Found, disk_usage, memory_bytes
 from clipper.processes.managed import MARK
 from descriptors import no_descriptors
+from waiting import until
 
 # A parent and its child share 100 MiB, and say so.
 SHARES = "import os, sys; kept = b'x' * (100 << 20); os.fork() and print('up', flush=True); sys.stdin.read()"
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.005)
 
 
 def test_processes_are_found_by_their_mark_and_what_they_share_counts_once(tmp_path: Path) -> None:
@@ -41,7 +34,7 @@ def test_processes_are_found_by_their_mark_and_what_they_share_counts_once(tmp_p
         # Not looked at closely as long as the most that it can be is within the bound.
         assert memory_bytes(found, resident) == memory_bytes(found, None) == resident
         process.stdin.close()
-    wait_until(lambda: mark not in census.look())
+    until(lambda: mark not in census.look())
     # One that has gone meanwhile has nothing.
     assert memory_bytes([Found(process.pid, 1, 5), Found(process.pid, 1, 5)], 1) == 0
 
@@ -92,7 +85,7 @@ def test_without_descriptors_nothing_passes_for_little(tmp_path: Path) -> None:
     mark = f"{tmp_path}/run/m@1-1"
     with subprocess.Popen([sys.executable, "-c", SHARES], env={MARK: mark}, stdin=subprocess.PIPE) as process:
         census = Census()
-        wait_until(lambda: len(census.look().get(mark, [])) == 2)
+        until(lambda: len(census.look().get(mark, [])) == 2)
         found = census.look()[mark]
         for look in (Census().look, lambda: memory_bytes(found, 1), lambda: disk_usage(tmp_path, 10)):
             with no_descriptors(), pytest.raises(OSError, match="Too many open files"):

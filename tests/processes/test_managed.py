@@ -15,6 +15,7 @@ from clipper.errors import ContainerFailed
 from clipper.processes.enter import entering
 from clipper.processes.managed import MARK, ManagedProcess, ProcessFolder, is_own_want, mark_of, passed_on, start_time
 from clipper.run_as import RunAs
+from waiting import until_async
 
 
 @pytest.fixture
@@ -36,16 +37,12 @@ def launch(folder: ProcessFolder, path: Path, program: str, name: str = "one") -
 
 async def written(path: Path, text: str) -> str:
     """The log, once ``text`` is in it."""
-    async with asyncio.timeout(60):
-        while text not in (content := path.read_text()):
-            await asyncio.sleep(0.005)
-    return content
+    await until_async(lambda: text in path.read_text())
+    return path.read_text()
 
 
 async def gone(pid: int) -> None:
-    async with asyncio.timeout(60):
-        while start_time(pid) is not None:
-            await asyncio.sleep(0.005)
+    await until_async(lambda: start_time(pid) is None)
 
 
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
@@ -122,9 +119,7 @@ def test_what_was_becoming_another_program_when_its_parent_ended_is_ended_too(
     async def test() -> int:
         process = launch(folder, tmp_path, BETWEEN)
         pid = int((await written(tmp_path / "log", "\n")).split()[1])
-        async with asyncio.timeout(60):
-            while mark_of(pid):
-                await asyncio.sleep(0.001)
+        await until_async(lambda: not mark_of(pid))
         process.kill()
         await asyncio.wait_for(process.exited.wait(), 60)
         return pid
@@ -160,9 +155,7 @@ def test_what_a_process_forked_goes_with_it(folder: ProcessFolder, tmp_path: Pat
     async def run() -> None:
         gate = tmp_path / "gate"
         process = launch(folder, tmp_path, FORKS + f"while not os.path.exists({str(gate)!r}): time.sleep(0.01)")
-        async with asyncio.timeout(60):
-            while (tmp_path / "log").read_text().count("child") < 2:
-                await asyncio.sleep(0.005)
+        await until_async(lambda: (tmp_path / "log").read_text().count("child") >= 2)
         if how == "stop":
             await process.stop(0.05)
         gate.touch()

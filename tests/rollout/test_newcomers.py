@@ -5,16 +5,26 @@ from collections.abc import Mapping
 import pytest
 from msgspec.structs import replace
 
-from clipper.control.snapshot import Link, Newcomer, Selection
-from clipper.registry.records import ApplicationRecord
+from clipper.control.snapshot import (
+    ApplicationSnapshot,
+    ModelSnapshot,
+    Newcomer,
+    ReplicaAddress,
+    Snapshot,
+    VersionSnapshot,
+)
+from clipper.registry.records import ApplicationRecord, ModelRecord
 from clipper.rollout.newcomers import (
     after_link,
     after_other_change,
     after_promotion,
     compared_with,
+    proven,
     stopped,
     through,
+    without_ramps,
 )
+from clipper.settings.application import Link, Selection
 from clipper.types import ModelId
 
 CURRENT: Mapping[str, str | None] = {"a": "1", "b": "1", "none": None}
@@ -167,3 +177,43 @@ def test_a_ramp_ends_when_what_it_is_compared_with_is_gone() -> None:
 def test_one_that_is_through_is_as_all_others() -> None:
     made = link(record(Link("b")), Link("a"))
     assert through(made, made.newcomers[0]) == replace(made, newcomers=())
+
+
+def test_what_is_ramped_or_was_stopped_is_not_rolled_back_to() -> None:
+    model, plain = ModelRecord("a", current="2", previous="1"), record(Link("a"))
+    ramped = promote(plain, "2", "1")
+    assert proven([plain], model) == "2"
+    assert proven([plain, ramped], model) == "1", "one application that still ramps it is enough"
+    assert proven([stopped(ramped, ramped.newcomers[0], "it lost more")], model) == "1"
+    assert proven([through(ramped, ramped.newcomers[0])], model) == "2"
+    assert proven([ramped], ModelRecord("b", current="2")) == "2", "that of another model says nothing"
+    assert proven([link(plain, Link("a", "2"), Link("a"))], model) == "2", "nor does a link: others have it already"
+    assert proven([], ModelRecord("a")) is None
+
+
+@pytest.mark.parametrize(
+    ("links", "newcomers", "running", "asked"),
+    [
+        ([Link("a")], [Newcomer(1, "a", "2", "1", promoted=True)], "1 2", [Link("a", "1")]),
+        ([Link("a", "2")], [Newcomer(1, "a", "2", "1")], "1 2", [Link("a", "1")]),
+        ([Link("a", cost=2.0)], [Newcomer(1, "a", "2", "1", stopped="why")], "1 2", [Link("a", "1", cost=2.0)]),
+        ([Link("a")], [Newcomer(1, "a", "2", "1")], "2", [Link("a")]),  # nothing else answers
+        ([Link("a", "1"), Link("a")], [Newcomer(1, "a", "2")], "1 2", [Link("a", "1")]),
+        ([Link("a", "1"), Link("a")], [Newcomer(1, "a", "2")], "2", [Link("a", "1"), Link("a")]),
+        ([Link("b"), Link("a", shadow=True)], [Newcomer(1, "a", "2")], "1 2", [Link("b"), Link("a", shadow=True)]),
+        ([Link("a")], [], "1 2", [Link("a")]),
+        ([Link("none")], [Newcomer(1, "a", "2", "1")], "1 2", [Link("none")]),
+    ],
+)  # fmt: skip
+def test_a_worker_that_knows_no_newcomers_asks_what_they_are_compared_with(
+    links: list[Link], newcomers: list[Newcomer], running: str, asked: list[Link]
+) -> None:
+    versions = tuple(
+        VersionSnapshot(one, "doubles", replicas=(ReplicaAddress(one, "unix:x"),)) for one in running.split()
+    )
+    application = ApplicationSnapshot("app", "doubles", 20.0, links=tuple(links), newcomers=tuple(newcomers))
+    told = without_ramps(
+        Snapshot(7, (application,), (ModelSnapshot("a", "2", versions), ModelSnapshot("none", None, ())))
+    )
+    assert told.generation == 7 and told.models[0].versions == versions
+    assert told.applications == (replace(application, links=tuple(asked), newcomers=()),)

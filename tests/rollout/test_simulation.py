@@ -8,6 +8,7 @@ import os
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec.structs import replace
 from world import BAD, GOOD, WORKERS, Records, World
 
 from clipper.rollout.wanted import running
@@ -83,6 +84,40 @@ class Operations(RuleBasedStateMachine):
     def unpin(self) -> None:
         self.world.unpin()
 
+    @rule(model=models)
+    def learn_by(self, model: str) -> None:
+        self.world.learn_by(model)
+
+    @rule()
+    def end_learning(self) -> None:
+        self.world.end_learning()
+
+    @rule(is_good=st.booleans())
+    def judge_newcomers(self, is_good: bool) -> None:
+        self.world.judge_newcomers(is_good=is_good)
+
+    @rule(judged=st.sampled_from([None, True, False]))
+    def deploy_over_what_is_ramped(self, judged: bool | None) -> None:
+        self.world.learn_by("m")
+        for version in "123":
+            self.world.deploy("m", version, "good", "a", current=True, replicas=1)
+            self.world.settle(5.0)
+            if judged is not None:
+                self.world.judge_newcomers(is_good=judged)
+
+    @rule(waits_s=st.sampled_from([0.1, 2.0]))
+    def deploy_and_think_better_of_it(self, waits_s: float) -> None:
+        """What is current is rolled back to while its successor starts."""
+        self.world.deploy("m", "1", "good", "a", current=True, replicas=1)
+        self.world.settle(3.0)
+        self.world.remove(ModelId("m", "9"))
+        self.world.deploy("m", "9", "slow", "a", current=True, replicas=1)
+        self.world.settle(waits_s)
+        current = self.world.records.models["m"].current
+        if current is not None:
+            self.world.rollback(ModelId("m", current))
+        self.world.settle(15.0)
+
     # Faults
 
     @rule(number=st.integers(0, 5))
@@ -115,12 +150,34 @@ class Operations(RuleBasedStateMachine):
     def restart(self, upgrade: bool) -> None:
         self.world.restart(upgrade=upgrade)
 
+    @rule(port=st.sampled_from([1337, 1400]), store=st.sampled_from("ab"))
+    def restart_on_another_port_or_store(self, port: int, store: str) -> None:
+        self.world.restart(settings=replace(self.world.settings, port=port, store_digest=store))
+
+    @rule(cache_bytes=st.sampled_from([1000, 2000]))
+    def restart_with_other_settings(self, cache_bytes: int) -> None:
+        self.world.restart(settings=replace(self.world.settings, cache_bytes=cache_bytes))
+
     @rule(id_=ids, replicas=st.integers(1, 2), seconds=st.sampled_from([0.5, 3.0, 12.0]))
     def upgrade_what_serves(self, id_: ModelId, replicas: int, seconds: float) -> None:
         self.world.deploy(id_.name, id_.version, "good", "a", current=True, replicas=replicas)
         self.world.settle(5.0)
         self.world.restart(upgrade=True)
         self.world.settle(seconds)
+
+    @rule(id_=ids)
+    def scale_down_while_a_worker_drains(self, id_: ModelId) -> None:
+        """What drains still has batches of its own at the replicas, and reports nothing."""
+        self.world.deploy(id_.name, id_.version, "good", "a", current=True, replicas=2)
+        self.world.scale(id_, 2)
+        self.world.settle(5.0)
+        self.world.restart(upgrade=True)
+        for _ in range(60):
+            self.world.settle(0.1)
+            if any(worker.phase == "draining" for worker in self.world.workers):
+                break
+        self.world.scale(id_, 1)
+        self.world.settle(2.5)
 
     @rule()
     def back_up(self) -> None:
@@ -179,6 +236,7 @@ class Operations(RuleBasedStateMachine):
         world = self.world
         facts = world.facts()
         assert all(worker.phase == "ready" and worker.build == world.build for worker in world.workers), world.workers
+        assert all(worker.settings == world.settings for worker in world.workers), "one runs with other settings"
         assert len(world.workers) == WORKERS
         told = {worker.serves.models for worker in world.workers}
         assert len(told) == 1, "workers serve by different snapshots"

@@ -3,10 +3,10 @@ from dataclasses import replace
 from world import Records
 
 from clipper.managers.reconcile.plan import Slot
-from clipper.registry.records import VersionSpec
 from clipper.rollout.facts import Facts, SlotFacts, WorkerFacts
 from clipper.rollout.instructions import Retire, StartSpare, WakeAt
 from clipper.rollout.story import MAX_EVENTS, Event, Story
+from clipper.settings.version import VersionSpec
 
 SLOT = SlotFacts(Slot("m", "1", 1), "starting", VersionSpec("a", "import", "m:f"))
 
@@ -18,11 +18,11 @@ def facts(*slots: SlotFacts, **worker: object) -> Facts:
 
 def test_it_tells_what_became_of_processes_once() -> None:
     story = Story()
-    story.observe(1.0, facts(SLOT))
-    story.observe(2.0, facts(SLOT))
-    story.observe(3.0, facts(replace(SLOT, phase="ready")))
-    story.observe(4.0, facts(replace(SLOT, phase="dead", last_error="killed"), phase="draining"))
-    story.observe(5.0, facts(phase="ready", last_error="of before"))
+    story.follow(1.0, facts(SLOT))
+    story.follow(2.0, facts(SLOT))
+    story.follow(3.0, facts(replace(SLOT, phase="ready")))
+    story.follow(4.0, facts(replace(SLOT, phase="dead", last_error="killed"), phase="draining"))
+    story.follow(5.0, facts(phase="ready", last_error="of before"))
     assert story.events == (
         Event(1.0, "m:1#1", "starting"),
         Event(1.0, "worker-0", "ready"),
@@ -36,9 +36,9 @@ def test_it_tells_what_became_of_processes_once() -> None:
 
 def test_it_tells_what_was_decided_and_keeps_the_latest() -> None:
     story = Story()
-    story.tell(1.0, [Retire(SLOT.slot, "it is not wanted any more"), StartSpare("of upgrades"), WakeAt(7.0)])
+    story.tell(1.0, [Retire(SLOT.slot, "it is no longer needed"), StartSpare("of upgrades"), WakeAt(7.0)])
     assert story.events == (
-        Event(1.0, "m:1#1", "leaves service: it is not wanted any more"),
+        Event(1.0, "m:1#1", "leaves service: it is no longer needed"),
         Event(1.0, "workers", "get a spare: of upgrades"),
     )
     for at in range(MAX_EVENTS):

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from clipper.control.snapshot import Batching, Link, Peer, ReplicaAddress, Snapshot
+from clipper.control.snapshot import Peer, ReplicaAddress, Snapshot
 from clipper.managers.reconcile.backoff import NO_DEATHS, History
 from clipper.managers.reconcile.plan import Phase, Slot
-from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord, VersionSpec
-from clipper.rollout import wanted
+from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord
+from clipper.rollout import newcomers, wanted
 from clipper.rollout.facts import Facts, Failure, SlotFacts, WorkerFacts, WorkerPhase
 from clipper.rollout.instructions import (
     Commit,
@@ -31,11 +31,16 @@ from clipper.rollout.instructions import (
 from clipper.rollout.rollout import Rollout
 from clipper.rollout.story import Story
 from clipper.rollout.validate import validate
+from clipper.settings.application import Link, Selection
+from clipper.settings.version import Batching, VersionSpec
+from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings
 from clipper.types import ModelId
 
 START_S, SLOW_START_S, START_TIMEOUT_S, STOP_S, UNDIALABLE_S, HANG_S = 0.5, 8.0, 60.0, 0.2, 20.0, 15.0
 CRASH_AFTER_S = 3.0
 BATCH_S = 1.0
+# A worker that drains goes on with what it has, longer than another takes for a batch.
+DRAIN_S = 3.0
 # What a container does, by its version's target.
 GOOD = ("good", "slow", "undialable")
 BAD = ("broken", "hangs", "crashes", "deaf")
@@ -82,6 +87,7 @@ class FakeWorker:
     index: int
     build: int
     instance: int
+    settings: WorkerSettings
     phase: WorkerPhase = "starting"
     serves: Snapshot = field(default_factory=Snapshot)
     # Until when it has a batch, by the replica's id.
@@ -100,6 +106,10 @@ class FakeWorker:
     @property
     def has_process(self) -> bool:
         return self.phase in ("starting", "ready", "draining")
+
+    @property
+    def note(self) -> WorkerNote:
+        return WorkerNote(self.index, self.instance, f"w{self.instance}", self.settings, str(self.build))
 
     @property
     def asks(self) -> set[str]:
@@ -129,7 +139,8 @@ class World:
         self.slots: dict[Slot, FakeSlot] = {}
         self.numbers = 0
         self.instances = WORKERS
-        self.workers = [FakeWorker(index, self.build, index, back_at_s=0.3) for index in range(WORKERS)]
+        self.settings = WorkerSettings("127.0.0.1", 1337, 1000, "store", knows_keys=True)
+        self.workers = [FakeWorker(index, self.build, index, self.settings, back_at_s=0.3) for index in range(WORKERS)]
         self.registry_fails = False
         self.can_commit_at_s = float("-inf")
         self.rollout = Rollout(self.epoch, workers=WORKERS)
@@ -178,7 +189,7 @@ class World:
             one.unlinked,
             one.undrained,
             is_spare=one.index == WORKERS,
-            is_outdated=one.has_process and one.build != self.build,
+            is_outdated=one.has_process and one.note.is_outdated(self.settings, str(self.build)),
         )
 
     # What the supervisor does
@@ -188,7 +199,7 @@ class World:
         for _ in range(100):
             facts = self.facts()
             instructions = self.rollout.look(facts)
-            self.story.observe(self.now_s, facts)
+            self.story.follow(self.now_s, facts)
             self.story.tell(self.now_s, instructions)
             for one in instructions:
                 self.carry_out(one)
@@ -233,15 +244,26 @@ class World:
             return
         before = self.records.versions[one.id]
         self._check_can_be_ready(before)
+        model_before = self.records.models[before.model]
+        unproven = {
+            newcomer.version
+            for application in self.records.applications.values()
+            for newcomer in application.newcomers
+            if newcomer.model == before.model and newcomer.promoted
+        }
         for change in one.changes:
             match change.record:
                 case VersionRecord() as version:
                     self.records.versions[version.id] = version
                 case ModelRecord() as model:
                     self.records.models[model.name] = model
+                case ApplicationRecord() as application:
+                    self.records.applications[application.name] = application
         if before.promotion is not None:
             number = self.asked[before.id]
-            assert self.records.models[before.model].current == before.version
+            model = self.records.models[before.model]
+            assert model.current == before.version
+            assert model == model_before or model.previous not in unproven, f"{model.previous} is still ramped"
             assert number >= self.met.get(before.model, 0), f"{before.id} was asked for before the one that is current"
             self.met[before.model] = number
 
@@ -312,12 +334,12 @@ class World:
         others = [one for one in self.workers if one is not worker]
         assert all(one.phase == "ready" and one.serves.generation == newest for one in others)
         assert len(others) >= WORKERS, "fewer workers are left than there are to be"
-        worker.phase, worker.back_at_s = "draining", self.now_s + 1.0
+        worker.phase, worker.back_at_s = "draining", self.now_s + DRAIN_S
 
     def _new_worker(self, index: int) -> FakeWorker:
         self.instances += 1
         newest = self.workers[0].newest
-        return FakeWorker(index, self.build, self.instances, newest=newest, back_at_s=self.now_s + 0.3)
+        return FakeWorker(index, self.build, self.instances, self.settings, newest=newest, back_at_s=self.now_s + 0.3)
 
     # What happens by itself
 
@@ -394,13 +416,22 @@ class World:
                 worker.index,
                 self.build,
                 worker.instance,
+                self.settings,
                 "backing_off",
                 newest=worker.newest,
                 back_at_s=self.now_s + 1.0,
             )
 
-    def restart(self, *, records: Records | None = None, epoch: int | None = None, upgrade: bool = False) -> None:
+    def restart(
+        self,
+        *,
+        records: Records | None = None,
+        epoch: int | None = None,
+        upgrade: bool = False,
+        settings: WorkerSettings | None = None,
+    ) -> None:
         """The supervisor is killed, and another takes over: its own messages may still be under way."""
+        self.settings = settings or self.settings
         if records is not None:
             self.records = records
             self.met.clear()
@@ -412,21 +443,24 @@ class World:
         self.epoch = (self.epoch if epoch is None else epoch) + 1
         self.rollout, self.pushed = Rollout(self.epoch, workers=WORKERS), []
         self.can_commit_at_s, self.wake_at_s = float("-inf"), self.now_s
-        runs = wanted.running(self.records)
         for slot, one in list(self.slots.items()):
-            record = self.records.versions.get(slot.model_id)
-            fits = record is not None and record.spec == one.spec and slot.index <= runs.get(slot.model_id, 0)
-            if one.phase == "dead" or not fits:
+            if one.phase == "dead" or not wanted.goes_on(self.records, slot, one.spec):
                 del self.slots[slot]
             else:
                 if one.phase == "stopping":
                     one.phase, one.due_s = "ready", float("inf")
                 one.history, one.last_error, one.start_failure = NO_DEATHS, None, None
+                record = self.records.versions[slot.model_id]
+                assert one.spec == record.spec, f"{one.id} goes on for a version that it is not of"
+                assert record.state != "failed" and slot.index <= record.replicas_wanted, f"nobody wants {one.id}"
         for position, worker in enumerate(self.workers):
-            if not worker.has_process or worker.phase == "draining":
+            goes_on = worker.note.goes_on(self.settings, WORKERS)
+            if not worker.has_process or worker.phase == "draining" or not goes_on:
                 self.workers[position] = self._new_worker(worker.index)
                 self.workers[position].newest = None
                 continue
+            reached = (worker.settings.host, worker.settings.port, worker.settings.store_digest)
+            assert reached == (self.settings.host, self.settings.port, self.settings.store_digest), "it is elsewhere"
             worker.phase, worker.back_at_s = "starting", self.now_s + 0.1
             worker.generation, worker.found_generation, worker.newest, worker.sent = None, 0, None, None
             worker.unlinked, worker.undrained = {}, ()
@@ -453,6 +487,7 @@ class World:
             created_at=float(self.requests),
             kept=not current,
             promotion=promotion,
+            is_new=True,
         )
         self.asked.pop(id_, None)
         if current:
@@ -460,10 +495,15 @@ class World:
 
     def rollback(self, id_: ModelId) -> None:
         record = self.records.versions.get(id_)
-        if record is None or self.records.models[id_.name].current == id_.version:
+        if record is None:
             return
         self.requests += 1
         self.asked[id_] = self.requests
+        if self.records.models[id_.name].current == id_.version:
+            self.met[id_.name] = self.requests
+            for waiting in wanted.cancelled(self.records, id_.name):
+                self.records.versions[waiting.id] = waiting
+            return
         state = "starting" if record.state == "failed" else record.state
         promotion = self._next_promotion(id_.name)
         self.records.versions[id_] = replace(record, promotion=promotion, state=state, last_error=None)
@@ -481,6 +521,7 @@ class World:
             self.records.models[id_.name] = replace(model, previous=None)
         del self.records.versions[id_]
         self.asked.pop(id_, None)
+        self._end_ramps()
 
     def remove_model(self, model: str) -> None:
         if model in self.records.models and not any(wanted.linking(self.records, model)):
@@ -496,6 +537,40 @@ class World:
 
     def unpin(self) -> None:
         self.records.applications.pop("app", None)
+
+    def learn_by(self, model: str) -> None:
+        """An application follows a model by a policy that learns, so that what is deployed is ramped."""
+        if model in self.records.models:
+            selection = Selection("thompson")
+            application = ApplicationRecord("learner", "float64[2]", 20.0, selection=selection, links=(Link(model),))
+            self.records.applications["learner"] = application
+
+    def end_learning(self) -> None:
+        self.records.applications.pop("learner", None)
+
+    def judge_newcomers(self, *, is_good: bool) -> None:
+        """As feedback says: it is through, or it is stopped, and its model rolled back where that is possible."""
+        learner = self.records.applications.get("learner")
+        for one in () if learner is None else learner.newcomers:
+            if one.stopped is not None:
+                continue
+            assert learner is not None
+            model = self.records.models[one.model]
+            if is_good:
+                learner = newcomers.through(learner, one)
+            elif one.before and self.records.versions[ModelId(one.model, one.before)].state == "ready":
+                learner = newcomers.stopped(learner, one, "it lost more")
+                if model.current == one.version:
+                    self.records.models[one.model] = replace(model, current=one.before, previous=one.version)
+                    self.asked.pop(ModelId(one.model, one.version), None)
+        if learner is not None:
+            self.records.applications["learner"] = learner
+
+    def _end_ramps(self) -> None:
+        current = {model.name: model.current for model in self.records.models.values()}
+        for name, application in self.records.applications.items():
+            changed = newcomers.after_other_change(application, current.get, self.records.versions.__contains__)
+            self.records.applications[name] = changed
 
     def last_asked(self) -> list[tuple[tuple[str, str], int]]:
         """Of each model, the version that was last asked to be current, if it exists; and the number of the request."""

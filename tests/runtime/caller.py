@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import Kind, Splitter
 from clipper.containers.protocol.messages import Results, Welcome
 from clipper.types import DType
+from waiting import until
 
 # Long enough for a loaded machine to import scikit-learn; nothing waits for it to pass.
 DEADLINE_S = 60.0
@@ -121,25 +121,15 @@ class Container:
     def wait(self) -> int:
         return self.process.wait(DEADLINE_S)
 
-    def wait_for_log(self, text: str) -> None:
-        until(lambda: text in self.log)
-
-
-def until(condition: object) -> None:
-    assert callable(condition)
-    end_s = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end_s, "condition did not come true"
-        time.sleep(0.01)
+    def wait_until_listening(self) -> None:
+        self.address = until(lambda: self.told_address, failed=lambda: self.process.poll() is not None and self.log)
 
 
 @contextmanager
 def running(folder: Path, *options: str, listen: str | None = None, token: str = "") -> Iterator[Container]:
     """Start a container and wait until it listens."""
     with started(folder, *options, listen=listen, token=token) as container:
-        until(lambda: container.told_address or container.process.poll() is not None)
-        assert container.process.poll() is None, container.log
-        container.address = container.told_address
+        container.wait_until_listening()
         yield container
 
 

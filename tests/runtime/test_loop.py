@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caller import Caller, Refused, code, readable, running, started, until
+from caller import Caller, Refused, code, readable, running, started
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import MAX_BODY_BYTES, Kind, header
 from clipper.types import DType, InputType
+from waiting import until
 
 random_frames = st.builds(
     lambda kind, frame_id, body: header(kind, len(body), frame_id) + body,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from caller import DEADLINE_S, Container, until
+from caller import DEADLINE_S, Container
 
 from benchmarks.paper.cache import digest, folder
 from clipper.managers.command import program_argv
@@ -110,9 +110,7 @@ def started(program: Path, *options: str, listen: str | None = None, token: str 
 def running(program: Path, *options: str, listen: str | None = None, token: str | None = None) -> Iterator[Container]:
     """Start a container and wait until it listens."""
     with started(program, *options, listen=listen, token=token) as container:
-        until(lambda: container.told_address or container.process.poll() is not None)
-        assert container.process.poll() is None, container.log
-        container.address = container.told_address
+        container.wait_until_listening()
         yield container
 
 

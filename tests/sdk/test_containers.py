@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caller import Caller, Refused, until
+from caller import Caller, Refused
 from fuzzing import fuzz
 from programs import Programs, free_port, running, started
 
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import MAX_BODY_BYTES, Kind, header
 from clipper.types import DType, InputType
+from waiting import until
 
 ROWS = [[20.0, 2.0], [30.0, 4.0], [50.0, 6.0]]
 

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_server import Server, processes_of, until
+from live_server import Server, processes_of
 from programs import Programs
 
 from clipper.client import Clipper
 from clipper.errors import ContainerFailed, InvalidArgument
+from waiting import until
 
 
 @pytest.fixture

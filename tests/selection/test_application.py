@@ -8,23 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.abstraction.predictor import Predictor
-from clipper.control.snapshot import (
-    ApplicationSnapshot,
-    Batching,
-    Link,
-    ModelSnapshot,
-    Selection,
-    Snapshot,
-    VersionSnapshot,
-)
+from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Snapshot, VersionSnapshot
 from clipper.errors import NotFound, WrongInput
 from clipper.selection.application import JOINT_MARGIN_SHARE, MARGIN_SHARE, MAX_MARGIN_S, Application
 from clipper.selection.query import Query
 from clipper.selection.query_ids import QueryIds
 from clipper.selection.stores.sqlite import SqliteStore
-from event_loops import ShiftedLoop, run_clean, turn_over, until
+from clipper.settings.application import Link, Selection
+from clipper.settings.version import Batching
+from event_loops import ShiftedLoop, run_clean, turn_over
 from selection_desk import ROW, SLO_S, Asking, make_surroundings
 from small_container import SmallContainer
+from waiting import until_async
 
 
 class Digits:
@@ -59,7 +54,7 @@ class Digits:
         return asking, application.predict(row, asking, self.loop.time(), version)
 
     async def answer(self, output: bytes) -> None:
-        await until(lambda: self.container.batches)
+        await until_async(lambda: self.container.batches)
         self.container.take().answer([output])
 
 
@@ -94,7 +89,7 @@ def test_an_answer_goes_out_as_soon_as_it_is_there_and_again_from_the_cache(run:
         asking, query = digits.ask(application)
         assert not query.done and application.in_flight == 1
         await digits.answer(b"[7]")
-        await until(lambda: query.done)
+        await until_async(lambda: query.done)
         assert asking.answer == ("prediction", b"[7]", 1.0)
         again, query = digits.ask(application)
         assert query.done and again.answer == ("prediction", b"[7]", 1.0)
@@ -113,12 +108,12 @@ def test_at_the_deadline_a_query_ends_and_its_output_is_still_kept(
     async def scenario(digits: Digits) -> None:
         application = digits.application(default)
         asking, query = digits.ask(application)
-        await until(lambda: digits.container.batches)
+        await until_async(lambda: digits.container.batches)
         digits.loop.advance(SLO_S - 1.0)
         await turn_over(20)
         assert not query.done
         digits.loop.advance(1.0)
-        await until(lambda: query.done)
+        await until_async(lambda: query.done)
         explanation = "digits:1 did not answer within the SLO"
         if default is None:
             assert asking.answer == ("none", "timeout", explanation)
@@ -127,7 +122,7 @@ def test_at_the_deadline_a_query_ends_and_its_output_is_still_kept(
             assert asking.answer == ("default", b"null", "timeout", explanation)
             assert application.statistics().defaults == {"timeout": 1}
         await digits.answer(b"7")
-        await until(lambda: digits.predictor.queues()[0].statistics().outputs)
+        await until_async(lambda: digits.predictor.queues()[0].statistics().outputs)
         late, _ = digits.ask(application)
         assert late.answer == ("prediction", b"7", 1.0)
 
@@ -141,15 +136,15 @@ def test_each_query_ends_by_its_own_deadline(run: Callable[[Scenario], None]) ->
         digits.loop.advance(SLO_S / 2)
         second, _ = digits.ask(application, b"b" * 8)
         digits.loop.advance(SLO_S / 2)
-        await until(lambda: first.answer)
+        await until_async(lambda: first.answer)
         await turn_over(20)
         assert not second.answer and application.in_flight == 1
         digits.loop.advance(SLO_S / 2)
-        await until(lambda: second.answer)
+        await until_async(lambda: second.answer)
         # The timer that was off while nothing waited is on again.
         third, _ = digits.ask(application, b"c" * 8)
         digits.loop.advance(SLO_S)
-        await until(lambda: third.answer)
+        await until_async(lambda: third.answer)
 
     run(scenario)
 
@@ -164,7 +159,7 @@ def test_queries_that_come_out_of_order_end_by_their_own_deadlines(run: Callable
             application.predict(bytes([number]) * 8, asking, now_s - age * SLO_S)
         for waited, left in ((0.5, 2), (0.25, 1), (0.25, 0)):
             digits.loop.advance(waited * SLO_S)
-            await until(lambda left=left: application.in_flight == left)
+            await until_async(lambda left=left: application.in_flight == left)
             assert [bool(asking.answer) for asking in (first, second, last)] == [left < 3, left < 2, left < 1]
         assert application.in_flight == 0
 
@@ -228,9 +223,9 @@ def test_an_application_without_a_link(run: Callable[[Scenario], None]) -> None:
 def test_the_models_own_failure_is_told(run: Callable[[Scenario], None]) -> None:
     async def scenario(digits: Digits) -> None:
         asking, query = digits.ask(digits.application(default="0"))
-        await until(lambda: digits.container.batches)
+        await until_async(lambda: digits.container.batches)
         digits.container.take().fail("ValueError: no")
-        await until(lambda: query.done)
+        await until_async(lambda: query.done)
         assert asking.answer == ("default", b"0", "model_error", "ValueError: no")
 
     run(scenario)
@@ -241,7 +236,7 @@ def test_a_query_may_name_a_version(run: Callable[[Scenario], None]) -> None:
         application = digits.application(link=Link("digits", "2"))
         asking, query = digits.ask(application, version="1")
         await digits.answer(b"1")
-        await until(lambda: query.done)
+        await until_async(lambda: query.done)
         assert asking.answer == ("prediction", b"1", 1.0)
         with pytest.raises(NotFound, match="'9'"):
             digits.ask(application, version="9")
@@ -259,7 +254,7 @@ def test_a_query_whose_client_went_away_is_not_answered_and_not_sent(run: Callab
         query.cancel()
         other, other_query = digits.ask(application, b"o" * 8)
         await digits.answer(b"1")
-        await until(lambda: other_query.done)
+        await until_async(lambda: other_query.done)
         assert not asking.answer and other.answer == ("prediction", b"1", 1.0)
         assert digits.container.batches == [] and application.in_flight == 0
         digits.loop.advance(2 * SLO_S)
@@ -276,7 +271,7 @@ def test_a_smaller_slo_holds_for_what_waits_and_what_comes(run: Callable[[Scenar
         application.follow(snapshot(slo_s=SLO_S))
         after, _ = digits.ask(application, b"b" * 8)
         digits.loop.advance(SLO_S)
-        await until(lambda: before.answer and after.answer)
+        await until_async(lambda: before.answer and after.answer)
 
     run(scenario)
 
@@ -288,7 +283,7 @@ def test_a_larger_slo_is_for_what_comes(run: Callable[[Scenario], None]) -> None
         application.follow(snapshot("1", slo_s=1000.0))
         after, _ = digits.ask(application, b"b" * 8)
         digits.loop.advance(SLO_S)
-        await until(lambda: before.answer)
+        await until_async(lambda: before.answer)
         await turn_over(20)
         assert before.answer[:3] == ("default", b"1", "timeout") and not after.answer
         application.close()
@@ -305,9 +300,9 @@ def test_close_answers_everyone_and_who_comes_later_as_well(run: Callable[[Scena
         assert application.in_flight == 0
         # A request that was being read when the application went.
         late, _ = digits.ask(application, b"l" * 8)
-        await until(lambda: digits.container.batches)
+        await until_async(lambda: digits.container.batches)
         digits.loop.advance(SLO_S)
-        await until(lambda: late.answer)
+        await until_async(lambda: late.answer)
 
     run(scenario)
 
@@ -316,9 +311,9 @@ def test_a_late_answer_counts_as_a_miss(run: Callable[[Scenario], None]) -> None
     async def scenario(digits: Digits) -> None:
         application = digits.application()
         asking, query = digits.ask(application)
-        await until(lambda: digits.container.batches)
+        await until_async(lambda: digits.container.batches)
         digits.loop.advance(2 * SLO_S)
-        await until(lambda: query.done)
+        await until_async(lambda: query.done)
         assert asking.answer[1] == "timeout"
         assert application.statistics().slo_misses == 1
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from clipper.control.feedback import Feedback
-from clipper.control.snapshot import Selection
-from event_loops import turn_over, until
+from clipper.settings.application import Selection
+from event_loops import turn_over
 from selection_desk import ROW, SLO_S, Asking, Desk, on_query, own_policy, run
+from waiting import until_async
 
 FIVE = {"a": b"1", "b": b"1", "c": b"1", "d": b"2", "e": b"2"}
 ENSEMBLE = Selection("ensemble")
@@ -23,7 +24,7 @@ def test_stragglers_are_not_waited_for_beyond_the_deadline(tmp_path: Path) -> No
         await desk.serve_until(lambda: len(query.outputs) == 4)
         assert not asking.answer
         desk.loop.advance(SLO_S)
-        await until(lambda: asking.answer)
+        await until_async(lambda: asking.answer)
         # Three of five agree; the missing one does not.
         assert asking.answer == ("prediction", b"1", pytest.approx(0.6))
         selection = application.statistics().selection
@@ -44,7 +45,7 @@ def test_model_that_fails_is_not_waited_for_and_does_not_agree(tmp_path: Path) -
         asking, query = desk.ask(application)
         await desk.serve_until(lambda: len(query.outputs) == 4 and desk.models.containers["a"].batches)
         desk.models.containers["a"].take().fail("ValueError: no")
-        await until(lambda: query.done)
+        await until_async(lambda: query.done)
         assert asking.answer == ("prediction", b"1", pytest.approx(0.4))
         selection = application.statistics().selection
         assert selection is not None and selection.models["a"].missing == 1

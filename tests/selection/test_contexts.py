@@ -4,15 +4,16 @@ from typing import Any
 
 import pytest
 
-from clipper.control.snapshot import Selection
 from clipper.errors import StoreUnavailable
 from clipper.selection import contexts as contexts_module
 from clipper.selection.contexts import Contexts
 from clipper.selection.loads import MAX_LOADS, Loads
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, Observation
-from event_loops import run_clean, turn_over, until
+from clipper.settings.application import Selection
+from event_loops import run_clean, turn_over
 from selection_desk import ROW, SLO_S, Desk, run
+from waiting import until_async
 
 LOSS = {("a", "loss"): 1.0, ("a", "scored"): 1.0}
 TWO = {"a": b"1", "b": b"2"}
@@ -175,7 +176,7 @@ def test_store_that_does_not_answer_costs_a_part_of_the_slo_once(tmp_path: Path)
         assert (await desk.answer(application, context="ada")).answer[0] == "prediction"
         assert store.loaded == ["ada"]
         store.held.set()
-        await until(lambda: application.contexts.totals("ada"))
+        await until_async(lambda: application.contexts.totals("ada"))
         await desk.close()
 
     run_clean(whole())
@@ -230,9 +231,9 @@ def test_a_bounded_number_of_contexts_is_read_at_once() -> None:
         assert len(begun) == MAX_LOADS
         assert heard == [str(MAX_LOADS + extra) for extra in range(3)]
         held.set()
-        await until(lambda: len(heard) == MAX_LOADS + 3)
+        await until_async(lambda: len(heard) == MAX_LOADS + 3)
         loads.wait("again", 1000.0, lambda: heard.append("again"))
-        await until(lambda: heard[-1] == "again")
+        await until_async(lambda: heard[-1] == "again")
 
     run_clean(scenario())
 

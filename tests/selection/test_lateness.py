@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from clipper.control.snapshot import Selection
 from clipper.errors import NotFound
 from clipper.selection.application import Application
 from clipper.selection.feedback.join_table import OUTPUT_OVERHEAD_BYTES, JoinTable
 from clipper.selection.observer import Observer
-from event_loops import until
+from clipper.settings.application import Selection
 from selection_desk import ROW, SLO_S, Asking, Desk, on_input, on_query, own_policy, run
+from waiting import until_async
 
 TWO = {"a": b"1", "b": b"2"}
 BANDIT = Selection("exp3", half_life=None)
@@ -29,9 +29,9 @@ async def missed(desk: Desk, application: Application) -> tuple[Asking, str]:
     asking, query = desk.ask(application)
     assert query.choice is not None
     name = query.choice.models[0]
-    await until(lambda: desk.models.containers[name].batches)
+    await until_async(lambda: desk.models.containers[name].batches)
     desk.loop.advance(SLO_S)
-    await until(lambda: asking.answer)
+    await until_async(lambda: asking.answer)
     desk.models.held.clear()
     await desk.serve_until(lambda: name in query.outputs)
     return asking, name
@@ -73,9 +73,9 @@ def test_a_model_that_fails_loses_as_one_that_is_late(tmp_path: Path) -> None:
         asking, query = desk.ask(application)
         assert query.choice is not None
         name = query.choice.models[0]
-        await until(lambda: desk.models.containers[name].batches)
+        await until_async(lambda: desk.models.containers[name].batches)
         desk.models.containers[name].take().fail("ValueError: no")
-        await until(lambda: asking.answer)
+        await until_async(lambda: asking.answer)
         assert await desk.observe(application, on_query(asking.query_id, TWO[name]))
         assert numbers(application, name) == {"pulls": 1.0, "scored": 1.0, "loss": 1.0, "missed": 1.0}
         selection = application.statistics().selection
@@ -107,7 +107,7 @@ def test_a_policy_of_all_outputs_learns_how_right_a_late_one_is_and_that_it_was_
         asking, query = desk.ask(application)
         await desk.serve_until(lambda: len(query.outputs) == 1 and desk.models.containers["b"].batches)
         desk.loop.advance(SLO_S)
-        await until(lambda: asking.answer)
+        await until_async(lambda: asking.answer)
         desk.models.held.clear()
         await desk.serve_until(lambda: len(query.outputs) == 2)
         assert await desk.observe(application, on_query(asking.query_id, b"2"))
@@ -124,7 +124,7 @@ def test_feedback_on_inputs_counts_how_often_the_model_is_in_time_for_queries(tm
         for number in range(20):
             desk.ask(application, bytes([number]) * 8)
         desk.loop.advance(SLO_S)
-        await until(lambda: application.in_flight == 0)
+        await until_async(lambda: application.in_flight == 0)
         desk.models.held.clear()
         assert await desk.observe(application, on_input(ROW, b"1"))
         lost = {name: numbers(application, name)["loss"] for name in "ab"}
@@ -140,9 +140,9 @@ def test_misses_without_any_feedback_are_learned_from_in_the_background(tmp_path
         for number in range(40):
             desk.ask(application, bytes([number]) * 8)
         desk.loop.advance(SLO_S)
-        await until(lambda: application.in_flight == 0)
+        await until_async(lambda: application.in_flight == 0)
         Observer(application).make_up()
-        await until(lambda: application.contexts.prior().observations)
+        await until_async(lambda: application.contexts.prior().observations)
         made_up = numbers(application, "a")["scored"] + numbers(application, "b")["scored"]
         assert 30 <= made_up <= 40
         desk.models.held.clear()
@@ -160,9 +160,9 @@ def test_an_input_is_kept_for_feedback_only_where_it_may_be_asked_again(
         _, query = desk.ask(application)
         choice = query.choice
         assert choice is not None
-        await until(lambda: all(desk.models.containers[name].batches for name in choice.models))
+        await until_async(lambda: all(desk.models.containers[name].batches for name in choice.models))
         desk.loop.advance(SLO_S)
-        await until(lambda: query.done)
+        await until_async(lambda: query.done)
         assert (query.row is not None) == is_kept
         before = desk.surroundings.joins.size_bytes
         desk.models.held.clear()

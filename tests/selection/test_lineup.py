@@ -7,20 +7,21 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clipper.control.snapshot import Link, Newcomer, Selection
+from clipper.control.snapshot import Newcomer
 from clipper.decisions.evaluation.samples import samples_of
 from clipper.decisions.joining import joined
 from clipper.decisions.log import DecisionLog
 from clipper.decisions.reading import LogReader
-from clipper.decisions.segments import LEAST_LOG_BYTES
 from clipper.selection.application import Application
 from clipper.selection.description import describe
 from clipper.selection.learning.guardrail import RampLosses, ramp_losses
 from clipper.selection.observer import Observer
 from clipper.selection.policies.policy import QueryView
-from event_loops import until
+from clipper.settings.application import Link, Selection
+from clipper.settings.server import LEAST_LOG_BYTES
 from selection_desk import ROW, SLO_S, Desk, on_input, on_query, run
 from two_versions import TWO, ask_version, show, with_versions
+from waiting import until_async
 
 LEARNS = Selection("thompson", half_life=None, ramp=0.5)
 DEPLOYED = Newcomer(7, "m", "2", "1", promoted=True)
@@ -158,9 +159,9 @@ def test_one_that_never_answers_is_known_without_feedback_on_defaults(tmp_path: 
                 await desk.serve_until(lambda query=query: query.done)
                 await desk.observe(application, on_query(asking.query_id, b"1"))
         desk.loop.advance(SLO_S)
-        await until(lambda: application.in_flight == 0)
+        await until_async(lambda: application.in_flight == 0)
         Observer(application).make_up()
-        await until(lambda: application.contexts.prior().number("m:2", "loss"))
+        await until_async(lambda: application.contexts.prior().number("m:2", "loss"))
         known = await evidence(desk, application)
         assert known.newcomer.mean == 1.0 and known.newcomer.count > 5
         desk.models.held.clear()

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from clipper.control.feedback import Feedback
-from clipper.control.snapshot import Selection
 from clipper.errors import ClipperError, InvalidArgument, NotFound, Overloaded, PolicyFailed, StoreUnavailable
 from clipper.selection import observer
 from clipper.selection.application import Application
@@ -15,8 +14,10 @@ from clipper.selection.observer import ASK_TIMEOUT_S, Observer
 from clipper.selection.policies.policy import QueryView
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, MIN_KEEP_S
-from event_loops import turn_over, until
+from clipper.settings.application import Selection
+from event_loops import turn_over
 from selection_desk import ROW, SLO_S, Desk, on_input, on_query, own_policy, run
+from waiting import until_async
 
 FOUR = {"a": b"1", "b": b"1", "c": b"2", "d": b"2"}
 ALL = Selection("ensemble", half_life=None)
@@ -87,7 +88,7 @@ def test_late_outputs_count_for_feedback(tmp_path: Path) -> None:
         asking, query = desk.ask(application)
         await desk.serve_until(lambda: len(query.outputs) == 3)
         desk.loop.advance(SLO_S)
-        await until(lambda: asking.answer)
+        await until_async(lambda: asking.answer)
         desk.models.held.clear()
         await desk.serve_until(lambda: len(query.outputs) == 4)
         assert await desk.observe(application, on_query(asking.query_id, b"2"))
@@ -105,7 +106,7 @@ def test_model_that_hangs_counts_as_wrong_in_bounded_time(tmp_path: Path) -> Non
         await turn_over(20)
         assert not task.done()
         desk.loop.advance(ASK_TIMEOUT_S)
-        await until(task.done)
+        await until_async(task.done)
         assert task.result() and learned(application)["d"] == (1.0, 1.0)
 
     run(tmp_path, FOUR, scenario)
@@ -117,7 +118,7 @@ def test_predictions_go_before_feedback(tmp_path: Path) -> None:
         desk.models.held.add("a")
         first = [desk.ask(application, bytes([number]) * 8)[1] for number in range(2)]
         # Two batches are in flight; what comes now waits in the queue.
-        await until(lambda: desk.models.containers["a"].batches)
+        await until_async(lambda: desk.models.containers["a"].batches)
         tasks = [
             asyncio.ensure_future(Observer(application).observe(on_input(b"f" * 7 + bytes([number]), b"1")))
             for number in range(5)
@@ -150,7 +151,7 @@ def test_models_are_asked_for_a_bounded_number_of_feedbacks_at_once(
         lengths = [each.statistics().queue_length for each in desk.predictor.queues()]
         assert max(lengths) <= observer.MAX_ASKING
         desk.loop.advance(ASK_TIMEOUT_S)
-        await until(lambda: all(task.done() for task in begun))
+        await until_async(lambda: all(task.done() for task in begun))
         errors = [task.exception() for task in begun]
         assert sum(isinstance(error, Overloaded) for error in errors) == 5
         desk.models.held.clear()

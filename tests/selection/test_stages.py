@@ -6,13 +6,15 @@ from textwrap import dedent
 
 import pytest
 
-from clipper.control.snapshot import ApplicationSnapshot, Link, Selection
+from clipper.control.snapshot import ApplicationSnapshot
 from clipper.selection.application import Application
 from clipper.selection.feedback.latencies import FIRST_TRY
 from clipper.selection.policies.policy import Step
 from clipper.selection.query import Query
-from event_loops import turn_over, until
+from clipper.settings.application import Link, Selection
+from event_loops import turn_over
 from selection_desk import SLO_S, Asking, Desk, on_query, run
+from waiting import until_async
 
 UNSURE = b'{"label": 1, "confidence": 0.6}'
 SURE = b'{"label": 1, "confidence": 0.9}'
@@ -69,7 +71,7 @@ def test_if_the_dear_model_is_late_the_cheap_ones_answer_is_given(tmp_path: Path
         await desk.serve_until(lambda: query.stage == 2)
         assert not asking.answer
         desk.loop.advance(SLO_S)
-        await until(lambda: asking.answer)
+        await until_async(lambda: asking.answer)
         assert asking.answer == ("prediction", UNSURE, 0.6)
         statistics = application.statistics()
         assert (statistics.defaults, statistics.errors, statistics.slo_misses) == ({}, {}, 1)  # the clock jumped
@@ -104,7 +106,7 @@ def test_a_dear_model_that_drops_queries_or_never_answers_is_asked_less(tmp_path
         asking, _ = desk.ask(application, row(0))
         await desk.serve_until(lambda: "b" in desk.models.containers and desk.models.containers["b"].batches)
         desk.loop.advance(SLO_S)
-        await until(lambda: asking.answer)
+        await until_async(lambda: asking.answer)
         # What came of the first is known once the next one asks. Without that it would hold up each query.
         second, query = desk.ask(application, row(1))
         await desk.serve_until(lambda: query.stage == 2)
@@ -112,7 +114,7 @@ def test_a_dear_model_that_drops_queries_or_never_answers_is_asked_less(tmp_path
         third, _ = await answered(desk, application, 2)
         assert third.answer[1] == UNSURE
         desk.loop.advance(SLO_S)
-        await until(lambda: second.answer)
+        await until_async(lambda: second.answer)
 
     run(tmp_path, OF_UNSURE, scenario)
 
@@ -130,7 +132,7 @@ def test_a_cheap_model_that_hangs_is_passed_over_while_there_is_time(tmp_path: P
         assert not asking.answer or asking.answer[1] == DEAR
         await desk.serve_until(lambda: "b" in query.outputs)
         desk.loop.advance(SLO_S)
-        await until(lambda: asking.answer)
+        await until_async(lambda: asking.answer)
         assert asking.answer[:2] == ("prediction", DEAR)
         assert query.choice is not None and query.choice.steps == ()
 
@@ -142,18 +144,18 @@ def test_a_model_that_fails_leads_on_to_the_next(tmp_path: Path) -> None:
         application = await desk.application(FIXED)
         desk.models.held.update("ab")
         asking, _ = desk.ask(application)
-        await until(lambda: desk.models.containers["a"].batches)
+        await until_async(lambda: desk.models.containers["a"].batches)
         desk.models.containers["a"].take().fail("boom")
-        await until(lambda: desk.models.containers["b"].batches)
+        await until_async(lambda: desk.models.containers["b"].batches)
         desk.models.containers["b"].take().answer([DEAR])
-        await until(lambda: asking.answer)
+        await until_async(lambda: asking.answer)
         assert asking.answer == ("prediction", DEAR, 0.8)
         # Both: then there is nothing to answer with.
         asking, _query = desk.ask(application, row(1))
         for name in "ab":
-            await until(lambda name=name: desk.models.containers[name].batches)  # type: ignore[misc]
+            await until_async(lambda name=name: desk.models.containers[name].batches)  # type: ignore[misc]
             desk.models.containers[name].take().fail("boom")
-        await until(lambda: asking.answer)
+        await until_async(lambda: asking.answer)
         assert asking.answer[:3] == ("default", b'"default"', "model_error")
 
     run(tmp_path, OF_UNSURE, scenario)
@@ -239,7 +241,7 @@ def test_a_dear_model_that_was_late_has_lost_what_the_user_got(tmp_path: Path) -
         asking, query = desk.ask(application)
         await desk.serve_until(lambda: query.stage == 2)
         desk.loop.advance(SLO_S)
-        await until(lambda: asking.answer)
+        await until_async(lambda: asking.answer)
         # The cheap answer was right: to go on neither lost nor saved anything.
         assert await desk.observe(application, on_query(asking.query_id, b"1"))
         totals = application.contexts.prior()
@@ -276,7 +278,7 @@ def test_a_client_that_went_away_asks_no_more(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await desk.application(FIXED)
         _, query = desk.ask(application)
-        await until(lambda: desk.models.containers["a"].batches)
+        await until_async(lambda: desk.models.containers["a"].batches)
         query.cancel()
         await desk.serve_until(lambda: "a" in query.outputs)
         await turn_over()

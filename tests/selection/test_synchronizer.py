@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from clipper.control.feedback import Feedback
-from clipper.control.snapshot import Selection
 from clipper.selection.application import Application
 from clipper.selection.stores.sqlite import SqliteStore
-from clipper.selection.stores.store import EVERYONE, MAX_CONTEXTS, Observation
+from clipper.selection.stores.store import EVERYONE, Observation
 from clipper.selection.synchronizer import EXPIRE_S, Synchronizer
-from event_loops import until
+from clipper.settings.application import Selection
+from clipper.settings.server import MAX_CONTEXTS
 from selection_desk import ROW, Desk, make_surroundings, run
+from waiting import until_async
 
 TWO = {"a": b"1", "b": b"2"}
 CONTEXTS = [None, "ada", "bob"]
@@ -96,7 +97,7 @@ def test_it_goes_on_after_the_store_was_away(tmp_path: Path, caplog: pytest.LogC
         task = asyncio.ensure_future(
             Synchronizer(store, desk.surroundings.committer, lambda: [application], MAX_CONTEXTS).run()
         )
-        await until(lambda: numbers(application, None))
+        await until_async(lambda: numbers(application, None))
 
         def is_told() -> bool:
             desk.loop.advance(0.3)
@@ -104,7 +105,7 @@ def test_it_goes_on_after_the_store_was_away(tmp_path: Path, caplog: pytest.LogC
 
         with sqlite3.connect(path) as database:
             database.execute("ALTER TABLE revision RENAME TO elsewhere")
-        await until(is_told)
+        await until_async(is_told)
         with sqlite3.connect(path) as database:
             database.execute("DROP TABLE IF EXISTS revision")
             database.execute("ALTER TABLE elsewhere RENAME TO revision")
@@ -115,7 +116,7 @@ def test_it_goes_on_after_the_store_was_away(tmp_path: Path, caplog: pytest.LogC
             desk.loop.advance(0.3)
             return numbers(application, None).get(("a", "loss"), 0.0) > 4.0
 
-        await until(is_followed)
+        await until_async(is_followed)
         assert caplog.text.count("cannot be used") == 1
         task.cancel()
         await asyncio.wait([task])

@@ -6,17 +6,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clipper.control.snapshot import Link, Selection, link_names
 from clipper.decisions.evaluation.samples import samples_of
 from clipper.decisions.joining import joined
 from clipper.decisions.log import DecisionLog
 from clipper.decisions.reading import LogReader
 from clipper.decisions.rows import row_of
-from clipper.decisions.segments import LEAST_LOG_BYTES
 from clipper.selection.stores.store import EVERYONE, Observation
-from event_loops import until
+from clipper.settings.application import Link, Selection, link_names
+from clipper.settings.server import LEAST_LOG_BYTES
 from selection_desk import ROW, SLO_S, Desk, on_input, on_query, run
 from two_versions import TWO, ask_version, scored, show, with_versions
+from waiting import until_async
 
 LEARNS = Selection("thompson", half_life=None)
 
@@ -173,7 +173,7 @@ def test_the_decision_log_has_what_was_answered_in_place_of_a_late_model(tmp_pat
         application = await with_versions(desk, selection, Link("m"), Link("m", "1"))
         asking, query = desk.ask(application)
         desk.loop.advance(SLO_S)
-        await until(lambda: query.done)
+        await until_async(lambda: query.done)
         assert asking.answer[:2] == ("default", b'"default"')
         await desk.observe(application, on_query(asking.query_id, b'"default"'))
         await log.close()

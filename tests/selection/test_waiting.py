@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from clipper.control.snapshot import Selection
 from clipper.selection.application import Application
-from event_loops import turn_over, until
+from clipper.settings.application import Selection
+from event_loops import turn_over
 from selection_desk import SLO_S, Asking, Desk, on_query, run
+from waiting import until_async
 
 FIVE = {"a": b"1", "b": b"1", "c": b"1", "d": b"1", "e": b"2"}
 SPLIT = {"a": b"1", "b": b"1", "c": b"2", "d": b"2", "e": b"2"}
@@ -24,7 +25,7 @@ async def until_the_deadline(desk: Desk, application: Application, number: int) 
     await desk.serve_until(lambda: len(query.outputs) == awaited)
     assert not asking.answer
     desk.loop.advance(SLO_S)
-    await until(lambda: asking.answer)
+    await until_async(lambda: asking.answer)
     return asking
 
 
@@ -62,7 +63,7 @@ def test_decided_leaves_when_what_is_missing_changes_neither_output_nor_verdict(
         held = "abcde"
         desk.models.held.update(held)
         asking, query = desk.ask(application)
-        await until(lambda: all(desk.models.containers[name].batches for name in FIVE))
+        await until_async(lambda: all(desk.models.containers[name].batches for name in FIVE))
         for count, name in enumerate(held, 1):
             assert not asking.answer, f"it left with {count - 1}"
             desk.models.held.discard(name)
@@ -106,7 +107,7 @@ def test_whom_a_settled_answer_did_not_wait_for_has_not_missed_it(tmp_path: Path
         application = await desk.application(Selection("ensemble", half_life=None, wait="decided"), shadows="d")
         desk.models.held.update("cd")
         asking, query = desk.ask(application)
-        await until(lambda: all(desk.models.containers[name].batches for name in "cd"))
+        await until_async(lambda: all(desk.models.containers[name].batches for name in "cd"))
         desk.models.outputs["e"] = b"1"
         await desk.serve_until(lambda: asking.answer)
         assert asking.answer[0] == "prediction" and query.is_settled
@@ -129,7 +130,7 @@ def test_models_that_fail_leave_the_others_to_decide(tmp_path: Path) -> None:
         application = await desk.application(Selection("ensemble", wait="decided"))
         desk.models.held.update("abcde")
         asking, query = desk.ask(application)
-        await until(lambda: all(desk.models.containers[name].batches for name in FIVE))
+        await until_async(lambda: all(desk.models.containers[name].batches for name in FIVE))
         for name in "cd":
             desk.models.containers[name].take().fail("ValueError: no")
         desk.models.held.difference_update("ab")

@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,7 @@ import httpx
 import msgspec
 
 from clipper.home import Place, read_place
-
-# Only a hang meets it.
-TIMEOUT_S = 60.0
+from waiting import TIMEOUT_S, until
 
 # Each call of a poll would read the certificate authorities first, which takes longer than the rest; tests of TLS have
 # clients of their own.
@@ -27,15 +23,6 @@ NO_TLS = False
 
 # An application that answers from the model m.
 APP: dict[str, Any] = {"name": "app", "slo_ms": 20_000, "input_type": "float64[2]", "links": [{"model": "m"}]}
-
-
-def until(condition: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> Any:
-    """Wait for a condition and return what it gave."""
-    deadline_s = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline_s, "the condition did not come true in time"
-        time.sleep(0.005)
-    return value
 
 
 def processes_of(home: Path) -> dict[int, str]:
@@ -73,8 +60,7 @@ class Server:
             command = [*self.through, *argv, *ports, *(options or self.options)]
             self.process = subprocess.Popen(command, stderr=log)
         process = self.process
-        until(lambda: (self.home / "supervisor.json").exists() or process.poll() is not None)
-        assert process.poll() is None, self.log
+        until((self.home / "supervisor.json").exists, failed=lambda: process.poll() is not None and self.log)
         return self
 
     def with_options(self, *options: str) -> "Server":

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from live_server import Server, until
+from live_server import Server
 
 from clipper.decisions.joining import joined
 from clipper.decisions.reading import LogReader
 from clipper.decisions.rows import row_of
+from waiting import until
 
 # Says of label 1 that it has the probability that it is asked about.
 ECHO = "def predict(inputs): return [[1.0 - float(row[0]), float(row[0])] for row in inputs]\n"

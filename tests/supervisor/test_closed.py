@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from live_server import APP, NO_TLS, TIMEOUT_S, Server, until, with_application
+from live_server import APP, NO_TLS, TIMEOUT_S, Server, with_application
 
 from clipper.client import Clipper
+from waiting import until
 
 
 def ask(

@@ -5,10 +5,11 @@ import resource
 import signal
 from pathlib import Path
 
-from live_server import Server, until, with_application
+from live_server import Server, with_application
 
 from clipper.worker.descriptors import most_connections
 from serving import Client, post
+from waiting import until
 
 DESCRIPTORS = 256
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_server import Server, until
+from live_server import Server
 
 from clipper.client import Clipper
 from clipper.errors import ContainerFailed, InvalidArgument
 from clipper.managers.docker.options import HOME_LABEL, IMAGE_HOME_LABEL
 from clipper.supervisor.folders import open_home
 from docker_daemon import BASE_IMAGE, DockerDaemon
+from waiting import until
 
 pytestmark = pytest.mark.alone
 

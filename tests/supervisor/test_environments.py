@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_server import Server, processes_of, until
+from live_server import Server, processes_of
 
 from clipper.client import Clipper
 from clipper.errors import ContainerFailed
 from small_packages import SlowPackage, make_wheel, use_only
+from waiting import until
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from live_server import APP, Server, until, with_application
+from live_server import APP, Server, with_application
 
 from clipper.open_files import ENOUGH, raise_limit
+from waiting import until
 
 pytestmark = pytest.mark.alone
 

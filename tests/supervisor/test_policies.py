@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_server import Server, processes_of, until
+from live_server import Server, processes_of
 from three_models import APP, ROW, learned, teach, with_application, with_models
+
+from waiting import until
 
 STUBBORN = """
 from clipper.selection.policies.policy import Choice, Policy
@@ -181,14 +183,18 @@ def test_what_a_worker_hung_on_is_left_out_by_the_next(server: Server) -> None:
         # As the supervisor does it, later.
         os.kill(first, signal.SIGKILL)
         created.result()
-    until(lambda: server.call("GET", "/status")["ready"])
+    until(lambda: server.worker_pids not in ([], [first]) and server.call("GET", "/status")["ready"])
     assert server.predict("app", ROW)["default"] is False
     answer = server.predict("hanging", ROW)
     assert answer["error"] == "policy_error" and "is left out" in answer["cause"]
+    status = server.call("GET", "/status")
+    (problem,) = status["problems"]
+    assert problem.startswith("application 'hanging', in worker 0: policy my_model:Own is left out") and status["ready"]
     mended = server.upload(HANGS_IN_C.format(when="False"))
     server.call("PATCH", "/applications/hanging", {"policy": "my_model:Own", "code": mended})
     assert server.predict("hanging", ROW)["default"] is False
     assert server.call("GET", "/applications/hanging")["problem"] is None
+    assert server.call("GET", "/status")["problems"] == []
     assert note.read_text() == "[]"
     assert server.stop() == 0
     assert not note.exists()

@@ -8,11 +8,12 @@ from random import Random
 from typing import Any
 
 import pytest
-from live_server import Server, until
+from live_server import Server
 from three_models import ROW, with_application
 
 from clipper.cli.main import main
 from clipper.client import Clipper
+from waiting import until
 
 # How often each label is right: the models answer 1, 2 and 3, so that this is one minus their mean losses.
 CHANCES = {1: 0.9, 2: 0.6, 3: 0.1}

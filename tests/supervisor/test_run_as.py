@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_server import APP, Server, answering, processes_of, until
+from live_server import APP, Server, answering, processes_of
 
 from clipper.client import Clipper
 from clipper.run_as import check_able
 from clipper.supervisor.folders import close_home, open_home
 from small_packages import make_wheel, use_only
+from waiting import until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs models as another user")
 

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from live_server import Server, until
+from live_server import Server
 
 from benchmarks.paper.arrivals import Reply, poisson_s, send
 from benchmarks.paper.client import Address
+from waiting import until
 
 ROW_S = 0.02
 CODE = """

@@ -10,10 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-from live_server import TIMEOUT_S, Server, until
+from live_server import TIMEOUT_S, Server
 from three_models import APP, MODELS, NEVER_FORGETS, ROW, learned, teach, until_learned, with_application
 
 from clipper.selection.query_ids import QueryIds
+from waiting import until
 
 
 def instances(ids: list[int]) -> set[int]:

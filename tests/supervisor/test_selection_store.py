@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_server import TIMEOUT_S, Server, until
+from live_server import TIMEOUT_S, Server
 from three_models import MODELS, NEVER_FORGETS, ROW, teach, until_learned, with_application
 
 from redis_server import RedisServer
+from waiting import until
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_server import APP, TIMEOUT_S, Server, answering, processes_of, until, with_application
+from live_server import APP, TIMEOUT_S, Server, answering, processes_of, with_application
 
 from clipper.managers.logs import MAX_LOG_BYTES
+from waiting import until
 
 
 def run_supervisor(home: Path, *options: str) -> "subprocess.CompletedProcess[str]":

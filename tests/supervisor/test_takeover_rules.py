@@ -2,24 +2,25 @@
 
 import asyncio
 import os
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from world import records_of
 
 from clipper.control.messages import CHANNEL_VERSION
-from clipper.control.snapshot import Batching
 from clipper.managers.launcher import ContainerNote
 from clipper.processes.managed import ProcessFolder, ProcessRecord, start_time
-from clipper.registry.records import ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.records import ModelRecord, VersionRecord
+from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.config import Config
-from clipper.supervisor.folders import Home
+from clipper.supervisor.folders import HomeFolders
 from clipper.supervisor.workers import takeover
-from clipper.supervisor.workers.worker import Worker, WorkerNote
+from clipper.supervisor.workers.settings import WorkerNote
+from clipper.supervisor.workers.worker_process import WorkerProcess
 from clipper.supervisor.workers.workers import Workers
 
 PORT = 4711
@@ -27,15 +28,15 @@ SPEC = VersionSpec("a", "import", "m:f")
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path, tmp_path / "run")
+def home(tmp_path: Path) -> HomeFolders:
+    return HomeFolders(tmp_path, tmp_path / "run")
 
 
-def config(home: Home, **fields: Any) -> Config:
+def config(home: HomeFolders, **fields: Any) -> Config:
     return replace(Config(home.root, query_port=0), **fields)
 
 
-def left(home: Home, *, later: int = 0, extra: dict[str, Any] | None = None, **fields: Any) -> ProcessRecord:
+def left(home: HomeFolders, *, later: int = 0, extra: dict[str, Any] | None = None, **fields: Any) -> ProcessRecord:
     """The record of a worker that runs, and whose pid is ours; ``later``: it was another one's before."""
     started = (start_time(os.getpid()) or 0) - later
     settings = takeover.worker_settings(config(home, **fields), home, PORT, fields.pop("digest", "d"))
@@ -57,7 +58,7 @@ def left(home: Home, *, later: int = 0, extra: dict[str, Any] | None = None, **f
         ({"extra": {"settings": {}}}, False),
     ],
 )
-def test_which_workers_are_gone_on_with(home: Home, given: dict[str, Any], goes_on: bool) -> None:
+def test_which_workers_are_gone_on_with(home: HomeFolders, given: dict[str, Any], goes_on: bool) -> None:
     port = takeover.left_query_port([left(home, **given)], config(home), home, "d")
     assert port == (PORT if goes_on else None)
     assert takeover.left_query_port([left(home, **given)], config(home), home, "another store") is None
@@ -78,17 +79,19 @@ def test_which_workers_are_gone_on_with(home: Home, given: dict[str, Any], goes_
     ],
 )
 def test_a_worker_that_is_taken_over_is_replaced_if_it_runs_with_other_code_or_settings(
-    home: Home, given: dict[str, Any], is_adopted: bool, is_outdated: bool
+    home: HomeFolders, given: dict[str, Any], is_adopted: bool, is_outdated: bool
 ) -> None:
     settings = takeover.worker_settings(config(home), home, PORT, "d")
 
-    def make(index: int) -> Worker:
+    def make(index: int) -> WorkerProcess:
         folders = (home.run, home.logs)
-        return Worker(index, settings, processes, folders, "", lambda: 7, lambda: None, "0.1.0", is_spare=index == 1)
+        return WorkerProcess(
+            index, settings, processes, folders, "", lambda: 7, lambda: None, "0.1.0", is_spare=index == 1
+        )
 
     processes = ProcessFolder(home.run, {}, home.python_path)
 
-    async def adopt() -> list[Worker]:
+    async def adopt() -> list[WorkerProcess]:
         workers = Workers([make(0)], lambda: make(1))
         takeover.take_over_workers([left(home, **given)], workers, settings)
         adopted = [worker for worker in workers if worker.process is not None]

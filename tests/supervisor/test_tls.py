@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live_server import Server, answering, processes_of, until, with_application
+from live_server import Server, answering, processes_of, with_application
 
 from certificates import Authority, Pair
 from clipper import Clipper
@@ -21,6 +21,7 @@ from clipper.client import Trust
 from clipper.errors import Unavailable
 from clipper.tls.transport import NOT_TLS
 from serving import post
+from waiting import until
 
 QUERY = post("/app/predict", {"input": [1, 2]})
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
-from live_server import APP, NO_TLS, Server, answering, processes_of, until, with_application
+from live_server import APP, NO_TLS, Server, answering, processes_of, with_application
 
 import clipper
 from clipper.backup import back_up, restore
 from clipper.build import build_id
 from clipper.managers.docker.recipe import RUNTIME_PARTS
+from waiting import until
 
 
 def backed_up(home: Path, copy: Path) -> Path:

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from live_server import Server, answering, until
+from live_server import Server, answering
+
+from waiting import until
 
 ROW = [1.0, 2.0]
 APP: dict[str, Any] = {

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certificates import DAYS, Authority
-from clipper.tls.expiry import WARN_BEFORE_S, expires_at, expiry_problem
+from clipper.tls.expiry import SERVER, WARN_BEFORE_S, expires_at, expiry_problem
 
 with tempfile.TemporaryDirectory() as _folder:
     DER = ssl.PEM_cert_to_DER_cert(
@@ -43,8 +43,10 @@ def test_one_that_is_garbled_raises_nothing(data: st.DataObject) -> None:
 
 
 def test_it_is_told_from_14_days_before() -> None:
-    assert expiry_problem(None, 0.0) is None
-    assert expiry_problem(WARN_BEFORE_S + 1, 0.0) is None
-    assert "expires in 14 days (1970-01-15 00:00 UTC)" in (expiry_problem(WARN_BEFORE_S, 0.0) or "")
-    assert "expires in 5 hours" in (expiry_problem(5 * 3600.0, 0.0) or "")
-    assert "has expired" in (expiry_problem(100.0, 100.0) or "")
+    def told(expires_at_s: float | None, now_s: float = 0.0) -> str:
+        return expiry_problem(SERVER, expires_at_s, now_s) or ""
+
+    assert told(None) == told(WARN_BEFORE_S + 1) == ""
+    assert "the TLS certificate expires in 14 days (1970-01-15 00:00 UTC)" in told(WARN_BEFORE_S)
+    assert "expires in 5 hours" in told(5 * 3600.0)
+    assert "has expired" in told(100.0, 100.0)

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clipper.control.feedback import Feedback, Outcome
-from clipper.control.messages import Draining, Framer, Observe, Observed, Reply, decode_command, encode
-from clipper.control.snapshot import Peer, Selection
+from clipper.control.messages import AnyReply, Draining, Framer, Observe, Observed, decode_command, encode
+from clipper.control.snapshot import Peer
 from clipper.selection.query_ids import QueryIds
+from clipper.settings.application import Selection
 from clipper.worker.feedback_router import FeedbackRouter
 from selection_desk import ROW, Desk, on_input, on_query, run
 
@@ -18,7 +19,7 @@ ONE = {"a": b"1"}
 class PeerWorker:
     """Another worker's control socket, answering by ``reply``."""
 
-    def __init__(self, path: Path, reply: Callable[[Observe], Reply]) -> None:
+    def __init__(self, path: Path, reply: Callable[[Observe], AnyReply]) -> None:
         self.path = path
         self.asked: list[Observe] = []
         self._reply = reply
@@ -69,7 +70,7 @@ def test_each_piece_goes_to_its_worker_and_outcomes_keep_their_order(tmp_path: P
 def test_peer_that_answers_something_else_is_no_success(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await desk.application(Selection("single"))
-        replies: list[Reply] = [Draining(), Observed(())]
+        replies: list[AnyReply] = [Draining(), Observed(())]
         peer = PeerWorker(tmp_path / "p.sock", lambda _: replies.pop())
         await peer.start()
         router = FeedbackRouter(HERE)

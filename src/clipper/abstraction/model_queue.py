@@ -19,7 +19,7 @@ from clipper.abstraction.counts import Counts
 from clipper.abstraction.replica import Replica
 from clipper.abstraction.turns import Turns
 from clipper.abstraction.work import Waiter, Work
-from clipper.containers.protocol.messages import Results
+from clipper.containers.protocol.messages import Results, Welcome
 from clipper.control.snapshot import ReplicaAddress, VersionSnapshot
 from clipper.control.statistics import ReplicaStatistics, VersionLoad, VersionStatistics
 from clipper.types import InputType, ModelId
@@ -58,6 +58,8 @@ class ModelQueue:
         self._wake = Alarm(self._loop, self._take_turn)
         # One that was answered: what it is used for must not be an input that kills containers.
         self.recent_row: bytes | None = None
+        self.recent_output: bytes | None = None
+        self.output_type: InputType | None = None  # if its container knows
         self._counts = Counts()
 
     # -- queries ---------------------------------------------------------------------------------------
@@ -127,9 +129,14 @@ class ModelQueue:
 
     def why_late(self) -> tuple[str, str]:
         """The reason and its explanation for a query whose deadline came before its output."""
-        if any(replica.link.is_linked for replica in self._links.values()):
+        if self.is_linked:
             return "timeout", f"{self.model} did not answer within the SLO"
         return "no_replica", f"no replica of {self.model} is connected"
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether a replica is there to be asked."""
+        return any(replica.link.is_linked for replica in self._links.values())
 
     def set_slo(self, slo_s: float) -> None:
         """The smallest SLO of the applications that ask this version: batches are sized for it."""
@@ -170,9 +177,10 @@ class ModelQueue:
             self._table.close()
         self._wake.cancel()
 
-    def linked(self, replica: Replica, max_batch: int | None) -> None:
-        """``max_batch`` is the model's own bound, if it has one."""
-        batching = self.snapshot.batching
+    def linked(self, replica: Replica, welcome: Welcome) -> None:
+        """Its container has said what the model is."""
+        batching, max_batch = self.snapshot.batching, welcome.max_batch
+        self.output_type = welcome.output_type or self.output_type
         if max_batch is not None and max_batch < batching.max_batch:
             batching = msgspec.structs.replace(batching, max_batch=max_batch)
         controller = make_controller(batching, self._scheduler.slo_s * BATCH_SHARE_OF_SLO)
@@ -325,7 +333,7 @@ class ModelQueue:
             # Rare: find out which, one by one.
             self._settle_mixed(batch, outputs, {})
             return
-        self.recent_row = works[0].row
+        self.recent_row, self.recent_output = works[0].row, outputs[0]
         self._settle(works, outputs)
 
     def _settle_mixed(self, batch: Batch, outputs: Sequence[bytes], failures: Mapping[int, str]) -> None:

@@ -7,7 +7,8 @@ from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.replica import Replica
 from clipper.abstraction.turns import Turns
-from clipper.control.snapshot import ApplicationSnapshot, Link, ModelSnapshot, Snapshot
+from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Snapshot
+from clipper.settings.application import Link
 from clipper.types import InputType, ModelId
 
 
@@ -63,10 +64,13 @@ class Predictor:
     def queues(self) -> list[ModelQueue]:
         return list(self._queues.values())
 
+    def versions_of(self, model: str) -> list[ModelQueue]:
+        return [queue for id_, queue in self._queues.items() if id_.name == model]
+
     def recent_input(self, model: str) -> tuple[InputType, bytes] | None:
         """An input that was answered not long ago, with its type: by the current version, or else by another."""
         current = self.find(model)
-        others = [queue for id_, queue in self._queues.items() if id_.name == model]
+        others = self.versions_of(model)
         for queue in [current, *others] if current else others:
             if queue.recent_row is not None:
                 return queue.input_type, queue.recent_row

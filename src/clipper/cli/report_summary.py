@@ -3,7 +3,8 @@
 import json
 from collections.abc import Sequence
 
-from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup, Standing
+from clipper.management.learned import Standing
+from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup
 
 COLUMNS = (
     "model",

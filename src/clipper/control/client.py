@@ -1,25 +1,28 @@
 """Asks a worker one thing over its control channel."""
 
 import asyncio
+from typing import TypeVar
 
-from clipper.control.messages import Command, Framer, Reply, decode_reply, encode
+from clipper.control.messages import Command, Framer, decode_reply, encode
 from clipper.errors import ProtocolViolation
+
+R = TypeVar("R")
 
 _READ_BYTES = 64 * 1024
 
 
-async def ask(path: str, command: Command, timeout_s: float) -> Reply:
-    """Send a command on a connection of its own, so that a slow answer holds up no other, and return the answer.
+async def ask(path: str, command: Command[R], timeout_s: float) -> R:
+    """Send a command and return its reply. Each has a connection of its own, so that a slow reply holds up no other.
 
     Raises:
         OSError: the worker cannot be reached, or (TimeoutError) does not answer in time.
-        ProtocolViolation: its answer is not one.
+        ProtocolViolation: what it answers is not the command's reply.
     """
     async with asyncio.timeout(timeout_s):
         reader, writer = await asyncio.open_unix_connection(path)
         try:
             writer.write(encode(command))
-            return decode_reply(await _read_message(reader))
+            return decode_reply(await _read_message(reader), command)
         finally:
             writer.transport.abort()
 

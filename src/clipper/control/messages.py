@@ -1,12 +1,16 @@
 """The channel between the supervisor and a query worker: messages and their framing, no I/O.
 
-The worker listens on a unix socket; the supervisor, old or new, dials it. Each message is a u32
-little-endian size and that many bytes of MessagePack. The supervisor asks, the worker answers in order.
+The worker listens on a unix socket; the supervisor, old or new, dials it, and so does a worker that has feedback for
+another. Each message is a u32 little-endian size and that many bytes of MessagePack. Who dials sends commands, and the
+worker answers them in order. Each command names the type of its reply: ``GetLoads`` is a ``Command[Loads]``.
+
+To add a command: itself and its reply here, and both in the unions below; then a case in ``Worker.answer``, in
+``worker/worker.py``.
 """
 
 import struct
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Generic, TypeVar, get_args
 
 import msgspec
 from msgspec import Struct
@@ -27,18 +31,19 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 MAX_RECENT_INPUT_BYTES = 16 * 1024 * 1024
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _SIZE = struct.Struct("<I")
 
 
-class Apply(Struct, frozen=True, tag=True):
-    """Serve by this snapshot. Answered by ``Applied``.
+class Command(Struct, Generic[R], frozen=True):
+    """What is asked of a worker; ``R`` is what it answers."""
 
-    ``tls`` is what new connections to the query port are met with, if its mode in the worker's settings is not off.
-    """
-
-    snapshot: Snapshot
-    tls: TlsMaterial | None = None
+    @classmethod
+    def reply_type(cls) -> type[R]:
+        (base,) = cls.__orig_bases__  # type: ignore[attr-defined]
+        (reply,) = get_args(base)
+        return reply  # type: ignore[no-any-return]
 
 
 class Applied(Struct, frozen=True, tag=True):
@@ -58,18 +63,22 @@ class Applied(Struct, frozen=True, tag=True):
     undrained: tuple[str, ...]
 
 
-class GetStatistics(Struct, frozen=True, tag=True):
-    """Answered by ``Statistics``."""
+class Apply(Command[Applied], frozen=True, tag=True):
+    """Serve by this snapshot.
+
+    ``tls`` is what new connections to the query port are met with, if its mode in the worker's settings is not off.
+    """
+
+    snapshot: Snapshot
+    tls: TlsMaterial | None = None
 
 
 class Statistics(Struct, frozen=True, tag=True):
     worker: WorkerStatistics
 
 
-class GetLoads(Struct, frozen=True, tag=True):
-    """How much have these versions to do? Answered by ``Loads``."""
-
-    versions: tuple[ModelId, ...]
+class GetStatistics(Command[Statistics], frozen=True, tag=True):
+    """What has the worker counted since it started?"""
 
 
 class Loads(Struct, frozen=True, tag=True):
@@ -78,19 +87,18 @@ class Loads(Struct, frozen=True, tag=True):
     versions: tuple[VersionLoad, ...]
 
 
-class Drain(Struct, frozen=True, tag=True):
-    """Stop accepting, answer what is in flight, then exit 0. Answered by ``Draining`` at once."""
+class GetLoads(Command[Loads], frozen=True, tag=True):
+    """How much have these versions to do?"""
+
+    versions: tuple[ModelId, ...]
 
 
 class Draining(Struct, frozen=True, tag=True):
     pass
 
 
-class Observe(Struct, frozen=True, tag=True):
-    """Feedback on queries that this worker answered, from a worker to which it was sent. Answered by ``Observed``."""
-
-    application: str
-    feedback: tuple[Feedback, ...]
+class Drain(Command[Draining], frozen=True, tag=True):
+    """Stop accepting, answer what is in flight, then exit 0."""
 
 
 class Observed(Struct, frozen=True, tag=True):
@@ -99,11 +107,11 @@ class Observed(Struct, frozen=True, tag=True):
     outcomes: tuple[Outcome, ...]
 
 
-class DescribePolicy(Struct, frozen=True, tag=True):
-    """What has an application learned, in a context or (None) over all? Answered by ``PolicyDescription``."""
+class Observe(Command[Observed], frozen=True, tag=True):
+    """Feedback on queries that this worker answered, from a worker to which it was sent."""
 
     application: str
-    context: str | None = None
+    feedback: tuple[Feedback, ...]
 
 
 class ModelDescription(Struct, frozen=True):
@@ -170,10 +178,11 @@ class PolicyDescription(Struct, frozen=True, tag=True):
     test: StandingDescription | None = None
 
 
-class GetRecentInput(Struct, frozen=True, tag=True):
-    """What was a model asked not long ago? Answered by ``RecentInput``."""
+class DescribePolicy(Command[PolicyDescription], frozen=True, tag=True):
+    """What has an application learned, in a context or (None) over all?"""
 
-    model: str
+    application: str
+    context: str | None = None
 
 
 class RecentInput(Struct, frozen=True, tag=True):
@@ -188,25 +197,38 @@ class RecentInput(Struct, frozen=True, tag=True):
     row: bytes | None = None
 
 
-Command = Apply | GetStatistics | GetLoads | Drain | Observe | DescribePolicy | GetRecentInput
-Reply = Applied | Statistics | Loads | Draining | Observed | PolicyDescription | RecentInput
+class GetRecentInput(Command[RecentInput], frozen=True, tag=True):
+    """What was a model asked not long ago?"""
+
+    model: str
+
+
+AnyCommand = Apply | GetStatistics | GetLoads | Drain | Observe | DescribePolicy | GetRecentInput
+AnyReply = Applied | Statistics | Loads | Draining | Observed | PolicyDescription | RecentInput
 
 _encoder = msgspec.msgpack.Encoder()
-_commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
-_replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+_commands: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)
 
 
-def encode(message: Command | Reply) -> bytes:
+def encode(message: Command[R] | AnyReply) -> bytes:
     body = _encoder.encode(message)
     return _SIZE.pack(len(body)) + body
 
 
-def decode_command(body: bytes) -> Command:
+def decode_command(body: bytes) -> AnyCommand:
+    """
+    Raises:
+        ProtocolViolation: it is not a command that is known here.
+    """
     return _decode(_commands, body)
 
 
-def decode_reply(body: bytes) -> Reply:
-    return _decode(_replies, body)
+def decode_reply(body: bytes, command: Command[R]) -> R:
+    """
+    Raises:
+        ProtocolViolation: it is not the reply to ``command``.
+    """
+    return _decode(msgspec.msgpack.Decoder(command.reply_type()), body)
 
 
 def _decode(decoder: "msgspec.msgpack.Decoder[T]", body: bytes) -> T:

@@ -45,6 +45,7 @@ class SelectionStatistics(Struct, frozen=True):
             none of theirs.
         contexts: states in memory.
         last_policy_error: what the user's own policy did wrong last, None if nothing.
+        why_no_policy: why the policy was not made, such as that an earlier worker hung on it; None if it was.
         calibration_error: the expected one of the confidences that were answered; None if they are not calibrated.
         stages: queries that went on to further models, by how often they asked: from ``2`` on.
     """
@@ -60,6 +61,7 @@ class SelectionStatistics(Struct, frozen=True):
     answer_loss_by_reason: dict[str, float] = {}
     calibration_error: float | None = None
     stages: dict[str, int] = {}
+    why_no_policy: str | None = None
 
 
 class ApplicationStatistics(Struct, frozen=True):

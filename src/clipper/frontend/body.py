@@ -2,6 +2,7 @@
 
 from clipper.frontend import limits
 from clipper.frontend.budget import Budget
+from clipper.inputs.long_text import SHORT_TEXT_BYTES
 
 
 class Body:
@@ -32,7 +33,7 @@ class Body:
 
     def take(self) -> bytes | bytearray:
         """The whole body. A short one is copied; a long one is read where it is, and is overwritten by what is read."""
-        return self._data if len(self._data) > limits.SHORT_TEXT_BYTES else bytes(self._data)
+        return self._data if len(self._data) > SHORT_TEXT_BYTES else bytes(self._data)
 
     def drop(self) -> None:
         """There is none any more."""

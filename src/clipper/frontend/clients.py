@@ -28,11 +28,13 @@ class Limited:
         self.methods = endpoint.methods
         self.max_body_bytes = endpoint.max_body_bytes
         self.slo_s = endpoint.slo_s
+        self.error_json = endpoint.error_json
         self._endpoint = endpoint
         self._limits = limits
         self._refused = refused
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
+        exchange.error_json = self.error_json
         try:
             self._limits.admit_one(arrived_s)
         except ClipperError as error:

@@ -197,6 +197,7 @@ class Connection(asyncio.Protocol):
 
     def _append_exchange(self) -> Exchange:
         exchange = Exchange(self)
+        exchange.error_json = self._server.error_form(self._path)
         self._pending.append(exchange)
         return exchange
 
@@ -205,6 +206,7 @@ class Connection(asyncio.Protocol):
     def _start_message(self) -> None:
         self._head = Head()
         self._endpoint: Endpoint | None = None
+        self._path = b""
         self._body.max_bytes = limits.MAX_BODY_BYTES
         self._unclaimed_bytes = 0
 

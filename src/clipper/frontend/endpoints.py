@@ -10,11 +10,12 @@ from clipper.control.feedback import Feedback, Outcome
 from clipper.errors import ClipperError, Overloaded
 from clipper.frontend import limits, responses
 from clipper.frontend.exchange import Exchange, Gather, Part
-from clipper.frontend.inputs import make_reader
 from clipper.frontend.long_work import LongWork, Steps
 from clipper.frontend.observe_body import ObserveReader
 from clipper.frontend.predict_body import BodyReader, Request
 from clipper.frontend.repeats import MIN_BODY_BYTES, RepeatedBodies
+from clipper.inputs.long_text import SHORT_TEXT_BYTES
+from clipper.inputs.reader import make_reader
 from clipper.selection.application import Application
 from clipper.types import InputType
 
@@ -33,9 +34,13 @@ class Endpoint(Protocol):
 
     Attributes:
         slo_s: by when its requests are to be answered; infinite if there is no such time.
+        error_json: how its errors read, of which it is given the code and the cause.
     """
 
     slo_s: float
+
+    @property
+    def error_json(self) -> Callable[[str, str], bytes]: ...
 
     @property
     def methods(self) -> tuple[str, ...]: ...
@@ -55,6 +60,7 @@ class Predict:
     """``POST /{app}/predict``."""
 
     methods = ("POST",)
+    error_json = staticmethod(responses.error_json)
 
     def __init__(self, application: Application, refused: Counter[str], work: LongWork, max_body_bytes: int) -> None:
         self.max_body_bytes = most_body_bytes(application.input_type, max_body_bytes)
@@ -148,6 +154,7 @@ class Observe:
 
     methods = ("POST",)
     slo_s = float("inf")
+    error_json = staticmethod(responses.error_json)
 
     def __init__(
         self,
@@ -241,7 +248,8 @@ class Health:
 
     methods = ("GET", "HEAD")
     slo_s = float("inf")
-    max_body_bytes = limits.SHORT_TEXT_BYTES
+    max_body_bytes = SHORT_TEXT_BYTES
+    error_json = staticmethod(responses.error_json)
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         exchange.answer(200, b'{"status":"live"}')

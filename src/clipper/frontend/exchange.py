@@ -1,5 +1,6 @@
 """One request and its answer: what the selection layer calls back, and what keeps answers in order."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -35,6 +36,7 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
         closes: the connection ends with this answer.
         has_body: False for HEAD.
         limits: what it is under until it is answered; None where there are none.
+        error_json: the body of an error, of its code and cause.
         admitted: how many queries they have let in for it.
     """
 
@@ -45,13 +47,14 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
     has_body: bool = True
     limits: Limits | None = None
     admitted: int = 0
+    error_json: Callable[[str, str], bytes] = responses.error_json
 
     def on_prediction(self, query_id: int, output: bytes, confidence: float) -> None:
         body = responses.prediction_json(query_id, output, confidence)
         if self.closes:
             self.answer(200, body)
             return
-        # As in _respond, which here is a call a query.
+        # As in respond, which here is a call a query.
         self.started = None
         if self.limits is not None:
             self._leave_limits()
@@ -69,8 +72,8 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
 
     def refuse(self, code: str, cause: str, allow: str = "", retry_after_s: int = responses.RETRY_AFTER_S) -> None:
         """Answer with an error of the error tree."""
-        status, body = responses.status_of(code), responses.error_json(code, cause)
-        self._respond(
+        status, body = responses.status_of(code), self.error_json(code, cause)
+        self.respond(
             responses.answer(
                 status, body, close=self.closes, allow=allow, has_body=self.has_body, retry_after_s=retry_after_s
             )
@@ -91,11 +94,11 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
             self.admitted = count
 
     def answer(self, status: int, body: bytes) -> None:
-        self._respond(responses.answer(status, body, close=self.closes, has_body=self.has_body))
+        self.respond(responses.answer(status, body, close=self.closes, has_body=self.has_body))
 
     def send_raw(self, data: bytes) -> None:
         """An interim answer, such as 100 Continue, in its place in the order."""
-        self._respond(data)
+        self.respond(data)
 
     def cancel(self) -> None:
         """The client is gone."""
@@ -104,7 +107,8 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
             self.started = None
             self._leave_limits()
 
-    def _respond(self, data: bytes) -> None:
+    def respond(self, data: bytes) -> None:
+        """Answer with these bytes: a whole response of HTTP."""
         # Query and exchange know each other; parting lets both be freed without the garbage collector.
         self.started = None
         self._leave_limits()

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Raw, UnsetType
 
 from clipper.errors import MalformedRequest, WrongInput
-from clipper.frontend.numbers import show
+from clipper.inputs.numbers import show
 
 # 64 numbers, however they are written, with room between.
 MAX_FEATURES_BYTES = 16 * 1024

@@ -17,17 +17,29 @@ class Head:
         size_bytes: of what has come.
         content_length: 0 if nobody says.
         expectation: in lower case.
+        content_encoding: in lower case; empty if nobody says.
+        inference_header_length: of a request of the Open Inference Protocol; None if nobody says.
         is_plain: whether an equal head can only mean the same again: nothing in it is about the connection, or is to
             be answered before the body.
     """
 
-    __slots__ = ("_kept", "content_length", "expectation", "is_plain", "size_bytes", "url")
+    __slots__ = (
+        "_kept",
+        "content_encoding",
+        "content_length",
+        "expectation",
+        "inference_header_length",
+        "is_plain",
+        "size_bytes",
+        "url",
+    )
 
     def __init__(self) -> None:
         self.url = b""
         self.size_bytes = 0
         self.content_length = 0
-        self.expectation = b""
+        self.expectation = self.content_encoding = b""
+        self.inference_header_length: bytes | None = None
         self.is_plain = True
         self._kept: list[tuple[bytes, bytes]] = []
 
@@ -43,6 +55,14 @@ class Head:
                 self.content_length = int(value)
                 self._kept.append((name, value))
             case b"authorization":
+                self._kept.append((name, value))
+            case b"content-encoding":
+                self.content_encoding = value.strip().lower()
+                self._kept.append((name, value))
+            case b"inference-header-content-length":
+                # Of several none can be believed: together they are no number.
+                before = self.inference_header_length
+                self.inference_header_length = value.strip() if before is None else before + b"," + value
                 self._kept.append((name, value))
             case b"expect":
                 self.is_plain = False

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from clipper.errors import MalformedRequest
-from clipper.frontend.long_inputs import strip
+from clipper.inputs.long_text import strip
 
 # Half a millisecond of work where every other character is a comma.
 _PIECE_BYTES = 32 * 1024

@@ -15,8 +15,6 @@ MAX_HELD_BYTES = 256 * 1024 * 1024
 HELD_BYTES_PER_REQUEST = 4 * 1024
 # Bodies in any form, of which reading the worst takes a millisecond: longer ones are read between others' events.
 DIRECT_BODY_BYTES = 16 * 1024
-# Texts that are read as a whole, where the worst takes some milliseconds; longer ones are read in pieces.
-SHORT_TEXT_BYTES = 32 * 1024
 # How long work on requests that take long may hold the loop, between its other events.
 SLICE_S = 0.002
 # The answer to a batch, which is put together in one piece.

@@ -4,16 +4,29 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Generator, MutableMapping
-from typing import Any
+from typing import Any, TypeVar
 
 from clipper.frontend import limits
 from clipper.frontend.budget import Budget
 from clipper.frontend.exchange import Exchange
+from clipper.inputs.long_text import SHORT_TEXT_BYTES
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 # What begins after each ``yield`` is a piece of work of a few milliseconds at most.
 Steps = Generator[None, None, None]
+
+
+def done(steps: Generator[None, None, T]) -> T:
+    """Do all of the steps at once, where they take little; return what they do."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 class Job:
@@ -66,7 +79,7 @@ class LongWork:
         self.budget.held_bytes += held_bytes
         job = Job(self, exchange, steps, held_bytes)
         exchange.started = job
-        (self._small if body_bytes <= limits.SHORT_TEXT_BYTES else self._large).append(job)
+        (self._small if body_bytes <= SHORT_TEXT_BYTES else self._large).append(job)
         if not self._is_due:
             self._work(time.perf_counter() + limits.SLICE_S)
 

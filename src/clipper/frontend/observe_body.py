@@ -9,10 +9,10 @@ from msgspec import Raw, Struct, UnsetType
 from clipper.control.feedback import Feedback
 from clipper.errors import ClipperError, MalformedRequest
 from clipper.frontend.features import FeaturesReader
-from clipper.frontend.inputs import Reader
 from clipper.frontend.json_parts import Extent, find_fields, find_items
-from clipper.frontend.limits import SHORT_TEXT_BYTES
 from clipper.frontend.predict_body import MAX_FIELD_BYTES, compose, read_context, read_input
+from clipper.inputs.long_text import SHORT_TEXT_BYTES
+from clipper.inputs.reader import Reader
 
 # One call's feedback goes into one or two transactions; more would make others wait.
 MAX_OBSERVATIONS = 10_000

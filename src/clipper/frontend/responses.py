@@ -88,5 +88,16 @@ def answer(
     return "\r\n".join(head).encode() + b"\r\n\r\n" + (body if has_body else b"")
 
 
+def infer_answer(body: bytes, json_bytes: int | None, *, close: bool) -> bytes:
+    """A 200 of the Open Inference Protocol; ``json_bytes``: how long its JSON is, if tensors follow it."""
+    if json_bytes is None:
+        return answer(200, body, close=True) if close else ok(body)
+    head = (
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\ncontent-length: %d\r\n"
+        b"inference-header-content-length: %d\r\n%b\r\n"
+    )
+    return head % (len(body), json_bytes, b"connection: close\r\n" if close else b"") + body
+
+
 def status_of(code: str) -> int:
     return STATUSES.get(code, STATUSES["internal_error"])

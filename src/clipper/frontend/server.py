@@ -6,14 +6,16 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
-from clipper.frontend import limits
+from clipper.frontend import limits, responses
 from clipper.frontend.budget import Budget
 from clipper.frontend.clients import Guarded
 from clipper.frontend.connection import Connection
 from clipper.frontend.door import Door
 from clipper.frontend.endpoints import Endpoint
 from clipper.frontend.heads import Head
+from clipper.frontend.inference.errors import error_json
 from clipper.frontend.long_work import LongWork
 from clipper.malloc import give_back_freed
 from clipper.tls.handshakes import MAX_HANDSHAKES, Handshakes
@@ -22,6 +24,16 @@ from clipper.tls.transport import TlsTransport
 log = logging.getLogger(__name__)
 
 _ACTIONS = {b"predict", b"observe", b"update"}
+
+
+class OtherPaths(Protocol):
+    """Paths of which there are too many for a table, or whose endpoints depend on more of a head."""
+
+    def find(self, path: bytes, head: Head) -> Endpoint | None:
+        """As ``QueryServer.find``."""
+
+    def why_not_found(self, path: bytes) -> str | None:
+        """What to say where there is none; None if nothing is known of it."""
 
 
 class QueryServer:
@@ -48,6 +60,7 @@ class QueryServer:
         self._sweep_s = sweep_s
         self._loop = asyncio.get_running_loop()
         self._endpoints: Mapping[bytes, Endpoint | Guarded] = {}
+        self._others: OtherPaths | None = None
         self._connections: set[Connection] = set()
         self._socket: socket.socket | None = None
         self._listener: asyncio.Server | None = None
@@ -117,9 +130,10 @@ class QueryServer:
         is_crowded = len(self._connections) >= self.max_connections * limits.CROWDED_SHARE
         return limits.CROWDED_IDLE_TIMEOUT_SWEEPS if is_crowded else limits.IDLE_TIMEOUT_SWEEPS
 
-    def serve(self, endpoints: Mapping[bytes, Endpoint | Guarded]) -> None:
-        """Serve these paths from the next request on."""
+    def serve(self, endpoints: Mapping[bytes, Endpoint | Guarded], others: OtherPaths | None = None) -> None:
+        """Serve these paths from the next request on; ``others``: finds what these are not."""
         self.known_heads.clear()
+        self._others = others
         self._endpoints = endpoints
         self.door.set_slo(min((endpoint.slo_s for endpoint in endpoints.values()), default=1.0))
 
@@ -130,7 +144,14 @@ class QueryServer:
             MalformedRequest, Unauthorized, Forbidden: as ``Guarded.enter``.
         """
         endpoint = self._endpoints.get(path)
+        if endpoint is None and self._others is not None:
+            return self._others.find(path, head)
         return endpoint.enter(head.authorizations) if isinstance(endpoint, Guarded) else endpoint
+
+    def error_form(self, path: bytes) -> Callable[[str, str], bytes]:
+        """How errors read that are answered to a request for this path."""
+        is_protocols = path.partition(b"/")[2].partition(b"/")[0] == b"v2" and path not in self._endpoints
+        return error_json if is_protocols else responses.error_json
 
     def count_refused(self, code: str) -> None:
         self.refused[code] += 1
@@ -145,6 +166,8 @@ class QueryServer:
         return None if known is None else known[0]
 
     def why_not_found(self, path: bytes) -> str:
+        if self._others is not None and (why := self._others.why_not_found(path)) is not None:
+            return why
         shown = path[:200].decode("latin-1")
         name, _, action = path.strip(b"/").partition(b"/")
         if action in _ACTIONS and f"/{name.decode('latin-1')}/predict".encode() not in self._endpoints:

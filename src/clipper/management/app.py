@@ -8,8 +8,8 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 from clipper import __version__
 from clipper.errors import ClipperError
+from clipper.management.description import Description
 from clipper.management.operations import Operations
-from clipper.management.page import Described, PlainPage
 from clipper.management.routes.applications import Applications
 from clipper.management.routes.artifacts import Artifacts
 from clipper.management.routes.keys import Keys
@@ -41,7 +41,7 @@ def create_app(operations: Operations) -> Litestar:
         openapi_config=OpenAPIConfig(
             title="Clipper management API",
             version=__version__,
-            render_plugins=[PlainPage(), Described()],
+            render_plugins=[Description()],
             components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}),
             security=[{"token": []}],
         ),

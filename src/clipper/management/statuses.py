@@ -94,7 +94,7 @@ def _response(failure: Failure, headers: dict[str, str] | None = None) -> Respon
 
 def _cause(request: Request[Any, Any, Any], error: HTTPException, code: str) -> str:
     if code == "not_found":
-        return f"no path {request.url.path}: the API's paths are listed under /schema"
+        return f"no path {request.url.path}: the API's paths are listed under /schema/openapi.json"
     if code == "method_not_allowed":
         allowed = (error.headers or {}).get("allow", "another method")
         return f"{request.method} is not allowed on {request.url.path}: expected {allowed}"

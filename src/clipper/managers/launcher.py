@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from clipper.control.snapshot import ReplicaAddress
 from clipper.managers.reconcile.plan import Slot
-from clipper.registry.records import VersionSpec
+from clipper.settings.version import VersionSpec
 
 
 class ContainerNote(Struct, frozen=True):

@@ -12,7 +12,7 @@ from clipper.managers.reconcile.backoff import NO_DEATHS, History
 from clipper.managers.reconcile.plan import Phase, Slot
 from clipper.managers.replica import ADOPTION_TIMEOUT_S, Death, Replica
 from clipper.managers.warm_up import SampleSource
-from clipper.registry.records import ManagerName, VersionSpec
+from clipper.settings.version import ManagerName, VersionSpec
 from clipper.types import ModelId
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from clipper.errors import ContainerFailed, InvalidArgument
 from clipper.processes.limits import Share
-from clipper.registry.records import VersionSpec
+from clipper.settings.version import VersionSpec
 
 # What libraries read to know how many threads to compute with. OMP_NUM_THREADS is that of most: of PyTorch,
 # scikit-learn, XGBoost, LightGBM, and of Clipper's adapters of libraries that read none.

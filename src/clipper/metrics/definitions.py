@@ -23,7 +23,7 @@ from clipper.control.statistics import (
     VersionStatistics,
     WorkerStatistics,
 )
-from clipper.management.reports import Newcomer
+from clipper.management.learned import Newcomer
 from clipper.management.schemas import Replica, ReplicaState, Status, Version, WorkerStatus
 
 Kind = Literal["counter", "gauge"]
@@ -64,7 +64,7 @@ class Group(Generic[T]):
 
 
 def _one_hot(states: tuple[str, ...], state: str) -> Mapping[str, float]:
-    """One for the state in force, zero for the others; a state that is not known yet shows as one more."""
+    """One for the present state, zero for the others; an unknown state is added."""
     return {**dict.fromkeys(states, 0.0), state: 1.0}
 
 
@@ -81,6 +81,12 @@ SERVER: Group[Status] = Group(
             "clipper_certificate_expiry_timestamp_seconds",
             "When the certificate of both ports expires, in seconds since 1970; NaN without TLS.",
             lambda s: math.nan if s.certificate_expires_at is None else s.certificate_expires_at,
+        ),
+        Number(
+            "gauge",
+            "clipper_client_ca_expiry_timestamp_seconds",
+            "When the first certificate of --tls-client-ca expires, in seconds since 1970; NaN without it.",
+            lambda s: math.nan if s.client_ca_expires_at is None else s.client_ca_expires_at,
         ),
     ),
 )
@@ -177,12 +183,12 @@ APPLICATION: Group[ApplicationStatistics] = Group(
 
 
 def _mean_loss(model: ModelSelectionStatistics) -> float:
-    """NaN, which Prometheus shows as no value, where there was no feedback."""
+    """NaN, which Prometheus shows as no value, without feedback."""
     return model.loss / model.scored if model.scored else math.nan
 
 
 def _regret(selection: SelectionStatistics) -> float:
-    """How much more the answers have lost than those of the best model would have, in the same feedback."""
+    """How much more the answers have lost than those of the best model would have, on the same feedback."""
     means = [_mean_loss(model) for model in selection.models.values() if model.scored]
     return selection.answer_loss - selection.answers_scored * min(means) if means else 0.0
 
@@ -244,7 +250,7 @@ SELECTION: Group[SelectionStatistics] = Group(
 
 @dataclass(frozen=True, slots=True)
 class SelectedModel:
-    """One model of an application, beside how many queries there were to ask it."""
+    """One model of an application, and how many queries the application had."""
 
     queries: int
     counts: ModelSelectionStatistics

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import TypeVar
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -31,8 +31,6 @@ from clipper.metrics.definitions import (
     SelectedModel,
 )
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
-
 # ``digits:2#1.g7``: replica 1 of digits:2, its seventh process.
 _PROCESS_ID = re.compile(r"(?P<replica>.+#\d+)\.g(?P<generation>\d+)")
 
@@ -47,7 +45,7 @@ def render(
     replicas: Iterable[Replica],
     status: Status,
 ) -> bytes:
-    """Return the exposition of one scrape; its HTTP type is ``CONTENT_TYPE``."""
+    """Return the exposition of one scrape, of the content type ``prometheus_client.CONTENT_TYPE_LATEST``."""
     return generate_latest(ServerCollector(tuple(workers), tuple(applications), tuple(models), tuple(replicas), status))
 
 

@@ -11,12 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Literal
+from typing import IO
 
 from clipper.errors import InvalidArgument, TooLarge
-from clipper.types import Framework
-
-Loader = Literal["file", "import", "binary", "image"]
+from clipper.types import Framework, Loader
 
 # What the server takes; asked here too, before anything is written.
 MAX_ARTIFACT_BYTES = 16 * 1024**3

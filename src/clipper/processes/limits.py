@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipper.processes.excess import MAX_DISK_BYTES
+from clipper.types import OOM_SCORE_ADJUSTMENT
 
 # A third of the weight of a process that is not nice, so that other work on the machine does not starve a model.
 CONTAINER_NICENESS = 5
-# Where memory runs out, the kernel should take a model before the server that would start it again.
-OOM_SCORE_ADJUSTMENT = 500
 # No file of a container's can be larger, in whatever folder: one that is written without end ends so.
 MAX_FILE_BYTES = MAX_DISK_BYTES
 # A model that opens files without end gets an error long before the machine has no more to give.

@@ -24,8 +24,6 @@ from clipper.types import Framework, InputType
 
 log = logging.getLogger("clipper.runtime")
 
-Loader = Literal["file", "import"]
-
 # What holds Python objects of any library. What holds none has a module in ``frameworks/``.
 PICKLES = (None, "pickle", "joblib")
 
@@ -48,7 +46,7 @@ class ModelSource:
     """
 
     artifact: Path
-    loader: Loader
+    loader: Literal["file", "import"]
     target: str
     data: str | None = None
     input_type: str | None = None

@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import time
+from dataclasses import replace
 from types import FrameType
 
 from clipper.containers.protocol import messages
@@ -22,6 +23,7 @@ from clipper.runtime.evaluate import evaluate
 from clipper.runtime.health import BusyClock, Watcher, answer_watching
 from clipper.runtime.inputs import input_reader
 from clipper.runtime.model import LoadedModel
+from clipper.runtime.outputs import learn_type
 
 log = logging.getLogger("clipper.runtime")
 
@@ -44,7 +46,9 @@ class Server:
     def __init__(self, model: LoadedModel, welcome: Welcome, listener: socket.socket, token: str = "") -> None:
         self._predict_batch = model.predict_batch
         self._read_inputs = input_reader(model.input_type)
-        self._welcome = messages.encode_welcome(welcome)
+        self._welcome = welcome
+        # From its first answer, which is to warm up, before workers are told.
+        self._has_to_learn = welcome.output_type is None
         self._token = token.encode()
         self._listener = listener
         self._clock = BusyClock()
@@ -173,7 +177,7 @@ class Server:
         if self._token and not hmac.compare_digest(token, self._token):
             raise ProtocolViolation("token is not the one that this container was started with")
         connection.accept_hello()
-        return connection.send(self._welcome)
+        return connection.send(messages.encode_welcome(self._welcome))
 
     def _predict(self, batch_id: int, batch: Predict) -> bytes:
         started_ns = self._clock.start()
@@ -184,6 +188,9 @@ class Server:
             log.warning("batch of %d failed: %s", batch.rows, error)
             return messages.encode_error(batch_id, str(error) or "out of memory")
         evaluation_us = self._clock.stop(started_ns)
+        if self._has_to_learn:
+            self._has_to_learn = bool(encoded.failures)
+            self._welcome = replace(self._welcome, output_type=learn_type(encoded))
         return messages.encode_results(batch_id, batch.rows, encoded.text, evaluation_us, encoded.failures)
 
     def _flush(self) -> None:

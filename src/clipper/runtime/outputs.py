@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clipper.errors import ModelFailed
+from clipper.types import MAX_DIMENSIONS, DType, InputType
 
 _NO_FAILURES: Mapping[int, str] = {}
 
@@ -45,6 +46,30 @@ def encode_outputs(outputs: object, rows: int) -> Encoded:
         raise ModelFailed(f"predict_batch returned {len(values)} outputs for {rows} inputs: expected one an input")
     text = _matrix(values) if dimensions == 2 and kind in _NUMERIC_KINDS else _uniform(values)
     return Encoded(text) if text is not None else _one_by_one(values)
+
+
+def learn_type(encoded: Encoded) -> InputType | None:
+    """What a model's outputs are, by the first of them: numbers, truths or texts, in lists of one shape.
+
+    None if it is nothing of these, or failed.
+    """
+    try:
+        value = json.loads(encoded.text.split(b"\n", 1)[0])
+    except (ValueError, RecursionError):
+        return None
+    flat, shape = [value], []
+    while isinstance(flat[0], list):
+        length = len(flat[0])
+        if not length or not all(isinstance(part, list) and len(part) == length for part in flat):
+            return None
+        shape.append(length)
+        flat = [item for part in flat for item in part]
+    kinds = set(map(type, flat))
+    if len(shape) > MAX_DIMENSIONS or not (kinds <= _NUMBERS or kinds in ({bool}, {str})):
+        return None
+    if kinds == {str}:
+        return InputType(DType.STRING) if not shape else None
+    return InputType(DType.BOOL if kinds == {bool} else DType.FLOAT64 if float in kinds else DType.INT64, tuple(shape))
 
 
 _NUMERIC_KINDS = "biuf"

@@ -9,11 +9,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-# Where memory runs out, the kernel should take a model before the server that would start it again.
-OOM_SCORE_ADJUSTMENT = 500
-
-# What a process may allocate for each byte that it may use: threads' stacks, of 8 MiB each, are used to a hundredth.
-DATA_PER_MEMORY = 2
+from clipper.types import DATA_PER_MEMORY, OOM_SCORE_ADJUSTMENT
 
 # From glibc's malloc.h, with the largest allocation that it will keep and what may stay free in all.
 _M_TRIM_THRESHOLD = -1

@@ -95,12 +95,12 @@ class Application:
         self._threshold = snapshot.selection.confidence_threshold or 0.0
         self.feedback_ttl_s = snapshot.selection.feedback_ttl_s
         wanted = snapshot.selection.features
-        self._features_are_input = wanted == "input"
+        self.features_are_input = wanted == "input"
         self.features_size = wanted if isinstance(wanted, int) else None
-        self._links = Targets(snapshot, self.surroundings.predictor)
-        self._targets, self.input_type = self._links.by_name, self._links.input_type
-        self.models, self.shadows, self.arms = self._links.models, self._links.shadows, self._links.arms
-        self.newcomers, self._ramp = self._links.newcomers, self._links.ramp
+        self.links = Targets(snapshot, self.surroundings.predictor)
+        self._targets, self.input_type = self.links.by_name, self.links.input_type
+        self.models, self.shadows, self.arms = self.links.models, self.links.shadows, self.links.arms
+        self.newcomers, self._ramp = self.links.newcomers, self.links.ramp
         self.forecasts.keep(self.arms.ramps.values())
         self.contexts.follow_arms(self.arms)
         if self.stages is not None:
@@ -137,6 +137,7 @@ class Application:
         version: str | None = None,
         context: str | None = None,
         features: bytes | None = None,
+        timeout_s: float | None = None,
     ) -> Query:
         """Answer one input; ``asker`` hears of it now or later, by the deadline.
 
@@ -145,17 +146,16 @@ class Application:
             version: ask this version of the linked model, whatever is current.
             context: the user, session or other group whose state the policy goes by.
             features: raw buffer of the float64 numbers that the policy may go by.
+            timeout_s: when no answer is wanted any more, where that is before the SLO's end.
 
         Raises:
             NotFound: there is no such version.
             WrongInput: that version takes another type of input.
         """
-        choice, targets, arms = (
-            (self._only_choice, self._targets, self.arms) if version is None else self._links.pinned(version)
-        )
-        query = Query(
-            self, asker, self._ids.take(), row, context, arrival_s, arrival_s + self.budget_s, version, features
-        )
+        usual = self._only_choice, self._targets, self.arms
+        choice, targets, arms = usual if version is None else self.links.pinned(version)
+        budget_s = self.budget_s if timeout_s is None else min(self.budget_s, timeout_s)
+        query = Query(self, asker, self._ids.take(), row, context, arrival_s, arrival_s + budget_s, version, features)
         self.counts.queries += 1
         if choice is not None:
             self._ask(query, row, choice, targets, arms)
@@ -344,7 +344,7 @@ class Application:
 
     def features_of(self, row: bytes) -> bytes | None:
         """Those that an input is, where they do not come beside it."""
-        return as_features(row, self.input_type) if self._features_are_input else None
+        return as_features(row, self.input_type) if self.features_are_input else None
 
     def why_not_asked(self, model: str) -> str:
         """What to say where a linked model has no target."""

@@ -46,6 +46,7 @@ class Counts:
         self.answer_loss_by_reason: dict[str, float] = {}
         self.feedback: Counter[str] = Counter()
         self.last_policy_error: str | None = None
+        self.why_no_policy: str | None = None
 
     def fail_policy(self, problem: str) -> None:
         """The user's own policy or loss did wrong."""
@@ -101,6 +102,7 @@ class Counts:
             contexts=contexts,
             policy_errors=self.policy_errors,
             last_policy_error=self.last_policy_error,
+            why_no_policy=self.why_no_policy,
             stages={str(stage): times for stage, times in sorted(self.stages.items())},
             calibration_error=calibration_error,
         )

@@ -39,13 +39,13 @@ class Selector:
         self._is_of_user = selection.policy not in POLICIES
         self._problem: str | None = None
         # What another policy did wrong is not for this one to be blamed for.
-        counts.last_policy_error = None
+        counts.last_policy_error = counts.why_no_policy = None
         try:
             made = make(application)
             self.policy: Policy = made.policy
             self.loss = made.loss
         except InvalidArgument as error:
-            self._problem = counts.last_policy_error = str(error)
+            self._problem = counts.last_policy_error = counts.why_no_policy = str(error)
             self.policy, self.loss = make_policy("single"), make_loss("zero_one")
         # A user's own need not be a subclass, which has it.
         self._is_settled = getattr(self.policy, "is_settled", lambda *_: False)

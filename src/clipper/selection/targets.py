@@ -54,6 +54,27 @@ class Targets:
             return Choice((model,), (1.0,)), {model: target}, arms
         raise NotFound(f"no model linked to application {self._name} has a version {version[:100]!r} that runs")
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether a model can be asked."""
+        return any(target is not None and target.is_linked for target in self.by_name.values())
+
+    def outputs(self, version: str | None) -> list[tuple[InputType | None, bytes | None]]:
+        """Of each model that a query asks, or one that names this version: the type of outputs, if its container knows
+        it, and an output that it gave not long ago, as JSON text."""
+        names: Mapping[str, ModelQueue | None] = self.by_name if version is None else self.pinned(version)[1]
+        asked = [target for name, target in names.items() if target is not None and name not in self.shadows]
+        return [(target.output_type, target.recent_output) for target in asked]
+
+    def versions(self) -> dict[str, dict[str, bool]]:
+        """What ``pinned`` may name: by version the models that have it, and whether a replica of each is linked."""
+        found: dict[str, dict[str, bool]] = {}
+        for model in dict.fromkeys(link.model for link in self._links if not link.shadow):
+            for queue in self._predictor.versions_of(model):
+                if self.input_type.suits(queue.input_type):
+                    found.setdefault(queue.model.version, {})[model] = queue.is_linked
+        return found
+
     def _narrowed_type(self, snapshot: ApplicationSnapshot) -> InputType:
         narrowed = InputType.parse(snapshot.input_type)
         for link in snapshot.links:

@@ -33,7 +33,7 @@ _SOCKET_NAME_BYTES = len("/w4294967295.sock")
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class HomeFolders:
     """Where everything of one server is. ``sockets`` is ``run`` unless that path is too long for a socket."""
 
     root: Path
@@ -90,14 +90,14 @@ class Home:
         return self.run / "pythonpath"
 
     def write_place(self, place: Place) -> None:
-        """Tell commands where the server is: they see all of it or nothing."""
+        """Tell commands where the server is. They see the whole file or none."""
         temporary = self.place.with_suffix(".tmp")
         temporary.write_bytes(msgspec.json.encode(place))
         temporary.replace(self.place)
 
     def remove_stale(self, processes: set[str], sockets: set[str]) -> None:
         """Remove records, notes, scratch folders and sockets of processes that are gone; those named are kept."""
-        # With a worker that nobody goes on with goes what it was importing: a server that is started tries all again.
+        # The import notes of a worker that is not taken over go with it: a new start tries all policies again.
         for pattern in ("*.json", "*.importing"):
             for record in self.run.glob(pattern):
                 if record.stem not in processes:
@@ -117,7 +117,7 @@ class Home:
             shutil.rmtree(self.sockets)
 
 
-def open_home(root: Path) -> Home:
+def open_home(root: Path) -> HomeFolders:
     """Make the folders that are missing.
 
     Raises:
@@ -125,7 +125,7 @@ def open_home(root: Path) -> Home:
     """
     root = root.resolve()
     try:
-        home = Home(root, _sockets_folder(root / RUN_NAME))
+        home = HomeFolders(root, _sockets_folder(root / RUN_NAME))
         for folder in (root, home.artifacts, home.logs, home.run, home.scratch, home.python_path):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _link_package(home.python_path / "clipper")
@@ -134,8 +134,8 @@ def open_home(root: Path) -> Home:
     return home
 
 
-def close_home(home: Home, run_as: RunAs | None = None) -> None:
-    """Close the home, which has to be locked, to everybody else: those that serve in it are not to be disturbed.
+def close_home(home: HomeFolders, run_as: RunAs | None = None) -> None:
+    """Close the home to other users. It has to be locked, so that no running server is disturbed.
 
     What models are given is opened to the group of the user that they run as. They come through folders that they
     cannot list to what is theirs; all else is closed to them, and so is what this process makes from now on.
@@ -151,7 +151,7 @@ def close_home(home: Home, run_as: RunAs | None = None) -> None:
         os.umask(0o077)
         home.environments.mkdir(mode=0o700, exist_ok=True)
         home.logs.chmod(0o700)
-        # Before others are let through to them: where nobody came through, files may have been readable.
+        # Before other users can pass through the folders: until now files in them may have been readable.
         for folder in (home.root, home.run, home.sockets):
             for path in folder.iterdir():
                 if path.is_file() and not path.is_symlink():

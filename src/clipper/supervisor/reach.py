@@ -1,4 +1,4 @@
-"""Whether the user that models run as gets to what a model needs, before any model fails for want of it."""
+"""Checks that the user that models run as can reach what a model needs, before any model fails."""
 
 import os
 import subprocess
@@ -8,13 +8,13 @@ from pathlib import Path
 from clipper.errors import Unavailable
 from clipper.processes.managed import passed_on
 from clipper.run_as import RunAs, credentials
-from clipper.supervisor.folders import Home
+from clipper.supervisor.folders import HomeFolders
 
 # It imports numpy, on a machine that may be busy.
 TIMEOUT_S = 60.0
 
 
-def check_reach(run_as: RunAs, home: Home) -> None:
+def check_reach(run_as: RunAs, home: HomeFolders) -> None:
     """
     Raises:
         Unavailable: it cannot run this Python, or does not get to Clipper's code or to the home.

@@ -1,4 +1,4 @@
-"""The supervisor's assembly: takes a home over, starts everything, and stops it."""
+"""The supervisor's assembly: takes over a home, starts everything and stops it."""
 
 import asyncio
 import contextlib
@@ -27,16 +27,16 @@ from clipper.managers.logs import LogKeeper
 from clipper.managers.manager import Manager
 from clipper.processes.managed import ProcessFolder
 from clipper.processes.usage import UsageKeeper
-from clipper.registry.records import ManagerName
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.rollout import wanted
 from clipper.rollout.rollout import Rollout
 from clipper.selection.stores.open import open_store
 from clipper.selection.stores.store import Store
+from clipper.settings.version import ManagerName
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
-from clipper.supervisor.folders import Home
+from clipper.supervisor.folders import HomeFolders
 from clipper.supervisor.keepers.certificates import Certificates
 from clipper.supervisor.keepers.cleaner import ArtifactCleaner, VersionCleaner
 from clipper.supervisor.keepers.forgetter import Forgetter
@@ -53,13 +53,14 @@ from clipper.supervisor.operations.tokens import Tokens
 from clipper.supervisor.reach import check_reach
 from clipper.supervisor.rollout.reconciler import Reconciler
 from clipper.supervisor.workers import ports, takeover
-from clipper.supervisor.workers.worker import INSTANCES, Worker, WorkerSettings, store_digest
+from clipper.supervisor.workers.settings import WorkerSettings, store_digest
+from clipper.supervisor.workers.worker_process import INSTANCES, WorkerProcess
 from clipper.supervisor.workers.workers import Workers
 
 log = logging.getLogger(__name__)
 
 STARTED_POLL_S = 0.005
-# Workers that were just killed give the port back within moments.
+# Workers that were just killed release the port within moments.
 PORT_TIMEOUT_S = 1.0
 PORT_POLL_S = 0.05
 
@@ -67,7 +68,7 @@ PORT_POLL_S = 0.05
 class Supervisor:
     """One server, from its start to its stop. ``home`` has to be locked."""
 
-    def __init__(self, config: Config, home: Home, max_descriptors: int) -> None:
+    def __init__(self, config: Config, home: HomeFolders, max_descriptors: int) -> None:
         """``max_descriptors``: that this process may have open."""
         self._max_descriptors = max_descriptors
         self._config = config
@@ -92,15 +93,15 @@ class Supervisor:
         self._token_file.open()
         if self._config.tls is not None:
             self._certificates = Certificates(self._config.tls, self._home.certificate)
-        if self._config.run_as is not None:
-            await asyncio.to_thread(check_reach, self._config.run_as, self._home)
+        if self._config.models_user is not None:
+            await asyncio.to_thread(check_reach, self._config.models_user, self._home)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         if self._certificates is not None:
             loop.add_signal_handler(signal.SIGHUP, self._certificates.renew)
         async with contextlib.AsyncExitStack() as stack:
-            # One that is down is no reason not to start: it may be up when it is needed.
+            # A store that is down does not prevent the start: it may be up when it is needed.
             store = await stack.enter_async_context(_open_store(self._store_address))
             listener = stack.enter_context(
                 ports.listen(self._config.management_host, self._config.management_port, "--management-port")
@@ -111,7 +112,7 @@ class Supervisor:
             await self._serve(parts, listener, ports.port_of(holder))
 
     async def _assemble(self, registry: SqliteRegistry, store: Store) -> tuple[Parts, socket.socket]:
-        """Put all parts together and take over what runs; nothing new is started yet."""
+        """Assemble the parts and take over what runs; nothing new is started yet."""
         home, catalog = self._home, Catalog(registry)
         processes = ProcessFolder(home.run, os.environ, home.python_path)
         records = processes.recorded()
@@ -120,8 +121,8 @@ class Supervisor:
             takeover.end_workers(records, processes)
         holder = await self._hold_port(left_port)
         settings = takeover.worker_settings(self._config, home, ports.port_of(holder), self._store_digest)
-        # Query ids begin with them. Clippers that share a store, or clients, are not to give the same ones: they would
-        # take one's feedback for the other's.
+        # Query ids begin with them. Clippers that share a store or clients must not give out the same ids: feedback
+        # would go to the wrong one.
         instances = Numbers(registry, "worker", skip=random.randrange(INSTANCES))
         starts = Numbers(registry, "replica")
         instances.reserve()
@@ -132,7 +133,7 @@ class Supervisor:
         takeover.take_over_workers(records, parts.workers, settings)
         takeover.end_the_rest(processes, home, replicas, parts.workers)
         parts.artifacts.remove_unfinished()
-        # Until then workers keep what they have: our first snapshot has to have every replica that theirs has.
+        # Until then workers keep their snapshot: our first one must have every replica that theirs has.
         await asyncio.gather(*(replica.settled.wait() for replica in replicas if replica.note.ready))
         return parts, holder
 
@@ -159,7 +160,7 @@ class Supervisor:
         starts: Numbers,
     ) -> Parts:
         home = self._home
-        # The reconciler is told of changes by the parts that it moves, so each has to know the other.
+        # The parts that the reconciler moves wake it when they change, so each has to know the other.
         reconciler: Reconciler
 
         def wake() -> None:
@@ -167,8 +168,8 @@ class Supervisor:
 
         local, build = self._local_launcher(processes), build_id()
 
-        def make_worker(index: int) -> Worker:
-            return Worker(
+        def make_worker(index: int) -> WorkerProcess:
+            return WorkerProcess(
                 index,
                 settings,
                 processes,
@@ -199,7 +200,7 @@ class Supervisor:
         epoch = registry.reserve("supervisor", 1)
         rollout = Rollout(epoch, needs_key=self._config.api_keys, workers=self._config.workers)
         reconciler = Reconciler(rollout, catalog, manager, workers, artifacts.code_folder)
-        selections = SelectionChecker(processes, home.scratch, self._config.run_as)
+        selections = SelectionChecker(processes, home.scratch, self._config.models_user)
         forgetter = Forgetter(catalog, store)
         usage, scaler = UsageKeeper(local.running), Scaler(catalog, manager, workers, wake)
         tokens, keepers = Tokens(catalog, self._token_file), Keepers()
@@ -222,7 +223,7 @@ class Supervisor:
         )
 
     def _local_launcher(self, processes: ProcessFolder) -> LocalLauncher:
-        run_as, home = self._config.run_as, self._home
+        run_as, home = self._config.models_user, self._home
         root = environments_root(os.environ) if run_as is None else home.environments
         environments = ModelEnvironments(processes, home.artifacts, root, run_as)
         return LocalLauncher(processes, self._folders(), environments, run_as)
@@ -278,7 +279,7 @@ class Supervisor:
         await keepers.stop()
 
     async def _end(self, parts: Parts) -> None:
-        """Workers first: what they still have to answer needs the containers."""
+        """Workers first: their open queries need the containers."""
         parts.reconciler.stop()
         await parts.workers.drain()
         await parts.manager.stop_all()

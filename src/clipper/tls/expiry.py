@@ -1,8 +1,9 @@
-"""Until when certificates are valid, read from their DER (RFC 5280, section 4.1), and what is to be said of it."""
+"""Until when certificates are valid, read from their DER (RFC 5280, section 4.1), and when to warn of it."""
 
 import re
 import ssl
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 # Who renews by hand needs days; what renews by itself does so a month before (Let's Encrypt: 30 days of 90).
 WARN_BEFORE_S = 14 * 24 * 3600.0
@@ -14,7 +15,7 @@ _TIMES = {0x17: "%y%m%d%H%M%SZ", 0x18: "%Y%m%d%H%M%SZ"}
 
 
 def expires_at(chain: bytes) -> float | None:
-    """When the first of a chain's certificates in PEM expires, in seconds since 1970; None if none can be read.
+    """When the first of the certificates in a PEM file expires, in seconds since 1970; None if none can be read.
 
     A client refuses a server whose own certificate is valid, if one of those that signed it is not.
     """
@@ -27,15 +28,29 @@ def expires_at(chain: bytes) -> float | None:
     return min(ends, default=None)
 
 
-def expiry_problem(expires_at_s: float | None, now_s: float) -> str | None:
+class Expiring(NamedTuple):
+    """What may expire, for messages: what it is, what happens then and what to do."""
+
+    name: str
+    consequence: str
+    remedy: str
+
+
+SERVER = Expiring("the TLS certificate", "clients that check it refuse the server", "put a renewed pair in its place")
+CLIENT_CA = Expiring(
+    "a certificate in --tls-client-ca", "clients whose certificates it signed are refused", "put a renewed one there"
+)
+
+
+def expiry_problem(what: Expiring, expires_at_s: float | None, now_s: float) -> str | None:
     """What an operator has to be told of a certificate; None if it is valid for long enough."""
     if expires_at_s is None or expires_at_s - now_s > WARN_BEFORE_S:
         return None
     left_s = expires_at_s - now_s
     when = f"expires in {left_s / 86400:.0f} days" if left_s > 2 * 86400 else f"expires in {left_s / 3600:.0f} hours"
     if left_s <= 0:
-        when = "has expired, and clients that check it refuse the server"
-    return f"the TLS certificate {when} ({day(expires_at_s)}): put a renewed pair in its place, which is taken at once"
+        when = f"has expired, and {what.consequence}"
+    return f"{what.name} {when} ({day(expires_at_s)}): {what.remedy}, which is taken at once"
 
 
 def day(at_s: float) -> str:

@@ -38,13 +38,13 @@ def main() -> int:
 
 async def _run(config: WorkerConfig, max_connections: int) -> int:
     stop = asyncio.Event()
-    worker = Worker(config, max_connections)
+    worker = Worker(config, stop.set, max_connections)
     try:
         worker.begin()
     except OSError as error:
         log.error("cannot listen on %s:%d: %s", config.host, config.port, error)
         return 1
-    control = ControlServer(worker, stop.set)
+    control = ControlServer(worker.answer)
     await control.listen(config.control)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)

@@ -8,8 +8,9 @@ from itertools import chain
 
 from clipper.control.client import ask
 from clipper.control.feedback import Feedback, Outcome
-from clipper.control.messages import Observe, Observed
+from clipper.control.messages import GetStatistics, Observe
 from clipper.control.snapshot import Peer
+from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ClipperError
 from clipper.selection.application import Application
 from clipper.selection.observer import ASK_TIMEOUT_S, Observer
@@ -17,6 +18,8 @@ from clipper.selection.query_ids import QueryIds
 
 # A peer may have to ask a model first; beyond that it is taken to be gone.
 FORWARD_TIMEOUT_S = ASK_TIMEOUT_S + 2.0
+# A worker tells its counts in a turn of its loop.
+STATISTICS_TIMEOUT_S = 2.0
 # Pieces of feedback that are being learned from at once: four of the store's transactions, with a task each at worst.
 # Further ones wait, in their order.
 MAX_UNDER_WAY = 4000
@@ -71,6 +74,18 @@ class FeedbackRouter:
                 await asyncio.sleep(0)  # what has ended already is not waited for
         return outcomes
 
+    async def statistics_of_peers(self) -> list[WorkerStatistics]:
+        """What the other workers have counted; without those that cannot be reached."""
+
+        async def of(control: str) -> WorkerStatistics | None:
+            try:
+                return (await ask(control, GetStatistics(), STATISTICS_TIMEOUT_S)).worker
+            except (OSError, ClipperError):
+                return None
+
+        told = await asyncio.gather(*map(of, self._peers.values()))
+        return [each for each in told if each is not None]
+
     def _begin(self, observer: Observer, feedback: Feedback) -> "asyncio.Future[bool] | Outcome":
         try:
             future = asyncio.ensure_future(observer.observe(feedback))
@@ -99,8 +114,8 @@ class FeedbackRouter:
         except (OSError, ClipperError) as error:
             cause = f"the worker that answered the query cannot be reached: {error!r}"
             return [Outcome(error="unavailable", cause=cause)] * len(group)
-        if not isinstance(reply, Observed) or len(reply.outcomes) != len(group):
-            cause = "the worker that answered the query does not take feedback from others"
+        if len(reply.outcomes) != len(group):
+            cause = f"the worker that answered the query told {len(reply.outcomes)} outcomes of {len(group)}"
             return [Outcome(error="unavailable", cause=cause)] * len(group)
         return reply.outcomes
 

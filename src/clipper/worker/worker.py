@@ -6,19 +6,38 @@ import gc
 import os
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from time import monotonic
 
 from clipper.abstraction.predictor import Predictor
-from clipper.control.feedback import Feedback, Outcome
-from clipper.control.messages import MAX_RECENT_INPUT_BYTES, Applied, PolicyDescription, RecentInput
+from clipper.control.feedback import Outcome
+from clipper.control.messages import (
+    MAX_RECENT_INPUT_BYTES,
+    AnyCommand,
+    AnyReply,
+    Applied,
+    Apply,
+    DescribePolicy,
+    Drain,
+    Draining,
+    GetLoads,
+    GetRecentInput,
+    GetStatistics,
+    Loads,
+    Observe,
+    Observed,
+    PolicyDescription,
+    RecentInput,
+    Statistics,
+)
 from clipper.control.snapshot import Snapshot
-from clipper.control.statistics import CacheStatistics, VersionLoad, WorkerStatistics
+from clipper.control.statistics import CacheStatistics, WorkerStatistics
 from clipper.decisions.log import DecisionLog
 from clipper.frontend.clients import Clients
 from clipper.frontend.endpoints import make_endpoints
+from clipper.frontend.inference.service import Inference
 from clipper.frontend.limits import MAX_CONNECTIONS
 from clipper.frontend.server import QueryServer
 from clipper.processes.managed import MARK, kill_marked
@@ -35,7 +54,7 @@ from clipper.selection.surroundings import Surroundings
 from clipper.selection.synchronizer import Synchronizer
 from clipper.selection.trial import Trials
 from clipper.tls.material import TlsMaterial, server_context
-from clipper.types import STORE_VARIABLE, ModelId
+from clipper.types import STORE_VARIABLE
 from clipper.worker.config import WorkerConfig
 from clipper.worker.feedback_router import FeedbackRouter
 
@@ -48,8 +67,12 @@ GC_THRESHOLDS = (10_000, 250, 100)
 class Worker:
     """One query worker. Its methods run on its event loop."""
 
-    def __init__(self, config: WorkerConfig, max_connections: int = MAX_CONNECTIONS) -> None:
+    def __init__(
+        self, config: WorkerConfig, on_drain: Callable[[], None], max_connections: int = MAX_CONNECTIONS
+    ) -> None:
+        """``on_drain`` is called when it is told to drain: the process is to call ``drain``, and to end."""
         self._config = config
+        self._on_drain = on_drain
         self._started_s = monotonic()
         random = Random()
         self._predictor = Predictor(config.cache_bytes, random.getrandbits(64))
@@ -111,10 +134,38 @@ class Worker:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
 
-    async def apply(self, snapshot: Snapshot, tls: TlsMaterial | None = None) -> Applied:
+    async def answer(self, command: AnyCommand) -> AnyReply:
+        """Do what comes over the control channel, from the supervisor or from another worker."""
+        match command:
+            case Apply(snapshot, tls):
+                return await self._apply(snapshot, tls)
+            case GetStatistics():
+                return Statistics(self.statistics())
+            case GetLoads(versions):
+                queues = (self._predictor.find(id_.name, id_.version) for id_ in versions)
+                return Loads(tuple(queue.load() for queue in queues if queue is not None))
+            case Observe(name, feedback):
+                known = self._applications.get(name)
+                if known is None:
+                    unknown = Outcome(error="not_found", cause=f"application {name!r} is not known")
+                    return Observed((unknown,) * len(feedback))
+                return Observed(tuple(await self._router.observe_here(known, feedback)))
+            case DescribePolicy(name, context):
+                known = self._applications.get(name)
+                return PolicyDescription(found=False) if known is None else await describe(known, context)
+            case GetRecentInput(model):
+                found = self._predictor.recent_input(model)
+                if found is None or len(found[1]) > MAX_RECENT_INPUT_BYTES:
+                    return RecentInput()
+                return RecentInput(str(found[0]), found[1])
+            case Drain():
+                self._on_drain()
+                return Draining()
+
+    async def _apply(self, snapshot: Snapshot, tls: TlsMaterial | None = None) -> Applied:
         """Serve by a snapshot, unless a newer one is already in force; return when it has settled.
 
-        ``tls``: see ``control.Apply``; without it a port that is to have it does not begin to accept.
+        ``tls``: see ``Apply``; without it a port that is to have it does not begin to accept.
         """
         # Before what may take seconds: who has a key that was revoked is refused from now on.
         self._clients.follow(snapshot)
@@ -165,11 +216,6 @@ class Worker:
             uptime_s=monotonic() - self._started_s,
         )
 
-    def loads(self, versions: Sequence[ModelId]) -> Sequence[VersionLoad]:
-        """Of those versions that it has."""
-        queues = (self._predictor.find(id_.name, id_.version) for id_ in versions)
-        return [queue.load() for queue in queues if queue is not None]
-
     async def drain(self) -> int:
         """Stop accepting, answer what is under way. Returns how many requests had to be given up."""
         if self._bound is not None:
@@ -182,24 +228,6 @@ class Worker:
         if self._decisions is not None:
             await self._decisions.close()
         return left
-
-    async def observe(self, application: str, feedback: Sequence[Feedback]) -> Sequence[Outcome]:
-        """Feedback that came to another worker, on queries that this one answered."""
-        known = self._applications.get(application)
-        if known is None:
-            return [Outcome(error="not_found", cause=f"application {application!r} is not known")] * len(feedback)
-        return await self._router.observe_here(known, feedback)
-
-    async def describe_policy(self, application: str, context: str | None) -> PolicyDescription:
-        known = self._applications.get(application)
-        return PolicyDescription(found=False) if known is None else await describe(known, context)
-
-    def recent_input(self, model: str) -> RecentInput:
-        """What a new container of a model can be warmed up with."""
-        found = self._predictor.recent_input(model)
-        if found is None or len(found[1]) > MAX_RECENT_INPUT_BYTES:
-            return RecentInput()
-        return RecentInput(str(found[0]), found[1])
 
     def _follow_code(self, name: str) -> None:
         application = self._applications.get(name)
@@ -224,17 +252,16 @@ class Worker:
                 known.follow(application)
         server, config = self._server, self._config
         applications = self._applications.values()
+        shared = server.refused, server.work, config.max_body_bytes, self._clients.guarded
         server.serve(
-            make_endpoints(
-                applications,
-                self._router,
-                server.refused,
-                server.work,
-                config.max_body_bytes,
-                self._clients.guarded,
-            )
+            make_endpoints(applications, self._router, *shared),
+            Inference(applications, self._router, self._statistics_of_all, *shared),
         )
         return new
+
+    async def _statistics_of_all(self) -> list[WorkerStatistics]:
+        """What all workers have counted; without those that do not answer."""
+        return [self.statistics(), *await self._router.statistics_of_peers()]
 
 
 def bind_shared(host: str, port: int) -> socket.socket:

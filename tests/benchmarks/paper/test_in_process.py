@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.paper.in_process import InBatches, OneByOne
+from waiting import until_async
 
 
 class Sums:
@@ -26,8 +27,7 @@ def test_what_waits_for_the_model_is_one_batch() -> None:
     async def ask() -> list[int]:
         asker = InBatches(model)
         first = asyncio.create_task(asker.ask([1.0, 2.0]))
-        while not model.batches:
-            await asyncio.sleep(0)
+        await until_async(lambda: model.batches)
         others = [asyncio.create_task(asker.ask([float(number), 0.0])) for number in range(5)]
         await asyncio.sleep(0)
         model.go.set()

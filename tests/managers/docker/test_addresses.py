@@ -7,8 +7,8 @@ import pytest
 from clipper.managers.docker.addresses import Addresses
 from clipper.managers.docker.options import PUBLISHED, Surroundings
 from clipper.managers.launcher import ContainerNote
-from clipper.registry.records import VersionSpec
-from clipper.types import Transport
+from clipper.settings.server import Transport
+from clipper.settings.version import VersionSpec
 
 
 def addresses(folder: Path, transport: Transport = "tcp", network: str = "host") -> Addresses:

@@ -18,10 +18,11 @@ from clipper.managers.docker.options import CPU_SHARES, HOME_LABEL, IMAGE_HOME_L
 from clipper.managers.docker.settings import DockerSettings, docker_launcher
 from clipper.managers.logs import tail
 from clipper.processes.managed import start_time
-from clipper.registry.records import VersionSpec
+from clipper.settings.version import VersionSpec
 from docker_daemon import BASE_IMAGE, DockerDaemon
 from manager_bench import SLOT, SUM, Bench, run
 from small_packages import make_wheel
+from waiting import until_async
 
 pytestmark = pytest.mark.alone
 
@@ -84,7 +85,7 @@ def test_packages_are_installed_in_the_image(
         bench.manager.start(SLOT, spec)
         starting = bench.status.replica
         assert starting is not None
-        await bench.until(lambda: "Step" in str(starting.progress))
+        await until_async(lambda: "Step" in str(starting.progress))
         await bench.ready()
         await bench.manager.stop_all()
 

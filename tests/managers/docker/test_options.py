@@ -18,7 +18,8 @@ from clipper.managers.docker.options import (
     noted,
 )
 from clipper.managers.launcher import ContainerNote
-from clipper.registry.records import Loader, VersionSpec
+from clipper.settings.version import VersionSpec
+from clipper.types import Loader
 
 AROUND = Surroundings("/home/me/.clipper", "bridge", "unix")
 ARTIFACT = Path("/home/me/.clipper/artifacts/a1")

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from clipper.managers.docker.recipe import recipe
-from clipper.registry.records import VersionSpec
+from clipper.settings.version import VersionSpec
 
 MODEL = VersionSpec("a1", "file", "model.joblib", manager="docker")
 

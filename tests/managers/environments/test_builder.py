@@ -5,8 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from clipper.managers.environments.interpreters import find_interpreter, install
 from clipper.managers.environments.recipe import Recipe
 from clipper.trees import is_sealed
 from small_packages import SlowPackage, make_wheel, use_only
+from waiting import until
 
 PYTHON = find_interpreter(sys.executable)
 
@@ -28,13 +27,6 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where environments are built; packages come from ``tmp_path``."""
     use_only(tmp_path, monkeypatch)
     return tmp_path / "environments"
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline_s = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline_s, "the condition did not come true in time"
-        time.sleep(0.01)
 
 
 def ignore(_text: str) -> None:

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from clipper.managers.environments.interpreters import installed_packages
 from clipper.managers.environments.model_environments import ModelEnvironments
 from clipper.managers.environments.program import Prepared
 from clipper.processes.managed import ProcessFolder, start_time
-from clipper.registry.records import VersionSpec
+from clipper.settings.version import VersionSpec
 from small_packages import SlowPackage, make_wheel, use_only
+from waiting import until_async
 
 
 class Bench:
@@ -49,12 +50,6 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(coroutine, 200))
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def test_what_needs_nothing_is_there_at_once(bench: Bench) -> None:
@@ -119,7 +114,7 @@ def test_replicas_wait_for_one_build_and_without_any_it_ends(bench: Bench) -> No
     async def test() -> None:
         spec = bench.spec(slow.requirement)
         tasks = [asyncio.create_task(bench.prepare(spec)) for _ in range(3)]
-        await until(lambda: slow.builds)
+        await until_async(lambda: slow.builds)
         first, *others = tasks
         first.cancel()
         await asyncio.sleep(0)
@@ -128,7 +123,7 @@ def test_replicas_wait_for_one_build_and_without_any_it_ends(bench: Bench) -> No
             task.cancel()
         # A loop that ended before would leave the builder's process to whichever test the collector comes in.
         await asyncio.wait(tasks)
-        await until(lambda: start_time(slow.builds[0]) is None)
+        await until_async(lambda: start_time(slow.builds[0]) is None)
         assert len(slow.builds) == 1
 
     run(test())
@@ -155,11 +150,11 @@ def test_a_build_dies_with_its_supervisor_and_the_next_one_builds_it(bench: Benc
     async def test() -> None:
         argv = [sys.executable, "-c", LEAVE_ONE, str(bench.path), slow.requirement, str(here), str(here.parents[1])]
         with subprocess.Popen(argv) as supervisor:
-            await until(lambda: slow.builds)
+            await until_async(lambda: slow.builds)
             supervisor.send_signal(signal.SIGKILL)
-        await until(lambda: start_time(slow.builds[0]) is None)
+        await until_async(lambda: start_time(slow.builds[0]) is None)
         task = asyncio.create_task(bench.prepare(bench.spec(slow.requirement)))
-        await until(lambda: len(slow.builds) == 2)
+        await until_async(lambda: len(slow.builds) == 2)
         await asyncio.to_thread(slow.let_through)
         assert installed_packages((await task).python)["slow"] == "1.0"
 
@@ -176,7 +171,7 @@ def test_a_build_sees_nothing_of_the_servers_environment_but_what_it_is_to(
 
     async def test() -> None:
         task = asyncio.create_task(bench.prepare(bench.spec(slow.requirement)))
-        await until(lambda: slow.builds)
+        await until_async(lambda: slow.builds)
         pid, seen = slow.builds[0], []
         # Those that run it, up to us, as well.
         while pid != os.getpid():

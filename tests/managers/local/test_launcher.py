@@ -16,6 +16,7 @@ from clipper.processes import limits
 from clipper.processes.limits import CONTAINER_NICENESS
 from event_loops import ShiftedLoop
 from manager_bench import SLOT, SUM, Bench, run
+from waiting import until_async
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_a_process_works_in_a_folder_of_its_own_and_is_nice(bench: Bench) -> Non
 def test_a_python_that_is_not_there_is_a_start_failure(bench: Bench) -> None:
     async def test() -> None:
         bench.manager.start(SLOT, bench.model(SUM, python="/nowhere/python3"))
-        await bench.until(lambda: bench.status.phase == "dead")
+        await until_async(lambda: bench.status.phase == "dead")
         assert bench.status.start_failure is not None
         assert "/nowhere/python3" in bench.status.start_failure.reason
 
@@ -78,7 +79,7 @@ def test_what_a_replica_gets_of_the_machine(bench: Bench) -> None:
     async def test() -> None:
         for slot, fields, _, _ in wanted:
             bench.manager.start(slot, bench.model(TELLS + SUM, **fields))
-        await bench.until(lambda: all(status.phase == "ready" for status in bench.manager.slots()))
+        await until_async(lambda: all(status.phase == "ready" for status in bench.manager.slots()))
         for slot, _, threads, gpus in wanted:
             said = told(bench, slot)
             assert (said["threads"], said["gpus"]) == (threads, gpus)
@@ -95,7 +96,7 @@ def test_what_a_replica_gets_of_the_machine(bench: Bench) -> None:
 def test_more_gpus_than_there_are_is_a_start_failure(bench: Bench) -> None:
     async def test() -> None:
         bench.manager.start(SLOT, bench.model(SUM, gpus="64"))
-        await bench.until(lambda: bench.status.phase == "dead")
+        await until_async(lambda: bench.status.phase == "dead")
         assert "it asks for 64 GPUs, and this machine has" in str(bench.status.last_error)
 
     run(test())
@@ -124,7 +125,7 @@ def test_a_model_that_hangs_over_its_warm_up_does_not_come_up(warming: Bench) ->
     async def test() -> None:
         hangs = "import time\ndef predict(inputs):\n    print('asked')\n    time.sleep(600)"
         warming.manager.start(SLOT, warming.model(hangs, start_timeout_s=100.0))
-        await warming.until(lambda: "asked" in tail(warming.manager.log_path(SLOT), 9))
+        await until_async(lambda: "asked" in tail(warming.manager.log_path(SLOT), 9))
         loop = asyncio.get_running_loop()
         assert isinstance(loop, ShiftedLoop)
         loop.advance(100.0)

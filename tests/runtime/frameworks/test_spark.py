@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from caller import until
 from framework_desk import Desk, Refused, desk, near
 
 from benchmarks.real_models import exported
+from waiting import until
 
 
 @pytest.fixture(scope="module")

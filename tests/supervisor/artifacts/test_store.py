@@ -10,6 +10,7 @@ from tar_files import cve_2025_4517, file, symlink, tar_of
 
 from clipper.errors import InvalidArgument, NotFound, RequestTimeout, Unavailable
 from clipper.supervisor.artifacts.store import MAX_UPLOADS, Artifacts
+from waiting import until_async
 
 
 async def chunks_of(data: bytes) -> AsyncIterator[bytes]:
@@ -130,8 +131,7 @@ def test_one_that_is_given_up_while_it_is_unpacked_leaves_nothing(tmp_path: Path
     async def test() -> None:
         artifacts = Artifacts(tmp_path)
         adding = asyncio.create_task(artifacts.add(digest, chunks_of(data)))
-        while not list(tmp_path.glob(".incoming-*/unpacked/1")):
-            await asyncio.sleep(0)
+        await until_async(lambda: list(tmp_path.glob(".incoming-*/unpacked/1")))
         adding.cancel()
         with pytest.raises(asyncio.CancelledError):
             await adding

@@ -1,10 +1,12 @@
 """When files are taken, and what is told where they cannot be; what clients see of it is in test_tls.py."""
 
+import time
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from certificates import Authority
+from certificates import DAYS, Authority
 from clipper.supervisor.keepers.certificates import Certificates
 from clipper.tls.material import TlsMaterial
 
@@ -47,3 +49,18 @@ def test_a_copy_that_cannot_be_written_is_tried_again(tmp_path: Path, caplog: py
     certificates.look()
     assert certificates.problem is None
     assert certificates.material is not before
+
+
+def test_the_authority_of_clients_is_told_of_before_it_expires(tmp_path: Path) -> None:
+    clients = Authority(tmp_path, "clients")
+    paths = replace(Authority(tmp_path).issue("server").paths, client_ca=clients.certificate)
+    certificates = Certificates(paths, tmp_path / "copy.pem")
+    end_s = certificates.client_ca_expires_at
+    assert end_s is not None and abs(end_s - time.time() - DAYS * 86400) < 3600
+    assert not any("--tls-client-ca" in told for told in certificates.problems(end_s - 15 * 86400))
+    (told,) = (told for told in certificates.problems(end_s - 13 * 86400) if "--tls-client-ca" in told)
+    assert "expires in 13 days" in told
+
+
+def test_without_an_authority_of_clients_none_expires(tmp_path: Path) -> None:
+    assert Certificates(Authority(tmp_path).issue("server").paths, tmp_path / "copy.pem").client_ca_expires_at is None

@@ -14,18 +14,13 @@ from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, Observation
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.forgetter import Forgetter
+from waiting import until_async
 
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
     with closing(SqliteRegistry(tmp_path / "registry.sqlite3")) as registry:
         yield Catalog(registry)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def forgetting(catalog: Catalog, path: Path, test: Callable[[Forgetter, SqliteStore], Awaitable[None]]) -> None:
@@ -55,11 +50,11 @@ def test_it_forgets_what_an_earlier_supervisor_left_and_what_comes(catalog: Cata
     catalog.commit(ForgetLater("a#1"))
 
     async def test(forgetter: Forgetter, store: SqliteStore) -> None:
-        await until(lambda: not catalog.to_forget)
+        await until_async(lambda: not catalog.to_forget)
         assert await known(store) == {"b#1", "c#1"}
         catalog.commit(ForgetLater("b#1"))
         forgetter.wake()
-        await until(lambda: not catalog.to_forget)
+        await until_async(lambda: not catalog.to_forget)
         assert await known(store) == {"c#1"}
 
     forgetting(catalog, tmp_path / "selection.sqlite3", test)
@@ -76,10 +71,10 @@ def test_a_store_that_is_down_is_tried_again(
             other.execute("BEGIN IMMEDIATE")
             catalog.commit(ForgetLater("a#1"))
             forgetter.wake()
-            await until(lambda: caplog.text.count("cannot be dropped now") >= 2)
+            await until_async(lambda: caplog.text.count("cannot be dropped now") >= 2)
             assert catalog.to_forget == {"a#1"}
             other.execute("ROLLBACK")
-        await until(lambda: not catalog.to_forget)
+        await until_async(lambda: not catalog.to_forget)
         assert await known(store) == {"b#1", "c#1"}
 
     forgetting(catalog, path, test)

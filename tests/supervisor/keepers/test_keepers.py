@@ -3,10 +3,11 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
-from live_server import APP, NO_TLS, TIMEOUT_S, Server, until
+from live_server import APP, NO_TLS, TIMEOUT_S, Server
 
 from clipper.supervisor.keepers.keepers import Keepers
 from descriptors import no_descriptors
+from waiting import until, until_async
 
 
 def keeping(check: Callable[[Keepers], Awaitable[None]]) -> None:
@@ -30,19 +31,15 @@ def test_what_fails_is_told_and_begun_again_until_it_goes_on(caplog: pytest.LogC
 
     async def check(keepers: Keepers) -> None:
         keepers.start("sweeping", fails_at_first)
-        while not keepers.problems():
-            await asyncio.sleep(0)
-        assert keepers.problems() == [
-            "sweeping has stopped, and is tried again: OSError: [Errno 24] Too many open files"
-        ]
-        while keepers.problems():
-            await asyncio.sleep(0.005)
+        await until_async(keepers.problems)
+        assert keepers.problems() == ["sweeping failed and is tried again: OSError: [Errno 24] Too many open files"]
+        await until_async(lambda: not keepers.problems())
         assert len(runs) == 4
 
     keeping(check)
     # Said once, not at each try.
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
-        "sweeping has stopped, and is tried again"
+        "sweeping failed and is tried again"
     ]
 
 

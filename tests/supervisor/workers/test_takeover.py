@@ -5,7 +5,9 @@ import random
 import signal
 import time
 
-from live_server import Server, answering, processes_of, until, with_application
+from live_server import Server, answering, processes_of, with_application
+
+from waiting import until
 
 
 def test_a_killed_supervisor_leaves_all_serving_and_the_next_takes_it_over(server: Server) -> None:

@@ -44,6 +44,8 @@ class Welcome:
         input_type: what the model takes; rows are sent as this and nothing else.
         max_batch: a fixed upper bound of the model itself, or None.
         runtime: free text for ``clipper model show``, e.g. ``python 3.11.7, scikit-learn 1.9.1``.
+        output_type: what its outputs are, if they are all of one type and the container knows it: of numbers, truths
+            or texts, in lists of one shape.
     """
 
     model: str
@@ -51,6 +53,7 @@ class Welcome:
     input_type: InputType
     max_batch: int | None = None
     runtime: str = ""
+    output_type: InputType | None = None
 
 
 class Predict(NamedTuple):
@@ -114,6 +117,8 @@ def encode_welcome(welcome: Welcome) -> bytes:
         "max_batch": welcome.max_batch,
         "runtime": welcome.runtime,
     }
+    if welcome.output_type is not None:
+        fields["output_type"] = str(welcome.output_type)
     body = json.dumps(fields).encode()
     return header(Kind.WELCOME, len(body)) + body
 
@@ -134,6 +139,7 @@ def decode_welcome(body: Buffer) -> Welcome:
             InputType.parse(_string(fields["input_type"])),
             _max_batch(fields.get("max_batch")),
             _string(fields.get("runtime", "")),
+            None if fields.get("output_type") is None else InputType.parse(_string(fields["output_type"])),
         )
     except (KeyError, ValueError, ClipperError) as error:
         raise ProtocolViolation(f"WELCOME is malformed: {error!r}") from error

@@ -1,12 +1,12 @@
 """The server itself: health, status, metrics, stop."""
 
 from litestar import Controller, Response, get, post
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from clipper.errors import Unavailable
 from clipper.management.events import Event
 from clipper.management.routes import Port
 from clipper.management.schemas import Health, Status
-from clipper.metrics.exposition import CONTENT_TYPE, render
 
 
 class Server(Controller):
@@ -36,10 +36,7 @@ class Server(Controller):
 
     @get("/metrics", summary="Prometheus text of all workers and containers", media_type="text/plain")
     async def metrics(self, operations: Port) -> Response[bytes]:
-        workers, status = await operations.worker_statistics(), await operations.status()
-        applications, models = await operations.list_applications(), await operations.list_models()
-        text = render(workers, applications, models, await operations.list_replicas(), status)
-        return Response(text, media_type=CONTENT_TYPE)
+        return Response(await operations.metrics(), media_type=CONTENT_TYPE_LATEST)
 
     @post("/stop", status_code=202, summary="Begin to stop: drain the workers, then the containers")
     async def stop(self, operations: Port) -> Health:

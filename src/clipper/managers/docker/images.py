@@ -16,7 +16,7 @@ from clipper.errors import ContainerFailed, NotFound
 from clipper.managers.docker.engine import Engine
 from clipper.managers.docker.options import ARTIFACT_LABEL, IMAGE_HOME_LABEL, Surroundings
 from clipper.managers.docker.recipe import RUNTIME_PARTS, Recipe, recipe
-from clipper.registry.records import VersionSpec
+from clipper.settings.version import VersionSpec
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,9 @@ from clipper.managers.command import container_argv, program_options
 from clipper.managers.docker.recipe import ARTIFACT_FOLDER, PYTHON
 from clipper.managers.launcher import ContainerNote
 from clipper.managers.shares import Gpus, environment, parse_gpus
-from clipper.processes.limits import CONTAINER_NICENESS, OOM_SCORE_ADJUSTMENT, Share
-from clipper.types import Transport
+from clipper.processes.limits import CONTAINER_NICENESS, Share
+from clipper.settings.server import Transport
+from clipper.types import OOM_SCORE_ADJUSTMENT
 
 # A container's home: only that home's supervisor touches it.
 HOME_LABEL = "clipper.home"

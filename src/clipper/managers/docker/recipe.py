@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from clipper.registry.records import VersionSpec
+from clipper.settings.version import VersionSpec
 
 # Where things are in an image.
 ARTIFACT_FOLDER = "/clipper/artifact"

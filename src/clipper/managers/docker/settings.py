@@ -8,8 +8,8 @@ import clipper
 from clipper.managers.docker.options import Surroundings
 from clipper.managers.launcher import Launcher
 from clipper.managers.local.launcher import Folders
-from clipper.registry.records import ManagerName
-from clipper.types import Transport
+from clipper.settings.server import Transport
+from clipper.settings.version import ManagerName
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from clipper.managers.environments.program import Prepared, Progress, Refused, R
 from clipper.managers.environments.recipe import Interpreter
 from clipper.managers.environments.surroundings import for_builds
 from clipper.processes.managed import MARK, ProcessFolder, kill_marked
-from clipper.registry.records import VersionSpec
 from clipper.run_as import RunAs
+from clipper.settings.version import VersionSpec
 
 # An installer is busy with the network or with one compiler; more would only slow each other, and the models, down.
 MAX_BUILDS = 2

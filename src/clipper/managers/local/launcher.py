@@ -19,15 +19,14 @@ from clipper.processes import limits
 from clipper.processes.enter import entering
 from clipper.processes.excess import Bounds
 from clipper.processes.managed import ManagedProcess, ProcessFolder, ProcessRecord
-from clipper.registry.records import VersionSpec
 from clipper.run_as import RunAs
+from clipper.settings.version import VersionSpec
+from clipper.types import DATA_PER_MEMORY
 
 log = logging.getLogger(__name__)
 
 # What the folder of a container's socket is called, with its number behind. Those of containers in Docker begin with c.
 OWN_FOLDER = "m"
-# As in ``runtime.process``: what a program may allocate for each byte that it may use.
-DATA_PER_MEMORY = 2
 
 
 @dataclass(frozen=True, slots=True)

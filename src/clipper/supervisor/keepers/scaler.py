@@ -7,14 +7,15 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from clipper.control.messages import GetLoads
 from clipper.control.statistics import VersionLoad
 from clipper.managers.manager import Manager, SlotStatus
 from clipper.managers.reconcile.autoscale import Autoscaler
 from clipper.registry.records import VersionRecord
 from clipper.rollout import wanted
-from clipper.scaling import ReplicaRange
+from clipper.settings.replicas import ReplicaRange
 from clipper.supervisor.catalog import Catalog
-from clipper.supervisor.keepers.loads import LoadMeter, StartTimes
+from clipper.supervisor.keepers.load_meter import LoadMeter, StartTimes
 from clipper.supervisor.workers.workers import Workers
 from clipper.types import ModelId
 
@@ -47,7 +48,7 @@ class Scaler:
         self._versions: dict[ModelId, ScaledVersion] = {}
 
     def reason(self, id_: ModelId) -> str | None:
-        """Why a version is to have as many replicas as it is; None if its load has not been looked at."""
+        """The reason for a version's target replica count; None if its load has not been looked at."""
         version = self._versions.get(id_)
         return version.autoscaler.wish.reason if version else None
 
@@ -65,8 +66,9 @@ class Scaler:
         if not self._versions:
             return
         counted: defaultdict[ModelId, list[tuple[int, VersionLoad]]] = defaultdict(list)
-        for instance, load in await self._workers.loads(list(self._versions)):
-            counted[ModelId(load.model, load.version)].append((instance, load))
+        for instance, reply in await self._workers.ask_all(GetLoads(tuple(self._versions))):
+            for load in reply.versions:
+                counted[ModelId(load.model, load.version)].append((instance, load))
         self._follow_catalog()  # it may have changed meanwhile
         for id_, version in self._versions.items():
             self._plan(id_, version, counted[id_])

@@ -1,4 +1,4 @@
-"""All that an operator can ask for: ``management.operations.Operations``, on what really runs."""
+"""Everything that an operator can ask for: implements ``management.operations.Operations``."""
 
 import os
 import time
@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
 from clipper import __version__
-from clipper.control.snapshot import Link
 from clipper.control.statistics import WorkerStatistics
 from clipper.home import Place
 from clipper.management.events import Event
 from clipper.management.schemas import CreatedKey, CreatedToken, Key, NewKey, NewToken, Status, Token
 from clipper.managers.manager import SlotStatus
+from clipper.metrics.exposition import render
+from clipper.settings.application import Link
 from clipper.supervisor.operations.applications import ApplicationOperations
 from clipper.supervisor.operations.models import ModelOperations
 from clipper.supervisor.operations.parts import Parts
@@ -54,13 +55,14 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                 *self._ramps.problems(),
                 *(certificates.problems(time.time()) if certificates is not None else ()),
                 *self._reconciler.outdated(),
-                *await self._decision_log_problems(),
+                *_problems_of_workers(await self._workers.statistics()),
             ),
             workers=tuple(map(worker_view, self._workers)),
             applications=len(self._catalog.applications),
             models=len(self._catalog.models),
             replicas=dict(Counter(replica.state for replica in self._views.replicas({}))),
             certificate_expires_at=certificates.expires_at if certificates is not None else None,
+            client_ca_expires_at=certificates.client_ca_expires_at if certificates is not None else None,
         )
 
     async def history(self) -> list[Event]:
@@ -90,8 +92,10 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
     async def revoke_key(self, name: str) -> None:
         await self._keys.revoke(name)
 
-    async def worker_statistics(self) -> list[WorkerStatistics]:
-        return await self._workers.statistics()
+    async def metrics(self) -> bytes:
+        workers, status = await self._workers.statistics(), await self.status()
+        applications, models = await self.list_applications(), await self.list_models()
+        return render(workers, applications, models, await self.list_replicas(), status)
 
     async def problems(self) -> list[str]:
         problems = [] if self._workers.any_ready else [f"no query worker is ready{self._why_no_worker()}"]
@@ -108,14 +112,6 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
                     problems.append(f"application {application.name!r}: {trouble}")
         return problems
 
-    async def _decision_log_problems(self) -> list[str]:
-        """Queries are answered nevertheless."""
-        return [
-            f"worker {worker.index} cannot write the decision log: {worker.decisions.problem}"
-            for worker in await self._workers.statistics()
-            if worker.decisions is not None and worker.decisions.problem is not None
-        ]
-
     async def stop(self) -> None:
         self._on_stop()
 
@@ -126,7 +122,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
     def _trouble_with(self, link: Link) -> str | None:
         version = link.version or self._catalog.model(link.model).current
         if version is None:
-            return f"model {link.model!r} has no version that has come up"
+            return f"model {link.model!r} has no version that is ready"
         slots = self._manager.slots(ModelId(link.model, version))
         if any(self._answers(slot) for slot in slots):
             return None
@@ -134,6 +130,21 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         return f"{link.model}:{version} has no replica that is ready{': ' + errors[0] if errors else ' yet'}"
 
     def _answers(self, slot: SlotStatus) -> bool:
-        """Whether its replica is ready, and asked by the workers."""
+        """Whether its replica is ready and workers send it queries."""
         address = None if slot.replica is None else slot.replica.address
         return slot.phase == "ready" and address is not None and self._reconciler.is_told_of(address)
+
+
+def _problems_of_workers(statistics: list[WorkerStatistics]) -> list[str]:
+    """What workers say of themselves: queries are answered nevertheless, those of such a policy by their default."""
+    problems = [
+        f"worker {worker.index} cannot write the decision log: {worker.decisions.problem}"
+        for worker in statistics
+        if worker.decisions is not None and worker.decisions.problem is not None
+    ]
+    return problems + [
+        f"application {application.name!r}, in worker {worker.index}: {application.selection.why_no_policy}"
+        for worker in statistics
+        for application in worker.applications
+        if application.selection is not None and application.selection.why_no_policy is not None
+    ]

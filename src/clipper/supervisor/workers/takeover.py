@@ -1,8 +1,7 @@
-"""What an earlier supervisor left running: what fits is taken over, the rest is ended."""
+"""Takes over what an earlier supervisor left running, where it fits, and ends the rest."""
 
 import logging
 
-from clipper.managers.launcher import ContainerNote
 from clipper.managers.local.launcher import container_note
 from clipper.managers.manager import Manager
 from clipper.managers.replica import Replica
@@ -10,15 +9,15 @@ from clipper.processes.managed import ProcessFolder, ProcessRecord, start_time
 from clipper.rollout import wanted
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
-from clipper.supervisor.folders import Home
-from clipper.supervisor.workers.worker import WorkerSettings
-from clipper.supervisor.workers.workers import Workers, worker_note
+from clipper.supervisor.folders import HomeFolders
+from clipper.supervisor.workers.settings import WorkerSettings, worker_note
+from clipper.supervisor.workers.workers import Workers
 
 log = logging.getLogger(__name__)
 
 
-def worker_settings(config: Config, home: Home, port: int, store_digest: str) -> WorkerSettings:
-    """As we are configured."""
+def worker_settings(config: Config, home: HomeFolders, port: int, store_digest: str) -> WorkerSettings:
+    """The settings that workers are started with now."""
     return WorkerSettings(
         config.host,
         port,
@@ -32,11 +31,11 @@ def worker_settings(config: Config, home: Home, port: int, store_digest: str) ->
         decision_log_bytes=config.decision_log_bytes,
         tls=config.tls_mode,
         run=str(home.run),
-        run_as=config.run_as,
+        run_as=config.models_user,
     )
 
 
-def left_query_port(records: list[ProcessRecord], config: Config, home: Home, store_digest: str) -> int | None:
+def left_query_port(records: list[ProcessRecord], config: Config, home: HomeFolders, store_digest: str) -> int | None:
     """The query port of workers that still run, if they can be taken over as we are configured."""
     for record in records:
         note = worker_note(record)
@@ -49,31 +48,25 @@ def left_query_port(records: list[ProcessRecord], config: Config, home: Home, st
 
 
 def pass_over(records: list[ProcessRecord], instances: Numbers) -> None:
-    """Give no worker the number of one that may still answer, or be asked about its answers."""
+    """Give no new worker the number of one that may still run, or whose answers may still get feedback."""
     for record in records:
         if (note := worker_note(record)) is not None:
             instances.pass_over(note.instance)
 
 
 async def take_over_containers(catalog: Catalog, manager: Manager, starts: Numbers) -> list[Replica]:
-    """Go on with the containers that are still wanted, as they are; end the others.
+    """Adopt the containers that are still wanted, as they are; end the others.
 
     ``starts``: numbers of containers, of which none gets one that a container has which was left.
     """
-    runs = wanted.running(catalog)
     adopted: list[Replica] = []
     for note in await manager.left():
         starts.pass_over(note.number)
-        fits = note.index <= runs.get(note.slot.model_id, 0) and _is_as_recorded(note, catalog)
-        if not fits or note.slot in {replica.note.slot for replica in adopted}:
+        if not wanted.goes_on(catalog, note.slot, note.spec) or note.slot in {replica.note.slot for replica in adopted}:
             await manager.end_left(note)
         elif replica := await manager.adopt(note):
             adopted.append(replica)
     return adopted
-
-
-def _is_as_recorded(note: ContainerNote, catalog: Catalog) -> bool:
-    return catalog.versions[note.slot.model_id].spec == note.spec
 
 
 def take_over_workers(records: list[ProcessRecord], workers: Workers, settings: WorkerSettings) -> None:
@@ -83,11 +76,11 @@ def take_over_workers(records: list[ProcessRecord], workers: Workers, settings: 
 
 
 def end_workers(records: list[ProcessRecord], processes: ProcessFolder) -> None:
-    """Kill all that is not a container: workers with other settings may have the very port that ours are to get."""
+    """Kill all that are not containers: workers with other settings may hold the port that ours need."""
     processes.sweep(keep=[record.name for record in records if container_note(record)])
 
 
-def end_the_rest(processes: ProcessFolder, home: Home, replicas: list[Replica], workers: Workers) -> None:
+def end_the_rest(processes: ProcessFolder, home: HomeFolders, replicas: list[Replica], workers: Workers) -> None:
     """Kill every process of the home that was not taken over, and remove what such processes leave."""
     adopted = [worker for worker in workers if worker.process]
     names = {replica.note.name for replica in replicas} | {worker.name for worker in adopted}

@@ -1,41 +1,42 @@
-"""All query workers: what they were told, and what they say."""
+"""All query workers: sends them snapshots and asks them for what they know."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
-import msgspec
-
-from clipper.control.messages import CHANNEL_VERSION, PolicyDescription, RecentInput
+from clipper.control.messages import Command, DescribePolicy, GetStatistics, PolicyDescription
 from clipper.control.snapshot import Snapshot
-from clipper.control.statistics import VersionLoad, WorkerStatistics
+from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ProtocolViolation
 from clipper.processes.managed import ProcessRecord
-from clipper.supervisor.workers.worker import Worker, WorkerNote, WorkerSettings
+from clipper.supervisor.workers.settings import WorkerSettings, worker_note
+from clipper.supervisor.workers.worker_process import WorkerProcess
 from clipper.tls.material import TlsMaterial
-from clipper.types import ModelId
+
+R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
-# A scrape, or a page that shows the statistics, does not wait for a worker that is slow; nor does a container's start.
-STATISTICS_TIMEOUT_S = 1.0
-# A worker may have to read a context's state first, from a store that takes up to 2 s to say that it is down.
+# Neither a scrape nor the start of a container waits longer for a slow worker.
+ANSWER_TIMEOUT_S = 1.0
+# A worker may first have to read a context's state, from a store that may take 2 s to fail.
 DESCRIBE_TIMEOUT_S = 5.0
 
 
 class Workers:
-    """The workers of a server. A worker that is down counts for nothing: when it is up, it gets the newest snapshot."""
+    """The workers of a server. One that is down is not waited for: when it is up, it gets the newest snapshot."""
 
-    def __init__(self, workers: Sequence[Worker], make_spare: Callable[[], Worker]) -> None:
+    def __init__(self, workers: Sequence[WorkerProcess], make_spare: Callable[[], WorkerProcess]) -> None:
         """``make_spare``: a worker that stands in while others are replaced; its index is the next after theirs."""
         self._workers = workers
         self._make_spare = make_spare
-        self._spare: Worker | None = None
+        self._spare: WorkerProcess | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._snapshot: Snapshot | None = None
         self._tls: TlsMaterial | None = None
 
-    def __iter__(self) -> Iterator[Worker]:
+    def __iter__(self) -> Iterator[WorkerProcess]:
         """All that there are, the spare last."""
         return iter([*self._workers, *filter(None, [self._spare])])
 
@@ -46,11 +47,11 @@ class Workers:
     def adopt(self, record: ProcessRecord, settings: WorkerSettings) -> bool:
         """Go on with a worker of an earlier supervisor, if it has a place and can stay until it is replaced."""
         note = worker_note(record)
-        if note is None or not note.settings.can_stand_beside(settings) or note.index > len(self._workers):
+        if note is None or not note.goes_on(settings, len(self._workers)):
             return False
         if note.index < len(self._workers):
             return self._workers[note.index].adopt(record, note)
-        # One too many, as where there were more before: it is drained when it is not needed.
+        # It is one too many, as after a start with fewer workers: it is drained when it is not needed.
         spare = self._make_spare()
         is_adopted = spare.adopt(record, note)
         self._spare = spare if is_adopted else None
@@ -74,7 +75,7 @@ class Workers:
             worker.secure(tls)
 
     def start_spare(self) -> None:
-        """Start one that serves beside the others; it is told what they are told."""
+        """Start one that serves beside the others, by the same snapshot."""
         self._spare = self._make_spare()
         if self._tls is not None:
             self._spare.secure(self._tls)
@@ -83,58 +84,51 @@ class Workers:
         self._tasks.append(asyncio.get_running_loop().create_task(self._keep_spare(self._spare)))
 
     def renew(self, index: int) -> None:
-        """Have a worker answer what is under way, and end; then it is started again, unless it is the spare."""
+        """Have a worker answer its open queries and end. It is started again, unless it is the spare."""
         for worker in self:
             if worker.index == index:
                 worker.renew()
 
-    async def _keep_spare(self, spare: Worker) -> None:
+    async def _keep_spare(self, spare: WorkerProcess) -> None:
         await spare.run()
         self._spare = None
+
+    def _ready(self) -> list[WorkerProcess]:
+        return [worker for worker in self if worker.phase == "ready"]
 
     @property
     def any_ready(self) -> bool:
         return any(worker.applied is not None for worker in self)
 
+    async def ask_all(self, command: Command[R], timeout_s: float = ANSWER_TIMEOUT_S) -> list[tuple[int, R]]:
+        """The reply of each worker that is up and answers in time, with its instance."""
+
+        async def ask(worker: WorkerProcess) -> tuple[int, R] | None:
+            instance = worker.instance  # of the one that is asked: it may be another when the answer is there
+            reply = await _ask(worker, command, timeout_s)
+            return None if reply is None else (instance, reply)
+
+        replies = await asyncio.gather(*map(ask, self._ready()))
+        return [reply for reply in replies if reply is not None]
+
+    async def ask_until(
+        self, command: Command[R], is_enough: Callable[[R], bool], timeout_s: float = ANSWER_TIMEOUT_S
+    ) -> R | None:
+        """The first reply that is enough; the workers that are up are asked one after another. None if none is."""
+        for worker in self._ready():
+            reply = await _ask(worker, command, timeout_s)
+            if reply is not None and is_enough(reply):
+                return reply
+        return None
+
     async def statistics(self) -> list[WorkerStatistics]:
         """Of those that answer within a second."""
-        ready = [worker for worker in self if worker.phase == "ready"]
-        answers = await asyncio.gather(*map(_statistics, ready))
-        return [answer for answer in answers if answer is not None]
-
-    async def loads(self, versions: Sequence[ModelId]) -> list[tuple[int, VersionLoad]]:
-        """Of those that answer within a second; each with its worker's instance."""
-        ready = [worker for worker in self if worker.phase == "ready"]
-        answers = await asyncio.gather(*(_loads(worker, versions) for worker in ready))
-        return [one for answer in answers for one in answer]
+        return [reply.worker for _, reply in await self.ask_all(GetStatistics())]
 
     async def describe_policy(self, application: str, context: str | None) -> PolicyDescription | None:
         """As the first worker tells that knows the application; None if none does."""
-        for worker in self:
-            if worker.phase != "ready":
-                continue
-            try:
-                description = await worker.describe_policy(application, context, DESCRIBE_TIMEOUT_S)
-            except (OSError, ProtocolViolation) as error:
-                log.warning("%s does not describe a policy: %r", worker.name, error)
-                continue
-            if description.found:
-                return description
-        return None
-
-    async def recent_input(self, model: str) -> RecentInput:
-        """What a model was asked not long ago, as the first worker tells that has answered anything."""
-        for worker in self:
-            if worker.phase != "ready":
-                continue
-            try:
-                recent = await worker.recent_input(model, STATISTICS_TIMEOUT_S)
-            except (OSError, ProtocolViolation) as error:
-                log.warning("%s gives no recent input: %r", worker.name, error)
-                continue
-            if recent.row is not None:
-                return recent
-        return RecentInput()
+        command = DescribePolicy(application, context)
+        return await self.ask_until(command, lambda description: description.found, DESCRIBE_TIMEOUT_S)
 
     async def batch_limits(self) -> dict[str, int]:
         """The smallest batch limit of each linked replica over the workers, by replica id."""
@@ -154,30 +148,9 @@ class Workers:
         await asyncio.gather(*(worker.drain() for worker in self))
 
 
-def worker_note(record: ProcessRecord) -> WorkerNote | None:
-    """What a record says of a worker; None if it is not a worker's, or one that cannot be talked to.
-
-    That is one whose control channel is not of our version or an adjacent one.
-    """
+async def _ask(worker: WorkerProcess, command: Command[R], timeout_s: float) -> R | None:
     try:
-        note = msgspec.convert(record.extra, WorkerNote)
-    except msgspec.ValidationError:
-        return None
-    return note if abs(note.channel - CHANNEL_VERSION) <= 1 else None
-
-
-async def _statistics(worker: Worker) -> WorkerStatistics | None:
-    try:
-        return await worker.statistics(STATISTICS_TIMEOUT_S)
+        return await worker.ask(command, timeout_s)
     except (OSError, ProtocolViolation) as error:
-        log.warning("%s gives no statistics: %r", worker.name, error)
+        log.warning("%s does not answer %s: %r", worker.name, type(command).__name__, error)
         return None
-
-
-async def _loads(worker: Worker, versions: Sequence[ModelId]) -> list[tuple[int, VersionLoad]]:
-    instance = worker.instance  # of the one that is asked: it may be another when the answer is there
-    try:
-        return [(instance, load) for load in await worker.loads(versions, STATISTICS_TIMEOUT_S)]
-    except (OSError, ProtocolViolation) as error:
-        log.warning("%s does not tell its loads: %r", worker.name, error)
-        return []

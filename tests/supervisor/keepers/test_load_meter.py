@@ -2,7 +2,7 @@ import pytest
 from msgspec.structs import replace
 
 from clipper.control.statistics import VersionLoad
-from clipper.supervisor.keepers.loads import DEFAULT_START_S, LoadMeter, StartTimes
+from clipper.supervisor.keepers.load_meter import DEFAULT_START_S, LoadMeter, StartTimes
 
 NOTHING = VersionLoad("m", "1", 0, 0, 0, 0.0, 0, 0.0, 0.1, {})
 COUNTED = VersionLoad("m", "1", 100, 2, 10, 0.5, 8, 0.4, 0.1, {"a": 50.0, "b": 30.0})

@@ -12,8 +12,8 @@ from input_reference import Refused, inputs, reference
 from steps import finish
 
 from clipper.errors import MalformedRequest, RequestError, WrongInput
-from clipper.frontend import long_inputs
-from clipper.frontend.inputs import make_reader
+from clipper.inputs import long_text
+from clipper.inputs.reader import make_reader
 from clipper.types import DType, InputType
 
 # At most fourteen characters of a piece are left to the next, so that smaller ones would not come to an end.
@@ -22,7 +22,7 @@ PIECES = st.sampled_from([16, 19, 24, 40])
 
 def read(input_type: InputType, text: bytes, piece_bytes: int, around: bytes = b"") -> bytes:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(long_inputs, "PIECE_BYTES", piece_bytes)
+        patch.setattr(long_text, "PIECE_BYTES", piece_bytes)
         whole = around + text + around
         return finish(make_reader(input_type).read_long(bytearray(whole), len(around), len(around) + len(text)))
 

@@ -14,9 +14,11 @@ import numpy as np
 import simdjson
 
 from clipper.errors import MalformedRequest, WrongInput
-from clipper.frontend.numbers import FLOATS, NUMPY, pack
+from clipper.inputs.numbers import FLOATS, NUMPY, pack
 from clipper.types import DType, InputType
 
+# Texts that are read as a whole, where the worst takes some milliseconds; longer ones are read in pieces.
+SHORT_TEXT_BYTES = 32 * 1024
 # A piece of the worst takes 5 ms: floats so near to two others that it takes long to say which one they are.
 PIECE_BYTES = 16 * 1024
 _WHITESPACE = b" \t\r\n"

@@ -6,8 +6,10 @@ import math
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
+from clipper.errors import MalformedRequest, RequestError, WrongInput
 from clipper.types import DType, InputType
 
 NUMPY = {
@@ -44,6 +46,19 @@ def reference(input_type: InputType, text: bytes) -> bytes:
     numbers = [_number(input_type.dtype, each) for each in _leaves(value)]
     prefix = np.array(shape, "<u4").tobytes() if input_type.leading_dimensions else b""
     return prefix + np.array(numbers, NUMPY[input_type.dtype]).tobytes()
+
+
+def assert_like_reference(input_type: InputType, read: Any, text: bytes, given_text: bytes) -> None:
+    """``read`` has of ``given_text`` the row that the reference has of ``text``, or both refuse."""
+    try:
+        expected = reference(input_type, text)
+    except (Refused, RecursionError, UnicodeDecodeError):
+        with pytest.raises(RequestError) as caught:
+            read(given_text)
+        assert isinstance(caught.value, MalformedRequest | WrongInput)
+        assert 0 < len(str(caught.value)) < 500
+    else:
+        assert read(given_text) == expected, text
 
 
 def _refuse(constant: str) -> None:
@@ -131,3 +146,27 @@ def inputs(draw: st.DrawFn) -> tuple[InputType, bytes]:
     value = draw(nested(tuple(shape), draw(st.sampled_from([fitting, fitting, NUMBERS, LEAVES]))))
     text = json.dumps(value, separators=draw(st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", ":")])))
     return input_type, text.encode()
+
+
+TYPES = ["int32", "int64", "float32", "float64", "uint8", "bool", "string", "bytes"]
+SHAPES = ["", "[]", "[1]", "[2]", "[1,1]", "[2,2]", "[2,3]", "[2,*]", "[*,*]", "[*,2,1]"]
+ALL_TYPES = [InputType.parse(name + shape) for name in TYPES for shape in SHAPES if name not in TYPES[6:] or not shape]
+
+TEXTS = [
+    "", " ", "null", "true", "false", "{}", '{"a": [1, 2]}', "nan", "NaN", "[NaN]", "Infinity", "[-Infinity]", "[",
+    "1", "0", "-1", "1.0", "1.5", "-0", "-0.0", "1e0", "1E+2", "1e-400", "1e308", "1e309", "1e400", "01", "+1",
+    ".5", "1.", "[]", "[[]]", "[[],[]]", "[1]", "[1,2]", "[ 1 , 2 ]", "\n[\t1\r,2 ]\n", "[1,2,3]", "[1,]", "[,1]",
+    "[1 2]", "[1,,2]", "[1][2]", "[1] [2]", "[1,2]]", "[[1,2]", "[1,2", "[0,1]", "[true,false]", "[true,1]",
+    "[1,null]", '[1,"2"]', "[1,[2]]", "[[1],2]", "[[1]]", "[[1],[2]]", "[[1,2,3],[4,5,6]]", "[[1,2,3],[4,5]]",
+    "[[1,2],[3,4,5]]", "[[1,2,3],[]]", "[[1,2,3],[4]]",
+    "[[1,2],[3,4,5,6]]", "[[],[1]]", "[[1,2],[3]]", "[[[1],[2]],[[3],[4]]]", "[[[1],[2]],[[3],4]]",
+    "[[[]]]", "[[1.5,2,3],[4,5,6]]", "[1,{}]", "[255]", "[256]", "[-1]", "[255,0]", "[1.0,2.0]", "[1.5,2]",
+    "[1e2,3]", "[2147483647,-2147483648]", "[2147483648,0]", "[9223372036854775807,-9223372036854775808]",
+    "[9223372036854775808,1]", "[18446744073709551615,1]", "[18446744073709551616,1]", "[1e18,1]", "[1e19,1]",
+    "[1" + "0" * 400 + "]", "[1" + "0" * 30 + ",1]", "[3.4028235e38,1]", "[3.5e38,1]", "[1e-46,1]",
+    "[1e308,1e-308]", "[1e400,1]", "[4.9e-324,2.2250738585072014e-308]", "[0.1,0.30000000000000004]", '""', '"a"',
+    '"\\u00e9\\ud83d\\ude00"', '"\\ud800"', '"é"', '"\\"\\\\\\/\\b\\f\\n\\r\\t\\u0000"', '"a\nb"', '"\\x"', '"',
+    '"AA=="', '"AAA="', '"AAAA"', '"AA"', '"A A="', '"_-8="', '"/+8="', '"QUJD\\n"', '"[1,2]"', '["a"]', '"a" "b"',
+    "[" * 2000 + "]" * 2000, "[" * 50_000, "[1,2] x", "[1,2]\0", "// 1\n[1,2]", "'a'", "[1_0,2]", "[0x1,2]",
+    "[１,2]",
+]  # fmt: skip

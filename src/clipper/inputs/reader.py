@@ -14,9 +14,8 @@ import numpy as np
 import simdjson
 
 from clipper.errors import MalformedRequest, WrongInput
-from clipper.frontend.limits import SHORT_TEXT_BYTES
-from clipper.frontend.long_inputs import NumberPieces, Row, read_base64, read_string, strip
-from clipper.frontend.numbers import FLOATS, NUMPY, pack, show
+from clipper.inputs.long_text import SHORT_TEXT_BYTES, NumberPieces, Row, read_base64, read_string, strip
+from clipper.inputs.numbers import FLOATS, NUMPY, pack, show
 from clipper.types import DType, InputType
 
 _NUMBER_CHARACTERS = b"0123456789.eE+- \t\r\n"

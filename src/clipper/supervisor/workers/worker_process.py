@@ -1,130 +1,67 @@
-"""One query worker: its process, started again when it dies, and what it was told."""
+"""The process of one query worker: started again when it dies, and kept up to date with snapshots."""
 
 import asyncio
-import hashlib
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
-from msgspec import Struct
 
 from clipper.control.client import ask
 from clipper.control.messages import (
     CHANNEL_VERSION,
     Applied,
     Apply,
-    DescribePolicy,
+    Command,
     Drain,
-    GetLoads,
-    GetRecentInput,
     GetStatistics,
-    Loads,
-    PolicyDescription,
-    RecentInput,
-    Statistics,
 )
-from clipper.control.snapshot import FEEDBACK_QUERIES, Snapshot
-from clipper.control.statistics import VersionLoad, WorkerStatistics
-from clipper.decisions.segments import DEFAULT_LOG_BYTES
+from clipper.control.snapshot import Snapshot
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.reconcile.backoff import NO_DEATHS
 from clipper.processes.managed import ManagedProcess, ProcessFolder, ProcessRecord, is_own_want
 from clipper.rollout.facts import WorkerPhase
-from clipper.run_as import RunAs
-from clipper.selection.stores.store import MAX_CONTEXTS
-from clipper.supervisor.config import MAX_BODY_BYTES
-from clipper.tls.material import TlsMaterial, TlsMode
-from clipper.types import STORE_VARIABLE, ModelId
+from clipper.rollout.newcomers import without_ramps
+from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings
+from clipper.tls.material import TlsMaterial
+from clipper.types import STORE_VARIABLE
+
+R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
-# A worker imports its libraries and listens; this long only on a machine that is far too busy.
+# A worker imports its libraries and listens: that takes so long only on an overloaded machine.
 START_TIMEOUT_S = 30.0
 DIAL_EVERY_S = 0.02
 # How long a worker may wait for replicas before it answers ``Applied``, and how long we wait for that answer.
 SETTLE_TIMEOUT_S = 5.0
 APPLY_TIMEOUT_S = 15.0
-# A worker that hangs is noticed by this, since nothing else may be asked of it for days.
+# This is how a hung worker is noticed: nothing else may be asked of it for days.
 CHECK_EVERY_S = 5.0
 CHECK_TIMEOUT_S = 10.0
-# A worker whose connection breaks is most likely exiting, and its exit tells more.
+# A worker whose connection breaks is most likely exiting, and its exit status says more.
 EXIT_AFTER_LOSS_S = 1.0
-# For answers under way when it is told to stop; the worker keeps to it, we allow it a little more.
+# For open queries when it is told to stop. The worker keeps to it; we allow a little more.
 DRAIN_TIMEOUT_S = 10.0
 DRAIN_MARGIN_S = 1.0
-# Snapshots that a worker may have before it has answered the first: one may wait for a replica that hangs.
+# Snapshots that may be sent before the first is answered, which may wait for a replica that hangs.
 MAX_APPLYING = 4
-# Query ids have this much room for the number of the worker's start; it comes round after a million of them.
+# Query ids have this much room for the number of the worker's start; numbers repeat after a million starts.
 INSTANCES = 2**20
 
 
-class WorkerSettings(Struct, frozen=True):
-    """What all workers of a server have in common; one that runs with others is replaced: at once, or as in an upgrade
-    where it can stand beside the new ones meanwhile.
-
-    ``store_digest`` tells whether the selection store is the same: its address may hold a password, and this is kept in
-    a file for the next supervisor. ``max_contexts`` is of each application in it. ``knows_keys`` is False of one that a
-    Clipper from before there were keys has started, which would answer whoever asks. ``decisions`` is the decision
-    log's folder. ``run``: see ``WorkerConfig``.
-    """
-
-    host: str
-    port: int
-    cache_bytes: int
-    store_digest: str
-    max_contexts: int = MAX_CONTEXTS
-    max_body_bytes: int = MAX_BODY_BYTES
-    feedback_queries: int = FEEDBACK_QUERIES
-    decisions: str = ""
-    decision_log_bytes: int = DEFAULT_LOG_BYTES
-    knows_keys: bool = False
-    tls: TlsMode = "off"
-    run: str = ""
-    run_as: RunAs | None = None
-
-    def can_stand_beside(self, other: "WorkerSettings") -> bool:
-        """Whether workers of both may answer on one port, until those of one are replaced."""
-        return (self.host, self.port, self.tls, self.store_digest, self.knows_keys) == (
-            other.host,
-            other.port,
-            other.tls,
-            other.store_digest,
-            other.knows_keys,
-        )
-
-
-def store_digest(address: str) -> str:
-    """Costs some 30 ms, so that nobody finds a weak password by it."""
-    return hashlib.scrypt(address.encode(), salt=b"clipper selection store", n=2**13, r=8, p=1, dklen=16).hex()
-
-
-class WorkerNote(Struct, frozen=True):
-    """What a worker's process record says besides: enough to go on with it.
-
-    ``build`` is ``build_id()`` of the Clipper that it was started with; empty of one from before that was noted.
-    ``channel`` is its version of the control channel.
-    """
-
-    index: int
-    instance: int
-    control: str
-    settings: WorkerSettings
-    build: str = ""
-    channel: int = 1
-
-
-class Worker:
-    """Keeps one worker running and up to date.
+class WorkerProcess:
+    """Keeps one query worker running and up to date.
 
     Attributes:
-        phase: of its process.
+        phase: of the process.
         instance: the number of its process's start, which is the upper part of the ids of its queries.
         control: path of its control socket.
-        applied: what it last answered to a snapshot; None until it has.
-        found_generation: of the snapshot that it served by when it was first dialled; 0 if none, or not yet.
-        is_outdated: it runs with another Clipper's code than ours, or with other settings.
+        applied: its last reply to a snapshot; None before the first.
+        found_generation: of the snapshot in force when it was first dialled; 0 if there was none, or before that.
+        is_outdated: it runs with other code or settings than ours.
         is_spare: it is not started again once it has been renewed.
     """
 
@@ -145,7 +82,7 @@ class Worker:
         Args:
             folders: for its sockets and its log.
             store: the selection store's address.
-            build: of the code that it is started with.
+            build: ``build_id()`` of the code that it is started with.
         """
         self.index = index
         self.is_spare = is_spare
@@ -172,6 +109,7 @@ class Worker:
         self._applying: set[asyncio.Task[None]] = set()
         self._killed_because: str | None = None
         self._build = build
+        self._knows_ramps = True
         self._draining: asyncio.Task[None] | None = None
 
     @property
@@ -182,78 +120,78 @@ class Worker:
         """Before ``run``: go on with a process that an earlier supervisor started; False if it is gone."""
         self.process = self._processes.adopt(record)
         self.instance, self.control = note.instance, note.control
-        self.is_outdated = note.build != self._build or note.settings != self._settings
+        self._knows_ramps = note.knows_ramps
+        self.is_outdated = note.is_outdated(self._settings, self._build)
         if self.process is not None:
             log.info("took over %s, pid %d", self.name, record.pid)
         return self.process is not None
 
     async def run(self) -> None:
         """Keep it running until cancelled; the process runs on then. A spare ends when it has been renewed."""
+        loop = asyncio.get_running_loop()
         while True:
+            ready_at_s = None
             try:
-                uptime_s = await self._live()
+                self._killed_because = None
+                self.process = self.process or self._launch()
+                trouble = await self._dial(self.process)
+                if trouble is None:
+                    ready_at_s = loop.time()
+                    self.phase = "ready"
+                    self._begin_to_apply()
+                    self._on_change()
+                    trouble = await self._watch(self.process)
+                self.last_error = self._killed_because or trouble
+            except (ClipperError, OSError) as error:
+                self.last_error = f"{self.name} cannot be started: {error}"
             except Exception as error:  # a bug of ours; the worker must not be lost with it, so it is a death too
                 log.exception("keeping %s failed", self.name)
-                self.last_error, uptime_s = f"keeping {self.name} failed: {error!r}", 0.0
+                self.last_error = f"keeping {self.name} failed: {error!r}"
+            uptime_s = 0.0 if ready_at_s is None else loop.time() - ready_at_s
             await self._end()
+            self._clean_up()
             if self._draining is not None:
-                self._has_been_renewed()
+                log.info("%s has drained", self.name)
+                self._draining, self.last_error, self.phase = None, None, "starting"
+                self._on_change()
                 if self.is_spare:
                     return
                 continue
-            self._has_died(uptime_s)
-            await asyncio.sleep(max(0.0, self._history.restart_at_s - asyncio.get_running_loop().time()))
+            log.warning("%s", self.last_error)
+            self._history = self._history.died(loop.time(), uptime_s)
+            self.phase = "crash_loop" if self._history.crash_loop else "backing_off"
+            self._on_change()
+            await asyncio.sleep(max(0.0, self._history.restart_at_s - loop.time()))
             self.phase = "starting"
             self.restarts += 1
 
     def renew(self) -> None:
-        """Have it answer what is under way and exit; it is started again at once, with our code."""
+        """Have it answer its open queries and exit; it is started again at once, with our code."""
         if self.process is not None and self._draining is None:
             self.phase = "draining"
             self._draining = asyncio.get_running_loop().create_task(self._drain(self.process))
 
     def push(self, snapshot: Snapshot) -> None:
-        """Tell it the newest snapshot: now if it is ready, else as soon as it is."""
+        """Send it the newest snapshot: now if it is ready, else as soon as it is."""
         self._snapshot = snapshot
         if self.phase == "ready":
             self._begin_to_apply()
 
     def secure(self, tls: TlsMaterial) -> None:
-        """Have it meet its clients with another certificate: with the newest snapshot, as ``push`` tells that."""
+        """Send it another certificate for its clients, together with the newest snapshot, as ``push`` does."""
         self._tls = tls
         if self.phase == "ready":
             self._begin_to_apply()
 
-    async def statistics(self, timeout_s: float) -> WorkerStatistics:
-        """Raises OSError or ProtocolViolation if it does not answer."""
-        reply = await ask(self.control, GetStatistics(), timeout_s)
-        if not isinstance(reply, Statistics):
-            raise ProtocolViolation(f"{self.name} answered GetStatistics with {type(reply).__name__}")
-        return reply.worker
-
-    async def loads(self, versions: Sequence[ModelId], timeout_s: float) -> Sequence[VersionLoad]:
-        """Raises OSError or ProtocolViolation if it does not answer."""
-        reply = await ask(self.control, GetLoads(tuple(versions)), timeout_s)
-        if not isinstance(reply, Loads):
-            raise ProtocolViolation(f"{self.name} answered GetLoads with {type(reply).__name__}")
-        return reply.versions
-
-    async def describe_policy(self, application: str, context: str | None, timeout_s: float) -> PolicyDescription:
-        """Raises OSError or ProtocolViolation if it does not answer."""
-        reply = await ask(self.control, DescribePolicy(application, context), timeout_s)
-        if not isinstance(reply, PolicyDescription):
-            raise ProtocolViolation(f"{self.name} answered DescribePolicy with {type(reply).__name__}")
-        return reply
-
-    async def recent_input(self, model: str, timeout_s: float) -> RecentInput:
-        """Raises OSError or ProtocolViolation if it does not answer."""
-        reply = await ask(self.control, GetRecentInput(model), timeout_s)
-        if not isinstance(reply, RecentInput):
-            raise ProtocolViolation(f"{self.name} answered GetRecentInput with {type(reply).__name__}")
-        return reply
+    async def ask(self, command: Command[R], timeout_s: float) -> R:
+        """
+        Raises:
+            OSError, ProtocolViolation: it does not answer in time, or with something else.
+        """
+        return await ask(self.control, command, timeout_s)
 
     async def drain(self) -> None:
-        """Let it answer what is under way, then end it. ``run`` must have been cancelled."""
+        """Let it answer its open queries, then end it. ``run`` must have been cancelled."""
         self.phase = "stopping"
         if self._draining is not None:
             await self._draining
@@ -263,32 +201,15 @@ class Worker:
 
     async def _drain(self, process: ManagedProcess) -> None:
         try:
-            await ask(self.control, Drain(), CHECK_TIMEOUT_S)
+            await self.ask(Drain(), CHECK_TIMEOUT_S)
         except (OSError, ProtocolViolation):
-            process.terminate()  # which asks for the same
+            process.terminate()  # SIGTERM asks for the same
         if not await process.has_exited_within(DRAIN_TIMEOUT_S + DRAIN_MARGIN_S):
             log.warning("%s has not drained within %g s and is killed", self.name, DRAIN_TIMEOUT_S)
         await process.stop(grace_s=0)
 
-    async def _live(self) -> float:
-        """Start the process, or take the adopted one; return for how long it was ready, when it is gone."""
-        loop = asyncio.get_running_loop()
-        try:
-            self.process = self.process or self._launch()
-        except (ClipperError, OSError) as error:
-            self.last_error = f"{self.name} cannot be started: {error}"
-            return 0.0
-        self._killed_because = None
-        trouble = await self._dialled(self.process)
-        ready_at_s = loop.time()
-        if trouble is None:
-            self._has_come_up()
-            trouble = await self._watched(self.process)
-        self.last_error = self._killed_because or trouble
-        return loop.time() - ready_at_s
-
     async def _end(self) -> None:
-        """Return when its process is gone. One that was forgotten alive would share the port with its successor."""
+        """Return when its process is gone: if it lived on, it would share the port with its successor."""
         if self._draining is not None:
             await asyncio.shield(self._draining)
         else:
@@ -296,37 +217,19 @@ class Worker:
         while self.process is not None and not self.process.exited.is_set():
             await self.process.stop(grace_s=0)
 
-    def _has_died(self, uptime_s: float) -> None:
-        log.warning("%s", self.last_error)
-        self._forget_process()
-        self._history = self._history.died(asyncio.get_running_loop().time(), uptime_s)
-        self.phase = "crash_loop" if self._history.crash_loop else "backing_off"
-        self._on_change()
-
-    def _has_been_renewed(self) -> None:
-        log.info("%s has drained", self.name)
-        self._draining = None
-        self._forget_process()
-        self.last_error = None
-        self.phase = "starting"
-        self._on_change()
-
-    def _forget_process(self) -> None:
-        self._clean_up()
-        self.applied = self._sent = None
-        self.found_generation = 0
-
     def _clean_up(self) -> None:
-        self.process = None
+        self.process = self.applied = self._sent = None
+        self.found_generation = 0
         self._processes.forget(self.name)
         if self.control:
             Path(self.control).unlink(missing_ok=True)
 
     def _launch(self) -> ManagedProcess:
         self.instance, self.is_outdated = self._next_instance() % INSTANCES, False
+        self._knows_ramps = True
         self.control = str(self._sockets / f"w{self.instance}.sock")
         settings = msgspec.to_builtins(self._settings)
-        # What the first stands for comes by the environment; the other is for the next supervisor alone.
+        # The store's address goes by the environment; ``knows_keys`` is for the next supervisor alone.
         del settings["store_digest"], settings["knows_keys"]
         own = {"index": self.index, "instance": self.instance, "control": self.control}
         bounds = {"settle_timeout_s": SETTLE_TIMEOUT_S, "drain_timeout_s": DRAIN_TIMEOUT_S}
@@ -338,37 +241,40 @@ class Worker:
             cwd=self._sockets,
             environment={STORE_VARIABLE: self._store},
             extra=msgspec.to_builtins(
-                WorkerNote(self.index, self.instance, self.control, self._settings, self._build, CHANNEL_VERSION)
+                WorkerNote(
+                    self.index,
+                    self.instance,
+                    self.control,
+                    self._settings,
+                    self._build,
+                    CHANNEL_VERSION,
+                    knows_ramps=True,
+                )
             ),
         )
 
-    async def _dialled(self, process: ManagedProcess) -> str | None:
+    async def _dial(self, process: ManagedProcess) -> str | None:
         """Wait until it answers on its control channel; return why not, if it does not."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + START_TIMEOUT_S
         while loop.time() < deadline_s:
             try:
-                self.found_generation = (await self.statistics(CHECK_TIMEOUT_S)).generation
+                self.found_generation = (await self.ask(GetStatistics(), CHECK_TIMEOUT_S)).worker.generation
                 return None
             except (TimeoutError, ProtocolViolation) as error:
                 return f"{self.name} listens but does not answer: {error!r}"
             except OSError as error:
-                if is_own_want(error):  # whether it listens is not known
+                if is_own_want(error):  # we lack a descriptor, so whether it listens is not known
                     deadline_s = loop.time() + START_TIMEOUT_S
                 if await process.has_exited_within(DIAL_EVERY_S):
                     return f"{self.name} {process.how_it_ended} before it was ready: its log tells why"
         return f"{self.name} was not ready within {START_TIMEOUT_S:g} s"
 
-    def _has_come_up(self) -> None:
-        self.phase = "ready"
-        self._begin_to_apply()
-        self._on_change()
-
-    async def _watched(self, process: ManagedProcess) -> str:
+    async def _watch(self, process: ManagedProcess) -> str:
         """Wait until it is gone or hangs; return which."""
         while not await process.has_exited_within(CHECK_EVERY_S):
             try:
-                await self.statistics(CHECK_TIMEOUT_S)
+                await self.ask(GetStatistics(), CHECK_TIMEOUT_S)
             except (OSError, ProtocolViolation) as error:
                 if is_own_want(error):
                     log.warning("whether %s answers is not known: %s", self.name, error)
@@ -377,12 +283,12 @@ class Worker:
         return f"{self.name} {process.how_it_ended}"
 
     def _begin_to_apply(self) -> None:
-        # One that is behind what it was found with was told of another registry; a newer one will be pushed.
+        # The worker got a higher generation from another registry; the rollout will push one above that.
         if self._snapshot is None or self._snapshot.generation <= self.found_generation:
             return
         newest = self._snapshot, self._tls
         is_sent = self._sent is not None and all(now is then for now, then in zip(newest, self._sent))
-        # Over the bound the newest is not lost: when an earlier one has ended, this is looked at again.
+        # The newest is not lost when the bound is reached: this runs again when an earlier one has ended.
         if not is_sent and len(self._applying) < MAX_APPLYING:
             self._sent = newest
             task = asyncio.get_running_loop().create_task(self._apply(*newest))
@@ -397,7 +303,8 @@ class Worker:
     async def _apply(self, snapshot: Snapshot, tls: TlsMaterial | None) -> None:
         process = self.process
         try:
-            reply = await ask(self.control, Apply(snapshot, tls), APPLY_TIMEOUT_S)
+            told = snapshot if self._knows_ramps else without_ramps(snapshot)
+            reply = await self.ask(Apply(told, tls), APPLY_TIMEOUT_S)
         except (OSError, ProtocolViolation) as error:
             if process is None or await process.has_exited_within(EXIT_AFTER_LOSS_S):
                 return
@@ -408,7 +315,7 @@ class Worker:
                 self._killed_because = f"{self.name} did not take a snapshot: {error!r}"
                 process.kill()
             return
-        if process is not self.process or not isinstance(reply, Applied):
+        if process is not self.process:
             return  # of a process that has been replaced since
         if self.applied is None or reply.generation >= self.applied.generation:
             self.applied = reply

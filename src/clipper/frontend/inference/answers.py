@@ -1,0 +1,180 @@
+"""The answer to an infer request: outputs, which models give as JSON text, as tensors."""
+
+import struct
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from clipper.frontend.inference.requests import OUTPUT, AnswerForm
+from clipper.frontend.inference.tensors import DATATYPES
+from clipper.frontend.long_work import done
+
+# Elements that are converted in a tenth of a millisecond.
+_PIECE = 2000
+_LENGTH = struct.Struct("<I")
+_INT64 = range(-(2**63), 2**63)
+_decode = msgspec.json.decode
+_encode = msgspec.json.encode
+
+
+class OutputType(NamedTuple):
+    """What the outputs of a model are: ``shape`` is one output's, with -1 where any length is possible."""
+
+    datatype: str
+    shape: tuple[int, ...] = ()
+
+
+# What any output can be: the text of its JSON.
+ANY = OutputType("BYTES")
+
+
+class Answer(NamedTuple):
+    """The answer to one row.
+
+    Attributes:
+        output: JSON text.
+        reason: why it is the default; None if it is not.
+    """
+
+    query_id: int
+    output: bytes
+    confidence: float
+    reason: str | None = None
+
+
+class Column(NamedTuple):
+    """One output of all rows: ``values`` are its elements in row-major order."""
+
+    datatype: str
+    shape: tuple[int, ...]
+    values: list[Any]
+
+
+def type_of(output: bytes) -> OutputType:
+    """What a model's outputs are, by one of them."""
+    found = done(column([output]))
+    return OutputType(found.datatype, found.shape[1:])
+
+
+class Encoded(NamedTuple):
+    """The body of an answer. ``json_bytes``: how long its JSON is, if bytes follow it."""
+
+    body: bytes
+    json_bytes: int | None
+
+
+def column(outputs: Sequence[bytes]) -> Generator[None, None, Column]:
+    """All rows' outputs as one tensor, in steps of a few milliseconds at most.
+
+    Whole numbers are INT64, other numbers FP64, truths BOOL and texts BYTES; lists, and lists in them, are further
+    dimensions where those of all rows have the same. Whatever else there is becomes BYTES of its JSON text.
+    """
+    values: list[Any] = []
+    shape: tuple[int, ...] | None = None
+    kinds: set[type] = set()
+    for index, output in enumerate(outputs):
+        try:
+            flat, own = _flat(_decode(output))
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            break
+        if shape not in (None, own):
+            break
+        shape = own
+        kinds.update(map(type, flat))
+        values += flat
+        if index % 100 == 99 or len(flat) > _PIECE:
+            yield
+    else:
+        whole = (len(outputs), *(shape or ()))
+        if kinds <= {float, int} and all(type(value) is float or value in _INT64 for value in values):
+            return Column("FP64" if float in kinds else "INT64", whole, values)
+        if kinds in ({bool}, {str}):
+            return Column("BOOL" if kinds == {bool} else "BYTES", whole, values)
+    return Column("BYTES", (len(outputs),), [output.decode() for output in outputs])
+
+
+def _flat(value: Any) -> tuple[list[Any], tuple[int, ...]]:
+    """The elements of lists in lists, and their shape: as deep as lists are alike."""
+    flat, shape = [value], []
+    while type(flat[0]) is list and flat[0]:
+        length = len(flat[0])
+        if not all(type(part) is list and len(part) == length for part in flat):
+            break
+        shape.append(length)
+        flat = [item for part in flat for item in part]
+    return flat, tuple(shape)
+
+
+def encode(
+    model: str, version: str | None, answers: Sequence[Answer], form: AnswerForm
+) -> Generator[None, None, Encoded]:
+    """The body of the answer to a request, in steps of a few milliseconds at most.
+
+    What came of a request with one row is in its parameters; what came of each of several can be asked for by name.
+    """
+    reply: dict[str, Any] = {"model_name": model}
+    if version is not None:
+        reply["model_version"] = version
+    if form.id:
+        reply["id"] = form.id
+    reply["parameters"] = _parameters(answers)
+    heads, tensors = [], []
+    for name, is_binary in form.outputs:
+        found = (yield from column([answer.output for answer in answers])) if name == OUTPUT else _about(name, answers)
+        head: dict[str, Any] = {"name": name, "datatype": found.datatype, "shape": found.shape}
+        convert = _binary if is_binary else _json
+        pieces = []
+        for start in range(0, len(found.values), _PIECE):
+            pieces.append(convert(found.datatype, found.values[start : start + _PIECE]))
+            yield
+        if is_binary:
+            head["parameters"] = {"binary_data_size": sum(map(len, pieces))}
+            tensors += pieces
+        else:
+            head["data"] = msgspec.Raw(b"[%b]" % b",".join(pieces))
+        heads.append(head)
+    text = _encode(reply | {"outputs": heads})
+    is_any_binary = any(is_binary for _, is_binary in form.outputs)
+    return Encoded(b"".join((text, *tensors)), len(text)) if is_any_binary else Encoded(text, None)
+
+
+def _about(name: str, answers: Sequence[Answer]) -> Column:
+    """What came of each row, beside its output."""
+    shape = (len(answers),)
+    match name:
+        case "query_id":
+            return Column("INT64", shape, [answer.query_id for answer in answers])
+        case "confidence":
+            return Column("FP64", shape, [answer.confidence for answer in answers])
+        case "default":
+            return Column("BOOL", shape, [answer.reason is not None for answer in answers])
+    return Column("BYTES", shape, [answer.reason or "" for answer in answers])
+
+
+def _parameters(answers: Sequence[Answer]) -> dict[str, object]:
+    """Values may be text, numbers and truths only, so that there is no place for those of several rows."""
+    if len(answers) > 1:
+        return {"default": any(answer.reason is not None for answer in answers)}
+    (answer,) = answers
+    parameters: dict[str, object] = {
+        "query_id": answer.query_id,
+        "default": answer.reason is not None,
+        "confidence": answer.confidence,
+    }
+    if answer.reason is not None:
+        parameters["default_reason"] = answer.reason
+    return parameters
+
+
+def _json(datatype: str, values: list[Any]) -> bytes:
+    return _encode(values)[1:-1]
+
+
+def _binary(datatype: str, values: list[Any]) -> bytes:
+    numpy = DATATYPES[datatype].numpy
+    if numpy is not None:
+        return np.array(values, numpy).tobytes()
+    texts = [value.encode() for value in values]
+    return b"".join(part for text in texts for part in (_LENGTH.pack(len(text)), text))

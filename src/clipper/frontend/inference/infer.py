@@ -1,0 +1,334 @@
+"""``POST /v2/models/{app}/infer``: each row of the tensors that come is a query."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from clipper.errors import ClipperError, MalformedRequest
+from clipper.frontend import limits
+from clipper.frontend.endpoints import most_body_bytes
+from clipper.frontend.exchange import Exchange
+from clipper.frontend.heads import Head
+from clipper.frontend.inference.answers import Answer, Encoded, encode
+from clipper.frontend.inference.errors import error_json
+from clipper.frontend.inference.inflate import check_encoding, inflate
+from clipper.frontend.inference.requests import AnswerForm, InferRequest, Plan, RequestReader
+from clipper.frontend.long_work import LongWork, Steps, done
+from clipper.frontend.responses import infer_answer
+from clipper.selection.application import Application
+from clipper.selection.query import Query
+
+# JSON that announces binary tensors, and means the same whenever it comes: clients send one or a few. One that varies
+# it only fills this up.
+MAX_PLANS = 256
+MAX_PLAN_BYTES = 2048
+# A row that is nothing but copied from the body takes a tenth of a millisecond at that size.
+DIRECT_ROW_BYTES = 256 * 1024
+
+
+class Infer:
+    """One application's infer calls, whatever their heads say."""
+
+    def __init__(self, application: Application, refused: Counter[str], work: LongWork, max_body_bytes: int) -> None:
+        self.max_body_bytes = most_body_bytes(application.input_type, max_body_bytes)
+        self.application = application
+        self.work = work
+        self.name = application.name
+        self._refused = refused
+        must_be_finite = application.features_are_input
+        self._reader = RequestReader(application.input_type, application.features_size, must_be_finite)
+        self._plans: dict[bytes, Plan] = {}
+
+    def refuse(self, exchange: Exchange, error: ClipperError) -> None:
+        self._refused[error.code] += 1
+        exchange.refuse_with(error)
+
+    def handle(
+        self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool, call: "Call"
+    ) -> None:
+        if call.problem is not None:
+            self.refuse(exchange, call.problem)
+            return
+        try:
+            if call.encoding:
+                self.work.begin(exchange, len(body), self._inflate_then_answer(exchange, body, arrived_s, call))
+                return
+            json_bytes = call.json_bytes_of(body)
+            plan = self._known_plan(body, json_bytes)
+            if is_late and plan is not None and plan.rows == 1:
+                self.application.shed(Reply(exchange, self, call.version, plan.form))
+            elif plan is not None and plan.rows == 1 and plan.row_bytes == len(body) - json_bytes <= DIRECT_ROW_BYTES:
+                self._ask_one(exchange, bytes(body[json_bytes:]), None, plan, call.version, arrived_s)
+            elif plan is not None and plan.rows == 1 and len(body) <= limits.DIRECT_BODY_BYTES:
+                request = done(self._reader.read(plan, body, json_bytes))
+                self._ask_one(exchange, request.rows[0], request.features[0], plan, call.version, arrived_s)
+            else:
+                steps = self._answer_in_steps(exchange, body, json_bytes, plan, arrived_s, call.version)
+                self.work.begin(exchange, len(body), steps)
+        except ClipperError as error:
+            self.refuse(exchange, error)
+
+    def _known_plan(self, body: bytes | bytearray, json_bytes: int) -> Plan | None:
+        """What the JSON says; None if it is long.
+
+        Raises:
+            MalformedRequest, WrongInput: with what was expected and what came.
+        """
+        if json_bytes == 0:
+            return self._reader.plan_raw(len(body))
+        if json_bytes > limits.DIRECT_BODY_BYTES:
+            return None
+        text = bytes(body[:json_bytes])
+        plan = self._plans.get(text)
+        if plan is None:
+            plan = self._reader.plan(text)
+            if json_bytes <= MAX_PLAN_BYTES and plan.is_binary and not plan.form.id:
+                if len(self._plans) >= MAX_PLANS:
+                    self._plans.clear()
+                self._plans[text] = plan
+        return plan
+
+    def _inflate_then_answer(
+        self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, call: "Call"
+    ) -> Steps:
+        budget = self.work.budget
+        try:
+            whole = yield from inflate(body, call.encoding, self.max_body_bytes, budget)
+            del body
+            budget.held_bytes += len(whole)
+            try:
+                json_bytes = call.json_bytes_of(whole)
+                plan = self._known_plan(whole, json_bytes)
+                yield from self._answer_in_steps(exchange, whole, json_bytes, plan, arrived_s, call.version)
+            finally:
+                budget.held_bytes -= len(whole)
+        except ClipperError as error:
+            self.refuse(exchange, error)
+
+    def _answer_in_steps(
+        self,
+        exchange: Exchange,
+        body: bytes | bytearray,
+        json_bytes: int,
+        plan: Plan | None,
+        arrived_s: float,
+        version: str | None,
+    ) -> Steps:
+        try:
+            if plan is None:
+                body = body if isinstance(body, bytearray) else bytearray(body)
+                plan = yield from self._reader.plan_long(body, json_bytes)
+            request = yield from self._reader.read(plan, body, json_bytes)
+            if plan.rows == 1:
+                self._ask_one(exchange, request.rows[0], request.features[0], plan, version, arrived_s)
+            else:
+                yield from self._ask_all(exchange, request, plan, version, arrived_s)
+        except ClipperError as error:
+            self.refuse(exchange, error)
+
+    def _ask_one(
+        self,
+        exchange: Exchange,
+        row: bytes,
+        features: bytes | None,
+        plan: Plan,
+        version: str | None,
+        arrived_s: float,
+    ) -> None:
+        reply = Reply(exchange, self, version, plan.form)
+        query = self.application.predict(row, reply, arrived_s, version, plan.context, features, plan.timeout_s)
+        if not query.done:
+            exchange.started = query
+
+    def _ask_all(
+        self, exchange: Exchange, request: InferRequest, plan: Plan, version: str | None, arrived_s: float
+    ) -> Steps:
+        exchange.admit_all(plan.rows, arrived_s)
+        gather = Gather(exchange, self, version, plan.form, plan.rows)
+        try:
+            for index, (row, features) in enumerate(zip(request.rows, request.features)):
+                if gather.has_ended:
+                    return
+                query = self.application.predict(
+                    row, Part(gather, index), arrived_s, version, plan.context, features, plan.timeout_s
+                )
+                if not query.done:
+                    gather.queries.append(query)
+                yield
+        except BaseException:  # the client is gone, too, before all were asked
+            gather.cancel()
+            raise
+        if not gather.has_ended:
+            exchange.started = gather
+
+    def answer(self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm) -> None:
+        """Answer a request, at once where that takes little."""
+        steps = encode(self.name, version, answers, form)
+        output_bytes = sum(len(answer.output) for answer in answers)
+        if output_bytes <= limits.DIRECT_BODY_BYTES and len(answers) <= 100:
+            exchange.respond(_response(exchange, done(steps)))
+            return
+
+        def respond() -> Steps:
+            encoded = yield from steps
+            if len(encoded.body) > limits.MAX_ANSWER_BYTES:
+                exchange.refuse("too_large", f"answer is over {limits.MAX_ANSWER_BYTES} bytes: ask for fewer at once")
+            else:
+                exchange.respond(_response(exchange, encoded))
+
+        self.work.begin(exchange, output_bytes, respond())
+
+
+def _response(exchange: Exchange, encoded: Encoded) -> bytes:
+    return infer_answer(encoded.body, encoded.json_bytes, close=exchange.closes)
+
+
+class Call:
+    """The endpoint of infer calls with one head: where the JSON ends, how the body is compressed, which version."""
+
+    methods = ("POST",)
+    error_json = staticmethod(error_json)
+
+    def __init__(self, infer: Infer, version: str | None, head: Head) -> None:
+        self._infer = infer
+        self.max_body_bytes = infer.max_body_bytes
+        self.slo_s = infer.application.slo_s
+        self.version = version
+        self.encoding = b"" if head.content_encoding in (b"", b"identity") else head.content_encoding
+        self.problem: ClipperError | None = None
+        self._json_bytes: int | None = None
+        try:
+            if self.encoding:
+                check_encoding(self.encoding)
+            self._json_bytes = _json_bytes(head.inference_header_length)
+        except ClipperError as error:
+            error.__traceback__ = None  # it is kept, and would keep what it came through
+            self.problem = error
+
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
+        exchange.error_json = error_json
+        self._infer.handle(exchange, body, arrived_s, is_late, self)
+
+    def json_bytes_of(self, body: bytes | bytearray) -> int:
+        """How long the JSON of a body is.
+
+        Raises:
+            MalformedRequest: longer than the body.
+        """
+        if self._json_bytes is None:
+            return len(body)
+        if self._json_bytes > len(body):
+            raise MalformedRequest(f"Inference-Header-Content-Length is {self._json_bytes}: body has {len(body)} bytes")
+        return self._json_bytes
+
+
+def _json_bytes(header: bytes | None) -> int | None:
+    """None if the whole body is JSON."""
+    if header is None:
+        return None
+    if not header.isdigit() or len(header) > 18:
+        shown = header[:40].decode("latin-1")
+        raise MalformedRequest(
+            f"Inference-Header-Content-Length is {shown!r}: expected the number of bytes of the JSON"
+        )
+    return int(header)
+
+
+class Reply(msgspec.Struct, gc=False, eq=False):
+    """Who asked a request's only row: the query's ``Asker``. The collector does not look at it, as at the exchange."""
+
+    exchange: Exchange
+    infer: Infer
+    version: str | None
+    form: AnswerForm
+
+    def on_prediction(self, query_id: int, output: bytes, confidence: float) -> None:
+        self._answer(Answer(query_id, output, confidence))
+
+    def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
+        self._answer(Answer(query_id, output, 0.0, reason))
+
+    def on_unsure(self, query_id: int, output: bytes, unsure: bytes, confidence: float) -> None:
+        self._answer(Answer(query_id, output, confidence, "low_confidence"))
+
+    def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
+        self.exchange.refuse(reason, explanation)
+
+    def _answer(self, answer: Answer) -> None:
+        self.infer.answer(self.exchange, self.version, (answer,), self.form)
+
+
+class Gather:
+    """Puts the answers to a request's rows together. The protocol has no answer in part: one without fails them all.
+
+    Answers that have come count for the budget until all have. Bounded by the rows of a request.
+
+    Attributes:
+        queries: those that are under way.
+        has_ended: the request was answered.
+    """
+
+    def __init__(self, exchange: Exchange, infer: Infer, version: str | None, form: AnswerForm, count: int) -> None:
+        self._exchange, self._infer, self._version, self._form = exchange, infer, version, form
+        self._answers: list[Answer | None] = [None] * count
+        self._missing = count
+        self._held_bytes = 0
+        self.queries: list[Query] = []
+        self.has_ended = False
+
+    def end_part(self, index: int, answer: Answer) -> None:
+        if self.has_ended:
+            return
+        budget = self._infer.work.budget
+        self._answers[index] = answer
+        self._missing -= 1
+        self._held_bytes += len(answer.output)
+        budget.held_bytes += len(answer.output)
+        if self._held_bytes > limits.MAX_ANSWER_BYTES:
+            self.fail("too_large", f"answer is over {limits.MAX_ANSWER_BYTES} bytes: ask for fewer at once")
+        elif not budget.has_room(0):
+            self.fail("overloaded", "answers that are not complete hold all the memory that they may")
+        elif not self._missing:
+            answers = [each for each in self._answers if each is not None]
+            self._let_go()
+            self._infer.answer(self._exchange, self._version, answers, self._form)
+
+    def fail(self, reason: str, explanation: str) -> None:
+        if not self.has_ended:
+            self.cancel()
+            self._exchange.refuse(reason, explanation)
+
+    def cancel(self) -> None:
+        for query in self.queries:
+            query.cancel()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self.has_ended = True
+        self.queries.clear()
+        self._answers = []
+        self._infer.work.budget.held_bytes -= self._held_bytes
+        self._held_bytes = 0
+
+
+class Part:
+    """One row of several: its query's ``Asker``."""
+
+    __slots__ = ("_gather", "_index")
+
+    def __init__(self, gather: Gather, index: int) -> None:
+        self._gather = gather
+        self._index = index
+
+    def on_prediction(self, query_id: int, output: bytes, confidence: float) -> None:
+        self._gather.end_part(self._index, Answer(query_id, output, confidence))
+
+    def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
+        self._gather.end_part(self._index, Answer(query_id, output, 0.0, reason))
+
+    def on_unsure(self, query_id: int, output: bytes, unsure: bytes, confidence: float) -> None:
+        self._gather.end_part(self._index, Answer(query_id, output, confidence, "low_confidence"))
+
+    def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
+        self._gather.fail(reason, explanation)

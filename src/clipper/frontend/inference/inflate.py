@@ -1,0 +1,64 @@
+"""Bodies that came compressed, made whole in pieces, within the bound that bodies have without it."""
+
+import zlib
+from collections.abc import Generator
+
+from clipper.errors import MalformedRequest, Overloaded, TooLarge, UnsupportedMediaType
+from clipper.frontend.budget import Budget
+from clipper.inputs.long_text import SHORT_TEXT_BYTES
+
+# What is inflated at once: a tenth of a millisecond.
+_PIECE_BYTES = 64 * 1024
+_WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"x-gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
+
+
+def check_encoding(encoding: bytes) -> None:
+    """Raises UnsupportedMediaType where ``inflate`` does not know it."""
+    if encoding not in _WINDOW_BITS:
+        shown = encoding[:40].decode("latin-1")
+        raise UnsupportedMediaType(f"Content-Encoding {shown!r} is not known: expected gzip or deflate")
+
+
+def inflate(
+    body: bytes | bytearray, encoding: bytes, max_bytes: int, budget: Budget
+) -> Generator[None, None, bytes | bytearray]:
+    """Return the body that ``body`` is, in steps of a few milliseconds at most; a long one is a bytearray.
+
+    While it is made it counts for the budget; once it is returned that is for whom it was made.
+
+    Raises:
+        MalformedRequest: it is not compressed so, or ends too early or too late.
+        TooLarge: it is over ``max_bytes``.
+        Overloaded: it is over what the budget has left.
+    """
+    inflater = zlib.decompressobj(_WINDOW_BITS[encoding])
+    name = encoding.decode()
+    whole = bytearray()
+    counted = 0
+    rest = memoryview(body)
+    waiting: bytes | memoryview = b""
+    try:
+        while not inflater.eof:
+            if not waiting:
+                waiting, rest = rest[:_PIECE_BYTES], rest[_PIECE_BYTES:]
+            before = len(whole)
+            try:
+                whole += inflater.decompress(waiting, _PIECE_BYTES)
+            except zlib.error as error:
+                raise MalformedRequest(f"body is not {name}: {error}") from error
+            waiting = inflater.unconsumed_tail
+            if len(whole) > max_bytes:
+                raise TooLarge(f"body is over {max_bytes} bytes once it is inflated")
+            grown = len(whole) - before
+            if not budget.has_room(grown):
+                raise Overloaded("requests that are being read hold all the memory that they may")
+            budget.held_bytes += grown
+            counted += grown
+            if not grown and not waiting and not rest and not inflater.eof:
+                raise MalformedRequest(f"body ends before its {name} does")
+            yield
+        if inflater.unused_data or rest:
+            raise MalformedRequest(f"body goes on after its {name} has ended")
+    finally:
+        budget.held_bytes -= counted
+    return whole if len(whole) > SHORT_TEXT_BYTES else bytes(whole)

@@ -1,0 +1,329 @@
+"""The body of an infer request: JSON that announces tensors, and perhaps their bytes behind it.
+
+How long the JSON is, where bytes follow, stands in the request's head (the binary tensor data extension). What the JSON
+says is a ``Plan``; of requests with equal shapes it is the same text, so that it need not be read again.
+"""
+
+from collections.abc import Generator, Sequence
+from math import prod
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from clipper.errors import MalformedRequest, WrongInput
+from clipper.frontend.inference.json_data import read_json
+from clipper.frontend.inference.tensors import Tensor, TensorReader, check_shape, datatype_of
+from clipper.frontend.json_parts import Extent, find_fields, find_items
+from clipper.frontend.predict_body import MAX_FIELD_BYTES, compose, read_context
+from clipper.types import DType, InputType
+
+# What a model's input is called, and the input that brings the features for a policy.
+INPUT, FEATURES = "input", "features"
+OUTPUT = "output"
+# What else may be asked of a reply by name: one element a row.
+COLUMNS = ("query_id", "confidence", "default", "default_reason")
+# Longer than any UUID; it comes back with the answer.
+MAX_ID_LENGTH = 200
+# A model's input and features, and a few more to say which of them is not known.
+MAX_TENSORS = 16
+_MOST_BYTES = dict.fromkeys(("id", "parameters", "outputs"), MAX_FIELD_BYTES)
+_MOST_TENSOR_BYTES = dict.fromkeys(("name", "datatype", "shape", "parameters"), MAX_FIELD_BYTES)
+_EXPECTED = 'expected {"inputs": [{"name", "shape", "datatype", "data"}]}'
+
+
+class TensorHead(Struct, frozen=True):
+    """One of ``inputs``, whose keys that are not known are ignored, as the protocol has it."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, Any] | None = None
+    data: Raw | UnsetType = UNSET
+
+
+class OutputHead(Struct, frozen=True):
+    name: str
+    parameters: dict[str, Any] | None = None
+
+
+class InferHead(Struct, frozen=True):
+    """What the JSON says."""
+
+    inputs: list[TensorHead] = []
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
+    outputs: list[OutputHead] | None = None
+
+
+class AnswerForm(Struct, frozen=True):
+    """What a reply is to have.
+
+    Attributes:
+        outputs: by name, in their order, whether each is binary.
+    """
+
+    outputs: tuple[tuple[str, bool], ...] = ((OUTPUT, False),)
+    id: str | None = None
+
+
+class Announced(Struct, frozen=True):
+    """A tensor, and where its data is.
+
+    Attributes:
+        binary_bytes: its size behind the JSON; None if ``data`` has it.
+        data: where it stands in the JSON, if that is long; the text itself, if it is not.
+    """
+
+    tensor: Tensor
+    reader: TensorReader
+    binary_bytes: int | None
+    data: Raw | Extent | None = None
+
+
+class Plan(Struct, frozen=True):
+    """What a request's JSON says, without the numbers.
+
+    Attributes:
+        input, features: the tensors, in the order of ``order``.
+        row_bytes: where the whole data is one row as it is, its size; else None.
+        is_raw: there is no JSON; the one element of BYTES then has no length before it.
+        timeout_s: after which no answer is wanted; None if that is the application's SLO alone.
+    """
+
+    input: Announced
+    features: Announced | None
+    order: tuple[Announced, ...]
+    form: AnswerForm
+    context: str | None
+    timeout_s: float | None
+    row_bytes: int | None
+    is_raw: bool = False
+
+    @property
+    def rows(self) -> int:
+        return self.input.tensor.rows
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether nothing of it depends on where the JSON stands."""
+        return all(each.binary_bytes is not None for each in self.order)
+
+
+class InferRequest(Struct, frozen=True):
+    """What was asked: one row an input, and the features of each."""
+
+    rows: list[bytes]
+    features: Sequence[bytes | None]
+
+
+class RequestReader:
+    """Reads the infer requests of one application.
+
+    Args:
+        features_size: how many features each query brings; None if it brings none.
+        must_be_finite: see ``TensorReader``.
+    """
+
+    def __init__(self, input_type: InputType, features_size: int | None = None, must_be_finite: bool = False) -> None:
+        self._input = TensorReader(input_type, must_be_finite)
+        self._features_size = features_size
+        self._features = TensorReader(InputType(DType.FLOAT64, (features_size or 1,)), must_be_finite=True)
+        self._decode = msgspec.json.Decoder(InferHead).decode
+        self._decode_tensor = msgspec.json.Decoder(TensorHead).decode
+
+    def plan(self, text: bytes) -> Plan:
+        """What JSON says that is not long.
+
+        Raises:
+            MalformedRequest, WrongInput: with what was expected and what came.
+        """
+        head = self._parse(text)
+        if not 1 <= len(head.inputs) <= MAX_TENSORS:
+            raise MalformedRequest(f"request has {len(head.inputs)} inputs: {_EXPECTED}")
+        return self._plan(
+            head, [(each, None if isinstance(each.data, UnsetType) else each.data) for each in head.inputs]
+        )
+
+    def plan_raw(self, size_bytes: int) -> Plan:
+        """What a request says that has no JSON: its body is the one input, and the answer is binary.
+
+        Raises:
+            WrongInput: the type does not tell the shape of it.
+        """
+        input_type = self._input.type
+        datatype = datatype_of(input_type.dtype)
+        sizes = [size or 0 for size in input_type.shape]
+        if sizes.count(0) == 1:
+            sizes[sizes.index(0)] = size_bytes // (datatype.size_bytes * prod(filter(None, sizes)))
+        elif 0 in sizes:
+            raise WrongInput(
+                f"request has no JSON, and inputs of {input_type} tell no shape by their size: expected it"
+            )
+        tensor = self._input.announce(INPUT, datatype.name, [1, *sizes])
+        expected = self._input.size_bytes(tensor)
+        if expected not in (None, size_bytes):
+            raise WrongInput(f"request without JSON has {size_bytes} bytes: expected {input_type}")
+        own = Announced(tensor, self._input, size_bytes)
+        form = AnswerForm(((OUTPUT, True),))
+        row_bytes = size_bytes if self._input.is_as_it_is(tensor) else None
+        return Plan(own, None, (own,), form, None, None, row_bytes, is_raw=True)
+
+    def plan_long(self, text: bytearray, stop: int) -> Generator[None, None, Plan]:
+        """The same of long JSON in ``text[:stop]``, in steps of a few milliseconds at most."""
+        fields = yield from find_fields(text, 0, stop)
+        if "inputs" not in fields:
+            raise MalformedRequest(f"request has no inputs: {_EXPECTED}")
+        extents = yield from find_items(text, *fields["inputs"], MAX_TENSORS)
+        if not extents:
+            count = f"over {MAX_TENSORS}" if extents is None else "no"
+            raise MalformedRequest(f"request has {count} inputs: {_EXPECTED}")
+        found: list[tuple[TensorHead, Raw | Extent | None]] = []
+        for extent in extents:
+            parts = yield from find_fields(text, *extent)
+            try:
+                tensor = self._decode_tensor(compose(text, parts, _MOST_TENSOR_BYTES))
+            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+                raise MalformedRequest(f"request has an input that is none: {error}; {_EXPECTED}") from error
+            found.append((tensor, parts.get("data")))
+        return self._plan(self._parse(compose(text, fields, _MOST_BYTES)), found)
+
+    def read(self, plan: Plan, body: bytes | bytearray, json_bytes: int) -> Generator[None, None, InferRequest]:
+        """The rows of a request, in steps of a few milliseconds at most.
+
+        Raises:
+            MalformedRequest, WrongInput: with what was expected and what came.
+        """
+        at = json_bytes
+        view = memoryview(body)
+        announced_bytes = sum(each.binary_bytes or 0 for each in plan.order)
+        if announced_bytes != len(body) - json_bytes:
+            raise MalformedRequest(
+                f"request has {len(body) - json_bytes} bytes after its JSON: expected {announced_bytes}, "
+                "the sum of the inputs' binary_data_size"
+            )
+        found: dict[str, list[bytes]] = {}
+        for each in plan.order:
+            if plan.is_raw and each.tensor.datatype.numpy is None:
+                found[each.tensor.name] = [(yield from each.reader.element(each.tensor, view))]
+            elif each.binary_bytes is None:
+                found[each.tensor.name] = yield from _read_data(each, body)
+            else:
+                found[each.tensor.name] = yield from each.reader.rows(each.tensor, view[at : at + each.binary_bytes])
+                at += each.binary_bytes
+        rows = found[plan.input.tensor.name]
+        features = found[plan.features.tensor.name] if plan.features is not None else [None] * len(rows)
+        return InferRequest(rows, features)
+
+    def _parse(self, text: bytes) -> InferHead:
+        try:
+            return self._decode(text)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise MalformedRequest(f"request is not an infer request: {error}; {_EXPECTED}") from error
+
+    def _plan(self, head: InferHead, found: "list[tuple[TensorHead, Raw | Extent | None]]") -> Plan:
+        names = [tensor.name for tensor, _ in found]
+        repeated = next((name for name in names if names.count(name) > 1), None)
+        if repeated is not None:
+            raise MalformedRequest(f"request has input {repeated[:100]!r} twice: expected it once")
+        takes_features = self._features_size is not None
+        expected = {FEATURES, *(name for name in names if name != FEATURES)} if takes_features else set(names[:1])
+        if len(names) != 1 + takes_features or set(names) != expected:
+            wanted = f"one, and {FEATURES!r}" if takes_features else "one"
+            raise WrongInput(f"request has the inputs {', '.join(map(repr, names))[:200]}: expected {wanted}")
+        order = tuple(
+            self._announce(tensor, data, self._features if takes_features and tensor.name == FEATURES else self._input)
+            for tensor, data in found
+        )
+        features = next((each for each in order if each.reader is self._features), None)
+        (own,) = (each for each in order if each is not features)
+        if features is not None and features.tensor.rows != own.tensor.rows:
+            raise WrongInput(f"features of {features.tensor.rows} rows came with {own.tensor.rows}")
+        parameters = head.parameters or {}
+        _refuse_sequences(parameters)
+        is_alone = features is None and own.tensor.rows == 1 and own.reader.is_as_it_is(own.tensor)
+        return Plan(
+            own,
+            features,
+            order,
+            _answer_form(head),
+            _context(parameters.get("context")),
+            _timeout_s(parameters.get("timeout")),
+            own.binary_bytes if is_alone else None,
+        )
+
+    def _announce(self, head: TensorHead, data: "Raw | Extent | None", reader: TensorReader) -> Announced:
+        name, parameters = head.name[:100], head.parameters or {}
+        check_shape(name, head.shape)
+        for unsupported in ("shared_memory_region", "classification"):
+            if unsupported in parameters:
+                raise WrongInput(f"input {name!r} has {unsupported}, which is not supported: expected data")
+        size = parameters.get("binary_data_size")
+        if (size is None) == (data is None):
+            both = "neither data nor" if size is None else "both data and"
+            raise MalformedRequest(f"input {name!r} has {both} binary_data_size: expected one of them")
+        if size is not None and (type(size) is not int or size < 0):
+            raise MalformedRequest(f"input {name!r} has a binary_data_size that is none: expected a number of bytes")
+        tensor = reader.announce(name, head.datatype, head.shape)
+        expected = reader.size_bytes(tensor)
+        if size is not None and expected is not None and size != expected:
+            raise WrongInput(f"input {name!r} has binary_data_size {size}: expected {expected} for its shape")
+        return Announced(tensor, reader, size, data)
+
+
+def _read_data(announced: Announced, body: bytes | bytearray) -> Generator[None, None, list[bytes]]:
+    data, tensor = announced.data, announced.tensor
+    if isinstance(data, tuple):
+        assert isinstance(body, bytearray)  # long JSON is read where it is
+        return (yield from read_json(announced.reader, tensor, body, *data))
+    text = bytearray(data or b"")
+    return (yield from read_json(announced.reader, tensor, text, 0, len(text)))
+
+
+def _refuse_sequences(parameters: dict[str, Any]) -> None:
+    """To ignore that a request is one of a sequence would lose the state that its client counts on."""
+    if parameters.get("sequence_id") or parameters.get("sequence_start") or parameters.get("sequence_end"):
+        raise WrongInput("request is part of a sequence, which is not supported: applications have contexts instead")
+
+
+def _context(value: object) -> str | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int))):
+        raise MalformedRequest("the parameter context is neither text nor a whole number")
+    return read_context(value, None)
+
+
+def _timeout_s(value: object) -> float | None:
+    """``value``: in microseconds, as the protocol has it; 0 is no timeout."""
+    if value is None or value == 0:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        raise MalformedRequest("the parameter timeout is no number of microseconds")
+    return value / 1_000_000
+
+
+def _answer_form(head: InferHead) -> AnswerForm:
+    if head.id is not None and len(head.id) > MAX_ID_LENGTH:
+        raise MalformedRequest(f"id has {len(head.id)} characters: expected at most {MAX_ID_LENGTH}")
+    is_binary = _truth(head.parameters, "binary_data_output", otherwise=False)
+    if not head.outputs:
+        return AnswerForm(((OUTPUT, is_binary),), head.id)
+    outputs = {}
+    for output in head.outputs:
+        name = output.name
+        if name != OUTPUT and name not in COLUMNS:
+            known = ", ".join((OUTPUT, *COLUMNS))
+            raise WrongInput(f"request asks for output {name[:100]!r}: expected one of {known}")
+        if name in outputs:
+            raise MalformedRequest(f"request asks for output {name!r} twice: expected it once")
+        for unsupported in ("shared_memory_region", "classification"):
+            if (output.parameters or {}).get(unsupported):
+                raise WrongInput(f"output {name!r} has {unsupported}, which is not supported")
+        outputs[name] = _truth(output.parameters, "binary_data", otherwise=is_binary)
+    return AnswerForm(tuple(outputs.items()), head.id)
+
+
+def _truth(parameters: dict[str, Any] | None, name: str, *, otherwise: bool) -> bool:
+    value = (parameters or {}).get(name, otherwise)
+    if not isinstance(value, bool):
+        raise MalformedRequest(f"the parameter {name} is neither true nor false")
+    return value

@@ -1,0 +1,270 @@
+"""Finds what a path of the Open Inference Protocol asks for: its models are the applications, by one snapshot."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+import msgspec
+
+from clipper.control.statistics import WorkerStatistics
+from clipper.errors import ClipperError
+from clipper.frontend.clients import Guarded
+from clipper.frontend.endpoints import Endpoint, FeedbackTaker, Observe
+from clipper.frontend.exchange import Exchange
+from clipper.frontend.heads import Head
+from clipper.frontend.inference import metadata
+from clipper.frontend.inference.errors import error_json
+from clipper.frontend.inference.infer import Call, Infer
+from clipper.frontend.inference.paths import Asked, read_path
+from clipper.frontend.long_work import LongWork
+from clipper.inputs.long_text import SHORT_TEXT_BYTES
+from clipper.selection.application import Application
+
+log = logging.getLogger(__name__)
+
+Guard = Callable[[Application, Endpoint], "Endpoint | Guarded"]
+StatisticsSource = Callable[[], Awaitable[Sequence[WorkerStatistics]]]
+
+_UNSUPPORTED = {
+    "load": "models are not loaded and unloaded here: clipper deploy, clipper model rollback and clipper model remove "
+    "do so, by the management API",
+    "shared_memory": "shared memory is not supported: send tensors in the request",
+    "trace": "trace settings are not supported",
+    "logging": "log settings are not supported",
+}
+
+
+class Inference:
+    """All paths that begin with ``/v2``, except those of an application that is called so.
+
+    Args:
+        statistics: what all workers have counted.
+        guard: puts before an application's endpoints what it asks of its clients.
+    """
+
+    def __init__(
+        self,
+        applications: Iterable[Application],
+        taker: FeedbackTaker,
+        statistics: StatisticsSource,
+        refused: Counter[str],
+        work: LongWork,
+        max_body_bytes: int,
+        guard: Guard,
+    ) -> None:
+        self._applications = {application.name: application for application in applications}
+        self._infer = {
+            name: Infer(application, refused, work, max_body_bytes) for name, application in self._applications.items()
+        }
+        self._observe = {
+            name: Observe(application, taker, refused, work, max_body_bytes)
+            for name, application in self._applications.items()
+        }
+        self._statistics = Teller(statistics)
+        self._guard = guard
+
+    def find(self, path: bytes, head: Head) -> Endpoint | None:
+        """The endpoint for who sent this head; None if there is none.
+
+        Raises:
+            MalformedRequest, Unauthorized, Forbidden: as ``Guarded.enter``.
+        """
+        asked = read_path(path)
+        if asked is None:
+            return None
+        if (why := _UNSUPPORTED.get(asked.kind)) is not None:
+            return Refuse("not_implemented", why)
+        if asked.model is None:
+            return self._find_of_server(asked, head)
+        application = self._applications.get(asked.model)
+        if application is None or (asked.version is not None and asked.version not in application.links.versions()):
+            return None
+        if asked.kind == "infer":
+            return self._entered(application, Call(self._infer[application.name], asked.version, head), head)
+        if asked.kind == "observe":
+            return self._entered(application, InForm(self._observe[application.name]), head)
+        self._entered(application, self._observe[application.name], head)  # who may not ask it may not look at it
+        return self._find_of_model(asked, application)
+
+    def why_not_found(self, path: bytes) -> str | None:
+        """What to say where ``find`` found nothing; None if the path is none of the protocol's."""
+        asked = read_path(path)
+        if asked is None or asked.model is None:
+            return None
+        if asked.model not in self._applications:
+            return (
+                f"model {asked.model[:100]!r} is not known: its name is an application's, and `clipper app list` shows "
+                "those that are"
+            )
+        return f"model {asked.model!r} has no version {(asked.version or '')[:100]!r} that runs"
+
+    def _find_of_model(self, asked: Asked, application: Application) -> Endpoint:
+        name = application.name
+        if asked.kind == "model_ready":
+            is_ready = (
+                any(application.links.versions()[asked.version].values())
+                if asked.version
+                else application.links.is_ready
+            )
+            return Tell({"name": name, "ready": is_ready}, 200 if is_ready else 503)
+        if asked.kind == "statistics":
+            return Tally(self._statistics, [application])
+        of_model = metadata.model(
+            name,
+            [asked.version] if asked.version else list(application.links.versions()),
+            application.input_type,
+            application.features_size,
+            metadata.output_type(application.links.outputs(asked.version)),
+        )
+        return Tell(metadata.config(of_model) if asked.kind == "config" else of_model)
+
+    def _find_of_server(self, asked: Asked, head: Head) -> Endpoint:
+        applications = self._applications.values()
+        match asked.kind:
+            case "live":
+                return Tell({"live": True})
+            case "ready":
+                is_ready = all(application.links.is_ready for application in applications)
+                return Tell({"live": True, "ready": is_ready}, 200 if is_ready else 503)
+            case "statistics":
+                return Tally(self._statistics, self._visible(head))
+            case "index":
+                return Index(self._visible(head))
+        return Tell(
+            metadata.server(version for application in applications for version in application.links.versions())
+        )
+
+    def _visible(self, head: Head) -> list[Application]:
+        """Those that who sent this head may ask."""
+        found = []
+        for name, application in self._applications.items():
+            try:
+                self._entered(application, self._observe[name], head)
+            except ClipperError:
+                continue
+            found.append(application)
+        return found
+
+    def _entered(self, application: Application, endpoint: Endpoint, head: Head) -> Endpoint:
+        guarded = self._guard(application, endpoint)
+        return guarded.enter(head.authorizations) if isinstance(guarded, Guarded) else guarded
+
+
+class InForm:
+    """An endpoint of ours whose errors read as the protocol's."""
+
+    error_json = staticmethod(error_json)
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self.methods = endpoint.methods
+        self.max_body_bytes = endpoint.max_body_bytes
+        self.slo_s = endpoint.slo_s
+
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
+        exchange.error_json = error_json
+        self._endpoint.handle(exchange, body, arrived_s, is_late)
+
+
+class _Small:
+    """An endpoint that looks at hardly any body."""
+
+    methods: tuple[str, ...] = ("GET", "HEAD")
+    slo_s = float("inf")
+    max_body_bytes = SHORT_TEXT_BYTES
+    error_json = staticmethod(error_json)
+
+
+class Tell(_Small):
+    """Answers with JSON."""
+
+    def __init__(self, value: object, status: int = 200) -> None:
+        self._body = msgspec.json.encode(value)
+        self._status = status
+
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
+        exchange.answer(self._status, self._body)
+
+
+class Refuse(_Small):
+    """Says what is not supported, whatever is asked of it."""
+
+    methods = ("GET", "HEAD", "POST", "PUT", "DELETE")
+
+    def __init__(self, code: str, cause: str) -> None:
+        self._code, self._cause = code, cause
+
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
+        exchange.error_json = error_json
+        exchange.refuse(self._code, self._cause)
+
+
+class _IndexBody(msgspec.Struct):
+    ready: bool = False
+
+
+class Index(_Small):
+    """``POST /v2/repository/index``: which models there are, or which are ready."""
+
+    methods = ("POST",)
+
+    def __init__(self, applications: Sequence[Application]) -> None:
+        self._applications = applications
+
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
+        exchange.error_json = error_json
+        try:
+            only_ready = bool(body) and msgspec.json.decode(body, type=_IndexBody).ready
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            exchange.refuse("malformed_request", f'body is not {{"ready": true or false}}: {error}')
+            return
+        found = metadata.index({application.name: application.links.versions() for application in self._applications})
+        shown = [each for each in found if each["state"] == "READY"] if only_ready else found
+        exchange.answer(200, msgspec.json.encode(shown))
+
+
+class Tally(_Small):
+    """The statistics of some applications."""
+
+    def __init__(self, teller: "Teller", applications: Sequence[Application]) -> None:
+        self._teller = teller
+        self._applications = applications
+
+    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
+        asked = {application.name: application.links.versions() for application in self._applications}
+
+        def answer(workers: Sequence[WorkerStatistics]) -> None:
+            exchange.answer(200, msgspec.json.encode(metadata.statistics(asked, workers)))
+
+        self._teller.ask(exchange, answer)
+
+
+class Teller:
+    """Asks all workers what they have counted; who asks meanwhile shares the answer.
+
+    Bounded by the requests under way, of which each waits once.
+    """
+
+    def __init__(self, source: StatisticsSource) -> None:
+        self._source = source
+        self._waiting: list[tuple[Exchange, Callable[[Sequence[WorkerStatistics]], None]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def ask(self, exchange: Exchange, answer: Callable[[Sequence[WorkerStatistics]], None]) -> None:
+        self._waiting.append((exchange, answer))
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._tell())
+
+    async def _tell(self) -> None:
+        try:
+            workers = await self._source()
+        except Exception as error:  # a request must be answered, whatever went wrong
+            log.exception("workers' statistics could not be gathered")
+            waiting, self._waiting, self._task = self._waiting, [], None
+            for exchange, _ in waiting:
+                exchange.refuse(ClipperError.code, f"{type(error).__name__}: {error}")
+            return
+        waiting, self._waiting, self._task = self._waiting, [], None
+        for _, answer in waiting:
+            answer(workers)

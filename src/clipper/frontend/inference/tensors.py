@@ -1,0 +1,288 @@
+"""Tensors of the Open Inference Protocol: what they may be, and how they become rows of an application's input type.
+
+The first dimension counts the inputs; what is left of the shape is each one's own. Numbers are widened where nothing is
+lost by it. Tensors of any size are read in pieces, as generators that yield where others may go on.
+"""
+
+import codecs
+import io
+import struct
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from clipper.errors import WrongInput
+from clipper.inputs.numbers import FLOATS, NUMPY
+from clipper.types import MAX_DIMENSIONS, DType, InputType
+
+# To copy or convert so much takes a tenth of a millisecond.
+PIECE_BYTES = 256 * 1024
+# Rows that are made one by one in about as much time.
+PIECE_ROWS = 256
+# The most inputs that a request may have, as of a batch of our own.
+MAX_ROWS = 10_000
+_LENGTH = struct.Struct("<I")
+
+Rows = Generator[None, None, list[bytes]]
+
+
+class Datatype(NamedTuple):
+    """A datatype of the protocol.
+
+    Attributes:
+        numpy: how an element is laid out; None for BYTES, whose elements have lengths of their own.
+        config: what a model's configuration calls it.
+    """
+
+    name: str
+    numpy: np.dtype[Any] | None
+    config: str
+
+    @property
+    def size_bytes(self) -> int:
+        """Of an element; 0 for BYTES."""
+        return 0 if self.numpy is None else self.numpy.itemsize
+
+
+_NUMERIC = {"BOOL": "?", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
+_NUMERIC |= {f"INT{8 * size}": f"<i{size}" for size in (1, 2, 4, 8)}
+_NUMERIC |= {f"UINT{8 * size}": f"<u{size}" for size in (1, 2, 4, 8)}
+DATATYPES = {name: Datatype(name, np.dtype(code), f"TYPE_{name}") for name, code in _NUMERIC.items()}
+# numpy has no such number: its two bytes are the upper ones of a float32.
+DATATYPES["BF16"] = Datatype("BF16", np.dtype("<u2"), "TYPE_BF16")
+DATATYPES["BYTES"] = Datatype("BYTES", None, "TYPE_STRING")
+
+_OWN = {
+    DType.INT32: "INT32",
+    DType.INT64: "INT64",
+    DType.FLOAT32: "FP32",
+    DType.FLOAT64: "FP64",
+    DType.UINT8: "UINT8",
+    DType.BOOL: "BOOL",
+    DType.STRING: "BYTES",
+    DType.BYTES: "BYTES",
+}
+_INTEGERS = tuple(name for name in DATATYPES if "INT" in name)
+# An integer is a valid float, as in JSON, and one of another size is valid where it fits.
+_TAKEN = {
+    DType.INT32: _INTEGERS,
+    DType.INT64: _INTEGERS,
+    DType.UINT8: _INTEGERS,
+    DType.FLOAT32: (*_INTEGERS, "FP16", "BF16", "FP32"),
+    DType.FLOAT64: (*_INTEGERS, "FP16", "BF16", "FP32", "FP64"),
+    DType.BOOL: ("BOOL",),
+    DType.STRING: ("BYTES",),
+    DType.BYTES: ("BYTES",),
+}
+# Which text cannot say exactly, and which the protocol therefore takes as bytes only.
+ONLY_BINARY = frozenset({"FP16", "BF16"})
+
+
+def datatype_of(dtype: DType) -> Datatype:
+    """What the protocol calls the elements of an application's inputs."""
+    return DATATYPES[_OWN[dtype]]
+
+
+class Tensor(NamedTuple):
+    """A tensor of a request, as it is announced.
+
+    Attributes:
+        name: what messages call it.
+        shape: of which the first is the number of inputs.
+    """
+
+    name: str
+    datatype: Datatype
+    shape: Sequence[int]
+
+    @property
+    def rows(self) -> int:
+        return self.shape[0]
+
+
+class TensorReader:
+    """Makes rows of one type of tensors.
+
+    Args:
+        must_be_finite: NaN and infinities are refused; else they may come, in binary, since models may know them.
+    """
+
+    def __init__(self, input_type: InputType, must_be_finite: bool = False) -> None:
+        self.type = input_type
+        self._must_be_finite = must_be_finite and input_type.dtype in FLOATS
+        self._own = datatype_of(input_type.dtype)
+
+    def announce(self, name: str, datatype: str, shape: Sequence[int]) -> Tensor:
+        """Check what is said of a tensor before its data is looked at.
+
+        Raises:
+            WrongInput: this type cannot be made of it; the message says what was expected and what came.
+        """
+        known = DATATYPES.get(datatype)
+        if known is None:
+            raise WrongInput(f"input {name!r} has datatype {datatype[:20]!r}: expected one of {', '.join(DATATYPES)}")
+        if datatype not in _TAKEN[self.type.dtype]:
+            expected = ", ".join(_TAKEN[self.type.dtype])
+            raise WrongInput(f"input {name!r} has datatype {datatype}: for {self.type} expected one of {expected}")
+        if not self._fits(shape):
+            raise WrongInput(f"input {name!r} has shape {_shown(shape)}: expected {_shown(batch_shape(self.type))}")
+        if not 1 <= shape[0] <= MAX_ROWS:
+            raise WrongInput(f"input {name!r} has {shape[0]} rows: expected 1 to {MAX_ROWS}")
+        return Tensor(name, known, shape)
+
+    def _fits(self, shape: Sequence[int]) -> bool:
+        expected = self.type.shape
+        # A list of scalars is as good as a column.
+        if not expected and len(shape) == 2 and shape[1] == 1:
+            return True
+        return (
+            len(shape) == len(expected) + 1
+            and all(size >= 0 for size in shape)
+            and all(want is None or want == got for want, got in zip(expected, shape[1:]))
+        )
+
+    def row_elements(self, tensor: Tensor) -> int:
+        """How many numbers a row has."""
+        elements = 1
+        for size in tensor.shape[1:]:
+            elements *= size
+        return elements
+
+    def size_bytes(self, tensor: Tensor) -> int | None:
+        """How many bytes its data has; None if only the data tells."""
+        own = tensor.datatype.size_bytes
+        return own * tensor.rows * self.row_elements(tensor) if own else None
+
+    def prefix(self, tensor: Tensor) -> bytes:
+        """What each row begins with: its dimensions, where its size does not tell them."""
+        return np.array(tensor.shape[1:], "<u4").tobytes() if self.type.leading_dimensions else b""
+
+    def is_as_it_is(self, tensor: Tensor) -> bool:
+        """Whether each row is a part of the data, which nobody has to look at."""
+        is_own = tensor.datatype is self._own and self.type.dtype.is_numeric and self.type.dtype != DType.BOOL
+        return is_own and not self.type.leading_dimensions and not self._must_be_finite
+
+    def rows(self, tensor: Tensor, data: memoryview) -> Rows:
+        """Return the rows of a tensor whose data is binary: little-endian, without padding.
+
+        Raises:
+            WrongInput: it has another size than the shape says, or a number or text that is not of the type.
+        """
+        expected = self.size_bytes(tensor)
+        if expected is None:
+            return (yield from self._elements(tensor, data))
+        if len(data) != expected:
+            raise WrongInput(
+                f"input {tensor.name!r} has {len(data)} bytes: expected {expected} for shape {_shown(tensor.shape)} of "
+                f"{tensor.datatype.name}"
+            )
+        row_bytes, prefix = expected // tensor.rows, self.prefix(tensor)
+        if not row_bytes:
+            return [prefix] * tensor.rows
+        if row_bytes > PIECE_BYTES:
+            return (yield from self._large_rows(tensor, data, row_bytes, prefix))
+        rows: list[bytes] = []
+        step = row_bytes * min(PIECE_BYTES // row_bytes, PIECE_ROWS)
+        for start in range(0, expected, step):
+            piece = data[start : start + step]
+            own = self._converted(tensor, piece)
+            own_bytes = len(own) * row_bytes // len(piece)
+            rows += [prefix + own[at : at + own_bytes] for at in range(0, len(own), own_bytes)]
+            yield
+        return rows
+
+    def _large_rows(self, tensor: Tensor, data: memoryview, row_bytes: int, prefix: bytes) -> Rows:
+        rows = []
+        for start in range(0, len(data), row_bytes):
+            row = io.BytesIO()  # hands its bytes over without copying them
+            row.write(prefix)
+            for at in range(start, start + row_bytes, PIECE_BYTES):
+                row.write(self._converted(tensor, data[at : min(at + PIECE_BYTES, start + row_bytes)]))
+                yield
+            rows.append(row.getvalue())
+        return rows
+
+    def _converted(self, tensor: Tensor, data: memoryview) -> bytes:
+        """Raises WrongInput where a number is not of the type."""
+        if self.is_as_it_is(tensor):
+            return bytes(data)
+        wide = _numbers(tensor.datatype, data)
+        dtype = self.type.dtype
+        if dtype == DType.BOOL:
+            if len(wide) and wide.view("u1").max() > 1:
+                raise WrongInput(f"input {tensor.name!r} has a byte other than 0 and 1: expected {self.type}")
+            return bytes(data)
+        if dtype in FLOATS:
+            if self._must_be_finite and wide.dtype.kind == "f" and not np.isfinite(wide).all():
+                raise WrongInput(f"input {tensor.name!r} has NaN or infinity: expected finite numbers")
+        elif len(wide):
+            bounds = np.iinfo(NUMPY[dtype])
+            least, most = int(wide.min()), int(wide.max())
+            if least < bounds.min or most > bounds.max:
+                wrong = least if least < bounds.min else most
+                raise WrongInput(f"input {tensor.name!r} has {wrong}: expected {dtype.label}")
+        return wide.astype(NUMPY[dtype]).tobytes()
+
+    def _elements(self, tensor: Tensor, data: memoryview) -> Rows:
+        """The elements of BYTES, each of which has its length before it."""
+        rows: list[bytes] = []
+        at = 0
+        for index in range(tensor.rows):
+            start = at + _LENGTH.size
+            at = start + _LENGTH.unpack_from(data, at)[0] if start <= len(data) else len(data) + 1
+            if at > len(data):
+                raise WrongInput(f"input {tensor.name!r} ends within element {index} of {tensor.rows}")
+            rows.append((yield from self.element(tensor, data[start:at])))
+            if index % PIECE_ROWS == PIECE_ROWS - 1:
+                yield
+        if at != len(data):
+            raise WrongInput(f"input {tensor.name!r} has {len(data) - at} bytes after its {tensor.rows} elements")
+        return rows
+
+    def element(self, tensor: Tensor, data: memoryview) -> Generator[None, None, bytes]:
+        """The row that is one element of BYTES, without its length.
+
+        Raises:
+            WrongInput: it is to be text, and is not.
+        """
+        is_text = self.type.dtype == DType.STRING
+        try:
+            if len(data) <= PIECE_BYTES:
+                row = bytes(data)
+                if is_text:
+                    row.decode()
+                return row
+            whole, decoder = io.BytesIO(), codecs.getincrementaldecoder("utf-8")()
+            for at in range(0, len(data), PIECE_BYTES):
+                piece = bytes(data[at : at + PIECE_BYTES])
+                if is_text:
+                    decoder.decode(piece, final=at + PIECE_BYTES >= len(data))
+                whole.write(piece)
+                yield
+            return whole.getvalue()
+        except UnicodeDecodeError as error:
+            raise WrongInput(f"input {tensor.name!r} is not UTF-8 ({error}): expected text") from error
+
+
+def batch_shape(input_type: InputType) -> list[int]:
+    """The shape of tensors of such inputs, -1 where any length will do, as it is for the number of inputs.
+
+    Scalars and texts stand in a column, as clients have them: perf_analyzer cannot send an input without a shape.
+    """
+    return [-1, *(-1 if size is None else size for size in input_type.shape or (1,))]
+
+
+def check_shape(name: str, shape: Sequence[int]) -> None:
+    """Raises WrongInput where it is that of no tensor that is known here."""
+    if not 1 <= len(shape) <= MAX_DIMENSIONS + 1:
+        raise WrongInput(f"{name!r} has {len(shape)} dimensions: expected 1 to {MAX_DIMENSIONS + 1}")
+
+
+def _numbers(datatype: Datatype, data: memoryview) -> np.ndarray[Any, Any]:
+    numbers = np.frombuffer(data, datatype.numpy)
+    return (numbers.astype("<u4") << 16).view("<f4") if datatype.name == "BF16" else numbers
+
+
+def _shown(shape: Sequence[int]) -> str:
+    return f"[{','.join(map(str, shape[: MAX_DIMENSIONS + 1]))}{',…' if len(shape) > MAX_DIMENSIONS + 1 else ''}]"

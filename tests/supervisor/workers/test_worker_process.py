@@ -1,0 +1,170 @@
+"""One real query worker under its keeper."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from clipper.control.messages import DescribePolicy, GetStatistics
+from clipper.control.snapshot import (
+    ApplicationSnapshot,
+    ModelSnapshot,
+    Newcomer,
+    ReplicaAddress,
+    Snapshot,
+    VersionSnapshot,
+)
+from clipper.processes.managed import ProcessFolder, start_time
+from clipper.settings.application import Link, Selection
+from clipper.supervisor.folders import open_home
+from clipper.supervisor.workers import worker_process
+from clipper.supervisor.workers.ports import hold, port_of
+from clipper.supervisor.workers.settings import WorkerSettings, worker_note
+from clipper.supervisor.workers.worker_process import WorkerProcess
+from waiting import until_async
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[ProcessFolder]:
+    home = open_home(tmp_path)
+    processes = ProcessFolder(home.run, os.environ, home.python_path)
+    yield processes
+    processes.sweep(keep=())
+
+
+def has_applied(worker: WorkerProcess, generation: int) -> bool:
+    return worker.applied is not None and worker.applied.generation >= generation
+
+
+def with_worker(
+    path: Path, processes: ProcessFolder, test: Callable[[WorkerProcess], Awaitable[None]], port: int | None = None
+) -> None:
+    """Run ``test`` on a worker that is kept running meanwhile."""
+    holder = hold("127.0.0.1", 0, "", check_free=True)
+    settings = WorkerSettings("127.0.0.1", port or port_of(holder), 1000, "digest")
+    store = f"sqlite:{path / 'selection.sqlite3'}"
+    instances = iter(range(1, 100))
+
+    async def run() -> None:
+        folders = (path / "run", path / "logs")
+        worker = WorkerProcess(0, settings, processes, folders, store, lambda: next(instances), lambda: None)
+        keeping = asyncio.create_task(worker.run())
+        try:
+            await test(worker)
+        finally:
+            keeping.cancel()
+            await asyncio.wait([keeping])
+            await worker.drain()
+        assert list((path / "run").glob("w*")) == []
+
+    with holder:
+        asyncio.run(run())
+
+
+def test_it_gets_the_newest_snapshot_and_gets_it_again_after_a_death(processes: ProcessFolder, tmp_path: Path) -> None:
+    async def test(worker: WorkerProcess) -> None:
+        worker.push(Snapshot(1))
+        worker.push(Snapshot(2))
+        assert not has_applied(worker, 1)
+        await until_async(lambda: has_applied(worker, 2))
+        for generation in range(3, 30):
+            worker.push(Snapshot(generation))
+        await until_async(lambda: has_applied(worker, 29))
+        assert worker.process is not None
+        os.kill(worker.process.pid, signal.SIGKILL)
+        await until_async(lambda: worker.phase == "backing_off")
+        assert worker.applied is None
+        assert worker.last_error is not None and "SIGKILL" in worker.last_error
+        await until_async(lambda: has_applied(worker, 29))
+        assert worker.restarts == 1
+        assert (await worker.ask(GetStatistics(), 10)).worker.generation == 29
+
+    with_worker(tmp_path, processes, test)
+
+
+def test_one_that_hangs_is_replaced(processes: ProcessFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_process, "CHECK_EVERY_S", 0.05)
+    monkeypatch.setattr(worker_process, "EXIT_AFTER_LOSS_S", 0.05)
+
+    async def test(worker: WorkerProcess) -> None:
+        worker.push(Snapshot(1))
+        await until_async(lambda: has_applied(worker, 1))
+        assert worker.process is not None
+        pid = worker.process.pid
+        monkeypatch.setattr(worker_process, "CHECK_TIMEOUT_S", 0.3)
+        os.kill(pid, signal.SIGSTOP)
+        await until_async(lambda: worker.restarts == 1)
+        monkeypatch.setattr(worker_process, "CHECK_TIMEOUT_S", 10.0)
+        assert start_time(pid) is None
+        assert worker.last_error is not None and "hung" in worker.last_error
+        await until_async(lambda: has_applied(worker, 1))
+
+    with_worker(tmp_path, processes, test)
+
+
+def test_one_that_does_not_take_a_snapshot_is_replaced(
+    processes: ProcessFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "EXIT_AFTER_LOSS_S", 0.05)
+
+    async def test(worker: WorkerProcess) -> None:
+        worker.push(Snapshot(1))
+        await until_async(lambda: has_applied(worker, 1))
+        monkeypatch.setattr(worker_process, "APPLY_TIMEOUT_S", 0.1)
+        assert worker.process is not None
+        os.kill(worker.process.pid, signal.SIGSTOP)
+        worker.push(Snapshot(2))
+        await until_async(lambda: worker.restarts == 1)
+        assert worker.last_error is not None and "did not take a snapshot" in worker.last_error
+        monkeypatch.setattr(worker_process, "APPLY_TIMEOUT_S", 15.0)
+        await until_async(lambda: has_applied(worker, 2))
+
+    with_worker(tmp_path, processes, test)
+
+
+def test_one_that_cannot_listen_says_where_to_look(processes: ProcessFolder, tmp_path: Path) -> None:
+    async def test(worker: WorkerProcess) -> None:
+        await until_async(lambda: worker.phase == "backing_off")
+        assert worker.last_error is not None and "its log tells why" in worker.last_error
+        assert "cannot listen" in (tmp_path / "logs" / "worker-0.log").read_text()
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        with_worker(tmp_path, processes, test, port=taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(("knows_ramps", "asked"), [(False, ["1"]), (True, ["1", "2"])])
+def test_a_worker_from_before_there_were_ramps_asks_what_newcomers_are_compared_with(
+    processes: ProcessFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knows_ramps: bool, asked: list[str]
+) -> None:
+    monkeypatch.setattr(worker_process, "SETTLE_TIMEOUT_S", 0.1)
+    away = (ReplicaAddress("m#1", f"unix:{tmp_path / 'away'}"),)
+    model = ModelSnapshot("m", "2", tuple(VersionSnapshot(one, "float64[1]", replicas=away) for one in "12"))
+    newcomers = (Newcomer(1, "m", "2", "1", promoted=True),)
+    selection = Selection("thompson")
+    app = ApplicationSnapshot("app", "float64[1]", 20.0, None, selection, (Link("m"),), newcomers=newcomers)
+
+    async def test(worker: WorkerProcess) -> None:
+        await until_async(lambda: worker.phase == "ready")
+        (record,) = processes.recorded()
+        note = worker_note(record)
+        assert note is not None and note.knows_ramps
+        adopter = WorkerProcess(
+            0, note.settings, processes, (tmp_path, tmp_path), "", lambda: 9, lambda: None, is_spare=True
+        )
+        assert adopter.adopt(record, replace(note, knows_ramps=knows_ramps))
+        keeping = asyncio.create_task(adopter.run())
+        adopter.push(Snapshot(1, (app,), (model,)))
+        await until_async(lambda: has_applied(adopter, 1))
+        description = await worker.ask(DescribePolicy("app"), 10)
+        assert [each.version for each in description.models] == asked
+        keeping.cancel()
+        await asyncio.wait([keeping])
+        assert adopter.process is not None
+        adopter.process.release()
+
+    with_worker(tmp_path, processes, test)
