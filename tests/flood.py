@@ -32,8 +32,8 @@ WITHIN_S = 900.0
 # What one worker may hold of requests, and what its allocator keeps beside it.
 MAX_GROWTH_BYTES = 400e6
 MAX_CONTEXTS = 10_000
-# A context has a few rows of some 100 bytes, and SQLite's log is kept as large as it was.
-MAX_STORE_BYTES = 64e6
+# Ids of feedback are kept for ten minutes, a million at most of 140 bytes; SQLite's log is kept as large as it was.
+MAX_STORE_BYTES = 250e6
 POLICY = "exp3"
 
 
@@ -113,18 +113,21 @@ async def many_contexts(address: tuple[str, int]) -> Counter[str]:
     return outcomes
 
 
-async def flood(server: ClipperServer) -> list[str]:
+FLOODS = {"observations": many_observations, "contexts": many_contexts}
+
+
+async def flood(server: ClipperServer, names: list[str]) -> list[str]:
     """Returns what must not be."""
     address, found = server.query_address(), []
     pid = server.run("status")["workers"][0]["pid"]
     async with Others(address) as others:
         await asyncio.sleep(ALONE_S)
     print(f"others alone: {_shown(others.waits())}", flush=True)
-    for name, send in (("observations", many_observations), ("contexts", many_contexts)):
+    for name in names:
         Path(f"/proc/{pid}/clear_refs").write_text("5")  # forget the peak
         before_bytes, began_s, cpu_s = _memory_bytes(pid, "VmRSS"), time.monotonic(), loop_cpu_s(pid)
         async with Others(address) as others:
-            outcomes = await send(address)
+            outcomes = await FLOODS[name](address)
         took_s, cpu_s = time.monotonic() - began_s, loop_cpu_s(pid) - cpu_s
         peak_bytes, after_bytes = _memory_bytes(pid, "VmHWM"), _memory_bytes(pid, "VmRSS")
         store_bytes = sum(each.stat().st_size for each in server.home.glob("selection.sqlite3*"))
@@ -156,14 +159,16 @@ def _memory_bytes(pid: int, name: str) -> int:
 
 
 def main() -> int:
-    argparse.ArgumentParser(prog="flood", description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(prog="flood", description="Send the most feedback that is taken at once.")
+    parser.add_argument("--of", nargs="*", choices=FLOODS, default=[*FLOODS], help="which, one after the other")
+    names = parser.parse_args().of
     with clipper("--max-contexts", str(MAX_CONTEXTS)) as server:
         with contextlib.chdir(HERE / "models"), Clipper.connect(home=server.home) as client:
             client.deploy("echo", "soaked:echo", input_type="float64[*]")
             client.deploy("second", "soaked:echo", input_type="float64[*]")
             client.create_application("others", model="echo", slo_ms=5000)
             client.create_application("taught", model=["echo", "second"], policy=POLICY, slo_ms=5000)
-        found = uvloop.run(flood(server))
+        found = uvloop.run(flood(server, names))
     print("\n".join(found) or "It held.")
     return 1 if found else 0
 
