@@ -47,14 +47,14 @@ endif
 
 SECONDS ?= 60
 fuzz: setup
-	@PYTHONPATH=tests:tests/frontend:tests/inputs:tests/supervisor $(PY) -m fuzz --seconds $(SECONDS)
+	@PYTHONPATH=tests:tests/frontend:tests/frontend/inference:tests/inputs:tests/supervisor $(PY) -m fuzz --seconds $(SECONDS)
 
 INPUTS ?= 1000000
 fuzz-server: setup
-	@PYTHONPATH=tests:tests/frontend:tests/inputs $(PY) -m fuzz_live --inputs $(INPUTS)
+	@PYTHONPATH=tests:tests/frontend:tests/frontend/inference:tests/inputs $(PY) -m fuzz_live --inputs $(INPUTS)
 
 flood: setup
-	@PYTHONPATH=tests:tests/frontend:tests/inputs $(PY) -m flood
+	@PYTHONPATH=tests:tests/frontend:tests/frontend/inference:tests/inputs $(PY) -m flood
 
 EXAMPLES ?= 5000
 rollout: setup
