@@ -14,7 +14,7 @@ from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Snapsho
 from clipper.selection.application import Application
 from clipper.selection.committer import Committer
 from clipper.selection.feedback.join_table import JoinTable
-from clipper.selection.observer import MAX_ASKING, Observer
+from clipper.selection.learner import MAX_ASKING, Learner
 from clipper.selection.query import Query
 from clipper.selection.query_ids import QueryIds
 from clipper.selection.stores.sqlite import SqliteStore
@@ -126,7 +126,7 @@ class Desk:
 
     async def observe(self, application: Application, feedback: Feedback) -> bool:
         """Observe, letting the models answer if they are asked."""
-        task = asyncio.ensure_future(Observer(application).observe(feedback))
+        task = asyncio.ensure_future(Learner(application).learn(feedback))
         await self.serve_until(task.done)
         await asyncio.sleep(0)  # a future that is done has its callbacks still to run
         return task.result()

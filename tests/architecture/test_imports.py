@@ -103,6 +103,7 @@ PURE = (
     "clipper.frontend.inference.paths",
     "clipper.frontend.inference.requests",
     "clipper.frontend.inference.tensors",
+    "clipper.frontend.openapi",
     "clipper.managers.shares",
     "clipper.managers.docker.log_lines",
     "clipper.managers.docker.options",

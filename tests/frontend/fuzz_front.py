@@ -21,7 +21,7 @@ from clipper.frontend import json_parts, observe_body, predict_body
 from clipper.frontend.clients import Clients, Guarded
 from clipper.frontend.endpoints import Health
 from clipper.frontend.json_parts import find_fields
-from clipper.frontend.server import QueryServer
+from clipper.frontend.port import Port
 from clipper.inputs import long_text
 from clipper.inputs.reader import make_reader
 from clipper.types import InputType
@@ -107,9 +107,9 @@ def garbled_requests(random: Random) -> bytes:
 
 
 async def _send_garbled(parts: list[bytes]) -> None:
-    server = QueryServer(max_connections=100)
-    server.serve({b"/echo/predict": Echo(), b"/health/live": Health()})
-    peer = Peer(server)
+    port = Port(max_connections=100)
+    port.serve({b"/echo/predict": Echo(), b"/health/live": Health()})
+    peer = Peer(port)
     peer.send(ECHO)
     await peer.send_in_turns(parts)
     answers = peer.responses
@@ -117,10 +117,10 @@ async def _send_garbled(parts: list[bytes]) -> None:
     assert all(each.status != 500 for each in answers)
     peer.connection.eof_received()
     peer.leave()
-    after = Peer(server)
+    after = Peer(port)
     after.send(ECHO)
     assert [response.body for response in after.responses] == [HELLO]
-    assert (server.connections, server.budget.held_bytes) == (1, 0)
+    assert (len(port.members), port.budget.held_bytes) == (1, 0)
 
 
 def try_authorization(number: int) -> None:
@@ -140,28 +140,28 @@ def authorization_for(random: Random, key: str) -> bytes:
 
 
 async def _show(random: Random, shown: list[bytes]) -> None:
-    server = QueryServer(max_connections=100)
-    clients = Clients(0, server.count_refused, server.now_s)
+    port = Port(max_connections=100)
+    clients = Clients(0, port.count_refused, port.now_s)
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     limited = random.random() < 0.5
     key = KeySnapshot("k", digest, max_in_flight=2 if limited else None, max_per_second=3.0 if limited else None)
     clients.follow(Snapshot(1, applications=(ApplicationSnapshot("echo", "bytes", 1.0, needs_key=True),), keys=(key,)))
-    server.serve({b"/echo/predict": Guarded("echo", True, Echo(), clients)})
+    port.serve({b"/echo/predict": Guarded("echo", True, Echo(), clients)})
     head, _, body = ECHO.partition(b"\r\n\r\n")
     for lines in shown:
-        peer = Peer(server)
+        peer = Peer(port)
         await peer.send_in_turns(cut(head + b"\r\n" + lines + b"\r\n" + body, [random.randrange(1 << 16)]))
         for answer in peer.responses:
             assert answer.status != 500, lines
             assert answer.status not in (200, 429) or KEY.encode() in lines, lines
         peer.connection.eof_received()
         peer.leave()
-    after = Peer(server)
+    after = Peer(port)
     after.send(head + b"\r\nAuthorization: Bearer " + KEY.encode() + b"\r\n\r\n" + body)
     assert [response.status in (200, 429) if limited else response.body == HELLO for response in after.responses] == [
         True
     ]
-    assert (server.connections, server.budget.held_bytes) == (1, 0)
+    assert (len(port.members), port.budget.held_bytes) == (1, 0)
 
 
 def try_predict_body(number: int) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from clipper.errors import StoreUnavailable
 from clipper.selection import contexts as contexts_module
+from clipper.selection.context_reads import MAX_READS, ContextReads
 from clipper.selection.contexts import Contexts
-from clipper.selection.loads import MAX_LOADS, Loads
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, Observation
 from clipper.settings.application import Selection
@@ -58,6 +58,25 @@ def test_a_context_starts_from_what_all_have_taught_and_goes_its_own_way(tmp_pat
         await commit(store, contexts, "ada", "own")
         changed = contexts.totals("ada")
         assert changed is not None and changed.number("a", "loss") == pytest.approx(5.5)
+        await store.close()
+
+    run_clean(scenario())
+
+
+def test_what_others_teach_meanwhile_reaches_a_context_that_is_in_memory(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = Store(tmp_path / "s.sqlite3")
+        contexts = Contexts("app-id", store, None, 0.5)
+        await contexts.load(None)
+        await contexts.load("ada")
+        await commit(store, contexts, "ada", "own")
+        seen = []
+        for number in range(3):
+            totals = contexts.totals("ada")
+            assert totals is not None
+            seen.append(totals.number("a", "loss"))
+            await commit(store, contexts, None, f"all-{number}")
+        assert seen == sorted(set(seen)) and len(seen) == 3
         await store.close()
 
     run_clean(scenario())
@@ -247,14 +266,14 @@ def test_a_bounded_number_of_contexts_is_read_at_once() -> None:
             begun.append(context)
             await held.wait()
 
-        loads = Loads(load)
-        for number in range(MAX_LOADS + 3):
+        loads = ContextReads(load)
+        for number in range(MAX_READS + 3):
             loads.wait(str(number), 1000.0, lambda number=number: heard.append(str(number)))  # type: ignore[misc]
         await turn_over()
-        assert len(begun) == MAX_LOADS
-        assert heard == [str(MAX_LOADS + extra) for extra in range(3)]
+        assert len(begun) == MAX_READS
+        assert heard == [str(MAX_READS + extra) for extra in range(3)]
         held.set()
-        await until_async(lambda: len(heard) == MAX_LOADS + 3)
+        await until_async(lambda: len(heard) == MAX_READS + 3)
         loads.wait("again", 1000.0, lambda: heard.append("again"))
         await until_async(lambda: heard[-1] == "again")
 

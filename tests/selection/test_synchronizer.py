@@ -88,6 +88,24 @@ def test_a_change_elsewhere_reaches_what_is_in_memory(tmp_path: Path) -> None:
     run(tmp_path, TWO, scenario)
 
 
+def test_a_state_is_read_again_between_commits_only(tmp_path: Path) -> None:
+    """Read while a batch is written, it might hold the batch, which is then added to it in memory once more."""
+
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("exp3"))
+        synchronizer = follower(desk, application)
+        await synchronizer.follow()
+        await desk.store.commit([Observation("one", "app-id", {EVERYONE: {"observations": 1.0, "1000@0/a/loss": 1.0}})])
+        async with desk.surroundings.committer.between_batches:
+            following = asyncio.ensure_future(synchronizer.follow())
+            await asyncio.sleep(0.1)  # a reading takes a millisecond; one that waits takes for ever
+            assert application.contexts.prior().number("a", "loss") == 0.0
+        await following
+        assert application.contexts.prior().number("a", "loss") > 0.0
+
+    run(tmp_path, TWO, scenario)
+
+
 def test_it_goes_on_after_the_store_was_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(desk: Desk) -> None:
         application = await desk.application(Selection("exp3"))

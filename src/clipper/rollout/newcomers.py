@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from clipper.control.snapshot import ApplicationSnapshot, Newcomer, Snapshot
 from clipper.registry.records import ApplicationRecord, ModelRecord
-from clipper.selection.policies.registry import POLICIES
+from clipper.selection.policies.by_name import POLICIES
 from clipper.settings.application import Link, Selection
 from clipper.types import ModelId
 
@@ -21,7 +21,7 @@ Current = Callable[[str], str | None]
 
 def is_ramped(selection: Selection) -> bool:
     """Whether it has newcomers at all: only a policy that learns has feedback to tell of them. A user's own may."""
-    if selection.policy == "ensemble" and selection.parameters.get("weighting", "equal") == "equal":
+    if selection.policy == "ensemble" and selection.parameters.get("weighting") == "equal":
         return False  # who asks for a vote of equals need not send any
     policy = POLICIES.get(selection.policy)
     return selection.ramp is not None and (policy is None or policy.learns)

@@ -13,7 +13,7 @@ import msgspec
 
 from clipper.errors import InvalidArgument
 from clipper.run_as import forbid_new_privileges
-from clipper.selection.policies.registry import make_loss, make_policy
+from clipper.selection.policies.by_name import make_loss, make_policy
 from clipper.settings.application import Selection
 
 # Importing a large library takes seconds. The kernel ends us then, also if nobody waits for the verdict any more.

@@ -13,11 +13,13 @@ from http_calls import cut
 from mutations import mutated, random_edits
 
 from clipper.control.feedback import Feedback, Outcome
+from clipper.control.snapshot import ApplicationSnapshot
 from clipper.control.statistics import WorkerStatistics
 from clipper.frontend import limits
+from clipper.frontend.clients import Clients
 from clipper.frontend.inference.service import Inference
 from clipper.frontend.inference.tensors import DATATYPES, datatype_of
-from clipper.frontend.server import QueryServer
+from clipper.frontend.port import Port
 from clipper.types import InputType
 from serving import post
 
@@ -32,8 +34,13 @@ PATHS = ["/v2/models/app/infer"] * 50 + ["/v2/models/app/versions/1/infer", "/v2
 PATHS += ["/v2/models/other/infer", "/v2/models/app/observe", "/v2/repository/index", "/v2/models/%00/infer", "/v2//"]
 
 
-class _Links:
+class Terms:
+    slo_s = 1.0
     is_ready = True
+    features_are_input = False
+
+    def __init__(self, input_type: InputType, features_size: int | None) -> None:
+        self.input_type, self.features_size = input_type, features_size
 
     def versions(self) -> dict[str, dict[str, bool]]:
         return {"1": {"m": True}}
@@ -43,13 +50,11 @@ class Answering:
     """An application that answers at once, or not at all."""
 
     name = "app"
-    slo_s = 1.0
-    features_are_input = False
-    links = _Links()
     done = True
+    snapshot = ApplicationSnapshot("app", "bytes", 1.0)
 
     def __init__(self, input_type: InputType, features_size: int | None, output: bytes | None) -> None:
-        self.input_type, self.features_size, self._output = input_type, features_size, output
+        self.terms, self._output = Terms(input_type, features_size), output
         self.rows: list[bytes] = []
 
     def predict(self, row: bytes, asker: Any, *_: object) -> "Answering":
@@ -83,12 +88,13 @@ async def _send(random: Random) -> None:
     input_type = InputType.parse(random.choice(TYPES))
     output = random.choice([b"1", b"[1,2.5]", b'{"a":"\xc3\xbc"}', b"null", b"[[1],[2,3]]", b"1e999", None])
     application = Answering(input_type, random.choice([None, None, 2]), output)
-    server = QueryServer(max_connections=100)
-    shared = server.refused, server.work, limits.MAX_BODY_BYTES, lambda _, endpoint: endpoint
+    port = Port(max_connections=100)
+    clients = Clients(0, port.count_refused, port.now_s)
+    shared = port.refused, port.work, limits.MAX_BODY_BYTES, clients
     inference = Inference([cast(Any, application)], Taker(), no_statistics, *shared)
-    server.serve({}, inference)
+    port.serve({}, inference)
     for _ in range(random.randint(1, 4)):
-        peer = Peer(server)
+        peer = Peer(port)
         request = infer_request(random, input_type)
         data = post(request[0], request[1], **request[2])
         before = len(application.rows)
@@ -105,7 +111,7 @@ async def _send(random: Random) -> None:
         peer.connection.eof_received()
         peer.leave()
     await asyncio.sleep(0)
-    assert server.budget.held_bytes == 0
+    assert port.budget.held_bytes == 0
 
 
 def infer_request(random: Random, input_type: InputType) -> tuple[str, bytes, dict[str, str]]:

@@ -9,8 +9,8 @@ from bandits import MODELS, bernoulli
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import tally
 from clipper.selection.learning.totals import Totals
+from clipper.selection.policies.by_name import POLICIES, default_half_life, make_policy
 from clipper.selection.policies.policy import JudgedQuery, Policy, QueryView
-from clipper.selection.policies.registry import POLICIES, default_half_life, make_policy
 
 # Where features tell users apart, contexts have nothing of their own to go by; ``best_arm`` is a test of the
 # application, over all contexts.

@@ -13,8 +13,8 @@ from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import tally
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies import Choice, Combined
+from clipper.selection.policies.by_name import POLICIES, make_policy
 from clipper.selection.policies.policy import JudgedQuery, QueryView
-from clipper.selection.policies.registry import POLICIES, make_policy
 
 ASKS_ONE = (
     "adaptive",
@@ -133,7 +133,7 @@ def test_what_forgetting_leaves_of_a_state_is_no_obstacle(name: str) -> None:
         ("exp3", {"gamma": 2}, "gamma is 2: expected a number above 0 and at most 1"),
         ("exp4", {"eta": math.nan}, "eta is nan: expected a number above 0 and at most 1"),
         ("exp4", {"answer": "best"}, "answer is 'best': expected one of vote, mean, median"),
-        ("ensemble", {"weighting": "none"}, "weighting is 'none': expected one of equal, accuracy"),
+        ("ensemble", {"weighting": "none"}, "weighting is 'none': expected one of accuracy, equal"),
         ("ensemble", {"classes": 1}, "classes is 1: expected a number at least 2"),
         ("ensemble", {"tolerance": -1}, "tolerance is -1: expected a number at least 0"),
         ("weighted", {"weights": {"a": -1}}, "weight of a is -1: expected a number at least 0"),

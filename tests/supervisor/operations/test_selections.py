@@ -57,6 +57,17 @@ def test_how_long_is_remembered_is_the_policys_own_where_nobody_says() -> None:
     assert changed_selection(OLD, ApplicationChange(policy="thompson")).half_life == OLD.half_life
 
 
+def test_features_go_with_the_policy_that_they_were_for() -> None:
+    made = new_selection(NewApplication("a", 20.0, policy="linucb", features=2))
+    assert changed_selection(made, ApplicationChange(policy="exp3")).features is None
+    assert changed_selection(made, ApplicationChange(policy="linear_thompson")).features == 2
+    assert changed_selection(made, ApplicationChange(policy="exp3", features=3)).features == 3
+    # A user's own may go by them; and where the policy before did not, they are there for something else.
+    assert changed_selection(made, ApplicationChange(policy="m:Own")).features == 2
+    logged = new_selection(NewApplication("a", 20.0, policy="thompson", features=2))
+    assert changed_selection(logged, ApplicationChange(policy="exp3")).features == 2
+
+
 def test_a_name_alone_has_no_parameters() -> None:
     made = new_selection(NewApplication("a", slo_ms=20.0, policy="exp3", loss=Configured("absolute", {"range": 2})))
     assert (made.policy, made.parameters, made.loss, made.loss_parameters) == ("exp3", {}, "absolute", {"range": 2})

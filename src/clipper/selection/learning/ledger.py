@@ -297,7 +297,7 @@ def _check_key(key: str, array: NDArray[np.float64] | None = None) -> None:
         _parse_number(number)
     except ValueError:
         expected = "HALF_LIFE@START/MODEL/NAME" + ("" if array is None else f"/{len(array)}")
-        raise InvalidArgument(f"{key!r} is no key of a learned state: expected {expected}") from None
+        raise InvalidArgument(f"{key!r} is not the key of a learned state: expected {expected}") from None
 
 
 def _to_list(array: NDArray[np.float64]) -> list[float]:

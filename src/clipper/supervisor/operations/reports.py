@@ -22,7 +22,7 @@ from clipper.selection.learning.comparison import Compared, compare
 from clipper.selection.learning.confidence_sequences import Evidence, Interval, mean_interval
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.policies.best_arm import BestArm
-from clipper.selection.policies.registry import make_policy
+from clipper.selection.policies.by_name import make_policy
 from clipper.selection.stores.store import EVERYONE
 from clipper.settings.application import link_names
 from clipper.supervisor.operations.parts import Parts

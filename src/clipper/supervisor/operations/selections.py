@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from clipper.errors import InvalidArgument
 from clipper.processes.managed import ProcessFolder
 from clipper.run_as import RunAs
-from clipper.selection.policies.registry import POLICIES, default_half_life, make_loss, make_policy, runs_own_code
+from clipper.selection.policies.by_name import POLICIES, default_half_life, make_loss, make_policy, runs_own_code
 from clipper.selection.trial import Trials
 from clipper.settings.application import ApplicationChange, Configured, NewApplication, Selection, SelectionSettings
 from clipper.settings.fields import check_ranges, given, shared
@@ -34,6 +34,9 @@ def changed_selection(selection: Selection, change: ApplicationChange) -> Select
     changed = given(change)
     if "policy" in changed:
         policy = _configured(changed.pop("policy"))
+        if _goes_by_features(selection.policy) and policy.name in POLICIES and not _goes_by_features(policy.name):
+            # They were for the policy before it: queries would be refused for want of what nobody reads.
+            selection = replace(selection, features=None)
         if selection.half_life == default_half_life(selection.policy):  # nobody has set another
             selection = replace(selection, half_life=default_half_life(policy.name))
         selection = replace(selection, policy=policy.name, parameters=policy.parameters)
@@ -43,6 +46,11 @@ def changed_selection(selection: Selection, change: ApplicationChange) -> Select
     # Its code is an artifact, and the selection's a folder.
     own = {*SelectionSettings.__struct_fields__, "half_life"}
     return replace(selection, **{name: value for name, value in changed.items() if name in own})
+
+
+def _goes_by_features(policy: str) -> bool:
+    """Whether it is one of Clipper's own that cannot do without."""
+    return policy in POLICIES and POLICIES[policy].needs_features
 
 
 def names_code(selection: Selection) -> bool:
@@ -85,7 +93,7 @@ def check_features(selection: Selection, input_type: InputType) -> None:
     Raises:
         InvalidArgument: the policy goes by features that queries do not bring, or their inputs cannot be them.
     """
-    if selection.features is None and selection.policy in POLICIES and POLICIES[selection.policy].needs_features:
+    if selection.features is None and _goes_by_features(selection.policy):
         raise InvalidArgument(
             f"policy {selection.policy} goes by features: say how many each query brings, features N, or that its "
             "input is them, features input"
