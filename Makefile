@@ -3,7 +3,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test mutants fuzz fuzz-server rollout soak bench batching regret best-arm calibration paper demo clean
+.PHONY: help setup check format test mutants fuzz fuzz-server flood rollout soak bench batching regret best-arm calibration paper demo clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
@@ -16,6 +16,7 @@ help:
 	@echo "make paper   the paper's figures that are not of this commit again, on real data; FIGURES=\"ensembles failure\" picks some"
 	@echo "make fuzz    send the server what nobody should, from all sides, for SECONDS=60"
 	@echo "make fuzz-server  send a running server INPUTS=1000000 of the same, and look at its memory and its stalls"
+	@echo "make flood   send a running server the most feedback that it takes at once, and look at its memory and at others' waits"
 	@echo "make rollout  throw EXAMPLES=5000 times everything at what decides what runs, in any order"
 	@echo "make mutants  change the code that decides, a change at a time for MINUTES=20, and see whether its tests notice; FOLDERS=rollout SEED=7"
 	@echo "make soak    run a server under load, changes and kills for MINUTES=10, and see whether anything of it grows"
@@ -47,11 +48,14 @@ endif
 
 SECONDS ?= 60
 fuzz: setup
-	@PYTHONPATH=tests:tests/frontend:tests/inputs:tests/supervisor $(PY) -m fuzz --seconds $(SECONDS)
+	@PYTHONPATH=tests:tests/frontend:tests/frontend/inference:tests/inputs:tests/supervisor $(PY) -m fuzz --seconds $(SECONDS)
 
 INPUTS ?= 1000000
 fuzz-server: setup
-	@PYTHONPATH=tests:tests/frontend:tests/inputs $(PY) -m fuzz_live --inputs $(INPUTS)
+	@PYTHONPATH=tests:tests/frontend:tests/frontend/inference:tests/inputs $(PY) -m fuzz_live --inputs $(INPUTS)
+
+flood: setup
+	@PYTHONPATH=tests:tests/frontend:tests/frontend/inference:tests/inputs $(PY) -m flood
 
 EXAMPLES ?= 5000
 rollout: setup

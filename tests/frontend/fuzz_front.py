@@ -31,6 +31,9 @@ TYPES = ["float64[*]", "float64", "float64[3]", "float64[2,*]", "float32[*,*]", 
 TYPES += ["bool[*]", "bool[2,2]", "string", "bytes", "int32[]"]
 LEAVES: list[Any] = [0, 1, -1, 1.0, 0.5, 255, 256, 2**31, 2**63, 2**64, 1e39, 1e308, True, False, None, "", "a", "AAAA"]
 LEAVES += ["\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"), '\\"', {}, [], "é" * 9, 10**19, 1e-320]
+# What a feature may be; and how many each query brings where it brings any.
+NUMBERS: list[Any] = [0, 1, -1, 0.5, 1e308, 5e-324]
+FEATURES = 3
 FRAGMENTS = [
     b'"',
     b"\\",
@@ -165,11 +168,17 @@ def try_predict_body(number: int) -> None:
     """A body is read in pieces as it is at once, or refused for what is told in the documentation."""
     random = Random(number)
     name = random.choice(TYPES)
-    body = predict_body_for(random, name)
-    _compare(body, _read_predict(name, body, in_pieces=False), _read_predict(name, body, in_pieces=True))
+    brings, takes = _features_of(number)
+    body = predict_body_for(random, name, brings_features=brings)
+    _compare(body, _read_predict(name, takes, body, in_pieces=False), _read_predict(name, takes, body, in_pieces=True))
 
 
-def predict_body_for(random: Random, name: str) -> bytes:
+def _features_of(number: int) -> tuple[bool, int | None]:
+    """Whether a try's body brings features for the policy, and how many its application takes."""
+    return number % 3 == 1, FEATURES if number % 6 == 1 else None
+
+
+def predict_body_for(random: Random, name: str, *, brings_features: bool = False) -> bytes:
     """A body for an application of the type, or nearly one."""
     fields: dict[str, Any] = {}
     for _ in range(random.randint(1, 3)):
@@ -180,18 +189,32 @@ def predict_body_for(random: Random, name: str) -> bytes:
                 fields["input"] = _value(random, name)
             case _:
                 fields[random.choice(["context", "uid", "version"])] = random.choice([*LEAVES, "c" * 1001])
+    if brings_features:
+        batch = fields.get("input_batch")
+        fields["features"] = _features(random, None if batch is None else len(batch) + random.choice([0, 0, 0, 1]))
     return _garbled(random, fields)
+
+
+def _features(random: Random, count: int | None) -> Any:
+    """Of one query, or of each of so many; or nearly."""
+    if random.random() < 0.1:
+        return random.choice(LEAVES)
+    if count is not None:
+        return [_features(random, None) for _ in range(count)]
+    size = random.choice([FEATURES] * 8 + [0, 1, FEATURES + 1])
+    return [random.choice(LEAVES if random.random() < 0.03 else NUMBERS) for _ in range(size)]
 
 
 def try_observe_body(number: int) -> None:
     """As predict bodies."""
     random = Random(number)
     name = random.choice(TYPES)
-    body = observe_body_for(random, name)
-    _compare(body, _read_observe(name, body, in_pieces=False), _read_observe(name, body, in_pieces=True))
+    brings, takes = _features_of(number)
+    body = observe_body_for(random, name, brings_features=brings)
+    _compare(body, _read_observe(name, takes, body, in_pieces=False), _read_observe(name, takes, body, in_pieces=True))
 
 
-def observe_body_for(random: Random, name: str) -> bytes:
+def observe_body_for(random: Random, name: str, *, brings_features: bool = False) -> bytes:
     """Feedback to an application of the type, or nearly."""
     pieces = []
     for _ in range(random.randint(1, 3)):
@@ -199,6 +222,8 @@ def observe_body_for(random: Random, name: str) -> bytes:
         piece |= {"input": _value(random, name)} if random.random() < 0.5 else {"query_id": random.choice(LEAVES[:9])}
         if random.random() < 0.3:
             piece[random.choice(["id", "context", "uid"])] = random.choice([*LEAVES, "i" * 201])
+        if brings_features:
+            piece["features"] = _features(random, None)
         pieces.append(piece)
     return _garbled(random, {"observations": pieces} if random.random() < 0.5 else pieces[0])
 
@@ -228,23 +253,25 @@ def _garbled(random: Random, fields: dict[str, Any]) -> bytes:
     return body if random.random() < 0.4 else mutated(body, random_edits(random, FRAGMENTS))
 
 
-def _read_predict(name: str, body: bytes, in_pieces: bool) -> Any:
+def _read_predict(name: str, features_size: int | None, body: bytes, in_pieces: bool) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         if in_pieces:
             _shorten(patch)
         try:
-            request = finish(predict_body.BodyReader(make_reader(InputType.parse(name))).read(body))
+            request = finish(predict_body.BodyReader(make_reader(InputType.parse(name)), features_size).read(body))
         except RequestError as error:
             return error
-    return request.rows, request.is_batch, request.context, request.version
+    return request.rows, request.is_batch, request.context, request.version, list(request.features)
 
 
-def _read_observe(name: str, body: bytes, in_pieces: bool) -> Any:
+def _read_observe(name: str, features_size: int | None, body: bytes, in_pieces: bool) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         if in_pieces:
             _shorten(patch)
         try:
-            found, is_list = finish(observe_body.ObserveReader(make_reader(InputType.parse(name))).read(body))
+            found, is_list = finish(
+                observe_body.ObserveReader(make_reader(InputType.parse(name)), features_size).read(body)
+            )
         except RequestError as error:
             return error
     wrong = [each for each in found if isinstance(each, ClipperError)]
@@ -252,7 +279,9 @@ def _read_observe(name: str, body: bytes, in_pieces: bool) -> Any:
         assert all(isinstance(each, RequestError) for each in wrong)
         return wrong[0]
     return [
-        (each.query_id, each.row, each.context, each.reward) for each in found if isinstance(each, Feedback)
+        (each.query_id, each.row, each.context, each.reward, each.features)
+        for each in found
+        if isinstance(each, Feedback)
     ], is_list
 
 

@@ -102,6 +102,29 @@ def test_the_least_recently_asked_goes_and_is_read_again(tmp_path: Path, monkeyp
     run_clean(scenario())
 
 
+def test_states_that_hold_much_make_room_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contexts_module, "MAX_NUMBERS", 20)
+
+    async def scenario() -> None:
+        store = Store(tmp_path / "s.sqlite3")
+        contexts = Contexts("app-id", store, None, 0.0)
+        for context in "abcdefghij":  # each state comes to have three numbers: two of a's, and how many observations
+            await contexts.load(context)
+            await commit(store, contexts, context, context)
+        assert [context for context in "abcdefghij" if contexts.totals(context) is not None] == list("efghij")
+        # One by itself stays, however large it is; and what is read again counts once.
+        monkeypatch.setattr(contexts_module, "MAX_NUMBERS", 1)
+        for _ in range(3):
+            await contexts.reload("j")
+            assert len(contexts) == 1 and contexts.totals("j") is not None
+        monkeypatch.setattr(contexts_module, "MAX_NUMBERS", 6)
+        await contexts.load("a")
+        assert len(contexts) == 2
+        await store.close()
+
+    run_clean(scenario())
+
+
 def test_a_reading_that_overlaps_a_commit_is_read_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         store = Store(tmp_path / "s.sqlite3")

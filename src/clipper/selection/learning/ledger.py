@@ -128,6 +128,10 @@ class Ledger:
         self._totals: Totals | None = None
         self.add(sums or {})
 
+    def __len__(self) -> int:
+        """How many numbers it holds; arrays are not among them."""
+        return sum(map(len, self._sums.values()))
+
     def entries(self, increments: Increments, observations: int = 1, ahead: int = 0) -> dict[str, Amount]:
         """What to add to this state, here and in the store, for what these observations taught.
 
