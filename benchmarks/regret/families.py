@@ -2,23 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from benchmarks.regret import contextual, ours, panels, textbook
+from benchmarks.regret import ours, panels, textbook
 from benchmarks.regret.answers import LABELS
-from benchmarks.regret.contextual import play_contextual
 from benchmarks.regret.panels import play_panel
 from benchmarks.regret.simulation import Setting, play
 from benchmarks.regret.streams import SIZES, STREAMS, Floats
 from clipper.selection.policies.by_name import POLICIES
 
 FEW_SEEDS, SEEDS = 4, 30
-# Of games with features, each of which takes several times as long.
-CONTEXTUAL_SEEDS = 10
 # Of a search with few seeds so many settings are tried with all.
 FINALISTS = 3
 # As many games at once as fill the processor's caches; fewer would be all overhead.
@@ -37,26 +33,17 @@ ALPHAS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 # Of policies that see every model's loss: they react faster, and so may forget faster.
 HEDGE_ETAS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6)
 HEDGE_HALF_LIVES = (35, 50, 70, 100, 200, 500)
-# The textbook's 0.25 is as wide as 0.5 of ours, which goes by the losses' variance of a quarter at most.
-LINEAR_EXPLORATIONS, LINEAR_SPREADS = (0.1, 0.25, 0.5, 1.0), (0.05, 0.12, 0.25, 0.5)
-LINEAR_HALF_LIVES = (300, 1000)
 SHARES = (0.003, 0.01, 0.02)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A policy with all settings of it that are tried, and how it is played.
-
-    ``sizes``: how many models there are; or features, of a policy that goes by these.
-    """
+    """A policy with all settings of it that are tried, and how it is played."""
 
     name: str
     make: Callable[..., Any]
     settings: Sequence[Setting]
     play: Callable[..., Floats] = play
-    streams: Sequence[str] = tuple(STREAMS)
-    sizes: Sequence[int] = SIZES
-    seeds: int = SEEDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +57,7 @@ class Family:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Mean regret over the seeds, by stream and number of models or features, and the standard error of their sum."""
+    """Mean regret over the seeds, by stream and number of models, and the standard error of their sum."""
 
     name: str
     setting: Setting
@@ -147,39 +134,13 @@ def families() -> list[Family]:
     ]
 
 
-def contextual_families() -> list[Family]:
-    """Of those that go by features."""
-    return [
-        Family(
-            policy,
-            _by_features(policy, partial(make, is_ours=True), [setting_of(policy)]),
-            [
-                _by_features(
-                    "other exploration",
-                    partial(make, is_ours=True),
-                    _grid(exploration=explorations, half_life=(setting_of(policy)["half_life"],)),
-                ),
-                _by_features("discounted", make, _grid(exploration=explorations, half_life=LINEAR_HALF_LIVES)),
-                _by_features("never forgets", make, _grid(exploration=explorations, half_life=NEVER)),
-            ],
-        )
-        for policy, make, explorations in (
-            ("linucb", contextual.LinUcb, LINEAR_EXPLORATIONS),
-            ("linear_thompson", contextual.LinTs, LINEAR_SPREADS),
-        )
-    ]
-
-
 def measure(candidate: Candidate, seeds: int) -> list[Result]:
     """All its settings, in their order."""
     parts = [
         candidate.settings[start : start + SETTINGS_AT_ONCE]
         for start in range(0, len(candidate.settings), SETTINGS_AT_ONCE)
     ]
-    by_size = [
-        np.concatenate([candidate.play(candidate.make, part, size, seeds) for part in parts])
-        for size in candidate.sizes
-    ]
+    by_size = [np.concatenate([candidate.play(candidate.make, part, size, seeds) for part in parts]) for size in SIZES]
     return [
         _result(candidate, setting, [regret[index] for regret in by_size])
         for index, setting in enumerate(candidate.settings)
@@ -187,20 +148,20 @@ def measure(candidate: Candidate, seeds: int) -> list[Result]:
 
 
 def measure_ours(family: Family) -> Result:
-    return measure(family.ours, family.ours.seeds)[0]
+    return measure(family.ours, SEEDS)[0]
 
 
 def search(candidate: Candidate) -> Result:
     """Its best setting: of all with few seeds the best few, of these with all seeds the best one."""
     few = sorted(measure(candidate, FEW_SEEDS), key=lambda result: result.sum)[:FINALISTS]
     finalists = replace(candidate, settings=[result.setting for result in few])
-    return min(measure(finalists, candidate.seeds), key=lambda result: result.sum)
+    return min(measure(finalists, SEEDS), key=lambda result: result.sum)
 
 
 def _result(candidate: Candidate, setting: Setting, by_size: Sequence[Floats]) -> Result:
     means = {
-        stream: {str(size): round(float(regret[index].mean()), 1) for size, regret in zip(candidate.sizes, by_size)}
-        for index, stream in enumerate(candidate.streams)
+        stream: {str(size): round(float(regret[index].mean()), 1) for size, regret in zip(SIZES, by_size)}
+        for index, stream in enumerate(STREAMS)
     }
     # Streams and sizes are independent of each other, so the variances of their means add up.
     variance = sum(float(regret.var(axis=1, ddof=1).sum()) / regret.shape[1] for regret in by_size)
@@ -216,10 +177,6 @@ def setting_of(policy: str) -> Setting:
         assert default.default_half_life is not None
         setting["half_life"] = float(default.default_half_life)
     return setting
-
-
-def _by_features(name: str, make: Callable[..., Any], settings: Sequence[Setting]) -> Candidate:
-    return Candidate(name, make, settings, play_contextual, contextual.STREAMS, contextual.FEATURES, CONTEXTUAL_SEEDS)
 
 
 def _ours(policy: str, make: Callable[..., Any]) -> Candidate:

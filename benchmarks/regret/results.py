@@ -11,18 +11,16 @@ from benchmarks.regret.families import Result
 ASK_ALL = ("exp4", "ensemble")
 
 RESULTS = Path(__file__).parent / "results.json"
-# Of policies that go by features, on streams of their own.
-CONTEXTUAL_RESULTS = Path(__file__).parent / "contextual.json"
 
 Results = dict[str, list[Result]]
 
 
-def read(path: Path = RESULTS) -> Results:
-    return msgspec.json.decode(path.read_bytes(), type=Results)
+def read() -> Results:
+    return msgspec.json.decode(RESULTS.read_bytes(), type=Results)
 
 
-def write(results: Mapping[str, Sequence[Result]], path: Path = RESULTS) -> None:
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
+def write(results: Mapping[str, Sequence[Result]]) -> None:
+    RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
 
 
 def ratio(results: Results, policy: str) -> float:

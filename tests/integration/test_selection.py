@@ -81,7 +81,7 @@ def observations(system: Serving, app: str) -> float:
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_serves_and_those_that_learn_find_the_right_model(system: Serving, policy: str) -> None:
     name = policy.replace("_", "-")
-    learns = policy not in ("single", "weighted", "ensemble")
+    learns = policy not in ("single", "weighted")
 
     def teach(number: int) -> None:
         answer = ask(system, f"/{name}/predict", {"input": [number]})

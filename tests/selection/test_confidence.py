@@ -100,7 +100,7 @@ def test_label_alone_comes_to_be_believed_as_often_as_it_is_right(tmp_path: Path
 
 def test_vote_comes_to_be_believed_as_often_as_it_is_right(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
-        application = await desk.application(Selection("ensemble", calibrate=True))
+        application = await desk.application(Selection("ensemble", {"weighting": "equal"}, calibrate=True))
         told = await teach(desk, application, *[b"1"] * 40)
         assert told[0] == pytest.approx(0.6) and told[-1] > 0.9
         found = only(application)
@@ -201,7 +201,7 @@ def test_early_leaving_goes_by_the_calibrated_confidence(tmp_path: Path) -> None
     """That three of five agree is too little by itself; by feedback it is enough, so nobody else is waited for."""
 
     async def scenario(desk: Desk) -> None:
-        selection = Selection("ensemble", wait="decided", confidence_threshold=0.7, calibrate=True)
+        selection = Selection("ensemble", {"weighting": "equal"}, wait="decided", confidence_threshold=0.7, calibrate=True)
         application = await desk.application(selection)
         desk.models.held |= {"d", "e"}
         _, query = desk.ask(application)

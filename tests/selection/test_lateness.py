@@ -15,7 +15,7 @@ from waiting import until_async
 
 TWO = {"a": b"1", "b": b"2"}
 BANDIT = Selection("exp3", half_life=None)
-ALL = Selection("ensemble", half_life=None)
+ALL = Selection("ensemble", {"weighting": "equal"}, half_life=None)
 
 
 def numbers(application: Application, model: str) -> dict[str, float]:

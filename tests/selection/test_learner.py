@@ -20,7 +20,7 @@ from selection_desk import ROW, SLO_S, Desk, on_input, on_query, own_policy, run
 from waiting import until_async
 
 FOUR = {"a": b"1", "b": b"1", "c": b"2", "d": b"2"}
-ALL = Selection("ensemble", half_life=None)
+ALL = Selection("ensemble", {"weighting": "equal"}, half_life=None)
 SINGLE = Selection("single", half_life=None)
 
 

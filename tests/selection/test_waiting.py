@@ -32,7 +32,7 @@ async def until_the_deadline(desk: Desk, application: Application, number: int) 
 @pytest.mark.parametrize("outputs", [FIVE, SPLIT])
 def test_a_model_that_hangs_is_not_waited_for_once_that_is_known(tmp_path: Path, outputs: dict[str, bytes]) -> None:
     async def scenario(desk: Desk) -> None:
-        application = await desk.application(Selection("ensemble", half_life=None))
+        application = await desk.application(Selection("ensemble", {"weighting": "equal"}, half_life=None))
         desk.models.held.add("e")
         # A settled answer waits for fewer of its misses than one that it could turn.
         misses = 2 if outputs is FIVE else 10
@@ -104,7 +104,7 @@ def test_means_wait_for_who_is_expected(tmp_path: Path) -> None:
 
 def test_whom_a_settled_answer_did_not_wait_for_has_not_missed_it(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
-        application = await desk.application(Selection("ensemble", half_life=None, wait="decided"), shadows="d")
+        application = await desk.application(Selection("ensemble", {"weighting": "equal"}, half_life=None, wait="decided"), shadows="d")
         desk.models.held.update("cd")
         asking, query = desk.ask(application)
         await until_async(lambda: all(desk.models.containers[name].batches for name in "cd"))

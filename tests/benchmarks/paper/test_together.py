@@ -16,5 +16,5 @@ def test_errors_are_of_the_answers() -> None:
     copy = np.where(labels < 4, wrong, labels)
     other, third = np.where(labels == 8, wrong, labels), np.where(labels == 9, wrong, labels)
     given = np.stack([copy, copy, copy, other, third], axis=1)
-    assert error("ensemble", {}, given, labels) == pytest.approx(0.4)
+    assert error("ensemble", {"weighting": "equal"}, given, labels) == pytest.approx(0.4)
     assert error("stacking", {}, given, labels) < 0.1
