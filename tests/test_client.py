@@ -93,6 +93,13 @@ def test_a_wait_is_bounded(api: Api, clipper: Clipper) -> None:
         clipper.wait_until_ready("double", made.version, timeout_s=0)
 
 
+def test_a_wait_ends_where_another_version_took_its_place(api: Api, clipper: Clipper) -> None:
+    made = clipper.deploy("double", double)
+    api.operations.versions["double"]["1"] = msgspec.structs.replace(made, state="sleeping", replicas=())
+    with pytest.raises(Conflict, match="a rollback or a later deployment took its place"):
+        clipper.wait_until_ready("double", "1", timeout_s=60)
+
+
 def test_a_wait_ends_where_a_replica_dies_again_and_again(api: Api, clipper: Clipper) -> None:
     made = clipper.deploy("double", double)
     dying = msgspec.structs.replace(made.replicas[0], state="crash_loop", last_error="exit code 7")

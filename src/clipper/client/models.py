@@ -14,7 +14,7 @@ from clipper.client.calls import (
     polls,
     query_string,
 )
-from clipper.errors import ContainerFailed, DeadlineExceeded
+from clipper.errors import Conflict, ContainerFailed, DeadlineExceeded
 from clipper.management.schemas import Logs, Model, Replica, Rollback, Scale, Version
 from clipper.packaging import Artifact, Language, package
 from clipper.settings.fields import settings_of
@@ -61,6 +61,7 @@ class Models(Calls):
                 with its default, and ``clipper deploy --help`` says what it is.
 
         Raises:
+            Conflict: a rollback or a later deployment took its place while it started.
             ContainerFailed: it cannot start; ``log_tail`` holds the container's last lines.
             DeadlineExceeded: it is neither ready nor failed in the time that it has.
         """
@@ -112,6 +113,11 @@ class Models(Calls):
             ready, replicas = now.ready_replicas, now.replicas_wanted
             if now.state == "failed":
                 raise ContainerFailed(f"{model}:{version} cannot start: {now.last_error}", list(now.log_tail))
+            if now.state == "sleeping":
+                raise Conflict(
+                    f"{model}:{version} does not run: a rollback or a later deployment took its place; "
+                    f"clipper model rollback {model} --version {version} starts it again"
+                )
             for replica in now.replicas:
                 if replica.state == "crash_loop":
                     raise self._crash_loop(replica)
