@@ -201,7 +201,9 @@ def test_early_leaving_goes_by_the_calibrated_confidence(tmp_path: Path) -> None
     """That three of five agree is too little by itself; by feedback it is enough, so nobody else is waited for."""
 
     async def scenario(desk: Desk) -> None:
-        selection = Selection("ensemble", {"weighting": "equal"}, wait="decided", confidence_threshold=0.7, calibrate=True)
+        selection = Selection(
+            "ensemble", {"weighting": "equal"}, wait="decided", confidence_threshold=0.7, calibrate=True
+        )
         application = await desk.application(selection)
         desk.models.held |= {"d", "e"}
         _, query = desk.ask(application)

@@ -104,7 +104,9 @@ def test_means_wait_for_who_is_expected(tmp_path: Path) -> None:
 
 def test_whom_a_settled_answer_did_not_wait_for_has_not_missed_it(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
-        application = await desk.application(Selection("ensemble", {"weighting": "equal"}, half_life=None, wait="decided"), shadows="d")
+        application = await desk.application(
+            Selection("ensemble", {"weighting": "equal"}, half_life=None, wait="decided"), shadows="d"
+        )
         desk.models.held.update("cd")
         asking, query = desk.ask(application)
         await until_async(lambda: all(desk.models.containers[name].batches for name in "cd"))
