@@ -3,7 +3,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test fuzz fuzz-server rollout soak bench batching regret best-arm calibration paper demo clean
+.PHONY: help setup check format test mutants fuzz fuzz-server flood rollout soak bench batching regret best-arm calibration paper demo clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
@@ -16,7 +16,9 @@ help:
 	@echo "make paper   the paper's figures that are not of this commit again, on real data; FIGURES=\"ensembles failure\" picks some"
 	@echo "make fuzz    send the server what nobody should, from all sides, for SECONDS=60"
 	@echo "make fuzz-server  send a running server INPUTS=1000000 of the same, and look at its memory and its stalls"
+	@echo "make flood   send a running server the most feedback that it takes at once, and look at its memory and at others' waits"
 	@echo "make rollout  throw EXAMPLES=5000 times everything at what decides what runs, in any order"
+	@echo "make mutants  change the code that decides, a change at a time for MINUTES=20, and see whether its tests notice; FOLDERS=rollout SEED=7"
 	@echo "make soak    run a server under load, changes and kills for MINUTES=10, and see whether anything of it grows"
 	@echo "make check   lint and type-check only"
 	@echo "make format  let ruff format and fix"
@@ -35,7 +37,7 @@ format: setup
 	$(PY) -m ruff format .
 
 # pytest comes last: its closing line is the last line of a run. What has to run by itself does so first; most of the
-# rest waits for processes, so that two at a time take half as long. PYTEST="tests/frontend -x" picks tests.
+# rest waits for processes, so that two at a time take half as long (tests/conftest.py says which tests stay together). PYTEST="tests/frontend -x" picks tests.
 test: check
 ifdef PYTEST
 	$(PY) -m pytest $(PYTEST)
@@ -46,19 +48,25 @@ endif
 
 SECONDS ?= 60
 fuzz: setup
-	@PYTHONPATH=tests:tests/frontend:tests/inputs:tests/supervisor $(PY) -m fuzz --seconds $(SECONDS)
+	@PYTHONPATH=tests:tests/frontend:tests/frontend/inference:tests/inputs:tests/supervisor $(PY) -m fuzz --seconds $(SECONDS)
 
 INPUTS ?= 1000000
 fuzz-server: setup
-	@PYTHONPATH=tests:tests/frontend:tests/inputs $(PY) -m fuzz_live --inputs $(INPUTS)
+	@PYTHONPATH=tests:tests/frontend:tests/frontend/inference:tests/inputs $(PY) -m fuzz_live --inputs $(INPUTS)
+
+flood: setup
+	@PYTHONPATH=tests:tests/frontend:tests/frontend/inference:tests/inputs $(PY) -m flood
 
 EXAMPLES ?= 5000
 rollout: setup
 	@ROLLOUT_EXAMPLES=$(EXAMPLES) $(PY) -m pytest tests/rollout/test_simulation.py --hypothesis-seed=$$(date +%s)
 
-MINUTES ?= 10
+mutants:
+	@sh scripts/setup.sh mutants
+	@PYTHONPATH=tests $(PY) -m mutants --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED)) $(FOLDERS)
+
 soak: setup
-	@$(PY) -m benchmarks.soak --minutes $(MINUTES) $(if $(RATE),--rate $(RATE))
+	@$(PY) -m benchmarks.soak --minutes $(or $(MINUTES),10) $(if $(RATE),--rate $(RATE))
 
 demo:
 	@sh scripts/setup.sh bench

@@ -151,6 +151,8 @@ class _Connection(asyncio.Protocol, Generic[T]):
         if client.stopping:
             self._transport.close()
             return
+        if self._transport.is_closing():
+            return  # its end is told in the loop's next turn, and another takes its place
         self._tag, request = client.next_request()
         client.sent += 1
         self._waiting = True

@@ -20,7 +20,7 @@ from benchmarks.real_models import unpacked
 from clipper.decisions.evaluation.estimators import Estimate
 from clipper.decisions.evaluation.samples import Sample
 from clipper.decisions.evaluation.whatif import Learner, evaluate, logged
-from clipper.selection.policies.registry import default_half_life, make_policy
+from clipper.selection.policies.by_name import default_half_life, make_policy
 
 PACKAGE = "obp==0.4.1"
 ITEMS = 80

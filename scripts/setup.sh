@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes .venv and installs Clipper into it, editable, with the extra that is asked for (dev, bench or paper), at the
+# Makes .venv and installs Clipper into it, editable, with the extra that is asked for (dev, mutants, bench or paper), at the
 # versions of requirements/constraints.txt. Returns at once where that was done and nothing has changed since.
 set -eu
 cd "$(dirname "$0")/.."
@@ -40,7 +40,7 @@ install=".venv/bin/python -m pip install --quiet --disable-pip-version-check -c 
 # The build's own packages are installed first and used as they are, since constraints do not reach an isolated build.
 $install hatchling editables
 # Tests of the shared selection state and of Docker run against real servers of their own; those of sdk/ build what is there.
-if [ "$extra" = dev ]; then
+if [ "$extra" = dev ] || [ "$extra" = mutants ]; then
     command -v redis-server >/dev/null || sh scripts/apt-install.sh redis-server
     command -v dockerd >/dev/null || [ -x /usr/sbin/dockerd ] || sh scripts/apt-install.sh docker.io
     command -v g++ >/dev/null || sh scripts/apt-install.sh g++

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from litestar import post
 from litestar.params import FromPath, JSONBody
 from programs import build_cpp, kept, missing_tools
+from xdist.scheduler.loadfile import LoadFileScheduling
 
 from clipper.errors import NotFound
 from clipper.management.access import Access, Hosts
@@ -42,6 +43,26 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays; each pass of the collector through it would take a third of a second."""
     gc.collect()
     gc.freeze()
+
+
+# The files whose tests share one dockerd, which would not bear another beside it.
+DOCKERD = (
+    "tests/managers/test_manager.py",
+    "tests/managers/docker/test_launcher.py",
+    "tests/supervisor/test_docker.py",
+)
+
+
+class ByFile(LoadFileScheduling):
+    """A file's tests go to one process, since they share what is dear to set up; those of a dockerd, too."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "dockerd" if nodeid.startswith(DOCKERD) else super()._split_scope(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
 
 
 # Of the server that all tests of routes and commands share.

@@ -7,11 +7,14 @@ from collections import Counter
 from contextlib import ExitStack
 from random import SystemRandom
 
-from fuzz_front import TRIES
+import fuzz_front
 
+import fuzz_tls
 from fuzz_artifacts import serving, uploading
 from fuzz_containers import lying
 from fuzz_schema import check_answers
+
+TRIES = fuzz_front.TRIES | fuzz_tls.TRIES
 
 # Of those that wait for processes, one after so many of those that do not.
 FAST_TRIES = 40

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clipper.control.snapshot import Batching
+from clipper.settings.version import Batching
 from serving import SUM, Serving, application, model, serving, version
 from waiting import until
 

@@ -15,17 +15,18 @@ import clipper
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.messages import encode_hello
 from clipper.control.snapshot import ReplicaAddress
-from clipper.managers.docker.settings import DockerSettings, docker_launcher
-from clipper.managers.environments.model_environments import ModelEnvironments
-from clipper.managers.launcher import Launcher
-from clipper.managers.local.launcher import Folders, LocalLauncher
+from clipper.managers.environments.provider import EnvironmentProvider
+from clipper.managers.facilities import Facilities
+from clipper.managers.local.launcher import LocalLauncher
 from clipper.managers.manager import Manager, SlotStatus
+from clipper.managers.open import open_launchers
 from clipper.managers.probe import connect
 from clipper.managers.reconcile.plan import Slot
 from clipper.managers.warm_up import Sample
-from clipper.processes.managed import ProcessFolder
-from clipper.registry.records import ManagerName, VersionSpec
-from clipper.types import DType, InputType, ModelId, Transport
+from clipper.processes.folder import ProcessFolder
+from clipper.settings.server import Transport
+from clipper.settings.version import ManagerName, VersionSpec
+from clipper.types import DType, InputType, ModelId
 from docker_daemon import BASE_IMAGE
 from waiting import until_async
 
@@ -70,20 +71,30 @@ class Bench:
         self.transport = transport
         self.environ = environ or {"DOCKER_HOST": "unix:///nowhere/docker.sock"}
         self.logs, python_path = self._folder("logs"), self._folder("pythonpath")
-        self.folders = Folders(*map(self._folder, ("artifacts", "scratch", "run")))
         if not (python_path / "clipper").exists():
             (python_path / "clipper").symlink_to(Path(clipper.__file__).parent)
-        self.processes = ProcessFolder(path / "run", os.environ, python_path)
-        environments = ModelEnvironments(self.processes, self.folders.artifacts, path / "environments")
-        self.launcher = LocalLauncher(self.processes, self.folders, environments)
-        settings = DockerSettings(base_image, network, transport, str(path))
-        launchers: dict[ManagerName, Launcher] = {"local": self.launcher}
-        launchers |= docker_launcher(settings, self.folders, self.environ)
+        self.processes = ProcessFolder(self._folder("run"), os.environ, python_path)
+        self.facilities = Facilities(
+            home=path,
+            artifacts=self._folder("artifacts"),
+            scratch=self._folder("scratch"),
+            sockets=path / "run",
+            environments=path / "environments",
+            processes=self.processes,
+            environ=self.environ,
+            run_as=None,
+            docker_base_image=base_image,
+            docker_network=network,
+            docker_transport=transport,
+        )
+        self.launchers = open_launchers(self.facilities)
+        environments = EnvironmentProvider(self.processes, self.facilities.artifacts, path / "environments")
+        self.launcher = self.launchers["local"] = LocalLauncher(self.facilities, environments)
         numbers = itertools.count(1)
         self.samples = OneSample(sample)
 
         self.manager = Manager(
-            launchers, self.logs, lambda: next(numbers), lambda _: batch_timeout_s, self.samples, lambda: None
+            self.launchers, self.logs, lambda: next(numbers), lambda _: batch_timeout_s, self.samples, lambda: None
         )
 
     def _folder(self, name: str) -> Path:
@@ -93,7 +104,7 @@ class Bench:
     def model(self, body: str, artifact: str = "", **fields: Any) -> VersionSpec:
         """The spec of a model whose module is ``body`` with a function ``predict``."""
         artifact = artifact or hashlib.sha256(body.encode()).hexdigest()
-        code = self.folders.artifacts / artifact / "code"
+        code = self.facilities.artifacts / artifact / "code"
         code.mkdir(parents=True, exist_ok=True)
         (code / "my_model.py").write_text(body)
         return VersionSpec(artifact, "import", "my_model:predict", manager=self.kind, **fields)
@@ -139,7 +150,7 @@ class Bench:
                     container.remove(force=True)
 
     def leaves_nothing(self) -> None:
-        assert list(self.folders.scratch.iterdir()) == []
+        assert list(self.facilities.scratch.iterdir()) == []
         assert list((self.path / "run").iterdir()) == []
 
 

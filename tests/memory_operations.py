@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 import msgspec
 from msgspec import UNSET
 
-from clipper.control.snapshot import Link, Selection
 from clipper.control.statistics import CacheStatistics, WorkerStatistics
 from clipper.errors import ClipperError, Conflict, ContainerFailed, InvalidArgument, NotFound
 from clipper.management.events import Event
@@ -19,19 +18,15 @@ from clipper.management.learned import LearnedModel
 from clipper.management.reports import Bounds, Report, ReportedModel, ReportGroup
 from clipper.management.schemas import (
     Application,
-    ApplicationChange,
     ConfidenceBin,
-    Configured,
     Contexts,
     CreatedKey,
     CreatedToken,
-    Deployment,
     Key,
     LearnedPolicy,
     LinkChange,
     Logs,
     Model,
-    NewApplication,
     NewKey,
     NewToken,
     Reliability,
@@ -43,7 +38,9 @@ from clipper.management.schemas import (
     WorkerStatus,
 )
 from clipper.metrics.exposition import render
-from clipper.scaling import ReplicaRange
+from clipper.settings.application import ApplicationChange, Configured, Link, NewApplication, Selection
+from clipper.settings.replicas import ReplicaRange
+from clipper.settings.version import Deployment
 from clipper.types import check_name
 
 LOG_TAIL = ("Traceback (most recent call last):", "ModuleNotFoundError: No module named 'left_pad'")
@@ -286,6 +283,7 @@ class MemoryOperations:
             replicas=self._replicas(model, name, _least(deployment.replicas)),
             scaling=_range(deployment.replicas),
             created_at=time.time(),
+            description=deployment.description,
             warning="the model is older than its library" if model == "aged" else None,
         )
         if deployment.make_current:

@@ -10,24 +10,18 @@ from uuid import uuid4
 
 from clipper.abstraction.predictor import Predictor
 from clipper.control.feedback import Feedback
-from clipper.control.snapshot import (
-    ApplicationSnapshot,
-    Batching,
-    Link,
-    ModelSnapshot,
-    Selection,
-    Snapshot,
-    VersionSnapshot,
-)
+from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Snapshot, VersionSnapshot
 from clipper.selection.application import Application
 from clipper.selection.committer import Committer
 from clipper.selection.feedback.join_table import JoinTable
-from clipper.selection.observer import MAX_ASKING, Observer
+from clipper.selection.learner import MAX_ASKING, Learner
 from clipper.selection.query import Query
 from clipper.selection.query_ids import QueryIds
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import Store
 from clipper.selection.surroundings import Surroundings
+from clipper.settings.application import Link, Selection
+from clipper.settings.version import Batching
 from event_loops import ShiftedLoop, run_clean
 from small_container import SmallContainer
 from waiting import until_async
@@ -132,7 +126,7 @@ class Desk:
 
     async def observe(self, application: Application, feedback: Feedback) -> bool:
         """Observe, letting the models answer if they are asked."""
-        task = asyncio.ensure_future(Observer(application).observe(feedback))
+        task = asyncio.ensure_future(Learner(application).learn(feedback))
         await self.serve_until(task.done)
         await asyncio.sleep(0)  # a future that is done has its callbacks still to run
         return task.result()

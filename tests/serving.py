@@ -17,17 +17,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from clipper.control import messages as control
-from clipper.control.snapshot import (
-    ApplicationSnapshot,
-    Batching,
-    Link,
-    ModelSnapshot,
-    Peer,
-    ReplicaAddress,
-    Snapshot,
-    VersionSnapshot,
-)
+from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Peer, ReplicaAddress, Snapshot, VersionSnapshot
 from clipper.control.statistics import ApplicationStatistics, WorkerStatistics
+from clipper.settings.application import Link
+from clipper.settings.version import Batching
 from clipper.supervisor.workers.ports import hold, port_of
 from waiting import TIMEOUT_S, until
 

@@ -15,13 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clipper.backup import Backup, back_up, restore
-from clipper.control.snapshot import Batching
 from clipper.errors import ClipperError, Conflict, InvalidArgument, RegistryUnavailable, Unavailable
 from clipper.home import lock_home
-from clipper.processes.managed import ProcessRecord, start_time
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
+from clipper.processes.proc import start_time
+from clipper.processes.process import ProcessRecord
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.registry.store import Put
+from clipper.settings.version import Batching, VersionSpec
 from clipper.trees import seal_tree
 
 DIGEST, CODE, GONE = "a" * 64, "b" * 64, "c" * 64
@@ -152,7 +153,7 @@ def test_what_a_record_names_that_cannot_be_read_is_in_it(home: Path, tmp_path: 
 
 def test_a_backup_never_takes_the_place_of_a_file(home: Path, tmp_path: Path) -> None:
     (tmp_path / "backup.tar").write_text("precious")
-    with pytest.raises(Conflict, match="is there already"):
+    with pytest.raises(Conflict, match="exists already"):
         back_up(home, tmp_path / "backup.tar")
     with pytest.raises(Unavailable, match="nothing to back up"):
         back_up(tmp_path / "nowhere", tmp_path / "other.tar")
@@ -187,7 +188,7 @@ def test_one_that_is_cut_short_changes_nothing(home: Path, tmp_path: Path, share
     cut = tmp_path / "cut.tar"
     cut.write_bytes(content[: int(len(content) * share)])
     before = tree(home)
-    with pytest.raises(InvalidArgument, match=r"cut short|empty|damaged|does not begin"):
+    with pytest.raises(InvalidArgument, match=r"cut short|empty|damaged|is not a backup"):
         restore(home, cut)
     after = tree(home)
     assert after.keys() - before.keys() <= {"supervisor.lock"}
@@ -218,14 +219,14 @@ def link(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
 @pytest.mark.parametrize(
     ("members", "says"),
     [
-        ((), "does not begin|cut short|damaged"),
-        (((tarfile.TarInfo("other"), b"x"),), "does not begin"),
+        ((), "is not a backup|cut short|damaged"),
+        (((tarfile.TarInfo("other"), b"x"),), "is not a backup"),
         ((info(format=2),), "of Clipper 9.9"),
         ((info(), (tarfile.TarInfo("end"), b"")), "no registry.sqlite3"),
-        ((info(), (tarfile.TarInfo("supervisor.lock"), b"")), "which no backup has"),
-        ((info(), (tarfile.TarInfo(f"artifacts/{CODE}/x"), b"")), "which no backup has"),
-        ((info(), (tarfile.TarInfo(f"artifacts/{DIGEST}/../../x"), b"")), "which no backup has"),
-        ((info(), link("registry.sqlite3", "/etc/passwd")), "which no backup has"),
+        ((info(), (tarfile.TarInfo("supervisor.lock"), b"")), "which is not part of any backup"),
+        ((info(), (tarfile.TarInfo(f"artifacts/{CODE}/x"), b"")), "which is not part of any backup"),
+        ((info(), (tarfile.TarInfo(f"artifacts/{DIGEST}/../../x"), b"")), "which is not part of any backup"),
+        ((info(), link("registry.sqlite3", "/etc/passwd")), "which is not part of any backup"),
         (
             (info(), link(f"artifacts/{DIGEST}", "/tmp"), (tarfile.TarInfo(f"artifacts/{DIGEST}/x"), b"")),
             "damaged",

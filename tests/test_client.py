@@ -14,7 +14,6 @@ from clipper import Clipper
 from clipper.client import Observed
 from clipper.client.access import token_for_url
 from clipper.client.http_api import HttpApi, to_error
-from clipper.control.snapshot import Batching, Link
 from clipper.errors import (
     ClipperError,
     Conflict,
@@ -29,9 +28,11 @@ from clipper.errors import (
     Unavailable,
 )
 from clipper.home import find_home, read_place, read_token
-from clipper.management.schemas import Configured, Failure
+from clipper.management.schemas import Failure
 from clipper.packaging import package
-from clipper.scaling import ReplicaRange
+from clipper.settings.application import Configured, Link
+from clipper.settings.replicas import ReplicaRange
+from clipper.settings.version import Batching
 from conftest import READ_TOKEN, TOKEN, Api
 from memory_operations import LOG_TAIL
 

@@ -2,8 +2,10 @@
 
 import msgspec
 
-from clipper.control.snapshot import Batching, Link, ModelSnapshot, Newcomer, Selection, Snapshot, VersionSnapshot
+from clipper.control.snapshot import ModelSnapshot, Newcomer, Snapshot, VersionSnapshot
 from clipper.selection.application import Application
+from clipper.settings.application import Link, Selection
+from clipper.settings.version import Batching
 from selection_desk import ROW, Asking, Desk
 from small_container import SmallContainer
 

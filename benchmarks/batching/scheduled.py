@@ -9,7 +9,7 @@ from clipper.abstraction.batching.controller import BATCH_SHARE_OF_SLO, make_con
 from clipper.abstraction.batching.flow import Flow
 from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.work import Work
-from clipper.control.snapshot import Batching, BatchingPolicy
+from clipper.settings.version import Batching, BatchingPolicy
 
 MAX_BATCH = 4096
 

@@ -19,7 +19,7 @@ from benchmarks.paper.training import CLASSIFIERS, trained
 from clipper.selection.feedback.scoring import lesson
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.policies import JudgedQuery, QueryView
-from clipper.selection.policies.registry import default_half_life, make_policy
+from clipper.selection.policies.by_name import default_half_life, make_policy
 
 POLICIES: Sequence[tuple[str, Mapping[str, Any]]] = (
     ("ensemble", {}),

@@ -12,7 +12,7 @@ from benchmarks.regret.answers import LABELS
 from benchmarks.regret.panels import play_panel
 from benchmarks.regret.simulation import Setting, play
 from benchmarks.regret.streams import SIZES, STREAMS, Floats
-from clipper.selection.policies.registry import POLICIES
+from clipper.selection.policies.by_name import POLICIES
 
 FEW_SEEDS, SEEDS = 4, 30
 # Of a search with few seeds so many settings are tried with all.

@@ -17,8 +17,9 @@ import uvloop
 
 from benchmarks.load import Answer, LoadClient
 from benchmarks.servers import ClipperServer, CommandFailed, free_port
-from benchmarks.soak.acts import Actor
+from benchmarks.soak.acts import WORKERS, Actor
 from benchmarks.soak.facts import Facts
+from benchmarks.soak.filling import fill
 from benchmarks.soak.flatness import rate_per_s
 from benchmarks.soak.picture import draw
 from benchmarks.soak.processes import Sampler
@@ -73,6 +74,7 @@ async def _soak(server: ClipperServer, actor: Actor, duration_s: float, asked_pe
     if rate <= 0:
         raise SystemExit("the server answered nothing from a model as fast as it was asked: look at its logs")
     print(f"{saturation_per_s:.0f} queries/s at most; {rate:.0f} are asked for {duration_s / 60:g} minutes", flush=True)
+    await fill(host, port, WORKERS, "first")
     await asyncio.sleep(SETTLE_S)
     asked = streams(f"{host}:{port}")
     senders = [stream.sender(Target(host, port), rate, duration_s) for stream in asked]

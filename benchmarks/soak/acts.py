@@ -9,8 +9,11 @@ from itertools import cycle
 from pathlib import Path
 from threading import Event
 
+import uvloop
+
 from benchmarks.servers import ClipperServer, CommandFailed
 from benchmarks.soak.facts import Done
+from benchmarks.soak.filling import fill
 from benchmarks.soak.streams import SLO_MS
 from benchmarks.workbench import HERE
 from clipper import Clipper
@@ -18,10 +21,16 @@ from clipper.errors import ClipperError
 
 WORKERS = 2
 # Less than what comes in the first minutes, so that all of them are full when it is judged.
-OPTIONS = ("--workers", f"{WORKERS}", "--cache-size", "4MiB", "--max-contexts", "1000", "--keep-versions", "3")
-# What waits for feedback is all there after a minute, also in a worker that has just been started: of all applications,
-# since one query that is kept for longer keeps those behind it.
+OPTIONS = (
+    *("--workers", f"{WORKERS}", "--cache-size", "4MiB", "--max-contexts", "1000", "--keep-versions", "3"),
+    # Answers of 600 KB wait for feedback as well: 20 MB of all are there after seconds, whatever the rate.
+    *("--feedback-queries", "20000"),
+)
+# What waits for feedback goes after a minute: of all applications, since one query that is kept for longer keeps those
+# behind it.
 FEEDBACK_TTL_S = 60.0
+# A worker that was killed is back long before.
+BACK_WITHIN_S = 30.0
 BALLAST_BYTES = 200_000
 MODELS = {"steady": 0.5 * 784, "low": 0.49 * 784, "high": 0.51 * 784, "changing": 2.0}
 
@@ -80,7 +89,7 @@ class Actor:
             at_s, failed = time.monotonic() - began_s, ""
             try:
                 act()
-            except (ClipperError, CommandFailed, OSError) as error:
+            except (ClipperError, CommandFailed, OSError, ExceptionGroup) as error:
                 failed = str(error)
             self.done.append(Done(at_s, act.__name__, failed))
 
@@ -156,12 +165,19 @@ class Actor:
             os.kill(pids[0], signal.SIGKILL)
 
     def kill_worker(self) -> None:
-        """The last: the first is to live as long as the run."""
+        """The last: the first is to live as long as the run. Its successor is filled once it is there."""
         with Clipper.connect(home=self._server.home) as clipper:
             pid = clipper.status().workers[-1].pid
-        if pid:
+            if not pid:
+                return
             self.worker_kills_s.append(time.monotonic())
             os.kill(pid, signal.SIGKILL)
+            give_up_s = time.monotonic() + BACK_WITHIN_S
+            while (worker := clipper.status().workers[-1]).pid in (pid, None) or worker.state != "ready":
+                if time.monotonic() > give_up_s:
+                    raise TimeoutError(f"the worker that was killed is not back after {BACK_WITHIN_S:.0f} s")
+                time.sleep(0.1)
+        uvloop.run(fill(*self._server.query_address(), WORKERS, f"after-{pid}"))
 
     def kill_supervisor(self) -> None:
         """And start another, which takes over what runs."""

@@ -1,8 +1,8 @@
 """A home in one file, and back: what should exist, what was learned, the models, and the server's token.
 
-The file is a tar: ``backup.json`` first, the databases, the token, the artifacts, and ``end`` last, by which one that
-was cut short is known. Databases are copied as SQLite does it, so a server may run meanwhile. The registry comes first,
-and then the artifacts that it names: they never change, and are removed only once no record names them.
+The file is a tar: ``backup.json``, the databases, the token, the artifacts, and at last ``end``, without which the file
+was cut short. SQLite's own backup copies the databases, so a server may run meanwhile. The registry is copied before
+the artifacts that it names: artifacts never change, and are removed only once no record names them.
 """
 
 import io
@@ -24,29 +24,30 @@ from msgspec import Struct
 from clipper import __version__
 from clipper.errors import ClipperError, Conflict, InvalidArgument, Unavailable
 from clipper.home import ARTIFACTS_NAME, REGISTRY_NAME, RUN_NAME, SELECTION_NAME, TOKEN_NAME, lock_home
-from clipper.processes.managed import ProcessRecord, start_time
+from clipper.processes.proc import start_time
+from clipper.processes.process import ProcessRecord
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.selection.stores.sqlite_schema import SCHEMA_VERSION
 from clipper.trees import remove_tree, seal_tree
 
 FORMAT = 1
 _INFO, _END = "backup.json", "end"
-# An artifact may be removed, with its version, between the registry's copy and its own.
+# Between the copy of the registry and that of an artifact, the artifact may be removed with its version.
 TRIES = 3
-# Query ids begin with a number of the worker's start, which has so much room: ``supervisor.workers.worker.INSTANCES``.
+# Query ids begin with the number of a worker's start, which is below this: ``supervisor.workers.worker.INSTANCES``.
 INSTANCES = 2**20
 
 
 class Backup(Struct, frozen=True):
-    """What a backup says of itself, and what was done with it.
+    """The first member of a backup.
 
     Attributes:
-        format: of the file.
-        clipper: the version that wrote it.
-        at: when, in seconds since 1970.
-        artifacts: the models' and policies' that are in it.
-        missing: those that records name and that were not there.
-        learned: whether what applications learned is in it; else another store than the home's own has it.
+        format: the version of the file's format.
+        clipper: the version of Clipper that wrote it.
+        at: when it was written, in seconds since 1970.
+        artifacts: digests of the artifacts of models and policies in it.
+        missing: digests that records name, but whose artifacts were not in the home.
+        learned: whether it has what applications learned; else that is in another store than the home's.
     """
 
     format: int
@@ -61,14 +62,16 @@ def back_up(home: Path, target: Path) -> Backup:
     """Write a backup of ``home`` to ``target``, whether its server runs or not.
 
     Raises:
-        Conflict: there is such a file.
+        Conflict: ``target`` exists.
         Unavailable: there is nothing to back up, or it cannot be read or written.
         RegistryUnavailable: the registry cannot be read.
     """
     if target.exists():
-        raise Conflict(f"{target} is there already: choose another name, or remove it")
+        raise Conflict(f"{target} exists already: choose another name, or remove it")
     if not (home / REGISTRY_NAME).exists():
-        raise Unavailable(f"there is nothing to back up in {home}: no Clipper has been started there; give --home")
+        raise Unavailable(
+            f"there is nothing to back up in {home}: no server has been started there; name another home with --home"
+        )
     with _explained(target), tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}.") as name:
         folder = Path(name)
         partial = folder / "backup"
@@ -87,15 +90,15 @@ def back_up(home: Path, target: Path) -> Backup:
 def restore(home: Path, source: Path) -> tuple[Backup, Path | None]:
     """Make ``home`` what it was when the backup was written.
 
-    What is replaced is kept. Artifacts that are there stay; those that nothing names are removed by the server, later.
+    What is replaced is kept. Artifacts in the home stay. The server later removes those that no record names.
 
     Returns:
-        What the backup says of itself, and the folder with the databases that were there before; None if none were.
+        The backup's first member, and the folder with the files that were replaced; None if there were none.
 
     Raises:
-        Conflict: a server, or processes that one has left, run there.
-        InvalidArgument: the file is no backup, is cut short or damaged, or is of a newer Clipper.
-        RegistryUnavailable: its registry cannot be used by this Clipper.
+        Conflict: a server, or processes that one has left, run in the home.
+        InvalidArgument: the file is not a backup, is cut short or damaged, or is of a newer Clipper.
+        RegistryUnavailable: this Clipper cannot use its registry.
         Unavailable: the home cannot be written.
     """
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -122,21 +125,21 @@ def _copy_databases(home: Path, folder: Path) -> Backup:
     learned = (home / SELECTION_NAME).exists()
     if learned:
         _copy(home / SELECTION_NAME, folder / SELECTION_NAME)
-    # A copy of the copy is looked at: an older one would be migrated.
+    # Open a copy of the copy, because opening an older registry would migrate it.
     _copy(folder / REGISTRY_NAME, folder / "looked-at")
     with closing(SqliteRegistry(folder / "looked-at")) as registry:
         contents = registry.load()
     named = {version.spec.artifact for version in contents.versions}
     named |= {application.code for application in contents.applications if application.code is not None}
     there = {path.name for path in (home / ARTIFACTS_NAME).iterdir() if path.is_dir() and len(path.name) == 64}
-    # What a record names that cannot be read is not to be lost.
+    # Artifacts that an unreadable record names must not be lost either.
     named |= {digest for digest in there if any(digest.encode() in one.text for one in contents.unreadable)}
     found, missing = tuple(sorted(named & there)), tuple(sorted(named - there))
     return Backup(FORMAT, __version__, time.time(), found, missing, learned)
 
 
 def _copy(source: Path, target: Path) -> None:
-    """As it is at one moment, with what is in its log and not yet in its file."""
+    """Copy a database as it is at one moment, with what is still in its log."""
     target.unlink(missing_ok=True)
     with closing(sqlite3.connect(source)) as database, closing(sqlite3.connect(target)) as copy:
         database.backup(copy)
@@ -166,21 +169,21 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _check_nothing_runs(home: Path) -> None:
-    """A worker that runs would go on writing what it learns, and show other queries' ids."""
+    """Check that no worker runs: it would go on writing what it learns, and giving out query ids."""
     for path in (home / RUN_NAME).glob("*.json"):
         try:
             record = msgspec.json.decode(path.read_bytes(), type=ProcessRecord)
         except (OSError, msgspec.MsgspecError):
-            continue  # nothing that could be taken over
+            continue  # not a record of a process
         if start_time(record.pid) == record.start_time:
             raise Conflict(
                 f"{record.name} (pid {record.pid}) of {home} still runs, though its server does not: "
-                "run clipper start and clipper stop, and restore then"
+                "run clipper start and clipper stop before you restore"
             )
 
 
 def _read(source: Path, folder: Path) -> Backup:
-    """Unpack all of it, and check it, before anything is replaced."""
+    """Unpack and check all of the backup before anything is replaced."""
     info = None
     try:
         with source.open("rb") as file, tarfile.open(fileobj=_checked(file, source), mode="r:") as tar:
@@ -194,19 +197,19 @@ def _read(source: Path, folder: Path) -> Backup:
                         member.mode = 0o700  # a sealed one could not be filled
                     tar.extract(member, folder, filter="tar")
             if info is None or member is None or member.name != _END:
-                raise InvalidArgument(f"{source} is cut short: the backup was not written to its end, or not copied so")
+                raise InvalidArgument(f"{source} is cut short: it was not written or copied to its end")
     except tarfile.TarError as error:
         raise InvalidArgument(f"{source} is not a backup, or is damaged: {error}") from error
     except FileNotFoundError:
         raise InvalidArgument(f"there is no file {source}") from None
     if not (folder / REGISTRY_NAME).is_file():
-        raise InvalidArgument(f"{source} has no {REGISTRY_NAME} in it: it is not a backup")
+        raise InvalidArgument(f"{source} is not a backup: it has no {REGISTRY_NAME} in it")
     return info
 
 
 def _checked(file: IO[bytes], source: Path) -> IO[bytes]:
     if not file.read(1):
-        raise InvalidArgument(f"{source} is empty: it is not a backup")
+        raise InvalidArgument(f"{source} is not a backup: it is empty")
     file.seek(0)
     return file
 
@@ -216,9 +219,11 @@ def _info(tar: tarfile.TarFile, member: tarfile.TarInfo, source: Path) -> Backup
     try:
         info = msgspec.json.decode(b"" if file is None else file.read(), type=Backup)
     except msgspec.MsgspecError as error:
-        raise InvalidArgument(f"{source} does not begin as a backup does: clipper backup FILE makes one") from error
+        raise InvalidArgument(f"{source} is not a backup: expected a file that clipper backup has written") from error
     if info.format > FORMAT:
-        raise InvalidArgument(f"{source} is of Clipper {info.clipper}, whose backups this one does not know: use that")
+        raise InvalidArgument(
+            f"{source} is a backup of Clipper {info.clipper}, which this version cannot read: restore it with that one"
+        )
     return info
 
 
@@ -227,7 +232,7 @@ def _check_member(member: tarfile.TarInfo, info: Backup, source: Path) -> None:
     is_file = member.name in (REGISTRY_NAME, SELECTION_NAME, TOKEN_NAME) and member.isreg()
     is_artifact = parts[0] == ARTIFACTS_NAME and len(parts) > 1 and parts[1] in info.artifacts and ".." not in parts
     if not is_file and not (is_artifact and (member.isreg() or member.isdir() or member.issym())):
-        raise InvalidArgument(f"{source} has {member.name!r} in it, which no backup has")
+        raise InvalidArgument(f"{source} has {member.name!r} in it, which is not part of any backup")
 
 
 def _check_store(store: Path, source: Path) -> None:
@@ -235,8 +240,8 @@ def _check_store(store: Path, source: Path) -> None:
         (found,) = database.execute("PRAGMA user_version").fetchone()
     if found > SCHEMA_VERSION:
         raise InvalidArgument(
-            f"what was learned has schema version {found} in {source}, this Clipper knows {SCHEMA_VERSION}: "
-            "restore with the Clipper that wrote it, or a newer one"
+            f"what was learned has schema version {found} in {source}, but this Clipper knows {SCHEMA_VERSION}: "
+            "restore it with the Clipper that wrote it, or a newer one"
         )
 
 
@@ -247,13 +252,13 @@ def _install(home: Path, folder: Path, info: Backup) -> Path | None:
         unpacked = folder / ARTIFACTS_NAME / digest
         if not (artifacts / digest).exists():
             seal_tree(unpacked)
-            unpacked.chmod(0o755)  # else it cannot be moved
+            unpacked.chmod(0o755)  # a read-only folder cannot be moved
             unpacked.rename(artifacts / digest)
             (artifacts / digest).chmod(0o555)
         else:
             remove_tree(unpacked)
     kept = home / time.strftime("replaced-%Y%m%d-%H%M%S")
-    # The registry last: until then the home is what it was.
+    # The registry last: until it is replaced, the home is as it was.
     for name in (SELECTION_NAME, TOKEN_NAME, REGISTRY_NAME):
         if (folder / name).exists():
             _replace(home / name, folder / name, kept)
@@ -261,7 +266,7 @@ def _install(home: Path, folder: Path, info: Backup) -> Path | None:
 
 
 def _replace(place: Path, new: Path, kept: Path) -> None:
-    """Keep what is there, with a database's log, and put the new in its place."""
+    """Keep the old file, with a database's log, and put the new one in its place."""
     new.chmod(0o600)
     if place.exists():
         kept.mkdir(mode=0o700, exist_ok=True)
@@ -271,7 +276,7 @@ def _replace(place: Path, new: Path, kept: Path) -> None:
                 shutil.copy2(old, kept / old.name)
     for suffix in ("-wal", "-shm"):
         new.with_name(new.name + suffix).unlink(missing_ok=True)
-    # A log that stayed would be taken for the new one's.
+    # SQLite would take the old log for the new database's.
     for suffix in ("-shm", "-wal"):
         place.with_name(place.name + suffix).unlink(missing_ok=True)
     new.replace(place)

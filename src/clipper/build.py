@@ -1,4 +1,4 @@
-"""Which code runs: of a process that an earlier supervisor started it may be another than ours."""
+"""Identifies the code that a process runs: one that an earlier supervisor started may run other code than ours."""
 
 import hashlib
 from collections.abc import Sequence

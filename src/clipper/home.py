@@ -1,4 +1,4 @@
-"""Where a server lives on this machine, and how commands find it."""
+"""A server's home on this machine, and how commands find the server."""
 
 import fcntl
 import os
@@ -26,7 +26,7 @@ CERTIFICATE_NAME = "certificate.pem"
 
 
 class Place(Struct, frozen=True):
-    """What ``supervisor.json`` tells. ``started_at`` is in seconds since 1970."""
+    """The content of ``supervisor.json``. ``started_at`` is in seconds since 1970."""
 
     pid: int
     management_url: str
@@ -73,8 +73,8 @@ def read_place(home: Path) -> Place:
 def lock_home(root: Path) -> int:
     """Take the home for this process, for as long as it lives; return the lock's descriptor.
 
-    No process of ours has a copy of it, and the kernel lets go of it when we die. So whoever gets the lock knows that
-    no start of a process is under way.
+    No process that we start inherits it, and the kernel releases it when we die. So whoever gets the lock knows that no
+    process is being started.
 
     Raises:
         Conflict: a supervisor has it, or another command.

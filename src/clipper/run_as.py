@@ -1,4 +1,4 @@
-"""The user that models run as, where the server runs as root and is told one. Standard library only."""
+"""The user that models run as, if the server runs as root with ``--run-as``. Standard library only."""
 
 import ctypes
 import grp
@@ -11,8 +11,8 @@ from typing import TypedDict
 from clipper.errors import InvalidArgument, Unavailable
 
 _PR_SET_NO_NEW_PRIVS = 38
-# What root needs to start processes of another user, and then to watch and end them. A container's root, such as
-# Docker's, does not have the last one unless it is given it.
+# What root needs to start processes of another user, to watch them and to end them. Root in a container of Docker has
+# all but the last one by default.
 _CAPABILITIES = {
     "CAP_CHOWN": 0,
     "CAP_DAC_OVERRIDE": 1,
@@ -26,7 +26,7 @@ _CAPABILITIES = {
 
 @dataclass(frozen=True, slots=True)
 class RunAs:
-    """A user and a group. Who runs so is in no other group."""
+    """A user and a group. A process that runs so is in no other group."""
 
     user: str
     uid: int
@@ -37,7 +37,7 @@ def find_run_as(text: str) -> RunAs:
     """Find ``USER`` or ``USER:GROUP``, each a name or a number; without a group it is the user's own.
 
     Raises:
-        InvalidArgument: there is no such user or group, it is root, or this process is not root and could not be it.
+        InvalidArgument: there is no such user or group, it is root, or this process is not root.
     """
     name, colon, group = text.partition(":")
     try:
@@ -49,7 +49,7 @@ def find_run_as(text: str) -> RunAs:
     except (KeyError, ValueError, OverflowError):
         raise InvalidArgument(f"there is no group {group!r} on this machine: expected USER or USER:GROUP") from None
     if user.pw_uid == 0 or gid == 0:
-        raise InvalidArgument(f"{text} is root, or of its group: models are to run as another user than the server")
+        raise InvalidArgument(f"{text} is root, or in root's group: expected a user without its rights")
     if os.geteuid() != 0:
         raise InvalidArgument("only root can run models as another user: start the server as root, or without --run-as")
     return RunAs(user.pw_name, user.pw_uid, gid)
@@ -64,7 +64,7 @@ class Credentials(TypedDict):
 
 
 def credentials(run_as: RunAs | None) -> Credentials:
-    """Those of a user; without one a process is started as whoever starts it."""
+    """The arguments for this user. None starts the process as our own user."""
     if run_as is None:
         return Credentials(user=None, group=None, extra_groups=None)
     return Credentials(user=run_as.uid, group=run_as.gid, extra_groups=[])
@@ -73,20 +73,20 @@ def credentials(run_as: RunAs | None) -> Credentials:
 def check_able() -> None:
     """
     Raises:
-        Unavailable: this root may not do what ``RunAs`` takes.
+        Unavailable: root lacks capabilities that running as another user needs.
     """
     status = Path("/proc/self/status").read_text()
     held = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
     missing = [name for name, bit in _CAPABILITIES.items() if not held >> bit & 1]
     if missing:
         raise Unavailable(
-            f"models cannot be run as another user: this root has not {', '.join(missing)}; where the server is in a "
-            "container, give it these (docker run --cap-add), or start it without --run-as"
+            f"models cannot run as another user: root lacks {', '.join(missing)}; if the server is in a container, "
+            "add these (docker run --cap-add), or start it without --run-as"
         )
 
 
 def forbid_new_privileges() -> None:
-    """Have no program give this process, or what it starts, more rights than it has: setuid bits do nothing."""
+    """Give up the possibility that a program, such as one with a setuid bit, gives this process more rights."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         code = ctypes.get_errno()
@@ -94,7 +94,7 @@ def forbid_new_privileges() -> None:
 
 
 def become(uid: int, gid: int) -> None:
-    """Be that user from now on, in no other group."""
+    """Become that user, in that group and no other."""
     os.setgroups([])
     os.setgid(gid)
     os.setuid(uid)

@@ -1,4 +1,4 @@
-"""Trees of files that nobody is to write to any more: sealed, and removed all the same."""
+"""Seals trees of files, so that nobody writes to them any more, and removes such trees."""
 
 import os
 import shutil
@@ -7,17 +7,19 @@ from contextlib import suppress
 from pathlib import Path
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Each level is a descriptor. Packages have some ten; a path of more than this the kernel would not take whole.
+# Each level costs a descriptor. Packages have about ten levels, and a path with more than this is too long to be used.
 MAX_DEPTH = 100
 
 
 def seal_tree(root: Path, taken_from: int | None = None) -> None:
-    """Take the right to write from all files and folders, and let everybody read them; of modes only that is kept
-    whether a file is a program. Symlinks are not followed. The root comes last: it tells whether all is done.
+    """Make all files and folders read-only, and readable for everybody.
+
+    Of their modes only whether a file is a program is kept. Symlinks are not followed. The root is sealed last, so that
+    it shows whether everything is.
 
     Args:
-        taken_from: the user whose the files are. They are this process's user's then, and what that user, who may mean
-            harm, has put there of others stays as it is.
+        taken_from: the user who owns the files. This process's user owns them afterwards. Files of other users stay as
+            they are: ``taken_from`` may mean harm, and have linked them there.
 
     Raises:
         OSError: it cannot be done, or it is nested too deeply.
@@ -34,7 +36,7 @@ def is_sealed(root: Path) -> bool:
 
 
 def remove_tree(root: Path) -> None:
-    """Remove a tree, sealed or not, as far as that can be done."""
+    """Remove a tree, sealed or not, as far as that is possible."""
     with suppress(OSError):
         for _, _, _, folder in os.fwalk(root, follow_symlinks=False):
             os.fchmod(folder, 0o700)
@@ -43,10 +45,10 @@ def remove_tree(root: Path) -> None:
 
 def _seal(folder: int, taken_from: int | None, depth: int) -> None:
     if depth == 0:
-        raise OSError(f"it has folders more than {MAX_DEPTH} levels deep")
+        raise OSError(f"its folders are nested more than {MAX_DEPTH} levels deep")
     if taken_from is not None:
         os.fchown(folder, os.geteuid(), os.getegid())
-    # Whoever had it can put nothing in the place of what is looked at from here on.
+    # From here on its former owner can replace nothing in it between a look and a change.
     os.fchmod(folder, 0o700)
     for name in os.listdir(folder):
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)

@@ -23,10 +23,6 @@ Shape = tuple[int | None, ...]
 # read by everybody on the machine.
 STORE_VARIABLE = "CLIPPER_STORE"
 
-# How a container in Docker is dialled: over a unix socket in a folder that it shares with Clipper, or over TCP with a
-# token.
-Transport = Literal["unix", "tcp"]
-
 # What a model file or folder is of, by the name of what loads it in the container. A pickle may hold an estimator of
 # any library; torch_state is a state dict, which needs the module's class besides.
 Framework = Literal[
@@ -44,6 +40,25 @@ Framework = Literal[
     "caffe",
     "mlflow",
 ]
+
+# How a model comes out of its artifact: an object in a file, ``module:attribute``, a program, or none of it: an image.
+Loader = Literal["file", "import", "binary", "image"]
+
+# What a token of the management API is for: ``read`` may look at everything but tokens, ``admin`` may do all.
+Role = Literal["admin", "read"]
+
+# Longer than any user's or session's id; it goes into an answer as it came.
+MAX_CONTEXT_LENGTH = 1000
+
+# Numbers that a query may bring for its policy. A linear policy keeps the half of a matrix of so many columns for each
+# model: 17 KB.
+MAX_FEATURES = 64
+
+# Where memory runs out, the kernel should take a model before the server that would start it again.
+OOM_SCORE_ADJUSTMENT = 500
+
+# What a replica may allocate for each byte that it may use: threads' stacks, of 8 MiB each, are used to a hundredth.
+DATA_PER_MEMORY = 2
 
 
 class DType(enum.IntEnum):

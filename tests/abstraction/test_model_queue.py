@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ import pytest
 from clipper.abstraction import model_queue as model_queue_module
 from clipper.abstraction.batching import scheduler as scheduler_module
 from clipper.abstraction.cache.clock import ClockCache
-from clipper.abstraction.model_queue import MAX_MESSAGE_CHARACTERS, ModelQueue
+from clipper.abstraction.model_queue import MAX_MESSAGE_CHARACTERS, MAX_TOLD, ModelQueue
 from clipper.abstraction.turns import Turns
-from clipper.control.snapshot import Batching, VersionSnapshot
+from clipper.control.snapshot import VersionSnapshot
+from clipper.settings.version import Batching
 from clipper.types import ModelId
 from event_loops import ShiftedLoop, run_clean, turn_over
 from small_container import SmallContainer
@@ -276,6 +278,49 @@ def test_failures_of_rows_of_batches_and_of_counts(run: Callable[..., None]) -> 
         container.take().answer([b"1", b"2"])
         await until_async(lambda: few.done)
         assert failure(few) == ("model_error", "the container answered 2 outputs for 1 inputs")
+
+    run(scenario)
+
+
+def test_each_query_of_a_batch_with_failures_hears_once(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        await bench.link(container)
+        rows = [bench.ask(bytes([number]) * 8) for number in range(4)]
+        await until_async(lambda: container.batches)
+        # One fails by its row, one by what was put out for it, and one has both.
+        container.take().answer([b"1", b"NaN", b"", b"2"], failures={2: "raised"})
+        await until_async(lambda: all(row.done for row in rows))
+        assert outputs(rows[0], rows[3]) == ["1", "2"]
+        assert [len(row.heard) for row in rows] == [1, 1, 1, 1]
+        assert failure(rows[2]) == ("model_error", "raised")
+        counts = bench.queue.statistics()
+        assert (counts.outputs, counts.model_errors) == (2, 2)
+
+    run(scenario)
+
+
+def test_a_whole_queue_that_expires_is_told_in_several_turns_of_the_loop(run: Callable[..., None]) -> None:
+    async def scenario(bench: Bench) -> None:
+        container = await bench.start()
+        await bench.link(container)
+        bench.ask(b"first..." * 2)
+        await until_async(lambda: container.batches)
+        waiting = [bench.ask(b"waiting!" * 2 + number.to_bytes(8, "big")) for number in range(3 * MAX_TOLD + 1)]
+        bench.loop.advance(SLO_S)
+        told: list[int] = []
+
+        def look() -> None:  # once in each turn of the loop
+            told.append(sum(each.done for each in waiting))
+            if told[-1] < len(waiting):
+                asyncio.get_running_loop().call_soon(look)
+
+        look()
+        container.take().answer([b"1"])  # so that it decides
+        await until_async(lambda: told[-1] == len(waiting))
+        steps = [after - before for before, after in itertools.pairwise(told)]
+        assert sum(step > 0 for step in steps) >= 4 and max(steps) <= MAX_TOLD
+        assert {failure(each)[0] for each in waiting} == {"timeout"}
 
     run(scenario)
 

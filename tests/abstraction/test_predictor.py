@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from clipper.abstraction.predictor import Predictor
-from clipper.control.snapshot import ApplicationSnapshot, Batching, Link, ModelSnapshot, Snapshot, VersionSnapshot
+from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Snapshot, VersionSnapshot
+from clipper.settings.application import Link
+from clipper.settings.version import Batching
 from clipper.types import InputType
 from event_loops import ShiftedLoop, run_clean, turn_over
 from small_container import SmallContainer

@@ -12,11 +12,11 @@ import msgspec
 import pytest
 
 from clipper.cli.main import main
-from clipper.control.snapshot import Batching, Link
 from clipper.management.learned import Newcomer
-from clipper.management.schemas import Configured
 from clipper.registry.sqlite import SqliteRegistry
-from clipper.scaling import ReplicaRange
+from clipper.settings.application import Configured, Link
+from clipper.settings.replicas import ReplicaRange
+from clipper.settings.version import Batching
 from conftest import TOKEN, Api
 from memory_operations import LOG_TAIL
 
@@ -128,6 +128,11 @@ def test_deploy_in_docker(run: Run, api: Api, model: str) -> None:
 
 def test_deploy_with_a_range_of_replicas(run: Run, model: str) -> None:
     assert "digits:1 is ready: 2 replicas of 2..8, takes" in run("deploy", "digits", model, "--replicas", "2..8").out
+
+
+def test_a_version_is_shown_with_its_description(run: Run, model: str) -> None:
+    run("deploy", "digits", model, "--description", "trained on May's clicks")
+    assert "version 1: trained on May's clicks" in run("model", "show", "digits").out
 
 
 def test_a_version_that_is_not_current_says_how_to_make_it_so(run: Run, model: str) -> None:
@@ -316,7 +321,7 @@ def test_a_backup_and_its_return_say_what_they_did(bare: Run, tmp_path: Path) ->
         and "not what was learned" in written.out
     )
     again = bare("backup", str(file), "--home", str(home))
-    assert again.status == 1 and "is there already" in again.err
+    assert again.status == 1 and "exists already" in again.err
     restored = bare("restore", str(file), "--home", str(home))
     assert restored.status == 0 and "what was there is in" in restored.out and "next: clipper start" in restored.out
     assert bare("restore", str(file), "--home", str(tmp_path / "new"), "--json").json["learned"] is False

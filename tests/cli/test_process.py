@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from clipper.cli import process as processes
-from clipper.cli.process import ServerSettings, StartingServer, spawn, wait_until_gone
+from clipper.cli.process import ServerStart, StartingServer, spawn, wait_until_gone
 from clipper.errors import DeadlineExceeded, Unavailable
+from clipper.supervisor.config import Config, parse_command_line
 from conftest import Api
 
 
@@ -28,10 +29,8 @@ def server(api: Api) -> Iterator[StartingServer]:
     process.wait(60)
 
 
-def settings_of(home: Path, store: str | None = None) -> ServerSettings:
-    return ServerSettings(
-        home=home, host="127.0.0.1", query_port=0, management_port=0, workers=1, cache_bytes=0, store=store
-    )
+def start_of(home: Path, **settings: str) -> ServerStart:
+    return ServerStart(home, {"query_port": 0, "management_port": 0, "cache_bytes": 0, **settings})
 
 
 def test_ready(server: StartingServer, api: Api) -> None:
@@ -85,7 +84,7 @@ def test_stop_ends_the_process(server: StartingServer) -> None:
 def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match="cannot start a server in"):
-        spawn(settings_of(tmp_path / "file" / "home"))
+        spawn(start_of(tmp_path / "file" / "home"))
 
 
 def test_a_server_without_a_lock_is_gone(tmp_path: Path) -> None:
@@ -105,6 +104,16 @@ def test_a_server_that_does_not_go_is_told_of(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_stores_address_is_not_on_the_servers_command_line(tmp_path: Path) -> None:
-    settings = settings_of(tmp_path, "redis://:secret@host/0")
-    assert not any("secret" in part for part in settings.argv())
-    assert settings.environment()["CLIPPER_STORE"] == "redis://:secret@host/0"
+    start = start_of(tmp_path, store="redis://:secret@host/0")
+    assert not any("secret" in part for part in start.argv())
+    assert start.environment()["CLIPPER_STORE"] == "redis://:secret@host/0"
+
+
+def test_a_servers_process_is_told_what_the_command_was(tmp_path: Path) -> None:
+    given = {
+        "host": "::1", "workers": 2, "allowed_host": ("a", "b"), "insecure": True, "api_keys": False,
+        "cache_bytes": 0, "tls_cert": tmp_path / "c.pem", "tls_key": tmp_path / "c.pem", "docker_transport": "tcp",
+    }  # fmt: skip
+    (_, _, module, *arguments) = ServerStart(tmp_path, given).argv()
+    assert module == "clipper.supervisor"
+    assert parse_command_line(arguments) == Config(tmp_path, **given)

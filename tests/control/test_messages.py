@@ -28,16 +28,7 @@ from clipper.control.messages import (
     decode_reply,
     encode,
 )
-from clipper.control.snapshot import (
-    ApplicationSnapshot,
-    Batching,
-    Link,
-    ModelSnapshot,
-    ReplicaAddress,
-    Selection,
-    Snapshot,
-    VersionSnapshot,
-)
+from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, ReplicaAddress, Snapshot, VersionSnapshot
 from clipper.control.statistics import (
     ApplicationStatistics,
     CacheStatistics,
@@ -48,6 +39,8 @@ from clipper.control.statistics import (
     WorkerStatistics,
 )
 from clipper.errors import ProtocolViolation
+from clipper.settings.application import Link, Selection
+from clipper.settings.version import Batching
 from clipper.types import ModelId
 
 R = TypeVar("R")

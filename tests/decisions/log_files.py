@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from clipper.decisions.records import Decision, Judgement, Record, Setting, begin_block, end_block, extend_block
-from clipper.decisions.segments import LEAST_LOG_BYTES, SegmentWriter
+from clipper.decisions.segments import SegmentWriter
+from clipper.settings.server import LEAST_LOG_BYTES
 
 SETTING = Setting("app", "exp3", ("a", "b"), ("1", "2"), b'"default"')
 

@@ -15,8 +15,9 @@ from clipper.decisions.application import QUERY_IDS, ApplicationDecisions
 from clipper.decisions.log import DecisionLog
 from clipper.decisions.reading import LogReader
 from clipper.decisions.records import MAX_BLOCK_BYTES, MAX_OUTPUTS_BYTES, Decision, Setting
-from clipper.decisions.segments import LEAST_LOG_BYTES, MAX_WRITERS, RESERVED_PART
+from clipper.decisions.segments import MAX_WRITERS, RESERVED_PART
 from clipper.selection.policies.policy import Choice, Step
+from clipper.settings.server import LEAST_LOG_BYTES
 from waiting import until_async
 
 

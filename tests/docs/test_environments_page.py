@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 
 from clipper.managers.environments.builder import BUILD_TIMEOUT_S
-from clipper.managers.environments.model_environments import MAX_BUILDS
 from clipper.managers.environments.pip_settings import uv_variables
+from clipper.managers.environments.provider import MAX_BUILDS
 from clipper.managers.environments.retention import MAX_ENVIRONMENTS
 from clipper.packaging.needs import needs_of
 from clipper.types import Framework

@@ -11,7 +11,7 @@ from clipper.selection.learning.losses import LOSSES
 from clipper.selection.learning.tally import tally
 from clipper.selection.learning.totals import DEFAULT_PRIOR_WEIGHT, Totals
 from clipper.selection.policies import Choice, Combined, JudgedQuery, Outlook, QueryView
-from clipper.selection.policies.registry import POLICIES, make_policy, parameters_of
+from clipper.selection.policies.by_name import POLICIES, make_policy, parameters_of
 from clipper.types import InputType
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from clipper.frontend.connection import Connection
 from clipper.frontend.door import Door
 from clipper.frontend.endpoints import Endpoint
 from clipper.frontend.exchange import Exchange
-from clipper.frontend.server import QueryServer
+from clipper.frontend.port import Port
 from serving import Response, read_response
 
 
@@ -54,11 +54,11 @@ class FakeTransport(asyncio.Transport):
 
 
 class Peer:
-    """A client of a connection of ``server``."""
+    """A client of a connection of ``port``."""
 
-    def __init__(self, server: QueryServer) -> None:
+    def __init__(self, port: Port) -> None:
         self.transport = FakeTransport()
-        self.connection = Connection(server)
+        self.connection = Connection(port)
         self.connection.connection_made(self.transport)
 
     def send(self, *parts: bytes) -> None:
@@ -154,18 +154,18 @@ class Broken:
 
 
 def run(
-    test: Callable[[QueryServer], Coroutine[None, None, None]],
+    test: Callable[[Port], Coroutine[None, None, None]],
     endpoints: Mapping[bytes, Endpoint] | None = None,
     max_connections: int = 100,
 ) -> None:
-    """Run ``test`` on a loop, with a server that is not listening."""
+    """Run ``test`` on a loop, with a port that is not listening."""
 
     async def body() -> None:
-        server = QueryServer(max_connections=max_connections)
+        port = Port(max_connections=max_connections)
         # Time stands still, or the door would close on what a test sends without a turn of the loop.
-        server.now_s = lambda: 1000.0
-        server.door = Door(asyncio.get_running_loop().call_soon, server.now_s, lambda: None)
-        server.serve({b"/echo/predict": Echo()} if endpoints is None else endpoints)
-        await test(server)
+        port.now_s = lambda: 1000.0
+        port.door = Door(asyncio.get_running_loop().call_soon, port.now_s, lambda: None)
+        port.serve({b"/echo/predict": Echo()} if endpoints is None else endpoints)
+        await test(port)
 
     asyncio.run(body())

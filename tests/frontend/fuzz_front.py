@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fake_transport import Echo, Peer
+from fuzz_infer import try_infer
 from http_calls import ECHO, HELLO, cut
 from mutations import mutated, random_edits
 from steps import finish
@@ -20,7 +21,7 @@ from clipper.frontend import json_parts, observe_body, predict_body
 from clipper.frontend.clients import Clients, Guarded
 from clipper.frontend.endpoints import Health
 from clipper.frontend.json_parts import find_fields
-from clipper.frontend.server import QueryServer
+from clipper.frontend.port import Port
 from clipper.inputs import long_text
 from clipper.inputs.reader import make_reader
 from clipper.types import InputType
@@ -30,6 +31,9 @@ TYPES = ["float64[*]", "float64", "float64[3]", "float64[2,*]", "float32[*,*]", 
 TYPES += ["bool[*]", "bool[2,2]", "string", "bytes", "int32[]"]
 LEAVES: list[Any] = [0, 1, -1, 1.0, 0.5, 255, 256, 2**31, 2**63, 2**64, 1e39, 1e308, True, False, None, "", "a", "AAAA"]
 LEAVES += ["\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"), '\\"', {}, [], "é" * 9, 10**19, 1e-320]
+# What a feature may be; and how many each query brings where it brings any.
+NUMBERS: list[Any] = [0, 1, -1, 0.5, 1e308, 5e-324]
+FEATURES = 3
 FRAGMENTS = [
     b'"',
     b"\\",
@@ -103,9 +107,9 @@ def garbled_requests(random: Random) -> bytes:
 
 
 async def _send_garbled(parts: list[bytes]) -> None:
-    server = QueryServer(max_connections=100)
-    server.serve({b"/echo/predict": Echo(), b"/health/live": Health()})
-    peer = Peer(server)
+    port = Port(max_connections=100)
+    port.serve({b"/echo/predict": Echo(), b"/health/live": Health()})
+    peer = Peer(port)
     peer.send(ECHO)
     await peer.send_in_turns(parts)
     answers = peer.responses
@@ -113,10 +117,10 @@ async def _send_garbled(parts: list[bytes]) -> None:
     assert all(each.status != 500 for each in answers)
     peer.connection.eof_received()
     peer.leave()
-    after = Peer(server)
+    after = Peer(port)
     after.send(ECHO)
     assert [response.body for response in after.responses] == [HELLO]
-    assert (server.connections, server.budget.held_bytes) == (1, 0)
+    assert (len(port.members), port.budget.held_bytes) == (1, 0)
 
 
 def try_authorization(number: int) -> None:
@@ -136,39 +140,45 @@ def authorization_for(random: Random, key: str) -> bytes:
 
 
 async def _show(random: Random, shown: list[bytes]) -> None:
-    server = QueryServer(max_connections=100)
-    clients = Clients(0, server.count_refused, server.now_s)
+    port = Port(max_connections=100)
+    clients = Clients(0, port.count_refused, port.now_s)
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     limited = random.random() < 0.5
     key = KeySnapshot("k", digest, max_in_flight=2 if limited else None, max_per_second=3.0 if limited else None)
     clients.follow(Snapshot(1, applications=(ApplicationSnapshot("echo", "bytes", 1.0, needs_key=True),), keys=(key,)))
-    server.serve({b"/echo/predict": Guarded("echo", True, Echo(), clients)})
+    port.serve({b"/echo/predict": Guarded("echo", True, Echo(), clients)})
     head, _, body = ECHO.partition(b"\r\n\r\n")
     for lines in shown:
-        peer = Peer(server)
+        peer = Peer(port)
         await peer.send_in_turns(cut(head + b"\r\n" + lines + b"\r\n" + body, [random.randrange(1 << 16)]))
         for answer in peer.responses:
             assert answer.status != 500, lines
             assert answer.status not in (200, 429) or KEY.encode() in lines, lines
         peer.connection.eof_received()
         peer.leave()
-    after = Peer(server)
+    after = Peer(port)
     after.send(head + b"\r\nAuthorization: Bearer " + KEY.encode() + b"\r\n\r\n" + body)
     assert [response.status in (200, 429) if limited else response.body == HELLO for response in after.responses] == [
         True
     ]
-    assert (server.connections, server.budget.held_bytes) == (1, 0)
+    assert (len(port.members), port.budget.held_bytes) == (1, 0)
 
 
 def try_predict_body(number: int) -> None:
     """A body is read in pieces as it is at once, or refused for what is told in the documentation."""
     random = Random(number)
     name = random.choice(TYPES)
-    body = predict_body_for(random, name)
-    _compare(body, _read_predict(name, body, in_pieces=False), _read_predict(name, body, in_pieces=True))
+    brings, takes = _features_of(number)
+    body = predict_body_for(random, name, brings_features=brings)
+    _compare(body, _read_predict(name, takes, body, in_pieces=False), _read_predict(name, takes, body, in_pieces=True))
 
 
-def predict_body_for(random: Random, name: str) -> bytes:
+def _features_of(number: int) -> tuple[bool, int | None]:
+    """Whether a try's body brings features for the policy, and how many its application takes."""
+    return number % 3 == 1, FEATURES if number % 6 == 1 else None
+
+
+def predict_body_for(random: Random, name: str, *, brings_features: bool = False) -> bytes:
     """A body for an application of the type, or nearly one."""
     fields: dict[str, Any] = {}
     for _ in range(random.randint(1, 3)):
@@ -179,18 +189,32 @@ def predict_body_for(random: Random, name: str) -> bytes:
                 fields["input"] = _value(random, name)
             case _:
                 fields[random.choice(["context", "uid", "version"])] = random.choice([*LEAVES, "c" * 1001])
+    if brings_features:
+        batch = fields.get("input_batch")
+        fields["features"] = _features(random, None if batch is None else len(batch) + random.choice([0, 0, 0, 1]))
     return _garbled(random, fields)
+
+
+def _features(random: Random, count: int | None) -> Any:
+    """Of one query, or of each of so many; or nearly."""
+    if random.random() < 0.1:
+        return random.choice(LEAVES)
+    if count is not None:
+        return [_features(random, None) for _ in range(count)]
+    size = random.choice([FEATURES] * 8 + [0, 1, FEATURES + 1])
+    return [random.choice(LEAVES if random.random() < 0.03 else NUMBERS) for _ in range(size)]
 
 
 def try_observe_body(number: int) -> None:
     """As predict bodies."""
     random = Random(number)
     name = random.choice(TYPES)
-    body = observe_body_for(random, name)
-    _compare(body, _read_observe(name, body, in_pieces=False), _read_observe(name, body, in_pieces=True))
+    brings, takes = _features_of(number)
+    body = observe_body_for(random, name, brings_features=brings)
+    _compare(body, _read_observe(name, takes, body, in_pieces=False), _read_observe(name, takes, body, in_pieces=True))
 
 
-def observe_body_for(random: Random, name: str) -> bytes:
+def observe_body_for(random: Random, name: str, *, brings_features: bool = False) -> bytes:
     """Feedback to an application of the type, or nearly."""
     pieces = []
     for _ in range(random.randint(1, 3)):
@@ -198,6 +222,8 @@ def observe_body_for(random: Random, name: str) -> bytes:
         piece |= {"input": _value(random, name)} if random.random() < 0.5 else {"query_id": random.choice(LEAVES[:9])}
         if random.random() < 0.3:
             piece[random.choice(["id", "context", "uid"])] = random.choice([*LEAVES, "i" * 201])
+        if brings_features:
+            piece["features"] = _features(random, None)
         pieces.append(piece)
     return _garbled(random, {"observations": pieces} if random.random() < 0.5 else pieces[0])
 
@@ -227,23 +253,25 @@ def _garbled(random: Random, fields: dict[str, Any]) -> bytes:
     return body if random.random() < 0.4 else mutated(body, random_edits(random, FRAGMENTS))
 
 
-def _read_predict(name: str, body: bytes, in_pieces: bool) -> Any:
+def _read_predict(name: str, features_size: int | None, body: bytes, in_pieces: bool) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         if in_pieces:
             _shorten(patch)
         try:
-            request = finish(predict_body.BodyReader(make_reader(InputType.parse(name))).read(body))
+            request = finish(predict_body.BodyReader(make_reader(InputType.parse(name)), features_size).read(body))
         except RequestError as error:
             return error
-    return request.rows, request.is_batch, request.context, request.version
+    return request.rows, request.is_batch, request.context, request.version, list(request.features)
 
 
-def _read_observe(name: str, body: bytes, in_pieces: bool) -> Any:
+def _read_observe(name: str, features_size: int | None, body: bytes, in_pieces: bool) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         if in_pieces:
             _shorten(patch)
         try:
-            found, is_list = finish(observe_body.ObserveReader(make_reader(InputType.parse(name))).read(body))
+            found, is_list = finish(
+                observe_body.ObserveReader(make_reader(InputType.parse(name)), features_size).read(body)
+            )
         except RequestError as error:
             return error
     wrong = [each for each in found if isinstance(each, ClipperError)]
@@ -251,7 +279,9 @@ def _read_observe(name: str, body: bytes, in_pieces: bool) -> Any:
         assert all(isinstance(each, RequestError) for each in wrong)
         return wrong[0]
     return [
-        (each.query_id, each.row, each.context, each.reward) for each in found if isinstance(each, Feedback)
+        (each.query_id, each.row, each.context, each.reward, each.features)
+        for each in found
+        if isinstance(each, Feedback)
     ], is_list
 
 
@@ -300,4 +330,5 @@ TRIES = {
     "authorization": try_authorization,
     "predict body": try_predict_body,
     "observe body": try_observe_body,
+    "infer": try_infer,
 }

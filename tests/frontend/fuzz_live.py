@@ -17,7 +17,7 @@ from random import Random, SystemRandom
 from typing import Literal, cast
 
 import uvloop
-from fuzz_front import KEY, TYPES, authorization_for, garbled_requests, observe_body_for, predict_body_for
+from fuzz_front import FEATURES, KEY, TYPES, authorization_for, garbled_requests, observe_body_for, predict_body_for
 from msgspec import UNSET
 
 from benchmarks.servers import ClipperServer, clipper
@@ -45,6 +45,8 @@ JUDGED_FROM_S = 1200.0
 FEEDBACK_TTL_S = 10.0
 START_WITHIN_S = 300.0
 ALLOWED = {502, 503, 504}
+# Of these types there is a second application, whose policy goes by features that each query brings.
+FEATURED = range(4)
 
 _HEAD = re.compile(rb"HTTP/1\.1 (\d\d\d) [^\r]*\r\n(?:[^\r]+\r\n)*?\r\n")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
@@ -81,8 +83,11 @@ def make_group(first: int, key: str = KEY) -> Group:
         else:
             index = random.randrange(len(TYPES))
             make = predict_body_for if kind == "predict" else observe_body_for
-            body = make(random, TYPES[index])
-            if random.random() < 0.1:  # who is refused for a key loses the connection, and so is garbled HTTP
+            brings_features = random.random() < 0.2
+            body = make(random, TYPES[index], brings_features=brings_features)
+            if brings_features and index in FEATURED and random.random() < 0.8:
+                requests.append(post(f"/featured{index}/{kind}", body))
+            elif random.random() < 0.1:  # who is refused for a key loses the connection, and so is garbled HTTP
                 requests.append(post(f"/keyed/{kind}", body, Authorization=f"Bearer {key}"))
             else:
                 requests.append(post(f"/{'limited' if random.random() < 0.1 else f'a{index}'}/{kind}", body))
@@ -266,6 +271,14 @@ def set_up(server: ClipperServer) -> str:
                 model=f"m{index}",
                 policy="exp3",
                 default_output=UNSET if index % 2 else 0,
+                feedback_ttl_s=FEEDBACK_TTL_S,
+            )
+        for index in FEATURED:
+            client.create_application(
+                f"featured{index}",
+                model=[f"m{index}"],
+                policy="linucb",
+                features=FEATURES,
                 feedback_ttl_s=FEEDBACK_TTL_S,
             )
         client.create_application("limited", model="m0", max_in_flight=8, max_per_second=500)

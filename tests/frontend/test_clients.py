@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clipper.control.snapshot import ApplicationSnapshot, KeySnapshot, Snapshot
 from clipper.frontend.clients import Clients, Guarded
-from clipper.frontend.server import QueryServer
+from clipper.frontend.port import Port
 from serving import post
 
 NAMES = ("a", "b", "c")
@@ -27,8 +27,8 @@ def snapshot(generation: int, keys: dict[str, tuple[str, ...]], **limits: Any) -
     return Snapshot(generation, applications, keys=known)
 
 
-def guard(server: QueryServer, clients: Clients, later: Later | None = None, needs_key: bool = True) -> None:
-    server.serve(
+def guard(port: Port, clients: Clients, later: Later | None = None, needs_key: bool = True) -> None:
+    port.serve(
         {
             b"/echo/predict": Guarded("echo", needs_key, Echo(), clients),
             b"/later/predict": Guarded("later", needs_key, later or Later(), clients),
@@ -47,16 +47,16 @@ CHANGES = st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, st.sampled_fro
 def test_the_keys_of_the_moment_decide_however_the_bytes_come(
     rounds: list[tuple[dict[str, tuple[str, ...]], list[tuple[str, bool, int]], list[int]]],
 ) -> None:
-    async def test(server: QueryServer) -> None:
-        clients = Clients(0, server.count_refused, server.now_s)
-        guard(server, clients)
+    async def test(port: Port) -> None:
+        clients = Clients(0, port.count_refused, port.now_s)
+        guard(port, clients)
         for generation, (keys, requests, places) in enumerate(rounds):
             clients.follow(snapshot(generation, keys))
             clients.follow(snapshot(generation - 1, dict.fromkeys(NAMES, ())))  # one that comes late changes nothing
-            server.forget_heads()
+            port.forget_heads()
             for name, lower, size in requests:
                 header = f"{'bearer' if lower else 'Bearer'} {name}"
-                peer = Peer(server)
+                peer = Peer(port)
                 peer.send(*cut(post("/echo/predict", b"x" * size, Authorization=header) * 3, places))
                 if name not in keys:
                     wanted = [401]  # and the connection ends
@@ -71,26 +71,26 @@ def test_the_keys_of_the_moment_decide_however_the_bytes_come(
 
 
 def test_a_head_that_was_refused_is_not_known() -> None:
-    async def test(server: QueryServer) -> None:
-        clients = Clients(0, server.count_refused, server.now_s)
-        guard(server, clients)
+    async def test(port: Port) -> None:
+        clients = Clients(0, port.count_refused, port.now_s)
+        guard(port, clients)
         for number in range(50):
-            Peer(server).send(post("/echo/predict", b"x", Authorization=f"Bearer guess{number}"))
-        assert server.known_heads == {}
-        assert server.refused["unauthorized"] == 50
+            Peer(port).send(post("/echo/predict", b"x", Authorization=f"Bearer guess{number}"))
+        assert port.known_heads == {}
+        assert port.refused["unauthorized"] == 50
 
     run(test)
 
 
 def test_whoever_leaves_or_is_answered_is_in_flight_no_more() -> None:
-    async def test(server: QueryServer) -> None:
-        clients, later = Clients(0, server.count_refused, server.now_s), Later()
+    async def test(port: Port) -> None:
+        clients, later = Clients(0, port.count_refused, port.now_s), Later()
         clients.follow(snapshot(1, {}, max_in_flight=3))
-        guard(server, clients, later, needs_key=False)
+        guard(port, clients, later, needs_key=False)
         limit = clients.limit_of("later")
         assert limit is not None
         for _ in range(2):  # the second time the head is known
-            peer, other = Peer(server), Peer(server)
+            peer, other = Peer(port), Peer(port)
             peer.send(post("/later/predict", b"x") * 2)
             other.send(post("/later/predict", b"x") * 2)
             assert limit.in_flight == 3
@@ -109,11 +109,11 @@ def test_whoever_leaves_or_is_answered_is_in_flight_no_more() -> None:
 
 
 def test_work_that_goes_on_when_its_client_has_left_stays_in_flight() -> None:
-    async def test(server: QueryServer) -> None:
-        clients, later = Clients(0, server.count_refused, server.now_s), Later()
+    async def test(port: Port) -> None:
+        clients, later = Clients(0, port.count_refused, port.now_s), Later()
         clients.follow(snapshot(1, {}, max_in_flight=1))
-        guard(server, clients, later, needs_key=False)
-        peer = Peer(server)
+        guard(port, clients, later, needs_key=False)
+        peer = Peer(port)
         peer.send(post("/later/predict", b"x"))
         later.exchanges[0].started = None  # as of feedback, which is learned all the same
         peer.leave()
@@ -126,10 +126,10 @@ def test_work_that_goes_on_when_its_client_has_left_stays_in_flight() -> None:
 
 
 def test_workers_share_what_is_bounded() -> None:
-    async def test(server: QueryServer) -> None:
+    async def test(port: Port) -> None:
         shares = []
         for index in range(3):
-            clients = Clients(index, server.count_refused, server.now_s)
+            clients = Clients(index, port.count_refused, port.now_s)
             applications = (ApplicationSnapshot("echo", "float64", 100.0, max_in_flight=10, max_per_second=30),)
             clients.follow(Snapshot(1, applications, workers=3))
             limit = clients.limit_of("echo")
@@ -141,8 +141,8 @@ def test_workers_share_what_is_bounded() -> None:
 
 
 def test_a_limit_that_is_removed_or_of_another_application_begins_anew() -> None:
-    async def test(server: QueryServer) -> None:
-        clients = Clients(0, server.count_refused, server.now_s)
+    async def test(port: Port) -> None:
+        clients = Clients(0, port.count_refused, port.now_s)
         limited = ApplicationSnapshot("echo", "float64", 100.0, id="echo#1", max_in_flight=2)
         clients.follow(Snapshot(1, (limited,)))
         first = clients.limit_of("echo")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from clipper.frontend import limits
 from clipper.frontend.endpoints import Health
+from clipper.frontend.port import Port
 from clipper.frontend.server import QueryServer
 from serving import post
 
@@ -22,21 +23,21 @@ from serving import post
 
 
 def test_a_request_split_anywhere_gets_the_same_answer() -> None:
-    async def test(server: QueryServer) -> None:
+    async def test(port: Port) -> None:
         for _ in range(2):  # the second time its head is known
             for middle in range(len(ECHO) + 1):
-                peer = Peer(server)
+                peer = Peer(port)
                 peer.send(*filter(None, (ECHO[:middle], ECHO[middle:])))
                 assert [response.body for response in peer.responses] == [HELLO]
                 peer.leave()
-        assert len(server.known_heads) == 1
+        assert len(port.known_heads) == 1
 
     run(test)
 
 
 def test_a_request_byte_by_byte() -> None:
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(*(bytes([byte]) for byte in ECHO * 3))
         assert [response.body for response in peer.responses] == [HELLO] * 3
 
@@ -46,15 +47,15 @@ def test_a_request_byte_by_byte() -> None:
 def test_empty_lines_between_requests_are_none() -> None:
     empty = post("/echo/predict", b"")
 
-    async def test(server: QueryServer) -> None:
-        first = Peer(server)
+    async def test(port: Port) -> None:
+        first = Peer(port)
         first.send(b"\r\n")
         first.send(b"\r\n", ECHO)
         assert [response.body for response in first.responses] == [HELLO]
-        after = Peer(server)
+        after = Peer(port)
         after.send(empty, b"\r\n\r\n", b"\r\n\r\n", ECHO)
         assert len(after.responses) == 2
-        assert all(head.startswith(b"POST") for head in server.known_heads)
+        assert all(head.startswith(b"POST") for head in port.known_heads)
 
     run(test)
 
@@ -68,11 +69,11 @@ def test_same_requests_in_any_pieces_get_the_same_answers(calls: list[Call], pla
     data = b"".join(call.data for call in calls)
     expected = expected_of(calls)
 
-    async def test(server: QueryServer) -> None:
+    async def test(port: Port) -> None:
         # One by one first, so that some heads are known for the rounds after it.
         rounds = [[call.data for call in calls], *(cut(data, each) for each in places)]
         for pieces in rounds:
-            peer = Peer(server)
+            peer = Peer(port)
             await peer.send_in_turns(pieces)
             got = [(response.status, response.body) for response in peer.responses]
             assert [status for status, _ in got] == [status for status, _ in expected]
@@ -81,7 +82,7 @@ def test_same_requests_in_any_pieces_get_the_same_answers(calls: list[Call], pla
             ]
             assert peer.transport.has_ended == any(call.closes for call in calls)
             peer.leave()
-        assert (server.connections, server.budget.held_bytes) == (0, 0)
+        assert (len(port.members), port.budget.held_bytes) == (0, 0)
 
     run(test, {b"/echo/predict": Echo(), b"/health/live": Health()})
 
@@ -94,8 +95,8 @@ def test_same_requests_in_any_pieces_get_the_same_answers(calls: list[Call], pla
 def test_answers_go_out_in_the_order_of_the_requests(count: int, order: Random) -> None:
     endpoint, paths = later()
 
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(b"".join(post("/later/predict", bytes([number])) for number in range(count)))
         indices = list(range(count))
         order.shuffle(indices)
@@ -110,8 +111,8 @@ def test_answers_go_out_in_the_order_of_the_requests(count: int, order: Random) 
 def test_error_waits_for_the_answers_before_it_and_ends_the_connection() -> None:
     endpoint, paths = later()
 
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(post("/later/predict", b"a") + b"garbage\r\n\r\n" + post("/later/predict", b"b"))
         assert peer.responses == []
         endpoint.answer(0)
@@ -126,8 +127,8 @@ def test_error_waits_for_the_answers_before_it_and_ends_the_connection() -> None
 def test_continue_waits_for_the_answers_before_it() -> None:
     endpoint, paths = later()
 
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(post("/later/predict", b"a") + post("/later/predict", b"b", Expect="100-continue")[:-1])
         assert peer.responses == []
         endpoint.answer(0)
@@ -143,11 +144,11 @@ def test_continue_waits_for_the_answers_before_it() -> None:
 
 
 def test_answer_while_draining_says_that_it_is_the_last() -> None:
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(ECHO)
-        await server.drain(timeout_s=0.0)
-        after = Peer(server)
+        await QueryServer(port).drain(timeout_s=0.0)
+        after = Peer(port)
         after.send(ECHO)
         assert [response.headers.get("connection") for response in after.responses] == ["close"]
         assert peer.transport.is_closed
@@ -156,23 +157,23 @@ def test_answer_while_draining_says_that_it_is_the_last() -> None:
 
 
 def test_known_heads_are_bounded() -> None:
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         for number in range(3 * limits.MAX_KNOWN_HEADS):
             peer.send(post("/echo/predict", b"hello", X=str(number)))
-        assert 0 < len(server.known_heads) <= limits.MAX_KNOWN_HEADS
+        assert 0 < len(port.known_heads) <= limits.MAX_KNOWN_HEADS
         peer.send(post("/echo/predict", b"hello", X="x" * limits.MAX_KNOWN_HEAD_BYTES))
-        assert max(map(len, server.known_heads)) <= limits.MAX_KNOWN_HEAD_BYTES
+        assert max(map(len, port.known_heads)) <= limits.MAX_KNOWN_HEAD_BYTES
         assert [response.body for response in peer.responses] == [HELLO] * (3 * limits.MAX_KNOWN_HEADS + 1)
 
     run(test)
 
 
 def test_known_heads_are_forgotten_when_what_is_served_changes() -> None:
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(ECHO, ECHO)
-        server.serve({})
+        port.serve({})
         peer.send(ECHO)
         assert [response.status for response in peer.responses] == [200, 200, 404]
 
@@ -181,8 +182,8 @@ def test_known_heads_are_forgotten_when_what_is_served_changes() -> None:
 
 @pytest.mark.parametrize("sent", [b"", ECHO, ECHO[:30], b"garbage\r\n\r\n", ECHO * 100])
 def test_a_connection_that_has_gone_needs_no_collector(sent: bytes) -> None:
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(*filter(None, (sent,)))
         peer.leave()
         gone = weakref.ref(peer.connection)
@@ -198,8 +199,8 @@ def test_a_connection_that_has_gone_needs_no_collector(sent: bytes) -> None:
 
 
 def test_bug_costs_one_request(caplog: pytest.LogCaptureFixture) -> None:
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         for _ in range(2):  # the second time its head is known
             peer.send(post("/broken/predict", b"x"), ECHO)
         assert [response.status for response in peer.responses] == [500, 200, 500, 200]

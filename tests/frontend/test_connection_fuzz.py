@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mutations import mutated
 
 from clipper.frontend.endpoints import Health
-from clipper.frontend.server import QueryServer
+from clipper.frontend.port import Port
 
 FRAGMENTS = [b"\r\n", b"\r\n\r\n", b"\n", b"\0", b":", b" ", b"0\r\n\r\n", b"HTTP/1.1", b"Content-Length: 5\r\n"]
 FRAGMENTS += [
@@ -40,8 +40,8 @@ def test_mutated_requests_hurt_only_themselves(
     garbled = mutated(b"".join(call.data for call in bad), edits)
     expected = expected_of(good)
 
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(ECHO)
         await peer.send_in_turns(cut(b"".join(call.data for call in good) + garbled, places))
         answers = peer.responses
@@ -51,9 +51,9 @@ def test_mutated_requests_hurt_only_themselves(
         assert all(set(each.json) == {"error", "cause"} for each in answers if each.status >= 400)
         peer.connection.eof_received()
         peer.leave()
-        after = Peer(server)
+        after = Peer(port)
         after.send(ECHO)
         assert [response.body for response in after.responses] == [HELLO]
-        assert (server.connections, server.budget.held_bytes) == (1, 0)
+        assert (len(port.members), port.budget.held_bytes) == (1, 0)
 
     run(test, {b"/echo/predict": Echo(), b"/health/live": Health()})

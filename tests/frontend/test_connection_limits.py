@@ -7,7 +7,7 @@ from fake_transport import Peer, later, run
 from http_calls import ECHO, HELLO
 
 from clipper.frontend import limits
-from clipper.frontend.server import QueryServer
+from clipper.frontend.port import Port
 from serving import post
 
 # -- limits ----------------------------------------------------------------------------------------------
@@ -33,13 +33,13 @@ def many_headers(count: int) -> bytes:
 )
 @pytest.mark.parametrize("piece", [1, 100, 1 << 20])
 def test_flood_of_head_bytes_is_refused(data: bytes, piece: int) -> None:
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(*(data[start : start + piece] for start in range(0, len(data), piece)))
         (response,) = peer.responses
         assert (response.status, response.json["error"]) == (431, "head_too_large")
         assert peer.transport.has_ended
-        assert server.refused == {"head_too_large": 1}
+        assert port.refused == {"head_too_large": 1}
 
     run(test)
 
@@ -48,8 +48,8 @@ def test_flood_of_head_bytes_is_refused(data: bytes, piece: int) -> None:
 def test_head_below_its_bound_is_read(piece: int) -> None:
     data = b"POST /echo/predict HTTP/1.1\r\n" + many_headers(160) + b"Content-Length: 5\r\n\r\nhello"
 
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(*(data[start : start + piece] for start in range(0, len(data), piece)))
         assert [response.body for response in peer.responses] == [HELLO]
 
@@ -59,8 +59,8 @@ def test_head_below_its_bound_is_read(piece: int) -> None:
 def test_many_large_requests_at_once_are_no_flood_of_head_bytes() -> None:
     data = b"".join(post("/echo/predict", bytes([number]) * 5000) for number in range(50))
 
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         await peer.send_in_turns([data[:200_030], data[200_030:]])
         assert [response.status for response in peer.responses] == [200] * 50
 
@@ -68,8 +68,8 @@ def test_many_large_requests_at_once_are_no_flood_of_head_bytes() -> None:
 
 
 def test_body_over_the_limit_is_refused_before_it_is_read() -> None:
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(b"POST /echo/predict HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (limits.MAX_BODY_BYTES + 1))
         (response,) = peer.responses
         assert (response.status, response.json["error"]) == (413, "too_large")
@@ -81,17 +81,17 @@ def test_body_over_the_limit_is_refused_before_it_is_read() -> None:
 def test_chunked_body_over_the_limit_is_refused_and_let_go() -> None:
     piece = b"100000\r\n" + b"x" * (1 << 20) + b"\r\n"
 
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(b"POST /echo/predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
         for _ in range(limits.MAX_BODY_BYTES >> 20):
             peer.send(piece)
-        assert peer.responses == [] and server.budget.held_bytes == limits.MAX_BODY_BYTES
+        assert peer.responses == [] and port.budget.held_bytes == limits.MAX_BODY_BYTES
         peer.send(piece)
         (response,) = peer.responses
         assert response.status == 413
-        assert server.budget.held_bytes == 0
-        assert server.freed_large_body
+        assert port.budget.held_bytes == 0
+        assert port.freed_large_body
 
     run(test)
 
@@ -99,20 +99,20 @@ def test_chunked_body_over_the_limit_is_refused_and_let_go() -> None:
 def test_all_bodies_together_have_a_bound() -> None:
     start = post("/echo/predict", b"x" * 1000)[:-1]
 
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
-        server.budget.held_bytes = limits.MAX_HELD_BYTES - 500  # what other connections hold
+    async def test(port: Port) -> None:
+        peer = Peer(port)
+        port.budget.held_bytes = limits.MAX_HELD_BYTES - 500  # what other connections hold
         peer.send(start)
         (response,) = peer.responses
         assert (response.status, response.json["error"], response.headers["retry-after"]) == (503, "overloaded", "1")
-        assert server.budget.held_bytes == limits.MAX_HELD_BYTES - 500
+        assert port.budget.held_bytes == limits.MAX_HELD_BYTES - 500
 
     run(test)
 
 
 def test_connection_over_the_limit_is_told_so() -> None:
-    async def test(server: QueryServer) -> None:
-        first, second, third = Peer(server), Peer(server), Peer(server)
+    async def test(port: Port) -> None:
+        first, second, third = Peer(port), Peer(port), Peer(port)
         third.send(ECHO)
         (response,) = third.responses
         assert (response.status, response.json["error"]) == (503, "overloaded")
@@ -122,7 +122,7 @@ def test_connection_over_the_limit_is_told_so() -> None:
             assert [response.status for response in peer.responses] == [200]
         third.leave()
         first.leave()
-        fourth = Peer(server)
+        fourth = Peer(port)
         fourth.send(ECHO)
         assert [response.status for response in fourth.responses] == [200]
 
@@ -136,8 +136,8 @@ def test_reading_pauses_while_too_many_answers_are_due() -> None:
     endpoint, paths = later()
     request = post("/later/predict", b"x")
 
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(request)  # its head is known from here on
         peer.send(request * 500)
         assert peer.transport.is_paused
@@ -156,8 +156,8 @@ def test_reading_pauses_while_too_many_answers_are_due() -> None:
 
 @pytest.mark.parametrize("request_", [ECHO, post("/echo/predict?x", b"hello", Expect="100-continue")])
 def test_nothing_more_is_answered_while_the_client_does_not_read(request_: bytes) -> None:
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(request_)
         before = len(peer.responses)
         peer.connection.pause_writing()
@@ -177,14 +177,14 @@ def test_nothing_more_is_answered_while_the_client_does_not_read(request_: bytes
 def test_client_that_leaves_cancels_its_queries() -> None:
     endpoint, paths = later()
 
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(post("/later/predict", b"a") + post("/later/predict", b"b") + post("/later/predict", b"cc")[:-1])
         peer.leave()
         assert endpoint.cancelled == [b"a", b"b"]
         endpoint.answer(0)  # too late, and harmless
         assert peer.responses == []
-        assert (server.connections, server.budget.held_bytes) == (0, 0)
+        assert (len(port.members), port.budget.held_bytes) == (0, 0)
 
     run(test, paths)
 
@@ -192,8 +192,8 @@ def test_client_that_leaves_cancels_its_queries() -> None:
 def test_half_closed_client_still_gets_its_answers() -> None:
     endpoint, paths = later()
 
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(post("/later/predict", b"a") + post("/later/predict", b"bb")[:-1])
         assert peer.connection.eof_received()
         endpoint.answer(0)
@@ -207,11 +207,11 @@ def test_half_closed_client_still_gets_its_answers() -> None:
 
 
 def test_client_that_ends_without_a_request_is_closed() -> None:
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(ECHO + ECHO[:-1])
         assert not peer.connection.eof_received()
-        assert server.budget.held_bytes == 0
+        assert port.budget.held_bytes == 0
 
     run(test)
 
@@ -219,11 +219,11 @@ def test_client_that_ends_without_a_request_is_closed() -> None:
 # -- time-outs -------------------------------------------------------------------------------------------
 
 
-def sweep_until_closed(server: QueryServer, peer: Peer, at_most: int) -> int:
+def sweep_until_closed(port: Port, peer: Peer, at_most: int) -> int:
     """How many sweeps it took."""
     for number in range(1, at_most + 1):
-        server.sweeps += 1
-        peer.connection.sweep(server.sweeps)
+        port.sweeps += 1
+        peer.connection.sweep(port.sweeps)
         if peer.transport.is_closed:
             return number
     raise AssertionError(f"not closed after {at_most} sweeps")
@@ -231,11 +231,11 @@ def sweep_until_closed(server: QueryServer, peer: Peer, at_most: int) -> int:
 
 @pytest.mark.parametrize("first", [b"", ECHO])
 def test_idle_connection_is_closed(first: bytes) -> None:
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         if first:
             peer.send(first)
-        assert sweep_until_closed(server, peer, 1000) == limits.IDLE_TIMEOUT_SWEEPS + 1
+        assert sweep_until_closed(port, peer, 1000) == limits.IDLE_TIMEOUT_SWEEPS + 1
         assert not peer.transport.is_aborted
 
     run(test)
@@ -243,32 +243,32 @@ def test_idle_connection_is_closed(first: bytes) -> None:
 
 @pytest.mark.parametrize("start", [b"P", ECHO[:30], ECHO[:-1], post("/echo/predict", b"x" * 100)[:-50]])
 def test_request_that_does_not_end_is_refused_however_it_trickles(start: bytes) -> None:
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(start)
         for number in range(limits.REQUEST_TIMEOUT_SWEEPS):
-            server.sweeps += 1
-            peer.connection.sweep(server.sweeps)
+            port.sweeps += 1
+            peer.connection.sweep(port.sweeps)
             if start.endswith(b"x") and number < 20:
                 peer.send(b"x")
         assert peer.responses == []
-        server.sweeps += 1
-        peer.connection.sweep(server.sweeps)
+        port.sweeps += 1
+        peer.connection.sweep(port.sweeps)
         (response,) = peer.responses
         assert (response.status, response.json["error"]) == (408, "request_timeout")
-        assert sweep_until_closed(server, peer, 10) == limits.LINGER_SWEEPS + 1
+        assert sweep_until_closed(port, peer, 10) == limits.LINGER_SWEEPS + 1
 
     run(test)
 
 
 def test_client_that_goes_on_sending_after_a_refusal_is_closed_all_the_same() -> None:
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(b"garbage\r\n\r\n" + ECHO)
         for _ in range(limits.LINGER_SWEEPS + 1):
             peer.send(ECHO, b"POST /")
-            server.sweeps += 1
-            peer.connection.sweep(server.sweeps)
+            port.sweeps += 1
+            peer.connection.sweep(port.sweeps)
         assert peer.transport.is_closed
         assert [response.status for response in peer.responses] == [400]
 
@@ -276,11 +276,11 @@ def test_client_that_goes_on_sending_after_a_refusal_is_closed_all_the_same() ->
 
 
 def test_request_after_the_one_that_closes_does_not_keep_the_connection() -> None:
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(b"POST /echo/predict HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n" + ECHO[:50])
         assert [response.headers.get("connection") for response in peer.responses] == ["close"]
-        assert sweep_until_closed(server, peer, 10) == limits.LINGER_SWEEPS + 1
+        assert sweep_until_closed(port, peer, 10) == limits.LINGER_SWEEPS + 1
 
     run(test)
 
@@ -288,12 +288,12 @@ def test_request_after_the_one_that_closes_does_not_keep_the_connection() -> Non
 def test_connection_that_waits_for_its_answer_is_not_idle() -> None:
     endpoint, paths = later()
 
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(post("/later/predict", b"a"))
         for _ in range(1000):
-            server.sweeps += 1
-            peer.connection.sweep(server.sweeps)
+            port.sweeps += 1
+            peer.connection.sweep(port.sweeps)
         assert not peer.transport.is_closed
         endpoint.answer(0)
         assert [response.status for response in peer.responses] == [200]
@@ -302,11 +302,11 @@ def test_connection_that_waits_for_its_answer_is_not_idle() -> None:
 
 
 def test_client_that_never_takes_its_answer_is_cut_off() -> None:
-    async def test(server: QueryServer) -> None:
-        peer = Peer(server)
+    async def test(port: Port) -> None:
+        peer = Peer(port)
         peer.send(ECHO)
         peer.connection.pause_writing()
-        assert sweep_until_closed(server, peer, 1000) == limits.REQUEST_TIMEOUT_SWEEPS + 1
+        assert sweep_until_closed(port, peer, 1000) == limits.REQUEST_TIMEOUT_SWEEPS + 1
         assert peer.transport.is_aborted
 
     run(test)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from clipper.frontend import limits
 from clipper.frontend.door import LONGEST_TURN_S, PATIENCE_SHARE_OF_SLO, Door
 from clipper.frontend.exchange import Exchange
-from clipper.frontend.server import QueryServer
+from clipper.frontend.port import Port
 from serving import post
 
 NEVER_S = float("inf")
@@ -217,18 +217,18 @@ class Before:
     """A server whose door is closed until the test lets it open, and whose clock the test sets."""
 
     def __init__(self) -> None:
-        self.server = QueryServer()
-        self.server.serve({b"/told/predict": Told()})
+        self.port = Port()
+        self.port.serve({b"/told/predict": Told()})
         self.soon: deque[Callable[[], None]] = deque()
         self.now_s = 1000.0
-        self.server.now_s = lambda: self.now_s
-        self.server.door = Door(self.soon.append, self.server.now_s, lambda: None)
-        peer = Peer(self.server)
+        self.port.now_s = lambda: self.now_s
+        self.port.door = Door(self.soon.append, self.port.now_s, lambda: None)
+        peer = Peer(self.port)
         peer.send(ASKED)  # from now on its head is known
         peer.leave()
         self.soon.clear()
-        self.server.door = Door(self.soon.append, self.server.now_s, lambda: None)
-        self.server.door.opens(self.now_s)
+        self.port.door = Door(self.soon.append, self.port.now_s, lambda: None)
+        self.port.door.opens(self.now_s)
         self.now_s += 1.0
 
     def let_in(self) -> None:
@@ -246,14 +246,14 @@ def bodies(peer: Peer) -> list[bytes]:
 def test_a_request_waits_before_a_closed_door_and_is_answered_in_its_turn() -> None:
     async def test() -> None:
         before = Before()
-        peer = Peer(before.server)
+        peer = Peer(before.port)
         peer.send(ASKED)
         assert bodies(peer) == []
-        assert before.server.budget.held_bytes == len(ASKED)
+        assert before.port.budget.held_bytes == len(ASKED)
         before.now_s += SLO_S * 0.1
         before.let_in()
         assert bodies(peer) == [b'["1",false]']
-        assert before.server.budget.held_bytes == 0
+        assert before.port.budget.held_bytes == 0
 
     asyncio.run(test())
 
@@ -261,7 +261,7 @@ def test_a_request_waits_before_a_closed_door_and_is_answered_in_its_turn() -> N
 def test_one_that_waited_for_too_long_is_told_so() -> None:
     async def test() -> None:
         before = Before()
-        peer = Peer(before.server)
+        peer = Peer(before.port)
         peer.send(ASKED)
         before.now_s += SLO_S * 0.6
         before.let_in()
@@ -273,7 +273,7 @@ def test_one_that_waited_for_too_long_is_told_so() -> None:
 def test_one_whose_head_is_not_known_waits_without_being_late() -> None:
     async def test() -> None:
         before = Before()
-        peer = Peer(before.server)
+        peer = Peer(before.port)
         peer.send(ASKED.replace(b"\r\n\r\n", b"\r\nX-Own: 1\r\n\r\n"))
         before.now_s += 10.0
         before.let_in()
@@ -285,7 +285,7 @@ def test_one_whose_head_is_not_known_waits_without_being_late() -> None:
 def test_what_comes_while_one_waits_is_read_behind_it_up_to_a_bound() -> None:
     async def test() -> None:
         before = Before()
-        peer = Peer(before.server)
+        peer = Peer(before.port)
         for part in (ASKED[:10], ASKED[10:] + ASKED, post("/told/predict", b"2")):
             peer.send(part)
         assert not peer.transport.is_paused
@@ -295,7 +295,7 @@ def test_what_comes_while_one_waits_is_read_behind_it_up_to_a_bound() -> None:
         assert not peer.transport.is_paused
         assert bodies(peer)[:4] == [b'["1",false]', b'["1",false]', b'["2",false]', b'["1",false]']
         assert len(bodies(peer)) == 3 + limits.READ_AHEAD_BYTES // len(ASKED)
-        assert before.server.budget.held_bytes == 0
+        assert before.port.budget.held_bytes == 0
 
     asyncio.run(test())
 
@@ -303,7 +303,7 @@ def test_what_comes_while_one_waits_is_read_behind_it_up_to_a_bound() -> None:
 def test_a_client_that_sends_no_more_is_still_answered_what_waits() -> None:
     async def test() -> None:
         before = Before()
-        peer = Peer(before.server)
+        peer = Peer(before.port)
         peer.send(ASKED + ASKED)
         assert peer.connection.eof_received(), "the transport stays open for the answers"
         assert bodies(peer) == []
@@ -317,10 +317,10 @@ def test_a_client_that_sends_no_more_is_still_answered_what_waits() -> None:
 def test_a_client_that_goes_while_it_waits_leaves_nothing_behind() -> None:
     async def test() -> None:
         before = Before()
-        peer = Peer(before.server)
+        peer = Peer(before.port)
         peer.send(ASKED)
         peer.leave()
-        assert before.server.budget.held_bytes == 0
+        assert before.port.budget.held_bytes == 0
         before.let_in()
         assert isinstance(peer.transport, FakeTransport)
         assert not peer.transport.written
@@ -331,13 +331,13 @@ def test_a_client_that_goes_while_it_waits_leaves_nothing_behind() -> None:
 def test_what_waits_counts_for_the_memory_that_requests_may_hold() -> None:
     async def test() -> None:
         before = Before()
-        before.server.budget.bound_bytes = 3 * len(ASKED)
-        peers = [Peer(before.server) for _ in range(4)]
+        before.port.budget.bound_bytes = 3 * len(ASKED)
+        peers = [Peer(before.port) for _ in range(4)]
         for peer in peers:
             peer.send(ASKED)
         assert [response.status for response in peers[3].responses] == [503]
         before.let_in()
         assert [len(peer.responses) for peer in peers] == [1] * 4
-        assert before.server.budget.held_bytes == 0
+        assert before.port.budget.held_bytes == 0
 
     asyncio.run(test())

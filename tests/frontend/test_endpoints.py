@@ -1,6 +1,7 @@
 """How large a body an application takes, and what a batch leaves behind."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -8,7 +9,7 @@ from fake_transport import Peer, run
 
 from clipper.frontend import limits
 from clipper.frontend.endpoints import FeedbackTaker, make_endpoints, most_body_bytes
-from clipper.frontend.server import QueryServer
+from clipper.frontend.port import Port
 from clipper.types import InputType
 from serving import application, post, serving
 
@@ -45,9 +46,7 @@ class Slow:
     """An application whose queries end when the test says so."""
 
     name = "slow"
-    input_type = InputType.parse("float64")
-    slo_s = 1.0
-    features_size = None
+    terms = SimpleNamespace(input_type=InputType.parse("float64"), slo_s=1.0, features_size=None)
 
     def __init__(self) -> None:
         self.askers: list[Any] = []
@@ -65,10 +64,10 @@ class Slow:
 @pytest.mark.parametrize("answered", [0, 10, 3000])
 @pytest.mark.parametrize("turns", [0, 1, 10_000])
 def test_batch_leaves_nothing_behind_whenever_its_client_leaves(answered: int, turns: int) -> None:
-    async def test(server: QueryServer) -> None:
+    async def test(port: Port) -> None:
         application: Any = Slow()
-        server.serve(make_endpoints([application], cast(FeedbackTaker, None), server.refused, server.work))
-        peer = Peer(server)
+        port.serve(make_endpoints([application], cast(FeedbackTaker, None), port.refused, port.work))
+        peer = Peer(port)
         peer.send(post("/slow/predict", {"input_batch": [[number] for number in range(3000)]}))
         for _ in range(turns):
             if len(application.askers) == 3000:
@@ -79,6 +78,6 @@ def test_batch_leaves_nothing_behind_whenever_its_client_leaves(answered: int, t
         peer.leave()
         for _ in range(3):
             await asyncio.sleep(0)
-        assert server.budget.held_bytes == 0
+        assert port.budget.held_bytes == 0
 
     run(test)

@@ -9,9 +9,8 @@ from steps import finish
 from clipper.control.feedback import Feedback
 from clipper.errors import ClipperError, MalformedRequest, WrongInput
 from clipper.frontend.observe_body import MAX_ID_LENGTH, MAX_OBSERVATIONS, ObserveReader
-from clipper.frontend.predict_body import MAX_CONTEXT_LENGTH
 from clipper.inputs.reader import make_reader
-from clipper.types import InputType
+from clipper.types import MAX_CONTEXT_LENGTH, InputType
 
 
 def read(body: object) -> tuple[list[Feedback | ClipperError], bool]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clipper.control.snapshot import Batching
+from clipper.settings.version import Batching
 from serving import SUM, Serving, application, model, post, serving, version
 from waiting import until
 

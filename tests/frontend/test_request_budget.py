@@ -15,11 +15,9 @@ from clipper.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.inputs.reader import make_reader
 from clipper.types import InputType
 
-pytestmark = pytest.mark.alone
-
 # Processor time, of which a busy machine takes nothing; but its caches are shared, so the best of some tries counts.
 MAX_STEP_S = 0.02
-TRIES = 4
+TRIES = 10
 
 
 def read(case: Costly, body: bytes | bytearray) -> Generator[None, None, object]:

@@ -11,6 +11,7 @@ import uvloop
 from fake_transport import Echo, Later
 
 from clipper.frontend import limits
+from clipper.frontend.port import Port
 from clipper.frontend.server import QueryServer
 from serving import post
 from waiting import until_async
@@ -29,8 +30,8 @@ def serve(
     later = Later()
 
     async def main() -> None:
-        server = QueryServer(max_connections=max_connections, sweep_s=sweep_s)
-        server.serve({b"/echo/predict": Echo(), b"/later/predict": later})
+        server = QueryServer(Port(max_connections), sweep_s)
+        server.port.serve({b"/echo/predict": Echo(), b"/later/predict": later})
         listener = socket.create_server(("127.0.0.1", 0))
         await server.listen(listener)
         port = listener.getsockname()[1]
@@ -58,7 +59,7 @@ def test_idle_connection_is_closed_without_a_word() -> None:
     async def test(server: QueryServer, connect: Connect) -> None:
         reader, _writer = await connect()
         assert await reader.read() == b""
-        assert server.sweeps > limits.IDLE_TIMEOUT_SWEEPS
+        assert server.port.sweeps > limits.IDLE_TIMEOUT_SWEEPS
 
     serve(test, sweep_s=0.005)
 
@@ -70,7 +71,7 @@ def test_request_that_does_not_end_is_answered_and_closed(start: bytes) -> None:
         writer.write(start)
         answer = await reader.read()
         assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
-        assert server.sweeps > limits.REQUEST_TIMEOUT_SWEEPS
+        assert server.port.sweeps > limits.REQUEST_TIMEOUT_SWEEPS
 
     serve(test, sweep_s=0.005)
 
@@ -80,7 +81,7 @@ def test_client_that_lingers_after_its_last_answer_is_closed() -> None:
         reader, _writer = await connect()
         _writer.write(b"garbage\r\n\r\n")
         assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
-        await until_async(lambda: server.connections == 0)
+        await until_async(lambda: len(server.port.members) == 0)
 
     serve(test, sweep_s=0.005)
 
@@ -95,13 +96,13 @@ def test_connections_over_the_bound_are_refused_and_the_others_go_on() -> None:
             reader, writer = await connect()
             assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
             writer.close()
-        await until_async(lambda: server.connections == 3)
+        await until_async(lambda: len(server.port.members) == 3)
         kept[0][1].close()
-        await until_async(lambda: server.connections == 2)
+        await until_async(lambda: len(server.port.members) == 2)
         reader, writer = await connect()
         writer.write(ECHO)
         assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
-        assert server.refused == {"overloaded": 5}
+        assert server.port.refused == {"overloaded": 5}
 
     serve(test, max_connections=3)
 
@@ -112,7 +113,7 @@ def test_drain_answers_what_is_under_way_and_closes_the_rest() -> None:
         busy, busy_writer = await connect()
         late, late_writer = await connect()
         busy_writer.write(ECHO[:-1])
-        await until_async(lambda: server.connections == 3 and server.budget.held_bytes)
+        await until_async(lambda: len(server.port.members) == 3 and server.port.budget.held_bytes)
         draining = asyncio.ensure_future(server.drain(10.0))
         await asyncio.sleep(0)
         late_writer.write(ECHO)
@@ -132,8 +133,8 @@ def test_drain_gives_up_after_its_time_and_says_how_many() -> None:
         writers = [(await connect())[1] for _ in range(3)]
         for writer in writers[:2]:
             writer.write(post("/later/predict", b"x"))
-        await until_async(lambda: server.connections == 3 and server.known_heads)
+        await until_async(lambda: len(server.port.members) == 3 and server.port.known_heads)
         assert await server.drain(0.05) == 2
-        await until_async(lambda: server.connections == 0)
+        await until_async(lambda: len(server.port.members) == 0)
 
     assert serve(test).cancelled == [b"x", b"x"]

@@ -15,6 +15,7 @@ from fake_transport import Echo, Later
 from certificates import Authority, Pair
 from clipper.frontend import limits
 from clipper.frontend.exchange import Exchange
+from clipper.frontend.port import Port as QueryPort
 from clipper.frontend.server import QueryServer
 from clipper.tls import handshakes
 from clipper.tls.material import TlsPaths, read_material, server_context
@@ -77,9 +78,9 @@ def serve(
     test: Test, authority: Authority, paths: TlsPaths, max_connections: int = 100, sweep_s: float = 1000.0
 ) -> None:
     async def main() -> None:
-        server = QueryServer(max_connections=max_connections, sweep_s=sweep_s)
+        server = QueryServer(QueryPort(max_connections), sweep_s)
         later = Later()
-        server.serve({b"/echo/predict": Echo(), b"/later/predict": later, b"/large/predict": Large()})
+        server.port.serve({b"/echo/predict": Echo(), b"/later/predict": later, b"/large/predict": Large()})
         server.secure(server_context(read_material(paths)))
         listener = socket.create_server(("127.0.0.1", 0))
         await server.listen(listener)
@@ -89,7 +90,7 @@ def serve(
             await server.drain(0.0)
             for writer in port.writers:
                 writer.transport.abort()
-            await until_async(lambda: server.connections == 0)
+            await until_async(lambda: len(server.port.members) == 0)
 
     uvloop.run(main())
 
@@ -113,7 +114,7 @@ def test_answers_over_tls_in_any_pieces(authority: Authority, pair: Pair) -> Non
         writer.write(post("/large/predict", b"x"))
         await reader.readuntil(b"\r\n\r\n")
         assert len(await reader.readexactly(LARGE + 2)) == LARGE + 2
-        assert port.server.refused == {}
+        assert port.server.port.refused == {}
 
     serve(test, authority, pair.paths)
 
@@ -157,7 +158,7 @@ def test_what_is_not_tls_is_closed(authority: Authority, pair: Pair) -> None:
             reader, _ = await port.plain(sent)
             with contextlib.suppress(ConnectionError):
                 assert not (await reader.read()).startswith(b"HTTP")
-        await until_async(lambda: port.server.connections == 0)
+        await until_async(lambda: len(port.server.port.members) == 0)
         await port.still_answers()
 
     serve(test, authority, pair.paths)
@@ -180,7 +181,7 @@ def test_garbage_after_the_handshake_costs_one_connection(authority: Authority, 
         writer.write(b"\x17\x03\x03\x00\x20" + b"x" * 32)
         with contextlib.suppress(ConnectionError):
             await reader.read()
-        await until_async(lambda: port.server.connections == 0)
+        await until_async(lambda: len(port.server.port.members) == 0)
         assert port.later.cancelled == [b"x"]
         await port.still_answers()
 
@@ -196,7 +197,7 @@ def test_half_open_handshakes_count_and_give_way(authority: Authority, pair: Pai
         for _ in range(300):
             await port.plain(hello)
         await port.still_answers()
-        assert 50 <= port.server.connections <= 52
+        assert 50 <= len(port.server.port.members) <= 52
         for writer in port.writers:
             writer.transport.abort()
 
@@ -226,7 +227,7 @@ def test_a_slow_handshake_is_given_up(authority: Authority, pair: Pair, monkeypa
         # What has shaken hands is nobody to be given up.
         kept[1].write(ECHO)
         assert (await kept[0].readline()).startswith(b"HTTP/1.1 200 ")
-        assert port.server.connections == 1
+        assert len(port.server.port.members) == 1
 
     serve(test, authority, pair.paths, sweep_s=0.01)
 
@@ -246,7 +247,7 @@ def test_a_client_that_never_reads_is_bounded(authority: Authority, pair: Pair) 
     """What is encrypted of an answer is as much as the socket takes; the rest is counted as what it is."""
 
     async def test(port: Port) -> None:
-        budget = port.server.budget
+        budget = port.server.port.budget
         budget.bound_bytes = 4 * LARGE
         first, other = await port.connect(), await port.connect()
         # One of them, beside what the sockets take, which is not ours to bound.
@@ -256,14 +257,14 @@ def test_a_client_that_never_reads_is_bounded(authority: Authority, pair: Pair) 
         for _ in range(10):
             _, writer = await port.connect()
             writer.write(post("/large/predict", b"x") * 20)
-        await until_async(lambda: port.server.refused["overloaded"] > 0)
+        await until_async(lambda: port.server.port.refused["overloaded"] > 0)
         assert budget.held_bytes <= budget.bound_bytes + LARGE
         # Those that do read get theirs.
         other[1].write(ECHO)
         assert (await other[0].readline()).startswith(b"HTTP/1.1 200 ")
         for writer in port.writers:
             writer.transport.abort()
-        await until_async(lambda: port.server.connections == 0)
+        await until_async(lambda: len(port.server.port.members) == 0)
         assert budget.held_bytes == 0
 
     serve(test, authority, pair.paths)
@@ -361,6 +362,6 @@ def test_clients_prove_themselves(authority: Authority, pair: Pair, tmp_path: Pa
             assert await reader.readline() == b""
             raise ConnectionError
         assert port.later.bodies == []
-        await until_async(lambda: port.server.connections == 0)
+        await until_async(lambda: len(port.server.port.members) == 0)
 
     serve(test, authority, TlsPaths(pair.certificate, pair.key, authority.certificate))

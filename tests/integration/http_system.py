@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from clipper.control.snapshot import Batching
+from clipper.settings.version import Batching
 from serving import SUM, Response, Serving, application, model, post, serving, version
 
 # Evaluates for as many seconds as the input says.

@@ -13,7 +13,8 @@ from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
-from clipper.control.snapshot import ApplicationSnapshot, Link, Selection
+from clipper.control.snapshot import ApplicationSnapshot
+from clipper.settings.application import Link, Selection
 from serving import Serving, model, serving, version
 
 COSTS = {"cheap": 1.0, "dear": 20.0}

@@ -9,7 +9,7 @@ import pytest
 from http_system import ONE, ask_once
 
 from clipper.control.messages import Drain, Draining
-from clipper.control.snapshot import Batching
+from clipper.settings.version import Batching
 from serving import SUM, TIMEOUT_S, Client, Response, Serving, application, memory_bytes, model, post, serving, version
 from waiting import until
 

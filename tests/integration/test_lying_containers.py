@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from clipper.control.snapshot import Batching
+from clipper.settings.version import Batching
 from serving import SUM, LyingContainer, Response, Serving, application, model, serving, version
 from waiting import until
 

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from clipper.control.messages import DescribePolicy, PolicyDescription
-from clipper.control.snapshot import ApplicationSnapshot, Batching, Selection, VersionSnapshot
-from clipper.selection.policies.registry import default_half_life
+from clipper.control.snapshot import ApplicationSnapshot, VersionSnapshot
+from clipper.selection.policies.by_name import default_half_life
+from clipper.settings.application import Selection
+from clipper.settings.version import Batching
 from serving import Client, Serving, application, model, serving
 
 MODEL = "def predict(inputs):\n    return [int(row[{}]) for row in inputs]\n"

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from clipper.control.messages import DescribePolicy, PolicyDescription
-from clipper.control.snapshot import ApplicationSnapshot, Link, Selection
+from clipper.control.snapshot import ApplicationSnapshot
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE
+from clipper.settings.application import Link, Selection
 from serving import Serving, application, model, serving, version
 from waiting import until
 

@@ -74,5 +74,5 @@ def test_models_of_two_releases_answer_side_by_side(clipper: Clipper, tmp_path: 
     # In Clipper's own Python, which is named, it is of another release than it was saved with.
     told = clipper.deploy("older", tmp_path / "older.joblib", python=sys.executable)
     assert told.warning is not None
-    assert f"saved with scikit-learn {OLDER}, and runs with {sklearn.__version__}" in told.warning
+    assert f"saved with scikit-learn {OLDER} but runs with {sklearn.__version__}" in told.warning
     assert clipper.version("older", "1").warning is None

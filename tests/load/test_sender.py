@@ -12,6 +12,7 @@ import uvloop
 
 from clipper.load import sender as senders
 from clipper.load.answers import Answer
+from clipper.load.connection import Connection
 from clipper.load.inputs import Head, Ring
 from clipper.load.sender import Sender, Target
 from waiting import until_async
@@ -275,3 +276,28 @@ def test_it_can_be_stopped_at_any_time() -> None:
 def test_a_load_without_queries_ends() -> None:
     _, log = load(answer_all, [])
     assert log.seen == []
+
+
+class Closing(asyncio.Transport):
+    """Has closed, and its protocol was not told yet. uvloop's refuses what is written then as this one does."""
+
+    def is_closing(self) -> bool:
+        return True
+
+    def write(self, data: object) -> None:
+        raise RuntimeError("unable to perform operation: the handler is closed")
+
+    def abort(self) -> None:
+        """It has."""
+
+
+def test_a_connection_that_has_just_closed_is_not_used() -> None:
+    async def run() -> Log:
+        log = Log()
+        async with serving(answer_all) as target:
+            sender = sender_of(target, log, evenly(20, 0.1))
+            Connection(sender).connection_made(Closing())
+            await asyncio.wait_for(sender.run(time.monotonic()), 20.0)
+        return log
+
+    assert asyncio.run(run()).counts == {"200": 20}

@@ -116,7 +116,7 @@ def test_a_container_that_cannot_start_gives_its_last_lines(api: Api) -> None:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ({"name": "a"}, ["slo_ms", "required"]),
+        ({"slo_ms": 1}, ["name", "required"]),
         ({"name": "a", "slo_ms": "fast"}, ["slo_ms", "float", "str"]),
         ({"name": "a", "slo_ms": 1, "slo": 2}, ["unknown field", "slo"]),
         ({"name": "a", "slo_ms": 1, "links": [{"version": "1"}]}, ["links", "model"]),

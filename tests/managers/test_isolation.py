@@ -14,7 +14,8 @@ from clipper.managers.probe import Caller
 from clipper.managers.reconcile.plan import Slot
 from clipper.processes import limits, usage
 from clipper.processes.excess import Bounds
-from clipper.processes.managed import mark_of, pids
+from clipper.processes.marks import mark_of
+from clipper.processes.proc import pids
 from clipper.processes.usage import UsageKeeper
 from clipper.types import InputType
 from manager_bench import SUM, Bench, run
@@ -137,7 +138,7 @@ def test_what_takes_too_much_is_killed_with_all_that_it_started(tmp_path: Path, 
                 await asyncio.wait_for(found.ask(BAD), 60)
             await until_async(lambda: found.bad.phase == "dead")
             error = str(found.bad.last_error)
-            assert "container bad:1#1 was killed since it " in error and said in error
+            assert "container bad:1#1 was killed because it " in error and said in error
             await until_async(lambda: not found.processes(BAD))
             assert found.processes(NEIGHBOUR)
 

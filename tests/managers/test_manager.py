@@ -16,11 +16,9 @@ from clipper.managers import manager
 from clipper.managers import replica as replicas
 from clipper.managers.bring_up import LOG_TAIL_LINES
 from clipper.managers.logs import tail
-from clipper.processes.managed import pids, start_time, stat_fields
+from clipper.processes.proc import pids, start_time, stat_fields
 from manager_bench import SLOT, SUM, Bench, run, send_batch
 from waiting import until_async
-
-pytestmark = pytest.mark.alone
 
 MakeBench = Callable[..., Bench]
 

@@ -29,7 +29,7 @@ def after_hello(answer: bytes) -> Callable[[int, int], bytes]:
 @pytest.mark.parametrize(
     ("reply", "complaint"),
     [
-        (lambda *_: encode_error(0, "go away"), "refuses our HELLO: go away"),
+        (lambda *_: encode_error(0, "go away"), "refused HELLO: go away"),
         (lambda *_: encode_pong(0, 0), "HELLO with PONG"),
         (lambda *_: b"HTTP/1.1 400 Bad Request\r\n\r\n", "not of protocol 1"),
         (lambda *_: HEADER.pack(MAX_REPLY_BYTES + 1, Kind.WELCOME, 0, 0, 0), "65537 bytes"),

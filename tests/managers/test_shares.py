@@ -15,7 +15,7 @@ from clipper.managers.shares import (
     parse_gpus,
     whole,
 )
-from clipper.registry.records import VersionSpec
+from clipper.settings.version import VersionSpec
 
 
 def spec(cpus: float | None = None, gpus: str | None = None) -> VersionSpec:

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from clipper.control.snapshot import Batching
 from clipper.control.statistics import (
     CONFIDENCE_BOUNDS,
     LATENCY_BOUNDS_S,
@@ -27,16 +26,7 @@ from clipper.control.statistics import (
     WorkerStatistics,
 )
 from clipper.management.learned import Newcomer
-from clipper.management.schemas import (
-    Application,
-    Configured,
-    Model,
-    Replica,
-    Status,
-    Version,
-    VersionState,
-    WorkerStatus,
-)
+from clipper.management.schemas import Application, Model, Replica, Status, Version, WorkerStatus
 from clipper.metrics.definitions import (
     APPLICATION,
     DECISION_LOG,
@@ -55,6 +45,8 @@ from clipper.metrics.definitions import (
     Number,
 )
 from clipper.metrics.exposition import newest, render, replica_name
+from clipper.settings.application import Configured
+from clipper.settings.version import Batching, VersionState
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 

@@ -97,13 +97,13 @@ def test_a_file_that_is_of_nothing_known(
 def test_a_folder_with_two_models_is_of_neither(tmp_path: Path) -> None:
     for name in ("a.onnx", "b.onnx"):
         write(tmp_path / name, b"\x08\x07")
-    with pytest.raises(InvalidArgument, match=r"b\.onnx: it has /.*/a\.onnx and /.*/b\.onnx, which can"):
+    with pytest.raises(InvalidArgument, match=r"b\.onnx: deploy /.*/a\.onnx or /.*/b\.onnx, which"):
         recognise(tmp_path)
 
 
 def test_a_folder_around_a_model_says_where_that_is(tmp_path: Path) -> None:
     write(tmp_path / "export" / "1" / "saved_model.pb", b"x")
-    with pytest.raises(InvalidArgument, match=r"export', which holds 1: it has /.*/export/1, which can be deployed$"):
+    with pytest.raises(InvalidArgument, match=r"export', which holds 1: deploy /.*/export/1, which is in it$"):
         recognise(tmp_path / "export")
 
 

@@ -125,7 +125,7 @@ def test_a_library_object_goes_by_name() -> None:
 def test_a_model_for_each_label() -> None:
     with package({"yes": abs, "no": round}) as artifact:
         assert pickle.loads(read(artifact, "model.pkl")) == {"yes": abs, "no": round}
-    with pytest.raises(InvalidArgument, match="is a dict: expected a model"):
+    with pytest.raises(InvalidArgument, match="is of type dict: expected a model"):
         package({"yes": abs, "no": 5})
 
 
@@ -136,7 +136,7 @@ def test_an_object_that_cannot_be_pickled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "says"), [(5, "is a int: expected a model"), (threading.Thread, "deploy an instance")]
+    ("model", "says"), [(5, "is of type int: expected a model"), (threading.Thread, "deploy an instance")]
 )
 def test_an_object_that_is_no_model(model: object, says: str) -> None:
     with pytest.raises(InvalidArgument, match=says):
@@ -276,11 +276,11 @@ def test_a_framework_that_is_given_is_taken(tmp_path: Path) -> None:
 
 def test_a_framework_that_does_not_go_with_the_model(tmp_path: Path) -> None:
     write(tmp_path / "model.py", MODEL)
-    with pytest.raises(InvalidArgument, match="onnx is for model files and folders: code"):
+    with pytest.raises(InvalidArgument, match="onnx is for model files and folders: leave it out for code"):
         package("model:Digits", folder=tmp_path, framework="onnx")
     with pytest.raises(InvalidArgument, match=r"torch_state needs the state dict of model:Digits: .* --data"):
         package("model:Digits", folder=tmp_path, framework="torch_state")
     with pytest.raises(InvalidArgument, match="torch_state needs a class"):
         package(write(tmp_path / "w.pth"), framework="torch_state")
-    with pytest.raises(InvalidArgument, match="a Python object is loaded as it is"):
+    with pytest.raises(InvalidArgument, match="leave it out for a Python object"):
         package(lambda inputs: inputs, framework="onnx")

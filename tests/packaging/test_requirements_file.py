@@ -39,15 +39,15 @@ def test_what_means_the_same_everywhere_is_taken_as_it_is(tmp_path: Path, line: 
 @pytest.mark.parametrize(
     ("line", "cause"),
     [
-        ("-e .", "deploy its code with module:attribute"),
-        ("--editable=./mine", "deploy its code with module:attribute"),
-        ("-c constraints.txt", "write the versions into the requirements"),
-        ("./small-1.0-py3-none-any.whl", "a place beside the file"),
-        ("small-1.0-py3-none-any.whl", "a place beside the file"),
-        ("wheels/small", "a place beside the file"),
-        ("small @ file:wheels/small.zip", "a place beside the file"),
-        ("--find-links wheels", "a place beside the file"),
-        ("-fwheels", "a place beside the file"),
+        ("-e .", "deploy module:attribute from it"),
+        ("--editable=./mine", "deploy module:attribute from it"),
+        ("-c constraints.txt", "write the versions here"),
+        ("./small-1.0-py3-none-any.whl", "a path relative to this file"),
+        ("small-1.0-py3-none-any.whl", "a path relative to this file"),
+        ("wheels/small", "a path relative to this file"),
+        ("small @ file:wheels/small.zip", "a path relative to this file"),
+        ("--find-links wheels", "a path relative to this file"),
+        ("-fwheels", "a path relative to this file"),
         ("-r none.txt", "No such file"),
     ],
 )
@@ -70,7 +70,7 @@ def test_files_that_include_each_other_are_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_text_or_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model.bin").write_bytes(b"\xff\xfe\x80")
-    with pytest.raises(InvalidArgument, match="a requirement a line"):
+    with pytest.raises(InvalidArgument, match="a requirement in each line"):
         requirements_member(tmp_path / "model.bin")
     monkeypatch.setattr(requirements_file, "MAX_REQUIREMENTS_BYTES", 10)
     with pytest.raises(TooLarge, match="expected at most 10"):

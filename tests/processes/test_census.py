@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clipper.processes.census import Census, Found, disk_usage, memory_bytes
-from clipper.processes.managed import MARK
+from clipper.processes.census import Census, CensusEntry, disk_usage, memory_bytes
+from clipper.processes.marks import MARK
 from descriptors import no_descriptors
 from waiting import until
 
@@ -36,7 +36,7 @@ def test_processes_are_found_by_their_mark_and_what_they_share_counts_once(tmp_p
         process.stdin.close()
     until(lambda: mark not in census.look())
     # One that has gone meanwhile has nothing.
-    assert memory_bytes([Found(process.pid, 1, 5), Found(process.pid, 1, 5)], 1) == 0
+    assert memory_bytes([CensusEntry(process.pid, 1, 5), CensusEntry(process.pid, 1, 5)], 1) == 0
 
 
 def test_a_folder_is_counted_with_all_below_it(tmp_path: Path) -> None:

@@ -10,19 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from clipper.control.snapshot import Batching, Link, Selection
 from clipper.errors import RegistryUnavailable
-from clipper.registry.records import (
-    ApplicationRecord,
-    KeyRecord,
-    ModelRecord,
-    TokenRecord,
-    VersionRecord,
-    VersionSpec,
-)
+from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, TokenRecord, VersionRecord
 from clipper.registry.sqlite import SCHEMA_VERSION, SqliteRegistry
 from clipper.registry.store import DeleteApplication, DeleteModel, DeleteVersion, ForgetLater, Forgotten, Put
-from clipper.scaling import ReplicaRange
+from clipper.settings.application import Link, Selection
+from clipper.settings.replicas import ReplicaRange
+from clipper.settings.version import Batching, VersionSpec
 from clipper.types import ModelId
 
 SPEC = VersionSpec("ab" * 32, "file", "model.joblib", input_type="float64[4]", memory_bytes=1 << 30)

@@ -7,11 +7,9 @@ from msgspec.structs import replace
 
 from clipper.control.snapshot import (
     ApplicationSnapshot,
-    Link,
     ModelSnapshot,
     Newcomer,
     ReplicaAddress,
-    Selection,
     Snapshot,
     VersionSnapshot,
 )
@@ -26,6 +24,7 @@ from clipper.rollout.newcomers import (
     through,
     without_ramps,
 )
+from clipper.settings.application import Link, Selection
 from clipper.types import ModelId
 
 CURRENT: Mapping[str, str | None] = {"a": "1", "b": "1", "none": None}

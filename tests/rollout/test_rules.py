@@ -7,10 +7,10 @@ import pytest
 from msgspec.structs import replace
 from world import Records, records_of
 
-from clipper.control.snapshot import Batching, Link, Newcomer, Peer, ReplicaAddress, Selection
+from clipper.control.snapshot import Newcomer, Peer, ReplicaAddress
 from clipper.managers.reconcile.backoff import History
 from clipper.managers.reconcile.plan import Slot
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.rollout.facts import Facts, Failure, SlotFacts, WorkerFacts
 from clipper.rollout.instructions import (
     Commit,
@@ -29,6 +29,8 @@ from clipper.rollout.rollout import Rollout
 from clipper.rollout.telling import ASK_AGAIN_S
 from clipper.rollout.versions import LINK_TIMEOUT_S
 from clipper.rollout.wanted import cancelled
+from clipper.settings.application import Link, Selection
+from clipper.settings.version import Batching, VersionSpec
 from clipper.types import ModelId
 
 SPEC, OTHER = VersionSpec("a", "import", "m:f"), VersionSpec("b", "import", "m:f")
@@ -167,7 +169,7 @@ def test_a_start_fails_with_the_first_replica_that_cannot_start(
 def test_a_start_that_failed_under_another_spec_says_nothing_of_this_one() -> None:
     """It was removed, and something else was deployed under its name, before anybody looked."""
     one = bench(ModelRecord("m"), STARTING, slots=(dead(spec=OTHER, start_failure=Failure("broken")),))
-    assert one.look() == [Forget(Slot("m", "1", 1), "another version is deployed under its name")]
+    assert one.look() == [Forget(Slot("m", "1", 1), "another version was deployed under its name")]
 
 
 def test_a_version_whose_type_does_not_fit_fails() -> None:
@@ -246,7 +248,7 @@ def test_no_version_that_is_ready_becomes_current_without_a_replica() -> None:
     one = bench(*CURRENT, version("2", state="ready", promotion=1), slots=(slot(), dead(1, "2"))).told()
     assert not any(isinstance(each, Commit) for each in one.look())
     one.now_s += LINK_TIMEOUT_S
-    assert noted(one.look()).last_error == "no replica of it is ready"
+    assert noted(one.look()).last_error == "none of its replicas is ready"
 
 
 def test_a_version_that_is_removed_while_it_is_linked_leaves_nothing_behind() -> None:
@@ -258,7 +260,7 @@ def test_a_version_that_is_removed_while_it_is_linked_leaves_nothing_behind() ->
     one.told()
     assert one.look() == []
     one.records.versions[ONE] = replace(STARTING, spec=OTHER, created_at=9.0)
-    assert one.look() == [Start(Slot("m", "1", 1), OTHER, "it is wanted")]
+    assert one.look() == [Start(Slot("m", "1", 1), OTHER, "it is needed")]
     one.slots = (slot(phase="starting", spec=OTHER),)
     one.now_s += LINK_TIMEOUT_S
     assert one.look() == []
@@ -313,7 +315,7 @@ def test_a_registry_that_cannot_be_written_is_tried_again_later_and_holds_up_not
     one = linked_start()
     one.can_commit_at_s = 105.0
     one.records.versions[TWO] = version("2", state="starting", kept=True, input_type=None)
-    assert one.look() == [Start(Slot("m", "2", 1), SPEC, "it is wanted")]
+    assert one.look() == [Start(Slot("m", "2", 1), SPEC, "it is needed")]
     one.slots = (*one.slots, slot(1, "2", "starting"))
     one.now_s = 100.0
     (wake,) = one.look()
@@ -340,7 +342,7 @@ def test_what_is_missing_is_started_with_what_the_record_says() -> None:
     one = bench(CURRENT[0], replace(CURRENT[1], replicas_wanted=2), slots=(dead(last_error="killed"),)).told()
     assert one.look() == [
         Start(Slot("m", "1", 1), SPEC, "again: killed"),
-        Start(Slot("m", "1", 2), SPEC, "it is wanted"),
+        Start(Slot("m", "1", 2), SPEC, "it is needed"),
     ]
 
 
@@ -349,14 +351,14 @@ def test_no_replica_leaves_service_before_every_worker_knows_what_takes_its_plac
     one.push()
     one.workers = (worker(0, generation=one.rollout.telling.generation), worker(1, generation=EPOCH << 32))
     assert one.look() == []
-    assert one.applied().look() == [Retire(Slot("m", "1", 2), "it is not wanted any more")]
+    assert one.applied().look() == [Retire(Slot("m", "1", 2), "it is no longer needed")]
 
 
 @pytest.mark.parametrize("phase", ["starting", "ready"])
 def test_a_replica_of_a_version_that_was_removed_is_not_kept_for_one_of_its_name(phase: Any) -> None:
     """At once: it is nothing that anybody may be answered by."""
     one = bench(*CURRENT, slots=(slot(phase=phase, spec=OTHER),))
-    assert one.look() == [Retire(Slot("m", "1", 1), "another version is deployed under its name")]
+    assert one.look() == [Retire(Slot("m", "1", 1), "another version was deployed under its name")]
     one.slots = (slot(spec=OTHER, phase="stopping"),)
     assert one.push().snapshot.models[0].versions[0].replicas == ()
 
@@ -367,7 +369,7 @@ def leaving(*workers: WorkerFacts) -> Bench:
     return one
 
 
-STOP = [Stop(Slot("m", "1", 2), "no worker has a batch there")]
+STOP = [Stop(Slot("m", "1", 2), "no worker has a batch left there")]
 
 
 def test_a_replica_is_stopped_only_when_no_worker_has_a_batch_there() -> None:
@@ -476,17 +478,17 @@ def test_a_replica_of_old_code_is_replaced_once_another_stands_in() -> None:
     one.slots = (old, slot(2))
     one.push()
     assert one.look() == []  # workers have to know of it first
-    assert one.applied().look() == [Retire(Slot("m", "1", 1), "another Clipper's code runs in it")]
+    assert one.applied().look() == [Retire(Slot("m", "1", 1), "it runs another Clipper's code")]
     one.slots = (slot(phase="stopping", is_outdated=True), slot(2))
     one.told()
-    assert one.look() == [Stop(Slot("m", "1", 1), "no worker has a batch there")]
+    assert one.look() == [Stop(Slot("m", "1", 1), "no worker has a batch left there")]
     one.slots = (slot(2),)
-    assert one.look() == [Start(Slot("m", "1", 1), SPEC, "it is wanted")]
+    assert one.look() == [Start(Slot("m", "1", 1), SPEC, "it is needed")]
     one.slots = (slot(phase="starting"), slot(2))
     assert one.look() == []  # the one that stands in stays until then
     one.slots = (slot(), slot(2))
     one.told()
-    assert one.look() == [Retire(Slot("m", "1", 2), "it is not wanted any more")]
+    assert one.look() == [Retire(Slot("m", "1", 2), "it is no longer needed")]
 
 
 def test_the_replicas_of_a_start_are_what_they_are_until_it_is_over() -> None:
@@ -499,7 +501,7 @@ def test_replicas_are_replaced_one_at_a_time_over_all_versions() -> None:
     slots = (slot(is_outdated=True), slot(2, is_outdated=True), slot(3), slot(1, "2", is_outdated=True))
     model = ModelRecord("m", current="1", previous="2")
     one = bench(model, replace(CURRENT[1], replicas_wanted=2), other, slots=slots)
-    assert one.told().look() == [Retire(Slot("m", "1", 1), "another Clipper's code runs in it")]
+    assert one.told().look() == [Retire(Slot("m", "1", 1), "it runs another Clipper's code")]
 
 
 def test_one_that_does_not_come_up_keeps_the_old_ones_and_no_other_version_waiting() -> None:
@@ -512,14 +514,14 @@ def test_one_that_does_not_come_up_keeps_the_old_ones_and_no_other_version_waiti
 def test_workers_of_old_code_are_replaced_one_at_a_time_and_before_replicas() -> None:
     old = (worker(0, is_outdated=True), worker(1, is_outdated=True))
     one = bench(*CURRENT, slots=(slot(is_outdated=True),), workers=old).told()
-    assert one.look() == [StartSpare("workers of another Clipper's code or with other settings are to be replaced")]
+    assert one.look() == [StartSpare("workers with other code or settings have to be replaced")]
     one.workers = (*one.workers, worker(2, phase="starting", peer=None, is_spare=True))
     assert one.look() == []
     one.workers = (*one.workers[:2], worker(2, is_spare=True))
     one.push()
     assert one.look() == []
     one.applied()
-    assert one.look() == [DrainWorker(0, "another Clipper's code runs in it, or with other settings")]
+    assert one.look() == [DrainWorker(0, "it runs with other code or settings")]
     newest = one.rollout.telling.generation
     one.workers = (worker(0, phase="draining", generation=newest), *one.workers[1:])
     one.told()

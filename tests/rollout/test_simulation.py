@@ -105,15 +105,18 @@ class Operations(RuleBasedStateMachine):
             if judged is not None:
                 self.world.judge_newcomers(is_good=judged)
 
-    @rule(id_=ids)
-    def deploy_and_think_better_of_it(self, id_: ModelId) -> None:
+    @rule(waits_s=st.sampled_from([0.1, 2.0]))
+    def deploy_and_think_better_of_it(self, waits_s: float) -> None:
         """What is current is rolled back to while its successor starts."""
-        self.world.deploy(id_.name, id_.version, "slow", "a", current=True, replicas=1)
-        self.world.advance(self.world.now_s + 1.0)
-        self.world.look()
-        model = self.world.records.models[id_.name]
-        if model.current is not None:
-            self.world.rollback(ModelId(id_.name, model.current))
+        self.world.deploy("m", "1", "good", "a", current=True, replicas=1)
+        self.world.settle(3.0)
+        self.world.remove(ModelId("m", "9"))
+        self.world.deploy("m", "9", "slow", "a", current=True, replicas=1)
+        self.world.settle(waits_s)
+        current = self.world.records.models["m"].current
+        if current is not None:
+            self.world.rollback(ModelId("m", current))
+        self.world.settle(15.0)
 
     # Faults
 
@@ -147,12 +150,13 @@ class Operations(RuleBasedStateMachine):
     def restart(self, upgrade: bool) -> None:
         self.world.restart(upgrade=upgrade)
 
-    @rule(
-        port=st.sampled_from([1337, 1337, 1400]), store=st.sampled_from("ab"), cache_bytes=st.sampled_from([1000, 2000])
-    )
-    def restart_with_other_settings(self, port: int, store: str, cache_bytes: int) -> None:
-        changed = replace(self.world.settings, port=port, store_digest=store, cache_bytes=cache_bytes)
-        self.world.restart(settings=changed)
+    @rule(port=st.sampled_from([1337, 1400]), store=st.sampled_from("ab"))
+    def restart_on_another_port_or_store(self, port: int, store: str) -> None:
+        self.world.restart(settings=replace(self.world.settings, port=port, store_digest=store))
+
+    @rule(cache_bytes=st.sampled_from([1000, 2000]))
+    def restart_with_other_settings(self, cache_bytes: int) -> None:
+        self.world.restart(settings=replace(self.world.settings, cache_bytes=cache_bytes))
 
     @rule(id_=ids, replicas=st.integers(1, 2), seconds=st.sampled_from([0.5, 3.0, 12.0]))
     def upgrade_what_serves(self, id_: ModelId, replicas: int, seconds: float) -> None:
@@ -160,6 +164,20 @@ class Operations(RuleBasedStateMachine):
         self.world.settle(5.0)
         self.world.restart(upgrade=True)
         self.world.settle(seconds)
+
+    @rule(id_=ids)
+    def scale_down_while_a_worker_drains(self, id_: ModelId) -> None:
+        """What drains still has batches of its own at the replicas, and reports nothing."""
+        self.world.deploy(id_.name, id_.version, "good", "a", current=True, replicas=2)
+        self.world.scale(id_, 2)
+        self.world.settle(5.0)
+        self.world.restart(upgrade=True)
+        for _ in range(60):
+            self.world.settle(0.1)
+            if any(worker.phase == "draining" for worker in self.world.workers):
+                break
+        self.world.scale(id_, 1)
+        self.world.settle(2.5)
 
     @rule()
     def back_up(self) -> None:

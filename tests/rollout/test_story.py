@@ -3,10 +3,10 @@ from dataclasses import replace
 from world import Records
 
 from clipper.managers.reconcile.plan import Slot
-from clipper.registry.records import VersionSpec
 from clipper.rollout.facts import Facts, SlotFacts, WorkerFacts
 from clipper.rollout.instructions import Retire, StartSpare, WakeAt
 from clipper.rollout.story import MAX_EVENTS, Event, Story
+from clipper.settings.version import VersionSpec
 
 SLOT = SlotFacts(Slot("m", "1", 1), "starting", VersionSpec("a", "import", "m:f"))
 
@@ -36,9 +36,9 @@ def test_it_tells_what_became_of_processes_once() -> None:
 
 def test_it_tells_what_was_decided_and_keeps_the_latest() -> None:
     story = Story()
-    story.tell(1.0, [Retire(SLOT.slot, "it is not wanted any more"), StartSpare("of upgrades"), WakeAt(7.0)])
+    story.tell(1.0, [Retire(SLOT.slot, "it is no longer needed"), StartSpare("of upgrades"), WakeAt(7.0)])
     assert story.events == (
-        Event(1.0, "m:1#1", "leaves service: it is not wanted any more"),
+        Event(1.0, "m:1#1", "leaves service: it is no longer needed"),
         Event(1.0, "workers", "get a spare: of upgrades"),
     )
     for at in range(MAX_EVENTS):

@@ -3,10 +3,11 @@
 import pytest
 from world import records_of
 
-from clipper.control.snapshot import Batching, Link
 from clipper.errors import InvalidArgument
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.rollout import wanted
+from clipper.settings.application import Link
+from clipper.settings.version import Batching, VersionSpec
 from clipper.types import ModelId
 
 MODEL = ModelRecord("m", current="3", previous="2")

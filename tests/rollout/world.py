@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from clipper.control.snapshot import Batching, Link, Peer, ReplicaAddress, Selection, Snapshot
+from clipper.control.snapshot import Peer, ReplicaAddress, Snapshot
 from clipper.managers.reconcile.backoff import NO_DEATHS, History
 from clipper.managers.reconcile.plan import Phase, Slot
-from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord
 from clipper.rollout import newcomers, wanted
 from clipper.rollout.facts import Facts, Failure, SlotFacts, WorkerFacts, WorkerPhase
 from clipper.rollout.instructions import (
@@ -31,12 +31,16 @@ from clipper.rollout.instructions import (
 from clipper.rollout.rollout import Rollout
 from clipper.rollout.story import Story
 from clipper.rollout.validate import validate
+from clipper.settings.application import Link, Selection
+from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings
 from clipper.types import ModelId
 
 START_S, SLOW_START_S, START_TIMEOUT_S, STOP_S, UNDIALABLE_S, HANG_S = 0.5, 8.0, 60.0, 0.2, 20.0, 15.0
 CRASH_AFTER_S = 3.0
 BATCH_S = 1.0
+# A worker that drains goes on with what it has, longer than another takes for a batch.
+DRAIN_S = 3.0
 # What a container does, by its version's target.
 GOOD = ("good", "slow", "undialable")
 BAD = ("broken", "hangs", "crashes", "deaf")
@@ -330,7 +334,7 @@ class World:
         others = [one for one in self.workers if one is not worker]
         assert all(one.phase == "ready" and one.serves.generation == newest for one in others)
         assert len(others) >= WORKERS, "fewer workers are left than there are to be"
-        worker.phase, worker.back_at_s = "draining", self.now_s + 1.0
+        worker.phase, worker.back_at_s = "draining", self.now_s + DRAIN_S
 
     def _new_worker(self, index: int) -> FakeWorker:
         self.instances += 1

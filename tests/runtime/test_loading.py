@@ -170,14 +170,17 @@ def test_nested_attribute(tmp_path: Path) -> None:
     ("source", "target", "cause"),
     [
         ("import not_there_at_all", "served:model", "'not_there_at_all', which .* name its package in --requirements"),
-        ("model = 1", "served:other", "has no other"),
-        ("model = 1", "served:model", "is a int: expected an object with predict_batch"),
+        ("model = 1", "served:other", "does not define other"),
+        ("model = 1", "served:model", "is of type int: expected an object with predict_batch"),
         ("model = 1", "served", "expected module:attribute"),
         ("model = 1", "elsewhere:model", "module 'elsewhere'"),
         ("def model(:", "served:model", "SyntaxError"),
         ("import sys; sys.exit('no licence')", "served:model", "SystemExit: no licence"),
         ("raise ValueError('two\\nlines')", "served:model", "ValueError: two lines"),
-        ("class model:\n  def __init__(self): pass", "served:model", "TypeError"),
+        ("class model:\n  def __init__(self): pass", "served:model",
+         r"one argument model_data: .* Expected a class with __init__\(self, model_data\), .* add the argument"),
+        ("class model:\n  def __init__(self, a, b): pass", "served:model", "missing a required argument: 'b'"),
+        ("class model:\n  def __init__(self, d): raise TypeError('of mine')", "served:model", "TypeError: of mine"),
         ("class model:\n  input_type = 'complex'\n  def __init__(self, d): pass\n  def predict(self, x): pass",
          "served:model", "input type of served:model"),
     ],
@@ -266,7 +269,7 @@ def test_forest_deployed_for_rows_of_any_length_refuses_those_of_another(tmp_pat
 def test_file_saved_in_the_script_that_defines_it_gives_advice(tmp_path: Path) -> None:
     script = "class Mine: pass\nimport pickle\npickle.dump(Mine(), open('m.pkl', 'wb'))"
     subprocess.run((sys.executable, "-c", script), cwd=tmp_path, check=True, timeout=60)
-    with pytest.raises(ContainerFailed, match="move these to a module"):
+    with pytest.raises(ContainerFailed, match="move them to a module"):
         from_file(tmp_path, "m.pkl")
 
 
@@ -290,4 +293,4 @@ def test_model_that_does_not_fit_into_its_memory_says_so(tmp_path: Path) -> None
     options = (*code(tmp_path, "model = bytes(8 * 1024 ** 3)"), "--memory-bytes", str(2 * 1024**3))
     with started(tmp_path, *options) as container:
         assert container.wait() == 3
-        assert "does not fit into the memory" in container.log.splitlines()[-1]
+        assert "does not fit into the container's memory" in container.log.splitlines()[-1]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.errors import ModelFailed
-from clipper.runtime.outputs import encode_outputs
+from clipper.runtime.outputs import encode_outputs, learn_type
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 json_values = st.recursive(
@@ -142,3 +142,26 @@ def test_what_json_cannot_carry_fails_its_row_and_names_the_type(value: object, 
 def test_what_is_not_one_output_an_input_fails_the_batch(returned: object, cause: str) -> None:
     with pytest.raises(ModelFailed, match=cause):
         encode_outputs(returned, 2)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        ([1, 2.5], "int64[]"),
+        ([2.5], "float64[]"),
+        (np.ones((2, 3)), "float64[3]"),
+        (np.ones((2, 3, 1), int), "int64[3,1]"),
+        ([[1, 2.5]], "float64[2]"),
+        ([True], "bool[]"),
+        (["a"], "string"),
+        ([["a"]], None),
+        ([[[1, 2], [3]]], None),
+        ([[]], None),
+        ([None], None),
+        ([{"a": 1}], None),
+        ([float("nan"), 1.0], None),
+    ],
+)
+def test_what_outputs_are_is_learned_from_the_first(outputs: Any, expected: str | None) -> None:
+    learned = learn_type(encode_outputs(outputs, len(outputs)))
+    assert (None if learned is None else str(learned)) == expected

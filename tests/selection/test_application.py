@@ -8,20 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipper.abstraction.predictor import Predictor
-from clipper.control.snapshot import (
-    ApplicationSnapshot,
-    Batching,
-    Link,
-    ModelSnapshot,
-    Selection,
-    Snapshot,
-    VersionSnapshot,
-)
+from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Snapshot, VersionSnapshot
 from clipper.errors import NotFound, WrongInput
-from clipper.selection.application import JOINT_MARGIN_SHARE, MARGIN_SHARE, MAX_MARGIN_S, Application
+from clipper.selection.application import Application
 from clipper.selection.query import Query
 from clipper.selection.query_ids import QueryIds
 from clipper.selection.stores.sqlite import SqliteStore
+from clipper.selection.terms import JOINT_MARGIN_SHARE, MARGIN_SHARE, MAX_MARGIN_S
+from clipper.settings.application import Link, Selection
+from clipper.settings.version import Batching
 from event_loops import ShiftedLoop, run_clean, turn_over
 from selection_desk import ROW, SLO_S, Asking, make_surroundings
 from small_container import SmallContainer
@@ -179,7 +174,7 @@ def test_a_query_that_there_is_no_time_for_is_answered_at_once(
     async def scenario(digits: Digits) -> None:
         application, asking = digits.application(default), Asking()
         application.shed(asking)
-        explanation = "the worker is asked for more than it can take in within the SLO"
+        explanation = "the worker gets more queries than it can answer within the SLO"
         statistics = application.statistics()
         assert statistics.queries == 1
         if default is None:
@@ -331,7 +326,7 @@ def test_the_answer_leaves_a_little_before_the_slo(slo_s: float) -> None:
     async def scenario() -> None:
         store = SqliteStore(Path("never-opened"))
         application = Application(snapshot(slo_s=slo_s), make_surroundings(Predictor(0), store))
-        margin_s = slo_s - application.budget_s
+        margin_s = slo_s - application.terms.budget_s
         assert 0 < margin_s <= min(slo_s * MARGIN_SHARE, MAX_MARGIN_S) + 1e-9
 
     asyncio.run(scenario())

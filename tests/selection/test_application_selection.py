@@ -1,13 +1,14 @@
 """Several models: stragglers, confidence, shadows, contexts, policies of the user's, and changes while queries run."""
 
 import gc
+import math
 import struct
 from pathlib import Path
 
 import pytest
 
 from clipper.control.feedback import Feedback
-from clipper.control.snapshot import Selection
+from clipper.settings.application import Selection
 from event_loops import turn_over
 from selection_desk import ROW, SLO_S, Asking, Desk, on_query, own_policy, run
 from waiting import until_async
@@ -67,6 +68,17 @@ def test_unsure_answer_is_replaced_and_shown_beside_the_default(
         assert (await desk.answer(application)).answer == ("prediction", b"1", pytest.approx(0.8))
 
     run(tmp_path, dict(FIVE), scenario)
+
+
+def test_an_answer_as_sure_as_the_threshold_is_believed(tmp_path: Path) -> None:
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("ensemble"))
+        confidence = (await desk.answer(application)).answer[-1]
+        for threshold, kind in [(confidence, "prediction"), (math.nextafter(confidence, 1.0), "unsure")]:
+            application.follow(desk.snapshot(Selection("ensemble", confidence_threshold=threshold)))
+            assert (await desk.answer(application)).answer[0] == kind
+
+    run(tmp_path, FIVE, scenario)
 
 
 def test_shadows_are_asked_also_where_the_answer_is_in_the_cache(tmp_path: Path) -> None:
@@ -304,7 +316,7 @@ def test_a_policy_of_ones_own_sees_what_a_query_brings_wherever_it_is_called(tmp
             await desk.serve_until(lambda query=query: query.done)
             assert await desk.observe(application, on_query(asking.query_id, b"7"))
             brought = ["ada", [0.5, 0.25], [1.0, 2.0, 3.0]]
-            found = application.selector.policy.seen  # type: ignore[attr-defined]
+            found = application.terms.selector.policy.seen  # type: ignore[attr-defined]
             assert found["select"] == found["combine"] == brought
             assert found["observe"] == [*brought[:2], brought[2] if keeps_input else None, {"a": b"1", "b": b"2"}, b"7"]
             # On an input it has all that came with it.

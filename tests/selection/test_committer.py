@@ -123,7 +123,7 @@ def test_arrays_that_wait_have_a_bound_of_their_own(tmp_path: Path, monkeypatch:
         writing = committer.submit(Observation("0", "app", large))
         await turn_over()
         waiting = [committer.submit(Observation(str(number), "app", large)) for number in range(1, 4)]
-        with pytest.raises(Overloaded, match="3 observations are waiting"):
+        with pytest.raises(Overloaded, match="3 observations wait"):
             committer.submit(observation("small"))
         store.held.set()
         assert await asyncio.gather(writing, *waiting) == [True] * 4

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from clipper.control.messages import Reliability
-from clipper.control.snapshot import Selection
 from clipper.selection.application import Application
 from clipper.selection.feedback.join_table import SAID_BYTES
 from clipper.selection.learning.calibration import lesson
+from clipper.settings.application import Selection
 from selection_desk import Desk, on_input, on_query, own_policy, run
 
 OWN = {"confidence_from": "probabilities"}
@@ -32,8 +32,8 @@ async def answered(desk: Desk, application: Application) -> tuple[Any, ...]:
 
 
 def only(application: Application) -> Reliability:
-    assert application.confidences is not None
-    (found,) = application.confidences.reliability(application.models)
+    assert application.terms.confidences is not None
+    (found,) = application.terms.confidences.reliability(application.terms.models)
     return found
 
 
@@ -81,8 +81,8 @@ def test_model_that_is_too_sure_is_found_out(tmp_path: Path) -> None:
         assert found.raw[0].confidence == pytest.approx(0.98) and found.raw[0].right == pytest.approx(0.5, abs=0.02)
         assert found.raw[0].calibrated == pytest.approx(0.55, abs=0.1)
         assert found.answered_error < found.raw_error / 2
-        assert application.confidences is not None
-        assert application.confidences.answered_error(application.models) == found.answered_error
+        assert application.terms.confidences is not None
+        assert application.terms.confidences.answered_error(application.terms.models) == found.answered_error
         selection = application.statistics().selection
         assert selection is not None and selection.calibration_error == found.answered_error
 
@@ -129,7 +129,7 @@ def test_answers_below_the_threshold_are_learned_from_and_come_back(tmp_path: Pa
         unsure = await desk.application(Selection(confidence_threshold=1.0, **CALIBRATED), id="other")
         for _ in range(3):
             await desk.observe(unsure, on_query((await desk.answer(unsure)).query_id, reward=0.0))
-        assert unsure.confidences is not None and unsure.confidences.reliability(("a",)) == ()
+        assert unsure.terms.confidences is not None and unsure.terms.confidences.reliability(("a",)) == ()
 
     run(tmp_path, {"a": b"[0.3,0.7]"}, scenario)
 
@@ -237,16 +237,16 @@ def test_switched_on_while_it_serves(tmp_path: Path) -> None:
         application.follow(desk.snapshot(Selection(**CALIBRATED)))
         # It was answered when nobody had to know.
         await desk.observe(application, on_query(early.query_id, b"0"))
-        assert application.confidences is not None and application.confidences.reliability(("a",)) == ()
+        assert application.terms.confidences is not None and application.terms.confidences.reliability(("a",)) == ()
         late = await desk.answer(application)
         await teach(desk, application, b"0", b"0")
         application.follow(desk.snapshot(Selection(**OWN)))
         assert await answered(desk, application) == ("prediction", SURE, 0.98)
-        assert application.confidences is not None and application.confidences.reliability(("a",)) == ()
-        assert application.confidences.answered_error(("a",)) is None
+        assert application.terms.confidences is not None and application.terms.confidences.reliability(("a",)) == ()
+        assert application.terms.confidences.answered_error(("a",)) is None
         application.follow(desk.snapshot(Selection()))
         await desk.observe(application, on_query(late.query_id, b"0"))
-        assert application.confidences is None
+        assert application.terms.confidences is None
         assert await answered(desk, application) == ("prediction", SURE, 1.0)
 
     run(tmp_path, {"a": SURE}, scenario)

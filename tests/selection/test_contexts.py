@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from clipper.control.snapshot import Selection
 from clipper.errors import StoreUnavailable
 from clipper.selection import contexts as contexts_module
+from clipper.selection.context_reads import MAX_READS, ContextReads
 from clipper.selection.contexts import Contexts
-from clipper.selection.loads import MAX_LOADS, Loads
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, Observation
+from clipper.settings.application import Selection
 from event_loops import run_clean, turn_over
 from selection_desk import ROW, SLO_S, Desk, run
 from waiting import until_async
@@ -63,6 +63,25 @@ def test_a_context_starts_from_what_all_have_taught_and_goes_its_own_way(tmp_pat
     run_clean(scenario())
 
 
+def test_what_others_teach_meanwhile_reaches_a_context_that_is_in_memory(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = Store(tmp_path / "s.sqlite3")
+        contexts = Contexts("app-id", store, None, 0.5)
+        await contexts.load(None)
+        await contexts.load("ada")
+        await commit(store, contexts, "ada", "own")
+        seen = []
+        for number in range(3):
+            totals = contexts.totals("ada")
+            assert totals is not None
+            seen.append(totals.number("a", "loss"))
+            await commit(store, contexts, None, f"all-{number}")
+        assert seen == sorted(set(seen)) and len(seen) == 3
+        await store.close()
+
+    run_clean(scenario())
+
+
 def test_the_least_recently_asked_goes_and_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contexts_module, "MAX_CONTEXTS", 3)
 
@@ -78,6 +97,29 @@ def test_the_least_recently_asked_goes_and_is_read_again(tmp_path: Path, monkeyp
         await contexts.load("b")
         totals = contexts.totals("b")
         assert totals is not None and totals.number("a", "loss") == 1.0 and len(contexts) == 3
+        await store.close()
+
+    run_clean(scenario())
+
+
+def test_states_that_hold_much_make_room_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contexts_module, "MAX_NUMBERS", 20)
+
+    async def scenario() -> None:
+        store = Store(tmp_path / "s.sqlite3")
+        contexts = Contexts("app-id", store, None, 0.0)
+        for context in "abcdefghij":  # each state comes to have three numbers: two of a's, and how many observations
+            await contexts.load(context)
+            await commit(store, contexts, context, context)
+        assert [context for context in "abcdefghij" if contexts.totals(context) is not None] == list("efghij")
+        # One by itself stays, however large it is; and what is read again counts once.
+        monkeypatch.setattr(contexts_module, "MAX_NUMBERS", 1)
+        for _ in range(3):
+            await contexts.reload("j")
+            assert len(contexts) == 1 and contexts.totals("j") is not None
+        monkeypatch.setattr(contexts_module, "MAX_NUMBERS", 6)
+        await contexts.load("a")
+        assert len(contexts) == 2
         await store.close()
 
     run_clean(scenario())
@@ -224,14 +266,14 @@ def test_a_bounded_number_of_contexts_is_read_at_once() -> None:
             begun.append(context)
             await held.wait()
 
-        loads = Loads(load)
-        for number in range(MAX_LOADS + 3):
+        loads = ContextReads(load)
+        for number in range(MAX_READS + 3):
             loads.wait(str(number), 1000.0, lambda number=number: heard.append(str(number)))  # type: ignore[misc]
         await turn_over()
-        assert len(begun) == MAX_LOADS
-        assert heard == [str(MAX_LOADS + extra) for extra in range(3)]
+        assert len(begun) == MAX_READS
+        assert heard == [str(MAX_READS + extra) for extra in range(3)]
         held.set()
-        await until_async(lambda: len(heard) == MAX_LOADS + 3)
+        await until_async(lambda: len(heard) == MAX_READS + 3)
         loads.wait("again", 1000.0, lambda: heard.append("again"))
         await until_async(lambda: heard[-1] == "again")
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from clipper.control.snapshot import Selection
 from clipper.errors import NotFound
 from clipper.selection.application import Application
 from clipper.selection.feedback.join_table import OUTPUT_OVERHEAD_BYTES, JoinTable
-from clipper.selection.observer import Observer
+from clipper.selection.learner import Learner
+from clipper.settings.application import Selection
 from selection_desk import ROW, SLO_S, Asking, Desk, on_input, on_query, own_policy, run
 from waiting import until_async
 
@@ -141,7 +141,7 @@ def test_misses_without_any_feedback_are_learned_from_in_the_background(tmp_path
             desk.ask(application, bytes([number]) * 8)
         desk.loop.advance(SLO_S)
         await until_async(lambda: application.in_flight == 0)
-        Observer(application).make_up()
+        Learner(application).make_up()
         await until_async(lambda: application.contexts.prior().observations)
         made_up = numbers(application, "a")["scored"] + numbers(application, "b")["scored"]
         assert 30 <= made_up <= 40
@@ -192,8 +192,8 @@ def test_a_query_that_is_not_there_is_told_why(tmp_path: Path) -> None:
         assert "--feedback-queries" in await why(ids[0])
         assert "it was never asked" in await why(7)
         assert "has not been answered" in await why(held)
-        desk.loop.advance(application.feedback_ttl_s + 1)
-        assert "longer ago than feedback is waited for" in await why(ids[-1])
+        desk.loop.advance(application.terms.feedback_ttl_s + 1)
+        assert "longer ago than the application waits for feedback" in await why(ids[-1])
         selection = application.statistics().selection
         assert selection is not None and selection.feedback == {"evicted": 1, "unknown": 2, "late": 1}
 

@@ -7,17 +7,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clipper.control.snapshot import Link, Newcomer, Selection
+from clipper.control.snapshot import Newcomer
 from clipper.decisions.evaluation.samples import samples_of
 from clipper.decisions.joining import joined
 from clipper.decisions.log import DecisionLog
 from clipper.decisions.reading import LogReader
-from clipper.decisions.segments import LEAST_LOG_BYTES
 from clipper.selection.application import Application
 from clipper.selection.description import describe
+from clipper.selection.learner import Learner
 from clipper.selection.learning.guardrail import RampLosses, ramp_losses
-from clipper.selection.observer import Observer
 from clipper.selection.policies.policy import QueryView
+from clipper.settings.application import Link, Selection
+from clipper.settings.server import LEAST_LOG_BYTES
 from selection_desk import ROW, SLO_S, Desk, on_input, on_query, run
 from two_versions import TWO, ask_version, show, with_versions
 from waiting import until_async
@@ -41,7 +42,7 @@ async def evidence(desk: Desk, application: Application) -> RampLosses:
 def test_a_deployed_version_answers_a_share_and_the_one_before_the_rest(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await with_versions(desk, LEARNS, Link("m"), newcomers=(DEPLOYED,))
-        assert (application.models, application.newcomers) == (("m",), ("m:2",))
+        assert (application.terms.models, application.terms.newcomers) == (("m",), ("m:2",))
         counts = asked(application)
         assert 150 < counts["m:2",] < 250 and counts["m",] == 400 - counts["m:2",]
         answers = Counter([(await desk.answer(application)).answer[1] for _ in range(40)])
@@ -51,7 +52,7 @@ def test_a_deployed_version_answers_a_share_and_the_one_before_the_rest(tmp_path
         assert found.models[1].share == pytest.approx(0.5, abs=0.06)
         # It is through: the link's name means it, with all that was learned of it.
         application.follow(msgspec.structs.replace(application.snapshot, newcomers=()))
-        assert (application.models, application.newcomers) == (("m",), ())
+        assert (application.terms.models, application.terms.newcomers) == (("m",), ())
         assert (await desk.answer(application)).answer == ("prediction", b"2", 1.0)
 
     run(tmp_path, TWO, scenario)
@@ -64,12 +65,12 @@ def test_with_nothing_else_that_runs_it_answers_all(tmp_path: Path, newcomer: Ne
         application = await with_versions(desk, LEARNS, *links, newcomers=(newcomer,))
         show(desk, "2", without="1")
         application.follow(application.snapshot)
-        assert application.newcomers == ()
+        assert application.terms.newcomers == ()
         answers = {(await desk.answer(application)).answer[1] for _ in range(20)}
         assert b"2" in answers and (not newcomer.promoted or answers == {b"2"})
         show(desk, "2")
         application.follow(application.snapshot)
-        assert application.newcomers == ("m:2",)
+        assert application.terms.newcomers == ("m:2",)
 
     run(tmp_path, TWO, scenario)
 
@@ -79,7 +80,7 @@ def test_a_newcomer_without_a_replica_is_not_asked(tmp_path: Path) -> None:
         application = await with_versions(desk, LEARNS, Link("m"), newcomers=(DEPLOYED,))
         show(desk, "2", without="2")
         application.follow(application.snapshot)
-        assert (application.models, application.newcomers) == (("m",), ())
+        assert (application.terms.models, application.terms.newcomers) == (("m",), ())
         assert {(await desk.answer(application)).answer[1] for _ in range(20)} == {b"1"}
 
     run(tmp_path, TWO, scenario)
@@ -89,11 +90,11 @@ def test_a_stopped_one_is_not_asked_while_anything_else_runs(tmp_path: Path) -> 
     async def scenario(desk: Desk) -> None:
         stopped = msgspec.structs.replace(LINKED, stopped="it lost more")
         application = await with_versions(desk, LEARNS, *BOTH, current="1", newcomers=(stopped,))
-        assert (application.models, application.newcomers) == (("m:1",), ())
+        assert (application.terms.models, application.terms.newcomers) == (("m:1",), ())
         assert set(asked(application)) == {("m:1",)}
         show(desk, "1", without="1")
         application.follow(application.snapshot)
-        assert application.models == ("m:1", "m:2")
+        assert application.terms.models == ("m:1", "m:2")
         assert b"2" in {(await desk.answer(application)).answer[1] for _ in range(20)}
 
     run(tmp_path, TWO, scenario)
@@ -103,7 +104,7 @@ def test_without_a_ramp_newcomers_are_as_all_others(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         never = msgspec.structs.replace(LEARNS, ramp=None)
         application = await with_versions(desk, never, *BOTH, newcomers=(LINKED,))
-        assert (application.models, application.newcomers) == (("m:1", "m:2"), ())
+        assert (application.terms.models, application.terms.newcomers) == (("m:1", "m:2"), ())
 
     run(tmp_path, TWO, scenario)
 
@@ -159,7 +160,7 @@ def test_one_that_never_answers_is_known_without_feedback_on_defaults(tmp_path: 
                 await desk.observe(application, on_query(asking.query_id, b"1"))
         desk.loop.advance(SLO_S)
         await until_async(lambda: application.in_flight == 0)
-        Observer(application).make_up()
+        Learner(application).make_up()
         await until_async(lambda: application.contexts.prior().number("m:2", "loss"))
         known = await evidence(desk, application)
         assert known.newcomer.mean == 1.0 and known.newcomer.count > 5

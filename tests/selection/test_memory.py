@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from clipper.control.snapshot import Selection
+from clipper.settings.application import Selection
 from selection_desk import Desk, run
 
 QUERIES = 200

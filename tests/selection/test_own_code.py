@@ -7,13 +7,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clipper.control.snapshot import ApplicationSnapshot, Selection
+from clipper.control.snapshot import ApplicationSnapshot
 from clipper.errors import InvalidArgument, Unavailable
 from clipper.selection import own_code
 from clipper.selection.import_notes import ImportNotes
 from clipper.selection.own_code import MAX_HANGING, OwnCode
 from clipper.selection.policies.exp3 import Exp3
 from clipper.selection.trial import Verdict
+from clipper.settings.application import Selection
 
 # Hangs while the file ``go`` is not there, in a module of each number; where it is made, not where it is imported.
 HANGS = """

@@ -5,13 +5,14 @@ from random import Random
 
 import pytest
 
-from clipper.control.snapshot import ApplicationSnapshot, Selection
+from clipper.control.snapshot import ApplicationSnapshot
 from clipper.errors import PolicyFailed
 from clipper.selection.counts import Counts
 from clipper.selection.learning.totals import Totals
 from clipper.selection.own_code import make as make_now
 from clipper.selection.policies.policy import Choice, QueryView
 from clipper.selection.selector import Selector
+from clipper.settings.application import Selection
 
 OWN = """
 from clipper.selection.policies.policy import Choice, Policy

@@ -6,11 +6,12 @@ from textwrap import dedent
 
 import pytest
 
-from clipper.control.snapshot import ApplicationSnapshot, Link, Selection
+from clipper.control.snapshot import ApplicationSnapshot
 from clipper.selection.application import Application
 from clipper.selection.feedback.latencies import FIRST_TRY
 from clipper.selection.policies.policy import Step
 from clipper.selection.query import Query
+from clipper.settings.application import Link, Selection
 from event_loops import turn_over
 from selection_desk import SLO_S, Asking, Desk, on_query, run
 from waiting import until_async

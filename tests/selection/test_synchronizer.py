@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from clipper.control.feedback import Feedback
-from clipper.control.snapshot import Selection
 from clipper.selection.application import Application
 from clipper.selection.stores.sqlite import SqliteStore
-from clipper.selection.stores.store import EVERYONE, MAX_CONTEXTS, Observation
+from clipper.selection.stores.store import EVERYONE, Observation
 from clipper.selection.synchronizer import EXPIRE_S, Synchronizer
+from clipper.settings.application import Selection
+from clipper.settings.server import MAX_CONTEXTS
 from selection_desk import ROW, Desk, make_surroundings, run
 from waiting import until_async
 
@@ -83,6 +84,24 @@ def test_a_change_elsewhere_reaches_what_is_in_memory(tmp_path: Path) -> None:
         await synchronizer.follow()
         assert numbers(application, None)["a", "loss"] == pytest.approx(1.0, abs=0.01)
         assert application.contexts.totals("not in memory") is None
+
+    run(tmp_path, TWO, scenario)
+
+
+def test_a_state_is_read_again_between_commits_only(tmp_path: Path) -> None:
+    """Read while a batch is written, it might hold the batch, which is then added to it in memory once more."""
+
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("exp3"))
+        synchronizer = follower(desk, application)
+        await synchronizer.follow()
+        await desk.store.commit([Observation("one", "app-id", {EVERYONE: {"observations": 1.0, "1000@0/a/loss": 1.0}})])
+        async with desk.surroundings.committer.between_batches:
+            following = asyncio.ensure_future(synchronizer.follow())
+            await asyncio.sleep(0.1)  # a reading takes a millisecond; one that waits takes for ever
+            assert application.contexts.prior().number("a", "loss") == 0.0
+        await following
+        assert application.contexts.prior().number("a", "loss") > 0.0
 
     run(tmp_path, TWO, scenario)
 

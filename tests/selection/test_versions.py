@@ -6,14 +6,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clipper.control.snapshot import Link, Selection, link_names
 from clipper.decisions.evaluation.samples import samples_of
 from clipper.decisions.joining import joined
 from clipper.decisions.log import DecisionLog
 from clipper.decisions.reading import LogReader
 from clipper.decisions.rows import row_of
-from clipper.decisions.segments import LEAST_LOG_BYTES
 from clipper.selection.stores.store import EVERYONE, Observation
+from clipper.settings.application import Link, Selection, link_names
+from clipper.settings.server import LEAST_LOG_BYTES
 from selection_desk import ROW, SLO_S, Desk, on_input, on_query, run
 from two_versions import TWO, ask_version, scored, show, with_versions
 from waiting import until_async
@@ -79,7 +79,7 @@ def test_confidence_of_a_version_is_calibrated_by_its_own_feedback(tmp_path: Pat
 def test_feedback_decides_between_versions_of_one_model(tmp_path: Path, policy: str) -> None:
     async def scenario(desk: Desk) -> None:
         application = await with_versions(desk, Selection(policy, half_life=None), Link("m"), Link("m", "1"))
-        assert application.models == ("m", "m:1")
+        assert application.terms.models == ("m", "m:1")
         for _ in range(60):
             asking = await desk.answer(application)
             await desk.observe(application, on_query(asking.query_id, b"1"))
@@ -95,12 +95,12 @@ def test_feedback_decides_between_versions_of_one_model(tmp_path: Path, policy: 
 def test_two_links_that_lead_to_one_version_ask_it_once(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await with_versions(desk, Selection("ensemble"), Link("m"), Link("m", "2"), Link("m", "1"))
-        assert application.models == ("m", "m:1")
+        assert application.terms.models == ("m", "m:1")
         asking = await desk.answer(application)
         assert asking.answer[0] == "prediction" and len(desk.models.asked["b"]) == 1
         show(desk, "1")
         application.follow(application.snapshot)
-        assert application.models == ("m", "m:2")
+        assert application.terms.models == ("m", "m:2")
 
     run(tmp_path, TWO, scenario)
 

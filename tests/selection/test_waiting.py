@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from clipper.control.snapshot import Selection
 from clipper.selection.application import Application
+from clipper.settings.application import Selection
 from event_loops import turn_over
 from selection_desk import SLO_S, Asking, Desk, on_query, run
 from waiting import until_async

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, currently_in_test_context, event, given, set
 from hypothesis import strategies as st
 from live_server import APP, Server, answering, with_application
 
-from clipper.control.snapshot import Selection
 from clipper.registry.records import ApplicationRecord
+from clipper.settings.application import Selection
 from clipper.supervisor.rollout.servable import MAX_DEPTH
 from waiting import until
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from clipper.control.snapshot import Batching
 from clipper.errors import NotFound, RegistryUnavailable
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.registry.store import DeleteApplication, DeleteModel, DeleteVersion, ForgetLater, Forgotten, Put
+from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.catalog import Catalog, Numbers
 
 APPLICATION = ApplicationRecord("app", "string", 20.0, id="app#1", code="b")
@@ -138,7 +138,7 @@ def test_what_cannot_be_read_is_told_and_kept_until_it_is_made_anew(
     catalog = Catalog(registry)
     assert (list(catalog.applications), list(catalog.models), catalog.versions) == ([], ["m"], {})
     told = catalog.problems()
-    assert [text.partition(" is left out, ")[0] for text in told] == [
+    assert [text.partition(" is left out: ")[0] for text in told] == [
         "application 'app'",
         "model 'n'",
         "version 'm:7'",

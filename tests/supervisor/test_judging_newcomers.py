@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from clipper.control.snapshot import Batching, Link, Newcomer, Selection
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
+from clipper.control.snapshot import Newcomer
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.registry.store import Put
 from clipper.selection.learning.guardrail import Forecasts
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, Observation
+from clipper.settings.application import Link, Selection
+from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.ramps import Ramps
 from clipper.types import ModelId

@@ -7,13 +7,10 @@ import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
 from live_server import APP, Server, with_application
 
 from clipper.open_files import ENOUGH, raise_limit
 from waiting import until
-
-pytestmark = pytest.mark.alone
 
 
 def connect(server: Server, count: int) -> list[socket.socket]:

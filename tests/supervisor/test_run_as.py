@@ -274,8 +274,8 @@ def test_packages_are_built_as_that_user_and_are_not_its_own_to_write_to(
         ("no-such-user", "there is no user 'no-such-user' on this machine"),
         ("nobody:no-such-group", "there is no group 'no-such-group' on this machine"),
         ("4123456789", "there is no user '4123456789' on this machine"),
-        ("root", "root is root, or of its group"),
-        ("nobody:0", "nobody:0 is root, or of its group"),
+        ("root", "root is root, or in root's group"),
+        ("nobody:0", "nobody:0 is root, or in root's group"),
         ("", "there is no user ''"),
     ],
 )
@@ -301,7 +301,7 @@ def test_a_root_that_may_not_is_told_what_it_lacks() -> None:
     code = "from clipper.run_as import check_able; check_able()"
     bound = ["setpriv", "--bounding-set=-sys_ptrace,-kill", "--inh-caps=-sys_ptrace,-kill", sys.executable, "-c", code]
     done = subprocess.run(bound, capture_output=True, text=True, check=False)
-    assert "this root has not CAP_KILL, CAP_SYS_PTRACE; where the server is in a container" in done.stderr
+    assert "root lacks CAP_KILL, CAP_SYS_PTRACE; if the server is in a container" in done.stderr
 
 
 def test_a_home_that_the_user_does_not_get_to_is_refused_before_anything_runs(server: Server) -> None:

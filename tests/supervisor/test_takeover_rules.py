@@ -2,20 +2,22 @@
 
 import asyncio
 import os
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from world import records_of
 
 from clipper.control.messages import CHANNEL_VERSION
-from clipper.control.snapshot import Batching
 from clipper.managers.launcher import ContainerNote
-from clipper.processes.managed import ProcessFolder, ProcessRecord, start_time
-from clipper.registry.records import ModelRecord, VersionRecord, VersionSpec
+from clipper.processes.folder import ProcessFolder
+from clipper.processes.proc import start_time
+from clipper.processes.process import ProcessRecord
+from clipper.registry.records import ModelRecord, VersionRecord
+from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.config import Config
 from clipper.supervisor.folders import HomeFolders
 from clipper.supervisor.workers import takeover

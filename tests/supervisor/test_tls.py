@@ -215,7 +215,10 @@ def test_a_successor_takes_workers_over_only_if_they_met_clients_alike(
     until(lambda: server.worker_pids not in ([], pids))
     until(lambda: server.call("GET", "/status")["ready"])
     # The management port asks for a token and no certificate, so that probes and commands go on.
-    assert command(server.home, "status").returncode == 0
+    status = command(server.home, "status")
+    assert status.returncode == 0 and "client CA" in status.stdout
+    assert server.call("GET", "/status")["client_ca_expires_at"] > time.time()
+    assert "clipper_client_ca_expiry_timestamp_seconds 1" in server.metrics
     with connected(server, authority, client) as connection:
         assert b'"output":"one"' in asked(connection)
     stranger = Authority(tmp_path, "stranger").issue("stranger")

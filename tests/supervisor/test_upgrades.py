@@ -16,7 +16,7 @@ from live_server import APP, NO_TLS, Server, answering, processes_of, with_appli
 import clipper
 from clipper.backup import back_up, restore
 from clipper.build import build_id
-from clipper.managers.docker.recipe import RUNTIME_PARTS
+from clipper.managers.command import RUNTIME_PARTS
 from waiting import until
 
 
@@ -166,7 +166,7 @@ def test_an_upgrade_replaces_workers_and_then_replicas_without_losing_a_query(
     drained = [subject for subject, text in told if text.startswith("is drained")]
     assert drained == ["worker-0", "worker-1", "worker-2"]
     assert ("m:1#3", "is started: it stands in while others are replaced") in told
-    assert ("m:1#1", "leaves service: another Clipper's code runs in it") in told
+    assert ("m:1#1", "leaves service: it runs another Clipper's code") in told
     status = server.call("GET", "/status")
     assert [worker["restarts"] for worker in status["workers"]] == [0, 0]
 

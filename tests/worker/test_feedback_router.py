@@ -6,8 +6,9 @@ from pathlib import Path
 
 from clipper.control.feedback import Feedback, Outcome
 from clipper.control.messages import AnyReply, Draining, Framer, Observe, Observed, decode_command, encode
-from clipper.control.snapshot import Peer, Selection
+from clipper.control.snapshot import Peer
 from clipper.selection.query_ids import QueryIds
+from clipper.settings.application import Selection
 from clipper.worker.feedback_router import FeedbackRouter
 from selection_desk import ROW, Desk, on_input, on_query, run
 

@@ -19,7 +19,8 @@ from clipper.control.messages import (
     decode_reply,
     encode,
 )
-from clipper.control.snapshot import Batching, ReplicaAddress, Snapshot
+from clipper.control.snapshot import ReplicaAddress, Snapshot
+from clipper.settings.version import Batching
 from clipper.types import ModelId
 from serving import SUM, TIMEOUT_S, ControlClient, Serving, application, model, serving, version, with_address
 from waiting import until

@@ -7,7 +7,8 @@ from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.replica import Replica
 from clipper.abstraction.turns import Turns
-from clipper.control.snapshot import ApplicationSnapshot, Link, ModelSnapshot, Snapshot
+from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Snapshot
+from clipper.settings.application import Link
 from clipper.types import InputType, ModelId
 
 

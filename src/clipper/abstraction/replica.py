@@ -15,7 +15,7 @@ class ReplicaOwner(Protocol):
 
     model: ModelId
 
-    def linked(self, replica: "Replica", max_batch: int | None) -> None: ...
+    def linked(self, replica: "Replica", welcome: Welcome) -> None: ...
 
     def lost(self, replica: "Replica") -> None: ...
 
@@ -35,7 +35,7 @@ class Replica:
         self.is_draining = False
 
     def on_linked(self, welcome: Welcome) -> None:
-        self._owner.linked(self, welcome.max_batch)
+        self._owner.linked(self, welcome)
 
     def on_results(self, batch_id: int, results: Results) -> None:
         self._owner.receive_results(self, batch_id, results)

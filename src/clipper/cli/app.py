@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 from msgspec import UNSET
@@ -11,43 +11,20 @@ from msgspec import UNSET
 from clipper.cli import calibration, contexts
 from clipper.cli.options import (
     AsJson,
-    Calibrate,
-    ConfidenceSource,
-    ConfidenceThreshold,
-    CostWeight,
-    Default,
-    Features,
-    FeedbackTtlS,
-    HalfLife,
     Home,
-    Inherit,
-    InputTypeText,
-    LogDecisions,
-    LossName,
     LossParameters,
-    MaxInFlight,
-    MaxLossIncrease,
-    MaxPerSecond,
     OfVersion,
-    PolicyName,
     PolicyParameters,
-    PriorWeight,
-    Ramp,
-    RequireKey,
-    SloMs,
     Url,
-    WaitFor,
-    parse_count,
-    parse_json,
-    parse_optional,
     parse_parameters,
 )
 from clipper.cli.output import Output
 from clipper.cli.report_summary import of_test
+from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
-from clipper.control.snapshot import Link, Selection
 from clipper.management.learned import LearnedModel, Newcomer
-from clipper.management.schemas import Application, Configured
+from clipper.management.schemas import Application
+from clipper.settings.application import ApplicationSettings, Configured, Link, NewApplication
 
 commands = typer.Typer(no_args_is_help=True, help="Applications: what asks for predictions.")
 commands.add_typer(contexts.commands, name="contexts")
@@ -56,15 +33,16 @@ commands.command("calibration")(calibration.calibration)
 Name = Annotated[str, typer.Argument(help="The application's name.")]
 ModelName = Annotated[str, typer.Argument(help="The model's name, or NAME:VERSION for one of several versions.")]
 
-_DEFAULTS = Selection()
 _COLUMNS = ("name", "input type", "slo ms", "policy", "models", "default")
 # One for a share of all: wide enough to see 5 %.
 _BAR_WIDTH = 20
 
 
 @commands.command()
+@with_settings(settings=options_of(NewApplication))
 def create(
     name: Name,
+    *,
     model: Annotated[
         list[str] | None, typer.Option(help="A model to link; NAME:VERSION stays with a version. May be repeated.")
     ] = None,
@@ -72,33 +50,13 @@ def create(
     shadow: Annotated[
         list[str] | None, typer.Option(help="A model that is asked and scored but never answers. May be repeated.")
     ] = None,
-    slo_ms: SloMs = 100.0,
-    default: Default = None,
-    input_type: InputTypeText = None,
-    policy: PolicyName = _DEFAULTS.policy,
-    policy_parameter: PolicyParameters = None,
-    loss: LossName = _DEFAULTS.loss,
-    loss_parameter: LossParameters = None,
-    half_life: HalfLife = None,
-    prior_weight: PriorWeight = _DEFAULTS.prior_weight,
-    inherit: Inherit = _DEFAULTS.inherit,
-    ramp: Ramp = str(_DEFAULTS.ramp),
-    max_loss_increase: MaxLossIncrease = str(_DEFAULTS.max_loss_increase),
-    wait: WaitFor = _DEFAULTS.wait,
-    confidence_threshold: ConfidenceThreshold = "none",
-    confidence_from: ConfidenceSource = _DEFAULTS.confidence_from,
-    calibrate: Calibrate = False,
-    feedback_ttl_s: FeedbackTtlS = _DEFAULTS.feedback_ttl_s,
-    log_decisions: LogDecisions = _DEFAULTS.log_decisions,
-    features: Features = "none",
     cost: Annotated[
         list[str] | None,
         typer.Option(help="What asking a model once costs, in any unit, e.g. forest=5. May be repeated."),
     ] = None,
-    cost_weight: CostWeight = _DEFAULTS.cost_weight,
-    require_key: RequireKey = False,
-    max_in_flight: MaxInFlight = "none",
-    max_per_second: MaxPerSecond = "none",
+    settings: Given,
+    policy_parameter: PolicyParameters = None,
+    loss_parameter: LossParameters = None,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
@@ -106,38 +64,19 @@ def create(
     """Create an application. It follows its models' current versions, or --version of its only model for good."""
     if version is not None and len(model or ()) != 1:
         raise typer.BadParameter("--version goes with one --model; of several, write --model NAME:VERSION")
-    out = Output(as_json)
-    default_output = UNSET if default is None else parse_json(default)
+    out, costs = Output(as_json), _costs(cost)
+    settings |= {
+        "policy_parameters": parse_parameters(policy_parameter),
+        "loss_parameters": parse_parameters(loss_parameter),
+    }
     with Clipper.connect(url, home) as clipper, out.progress(f"creating {name}"):
         made = clipper.create_application(
             name,
             model=model[0] if version and model else model,
             version=version,
             shadow=shadow or (),
-            slo_ms=slo_ms,
-            default_output=default_output,
-            input_type=input_type,
-            policy=policy or _DEFAULTS.policy,
-            policy_parameters=parse_parameters(policy_parameter),
-            loss=loss or _DEFAULTS.loss,
-            loss_parameters=parse_parameters(loss_parameter),
-            half_life=_given(half_life, parse_count),
-            prior_weight=_DEFAULTS.prior_weight if prior_weight is None else prior_weight,
-            inherit=_DEFAULTS.inherit if inherit is None else inherit,
-            ramp=parse_optional(ramp),
-            max_loss_increase=parse_optional(max_loss_increase),
-            wait=_DEFAULTS.wait if wait is None else wait,
-            confidence_threshold=parse_optional(confidence_threshold),
-            confidence_from=_DEFAULTS.confidence_from if confidence_from is None else confidence_from,
-            calibrate=calibrate or False,
-            feedback_ttl_s=_DEFAULTS.feedback_ttl_s if feedback_ttl_s is None else feedback_ttl_s,
-            log_decisions=log_decisions or 0.0,
-            features=_parse_features(features),
-            cost=_costs(cost),
-            cost_weight=cost_weight or 0.0,
-            require_key=require_key or False,
-            max_in_flight=parse_count(max_in_flight),
-            max_per_second=parse_optional(max_per_second),
+            cost=costs,
+            **settings,
         )
     step = f"next: clipper predict {name} INPUT" if made.links else f"next: clipper app link {name} MODEL"
     out.done(made, f"application {name} takes {made.input_type}, within {made.slo_ms:g} ms", step)
@@ -196,69 +135,27 @@ def policy(
 
 
 @commands.command()
+@with_settings(settings=options_of(ApplicationSettings, to_change=True))
 def update(
     name: Name,
-    slo_ms: Annotated[float | None, typer.Option(help="The new objective in milliseconds.", min=0.1)] = None,
-    default: Default = None,
-    policy: PolicyName = None,
+    *,
+    settings: Given,
     policy_parameter: PolicyParameters = None,
-    loss: LossName = None,
     loss_parameter: LossParameters = None,
-    half_life: HalfLife = None,
-    prior_weight: PriorWeight = None,
-    inherit: Inherit = None,
-    ramp: Ramp = None,
-    max_loss_increase: MaxLossIncrease = None,
-    wait: WaitFor = None,
-    confidence_threshold: ConfidenceThreshold = None,
-    confidence_from: ConfidenceSource = None,
-    calibrate: Calibrate = None,
-    feedback_ttl_s: FeedbackTtlS = None,
-    log_decisions: LogDecisions = None,
-    features: Features = None,
-    cost_weight: CostWeight = None,
-    require_key: RequireKey = None,
-    max_in_flight: MaxInFlight = None,
-    max_per_second: MaxPerSecond = None,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Change an application while it serves. What is left out stays; so does what it has learned."""
-    if policy_parameter and policy is None:
-        raise typer.BadParameter("--policy-parameter goes with --policy")
-    if loss_parameter and loss is None:
-        raise typer.BadParameter("--loss-parameter goes with --loss")
-    changes = {
-        "slo_ms": _given(slo_ms),
-        "default_output": _given(default, parse_json),
-        "policy": _given(policy),
-        "loss": _given(loss),
-        "half_life": _given(half_life, parse_count),
-        "prior_weight": _given(prior_weight),
-        "inherit": _given(inherit),
-        "ramp": _given(ramp, parse_optional),
-        "max_loss_increase": _given(max_loss_increase, parse_optional),
-        "wait": _given(wait),
-        "confidence_threshold": _given(confidence_threshold, parse_optional),
-        "confidence_from": _given(confidence_from),
-        "calibrate": _given(calibrate),
-        "feedback_ttl_s": _given(feedback_ttl_s),
-        "log_decisions": _given(log_decisions),
-        "features": _given(features, _parse_features),
-        "cost_weight": _given(cost_weight),
-        "require_key": _given(require_key),
-        "max_in_flight": _given(max_in_flight, parse_count),
-        "max_per_second": _given(max_per_second, parse_optional),
-    }
-    if all(value is UNSET for value in changes.values()):
+    for kind, texts in (("policy", policy_parameter), ("loss", loss_parameter)):
+        if texts and kind not in settings:
+            raise typer.BadParameter(f"--{kind}-parameter goes with --{kind}")
+        if texts:
+            settings[f"{kind}_parameters"] = parse_parameters(texts)
+    if not settings:
         raise typer.BadParameter("nothing to change: give --slo-ms, --default, --policy or another option")
-    parameters: dict[str, Any] = {
-        "policy_parameters": parse_parameters(policy_parameter) or None,
-        "loss_parameters": parse_parameters(loss_parameter) or None,
-    }
     with Clipper.connect(url, home) as clipper:
-        changed = clipper.change_application(name, **changes, **parameters)
+        changed = clipper.change_application(name, **settings)
     Output(as_json).table(changed, ("what", "value"), _details(changed), "")
 
 
@@ -303,15 +200,6 @@ def unlink(name: Name, model: ModelName, home: Home = None, url: Url = None, as_
     with Clipper.connect(url, home) as clipper:
         changed = clipper.unlink(name, model)
     Output(as_json).done(changed, f"application {name} no longer asks {model}", f"next: clipper app link {name} MODEL")
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-def _given(option: Any, parse: Callable[[Any], Any] = _as_it_is) -> Any:
-    """What an option says, UNSET if it was left out."""
-    return UNSET if option is None else parse(option)
 
 
 def _row(app: Application) -> tuple[object, ...]:
@@ -360,10 +248,6 @@ def _newcomer_text(one: Newcomer) -> str:
     )
     told = f"{one.feedback} of {one.enough_feedback} answers with feedback"
     return f"{one.share:.2%} of the queries, beside {beside}; {told}{losses}"
-
-
-def _parse_features(text: str | None) -> int | Literal["input"] | None:
-    return "input" if text == "input" else parse_count(text)
 
 
 def _default_text(app: Application) -> str | None:

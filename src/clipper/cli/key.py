@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
-from clipper.cli.options import AsJson, Home, MaxInFlight, MaxPerSecond, Url, parse_count, parse_optional
+from clipper.cli.options import AsJson, Home, Url
 from clipper.cli.output import Output
+from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
+from clipper.management.schemas import NewKey
 
 commands = typer.Typer(no_args_is_help=True, help="Keys: who may call the query port, and how much.")
 
@@ -15,26 +17,22 @@ Name = Annotated[str, typer.Argument(help="Whom or what the key is for.")]
 
 
 @commands.command()
+@with_settings(settings=options_of(NewKey))
 def create(
     name: Name,
     app: Annotated[
         list[str] | None,
         typer.Option("--app", help="An application that it is for. May be repeated.", show_default="all"),
     ] = None,
-    max_in_flight: MaxInFlight = "none",
-    max_per_second: MaxPerSecond = "none",
+    *,
+    settings: Given,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key. It is shown this once."""
     with Clipper.connect(url, home) as clipper:
-        made = clipper.create_key(
-            name,
-            applications=app or (),
-            max_in_flight=parse_count(max_in_flight),
-            max_per_second=parse_optional(max_per_second),
-        )
+        made = clipper.create_key(name, applications=app or (), **settings)
     step = (
         "keep it where nobody else reads it; it is asked for by clipper start --api-keys, or app update --require-key"
     )

@@ -64,14 +64,27 @@ def load(
     app: Annotated[str, typer.Argument(help="The application's name.")],
     rate: Annotated[
         float | None,
-        typer.Option(help="Queries a second; with --sweep, the first that is tried.", parser=parse_rate, metavar="N"),
+        typer.Option(
+            help="Queries a second; with --sweep, the first that is tried.",
+            parser=parse_rate,
+            metavar="N",
+            show_default="of a sweep 100",
+        ),
     ] = None,
     duration: Annotated[
-        float, typer.Option(help="For how long; of a sweep, for each rate.", parser=parse_duration_s, metavar="TIME")
+        float,
+        typer.Option(
+            help="For how long, e.g. 10, 500ms, 2m; of a sweep, for each rate.", parser=parse_duration_s, metavar="TIME"
+        ),
     ] = "10s",  # type: ignore[assignment]  # typer parses the default too
     sweep: Annotated[bool, typer.Option("--sweep", help="Find the highest rate that keeps the SLO.")] = False,
     inputs: Annotated[
-        str, typer.Option(help="JSON lines or rows of .npy to send; or sample: random ones.", metavar="FILE|sample")
+        str,
+        typer.Option(
+            help="A file to send: JSON lines, each an input or a body with input and more; or rows of .npy. "
+            "Or sample: random ones that all differ.",
+            metavar="FILE|sample",
+        ),
     ] = _SAMPLE,
     width: Annotated[
         int | None,
@@ -81,7 +94,7 @@ def load(
             show_default="100 characters or bytes, 4 numbers",
         ),
     ] = None,
-    arrivals: Annotated[Arrivals, one_of(Arrivals, help="How queries come.")] = "poisson",
+    arrivals: Annotated[Arrivals, one_of(Arrivals, help="How queries come: poisson, constant, or burst.")] = "poisson",
     connections: Annotated[int, typer.Option(help="How many may be open at once, at most.", min=1, max=50_000)] = 1000,
     slo_ms: Annotated[
         float | None,

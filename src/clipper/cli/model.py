@@ -7,7 +7,7 @@ import typer
 from clipper.cli.options import AsJson, Home, OfVersion, Url, parse_replicas
 from clipper.cli.output import Output
 from clipper.client import Clipper
-from clipper.management.schemas import Model, Version
+from clipper.management.schemas import Version
 
 commands = typer.Typer(no_args_is_help=True, help="Models and their versions.")
 
@@ -26,7 +26,16 @@ def list_all(home: Home = None, url: Url = None, as_json: AsJson = False) -> Non
     """List the models."""
     with Clipper.connect(url, home) as clipper:
         found = clipper.models()
-    rows = [(model.name, model.current, model.previous, len(model.versions), _ready(model)) for model in found]
+    rows = [
+        (
+            one.name,
+            one.current,
+            one.previous,
+            len(one.versions),
+            sum(version.ready_replicas for version in one.versions),
+        )
+        for one in found
+    ]
     columns = ("name", "current", "previous", "versions", "replicas ready")
     Output(as_json).table(found, columns, rows, "no models; next: clipper deploy NAME MODEL")
 
@@ -39,6 +48,8 @@ def show(name: Name, home: Home = None, url: Url = None, as_json: AsJson = False
     out = Output(as_json)
     out.table(found, _COLUMNS, [_row(version) for version in found.versions], f"{name} has no versions")
     for version in found.versions:
+        if version.description:
+            out.note(f"version {version.version}: {version.description}")
         if version.warning:
             out.note(f"warning: version {version.version}: {version.warning}")
 
@@ -86,10 +97,6 @@ def delete(name: Name, version: OfVersion = None, home: Home = None, url: Url = 
     out.done({"deleted": what}, f"{what} is removed", "next: clipper model list")
 
 
-def _ready(model: Model) -> int:
-    return sum(replica.state == "ready" for version in model.versions for replica in version.replicas)
-
-
 def _scaling(version: Version) -> str:
     if version.scaling is None:
         return ""
@@ -97,14 +104,13 @@ def _scaling(version: Version) -> str:
 
 
 def _row(version: Version) -> tuple[object, ...]:
-    ready = sum(replica.state == "ready" for replica in version.replicas)
     limits = [replica.batch_limit for replica in version.replicas if replica.batch_limit is not None]
     errors = [replica.last_error for replica in version.replicas if replica.last_error]
     return (
         version.version,
         "yes" if version.current else "",
         version.state,
-        f"{ready}/{version.replicas_wanted}",
+        f"{version.ready_replicas}/{version.replicas_wanted}",
         _scaling(version),
         ", ".join(map(str, limits)),
         version.batching.policy,

@@ -5,16 +5,21 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import typer
 
 from clipper.client import STOP_TIMEOUT_S, Clipper
-from clipper.errors import DeadlineExceeded, Unauthorized, Unavailable
+from clipper.errors import DeadlineExceeded, InvalidArgument, Unauthorized, Unavailable
 from clipper.home import read_token
+from clipper.hosts import is_loopback
 from clipper.management.schemas import Status
-from clipper.tls.material import TlsPaths
-from clipper.types import STORE_VARIABLE, Transport
+from clipper.run_as import find_run_as
+from clipper.tls.material import TlsPaths, read_material
+from clipper.types import STORE_VARIABLE
 
 # The supervisor opens its registry and starts its workers, which takes about a second; the rest is for a slow machine.
 READY_TIMEOUT_S = 60.0
@@ -24,64 +29,55 @@ _LOG_LINES = 20
 _LOG_TAIL_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerSettings:
-    """How a server is started. ``home`` is absolute; a port of 0 is any free one; ``store`` None is in the home."""
+@dataclass(frozen=True, slots=True)
+class ServerStart:
+    """How a server is started: its home, an absolute path, and those of ``ServerSettings`` that are given."""
 
     home: Path
-    host: str
-    query_port: int
-    management_port: int
-    workers: int
-    cache_bytes: int
-    store: str | None
-    max_contexts: int | None = None
-    keep_versions: int | None = None
-    docker_base_image: str | None = None
-    docker_network: str | None = None
-    docker_transport: Transport | None = None
-    management_host: str | None = None
-    allowed_hosts: tuple[str, ...] = ()
-    insecure: bool = False
-    open_metrics: bool = False
-    max_body_bytes: int | None = None
-    feedback_queries: int | None = None
-    decision_log_bytes: int | None = None
-    api_keys: bool = False
-    tls: TlsPaths | None = None
-    run_as: str | None = None
+    settings: Mapping[str, Any]
 
     def argv(self) -> list[str]:
-        options = {
-            "--home": self.home,
-            "--host": self.host,
-            "--query-port": self.query_port,
-            "--management-port": self.management_port,
-            "--workers": self.workers,
-            "--cache-bytes": self.cache_bytes,
-            "--max-contexts": self.max_contexts,
-            "--feedback-queries": self.feedback_queries,
-            "--keep-versions": self.keep_versions,
-            "--docker-base-image": self.docker_base_image,
-            "--docker-network": self.docker_network,
-            "--docker-transport": self.docker_transport,
-            "--management-host": self.management_host,
-            "--max-body-bytes": self.max_body_bytes,
-            "--decision-log-bytes": self.decision_log_bytes,
-            "--tls-cert": self.tls and self.tls.certificate,
-            "--tls-key": self.tls and self.tls.key,
-            "--tls-client-ca": self.tls and self.tls.client_ca,
-            "--run-as": self.run_as,
-        }
-        given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
-        given += [part for name in self.allowed_hosts for part in ("--allowed-host", name)]
-        flags = {"--insecure": self.insecure, "--open-metrics": self.open_metrics, "--api-keys": self.api_keys}
-        given += [name for name, is_set in flags.items() if is_set]
-        return [sys.executable, "-m", "clipper.supervisor", *given]
+        arguments = ["--home", str(self.home)]
+        for name, value in self.settings.items():
+            flag = "--" + name.replace("_", "-")
+            if isinstance(value, bool):
+                arguments += [flag] * value
+            elif name != "store":
+                for each in value if isinstance(value, tuple) else (value,):
+                    arguments += [flag, str(each)]
+        return [sys.executable, "-m", "clipper.supervisor", *arguments]
 
     def environment(self) -> dict[str, str]:
         """With the store's address, which may hold a password: others can read a command line, and not this."""
-        return {**os.environ, **({} if self.store is None else {STORE_VARIABLE: self.store})}
+        store = self.settings.get("store")
+        return {**os.environ, **({} if store is None else {STORE_VARIABLE: store})}
+
+
+def checked_start(home: Path, settings: dict[str, Any]) -> ServerStart:
+    """What is wrong is told by the command that was given, and not only by the server, in its log."""
+    certificate, key, client_ca = (settings.get(name) for name in ("tls_cert", "tls_key", "tls_client_ca"))
+    if (certificate is None) != (key is None):
+        raise typer.BadParameter(
+            "give both; they may name one file that holds both", param_hint="--tls-cert, --tls-key"
+        )
+    if certificate is None and client_ca is not None:
+        raise typer.BadParameter("needs --tls-cert and --tls-key", param_hint="--tls-client-ca")
+    if certificate is not None and key is not None:
+        read_material(TlsPaths(certificate, key, client_ca))
+    elif not (settings.get("insecure") or is_loopback(settings["management_host"])):
+        raise typer.BadParameter(
+            "it can be reached from other machines, and what goes there, tokens among it, can be read on the way: "
+            "give --tls-cert and --tls-key, put a proxy with TLS before 127.0.0.1, or say --insecure",
+            param_hint="--management-host",
+        )
+    if "run_as" in settings:
+        try:
+            find_run_as(settings["run_as"])
+        except InvalidArgument as error:
+            raise typer.BadParameter(str(error), param_hint="--run-as") from error
+    # The server may run in another folder.
+    paths = {name: value.absolute() for name, value in settings.items() if isinstance(value, Path)}
+    return ServerStart(home, settings | paths)
 
 
 def running(home: Path) -> Status | None:
@@ -94,34 +90,34 @@ def running(home: Path) -> Status | None:
         return None
 
 
-def become(settings: ServerSettings) -> None:
+def become(start: ServerStart) -> None:
     """Turn this process into the server, for a service manager that watches it. Does not return."""
-    os.execve(sys.executable, settings.argv(), settings.environment())
+    os.execve(sys.executable, start.argv(), start.environment())
 
 
-def spawn(settings: ServerSettings) -> "StartingServer":
+def spawn(start: ServerStart) -> "StartingServer":
     """Start the server in a session of its own: it outlives this command and its terminal.
 
     Raises:
         Unavailable: the home's log cannot be written.
     """
-    log = settings.home / "logs" / "supervisor.log"
+    log = start.home / "logs" / "supervisor.log"
     try:
-        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        start.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         log.parent.mkdir(exist_ok=True)
         with log.open("ab") as file:
-            start = file.tell()
+            log_start = file.tell()
             process = subprocess.Popen(
-                settings.argv(),
+                start.argv(),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
-                env=settings.environment(),
+                env=start.environment(),
             )
     except OSError as error:
-        raise Unavailable(f"cannot start a server in {settings.home}: {error}") from error
-    return StartingServer(settings.home, process, log, start)
+        raise Unavailable(f"cannot start a server in {start.home}: {error}") from error
+    return StartingServer(start.home, process, log, log_start)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,127 +9,66 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from msgspec import UNSET
 
 from clipper.cli.examples import curl_line
-from clipper.cli.options import (
-    DEFAULT_CACHE,
-    DEFAULT_MAX_BODY,
-    ApiKeys,
-    AsJson,
-    CacheSize,
-    DataPath,
-    DecisionLogSize,
-    Default,
-    FeedbackQueries,
-    FrameworkName,
-    Home,
-    Host,
-    InputTypeText,
-    KeepVersions,
-    ManagementPort,
-    MaxBodySize,
-    MaxContexts,
-    OutputNames,
-    PythonPath,
-    QueryPort,
-    RequirementsPath,
-    RunAsUser,
-    SloMs,
-    StoreAddress,
-    TlsCert,
-    TlsClientCa,
-    TlsKey,
-    Workers,
-    check_tls,
-    parse_json,
-)
+from clipper.cli.options import AsJson, DataPath, FrameworkName, Home, RequirementsPath
 from clipper.cli.output import Output
-from clipper.cli.process import ServerSettings, StartingServer, running, spawn
+from clipper.cli.process import ServerStart, StartingServer, checked_start, running, spawn
+from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
-from clipper.control.snapshot import Link
 from clipper.errors import Conflict, InvalidArgument, NotFound
 from clipper.home import CERTIFICATE_NAME, find_home, read_token
 from clipper.management.schemas import Application, Version
 from clipper.packaging import package
+from clipper.settings.application import ApplicationSettings, Link
+from clipper.settings.server import ServerSettings
+from clipper.settings.version import Deployment
 from clipper.types import check_name
 
 _WATCH_S = 0.2
 
 
+@with_settings(
+    application=options_of(ApplicationSettings, only=("slo_ms", "default_output")),
+    deployment=options_of(Deployment, without=("version", "make_current")),
+    server=options_of(ServerSettings, panel="The server"),
+)
 def serve(
     model: Annotated[str, typer.Argument(help="A model file or folder, or module:attribute with its code here.")],
     name: Annotated[
         str | None, typer.Option(help="Of the model and the application.", show_default="from the model's")
     ] = None,
-    slo_ms: SloMs = 100.0,
-    default: Default = None,
-    input_type: InputTypeText = None,
-    python: PythonPath = None,
+    *,
+    application: Given,
+    deployment: Given,
     requirements: RequirementsPath = None,
     data: DataPath = None,
     framework: FrameworkName = None,
-    output: OutputNames = None,
     home: Home = None,
-    host: Host = "127.0.0.1",
-    query_port: QueryPort = 1337,
-    management_port: ManagementPort = 1338,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    tls_client_ca: TlsClientCa = None,
-    workers: Workers = 1,
-    cache_size: CacheSize = DEFAULT_CACHE,  # type: ignore[assignment]  # typer parses the default too
-    max_body_size: MaxBodySize = DEFAULT_MAX_BODY,  # type: ignore[assignment]  # as above
-    store: StoreAddress = None,
-    max_contexts: MaxContexts = None,
-    feedback_queries: FeedbackQueries = None,
-    keep_versions: KeepVersions = None,
-    decision_log_size: DecisionLogSize = None,
-    api_keys: ApiKeys = False,
-    run_as: RunAsUser = None,
+    server: Given,
     as_json: AsJson = False,
 ) -> None:
     """Serve one model in the foreground: start, deploy, create an application. ^C drains and stops."""
-    out = Output(as_json)
-    settings = ServerSettings(
-        home=find_home(home),
-        host=host,
-        query_port=query_port,
-        management_port=management_port,
-        workers=workers,
-        cache_bytes=cache_size,
-        store=store,
-        max_contexts=max_contexts,
-        keep_versions=keep_versions,
-        max_body_bytes=max_body_size,
-        feedback_queries=feedback_queries,
-        decision_log_bytes=decision_log_size,
-        api_keys=api_keys,
-        tls=check_tls(tls_cert, tls_key, tls_client_ca),
-        run_as=run_as,
-    )
+    out, start = Output(as_json), checked_start(find_home(home), server)
     chosen = _checked(name or name_of(model))
-    default_output = UNSET if default is None else parse_json(default)
-    if now := running(settings.home):
+    if now := running(start.home):
         raise Conflict(
             f"Clipper is running already at {now.management_url}: clipper deploy {chosen} {model} adds the model "
             "to it; or give another --home and ports"
         )
     # Before the server, so that a wrong file name costs nothing.
     packed = package(model, data=data, framework=framework, requirements=requirements)
-    with packed as artifact, _server(out, settings) as server:
+    with packed as artifact, _server(out, start) as process:
         with out.progress("starting the server") as progress:
-            server.wait_until_ready()
-            with Clipper.connect(home=settings.home, token=read_token(settings.home)) as clipper:
-                version = clipper.deploy(
-                    chosen, artifact, input_type=input_type, python=python, output=output, progress=progress
-                )
-                application = _application(clipper, chosen, slo_ms, default_output)
+            process.wait_until_ready()
+            with Clipper.connect(home=start.home, token=read_token(start.home)) as clipper:
+                version = clipper.deploy(chosen, artifact, progress=progress, **deployment)
+                asked = _application(clipper, chosen, application)
         if version.warning:
             out.warn(version.warning)
-        shown = None if settings.tls is None else settings.home / CERTIFICATE_NAME
-        _tell(out, clipper.query_url, version, application, shown, needs_key=api_keys)
-        _watch(server)
+        shown = start.home / CERTIFICATE_NAME if "tls_cert" in server else None
+        _tell(out, clipper.query_url, version, asked, shown, needs_key="api_keys" in server)
+        _watch(process)
 
 
 def _checked(name: str) -> str:
@@ -140,10 +79,10 @@ def _checked(name: str) -> str:
 
 
 @contextmanager
-def _server(out: Output, settings: ServerSettings) -> Iterator[StartingServer]:
+def _server(out: Output, start: ServerStart) -> Iterator[StartingServer]:
     """A server that is drained and stopped at the end, which ^C or SIGTERM brings about."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    server = spawn(settings)
+    server = spawn(start)
     try:
         yield server
     except KeyboardInterrupt:
@@ -177,15 +116,15 @@ def name_of(model: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:63].rstrip("-._") or "model"
 
 
-def _application(clipper: Clipper, name: str, slo_ms: float, default_output: object) -> Application:
+def _application(clipper: Clipper, name: str, settings: Given) -> Application:
     """The application of that name, created or brought in line with what was asked."""
     try:
         found = clipper.application(name)
     except NotFound:
-        return clipper.create_application(name, model=name, slo_ms=slo_ms, default_output=default_output)
+        return clipper.create_application(name, model=name, **settings)
     if Link(name) not in found.links:
         clipper.link(name, name)
-    return clipper.change_application(name, slo_ms=slo_ms, default_output=default_output)
+    return clipper.change_application(name, **settings)
 
 
 def _watch(server: StartingServer) -> None:

@@ -5,126 +5,46 @@ from typing import Annotated
 
 import typer
 
-from clipper.cli.options import (
-    DEFAULT_CACHE,
-    DEFAULT_MAX_BODY,
-    AllowedHost,
-    ApiKeys,
-    AsJson,
-    CacheSize,
-    DecisionLogSize,
-    DockerBaseImage,
-    DockerNetwork,
-    DockerTransport,
-    FeedbackQueries,
-    Home,
-    Host,
-    Insecure,
-    KeepVersions,
-    ManagementHost,
-    ManagementPort,
-    MaxBodySize,
-    MaxContexts,
-    OpenMetrics,
-    QueryPort,
-    RunAsUser,
-    StoreAddress,
-    TlsCert,
-    TlsClientCa,
-    TlsKey,
-    Url,
-    Workers,
-    check_tls,
-)
+from clipper.cli.options import AsJson, Home, Url
 from clipper.cli.output import Output
-from clipper.cli.process import ServerSettings, become, running, spawn, wait_until_gone
+from clipper.cli.process import ServerStart, become, checked_start, running, spawn, wait_until_gone
+from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
 from clipper.home import find_home
-from clipper.hosts import is_loopback
 from clipper.management.schemas import Status
+from clipper.settings.server import ServerSettings
 from clipper.tls.expiry import day
 
 _NEXT = "next: clipper deploy NAME MODEL, clipper app create NAME --model NAME"
 
 
+@with_settings(settings=options_of(ServerSettings))
 def start(
     home: Home = None,
-    host: Host = "127.0.0.1",
-    management_host: ManagementHost = "127.0.0.1",
-    allowed_host: AllowedHost = None,
-    insecure: Insecure = False,
-    open_metrics: OpenMetrics = False,
-    api_keys: ApiKeys = False,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    tls_client_ca: TlsClientCa = None,
-    query_port: QueryPort = 1337,
-    management_port: ManagementPort = 1338,
-    workers: Workers = 1,
-    cache_size: CacheSize = DEFAULT_CACHE,  # type: ignore[assignment]  # typer parses the default too
-    max_body_size: MaxBodySize = DEFAULT_MAX_BODY,  # type: ignore[assignment]  # as above
-    store: StoreAddress = None,
-    max_contexts: MaxContexts = None,
-    feedback_queries: FeedbackQueries = None,
-    keep_versions: KeepVersions = None,
-    decision_log_size: DecisionLogSize = None,
-    run_as: RunAsUser = None,
-    docker_base_image: DockerBaseImage = None,
-    docker_network: DockerNetwork = None,
-    docker_transport: DockerTransport = None,
+    *,
+    settings: Given,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay in front, for a service manager.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Start the server, and leave it running."""
-    out = Output(as_json)
-    tls = check_tls(tls_cert, tls_key, tls_client_ca)
-    if not (insecure or tls or is_loopback(management_host)):
-        raise typer.BadParameter(
-            "it can be reached from other machines, and what goes there, tokens among it, can be read on the way: "
-            "give --tls-cert and --tls-key, put a proxy with TLS before 127.0.0.1, or say --insecure",
-            param_hint="--management-host",
-        )
-    settings = ServerSettings(
-        home=find_home(home),
-        host=host,
-        query_port=query_port,
-        management_port=management_port,
-        workers=workers,
-        cache_bytes=cache_size,
-        store=store,
-        max_contexts=max_contexts,
-        keep_versions=keep_versions,
-        docker_base_image=docker_base_image,
-        docker_network=docker_network,
-        docker_transport=docker_transport,
-        management_host=management_host,
-        allowed_hosts=tuple(allowed_host or ()),
-        insecure=insecure,
-        open_metrics=open_metrics,
-        max_body_bytes=max_body_size,
-        feedback_queries=feedback_queries,
-        api_keys=api_keys,
-        decision_log_bytes=decision_log_size,
-        tls=tls,
-        run_as=run_as,
-    )
-    if found := running(settings.home):
+    out, server = Output(as_json), checked_start(find_home(home), settings)
+    if found := running(server.home):
         _tell_running(out, found, "is running already")
         return
     if foreground:
-        become(settings)
+        become(server)
     with out.progress("starting the server"):
-        now = _start(settings)
+        now = _start(server)
     _tell_running(out, now, "is running")
 
 
-def _start(settings: ServerSettings) -> Status:
-    server = spawn(settings)
+def _start(server: ServerStart) -> Status:
+    process = spawn(server)
     try:
-        return server.wait_until_ready()
+        return process.wait_until_ready()
     except BaseException:
         # Also at ^C: a server that is half there would be in the way of the next start.
-        server.stop()
+        process.stop()
         raise
 
 

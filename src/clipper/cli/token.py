@@ -8,7 +8,7 @@ import typer
 from clipper.cli.options import AsJson, Home, Url, one_of
 from clipper.cli.output import Output
 from clipper.client import Clipper
-from clipper.management.schemas import Role
+from clipper.types import Role
 
 commands = typer.Typer(no_args_is_help=True, help="Tokens: who else may call the management API.")
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from clipper.client.calls import (
     PREPARE_TIMEOUT_S,
@@ -14,11 +14,12 @@ from clipper.client.calls import (
     polls,
     query_string,
 )
-from clipper.control.snapshot import Batching, BatchingPolicy
 from clipper.errors import ContainerFailed, DeadlineExceeded
-from clipper.management.schemas import Deployment, Logs, ManagerName, Model, Replica, Rollback, Scale, Version
+from clipper.management.schemas import Logs, Model, Replica, Rollback, Scale, Version
 from clipper.packaging import Artifact, Language, package
-from clipper.scaling import ReplicaRange
+from clipper.settings.fields import settings_of
+from clipper.settings.replicas import ReplicaRange
+from clipper.settings.version import Batching, Deployment, DeploymentOptions
 from clipper.types import Framework
 
 _CRASH_LOG_LINES = 20
@@ -32,28 +33,13 @@ class Models(Calls):
         name: str,
         model: object,
         *,
-        version: str | None = None,
-        replicas: int | ReplicaRange = 1,
-        input_type: str | None = None,
-        batching: BatchingPolicy = "goodput",
-        max_batch: int = 1024,
-        batch_delay_ms: float = 0.0,
-        cache: bool = True,
-        make_current: bool = True,
-        python: str | None = None,
         data: Path | str | None = None,
         language: Language = "python",
-        manager: ManagerName = "local",
         framework: Framework | None = None,
-        output: str | None = None,
         requirements: Path | str | Sequence[str] | None = None,
-        memory_bytes: int | None = None,
-        cpus: float | None = None,
-        gpus: str | None = None,
-        sample: Any = None,
-        start_timeout_s: float = 60.0,
         wait: bool = True,
         progress: Callable[[str], None] | None = None,
+        **settings: Unpack[DeploymentOptions],
     ) -> Version:
         """Deploy a version of a model, and wait until it serves.
 
@@ -62,30 +48,17 @@ class Models(Calls):
             model: the path of a model file or folder, ``"module:attribute"``, or a Python object: an estimator, a
                 function over a batch, an object with ``predict_batch``. Or an ``Artifact``, which
                 ``clipper.packaging`` makes of these.
-            version: its name; the next free whole number if None.
-            replicas: how many processes run it, or within what range its load decides.
-            input_type: e.g. ``float64[784]``; what the model itself says if None.
-            batch_delay_ms: how long a batch that is not full may wait for more.
-            make_current: whether queries go to it from now on.
-            python: the path of an interpreter on the server's machine, which then is used as it is; or a version such
-                as ``3.12``, of which an environment is built; the server's own if None.
             data: a file or folder that a ``module:Class`` gets as ``model_data``, and a program as ``--data``; for a
                 framework's model that is two files, the second.
             language: ``binary``: ``model`` is the path of a program that speaks the container protocol; ``image``: the
                 name of a Docker image with one, for the manager ``docker``.
-            manager: ``docker`` runs each replica in a Docker container, of an image that is built for it.
-            memory_bytes: bound of each replica's memory.
-            cpus: how many processors each replica may use.
-            gpus: ``all``, how many, or ids such as ``0,1``, that each replica may use.
-            sample: an input that the model has to answer before the version is ready. Without one it is tried with an
-                input that the model was asked before, if there is any.
             framework: what loads a file that does not tell it; it is recognised if None.
-            output: ``"labels"``, ``"probabilities"``, or names of outputs with commas between, of which several answer
-                an object; a classifier's labels, or all that the model has, if None.
             requirements: the path of a requirements file, or its lines, of which an environment is built; what the
                 model's own file says if None.
             wait: False returns at once, in state ``starting``.
             progress: called with what is going on, for showing it.
+            settings: as ``replicas=2, cpus=1``: how it is run and how queries come to it. ``settings.version`` has each
+                with its default, and ``clipper deploy --help`` says what it is.
 
         Raises:
             ContainerFailed: it cannot start; ``log_tail`` holds the container's last lines.
@@ -101,34 +74,25 @@ class Models(Calls):
         )
         with packed as artifact:
             self._upload(artifact, tell)
+            options: dict[str, Any] = {**settings}
+            # On the wire they are one.
+            batching = {one.name: options.pop(one.keyword) for one in settings_of(Batching) if one.keyword in options}
             deployment = Deployment(
                 artifact=artifact.digest,
                 loader=artifact.loader,
                 target=artifact.target,
                 data=artifact.data,
-                version=version,
-                input_type=input_type,
-                replicas=replicas,
-                python=python,
-                batching=Batching(batching, max_batch, batch_delay_ms),
-                cache=cache,
-                make_current=make_current,
-                start_timeout_s=start_timeout_s,
-                memory_bytes=memory_bytes,
-                manager=manager,
-                cpus=cpus,
-                gpus=gpus,
-                sample=sample,
                 framework=artifact.framework,
-                output=output,
                 requirements=artifact.requirements,
                 needs=artifact.needs,
+                batching=Batching(**batching),
+                **options,
             )
         made = self._ask(Version, "POST", f"/models/{part(name)}/versions", deployment)
         if not wait:
             return made
         tell(f"starting {name}:{made.version}")
-        return self.wait_until_ready(name, made.version, start_timeout_s + SETTLE_TIMEOUT_S, tell)
+        return self.wait_until_ready(name, made.version, deployment.start_timeout_s + SETTLE_TIMEOUT_S, tell)
 
     def wait_until_ready(
         self,
@@ -145,7 +109,7 @@ class Models(Calls):
         self._wait_until_prepared(model, version, tell)
         for _ in polls(timeout_s):
             now = self.version(model, version)
-            ready, replicas = sum(replica.state == "ready" for replica in now.replicas), now.replicas_wanted
+            ready, replicas = now.ready_replicas, now.replicas_wanted
             if now.state == "failed":
                 raise ContainerFailed(f"{model}:{version} cannot start: {now.last_error}", list(now.log_tail))
             for replica in now.replicas:

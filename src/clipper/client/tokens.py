@@ -1,7 +1,8 @@
 """The client's part for tokens: who else may call the management API."""
 
 from clipper.client.calls import Calls, part
-from clipper.management.schemas import CreatedToken, NewToken, Role, Token
+from clipper.management.schemas import CreatedToken, NewToken, Token
+from clipper.types import Role
 
 
 class Tokens(Calls):

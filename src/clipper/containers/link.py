@@ -1,4 +1,4 @@
-"""Dials one replica and speaks the container protocol with it. Decides nothing: outcomes go to its ``Listener``."""
+"""Dials one replica and speaks the container protocol with it. It reports to a ``Listener``, and decides nothing."""
 
 import asyncio
 import logging
@@ -14,20 +14,20 @@ from clipper.types import DType, ModelId
 
 log = logging.getLogger(__name__)
 
-# A container that listens has loaded its model and has only to answer HELLO.
+# A container that listens has loaded its model, and only has to answer HELLO.
 HANDSHAKE_TIMEOUT_S = 5.0
-# Names, a type and a line of text; whoever answers HELLO with more is no container.
+# A WELCOME is names, a type and a line of text. Anything that sends more is not a container.
 MAX_WELCOME_BYTES = 64 * 1024
-# The supervisor replaces dead replicas; until its snapshot says so, the address may come back.
+# Until a snapshot says that the supervisor has replaced the replica, it may come back at this address.
 FIRST_REDIAL_S = 0.02
 LAST_REDIAL_S = 1.0
-# The system sends so much of a batch by itself, as far as it allows: what is over it waits for the worker's loop, once
-# for each bufferful. With the usual 208 KiB that was 13 ms for 125 rows of 784 float64 where the loop was busy.
+# The kernel sends this much of a batch by itself, if it allows so large a buffer. The rest waits for the worker's loop,
+# once for each bufferful. With the usual 208 KiB that took 13 ms for 125 rows of 784 float64 while the loop was busy.
 SEND_BUFFER_BYTES = 4 * 1024 * 1024
 
 
 class Listener(Protocol):
-    """Who wants to know what the replica says. Called on the event loop."""
+    """Gets what the replica says. Called on the event loop."""
 
     def on_linked(self, welcome: Welcome) -> None: ...
 
@@ -40,7 +40,7 @@ class Listener(Protocol):
 
 
 class ReplicaLink:
-    """One replica's connection: dialled until it answers, dialled again when it breaks, until ``close``."""
+    """The connection to one replica: dialled until it answers, and again when it breaks, until ``close``."""
 
     def __init__(self, model: ModelId, address: str, token: str, listener: Listener) -> None:
         self._model = model
@@ -61,17 +61,17 @@ class ReplicaLink:
         self._task = asyncio.get_running_loop().create_task(self._keep_linked())
 
     def close(self) -> None:
-        """Hang up for good; the listener hears nothing more."""
+        """Close for good. The listener is not called any more."""
         if self._task is not None:
             self._task.cancel()
         if self._transport is not None:
-            # Not close(): that waits for a container which may never read what is still to be written.
+            # Not close(), which would wait for the container to read the rest. It may never do that.
             self._transport.abort()
             self._transport = None
         self._settle_first_attempt()
 
     def send(self, batch_id: int, dtype: DType, dimensions: int, rows: Sequence[bytes]) -> None:
-        """Write one batch. Only while ``is_linked``; its bound is the dispatcher's two batches in flight."""
+        """Write one batch. Only while ``is_linked``. The dispatcher's two batches in flight bound what waits here."""
         transport = cast(asyncio.WriteTransport, self._transport)
         transport.writelines(messages.encode_predict(batch_id, dtype, dimensions, rows))
 
@@ -87,7 +87,7 @@ class ReplicaLink:
             delay_s = min(2 * delay_s, LAST_REDIAL_S)
 
     async def _dial(self) -> "asyncio.Future[str] | None":
-        """Connect and shake hands. Returns a future that ends with the connection, None if there is none."""
+        """Connect and shake hands. Returns a future that is done when the connection ends; None if this fails."""
         connection = _Connection(self._listener)
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
@@ -97,7 +97,7 @@ class ReplicaLink:
             if connection.lost.done():
                 raise ProtocolViolation(f"the connection ended after WELCOME: {connection.lost.result()}")
         except (OSError, TimeoutError, ValueError, OverflowError, ClipperError) as error:
-            # ValueError and OverflowError: an address that can be none, such as a port that is not a number.
+            # ValueError and OverflowError: for an address that is not valid, e.g. whose port is not a number.
             self.last_error = str(error) or f"no answer within {HANDSHAKE_TIMEOUT_S} s"
             connection.abort()
             return None
@@ -112,7 +112,7 @@ class ReplicaLink:
 
     def _checked(self, welcome: Welcome) -> Welcome:
         if (welcome.model, welcome.version) != (self._model.name, self._model.version):
-            # A stale address, which another container has taken over.
+            # The address is stale, and another container has it now.
             raise ProtocolViolation(f"{self._address} serves {welcome.model}:{welcome.version}, not {self._model}")
         return welcome
 
@@ -138,9 +138,12 @@ async def _connect(address: str, connection: "_Connection") -> None:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection's bytes. ``welcome`` and ``lost``, which says why, are futures for the link's task.
+    """The bytes of one connection.
 
-    ``on_lost`` is called with the reason before anything else can run, so that nothing is sent into a dead connection.
+    Attributes:
+        welcome: done once the container has answered HELLO.
+        lost: done, with the reason, once the connection has ended.
+        on_lost: called with the reason before anything else can run, so that nothing is sent into a dead connection.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -151,13 +154,13 @@ class _Connection(asyncio.Protocol):
         self.lost: asyncio.Future[str] = loop.create_future()
         self.on_lost: Callable[[str], None] | None = None
         self.transport: asyncio.WriteTransport | None = None
-        # After a dial that failed nobody asks it for its outcome.
+        # After a failed dial nobody awaits it, and asyncio would complain about that.
         self.welcome.add_done_callback(_retrieve)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.WriteTransport, transport)
         own_socket = transport.get_extra_info("socket")
-        if own_socket.family == socket.AF_UNIX:  # that of TCP grows by itself
+        if own_socket.family == socket.AF_UNIX:  # the kernel enlarges the buffer of TCP by itself
             own_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
 
     def write(self, data: bytes) -> None:
@@ -176,7 +179,7 @@ class _Connection(asyncio.Protocol):
             self._fail(error)
 
     def eof_received(self) -> None:
-        # A container that says no more answers nothing more, so what is still to be written is not worth a wait.
+        # A container that has stopped sending answers nothing, so there is no use in sending it the rest.
         self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -209,7 +212,7 @@ class _Connection(asyncio.Protocol):
             return
         self.lost.set_result(reason)
         if not self.welcome.done():
-            self.welcome.set_exception(ProtocolViolation(f"the container did not say WELCOME: {reason}"))
+            self.welcome.set_exception(ProtocolViolation(f"the container did not send WELCOME: {reason}"))
         if self.on_lost is not None:
             self.on_lost(reason)
 

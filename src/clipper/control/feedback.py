@@ -1,4 +1,4 @@
-"""What an application tells of a query afterwards, and what became of it: between front, selection and workers."""
+"""Feedback on queries and its outcome, as frontend, selection and workers pass it on."""
 
 from msgspec import Struct
 
@@ -24,7 +24,7 @@ class Feedback(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """Learned and durable (``duplicate``: it had been before, and was not counted again), or an error."""
+    """Learned and durable, or an error. ``duplicate``: it had been learned before and was not counted again."""
 
     duplicate: bool = False
     error: str | None = None

@@ -1,36 +1,13 @@
-"""What the supervisor pushes to each query worker: all that answering a query needs to know.
+"""What the supervisor pushes to each query worker: everything that it needs to answer queries.
 
 A worker never reads the registry. It gets a whole snapshot each time, never a difference, so that
-a worker which missed one is right again after the next.
+a worker which missed one is up to date again after the next.
 """
-
-from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Literal
 
 from msgspec import Struct
 
-# Queries that a worker keeps for feedback, unless told otherwise: 400 a second for the default 600 s, some 100 MB.
-FEEDBACK_QUERIES = 250_000
-
-Wait = Literal["all", "decided", "expected"]
-ConfidenceFrom = Literal["agreement", "probabilities"]
-Features = int | Literal["input"] | None
-BatchingPolicy = Literal["goodput", "aimd", "quantile", "fixed", "none"]
-
-
-class Batching(Struct, frozen=True):
-    """How a version's queries are batched.
-
-    Attributes:
-        policy: who decides how large a batch is; ``none`` is one query a batch.
-        max_batch: the limit under ``fixed``, and an upper bound under all others.
-        delay_ms: how long a batch that is not full may wait for more, from its oldest query's arrival.
-    """
-
-    policy: BatchingPolicy = "goodput"
-    max_batch: int = 1024
-    delay_ms: float = 0.0
+from clipper.settings.application import Link, Selection
+from clipper.settings.version import Batching
 
 
 class ReplicaAddress(Struct, frozen=True):
@@ -67,29 +44,6 @@ class ModelSnapshot(Struct, frozen=True):
     versions: tuple[VersionSnapshot, ...]
 
 
-class Link(Struct, frozen=True):
-    """A model that an application may ask: its current version, or the pinned one.
-
-    A ``shadow`` model is asked each query and scored from feedback, but never answers. ``cost`` is that of asking it
-    once, in a unit of the user's; None if nobody has said.
-    """
-
-    model: str
-    version: str | None = None
-    shadow: bool = False
-    cost: float | None = None
-
-
-def link_names(links: Sequence[Link]) -> tuple[str, ...]:
-    """What policies, parameters and metrics call each: by its model, or ``MODEL:VERSION`` if that version is one of
-    several that are linked of the model."""
-    links_of = Counter(link.model for link in links)
-    return tuple(
-        link.model if link.version is None or links_of[link.model] == 1 else f"{link.model}:{link.version}"
-        for link in links
-    )
-
-
 class Newcomer(Struct, frozen=True):
     """A version that is new to an application: ramped, or stopped since it did harm. See docs/policies.md.
 
@@ -111,50 +65,6 @@ class Newcomer(Struct, frozen=True):
     def name(self) -> str:
         """What policies, metrics and messages call it while it is one."""
         return f"{self.model}:{self.version}"
-
-
-class Selection(Struct, frozen=True):
-    """How an application selects among its models and learns from feedback. See docs/policies.md.
-
-    Attributes:
-        policy: a policy's name, or ``module:Class``.
-        loss: a loss's name, or ``module:function``.
-        code: a folder with the modules that ``policy`` and ``loss`` name, if they are the user's own.
-        half_life: after how many observations one counts half; None is never.
-        prior_weight: for how many observations the application's own state counts in a new context's.
-        inherit: how much of what was learned of a version counts for the one that is deployed after it, from 0 to 1.
-        ramp: the share of the queries that newcomers get at most, together; None is no ramp.
-        max_loss_increase: a newcomer whose answers lose by so much more than the others is stopped; None is never.
-        wait: for which of several models an answer waits, until its deadline: ``all``; those that are ``expected`` in
-            time, by how they were lately; or, until it is ``decided``, for those that may change it.
-        confidence_threshold: an answer with less confidence is replaced by the default; None is no threshold.
-        confidence_from: what an answer's confidence is: how many of the models agree; or the ``probabilities`` that
-            the answer states, where it does.
-        calibrate: whether it becomes how often answers of such a confidence are right, by feedback.
-        feedback_ttl_s: for how long feedback on a query may come.
-        log_decisions: the share of its queries that is written to the decision log.
-        features: how many numbers each query brings for its policy; ``input`` takes them from its input; None is none.
-        cost_weight: how much loss a cost of 1 is worth to policies that learn.
-    """
-
-    policy: str = "single"
-    parameters: dict[str, Any] = {}
-    loss: str = "zero_one"
-    loss_parameters: dict[str, Any] = {}
-    code: str | None = None
-    half_life: int | None = 1000
-    prior_weight: float = 10.0
-    inherit: float = 0.02
-    ramp: float | None = 0.05
-    max_loss_increase: float | None = 0.05
-    wait: Wait = "expected"
-    confidence_threshold: float | None = None
-    confidence_from: ConfidenceFrom = "agreement"
-    calibrate: bool = False
-    feedback_ttl_s: float = 600.0
-    log_decisions: float = 0.0
-    features: Features = None
-    cost_weight: float = 0.0
 
 
 class ApplicationSnapshot(Struct, frozen=True):

@@ -19,9 +19,6 @@ _TIME_DIGITS = 13
 RESERVED_PART = 8
 # As many as the supervisor starts at most.
 MAX_WRITERS = 64
-# Then a segment still has room for some blocks.
-LEAST_LOG_BYTES = 64 * 1024 * 1024
-DEFAULT_LOG_BYTES = 1024 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ it knows the endpoint that the head led to, and that is forgotten whenever keys 
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from clipper.control.snapshot import ApplicationSnapshot, KeySnapshot, Snapshot
 from clipper.control.statistics import LimitStatistics
-from clipper.errors import ClipperError, Forbidden, MalformedRequest, Unauthorized
+from clipper.errors import ClipperError, Forbidden, MalformedRequest, RequestError, Unauthorized
 from clipper.frontend.client_limits import Limit, Limits, share_in_flight, share_per_second
 from clipper.frontend.endpoints import Endpoint
 from clipper.frontend.exchange import Exchange
@@ -120,10 +121,31 @@ class Clients:
 
     def guarded(self, application: Application, endpoint: Endpoint) -> Endpoint | Guarded:
         """The endpoint, or what stands before it."""
-        needs_key = self._all_need_key or application.snapshot.needs_key
+        needs_key = self.needs_key(application)
         if not needs_key and self.limit_of(application.name) is None:
             return endpoint
         return Guarded(application.name, needs_key, endpoint, self)
+
+    def needs_key(self, application: Application) -> bool:
+        return self._all_need_key or application.snapshot.needs_key
+
+    def check(self, application: Application, authorizations: Sequence[bytes]) -> None:
+        """Whether who shows this may know of the application, whatever is left of limits.
+
+        Raises:
+            MalformedRequest, Unauthorized, Forbidden: as ``Guarded.enter``.
+        """
+        if self.needs_key(application):
+            self.find(application.name, authorizations)
+
+    def visible(self, applications: Iterable[Application], authorizations: Sequence[bytes]) -> list[Application]:
+        """Those that who shows this may know of."""
+        found = []
+        for application in applications:
+            with suppress(RequestError):
+                self.check(application, authorizations)
+                found.append(application)
+        return found
 
     def find(self, application: str, authorizations: Sequence[bytes]) -> _Key:
         """
@@ -141,7 +163,8 @@ class Clients:
         key = self._keys.get(hashlib.sha256(shown.strip()).hexdigest())
         if key is None:
             raise Unauthorized(
-                "this server does not know the key: it may have been revoked; clipper key list tells them"
+                "this server does not know the key: it may have been revoked; `clipper key list` shows those that "
+                "are valid"
             )
         if key.applications and application not in key.applications:
             raise Forbidden(f"key {key.name!r} is not for application {application!r}")

@@ -7,7 +7,7 @@ equal heads mean the same. All other bytes go through httptools.
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import httptools
 
@@ -16,14 +16,12 @@ from clipper.frontend import limits, responses
 from clipper.frontend.body import Body
 from clipper.frontend.budget import Untaken
 from clipper.frontend.door import PATIENCE_SHARE_OF_SLO
+from clipper.frontend.endpoints import Endpoint
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.heads import Head, path_of
 from clipper.frontend.held import Held
 from clipper.frontend.limits import LARGE_ANSWER_BYTES
-
-if TYPE_CHECKING:
-    from clipper.frontend.endpoints import Endpoint
-    from clipper.frontend.server import QueryServer
+from clipper.frontend.port import Port
 
 log = logging.getLogger(__name__)
 
@@ -33,19 +31,19 @@ NEVER_S = float("inf")
 class Connection(asyncio.Protocol):
     """Reads requests and writes answers. Its time-outs are the server's sweep over all connections."""
 
-    def __init__(self, server: "QueryServer") -> None:
-        self._server = server
+    def __init__(self, port: Port) -> None:
+        self._port = port
         self._parser = httptools.HttpRequestParser(self)
         self._pending: deque[Exchange] = deque()
-        self._body = Body(server.budget)
-        self._held = Held(server.budget, server.door, self._take_held)
+        self._body = Body(port.budget)
+        self._held = Held(port.budget, port.door, self._take_held)
         self._reading_paused = False
         self._writing_paused = False
-        self.untaken = Untaken(server.budget)
+        self.untaken = Untaken(port.budget)
         self.is_going = False
         self._is_refused = False
         self._in_message = False
-        self._last_sweep = server.sweeps
+        self._last_sweep = port.sweeps
         self._chunks = 0
         self._start_message()
 
@@ -53,13 +51,13 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        if not self._server.add(self):
-            self._refuse("overloaded", f"over {self._server.max_connections} connections")
+        if not self._port.add(self):
+            self._refuse("overloaded", f"over {self._port.max_connections} connections")
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._server.remove(self)
+        self._port.remove(self)
         self._release_body()
-        self.untaken.count(0, self._server.sweeps)
+        self.untaken.count(0, self._port.sweeps)
         while self._pending:
             self._pending.popleft().cancel()
         self._held.end()
@@ -69,15 +67,15 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
             return
-        server, held = self._server, self._held
+        port, held = self._port, self._held
         if held.data:
             self._hold(held.data + data)
             return
-        held.arrived_s = now_s = server.now_s()
-        if now_s < server.door.closes_s or server.door.opens(now_s):
+        held.arrived_s = now_s = port.now_s()
+        if now_s < port.door.closes_s or port.door.opens(now_s):
             self._take(data)
         else:
-            held.asks = asks = None if self._in_message else server.known(data)
+            held.asks = asks = None if self._in_message else port.known(data)
             held.patience_s = NEVER_S if asks is None else asks.slo_s * PATIENCE_SHARE_OF_SLO
             self._hold(data)
 
@@ -99,7 +97,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writing_paused = False
-        self.untaken.count(0, self._server.sweeps)
+        self.untaken.count(0, self._port.sweeps)
         self.flush()
         self._adjust_reading()
 
@@ -117,18 +115,18 @@ class Connection(asyncio.Protocol):
 
     def _take_known(self, data: bytes) -> bytes:
         """Handle the requests at the front of ``data`` whose heads are known; return the rest."""
-        server = self._server
+        port = self._port
         taken = 0
         while data:
             end = data.find(b"\r\n\r\n") + 4
-            known = server.known_heads.get(data[:end])
+            known = port.known_heads.get(data[:end])
             if known is None:
                 return data
             endpoint, size = known
             stop = end + size
             if len(data) < stop:
                 return data
-            self._last_sweep = server.sweeps
+            self._last_sweep = port.sweeps
             exchange = Exchange(self)
             self._pending.append(exchange)
             try:
@@ -153,7 +151,7 @@ class Connection(asyncio.Protocol):
         if started_here:
             # Until a request begins in these bytes: blank lines alone are not a request.
             self._head.is_plain = False
-        self._last_sweep = self._server.sweeps
+        self._last_sweep = self._port.sweeps
         self._chunks = 0
         for start in range(0, len(data), limits.PARSED_BYTES):
             if start and (self._is_behind or self._chunks > limits.MAX_CHUNKS):
@@ -161,7 +159,7 @@ class Connection(asyncio.Protocol):
                 return
             self._parse(data[start : start + limits.PARSED_BYTES])
         if started_here and self._head.is_plain and not self._in_message and not self._is_refused:
-            self._server.learn_head(data, self._endpoint, self._head.content_length)
+            self._port.learn_head(data, self._endpoint, self._head.content_length)
         self._adjust_reading()
 
     def _parse(self, data: bytes) -> None:
@@ -175,7 +173,7 @@ class Connection(asyncio.Protocol):
                     data = self._head.without_offer(self._parser) + data[upgrade.args[0] :]
                     self._parser = httptools.HttpRequestParser(self)
         except httptools.HttpParserError as error:
-            self._refuse("malformed_request", f"not an HTTP/1.1 request: {error}")
+            self._refuse("malformed_request", f"the request is not HTTP/1.1: {error}")
         else:
             if self._unclaimed_bytes > limits.MAX_HEAD_BYTES:
                 self._refuse_head()
@@ -190,14 +188,14 @@ class Connection(asyncio.Protocol):
         self._is_refused = True
         self._in_message = False
         self._release_body()
-        self._server.refused[code] += 1
+        self._port.refused[code] += 1
         exchange = self._append_exchange()
         exchange.closes = True
         exchange.refuse(code, cause)
 
     def _append_exchange(self) -> Exchange:
         exchange = Exchange(self)
-        exchange.error_json = self._server.error_form(self._path)
+        exchange.error_json = self._port.error_form(self._path)
         self._pending.append(exchange)
         return exchange
 
@@ -215,7 +213,7 @@ class Connection(asyncio.Protocol):
             return
         self._start_message()
         self._in_message = True
-        self._started_sweep = self._server.sweeps
+        self._started_sweep = self._port.sweeps
 
     def on_url(self, url: bytes) -> None:
         self._head.add_url(url)
@@ -229,7 +227,10 @@ class Connection(asyncio.Protocol):
         if head.size_bytes > limits.MAX_HEAD_BYTES:
             self._refuse_head()
         elif head.expectation not in (b"", b"100-continue"):
-            self._refuse("expectation_failed", "the only expectation that is known is 100-continue")
+            self._refuse(
+                "expectation_failed",
+                "expectations other than 100-continue are not supported: leave the header Expect out",
+            )
 
     def on_headers_complete(self) -> None:
         if self._parser.should_upgrade() and not self._is_refused:
@@ -241,7 +242,7 @@ class Connection(asyncio.Protocol):
             return  # it is read a second time
         self._path = path_of(self._head.url)
         try:
-            endpoint = self._server.find(self._path, self._head)
+            endpoint = self._port.find(self._path, self._head)
         except ClipperError as error:  # before a body is taken of who may not ask
             self._refuse(error.code, str(error))
             return
@@ -259,7 +260,7 @@ class Connection(asyncio.Protocol):
         self._body.add(chunk)
         if self._body.size_bytes > self._body.max_bytes:
             self._refuse_body()
-        elif not self._server.budget.has_room(0):
+        elif not self._port.budget.has_room(0):
             self._refuse("overloaded", "too many large requests are arriving at once")
 
     def on_message_complete(self) -> None:
@@ -273,7 +274,7 @@ class Connection(asyncio.Protocol):
         exchange.has_body = method != "HEAD"
         # A client of HTTP/1.0 that asks to go on would have to be told so in a header of each answer.
         goes_on = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
-        exchange.closes = self._server.is_draining or not goes_on
+        exchange.closes = self._port.is_draining or not goes_on
         self._is_refused = exchange.closes
         self._head.is_plain = self._head.is_plain and method == "POST" and not exchange.closes
         self._handle(exchange, method, body)
@@ -281,16 +282,16 @@ class Connection(asyncio.Protocol):
     def _handle(self, exchange: Exchange, method: str, body: bytes | bytearray) -> None:
         try:
             # Again: while the body came, its application may have changed, and its key been revoked.
-            self._endpoint = endpoint = self._server.find(self._path, self._head)
+            self._endpoint = endpoint = self._port.find(self._path, self._head)
         except ClipperError as error:
-            self._server.refused[error.code] += 1
+            self._port.refused[error.code] += 1
             exchange.refuse_with(error)
             return
         if endpoint is None:
-            self._server.refused["not_found"] += 1
-            exchange.refuse("not_found", self._server.why_not_found(self._path))
+            self._port.refused["not_found"] += 1
+            exchange.refuse("not_found", self._port.why_not_found(self._path))
         elif method not in endpoint.methods:
-            self._server.refused["method_not_allowed"] += 1
+            self._port.refused["method_not_allowed"] += 1
             allow = ", ".join(endpoint.methods)
             exchange.refuse("method_not_allowed", f"{method} is not allowed here: use {allow}", allow)
         else:
@@ -311,7 +312,7 @@ class Connection(asyncio.Protocol):
 
     def _release_body(self) -> None:
         if self._body.size_bytes > limits.LARGE_BODY_BYTES:
-            self._server.freed_large_body = True
+            self._port.freed_large_body = True
         self._body.drop()
 
     # -- answers -----------------------------------------------------------------------------------------
@@ -348,13 +349,15 @@ class Connection(asyncio.Protocol):
 
     def _write_large(self, exchange: Exchange, response: bytes) -> None:
         """Write an answer, or that there is no room for it: others have not taken theirs."""
-        if self._server.budget.has_room(len(response)):
+        if self._port.budget.has_room(len(response)):
             self.transport.write(response)
             self._look_at_untaken()
             return
-        self._server.shed(limits.SLOW_SWEEPS)
-        self._server.refused["overloaded"] += 1
-        body = responses.error_json("overloaded", "answers that clients have not taken hold all the memory they may")
+        self._port.shed(limits.SLOW_SWEEPS)
+        self._port.refused["overloaded"] += 1
+        body = responses.error_json(
+            "overloaded", "answers that clients have not read hold as much memory as they may: try again in a moment"
+        )
         self.transport.write(responses.answer(503, body, close=exchange.closes, has_body=exchange.has_body))
 
     def _look_at_untaken(self) -> None:
@@ -362,9 +365,9 @@ class Connection(asyncio.Protocol):
         if self.is_going:
             return
         waiting = sum(len(exchange.response) for exchange in self._pending if exchange.response is not None)
-        self.untaken.count(waiting + self.transport.get_write_buffer_size(), self._server.sweeps)
-        if not self._server.budget.has_room(0):
-            self._server.shed(0)
+        self.untaken.count(waiting + self.transport.get_write_buffer_size(), self._port.sweeps)
+        if not self._port.budget.has_room(0):
+            self._port.shed(0)
 
     def cut_off(self) -> None:
         """Close at once. What the client has not taken is gone, and no longer counted, when the connection is lost."""
@@ -378,7 +381,7 @@ class Connection(asyncio.Protocol):
         self._pending.clear()
         self._held.set(b"")
         self._is_refused = True
-        self._last_sweep = self._server.sweeps
+        self._last_sweep = self._port.sweeps
         if self._reading_paused:
             self._reading_paused = False
             self.transport.resume_reading()
@@ -394,7 +397,7 @@ class Connection(asyncio.Protocol):
 
     def _hold(self, data: bytes) -> None:
         self._held.set(data)
-        if not self._server.budget.has_room(0):
+        if not self._port.budget.has_room(0):
             self._refuse("overloaded", "too many large requests are arriving at once")
         elif self._is_behind or len(data) > limits.READ_AHEAD_BYTES:
             self._adjust_reading()
@@ -441,5 +444,5 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
         elif self._pending or self._in_message:
             return
-        elif quiet > (limits.LINGER_SWEEPS if self._is_refused else self._server.idle_timeout_sweeps):
+        elif quiet > (limits.LINGER_SWEEPS if self._is_refused else self._port.idle_timeout_sweeps):
             self.transport.close()

@@ -63,13 +63,13 @@ class Predict:
     error_json = staticmethod(responses.error_json)
 
     def __init__(self, application: Application, refused: Counter[str], work: LongWork, max_body_bytes: int) -> None:
-        self.max_body_bytes = most_body_bytes(application.input_type, max_body_bytes)
+        self.max_body_bytes = most_body_bytes(application.terms.input_type, max_body_bytes)
         self._application = application
         self._refused = refused
         self._work = work
-        self._body = BodyReader(make_reader(application.input_type), application.features_size)
+        self._body = BodyReader(make_reader(application.terms.input_type), application.terms.features_size)
         self._repeats = RepeatedBodies()
-        self.slo_s = application.slo_s
+        self.slo_s = application.terms.slo_s
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         # A batch's answer has a part for each input: those are counted first.
@@ -164,12 +164,12 @@ class Observe:
         work: LongWork,
         max_body_bytes: int,
     ) -> None:
-        self.max_body_bytes = most_body_bytes(application.input_type, max_body_bytes)
+        self.max_body_bytes = most_body_bytes(application.terms.input_type, max_body_bytes)
         self._application = application
         self._taker = taker
         self._refused = refused
         self._work = work
-        self._body = ObserveReader(make_reader(application.input_type), application.features_size)
+        self._body = ObserveReader(make_reader(application.terms.input_type), application.terms.features_size)
         # The loop itself keeps only weak references to tasks. As many as there are requests under way.
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -200,7 +200,10 @@ class Observe:
     ) -> None:
         budget, held_bytes = self._work.budget, body_bytes + limits.HELD_BYTES_PER_REQUEST
         if not budget.has_room(held_bytes):
-            self._refuse(exchange, Overloaded("feedback that has not been taken holds all the memory that it may"))
+            self._refuse(
+                exchange,
+                Overloaded("feedback that is not learned yet holds as much memory as it may: try again in a moment"),
+            )
             return
         budget.held_bytes += held_bytes
         # What was sent is learned, and counts as in flight until then, also if the client goes away.

@@ -147,7 +147,9 @@ class Gather:
             self._exchange.refuse("too_large", f"answer is over {limits.MAX_ANSWER_BYTES} bytes: ask for fewer at once")
         elif not self._budget.has_room(0):
             self.cancel()
-            self._exchange.refuse("overloaded", "answers that are not complete hold all the memory that they may")
+            self._exchange.refuse(
+                "overloaded", "answers that are not complete hold as much memory as they may: try again in a moment"
+            )
         elif not self._missing:
             parts = self._parts
             self._let_go()

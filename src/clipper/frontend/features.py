@@ -42,8 +42,8 @@ class FeaturesReader:
             raise WrongInput(f'the query has no features: expected {self._expected} in "features"')
         if self.size is None:
             raise WrongInput(
-                "features came, and the application takes none beside its input: leave them out, or have it take them "
-                "by `clipper app update NAME --features N`"
+                "the query has features, and its application does not take them: leave them out, or have it take "
+                "them by `clipper app update NAME --features N`"
             )
         try:
             # What is too large for a double is an error of the decoder, and JSON has no NaN.

@@ -74,7 +74,9 @@ class LongWork:
         held_bytes = body_bytes + limits.HELD_BYTES_PER_REQUEST
         if not self.budget.has_room(held_bytes):
             self._refused["overloaded"] = self._refused.get("overloaded", 0) + 1
-            exchange.refuse("overloaded", "requests that are being read hold all the memory that they may")
+            exchange.refuse(
+                "overloaded", "requests that are being read hold as much memory as they may: try again in a moment"
+            )
             return
         self.budget.held_bytes += held_bytes
         job = Job(self, exchange, steps, held_bytes)

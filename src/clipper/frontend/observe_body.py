@@ -119,7 +119,9 @@ class ObserveReader:
         if body.query_id is None:
             return self._features.read(body.features)
         if not isinstance(body.features, UnsetType):
-            raise MalformedRequest("features are of an input; a query has those that it came with: leave them out")
+            raise MalformedRequest(
+                "features come with an input; feedback by query_id goes by those of the query: leave them out"
+            )
         return None
 
     def _parse(self, body: bytes) -> list[Raw] | UnsetType:
@@ -155,7 +157,9 @@ def _checked_label(body: ObserveBody, has_input: bool) -> bytes | None:
     if (body.query_id is None) != has_input:
         raise MalformedRequest(f"an observation is on either a query_id or an input; {_EXPECTED}")
     if body.query_id is None and body.reward is not None:
-        raise MalformedRequest("a reward is for what a query selected: expected its query_id")
+        raise MalformedRequest(
+            "a reward is for what a query was answered: expected the query_id that came with the answer"
+        )
     if label is not None:
         label.decode()  # the decoder lets any bytes within a text pass
     if body.id is not None and len(body.id) > MAX_ID_LENGTH:

@@ -13,11 +13,10 @@ from clipper.frontend.features import FeaturesReader, check_count, features_text
 from clipper.frontend.json_parts import Extent, find_fields, find_items, find_lone_field
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.inputs.reader import NumberReader, Reader
+from clipper.types import MAX_CONTEXT_LENGTH
 
 # A client's batch is answered as one; more than this would hold the connection for too long, and fill the queue.
 MAX_CLIENT_BATCH = 10_000
-# Longer than any user's or session's id. Each is kept in memory and in the store.
-MAX_CONTEXT_LENGTH = 1000
 # A context of that length, all in escapes.
 MAX_FIELD_BYTES = 16 * 1024
 # As JSON writers put it, with and without spaces.

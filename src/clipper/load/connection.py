@@ -43,6 +43,11 @@ class Connection(asyncio.Protocol):
         self.number, self.due_s, self.sent_s, self.is_busy = number, due_s, now_s, True
         self._transport.write(request)
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether it has closed, of which ``is_closed`` may not have been told yet: uvloop's takes no request then."""
+        return self._transport.is_closing()
+
     def data_received(self, data: bytes) -> None:
         answered_s = time.monotonic()
         if not self.is_busy:

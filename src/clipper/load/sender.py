@@ -147,7 +147,7 @@ class Sender:
             self._end_if_done()
 
     def _send_due(self, now_s: float) -> None:
-        log, free = self._log, self._free
+        log = self._log
         for _ in range(_MAX_AT_ONCE):
             if self._next_due_s > now_s:
                 return
@@ -156,12 +156,20 @@ class Sender:
             self.outstanding += 1
             if now_s - due_s > MAX_BEHIND_S:
                 self._give_up(number, due_s)
-            elif free:
-                free.popleft().send(number, due_s, now_s, self._requests.of(number))
+            elif (connection := self._take_free()) is not None:
+                connection.send(number, due_s, now_s, self._requests.of(number))
             else:
                 self._wait(number, due_s)
             self._number += 1
             self._next()
+
+    def _take_free(self) -> Connection | None:
+        """The one that has been idle for longest, and is still open."""
+        while self._free:
+            connection = self._free.popleft()
+            if not connection.is_closing:
+                return connection
+        return None
 
     def _next(self) -> None:
         for offset_s in self._due_times_s:
@@ -209,6 +217,8 @@ class Sender:
 
     def _use(self, connection: Connection) -> None:
         """Have it send who waits longest, or wait itself."""
+        if connection.is_closing:
+            return
         if not self._waiting:
             self._free.append(connection)
             return

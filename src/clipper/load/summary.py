@@ -126,14 +126,14 @@ def warnings(report: Report) -> list[str]:
         )
     if run.over_limit:
         found.append(
-            f"{run.over_limit:,} queries were refused as over a limit of the application's or the key's: clipper app "
-            "show and clipper key list tell these. What the models could do is not measured by that"
+            f"{run.over_limit:,} queries were refused as over a limit of the application's or the key's: `clipper app "
+            "show` and `clipper key list` show them. This does not measure what the models can do"
         )
     most = report.max_connections
     if run.not_sent:
         found.append(
             f"{run.not_sent:,} queries were not sent: too many waited for one of {most} connections, or for too long, "
-            "or they were seen a second too late. An application would have had as many that nobody answers; "
+            "or they were seen a second too late. An application's users would have waited for as many; "
             "--connections allows more"
         )
     elif run.sender.connections >= most and run.sender.waited_for_connection:

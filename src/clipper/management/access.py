@@ -1,9 +1,8 @@
 """Who may call the management API, by a request's head alone: values in, an error or nothing out.
 
-Three doors, one behind the other. The ``Host`` and the ``Origin`` keep web pages out that run in an operator's browser:
-a page can send requests to 127.0.0.1 as well as to any other host, and by DNS rebinding even read what comes back. The
-token tells who asks, and its role what they may. And a body has to be of a type that a page cannot send to
-another site without asking that site first.
+There are three checks. ``Host`` and ``Origin`` keep out web pages in an operator's browser: a page can send requests to
+127.0.0.1 as well as to any other host, and by DNS rebinding it can even read the answers. The token says who asks, and
+its role what they may do. A body has to be of a type that a page cannot send to another site without a preflight.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -11,12 +10,12 @@ from dataclasses import dataclass
 
 from clipper.errors import Forbidden, MalformedRequest, Unauthorized, UnsupportedMediaType
 from clipper.hosts import address_of, is_every, is_loopback
-from clipper.management.schemas import Role
+from clipper.types import Role
 
 JSON = "application/json"
 TAR = "application/x-tar"
 
-# What tells nothing of this server: probes of it have no token, nor has a browser that shows the API's description.
+# These reveal nothing of this server, and neither probes nor readers of the API's description have a token.
 _OPEN = frozenset({"/health/live", "/health/ready", "/schema", "/schema/", "/schema/openapi.json"})
 _METRICS = "/metrics"
 # How much of what a stranger sent is quoted to them.
@@ -27,7 +26,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """By which hosts a server is meant.
+    """The host names that mean this server.
 
     Attributes:
         listens_on: what it was told to listen on. Of a loopback address all of these are meant, and of all addresses
@@ -40,7 +39,7 @@ class Hosts:
     names: frozenset[str] = frozenset()
 
     def mean(self, host: str) -> bool:
-        """``host`` without its port, which a tunnel may have changed."""
+        """Whether ``host``, without its port, means this server. A tunnel may have changed the port."""
         if host in self.names or host == self.listens_on.lower():
             return True
         address = address_of(host)
@@ -55,7 +54,7 @@ class Access:
     """Checks requests against what the server was started with and which tokens there are."""
 
     def __init__(self, hosts: Hosts, role_of: Callable[[str | None], Role | None], open_metrics: bool) -> None:
-        """``role_of`` a token, or of none, is None if nobody has it; ``open_metrics`` needs none for ``/metrics``."""
+        """``role_of`` returns None if a token is unknown or missing. With ``open_metrics`` ``/metrics`` needs none."""
         self._hosts = hosts
         self._role_of = role_of
         self._open = _OPEN | {_METRICS} if open_metrics else _OPEN
@@ -63,9 +62,9 @@ class Access:
     def check(self, method: str, path: str, headers: Headers) -> None:
         """
         Raises:
-            Forbidden: the host, the origin or the token's role may not.
-            Unauthorized: there is no token, or one that is not known.
-            UnsupportedMediaType: there is a body of another kind than the call takes.
+            Forbidden: the host, the origin or the token's role is not allowed.
+            Unauthorized: the token is missing or not known.
+            UnsupportedMediaType: the body is of another type than the call takes.
             MalformedRequest: a header that may come once came twice.
         """
         host = _one(headers, b"host")
@@ -76,7 +75,7 @@ class Access:
         _check_type(path, headers)
 
     def _check_host(self, host: str | None) -> None:
-        # One that names none is no browser, and has still to show its token.
+        # A client without a Host header is not a browser, and still has to show its token.
         if host is None or self._hosts.mean(_without_port(host)):
             return
         raise Forbidden(
@@ -100,12 +99,12 @@ class Access:
             )
         if role != "admin" and not _may_be_read(method, path):
             raise Forbidden(
-                f"a token of the role {role} may only look: {method} {path[:_QUOTED]} needs one of the role admin"
+                f"a token of the role {role} may only read: {method} {path[:_QUOTED]} needs one of the role admin"
             )
 
 
 def _may_be_read(method: str, path: str) -> bool:
-    """What changes nothing, but for who has a token: that is for those to know who may change it."""
+    """Whether it changes nothing. Tokens are shown only to those who may change them."""
     first = next(filter(None, path.split("/")), "")
     return method == "GET" and first != "tokens"
 
@@ -114,9 +113,9 @@ def _check_origin(origin: str | None, host: str | None) -> None:
     if origin is None:
         return
     scheme, _, site = origin.lower().partition("://")
-    # A proxy may have taken TLS off, so the scheme may differ.
+    # A proxy may have terminated TLS, so the scheme may differ.
     if scheme not in ("http", "https") or host is None or site != host.lower():
-        raise Forbidden(f"a page of {origin[:_QUOTED]!r} may not call the management API: no page of another site may")
+        raise Forbidden(f"a page of {origin[:_QUOTED]!r} may not call the management API: it is of another site")
 
 
 def _check_type(path: str, headers: Headers) -> None:
@@ -128,7 +127,7 @@ def _check_type(path: str, headers: Headers) -> None:
         return
     expected = TAR if path.startswith("/artifacts/") else JSON
     if (given or "").partition(";")[0].strip().lower() != expected:
-        came = "none" if given is None else repr(given[:_QUOTED])
+        came = "missing" if given is None else repr(given[:_QUOTED])
         raise UnsupportedMediaType(f"content-type is {came}: expected {expected}")
 
 
@@ -147,7 +146,7 @@ def _without_port(host: str) -> str:
 
 
 def allowed_hosts(listens_on: str, machine: str, allowed: Iterable[str]) -> Hosts:
-    """Of a port on ``listens_on``, on a machine of that name; ``allowed`` are an operator's."""
-    # Nobody else has a say in what the machine's own name leads to; on loopback nobody comes by it.
+    """For a port that listens on ``listens_on`` of a machine of that name; ``allowed`` are the operator's names."""
+    # Nobody else controls what the machine's own name resolves to; nobody reaches loopback by it.
     own = () if is_loopback(listens_on) else (machine,)
     return Hosts(listens_on, frozenset(name.lower() for name in (*own, *allowed) if name))

@@ -1,4 +1,4 @@
-"""Stands before the management API: what may not be is answered before its body is read or a route is looked for."""
+"""Refuses what is not allowed before the management API reads a body or looks for a route."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from clipper.management.statuses import bare_answer
 
 
 class Gate:
-    """An ASGI application that passes on what ``access`` lets through."""
+    """An ASGI application that passes on the requests that ``access`` allows."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app

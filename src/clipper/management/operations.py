@@ -1,4 +1,4 @@
-"""The port between the management API and the supervisor: everything an operator can ask for.
+"""The port between the management API and the supervisor: everything that an operator can ask for.
 
 Routes turn HTTP into these calls and results into JSON; they hold no rules. The supervisor implements them.
 Every method runs on the supervisor's event loop and raises only ``ClipperError``s.
@@ -11,17 +11,14 @@ from clipper.management.events import Event
 from clipper.management.reports import Report
 from clipper.management.schemas import (
     Application,
-    ApplicationChange,
     Contexts,
     CreatedKey,
     CreatedToken,
-    Deployment,
     Key,
     LearnedPolicy,
     LinkChange,
     Logs,
     Model,
-    NewApplication,
     NewKey,
     NewToken,
     Replica,
@@ -29,7 +26,9 @@ from clipper.management.schemas import (
     Token,
     Version,
 )
-from clipper.scaling import ReplicaRange
+from clipper.settings.application import ApplicationChange, NewApplication
+from clipper.settings.replicas import ReplicaRange
+from clipper.settings.version import Deployment
 
 
 class Operations(Protocol):
@@ -42,7 +41,7 @@ class Operations(Protocol):
     async def status(self) -> Status: ...
 
     async def history(self) -> list[Event]:
-        """The last that happened or was decided since the server's start, oldest first."""
+        """The latest events and decisions since the server's start, oldest first."""
 
     async def has_artifact(self, digest: str) -> bool: ...
 
@@ -59,7 +58,7 @@ class Operations(Protocol):
     async def change_application(self, name: str, change: ApplicationChange) -> Application: ...
 
     async def delete_application(self, name: str) -> None:
-        """What it has learned is dropped after that, as soon as the selection store lets it."""
+        """What it has learned is dropped later, as soon as the selection store can be written."""
 
     async def report(
         self,
@@ -69,10 +68,10 @@ class Operations(Protocol):
         context: str | None,
         by_context: bool,
     ) -> Report:
-        """Its models beside each other: over all, or in a context; and in the contexts with most feedback."""
+        """Compares its models: over all queries or in one context, and in the contexts with most feedback."""
 
     async def describe_policy(self, name: str, context: str | None) -> LearnedPolicy:
-        """``Unavailable`` if no worker can tell."""
+        """``Unavailable`` if no worker answers."""
 
     async def list_contexts(self, name: str, limit: int) -> Contexts:
         """``StoreUnavailable`` if the selection store cannot be read, as for ``delete_context``."""
@@ -94,7 +93,7 @@ class Operations(Protocol):
     async def deploy(self, model: str, deployment: Deployment) -> Version:
         """Registers the version and starts it; returns at once, in state ``starting``.
 
-        It is told to be ``ready`` only once every worker serves it and, if that was asked for, it is current.
+        It is shown as ``ready`` only once every worker serves it and, if that was requested, it is current.
         """
 
     async def get_version(self, model: str, version: str) -> Version: ...

@@ -1,4 +1,4 @@
-"""What the management API tells of an application's models beside each other. A report is made when it is asked for."""
+"""Schemas of a report that compares an application's models. Reports are made on request."""
 
 from typing import Literal
 

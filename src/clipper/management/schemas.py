@@ -1,103 +1,25 @@
 """What the management API takes and gives, as JSON. The CLI and the Python client read the same types.
 
-Requests refuse unknown fields, so that a misspelt option is an error and not a surprise.
+Requests refuse unknown fields, so that a misspelt option is an error and not a surprise. Those to deploy a version, and
+to create or change an application, are in ``clipper.settings``.
 """
 
 from typing import Any, Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
-from clipper.control.snapshot import Batching, ConfidenceFrom, Features, Link, Selection, Wait
 from clipper.management.learned import LearnedModel, Newcomer, Standing
-from clipper.scaling import ReplicaRange
-from clipper.types import Framework
+from clipper.settings.application import ApplicationSettings, Configured, Link, MaxInFlight, MaxPerSecond
+from clipper.settings.replicas import ReplicaRange
+from clipper.settings.version import Batching, VersionState
+from clipper.types import Role
 
-VersionState = Literal["starting", "ready", "failed", "sleeping"]
+# A log is bounded at a few MB on disk; this many of its lines still make one modest answer.
+MAX_LOG_LINES = 10_000
+
 ReplicaState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
 WorkerState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping", "draining"]
-Loader = Literal["file", "import", "binary", "image"]
-ManagerName = Literal["local", "docker"]
-# ``read`` may look at everything but tokens, ``admin`` may do all.
-Role = Literal["admin", "read"]
-
-
-class Configured(Struct, frozen=True, forbid_unknown_fields=True):
-    """A policy or a loss: its name, and the parameters that are not to have their defaults.
-
-    The user's own is ``module:attribute``.
-    """
-
-    name: str
-    # The framework's schema of it takes no dict as a default.
-    parameters: dict[str, Any] = msgspec.field(default_factory=dict)
-
-
-_DEFAULTS = Selection()
-
-
-class NewApplication(Struct, frozen=True, forbid_unknown_fields=True):
-    """``input_type`` None means the first linked model's. ``default_output`` may be any JSON; absent means none.
-
-    For how models are selected and feedback is learned from, see ``snapshot.Selection``. ``code`` is the SHA-256 of the
-    artifact with the modules of a policy or loss of the user's own. A name alone is a policy with its defaults. A
-    ``half_life`` that is absent is the policy's own. ``require_key``: it answers only who shows a key.
-    ``max_in_flight`` and ``max_per_second`` bound its queries, over all workers; null is no bound.
-    """
-
-    name: str
-    slo_ms: float
-    input_type: str | None = None
-    default_output: Any | UnsetType = UNSET
-    policy: str | Configured = _DEFAULTS.policy
-    links: tuple[Link, ...] = ()
-    loss: str | Configured = _DEFAULTS.loss
-    half_life: int | UnsetType | None = UNSET
-    prior_weight: float = _DEFAULTS.prior_weight
-    inherit: float = _DEFAULTS.inherit
-    ramp: float | None = _DEFAULTS.ramp
-    max_loss_increase: float | None = _DEFAULTS.max_loss_increase
-    wait: Wait = _DEFAULTS.wait
-    confidence_threshold: float | None = _DEFAULTS.confidence_threshold
-    confidence_from: ConfidenceFrom = _DEFAULTS.confidence_from
-    calibrate: bool = _DEFAULTS.calibrate
-    feedback_ttl_s: float = _DEFAULTS.feedback_ttl_s
-    log_decisions: float = _DEFAULTS.log_decisions
-    features: Features = None
-    cost_weight: float = _DEFAULTS.cost_weight
-    code: str | None = None
-    require_key: bool = False
-    max_in_flight: int | None = None
-    max_per_second: float | None = None
-
-
-class ApplicationChange(Struct, frozen=True, forbid_unknown_fields=True):
-    """Absent fields stay as they are. ``default_output`` null is a default of null, not none.
-
-    A new policy or loss has the parameters that come with it, and none of the old one's.
-    """
-
-    slo_ms: float | UnsetType = UNSET
-    default_output: Any | UnsetType = UNSET
-    policy: str | Configured | UnsetType = UNSET
-    loss: str | Configured | UnsetType = UNSET
-    half_life: int | UnsetType | None = UNSET
-    prior_weight: float | UnsetType = UNSET
-    inherit: float | UnsetType = UNSET
-    ramp: float | UnsetType | None = UNSET
-    max_loss_increase: float | UnsetType | None = UNSET
-    wait: Wait | UnsetType = UNSET
-    confidence_threshold: float | UnsetType | None = UNSET
-    confidence_from: ConfidenceFrom | UnsetType = UNSET
-    calibrate: bool | UnsetType = UNSET
-    feedback_ttl_s: float | UnsetType = UNSET
-    log_decisions: float | UnsetType = UNSET
-    features: Features | UnsetType = UNSET
-    cost_weight: float | UnsetType = UNSET
-    code: str | UnsetType = UNSET
-    require_key: bool | UnsetType = UNSET
-    max_in_flight: int | UnsetType | None = UNSET
-    max_per_second: float | UnsetType | None = UNSET
 
 
 class LinkChange(Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,13 +33,11 @@ class LinkChange(Struct, frozen=True, forbid_unknown_fields=True):
     cost: float | None = None
 
 
-class Application(Struct, frozen=True, omit_defaults=False):
+class Application(ApplicationSettings, frozen=True):
     """An application as it is.
 
     Attributes:
         id: names what it learns, in the selection store.
-        require_key: it answers only who shows a key, also if the server asks for none elsewhere.
-        max_in_flight, max_per_second: of its queries, over all workers; None is no bound.
         problem: what its own policy or loss did wrong last, in any worker; None if nothing, or nobody has looked.
         newcomers: versions that are new to it, and get no more than a share of the queries; or none, once stopped.
         test: how it stands with the policy ``best_arm``; None with others, or if nobody has looked.
@@ -125,31 +45,13 @@ class Application(Struct, frozen=True, omit_defaults=False):
 
     name: str
     input_type: str
-    slo_ms: float
     links: tuple[Link, ...]
     policy: Configured
     loss: Configured
     half_life: int | None
-    prior_weight: float
-    inherit: float
-    ramp: float | None
-    max_loss_increase: float | None
-    wait: Wait
-    confidence_threshold: float | None
-    confidence_from: ConfidenceFrom
-    calibrate: bool
-    feedback_ttl_s: float
-    log_decisions: float
-    features: Features = None
-    default_output: Any | UnsetType = UNSET
-    code: str | None = None
     id: str = ""
     problem: str | None = None
-    require_key: bool = False
-    max_in_flight: int | None = None
-    max_per_second: float | None = None
     newcomers: tuple[Newcomer, ...] = ()
-    cost_weight: float = 0.0
     test: Standing | None = None
 
 
@@ -211,44 +113,6 @@ class LearnedPolicy(Struct, frozen=True):
     stages: tuple[float, ...] = ()
 
 
-class Deployment(Struct, frozen=True, forbid_unknown_fields=True):
-    """A version to deploy. See ARCHITECTURE.md, "Management API", for each field.
-
-    ``target`` is a path inside the artifact for the loaders ``file`` and ``binary``, a program that speaks the
-    container protocol; ``module:attribute`` for ``import``; for ``image`` a Docker image's name, with such a program.
-    ``data`` is a path inside the artifact that a class gets as ``model_data``, and a program as ``--data``.
-    ``requirements`` is the path inside the artifact of a requirements file, of which an environment is built; ``needs``
-    is what the model's own file says that it needs: requirements, and ``python==3.12`` of Python itself.
-    ``gpus`` is ``all``, a count, or ids such as ``0,1``.
-    ``sample`` is an input that the model has to answer before the version is ready; null means that there is none.
-    ``framework`` is what loads a model file or folder; None means a pickle.
-    ``output`` is ``labels``, ``probabilities`` or names of outputs with commas between; None means the model's own.
-    ``replicas`` is a number, or a range within which the version's load decides.
-    """
-
-    artifact: str
-    loader: Loader
-    target: str
-    version: str | None = None
-    data: str | None = None
-    input_type: str | None = None
-    replicas: int | ReplicaRange = 1
-    python: str | None = None
-    batching: Batching = Batching()
-    cache: bool = True
-    make_current: bool = True
-    start_timeout_s: float = 60.0
-    memory_bytes: int | None = None
-    manager: ManagerName = "local"
-    requirements: str | None = None
-    needs: tuple[str, ...] = ()
-    cpus: float | None = None
-    gpus: str | None = None
-    sample: Any = None
-    framework: Framework | None = None
-    output: str | None = None
-
-
 class Replica(Struct, frozen=True):
     """``batch_limit`` is the smallest over the workers, None until one has linked it."""
 
@@ -292,6 +156,11 @@ class Version(Struct, frozen=True):
     warning: str | None = None
     scaling: ReplicaRange | None = None
     scaling_reason: str | None = None
+    description: str | None = None
+
+    @property
+    def ready_replicas(self) -> int:
+        return sum(replica.state == "ready" for replica in self.replicas)
 
 
 class Model(Struct, frozen=True):
@@ -356,8 +225,8 @@ class NewKey(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     applications: tuple[str, ...] = ()
-    max_in_flight: int | None = None
-    max_per_second: float | None = None
+    max_in_flight: MaxInFlight = None
+    max_per_second: MaxPerSecond = None
 
 
 class Key(Struct, frozen=True):

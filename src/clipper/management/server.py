@@ -1,7 +1,7 @@
 """The management API's HTTP server: uvicorn's, with bounds on what a client may hold.
 
-Whoever reaches the port may open connections, token or not. So a connection that asks nothing gives way to a new one,
-and nobody can keep health checks and operators out by holding all of them.
+Anyone who reaches the port can open connections, with or without a token. So an idle connection is closed for a new
+one, and nobody can keep health checks and operators out by holding all connections.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from clipper.tls.transport import TlsTransport
 
 # An operator's tools hold a few.
 MAX_CONNECTIONS = 256
-# Of the descriptors that the process may have, what its clients may take: the rest is for workers and containers.
+# The clients' share of the process's descriptors: the rest is for workers and containers.
 DESCRIPTORS_SHARE = 4
-# A token, a host, a path: some hundred bytes.
+# A head has a token, a host and a path: some hundred bytes.
 MAX_HEAD_BYTES = 32 * 1024
 # More of a read than this is not parsed at once, so that a head is known to be too long before it is all in memory.
 PARSED_AT_ONCE_BYTES = 64 * 1024
@@ -60,7 +60,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def asks_nothing(self) -> bool:
-        """Whether no answer to it is being made."""
+        """Whether no request of it is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
     @property
@@ -81,7 +81,9 @@ class Connection(HttpToolsProtocol):
         if idle:
             min(idle, key=lambda one: one.read_at_s).transport.abort()
         else:
-            self._refuse(Overloaded(f"{len(others)} requests are under way, and may be no more: try again later"))
+            self._refuse(
+                Overloaded(f"{len(others)} requests are under way, the most that are allowed: try again later")
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         # uvicorn tells the newest request; of several it is the oldest one that is being answered.
@@ -145,17 +147,17 @@ class Connection(HttpToolsProtocol):
             return
         is_new = self.cycle is None
         if (self._is_in_head or is_new) and now_s - self._head_since_s > HEAD_TIMEOUT_S:
-            self._refuse(RequestTimeout(f"the request's head was not there within {HEAD_TIMEOUT_S:g} s"))
+            self._refuse(RequestTimeout(f"the request's head did not arrive within {HEAD_TIMEOUT_S:g} s"))
         elif self._sends_a_body and now_s - self._read_at_s > BODY_TIMEOUT_S:
             self.transport.abort()
 
     @property
     def _sends_a_body(self) -> bool:
-        """Whether we wait for more of one. Where we do not read, it is not the client who is slow."""
+        """Whether we wait for more of a body. While we do not read, the client is not the slow one."""
         return self.cycle is not None and self.cycle.more_body and not self.flow.read_paused
 
     def _refuse(self, error: ClipperError) -> None:
-        """Answer where no request was read to its end, and close."""
+        """Answer with an error, although no request was read to its end, and close."""
         if self.transport.is_closing():
             return
         status, headers, body = bare_answer(error)
@@ -186,7 +188,7 @@ class _Settings(uvicorn.Config):
 
 
 class ManagementServer(uvicorn.Server):
-    """uvicorn, but what a signal means is the supervisor's to say."""
+    """uvicorn's server, but the supervisor handles signals."""
 
     def __init__(self, app: Gate, max_descriptors: int, tls: ssl.SSLContext | None = None) -> None:
         """``max_descriptors``: that the process may have open; ``tls``: what clients are met with, if by TLS."""

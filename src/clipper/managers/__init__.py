@@ -1,1 +1,1 @@
-"""Starting model containers and keeping them alive. ``reconcile/`` decides, the files beside it act."""
+"""Containers: started, made ready, watched and stopped. Each manager, a way to run them, is a folder of its own."""

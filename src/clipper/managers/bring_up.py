@@ -1,4 +1,4 @@
-"""A container's way into service: dialled until it answers, then warmed up."""
+"""Brings a container into service: dials it until it answers, then warms it up."""
 
 import asyncio
 import logging
@@ -16,26 +16,26 @@ log = logging.getLogger(__name__)
 
 # How often to dial a container that is still loading its model.
 DIAL_EVERY_S = 0.02
-# One that accepts a connection has only to answer HELLO; a model that holds the interpreter delays it.
+# Once it has accepted a connection it only has to answer HELLO. A model that holds the interpreter delays that.
 HANDSHAKE_TIMEOUT_S = 5.0
-# A process whose connection breaks is most likely exiting, and its exit tells more.
+# A process whose connection breaks is most likely exiting, and how it exits says more.
 EXIT_AFTER_LOSS_S = 1.0
 LOG_TAIL_LINES = 20
-# What the last line of a container begins with that says itself why it ends.
+# The beginning of the last line of a container that itself says why it ends.
 SAYS_WHY = "clipper: "
 
 
 class BringUp:
-    """One container's. Each step raises ``ContainerFailed`` where it does not come up, with its last lines.
+    """The way of one container into service. A step that fails raises ``ContainerFailed`` with the log's last lines.
 
     Attributes:
-        warm_up_rows: how many rows the last warm-up batch had; 0 if there was none, or the model said no to its sample.
+        warm_up_rows: rows of the last warm-up batch; 0 if there was no batch, or the model refused the given sample.
     """
 
     def __init__(
         self, note: ContainerNote, container: Container, log_path: Path, log_start_bytes: int, timeout_s: float
     ) -> None:
-        """From now on it has ``timeout_s`` for all steps. What it writes is in its log after ``log_start_bytes``."""
+        """From now on it has ``timeout_s`` for all steps. Its own output begins at ``log_start_bytes`` of the log."""
         self._note = note
         self._container = container
         self._log_path = log_path
@@ -45,25 +45,31 @@ class BringUp:
         self._deadline_s = asyncio.get_running_loop().time() + timeout_s
 
     async def answering(self) -> Probe:
-        """Dial until it answers HELLO, as the one that it should be."""
+        """Dial until it answers HELLO, and check that it is the right model."""
         loop = asyncio.get_running_loop()
         while not self._container.exited.is_set():
             patience_s = max(DIAL_EVERY_S, min(HANDSHAKE_TIMEOUT_S, self._deadline_s - loop.time()))
             try:
-                return await self._checked(await Probe.open(self._container.address, patience_s))
+                probe = await Probe.open(self._container.address, patience_s)
+                said = Slot(probe.welcome.model, probe.welcome.version, self._note.index)
+                if said != self._note.slot:
+                    probe.close()
+                    raise await self._failed(f"says that it is {said.model_id}")
+                return probe
             except ProtocolViolation as error:
                 raise await self._failed(f"does not speak the container protocol: {error}") from error
             except OSError:
-                # It does not listen yet; or never will, which its exit or the deadline tells.
+                # It does not listen yet. If it never will, it exits or the deadline passes.
                 if loop.time() >= self._deadline_s:
                     raise await self._failed(f"was not ready {self._in_time}") from None
             await asyncio.sleep(DIAL_EVERY_S)
         raise await self._failed(f"{self._container.how_it_ended} before it was ready")
 
     async def warm_up(self, welcome: Welcome, samples: SampleSource) -> None:
-        """Have it evaluate a sample, if there is one. That it fails on one that was not given for it is only logged.
+        """Let it evaluate a sample, if there is one.
 
-        That it dies of one is an end like another, of which ``warm_up_rows`` tells: the next start takes fewer.
+        If it fails on a sample that was not given for it, that is only logged. If it dies of one, ``warm_up_rows``
+        says so, and the next start takes fewer rows.
         """
         try:
             async with asyncio.timeout_at(self._deadline_s):
@@ -78,35 +84,29 @@ class BringUp:
         if sample.is_given:
             self.warm_up_rows = 0
             raise ContainerFailed(f"container {self._note.slot} failed on its sample: {failure}")
-        # Queries fail so now and then; it has been warmed up all the same.
+        # Some queries fail, and the remembered one was such a query. It has been warmed up all the same.
         log.warning("%s failed on a remembered sample: %s", self._note.id, failure)
 
     @property
     def _in_time(self) -> str:
         if self._note.ready:
-            return f"within {self._timeout_s:g} s, though it was under the server before"
+            return f"within {self._timeout_s:g} s, though the earlier server had seen it ready"
         return f"within its start_timeout_s of {self._timeout_s:g} s, which --start-timeout raises"
-
-    async def _checked(self, probe: Probe) -> Probe:
-        said = Slot(probe.welcome.model, probe.welcome.version, self._note.index)
-        if said != self._note.slot:
-            probe.close()
-            raise await self._failed(f"says that it is {said.model_id}")
-        return probe
 
     async def _failure_on(self, sample: Sample, welcome: Welcome) -> str | None:
         container = self._container
+
+        def on_batch(rows: int) -> None:
+            self.warm_up_rows = rows
+
         try:
-            return await warm_up(container.address, welcome, sample, self._note_batch)
+            return await warm_up(container.address, welcome, sample, on_batch)
         except ProtocolViolation as error:
             raise await self._failed(f"does not speak the container protocol: {error}") from error
         except OSError as error:
             if await container.has_exited_within(EXIT_AFTER_LOSS_S):
                 raise await self._failed(f"{container.how_it_ended} over the warm-up sample") from error
             raise await self._failed(f"closed its connection over the warm-up sample: {error}") from error
-
-    def _note_batch(self, rows: int) -> None:
-        self.warm_up_rows = rows
 
     async def _failed(self, what: str) -> ContainerFailed:
         await self._container.save_log()

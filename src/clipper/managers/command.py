@@ -5,19 +5,21 @@ from pathlib import Path
 
 from clipper.managers.launcher import ContainerNote
 
-# Of a jar's bound on memory: the rest is for what Java has outside of its heap.
+# The parts of the package that a container's Python imports, as paths in it.
+RUNTIME_PARTS = ("__init__.py", "errors.py", "types.py", "containers", "runtime")
+# How much of a jar's memory is for its heap. The rest is for what Java keeps outside of it.
 JAVA_HEAP_SHARE = 0.75
 
 
 def container_argv(note: ContainerNote, artifact: Path, python: str) -> list[str]:
     """What runs a replica: its own program, or Clipper's runtime on the interpreter ``python``.
 
-    ``artifact`` is where the version's is unpacked.
+    ``artifact`` is where the version's artifact is unpacked.
     """
     spec = note.spec
     if spec.loader == "binary":
         return program_argv(artifact / spec.target, spec.memory_bytes) + program_options(note, artifact)
-    given = {
+    options = {
         "--artifact": artifact,
         "--loader": spec.loader,
         "--target": spec.target,
@@ -27,11 +29,11 @@ def container_argv(note: ContainerNote, artifact: Path, python: str) -> list[str
         "--output": spec.output,
         "--memory-bytes": spec.memory_bytes,
     }
-    return [python, "-m", "clipper.runtime", *_common(note), *_given(given)]
+    return [python, "-m", "clipper.runtime", *_options(note, options)]
 
 
 def program_argv(program: Path, memory_bytes: int | None) -> list[str]:
-    """What runs a program. Java is told how much memory it may use, since it takes what it is told."""
+    """What runs a program. Java is given the size of its heap, because it does not look for a limit."""
     if program.suffix != ".jar":
         return [str(program)]
     heap = [] if memory_bytes is None else [f"-Xmx{int(memory_bytes * JAVA_HEAP_SHARE)}"]
@@ -39,14 +41,12 @@ def program_argv(program: Path, memory_bytes: int | None) -> list[str]:
 
 
 def program_options(note: ContainerNote, artifact: Path) -> list[str]:
-    """What a program is told, which knows nothing of artifacts."""
+    """The options of a program, which knows nothing of artifacts."""
     data = None if note.spec.data is None else artifact / note.spec.data
-    return [*_common(note), *_given({"--data": data, "--input-type": note.spec.input_type})]
+    return _options(note, {"--data": data, "--input-type": note.spec.input_type})
 
 
-def _common(note: ContainerNote) -> list[str]:
-    return ["--listen", note.listen, "--model", note.model, "--version", note.version]
-
-
-def _given(options: Mapping[str, object]) -> list[str]:
-    return [text for option, value in options.items() if value is not None for text in (option, str(value))]
+def _options(note: ContainerNote, further: Mapping[str, object]) -> list[str]:
+    """The options that every container gets, and those of the others that have a value."""
+    common = ["--listen", note.listen, "--model", note.model, "--version", note.version]
+    return common + [text for option, value in further.items() if value is not None for text in (option, str(value))]

@@ -1,25 +1,30 @@
-"""How a container is started, found again and cleaned up after: the port that each kind of manager fills."""
+"""The port that every manager implements: how a container is started, found again and cleaned up after."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 from msgspec import Struct
 
 from clipper.control.snapshot import ReplicaAddress
 from clipper.managers.reconcile.plan import Slot
-from clipper.registry.records import VersionSpec
+from clipper.settings.version import VersionSpec
+from clipper.types import Loader
+
+OnProgress = Callable[[str], None]
+Keeper = Callable[[], Awaitable[None]]
 
 
 class ContainerNote(Struct, frozen=True):
-    """What is noted beside a container: enough for a later supervisor to go on with it.
+    """What is noted beside a container, enough for a later supervisor to go on with it.
 
     Attributes:
         number: of this start of its slot; no other start, of whatever slot, has it.
-        listen: what it is told to listen on, ``unix:PATH`` or ``tcp:HOST:PORT``.
-        ready: a supervisor saw it so.
-        build: of the runtime that it got from us; empty of one from before that was noted.
+        listen: the address that it has to listen on, ``unix:PATH`` or ``tcp:HOST:PORT``.
+        ready: a supervisor has seen it ready.
+        build: of the runtime that it got from us; empty if it was started before builds were noted.
     """
 
     model: str
@@ -41,22 +46,30 @@ class ContainerNote(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """What its record, log and folder are called, the same for each start of its slot."""
+        """The name of its record, log and folder, the same for each start of its slot."""
         return slot_name(self.slot)
 
 
 def slot_name(slot: Slot) -> str:
-    """A slot's name as a file's. ``@`` is in no model's name: no two are alike."""
+    """A slot's name in file names. No model's name has an ``@``, so no two slots get the same."""
     return f"{slot.model}@{slot.version}-{slot.index}"
 
 
+def container_note(extra: Mapping[str, object]) -> ContainerNote | None:
+    """The note in a process's record; None if the process is a worker, or of an older Clipper."""
+    try:
+        return msgspec.convert(extra, ContainerNote)
+    except msgspec.ValidationError:
+        return None
+
+
 class Container(Protocol):
-    """One that was started.
+    """A container that was started.
 
     Attributes:
         address: where it can be dialled.
         exited: set once it has exited and nothing of it runs any more.
-        warning: how the model and what it runs with do not quite fit; None if they do, or if that is not known.
+        warning: how the model and its packages do not quite fit; None if they do, or if that is not known.
     """
 
     address: ReplicaAddress
@@ -78,41 +91,66 @@ class Container(Protocol):
         """SIGTERM, ``grace_s`` to finish in, then SIGKILL to all that is left. Returns when it is gone."""
 
     async def save_log(self) -> None:
-        """Have all in its log file that it has written until now."""
+        """Bring its log file up to date with what it has written."""
 
     def note_ready(self) -> None:
-        """Have its note say so. That it cannot be written is logged, and no more."""
+        """Set ``ready`` in its note. If the note cannot be written, that is logged, and no more."""
+
+
+class Runnable(Protocol):
+    """What a version, or a deployment that is to become one, says about how it runs."""
+
+    @property
+    def loader(self) -> Loader: ...
+
+    @property
+    def python(self) -> str | None: ...
 
 
 class Launcher(Protocol):
-    """Starts containers of one kind. Each is known by its note."""
+    """Starts containers of one kind, and knows each by its note."""
 
-    def choose_address(self, number: int) -> str:
-        """What the container with this number, which no other has, is to listen on. ``clean_up`` gives it back.
+    def check(self, asked: Runnable) -> None:
+        """Check that containers of this kind can run it.
 
         Raises:
-            OSError: there is nothing left to choose.
+            InvalidArgument: they cannot; the message says what to change.
         """
 
-    async def launch(self, note: ContainerNote, log_path: Path, tell: Callable[[str], None]) -> Container:
-        """Start one. What it writes is added to ``log_path``. If it is cancelled, it leaves nothing running.
+    def keepers(self) -> Mapping[str, Keeper]:
+        """What has to run for as long as the server does, by what it does, such as ``bounding logs``."""
+
+    def choose_address(self, number: int) -> str:
+        """Choose the address that the container with this number, which no other has, has to listen on.
+
+        ``clean_up`` gives the address back.
+
+        Raises:
+            OSError: there is no free address.
+        """
+
+    async def launch(self, note: ContainerNote, log_path: Path, on_progress: OnProgress) -> Container:
+        """Start a container. What it writes is added to ``log_path``. If this is cancelled, it leaves nothing running.
 
         Args:
-            tell: called with what is going on, where that takes long: its environment is made first.
+            on_progress: called with what goes on meanwhile: the container's environment may take minutes to make.
 
         Raises:
             ContainerFailed: it cannot be started as its version says.
-            Unavailable, OSError: nothing of this kind can be started now.
+            Unavailable, OSError: no container of this kind can be started now.
         """
 
     async def left(self) -> list[ContainerNote]:
-        """Those that an earlier supervisor started, some of which may be gone. Nothing was launched yet."""
+        """The containers that an earlier supervisor started; some may be gone. Called before anything is launched.
+
+        What containers left behind that have no note any more is removed.
+        """
 
     async def adopt(self, note: ContainerNote, log_path: Path) -> Container | None:
-        """Take over one that was left; None if it is gone, or cannot be taken over now."""
+        """Take over one of ``left``; None if it is gone, or cannot be taken over now."""
 
     async def clean_up(self, note: ContainerNote) -> None:
-        """Remove what one that is gone leaves behind, but its log."""
+        """Remove what a container that is gone leaves behind, except its log."""
 
     async def prune(self, artifacts: Collection[str]) -> None:
-        """Remove what is kept for versions of other artifacts than these, which are given by their digests."""
+        """Remove what is kept for versions of artifacts that are not among these digests."""

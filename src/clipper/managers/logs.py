@@ -1,9 +1,9 @@
-"""The processes' logs: their last lines, and the bound on their size.
+"""The logs of containers and workers: their last lines, and the bound on their size.
 
-A process writes straight to its file. It could write to a pipe that something bounds on the way; but a pipe to the
-supervisor breaks or fills when the supervisor dies, and the process with it. So the supervisor looks at the files
-now and then and cuts one that is full: what was written last goes to ``.1``, and the file itself is emptied in
-place, which a process that appends does not notice. Lines written in between the two are lost.
+A process writes straight to its file. A pipe to the supervisor could bound what goes through it, but it would break or
+fill when the supervisor dies, and take the process along. So the supervisor looks at the files now and then and cuts
+one that is full: it copies the end to ``.1`` and empties the file in place, which a process that appends does not
+notice. Lines that are written between the two steps are lost.
 """
 
 import asyncio
@@ -13,14 +13,14 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-# A file is cut at this size, and its ``.1`` has at most this size: enough for a day of ordinary warnings.
+# A file is cut at this size, and its ``.1`` has at most this size. That is enough for a day of ordinary warnings.
 MAX_LOG_BYTES = 8 * 1024 * 1024
 
-# How often to look, and how soon again while something prints without end: between two looks the file is unbounded.
+# How often to look, and how soon again while a process prints without end. Between two looks nothing bounds the file.
 LOOK_EVERY_S = 0.25
 LOOK_AGAIN_S = 0.01
 
-# Lines asked for are read from the end; longer lines than these bytes allow are cut.
+# How many bytes are read from the end to find last lines. Longer lines are cut.
 MAX_TAIL_BYTES = 1024 * 1024
 
 
@@ -37,10 +37,10 @@ def size_bytes(path: Path) -> int:
 
 
 def tail(path: Path, lines: int, since_bytes: int = 0) -> tuple[str, ...]:
-    """The last lines of a log, oldest first, going back into its ``.1`` where it is too short.
+    """The last lines of a log, oldest first. If the file has too few, its ``.1`` is read too.
 
     Args:
-        since_bytes: nothing before this place in the file counts, and nothing from ``.1``, unless it was cut since.
+        since_bytes: leave out what is before this place in the file, and ``.1``, unless the file was cut since.
     """
     if since_bytes and size_bytes(path) >= since_bytes:
         return _last_lines(path, lines, since_bytes)
@@ -74,12 +74,12 @@ class LogKeeper:
         try:
             with path.open("rb") as source, rotated(path).open("wb") as target:
                 source.seek(max(0, size_bytes(path) - self._max_bytes))
-                # Not to the end of the file: a process may be writing it faster than this copies.
+                # A fixed size, not to the end: a process may write faster than this copies.
                 target.write(source.read(self._max_bytes))
         except OSError as error:
             log.warning("the older part of %s is lost: %s", path, error)
         try:
-            # Also when the copy failed: a disk that is full needs the room most.
+            # Also if the copy failed: then the disk may be full, and needs the room most.
             os.truncate(path, 0)
         except OSError as error:
             log.warning("%s cannot be cut: %s", path, error)

@@ -1,4 +1,4 @@
-"""The life of each replica's slot, whatever kind of container is in it."""
+"""The slots of all replicas, whatever kind of container each has."""
 
 import asyncio
 import logging
@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipper.errors import ClipperError, Unavailable
-from clipper.managers.launcher import ContainerNote, Launcher, slot_name
+from clipper.errors import ClipperError, InvalidArgument, Unavailable
+from clipper.managers.launcher import ContainerNote, Keeper, Launcher, Runnable, slot_name
 from clipper.managers.reconcile.backoff import NO_DEATHS, History
 from clipper.managers.reconcile.plan import Phase, Slot
 from clipper.managers.replica import ADOPTION_TIMEOUT_S, Death, Replica
 from clipper.managers.warm_up import SampleSource
-from clipper.registry.records import ManagerName, VersionSpec
+from clipper.settings.version import ManagerName, VersionSpec
 from clipper.types import ModelId
 
 log = logging.getLogger(__name__)
@@ -20,12 +20,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class SlotStatus:
-    """One replica's place: the process in it now, if any, and what became of those before.
+    """A slot: the container in it now, if any, and how those before it ended.
 
     Attributes:
-        spec: of the process in it, or of the last one.
-        restarts: starts after the first.
-        start_failure: set while it is dead because its last start failed.
+        spec: of the container in it, or of the last one.
+        restarts: how many starts came after the first.
+        start_failure: set while the slot is dead because its last start failed.
     """
 
     slot: Slot
@@ -43,10 +43,7 @@ class SlotStatus:
 
 
 class Manager:
-    """Starts, watches and stops containers as it is told. What it is told is the reconciler's decision.
-
-    Everything runs on one event loop.
-    """
+    """Starts, watches and stops containers. The reconciler decides which; everything runs on one event loop."""
 
     def __init__(
         self,
@@ -58,13 +55,13 @@ class Manager:
         on_change: Callable[[], None],
         build: str = "",
     ) -> None:
-        """Set up; nothing starts.
+        """Nothing starts yet.
 
         Args:
-            launchers: by the names that versions ask for them with.
-            next_number: a number that no replica had before; raises ``RegistryUnavailable`` if there is none.
-            batch_timeout_s: how long a batch of a version may run before its replica is taken to hang.
-            samples: what to warm a version's containers up with before they are ready.
+            launchers: from ``open_launchers``.
+            next_number: returns a number that no replica had before; raises ``RegistryUnavailable`` if it cannot.
+            batch_timeout_s: how long a batch of a version may run before its replica counts as hanging.
+            samples: inputs to warm a version's containers up with before they are ready.
             on_change: called after a replica has come up or died.
             build: of the runtime that containers get from us.
         """
@@ -82,26 +79,36 @@ class Manager:
         found = (one for one in self._slots.values() if model_id in (None, one.slot.model_id))
         return sorted(found, key=lambda one: one.slot)
 
-    @property
-    def names(self) -> Collection[str]:
-        """The managers that versions may ask for."""
-        return self._launchers.keys()
+    def check(self, manager: ManagerName, asked: Runnable) -> None:
+        """Check that a manager can run what a version asks for.
+
+        Raises:
+            InvalidArgument: it cannot, or it is not installed here.
+        """
+        launcher = self._launchers.get(manager)
+        if launcher is None:
+            raise InvalidArgument(_not_installed(manager))
+        launcher.check(asked)
+
+    def keepers(self) -> dict[str, Keeper]:
+        """What the managers have running for as long as the server does, by what it does."""
+        return {what: run for launcher in self._launchers.values() for what, run in launcher.keepers().items()}
 
     def log_path(self, slot: Slot) -> Path:
         return self._logs_folder / f"{slot_name(slot)}.log"
 
     def log_paths(self, model_id: ModelId) -> dict[str, Path]:
-        """The logs that a version's replicas have, or have left, by the replica's name."""
+        """The logs of a version's replicas, also of those that are gone, by the replica's name."""
         stem = f"{model_id.name}@{model_id.version}-"
         found = {}
         for path in sorted(self._logs_folder.glob(f"{stem}*.log")):
             index = path.stem.removeprefix(stem)
-            if index.isdecimal():  # else of a version whose name only begins like this one's
+            if index.isdecimal():  # else it is of a version whose name begins with this one's
                 found[str(Slot(model_id.name, model_id.version, int(index)))] = path
         return found
 
     def start(self, slot: Slot, spec: VersionSpec) -> None:
-        """Start a process in a slot that has none. That it could not be started is a death like another."""
+        """Start a container in a slot that has none. If that fails, it counts as a death like any other."""
         status = self._slots.get(slot)
         if status is None:
             status = self._slots[slot] = SlotStatus(slot, spec)
@@ -117,14 +124,14 @@ class Manager:
         self._watch(status, status.replica, spec.start_timeout_s)
 
     async def left(self) -> list[ContainerNote]:
-        """The containers that an earlier supervisor started, some of which may be gone."""
+        """The containers that an earlier supervisor started. Some may be gone."""
         return [note for launcher in self._launchers.values() for note in await launcher.left()]
 
     async def adopt(self, note: ContainerNote) -> Replica | None:
-        """Go on with a container that an earlier supervisor started; None if it is gone.
+        """Take over a container that an earlier supervisor started; None if it is gone.
 
-        If that one saw it ready it must answer at once, else it is given the time to come up. If it does not, it
-        is a death like another.
+        If the earlier supervisor saw it ready, it must answer at once; else it gets the time to come up. If it does
+        not answer, that counts as a death like any other.
         """
         launcher, log_path = self._launchers[note.spec.manager], self.log_path(note.slot)
         container = await launcher.adopt(note, log_path)
@@ -146,22 +153,22 @@ class Manager:
         await launcher.clean_up(note)
 
     async def save_logs(self, model_id: ModelId) -> None:
-        """Have all in the logs that a version's replicas have written until now."""
+        """Bring the logs of a version's replicas up to date."""
         replicas = [status.replica for status in self.slots(model_id) if status.replica]
         await asyncio.gather(*(replica.save_log() for replica in replicas))
 
     async def prune(self, artifacts: Collection[str]) -> None:
-        """Remove what is kept for versions of other artifacts than these, which are given by their digests."""
+        """Remove what is kept for versions of artifacts that are not among these digests."""
         await asyncio.gather(*(launcher.prune(artifacts) for launcher in self._launchers.values()))
 
     def retire(self, slot: Slot) -> None:
-        """Take a slot's replica out of service; ``stop`` it when no query needs it."""
+        """Take a slot's replica out of service. Call ``stop`` once no query needs it."""
         replica = self._slots[slot].replica
         if replica is not None:
             replica.retire()
 
     def stop(self, slot: Slot) -> None:
-        """Begin to end a slot's process; the slot is gone when the process is."""
+        """Begin to stop a slot's container. The slot goes when the container has."""
         replica = self._slots[slot].replica
         if replica is not None:
             replica.begin_to_stop()
@@ -171,7 +178,7 @@ class Manager:
         del self._slots[slot]
 
     async def stop_all(self) -> None:
-        """End every process, all at once; returns when they are gone."""
+        """Stop all containers at once; returns when they are gone."""
         for slot in self._slots:
             self.stop(slot)
         tasks = [status.task for status in self._slots.values() if status.task]
@@ -188,7 +195,7 @@ class Manager:
             death = await replica.live(
                 start_timeout_s, lambda: self._batch_timeout_s(model_id), self._samples, self._on_change
             )
-        except Exception as error:  # a bug of ours; the slot must not be stuck with it, so it is a death too
+        except Exception as error:  # a bug of ours; it counts as a death too, else the slot would be stuck
             log.exception("watching %s failed", replica.note.id)
             death = Death(f"watching container {status.slot} failed: {error!r}", 0.0)
         if replica.phase == "stopping":
@@ -201,7 +208,7 @@ class Manager:
     def _has_died(self, status: SlotStatus, death: Death) -> None:
         log.warning("%s", death.reason)
         was_ready = status.replica is not None and status.replica.phase == "ready"
-        # It says nothing against a model that it does not bear what no query may ever ask of it.
+        # A warm-up batch can be larger than any that queries make. A model that dies of one has not failed its start.
         is_spared = death.warm_up_rows > 0 and self._samples.has_killed(status.slot.model_id, death.warm_up_rows)
         status.replica = status.task = None
         status.last_error = death.reason
@@ -212,9 +219,12 @@ class Manager:
     def _new_replica(self, slot: Slot, spec: VersionSpec) -> Replica:
         launcher = self._launchers.get(spec.manager)
         if launcher is None:
-            package = f"pip install 'clipper-serving[{spec.manager}]'"
-            raise Unavailable(f"manager {spec.manager!r} is not installed where the server runs: {package}")
+            raise Unavailable(_not_installed(spec.manager))
         number = self._next_number()
         address = launcher.choose_address(number)
         note = ContainerNote(slot.model, slot.version, slot.index, number, address, spec, build=self.build)
         return Replica(note, launcher, self.log_path(slot))
+
+
+def _not_installed(manager: ManagerName) -> str:
+    return f"manager {manager!r} is not installed where the server runs: pip install 'clipper-serving[{manager}]'"

@@ -1,4 +1,4 @@
-"""The supervisor's own connections to a replica: is it there, is it the right one, is it alive, does it answer."""
+"""The supervisor's own connections to a replica, which check that it is there, alive and answers."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ _READ_BYTES = 64 * 1024
 
 
 class Caller:
-    """One connection on which HELLO has been answered. ``welcome`` is the answer.
+    """A connection on which the container has answered HELLO. ``welcome`` is the answer.
 
-    Every method raises ``OSError`` if the connection fails, or ``ProtocolViolation`` if the container speaks wrongly;
-    none bounds its wait.
+    Every method raises ``OSError`` if the connection fails, and ``ProtocolViolation`` if the container breaks the
+    protocol. No method bounds its wait.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, welcome: Welcome) -> None:
@@ -32,22 +32,22 @@ class Caller:
 
     @classmethod
     async def dial(cls, address: ReplicaAddress) -> "Caller":
-        """Connect and introduce ourselves."""
+        """Connect and send HELLO."""
         reader, writer = await connect(address.address)
         try:
             writer.write(messages.encode_hello(address.token))
             kind, _, body = await _read_frame(reader, Splitter(MAX_REPLY_BYTES))
             if kind == Kind.ERROR:
-                raise ProtocolViolation(f"{address.address} refuses our HELLO: {messages.decode_error(body)}")
+                raise ProtocolViolation(f"{address.address} refused HELLO: {messages.decode_error(body)}")
             if kind != Kind.WELCOME:
                 raise ProtocolViolation(f"{address.address} answered HELLO with {Kind(kind).name}")
             return cls(reader, writer, messages.decode_welcome(body))
-        except BaseException:  # whatever it is, cancellation too, goes on; only the connection must not stay
+        except BaseException:  # cancellation too: it is raised again, but the connection must not stay
             writer.transport.abort()
             raise
 
     async def ping(self) -> int:
-        """Return for how many microseconds the replica's batch has been running; 0 if it is idle."""
+        """Return how long the replica's batch has been running, in microseconds; 0 if it is idle."""
         self._frames += 1
         self._writer.write(messages.encode_ping(self._frames))
         kind, frame_id, body = await _read_frame(self._reader, self._splitter)
@@ -56,7 +56,7 @@ class Caller:
         return messages.decode_pong(body)
 
     async def predict(self, input_type: InputType, rows: Sequence[bytes]) -> str | None:
-        """Have a batch evaluated; return what the model said if a row of it failed, else None."""
+        """Have a batch evaluated; return the model's message if a row of it failed, else None."""
         self._frames += 1
         self._splitter.max_body_bytes = MAX_BODY_BYTES
         self._writer.writelines(
@@ -77,9 +77,9 @@ class Caller:
 
 
 class Probe:
-    """A connection that only watches: a first PING has been answered, too.
+    """A connection that only watches: the container has answered a first PING, too.
 
-    Every method raises as ``Caller``'s, and ``TimeoutError``, which is an ``OSError``, when its time is over.
+    Every method raises what ``Caller``'s do, and ``TimeoutError``, which is an ``OSError``, when its time is over.
     """
 
     def __init__(self, caller: Caller) -> None:
@@ -91,7 +91,7 @@ class Probe:
         async with asyncio.timeout(timeout_s):
             caller = await Caller.dial(address)
             try:
-                # At once: a container may serve those that begin with a PING apart, and so also while it is busy.
+                # At once: a container may serve connections that begin with a PING separately, also while it is busy.
                 await caller.ping()
             except BaseException:  # as in ``Caller.dial``
                 caller.close()
@@ -99,7 +99,7 @@ class Probe:
             return cls(caller)
 
     async def ping(self, timeout_s: float) -> int:
-        """Return for how many microseconds the replica's batch has been running; 0 if it is idle."""
+        """Return how long the replica's batch has been running, in microseconds; 0 if it is idle."""
         async with asyncio.timeout(timeout_s):
             return await self._caller.ping()
 
@@ -117,7 +117,7 @@ async def connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWri
 
 
 async def _read_frame(reader: asyncio.StreamReader, splitter: Splitter) -> Frame:
-    """Read one frame. Nothing may follow it: each of ours has one answer."""
+    """Read one frame. Nothing may follow it, because each frame of ours has one answer."""
     while True:
         data = await reader.read(_READ_BYTES)
         if not data:

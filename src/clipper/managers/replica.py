@@ -19,14 +19,14 @@ from clipper.managers.warm_up import SampleSource
 
 log = logging.getLogger(__name__)
 
-# One that an earlier supervisor saw ready answers HELLO after its batch in hand at the latest.
+# A container that an earlier supervisor saw ready answers HELLO at the latest after its current batch.
 ADOPTION_TIMEOUT_S = 10.0
 PING_EVERY_S = 1.0
 PING_TIMEOUT_S = 10.0
-# For the batch in hand when it is told to stop.
+# Time to finish its current batch when it has to stop.
 STOP_GRACE_S = 5.0
-# What a warm-up sets off, such as processes that fork without end, may end a container a little later: what keeps it
-# within its bounds looks twice a second, and a machine that is out of memory is slow.
+# A warm-up can start something that kills the container only later, such as processes that fork without end: bounds are
+# checked twice a second, and a machine that runs out of memory is slow.
 WARM_UP_AFTERMATH_S = 10.0
 
 
@@ -37,7 +37,7 @@ class Death:
     Attributes:
         uptime_s: 0 if it was never ready.
         log_tail: its own last lines, if it was never ready.
-        warm_up_rows: how many rows the warm-up batch had over which, or shortly after which, it ended; else 0.
+        warm_up_rows: rows of the warm-up batch during or shortly after which it ended; 0 if it ended otherwise.
     """
 
     reason: str
@@ -51,15 +51,15 @@ class Replica:
 
     Attributes:
         phase: ``starting``, ``ready`` or ``stopping``.
-        welcome: what the container said of itself; None until it is ready.
+        welcome: what the container said about itself; None until it is ready.
         settled: set once it is ready or gone.
-        progress: what goes on before its container is started; None once that is.
+        progress: what goes on before its container is started; None after that.
     """
 
     def __init__(
         self, note: ContainerNote, launcher: Launcher, log_path: Path, container: Container | None = None
     ) -> None:
-        """``container``: one that runs already; else ``live`` has it launched."""
+        """``container``: one that runs already; without it, ``live`` launches one."""
         self.note = note
         self.phase: Phase = "starting"
         self.welcome: Welcome | None = None
@@ -69,7 +69,6 @@ class Replica:
         self._container = container
         self._log_path = log_path
         self._log_start_bytes = logs.size_bytes(log_path)
-        self._ready_at_s = 0.0
         self._bring_up: BringUp | None = None
         self._launching: asyncio.Task[Container] | None = None
         self._is_to_stop = False
@@ -77,7 +76,7 @@ class Replica:
 
     @property
     def address(self) -> ReplicaAddress | None:
-        """Where it can be dialled; None until its container is started."""
+        """The address to dial; None until its container is started."""
         return None if self._container is None else self._container.address
 
     @property
@@ -86,7 +85,7 @@ class Replica:
 
     @property
     def warning(self) -> str | None:
-        """How the model and what it runs with do not quite fit."""
+        """How the model and its packages do not quite fit."""
         return None if self._container is None else self._container.warning
 
     async def live(
@@ -96,11 +95,11 @@ class Replica:
         samples: SampleSource,
         on_ready: Callable[[], None],
     ) -> Death:
-        """Bring it up, then watch it until it ends, or has to be ended because it hangs. The container is gone after.
+        """Bring it up and watch it until it ends, or end it because it hangs. When this returns, the container is gone.
 
         Args:
-            batch_timeout_s: how long a batch may run at present.
-            samples: what to warm it up with.
+            batch_timeout_s: returns how long a batch may run at present.
+            samples: inputs to warm it up with.
             on_ready: called once it can be put into service.
         """
         try:
@@ -114,11 +113,11 @@ class Replica:
             self.settled.set()
 
     def retire(self) -> None:
-        """Take it out of service. It goes on answering until it is stopped."""
+        """Take it out of service. It answers until it is stopped."""
         self.phase = "stopping"
 
     def begin_to_stop(self) -> None:
-        """Let it finish the batch in hand, then end it; ``live`` returns when it is gone."""
+        """Let it finish its current batch, then end it. ``live`` returns when it is gone."""
         self.phase = "stopping"
         self._is_to_stop = True
         if self._launching is not None:
@@ -127,12 +126,15 @@ class Replica:
             self._stopping = asyncio.get_running_loop().create_task(self._container.stop(STOP_GRACE_S))
 
     async def save_log(self) -> None:
-        """Have all in its log that it has written until now."""
+        """Bring its log up to date with what it has written."""
         if self._container is not None:
             await self._container.save_log()
 
     async def _launched(self) -> Container:
-        launch = self._launcher.launch(self.note, self._log_path, self._tell)
+        def on_progress(text: str) -> None:
+            self.progress = text
+
+        launch = self._launcher.launch(self.note, self._log_path, on_progress)
         self._launching = asyncio.get_running_loop().create_task(launch)
         try:
             container = await self._launching
@@ -147,9 +149,6 @@ class Replica:
             self._launching = self.progress = None
         log.info("started %s, pid %s", self.note.id, container.pid)
         return container
-
-    def _tell(self, text: str) -> None:
-        self.progress = text
 
     async def _live(
         self,
@@ -168,24 +167,21 @@ class Replica:
             with closing(await bring_up.answering()) as probe:
                 if not self.note.ready:
                     await bring_up.warm_up(probe.welcome, samples)
-                self._has_come_up(container, probe.welcome)
+                self.welcome = probe.welcome
+                ready_at_s = asyncio.get_running_loop().time()
+                self.settled.set()
+                if self.phase == "starting":
+                    self.phase = "ready"
+                container.note_ready()
                 on_ready()
                 reason = await self._watch(container, probe, batch_timeout_s)
-            uptime_s = asyncio.get_running_loop().time() - self._ready_at_s
+            uptime_s = asyncio.get_running_loop().time() - ready_at_s
             return Death(reason, uptime_s, (), bring_up.warm_up_rows if uptime_s < WARM_UP_AFTERMATH_S else 0)
         finally:
             await container.stop(grace_s=0)
 
-    def _has_come_up(self, container: Container, welcome: Welcome) -> None:
-        self.welcome = welcome
-        self._ready_at_s = asyncio.get_running_loop().time()
-        self.settled.set()
-        if self.phase == "starting":
-            self.phase = "ready"
-        container.note_ready()
-
     async def _watch(self, container: Container, probe: Probe, batch_timeout_s: Callable[[], float]) -> str:
-        """Ping until something is wrong; return what."""
+        """Ping until something is wrong; return what is."""
         while True:
             if await container.has_exited_within(PING_EVERY_S):
                 return f"container {self.note.slot} {container.how_it_ended}"

@@ -1,4 +1,4 @@
-"""Threads, cores and GPUs, dealt out to the replicas of a machine: no clock, no process, only values."""
+"""Decides which threads, cores and GPUs of a machine each replica gets."""
 
 import math
 import re
@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from clipper.errors import ContainerFailed, InvalidArgument
 from clipper.processes.limits import Share
-from clipper.registry.records import VersionSpec
+from clipper.settings.version import VersionSpec
 
-# What libraries read to know how many threads to compute with. OMP_NUM_THREADS is that of most: of PyTorch,
-# scikit-learn, XGBoost, LightGBM, and of Clipper's adapters of libraries that read none.
+# The variables that tell libraries how many threads to compute with. Most read OMP_NUM_THREADS: PyTorch, scikit-learn,
+# XGBoost, LightGBM, and Clipper's adapters of libraries that read no variable.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -26,7 +26,7 @@ THREAD_VARIABLES = (
     "LOKY_MAX_CPU_COUNT",
 )
 
-# An index, or what the driver calls a device, e.g. GPU-8932f937 or MIG-….
+# An index, or the driver's name of a device, e.g. GPU-8932f937 or MIG-….
 _GPU_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
 T = TypeVar("T")
@@ -34,17 +34,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Gpus:
-    """A wish for GPUs: so many, or just these; all if neither is set."""
+    """The GPUs that a version asks for: how many, or which; all if neither is set."""
 
     count: int | None = None
     ids: tuple[str, ...] = ()
 
 
 def parse_gpus(text: str) -> Gpus:
-    """Read ``all``, a count, or ids with commas between: ``0,1``.
+    """Read ``all``, a count, or ids separated by commas: ``0,1``.
 
     Raises:
-        InvalidArgument: it is not one of these.
+        InvalidArgument: the text is none of these.
     """
     if text == "all":
         return Gpus()
@@ -57,16 +57,16 @@ def parse_gpus(text: str) -> Gpus:
 
 
 class Shares:
-    """Who has what. A container's share is among the least used, so that they spread over the machine."""
+    """The shares that containers have. A new container gets what is used least, so they spread over the machine."""
 
     def __init__(self, cores: Sequence[int], gpus: Sequence[str]) -> None:
-        """``cores`` and ``gpus`` are the machine's that may be used."""
+        """``cores`` and ``gpus`` of the machine may be given to containers."""
         self._cores = cores
         self._gpus = gpus
         self._given: dict[str, Share] = {}
 
     def give(self, name: str, spec: VersionSpec) -> Share:
-        """A share for the container ``name``.
+        """Choose a share for the container ``name``.
 
         Raises:
             ContainerFailed: the machine has fewer GPUs than the version asks for.
@@ -76,7 +76,7 @@ class Shares:
         return share
 
     def has(self, name: str, share: Share) -> None:
-        """A container that was taken over has this share."""
+        """Note the share of a container that was taken over."""
         self._given[name] = share
 
     def take_back(self, name: str) -> None:
@@ -91,31 +91,31 @@ class Shares:
     def _free_gpus(self, gpus: str | None) -> tuple[str, ...] | None:
         if gpus is None:
             return ()
-        wish = parse_gpus(gpus)
-        if wish.count is None:
-            return wish.ids or None
-        if wish.count > len(self._gpus):
-            raise ContainerFailed(f"it asks for {wish.count} GPUs, and this machine has {len(self._gpus)}")
+        asked = parse_gpus(gpus)
+        if asked.count is None:
+            return asked.ids or None
+        if asked.count > len(self._gpus):
+            raise ContainerFailed(f"it asks for {asked.count} GPUs, and this machine has {len(self._gpus)}")
         taken = [id_ for share in self._given.values() for id_ in share.gpus or ()]
-        return least_used(self._gpus, wish.count, taken)
+        return least_used(self._gpus, asked.count, taken)
 
 
 def least_used(items: Sequence[T], count: int, taken: Iterable[T]) -> tuple[T, ...]:
-    """The ``count`` items that are taken least often, the first of equals, in their order."""
+    """The ``count`` items that are taken least often, in their order; of equals the first."""
     times = Counter(taken)
     chosen = set(sorted(range(len(items)), key=lambda index: times[items[index]])[:count])
     return tuple(item for index, item in enumerate(items) if index in chosen)
 
 
 def whole(cpus: float) -> int:
-    """How many threads or cores ``cpus`` come to: a fraction of one cannot be given."""
+    """The number of threads or cores for ``cpus``, rounded up, because nothing can have a part of one."""
     return max(1, math.ceil(cpus))
 
 
 def environment(cpus: float | None, share: Share) -> dict[str, str]:
     """The variables that tell libraries their share.
 
-    Without ``cpus`` it is one thread: replicas are the unit of parallelism, and were each to use every core, they would
+    Without ``cpus`` each gets one thread. Replicas are the unit of parallelism: if each used every core, they would
     only slow each other down.
     """
     threads = dict.fromkeys(THREAD_VARIABLES, str(whole(cpus or 1)))

@@ -1,5 +1,7 @@
-"""A container's first batches, before it is in service: what it loads, compiles or fills with its first calls costs no
-query its deadline."""
+"""A container's first batches, before it is in service.
+
+Whatever a model loads, compiles or fills at its first calls then costs no query its deadline.
+"""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -11,7 +13,7 @@ from clipper.control.snapshot import ReplicaAddress
 from clipper.managers.probe import Caller
 from clipper.types import InputType, ModelId
 
-# Frameworks that compile by the shape of a batch do so for one row, and once more for several.
+# Frameworks that compile for the shape of a batch do so for one row, and once more for several.
 WARM_UP_ROWS = 8
 
 
@@ -20,9 +22,9 @@ class Sample:
     """An input to warm up with.
 
     Attributes:
-        row: as the container protocol sends it.
-        is_given: by whoever deployed, so that the model has to answer it; else it is a query's that came not long ago.
-        max_batch: the most rows that a batch may have: what the deployment allows, or fewer where more have killed.
+        row: in the form of the container protocol.
+        is_given: it came with the deployment, so the model must answer it; else it is the input of a recent query.
+        max_batch: the most rows of a batch: what the deployment allows, or fewer if a larger one has killed.
     """
 
     row: bytes
@@ -31,44 +33,44 @@ class Sample:
 
 
 class SampleSource(Protocol):
-    """Knows what versions are warmed up with."""
+    """Finds the samples that versions are warmed up with."""
 
     async def find(self, id_: ModelId, input_type: InputType) -> Sample | None:
-        """The sample of a version whose containers take inputs of that type; None if there is none, or none is due.
+        """A sample of that type for a version; None if it has none, or should not be warmed up.
 
         Raises:
-            RequestError: what was given is not of the type.
+            RequestError: the sample that came with the deployment is not of the type.
         """
 
     def has_killed(self, id_: ModelId, rows: int) -> bool:
-        """A container ended over ``rows`` of it; return whether the next start leaves so many out."""
+        """Note that a batch of ``rows`` killed a container; return whether the next start sends fewer."""
 
 
 def warm_up_sizes(max_batch: int, model_max_batch: int | None) -> tuple[int, ...]:
-    """How many rows each warm-up batch has: one, and several if batches may have as many."""
+    """The rows of each warm-up batch: one, and then several if batches may be so large."""
     several = min(WARM_UP_ROWS, max_batch, model_max_batch or max_batch)
     return (1, several) if several > 1 else (1,)
 
 
 def fewer_rows(rows: int) -> int:
-    """How many rows the largest warm-up batch may have, once one of ``rows`` has killed: 0 is no warm-up."""
+    """The most rows of a warm-up batch after one of ``rows`` has killed; 0 means no warm-up."""
     return 1 if rows > 1 else 0
 
 
 async def warm_up(
     address: ReplicaAddress, welcome: Welcome, sample: Sample, on_batch: Callable[[int], None]
 ) -> str | None:
-    """Have a container evaluate the sample; wait until it has.
+    """Have a container evaluate the sample, and wait until it has.
 
     Args:
         on_batch: called before each batch with the number of its rows.
 
     Returns:
-        What the model said if it failed, else None.
+        The model's message if it failed, else None.
 
     Raises:
         OSError: the connection failed.
-        ProtocolViolation: the container speaks wrongly.
+        ProtocolViolation: the container breaks the protocol.
     """
     with closing(await Caller.dial(address)) as caller:
         for rows in warm_up_sizes(sample.max_batch, welcome.max_batch):

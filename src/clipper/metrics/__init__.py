@@ -1,1 +1,1 @@
-"""Prometheus text from what the workers tell, made at scrape time: counting costs a query nothing here."""
+"""Prometheus text from the workers' statistics, made at scrape time: no query pays for it."""

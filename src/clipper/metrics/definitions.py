@@ -65,7 +65,7 @@ class Group(Generic[T]):
 
 
 def _one_hot(states: tuple[str, ...], state: str) -> Mapping[str, float]:
-    """One for the state in force, zero for the others; a state that is not known yet shows as one more."""
+    """One for the present state, zero for the others; an unknown state is added."""
     return {**dict.fromkeys(states, 0.0), state: 1.0}
 
 
@@ -184,12 +184,12 @@ APPLICATION: Group[ApplicationStatistics] = Group(
 
 
 def _mean_loss(model: ModelSelectionStatistics) -> float:
-    """NaN, which Prometheus shows as no value, where there was no feedback."""
+    """NaN, which Prometheus shows as no value, without feedback."""
     return model.loss / model.scored if model.scored else math.nan
 
 
 def _regret(selection: SelectionStatistics) -> float:
-    """How much more the answers have lost than those of the best model would have, in the same feedback."""
+    """How much more the answers have lost than those of the best model would have, on the same feedback."""
     means = [_mean_loss(model) for model in selection.models.values() if model.scored]
     return selection.answer_loss - selection.answers_scored * min(means) if means else 0.0
 
@@ -251,7 +251,7 @@ SELECTION: Group[SelectionStatistics] = Group(
 
 @dataclass(frozen=True, slots=True)
 class SelectedModel:
-    """One model of an application, beside how many queries there were to ask it."""
+    """One model of an application, and how many queries the application had."""
 
     queries: int
     counts: ModelSelectionStatistics

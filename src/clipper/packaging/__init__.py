@@ -1,4 +1,4 @@
-"""Turns what a user has, a file, an object or the name of some code, into an artifact that a container can load."""
+"""Turns a user's model (a file, an object or the name of some code) into an artifact that a container can load."""
 
 from clipper.packaging.artifact import Artifact
 from clipper.packaging.models import Language, package, package_code

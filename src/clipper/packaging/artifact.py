@@ -1,24 +1,21 @@
-"""An artifact: a tar whose bytes depend on its content alone, named by its SHA-256.
+"""An artifact: a tar whose bytes depend only on its content, named by its SHA-256.
 
-Equal models give equal digests, so a model that the server has already is not sent again.
+Equal models have equal digests, so a model that the server already has is not sent again.
 """
 
 import hashlib
 import io
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Literal
 
 from clipper.errors import InvalidArgument, TooLarge
-from clipper.types import Framework
+from clipper.types import Framework, Loader
 
-Loader = Literal["file", "import", "binary", "image"]
-
-# What the server takes; asked here too, before anything is written.
+# The server's limits. They are checked here too, before anything is written.
 MAX_ARTIFACT_BYTES = 16 * 1024**3
 MAX_MEMBERS = 100_000
 
@@ -27,7 +24,13 @@ _CHUNK_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file of an artifact: its name inside, where its bytes are, and whether it is a program to run."""
+    """One file of an artifact.
+
+    Attributes:
+        name: its path in the artifact.
+        source: its bytes, or the file that has them.
+        is_program: whether it is a program to run.
+    """
 
     name: str
     source: Path | bytes
@@ -40,7 +43,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What goes into an artifact and how it is loaded; all but the first are fields of ``Deployment``."""
+    """The files of an artifact, and how it is loaded. All but ``members`` are fields of ``Deployment``."""
 
     members: tuple[Member, ...]
     loader: Loader
@@ -53,7 +56,7 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A packed model in a temporary file, which leaving the ``with`` block removes.
+    """A packed model in a temporary file. The end of the ``with`` block removes the file.
 
     Attributes:
         path: the uncompressed tar.
@@ -79,7 +82,7 @@ class Artifact:
         self.path.unlink(missing_ok=True)
 
     def chunks(self) -> Iterator[bytes]:
-        """The tar in pieces of at most 1 MiB, so that sending it never holds it whole."""
+        """The tar in pieces of at most 1 MiB, so that it is never in memory as a whole."""
         with self.path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 yield chunk
@@ -89,7 +92,7 @@ def pack(contents: Contents) -> Artifact:
     """Write the contents' tar to a temporary file.
 
     Raises:
-        TooLarge: the files together are over ``MAX_ARTIFACT_BYTES``, or more than ``MAX_MEMBERS``.
+        TooLarge: the files have more than ``MAX_ARTIFACT_BYTES`` together, or are more than ``MAX_MEMBERS``.
         InvalidArgument: a file cannot be read, or the temporary file cannot be written.
     """
     if len(contents.members) > MAX_MEMBERS:
@@ -100,13 +103,18 @@ def pack(contents: Contents) -> Artifact:
     with tempfile.NamedTemporaryFile(prefix="clipper-", suffix=".tar", delete=False) as file:
         path = Path(file.name)
         try:
-            _write(contents.members, file)
+            # GNU's format takes files over 8 GiB, and writes nothing but what is set here.
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
+                for member in sorted(contents.members, key=lambda m: m.name):
+                    _add(tar, member)
         except OSError as error:
             path.unlink(missing_ok=True)
             raise InvalidArgument(f"cannot pack the model: {error}") from error
+    with path.open("rb") as packed:
+        digest = hashlib.file_digest(packed, "sha256").hexdigest()
     return Artifact(
         path,
-        _digest(path),
+        digest,
         path.stat().st_size,
         contents.loader,
         contents.target,
@@ -115,18 +123,6 @@ def pack(contents: Contents) -> Artifact:
         contents.requirements,
         contents.needs,
     )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(members: Iterable[Member], file: IO[bytes]) -> None:
-    # GNU's format takes files over 8 GiB, and writes nothing but what _add sets.
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for member in sorted(members, key=lambda m: m.name):
-            _add(tar, member)
 
 
 def _add(tar: tarfile.TarFile, member: Member) -> None:

@@ -1,4 +1,4 @@
-"""The user's code for ``module:attribute``: found and checked without being run."""
+"""Finds the user's code for ``module:attribute``, and checks it without running it."""
 
 import ast
 import importlib.util
@@ -9,21 +9,21 @@ from pathlib import Path
 from clipper.errors import InvalidArgument, TooLarge
 from clipper.packaging.artifact import Member
 
-# A model's code is some files beside it. More than this is a whole source tree or a home folder, taken by mistake.
+# A model's code is a few files beside it. More than this is a source tree or a home folder, given by mistake.
 MAX_CODE_FILES = 2_000
 MAX_CODE_BYTES = 64 * 1024 * 1024
-# How many names of folders may be walked before it is clear that this is no project's folder.
+# A project has fewer folders than this. More are not looked at.
 MAX_FOLDERS = 10_000
 
 _SKIPPED = frozenset({"__pycache__", "node_modules", "venv", "env", "site-packages", "build", "dist"})
 
 
 def find_code(target: str, folder: Path) -> tuple[Member, ...]:
-    """Return the folder's Python files, as members under ``code/``, after checking that ``target`` may be there.
+    """Return the folder's Python files, as members under ``code/``, after checking that ``target`` can be found.
 
     Args:
         target: ``module:attribute``.
-        folder: its files are shipped; hidden folders, virtual environments and caches are not.
+        folder: its Python files are shipped, without hidden folders, virtual environments and caches.
 
     Raises:
         InvalidArgument: the module is neither in the folder nor installed, or does not define the attribute.
@@ -35,7 +35,8 @@ def find_code(target: str, folder: Path) -> tuple[Member, ...]:
         _check_defines(source, attribute.split(".")[0])
     elif (folder / module.split(".")[0]).exists() or not _is_installed(module):
         raise InvalidArgument(
-            f"no module {module!r} in {str(folder)!r} and none installed: expected {_expected(module)}; "
+            f"there is no module {module!r} in {str(folder)!r}, nor is one installed: "
+            f"expected {module.replace('.', '/')}.py; "
             "run the command in the folder that holds it"
         )
     return _members(folder)
@@ -47,12 +48,8 @@ def _source(module: str, folder: Path) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _expected(module: str) -> str:
-    return module.replace(".", "/") + ".py"
-
-
 def _is_installed(module: str) -> bool:
-    """Whether the top package can be found; what is below it would have to be imported to be looked up."""
+    """Whether the top package can be found. To look for a module below it would import the package."""
     return importlib.util.find_spec(module.split(".")[0]) is not None
 
 
@@ -62,13 +59,13 @@ def _check_defines(source: Path, attribute: str) -> None:
     except (SyntaxError, ValueError) as error:
         raise InvalidArgument(f"{str(source)!r} is not valid Python: {error}") from error
     names = set(_top_level_names(tree))
-    # A star import, or a module's own __getattr__, may bring any name.
+    # A star import, or a module's own __getattr__, may define any name.
     if attribute not in names and not names & {"*", "__getattr__"}:
-        raise InvalidArgument(f"{str(source)!r} does not define {attribute!r}: it has {_listed(names)}")
+        raise InvalidArgument(f"{str(source)!r} does not define {attribute!r}: it defines {_listed(names)}")
 
 
 def _top_level_names(node: ast.AST) -> Iterator[str]:
-    """What a module defines, also inside its ``if``, ``try`` and ``with``, but not inside its functions and classes."""
+    """The names that a module defines, also in its ``if``, ``try`` and ``with``, but not in functions and classes."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield child.name

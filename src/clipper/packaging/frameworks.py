@@ -1,4 +1,4 @@
-"""What a model file or folder is of, told by its name and first bytes; nothing of it is run."""
+"""Recognises the framework of a model file or folder by its name and first bytes, without running any of it."""
 
 import zipfile
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from clipper.errors import InvalidArgument
 from clipper.types import Framework
 
 _BEGIN_BYTES = 64
-# Of a folder's entries as many are looked at, and named.
+# How many entries of a folder are looked at, and named in messages.
 _SHOWN = 10
 _ZIP = b"PK\x03\x04"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -17,12 +17,12 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 @dataclass(frozen=True, slots=True)
 class _FileForm:
-    """What a framework's files look like.
+    """How to recognise a framework's files.
 
     Attributes:
-        endings: of the name, in lower case; several frameworks share some.
-        fits: whether a file so named is one.
-        expected: what it should be, for who has another.
+        endings: of the name, in lower case; frameworks may share one.
+        fits: whether a file with such a name is the framework's.
+        expected: what such a file should be, for messages.
     """
 
     framework: Framework
@@ -32,31 +32,28 @@ class _FileForm:
 
 
 def recognise(path: Path) -> Framework:
-    """Return what the model at ``path``, a file or folder, is of.
+    """Return the framework of the model at ``path``, a file or folder.
 
     Raises:
-        InvalidArgument: it cannot be read, is empty, or is of nothing that is known; the message says what is.
+        InvalidArgument: it cannot be read, is empty, or is of no known format. The message lists the known ones.
     """
     if path.is_dir():
         return _of_folder(path)
-    _check_readable(path)
+    if not _begin(path):
+        raise InvalidArgument(f"the model file {str(path)!r} is empty")
     named = [form for form in _FILES if path.name.lower().endswith(form.endings)]
     if not named:
         raise InvalidArgument(f"cannot tell how to load {str(path)!r}: {_advice(path)}")
     for form in named:
         if form.fits(path):
             return form.framework
-    raise InvalidArgument(
-        f"cannot tell how to load {str(path)!r}: it is named like {' or '.join(form.expected for form in named)}, "
-        f"but {_what_is_wrong(path)}"
-    )
-
-
-def _what_is_wrong(path: Path) -> str:
     begin = _begin(path)
     if begin.startswith(_ZIP) and not zipfile.is_zipfile(path):
-        return "lacks its end: copy or save it again"
-    return f"begins with {begin[:16]!r}; save it again, or name what it is with --framework"
+        wrong = "lacks its end: copy or save it again"
+    else:
+        wrong = f"begins with {begin[:16]!r}; save it again, or name its framework with --framework"
+    likely = " or ".join(form.expected for form in named)
+    raise InvalidArgument(f"cannot tell how to load {str(path)!r}: it is named like {likely}, but {wrong}")
 
 
 def _of_folder(folder: Path) -> Framework:
@@ -68,20 +65,15 @@ def _of_folder(folder: Path) -> Framework:
         raise InvalidArgument(f"the model folder {str(folder)!r} is empty: {_FOLDERS_KNOWN}")
     there = ", ".join(entry.name for entry in entries[:_SHOWN])
     models = [str(entry) for entry in entries[:_SHOWN] if _is_recognised(entry)]
-    advice = f"it has {' and '.join(models)}, which can be deployed" if models else f"{_FOLDERS_KNOWN}; {_OTHERS_KNOWN}"
+    advice = f"deploy {' or '.join(models)}, which is in it" if models else f"{_FOLDERS_KNOWN}; {_OTHERS_KNOWN}"
     raise InvalidArgument(f"cannot tell how to load the folder {str(folder)!r}, which holds {there}: {advice}")
 
 
 def _is_recognised(path: Path) -> bool:
-    """A file, or a folder without looking further into it."""
+    """Whether a file is of a known format, or a folder by the names in it alone."""
     if path.is_dir():
         return any(fits(path) for fits in _FOLDERS.values())
     return any(path.name.lower().endswith(form.endings) and form.fits(path) for form in _FILES)
-
-
-def _check_readable(path: Path) -> None:
-    if not _begin(path):
-        raise InvalidArgument(f"the model file {str(path)!r} is empty")
 
 
 def _begin(path: Path) -> bytes:
@@ -100,7 +92,7 @@ def _is_anything(_path: Path) -> bool:
 
 
 def _is_onnx(path: Path) -> bool:
-    # The first field of the message that an ONNX file is, ir_version, which each has.
+    # An ONNX file is a message whose first field, ir_version, is always there.
     return _begin(path).startswith(b"\x08")
 
 
@@ -187,7 +179,7 @@ def _is_onnx_with_data(folder: Path) -> bool:
     return len(list(folder.glob("*.onnx"))) == 1
 
 
-# MLflow first: its folders hold those of others.
+# MLflow first, because its folders contain those of other frameworks.
 _FOLDERS: dict[Framework, Callable[[Path], bool]] = {
     "mlflow": _is_mlflow,
     "tensorflow": _is_saved_model,
@@ -209,13 +201,13 @@ _OTHERS_KNOWN = (
     "it as module:Class with --data"
 )
 
-# What users try first, with what to do instead.
+# Files that users often try, and what to deploy instead.
 _HINTS = {
     ".caffemodel": "deploy Caffe's .prototxt, with --data and this file, or the folder of both",
     ".pb": ".pb is TensorFlow's: deploy the SavedModel folder that holds it",
     ".tflite": ".tflite is TensorFlow Lite's: deploy the SavedModel that it was made from",
-    ".safetensors": ".safetensors are weights alone: deploy the class that reads them, as module:Class with --data",
-    ".gguf": ".gguf are weights alone: deploy the class that reads them, as module:Class with --data",
+    ".safetensors": "a .safetensors file has only weights: deploy the class that reads it, as module:Class with --data",
+    ".gguf": "a .gguf file has only weights: deploy the class that reads them, as module:Class with --data",
     ".cbm": ".cbm is CatBoost's: save the model as ONNX",
 }
 
@@ -224,6 +216,6 @@ def _advice(path: Path) -> str:
     suffix = path.suffix.lower()
     return _HINTS.get(suffix) or (
         f"its ending is {suffix or 'none'}; {_FILES_KNOWN}; {_FOLDERS_KNOWN}; module:attribute; or with --language "
-        f"binary a program that speaks the container protocol. --framework says what a file of another name is; "
+        f"binary a program that speaks the container protocol. For a file with another ending give --framework; "
         f"{_OTHERS_KNOWN}"
     )

@@ -1,4 +1,4 @@
-"""From a model file or folder, a Python object, or ``module:attribute`` to an artifact."""
+"""Turns a model file or folder, a Python object, or ``module:attribute`` into an artifact."""
 
 import re
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from clipper.packaging.requirements_file import requirements_member
 from clipper.types import Framework
 
 # Python: Clipper's own runtime loads the model. Binary: the model is a program that speaks the container protocol.
-# Image: so is it, but in a Docker image, which is fetched where it runs.
+# Image: such a program in a Docker image, which is fetched where it runs.
 Language = Literal["python", "binary", "image"]
 
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
-# A class and its weights, told from a class that reads its data itself by this word alone.
+# A class and its weights. Only the framework's name tells it from a class that reads its data itself.
 _OF_CODE: Framework = "torch_state"
 
 
@@ -41,17 +41,17 @@ def package(
     Args:
         model: the path of a model file or folder (``str`` or ``Path``), ``"module:attribute"``, or any other Python
             object: a fitted estimator, a function over a batch, an object with ``predict_batch``.
-        data: a file or folder that a ``module:Class`` gets as ``model_data``, and a program as ``--data``; the second
-            file of a model that is two.
-        folder: where the code of ``module:attribute`` is; the current folder if None.
+        data: a file or folder that a ``module:Class`` gets as ``model_data``, and a program as ``--data``; or the
+            second file of a model that has two.
+        folder: the folder with the code of ``module:attribute``; the current one if None.
         language: ``binary``: ``model`` is the path of a program, an executable or a jar.
-        framework: what the file or folder is of; recognised if None. ``torch_state``: ``model`` is ``module:Class``,
-            and ``data`` its state dict.
+        framework: the framework of the file or folder; recognised if None. ``torch_state``: ``model`` is
+            ``module:Class``, and ``data`` its state dict.
         requirements: the path of a requirements file, or its lines: all that the model needs besides numpy.
 
     Raises:
-        InvalidArgument: the model cannot be read, is empty or of an unknown format, or its code is not there.
-        TooLarge: it is over a bound.
+        InvalidArgument: the model cannot be read, is empty or of an unknown format, or its code cannot be found.
+        TooLarge: it exceeds a limit.
     """
     contents = _contents(model, None if data is None else Path(data), folder or Path.cwd(), language, framework)
     return pack(contents if requirements is None else _with_requirements(contents, requirements))
@@ -79,23 +79,23 @@ def _contents(
         return _saved_contents(Path(model), data, framework)
     _refuse_framework(framework, "a Python object")
     if data is not None:
-        raise InvalidArgument("data goes with module:attribute, programs and Caffe: an object holds its own")
+        raise InvalidArgument("data is for module:attribute, programs and Caffe: an object has its data in itself")
     members = object_members(model)
     return Contents(members, "file", OBJECT_NAME, framework="pickle", needs=needs_of_object(members))
 
 
 def _refuse_framework(framework: Framework | None, what: str) -> None:
     if framework is not None:
-        raise InvalidArgument(f"framework {framework} is for model files and folders: {what} is loaded as it is")
+        raise InvalidArgument(f"framework {framework} is for model files and folders: leave it out for {what}")
 
 
 def package_code(targets: Sequence[str], folder: Path | None = None) -> Artifact | None:
     """Pack the code of an application's own policy and loss, each ``module:attribute``. The caller closes the artifact.
 
-    Returns None if the folder, the current one if None is given, has no Python files: then all of it is installed.
+    Returns None if the folder (the current one if None is given) has no Python files: then all code is installed.
 
     Raises:
-        InvalidArgument: a target is not of that form, or its code is not there.
+        InvalidArgument: a target is not of that form, or its code cannot be found.
         TooLarge: the folder has too many Python files.
     """
     folder = folder or Path.cwd()
@@ -104,14 +104,16 @@ def package_code(targets: Sequence[str], folder: Path | None = None) -> Artifact
             raise InvalidArgument(f"{target!r} is not module:attribute, such as policies:Cautious")
     members: tuple[Member, ...] = ()
     for target in targets:
-        # The whole folder each time; what differs is what is looked for in it.
+        # It returns the whole folder each time. Only the check is for this target.
         members = find_code(target, folder)
     return pack(Contents(members, "import", targets[0])) if members else None
 
 
 def _program_contents(model: object, data: Path | None) -> Contents:
     if not isinstance(model, (str, Path)):
-        raise InvalidArgument(f"model is a {type(model).__name__}: expected the path of a program, for language binary")
+        raise InvalidArgument(
+            f"model is of type {type(model).__name__}: expected the path of a program, because language is binary"
+        )
     program = program_member(Path(model))
     return _with_data(Contents((program,), "binary", program.name), data)
 
@@ -130,7 +132,9 @@ def _saved_contents(path: Path, data: Path | None, framework: Framework | None) 
         raise InvalidArgument(f"framework {framework} needs a class: deploy module:Class with --data {path}")
     known = framework or recognise(path)
     if data is not None and known != "caffe":
-        raise InvalidArgument(f"data goes with module:attribute, programs and Caffe: a model of {known} holds its own")
+        raise InvalidArgument(
+            f"data is for module:attribute, programs and Caffe: a model of {known} has its data in itself"
+        )
     if known == "caffe" and data is None and path.is_file():
         raise InvalidArgument(f"{path.name} is the network without its weights: give its .caffemodel with --data")
     members = _members(path, path.resolve().name, f"model at {str(path)!r}")
@@ -146,11 +150,11 @@ def _with_data(contents: Contents, data: Path | None) -> Contents:
 
 
 def _members(path: Path, name: str, what: str) -> tuple[Member, ...]:
-    """A file, or all files of a folder, as ``name``."""
+    """A file, or all files of a folder, under ``name`` in the artifact."""
     if path.is_file():
         return (Member(name, path),)
     if not path.is_dir():
-        raise InvalidArgument(f"no {what}: expected a file or folder")
+        raise InvalidArgument(f"there is no {what}: expected a file or folder")
     files = [file for file in path.rglob("*") if file.is_file()]
     if not files:
         raise InvalidArgument(f"the {what} is a folder without files")

@@ -1,7 +1,7 @@
-"""What a model file or folder needs to be loaded, read from it without its framework and without running anything.
+"""Finds out which packages a model file or folder needs, without its framework and without running anything.
 
-Each is a requirement: with the version that wrote the file, where it tells. ``python==3.12`` is of Python itself. A
-server whose own Python has all of them uses that, another builds an environment.
+Each need is a requirement, with the version that wrote the file if the file says it. ``python==3.12`` is for Python
+itself. A server whose own Python meets all needs uses that; another one builds an environment.
 """
 
 import json
@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from clipper.packaging.artifact import Member
-from clipper.packaging.pickles import Found, look_into, xgboost_version
+from clipper.packaging.pickles import PickleContents, look_into, xgboost_version
 from clipper.types import Framework
 
-# By the module's name. What runs on processors alone is a tenth of the size.
+# By the module's name. Packages without support for GPUs have a tenth of the size.
 _DISTRIBUTIONS = {
     "lightgbm": "lightgbm",
     "catboost": "catboost",
@@ -29,25 +29,25 @@ _DISTRIBUTIONS = {
     "tensorflow": "tensorflow-cpu",
 }
 
-# Parts of a file of which the version that wrote it can be read.
+# Where in a file the version that wrote it stands.
 _TAIL_BYTES = 4096
 _XGBOOST_VERSION = re.compile(rb'"version":\s*\[(\d+),\s*(\d+),\s*(\d+)\]')
-# Its last number makes no difference to a pickle.
+# Without the last number, which makes no difference to a pickle.
 _MLFLOW_PYTHON = re.compile(r"^python:\s*['\"]?(\d+\.\d+)", re.MULTILINE)
 _RELEASE = re.compile(r"\d+(\.\d+)+(rc\d+|\.post\d+)?")
-# Before this one xgboost-cpu was not released; a later xgboost reads what an earlier one has saved.
+# The first release of xgboost-cpu. A later xgboost reads files of an earlier one.
 _FIRST_XGBOOST_CPU = (2, 1, 0)
-# Until then scikit-learn was built for numpy 1, and did not say that it needs that.
+# Earlier releases of scikit-learn were built for numpy 1, and did not declare that they need it.
 _FIRST_WITH_NUMPY_2 = (1, 4, 2)
 
 
 def needs_of(framework: Framework, path: Path) -> tuple[str, ...]:
-    """What a model of ``framework`` at ``path``, a file or folder, needs besides numpy; sorted."""
+    """The needs, besides numpy, of a model of ``framework`` at ``path``, a file or folder; sorted."""
     return tuple(sorted(set(_READERS[framework](path))))
 
 
 def needs_of_object(members: Iterable[Member]) -> tuple[str, ...]:
-    """What an object needs, given what it was pickled to."""
+    """The needs of an object, from the members that it was pickled to."""
     pickles = (member.source for member in members if isinstance(member.source, bytes))
     return tuple(sorted({need for pickle in pickles for need in _pickled(look_into(pickle))}))
 
@@ -61,10 +61,10 @@ def _joblib(path: Path) -> Iterator[str]:
     yield from _pickle(path)
 
 
-def _pickled(found: Found) -> Iterator[str]:
+def _pickled(found: PickleContents) -> Iterator[str]:
     for module in found.modules & _DISTRIBUTIONS.keys():
         yield _DISTRIBUTIONS[module]
-    # Its estimators are scikit-learn's, which it does not require.
+    # XGBoost's estimators are scikit-learn's, but XGBoost does not require it.
     if found.modules & {"sklearn", "xgboost"}:
         yield from _scikit_learn(found.sklearn_version)
     if "xgboost" in found.modules:
@@ -96,7 +96,7 @@ def _xgboost_cpu(version: str | None) -> str:
 def _keras(path: Path) -> Iterator[str]:
     yield "tensorflow-cpu"
     version = None
-    # An HDF5 file is no zip, and does not tell where this can be read without its library.
+    # An HDF5 file is not a zip, and its version cannot be read without its library.
     with suppress(OSError, zipfile.BadZipFile, KeyError, ValueError), zipfile.ZipFile(path) as archive:
         version = json.loads(archive.read("metadata.json")).get("keras_version")
     yield f"keras=={version}" if version and _RELEASE.fullmatch(version) else "keras"
@@ -115,7 +115,7 @@ def _always(*needs: str) -> Callable[[Path], Iterator[str]]:
 
 
 def _mlflow(folder: Path) -> Iterator[str]:
-    """Its folder lists all that was there when it was saved, in two files; Clipper's rows come in pandas' frames."""
+    """The folder lists in two files what was installed when it was saved. Clipper gives rows in frames of pandas."""
     yield "pandas"
     with suppress(OSError, ValueError):
         lines = (line.strip() for line in (folder / "requirements.txt").read_text().splitlines())
@@ -137,7 +137,7 @@ _READERS: dict[Framework, Callable[[Path], Iterator[str]]] = {
     "tensorflow": _always("tensorflow-cpu"),
     "keras": _keras,
     "spark": _spark,
-    # Release 5 has no reader of Caffe's files.
+    # Release 5 of OpenCV cannot read Caffe's files.
     "caffe": _always("opencv-python-headless<5"),
     "mlflow": _mlflow,
 }

@@ -1,4 +1,4 @@
-"""Python objects to bytes, with the code that the container would not find."""
+"""Pickles Python objects, with the code that the container would not find."""
 
 import sys
 from pathlib import Path
@@ -15,31 +15,27 @@ _CLOUDPICKLE = tuple(Path(cloudpickle.__file__).parent.glob("*.py"))
 
 
 def object_members(model: object) -> tuple[Member, ...]:
-    """A pickled model, and what it takes to read it in a Python that has nothing of ours.
+    """A pickled model, and the code to read it in a Python that has none of our packages.
 
     Raises:
-        InvalidArgument: it is no model, or it cannot be pickled.
+        InvalidArgument: it is not a model, or it cannot be pickled.
     """
-    _check_is_model(model)
-    data = pickled(model)
-    # Code that goes by value is rebuilt by cloudpickle's own functions.
-    reader = _CLOUDPICKLE if b"cloudpickle" in data else ()
-    return (Member(OBJECT_NAME, data), *(Member(f"code/cloudpickle/{path.name}", path) for path in reader))
-
-
-def _check_is_model(model: object) -> None:
     if isinstance(model, type):
         raise InvalidArgument(
             f"model is the class {model.__name__}: deploy an instance of it, or module:{model.__name__} "
             "to have the container make one"
         )
-    # Of a dict from labels to hidden Markov models each has to be one; the container tells whether they are.
+    # A dict from labels to hidden Markov models is a model too. The container checks that they are such models.
     parts = list(model.values()) if isinstance(model, dict) and model else [model]
     if not all(map(_answers, parts)):
         raise InvalidArgument(
-            f"model is a {type(model).__name__}: expected a model file's path, module:attribute, an object with "
+            f"model is of type {type(model).__name__}: expected a model file's path, module:attribute, an object with "
             "predict_batch or predict, or a function over a batch"
         )
+    data = pickled(model)
+    # Functions of cloudpickle rebuild code that was pickled by value.
+    reader = _CLOUDPICKLE if b"cloudpickle" in data else ()
+    return (Member(OBJECT_NAME, data), *(Member(f"code/cloudpickle/{path.name}", path) for path in reader))
 
 
 def _answers(model: object) -> bool:
@@ -49,10 +45,10 @@ def _answers(model: object) -> bool:
 
 
 def pickled(model: object) -> bytes:
-    """Pickle a model by value where its code is in the user's own files.
+    """Pickle a model, by value if its code is in the user's own files.
 
-    A function from ``__main__`` or a notebook always goes by value. One from another module of the user's would be
-    sent as that module's name, which the container cannot import: so its module goes along.
+    A function from ``__main__`` or a notebook is always pickled by value. One from another module of the user would be
+    pickled as that module's name, which the container cannot import. So its module is pickled along with it.
 
     Raises:
         InvalidArgument: it holds something that cannot be pickled, such as a lock or an open file.
@@ -62,7 +58,7 @@ def pickled(model: object) -> bytes:
         if module is None:
             return bytes(cloudpickle.dumps(model))
         return _with_module(model, module)
-    # Pickling runs the __reduce__ of whatever the user's object holds, which may raise anything.
+    # Pickling runs __reduce__ of every object that the user's object holds, which may raise anything.
     except Exception as error:
         raise InvalidArgument(
             f"cannot pickle this {type(model).__name__}: {error}. "

@@ -1,7 +1,7 @@
-"""Which modules a pickle refers to, and which scikit-learn wrote it, without unpickling.
+"""Finds the modules that a pickle refers to, and the scikit-learn that wrote it, without unpickling.
 
-A joblib file is a pickle with the bytes of arrays in between, so there is no following it from one operation to the
-next, as ``pickletools`` does. What is looked for are the few operations that name a module, wherever they are.
+A joblib file is a pickle with the bytes of arrays in between. So it cannot be read from one operation to the next, as
+``pickletools`` does. This searches for the few operations that name a module, wherever they are.
 """
 
 import bz2
@@ -15,37 +15,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-# How much of a compressed file is looked at: what it holds may be any size.
+# How much of a compressed file is searched, because it may unpack to any size.
 MAX_UNPACKED_BYTES = 1024**3
 _READ_BYTES = 64 * 1024
 _CHUNK_BYTES = 16 * 1024**2
-# More than a reference to a module takes, so that none is missed where two chunks meet.
+# Longer than a reference to a module, so that no reference is missed where two chunks meet.
 _OVERLAP_BYTES = 1024
 
 _NAME = rb"[A-Za-z_][\w.]*"
-# Protocol 4 and later: two strings, the second of which may be one that was there before, and STACK_GLOBAL.
+# Protocol 4 and later: two strings, the second of which may refer to an earlier one, and STACK_GLOBAL.
 _STACK_GLOBAL = re.compile(rb"\x8c.(%b)\x94(?:\x8c.%b\x94|h.|j....)\x93" % (_NAME, _NAME), re.DOTALL)
-# Before: GLOBAL, and two lines.
+# Earlier protocols: GLOBAL, and two lines.
 _GLOBAL = re.compile(rb"c(%b)\n%b\n" % (_NAME, _NAME))
-# The string, its place in the memo, the string that is its value: in protocol 4 and later, and before.
+# The string, its place in the memo, and the string that is its value, in all protocols.
 _SKLEARN_VERSION = re.compile(
     rb"_sklearn_version(?:\x94\x8c.|q.X....|r....X....)([\w.+-]+?)(?:\x94|q|r|s|u)", re.DOTALL
 )
-# XGBoost's own form, UBJSON, which it pickles as bytes: an array of three small integers.
+# In UBJSON, XGBoost's own format, which it pickles as bytes: an array of three small integers.
 _XGBOOST_VERSION = re.compile(rb"version\[#L\0{7}\x03i(.)i(.)i(.)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """``modules``: the top packages, e.g. ``sklearn``. The versions are of the libraries that wrote it."""
+class PickleContents:
+    """``modules``: the top packages, e.g. ``sklearn``. The versions are of the libraries that wrote the pickle."""
 
     modules: frozenset[str]
     sklearn_version: str | None
     xgboost_version: str | None
 
 
-def look_into(pickle: Path | bytes) -> Found:
-    """Look for what names a module, in a file, which may be compressed as joblib does, or in bytes."""
+def look_into(pickle: Path | bytes) -> PickleContents:
+    """Search a file, which joblib may have compressed, or bytes."""
     modules: set[str] = set()
     sklearn = xgboost = None
     for chunk in _chunks(pickle):
@@ -54,7 +54,7 @@ def look_into(pickle: Path | bytes) -> Found:
         if sklearn is None and (version := _SKLEARN_VERSION.search(chunk)):
             sklearn = version[1].decode()
         xgboost = xgboost or xgboost_version(chunk)
-    return Found(frozenset(modules), sklearn, xgboost)
+    return PickleContents(frozenset(modules), sklearn, xgboost)
 
 
 def xgboost_version(data: bytes | mmap.mmap) -> str | None:
@@ -80,7 +80,7 @@ class _Unpacker(Protocol):
     def decompress(self, data: bytes, /) -> bytes: ...
 
 
-# How joblib's files begin, by how they are compressed.
+# The first bytes of joblib's files, for each way that it compresses.
 _UNPACKERS: dict[bytes, Callable[[], _Unpacker]] = {
     b"\x78": zlib.decompressobj,
     b"\x1f\x8b": lambda: zlib.decompressobj(wbits=16 + zlib.MAX_WBITS),
@@ -95,7 +95,7 @@ def _unpacker(begin: bytes) -> _Unpacker | None:
 
 
 def _unpacked(path: Path, unpacker: _Unpacker) -> Iterator[bytes]:
-    """The file's contents in pieces that overlap, as far as they can be unpacked."""
+    """The contents of a file, as far as it can be unpacked, in pieces that overlap."""
     size_bytes, chunk = 0, b""
     with path.open("rb") as file, suppress(zlib.error, lzma.LZMAError, EOFError, OSError):
         while size_bytes < MAX_UNPACKED_BYTES and (data := file.read(_READ_BYTES)):

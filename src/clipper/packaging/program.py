@@ -1,4 +1,4 @@
-"""A program that speaks the container protocol: recognised, so that a mistake is found before it is sent."""
+"""Recognises a program, so that a mistake is found before the program is sent."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def program_member(path: Path) -> Member:
         path: an ELF executable, a script whose first line names its interpreter, or a jar with a main class.
 
     Raises:
-        InvalidArgument: it cannot be read, or is not one of these.
+        InvalidArgument: it cannot be read, or is none of these.
     """
     begin = _begin(path)
     is_jar = path.suffix == ".jar"

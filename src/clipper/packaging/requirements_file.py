@@ -1,4 +1,4 @@
-"""The requirements file of a model: read where it is, so that it means the same on the server's machine."""
+"""Reads the requirements file of a model in such a way that it means the same on the server's machine."""
 
 import re
 import shlex
@@ -8,18 +8,18 @@ from pathlib import Path
 from clipper.errors import InvalidArgument, TooLarge
 from clipper.packaging.artifact import Member
 
-# What the member is called; no model file is, and it is beside `code/` and `data/`.
+# The member's name, beside `code/` and `data/`. No model file has this name.
 REQUIREMENTS_NAME = "requirements.txt"
 
 # A frozen environment of several hundred packages, with hashes, has about half of this.
 MAX_REQUIREMENTS_BYTES = 512 * 1024
-# Files that include each other more deeply than this do so without end.
+# Files that include each other more deeply than this include themselves.
 MAX_INCLUDES = 10
 
 _INCLUDE = ("-r", "--requirement")
 _EDITABLE = ("-e", "--editable")
 _CONSTRAINT = ("-c", "--constraint")
-# Their value is an address or a folder.
+# Options whose value is an address or a folder.
 _PLACES = ("-f", "--find-links", "-i", "--index-url", "--extra-index-url")
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _ARCHIVES = (".whl", ".zip", ".tar.gz")
@@ -29,11 +29,11 @@ def requirements_member(requirements: Path | str | Sequence[str]) -> Member:
     """The requirements as a member of an artifact.
 
     Args:
-        requirements: the path of a requirements file, whose ``-r`` files are taken in; or its lines.
+        requirements: the path of a requirements file, or its lines. Files included with ``-r`` are inserted.
 
     Raises:
-        InvalidArgument: it cannot be read, or refers to something that the server would not have.
-        TooLarge: it is over a bound.
+        InvalidArgument: it cannot be read, or refers to something that the server does not have.
+        TooLarge: it exceeds a limit.
     """
     if isinstance(requirements, (str, Path)):
         lines = list(_lines_of(Path(requirements), MAX_INCLUDES))
@@ -51,7 +51,9 @@ def _lines_of(path: Path, includes_left: int) -> Iterator[str]:
     try:
         text = path.read_text()
     except UnicodeDecodeError:
-        raise InvalidArgument(f"{str(path)!r} is not a requirements file: expected a requirement a line") from None
+        raise InvalidArgument(
+            f"{str(path)!r} is not a requirements file: expected a requirement in each line"
+        ) from None
     except OSError as error:
         raise InvalidArgument(f"cannot read the requirements file {str(path)!r}: {error.strerror}") from error
     # A line that ends with a backslash goes on in the next.
@@ -59,7 +61,7 @@ def _lines_of(path: Path, includes_left: int) -> Iterator[str]:
 
 
 def _taken(lines: Sequence[str], folder: Path, where: str, includes_left: int) -> Iterator[str]:
-    """The lines that say something, those of included files in their place."""
+    """The lines without comments and blank ones, with those of included files inserted."""
     for line in lines:
         meant = _COMMENT.sub("", line).strip()
         option, value = _option(meant)
@@ -80,19 +82,19 @@ def _option(line: str) -> tuple[str, str]:
 
 def _check(line: str, option: str, where: str) -> None:
     if option in _EDITABLE:
-        raise InvalidArgument(f"{where}: {line!r} is a folder of this machine: deploy its code with module:attribute")
+        raise InvalidArgument(f"{where}: {line!r} is a folder of this machine: deploy module:attribute from it")
     if option in _CONSTRAINT:
-        raise InvalidArgument(f"{where}: {line!r} is not taken along: write the versions into the requirements")
+        raise InvalidArgument(f"{where}: {line!r} is a file of constraints, which is not sent: write the versions here")
     place = _option(line)[1] if option in _PLACES else _place_of(line, option)
     if place and "://" not in place and not place.startswith(("/", "file:/")):
         raise InvalidArgument(
-            f"{where}: {line!r} is a place beside the file, which the server does not have: "
+            f"{where}: {line!r} is a path relative to this file, which the server does not have: "
             "expected packages by name, absolute paths or addresses"
         )
 
 
 def _place_of(line: str, option: str) -> str:
-    """Where a requirement says that its package is: ``name @ place``, or a place alone; empty if it says only what."""
+    """The place in a requirement: after the @ in ``name @ place``, or all of it; empty if it names only a package."""
     if option:
         return ""
     package = line.partition(";")[0].strip()

@@ -1,8 +1,8 @@
 """``python -s -P -m clipper.processes.enter UID GID DATA_BYTES CORES PROGRAM…`` begins another user's container.
 
-It still is the server's user, who alone may bound it whatever rights this root has; then it becomes that user, and the
-program. ``-`` stands for no bound. Nothing is imported from the folder that it is started in, nor as a user's own from
-what passes for its home: others may write there.
+It starts as the server's user, because only that user may always set the limits, whatever rights root has here. Then
+it becomes the other user, and at last the program. ``-`` stands for no limit. ``-s -P`` keep Python from importing
+anything from the folder that it is started in or from its user's home: others may write there.
 """
 
 import os
@@ -14,7 +14,7 @@ from clipper.run_as import RunAs, become
 
 
 def entering(run_as: RunAs, data_bytes: int | None, cores: frozenset[int] | None, argv: Sequence[str]) -> list[str]:
-    """The command line that becomes ``argv``, bounded as by ``limits.apply``."""
+    """The command line that becomes ``argv``, with the limits of ``limits.apply``."""
     bounds = ["-" if data_bytes is None else str(data_bytes), ",".join(map(str, sorted(cores))) if cores else "-"]
     user = [str(run_as.uid), str(run_as.gid)]
     return [sys.executable, "-s", "-P", "-m", "clipper.processes.enter", *user, *bounds, *argv]

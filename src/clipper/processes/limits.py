@@ -1,4 +1,4 @@
-"""What the kernel bounds for a process that was just started, and what it may use of the machine."""
+"""The limits that the kernel keeps for a process that was just started, and its share of the machine."""
 
 import os
 import resource
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipper.processes.excess import MAX_DISK_BYTES
+from clipper.processes.proc import variable
+from clipper.types import OOM_SCORE_ADJUSTMENT
 
-# A third of the weight of a process that is not nice, so that other work on the machine does not starve a model.
+# A third of the weight of a process that is not nice, so that a model does not starve other work on the machine.
 CONTAINER_NICENESS = 5
-# Where memory runs out, the kernel should take a model before the server that would start it again.
-OOM_SCORE_ADJUSTMENT = 500
-# No file of a container's can be larger, in whatever folder: one that is written without end ends so.
+# The largest file that a container can write, in whatever folder. A model that writes one without end gets an error.
 MAX_FILE_BYTES = MAX_DISK_BYTES
-# A model that opens files without end gets an error long before the machine has no more to give.
+# A model that opens files without end gets an error long before the machine runs out of them.
 MAX_OPEN_FILES = 4096
 
 
@@ -32,7 +32,7 @@ class Share:
 
 
 def machine_cores() -> list[int]:
-    """The cores that this process may use, and so may give."""
+    """The cores that this process may use, and so may give to containers."""
     return sorted(os.sched_getaffinity(0))
 
 
@@ -42,17 +42,28 @@ def machine_gpus() -> list[str]:
 
 
 def apply(pid: int, data_bytes: int | None, cores: frozenset[int] | None) -> None:
-    """Bound a container from without.
+    """Limit a container from outside.
+
+    Where processors are short, answers should leave first: a worker needs a processor for microseconds, a model for as
+    long as it can get one. So containers are nice. With 128 connections on two cores, p99 fell by a fifth, and answers
+    per second did not. A kernel that shares processors out by session (autogroup, the default of most distributions)
+    heeds a process's niceness only within its session, and each container has one of its own. So the session becomes
+    nice too. Without that, an ensemble of 16 forests on two cores answered up to 12 ms late at the 99th percentile.
 
     Args:
-        data_bytes: of memory that a process can write to, for itself; over it an allocation fails, which a model can
-            answer with.
+        data_bytes: of memory that one process can write to. Over it an allocation fails, which a model can handle.
         cores: those that it may run on; None is any.
     """
-    with suppress(ProcessLookupError):  # it has exited already, which whoever watches it will tell
-        _yield_to_workers(pid)
-        _prefer_as_victim(pid)
-        # A core of many GB would be on everybody's disk.
+    with suppress(ProcessLookupError):  # it has exited already, and the one that watches it will notice
+        os.setpriority(os.PRIO_PROCESS, pid, CONTAINER_NICENESS)
+        # Fails where the kernel has no such groups, for a process in the root's group, whose weight is fixed (EINVAL),
+        # and for users other than root who set a second one within 0.1 s. That replica then runs without.
+        with suppress(OSError):
+            Path(f"/proc/{pid}/autogroup").write_text(str(CONTAINER_NICENESS))
+        # Some sandboxes close this file. The model runs as well without.
+        with suppress(OSError):
+            Path(f"/proc/{pid}/oom_score_adj").write_text(str(OOM_SCORE_ADJUSTMENT))
+        # A core dump of many GB would fill the disk that all share.
         resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
         files = min(MAX_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (files, files))
@@ -64,39 +75,10 @@ def apply(pid: int, data_bytes: int | None, cores: frozenset[int] | None) -> Non
 
 
 def share_of(pid: int) -> Share:
-    """What a container has that was taken over. All, if it is gone."""
+    """The share of a container that was taken over; the default share if it is gone."""
     with suppress(OSError):
         cores = frozenset(os.sched_getaffinity(pid))
-        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        return Share(None if cores >= set(machine_cores()) else cores, _visible_gpus(variables))
+        visible = variable(pid, "CUDA_VISIBLE_DEVICES")
+        gpus = None if visible is None else tuple(filter(None, visible.split(",")))
+        return Share(None if cores >= set(machine_cores()) else cores, gpus)
     return Share()
-
-
-def _visible_gpus(variables: list[bytes]) -> tuple[str, ...] | None:
-    for variable in variables:
-        name, _, value = variable.partition(b"=")
-        if name == b"CUDA_VISIBLE_DEVICES":
-            return tuple(filter(None, value.decode().split(",")))
-    return None
-
-
-def _yield_to_workers(pid: int) -> None:
-    """Where processors are short, let answers leave first: a worker needs one for microseconds, a model for all it can.
-
-    With 128 connections on two cores, p99 fell by a fifth, and answers per second did not.
-
-    A kernel that shares processors out by session, as those of most distributions do (autogroup), heeds a process's
-    niceness within its session only, and every container has one of its own: so that gets it too. Without it an
-    ensemble of 16 forests on two cores left up to 12 ms after its deadline, at the 99th percentile.
-    """
-    os.setpriority(os.PRIO_PROCESS, pid, CONTAINER_NICENESS)
-    # Not every kernel has such groups, a process may be in the root's, whose weight is fixed (EINVAL), and others than
-    # root may set one in 0.1 s: that replica then goes without.
-    with suppress(OSError):
-        Path(f"/proc/{pid}/autogroup").write_text(str(CONTAINER_NICENESS))
-
-
-def _prefer_as_victim(pid: int) -> None:
-    # Closed in some sandboxes: the model runs as well without.
-    with suppress(OSError):
-        Path(f"/proc/{pid}/oom_score_adj").write_text(str(OOM_SCORE_ADJUSTMENT))

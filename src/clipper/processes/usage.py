@@ -1,4 +1,7 @@
-"""Keeps containers within what they may take. The kernel bounds single processes; what they take together is here."""
+"""Keeps containers within their bounds.
+
+The kernel limits each process by itself. What the processes of a container use together is bounded here.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -6,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from clipper.processes.census import Census, Found, disk_usage, memory_bytes
+from clipper.processes.census import Census, disk_usage, memory_bytes
 from clipper.processes.excess import Bounds, Usage, excess
 
-# What takes without end can take for so long before it is noticed. A look costs some 20 µs a process of the machine.
+# For so long a container can use more than it may before that is noticed. A look costs some 20 µs for each process of
+# the machine.
 LOOK_EVERY_S = 0.5
-# Disks are slower to fill than memory, and counting files takes longer.
+# Disks fill more slowly than memory, and counting files takes longer.
 LOOK_AT_DISK_EVERY = 4
 
 
@@ -20,7 +24,7 @@ class Bounded(Protocol):
 
     Attributes:
         mark: that of all its processes.
-        folder: that it works in.
+        folder: the folder that it works in.
     """
 
     mark: str
@@ -32,7 +36,7 @@ class Bounded(Protocol):
 
 
 class UsageKeeper:
-    """Looks at what containers take, and kills those that take too much."""
+    """Looks at what containers use, and kills those that use too much."""
 
     def __init__(self, running: Callable[[], Sequence[Bounded]]) -> None:
         self._running = running
@@ -50,22 +54,18 @@ class UsageKeeper:
             await asyncio.sleep(LOOK_EVERY_S)
 
     def _look(self, containers: Sequence[Bounded]) -> list[Usage]:
-        found = self._census.look()
-        usages = [_usage(found.get(container.mark, []), container.bounds) for container in containers]
+        entries = self._census.look()
         self._looks += 1
-        if self._looks % LOOK_AT_DISK_EVERY == 0:
-            usages = [_with_disk(usage, container) for usage, container in zip(usages, containers)]
+        usages = []
+        for container in containers:
+            processes = entries.get(container.mark, [])
+            usage = Usage(
+                processes=len(processes),
+                threads=sum(process.threads for process in processes),
+                memory_bytes=memory_bytes(processes, container.bounds.memory_bytes),
+            )
+            if self._looks % LOOK_AT_DISK_EVERY == 0:
+                size_bytes, files = disk_usage(container.folder, container.bounds.files)
+                usage = replace(usage, disk_bytes=size_bytes, files=files)
+            usages.append(usage)
         return usages
-
-
-def _usage(processes: list[Found], bounds: Bounds) -> Usage:
-    return Usage(
-        processes=len(processes),
-        threads=sum(process.threads for process in processes),
-        memory_bytes=memory_bytes(processes, bounds.memory_bytes),
-    )
-
-
-def _with_disk(usage: Usage, container: Bounded) -> Usage:
-    size_bytes, files = disk_usage(container.folder, container.bounds.files)
-    return replace(usage, disk_bytes=size_bytes, files=files)

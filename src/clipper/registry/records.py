@@ -1,17 +1,12 @@
 """What the registry holds. A record is stored as JSON; fields may be added with a default, never renamed."""
 
-from typing import Literal
-
 from msgspec import Struct
 
-from clipper.control.snapshot import Batching, Link, Newcomer, Selection
-from clipper.scaling import ReplicaRange
-from clipper.types import Framework, ModelId
-
-VersionState = Literal["starting", "ready", "failed", "sleeping"]
-Loader = Literal["file", "import", "binary", "image"]
-ManagerName = Literal["local", "docker"]
-Role = Literal["admin", "read"]
+from clipper.control.snapshot import Newcomer
+from clipper.settings.application import Link, Selection
+from clipper.settings.replicas import ReplicaRange
+from clipper.settings.version import Batching, VersionSpec, VersionState
+from clipper.types import ModelId, Role
 
 
 class ApplicationRecord(Struct, frozen=True):
@@ -55,45 +50,6 @@ class ModelRecord(Struct, frozen=True):
     name: str
     current: str | None = None
     previous: str | None = None
-
-
-class VersionSpec(Struct, frozen=True):
-    """How to run a version: what was deployed. Two containers of equal specs are interchangeable.
-
-    Attributes:
-        artifact: SHA-256 of the tar, in hex.
-        target: a path inside the artifact (``file``, ``binary``), ``module:attribute`` (``import``), or the name of a
-            Docker image whose program speaks the container protocol (``image``).
-        framework: of the model file or folder; None for a program, code, and a pickle from before there were others.
-        output: ``labels``, ``probabilities``, or names of outputs with commas between; None means the model's own.
-        data: a path inside the artifact that a class gets as ``model_data``, a program as ``--data``.
-        input_type: as declared at deployment; None means what the container says.
-        python: the interpreter to run it with, by its path or a version such as ``3.12``; None means Clipper's own.
-        requirements: a path inside the artifact of a requirements file, of which an environment is built.
-        needs: what the model's file says that it needs: requirements, and ``python==3.12`` of Python itself.
-        memory_bytes: the most memory that one replica may have, with all processes that it forks; None means no bound.
-        sample: an input, as JSON text, that a container has to answer before it is ready; None means a remembered one.
-        cpus: how many processors one replica may use; None means any, with libraries that compute in one thread.
-        gpus: which GPUs one replica may use, as ``managers.shares.parse_gpus`` reads it; None means none.
-        manager: what starts its containers.
-    """
-
-    artifact: str
-    loader: Loader
-    target: str
-    data: str | None = None
-    input_type: str | None = None
-    python: str | None = None
-    start_timeout_s: float = 60.0
-    memory_bytes: int | None = None
-    cpus: float | None = None
-    gpus: str | None = None
-    manager: ManagerName = "local"
-    sample: str | None = None
-    requirements: str | None = None
-    needs: tuple[str, ...] = ()
-    framework: Framework | None = None
-    output: str | None = None
 
 
 class VersionRecord(Struct, frozen=True):

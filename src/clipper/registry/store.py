@@ -21,14 +21,14 @@ class DeleteApplication:
 
 @dataclass(frozen=True, slots=True)
 class ForgetLater:
-    """What the application of this id has learned is to be dropped from the selection store, once that can be done."""
+    """Drop what the application of this id has learned from the selection store, once that is possible."""
 
     application_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """It has been dropped."""
+    """What the application of this id had learned has been dropped."""
 
     application_id: str
 

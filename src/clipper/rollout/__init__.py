@@ -1,1 +1,1 @@
-"""From what should exist and what is, to what to do now: no I/O, no clock, no task. The shell is in ``supervisor``."""
+"""Decides what to do now, from desired and observed state: no I/O, no clock, no task. ``supervisor`` has the shell."""

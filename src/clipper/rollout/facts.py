@@ -1,4 +1,4 @@
-"""All that the rollout knows of the world, at one moment."""
+"""Everything that the rollout knows of the world, at one moment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,8 +7,8 @@ from typing import Literal
 from clipper.control.snapshot import ApplicationSnapshot, Peer, ReplicaAddress
 from clipper.managers.reconcile.backoff import NO_DEATHS, History
 from clipper.managers.reconcile.plan import Phase, Slot
-from clipper.registry.records import VersionSpec
 from clipper.rollout.wanted import Records
+from clipper.settings.version import VersionSpec
 
 WorkerPhase = Literal["starting", "ready", "backing_off", "crash_loop", "stopping", "draining"]
 
@@ -23,17 +23,17 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class SlotFacts:
-    """One replica's place, and the process in it.
+    """The place of one replica, and the process in it.
 
     Attributes:
-        phase: ``dead`` if it has none now.
-        spec: what that process, or the last one, was started with.
+        phase: of the process; ``dead`` if there is none.
+        spec: what this process, or the last one, was started with.
         id: of the process; empty if it has none.
-        address: where that can be dialled; None until it is started.
-        input_type: as it said itself when it was ready; None before.
-        start_failure: set while it is dead because its last start failed.
-        last_error: how the last one ended, or why it could not be started.
-        is_outdated: another Clipper's code than ours runs in it.
+        address: where the process can be dialled; None until it has started.
+        input_type: what the container reported when it became ready; None before.
+        start_failure: set while the slot is dead because its last start failed.
+        last_error: how the last process ended, or why it could not be started.
+        is_outdated: the process runs another Clipper's code than ours.
     """
 
     slot: Slot
@@ -59,12 +59,11 @@ class WorkerFacts:
     """One query worker.
 
     Attributes:
-        peer: how others reach it; None if it has no process, or one that is going.
-        generation: of the snapshot that it last said it serves by, since we have known it; None before it has.
-        found_generation: what it served by when it was first dialled: for one that an earlier supervisor started, that
-            one's.
-        unlinked: id of each replica that it could not dial to why.
-        undrained: ids of the replicas out of service that have a batch of its.
+        peer: how other workers reach it; None if it has no process, or a process that is ending.
+        generation: of the snapshot in force, as it last reported to us; None before its first report.
+        found_generation: of the snapshot in force when we first dialled it, which an earlier supervisor may have sent.
+        unlinked: ids of the replicas that it could not dial, each with the reason.
+        undrained: ids of the replicas out of service that still run one of its batches.
         is_spare: it stands in while others are replaced.
         is_outdated: another Clipper's code than ours runs in it, or it runs with other settings.
     """
@@ -82,7 +81,7 @@ class WorkerFacts:
 
     @property
     def is_expected(self) -> bool:
-        """Whether it is up, or may well be in a moment: what has to reach every worker has to reach it."""
+        """Whether it is up or coming up: what has to reach every worker has to reach this one."""
         return self.phase in ("starting", "ready")
 
 
@@ -91,9 +90,9 @@ class Facts:
     """
     Attributes:
         now_s: of a clock that never goes back.
-        applications: those of the records that workers can be told of.
+        applications: those of the records that can be encoded for workers.
         slots: in order.
-        can_commit_at_s: when it is worth trying again, after the registry could not be written.
+        can_commit_at_s: when to try the registry again, after it could not be written.
     """
 
     now_s: float

@@ -1,17 +1,18 @@
-"""What the rollout has the shell do. Each carries why, for the story that operators read."""
+"""What the rollout tells the shell to do. Each instruction says why, for the history that operators read."""
 
 from dataclasses import dataclass
 
 from clipper.control.snapshot import Snapshot
 from clipper.managers.reconcile.plan import Slot
-from clipper.registry.records import VersionRecord, VersionSpec
+from clipper.registry.records import VersionRecord
 from clipper.registry.store import Put
+from clipper.settings.version import VersionSpec
 from clipper.types import ModelId
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Take down what happened to a version. It holds even if it cannot be stored yet."""
+    """Record what happened to a version. It is in force even if it cannot be stored yet."""
 
     record: VersionRecord
     why: str
@@ -19,7 +20,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Make these changes of a version that is ready, all or none. If that fails, facts tell when to try again."""
+    """Make these changes for a version that is ready, all or none. If that fails, the facts say when to try again."""
 
     id: ModelId
     changes: tuple[Put, ...]
@@ -28,7 +29,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """Tell every worker."""
+    """Send a snapshot to every worker."""
 
     snapshot: Snapshot
     why: str
@@ -61,7 +62,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Drop a dead slot, and that it ever died."""
+    """Drop a dead slot and its history of deaths."""
 
     slot: Slot
     why: str
@@ -76,7 +77,7 @@ class StartSpare:
 
 @dataclass(frozen=True, slots=True)
 class DrainWorker:
-    """Let a worker answer what is under way, and end it. One that is no spare is started again, with our code."""
+    """Let a worker answer its open queries, and end it. Unless it is the spare, it is started again, with our code."""
 
     index: int
     why: str
@@ -84,7 +85,7 @@ class DrainWorker:
 
 @dataclass(frozen=True, slots=True)
 class WakeAt:
-    """Ask again then, if nothing happens before."""
+    """Look again then, if nothing happens before."""
 
     at_s: float
 

@@ -1,17 +1,18 @@
-"""Which versions are new to an application, from what an operator does to its links and models. Records in and out.
+"""Which versions are new to an application, by what an operator does to its links and models. Records in and out.
 
 A version is a newcomer where it comes beside, or in the place of, what the application asks already: by a link that is
 added, a link that is changed to another version, or the deployment of a model that a link follows. What an operator
-rolls back to is none: who does that wants it to answer.
+rolls back to is not a newcomer: the operator wants it to answer.
 """
 
 from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
-from clipper.control.snapshot import ApplicationSnapshot, Link, Newcomer, Selection, Snapshot
+from clipper.control.snapshot import ApplicationSnapshot, Newcomer, Snapshot
 from clipper.registry.records import ApplicationRecord, ModelRecord
-from clipper.selection.policies.registry import POLICIES
+from clipper.selection.policies.by_name import POLICIES
+from clipper.settings.application import Link, Selection
 from clipper.types import ModelId
 
 # The version of a model that is current; None if none is.
@@ -61,10 +62,10 @@ def after_promotion(
 def after_other_change(
     record: ApplicationRecord, current: Current, exists: Callable[[ModelId], bool]
 ) -> ApplicationRecord:
-    """Without newcomers that are none any more, after anything else was changed: no link leads to them, what they were
-    compared with is gone, or nothing is ramped."""
+    """To be called after any other change: drops newcomers that have no link any more, whose ``before`` is gone, or
+    that are not ramped any more."""
 
-    def is_none(one: Newcomer) -> bool:
+    def is_over(one: Newcomer) -> bool:
         links = [link for link in record.links if link.model == one.model and not link.shadow]
         if not exists(ModelId(one.model, one.version)) or not links:
             return True
@@ -79,18 +80,18 @@ def after_other_change(
     new = {(one.model, one.version) for one in record.newcomers}
     asked = [(link.model, link.version or current(link.model)) for link in record.links if not link.shadow]
     others = [target for target in asked if target[1] is not None and target not in new]
-    return _without(record, is_none)
+    return _without(record, is_over)
 
 
 def through(record: ApplicationRecord, newcomer: Newcomer) -> ApplicationRecord:
-    """It has enough feedback: it is as all others from now on."""
+    """The newcomer has enough feedback: from now on it is a link like the others."""
     return _without(record, lambda one: one == newcomer)
 
 
 def stopped(record: ApplicationRecord, newcomer: Newcomer, why: str) -> ApplicationRecord:
-    """It is asked no more. A link that was changed to it goes back to the version before.
+    """The newcomer gets no more queries. A link that was changed to it goes back to the version before.
 
-    One that was promoted is for its model to be rolled back from.
+    If it was promoted, the caller has to roll its model back.
     """
 
     def back(link: Link) -> Link:
@@ -181,7 +182,7 @@ def _beginning(
 
 
 def _incumbent(record: ApplicationRecord, model: str, version: str) -> str | None:
-    """The version that most queries go to of a link to ``version``; None if they go to none of its."""
+    """The version that gets most queries of a link to ``version``; None if a newcomer has the link to itself."""
     known = _newcomer(record, model, version)
     return version if known is None else known.before
 
@@ -191,7 +192,7 @@ def _newcomer(record: ApplicationRecord, model: str, version: str | None) -> New
 
 
 def _is_over(one: Newcomer) -> bool:
-    """Whether its link leads back to the version before it, and what is left of it is that it was stopped."""
+    """Whether its link leads back to the version before, so that it only stays to show that it was stopped."""
     return one.stopped is not None and one.before is not None
 
 

@@ -1,4 +1,4 @@
-"""When a slot's process starts, leaves service and ends: one rule a method."""
+"""The rules for when a slot's process starts, leaves service and ends. Each method is one rule."""
 
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,7 @@ from clipper.types import ModelId
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """A replica on its way out: since when, and the first snapshot without it."""
+    """A replica that has left service: when, and the first snapshot without it."""
 
     since_s: float
     generation: int
@@ -23,8 +23,8 @@ class Retired:
 class Replicas:
     """
     Attributes:
-        retired: replicas that are out of service, by their ids.
-        renewing: versions in which replicas of another Clipper's code are being replaced.
+        retired: replicas that have left service, by id.
+        renewing: versions whose replicas of another Clipper's code are being replaced.
     """
 
     def __init__(self) -> None:
@@ -36,21 +36,21 @@ class Replicas:
         self.retired = {id_: one for id_, one in self.retired.items() if id_ in leaving}
 
     def drop_outdated(self, view: View) -> list[Instruction]:
-        """A version that was removed and deployed anew under its name gets none of the old one's replicas."""
+        """A version that is deployed under the name of a removed one must not get that one's replicas."""
         instructions: list[Instruction] = []
         for one in view.facts.slots:
             if one.slot.model_id in view.records.versions and not view.is_as_recorded(one):
                 if one.lives:
-                    instructions.append(Retire(one.slot, "another version is deployed under its name"))
+                    instructions.append(Retire(one.slot, "another version was deployed under its name"))
                 elif one.phase == "dead":
-                    instructions.append(Forget(one.slot, "another version is deployed under its name"))
+                    instructions.append(Forget(one.slot, "another version was deployed under its name"))
         return instructions
 
     def move(self, view: View, telling: Telling) -> tuple[list[Instruction], float]:
-        """What is missing is started, and what is too much leaves service, once all know what takes its place.
+        """Start missing replicas. Retire surplus ones, once every worker knows the replicas that stay.
 
         Returns:
-            What to do, or when the next start falls due.
+            What to do, or when the next start is due.
         """
         renewing = self._renewed(view)
         desired = {id_: wanted + (id_ in renewing) for id_, wanted in view.runs.items()}
@@ -58,30 +58,30 @@ class Replicas:
         plan = plan_replicas(desired, observed, view.now_s)
         versions = view.records.versions
         dead = {one.slot: one for one in view.facts.slots}
-        instructions: list[Instruction] = [Forget(slot, "it is not wanted any more") for slot in plan.forget]
+        instructions: list[Instruction] = [Forget(slot, "it is no longer needed") for slot in plan.forget]
         instructions += [
             Start(slot, versions[slot.model_id].spec, _why_started(dead.get(slot), slot, view)) for slot in plan.start
         ]
         if telling.all_know(view.facts):
-            instructions += [Retire(slot, "it is not wanted any more") for slot in plan.retire]
+            instructions += [Retire(slot, "it is no longer needed") for slot in plan.retire]
             instructions += [
-                Retire(slot, "another Clipper's code runs in it")
+                Retire(slot, "it runs another Clipper's code")
                 for slot in renewing.values()
                 if slot is not None and slot not in plan.retire
             ]
         return instructions, float("inf") if plan.wake_at_s is None else plan.wake_at_s
 
     def stop(self, view: View, telling: Telling) -> tuple[list[Instruction], float]:
-        """The newest snapshot has no replica that is leaving: once it is applied, none of them gets another batch.
+        """Stop replicas that have drained. The newest snapshot lacks them: once it is applied they get no batches.
 
-        A replica is stopped when every worker has said, of a snapshot without it, that it has no batch of that
-        worker's left; or when its batch would be taken to hang.
+        A replica is stopped when every worker has reported, for a snapshot without it, that no batch is left there; or
+        when its last batch has run for so long that it counts as hung.
 
         Returns:
             What to do, or when the next one is overdue.
         """
         undrained = {id_ for worker in view.facts.workers for id_ in worker.undrained}
-        # It answers what it has without being told of anything any more.
+        # A draining worker finishes its batches and reports nothing any more.
         is_draining = any(worker.phase == "draining" for worker in view.facts.workers)
         instructions: list[Instruction] = []
         wake_at_s = float("inf")
@@ -96,7 +96,7 @@ class Replicas:
             is_drained = knows and not is_draining and one.id not in undrained
             if is_drained or view.now_s >= overdue_at_s:
                 self.retired[one.id] = replace(retired, is_stopped=True)
-                why = "no worker has a batch there" if is_drained else "its last batch takes too long"
+                why = "no worker has a batch left there" if is_drained else "its last batch takes too long"
                 instructions.append(Stop(one.slot, why))
             else:
                 wake_at_s = min(wake_at_s, overdue_at_s)
@@ -132,11 +132,11 @@ class Replicas:
 
     @property
     def waits(self) -> bool:
-        """Whether a replica is leaving that is not stopped yet."""
+        """Whether a replica has left service and is not stopped yet."""
         return any(not one.is_stopped for one in self.retired.values())
 
 
 def _why_started(before: SlotFacts | None, slot: Slot, view: View) -> str:
     if before is not None:
         return f"again: {before.last_error}"
-    return "it is wanted" if slot.index <= view.runs.get(slot.model_id, 0) else "it stands in while others are replaced"
+    return "it is needed" if slot.index <= view.runs.get(slot.model_id, 0) else "it stands in while others are replaced"

@@ -1,7 +1,7 @@
-"""What now? Facts in, instructions out; level-triggered: each look goes by what is, not by what happened.
+"""Facts in, instructions out. It is level-triggered: each look goes by the present state, not by events.
 
-A look draws one kind of conclusion. Whoever asks carries the instructions out, in order, and looks again until there
-are none: so every rule sees what the ones before it brought about, and what could not be done is simply found undone.
+Each look applies the first rule that has something to do. The caller carries its instructions out, in order, and looks
+again until there are none. So every rule sees the effects of the rules before it, and sees what could not be done.
 
 The order of the rules keeps queries from being lost: new replicas are known to every worker before a version becomes
 current, and a replica is stopped only when every worker has said that it was taken out and has no batch left.
@@ -18,8 +18,7 @@ from clipper.types import ModelId
 
 
 class Rollout:
-    """What a supervisor has to remember between looks is here, and all of it can be forgotten: the next one begins
-    with nothing but the facts."""
+    """What a supervisor remembers between looks. It may be lost: the next supervisor starts from the facts alone."""
 
     def __init__(self, epoch: int, *, needs_key: bool = False, workers: int = 1) -> None:
         """
@@ -58,7 +57,7 @@ class Rollout:
         return [] if at_s == float("inf") else [WakeAt(at_s)]
 
     def is_announced(self, id_: ModelId) -> bool:
-        """Whether every worker has all that makes the version ready: its replicas, and that it is current if it is."""
+        """Whether every worker knows that the version is ready: its replicas, and that it is current if it is."""
         return id_ not in self.versions.announcing
 
     def is_told_of(self, facts: Facts, replica_id: str) -> bool:

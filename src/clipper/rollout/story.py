@@ -1,4 +1,4 @@
-"""The last things that happened and were decided, for whoever asks how it came to what is."""
+"""The latest events and decisions, for operators who ask why the server is in its present state."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ class Event(Struct, frozen=True):
     """
     Attributes:
         at: seconds since 1970.
-        subject: what it is about: a version, a replica, a worker, ``workers`` for all of them, or an application.
+        subject: a version, a replica, a worker, ``workers`` for all of them, or an application.
     """
 
     at: float
@@ -48,7 +48,7 @@ class Story:
         return tuple(self._events)
 
     def follow(self, at: float, facts: Facts) -> None:
-        """Note what became of processes since the last time."""
+        """Record how the phases of processes changed since the last time."""
         now: dict[str, tuple[str, str]] = {str(one.slot): (one.phase, one.last_error or "") for one in facts.slots}
         now |= {f"worker-{one.index}": (one.phase, one.last_error or "") for one in facts.workers}
         for subject, (phase, error) in now.items():
@@ -59,11 +59,11 @@ class Story:
         self._before = now
 
     def note(self, at: float, subject: str, text: str) -> None:
-        """Note what something else than processes and decisions came to."""
+        """Record the outcome of something that is neither a process nor a decision of the rollout."""
         self._events.append(Event(at, subject, text))
 
     def tell(self, at: float, instructions: Iterable[Instruction]) -> None:
-        """Note what was decided."""
+        """Record what was decided."""
         for one in instructions:
             if (told := _told(one)) is not None:
                 self._events.append(Event(at, *told))
@@ -76,7 +76,7 @@ def _told(one: Instruction) -> tuple[str, str] | None:
         case Commit(id_, _, why):
             return str(id_), why
         case Push(snapshot, why):
-            return "workers", f"are told snapshot {snapshot.generation}: {why}"
+            return "workers", f"get snapshot {snapshot.generation}: {why}"
         case Start(slot, _, why):
             return str(slot), f"is started: {why}"
         case Retire(slot, why):

@@ -1,9 +1,9 @@
-"""What workers are told, and who has taken it.
+"""Which snapshot workers get, and which workers have applied it.
 
-A snapshot's *generation* is its supervisor's *epoch* in the upper bits and a count below them. A worker never goes back
-to a lower one, so that a straggler of a supervisor that was killed changes nothing. Epochs are counted by the registry;
-if that was restored from a backup, or begun anew, workers that still live may be ahead of it. They show it by the
-generation that they serve by, and then the epoch becomes higher than theirs.
+A snapshot's *generation* has its supervisor's *epoch* in the upper bits and a count below them. A worker never goes
+back to a lower generation, so a late message of a supervisor that was killed changes nothing. The registry counts
+epochs. If it was restored from a backup, or created anew, workers that still run may have a higher epoch. Their
+generation shows that, and then the supervisor takes an epoch above theirs.
 """
 
 from clipper.control.snapshot import Snapshot
@@ -13,7 +13,7 @@ from clipper.rollout.view import View
 from clipper.rollout.wanted import Content, content
 
 EPOCH_BITS = 32
-# A worker dials by itself; only what came of it has to be asked for again.
+# A worker dials without being asked; only the result has to be asked for again.
 ASK_AGAIN_S = 0.5
 
 
@@ -22,7 +22,7 @@ class Telling:
     Attributes:
         generation: of the newest snapshot.
         content: of the newest snapshot; None before the first.
-        told_in: of each replica in it, the first snapshot of this supervisor that told of it.
+        told_in: of each replica in it, the first snapshot of this supervisor that had it.
     """
 
     def __init__(self, epoch: int, *, needs_key: bool, workers: int) -> None:
@@ -35,11 +35,11 @@ class Telling:
         self._pushed_at_s = float("-inf")
 
     def has_applied(self, worker: WorkerFacts, generation: int) -> bool:
-        """Whether it serves by that snapshot or a newer one, of ours."""
+        """Whether it serves by that snapshot of ours or a newer one."""
         return worker.generation is not None and generation <= worker.generation <= self.generation
 
     def have_applied(self, facts: Facts, generation: int) -> bool:
-        """Whether all do that are up or coming up. One that is down gets the newest before it answers anything."""
+        """Whether all that are up or coming up do. One that is down gets the newest before it answers anything."""
         return all(self.has_applied(worker, generation) for worker in facts.workers if worker.is_expected)
 
     def all_know(self, facts: Facts) -> bool:
@@ -51,17 +51,17 @@ class Telling:
         return all(self.has_applied(worker, generation) for worker in facts.workers if worker.generation is not None)
 
     def tell(self, view: View) -> list[Instruction]:
-        """A snapshot, if workers lack anything: first of all they are to know what is."""
+        """Push a snapshot if the newest one is out of date: this comes before all that depends on what workers know."""
         if (ahead := self._ahead(view.facts)) is not None:
             self.generation = ((ahead >> EPOCH_BITS) + 1) << EPOCH_BITS
-            return [self._push(view, self._content(view), "a worker is ahead: it was told of another registry")]
+            return [self._push(view, self._content(view), "a worker is ahead: its snapshot is of another registry")]
         now = self._content(view)
         if now == self.content:
             return []
         return [self._push(view, now, _difference(self.content or Content(), now))]
 
     def ask_again(self, view: View) -> tuple[list[Instruction], float]:
-        """The same once more: workers tell what they have dialled and drained when they are told.
+        """Push the same content once more: workers report what they have dialled and drained when they get a snapshot.
 
         Returns:
             The snapshot, or when it is time for it.
@@ -69,10 +69,10 @@ class Telling:
         due_s = self._pushed_at_s + ASK_AGAIN_S
         if self.content is None or view.now_s < due_s or not self.all_know(view.facts):
             return [], due_s if due_s > view.now_s else view.now_s + ASK_AGAIN_S
-        return [self._push(view, self.content, "to hear what was linked and drained meanwhile")], due_s
+        return [self._push(view, self.content, "to ask what was linked and drained since")], due_s
 
     def _ahead(self, facts: Facts) -> int | None:
-        """The highest generation in force that we did not give."""
+        """The highest generation in force that is not ours; None if there is none."""
         epoch = self.generation >> EPOCH_BITS
         found = [worker.found_generation for worker in facts.workers if worker.found_generation >> EPOCH_BITS >= epoch]
         told = [worker.generation for worker in facts.workers if (worker.generation or 0) > self.generation]

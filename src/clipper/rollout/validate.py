@@ -1,4 +1,4 @@
-"""What holds of a rollout whenever it has nothing to do, checked by tests after every event."""
+"""The invariants of a rollout that has nothing to do. Tests check them after every event."""
 
 from clipper.rollout.facts import Facts
 from clipper.rollout.rollout import Rollout
@@ -9,7 +9,7 @@ def validate(rollout: Rollout, facts: Facts) -> None:
     """After a look that had nothing to do.
 
     Raises:
-        AssertionError: what the rollout remembers does not go with the facts.
+        AssertionError: the rollout's state contradicts the facts.
     """
     view, telling = View(facts), rollout.telling
     assert telling.content is not None, "workers were told nothing"

@@ -1,4 +1,4 @@
-"""From a deployment to a version that is ready and current, or why it is not: one rule a method."""
+"""The rules that take a version from its deployment to ready and current, or to failed. Each method is one rule."""
 
 from dataclasses import dataclass
 
@@ -15,17 +15,17 @@ from clipper.rollout.view import View
 from clipper.rollout.wanted import check_fits, linking, versions_of
 from clipper.types import ModelId
 
-# A worker that has to be started first, and then waits for a replica in vain, takes no longer to say so.
+# Enough for a worker that has to start first and then waits in vain for a replica to answer.
 LINK_TIMEOUT_S = 45.0
 
 
 @dataclass(frozen=True, slots=True)
 class Linking:
-    """Workers are being told of a version's replicas.
+    """A version whose replicas workers are dialling.
 
     Attributes:
         created_at: of the version, which may be removed and made anew under the same name.
-        is_start: it is to be ready after that; else it is, and is only to become current.
+        is_start: the version becomes ready after that; otherwise it is ready already, and only becomes current.
     """
 
     created_at: float
@@ -36,7 +36,7 @@ class Linking:
 class Versions:
     """
     Attributes:
-        linking: versions that workers are being told of.
+        linking: versions whose replicas workers are dialling.
         announcing: versions that are ready, to the first snapshot after that; None until there is one. They are shown
             as ready once all workers have it.
     """
@@ -46,7 +46,7 @@ class Versions:
         self.announcing: dict[ModelId, int | None] = {}
 
     def drop_stale(self, view: View) -> None:
-        """What is kept of a version ends with it, with its start, and with its wish to become current."""
+        """Forget what was remembered of versions that are gone, have started, or no longer wait to become current."""
         self.linking = {id_: one for id_, one in self.linking.items() if self._goes_on(view, id_, one)}
         versions = view.records.versions
         self.announcing = {
@@ -61,22 +61,22 @@ class Versions:
         return record.state == "starting" and not view.lacks(record) if one.is_start else _is_to_be_promoted(record)
 
     def judge(self, view: View) -> list[Instruction]:
-        """What became of versions that start, and of those that run no more."""
+        """Record the outcome of starts, and which versions sleep."""
         judged = (self._judged(view, record) for record in list(view.records.versions.values()))
         return [note for note in judged if note is not None]
 
     def _judged(self, view: View, record: VersionRecord) -> Note | None:
         if record.id not in view.runs:
             if record.state in ("starting", "ready"):
-                return Note(replace(record, state="sleeping", promotion=None), "nothing asks for it any more")
+                return Note(replace(record, state="sleeping", promotion=None), "nothing uses it any more")
         elif record.state == "sleeping":
-            return Note(replace(record, state="starting", last_error=None, log_tail=()), "it is asked for again")
+            return Note(replace(record, state="starting", last_error=None, log_tail=()), "it is used again")
         elif record.state == "starting":
             return self._judge_start(view, record)
         return None
 
     def _judge_start(self, view: View, record: VersionRecord) -> Note | None:
-        """A version's first replicas: if one cannot start the version has failed; once all are up, workers get them."""
+        """A version fails with the first replica that cannot start. Once all its replicas are up, workers dial them."""
         slots = view.slots_of.get(record.id, [])
         for slot in slots:
             if slot.start_failure is not None:
@@ -93,10 +93,10 @@ class Versions:
         except InvalidArgument as error:
             return _failed(record, str(error))
         self.linking[record.id] = Linking(record.created_at, view.now_s, is_start=True)
-        return Note(record, "all its replicas are up: workers are told of them")
+        return Note(record, "all its replicas are up: workers get their addresses")
 
     def promote(self, view: View, telling: Telling) -> tuple[list[Instruction], float]:
-        """Versions whose replicas all workers have linked are ready, and become current if they are to.
+        """Make versions ready, and current if that was requested, once all workers have linked their replicas.
 
         Returns:
             What to do, or when to look again if nothing happens.
@@ -115,7 +115,7 @@ class Versions:
                 if record.state == "starting":
                     return [_failed(record, why_not)], wake_at_s
                 note = Note(
-                    replace(record, promotion=None, last_error=why_not), f"it does not become current: {why_not}"
+                    replace(record, promotion=None, last_error=why_not), f"it did not become current: {why_not}"
                 )
                 return [note], wake_at_s
             elif view.now_s < view.facts.can_commit_at_s:
@@ -126,13 +126,13 @@ class Versions:
         return [], wake_at_s
 
     def announce(self, view: View, telling: Telling) -> None:
-        """After ``Telling.tell`` had nothing to tell: the newest snapshot has all that is."""
+        """Runs when ``Telling.tell`` had nothing to push: the newest snapshot is up to date."""
         named = {id_: one or telling.generation for id_, one in self.announcing.items()}
         self.announcing = {id_: one for id_, one in named.items() if not telling.have_applied(view.facts, one)}
 
 
 def _is_to_be_promoted(record: VersionRecord) -> bool:
-    """Its replicas are up already: it was the previous version, or kept."""
+    """Whether it waits to become current and is ready already, as the previous version or a kept one is."""
     return record.state == "ready" and record.promotion is not None
 
 
@@ -142,7 +142,7 @@ def _failed(record: VersionRecord, reason: str, log_tail: tuple[str, ...] = ()) 
 
 
 def _as_they_say(record: VersionRecord, slots: list[SlotFacts]) -> VersionRecord:
-    """With what its containers tell of themselves; there is one that is ready."""
+    """With what its containers have reported: at least one is ready."""
     ready = [slot for slot in slots if slot.phase == "ready" and slot.input_type is not None]
     warning = next((slot.warning for slot in slots if slot.warning), record.warning)
     if not ready:
@@ -153,7 +153,7 @@ def _as_they_say(record: VersionRecord, slots: list[SlotFacts]) -> VersionRecord
 def _why_not_linked(view: View, telling: Telling, record: VersionRecord) -> str | None:
     addresses = view.in_service.get(record.id, ())
     if not addresses:
-        return "no replica of it is ready"
+        return "none of its replicas is ready"
     if not telling.all_know(view.facts):
         return "not every worker took the snapshot with its replicas in time"
     unlinked = {id_: why for worker in view.facts.workers for id_, why in worker.unlinked.items()}
@@ -169,7 +169,7 @@ def _ready(view: View, record: VersionRecord) -> Commit:
     if model.current != record.version:
         back = newcomers.proven(view.records.applications.values(), model)
         model = replace(model, current=record.version, previous=back)
-    # Who asked later is to win, also if that version is up earlier: older wishes end here.
+    # The latest request wins, even if an older one is ready later: so older requests end here.
     overtaken = [
         Put(replace(other, promotion=None))
         for other in versions_of(view.records, record.model)
@@ -181,7 +181,7 @@ def _ready(view: View, record: VersionRecord) -> Commit:
 
 
 def _ramped(view: View, record: VersionRecord) -> list[Put]:
-    """Applications that follow its model: of those whose policy learns, it gets a share of the queries at first."""
+    """Changes of the applications that follow the model: where the policy learns, the version is ramped."""
     models = view.records.models
     was = models[record.model].current
 

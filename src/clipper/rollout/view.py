@@ -1,4 +1,4 @@
-"""Facts, and what every rule wants to know of them."""
+"""Facts, and the conclusions from them that several rules use."""
 
 from functools import cached_property
 
@@ -24,7 +24,7 @@ class View:
 
     @cached_property
     def slots_of(self) -> dict[ModelId, list[SlotFacts]]:
-        """Those of each version that are of what is deployed under its name now."""
+        """The slots of each version, without those of a removed version of the same name."""
         found: dict[ModelId, list[SlotFacts]] = {}
         for slot in self.facts.slots:
             if self.is_as_recorded(slot):
@@ -33,7 +33,7 @@ class View:
 
     @cached_property
     def in_service(self) -> dict[ModelId, tuple[ReplicaAddress, ...]]:
-        """Replicas that workers are to know, of each version that has any."""
+        """The ready replicas of each version that has any: those that workers may ask."""
         found = {
             id_: tuple(slot.address for slot in slots if slot.phase == "ready" and slot.address is not None)
             for id_, slots in self.slots_of.items()
@@ -41,10 +41,10 @@ class View:
         return {id_: addresses for id_, addresses in found.items() if addresses}
 
     def is_as_recorded(self, slot: SlotFacts) -> bool:
-        """False of what was started for a version that was removed, whether or not its name is taken again."""
+        """False if it was started for a version that was removed, even if another has its name now."""
         record = self.records.versions.get(slot.slot.model_id)
         return record is not None and record.spec == slot.spec
 
     def lacks(self, record: VersionRecord) -> int:
-        """How many of the replicas that a version is to have are not in service."""
+        """How many replicas a version lacks to its target."""
         return max(record.replicas_wanted - len(self.in_service.get(record.id, ())), 0)

@@ -1,4 +1,4 @@
-"""What follows from the registry's contents: which versions run, what workers are told. Values in, values out."""
+"""What follows from the registry's records: which versions run, what workers get. Values in, values out."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,17 +16,18 @@ from clipper.control.snapshot import (
 )
 from clipper.errors import InvalidArgument
 from clipper.managers.reconcile.plan import Slot
-from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.records import ApplicationRecord, KeyRecord, ModelRecord, VersionRecord
 from clipper.rollout import newcomers
+from clipper.settings.version import VersionSpec
 from clipper.types import InputType, ModelId
 
-# A batch that runs longer than the longer of these two is taken to hang: no application waits for it any more.
+# A batch that runs longer than both of these counts as hung: no application waits for it any more.
 MIN_BATCH_TIMEOUT_S = 30.0
 BATCH_TIMEOUT_SLOS = 10
 
 
 class Records(Protocol):
-    """What should exist, as it is at the time of the call."""
+    """The registry's records at the time of the call."""
 
     @property
     def applications(self) -> Mapping[str, ApplicationRecord]: ...
@@ -43,7 +44,7 @@ class Records(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A snapshot but for its generation."""
+    """A snapshot without its generation."""
 
     applications: tuple[ApplicationSnapshot, ...] = ()
     models: tuple[ModelSnapshot, ...] = ()
@@ -79,11 +80,13 @@ def running(records: Records) -> dict[ModelId, int]:
         if link.version is not None
     }
     pinned |= newcomers.compared_with(records.applications.values())
-    return {
-        id_: record.replicas_wanted
-        for id_, record in records.versions.items()
-        if record.state != "failed" and (id_ in pinned or _runs_by_itself(record, records.models[record.model]))
-    }
+    runs = {}
+    for id_, record in records.versions.items():
+        model = records.models[record.model]
+        is_named = id_ in pinned or record.version in (model.current, model.previous)
+        if record.state != "failed" and (is_named or record.kept or record.promotion is not None):
+            runs[id_] = record.replicas_wanted
+    return runs
 
 
 def goes_on(records: Records, slot: Slot, spec: VersionSpec) -> bool:
@@ -93,21 +96,17 @@ def goes_on(records: Records, slot: Slot, spec: VersionSpec) -> bool:
 
 
 def to_remove(records: Records, keep: int) -> list[ModelId]:
-    """Versions that do not run and that nothing names, beyond the newest of each model that are to be kept."""
+    """Versions that neither run nor are named by anything, except the newest ``keep`` of each model."""
     runs = running(records)
     idle: dict[str, list[VersionRecord]] = {}
     for record in sorted(records.versions.values(), key=lambda record: record.created_at):
         model = records.models[record.model]
-        # A pinned version that has failed does not run, and is not to go either.
+        # A pinned version that has failed does not run, and stays nevertheless.
         is_pinned = any(pin == record.version for _, pin in linking(records, record.model))
         is_idle = record.state in ("sleeping", "failed") and record.id not in runs and not is_pinned
         if is_idle and record.version not in (model.current, model.previous):
             idle.setdefault(record.model, []).append(record)
     return [record.id for group in idle.values() for record in group[: max(len(group) - keep, 0)]]
-
-
-def _runs_by_itself(record: VersionRecord, model: ModelRecord) -> bool:
-    return record.kept or record.promotion is not None or record.version in (model.current, model.previous)
 
 
 def content(
@@ -119,13 +118,13 @@ def content(
     """What workers are told.
 
     Args:
-        applications: those that workers can be told of.
+        applications: those that can be encoded for workers.
         replicas: of each version, those that are in service.
         peers: the workers themselves.
     """
     runs = running(records)
-    # Without an input type no container of it has come up yet. One that is to stop stays known until its last replica
-    # is out of service.
+    # A version without an input type has had no ready container yet. One that stops stays in the snapshot until its
+    # last replica has left service.
     told: dict[str, list[VersionRecord]] = {name: [] for name in records.models}
     for id_, record in records.versions.items():
         if record.input_type is not None and (id_ in runs or id_ in replicas):
@@ -154,7 +153,7 @@ def _version_snapshot(record: VersionRecord, replicas: tuple[ReplicaAddress, ...
 
 
 def batch_timeout_s(records: Records, model: str) -> float:
-    """How long a batch of a model may run before its replica is taken to hang."""
+    """How long a batch of a model may run before its replica counts as hung."""
     slos_s = (application.slo_ms / 1000 for application, _ in linking(records, model))
     return max([MIN_BATCH_TIMEOUT_S, *(BATCH_TIMEOUT_SLOS * slo_s for slo_s in slos_s)])
 

@@ -1,7 +1,7 @@
-"""Query workers of another Clipper's code, or with other settings, are replaced one at a time, and no query is lost.
+"""Replaces query workers with other code or settings one at a time, without losing a query.
 
-A spare worker comes up beside them first. Then each old one is drained and started again, once all others serve by the
-newest snapshot; at last the spare is drained.
+First a spare worker comes up beside them. Then each old worker is drained and started again, as soon as all others
+serve by the newest snapshot. At last the spare is drained.
 """
 
 from clipper.rollout.instructions import DrainWorker, Instruction, StartSpare
@@ -14,11 +14,11 @@ def renew_workers(view: View, telling: Telling) -> list[Instruction]:
     old = [worker for worker in workers if worker.is_outdated]
     spare = next((worker for worker in workers if worker.is_spare), None)
     if old and spare is None:
-        return [StartSpare("workers of another Clipper's code or with other settings are to be replaced")]
+        return [StartSpare("workers with other code or settings have to be replaced")]
     if spare is None or not all(telling.has_applied(worker, telling.generation) for worker in workers):
         return []
     if any(worker.phase != "ready" for worker in workers):
         return []
     if old:
-        return [DrainWorker(old[0].index, "another Clipper's code runs in it, or with other settings")]
+        return [DrainWorker(old[0].index, "it runs with other code or settings")]
     return [DrainWorker(spare.index, "all workers are replaced")]

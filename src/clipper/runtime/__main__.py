@@ -1,7 +1,7 @@
 """``python -m clipper.runtime``: load one model, listen, serve until SIGTERM.
 
-Exit codes: 0 after SIGTERM, 2 wrong usage, 3 the model cannot be loaded, 4 the address cannot be listened on. Each but
-the first ends with one line on stderr that says why and what to do.
+Exit codes: 0 after SIGTERM, 2 wrong usage, 3 the model cannot be loaded, 4 it cannot listen on the address. Unless it
+is 0, the last line on stderr says why and what to do.
 """
 
 import argparse
@@ -32,7 +32,7 @@ EXIT_NOT_LISTENING = 4
 def main() -> int:
     parser = _parser()
     arguments = parser.parse_args()
-    # Not for the model to read, nor for processes that it starts.
+    # Removed, so that neither the model nor processes that it starts can read it.
     token = os.environ.pop("CLIPPER_TOKEN", "")
     if arguments.listen.is_tcp and not token:
         parser.error("a container on tcp needs a token: set CLIPPER_TOKEN")
@@ -89,12 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--artifact", type=Path, required=True, metavar="DIR", help="the unpacked artifact")
     parser.add_argument("--loader", choices=("file", "import"), required=True)
     parser.add_argument("--target", required=True, help="a model file or folder in the artifact, or module:attribute")
-    parser.add_argument("--data", metavar="PATH", help="in the artifact; given to the model's class")
-    parser.add_argument("--input-type", metavar="TYPE", help="e.g. float64[784]; default: what the model says")
+    parser.add_argument("--data", metavar="PATH", help="in the artifact; the argument of the model's class")
+    parser.add_argument("--input-type", metavar="TYPE", help="e.g. float64[784]; default: what the model declares")
     parser.add_argument("--framework", choices=get_args(Framework), help="what loads a model file; default: pickle")
     parser.add_argument("--output", metavar="labels|probabilities|NAME[,NAME...]", help="what the model answers")
     parser.add_argument(
-        "--memory-bytes", type=int, metavar="N", help="what it may use of memory: allocating twice as much fails"
+        "--memory-bytes", type=int, metavar="N", help="the memory that it may use; allocating twice as much fails"
     )
     return parser
 

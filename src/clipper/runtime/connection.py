@@ -1,4 +1,4 @@
-"""One caller's socket: non-blocking reads into frames, and answers that wait until it takes them."""
+"""One caller's socket: non-blocking reads into frames, and answers that wait until the caller takes them."""
 
 import logging
 import socket
@@ -7,17 +7,17 @@ from contextlib import suppress
 from clipper.containers.protocol.frames import MAX_BODY_BYTES, Splitter
 from clipper.containers.protocol.messages import MAX_HELLO_BYTES, encode_error
 
-# From 128 KiB on malloc has the kernel map memory for each read, and unmap it: 13 us, as much as a small batch costs.
+# From 128 KiB on, malloc lets the kernel map memory for each read and unmap it: 13 µs, as much as a small batch takes.
 READ_BYTES = 120 * 1024
 
 log = logging.getLogger("clipper.runtime")
 
 
 class Connection:
-    """A caller. At most one answer waits in ``send``: nothing more is read or answered while one does.
+    """A caller. While an answer to it waits, nothing more is read or answered, so at most one answer waits.
 
     Attributes:
-        frames: those that have come and were not taken.
+        frames: received frames that were not taken yet.
         greeted: whether HELLO was accepted.
         watches: whether its first frame after HELLO was a PING; None until it has sent one.
         since_s: when it was accepted.
@@ -30,7 +30,7 @@ class Connection:
         self._socket = accepted
         self._unsent = memoryview(b"")
         self.fileno = accepted.fileno()
-        # Nobody known yet may make this process hold more than a HELLO.
+        # Before HELLO anybody may be calling, so hold no more than a HELLO.
         self.frames = Splitter(MAX_HELLO_BYTES)
         self.greeted = False
         self.watches: bool | None = None
@@ -41,7 +41,7 @@ class Connection:
         self.frames.max_body_bytes = MAX_BODY_BYTES
 
     def receive(self) -> bool:
-        """Read what has come, at most ``READ_BYTES``; False if the caller has closed."""
+        """Read at most ``READ_BYTES``; False if the caller has closed the connection."""
         try:
             data = self._socket.recv(READ_BYTES)
         except BlockingIOError:
@@ -50,7 +50,7 @@ class Connection:
         return bool(data)
 
     def send(self, answer: bytes) -> bool:
-        """Send an answer; False if a part of it waits: then ``flush`` when the socket can be written to."""
+        """Send an answer; False if part of it waits. Then call ``flush`` when the socket is writable."""
         try:
             sent = self._socket.send(answer)
         except BlockingIOError:
@@ -61,7 +61,7 @@ class Connection:
         return False
 
     def flush(self) -> bool:
-        """Send on; False if some still waits."""
+        """Send what waits; False if some of it still does."""
         with suppress(BlockingIOError):
             self._unsent = self._unsent[self._socket.send(self._unsent) :]
         return not self._unsent
@@ -71,10 +71,10 @@ class Connection:
         return len(self._unsent) > 0
 
     def complain(self, error: Exception) -> None:
-        """Say why this connection ends: in the log, and to a caller that was not let in."""
+        """Log why this connection ends, and tell a caller that has not been accepted."""
         log.warning("connection dropped: %s", error)
         if not self.greeted:
-            # It may have closed already, and nothing depends on whether it reads this.
+            # The caller may have gone already, and need not read this.
             with suppress(OSError):
                 self.send(encode_error(0, str(error)))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clipper.errors import InvalidArgument
 
-# Each worker and the supervisor dial once or twice; more wait in the kernel only while a batch runs.
+# Workers and the supervisor dial once or twice each. They wait in the kernel only while a batch runs.
 BACKLOG = 128
 
 
@@ -49,7 +49,7 @@ class Endpoint:
 
 @contextmanager
 def listening(endpoint: Endpoint) -> Iterator[socket.socket]:
-    """Listen, non-blocking, until the end of the block; a unix socket's file is removed then.
+    """Listen, non-blocking, until the end of the block. Then the file of a unix socket is removed.
 
     Raises:
         OSError: the address cannot be bound; its text says why.
@@ -61,13 +61,13 @@ def listening(endpoint: Endpoint) -> Iterator[socket.socket]:
         yield listener
     finally:
         listener.close()
-        # Only its own: another process may have replaced it.
+        # Only if it is still ours: another process may have replaced it.
         if endpoint.path is not None and _inode(endpoint.path) == inode:
             endpoint.path.unlink(missing_ok=True)
 
 
 def described(listener: socket.socket) -> str:
-    """Return the address that is listened on, with the port that the system chose."""
+    """Return the address of a listener, with the port that the system chose."""
     name = listener.getsockname()
     return str(Endpoint(path=Path(name)) if isinstance(name, str) else Endpoint(host=name[0], port=name[1]))
 
@@ -80,7 +80,7 @@ def _listen_tcp(endpoint: Endpoint) -> socket.socket:
 def _listen_unix(path: Path) -> socket.socket:
     _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX)
-    # From its first moment on, nobody else may connect.
+    # The mask keeps other users out from the first moment.
     mask = os.umask(0o177)
     try:
         listener.bind(str(path))
@@ -94,12 +94,12 @@ def _listen_unix(path: Path) -> socket.socket:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove the socket file of a process that has gone; leave all else for bind to refuse."""
+    """Remove the socket file of a process that is gone. With anything else there, bind fails."""
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
             return
         with socket.socket(socket.AF_UNIX) as probe:
-            # The listener is local and its backlog bounds the wait; a full one is alive.
+            # Non-blocking: a listener whose backlog is full is alive too, and would make this wait.
             probe.setblocking(False)
             try:
                 probe.connect(str(path))
@@ -114,5 +114,5 @@ def _inode(path: Path | None) -> int | None:
         return None
     try:
         return path.lstat().st_ino
-    except (FileNotFoundError, PermissionError):  # it is gone, or its folder is closed to us since we listen
+    except (FileNotFoundError, PermissionError):  # it is gone, or its folder was closed to us meanwhile
         return None

@@ -1,8 +1,8 @@
-"""Calls the model with a batch. Whatever the model does, an answer comes of it.
+"""Calls the model with a batch, and answers whatever the model does.
 
-A model is always given one array: a batch of inputs of several shapes is evaluated shape by shape, since whose queries
-come together is chance, and a model must not see it. If a batch makes the model raise, it is tried in halves, so
-that only the inputs that make it raise fail.
+A model always gets one array. Which queries come together is chance, and the model must not see it: so a batch of
+inputs of several shapes is evaluated shape by shape. If the model raises for a batch, the batch is tried in halves, so
+that only those inputs fail for which the model raises.
 """
 
 import logging
@@ -22,14 +22,14 @@ from clipper.runtime.outputs import Encoded, encode_outputs
 
 log = logging.getLogger("clipper.runtime")
 
-# One bad input of n costs 2·log2(n) extra calls to find, so this finds two; more than that, and the batch's
-# other inputs fail with it: a model that always raises must not run a hundred times for each batch.
+# To find one bad input of n takes 2·log2(n) extra calls, so this finds two. With more bad inputs, good ones of the same
+# batch fail too: a model that always raises must not run a hundred times for each batch.
 EXTRA_CALLS_PER_HALVING = 4
-# Nor may a slow model keep the queue waiting for longer than most objectives allow.
+# A slow model must not keep the queue waiting for longer than most SLOs allow.
 MAX_EXTRA_S = 1.0
-# Enough to recognise an error by; the whole traceback is in the container's log.
+# Enough to recognise an error. The whole traceback is in the container's log.
 MAX_MESSAGE_CHARACTERS = 1000
-# A RESULTS has to fit into a frame with its failures; a batch of more text than this is a mistake.
+# A RESULTS with its failures must fit into a frame. A batch with more text than this is a mistake.
 MAX_TEXT_BYTES = MAX_BODY_BYTES // 2
 
 
@@ -38,14 +38,14 @@ def evaluate(
     read_inputs: Callable[[], Inputs],
     clock_s: Callable[[], float] = time.monotonic,
 ) -> Encoded:
-    """Return the outputs of a batch, with a failure for each input that made the model raise.
+    """Return the outputs of a batch, with a failure for each input for which the model raised.
 
     Args:
-        read_inputs: gives the batch's inputs, new each time: a model may change what it is given.
+        read_inputs: returns a new copy of the batch's inputs each time, because a model may change them.
 
     Raises:
         ModelFailed: the model broke its contract for the whole batch, e.g. returned too few outputs.
-        KeyboardInterrupt: raised by the model; it is a wish to end.
+        KeyboardInterrupt: the model raised it, to end the process.
     """
     inputs = read_inputs()
     if isinstance(inputs, list) and isinstance(inputs[0], np.ndarray):
@@ -90,7 +90,7 @@ def _evaluate(
         outputs = _call(predict_batch, inputs)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # the model may raise anything, SystemExit too: it is the answer to this batch
+    except BaseException as error:  # the model may raise anything, also SystemExit; that answers this batch
         log.warning("predict_batch raised for a batch of %d", rows, exc_info=error)
         return _Bisection(predict_batch, read_inputs, clock_s, rows).answer(describe(error))
     return _encode(outputs, rows)
@@ -101,7 +101,7 @@ def _call(predict_batch: Callable[[Inputs], object], inputs: Inputs) -> object:
     try:
         return predict_batch(inputs)
     finally:
-        # A model that forked and let the child return here: it must not answer for its parent.
+        # The model may fork and let the child return here. The child must not answer in place of its parent.
         if os.getpid() != process:
             os._exit(0)
 
@@ -111,7 +111,7 @@ def _encode(outputs: object, rows: int) -> Encoded:
         encoded = encode_outputs(outputs, rows)
     except ModelFailed:
         raise
-    except Exception as error:  # outputs are the user's objects: their conversion may raise anything
+    except Exception as error:  # outputs are objects of the user, and converting them may raise anything
         raise ModelFailed(f"outputs of type {type(outputs).__name__} cannot be read: {describe(error)}") from error
     if len(encoded.text) > MAX_TEXT_BYTES:
         raise ModelFailed(f"outputs are {len(encoded.text)} bytes of JSON: expected at most {MAX_TEXT_BYTES} a batch")
@@ -172,7 +172,7 @@ class _Bisection:
 
 
 def describe(error: BaseException) -> str:
-    """Return an exception as one short text: its own words, and where in the model it was raised."""
+    """Return an exception as one short text: its message, and where in the model it was raised."""
     text = "".join(traceback.format_exception_only(type(error), error)).strip()
     if len(text) > MAX_MESSAGE_CHARACTERS:
         text = text[:MAX_MESSAGE_CHARACTERS] + "…"

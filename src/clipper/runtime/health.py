@@ -1,7 +1,7 @@
 """Answers PINGs while the model runs, from a thread that sleeps until one comes.
 
-Connections begin at the server's loop. One whose first frame after HELLO is a PING is handed to this thread for good;
-connections with batches never are, so that the model's own thread shares nothing with this one while it works.
+The server's loop accepts all connections. If the first frame after HELLO is a PING, the connection goes to this thread
+for good. Connections with batches never do, so the model's thread shares nothing with this one while it works.
 """
 
 import select
@@ -15,7 +15,7 @@ from clipper.runtime.connection import Connection
 
 
 class BusyClock:
-    """For how long the batch in hand has been running. Written by the loop, read by the watcher."""
+    """How long the current batch has been running. The loop writes it, the watcher reads it."""
 
     __slots__ = ("_since_ns",)
 
@@ -34,7 +34,7 @@ class BusyClock:
 
     def busy_us(self) -> int:
         since_ns = self._since_ns
-        # A batch that has just begun is busy, too.
+        # At least 1, because 0 means idle.
         return max(1, (time.monotonic_ns() - since_ns) // 1000) if since_ns else 0
 
 
@@ -51,7 +51,7 @@ class Watcher:
         return len(self._connections)
 
     def take(self, connection: Connection) -> None:
-        """Serve ``connection`` from now on. Called from the loop's thread, which has let go of it."""
+        """Serve ``connection`` from now on. The loop's thread calls this, and does not touch the connection again."""
         self._connections[connection.fileno] = connection
         self._epoll.register(connection.fileno, select.EPOLLIN)
         if self._thread is None:
@@ -59,7 +59,7 @@ class Watcher:
             self._thread.start()
 
     def close_in_child(self) -> None:
-        """After a fork: let go of the parent's sockets."""
+        """After a fork: close the parent's sockets in the child."""
         self._epoll.close()
         for connection in self._connections.values():
             connection.close()
@@ -71,7 +71,7 @@ class Watcher:
 
     def _serve(self, connection: Connection) -> None:
         try:
-            # A caller that does not take its answers does not watch any more.
+            # A caller that does not read its answers has stopped watching.
             open_still = connection.receive() and all(
                 connection.send(answer_watching(kind, ping_id, self._clock.busy_us()))
                 for kind, ping_id, _ in connection.frames
@@ -94,5 +94,7 @@ def answer_watching(kind: int, frame_id: int, busy_us: int) -> bytes:
     if kind == Kind.PING:
         return messages.encode_pong(frame_id, busy_us)
     if kind == Kind.PREDICT:
-        return messages.encode_error(frame_id, "this connection began with a PING, so it only watches: use another one")
+        return messages.encode_error(
+            frame_id, "this connection began with a PING, so it only watches: send batches on another one"
+        )
     raise ProtocolViolation(f"caller sent a frame of kind {kind} after its HELLO: expected PREDICT or PING")

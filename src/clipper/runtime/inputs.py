@@ -1,4 +1,4 @@
-"""The body of a PREDICT to what ``predict_batch`` takes."""
+"""Turns the body of a PREDICT into the inputs of ``predict_batch``."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -23,9 +23,9 @@ _DIMENSION = np.dtype("<u4")
 
 
 def input_reader(input_type: InputType) -> Callable[[Predict], Inputs]:
-    """Return what makes a batch of ``input_type`` into the model's inputs.
+    """Return a function that turns a batch of ``input_type`` into the model's inputs.
 
-    It raises WrongInput for a batch that is not of that type: a fault of the caller, not of the model.
+    It raises WrongInput for a batch of another type. That is a fault of the caller, not of the model.
     """
     read = _reader(input_type)
     dtype, dimensions = input_type.dtype, input_type.leading_dimensions
@@ -63,7 +63,7 @@ def _byte_strings(batch: Predict) -> list[bytes]:
 
 
 class _Numbers:
-    """What is looked up once and not for each batch."""
+    """What is looked up once, and not for each batch."""
 
     __slots__ = ("_dtype", "_element_bytes", "_input_type")
 
@@ -73,8 +73,8 @@ class _Numbers:
         self._element_bytes = input_type.dtype.size_bytes
 
     def _array(self, data: memoryview) -> Array:
-        # A copy: aligned, which the frame need not be behind another in one read, and the model's to change, while the
-        # frame stays as it came for a second try in parts.
+        # A copy is aligned, while a frame behind another one in the same read may not be. And the model may change the
+        # copy, while the frame stays as it came, for a second try in halves.
         return np.frombuffer(data, self._dtype).copy()
 
 
@@ -105,7 +105,7 @@ class _Flat(_Numbers):
         lengths = batch.lengths or (row_bytes or 0,)
         if any(length % element_bytes for length in lengths):
             raise WrongInput(f"model takes {self._input_type}, elements of {element_bytes} bytes: got {_sizes(batch)}")
-        # Rows are empty where all have one length and it is not in row_bytes.
+        # row_bytes is 0 for rows of several lengths, and for rows that are all empty.
         if not any(lengths):
             return self._array(batch.payload).reshape(batch.rows, 0)
         return [self._array(row) for row in _rows(batch)]

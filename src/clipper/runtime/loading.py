@@ -1,6 +1,7 @@
-"""Finds and loads the model that a deployment names, and works out what it takes."""
+"""Finds and loads the model that a deployment names, and finds out its input type."""
 
 import importlib
+import inspect
 import logging
 import pickle
 import platform
@@ -24,31 +25,29 @@ from clipper.types import Framework, InputType
 
 log = logging.getLogger("clipper.runtime")
 
-Loader = Literal["file", "import"]
-
-# What holds Python objects of any library. What holds none has a module in ``frameworks/``.
+# Formats that hold Python objects of any library. Each other framework has a module in ``frameworks/``.
 PICKLES = (None, "pickle", "joblib")
 
-# What a pickle may hold that its framework's module serves, since its own predict takes or gives something else.
+# Objects in pickles that their framework's module serves, because their own predict takes or returns something else.
 _SERVED_BY_FRAMEWORK = {("xgboost.core", "Booster"): "xgboost", ("lightgbm.basic", "Booster"): "lightgbm"}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model is.
+    """Where a model is, and how to load it.
 
     Attributes:
-        artifact: the unpacked artifact's folder.
+        artifact: the folder of the unpacked artifact.
         loader: ``file``: ``target`` is a model file or folder in the artifact; ``import``: it is ``module:attribute``,
             looked for in the artifact's ``code/`` first.
-        data: a path in the artifact, given to a class that is instantiated, or a framework's second file.
-        input_type: text form, where the deployment says it.
-        framework: what loads it; None means a pickle, or code.
-        output: what it answers, as in ``FrameworkSource``.
+        data: a path in the artifact: the argument of a model's class, or a framework's second file.
+        input_type: text form, if the deployment says it.
+        framework: what loads the model; None means a pickle, or code.
+        output: what the model answers, as in ``FrameworkSource``.
     """
 
     artifact: Path
-    loader: Loader
+    loader: Literal["file", "import"]
     target: str
     data: str | None = None
     input_type: str | None = None
@@ -60,12 +59,12 @@ def load(source: ModelSource) -> LoadedModel:
     """Load the model.
 
     Raises:
-        ContainerFailed: it cannot be loaded; the message is one line that says why and what to do, and the
-            traceback is the error's cause.
+        ContainerFailed: it cannot be loaded. The message is one line that says why and what to do. The error's cause
+            has the traceback.
     """
     code = source.artifact / "code"
     if code.is_dir():
-        # A pickle may refer to its author's modules, too.
+        # For pickles too: they may refer to modules of their author.
         sys.path.insert(0, str(code.resolve()))
     loaded = _load_pickle(source) if source.framework in PICKLES else _load_framework(source)
     return LoadedModel(
@@ -77,12 +76,14 @@ def load(source: ModelSource) -> LoadedModel:
 
 
 def _load_framework(source: ModelSource) -> FrameworkModel:
-    """Have the framework's own module load it: the first that imports the framework."""
+    """Load it with the framework's own module, which is the first to import the framework."""
     name = source.framework
     data = None if source.data is None else _inside(source, source.data, "model data")
     if source.loader == "import":
         if data is None:
-            raise ContainerFailed(f"framework {name} needs the state dict of {source.target}: deploy it with --data")
+            raise ContainerFailed(
+                f"framework {name} needs the state dict of {source.target}: give its file with --data"
+            )
         given = FrameworkSource(data, None, source.target, source.output, source.input_type)
     else:
         path = _inside(source, source.target, "model")
@@ -118,27 +119,26 @@ def _from_object(framework: str, found: Any, source: ModelSource) -> FrameworkMo
 
 
 def _load_object(source: ModelSource) -> tuple[Any, str | None]:
-    """Return the model, and the version of scikit-learn that it was saved with if that is another than here."""
+    """Return the model, and the version of scikit-learn that it was saved with if this is another version."""
     with warnings.catch_warnings(record=True) as caught:
         try:
-            model = _from_file(source) if source.loader == "file" else _from_import(source)
+            if source.loader == "file":
+                path = _inside(source, source.target, "model file")
+                model = _loading(f"model file {source.target}", lambda: _unpickle(path), _advice_on_file)
+            else:
+                model = _from_import(source)
         except ContainerFailed as error:
             saved_with = scikit_learn.saved_with(caught)
             if saved_with is None:
                 raise
             raise ContainerFailed(
-                f"{error}; it was saved with scikit-learn {saved_with}, and this is {scikit_learn.version()}: "
+                f"{error}; it was saved with scikit-learn {saved_with}, but this is {scikit_learn.version()}: "
                 "use the version that it was saved with"
             ) from error.__cause__
         finally:
             for warning in caught:
                 log.warning("loading %s: %s: %s", source.target, warning.category.__name__, warning.message)
     return model, scikit_learn.saved_with(caught)
-
-
-def _from_file(source: ModelSource) -> Any:
-    path = _inside(source, source.target, "model file")
-    return _loading(f"model file {source.target}", lambda: _unpickle(path), _advice_on_file)
 
 
 def _inside(source: ModelSource, name: str, what: str) -> Path:
@@ -150,7 +150,7 @@ def _inside(source: ModelSource, name: str, what: str) -> Path:
 
 
 def _unpickle(path: Path) -> Any:
-    # joblib reads plain pickles, too; a pickle reader does not read joblib's files.
+    # joblib also reads plain pickles. Plain pickle does not read joblib's files.
     try:
         joblib = importlib.import_module("joblib")
     except ModuleNotFoundError:
@@ -168,15 +168,23 @@ def _from_import(source: ModelSource) -> Any:
     found = _loading(f"module {module_name}", lambda: importlib.import_module(module_name))
     for name in attribute.split("."):
         if not hasattr(found, name):
-            raise ContainerFailed(
-                f"module {module_name} has no {attribute}: check the name, or what the module defines"
-            )
+            raise ContainerFailed(f"module {module_name} does not define {attribute}: check the name")
         found = getattr(found, name)
     return _instance(found, source) if isinstance(found, type) else found
 
 
 def _instance(model_class: Callable[..., Any], source: ModelSource) -> Any:
+    """Make the model's class. Without this check Python would only count arguments that its author never wrote."""
     data = None if source.data is None else str(_inside(source, source.data, "model data"))
+    try:
+        inspect.signature(model_class).bind(data)
+    except ValueError:
+        pass  # of a class in C that has no signature: making it will tell
+    except TypeError as error:
+        raise ContainerFailed(
+            f"{source.target} cannot be made with the one argument model_data: {error}. Expected a class with "
+            "__init__(self, model_data), where model_data is the path of --data, or None without it: add the argument"
+        ) from None
     return _loading(f"{source.target}(model_data={data!r})", lambda: model_class(data))
 
 
@@ -185,7 +193,7 @@ def _no_advice(_error: BaseException) -> str:
 
 
 def _loading(what: str, step: Callable[[], Any], advice: Callable[[BaseException], str] = _no_advice) -> Any:
-    """Run the user's own code, whose every failure becomes one line."""
+    """Run code of the user. Whatever it raises becomes one line."""
     try:
         return step()
     except ContainerFailed:
@@ -193,21 +201,23 @@ def _loading(what: str, step: Callable[[], Any], advice: Callable[[BaseException
     except ModuleNotFoundError as error:
         raise ContainerFailed(
             f"{what} needs the module {error.name!r}, which {sys.executable} does not have: name its package in "
-            "--requirements, or a Python that has it with --python; a module of your own comes with what is deployed "
-            "as module:attribute from its folder"
+            "--requirements, or give a Python that has it with --python; to ship a module of your own, deploy "
+            "module:attribute from its folder"
         ) from error
     except MemoryError as error:
-        raise ContainerFailed(f"{what} does not fit into the memory that the container may have") from error
-    except (Exception, SystemExit) as error:  # a user's code may raise anything, and call sys.exit
+        raise ContainerFailed(f"{what} does not fit into the container's memory: raise --memory") from error
+    except (Exception, SystemExit) as error:  # a user's code may raise anything, and may call sys.exit
         text = " ".join("".join(traceback.format_exception_only(type(error), error)).split())
         raise ContainerFailed(f"{what} cannot be loaded: {text}{advice(error)}") from error
 
 
 def _advice_on_file(error: BaseException) -> str:
     if isinstance(error, AttributeError) and "__main__" in str(error):
-        return ": it was saved in the script that defines its parts; move these to a module and ship that in code/"
-    # A pickle reader raises whatever a wrong byte leads it to.
-    return ": it is damaged, is no pickle, or was saved with other versions of its libraries; save it again with these"
+        return ": it was saved in the script that defines its classes; move them to a module and ship that in code/"
+    # A wrong byte can make the reader of pickles raise any error.
+    return (
+        ": it is damaged, is not a pickle, or was saved with other versions of its libraries; save it again with these"
+    )
 
 
 def _predict_batch_of(model: Any, source: ModelSource) -> Callable[[Inputs], object]:
@@ -218,7 +228,7 @@ def _predict_batch_of(model: Any, source: ModelSource) -> Callable[[Inputs], obj
         if callable(method):
             return method
     raise ContainerFailed(
-        f"{source.target} is a {type(model).__name__}: "
+        f"{source.target} is of type {type(model).__name__}: "
         "expected an object with predict_batch or predict, or a function over a batch"
     )
 
@@ -234,7 +244,7 @@ def _probabilities_of(model: Any, source: ModelSource) -> Callable[[Inputs], obj
 def _input_type_of(model: Any, source: ModelSource) -> InputType | None:
     known = scikit_learn.input_type_of(model)
     said = getattr(model, "input_type", None)
-    # The deployment's word goes over an object's own, but not over what an estimator was fitted on.
+    # The deployment overrides what an object says, but not what an estimator was fitted on.
     if known is not None or said is None or source.input_type is not None:
         return known
     return _parsed(said, source)
@@ -248,7 +258,7 @@ def _parsed(input_type: object, source: ModelSource) -> InputType:
 
 
 def _chosen_type(source: ModelSource, known: InputType | None) -> InputType:
-    # A list of any length suits most functions.
+    # The default is a list of any length, which most functions can take.
     chosen = _parsed(source.input_type, source) if source.input_type else known or InputType.parse("float64")
     if known is not None and not _suits(chosen, known):
         raise ContainerFailed(f"input type {chosen} does not suit {source.target}, which takes {known}")
@@ -256,7 +266,7 @@ def _chosen_type(source: ModelSource, known: InputType | None) -> InputType:
 
 
 def _suits(chosen: InputType, known: InputType) -> bool:
-    """Whether a declared type can be what an estimator takes; of numbers any kind will do."""
+    """Whether inputs of a declared type fit an estimator. Any type of number fits any other."""
     if not known.dtype.is_numeric:
         return chosen.dtype is known.dtype
     return chosen.dtype.is_numeric and InputType(known.dtype, chosen.shape).accepts(known)
@@ -268,7 +278,7 @@ def _max_batch_of(model: Any) -> int | None:
 
 
 def _library_text(model: Any, saved_with: str | None) -> str:
-    """What an object runs on: the library that its class is of, and scikit-learn, whose estimators may be in it."""
+    """The libraries that an object runs on: the one that defines its class, and scikit-learn if that is loaded."""
     root = type(model).__module__.partition(".")[0]
     own = getattr(sys.modules.get(root), "__version__", None)
     known = [] if own is None or root == "sklearn" else [f"{root} {own}"]

@@ -1,7 +1,7 @@
 """The container's server: one thread that reads batches, calls the model and answers in order.
 
-The model runs on this thread, with no hand-over to another, so that an answer costs no more than the model and a few
-system calls. What must be answered while the model runs is answered by ``health.Watcher``.
+The model runs on this thread. Without a hand-over to another one, an answer costs no more than the model and a few
+system calls. ``health.Watcher`` answers what must be answered while the model runs.
 """
 
 import hmac
@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import time
+from dataclasses import replace
 from types import FrameType
 
 from clipper.containers.protocol import messages
@@ -22,14 +23,15 @@ from clipper.runtime.evaluate import evaluate
 from clipper.runtime.health import BusyClock, Watcher, answer_watching
 from clipper.runtime.inputs import input_reader
 from clipper.runtime.model import LoadedModel
+from clipper.runtime.outputs import learn_type
 
 log = logging.getLogger("clipper.runtime")
 
-# Workers, supervisors and some room for what dials again before its old connection was seen to close.
+# For workers and supervisors, with room for those that dial again before their old connection is seen to close.
 MAX_CONNECTIONS = 256
-# A caller sends HELLO at once, so one that has not by then may be dropped for another.
+# A caller sends HELLO at once. One that has not by then may be dropped to make room for another.
 HELLO_TIMEOUT_S = 5.0
-# After SIGTERM, for callers that are slow to take their last answer.
+# How long to wait after SIGTERM for callers that are slow to take their last answer.
 FLUSH_TIMEOUT_S = 5.0
 
 
@@ -38,13 +40,15 @@ class Server:
 
     Args:
         listener: non-blocking.
-        token: what callers must send; empty: nothing is asked of them.
+        token: what callers must send; with an empty one they need none.
     """
 
     def __init__(self, model: LoadedModel, welcome: Welcome, listener: socket.socket, token: str = "") -> None:
         self._predict_batch = model.predict_batch
         self._read_inputs = input_reader(model.input_type)
-        self._welcome = messages.encode_welcome(welcome)
+        self._welcome = welcome
+        # From its first answer, which is to warm up, before workers are told.
+        self._has_to_learn = welcome.output_type is None
         self._token = token.encode()
         self._listener = listener
         self._clock = BusyClock()
@@ -52,7 +56,7 @@ class Server:
         self._connections: dict[int, Connection] = {}
         self._epoll = select.epoll()
         self._stopping = False
-        # A signal makes the second readable, which ends the wait for events.
+        # A signal makes the reader readable, which ends the wait for events.
         self._wake_writer, self._wake_reader = socket.socketpair()
 
     def run(self) -> None:
@@ -78,7 +82,7 @@ class Server:
         self._stopping = True
 
     def _close_in_child(self) -> None:
-        # A child of the model's that outlives this process must not hold callers' connections open.
+        # A child that outlives this process must not keep callers' connections open.
         self._epoll.close()
         self._listener.close()
         self._watcher.close_in_child()
@@ -101,7 +105,7 @@ class Server:
         except (BlockingIOError, ConnectionAbortedError):  # the caller has gone already
             return
         if len(self._connections) + len(self._watcher) >= MAX_CONNECTIONS and not self._drop_silent():
-            log.warning("connection refused: there are %d, the most that are served", MAX_CONNECTIONS)
+            log.warning("connection refused: there are %d already, which is the limit", MAX_CONNECTIONS)
             accepted.close()
             return
         if accepted.family != socket.AF_UNIX:
@@ -111,7 +115,7 @@ class Server:
         self._epoll.register(connection.fileno, select.EPOLLIN)
 
     def _drop_silent(self) -> bool:
-        """Make room by dropping callers that have not said HELLO; whether there were any."""
+        """Make room by dropping callers that have not sent HELLO; return whether there were any."""
         before_s = time.monotonic() - HELLO_TIMEOUT_S
         silent = [each for each in self._connections.values() if not each.greeted and each.since_s < before_s]
         for connection in silent:
@@ -124,7 +128,7 @@ class Server:
         connection.close()
 
     def _serve(self, connection: Connection, events: int) -> None:
-        """Go on with a connection that can be read from, or written to if an answer waits."""
+        """Go on with a connection that is readable, or writable if an answer waits."""
         try:
             if connection.has_unsent:
                 if not connection.flush():
@@ -145,7 +149,7 @@ class Server:
         for kind, frame_id, body in connection.frames:
             sent = self._answer(connection, kind, frame_id, body)
             if not sent:
-                # The rest waits until the caller has taken this answer, so one answer at most is held for it.
+                # Further frames wait until the caller has taken this answer, so that at most one answer is held.
                 self._epoll.modify(connection.fileno, select.EPOLLOUT)
                 return
             if self._stopping:
@@ -173,7 +177,7 @@ class Server:
         if self._token and not hmac.compare_digest(token, self._token):
             raise ProtocolViolation("token is not the one that this container was started with")
         connection.accept_hello()
-        return connection.send(self._welcome)
+        return connection.send(messages.encode_welcome(self._welcome))
 
     def _predict(self, batch_id: int, batch: Predict) -> bytes:
         started_ns = self._clock.start()
@@ -184,6 +188,9 @@ class Server:
             log.warning("batch of %d failed: %s", batch.rows, error)
             return messages.encode_error(batch_id, str(error) or "out of memory")
         evaluation_us = self._clock.stop(started_ns)
+        if self._has_to_learn:
+            self._has_to_learn = bool(encoded.failures)
+            self._welcome = replace(self._welcome, output_type=learn_type(encoded))
         return messages.encode_results(batch_id, batch.rows, encoded.text, evaluation_us, encoded.failures)
 
     def _flush(self) -> None:
@@ -201,7 +208,7 @@ class Server:
 
 
 def _flushed(connection: Connection) -> bool:
-    """Send on; whether there is nothing more to do, since all is sent or the caller has gone."""
+    """Send what waits; return whether nothing is left to send, because all was sent or the caller has gone."""
     try:
         return connection.flush()
     except OSError as error:

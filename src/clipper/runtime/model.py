@@ -1,4 +1,4 @@
-"""What a user writes, and what the runtime makes of it."""
+"""The model that a user writes, and the form in which the runtime serves it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,19 +10,18 @@ from clipper.types import InputType
 
 Array = npt.NDArray[Any]
 
-# One input an entry, all of the model's input type:
-#   numeric        one array (rows, *shape); writable, and the model's to keep. A batch of several shapes is a list of
-#                  arrays here, and comes to the model in several calls; there is none unless the input type has a
-#                  dimension of any length.
+# The inputs of a batch, all of the model's input type:
+#   numeric        one array (rows, *shape), which the model may change and keep. If the input type has a dimension of
+#                  any length, a batch of several shapes is a list of arrays here, and several calls of the model.
 #   string, bytes  a list of str, of bytes
 Inputs = Array | list[Array] | list[str] | list[bytes]
 
 
 class ModelContainer(Protocol):
-    """The class form of a model. It need not derive from this; a function over a batch does as well.
+    """A model as a class. It need not derive from this one. A function over a batch is a model too.
 
-    A class may also say what it takes, where the deployment does not: ``input_type``, e.g. ``"float32[3,*,*]"``, and
-    ``max_batch``, a bound of its own.
+    A class may have an ``input_type``, e.g. ``"float32[3,*,*]"``, which counts if the deployment says none, and a
+    ``max_batch``, its own limit on a batch's rows.
     """
 
     def __init__(self, model_data: str | None) -> None:
@@ -32,14 +31,14 @@ class ModelContainer(Protocol):
         """Answer a batch.
 
         Args:
-            inputs: never empty; how many there are changes from call to call.
+            inputs: one or more; their number changes from call to call.
 
         Returns:
-            One output an input, in the same order: numbers, texts, lists, dicts, numpy arrays and scalars of
+            One output for each input, in the same order: numbers, texts, lists, dicts, numpy arrays and scalars of
             these, and bytes (which become base64).
 
         Raises:
-            Exception: the batch is tried in parts, so that only those inputs fail that make it raise.
+            Exception: then the batch is tried in halves, so that only those inputs fail for which it raises.
         """
         ...
 
@@ -49,8 +48,8 @@ class LoadedModel:
     """A model that is ready to answer.
 
     Attributes:
-        predict_batch: takes ``Inputs``, should return one output an input; may do anything.
-        runtime: free text on the environment, e.g. ``python 3.11.7, scikit-learn 1.9.1``.
+        predict_batch: takes ``Inputs`` and should return one output for each, but may do anything.
+        runtime: free text about the environment, e.g. ``python 3.11.7, scikit-learn 1.9.1``.
     """
 
     predict_batch: Callable[[Inputs], object]

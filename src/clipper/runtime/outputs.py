@@ -1,7 +1,7 @@
-"""What ``predict_batch`` returned to JSON texts, one line an output.
+"""Turns the return value of ``predict_batch`` into JSON texts, one line for each output.
 
-A batch's outputs are most often numbers or texts of one type: these become text in one step. All else is encoded one
-by one, so that an output that cannot be JSON fails alone.
+The outputs of a batch are mostly numbers or texts of one type, which become text in one step. All others are encoded
+one by one, so that an output that cannot be JSON fails alone.
 """
 
 import base64
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from clipper.errors import ModelFailed
+from clipper.types import MAX_DIMENSIONS, DType, InputType
 
 _NO_FAILURES: Mapping[int, str] = {}
 
@@ -21,7 +22,7 @@ class Encoded(NamedTuple):
     """Outputs as text.
 
     Attributes:
-        text: one JSON text an output, joined by line feeds; empty where ``failures`` has the row.
+        text: one JSON text for each output, joined by line feeds; empty for rows in ``failures``.
         failures: row to message.
     """
 
@@ -30,10 +31,10 @@ class Encoded(NamedTuple):
 
 
 def encode_outputs(outputs: object, rows: int) -> Encoded:
-    """Encode what ``predict_batch`` returned for ``rows`` inputs.
+    """Encode the return value of ``predict_batch`` for ``rows`` inputs.
 
     Raises:
-        ModelFailed: it is not a sequence of as many outputs.
+        ModelFailed: it is not a sequence of ``rows`` outputs.
     """
     if isinstance(outputs, np.ndarray):
         values, kind, dimensions = outputs.tolist(), outputs.dtype.kind, outputs.ndim
@@ -42,16 +43,40 @@ def encode_outputs(outputs: object, rows: int) -> Encoded:
     if not isinstance(values, list):
         raise ModelFailed(f"predict_batch returned {_article(outputs)}: expected a sequence of {rows} outputs")
     if len(values) != rows:
-        raise ModelFailed(f"predict_batch returned {len(values)} outputs for {rows} inputs: expected one an input")
+        raise ModelFailed(f"predict_batch returned {len(values)} outputs for {rows} inputs: expected one for each")
     text = _matrix(values) if dimensions == 2 and kind in _NUMERIC_KINDS else _uniform(values)
     return Encoded(text) if text is not None else _one_by_one(values)
+
+
+def learn_type(encoded: Encoded) -> InputType | None:
+    """What a model's outputs are, by the first of them: numbers, truths or texts, in lists of one shape.
+
+    None if it is nothing of these, or failed.
+    """
+    try:
+        value = json.loads(encoded.text.split(b"\n", 1)[0])
+    except (ValueError, RecursionError):
+        return None
+    flat, shape = [value], []
+    while isinstance(flat[0], list):
+        length = len(flat[0])
+        if not length or not all(isinstance(part, list) and len(part) == length for part in flat):
+            return None
+        shape.append(length)
+        flat = [item for part in flat for item in part]
+    kinds = set(map(type, flat))
+    if len(shape) > MAX_DIMENSIONS or not (kinds <= _NUMBERS or kinds in ({bool}, {str})):
+        return None
+    if kinds == {str}:
+        return InputType(DType.STRING) if not shape else None
+    return InputType(DType.BOOL if kinds == {bool} else DType.FLOAT64 if float in kinds else DType.INT64, tuple(shape))
 
 
 _NUMERIC_KINDS = "biuf"
 
 
 def _as_list(outputs: object) -> object:
-    """Return the outputs as a list if they are a sequence of some kind, else as they are."""
+    """Return the outputs as a list if they are a sequence of some kind, else None or as they are."""
     if isinstance(outputs, list):
         return outputs
     if isinstance(outputs, (str, bytes, bytearray, memoryview, Mapping)):
@@ -80,7 +105,7 @@ def _matrix(rows: list[list[Any]]) -> bytes | None:
 
 
 def _uniform(values: list[Any]) -> bytes | None:
-    """Encode values of one simple type in one step; None if that cannot be done."""
+    """Encode values of one simple type in one step; None if they are not of one."""
     types = set(map(type, values))
     if not types <= _NUMBERS:
         only = types.pop() if len(types) == 1 else object
@@ -90,9 +115,9 @@ def _uniform(values: list[Any]) -> bytes | None:
         values = np.array(values).tolist()
     try:
         text = "\n".join(map(repr, values))
-    except ValueError:  # an integer of more digits than Python writes
+    except ValueError:  # an integer with more digits than Python converts
         return None
-    # Of a number's characters only nan and inf have an n.
+    # Among numbers only nan and inf have an n in their text.
     return None if "n" in text else text.encode()
 
 
@@ -110,7 +135,7 @@ def _one_by_one(values: list[Any]) -> Encoded:
     for row, value in enumerate(values):
         try:
             lines.append(_encode(value))
-        except Exception as error:  # noqa: BLE001  the user's object: its conversion may raise anything
+        except Exception as error:  # noqa: BLE001  converting an object of the user may raise anything
             lines.append("")
             failures[row] = _cause(value, error)
     return Encoded("\n".join(lines).encode(), failures)
@@ -130,12 +155,12 @@ _NOT_A_NUMBER = {"nan": "NaN", "inf": "infinity", "-inf": "-infinity"}
 
 
 def _plain(value: Any) -> object:
-    """Return what JSON has for an object that it does not know."""
+    """Return the JSON form of an object that JSON does not know."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode()
     to_list = getattr(value, "tolist", None)
     plain = to_list() if callable(to_list) else value
-    # A numpy scalar without a counterpart in Python gives itself.
+    # tolist() of a numpy scalar without a counterpart in Python returns that scalar itself.
     if type(plain) is type(value):
         raise TypeError(f"expected a number, text, bytes, list, dict, array or None, got {type(value).__name__}")
     return plain

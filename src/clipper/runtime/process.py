@@ -1,4 +1,4 @@
-"""What the runtime asks of the operating system for its own process, before any of the model's code runs."""
+"""Sets up the runtime's own process before any code of the model runs."""
 
 import ctypes
 import gc
@@ -9,13 +9,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-# Where memory runs out, the kernel should take a model before the server that would start it again.
-OOM_SCORE_ADJUSTMENT = 500
+from clipper.types import DATA_PER_MEMORY, OOM_SCORE_ADJUSTMENT
 
-# What a process may allocate for each byte that it may use: threads' stacks, of 8 MiB each, are used to a hundredth.
-DATA_PER_MEMORY = 2
-
-# From glibc's malloc.h, with the largest allocation that it will keep and what may stay free in all.
+# From glibc's malloc.h. Then the largest allocation that malloc keeps when it is freed, and how much it keeps in all.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEPT_ALLOCATION_BYTES = 32 * 1024 * 1024
@@ -23,18 +19,19 @@ _KEPT_FREE_BYTES = 128 * 1024 * 1024
 
 
 def prepare(memory_bytes: int | None) -> None:
-    """Set limits and logging up. Allocating far more than ``memory_bytes`` is a MemoryError."""
-    # ^C goes to the whole group of a server in the foreground; who ends this process is the supervisor's to decide.
+    """Set up limits and logging. To allocate far more than ``memory_bytes`` then raises MemoryError."""
+    # ^C reaches the whole process group of a server in the foreground. The supervisor decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Absent outside Linux, and closed in some sandboxes: the model runs as well without.
+    # The file is absent outside Linux and closed in some sandboxes. The model runs as well without.
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJUSTMENT))
     if memory_bytes is not None:
-        # What it can write to. RLIMIT_AS would count what CUDA or TensorFlow only reserve, many times what they use.
+        # RLIMIT_DATA counts memory that can be written to. RLIMIT_AS would also count what CUDA or TensorFlow reserve,
+        # which is many times what they use.
         data_bytes = DATA_PER_MEMORY * memory_bytes
         resource.setrlimit(resource.RLIMIT_DATA, (data_bytes, data_bytes))
     for stream in (sys.stdout, sys.stderr):
-        # Into a file these would be buffered by the block, and a crash would take the last lines with it.
+        # Output to a file is buffered in blocks by default, and a crash would lose the last lines.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
     _keep_freed_memory()
@@ -42,19 +39,19 @@ def prepare(memory_bytes: int | None) -> None:
 
 
 def settle() -> None:
-    """After loading: a model's objects live for as long as the process, so the garbage collector may skip them."""
+    """After loading: let the garbage collector skip the model's objects, which live as long as the process."""
     gc.collect()
     gc.freeze()
 
 
 def _keep_freed_memory() -> None:
-    """Have malloc keep what a batch frees for the next batch, which is of much the same size.
+    """Let malloc keep what a batch frees for the next batch, which has about the same size.
 
-    Otherwise glibc gives arrays of some hundred KB back to the kernel after each batch, and clearing new pages
-    takes longer than a small model does: 64 rows of 784 float64 took 400 µs, and 100 µs with this.
+    By default glibc gives arrays of some hundred KB back to the kernel after each batch. Clearing new pages then takes
+    longer than a small model: 64 rows of 784 float64 took 400 µs, and take 100 µs with this.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    # Absent in other C libraries, which have rules of their own.
+    # Other C libraries do not have it, and behave differently anyway.
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _KEPT_ALLOCATION_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_FREE_BYTES)
@@ -66,5 +63,5 @@ def _log_to_stderr() -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s clipper %(levelname)s: %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
-    # The model may set the root logger up as it likes.
+    # The model may set up the root logger as it likes.
     log.propagate = False

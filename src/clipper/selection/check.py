@@ -11,10 +11,10 @@ import sys
 
 import msgspec
 
-from clipper.control.snapshot import Selection
 from clipper.errors import InvalidArgument
 from clipper.run_as import forbid_new_privileges
-from clipper.selection.policies.registry import make_loss, make_policy
+from clipper.selection.policies.by_name import make_loss, make_policy
+from clipper.settings.application import Selection
 
 # Importing a large library takes seconds. The kernel ends us then, also if nobody waits for the verdict any more.
 TIMEOUT_S = 20

@@ -59,7 +59,10 @@ class Committer:
         Overloaded: ``submit`` would raise it now.
         """
         if not self.has_room:
-            raise Overloaded(f"{len(self._waiting)} observations are waiting for the selection store, as many as may")
+            raise Overloaded(
+                f"{len(self._waiting)} observations wait for the selection store, which is the most that may: "
+                "try again in a moment"
+            )
 
     @property
     def has_room(self) -> bool:

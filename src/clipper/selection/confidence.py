@@ -6,7 +6,6 @@ import msgspec
 
 from clipper.control.feedback import Feedback
 from clipper.control.messages import ConfidenceBin, Reliability
-from clipper.control.snapshot import Selection
 from clipper.selection.contexts import Contexts
 from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.calibration import BASES, Basis, Curve, bins, expected_error, lesson
@@ -15,6 +14,7 @@ from clipper.selection.learning.probabilities import read_claim
 from clipper.selection.learning.tally import Increments
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.policy import Choice, Combined
+from clipper.settings.application import Selection
 
 # A curve is fitted again once so large a share of the answers behind it is new. It takes 0.15 ms: with a query after
 # each of a thousand pieces of feedback a second, a seventh of a worker's time would go into it.

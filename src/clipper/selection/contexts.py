@@ -21,16 +21,24 @@ from clipper.selection.stores.store import EVERYONE, Store
 # Each takes about 6 KB with five models, of ``adaptive`` 10 KB. The least recently asked goes first; it is fetched
 # again when it comes back.
 MAX_CONTEXTS = 10_000
+# What their states hold in all; each number takes about 1 KB with what is worked out from it. One of ``stacking`` has
+# some 9 with three models, 26 with five and 281 with sixteen: 10,000 such would take 2.3 GB.
+MAX_NUMBERS = 120_000
 
 
 class _State:
     """A context's ledger, and what is worked out from it for as long as nothing of it changes: its totals by links'
-    names, and these with the application's mixed in."""
+    names, and these with the application's mixed in.
 
-    __slots__ = ("_arms", "_seen", "_view", "ledger", "mixed", "mixed_from")
+    Attributes:
+        counted: numbers of the ledger that are counted among those in memory.
+    """
+
+    __slots__ = ("_arms", "_seen", "_view", "counted", "ledger", "mixed", "mixed_from")
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
+        self.counted = 0
         self._seen: Totals | None = None
         self._arms = NO_ARMS
         self._view = Totals()
@@ -65,6 +73,7 @@ class Contexts:
         self.arms = NO_ARMS
         self._everyone = _State(Ledger(half_life))
         self._states: OrderedDict[str, _State] = OrderedDict()
+        self._numbers = 0
         self._uncertain: set[str] = set()
         # Observations that the store has not answered yet, by state; and how many there have ever been.
         self._pending: Counter[str] = Counter()
@@ -80,6 +89,7 @@ class Contexts:
         self._prior_weight = prior_weight
         self._everyone = _State(Ledger(half_life, self._everyone.ledger.sums()))
         self._states.clear()
+        self._numbers = 0
 
     def follow_arms(self, arms: Arms) -> None:
         """These versions stand behind the links' names now."""
@@ -155,9 +165,18 @@ class Contexts:
             self._everyone = _State(ledger)
             self.is_loaded = True
             return
-        self._states[context] = _State(ledger)
-        while len(self._states) > MAX_CONTEXTS:
-            self._states.popitem(last=False)
+        before = self._states.get(context)
+        self._numbers -= before.counted if before is not None else 0
+        state = self._states[context] = _State(ledger)
+        self._count(state)
+
+    def _count(self, state: _State) -> None:
+        """Its ledger has changed: those that were not asked for longest make room, but for the last one."""
+        self._numbers += len(state.ledger) - state.counted
+        state.counted = len(state.ledger)
+        while len(self._states) > MAX_CONTEXTS or (self._numbers > MAX_NUMBERS and len(self._states) > 1):
+            _, gone = self._states.popitem(last=False)
+            self._numbers -= gone.counted
 
     async def _forget_stale(self, name: str, ledger: Ledger) -> None:
         """A state holds the sums of two epochs, however long it lives: otherwise it would take ever longer to read."""
@@ -195,6 +214,8 @@ class Contexts:
         ledger = self._ledger(context)
         if was_added and ledger is not None:
             ledger.add(entries)
+            if context is not None:
+                self._count(self._states[context])
 
     def _ledger(self, context: str | None) -> Ledger | None:
         if context is None:

@@ -11,9 +11,9 @@ from clipper.control.statistics import ApplicationStatistics, StandingStatistics
 from clipper.errors import PolicyFailed
 from clipper.selection.application import Application
 from clipper.selection.learning.totals import LOSS, PLAIN_LOSS, PLAIN_SCORED, PULLS, SCORED, Totals
+from clipper.selection.policies.by_name import POLICIES
 from clipper.selection.policies.cascade import Cascade, by_cost
 from clipper.selection.policies.policy import QueryView
-from clipper.selection.policies.registry import POLICIES
 
 # Shares are found by having the policy select this often, which holds for every policy, the user's own too. So many
 # draws tell a share to within 2 %.
@@ -36,23 +36,25 @@ async def describe(application: Application, context: str | None) -> PolicyDescr
         shares = await _shares(application, totals, context)
     except PolicyFailed as error:
         shares, problem = {}, str(error)
-    answering = application.models + application.newcomers
+    answering = application.terms.models + application.terms.newcomers
     models = [_model(application, model, totals, shares.get(model, 0.0)) for model in answering]
-    models += [_model(application, model, totals, 0.0, shadow=True) for model in application.shadows]
-    confidences = application.confidences
-    calibration = () if confidences is None else confidences.reliability(application.models)
+    models += [_model(application, model, totals, 0.0, shadow=True) for model in application.terms.shadows]
+    confidences = application.terms.confidences
+    calibration = () if confidences is None else confidences.reliability(application.terms.models)
     return PolicyDescription(True, totals.observations, tuple(models), problem, calibration, _test(application, totals))
 
 
 async def _shares(application: Application, totals: Totals, context: str | None) -> Mapping[str, float]:
     """How much each model has to say: the share of queries that ask it, each counted by its weight in the answer."""
-    if not application.models:
+    if not application.terms.models:
         return {}
     if application.stages is not None and totals.observations > 0:
         # What a query comes to ask depends on outputs: what queries with feedback have asked tells it.
-        return {model: min(totals.number(model, PULLS) / totals.observations, 1.0) for model in application.models}
+        return {
+            model: min(totals.number(model, PULLS) / totals.observations, 1.0) for model in application.terms.models
+        }
     random = Random(_SEED)
-    weights = dict.fromkeys(application.models + application.newcomers, 0.0)
+    weights = dict.fromkeys(application.terms.models + application.terms.newcomers, 0.0)
     for draw in range(DRAWS):
         if draw % DRAWS_AT_ONCE == 0:
             await asyncio.sleep(0)
@@ -73,7 +75,7 @@ def _test(application: Application, totals: Totals) -> StandingStatistics | None
     # Of Clipper's own: a user's need not be a subclass, which has it.
     if application.snapshot.selection.policy not in POLICIES:
         return None
-    standing = application.selector.policy.standing(application.models, totals)
+    standing = application.terms.selector.policy.standing(application.terms.models, totals)
     if standing is None:
         return None
     return StandingStatistics(standing.winner, standing.confidence, standing.tolerance, standing.observations)
@@ -87,8 +89,8 @@ def _model(
     plain_scored = totals.number(model, PLAIN_SCORED)
     if totals.costs.weight and plain_scored > 0:
         mean_loss = totals.number(model, PLAIN_LOSS) / plain_scored
-    policy = application.selector.policy
-    dearest = application.models and by_cost(application.models, totals.costs)[-1]
+    policy = application.terms.selector.policy
+    dearest = application.terms.models and by_cost(application.terms.models, totals.costs)[-1]
     threshold = None
     if isinstance(policy, Cascade) and not shadow and model != dearest:
         threshold = min(policy.limit(model, totals), 1.0)
@@ -99,7 +101,7 @@ def _model(
         totals.number(model, PULLS),
         scored,
         shadow,
-        application.arms.key(model).partition(":")[2] or None,
+        application.terms.arms.key(model).partition(":")[2] or None,
         totals.costs.by_model.get(model),
         threshold,
     )

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.predictor import Predictor
-from clipper.control.snapshot import ApplicationSnapshot, link_names
+from clipper.control.snapshot import ApplicationSnapshot
 from clipper.selection.learning.arms import Arms, lineage
 from clipper.selection.learning.costs import Costs
 from clipper.selection.policies.ramp import Ramp
+from clipper.settings.application import link_names
 
 Find = Callable[[str, str | None], ModelQueue | None]
 

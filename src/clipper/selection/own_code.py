@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 import msgspec
 
-from clipper.control.snapshot import ApplicationSnapshot, Selection
+from clipper.control.snapshot import ApplicationSnapshot
 from clipper.errors import InvalidArgument, Unavailable
 from clipper.selection.import_notes import ImportNotes
 from clipper.selection.learning.losses import Loss
+from clipper.selection.policies.by_name import make_loss, make_policy, runs_own_code
 from clipper.selection.policies.policy import Policy
-from clipper.selection.policies.registry import make_loss, make_policy, runs_own_code
 from clipper.selection.trial import Verdict
+from clipper.settings.application import Selection
 
 log = logging.getLogger(__name__)
 

@@ -1,15 +1,13 @@
 """One query of an application: who asked it, what was asked for it, and what has come of it."""
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import msgspec
 
 from clipper.selection.confidence import Said
 from clipper.selection.learning.arms import NO_ARMS, Arms
 from clipper.selection.policies.policy import Choice, QueryView
-
-if TYPE_CHECKING:
-    from clipper.selection.application import Application
+from clipper.types import InputType
 
 
 class Asker(Protocol):
@@ -26,6 +24,25 @@ class Asker(Protocol):
 
     def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
         """As ``on_default``, where the application has no default."""
+
+
+class Owner(Protocol):
+    """What an output or a failure is told to: see ``answering.Answering``, where a query's state changes.
+
+    Attributes:
+        name: the application's.
+        feedback_ttl_s: for how long its queries are kept for feedback.
+    """
+
+    name: str
+    feedback_ttl_s: float
+    input_type: InputType
+
+    def output_came(self, query: "Query", model: str, output: bytes) -> None: ...
+
+    def failed(self, query: "Query", model: str, code: str, message: str) -> None: ...
+
+    def shadow_came(self, query: "Query", name: str, output: bytes) -> None: ...
 
 
 class Query(msgspec.Struct, gc=False, eq=False):
@@ -55,7 +72,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
         features: raw buffer of the float64 numbers that came with it for its policy.
     """
 
-    application: "Application"
+    owner: Owner
     asker: Asker | None
     id: int
     row: bytes | None
@@ -97,7 +114,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
 
     def view(self) -> QueryView:
         """What its policy sees of it."""
-        return QueryView(self.context, self.features, self.row, self.application.input_type)
+        return QueryView(self.context, self.features, self.row, self.owner.input_type)
 
     def missed(self, now_s: float) -> tuple[str, ...]:
         """Selected models that had not answered by the deadline; none before it, while some may still answer.
@@ -110,35 +127,10 @@ class Query(msgspec.Struct, gc=False, eq=False):
         return tuple(model for model in self.choice.models if model not in in_time)
 
     def on_output(self, model: str, output: bytes) -> None:
-        if self.first_model is None:
-            self.first_model, self.first_output = model, output
-        elif self.more_outputs is None:
-            self.more_outputs = {model: output}
-        else:
-            self.more_outputs[model] = output
-        self.missing -= 1
-        if self.done:
-            self.application.keep_late(self, model, output)
-            return
-        self.in_time += 1
-        if not self.missing:
-            self.application.complete(self)
-        elif self.is_asked:
-            self.application.consider_leaving(self)
+        self.owner.output_came(self, model, output)
 
     def on_failure(self, model: str, code: str, message: str) -> None:
-        self.missing -= 1
-        if self.done:
-            return
-        self.failure = code, message
-        if not self.missing:
-            self.application.complete(self)
-            return
-        if self.lost is None:
-            self.lost = set()
-        self.lost.add(model)
-        if self.is_asked:
-            self.application.consider_leaving(self)
+        self.owner.failed(self, model, code, message)
 
     def cancel(self) -> None:
         """Nobody wants the answer any more: its work is dropped before it is sent."""
@@ -182,12 +174,7 @@ class Shadow:
         self.done = False
 
     def on_output(self, model: str, output: bytes) -> None:
-        query = self._query
-        if query.shadow_outputs is None:
-            query.shadow_outputs = {}
-        query.shadow_outputs[self._name] = output
-        if query.done:
-            query.application.keep_shadow(query, output)
+        self._query.owner.shadow_came(self._query, self._name, output)
 
     def on_failure(self, model: str, code: str, message: str) -> None:
         """Nobody waits for it."""

@@ -9,9 +9,9 @@ from clipper.selection.contract import checked_choice, checked_combined, checked
 from clipper.selection.counts import Counts
 from clipper.selection.learning.totals import Totals
 from clipper.selection.own_code import Made
+from clipper.selection.policies.by_name import POLICIES, make_loss, make_policy
 from clipper.selection.policies.policy import Choice, Combined, Outlook, Policy, QueryView
 from clipper.selection.policies.ramp import Ramp
-from clipper.selection.policies.registry import POLICIES, make_loss, make_policy
 
 # Of what a user's code said when it failed.
 MAX_PROBLEM_CHARACTERS = 300

@@ -3,15 +3,13 @@
 import asyncio
 from collections import deque
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING
+from random import Random
 
 from clipper.errors import PolicyFailed
+from clipper.selection.answering import Answering
 from clipper.selection.feedback.latencies import Latencies
 from clipper.selection.policies.policy import Choice, Outlook
 from clipper.selection.query import Query
-
-if TYPE_CHECKING:
-    from clipper.selection.application import Application
 
 # Of the time that is left when a further model can last be asked, how much more than that model is expected to need.
 LAST_CALL_TIMES = 1.2
@@ -61,8 +59,9 @@ class Stages:
         latencies: how long models take that are asked after others.
     """
 
-    def __init__(self, application: "Application") -> None:
-        self._application = application
+    def __init__(self, answering: Answering, random: Random) -> None:
+        self._answering = answering
+        self._random = random
         self._loop = asyncio.get_running_loop()
         self.latencies = Latencies()
         # In the order in which they were asked, and so nearly in that of their deadlines; as many as within an SLO.
@@ -73,14 +72,14 @@ class Stages:
 
     def wait(self, query: Query) -> None:
         """A query has been asked and has no answer: go on with it before it is too late to do so."""
-        application = self._application
+        terms = self._answering.terms
         choice = query.choice
         if choice is None or not self._has_more(query, choice):
             return
-        slo_s, key = application.slo_s, query.arms.key
+        slo_s, key = terms.slo_s, query.arms.key
         needed_s = min(
             LAST_CALL_TIMES * self.latencies.expected_s(key(model)) or LAST_CALL_SHARE * slo_s
-            for model in application.models
+            for model in terms.models
             if model not in choice.models
         )
         if needed_s >= slo_s:
@@ -109,21 +108,19 @@ class Stages:
             if models := further.models[len(choice.models) :]:
                 self._ask(query, models, now_s)
                 return
-        self._application.finish(query)
+        self._answering.finish(query)
 
     def _has_more(self, query: Query, choice: Choice) -> bool:
         """Whether there are models that a query may still ask; not one of a newcomer's, which answers alone."""
         is_newcomers = choice.models[0] in query.arms.ramps
-        return query.pinned is None and not is_newcomers and len(choice.models) < len(self._application.models)
+        return query.pinned is None and not is_newcomers and len(choice.models) < len(self._answering.terms.models)
 
     def _next(self, query: Query, choice: Choice, now_s: float) -> Choice:
-        application = self._application
-        totals = application.totals(query.context) or application.contexts.prior()
+        answering = self._answering
+        totals = answering.totals(query.context) or answering.contexts.prior()
         outlook = self._outlook(query, choice, now_s)
         try:
-            further = application.selector.next(
-                choice, query.outputs, totals, query.view(), outlook, application.surroundings.random
-            )
+            further = answering.terms.selector.next(choice, query.outputs, totals, query.view(), outlook, self._random)
             return further or choice
         except PolicyFailed as error:  # it is counted, and no reason not to answer with what there is
             query.failure = error.code, str(error)
@@ -135,38 +132,39 @@ class Stages:
             left_s,
             {
                 model: self.latencies.promise_s(key(model), left_s)
-                for model in self._application.models
+                for model in self._answering.terms.models
                 if model not in choice.models
             },
         )
 
     def _ask(self, query: Query, models: tuple[str, ...], now_s: float) -> None:
-        application, asked = self._application, self._asked
+        answering, asked = self._answering, self._asked
         while asked and (asked[0].is_over or asked[0].deadline_s <= now_s):
             self._missed(asked.popleft())
         query.stage += 1
         query.missing += len(models)
         # While they are asked, it is not to leave without those that are still to be.
         query.is_asked = False
-        application.counts.go_on(query.stage, models)
+        terms = answering.terms
+        answering.counts.go_on(query.stage, models)
         assert query.row is not None
         row = query.row
         for model in models:
-            target = application.target(model)
+            target = terms.targets.get(model)
             further = Further(self, query, model, now_s)
             if target is None:
-                further.on_failure(model, "no_replica", application.why_not_asked(model))
+                further.on_failure(model, "no_replica", terms.why_not_asked(model))
                 continue
             asked.append(further)
             self.latencies.asked(further.key)
-            output = target.predict(row, further, now_s, application.slo_s)
+            output = target.predict(row, further, now_s, terms.slo_s)
             if output is not None:
                 # The cache had it, which tells nothing of how long the model takes.
                 further.is_over = True
                 further.on_output(model, output)
         if query.missing and not query.done:
             query.is_asked = True
-            application.consider_leaving(query)
+            answering.consider_leaving(query)
 
     def answered(self, further: Further) -> None:
         """Its output has come, whether in time or not."""

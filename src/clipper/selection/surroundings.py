@@ -19,7 +19,7 @@ from clipper.selection.stores.store import Store
 class Surroundings:
     """
     Attributes:
-        asking: feedback that models are being asked for; see ``Observer``.
+        asking: feedback that models are being asked for; see ``Learner``.
         make: makes an application's policy and loss, without waiting for a user's code.
         decisions: the log of what was decided; None if there is none.
     """

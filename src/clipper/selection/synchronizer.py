@@ -12,7 +12,7 @@ from clipper.errors import ClipperError
 from clipper.selection.application import Application
 from clipper.selection.committer import Committer
 from clipper.selection.contexts import Contexts
-from clipper.selection.observer import Observer
+from clipper.selection.learner import Learner
 from clipper.selection.stores.store import MAX_IDS, Store
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Synchronizer:
             try:
                 await self.follow()
                 for application in self._applications():
-                    Observer(application).make_up()
+                    Learner(application).make_up()
                 await self.expire()
                 is_down = False
             except Exception as error:  # whatever it is, states must not stay as they are for ever after

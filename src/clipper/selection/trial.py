@@ -17,15 +17,15 @@ from pathlib import Path
 
 import msgspec
 
-from clipper.control.snapshot import Selection
 from clipper.errors import Unavailable
 from clipper.processes import limits
 from clipper.processes.enter import entering
 from clipper.processes.excess import Bounds
-from clipper.processes.managed import MARK, kill_marked
+from clipper.processes.marks import MARK, kill_marked
 from clipper.processes.usage import UsageKeeper
 from clipper.run_as import RunAs
 from clipper.selection.check import TIMEOUT_S
+from clipper.settings.application import Selection
 
 # A trial ends itself; this much more is for starting Python on a busy machine.
 TRIAL_TIMEOUT_S = TIMEOUT_S + 10.0

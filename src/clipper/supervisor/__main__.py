@@ -31,13 +31,13 @@ def main() -> int:
     try:
         # It is read by now, and nothing that we start is to find it there but the workers.
         os.environ.pop(STORE_VARIABLE, None)
-        if config.run_as is not None:
+        if config.models_user is not None:
             check_able()
             # All that is started from here on inherits it.
             forbid_new_privileges()
         home = open_home(config.home)
         lock = lock_home(home.root)
-        close_home(home, config.run_as)
+        close_home(home, config.models_user)
         uvloop.run(Supervisor(config, home, raise_limit()).run())
     except (ClipperError, OSError) as error:  # an OSError: a file of the home, on a disk that is full or not ours
         sys.stderr.write(f"clipper: {error}\n")

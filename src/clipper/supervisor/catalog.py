@@ -24,14 +24,14 @@ log = logging.getLogger(__name__)
 
 
 class Catalog:
-    """What should exist. Look at the dicts, change them only through ``commit`` and ``note``."""
+    """What should exist. Read the dicts; change them only through ``commit`` and ``note``."""
 
     def __init__(self, registry: Registry) -> None:
         """Raises RegistryUnavailable."""
         contents = registry.load()
         self.applications = {application.name: application for application in contents.applications}
         self.models = {model.name: model for model in contents.models}
-        # One of a model that cannot be read is of none that is known.
+        # A version whose model's record cannot be read is left out with it.
         self.versions = {version.id: version for version in contents.versions if version.model in self.models}
         self.to_forget = set(contents.to_forget)
         self.tokens = {token.name: token for token in contents.tokens}
@@ -67,7 +67,7 @@ class Catalog:
         return self.version(model, current)
 
     def current(self, model: str) -> str | None:
-        """The version of a model that is current; None if none is, or there is no such model."""
+        """The current version of a model; None if it has none, or there is no such model."""
         known = self.models.get(model)
         return known.current if known else None
 
@@ -87,15 +87,15 @@ class Catalog:
         return f"{name}#{self._registry.reserve(f'application {name}', 1)}"
 
     def problems(self) -> list[str]:
-        """What of the registry is left out, as it was when the server started."""
+        """The records that could not be read when the server started."""
         return [
-            f"{one.kind} {one.name!r} is left out, for the registry's record of it cannot be read: {one.why}; run the "
-            "Clipper that wrote it, or make it anew"
+            f"{one.kind} {one.name!r} is left out: its record in the registry cannot be read: {one.why}; run the "
+            "Clipper that wrote it, or create it again"
             for one in self._unreadable.values()
         ]
 
     def taken_versions(self, model: str) -> set[str]:
-        """Names that a new version of a model does not get by itself."""
+        """Version names of a model that must not be given out again."""
         unreadable = {name.partition(":")[2] for kind, name in self._unreadable if name.startswith(f"{model}:")}
         return unreadable | {version.version for version in self.versions_of(model)}
 
@@ -126,13 +126,13 @@ class Catalog:
             self._apply(change)
 
     def note(self, record: VersionRecord) -> None:
-        """Take down what happened to a version. Happened it has, so it holds even if it cannot be stored yet."""
+        """Record what happened to a version. It has happened, so it is in force even if it cannot be stored yet."""
         self.versions[record.id] = record
         self._unsaved[record.id] = record
         self.save_notes()
 
     def save_notes(self) -> bool:
-        """Store what could not be stored before; whether nothing is left."""
+        """Store what could not be stored before; return whether all of it is stored."""
         unsaved = [record for id_, record in self._unsaved.items() if self.versions.get(id_) is record]
         try:
             if unsaved:
@@ -178,9 +178,9 @@ class Catalog:
 
 
 class Numbers:
-    """Numbers that are never given twice, over all supervisors of a home."""
+    """Numbers that are never given out twice, over all supervisors of a home."""
 
-    # Taken from the registry so many at once, that a full disk does not keep a replica from being restarted.
+    # So many are reserved in the registry at once that a full disk does not keep a replica from being restarted.
     BLOCK = 100
 
     def __init__(self, registry: Registry, counter: str, skip: int = 0) -> None:
@@ -198,7 +198,7 @@ class Numbers:
         self._next, self._end = first, first + self.BLOCK
 
     def pass_over(self, number: int) -> None:
-        """Give only higher ones: who has that one lives. A registry that was restored may count from before it.
+        """Give out only higher ones, since a running process has this one: a restored registry may count from below it.
 
         Raises:
             RegistryUnavailable: it needs new ones and cannot get them.

@@ -1,91 +1,25 @@
-"""The supervisor's settings: read once, from its command line, and checked here."""
+"""The supervisor's settings, read from its command line and checked."""
 
 import argparse
 import os
 import re
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, Literal, get_args, get_origin
 
-from clipper.control.snapshot import FEEDBACK_QUERIES
-from clipper.decisions.segments import DEFAULT_LOG_BYTES, LEAST_LOG_BYTES
 from clipper.errors import InvalidArgument
 from clipper.hosts import address_of, is_loopback
 from clipper.run_as import RunAs, find_run_as
-from clipper.selection.stores.store import MAX_CONTEXTS
+from clipper.settings.fields import Described, settings_of
+from clipper.settings.server import ServerSettings
 from clipper.tls.material import TlsMode, TlsPaths
-from clipper.types import STORE_VARIABLE, Transport
-
-QUERY_PORT = 1337
-MANAGEMENT_PORT = 1338
-CACHE_BYTES = 64 * 1024 * 1024
-MAX_BODY_BYTES = 8 * 1024 * 1024
-# To roll back by a few weeks of deployments; each keeps its artifact on disk.
-KEEP_VERSIONS = 10
-# Pickled models want the Python that they were made with, which is most likely ours.
-DOCKER_BASE_IMAGE = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
-DOCKER_NETWORK = "bridge"
-DOCKER_TRANSPORT: Transport = "unix"
-
-# Smaller ones would refuse what anybody sends; larger ones take a worker tenths of a second of its time to read.
-LEAST_MAX_BODY_BYTES = 64 * 1024
-MOST_MAX_BODY_BYTES = 64 * 1024 * 1024
-# Each is one event loop; more than this many cores on one machine call for several machines.
-MAX_WORKERS = 64
+from clipper.types import STORE_VARIABLE
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
-    """What a server is started with.
-
-    Attributes:
-        host, management_host: where each port listens.
-        allowed_host: names by which the management port may be called, besides what it listens on.
-        insecure: it may listen where others can read what goes to it.
-        open_metrics: its metrics need no token.
-        api_keys: every application answers only who shows a key.
-        tls_cert, tls_key: files of what both ports show their clients; without them, neither has TLS.
-        tls_client_ca: the file of who signs the certificates that clients of the query port have to show.
-        query_port, management_port: 0 is any free port.
-        cache_bytes: of each worker.
-        max_body_bytes: of a request on the query port, where an application's inputs need no more.
-        max_contexts: how many the selection store keeps of each application.
-        feedback_queries: how many each worker keeps for feedback.
-        decision_log_bytes: of the decision log's files together.
-        keep_versions: how many versions of each model that do not run are kept.
-        store: address of the selection store; None is a file in the home.
-        run_as: the user that models and the builds of their packages run as.
-        docker_base_image: what images of models are built on.
-        docker_network: of containers and builds in Docker.
-        docker_transport: how containers in Docker are dialled.
-    """
+class Config(ServerSettings, frozen=True):
+    """What a server is started with. ``store`` None is a file in the home."""
 
     home: Path
-    host: str = "127.0.0.1"
-    management_host: str = "127.0.0.1"
-    allowed_host: tuple[str, ...] = ()
-    insecure: bool = False
-    open_metrics: bool = False
-    api_keys: bool = False
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    tls_client_ca: Path | None = None
-    query_port: int = QUERY_PORT
-    management_port: int = MANAGEMENT_PORT
-    workers: int = 1
-    cache_bytes: int = CACHE_BYTES
-    max_body_bytes: int = MAX_BODY_BYTES
-    store: str | None = None
-    decision_log_bytes: int = DEFAULT_LOG_BYTES
-    max_contexts: int = MAX_CONTEXTS
-    feedback_queries: int = FEEDBACK_QUERIES
-    keep_versions: int = KEEP_VERSIONS
-    run_as: RunAs | None = None
-    docker_base_image: str = DOCKER_BASE_IMAGE
-    docker_network: str = DOCKER_NETWORK
-    docker_transport: Transport = DOCKER_TRANSPORT
 
     @property
     def tls(self) -> TlsPaths | None:
@@ -99,75 +33,35 @@ class Config:
             return "off"
         return "server" if self.tls_client_ca is None else "mutual"
 
+    @property
+    def models_user(self) -> RunAs | None:
+        """Whom models run as, if not as the server.
+
+        Raises:
+            InvalidArgument: there is no such user any more.
+        """
+        return None if self.run_as is None else find_run_as(self.run_as)
+
 
 def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     """Read the command line, or ``arguments``. Exits with code 2 if it is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m clipper.supervisor", description="Run a Clipper server.")
+    parser = argparse.ArgumentParser(
+        prog="python -m clipper.supervisor", description="Run a Clipper server.", argument_default=argparse.SUPPRESS
+    )
     parser.add_argument("--home", type=Path, required=True, help="the folder of registry, artifacts, sockets and logs")
-    parser.add_argument("--host", default="127.0.0.1", help="the address of the query port")
-    parser.add_argument("--management-host", default="127.0.0.1", help="the address of the management port")
-    parser.add_argument(
-        "--allowed-host", action="append", type=_host, default=[], help="a name that it may be called by"
-    )
-    parser.add_argument("--insecure", action="store_true", help="let it be reached from other machines without TLS")
-    parser.add_argument("--open-metrics", action="store_true", help="answer /metrics without a token")
-    parser.add_argument("--api-keys", action="store_true", help="answer predict and observe only with a key")
-    parser.add_argument("--tls-cert", type=Path, help="the certificate that both ports show: PEM, its chain behind it")
-    parser.add_argument("--tls-key", type=Path, help="its private key")
-    parser.add_argument(
-        "--tls-client-ca", type=Path, help="who signs the certificates that the query port wants to see"
-    )
-    parser.add_argument("--query-port", type=_between(0, 65535), default=QUERY_PORT, help="0: any free port")
-    parser.add_argument("--management-port", type=_between(0, 65535), default=MANAGEMENT_PORT, help="0: any free port")
-    parser.add_argument("--workers", type=_between(1, MAX_WORKERS), default=1, help="how many query workers")
-    parser.add_argument("--cache-bytes", type=_between(0, 1 << 50), default=CACHE_BYTES, help="of each worker's cache")
-    parser.add_argument(
-        "--max-body-bytes",
-        type=_between(LEAST_MAX_BODY_BYTES, MOST_MAX_BODY_BYTES),
-        default=MAX_BODY_BYTES,
-        help="of a request on the query port, where an application's inputs need no more",
-    )
-    parser.add_argument(
-        "--store",
-        type=_store_address,
-        # Not on the command line, which everybody on the machine can read, if there is a password in it.
-        default=os.environ.get(STORE_VARIABLE),
-        help="where learned state is kept: sqlite:PATH (in the home by default), redis://…, or file:PATH of a file "
-        f"that says so; if not given, what {STORE_VARIABLE} says",
-    )
-    parser.add_argument(
-        "--decision-log-bytes",
-        type=_between(LEAST_LOG_BYTES, 1 << 50),
-        default=DEFAULT_LOG_BYTES,
-        help="of the decision log's files together",
-    )
-    parser.add_argument(
-        "--max-contexts", type=_between(1, 1 << 40), default=MAX_CONTEXTS, help="kept of each application"
-    )
-    parser.add_argument(
-        "--feedback-queries", type=_between(1, 1 << 40), default=FEEDBACK_QUERIES, help="kept for feedback by a worker"
-    )
-    parser.add_argument(
-        "--keep-versions",
-        type=_between(1, 1 << 40),
-        default=KEEP_VERSIONS,
-        help="of each model, of those that do not run",
-    )
-    parser.add_argument("--run-as", type=_run_as, help="USER[:GROUP] that models and builds of packages run as")
-    parser.add_argument("--docker-base-image", default=DOCKER_BASE_IMAGE, help="what images of models are built on")
-    parser.add_argument("--docker-network", default=DOCKER_NETWORK, help="of containers and builds in Docker")
-    parser.add_argument(
-        "--docker-transport",
-        choices=get_args(Transport),
-        default=DOCKER_TRANSPORT,
-        help="how its containers are dialled",
-    )
+    for described in settings_of(ServerSettings):
+        parser.add_argument("--" + described.name.replace("_", "-"), help=described.setting.help, **_reading(described))
+    # Not on the command line, which everybody on the machine can read, if there is a password in it.
+    if address := os.environ.get(STORE_VARIABLE):
+        parser.set_defaults(store=address)
     given = vars(parser.parse_args(arguments))
-    config = Config(**{**given, "allowed_host": tuple(given["allowed_host"])})
+    config = Config(**{**given, "allowed_host": tuple(given.get("allowed_host", ()))})
     if (config.tls_cert is None) != (config.tls_key is None):
         parser.error("--tls-cert and --tls-key go together; they may name one file that holds both")
     if config.tls_client_ca is not None and config.tls is None:
-        parser.error("--tls-client-ca needs --tls-cert and --tls-key: who shows no certificate can ask for none")
+        parser.error(
+            "--tls-client-ca needs --tls-cert and --tls-key: a server without a certificate cannot ask clients for one"
+        )
     if not (is_loopback(config.management_host) or config.tls or config.insecure):
         parser.error(
             f"--management-host {config.management_host} can be reached from other machines, and what goes there, "
@@ -179,18 +73,35 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     return config
 
 
+def _reading(described: Described) -> dict[str, Any]:
+    """How argparse is to read an argument: by its setting's type, or as only the server can."""
+    kind, setting = described.type, described.setting
+    if described.name in _READ_HERE:
+        return {"type": _READ_HERE[described.name]}
+    if kind is bool:
+        return {"action": "store_true"}
+    if kind == tuple[str, ...]:
+        return {"action": "append", "type": _host}
+    if get_origin(kind) is Literal:
+        return {"choices": get_args(kind)}
+    if setting.least is not None:
+        return {"type": _between(int(setting.least), setting.most)}
+    return {"type": Path if kind == (Path | None) else str}
+
+
 def _host(text: str) -> str:
-    """A host alone: what is compared with it has no port, so that one with a port would never be met."""
+    """A host without a port: hosts are compared without it, so one with a port would never match."""
     if address_of(text) is None and not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a host: expected a name or an address without a port")
     return text
 
 
-def _run_as(text: str) -> RunAs:
+def _run_as(text: str) -> str:
     try:
-        return find_run_as(text)
+        find_run_as(text)
     except InvalidArgument as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _store_address(store: str) -> str:
@@ -204,11 +115,16 @@ def _store_address(store: str) -> str:
     return f"sqlite:{Path(path).expanduser().absolute()}" if scheme == "sqlite" and path else store
 
 
-def _between(least: int, most: int) -> Callable[[str], int]:
+def _between(least: int, most: float | None) -> Callable[[str], int]:
     def parse(text: str) -> int:
         number = int(text)
-        if not least <= number <= most:
-            raise argparse.ArgumentTypeError(f"{number} is not between {least} and {most}")
+        if number < least or (most is not None and number > most):
+            raise argparse.ArgumentTypeError(
+                f"{number} is out of range: expected at least {least}" + ("" if most is None else f", at most {most}")
+            )
         return number
 
     return parse
+
+
+_READ_HERE: dict[str, Callable[[str], str]] = {"store": _store_address, "run_as": _run_as}

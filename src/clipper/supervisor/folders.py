@@ -22,7 +22,6 @@ from clipper.home import (
     TOKEN_NAME,
     Place,
 )
-from clipper.managers.local.launcher import OWN_FOLDER
 from clipper.run_as import RunAs
 from clipper.trees import is_sealed, seal_tree
 
@@ -90,14 +89,14 @@ class HomeFolders:
         return self.run / "pythonpath"
 
     def write_place(self, place: Place) -> None:
-        """Tell commands where the server is: they see all of it or nothing."""
+        """Tell commands where the server is. They see the whole file or none."""
         temporary = self.place.with_suffix(".tmp")
         temporary.write_bytes(msgspec.json.encode(place))
         temporary.replace(self.place)
 
     def remove_stale(self, processes: set[str], sockets: set[str]) -> None:
         """Remove records, notes, scratch folders and sockets of processes that are gone; those named are kept."""
-        # With a worker that nobody goes on with goes what it was importing: a server that is started tries all again.
+        # The import notes of a worker that is not taken over go with it: a new start tries all policies again.
         for pattern in ("*.json", "*.importing"):
             for record in self.run.glob(pattern):
                 if record.stem not in processes:
@@ -108,9 +107,6 @@ class HomeFolders:
         for socket in self.sockets.glob("*.sock"):
             if str(socket) not in sockets:
                 socket.unlink()
-        for folder in self.sockets.glob(f"{OWN_FOLDER}[0-9]*/"):
-            if str(folder / "s") not in sockets:
-                shutil.rmtree(folder, ignore_errors=True)  # as above
 
     def remove_sockets_folder(self) -> None:
         if self.sockets != self.run:
@@ -135,7 +131,7 @@ def open_home(root: Path) -> HomeFolders:
 
 
 def close_home(home: HomeFolders, run_as: RunAs | None = None) -> None:
-    """Close the home, which has to be locked, to everybody else: those that serve in it are not to be disturbed.
+    """Close the home to other users. It has to be locked, so that no running server is disturbed.
 
     What models are given is opened to the group of the user that they run as. They come through folders that they
     cannot list to what is theirs; all else is closed to them, and so is what this process makes from now on.
@@ -151,7 +147,7 @@ def close_home(home: HomeFolders, run_as: RunAs | None = None) -> None:
         os.umask(0o077)
         home.environments.mkdir(mode=0o700, exist_ok=True)
         home.logs.chmod(0o700)
-        # Before others are let through to them: where nobody came through, files may have been readable.
+        # Before other users can pass through the folders: until now files in them may have been readable.
         for folder in (home.root, home.run, home.sockets):
             for path in folder.iterdir():
                 if path.is_file() and not path.is_symlink():

@@ -1,4 +1,4 @@
-"""Whether the user that models run as gets to what a model needs, before any model fails for want of it."""
+"""Checks that the user that models run as can reach what a model needs, before any model fails."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from clipper.errors import Unavailable
-from clipper.processes.managed import passed_on
+from clipper.processes.folder import passed_on
 from clipper.run_as import RunAs, credentials
 from clipper.supervisor.folders import HomeFolders
 

@@ -1,4 +1,4 @@
-"""The supervisor's assembly: takes a home over, starts everything, and stops it."""
+"""The supervisor's assembly: takes over a home, starts everything and stops it."""
 
 import asyncio
 import contextlib
@@ -17,17 +17,12 @@ from clipper.management.access import Access, allowed_hosts
 from clipper.management.app import create_app
 from clipper.management.gate import Gate
 from clipper.management.server import ManagementServer
-from clipper.managers.docker.recipe import RUNTIME_PARTS
-from clipper.managers.docker.settings import DockerSettings, docker_launcher
-from clipper.managers.environments.builder import environments_root
-from clipper.managers.environments.model_environments import ModelEnvironments
-from clipper.managers.launcher import Launcher
-from clipper.managers.local.launcher import Folders, LocalLauncher
+from clipper.managers.command import RUNTIME_PARTS
+from clipper.managers.facilities import Facilities
 from clipper.managers.logs import LogKeeper
 from clipper.managers.manager import Manager
-from clipper.processes.managed import ProcessFolder
-from clipper.processes.usage import UsageKeeper
-from clipper.registry.records import ManagerName
+from clipper.managers.open import open_launchers
+from clipper.processes.folder import ProcessFolder
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.rollout import wanted
 from clipper.rollout.rollout import Rollout
@@ -61,7 +56,7 @@ from clipper.supervisor.workers.workers import Workers
 log = logging.getLogger(__name__)
 
 STARTED_POLL_S = 0.005
-# Workers that were just killed give the port back within moments.
+# Workers that were just killed release the port within moments.
 PORT_TIMEOUT_S = 1.0
 PORT_POLL_S = 0.05
 
@@ -94,15 +89,15 @@ class Supervisor:
         self._token_file.open()
         if self._config.tls is not None:
             self._certificates = Certificates(self._config.tls, self._home.certificate)
-        if self._config.run_as is not None:
-            await asyncio.to_thread(check_reach, self._config.run_as, self._home)
+        if self._config.models_user is not None:
+            await asyncio.to_thread(check_reach, self._config.models_user, self._home)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         if self._certificates is not None:
             loop.add_signal_handler(signal.SIGHUP, self._certificates.renew)
         async with contextlib.AsyncExitStack() as stack:
-            # One that is down is no reason not to start: it may be up when it is needed.
+            # A store that is down does not prevent the start: it may be up when it is needed.
             store = await stack.enter_async_context(_open_store(self._store_address))
             listener = stack.enter_context(
                 ports.listen(self._config.management_host, self._config.management_port, "--management-port")
@@ -113,7 +108,7 @@ class Supervisor:
             await self._serve(parts, listener, ports.port_of(holder))
 
     async def _assemble(self, registry: SqliteRegistry, store: Store) -> tuple[Parts, socket.socket]:
-        """Put all parts together and take over what runs; nothing new is started yet."""
+        """Assemble the parts and take over what runs; nothing new is started yet."""
         home, catalog = self._home, Catalog(registry)
         processes = ProcessFolder(home.run, os.environ, home.python_path)
         records = processes.recorded()
@@ -122,8 +117,8 @@ class Supervisor:
             takeover.end_workers(records, processes)
         holder = await self._hold_port(left_port)
         settings = takeover.worker_settings(self._config, home, ports.port_of(holder), self._store_digest)
-        # Query ids begin with them. Clippers that share a store, or clients, are not to give the same ones: they would
-        # take one's feedback for the other's.
+        # Query ids begin with them. Clippers that share a store or clients must not give out the same ids: feedback
+        # would go to the wrong one.
         instances = Numbers(registry, "worker", skip=random.randrange(INSTANCES))
         starts = Numbers(registry, "replica")
         instances.reserve()
@@ -134,7 +129,7 @@ class Supervisor:
         takeover.take_over_workers(records, parts.workers, settings)
         takeover.end_the_rest(processes, home, replicas, parts.workers)
         parts.artifacts.remove_unfinished()
-        # Until then workers keep what they have: our first snapshot has to have every replica that theirs has.
+        # Until then workers keep their snapshot: our first one must have every replica that theirs has.
         await asyncio.gather(*(replica.settled.wait() for replica in replicas if replica.note.ready))
         return parts, holder
 
@@ -161,13 +156,13 @@ class Supervisor:
         starts: Numbers,
     ) -> Parts:
         home = self._home
-        # The reconciler is told of changes by the parts that it moves, so each has to know the other.
+        # The parts that the reconciler moves wake it when they change, so each has to know the other.
         reconciler: Reconciler
 
         def wake() -> None:
             reconciler.wake()
 
-        local, build = self._local_launcher(processes), build_id()
+        build = build_id()
 
         def make_worker(index: int) -> WorkerProcess:
             return WorkerProcess(
@@ -189,7 +184,7 @@ class Supervisor:
             workers.secure(self._certificates.material)
         samples = Samples(catalog, workers)
         manager = Manager(
-            {"local": local, **self._docker_launcher()},
+            open_launchers(self._facilities(processes)),
             home.logs,
             starts,
             lambda id_: wanted.batch_timeout_s(catalog, id_.name),
@@ -201,14 +196,13 @@ class Supervisor:
         epoch = registry.reserve("supervisor", 1)
         rollout = Rollout(epoch, needs_key=self._config.api_keys, workers=self._config.workers)
         reconciler = Reconciler(rollout, catalog, manager, workers, artifacts.code_folder)
-        selections = SelectionChecker(processes, home.scratch, self._config.run_as)
+        selections = SelectionChecker(processes, home.scratch, self._config.models_user)
         forgetter = Forgetter(catalog, store)
-        usage, scaler = UsageKeeper(local.running), Scaler(catalog, manager, workers, wake)
+        scaler = Scaler(catalog, manager, workers, wake)
         tokens, keepers = Tokens(catalog, self._token_file), Keepers()
         return Parts(
             catalog,
             manager,
-            usage,
             workers,
             reconciler,
             artifacts,
@@ -223,21 +217,21 @@ class Supervisor:
             self._certificates,
         )
 
-    def _local_launcher(self, processes: ProcessFolder) -> LocalLauncher:
-        run_as, home = self._config.run_as, self._home
-        root = environments_root(os.environ) if run_as is None else home.environments
-        environments = ModelEnvironments(processes, home.artifacts, root, run_as)
-        return LocalLauncher(processes, self._folders(), environments, run_as)
-
-    def _docker_launcher(self) -> dict[ManagerName, Launcher]:
-        config = self._config
-        settings = DockerSettings(
-            config.docker_base_image, config.docker_network, config.docker_transport, str(self._home.root)
+    def _facilities(self, processes: ProcessFolder) -> Facilities:
+        config, home = self._config, self._home
+        return Facilities(
+            home=home.root,
+            artifacts=home.artifacts,
+            scratch=home.scratch,
+            sockets=home.sockets,
+            environments=home.environments,
+            processes=processes,
+            environ=os.environ,
+            run_as=config.models_user,
+            docker_base_image=config.docker_base_image,
+            docker_network=config.docker_network,
+            docker_transport=config.docker_transport,
         )
-        return docker_launcher(settings, self._folders(), os.environ)
-
-    def _folders(self) -> Folders:
-        return Folders(self._home.artifacts, self._home.scratch, self._home.sockets)
 
     async def _serve(self, parts: Parts, listener: socket.socket, query_port: int) -> None:
         config, certificates = self._config, self._certificates
@@ -249,7 +243,8 @@ class Supervisor:
         keepers = parts.keepers
         keepers.start("bounding logs", LogKeeper(self._home.logs).run)
         keepers.start("forgetting what deleted applications learned", parts.forgetter.run)
-        keepers.start("holding replicas to their bounds", parts.usage.run)
+        for what, run in parts.manager.keepers().items():
+            keepers.start(what, run)
         keepers.start("removing artifacts that nobody uses", ArtifactCleaner(parts.catalog, parts.artifacts).run)
         keepers.start("removing old versions", versions.run)
         keepers.start("scaling by load", parts.scaler.run)
@@ -282,7 +277,7 @@ class Supervisor:
         await keepers.stop()
 
     async def _end(self, parts: Parts) -> None:
-        """Workers first: what they still have to answer needs the containers."""
+        """Workers first: their open queries need the containers."""
         parts.reconciler.stop()
         await parts.workers.drain()
         await parts.manager.stop_all()

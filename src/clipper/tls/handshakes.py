@@ -1,8 +1,8 @@
-"""A port's handshakes: which context they are done with, in turns, and with bounds on their number and time.
+"""The TLS handshakes of a port: taken in turns, and bounded in number and time.
 
-A handshake costs the server about a millisecond, and whoever reaches the port can begin as many as they like. So those
-that have something to do wait in one line, of which a part is done in each turn of the event loop: requests of others
-come between. Where there are too many, those give way that wait for their clients, which honest ones hardly do.
+A handshake costs the server about a millisecond, and anyone who reaches the port can begin any number of them. So those
+with something to do wait in one line, and each turn of the event loop does a part of it: other requests come between.
+If there are too many, those that wait for their clients are dropped first: honest clients hardly keep them waiting.
 """
 
 import logging
@@ -19,13 +19,13 @@ SLICE_S = 0.002
 MAX_HANDSHAKES = 1000
 # From when a connection is accepted on; across the world three round trips take a second.
 HANDSHAKE_TIMEOUT_S = 10.0
-# That they fail, and the latest reason, is logged once in so long: clients could fill the log.
+# Failures and the latest reason are logged once in this time, or clients could fill the log.
 WARN_EVERY_S = 60.0
 
 
 class Handshake(Protocol):
     def shake(self) -> None:
-        """Do what can be done now."""
+        """Go on with the handshake as far as possible."""
 
     def give_up(self) -> None: ...
 
@@ -65,7 +65,7 @@ class Handshakes:
             self._give_up(next(iter(self._waiting)), "too many are under way")
 
     def queue(self, handshake: Handshake) -> None:
-        """It has something to do."""
+        """Queue a handshake that has something to do."""
         began_s = self._waiting.pop(handshake, None)
         if began_s is None:
             return
@@ -74,7 +74,7 @@ class Handshakes:
         self._due[handshake] = began_s
 
     def end(self, handshake: Handshake) -> None:
-        """It is done, or its connection is gone."""
+        """Forget a handshake that is done or whose connection is gone."""
         self._waiting.pop(handshake, None)
         self._due.pop(handshake, None)
 
@@ -87,7 +87,7 @@ class Handshakes:
             log.warning("%d TLS handshakes have failed, the last one because: %s", self.failed, why)
 
     def sweep(self) -> None:
-        """Give up those that take too long; to be called about once a second."""
+        """Drop those that take too long; to be called about once a second."""
         before_s = self._clock() - HANDSHAKE_TIMEOUT_S
         for handshake, began_s in [*self._waiting.items(), *self._due.items()]:
             if began_s <= before_s:

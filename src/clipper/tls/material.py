@@ -1,7 +1,7 @@
-"""What a server proves itself with: a certificate, its key, and whose clients it takes; read, checked, made a context.
+"""A server's certificate, key and client authorities: read, checked and made into a context.
 
-A pair is checked as a whole where it comes in. From there on it is passed on as bytes: a worker that starts while the
-files are being replaced, or after they were replaced by wrong ones, gets the pair that the others have.
+A pair is checked as a whole when it is read, and passed on as bytes: a worker that starts while the files are being
+replaced, or after they were replaced by wrong ones, gets the pair that the others have.
 """
 
 import os
@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from clipper.errors import InvalidArgument
 
-# How clients of the query port are met; one that is met otherwise is another server.
+# How the query port speaks TLS. Workers of another mode cannot share the port.
 TlsMode = Literal["off", "server", "mutual"]
 
 # A chain of certificates is some KB, a bundle of all public authorities 250 KB.
@@ -26,7 +26,7 @@ MAX_FILE_BYTES = 1024 * 1024
 ALPN = ["http/1.1"]
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-# What OpenSSL calls a key of another certificate; the last one where it is of another kind.
+# What OpenSSL calls a key of another certificate; the last one if the key is of another kind.
 _MISMATCH = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 _KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----")
 
@@ -40,7 +40,7 @@ class TlsPaths(Struct, frozen=True):
 
 
 class TlsMaterial(Struct, frozen=True):
-    """What is in them. Never shown: the key is among it."""
+    """The content of the files. It is never shown, since it has the key."""
 
     certificate: bytes
     key: bytes
@@ -51,7 +51,7 @@ class TlsMaterial(Struct, frozen=True):
 
 
 def read_material(paths: TlsPaths) -> TlsMaterial:
-    """Read a pair, and see whether a server can be made of it.
+    """Read a pair and check that a server can use it.
 
     Raises:
         InvalidArgument: a file is missing or cannot be read, is not what it should be, or the key is of another
@@ -92,7 +92,7 @@ def server_context(material: TlsMaterial) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # A client that asks for new keys again and again has the server do a handshake's work each time.
+    # Each renegotiation costs the server a handshake.
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(ALPN)
     # OpenSSL reads pairs from files only: these are in memory and have no name.
@@ -105,7 +105,7 @@ def server_context(material: TlsMaterial) -> ssl.SSLContext:
 
 
 def own_certificate(material: TlsMaterial) -> bytes:
-    """The first one, which is the server's; those behind it are of who signed it."""
+    """The first certificate, which is the server's; those behind it are of its signers."""
     found = _CERTIFICATE.search(material.certificate)
     assert found is not None
     return found[0] + b"\n"

@@ -1,4 +1,4 @@
-"""Whom a client trusts, and what it proves itself with."""
+"""Which servers a client trusts, and which certificate it shows."""
 
 import ssl
 from pathlib import Path
@@ -57,11 +57,11 @@ _NO_CHECK_TIME = 0x200000
 def _context(trust: Trust) -> ssl.SSLContext:
     if trust.pinned is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # What is compared is the certificate, so its name does not matter: the server is called by an address.
+        # The certificate itself is compared, so its name does not matter: the server is called by an address.
         context.check_hostname = False
-        # It ends the chain by itself, whoever signed it; those would vouch for others as well.
+        # The pinned certificate ends the chain: trust in its signers would include other servers.
         context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-        # One that has expired is that server's nevertheless: by status its operator is to hear of it.
+        # An expired one is still that server's: its operator learns of the expiry from clipper status.
         context.verify_flags |= _NO_CHECK_TIME
         _pin(context, trust.pinned)
     else:

@@ -2,11 +2,9 @@
 
 from msgspec import Struct
 
-from clipper.control.snapshot import FEEDBACK_QUERIES
-from clipper.decisions.segments import DEFAULT_LOG_BYTES
 from clipper.frontend.limits import MAX_BODY_BYTES
 from clipper.run_as import RunAs
-from clipper.selection.stores.store import MAX_CONTEXTS
+from clipper.settings.server import DEFAULT_LOG_BYTES, FEEDBACK_QUERIES, MAX_CONTEXTS
 from clipper.tls.material import TlsMode
 
 

@@ -1,4 +1,4 @@
-"""Takes feedback to where its query was answered: to this worker's observer, or to the worker whose query it was."""
+"""Takes feedback to where its query was answered: to this worker's learner, or to the worker whose query it was."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from clipper.control.snapshot import Peer
 from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ClipperError
 from clipper.selection.application import Application
-from clipper.selection.observer import ASK_TIMEOUT_S, Observer
+from clipper.selection.learner import ASK_TIMEOUT_S, Learner
 from clipper.selection.query_ids import QueryIds
 
 # A peer may have to ask a model first; beyond that it is taken to be gone.
@@ -57,13 +57,13 @@ class FeedbackRouter:
 
     async def observe_here(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]:
         """Feedback on queries of this worker's own, or on inputs."""
-        observer = Observer(application)
+        learner = Learner(application)
         # Many begin before the first is waited for, so that they are committed together.
         begun: list[asyncio.Future[bool] | Outcome] = []
         end_s = time.perf_counter() + SLICE_S
         for each in feedback:
             await self._under_way.acquire()
-            begun.append(self._begin(observer, each))
+            begun.append(self._begin(learner, each))
             if time.perf_counter() > end_s:
                 await asyncio.sleep(0)
                 end_s = time.perf_counter() + SLICE_S
@@ -86,9 +86,9 @@ class FeedbackRouter:
         told = await asyncio.gather(*map(of, self._peers.values()))
         return [each for each in told if each is not None]
 
-    def _begin(self, observer: Observer, feedback: Feedback) -> "asyncio.Future[bool] | Outcome":
+    def _begin(self, learner: Learner, feedback: Feedback) -> "asyncio.Future[bool] | Outcome":
         try:
-            future = asyncio.ensure_future(observer.observe(feedback))
+            future = asyncio.ensure_future(learner.learn(feedback))
         except BaseException as error:
             self._under_way.release()
             if isinstance(error, ClipperError):
@@ -115,7 +115,8 @@ class FeedbackRouter:
             cause = f"the worker that answered the query cannot be reached: {error!r}"
             return [Outcome(error="unavailable", cause=cause)] * len(group)
         if len(reply.outcomes) != len(group):
-            cause = f"the worker that answered the query told {len(reply.outcomes)} outcomes of {len(group)}"
+            given = len(reply.outcomes)
+            cause = f"the worker that answered the query gave {given} outcomes for {len(group)} pieces of feedback"
             return [Outcome(error="unavailable", cause=cause)] * len(group)
         return reply.outcomes
 

@@ -6,7 +6,7 @@ import gc
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from time import monotonic
@@ -39,14 +39,16 @@ from clipper.frontend.clients import Clients
 from clipper.frontend.endpoints import make_endpoints
 from clipper.frontend.inference.service import Inference
 from clipper.frontend.limits import MAX_CONNECTIONS
+from clipper.frontend.other_paths import OtherPaths
+from clipper.frontend.port import Port
 from clipper.frontend.server import QueryServer
-from clipper.processes.managed import MARK, kill_marked
+from clipper.processes.marks import MARK, kill_marked
 from clipper.selection.application import Application
 from clipper.selection.committer import Committer
 from clipper.selection.description import count, describe
 from clipper.selection.feedback.join_table import JoinTable
 from clipper.selection.import_notes import ImportNotes
-from clipper.selection.observer import MAX_ASKING
+from clipper.selection.learner import MAX_ASKING
 from clipper.selection.own_code import OwnCode
 from clipper.selection.query_ids import QueryIds
 from clipper.selection.stores.open import open_store
@@ -76,8 +78,9 @@ class Worker:
         self._started_s = monotonic()
         random = Random()
         self._predictor = Predictor(config.cache_bytes, random.getrandbits(64))
-        self._server = QueryServer(max_connections, give_out=self._predictor.end_turn)
-        self._clients = Clients(config.index, self._server.count_refused, self._server.now_s)
+        self._port = Port(max_connections, give_out=self._predictor.end_turn)
+        self._server = QueryServer(self._port)
+        self._clients = Clients(config.index, self._port.count_refused, self._port.now_s)
         self._bound: socket.socket | None = None
         # Nothing that users' own policies start is to find it.
         given = os.environ.pop(STORE_VARIABLE, "")
@@ -169,7 +172,7 @@ class Worker:
         """
         # Before what may take seconds: who has a key that was revoked is refused from now on.
         self._clients.follow(snapshot)
-        self._server.forget_heads()
+        self._port.forget_heads()
         if tls is not None and tls != self._tls:
             self._server.secure(server_context(tls))
             self._tls = tls
@@ -204,8 +207,8 @@ class Worker:
             index=self._config.index,
             pid=os.getpid(),
             generation=self._generation,
-            connections=self._server.connections,
-            requests_refused=dict(self._server.refused),
+            connections=len(self._port.members),
+            requests_refused=dict(self._port.refused),
             applications=tuple(count(application) for application in self._applications.values()),
             versions=tuple(queue.statistics() for queue in queues),
             replicas=tuple(replica for queue in queues for replica in queue.replica_statistics()),
@@ -250,16 +253,17 @@ class Worker:
                 new.append(self._applications[name])
             else:
                 known.follow(application)
-        server, config = self._server, self._config
+        port, config = self._port, self._config
         applications = self._applications.values()
-        shared = server.refused, server.work, config.max_body_bytes, self._clients.guarded
-        server.serve(
-            make_endpoints(applications, self._router, *shared),
-            Inference(applications, self._router, self._statistics_of_all, *shared),
+        shared = port.refused, port.work, config.max_body_bytes
+        inference = Inference(applications, self._router, self._statistics_of_all, *shared, self._clients)
+        port.serve(
+            make_endpoints(applications, self._router, *shared, self._clients.guarded),
+            OtherPaths(applications, inference, port.work, self._clients),
         )
         return new
 
-    async def _statistics_of_all(self) -> Sequence[WorkerStatistics]:
+    async def _statistics_of_all(self) -> list[WorkerStatistics]:
         """What all workers have counted; without those that do not answer."""
         return [self.statistics(), *await self._router.statistics_of_peers()]
 

@@ -17,7 +17,7 @@ from clipper.abstraction.batching.controller import BATCH_SHARE_OF_SLO, make_con
 from clipper.abstraction.batching.flow import Flow
 from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.work import NOBODY
-from clipper.control.snapshot import Batching, BatchingPolicy
+from clipper.settings.version import Batching, BatchingPolicy
 from works import make_work
 
 SLO_S = 0.020

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from clipper.abstraction.batching.aimd import Aimd
 from clipper.abstraction.batching.controller import Controller, make_controller
 from clipper.abstraction.batching.quantile import Quantile
-from clipper.control.snapshot import Batching, BatchingPolicy
 from clipper.errors import InvalidArgument
+from clipper.settings.version import Batching, BatchingPolicy
 
 BUDGET_S = 0.006
 ADAPTIVE: tuple[BatchingPolicy, ...] = ("aimd", "quantile")

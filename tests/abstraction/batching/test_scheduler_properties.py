@@ -11,7 +11,7 @@ from clipper.abstraction.batching.goodput import IN_TIME
 from clipper.abstraction.batching.replica_state import ReplicaState
 from clipper.abstraction.batching.scheduler import MAX_IN_FLIGHT, Scheduler
 from clipper.abstraction.work import NOBODY, Work
-from clipper.control.snapshot import Batching, BatchingPolicy
+from clipper.settings.version import Batching, BatchingPolicy
 from works import Waiting, make_work
 
 MAX_LENGTH, MAX_BYTES = 40, 20_000

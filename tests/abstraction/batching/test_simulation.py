@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 from simulation import SLO_S, Model, Run, Simulation
 
-from clipper.control.snapshot import BatchingPolicy
+from clipper.settings.version import BatchingPolicy
 
 MODELS = {
     "sum": Model(0.05e-3, 1e-6),

@@ -11,9 +11,9 @@ from benchmarks.regret.families import setting_of
 from benchmarks.regret.panels import play_panel
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import tally
+from clipper.selection.policies.by_name import make_policy
 from clipper.selection.policies.combine import vote as vote_of_outputs
 from clipper.selection.policies.policy import JudgedQuery, Policy, QueryView
-from clipper.selection.policies.registry import make_policy
 
 MODELS = ("a", "b", "c", "d")
 MEANS = np.array([[0.1, 0.3, 0.4, 0.8]])

@@ -152,3 +152,13 @@ def test_runtime_and_max_batch_are_optional_in_welcome() -> None:
     text = b'{"protocol": 1, "model": "m", "version": "1", "input_type": "string"}'
     assert messages.decode_welcome(text) == full
     assert messages.decode_welcome(text[:-1] + b', "max_batch": 8}') == replace(full, max_batch=8)
+
+
+def test_a_container_may_say_what_its_outputs_are() -> None:
+    known = Welcome("m", "1", InputType(DType.STRING), None, "", InputType(DType.FLOAT64, (10,)))
+    assert messages.decode_welcome(body(messages.encode_welcome(known))) == known
+    text = b'{"protocol": 1, "model": "m", "version": "1", "input_type": "string", "output_type": %b}'
+    assert messages.decode_welcome(text % b"null").output_type is None
+    for wrong in (b"5", b'"float128"', b"[]"):
+        with pytest.raises(ProtocolViolation, match="malformed"):
+            messages.decode_welcome(text % wrong)

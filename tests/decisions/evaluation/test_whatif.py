@@ -11,7 +11,7 @@ from clipper.decisions.evaluation.whatif import Learner, OneModel, evaluate, log
 from clipper.decisions.joining import Joined
 from clipper.decisions.records import Decision, Judgement, Setting
 from clipper.errors import InvalidArgument
-from clipper.selection.policies.registry import make_policy
+from clipper.selection.policies.by_name import make_policy
 
 MODELS = ("a", "b", "c")
 ERRORS = {"a": 0.5, "b": 0.3, "c": 0.1}

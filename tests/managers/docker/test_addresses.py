@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from clipper.managers.docker.addresses import Addresses
-from clipper.managers.docker.options import PUBLISHED, Surroundings
+from clipper.managers.docker.options import PUBLISHED, Setting
 from clipper.managers.launcher import ContainerNote
-from clipper.registry.records import VersionSpec
-from clipper.types import Transport
+from clipper.settings.server import Transport
+from clipper.settings.version import VersionSpec
 
 
 def addresses(folder: Path, transport: Transport = "tcp", network: str = "host") -> Addresses:
-    return Addresses(folder, Surroundings("home", network, transport))
+    return Addresses(folder, Setting("home", network, transport))
 
 
 def note(number: int, listen: str) -> ContainerNote:

@@ -14,17 +14,16 @@ import pytest
 from msgspec.structs import replace
 
 import clipper
+from clipper.managers.docker.open import open_docker
 from clipper.managers.docker.options import CPU_SHARES, HOME_LABEL, IMAGE_HOME_LABEL, PUBLISHED
-from clipper.managers.docker.settings import DockerSettings, docker_launcher
 from clipper.managers.logs import tail
-from clipper.processes.managed import start_time
-from clipper.registry.records import VersionSpec
+from clipper.managers.open import open_launchers
+from clipper.processes.proc import start_time
+from clipper.settings.version import VersionSpec
 from docker_daemon import BASE_IMAGE, DockerDaemon
 from manager_bench import SLOT, SUM, Bench, run
 from small_packages import make_wheel
 from waiting import until_async
-
-pytestmark = pytest.mark.alone
 
 
 @pytest.fixture
@@ -81,7 +80,8 @@ def test_packages_are_installed_in_the_image(
 
     async def test() -> None:
         spec = bench.model(f"import small\nassert small.__version__ == '1.0'\n{SUM}", requirements="reqs.txt")
-        (bench.folders.artifacts / spec.artifact / "reqs.txt").write_text("--no-index\n--find-links /wheels\nsmall\n")
+        reqs = bench.facilities.artifacts / spec.artifact / "reqs.txt"
+        reqs.write_text("--no-index\n--find-links /wheels\nsmall\n")
         bench.manager.start(SLOT, spec)
         starting = bench.status.replica
         assert starting is not None
@@ -95,7 +95,7 @@ def test_packages_are_installed_in_the_image(
 def test_a_build_that_fails_says_once_what_the_installer_said(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         spec = bench.model(SUM, requirements="reqs.txt")
-        (bench.folders.artifacts / spec.artifact / "reqs.txt").write_text("--no-index\nno-such-package==7\n")
+        (bench.facilities.artifacts / spec.artifact / "reqs.txt").write_text("--no-index\nno-such-package==7\n")
         bench.manager.start(SLOT, spec)
         assert "its image cannot be built" in await bench.until_dead()
         assert "No matching distribution found for no-such-package==7" in bench.failure
@@ -133,7 +133,10 @@ def test_an_image_that_is_given_runs_as_it_is(bench: Bench, client: Any, tmp_pat
 def test_an_image_that_nobody_has_is_a_start_failure(bench: Bench) -> None:
     async def test() -> None:
         bench.manager.start(SLOT, VersionSpec("", "image", "localhost:1/nobody/has:1", manager="docker"))
-        assert "its image localhost:1/nobody/has:1 is not here and cannot be fetched" in await bench.until_dead()
+        assert (
+            "its image localhost:1/nobody/has:1 is not on this machine and cannot be fetched"
+            in await bench.until_dead()
+        )
 
     run(test())
 
@@ -225,10 +228,10 @@ def test_whoever_has_another_token_is_refused_and_told_none(make_bench: MakeBenc
         assert replica is not None and replica.address is not None
         (container,) = client.containers.list(filters={"label": f"{HOME_LABEL}={bench.path}"})
         shown = {**container.attrs, "Config": {**container.attrs["Config"], "Env": None}}
-        (bench.folders.sockets / "c1" / "token").write_text("another")
+        (bench.facilities.sockets / "c1" / "token").write_text("another")
         (note,) = await later.manager.left()
         await later.manager.adopt(note)
-        assert "refuses our HELLO: token is not the one that this container" in await later.until_dead()
+        assert "refused HELLO: token is not the one that this container" in await later.until_dead()
         assert replica.address.token not in str(shown) + later.failure + bench.manager.log_path(SLOT).read_text()
         await bench.manager.stop_all()
 
@@ -273,7 +276,7 @@ def test_images_go_with_their_versions(bench: Bench, client: Any) -> None:
 
 
 def test_without_its_extra_there_is_no_docker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = DockerSettings(BASE_IMAGE, "host", "unix", "/home")
-    assert docker_launcher(settings, bench.folders, {}).keys() == {"docker"}
+    assert open_docker(bench.facilities) is not None
     monkeypatch.setitem(sys.modules, "clipper.managers.docker.engine", None)  # as if its library were not there
-    assert docker_launcher(settings, bench.folders, {}) == {}
+    assert open_docker(bench.facilities) is None
+    assert "docker" not in open_launchers(bench.facilities)

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from clipper.managers.docker.options import (
     PUBLISHED,
-    Surroundings,
+    Setting,
     User,
     container_name,
     creation,
@@ -18,9 +18,10 @@ from clipper.managers.docker.options import (
     noted,
 )
 from clipper.managers.launcher import ContainerNote
-from clipper.registry.records import Loader, VersionSpec
+from clipper.settings.version import VersionSpec
+from clipper.types import Loader
 
-AROUND = Surroundings("/home/me/.clipper", "bridge", "unix")
+AROUND = Setting("/home/me/.clipper", "bridge", "unix")
 ARTIFACT = Path("/home/me/.clipper/artifacts/a1")
 
 
@@ -35,9 +36,9 @@ def created(one: ContainerNote) -> dict[str, Any]:
 
 def over_tcp(network: str, listen: str, loader: Loader = "file") -> tuple[dict[str, Any], dict[str, Any]]:
     """What is given to ``create_container`` and to ``create_host_config``."""
-    around, one = Surroundings("/home/me/.clipper", network, "tcp"), replace(note(loader, "sum:3"), listen=listen)
-    options = creation(one, "image:1", User(1000, 100), ARTIFACT, around, token="s3cret")
-    return options, limits(one, ARTIFACT, around)
+    setting, one = Setting("/home/me/.clipper", network, "tcp"), replace(note(loader, "sum:3"), listen=listen)
+    options = creation(one, "image:1", User(1000, 100), ARTIFACT, setting, token="s3cret")
+    return options, limits(one, ARTIFACT, setting)
 
 
 def test_over_tcp_a_container_shares_no_folder_and_gets_a_token() -> None:

@@ -31,7 +31,7 @@ def test_progress(line: str, progress: str | None) -> None:
         (["  × No solution found", "  ╰─▶ Because a was not found"], "Because a was not found"),
         (["error: disk full", "hint: free some"], "disk full"),
         (["Resolved 2 packages", "killed", ""], "killed"),
-        ([], "it said nothing"),
+        ([], "uv gave no reason"),
     ],
 )
 def test_cause(lines: list[str], cause: str) -> None:

@@ -57,6 +57,6 @@ def test_requirements_are_always_built_and_are_all_there_is(python: str | None) 
 def test_a_model_saved_with_another_version_is_told() -> None:
     told = mismatch(("scikit-learn==1.5.2", "numpy", "joblib==1.3", "python==3.12"), PACKAGES)
     assert told == (
-        "the model was saved with scikit-learn 1.5.2, and runs with 1.9.1: its answers may differ, or it may not load"
+        "the model was saved with scikit-learn 1.5.2 but runs with 1.9.1: its answers may differ, or it may not load"
     )
     assert mismatch(("scikit-learn==1.9.1", "numpy"), PACKAGES) is None

@@ -30,7 +30,7 @@ def test_a_process_works_in_a_folder_of_its_own_and_is_nice(bench: Bench) -> Non
     async def test() -> None:
         bench.manager.start(SLOT, bench.model(SUM))
         pid = await bench.ready()
-        assert Path(f"/proc/{pid}/cwd").readlink() == bench.folders.scratch / slot_name(SLOT)
+        assert Path(f"/proc/{pid}/cwd").readlink() == bench.facilities.scratch / slot_name(SLOT)
         assert os.getpriority(os.PRIO_PROCESS, pid) == CONTAINER_NICENESS
         # Where the kernel shares out by session, as it may be told not to.
         groups = Path(f"/proc/{pid}/autogroup")
@@ -38,6 +38,12 @@ def test_a_process_works_in_a_folder_of_its_own_and_is_nice(bench: Bench) -> Non
         await bench.manager.stop_all()
 
     run(test())
+
+
+def test_folders_of_sockets_whose_containers_have_no_record_are_removed(bench: Bench) -> None:
+    (bench.facilities.sockets / "m7").mkdir()
+    assert asyncio.run(bench.launcher.left()) == []
+    assert not (bench.facilities.sockets / "m7").exists()
 
 
 def test_a_python_that_is_not_there_is_a_start_failure(bench: Bench) -> None:

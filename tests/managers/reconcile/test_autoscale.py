@@ -16,7 +16,7 @@ from clipper.managers.reconcile.autoscale import (
     MIN_STEP_UP,
     Autoscaler,
     Load,
-    Wish,
+    Target,
     expected_per_s,
 )
 from scaling_simulation import LOOK_EVERY_S, Run, Simulation, Version
@@ -130,16 +130,16 @@ def look(at_s: float, arrivals: int = 0, **fields: float) -> Load:
     return Load(at_s, LOOK_EVERY_S, arrivals, start_s=2.0, **given)  # type: ignore[arg-type]
 
 
-def looked(autoscaler: Autoscaler, seconds: float, arrivals: int = 0, **fields: float) -> Wish:
+def looked(autoscaler: Autoscaler, seconds: float, arrivals: int = 0, **fields: float) -> Target:
     """The wish after looks of that many seconds at the same."""
     for number in range(1, round(seconds / LOOK_EVERY_S) + 1):
         autoscaler.plan(look(number * LOOK_EVERY_S, arrivals, **fields))
-    return autoscaler.wish
+    return autoscaler.target
 
 
 def test_a_range_is_kept_from_the_start() -> None:
-    assert Autoscaler(2, 4, 1, 0.0).wish.replicas == 2
-    assert Autoscaler(2, 4, 9, 0.0).wish.replicas == 4
+    assert Autoscaler(2, 4, 1, 0.0).target.replicas == 2
+    assert Autoscaler(2, 4, 9, 0.0).target.replicas == 4
 
 
 def test_reasons_name_numbers() -> None:
@@ -147,7 +147,7 @@ def test_reasons_name_numbers() -> None:
     assert looked(Autoscaler(1, 4, 1, 0.0), 5, 10, wait_s=0.06).reason == "queries wait 60 ms of their 100 ms"
     assert looked(Autoscaler(1, 4, 1, 0.0), 5, 10, late=1).reason == "1 of 10 queries were late"
     fell = looked(Autoscaler(1, 4, 2, 0.0), 61, 10, ready=2)
-    assert fell == Wish(1, "no more were needed for 60 s; 20 queries/s expected, each answers 100/s")
+    assert fell == Target(1, "no more were needed for 60 s; 20 queries/s expected, each answers 100/s")
 
 
 def test_trouble_waits_for_the_replicas_that_were_wished_for() -> None:
@@ -158,7 +158,7 @@ def test_trouble_waits_for_the_replicas_that_were_wished_for() -> None:
 def test_trouble_starts_one_at_a_time() -> None:
     autoscaler, wishes = Autoscaler(1, 8, 1, 0.0), []
     for number in range(1, 25):
-        ready = autoscaler.wish.replicas
+        ready = autoscaler.target.replicas
         wishes.append(autoscaler.plan(look(number / 2, 10, late=2, ready=ready)).replicas)
     assert wishes == sorted(wishes) and {2, 3, 4} < set(wishes) and wishes[-1] <= 6
 

@@ -17,17 +17,17 @@ MAX_BYTES = 10 * QUERY_OVERHEAD_BYTES
 
 
 @dataclass
-class Waiting:
-    """What a query asks its application for."""
+class Owner:
+    """What a query asks its owner for."""
 
     feedback_ttl_s: float
     budget_s: float = 1.0
 
 
 def make_query(number: int, size_bytes: int, arrival_s: float = 0.0, ttl_s: float = 1.0) -> Query:
-    application: Any = Waiting(ttl_s)
+    owner: Any = Owner(ttl_s)
     asker: Any = None
-    return Query(application, asker, number, bytes(size_bytes), None, arrival_s, arrival_s + application.budget_s)
+    return Query(owner, asker, number, bytes(size_bytes), None, arrival_s, arrival_s + owner.budget_s)
 
 
 def size_of(query: Query) -> int:
@@ -52,7 +52,7 @@ class Joining(RuleBasedStateMachine):
     def remember(self, size: int, output: int, shadow: bool, ttl_s: float) -> None:
         self.number += 1
         query = make_query(self.number, size, self.now_s, ttl_s)
-        query.on_output("m", bytes(output))
+        query.first_model, query.first_output = "m", bytes(output)
         if shadow:
             query.shadow_outputs = {"s": b"1"}
         self.table.remember(query, self.now_s)
@@ -67,7 +67,7 @@ class Joining(RuleBasedStateMachine):
     def late_output(self, data: st.DataObject, size: int) -> None:
         query, _ = data.draw(st.sampled_from(self.kept))
         before = size_of(query)
-        query.on_output("late", query.outputs.get("late", b"") + bytes(size))
+        query.more_outputs = {"late": query.outputs.get("late", b"") + bytes(size)}
         self.table.grow(query.id, size_of(query) - before)
 
     @precondition(lambda self: self.kept)
@@ -157,7 +157,7 @@ def test_so_many_are_kept_and_their_outputs_are_bounded_as_well() -> None:
     large = JoinTable(100)
     for number in range(100):
         query = make_query(number, 0, 0.0, 100.0)
-        query.on_output("m", bytes(BYTES_PER_QUERY))
+        query.first_model, query.first_output = "m", bytes(BYTES_PER_QUERY)
         large.remember(query, 0.0)
     assert len(large) < 100 and large.size_bytes <= 100 * BYTES_PER_QUERY
 

@@ -9,8 +9,8 @@ from clipper.selection.feedback.outcomes import MAX_MADE_UP, WINDOW, Outcomes, m
 from clipper.selection.feedback.scoring import lesson
 from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.ledger import Ledger
+from clipper.selection.policies.by_name import make_policy
 from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, QueryView
-from clipper.selection.policies.registry import make_policy
 
 MODELS = ("slow", "fast")
 ERRORS = {"slow": 0.02, "fast": 0.2}

@@ -10,8 +10,8 @@ from clipper.errors import InvalidArgument, PolicyFailed
 from clipper.selection.feedback.scoring import default_loss, lesson, score
 from clipper.selection.learning.losses import UserLoss, ZeroOne
 from clipper.selection.learning.totals import Totals
+from clipper.selection.policies.by_name import make_policy
 from clipper.selection.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView
-from clipper.selection.policies.registry import make_policy
 
 CHOICE = Choice(("a",), (1.0,))
 OUTPUTS = {"a": b"1", "b": b"2"}

@@ -208,5 +208,7 @@ def test_a_context_sees_its_applications_arrays() -> None:
 
 @pytest.mark.parametrize("key", ["never@0/m/s", "never@0/m/s/3", "never@0/s/2", "m/s/2"])
 def test_a_key_that_is_not_of_such_an_array_is_refused(key: str) -> None:
-    with pytest.raises(InvalidArgument, match="is no key of a learned state: expected HALF_LIFE@START/MODEL/NAME/2"):
+    with pytest.raises(
+        InvalidArgument, match="is not the key of a learned state: expected HALF_LIFE@START/MODEL/NAME/2"
+    ):
         Ledger(None, {key: np.zeros(2)})

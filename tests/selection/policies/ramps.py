@@ -6,15 +6,15 @@ from random import Random
 
 from bandits import RIGHT, answer
 
-from clipper.control.snapshot import Selection
 from clipper.selection.feedback.scoring import lesson, shown_of_newcomers
 from clipper.selection.learning.arms import Arms, lineage
 from clipper.selection.learning.guardrail import Forecasts, Verdict, judge, ramp_losses
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.totals import Totals
+from clipper.selection.policies.by_name import POLICIES, make_policy
 from clipper.selection.policies.policy import Choice, JudgedQuery, QueryView
 from clipper.selection.policies.ramp import Ramp
-from clipper.selection.policies.registry import POLICIES, make_policy
+from clipper.settings.application import Selection
 
 # A model m, of which a second version comes after so many queries, and another beside it.
 BEFORE = 1500

@@ -12,8 +12,8 @@ from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import tally
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.best_arm import LOST, TESTED, WON, BestArm
+from clipper.selection.policies.by_name import default_half_life, make_policy
 from clipper.selection.policies.policy import Choice, JudgedQuery, QueryView
-from clipper.selection.policies.registry import default_half_life, make_policy
 
 MODELS = ("a", "b", "c", "d")
 

@@ -9,8 +9,8 @@ from bandits import MODELS, bernoulli
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import tally
 from clipper.selection.learning.totals import Totals
+from clipper.selection.policies.by_name import POLICIES, default_half_life, make_policy
 from clipper.selection.policies.policy import JudgedQuery, Policy, QueryView
-from clipper.selection.policies.registry import POLICIES, default_half_life, make_policy
 
 # Where features tell users apart, contexts have nothing of their own to go by; ``best_arm`` is a test of the
 # application, over all contexts.
@@ -24,6 +24,8 @@ MEANS = (0.05, 0.2, 0.3, 0.4, 0.5)
 def shares(policy: Policy, totals: Totals, draws: int = 2000) -> dict[str, float]:
     """Of the queries that ask each model; of a policy that asks all, its weight in the answer."""
     random, found = Random(0), Counter[str]()
+    # One that asks all leaves nothing to chance.
+    draws = 3 if policy.feedback == "all" else draws
     for _ in range(draws):
         choice = policy.select(MODELS, totals, QueryView("new"), random)
         found.update({choice.models[0]: 1.0} if len(choice.models) == 1 else dict(zip(choice.models, choice.shares)))

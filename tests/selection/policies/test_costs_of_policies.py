@@ -10,8 +10,8 @@ from clipper.selection.feedback.scoring import lesson
 from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.costs import NO_COSTS, Costs
 from clipper.selection.learning.ledger import Ledger
+from clipper.selection.policies.by_name import default_half_life, make_policy
 from clipper.selection.policies.policy import JudgedQuery, QueryView
-from clipper.selection.policies.registry import default_half_life, make_policy
 
 MODELS = ("dear", "cheap", "cheapest")
 ONE_OF_THEM = ["adaptive", "epsilon_greedy", "ucb1", "thompson", "exp3"]

@@ -13,10 +13,10 @@ from sklearn.datasets import load_digits
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import tally
 from clipper.selection.learning.totals import Arrays, Totals
+from clipper.selection.policies.by_name import make_policy
 from clipper.selection.policies.linear import beliefs, lessons
 from clipper.selection.policies.linear_thompson import least_of
 from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, QueryView
-from clipper.selection.policies.registry import make_policy
 
 MODELS = ("a", "b", "c")
 LINEAR = ("linucb", "linear_thompson")

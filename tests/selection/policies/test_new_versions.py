@@ -4,12 +4,12 @@ from random import Random
 
 import pytest
 
-from clipper.control.snapshot import Selection
 from clipper.selection.feedback.scoring import lesson
 from clipper.selection.learning.arms import Arms, lineage
 from clipper.selection.learning.ledger import Ledger
+from clipper.selection.policies.by_name import make_policy
 from clipper.selection.policies.policy import Choice, JudgedQuery, QueryView
-from clipper.selection.policies.registry import make_policy
+from clipper.settings.application import Selection
 
 OTHER_ERROR, BEST_ERROR = 0.2, 0.05
 BEFORE, AFTER = 1500, 2000

@@ -13,8 +13,8 @@ from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import tally
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies import Choice, Combined
+from clipper.selection.policies.by_name import POLICIES, make_policy
 from clipper.selection.policies.policy import JudgedQuery, QueryView
-from clipper.selection.policies.registry import POLICIES, make_policy
 
 ASKS_ONE = (
     "adaptive",

@@ -9,8 +9,8 @@ from clipper.control.feedback import Feedback
 from clipper.selection.feedback.scoring import lesson, score
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.losses import ZeroOne
+from clipper.selection.policies.by_name import POLICIES, default_half_life, make_policy
 from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, QueryView
-from clipper.selection.policies.registry import POLICIES, default_half_life, make_policy
 
 MEANS = (0.4, 0.1, 0.4, 0.5, 0.5)
 # Without features there is nothing that the linear ones learn.
@@ -37,8 +37,10 @@ def play(policy: Policy, half_life: int | None, steps: int, seed: int = 1) -> tu
     return ledger, choices
 
 
-@pytest.mark.parametrize("name", LEARNING)
-@pytest.mark.parametrize("seed", [1, 2, 3])
+# Stacking solves a system of equations at each query: one game of it takes as long as all of another policy.
+@pytest.mark.parametrize(
+    ("name", "seed"), [(name, seed) for name in LEARNING for seed in (1, 2, 3) if name != "stacking" or seed == 1]
+)
 def test_it_finds_the_best_model(name: str, seed: int) -> None:
     parameters = {"weighting": "accuracy"} if name == "ensemble" else {}
     _, choices = play(make_policy(name, parameters), default_half_life(name), 1000, seed)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from live_server import Server, answering, with_application
 
-from clipper.control.snapshot import Batching
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.registry.sqlite import SqliteRegistry
 from clipper.registry.store import Put
+from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.cleaner import UNUSED_AGE_S, ArtifactCleaner

@@ -32,16 +32,14 @@ def test_what_fails_is_told_and_begun_again_until_it_goes_on(caplog: pytest.LogC
     async def check(keepers: Keepers) -> None:
         keepers.start("sweeping", fails_at_first)
         await until_async(keepers.problems)
-        assert keepers.problems() == [
-            "sweeping has stopped, and is tried again: OSError: [Errno 24] Too many open files"
-        ]
+        assert keepers.problems() == ["sweeping failed and is tried again: OSError: [Errno 24] Too many open files"]
         await until_async(lambda: not keepers.problems())
         assert len(runs) == 4
 
     keeping(check)
     # Said once, not at each try.
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
-        "sweeping has stopped, and is tried again"
+        "sweeping failed and is tried again"
     ]
 
 

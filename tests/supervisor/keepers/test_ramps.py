@@ -147,7 +147,8 @@ def test_what_is_compared_with_goes_on_running_and_its_removal_ends_the_ramp(liv
     # The second was overtaken before feedback had told anything: what answers is still the first.
     assert newcomers(live) == [("3", "1", False)]
     assert set(answers(live, 30)) == {1, 3}
-    states = {one["version"]: one["state"] for one in live.call("GET", "/models/m")["versions"]}
-    assert states == {"1": "ready", "2": "ready", "3": "ready"}
+    model = live.call("GET", "/models/m")
+    assert model["previous"] == "1", "nobody is rolled back to what was still ramped"
+    assert {one["version"]: one["state"] for one in model["versions"]} == {"1": "ready", "2": "sleeping", "3": "ready"}
     live.call("DELETE", "/models/m/versions/1")
     assert newcomers(live) == [] and answers(live, 10) == {3: 10}

@@ -1,6 +1,7 @@
 """What an operator does with models: deployed, rolled back, scaled and deleted, on a real server."""
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +32,12 @@ def test_a_version_of_another_input_type_than_its_applications_fails(server: Ser
     assert "'app' has inputs float64[2]" in failed["last_error"] and "takes string" in failed["last_error"]
 
 
+def test_a_version_is_shown_with_its_description(shared: Server) -> None:
+    shared.deploy("told", answering("one"), input_type="float64[2]", description="trained on May's clicks")
+    assert shared.call("GET", "/models/told/versions/1")["description"] == "trained on May's clicks"
+    assert shared.call("GET", "/models/m")["versions"][0]["description"] is None
+
+
 def test_older_versions_sleep_and_are_woken_by_a_rollback(server: Server) -> None:
     with_application(server)
     for answer in ("two", "three"):
@@ -46,6 +53,22 @@ def test_older_versions_sleep_and_are_woken_by_a_rollback(server: Server) -> Non
     assert server.predict("app", [1, 2])["output"] == "one"
     until(lambda: server.call("GET", "/models/m/versions/3")["replicas"] == [])
     assert server.call("GET", "/models/m/versions/3")["state"] == "sleeping"
+
+
+def test_a_rollback_to_the_current_version_cancels_a_deployment_under_way(server: Server, tmp_path: Path) -> None:
+    with_application(server)
+    may_start = tmp_path / "may-start"
+    code = f"import os, time\nwhile not os.path.exists({str(may_start)!r}): time.sleep(0.01)\n" + answering("two")
+    server.deploy("m", code, wait=False, input_type="float64[2]")
+    until(lambda: server.call("GET", "/models/m/versions/2")["replicas"])
+    model = server.call("POST", "/models/m/rollback", {"version": "1"})
+    assert model["current"] == "1"
+    assert server.decided("m", "2")["state"] == "sleeping"
+    may_start.touch()
+    until(lambda: server.call("GET", "/models/m/versions/2")["replicas"] == [])
+    assert server.call("GET", "/models/m")["current"] == "1" and server.predict("app", [1, 2])["output"] == "one"
+    # It is there nevertheless, for whoever wants it after all.
+    assert server.call("POST", "/models/m/rollback", {"version": "2"})["current"] == "2"
 
 
 def test_a_rollback_to_what_no_longer_starts_fails_and_changes_nothing(server: Server) -> None:
@@ -215,6 +238,7 @@ def test_deleting(server: Server) -> None:
         ({"output": "a,,b"}, "invalid_argument"),
         ({"batching": {"max_batch": 0}}, "invalid_argument"),
         ({"start_timeout_s": 0}, "invalid_argument"),
+        ({"description": "two\nlines"}, "invalid_argument"),
     ],
 )
 def test_deployments_that_cannot_be(shared: Server, fields: dict[str, Any], code: str) -> None:

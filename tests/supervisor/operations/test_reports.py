@@ -10,7 +10,6 @@ from typing import Any, cast
 import pytest
 
 from clipper.control.messages import ModelDescription, PolicyDescription
-from clipper.control.snapshot import Link, Selection
 from clipper.control.statistics import (
     LATENCY_BOUNDS_S,
     ApplicationStatistics,
@@ -29,6 +28,7 @@ from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import tally
 from clipper.selection.stores.sqlite import SqliteStore
 from clipper.selection.stores.store import EVERYONE, Observation
+from clipper.settings.application import Link, Selection
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.reports import MAX_GROUPS, MAX_UNLINKED, ReportOperations

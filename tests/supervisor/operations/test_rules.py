@@ -3,12 +3,14 @@ from collections.abc import Mapping
 import pytest
 from msgspec.structs import replace
 
-from clipper.control.snapshot import Batching, Link, Peer, ReplicaAddress, Selection
+from clipper.control.snapshot import Peer, ReplicaAddress
 from clipper.errors import InvalidArgument
-from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.records import ApplicationRecord, ModelRecord, VersionRecord
 from clipper.registry.store import Contents
 from clipper.rollout import wanted
-from clipper.scaling import ReplicaRange
+from clipper.settings.application import Link, Selection
+from clipper.settings.replicas import ReplicaRange
+from clipper.settings.version import Batching, VersionSpec
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.operations import rules
 from clipper.types import ModelId

@@ -4,12 +4,12 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 from msgspec.structs import asdict, fields
 
-from clipper.control.snapshot import Selection
 from clipper.errors import InvalidArgument
-from clipper.management.schemas import ApplicationChange, Configured, NewApplication
 from clipper.selection.policies.exp3 import Exp3
 from clipper.selection.policies.thompson import Thompson
-from clipper.supervisor.operations.selections import changed_selection, check_numbers, names_code, new_selection
+from clipper.settings.application import ApplicationChange, Configured, NewApplication, Selection
+from clipper.settings.fields import check_ranges
+from clipper.supervisor.operations.selections import changed_selection, names_code, new_selection
 
 OLD = Selection("exp3", {"eta": 0.5}, "absolute", {"range": 2}, half_life=7)
 # One new value for each field of a change that is about selection.
@@ -33,7 +33,7 @@ NEW = {
 
 
 def test_a_new_application_selects_by_the_defaults() -> None:
-    assert new_selection(NewApplication("a", 20.0)) == Selection()
+    assert new_selection(NewApplication("a", slo_ms=20.0)) == Selection()
 
 
 @pytest.mark.parametrize(
@@ -42,23 +42,34 @@ def test_a_new_application_selects_by_the_defaults() -> None:
 )
 def test_what_is_no_share_or_loss_is_refused(fields: dict[str, float]) -> None:
     with pytest.raises(InvalidArgument, match="expected a number"):
-        check_numbers(Selection(**fields))
-    check_numbers(Selection(ramp=0.5, max_loss_increase=0.0))
-    check_numbers(Selection(ramp=None, max_loss_increase=None))
+        check_ranges(Selection(**fields))
+    check_ranges(Selection(ramp=0.5, max_loss_increase=0.0))
+    check_ranges(Selection(ramp=None, max_loss_increase=None))
 
 
 def test_how_long_is_remembered_is_the_policys_own_where_nobody_says() -> None:
-    assert new_selection(NewApplication("a", 20.0, policy="thompson")).half_life == Thompson.default_half_life
-    assert new_selection(NewApplication("a", 20.0, policy="m:Own")).half_life == 1000
-    assert new_selection(NewApplication("a", 20.0, policy="thompson", half_life=None)).half_life is None
-    made = new_selection(NewApplication("a", 20.0, policy="thompson"))
+    assert new_selection(NewApplication("a", slo_ms=20.0, policy="thompson")).half_life == Thompson.default_half_life
+    assert new_selection(NewApplication("a", slo_ms=20.0, policy="m:Own")).half_life == 1000
+    assert new_selection(NewApplication("a", slo_ms=20.0, policy="thompson", half_life=None)).half_life is None
+    made = new_selection(NewApplication("a", slo_ms=20.0, policy="thompson"))
     assert changed_selection(made, ApplicationChange(policy="exp3")).half_life == Exp3.default_half_life
     assert changed_selection(made, ApplicationChange(policy="exp3", half_life=9)).half_life == 9
     assert changed_selection(OLD, ApplicationChange(policy="thompson")).half_life == OLD.half_life
 
 
+def test_features_go_with_the_policy_that_they_were_for() -> None:
+    made = new_selection(NewApplication("a", 20.0, policy="linucb", features=2))
+    assert changed_selection(made, ApplicationChange(policy="exp3")).features is None
+    assert changed_selection(made, ApplicationChange(policy="linear_thompson")).features == 2
+    assert changed_selection(made, ApplicationChange(policy="exp3", features=3)).features == 3
+    # A user's own may go by them; and where the policy before did not, they are there for something else.
+    assert changed_selection(made, ApplicationChange(policy="m:Own")).features == 2
+    logged = new_selection(NewApplication("a", 20.0, policy="thompson", features=2))
+    assert changed_selection(logged, ApplicationChange(policy="exp3")).features == 2
+
+
 def test_a_name_alone_has_no_parameters() -> None:
-    made = new_selection(NewApplication("a", 20.0, policy="exp3", loss=Configured("absolute", {"range": 2})))
+    made = new_selection(NewApplication("a", slo_ms=20.0, policy="exp3", loss=Configured("absolute", {"range": 2})))
     assert (made.policy, made.parameters, made.loss, made.loss_parameters) == ("exp3", {}, "absolute", {"range": 2})
 
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from clipper.control.snapshot import Link, Selection
 from clipper.errors import InvalidArgument, TooLarge
 from clipper.registry.records import ApplicationRecord
+from clipper.settings.application import Link, Selection
 from clipper.supervisor.rollout import servable
 from clipper.supervisor.rollout.servable import MAX_DEPTH, Servable, check_json
 

@@ -13,15 +13,15 @@ from msgspec.structs import replace
 from clipper.control.messages import DescribePolicy, GetStatistics
 from clipper.control.snapshot import (
     ApplicationSnapshot,
-    Link,
     ModelSnapshot,
     Newcomer,
     ReplicaAddress,
-    Selection,
     Snapshot,
     VersionSnapshot,
 )
-from clipper.processes.managed import ProcessFolder, start_time
+from clipper.processes.folder import ProcessFolder
+from clipper.processes.proc import start_time
+from clipper.settings.application import Link, Selection
 from clipper.supervisor.folders import open_home
 from clipper.supervisor.workers import worker_process
 from clipper.supervisor.workers.ports import hold, port_of

@@ -4,8 +4,8 @@ from typing import Protocol
 
 from clipper.abstraction.batching.aimd import Aimd
 from clipper.abstraction.batching.quantile import Quantile
-from clipper.control.snapshot import Batching
 from clipper.errors import InvalidArgument
+from clipper.settings.version import Batching
 
 # What a batch may take of the SLO: a query can wait for two batches before its own, and something has to be left for
 # the way through the worker.

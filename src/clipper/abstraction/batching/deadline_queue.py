@@ -22,6 +22,9 @@ ALIKE_BITS = 6
 # Of the queue's bounds, beside what predictions may take.
 MAX_BACKGROUND_SHARE = 0.25
 
+# Of a queue that expires at once so much is taken out in one go, a millisecond of work; the whole of it took 10 ms.
+MAX_DUE = 1024
+
 # Lanes are few: the SLOs in use, times the classes of length. Beyond this many the empty ones are dropped.
 MAX_IDLE_LANES = 64
 
@@ -149,10 +152,10 @@ class DeadlineQueue:
         return min(lane.works[0].arrival_s for lane in self.lanes())
 
     def take_due_before(self, at_s: float) -> list[Work]:
-        """Remove and return the predictions that nobody can wait for until then."""
+        """Remove and return the predictions that nobody can wait for until then, ``MAX_DUE`` of them at most."""
         due: list[Work] = []
         for lane in self.lanes():
-            while lane.works and lane.works[0].due_s < at_s:
+            while lane.works and lane.works[0].due_s < at_s and len(due) < MAX_DUE:
                 work = lane.works.popleft()
                 self._leave(work)
                 if not self._waits_for_patient(work, at_s):
@@ -160,7 +163,7 @@ class DeadlineQueue:
         return due
 
     def expire(self, now_s: float) -> list[Work]:
-        """Remove and return all work whose last waiter's deadline has passed."""
+        """Remove and return work whose last waiter's deadline has passed: all of it, or ``MAX_DUE`` pieces and more."""
         expired = self.take_due_before(nextafter(now_s, _NEVER_S))
         lane = self._background
         while lane.works and lane.works[0].deadline_s <= now_s:

@@ -10,7 +10,7 @@ import msgspec
 
 from clipper.abstraction.batching.arrival_rate import ArrivalRate
 from clipper.abstraction.batching.controller import BATCH_SHARE_OF_SLO, Controller
-from clipper.abstraction.batching.deadline_queue import DeadlineQueue, Lane, Taken
+from clipper.abstraction.batching.deadline_queue import MAX_DUE, DeadlineQueue, Lane, Taken
 from clipper.abstraction.batching.flow import Batch, Flow
 from clipper.abstraction.batching.goodput import Choice, Outlook, choose
 from clipper.abstraction.batching.replica_state import SHORT_S, ReplicaState
@@ -203,6 +203,8 @@ class Scheduler:
         replicas = [replica for replica in self.replicas.values() if not replica.is_draining]
         if not replicas:
             decision.late = queue.expire(now_s)
+            if len(decision.late) >= MAX_DUE:
+                _wake_at(decision, now_s)
             return decision
         if len(replicas) > 1:
             replicas.sort(key=lambda replica: replica.times.mean_s(1))
@@ -226,7 +228,12 @@ class Scheduler:
         first_due_s = lanes[0].works[0].due_s if len(lanes) == 1 else min(lane.works[0].due_s for lane in lanes)
         if first_due_s < now_s:
             # What a more patient query has joined waits again.
-            decision.late += queue.take_due_before(now_s)
+            due = queue.take_due_before(now_s)
+            decision.late += due
+            if len(due) >= MAX_DUE:
+                # There may be more of them, and others have their turn before.
+                _wake_at(decision, now_s)
+                return False
             return not queue.length or self._give(replica, replicas, now_s, decision)
         wait_s = replica.rest_s(now_s) if replica.in_flight else 0.0
         slow_s = wait_s + times.slow_s(size, size * row_bytes)

@@ -19,20 +19,20 @@ from clipper.errors import ProtocolViolation
 PROTOCOL_VERSION = 1
 MAGIC = b"CLPR"
 
-# A batch of 1,024 images of 3x224x224 float32 is 616 MB, so this is above what is sent and below what a u32 could say.
+# A batch of 1,024 images of 3x224x224 float32 is 616 MB, so this is more than is sent, and less than a u32 could say.
 MAX_BODY_BYTES = 1 << 30
 
 HEADER = struct.Struct("<IBBHQ")
 HEADER_BYTES = 16
 
-# A body of so many bytes or fewer is cheaper to copy than to refer to.
+# A body of at most this size is cheaper to copy than to refer to.
 _COPIED_BYTES = 4096
 
 Frame = tuple[int, int, bytes | memoryview]  # kind, id, body
 
 
 class Kind(enum.IntEnum):
-    """What a frame is. A worker sends HELLO, PREDICT and PING; a container the others."""
+    """The kind of a frame. A worker sends HELLO, PREDICT and PING; a container sends the others."""
 
     HELLO = 1
     WELCOME = 2
@@ -53,8 +53,8 @@ def header(kind: Kind, body_bytes: int, frame_id: int = 0) -> bytes:
 class Splitter:
     """Cuts a byte stream into frames, however it was split on the way.
 
-    Iterating takes the frames that are complete, each once; those not yet taken stay. A body is the caller's for as
-    long as it is kept. Memory is bounded by one frame and one read.
+    Iterating takes the complete frames, each once; those not yet taken stay. The caller may keep a body for as long as
+    it likes. Memory is bounded by one frame and one read.
 
     Attributes:
         max_body_bytes: the largest body accepted; may be changed between frames, e.g. once a caller is known.
@@ -64,20 +64,20 @@ class Splitter:
 
     def __init__(self, max_body_bytes: int = MAX_BODY_BYTES) -> None:
         self.max_body_bytes = max_body_bytes
-        # Bytes from _start on belong to no frame that was taken.
+        # The bytes before _start belong to frames that were taken.
         self._data: bytes | bytearray = b""
         self._start = 0
 
     def feed(self, data: bytes) -> "Splitter":
-        """Add what was read and return self, to iterate."""
+        """Add bytes that were read; return self, to iterate over."""
         if self._start == len(self._data):
             self._data, self._start = data, 0
             return self
         if self._start or not isinstance(self._data, bytearray):
-            # Bodies that were taken may still refer to the old buffer, so it must not grow.
+            # Bodies that were taken may still refer to the old buffer, so it must not change.
             self._data = bytearray(memoryview(self._data)[self._start :])
             self._start = 0
-        # In place: a frame that comes in many reads is copied once.
+        # In place, so that a frame that comes in many reads is copied only once.
         self._data += data
         return self
 
@@ -85,10 +85,10 @@ class Splitter:
         return iter(self.take, None)
 
     def take(self) -> Frame | None:
-        """Return the next complete frame as ``(kind, id, body)``; None if there is none yet: feed more.
+        """Return the next complete frame as ``(kind, id, body)``; None if more must be fed first.
 
         Raises:
-            ProtocolViolation: a header is impossible; the stream cannot be read on, so close it.
+            ProtocolViolation: a header is not valid. The rest of the stream cannot be read, so close it.
         """
         data = self._data
         body = self._start + HEADER_BYTES
@@ -107,7 +107,7 @@ class Splitter:
             return None
         self._start = end
         if end == len(data):
-            # Nothing is left: let go of the buffer, which the body alone keeps alive from here on.
+            # Nothing is left, so drop the buffer. From here on only the body keeps it alive.
             self._data, self._start = b"", 0
         if size <= _COPIED_BYTES:
             return kind, frame_id, bytes(data[body:end])

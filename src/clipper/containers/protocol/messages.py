@@ -1,7 +1,7 @@
-"""Message bodies: encoders return whole frames, decoders take a body. See proto/container-protocol.md.
+"""Messages: encoders return whole frames, decoders take a body. See proto/container-protocol.md.
 
-Inputs travel as raw arrays and outputs as JSON text, one line an output: inputs are large and made into one
-array for the whole batch; outputs are small and end in a JSON answer, which Clipper then need not write.
+Inputs travel as raw arrays, because they are large, and one array is made of the whole batch. Outputs travel as JSON
+text, one line each, because they are small, and Clipper can put the text into a JSON answer as it is.
 """
 
 import json
@@ -22,15 +22,15 @@ _PREDICT_HEAD = struct.Struct(HEADER.format + _PREDICT.format[1:])
 _RESULTS = struct.Struct("<IIQ")  # rows, failed rows, evaluation time in microseconds
 _RESULTS_HEAD = struct.Struct(HEADER.format + _RESULTS.format[1:])
 _FAILURE = struct.Struct("<II")  # row, message bytes
-_PONG = struct.Struct("<Q")  # microseconds that the batch in hand has been running, 0 if idle
+_PONG = struct.Struct("<Q")  # microseconds that the current batch has been running, 0 if idle
 
-# A batch limit is at most a few thousand; a larger count is garbage and must not allocate.
+# Batches have at most a few thousand rows. A larger count is garbage, and must not make anybody allocate for it.
 MAX_ROWS = 65_536
-# To hand over a row by itself costs as much as to copy so many bytes of it.
+# To write a row as a buffer of its own costs as much as to copy this many bytes.
 LARGE_ROW_BYTES = 1024
-# Enough for a traceback's last lines; the rest is in the container's log.
+# Enough for the last lines of a traceback. The rest is in the container's log.
 MAX_ERROR_BYTES = 4096
-# A HELLO's token has a u16 size: no caller that is not known yet may send more.
+# The size of a HELLO's token is a u16. A caller that has not sent HELLO may send no more than this.
 MAX_HELLO_BYTES = _HELLO.size + 0xFFFF
 
 _DTYPES = {int(dtype): dtype for dtype in DType}
@@ -38,12 +38,14 @@ _DTYPES = {int(dtype): dtype for dtype in DType}
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """What a container says of its model once it has loaded it.
+    """What a container says about its model once it has loaded it.
 
     Attributes:
-        input_type: what the model takes; rows are sent as this and nothing else.
-        max_batch: a fixed upper bound of the model itself, or None.
+        input_type: of the model. All rows are sent in this type.
+        max_batch: the most rows that the model itself can take; None if it has no limit.
         runtime: free text for ``clipper model show``, e.g. ``python 3.11.7, scikit-learn 1.9.1``.
+        output_type: what its outputs are, if they are all of one type and the container knows it: of numbers, truths
+            or texts, in lists of one shape.
     """
 
     model: str
@@ -51,15 +53,16 @@ class Welcome:
     input_type: InputType
     max_batch: int | None = None
     runtime: str = ""
+    output_type: InputType | None = None
 
 
 class Predict(NamedTuple):
-    """A batch as it came: not yet cut into rows, since most models take it as one array.
+    """A batch as it came. It is not cut into rows, because most models take it as one array.
 
     Attributes:
-        rows: how many inputs.
-        row_bytes: the size of every row, or None where ``lengths`` has one for each.
-        dimensions: how many u32 dimensions stand at the beginning of each row, before its elements.
+        rows: the number of inputs.
+        row_bytes: the size of every row; None if ``lengths`` has the size of each.
+        dimensions: the number of u32 dimensions at the beginning of each row, before its elements.
         payload: the rows one after another, raw and little-endian.
     """
 
@@ -72,7 +75,7 @@ class Predict(NamedTuple):
 
 
 class Results(NamedTuple):
-    """``outputs[i]`` is JSON text; it is empty where ``failures`` has a message for row i."""
+    """``outputs[i]`` is JSON text, or empty if ``failures`` has a message for row i."""
 
     outputs: Sequence[bytes]
     evaluation_us: int
@@ -80,7 +83,7 @@ class Results(NamedTuple):
 
 
 def encode_hello(token: str = "") -> bytes:
-    """A worker's first frame; ``token`` is what the container was started with, at most 65,535 bytes."""
+    """A worker's first frame. ``token`` is the one that the container was started with, at most 65,535 bytes."""
     secret = token.encode()
     body = _HELLO.pack(MAGIC, PROTOCOL_VERSION, len(secret)) + secret
     return header(Kind.HELLO, len(body)) + body
@@ -90,14 +93,14 @@ def decode_hello(body: Buffer) -> str:
     """Return the caller's token.
 
     Raises:
-        ProtocolViolation: not a HELLO of this protocol version.
+        ProtocolViolation: it is not a HELLO of this protocol version.
     """
     if len(body) < _HELLO.size:
         raise ProtocolViolation(f"HELLO of {len(body)} bytes is too short")
     magic, version, size = _HELLO.unpack_from(body)
     if magic != MAGIC:
         raise ProtocolViolation("HELLO does not begin with CLPR: the caller does not speak the container protocol")
-    # Before the size: what follows the version is for that version to say.
+    # The version first: another version may mean something else by what follows.
     if version != PROTOCOL_VERSION:
         raise ProtocolViolation(f"caller speaks protocol {version}, this container {PROTOCOL_VERSION}")
     if len(body) != _HELLO.size + size:
@@ -114,12 +117,14 @@ def encode_welcome(welcome: Welcome) -> bytes:
         "max_batch": welcome.max_batch,
         "runtime": welcome.runtime,
     }
+    if welcome.output_type is not None:
+        fields["output_type"] = str(welcome.output_type)
     body = json.dumps(fields).encode()
     return header(Kind.WELCOME, len(body)) + body
 
 
 def decode_welcome(body: Buffer) -> Welcome:
-    """Raises ProtocolViolation where the container's introduction is not one."""
+    """Raises ProtocolViolation if the body is not a WELCOME."""
     try:
         fields = json.loads(bytes(body))
         protocol = fields["protocol"]
@@ -134,6 +139,7 @@ def decode_welcome(body: Buffer) -> Welcome:
             InputType.parse(_string(fields["input_type"])),
             _max_batch(fields.get("max_batch")),
             _string(fields.get("runtime", "")),
+            None if fields.get("output_type") is None else InputType.parse(_string(fields["output_type"])),
         )
     except (KeyError, ValueError, ClipperError) as error:
         raise ProtocolViolation(f"WELCOME is malformed: {error!r}") from error
@@ -154,11 +160,11 @@ def _max_batch(value: object) -> int | None:
 
 
 def encode_predict(batch_id: int, dtype: DType, dimensions: int, rows: Sequence[Buffer]) -> list[Buffer]:
-    """Return the frame as buffers to write one after another: small rows joined, large ones as they are.
+    """Return the frame as buffers to write one after another. Small rows are joined, large ones are not copied.
 
     Args:
-        dimensions: how many u32 dimensions each row begins with.
-        rows: 1 to ``MAX_ROWS`` inputs, whose bytes together are below ``MAX_BODY_BYTES``.
+        dimensions: the number of u32 dimensions that each row begins with.
+        rows: 1 to ``MAX_ROWS`` inputs of less than ``MAX_BODY_BYTES`` together.
     """
     sizes = list(map(len, rows))
     row_bytes, count, payload_bytes = sizes[0], len(sizes), sum(sizes)
@@ -173,7 +179,7 @@ def encode_predict(batch_id: int, dtype: DType, dimensions: int, rows: Sequence[
 
 
 def decode_predict(body: Buffer) -> Predict:
-    """Raises ProtocolViolation where the sizes do not add up."""
+    """Raises ProtocolViolation if the sizes do not add up."""
     view = memoryview(body)
     if len(view) < _PREDICT.size:
         raise ProtocolViolation(f"PREDICT of {len(view)} bytes is too short")
@@ -209,9 +215,9 @@ def encode_results(
     """Return the answer to a batch.
 
     Args:
-        rows: how many inputs the batch had.
-        outputs: one JSON text a row, joined by line feeds; empty for a row with a failure.
-        failures: row to message, of the rows that have no output.
+        rows: the number of inputs of the batch.
+        outputs: one JSON text for each row, joined by line feeds; empty for a row with a failure.
+        failures: row to message, for the rows without an output.
     """
     texts = [_FAILURE.pack(row, len(text)) + text for row, text in _encoded(failures)] if failures else []
     body_bytes = _RESULTS.size + sum(map(len, texts)) + len(outputs)
@@ -225,14 +231,14 @@ def _encoded(failures: Mapping[int, str]) -> Iterator[tuple[int, bytes]]:
 
 
 def decode_results(body: Buffer) -> Results:
-    """Raises ProtocolViolation where the counts do not add up. Outputs are not checked to be JSON here."""
+    """Raises ProtocolViolation if the counts do not add up. Whether outputs are JSON is not checked here."""
     if len(body) < _RESULTS.size:
         raise ProtocolViolation(f"RESULTS of {len(body)} bytes is too short")
     rows, failed, evaluation_us = _RESULTS.unpack_from(body)
     if not 1 <= rows <= MAX_ROWS or failed > rows:
         raise ProtocolViolation(f"RESULTS has {failed} failures in {rows} rows: expected 1 to {MAX_ROWS} rows")
     failures, start = _read_failures(body, rows, failed) if failed else ({}, _RESULTS.size)
-    # At most one part more than expected: a body of nothing but line feeds must not become a billion objects.
+    # Split into at most one part more than expected: a body of line feeds must not become a billion objects.
     outputs = bytes(body[start:]).split(b"\n", rows)
     if len(outputs) != rows:
         raise ProtocolViolation(
@@ -259,13 +265,13 @@ def _read_failures(body: Buffer, rows: int, failed: int) -> tuple[dict[int, str]
 
 
 def encode_error(batch_id: int, message: str) -> bytes:
-    """The whole batch failed, or (id 0, before WELCOME) the caller is refused."""
+    """An error of a whole batch, or, with id 0 and before WELCOME, the refusal of a caller."""
     body = _error_text(message)
     return header(Kind.ERROR, len(body), batch_id) + body
 
 
 def decode_error(body: Buffer) -> str:
-    """Return the message, of which at most ``MAX_ERROR_BYTES`` are read."""
+    """Return the message, cut to ``MAX_ERROR_BYTES``."""
     return _text(body[:MAX_ERROR_BYTES])
 
 
@@ -278,7 +284,7 @@ def encode_pong(ping_id: int, busy_us: int) -> bytes:
 
 
 def decode_pong(body: Buffer) -> int:
-    """Return for how many microseconds the batch in hand has been running; 0 if idle."""
+    """Return how long the current batch has been running, in microseconds; 0 if idle."""
     if len(body) != _PONG.size:
         raise ProtocolViolation(f"PONG of {len(body)} bytes: expected {_PONG.size}")
     (busy_us,) = _PONG.unpack(body)
@@ -286,16 +292,16 @@ def decode_pong(body: Buffer) -> int:
 
 
 def _text(data: Buffer) -> str:
-    # A message is for people: what is not UTF-8 in it is shown as such, not refused.
+    # Messages are for people. What is not UTF-8 is replaced, and not refused.
     return bytes(data).decode("utf-8", "replace")
 
 
 def _error_text(message: str) -> bytes:
-    # A message may hold half a surrogate pair, e.g. of a file name: shown as an escape.
+    # A message may hold half a surrogate pair, e.g. from a file name. It becomes an escape.
     text = message.encode("utf-8", "backslashreplace")
     if len(text) <= MAX_ERROR_BYTES:
         return text
-    # Not cut inside a character.
+    # Decode and encode, so as not to cut inside a character.
     return text[:MAX_ERROR_BYTES].decode("utf-8", "ignore").encode()
 
 

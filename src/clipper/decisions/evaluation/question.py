@@ -11,7 +11,7 @@ from clipper.decisions.evaluation.whatif import Answer, Learner, OneModel, Targe
 from clipper.decisions.joining import Joined
 from clipper.errors import InvalidArgument, NotFound
 from clipper.selection.learning.totals import DEFAULT_PRIOR_WEIGHT
-from clipper.selection.policies.registry import POLICIES, default_half_life, make_policy
+from clipper.selection.policies.by_name import POLICIES, default_half_life, make_policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,13 @@ def ask(
     if not samples.taken:
         why = "; ".join(f"{count:,d}: {reason}" for reason, count in samples.left_out.items())
         raise NotFound(
-            f"the log has no query of it that tells what was lost ({why or 'it has none at all'}): log decisions with "
-            "clipper app update --log-decisions, and send feedback by query_id"
+            f"the decision log has no query of this application whose loss is known ({why or 'it has none'}): "
+            "log decisions with clipper app update --log-decisions, and send feedback by query_id"
         )
     if made is not None and made.needs_features and not any(sample.features for sample in samples.taken):
         raise InvalidArgument(
-            f"policy {policy} goes by features, and the log's queries brought none: have the application take them by "
-            "clipper app update --features, and log decisions with them first"
+            f"policy {policy} goes by features, and the queries in the log have no features: have the application "
+            "take them by clipper app update --features, and log decisions with them first"
         )
     known = sorted({each for sample in samples.taken for each in sample.candidates})
     if unknown := sorted(set(models) - set(known)):

@@ -8,7 +8,7 @@ from clipper.decisions.evaluation.beliefs import propensity
 from clipper.decisions.joining import Joined
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.losses import LOSSES, loss_of_reward
-from clipper.selection.policies.registry import make_loss
+from clipper.selection.policies.by_name import make_loss
 
 # Some 300 bytes each. The latest are the ones that are kept.
 MAX_SAMPLES = 500_000

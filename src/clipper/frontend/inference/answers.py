@@ -9,10 +9,12 @@ import numpy as np
 
 from clipper.frontend.inference.requests import OUTPUT, AnswerForm
 from clipper.frontend.inference.tensors import DATATYPES
+from clipper.frontend.long_work import done
 
 # Elements that are converted in a tenth of a millisecond.
 _PIECE = 2000
 _LENGTH = struct.Struct("<I")
+_PACK_FLOAT, _PACK_INTEGER = struct.Struct("<d").pack, struct.Struct("<q").pack
 _INT64 = range(-(2**63), 2**63)
 _decode = msgspec.json.decode
 _encode = msgspec.json.encode
@@ -49,6 +51,12 @@ class Column(NamedTuple):
     datatype: str
     shape: tuple[int, ...]
     values: list[Any]
+
+
+def type_of(output: bytes) -> OutputType:
+    """What a model's outputs are, by one of them."""
+    found = done(column([output]))
+    return OutputType(found.datatype, found.shape[1:])
 
 
 class Encoded(NamedTuple):
@@ -98,6 +106,39 @@ def _flat(value: Any) -> tuple[list[Any], tuple[int, ...]]:
         shape.append(length)
         flat = [item for part in flat for item in part]
     return flat, tuple(shape)
+
+
+def encode_number(opening: bytes, answer: Answer, form: AnswerForm) -> Encoded | None:
+    """The usual answer, a number for one row, put together from constants in a third of the time; else None.
+
+    Args:
+        opening: what ``opening`` returned.
+    """
+    if form.id or answer.reason is not None or len(form.outputs) != 1 or form.outputs[0][0] != OUTPUT:
+        return None
+    try:
+        value = _decode(answer.output)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    if type(value) is float:
+        datatype, pack = b"FP64", _PACK_FLOAT
+    elif type(value) is int and value in _INT64:
+        datatype, pack = b"INT64", _PACK_INTEGER
+    else:
+        return None
+    is_binary = form.outputs[0][1]
+    data = b'"parameters":{"binary_data_size":8}' if is_binary else b'"data":[%b]' % answer.output
+    text = (
+        b'%b,"parameters":{"query_id":%d,"default":false,"confidence":%r},"outputs":[{"name":"output",'
+        b'"datatype":"%b","shape":[1],%b}]}' % (opening, answer.query_id, answer.confidence, datatype, data)
+    )
+    return Encoded(text + pack(value), len(text)) if is_binary else Encoded(text, None)
+
+
+def opening(model: str, version: str | None) -> bytes:
+    """What answers of a model begin with."""
+    named = {"model_name": model} if version is None else {"model_name": model, "model_version": version}
+    return _encode(named)[:-1]
 
 
 def encode(

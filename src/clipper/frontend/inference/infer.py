@@ -10,7 +10,7 @@ from clipper.frontend import limits
 from clipper.frontend.endpoints import most_body_bytes
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.heads import Head
-from clipper.frontend.inference.answers import Answer, Encoded, encode
+from clipper.frontend.inference.answers import Answer, Encoded, encode, encode_number, opening
 from clipper.frontend.inference.errors import error_json
 from clipper.frontend.inference.inflate import check_encoding, inflate
 from clipper.frontend.inference.requests import AnswerForm, InferRequest, Plan, RequestReader
@@ -31,14 +31,22 @@ class Infer:
     """One application's infer calls, whatever their heads say."""
 
     def __init__(self, application: Application, refused: Counter[str], work: LongWork, max_body_bytes: int) -> None:
-        self.max_body_bytes = most_body_bytes(application.input_type, max_body_bytes)
+        self.max_body_bytes = most_body_bytes(application.terms.input_type, max_body_bytes)
         self.application = application
         self.work = work
         self.name = application.name
         self._refused = refused
-        must_be_finite = application.features_are_input
-        self._reader = RequestReader(application.input_type, application.features_size, must_be_finite)
+        must_be_finite = application.terms.features_are_input
+        self._reader = RequestReader(application.terms.input_type, application.terms.features_size, must_be_finite)
         self._plans: dict[bytes, Plan] = {}
+        self._openings: dict[str | None, bytes] = {}
+
+    def _opening(self, version: str | None) -> bytes:
+        """What each answer begins with; versions are those that run."""
+        found = self._openings.get(version)
+        if found is None:
+            found = self._openings[version] = opening(self.name, version)
+        return found
 
     def refuse(self, exchange: Exchange, error: ClipperError) -> None:
         self._refused[error.code] += 1
@@ -164,6 +172,11 @@ class Infer:
 
     def answer(self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm) -> None:
         """Answer a request, at once where that takes little."""
+        if len(answers) == 1:
+            usual = encode_number(self._opening(version), answers[0], form)
+            if usual is not None:
+                exchange.respond(_response(exchange, usual))
+                return
         steps = encode(self.name, version, answers, form)
         output_bytes = sum(len(answer.output) for answer in answers)
         if output_bytes <= limits.DIRECT_BODY_BYTES and len(answers) <= 100:
@@ -193,7 +206,7 @@ class Call:
     def __init__(self, infer: Infer, version: str | None, head: Head) -> None:
         self._infer = infer
         self.max_body_bytes = infer.max_body_bytes
-        self.slo_s = infer.application.slo_s
+        self.slo_s = infer.application.terms.slo_s
         self.version = version
         self.encoding = b"" if head.content_encoding in (b"", b"identity") else head.content_encoding
         self.problem: ClipperError | None = None
@@ -288,7 +301,9 @@ class Gather:
         if self._held_bytes > limits.MAX_ANSWER_BYTES:
             self.fail("too_large", f"answer is over {limits.MAX_ANSWER_BYTES} bytes: ask for fewer at once")
         elif not budget.has_room(0):
-            self.fail("overloaded", "answers that are not complete hold all the memory that they may")
+            self.fail(
+                "overloaded", "answers that are not complete hold as much memory as they may: try again in a moment"
+            )
         elif not self._missing:
             answers = [each for each in self._answers if each is not None]
             self._let_go()

@@ -51,7 +51,7 @@ def inflate(
                 raise TooLarge(f"body is over {max_bytes} bytes once it is inflated")
             grown = len(whole) - before
             if not budget.has_room(grown):
-                raise Overloaded("requests that are being read hold all the memory that they may")
+                raise Overloaded("requests that are being read hold as much memory as they may: try again in a moment")
             budget.held_bytes += grown
             counted += grown
             if not grown and not waiting and not rest and not inflater.eof:

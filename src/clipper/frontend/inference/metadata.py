@@ -5,9 +5,10 @@ from typing import Any
 
 from clipper import __version__
 from clipper.control.statistics import HistogramData, VersionStatistics, WorkerStatistics
-from clipper.frontend.inference.answers import ANY, OutputType
+from clipper.frontend.inference.answers import ANY, OutputType, type_of
 from clipper.frontend.inference.requests import FEATURES, INPUT, OUTPUT
 from clipper.frontend.inference.tensors import DATATYPES, MAX_ROWS, batch_shape, datatype_of
+from clipper.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.types import InputType
 
 PLATFORM = "clipper"
@@ -40,6 +41,18 @@ def model(
         inputs.append({"name": FEATURES, "datatype": "FP64", "shape": [-1, features_size]})
     outputs = [{"name": OUTPUT, "datatype": known.datatype, "shape": [-1, *known.shape]}]
     return {"name": name, "versions": list(versions), "platform": PLATFORM, "inputs": inputs, "outputs": outputs}
+
+
+def output_type(outputs: Iterable[tuple[InputType | None, bytes | None]]) -> OutputType | None:
+    """What outputs are, by ``Targets.outputs``. None if nobody knows, or if they differ from model to model."""
+    found: set[OutputType | None] = set()
+    for declared, recent in outputs:
+        if declared is not None:
+            shape = tuple(-1 if size is None else size for size in declared.shape)
+            found.add(OutputType(datatype_of(declared.dtype).name, shape))
+        else:
+            found.add(None if recent is None or len(recent) > SHORT_TEXT_BYTES else type_of(recent))
+    return found.pop() if len(found) == 1 else None
 
 
 def config(of_model: Json) -> Json:

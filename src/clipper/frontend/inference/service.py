@@ -9,7 +9,7 @@ import msgspec
 
 from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ClipperError
-from clipper.frontend.clients import Guarded
+from clipper.frontend.clients import Clients, Guarded
 from clipper.frontend.endpoints import Endpoint, FeedbackTaker, Observe
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.heads import Head
@@ -23,7 +23,6 @@ from clipper.selection.application import Application
 
 log = logging.getLogger(__name__)
 
-Guard = Callable[[Application, Endpoint], "Endpoint | Guarded"]
 StatisticsSource = Callable[[], Awaitable[Sequence[WorkerStatistics]]]
 
 _UNSUPPORTED = {
@@ -40,7 +39,7 @@ class Inference:
 
     Args:
         statistics: what all workers have counted.
-        guard: puts before an application's endpoints what it asks of its clients.
+        clients: who may ask what.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class Inference:
         refused: Counter[str],
         work: LongWork,
         max_body_bytes: int,
-        guard: Guard,
+        clients: Clients,
     ) -> None:
         self._applications = {application.name: application for application in applications}
         self._infer = {
@@ -62,7 +61,7 @@ class Inference:
             for name, application in self._applications.items()
         }
         self._statistics = Teller(statistics)
-        self._guard = guard
+        self._clients = clients
 
     def find(self, path: bytes, head: Head) -> Endpoint | None:
         """The endpoint for who sent this head; None if there is none.
@@ -78,13 +77,13 @@ class Inference:
         if asked.model is None:
             return self._find_of_server(asked, head)
         application = self._applications.get(asked.model)
-        if application is None or (asked.version is not None and asked.version not in application.links.versions()):
+        if application is None or (asked.version is not None and asked.version not in application.terms.versions()):
             return None
         if asked.kind == "infer":
             return self._entered(application, Call(self._infer[application.name], asked.version, head), head)
         if asked.kind == "observe":
             return self._entered(application, InForm(self._observe[application.name]), head)
-        self._entered(application, self._observe[application.name], head)  # who may not ask it may not look at it
+        self._clients.check(application, head.authorizations)
         return self._find_of_model(asked, application)
 
     def why_not_found(self, path: bytes) -> str | None:
@@ -103,19 +102,19 @@ class Inference:
         name = application.name
         if asked.kind == "model_ready":
             is_ready = (
-                any(application.links.versions()[asked.version].values())
+                any(application.terms.versions()[asked.version].values())
                 if asked.version
-                else application.links.is_ready
+                else application.terms.is_ready
             )
             return Tell({"name": name, "ready": is_ready}, 200 if is_ready else 503)
         if asked.kind == "statistics":
             return Tally(self._statistics, [application])
         of_model = metadata.model(
             name,
-            [asked.version] if asked.version else list(application.links.versions()),
-            application.input_type,
-            application.features_size,
-            None,
+            [asked.version] if asked.version else list(application.terms.versions()),
+            application.terms.input_type,
+            application.terms.features_size,
+            metadata.output_type(application.terms.outputs(asked.version)),
         )
         return Tell(metadata.config(of_model) if asked.kind == "config" else of_model)
 
@@ -125,29 +124,18 @@ class Inference:
             case "live":
                 return Tell({"live": True})
             case "ready":
-                is_ready = all(application.links.is_ready for application in applications)
+                is_ready = all(application.terms.is_ready for application in applications)
                 return Tell({"live": True, "ready": is_ready}, 200 if is_ready else 503)
             case "statistics":
-                return Tally(self._statistics, self._visible(head))
+                return Tally(self._statistics, self._clients.visible(applications, head.authorizations))
             case "index":
-                return Index(self._visible(head))
+                return Index(self._clients.visible(applications, head.authorizations))
         return Tell(
-            metadata.server(version for application in applications for version in application.links.versions())
+            metadata.server(version for application in applications for version in application.terms.versions())
         )
 
-    def _visible(self, head: Head) -> list[Application]:
-        """Those that who sent this head may ask."""
-        found = []
-        for name, application in self._applications.items():
-            try:
-                self._entered(application, self._observe[name], head)
-            except ClipperError:
-                continue
-            found.append(application)
-        return found
-
     def _entered(self, application: Application, endpoint: Endpoint, head: Head) -> Endpoint:
-        guarded = self._guard(application, endpoint)
+        guarded = self._clients.guarded(application, endpoint)
         return guarded.enter(head.authorizations) if isinstance(guarded, Guarded) else guarded
 
 
@@ -219,7 +207,7 @@ class Index(_Small):
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             exchange.refuse("malformed_request", f'body is not {{"ready": true or false}}: {error}')
             return
-        found = metadata.index({application.name: application.links.versions() for application in self._applications})
+        found = metadata.index({application.name: application.terms.versions() for application in self._applications})
         shown = [each for each in found if each["state"] == "READY"] if only_ready else found
         exchange.answer(200, msgspec.json.encode(shown))
 
@@ -232,7 +220,7 @@ class Tally(_Small):
         self._applications = applications
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
-        asked = {application.name: application.links.versions() for application in self._applications}
+        asked = {application.name: application.terms.versions() for application in self._applications}
 
         def answer(workers: Sequence[WorkerStatistics]) -> None:
             exchange.answer(200, msgspec.json.encode(metadata.statistics(asked, workers)))

@@ -5,14 +5,8 @@ from litestar.params import FromQuery, JSONBody
 
 from clipper.management.reports import Report
 from clipper.management.routes import Name, Port
-from clipper.management.schemas import (
-    Application,
-    ApplicationChange,
-    Contexts,
-    LearnedPolicy,
-    LinkChange,
-    NewApplication,
-)
+from clipper.management.schemas import Application, Contexts, LearnedPolicy, LinkChange
+from clipper.settings.application import ApplicationChange, NewApplication
 
 
 class Applications(Controller):

@@ -6,10 +6,9 @@ from litestar import Controller, delete, get, post
 from litestar.params import FromQuery, JSONBody, QueryParameter
 
 from clipper.management.routes import Name, Port
-from clipper.management.schemas import Deployment, Logs, Model, Rollback, Scale, Version
+from clipper.management.schemas import MAX_LOG_LINES, Logs, Model, Rollback, Scale, Version
+from clipper.settings.version import Deployment
 
-# A log is bounded at a few MB on disk; this many of its lines still make one modest answer.
-MAX_LOG_LINES = 10_000
 # A deployment may have a sample in it: an image of 3x224x224 as JSON is 3 MB. It stays in the registry.
 MAX_DEPLOYMENT_BYTES = 4 * 1024 * 1024
 

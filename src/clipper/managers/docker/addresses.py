@@ -1,4 +1,4 @@
-"""Where containers in Docker are dialled, with a folder for each: its socket is in it, or its token."""
+"""Where containers in Docker are dialled. Each has a folder, which holds its socket or its token."""
 
 import os
 import secrets
@@ -7,24 +7,24 @@ import socket
 from collections.abc import Collection
 from pathlib import Path
 
-from clipper.managers.docker.options import LOOPBACK, PUBLISHED, Surroundings
+from clipper.managers.docker.options import LOOPBACK, PUBLISHED, Setting
 from clipper.managers.launcher import ContainerNote
 
 
 class Addresses:
     """The addresses of one home's containers, and what a later supervisor needs to dial them."""
 
-    def __init__(self, sockets: Path, around: Surroundings) -> None:
+    def __init__(self, sockets: Path, setting: Setting) -> None:
         self._sockets = sockets
-        self._around = around
-        # One that is bound, and not listened on, is given to nobody else; and a container may still listen there.
+        self._setting = setting
+        # The system gives a port that is bound here to nobody else, and yet a container can listen on it.
         self._held: dict[int, socket.socket] = {}
 
     def choose(self, number: int) -> str:
-        """What the container with this number is to listen on: see ``Launcher.choose_address``."""
-        if self._around.transport == "unix":
+        """Choose the address that the container with this number has to listen on: see ``Launcher.choose_address``."""
+        if self._setting.transport == "unix":
             return f"unix:{self._folder(number) / 's'}"
-        if self._around.publishes:
+        if self._setting.publishes:
             return PUBLISHED
         held = socket.socket()
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -33,8 +33,8 @@ class Addresses:
         return f"tcp:{LOOPBACK}:{held.getsockname()[1]}"
 
     def prepare(self, note: ContainerNote) -> str:
-        """Make its folder; return its token, which is new, or empty if it needs none."""
-        # Apart from others': mounting it shows a container no other's socket.
+        """Make its folder; return a new token, or an empty one if it needs no token."""
+        # A folder for each: a container that mounts its own sees no other's socket.
         folder = self._folder(note.number)
         folder.mkdir(mode=0o700, exist_ok=True)
         if note.listen.startswith("unix:"):
@@ -45,7 +45,7 @@ class Addresses:
         return token
 
     def token(self, note: ContainerNote) -> str:
-        """What ``prepare`` returned, to whatever supervisor.
+        """What ``prepare`` returned, also if an earlier supervisor called it.
 
         Raises:
             OSError: it cannot be read.
@@ -56,7 +56,7 @@ class Addresses:
         return self._ready(note.number).exists()
 
     def note_ready(self, note: ContainerNote) -> None:
-        """Have ``is_ready`` say so, to whatever supervisor.
+        """Make ``is_ready`` true, also for later supervisors.
 
         Raises:
             OSError: it cannot be written.
@@ -64,14 +64,14 @@ class Addresses:
         self._ready(note.number).touch()
 
     def give_back(self, note: ContainerNote) -> None:
-        """Nobody listens there any more."""
+        """Free an address that nobody listens on any more."""
         if held := self._held.pop(note.number, None):
             held.close()
         self._ready(note.number).unlink(missing_ok=True)
-        shutil.rmtree(self._folder(note.number), ignore_errors=True)  # a container that hangs may keep it
+        shutil.rmtree(self._folder(note.number), ignore_errors=True)
 
     def give_back_others(self, notes: Collection[ContainerNote]) -> None:
-        """What an earlier supervisor left of other containers than these."""
+        """Remove what an earlier supervisor left of containers that are not among these."""
         kept = {path for note in notes for path in (self._folder(note.number), self._ready(note.number))}
         for ready in self._sockets.glob("c[0-9]*.ready"):
             if ready not in kept:
@@ -81,7 +81,7 @@ class Addresses:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _ready(self, number: int) -> Path:
-        """Beside its folder: what is in there is the container's to make, also as a link to somewhere else."""
+        """A file beside its folder, because in its folder the container could make it, even as a link to elsewhere."""
         return self._sockets / f"c{number}.ready"
 
     def _folder(self, number: int) -> Path:

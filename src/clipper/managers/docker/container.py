@@ -15,44 +15,44 @@ from clipper.managers.docker.log_lines import line_time, lines_after, nanosecond
 
 log = logging.getLogger(__name__)
 
-# What a shell says of a process that a signal ended, and so what Docker says.
+# Docker, like a shell, gives a process that a signal ended this exit code plus the signal's number.
 _SIGNAL_BASE = 128
 _BEFORE_ALL = line_time(0)
 
 
 class DockerLog:
-    """What a container writes, added to its log file whenever that is asked for."""
+    """Copies what a container writes to its log file, when asked to."""
 
     def __init__(self, id_: str, engine: Engine, path: Path, is_new: bool) -> None:
-        """``is_new``: none of it is in the file, which may have lines of the container before."""
+        """``is_new``: the file has no line of this container yet, though maybe lines of the one before it."""
         self._id = id_
         self._engine = engine
         self._path = path
-        # In Docker's form: when the last line was written that is in the file.
+        # When the last line that is in the file was written, in Docker's form.
         self._saved_until = _BEFORE_ALL if is_new else _changed_at(path)
         self._saving = asyncio.Lock()
 
     async def save(self) -> None:
         async with self._saving:
             try:
-                # A float is not exact: what comes twice is left out by its time.
+                # A float is not exact, so ask for a little more: lines that are in the file are left out by their time.
                 since_s = nanoseconds(self._saved_until) / 1e9 - 0.001
                 output = await self._engine.output(self._id, since_s)
                 lines, self._saved_until = lines_after(output, self._saved_until)
                 await asyncio.to_thread(self._append, lines)
             except (ClipperError, OSError) as error:
-                log.warning("what the container %s wrote cannot be saved: %s", self._id, error)
+                log.warning("the output of container %s cannot be saved: %s", self._id, error)
 
     def _append(self, lines: bytes) -> None:
         with self._path.open("ab") as file:
             file.write(lines)
-        # So that a later supervisor knows where to go on.
+        # Tells a later supervisor where to go on.
         time_ns = nanoseconds(self._saved_until)
         os.utime(self._path, ns=(time_ns, time_ns))
 
 
 class DockerContainer:
-    """A ``Container`` that dockerd has, by its id there. What it writes is saved at its end, too."""
+    """A ``Container`` that dockerd runs under this id."""
 
     def __init__(
         self,
@@ -63,11 +63,11 @@ class DockerContainer:
         output: DockerLog,
         note_ready: Callable[[], None],
     ) -> None:
-        """``state`` is its present one; ``note_ready`` notes for a later supervisor that it is ready."""
+        """``state`` is its present state; ``note_ready`` notes for a later supervisor that it is ready."""
         self.id = id_
         self.address = address
         self.exited = asyncio.Event()
-        # An image has what it has: how that fits the model is not known.
+        # Which packages an image has, and so how they fit the model, is not known.
         self.warning: str | None = None
         self._pid = state.pid
         self._engine = engine
@@ -93,12 +93,12 @@ class DockerContainer:
         return f"exited with code {code}"
 
     def has_ended(self, state: State | None) -> None:
-        """``state`` None: dockerd has it no more, or it is given up."""
+        """``state`` None: dockerd does not have it any more, or we give it up."""
         self._end = state
         self.exited.set()
 
     async def has_exited_within(self, seconds: float) -> bool:
-        with contextlib.suppress(TimeoutError):  # not who was first, but its state is the answer
+        with contextlib.suppress(TimeoutError):  # the event decides, not which of the two came first
             await asyncio.wait_for(self.exited.wait(), seconds)
         return self.exited.is_set()
 
@@ -111,12 +111,12 @@ class DockerContainer:
         except NotFound:
             self.has_ended(None)
         except ClipperError as error:
-            # Whoever stops it must not wait for dockerd to come back. The launcher removes it when that has.
-            log.error("the container %s cannot be stopped now: %s", self.id, error)
+            # The caller must not wait for dockerd to come back. The launcher removes the container when it has.
+            log.error("container %s cannot be stopped now: %s", self.id, error)
             self.has_ended(None)
 
     async def look(self) -> None:
-        """See whether it has exited: one that somebody paused has not."""
+        """Ask whether it has exited. A paused container has not."""
         try:
             state = await self._engine.state(self.id)
         except NotFound:
@@ -132,7 +132,7 @@ class DockerContainer:
         try:
             self._note_ready()
         except OSError as error:
-            log.warning("that the container %s is ready cannot be noted: %s", self.id, error)
+            log.warning("the note that container %s is ready cannot be written: %s", self.id, error)
 
 
 def _changed_at(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""dockerd, through its SDK: whose calls block, so each runs in a thread of its own."""
+"""dockerd, through its SDK. The SDK's calls block, so each runs in a thread of its own."""
 
 import asyncio
 import re
@@ -18,27 +18,27 @@ from docker.utils import kwargs_from_env
 
 from clipper.errors import ClipperError, ContainerFailed, NotFound, Unavailable
 
-# Most answer within milliseconds; making a container of a large image on a busy disk can take seconds.
+# Most calls take milliseconds; to create a container of a large image on a busy disk can take seconds.
 CALL_TIMEOUT_S = 60.0
-# More at once would only wait inside dockerd.
+# More calls at once would only wait inside dockerd.
 MAX_CALLS = 8
-# Between two lines of an installer's output, or of a download's progress.
+# The longest time between two lines of an installer's output, or of a download's progress.
 BUILD_SILENCE_S = 600.0
-# Each is as much work as its installer makes of it.
+# A build can keep a processor, the disk and the network busy.
 MAX_BUILDS = 2
 
-# The newest version of its interface that dockerd and the SDK both know.
+# Stands for the newest version of the API that dockerd and the SDK both know.
 _AGREED = "auto"
 _DEFAULT_HOST = "unix:///var/run/docker.sock"
-# The builder shows what went to standard error in red.
+# The builder colours what went to standard error.
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A container that dockerd has. ``labels`` are those that it was created with."""
+class ListedContainer:
+    """A container that dockerd lists. ``labels`` are those that it was created with."""
 
     id: str
     labels: Mapping[str, str]
@@ -47,7 +47,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """``pid`` is 0 unless it runs, ``exit_code`` counts only if it does not. ``ports`` as for ``dial_address``."""
+    """The state of one container.
+
+    Attributes:
+        pid: 0 unless it runs.
+        exit_code: has a meaning only if it does not run.
+        ports: as for ``options.dial_address``.
+    """
 
     is_running: bool
     pid: int
@@ -57,10 +63,10 @@ class State:
 
 
 class Engine:
-    """One dockerd: that of ``DOCKER_HOST``, or this machine's. It may come and go.
+    """One dockerd, at ``DOCKER_HOST`` or on this machine. It may come and go.
 
-    Every method raises ``Unavailable`` while it cannot be reached, ``NotFound`` for a container or image that is not
-    there, and ``ContainerFailed`` for what it refuses.
+    Every method raises ``Unavailable`` while dockerd cannot be reached, ``NotFound`` for a container or image that does
+    not exist, and ``ContainerFailed`` if dockerd refuses.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -74,13 +80,13 @@ class Engine:
         """Whether root in a container is the user who runs dockerd."""
         return "name=rootless" in (await self._call(lambda client: client.info()))["SecurityOptions"]
 
-    async def containers(self, label: str) -> list[Found]:
-        """All that have a label, given as ``name=value``."""
+    async def containers(self, label: str) -> list[ListedContainer]:
+        """All containers that have a label, given as ``name=value``."""
         listed = await self._call(lambda client: client.containers(all=True, filters={"label": label}))
-        return [Found(one["Id"], one["Labels"], one["State"] == "running") for one in listed]
+        return [ListedContainer(one["Id"], one["Labels"], one["State"] == "running") for one in listed]
 
     async def create(self, name: str, options: Mapping[str, Any], limits: Mapping[str, Any]) -> str:
-        """Make a container; return its id. See ``docker.options`` for its arguments."""
+        """Create a container; return its id. ``docker.options`` makes the arguments."""
 
         def ask(client: Any) -> str:
             host_config = client.create_host_config(**limits)
@@ -92,12 +98,12 @@ class Engine:
         await self._call(lambda client: client.start(container))
 
     async def state(self, container: str) -> State:
-        told = await self._call(lambda client: client.inspect_container(container))
-        state, ports = told["State"], told["NetworkSettings"]["Ports"]
+        found = await self._call(lambda client: client.inspect_container(container))
+        state, ports = found["State"], found["NetworkSettings"]["Ports"]
         return State(state["Running"], state["Pid"], state["ExitCode"], state["OOMKilled"], ports)
 
     async def stop(self, container: str, grace_s: float) -> None:
-        """SIGTERM, then SIGKILL, if it still runs. Returns when it does not."""
+        """SIGTERM, then SIGKILL if it still runs after ``grace_s``. Returns when it has ended."""
         await self._call(lambda client: client.stop(container, timeout=round(grace_s)))
 
     async def remove(self, container: str) -> None:
@@ -106,10 +112,10 @@ class Engine:
             await self._call(lambda client: client.remove_container(container, v=True, force=True))
 
     async def output(self, container: str, since_s: float) -> bytes:
-        """What it has written since some time since the epoch, as ``docker.log_lines`` reads it."""
+        """What it has written since ``since_s``, in seconds since 1970, in the form that ``log_lines`` reads."""
 
         def ask(client: Any) -> bytes:
-            # A time of 0 is refused; nothing is that old.
+            # Docker refuses 0, and nothing is that old.
             return bytes(client.logs(container, timestamps=True, since=max(since_s, 1.0)))
 
         return await self._call(ask)
@@ -122,7 +128,7 @@ class Engine:
         return True
 
     async def images(self, label: str) -> dict[str, Mapping[str, str]]:
-        """The labels of all images that have one, by id."""
+        """The labels of all images that have a label, given as ``name=value``, by the image's id."""
         listed = await self._call(lambda client: client.images(filters={"label": label}))
         return {one["Id"]: one["Labels"] for one in listed}
 
@@ -130,17 +136,20 @@ class Engine:
         with suppress(NotFound):
             await self._call(lambda client: client.remove_image(image, force=True))
 
-    async def pull(self, name: str, tell: Callable[[str], None]) -> None:
-        """Fetch an image. ``tell``, as below, gets lines of progress, on another thread."""
+    async def pull(self, name: str, on_line: Callable[[str], None]) -> None:
+        """Fetch an image. ``on_line`` is called with lines of progress, on another thread."""
         repository, _, tag = name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "latest")
-        await self._follow(lambda client: client.pull(repository, tag=tag, stream=True, decode=True), tell)
+        await self._follow(lambda client: client.pull(repository, tag=tag, stream=True, decode=True), on_line)
 
     async def build(
-        self, write_context: Callable[[IO[bytes]], None], options: Mapping[str, Any], tell: Callable[[str], None]
+        self, write_context: Callable[[IO[bytes]], None], options: Mapping[str, Any], on_line: Callable[[str], None]
     ) -> None:
-        """Build an image of a context, a tar with a Dockerfile. ``options``: further arguments of the SDK's ``build``.
+        """Build an image from a context, a tar with a Dockerfile.
 
-        ``write_context`` is called on another thread.
+        Args:
+            write_context: writes the tar; called on another thread.
+            options: further arguments of the SDK's ``build``.
+            on_line: called with lines of progress, on another thread.
         """
 
         def ask(client: Any) -> Iterator[Any]:
@@ -158,13 +167,13 @@ class Engine:
                     **options,
                 )
 
-        await self._follow(ask, tell)
+        await self._follow(ask, on_line)
 
-    async def _follow(self, ask: Callable[[Any], Iterable[Any]], tell: Callable[[str], None]) -> None:
+    async def _follow(self, ask: Callable[[Any], Iterable[Any]], on_line: Callable[[str], None]) -> None:
         def follow(client: Any) -> None:
             for event in ask(client):
                 for line in _lines(event):
-                    tell(line)
+                    on_line(line)
                 if "error" in event:
                     raise ContainerFailed(event["error"].strip())
 
@@ -177,7 +186,7 @@ class Engine:
 
     def _answer(self, ask: Callable[[Any], T]) -> T:
         try:
-            # Clients are for one thread at a time, and cheap.
+            # A client serves one thread at a time, and is cheap to make.
             with closing(self._new_client()) as client:
                 self._version = client.api_version
                 return ask(client)
@@ -185,7 +194,7 @@ class Engine:
             kind: type[ClipperError] = NotFound if error.status_code == 404 else ContainerFailed
             raise kind(f"dockerd refuses: {error.explanation or error}") from error
         except (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            # When it comes back it may be another.
+            # A dockerd that comes back may be of another version.
             self._version = _AGREED
             raise Unavailable(
                 f"dockerd cannot be reached at {self._host}: {error}; "
@@ -195,7 +204,7 @@ class Engine:
     def _new_client(self) -> Any:
         scheme, _, path = self._host.partition("://")
         if scheme == "unix":
-            # Where nobody listens, the SDK would leave its own socket to the garbage collector.
+            # Try first: where nobody listens, the SDK would leave its own socket to the garbage collector.
             with socket.socket(socket.AF_UNIX) as dialled:
                 dialled.connect(path)
         where = kwargs_from_env(environment=self._environ)
@@ -203,7 +212,7 @@ class Engine:
 
 
 async def in_thread(act: Callable[[], T]) -> T:
-    """Run a blocking call. Its thread holds up neither the event loop nor, should the call hang, our exit."""
+    """Run a blocking call in a daemon thread. A call that hangs blocks neither the event loop nor our exit."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
@@ -213,15 +222,15 @@ async def in_thread(act: Callable[[], T]) -> T:
         if error is not None:
             done.set_exception(error)
         else:
-            done.set_result(result)  # type: ignore[arg-type]  # it is one, unless there is an error
+            done.set_result(result)  # type: ignore[arg-type]  # None only if there is an error
 
     def run() -> None:
         result, failure = None, None
         try:
             result = act()
-        except BaseException as error:  # noqa: BLE001  # it is whoever waits that it is for
+        except BaseException as error:  # noqa: BLE001  # passed on to the caller, who waits
             failure = error
-        with suppress(RuntimeError):  # the loop has ended, and with it all who wait
+        with suppress(RuntimeError):  # the loop has ended, so nobody waits any more
             loop.call_soon_threadsafe(settle, result, failure)
 
     threading.Thread(target=run, daemon=True).start()
@@ -229,7 +238,7 @@ async def in_thread(act: Callable[[], T]) -> T:
 
 
 def _lines(event: Mapping[str, Any]) -> list[str]:
-    """What an event of a build or download says, if it is more than how far one has come."""
+    """The lines of an event of a build or download, without those that only show how far a download has come."""
     if "stream" in event:
         return [line for line in _COLOUR.sub("", event["stream"]).splitlines() if line.strip()]
     if "status" in event and "progress" not in event:

@@ -1,23 +1,23 @@
-"""Containers in Docker: made, found again, watched and removed."""
+"""Containers in Docker: created, found again, watched and removed."""
 
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from clipper.control.snapshot import ReplicaAddress
-from clipper.errors import ClipperError
+from clipper.errors import ClipperError, InvalidArgument
 from clipper.managers.docker.addresses import Addresses
 from clipper.managers.docker.container import DockerContainer, DockerLog
 from clipper.managers.docker.engine import Engine, State
 from clipper.managers.docker.images import Images, Sources
 from clipper.managers.docker.options import (
     HOME_LABEL,
-    Surroundings,
+    Setting,
     User,
     container_name,
     creation,
@@ -25,41 +25,48 @@ from clipper.managers.docker.options import (
     limits,
     noted,
 )
-from clipper.managers.launcher import ContainerNote
+from clipper.managers.launcher import ContainerNote, Keeper, OnProgress, Runnable
 
 log = logging.getLogger(__name__)
 
-# One question for all containers of the home.
+# Each look is one question to dockerd, about all containers of the home.
 LOOK_EVERY_S = 0.25
 
 
 class DockerLauncher:
     """A ``Launcher`` of containers in Docker.
 
-    dockerd may come and go: while it is away nothing can be started, and what runs is left to answer.
+    dockerd may come and go. While it is away nothing can be started, and containers that run go on answering.
     """
 
-    def __init__(self, engine: Engine, sources: Sources, around: Surroundings, sockets: Path) -> None:
+    def __init__(self, engine: Engine, sources: Sources, setting: Setting, sockets: Path) -> None:
         self._engine = engine
-        self._images = Images(engine, sources, around)
+        self._images = Images(engine, sources, setting)
         self._artifacts = sources.artifacts
-        self._around = around
-        self._addresses = Addresses(sockets, around)
-        self._label = f"{HOME_LABEL}={around.home}"
+        self._setting = setting
+        self._addresses = Addresses(sockets, setting)
+        self._label = f"{HOME_LABEL}={setting.home}"
         self._user: User | None = None
-        # By the ids of their notes; of those that an earlier supervisor left, Docker's ids.
+        # Both by the id of the container's note. ``_left`` has Docker's ids of what an earlier supervisor left.
         self._containers: dict[str, DockerContainer] = {}
         self._starting: set[str] = set()
         self._left: dict[str, str] = {}
         self._removing_strays = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
 
+    def check(self, asked: Runnable) -> None:
+        if asked.python is not None:
+            raise InvalidArgument("python is for the manager 'local': in Docker it is the one that the base image has")
+
+    def keepers(self) -> Mapping[str, Keeper]:
+        return {}
+
     def choose_address(self, number: int) -> str:
         return self._addresses.choose(number)
 
-    async def launch(self, note: ContainerNote, log_path: Path, tell: Callable[[str], None]) -> DockerContainer:
+    async def launch(self, note: ContainerNote, log_path: Path, on_progress: OnProgress) -> DockerContainer:
         await self._remove_strays()
-        image = await self._images.image_of(note.spec, tell)
+        image = await self._images.image_of(note.spec, on_progress)
         starting = asyncio.get_running_loop().create_task(self._start(note, image, log_path))
         try:
             return await asyncio.shield(starting)
@@ -71,7 +78,7 @@ class DockerLauncher:
         try:
             found = await self._engine.containers(self._label)
         except ClipperError as error:
-            log.info("containers that were left in Docker, if any, are not looked for: %s", error)
+            log.info("containers that an earlier server left in Docker cannot be looked for: %s", error)
             return []
         notes = {one.id: note for one in found if (note := noted(one.labels))}
         self._left = {note.id: id_ for id_, note in notes.items()}
@@ -83,7 +90,7 @@ class DockerLauncher:
         try:
             state, token = await self._engine.state(id_), self._addresses.token(note)
         except (ClipperError, OSError) as error:
-            log.warning("the container of %s cannot be taken over: %s", note.id, error)
+            log.warning("container %s cannot be taken over: %s", note.id, error)
             return None
         container = self._know(note, id_, state, token, DockerLog(id_, self._engine, log_path, is_new=False))
         return container if state.is_running else None
@@ -120,10 +127,10 @@ class DockerLauncher:
     async def _create(self, note: ContainerNote, image: str, token: str) -> str:
         artifact = self._artifacts / note.spec.artifact
         if self._user is None:
-            # A rootless dockerd maps its own user to root, and our other ids to nobody's.
+            # A rootless dockerd maps the user who runs it to root in the container, and all others to nobody.
             self._user = User(0, 0) if await self._engine.is_rootless() else User(os.geteuid(), os.getegid())
-        options = creation(note, image, self._user, artifact, self._around, token)
-        return await self._engine.create(container_name(note), options, limits(note, artifact, self._around))
+        options = creation(note, image, self._user, artifact, self._setting, token)
+        return await self._engine.create(container_name(note), options, limits(note, artifact, self._setting))
 
     def _know(self, note: ContainerNote, id_: str, state: State, token: str, output: DockerLog) -> DockerContainer:
         address = ReplicaAddress(note.id, dial_address(note.listen, state.ports), token)
@@ -135,7 +142,7 @@ class DockerLauncher:
         return container
 
     async def _watch(self) -> None:
-        """Notice the ends of containers, as long as there are any."""
+        """Notice when containers end, as long as there are any."""
         trouble = ""
         while self._containers:
             await asyncio.sleep(LOOK_EVERY_S)
@@ -143,9 +150,9 @@ class DockerLauncher:
                 await self._look()
                 trouble = ""
             except ClipperError as error:
-                # What runs is known by its answers meanwhile. Said once, not four times a second.
+                # Meanwhile pings tell which containers run. Log this once, not four times a second.
                 if str(error) != trouble:
-                    log.warning("whether containers in Docker run cannot be seen: %s", error)
+                    log.warning("containers in Docker cannot be looked at now: %s", error)
                 trouble = str(error)
 
     async def _look(self) -> None:
@@ -159,16 +166,16 @@ class DockerLauncher:
         try:
             await self._engine.remove(id_)
         except ClipperError as error:
-            log.error("the container %s cannot be removed now, but before the next start: %s", id_, error)
+            log.error("container %s cannot be removed now; the next start tries again: %s", id_, error)
 
     async def _remove_strays(self) -> None:
-        """Remove the home's containers that we do not know of, since dockerd was away or we were killed."""
+        """Remove containers of this home that we do not know: dockerd was away, or an earlier supervisor was killed."""
         async with self._removing_strays:
             for found in await self._engine.containers(self._label):
                 note = noted(found.labels)
-                # Looked up now: what another start has made meanwhile is no stray.
+                # Looked up only now, because another start may have created it meanwhile.
                 if note is None or note.id not in self._starting | self._containers.keys():
-                    log.info("removing the container %s, which an earlier start left", found.id)
+                    log.info("removing container %s, which an earlier start left", found.id)
                     await self._remove(found.id)
                     if note is not None:
                         self._addresses.give_back(note)

@@ -1,8 +1,8 @@
-"""A container's output as Docker tells it: each line after the time when it was written."""
+"""A container's output as Docker gives it: before each line stands the time when it was written."""
 
 from datetime import UTC, datetime
 
-# All of one width, so that earlier times are smaller texts.
+# All times have this width, so texts compare as times do.
 _TIME_FORM = "0000-00-00T00:00:00.000000000Z"
 
 
@@ -11,13 +11,13 @@ def lines_after(output: bytes, time: str) -> tuple[bytes, str]:
 
     Args:
         output: lines that begin with a time and a blank.
-        time: as ``line_time`` writes it; empty is before all lines.
+        time: as ``line_time`` writes it; an empty one is before all lines.
     """
     kept, is_new = [], False
     for line in output.splitlines(keepends=True):
         written, blank, text = line.partition(b" ")
         if not blank or len(written) != len(_TIME_FORM):
-            text = line  # Docker splits long lines, and this is how one goes on
+            text = line  # the rest of a long line, which Docker has split
         elif is_new := written.decode() > time:
             time = written.decode()
         if is_new:
@@ -26,7 +26,7 @@ def lines_after(output: bytes, time: str) -> tuple[bytes, str]:
 
 
 def line_time(nanoseconds: int) -> str:
-    """A time since the epoch in Docker's own form."""
+    """A time since the epoch, in the form that Docker uses."""
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
 

@@ -1,4 +1,4 @@
-"""What a container is created with, and how it is known again."""
+"""The arguments that a container is created with, and the labels by which it is found again."""
 
 import re
 from collections.abc import Mapping
@@ -10,41 +10,42 @@ import msgspec
 from msgspec.structs import replace
 
 from clipper.managers.command import container_argv, program_options
-from clipper.managers.docker.recipe import ARTIFACT_FOLDER, PYTHON
+from clipper.managers.docker.dockerfile import ARTIFACT_FOLDER, PYTHON
 from clipper.managers.launcher import ContainerNote
+from clipper.managers.logs import MAX_LOG_BYTES
 from clipper.managers.shares import Gpus, environment, parse_gpus
-from clipper.processes.limits import CONTAINER_NICENESS, OOM_SCORE_ADJUSTMENT, Share
-from clipper.types import Transport
+from clipper.processes.limits import CONTAINER_NICENESS, Share
+from clipper.settings.server import Transport
+from clipper.types import OOM_SCORE_ADJUSTMENT
 
-# A container's home: only that home's supervisor touches it.
+# The home that a container belongs to. Only that home's supervisor touches it.
 HOME_LABEL = "clipper.home"
-# An image's, by another name: every container of an image has its labels, also one that somebody else started.
+# The same of an image. It has another name because every container of an image inherits the image's labels, also a
+# container that somebody else started.
 IMAGE_HOME_LABEL = "clipper.image-home"
 ARTIFACT_LABEL = "clipper.image-artifact"
 NOTE_LABEL = "clipper.note"
 
 LOOPBACK = "127.0.0.1"
-# In a network of its own a container has every port to itself. Docker chooses the one of this machine that leads there.
+# In a network of its own a container has all ports to itself. Docker chooses the port of this machine that leads there.
 PUBLISHED_PORT = 7000
 PUBLISHED = f"tcp:0.0.0.0:{PUBLISHED_PORT}"
 
-# What Docker keeps of a container's output until it is saved: as much as a log of ours may have.
-MAX_LOG_BYTES = 8 * 1024 * 1024
 # Threads count: numerical libraries and Java start some hundreds.
 MAX_PROCESSES = 4096
-# As much as a process of ours may write. They are in memory, and so within the bound on that, if there is one.
+# As much as a local process may write. These files are in memory, so a bound on memory counts them too.
 MAX_TEMPORARY_BYTES = 4 * 1024**3
-# What the niceness of a process of ours comes to: each step takes a fifth of the weight, which is 1024 for who says
-# nothing. In control groups of version 2 that is 100, and of this runc makes 43; up to its 1.3.1 it made 13.
+# The same weight as a local container's niceness gives: each step of niceness takes a fifth off the default of 1024.
+# Where control groups of version 2 have 100 by default, runc makes 43 of this; up to its 1.3.1 it made 13.
 CPU_SHARES = round(1024 / 1.25**CONTAINER_NICENESS)
 
-# An image of ours is only read. Libraries unpack what they load into /tmp, so it may be run from there.
+# Containers only read an image of ours. Libraries unpack what they load into /tmp, so programs may run from there.
 _FILES = {"read_only": True, "tmpfs": {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={MAX_TEMPORARY_BYTES}"}}
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who a container runs as: whoever runs Clipper, so that a unix socket can be dialled, which has mode 0600."""
+    """The user of a container: the one who runs Clipper, because a container's unix socket has mode 0600."""
 
     uid: int
     gid: int
@@ -54,11 +55,11 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What containers of one home have in common.
+class Setting:
+    """What all containers of one home have in common.
 
     Attributes:
-        home: what the home is called in labels.
+        home: the home's name in labels.
         network: Docker's name of the network that they, and the builds of their images, are in.
         transport: how they are dialled.
     """
@@ -69,7 +70,7 @@ class Surroundings:
 
     @property
     def publishes(self) -> bool:
-        """Whether they have ports of their own, which Docker leads to from ports of this machine."""
+        """Whether they have ports of their own, which Docker publishes on ports of this machine."""
         return self.transport == "tcp" and self.network != "host"
 
 
@@ -85,7 +86,7 @@ def labels(note: ContainerNote, home: str) -> dict[str, str]:
 
 
 def noted(labels: Mapping[str, str]) -> ContainerNote | None:
-    """The note in a container's labels; None if another Clipper's."""
+    """The note in a container's labels; None if another version of Clipper wrote it."""
     try:
         return msgspec.json.decode(labels.get(NOTE_LABEL, ""), type=ContainerNote)
     except msgspec.MsgspecError:
@@ -93,55 +94,55 @@ def noted(labels: Mapping[str, str]) -> ContainerNote | None:
 
 
 def container_name(note: ContainerNote) -> str:
-    """For people who look at a list of containers. Docker takes no ``@``, ``:`` or ``#`` in it."""
+    """A name for people who read a list of containers. Docker refuses ``@``, ``:`` and ``#`` in it."""
     return "clipper-" + re.sub(r"[^a-zA-Z0-9_.-]", "-", note.id)
 
 
 def dial_address(listen: str, ports: Mapping[str, Any]) -> str:
-    """Where a container is dialled that listens on ``listen``; ``ports`` are those that lead to it, as Docker tells."""
-    leading = ports.get(f"{PUBLISHED_PORT}/tcp")
-    return f"tcp:{LOOPBACK}:{leading[0]['HostPort']}" if listen == PUBLISHED and leading else listen
+    """Where to dial a container that listens on ``listen``; ``ports`` are its published ports, as Docker lists them."""
+    published = ports.get(f"{PUBLISHED_PORT}/tcp")
+    return f"tcp:{LOOPBACK}:{published[0]['HostPort']}" if listen == PUBLISHED and published else listen
 
 
 def creation(
-    note: ContainerNote, image: str, user: User, artifact: Path, around: Surroundings, token: str = ""
+    note: ContainerNote, image: str, user: User, artifact: Path, setting: Setting, token: str = ""
 ) -> dict[str, Any]:
-    """The arguments of the SDK's ``create_container``, but ``host_config``, which ``limits`` is.
+    """The arguments of the SDK's ``create_container``, except ``host_config``, which is made of ``limits``.
 
     Args:
         artifact: the unpacked artifact on this machine.
-        token: what callers of it will send; over TCP there is one.
+        token: what its callers send; empty over a unix socket.
     """
-    # Which processors and GPUs it sees is Docker's to say.
+    # Docker decides which processors and GPUs it sees.
     variables = environment(note.spec.cpus, Share(gpus=None)) | ({"CLIPPER_TOKEN": token} if token else {})
     given = {
         "image": image,
         "command": _command(note, artifact),
-        "labels": labels(note, around.home),
+        "labels": labels(note, setting.home),
         "environment": variables,
         "ports": [PUBLISHED_PORT] if note.listen == PUBLISHED else None,
     }
     if note.spec.loader == "image":
-        # Over TCP nobody else's files are in its way: it is whoever its image says.
+        # Over TCP it shares no files with us, so it runs as the user that its image says.
         return given if token else {**given, "user": str(user)}
-    # The user has no home in the image, and may write nowhere else.
+    # The user has no home in the image, and can write only to /tmp.
     at_home = {"working_dir": "/tmp", "environment": {**variables, "HOME": "/tmp"}}
     return {**given, **at_home, "user": str(user), "entrypoint": []}
 
 
-def limits(note: ContainerNote, artifact: Path, around: Surroundings) -> dict[str, Any]:
+def limits(note: ContainerNote, artifact: Path, setting: Setting) -> dict[str, Any]:
     """The arguments of the SDK's ``create_host_config``. Folders have the same path inside as outside."""
     spec = note.spec
     return {
         **({} if spec.loader == "image" else _FILES),
         "binds": _mounts(note, artifact),
-        "network_mode": around.network,
+        "network_mode": setting.network,
         "port_bindings": {PUBLISHED_PORT: (LOOPBACK,)} if note.listen == PUBLISHED else None,
         "mem_limit": spec.memory_bytes,
         "cpu_shares": CPU_SHARES,
         "nano_cpus": None if spec.cpus is None else round(spec.cpus * 1e9),
         "device_requests": None if spec.gpus is None else [_device_request(parse_gpus(spec.gpus))],
-        # No swap beside it: a model that swaps answers nothing in time.
+        # No swap: a model that swaps answers nothing in time.
         "memswap_limit": spec.memory_bytes,
         "pids_limit": MAX_PROCESSES,
         "oom_score_adj": OOM_SCORE_ADJUSTMENT,
@@ -149,7 +150,7 @@ def limits(note: ContainerNote, artifact: Path, around: Surroundings) -> dict[st
         "security_opt": ["no-new-privileges"],
         # Reaps what a model leaves behind, and passes SIGTERM on.
         "init": True,
-        # When to start again is the reconciler's decision.
+        # The reconciler decides when to start it again.
         "restart_policy": {"Name": "no"},
         "log_config": {"type": "json-file", "config": {"max-size": str(MAX_LOG_BYTES), "max-file": "1"}},
     }
@@ -170,7 +171,7 @@ def _command(note: ContainerNote, artifact: Path) -> list[str]:
     if note.spec.loader == "image":
         return program_options(note, artifact)
     if note.spec.loader != "binary":
-        # Docker bounds it, and all that it forks.
+        # Docker bounds the memory of all its processes together.
         note = replace(note, spec=replace(note.spec, memory_bytes=None))
     return container_argv(note, Path(ARTIFACT_FOLDER), PYTHON)
 

@@ -1,1 +1,1 @@
-"""A model's Python environment: what is in it, how uv is told to make it, which are kept. Values in, values out."""
+"""A model's Python environment: which one it needs, how uv makes it, how long it is kept."""

@@ -1,4 +1,8 @@
-"""The Python interpreters of this machine. They are asked what they are, never downloaded."""
+"""The Python interpreters of this machine. They are asked for their version, never downloaded.
+
+``uv python find`` and ``uv python list`` look for them too. They do not look among pyenv's versions that are not
+activated; given these on PATH, both end with an error at the first Python that is too old for uv, such as 2.7.
+"""
 
 import os
 import subprocess
@@ -12,9 +16,9 @@ from clipper.managers.environments.plan import is_version
 from clipper.managers.environments.recipe import Interpreter
 from clipper.run_as import RunAs, credentials
 
-# Python says what it is in a tenth of a second; more than this is something else than an interpreter.
+# Python answers in a tenth of a second. A program that takes longer than this is not Python.
 ASK_TIMEOUT_S = 20.0
-# Each is started once to be asked; no machine has more that anybody would choose from.
+# Each is started once to be asked. Hardly any machine has more to choose from.
 MAX_ASKED = 32
 
 _WHAT_IT_IS = "import json, sys; print(json.dumps([sys._base_executable or sys.executable, sys.version.split()[0]]))"
@@ -25,12 +29,12 @@ _WHAT_IT_HAS = (
 
 
 def find_interpreter(python: str, run_as: RunAs | None = None) -> Interpreter:
-    """Find an interpreter by its path, or a version by looking on PATH and where pyenv and uv put theirs.
+    """Find an interpreter by its path, or by a version: on PATH, and where pyenv and uv install theirs.
 
-    Each is run to be asked, as the user ``run_as`` if that is given.
+    Each candidate is run, as the user ``run_as`` if that is given.
 
     Raises:
-        InvalidArgument: there is none, or it is too old; the message says which there are.
+        InvalidArgument: there is no such interpreter, or it is too old. The message lists those that exist.
     """
     found = _first_of(python, run_as) if is_version(python) else _asked(python, run_as)
     if found is None:
@@ -45,14 +49,14 @@ def find_interpreter(python: str, run_as: RunAs | None = None) -> Interpreter:
 def installed_packages(python: str, run_as: RunAs | None = None) -> dict[str, str]:
     """The name and version of every package that an interpreter, or the environment it is in, has.
 
-    It is run to be asked, and with it code of those packages, as the user ``run_as`` if that is given.
+    The interpreter is run, as the user ``run_as`` if that is given, and with it some code of those packages.
 
     Raises:
-        InvalidArgument: it does not say.
+        InvalidArgument: it does not answer.
     """
     text = _output_of(python, _WHAT_IT_HAS, run_as)
     if text is None:
-        raise InvalidArgument(f"{python} does not tell what packages it has: expected a Python interpreter")
+        raise InvalidArgument(f"{python} does not list its packages: expected a Python interpreter")
     return msgspec.json.decode(text, type=dict[str, str])
 
 
@@ -63,11 +67,11 @@ def _first_of(version: str, run_as: RunAs | None) -> Interpreter | None:
 
 def _not_found(python: str, run_as: RunAs | None) -> str:
     if not is_version(python):
-        return f"python {python!r} is no interpreter: expected the path of one, or a version such as 3.12"
+        return f"python {python!r} is not an interpreter: expected the path of one, or a version such as 3.12"
     there = {one.version: one.path for one in _all_asked("python3.*[0-9]", run_as) if one.is_recent}
     listed = ", ".join(f"{version} ({path})" for version, path in sorted(there.items())) or "none"
     return (
-        f"no Python {python} was found on PATH, nor among those of pyenv and uv, which are: {listed}; "
+        f"no Python {python} was found on PATH or among those of pyenv and uv; found: {listed}; "
         "choose one of these, install it, or give the path of an interpreter"
     )
 
@@ -79,7 +83,7 @@ def _all_asked(name: str, run_as: RunAs | None) -> Iterator[Interpreter]:
 
 
 def _candidates(name: str) -> Iterator[Path]:
-    """Where an interpreter of this name, which may be a pattern, would be. pyenv's own links may lead nowhere."""
+    """Paths where an interpreter of this name, which may be a pattern, would be. Some are shims that do not run."""
     for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
         yield from sorted(Path(folder).glob(name))
     pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
@@ -96,12 +100,12 @@ def _asked(path: str, run_as: RunAs | None) -> Interpreter | None:
     try:
         found, version = msgspec.json.decode(text, type=tuple[str, str])
     except msgspec.MsgspecError:
-        return None  # a program of another kind, that answers anything
+        return None  # another program, whose output is not JSON
     return Interpreter(str(Path(found).resolve()), version)
 
 
 def _output_of(python: str, code: str, run_as: RunAs | None) -> bytes | None:
-    # -I: nothing of our own environment steers it.
+    # -I: our own environment variables must not steer it.
     try:
         done = subprocess.run(
             [python, "-I", "-c", code],

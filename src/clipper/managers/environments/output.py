@@ -1,17 +1,17 @@
-"""What uv says while it installs, read for people."""
+"""Turns uv's output into what people want to know."""
 
 import re
 from collections.abc import Sequence
 
 _RESOLVED = re.compile(r"Resolved (\d+ packages?)")
-# uv begins what goes on with one of these words; what it has done it puts in the past tense.
+# uv begins a line about what it does now with one of these words, and one about what is done with a past tense.
 _UNDER_WAY = ("Downloading ", "Building ", "Updating ")
 _CAUSE = re.compile(r"^\s*(?:cause: |╰─▶ |├─▶ )(.+)")
 _ERROR = re.compile(r"^\s*(?:error: |× )(.+)")
 
 
 def progress_of(line: str) -> str | None:
-    """What goes on now, if the line tells: ``installing 12 packages``, ``downloading numpy (15.0MiB)``."""
+    """What goes on now, if the line says so: ``installing 12 packages``, ``downloading numpy (15.0MiB)``."""
     line = line.strip()
     if resolved := _RESOLVED.match(line):
         return f"installing {resolved[1]}"
@@ -21,9 +21,9 @@ def progress_of(line: str) -> str | None:
 
 
 def cause_of(lines: Sequence[str]) -> str:
-    """Why it failed, in one line: what uv calls the cause, else its error, else the last thing that it said."""
+    """Why uv failed, in one line: the line that it calls the cause, else its error, else its last line."""
     for pattern in (_CAUSE, _ERROR):
         for line in lines:
             if found := pattern.match(line):
                 return found[1].strip()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "uv gave no reason")

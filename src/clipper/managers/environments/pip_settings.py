@@ -1,9 +1,9 @@
-"""What the user's pip is set to, in the words of uv, which reads nothing of pip's."""
+"""Translates the settings of the user's pip for uv, which does not read them."""
 
 import ast
 from collections.abc import Mapping
 
-# pip's setting to uv's variable, with what separates several values there.
+# pip's setting to uv's variable, with the separator between several values there.
 _VARIABLES = {
     "index-url": ("UV_DEFAULT_INDEX", None),
     "extra-index-url": ("UV_INDEX", " "),
@@ -15,17 +15,17 @@ _VARIABLES = {
     "cert": ("SSL_CERT_FILE", None),
     "proxy": ("ALL_PROXY", None),
 }
-# Those of uv that name what another of its own also names: the user's is not to be contradicted.
+# Older names of uv's variables. Where the user has set the old one, the new one must not contradict it.
 _ALIASES = {"UV_DEFAULT_INDEX": "UV_INDEX_URL", "UV_INDEX": "UV_EXTRA_INDEX_URL"}
 
-# Of one setting in several places the later counts, as it does for pip.
+# If several sections have a setting, the later section wins, as for pip.
 _SECTIONS = ("global", "install", ":env:")
 
 _FALSE = {"", "0", "no", "off", "false"}
 
 
 def parse_pip_config(text: str) -> dict[str, str]:
-    """Read what ``pip config list`` prints: each setting's name, without its section, to its value."""
+    """Read the output of ``pip config list``: each setting's name, without its section, to its value."""
     found: dict[str, dict[str, str]] = {section: {} for section in _SECTIONS}
     for line in text.splitlines():
         name, equals, value = line.partition("=")
@@ -36,19 +36,19 @@ def parse_pip_config(text: str) -> dict[str, str]:
 
 
 def uv_variables(pip: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """What to set for uv besides ``environ``, which wins: the same indexes, folders, constraints, certificates."""
+    """Variables that give uv the same indexes, folders, constraints and certificates. Those in ``environ`` win."""
     variables = {"UV_PRERELEASE": "allow"} if _is_on(pip.get("pre")) else {}
     for setting, (variable, separator) in _VARIABLES.items():
         if value := pip.get(setting, "").strip():
             variables[variable] = separator.join(value.split()) if separator else value
     if "UV_INDEX" in variables:
-        # pip takes the best version of all indexes; uv, if it is not told, the first index that has the package.
+        # pip takes the best version of all indexes. uv by default takes the first index that has the package.
         variables["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     return {name: value for name, value in variables.items() if not {name, _ALIASES.get(name, name)} & environ.keys()}
 
 
 def uv_options(pip: Mapping[str, str]) -> tuple[str, ...]:
-    """What uv knows as an option only."""
+    """Settings that uv has only as command-line options."""
     return ("--no-index",) if _is_on(pip.get("no-index")) else ()
 
 

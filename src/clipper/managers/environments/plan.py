@@ -1,4 +1,4 @@
-"""In which Python a model is to run: Clipper's own, one that is there, or an environment that is built for it."""
+"""Decides which Python a model runs in: Clipper's own, an existing one, or an environment that is built for it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from clipper.managers.environments.recipe import Interpreter
 
-# Two names of one library: with a GPU or without, with windows or without.
+# Packages that install the same library, e.g. without support for GPUs or for windows.
 _SAME = {"xgboost-cpu": "xgboost", "tensorflow-cpu": "tensorflow", "opencv-python-headless": "opencv-python"}
 
 _VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
 _NEED = re.compile(r"([A-Za-z0-9._-]+)(?:==([^,;*]+)|<(\d+))?")
-# What stands among the needs for the interpreter itself.
+# A need that begins so is about the interpreter itself.
 _PYTHON = "python=="
 
 
@@ -25,24 +25,29 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """An environment of these ``requirements``, a requirements file's text, with a Python; Clipper's own if None."""
+    """An environment to build.
+
+    Attributes:
+        requirements: text of a requirements file.
+        python: the version or path to build it with; None is Clipper's own.
+    """
 
     requirements: str
     python: str | None
 
 
 def is_version(python: str) -> bool:
-    """Whether it is e.g. ``3.12`` or ``3.12.1``, and not the path of an interpreter."""
+    """Whether this is a version, e.g. ``3.12`` or ``3.12.1``, and not the path of an interpreter."""
     return _VERSION.fullmatch(python) is not None
 
 
 def plan_environment(requirements: str | None, python: str | None, needs: Sequence[str], own: Own) -> Build | None:
-    """What to build for a model; None if the interpreter that is given, or else Clipper's own, is used as it is.
+    """What to build for a model. None: use the given interpreter, or else Clipper's own, as it is.
 
     Args:
         requirements: the text of the requirements file that was deployed.
-        python: the path of an interpreter or a version of Python, if that was asked for.
-        needs: what the model's file says that it needs: requirements, ``python==3.12`` of Python itself among them.
+        python: the path of an interpreter, or a version of Python, if the user asked for one.
+        needs: the requirements that the model's file states, ``python==3.12`` for Python itself among them.
     """
     if requirements is not None:
         return Build(requirements, python)
@@ -55,23 +60,23 @@ def plan_environment(requirements: str | None, python: str | None, needs: Sequen
 
 
 def unmet(needs: Sequence[str], installed: Mapping[str, str]) -> list[str]:
-    """Those that are not installed, are in another version, or are not understood."""
+    """The needs that are not installed, are installed in another version, or are not understood."""
     versions = _by_name(installed)
     return [need for need in _of_packages(needs) if not _is_met(need, versions)]
 
 
 def mismatch(needs: Sequence[str], installed: Mapping[str, str]) -> str | None:
-    """What to tell if the model was saved with other versions than it is going to run with; None if it was not."""
+    """A warning if the model was saved with other versions than it will run with; else None."""
     versions = _by_name(installed)
     others = []
     for need in _of_packages(needs):
         name, _, wanted = need.partition("==")
         there = versions.get(_normal(name))
         if wanted and there is not None and there != wanted:
-            others.append(f"{name} {wanted}, and runs with {there}")
+            others.append(f"{name} {wanted} but runs with {there}")
     if not others:
         return None
-    return f"the model was saved with {'; with '.join(others)}: its answers may differ, or it may not load"
+    return f"the model was saved with {', '.join(others)}: its answers may differ, or it may not load"
 
 
 def _of_packages(needs: Sequence[str]) -> list[str]:
@@ -93,6 +98,6 @@ def _by_name(installed: Mapping[str, str]) -> dict[str, str]:
 
 
 def _normal(name: str) -> str:
-    """As PyPI compares names; and one for what is the same library."""
+    """A name as PyPI compares it, and the same name for packages that install the same library."""
     name = re.sub(r"[-_.]+", "-", name).lower()
     return _SAME.get(name, name)

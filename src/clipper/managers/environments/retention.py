@@ -1,9 +1,9 @@
-"""Which environments are kept."""
+"""Decides which environments are kept."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# One with PyTorch or TensorFlow has a GB or more; hardly a user has so many models in environments of their own.
+# One with PyTorch or TensorFlow takes a GB or more. Hardly any user has more models with environments of their own.
 MAX_ENVIRONMENTS = 32
 
 
@@ -17,6 +17,6 @@ class Kept:
 
 
 def to_remove(kept: Iterable[Kept], most: int = MAX_ENVIRONMENTS) -> list[str]:
-    """The keys of those that go: beyond the ``most`` that were used last, what nothing runs in."""
+    """The keys of the environments to remove: all but the ``most`` used last, except where a process runs."""
     latest_first = sorted(kept, key=lambda one: one.used_at_s, reverse=True)
     return [one.key for one in latest_first[most:] if not one.runs]

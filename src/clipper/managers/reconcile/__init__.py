@@ -1,1 +1,1 @@
-"""Which processes to start and stop, and when: no clock, no process, only values."""
+"""Decides which containers to start and stop, and when."""

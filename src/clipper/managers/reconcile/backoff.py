@@ -1,16 +1,16 @@
-"""When to start again what has died. All times are seconds of one monotonic clock, given by the caller."""
+"""Decides when to start again what has died. The caller gives all times, in seconds of one monotonic clock."""
 
 from dataclasses import dataclass, replace
 
 FIRST_DELAY_S = 0.1
 MAX_DELAY_S = 10.0
 
-# This many deaths in this long are a crash loop: the cause is not going to pass by itself, so retry seldom.
+# This many deaths in this time are a crash loop. Its cause will hardly go away by itself, so retry seldom.
 CRASH_LOOP_DEATHS = 5
 CRASH_LOOP_WINDOW_S = 60.0
 CRASH_LOOP_DELAY_S = 30.0
 
-# One that stayed up this long has recovered: its next death is a first one.
+# A process that stayed up this long has recovered: its next death counts as the first.
 HEALTHY_AFTER_S = 60.0
 
 
@@ -19,9 +19,9 @@ class History:
     """The deaths of one process that is started again and again.
 
     Attributes:
-        deaths_s: when it died last, oldest first, at most ``CRASH_LOOP_DEATHS``.
+        deaths_s: times of its last deaths, oldest first, at most ``CRASH_LOOP_DEATHS``.
         streak: deaths since it was last healthy.
-        crash_loop: whether it is in a crash loop; only a healthy run ends one.
+        crash_loop: whether it is in a crash loop. Only a healthy run ends one.
     """
 
     deaths_s: tuple[float, ...] = ()
@@ -29,7 +29,7 @@ class History:
     crash_loop: bool = False
 
     def died(self, now_s: float, uptime_s: float) -> "History":
-        """The history with one more death, after having been ready for ``uptime_s`` (0 if it never was)."""
+        """The history with one more death, ``uptime_s`` after it was ready (0 if it never was)."""
         before = History() if uptime_s >= HEALTHY_AFTER_S else self
         deaths = (*before.deaths_s, now_s)[-CRASH_LOOP_DEATHS:]
         quick = len(deaths) == CRASH_LOOP_DEATHS and now_s - deaths[0] <= CRASH_LOOP_WINDOW_S

@@ -1,7 +1,7 @@
-"""Desired replicas and observed ones in, actions out.
+"""Compares desired replicas with observed ones, and decides what to start, retire and forget.
 
-A *slot* is the place of one replica of a version, numbered from 1; the process in it comes and goes.
-A slot is ``starting``, ``ready`` or ``stopping`` while it has a process, ``dead`` after.
+A *slot* is the place of one replica of a version, numbered from 1. Containers in it come and go.
+A slot is ``starting``, ``ready`` or ``stopping`` while it has a container, and ``dead`` after that.
 """
 
 from collections.abc import Iterable, Mapping
@@ -42,10 +42,10 @@ class Plan:
     """What to do now, in order of slots.
 
     Attributes:
-        start: slots that get a process.
-        retire: slots to take out of service; their process stops once no query needs it.
-        forget: dead slots that nobody wants any more.
-        wake_at_s: when the next start falls due, None if none is waiting.
+        start: slots that get a container.
+        retire: slots to take out of service. Their container stops once no query needs it.
+        forget: dead slots that are not desired any more.
+        wake_at_s: when the next start falls due; None if none is waiting.
     """
 
     start: tuple[Slot, ...] = ()
@@ -58,8 +58,8 @@ def plan_replicas(desired: Mapping[ModelId, int], observed: Iterable[Observed], 
     """Compare.
 
     Args:
-        desired: the target number of replicas of each version that runs. One that is absent is to have no replica.
-        observed: every slot that has a process or a history.
+        desired: the target number of replicas of each version. A version that is absent should have none.
+        observed: every slot that has a container or a history.
     """
     seen = {one.slot: one for one in observed}
     wanted = {

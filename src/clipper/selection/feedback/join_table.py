@@ -55,7 +55,7 @@ class JoinTable:
         order.append(query)
         self.size_bytes += _size_bytes(query)
         oldest = order[0]
-        if oldest.arrival_s + oldest.application.feedback_ttl_s <= now_s:
+        if oldest.arrival_s + oldest.owner.feedback_ttl_s <= now_s:
             self._forget_over(now_s)
         if self.size_bytes > self._max_bytes or len(order) > self.max_queries:
             self._evict()
@@ -107,14 +107,14 @@ class JoinTable:
         query = self._order.popleft()
         del self._by_id[query.id]
         self.size_bytes -= _size_bytes(query)
-        ttl_s = query.application.feedback_ttl_s
+        ttl_s = query.owner.feedback_ttl_s
         if len(self._last_over) >= MAX_TTLS:
             self._last_over.clear()
         self._last_over[ttl_s] = max(self._last_over.get(ttl_s, -1), query.id)
 
 
 def _is_over(query: Query, now_s: float) -> bool:
-    return query.arrival_s + query.application.feedback_ttl_s <= now_s
+    return query.arrival_s + query.owner.feedback_ttl_s <= now_s
 
 
 def _size_bytes(query: Query) -> int:

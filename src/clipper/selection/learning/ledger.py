@@ -128,6 +128,10 @@ class Ledger:
         self._totals: Totals | None = None
         self.add(sums or {})
 
+    def __len__(self) -> int:
+        """How many numbers it holds; arrays are not among them."""
+        return sum(map(len, self._sums.values()))
+
     def entries(self, increments: Increments, observations: int = 1, ahead: int = 0) -> dict[str, Amount]:
         """What to add to this state, here and in the store, for what these observations taught.
 
@@ -293,7 +297,7 @@ def _check_key(key: str, array: NDArray[np.float64] | None = None) -> None:
         _parse_number(number)
     except ValueError:
         expected = "HALF_LIFE@START/MODEL/NAME" + ("" if array is None else f"/{len(array)}")
-        raise InvalidArgument(f"{key!r} is no key of a learned state: expected {expected}") from None
+        raise InvalidArgument(f"{key!r} is not the key of a learned state: expected {expected}") from None
 
 
 def _to_list(array: NDArray[np.float64]) -> list[float]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from clipper.selection.learning.totals import LOSS, SCORED, Part, Totals
 from clipper.selection.policies.policy import Increments, QueryView
-from clipper.selection.policies.query_view import MAX_FEATURES
+from clipper.types import MAX_FEATURES
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]

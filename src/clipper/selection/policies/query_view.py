@@ -11,9 +11,6 @@ from clipper.types import DType, InputType
 
 Features = NDArray[np.float64]
 
-# A linear policy keeps the half of a matrix of so many columns for each model: 17 KB.
-MAX_FEATURES = 64
-
 FEATURE = np.dtype("<f8")
 _DTYPES: Mapping[DType, np.dtype[Any]] = {
     DType.INT32: np.dtype("<i4"),

@@ -24,9 +24,6 @@ MIN_KEEP_S = 600.0
 # Ids that are kept of an application at most, however long their feedback may come again: some 150 MB.
 MAX_IDS = 1_000_000
 
-# How many contexts of an application are kept, unless the server is told otherwise: some 140 MB with five models.
-MAX_CONTEXTS = 100_000
-
 # Some tens of milliseconds of work.
 EVICT_CHUNK = 2000
 # Workers look at what has changed four times a second; one that has not for so long is replaced.

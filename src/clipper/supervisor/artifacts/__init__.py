@@ -1,1 +1,1 @@
-"""Models as they were uploaded, unpacked where nobody writes to them."""
+"""Uploaded models, unpacked where nobody writes to them."""

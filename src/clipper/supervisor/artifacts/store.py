@@ -1,4 +1,4 @@
-"""The artifacts on disk: each a folder named by the digest of its tar, complete or not there."""
+"""The artifacts on disk: each is a folder named by the digest of its tar, and complete."""
 
 import asyncio
 import hashlib
@@ -36,7 +36,7 @@ class Artifacts:
         return (self._folder / _checked(digest)).is_dir()
 
     def renew(self, digest: str) -> bool:
-        """Whether it is here; if so, its age begins anew, since it is about to be deployed."""
+        """Whether it is here. If so its age starts again, since it is about to be deployed."""
         if self.has(digest):
             os.utime(self._folder / digest)
             return True
@@ -62,7 +62,7 @@ class Artifacts:
             async with asyncio.timeout(self._idle_timeout_s):
                 await self._turns.acquire()
         except TimeoutError:
-            raise Unavailable(f"{MAX_UPLOADS} artifacts are being uploaded: send it again after them") from None
+            raise Unavailable(f"{MAX_UPLOADS} artifacts are being uploaded: send this one again later") from None
         try:
             return await self._add(digest, chunks)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Reads the headers of a tar, and takes nothing that they say on trust.
+"""Reads the headers of a tar, and trusts nothing that they say.
 
 Python's own reader is not for what strangers send: by its patch level it loops for ever over a negative size, reads
 names of any length into memory, and lets a member be written outside (CVE-2025-8194, CVE-2025-4517 and others before).
@@ -59,7 +59,7 @@ def entries(tar: BinaryIO) -> Iterator[Entry]:
     """The members in their order. The file may be read in between.
 
     Raises:
-        InvalidArgument: it is no tar that may be unpacked. Those before were in order.
+        InvalidArgument: it is not a tar that may be unpacked. The members before were in order.
     """
     end, offset, members = tar.seek(0, os.SEEK_END), 0, 0
     extensions: dict[bytes, bytes] = {}
@@ -124,7 +124,7 @@ def path_of(name: bytes) -> Path:
     if name.startswith(b"/") or b".." in path:
         raise refusal(f"{shown(name)} leads out of it")
     if not name or b"\0" in name:
-        raise refusal(f"{shown(name)} is no name")
+        raise refusal(f"{shown(name)} is not a valid name")
     if len(name) > MAX_PATH_BYTES or len(path) > MAX_DEPTH or any(len(part) > MAX_NAME_BYTES for part in path):
         raise refusal(
             f"the name {shown(name)} is too long: expected at most {MAX_PATH_BYTES} bytes, "
@@ -156,7 +156,7 @@ def _extension(type_: bytes, body: bytes) -> dict[bytes, bytes]:
     records = _pax_records(body)
     if type_ == _PAX:
         return records
-    # What is said of all that follows is when they were written, or a comment: git's is its commit.
+    # Global attributes hold times or a comment: git's is its commit.
     if records.keys() & {b"path", b"linkpath", b"size"} or any(key.startswith(b"GNU.sparse.") for key in records):
         raise refusal("it gives all members one name or size")
     return {}

@@ -112,7 +112,7 @@ def _write(source: BinaryIO, entry: Entry, folder: int, is_to_stop: Callable[[],
 
 
 def leads_out(path: tar.Path, symlinks: Mapping[tar.Path, bytes]) -> bool:
-    """Whether a symlink leads out of the tree that it is in, or through more others than is decent.
+    """Whether a symlink leads out of its tree, or through more other links than are allowed.
 
     Where ``..`` leads depends on the links before it, so these are followed, by name alone.
     """

@@ -1,1 +1,1 @@
-"""What goes on for as long as the server runs, whether anybody asks or not."""
+"""Tasks that run for as long as the server does."""

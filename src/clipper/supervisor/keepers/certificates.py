@@ -1,4 +1,4 @@
-"""The server's certificate: read at the start, and again when its files change or SIGHUP comes."""
+"""The server's certificate: read at the start, when its files change, and on SIGHUP."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from clipper.tls.material import TlsMaterial, TlsPaths, own_certificate, read_ma
 
 log = logging.getLogger(__name__)
 
-# Files are taken once they have been the same for so long: what renews them writes one after another.
+# Files are read once they have not changed for so long: a renewal writes them one after another.
 LOOK_EVERY_S = 1.0
 
 _Identity = tuple[tuple[int, int, int] | None, ...]
@@ -23,12 +23,12 @@ _Identity = tuple[tuple[int, int, int] | None, ...]
 class Certificates:
     """
     Attributes:
-        material: what clients are met with now.
-        problem: why it is not what the files hold; None if it is.
+        material: the certificate and key that are in use.
+        problem: why the files' content is not in use; None if it is.
     """
 
     def __init__(self, paths: TlsPaths, copy: Path) -> None:
-        """``copy``: where commands of this home find the certificate that they are to meet.
+        """``copy``: where commands of this home find the certificate to expect.
 
         Raises:
             InvalidArgument: see ``read_material``.
@@ -42,7 +42,7 @@ class Certificates:
         self._write_copy(self.material)
 
     def management_context(self) -> ssl.SSLContext:
-        """Its clients show tokens; probes, which have none, could not show a certificate either."""
+        """Without client certificates: clients of the management port show tokens, and probes show nothing."""
         return server_context(replace(self.material, client_ca=None))
 
     @property
@@ -56,7 +56,7 @@ class Certificates:
         return None if self.material.client_ca is None else expires_at(self.material.client_ca)
 
     def problems(self, now_s: float) -> list[str]:
-        """What an operator has to see to; ``now_s`` is in seconds since 1970."""
+        """What an operator has to act on; ``now_s`` is in seconds since 1970."""
         expiries = (
             expiry_problem(SERVER, self.expires_at, now_s),
             expiry_problem(CLIENT_CA, self.client_ca_expires_at, now_s),
@@ -64,7 +64,7 @@ class Certificates:
         return [told for told in (self.problem, *expiries) if told is not None]
 
     def follow(self, follower: Callable[[TlsMaterial], None]) -> None:
-        """Have it told of each new certificate."""
+        """Call ``follower`` with each new certificate."""
         self._followers.append(follower)
 
     async def run(self) -> None:
@@ -73,22 +73,22 @@ class Certificates:
             self.look()
 
     def look(self) -> None:
-        """Take the files if they are others than those that were looked at, and are the same as at the last look."""
+        """Read the files if they have changed, and have not changed again since the last look."""
         before, self._seen = self._seen, self._identity()
         if self._seen != self._taken and self._seen == before:
             self.renew()
 
     def renew(self) -> None:
-        """Take the files as they are now. If they cannot be used, all stays as it was, and is told."""
+        """Read the files now. If they cannot be used the old certificate stays, and ``problem`` says why."""
         self._taken = self._seen = self._identity()
         try:
             material = read_material(self._paths)
             self._write_copy(material)
         except InvalidArgument as error:
-            self._stay(f"what its files hold now cannot be used: {error}")
+            self._stay(f"its new files cannot be used: {error}")
             return
         except OSError as error:
-            # The next look tries again: it is no fault of the files.
+            # The next look tries again: the files are not at fault.
             self._taken = ()
             self._stay(f"{self._copy}, by which commands know it, cannot be written: {error}")
             return
@@ -102,7 +102,7 @@ class Certificates:
         log.info("new connections are met with the new certificate")
 
     def _stay(self, why: str) -> None:
-        problem = f"the certificate stays as it was, for {why}"
+        problem = f"the certificate stays as it was: {why}"
         if problem != self.problem:
             log.error("%s", problem)
         self.problem = problem
@@ -113,7 +113,7 @@ class Certificates:
         temporary.replace(self._copy)
 
     def _identity(self) -> _Identity:
-        """Another one for each content that is put into one of the files."""
+        """Differs whenever other content is put into one of the files."""
         paths = (self._paths.certificate, self._paths.key, self._paths.client_ca)
         return tuple(_identity_of(path) for path in paths if path is not None)
 

@@ -1,4 +1,4 @@
-"""Removes what is kept for nobody: artifacts that were uploaded and never deployed, and versions beyond a number."""
+"""Removes what nobody needs: artifacts that were uploaded and never deployed, and old versions beyond a number."""
 
 import asyncio
 import logging
@@ -15,12 +15,12 @@ log = logging.getLogger(__name__)
 # A deployment follows its upload within moments; a day is for those who work by hand.
 UNUSED_AGE_S = 24 * 3600.0
 LOOK_EVERY_S = 24 * 3600.0
-# Over the records in memory, in well under a millisecond.
+# A look goes over records in memory and takes well under a millisecond.
 LOOK_AT_VERSIONS_EVERY_S = 2.0
 
 
 class VersionCleaner:
-    """Removes the oldest versions of a model that do not run, once there are more of them than are to be kept."""
+    """Removes the oldest versions of a model that do not run, once there are more than ``keep`` of them."""
 
     def __init__(self, catalog: Catalog, keep: int, delete: Callable[[str, str], Awaitable[None]]) -> None:
         """``delete`` removes a version with all that it has on disk; it may raise ``ClipperError``."""
@@ -36,10 +36,10 @@ class VersionCleaner:
 
     async def clean(self) -> None:
         for id_ in wanted.to_remove(self._catalog, self._keep):
-            # Looked at again: the one before took a while, and an operator may have woken this one.
+            # Check again: removing the one before took a while, and an operator may have started this one.
             if id_ not in wanted.to_remove(self._catalog, self._keep):
                 continue
-            log.info("%s does not run, is beyond the %d that are kept and is removed", id_, self._keep)
+            log.info("%s is removed: it does not run, and %d newer ones are kept", id_, self._keep)
             try:
                 await self._delete(id_.name, id_.version)
             except ClipperError as error:  # the registry cannot be written: the next look is in a moment

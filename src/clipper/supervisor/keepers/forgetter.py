@@ -1,4 +1,4 @@
-"""Drops what applications have learned once they are gone."""
+"""Drops what deleted applications have learned."""
 
 import asyncio
 import logging
@@ -10,16 +10,16 @@ from clipper.supervisor.catalog import Catalog
 
 log = logging.getLogger(__name__)
 
-# Feedback that a worker had taken before the application went may wait for models for 5 s, and then for the store.
+# Feedback that a worker took before the deletion may wait 5 s for models, and then for the store.
 DELAY_S = 10.0
 # A store, or a registry, that is down is tried again after this.
 RETRY_S = 30.0
 
 
 class Forgetter:
-    """Works off the catalog's ``to_forget``, in one task: a store that is down holds up no deletion, and loses none.
+    """Works off the catalog's ``to_forget`` in one task: a store that is down neither delays nor loses a deletion.
 
-    The supervisor does this, and no worker: an application may be deleted while none runs.
+    The supervisor does this rather than a worker: an application may be deleted while no worker runs.
     """
 
     def __init__(self, catalog: Catalog, store: Store, delay_s: float = DELAY_S, retry_s: float = RETRY_S) -> None:

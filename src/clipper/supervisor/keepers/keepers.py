@@ -1,4 +1,4 @@
-"""What goes on for as long as the server runs: none of it may end unnoticed."""
+"""Runs the tasks that last as long as the server does: none of them may end unnoticed."""
 
 import asyncio
 import logging
@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable
 
 log = logging.getLogger(__name__)
 
-# What failed, such as for want of a file descriptor, is tried again after this.
+# A task that failed, such as for lack of a file descriptor, is started again after this.
 RETRY_S = 1.0
-# The slowest looks every 2 s: one that has run for so long does what it is there for.
+# The slowest task looks every 2 s: one that has run for longer than that has recovered.
 RECOVERED_AFTER_S = 3.0
 
 
 class Keepers:
-    """Runs them, each in a task; what ends with an error is told, and begun again."""
+    """Runs each in a task of its own. One that ends with an error is reported and started again."""
 
     def __init__(self, retry_s: float = RETRY_S, recovered_after_s: float = RECOVERED_AFTER_S) -> None:
         self._retry_s = retry_s
@@ -22,12 +22,12 @@ class Keepers:
         self._failures: dict[str, str] = {}
 
     def start(self, what: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Have it run until ``stop``, or until it returns. ``what`` it does is the beginning of a sentence."""
+        """Run it until ``stop``, or until it returns. ``what`` it does is the subject of a sentence."""
         self._tasks.append(asyncio.get_running_loop().create_task(self._keep(what, run)))
 
     def problems(self) -> list[str]:
-        """Those that have failed and not gone on since, and why."""
-        return [f"{what} has stopped, and is tried again: {why}" for what, why in self._failures.items()]
+        """Those that have failed and not recovered since, and why."""
+        return [f"{what} failed and is tried again: {why}" for what, why in self._failures.items()]
 
     async def stop(self) -> None:
         """End all; returns when what they were doing has ended."""
@@ -42,11 +42,11 @@ class Keepers:
             try:
                 await run()
                 return
-            except Exception as error:  # whatever it is: it must neither end in silence nor take others along
+            except Exception as error:  # any error: the task must neither end in silence nor take others along
                 why = f"{type(error).__name__}: {error}"
                 # Said once, not at each try.
                 if self._failures.get(what) != why:
-                    log.exception("%s has stopped, and is tried again", what)
+                    log.exception("%s failed and is tried again", what)
                 self._failures[what] = why
             finally:
                 recovered.cancel()

@@ -1,4 +1,4 @@
-"""From what workers have counted so far, and replicas gone through, to what a version had to do since the last look."""
+"""The load of a version since the last look, from what workers have counted since they started."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from clipper.control.statistics import VersionLoad
 from clipper.managers.reconcile.autoscale import Load
 from clipper.managers.reconcile.plan import Phase
 
-# Until a replica has been seen to start: Python, and a library for models.
+# Assumed until a replica has been seen to start: Python, and a framework.
 DEFAULT_START_S = 5.0
 
 
@@ -25,7 +25,7 @@ class Counts:
 
 
 class LoadMeter:
-    """One version's. A worker that does not answer in time is left out of that look, and made up for in its next."""
+    """Of one version. A worker that does not answer in time is left out of that look and counted in the next one."""
 
     def __init__(self) -> None:
         self._before: dict[int, VersionLoad] = {}
@@ -35,7 +35,7 @@ class LoadMeter:
         """What was counted since the look before.
 
         Args:
-            counted: by each worker that answered; with its instance, which a worker that is started again has anew.
+            counted: by each worker that answered, with its instance: a worker that is started again has a new one.
 
         Returns:
             None at the first look, and if no worker answered.
@@ -78,7 +78,7 @@ def _since(before: VersionLoad | None, now: VersionLoad) -> Counts:
 def _capacity_per_s(loads: Iterable[VersionLoad]) -> float:
     """The mean over the replicas; 0 if nothing is known.
 
-    Of several workers the one that says the most is right: for the others, batches of its were in the way.
+    Of several workers the highest rate is right: the others saw the replica busy with batches that were not theirs.
     """
     rates: dict[str, float] = {}
     for load in loads:
@@ -95,7 +95,7 @@ class StartTimes:
         self._starting: dict[str, float] = {}
 
     def look(self, phases: Mapping[str, Phase], now_s: float) -> None:
-        """``phases`` is by replica id. What took a look's interval or less to start was not seen to, and counts not."""
+        """``phases`` is by replica id. A start that is shorter than the interval between looks does not count."""
         for replica, began_s in list(self._starting.items()):
             if phases.get(replica) != "starting":
                 del self._starting[replica]

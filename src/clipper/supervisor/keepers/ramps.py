@@ -1,4 +1,4 @@
-"""Follows what feedback tells of newcomers, and decides, once for all workers, which are through and which stop."""
+"""Judges newcomers by their feedback: decides, for all workers at once, which are through and which are stopped."""
 
 import asyncio
 import contextlib
@@ -20,8 +20,8 @@ from clipper.types import ModelId
 
 log = logging.getLogger(__name__)
 
-# At most so much longer is one that does harm asked. A look reads one state of the store for each application that has
-# newcomers, and none without.
+# A newcomer that does harm is asked for at most so much longer. A look reads one state of the store for each
+# application with newcomers.
 LOOK_EVERY_S = 0.5
 # A store or registry that is down is tried again this often.
 RETRY_S = 2.0
@@ -33,7 +33,7 @@ _Key = tuple[str, str, int]
 class Ramps:
     """Works in one task; all that runs on the supervisor's event loop.
 
-    What it decides is in the registry before anybody is told, and holds after a restart.
+    Its decisions are in the registry before workers get them, so they survive a restart.
     """
 
     def __init__(self, catalog: Catalog, store: Store, wake: Callable[[], None]) -> None:
@@ -47,13 +47,13 @@ class Ramps:
         self._failures: dict[str, str] = {}
 
     def evidence(self, record: ApplicationRecord, newcomer: Newcomer) -> RampLosses | None:
-        """What was known of it when it was last looked at; None if it has not been."""
+        """Its feedback at the last look; None before the first."""
         return self._evidence.get((record.state_id, newcomer.name, newcomer.ramp))
 
     def problems(self) -> list[str]:
-        """Newcomers that were stopped, until an operator does something about them; and that cannot be looked at."""
+        """Newcomers that were stopped, until an operator acts on that, and newcomers that cannot be judged now."""
         failed = [
-            f"application {name!r}: its newcomers stay as they are: {why}" for name, why in self._failures.items()
+            f"application {name!r}: its newcomers cannot be judged now: {why}" for name, why in self._failures.items()
         ]
         return failed + [
             f"application {name!r}: {newcomer.name} was stopped: {newcomer.stopped}"
@@ -77,7 +77,7 @@ class Ramps:
             except ClipperError as error:  # the store, the registry, or a state that cannot be read
                 failures[record.name] = str(error)
                 if record.name not in self._failures:
-                    log.warning("application %s: its newcomers cannot be looked at: %s", record.name, error)
+                    log.warning("application %s: its newcomers cannot be judged now: %s", record.name, error)
         self._failures = failures
         going_on = {
             (record.state_id, newcomer.name, newcomer.ramp)
@@ -104,7 +104,7 @@ class Ramps:
                 self._decide(record.name, newcomer, verdict, evidence)
 
     def _decide(self, name: str, newcomer: Newcomer, verdict: Verdict, evidence: RampLosses) -> None:
-        """As the registry is by now: an operator may have been faster."""
+        """On the registry as it is by now: an operator may have changed it meanwhile."""
         record = self._catalog.applications.get(name)
         if record is None or newcomer not in record.newcomers:
             return
@@ -117,15 +117,15 @@ class Ramps:
                 return
             allowed = record.selection.max_loss_increase
             why = (
-                f"{shown(evidence)}; it is certain, but for {FALSE_ALARMS:.0%}, that these differ by more than the "
-                f"{allowed:g} that max_loss_increase allows"
+                f"{shown(evidence)}; these differ by more than max_loss_increase, {allowed:g}, allows (the chance that "
+                f"this is an error is at most {FALSE_ALARMS:.0%})"
             )
             self._catalog.commit(Put(newcomers.stopped(record, newcomer, why)), *changes)
             log.warning("application %s: %s was stopped: %s", name, newcomer.name, why)
         self._wake()
 
     def _rollback(self, record: ApplicationRecord, newcomer: Newcomer) -> list[Put] | None:
-        """What is to change for all that follow the model; None if what it would go back to does not run now."""
+        """The changes for all applications that follow the model; None if the version before does not run now."""
         model = self._catalog.models.get(newcomer.model)
         if not newcomer.promoted or newcomer.before is None or model is None or model.current != newcomer.version:
             return []
@@ -151,6 +151,6 @@ class Ramps:
 def shown(evidence: RampLosses) -> str:
     own, rest = evidence.newcomer, evidence.rest
     return (
-        f"{own.count:.0f} answers with feedback lost {own.mean:.3f} on average, "
-        f"{rest.count:.0f} without it {rest.mean:.3f}"
+        f"{own.count:.0f} of its answers with feedback lost {own.mean:.3f} on average, "
+        f"{rest.count:.0f} others {rest.mean:.3f}"
     )

@@ -1,4 +1,4 @@
-"""What containers are warmed up with: the sample that a version was deployed with, or an input that is remembered."""
+"""What containers are warmed up with: the sample that a version was deployed with, or a remembered input."""
 
 import logging
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Samples:
-    """A ``SampleSource``. What is remembered are the model's own inputs: made up ones, such as zeros, mean nothing."""
+    """A ``SampleSource``. It uses real inputs only: made-up ones, such as zeros, may not exercise the model."""
 
     def __init__(self, catalog: Catalog, workers: Workers) -> None:
         self._catalog = catalog
@@ -35,9 +35,9 @@ class Samples:
         return None if row is None else Sample(row, False, max_batch)
 
     def has_killed(self, id_: ModelId, rows: int) -> bool:
-        """Take it down with the version, so that no replica of it and no later supervisor tries as many again.
+        """Record it with the version, so that no replica and no later supervisor tries as many rows again.
 
-        Not where it was to show that a new version works: that one has failed.
+        Not if the sample was to show that a new version works: that version has failed.
         """
         record = self._catalog.versions.get(id_)
         if record is None or (record.spec.sample is not None and record.state == "starting"):
@@ -70,7 +70,7 @@ def read_sample(text: str, input_type: InputType) -> bytes:
     """A sample's row, from its JSON.
 
     Raises:
-        RequestError: it is no input of this type; the message says what was expected and what came.
+        RequestError: it is not an input of this type; the message says what was expected and what came.
     """
     return make_reader(input_type).read(text.encode())
 

@@ -9,11 +9,11 @@ from msgspec.structs import replace
 
 from clipper.control.messages import GetLoads
 from clipper.control.statistics import VersionLoad
-from clipper.managers.manager import Manager, SlotStatus
+from clipper.managers.manager import Manager
 from clipper.managers.reconcile.autoscale import Autoscaler
 from clipper.registry.records import VersionRecord
 from clipper.rollout import wanted
-from clipper.scaling import ReplicaRange
+from clipper.settings.replicas import ReplicaRange
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.load_meter import LoadMeter, StartTimes
 from clipper.supervisor.workers.workers import Workers
@@ -48,9 +48,9 @@ class Scaler:
         self._versions: dict[ModelId, ScaledVersion] = {}
 
     def reason(self, id_: ModelId) -> str | None:
-        """Why a version is to have as many replicas as it is; None if its load has not been looked at."""
+        """The reason for a version's target replica count; None if its load has not been looked at."""
         version = self._versions.get(id_)
-        return version.autoscaler.wish.reason if version else None
+        return version.autoscaler.target.reason if version else None
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -89,7 +89,7 @@ class Scaler:
         now_s = asyncio.get_running_loop().time()
         slots = self._manager.slots(id_)
         version.starts.look({slot.replica.note.id: slot.phase for slot in slots if slot.replica}, now_s)
-        load = version.meter.look(counted, now_s, _count_ready(slots), version.starts.start_s)
+        load = version.meter.look(counted, now_s, sum(slot.phase == "ready" for slot in slots), version.starts.start_s)
         if load is None:
             return
         wish, record = version.autoscaler.plan(load), self._catalog.versions[id_]
@@ -97,7 +97,3 @@ class Scaler:
             log.info("%s: %d replicas in place of %d: %s", id_, wish.replicas, record.replicas_wanted, wish.reason)
             self._catalog.note(replace(record, replicas_wanted=wish.replicas))
             self._wake()
-
-
-def _count_ready(slots: list[SlotStatus]) -> int:
-    return sum(slot.phase == "ready" for slot in slots)

@@ -7,34 +7,25 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from clipper.control.snapshot import Link
 from clipper.control.statistics import ApplicationStatistics
 from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
-from clipper.management.schemas import (
-    Application,
-    ApplicationChange,
-    Contexts,
-    LearnedPolicy,
-    LinkChange,
-    NewApplication,
-)
+from clipper.management.schemas import Application, Contexts, LearnedPolicy, LinkChange
 from clipper.registry.records import ApplicationRecord
 from clipper.registry.store import DeleteApplication, ForgetLater, Put
 from clipper.rollout import newcomers, wanted
 from clipper.selection.learning.parameters import check_number
+from clipper.settings.application import MAX_COST, ApplicationChange, Link, NewApplication
+from clipper.settings.fields import check_ranges, given, shared
 from clipper.supervisor.operations import rules
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.selections import changed_selection, check_features, names_code, new_selection
 from clipper.supervisor.operations.views import application_view, policy_view
 from clipper.supervisor.rollout.reconciler import REACH_TIMEOUT_S
 from clipper.supervisor.rollout.servable import check_json
-from clipper.types import InputType, check_name
+from clipper.types import MAX_CONTEXT_LENGTH, InputType, check_name
 
-MAX_SLO_MS = 600_000.0
 # A query asks at most all of them.
 MAX_LINKS = 64
-# Longer than any user's or session's id; it goes into an answer as it came.
-MAX_CONTEXT_LENGTH = 1000
 # Some MB, at the longest.
 MAX_LISTED_CONTEXTS = 10_000
 
@@ -87,20 +78,10 @@ class ApplicationOperations:
     async def create_application(self, new: NewApplication) -> Application:
         check_name("application", new.name)
         self._check_is_new(new.name)
-        _check_slo(new.slo_ms)
-        rules.check_limits(new.max_in_flight, new.max_per_second)
-        record = ApplicationRecord(
-            name=new.name,
-            input_type=self._input_type(new),
-            slo_ms=new.slo_ms,
-            default_output=_default_text(new.default_output),
-            selection=new_selection(new),
-            links=new.links,
-            code=new.code,
-            require_key=new.require_key,
-            max_in_flight=new.max_in_flight,
-            max_per_second=new.max_per_second,
-        )
+        check_ranges(new)
+        values = shared(new, ApplicationRecord)
+        values |= {"input_type": self._input_type(new), "default_output": _default_text(new.default_output)}
+        record = ApplicationRecord(**values, selection=new_selection(new))
         self._check_links(record)
         record = await self._checked_selection(record)
         # Again, after a check that may have taken a while.
@@ -183,7 +164,7 @@ class ApplicationOperations:
             )
         for link in record.links:
             if link.cost is not None:
-                check_number(f"cost of {link.model}", link.cost, 0, rules.MAX_COST)
+                check_number(f"cost of {link.model}", link.cost, 0, MAX_COST)
             model = self._catalog.model(link.model)
             version = link.version or model.current
             if version is not None:
@@ -253,27 +234,11 @@ def _linked(record: ApplicationRecord, name: str) -> Link | None:
 
 
 def _changed(record: ApplicationRecord, change: ApplicationChange) -> ApplicationRecord:
-    record = replace(record, selection=changed_selection(record.selection, change))
-    if change.slo_ms is not UNSET:
-        _check_slo(change.slo_ms)
-        record = replace(record, slo_ms=change.slo_ms)
-    if change.default_output is not UNSET:
-        record = replace(record, default_output=_default_text(change.default_output))
-    if change.require_key is not UNSET:
-        record = replace(record, require_key=change.require_key)
-    if change.max_in_flight is not UNSET:
-        record = replace(record, max_in_flight=change.max_in_flight)
-    if change.max_per_second is not UNSET:
-        record = replace(record, max_per_second=change.max_per_second)
-    rules.check_limits(record.max_in_flight, record.max_per_second)
-    if change.code is not UNSET:
-        record = replace(record, code=change.code)
-    return record
-
-
-def _check_slo(slo_ms: float) -> None:
-    if not 0 < slo_ms <= MAX_SLO_MS:
-        raise InvalidArgument(f"slo_ms {slo_ms:g} is out of range: expected over 0 and at most {MAX_SLO_MS:g}")
+    check_ranges(change)
+    changed = {name: value for name, value in given(change).items() if name in ApplicationRecord.__struct_fields__}
+    if "default_output" in changed:
+        changed["default_output"] = _default_text(changed["default_output"])
+    return replace(record, selection=changed_selection(record.selection, change), **changed)
 
 
 def _default_text(default: Any) -> str | None:

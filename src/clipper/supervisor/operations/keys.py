@@ -1,4 +1,4 @@
-"""Who may call the query port: the keys that an operator makes for clients."""
+"""The keys that an operator makes for clients of the query port."""
 
 import secrets
 import time
@@ -7,20 +7,20 @@ from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from clipper.management.schemas import CreatedKey, Key, NewKey
 from clipper.registry.records import KeyRecord
 from clipper.registry.store import DeleteKey, Put
+from clipper.settings.fields import check_ranges
 from clipper.supervisor.catalog import Catalog
-from clipper.supervisor.operations.rules import check_limits
 from clipper.supervisor.operations.tokens import digest_of
 from clipper.supervisor.rollout.reconciler import REACH_TIMEOUT_S, Reconciler
 from clipper.types import check_name
 
-# One for each program that asks, or each customer. All are in each snapshot, and those with limits have metrics.
+# One for each client program or customer. All are in each snapshot, and those with limits have metrics.
 MAX_KEYS = 1000
 MAX_APPLICATIONS = 64
 _RANDOM_BYTES = 32
 
 
 class Keys:
-    """Makes and revokes keys. Workers know them by their digests: of 256 random bits these tell nothing."""
+    """Makes and revokes keys. Workers know only their digests, which reveal nothing of 256 random bits."""
 
     def __init__(self, catalog: Catalog, reconciler: Reconciler) -> None:
         self._catalog = catalog
@@ -34,27 +34,27 @@ class Keys:
         Raises:
             InvalidArgument: the name or a limit is not valid.
             NotFound: there is no such application.
-            Conflict: there is one of that name, or as many as there may be.
-            RegistryUnavailable: it cannot be stored.
+            Conflict: the name is taken, or there are as many as are allowed.
+            RegistryUnavailable: the registry cannot be written.
         """
         check_name("key", new.name)
-        check_limits(new.max_in_flight, new.max_per_second)
+        check_ranges(new)
         if new.name in self._catalog.keys:
             raise Conflict(f"key {new.name!r} exists already: revoke it first, or choose another name")
         if len(self._catalog.keys) >= MAX_KEYS:
-            raise Conflict(f"there are {MAX_KEYS} keys, and may be no more: revoke one first")
+            raise Conflict(f"there are {MAX_KEYS} keys, the most that are allowed: revoke one first")
         applications = tuple(sorted(set(new.applications)))
         if len(applications) > MAX_APPLICATIONS:
             raise InvalidArgument(
-                f"key for {len(applications)} applications: expected at most {MAX_APPLICATIONS}, or none, which is all"
+                f"a key for {len(applications)} applications: expected at most {MAX_APPLICATIONS}, or none for all"
             )
         for name in applications:
             self._catalog.application(name)
-        # Its beginning tells those who search logs and repositories for secrets what it is.
+        # The prefix lets scanners of logs and repositories recognise it as a secret.
         key = f"clipperkey_{secrets.token_urlsafe(_RANDOM_BYTES)}"
         record = KeyRecord(new.name, digest_of(key), time.time(), applications, new.max_in_flight, new.max_per_second)
         self._catalog.commit(Put(record))
-        # A worker that has not taken it in time will; to fail here would lose the key, which is told this once.
+        # A worker that has not taken it in time will later. An error here would lose the key, which is shown only once.
         await self._reconciler.reach_workers(REACH_TIMEOUT_S)
         view = _view(record)
         return CreatedKey(view.name, view.created_at, view.applications, view.max_in_flight, view.max_per_second, key)
@@ -63,17 +63,17 @@ class Keys:
         """Returns once every worker refuses it.
 
         Raises:
-            NotFound: there is none of that name.
-            RegistryUnavailable: it cannot be removed.
-            Unavailable: it is, but a worker has not been told in time.
+            NotFound: there is no such name.
+            RegistryUnavailable: the registry cannot be written.
+            Unavailable: it is revoked, but a worker has not confirmed that in time.
         """
         if name not in self._catalog.keys:
-            raise NotFound(f"key {name!r} does not exist: clipper key list tells those that do")
+            raise NotFound(f"key {name!r} does not exist: clipper key list shows those that do")
         self._catalog.commit(DeleteKey(name))
         if not await self._reconciler.reach_workers(REACH_TIMEOUT_S):
             raise Unavailable(
-                f"key {name!r} is revoked, but a worker did not hear of it within {REACH_TIMEOUT_S:g} s: it will as "
-                "soon as it can; see clipper status"
+                f"key {name!r} is revoked, but a worker has not confirmed it within {REACH_TIMEOUT_S:g} s: it "
+                "will as soon as it can; see clipper status"
             )
 
 

@@ -7,18 +7,19 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from clipper.containers.protocol.messages import MAX_ROWS
 from clipper.errors import Conflict, ContainerFailed, InvalidArgument, NotFound, Unavailable
-from clipper.management.schemas import Deployment, Logs, Model, Replica, Version
+from clipper.management.schemas import MAX_LOG_LINES, Logs, Model, Replica, Version
 from clipper.managers import logs
-from clipper.managers.environments.model_environments import PROGRAM_TIMEOUT_S
+from clipper.managers.environments.provider import PREPARE_TIMEOUT_S
 from clipper.managers.shares import parse_gpus
 from clipper.metrics.exposition import replica_name
-from clipper.registry.records import ModelRecord, VersionRecord, VersionSpec
+from clipper.registry.records import ModelRecord, VersionRecord
 from clipper.registry.store import DeleteModel, DeleteVersion, Put
 from clipper.rollout import newcomers, wanted
 from clipper.rollout.versions import LINK_TIMEOUT_S
-from clipper.scaling import ReplicaRange
+from clipper.settings.fields import check_range, check_ranges, shared
+from clipper.settings.replicas import ReplicaRange, check_replicas
+from clipper.settings.version import Deployment, VersionSpec
 from clipper.supervisor.keepers.samples import read_sample
 from clipper.supervisor.operations import rules
 from clipper.supervisor.operations.parts import Parts
@@ -26,15 +27,6 @@ from clipper.supervisor.operations.views import Views
 from clipper.supervisor.rollout.servable import check_json
 from clipper.types import InputType, ModelId, check_name
 
-# Each is a process with a model in it.
-MAX_REPLICAS = 64
-MAX_START_TIMEOUT_S = 3600.0
-# A batch that waits longer than this for others would miss any objective that batching is for.
-MAX_DELAY_MS = 10_000.0
-# An empty Python with numpy needs about this much address space.
-MIN_MEMORY_BYTES = 64 * 1024 * 1024
-MAX_CPUS = 1024
-MAX_LOG_LINES = 10_000
 # A model that names all that was installed where it was saved has some hundred.
 MAX_NEEDS = 1000
 # No option of the installer, and no further line.
@@ -92,19 +84,26 @@ class ModelOperations:
         return self._views.version(record, {})
 
     async def rollback(self, model: str, version: str | None) -> Model:
-        """Bounded by the version's own start timeout, and the time that its environment may take to be built."""
+        """Bounded by the version's own start timeout, and the time that its environment may take to be built.
+
+        To the current version: what waits to take its place does so no more.
+        """
         target = self._rollback_target(model, version)
-        if target.version != self._catalog.model(model).current:
+        if target.version == self._catalog.model(model).current:
+            if waiting := wanted.cancelled(self._catalog, model):
+                self._catalog.commit(*map(Put, waiting))
+                self._reconciler.wake()
+        else:
             promotion = rules.next_promotion(self._catalog.versions_of(model))
             state = "starting" if target.state == "failed" else target.state
-            wanted = replace(target, promotion=promotion, state=state, last_error=None, log_tail=(), is_new=False)
-            self._catalog.commit(Put(wanted))
+            asked = replace(target, promotion=promotion, state=state, last_error=None, log_tail=(), is_new=False)
+            self._catalog.commit(Put(asked))
             await self._until_current(target)
         return await self.get_model(model)
 
     async def scale(self, model: str, replicas: int | ReplicaRange, version: str | None) -> Version:
         record = self._catalog.version(model, version) if version else self._catalog.current_version(model)
-        _check_replicas(replicas)
+        check_replicas(replicas)
         scaling = replicas if isinstance(replicas, ReplicaRange) else None
         wanted = rules.within(replicas, record.replicas_wanted)
         self._catalog.commit(Put(replace(record, replicas_wanted=wanted, scaling=scaling)))
@@ -139,7 +138,7 @@ class ModelOperations:
         await self._have_gone([record])
 
     async def logs(self, model: str, version: str | None, replica: str | None, lines: int) -> Logs:
-        _check_range("lines", lines, 1, MAX_LOG_LINES)
+        check_range("lines", lines, 1, MAX_LOG_LINES)
         self._catalog.model(model)
         if version is not None:
             self._catalog.version(model, version)
@@ -164,20 +163,14 @@ class ModelOperations:
         if deployment.loader == "binary" and deployment.python is not None:
             raise InvalidArgument("python is for models that Clipper's own runtime loads: a program brings its own")
         self._check_environment(deployment)
-        self._check_manager(deployment)
+        self._manager.check(deployment.manager, deployment)
         if deployment.data is not None:
             self._artifacts.check_inside(deployment.artifact, deployment.data)
         _check_framework(deployment)
         if deployment.input_type is not None:
             rules.checked_type(deployment.input_type)
-        _check_replicas(deployment.replicas)
-        _check_range("start_timeout_s", deployment.start_timeout_s, 0.1, MAX_START_TIMEOUT_S)
-        _check_range("batching.max_batch", deployment.batching.max_batch, 1, MAX_ROWS)
-        _check_range("batching.delay_ms", deployment.batching.delay_ms, 0, MAX_DELAY_MS)
-        if deployment.memory_bytes is not None:
-            _check_range("memory_bytes", deployment.memory_bytes, MIN_MEMORY_BYTES, 1 << 60)
-        if deployment.cpus is not None:
-            _check_range("cpus", deployment.cpus, 0.01, MAX_CPUS)
+        check_replicas(deployment.replicas)
+        check_ranges(deployment)
         if deployment.gpus is not None:
             parse_gpus(deployment.gpus)
         sample = _sample_text(deployment.sample)
@@ -189,19 +182,10 @@ class ModelOperations:
             raise InvalidArgument("requirements are for models that Clipper's own runtime loads: a program has its own")
         if deployment.requirements is not None:
             self._artifacts.check_inside(deployment.artifact, deployment.requirements)
-        _check_range("the number of needs", len(deployment.needs), 0, MAX_NEEDS)
+        check_range("the number of needs", len(deployment.needs), 0, MAX_NEEDS)
         for need in deployment.needs:
             if not _NEED.fullmatch(need):
                 raise InvalidArgument(f"need {need!r} is not valid: expected a requirement, such as name==version")
-
-    def _check_manager(self, deployment: Deployment) -> None:
-        if deployment.manager not in self._manager.names:
-            package = f"pip install 'clipper-serving[{deployment.manager}]'"
-            raise InvalidArgument(f"manager {deployment.manager!r} is not installed where the server runs: {package}")
-        if deployment.loader == "image" and deployment.manager != "docker":
-            raise InvalidArgument(f"an image runs in Docker: expected manager 'docker', not {deployment.manager!r}")
-        if deployment.manager == "docker" and deployment.python is not None:
-            raise InvalidArgument("python is for the manager 'local': in Docker it is the one that the base image has")
 
     def _record(self, model: str, version: str, deployment: Deployment) -> VersionRecord:
         declared = deployment.input_type
@@ -211,22 +195,11 @@ class ModelOperations:
             model=model,
             version=version,
             spec=VersionSpec(
-                artifact=deployment.artifact,
-                loader=deployment.loader,
-                target=deployment.target,
-                data=deployment.data,
-                input_type=None if declared is None else str(InputType.parse(declared)),
-                python=deployment.python,
-                requirements=deployment.requirements,
-                needs=deployment.needs,
-                start_timeout_s=deployment.start_timeout_s,
-                memory_bytes=deployment.memory_bytes,
-                manager=deployment.manager,
-                cpus=deployment.cpus,
-                gpus=deployment.gpus,
-                sample=_sample_text(deployment.sample),
-                framework=deployment.framework,
-                output=deployment.output,
+                **shared(deployment, VersionSpec)
+                | {
+                    "input_type": None if declared is None else str(InputType.parse(declared)),
+                    "sample": _sample_text(deployment.sample),
+                }
             ),
             batching=deployment.batching,
             cache=deployment.cache,
@@ -261,7 +234,7 @@ class ModelOperations:
             return record is None or record.promotion is None
 
         # Beyond the start itself: the stop of what is in its slots, its environment, and the workers.
-        timeout_s = target.spec.start_timeout_s + PROGRAM_TIMEOUT_S + LINK_TIMEOUT_S + REACH_TIMEOUT_S
+        timeout_s = target.spec.start_timeout_s + PREPARE_TIMEOUT_S + LINK_TIMEOUT_S + REACH_TIMEOUT_S
         decided = await self._reconciler.until(is_decided, timeout_s)
         record = self._catalog.versions.get(target.id)
         if not decided or record is None:
@@ -301,11 +274,9 @@ def _sample_text(sample: Any) -> str | None:
 
 
 def _check_texts(deployment: Deployment) -> None:
-    """Each goes into a command line, a path or a log."""
-    texts = ("target", "data", "python", "requirements", "output", "gpus", "input_type")
-    for field in texts:
-        text = getattr(deployment, field)
-        if text is not None and not (len(text) <= MAX_TEXT_LENGTH and text.isprintable()):
+    """Each goes into a command line, a path or a log. A sample is JSON, whatever that is."""
+    for field, text in shared(deployment, VersionSpec).items():
+        if field != "sample" and isinstance(text, str) and not (len(text) <= MAX_TEXT_LENGTH and text.isprintable()):
             raise InvalidArgument(f"{field} is {text!r:.100}: expected at most {MAX_TEXT_LENGTH} printable characters")
 
 
@@ -324,16 +295,3 @@ def _check_framework(deployment: Deployment) -> None:
         raise InvalidArgument("framework torch_state needs the state dict as data")
     if output is not None and not all(name.strip() for name in output.split(",")):
         raise InvalidArgument(f"output {output!r} is malformed: expected labels, probabilities or NAME[,NAME...]")
-
-
-def _check_replicas(replicas: int | ReplicaRange) -> None:
-    if not isinstance(replicas, ReplicaRange):
-        _check_range("replicas", replicas, 1, MAX_REPLICAS)
-        return
-    _check_range("replicas.min", replicas.min, 1, MAX_REPLICAS)
-    _check_range("replicas.max", replicas.max, replicas.min, MAX_REPLICAS)
-
-
-def _check_range(field: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:
-        raise InvalidArgument(f"{field} {value!r:.30} is out of range: expected {least:g} to {most:g}")

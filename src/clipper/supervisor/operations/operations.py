@@ -1,4 +1,4 @@
-"""All that an operator can ask for: ``management.operations.Operations``, on what really runs."""
+"""Everything that an operator can ask for: implements ``management.operations.Operations``."""
 
 import os
 import time
@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
 from clipper import __version__
-from clipper.control.snapshot import Link
 from clipper.control.statistics import WorkerStatistics
 from clipper.home import Place
 from clipper.management.events import Event
 from clipper.management.schemas import CreatedKey, CreatedToken, Key, NewKey, NewToken, Status, Token
 from clipper.managers.manager import SlotStatus
 from clipper.metrics.exposition import render
+from clipper.settings.application import Link
 from clipper.supervisor.operations.applications import ApplicationOperations
 from clipper.supervisor.operations.models import ModelOperations
 from clipper.supervisor.operations.parts import Parts
@@ -98,7 +98,10 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         return render(workers, applications, models, await self.list_replicas(), status)
 
     async def problems(self) -> list[str]:
-        problems = [] if self._workers.any_ready else [f"no query worker is ready{self._why_no_worker()}"]
+        problems = []
+        if not self._workers.any_ready:
+            errors = [worker.last_error for worker in self._workers if worker.last_error]
+            problems.append(f"no query worker is ready{': ' + errors[0] if errors else ' yet'}")
         problems += [
             f"application {name!r} is not served: {why}; change it, or delete it"
             for name, why in self._reconciler.left_out.items()
@@ -115,14 +118,10 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
     async def stop(self) -> None:
         self._on_stop()
 
-    def _why_no_worker(self) -> str:
-        errors = [worker.last_error for worker in self._workers if worker.last_error]
-        return f": {errors[0]}" if errors else " yet"
-
     def _trouble_with(self, link: Link) -> str | None:
         version = link.version or self._catalog.model(link.model).current
         if version is None:
-            return f"model {link.model!r} has no version that has come up"
+            return f"model {link.model!r} has no version that is ready"
         slots = self._manager.slots(ModelId(link.model, version))
         if any(self._answers(slot) for slot in slots):
             return None
@@ -130,7 +129,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
         return f"{link.model}:{version} has no replica that is ready{': ' + errors[0] if errors else ' yet'}"
 
     def _answers(self, slot: SlotStatus) -> bool:
-        """Whether its replica is ready, and asked by the workers."""
+        """Whether its replica is ready and workers send it queries."""
         address = None if slot.replica is None else slot.replica.address
         return slot.phase == "ready" and address is not None and self._reconciler.is_told_of(address)
 

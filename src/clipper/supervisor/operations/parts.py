@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from clipper.managers.manager import Manager
-from clipper.processes.usage import UsageKeeper
 from clipper.selection.stores.store import Store
 from clipper.supervisor.artifacts.store import Artifacts
 from clipper.supervisor.catalog import Catalog
@@ -25,7 +24,6 @@ class Parts:
 
     catalog: Catalog
     manager: Manager
-    usage: UsageKeeper
     workers: Workers
     reconciler: Reconciler
     artifacts: Artifacts

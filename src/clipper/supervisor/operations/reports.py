@@ -1,4 +1,4 @@
-"""An application's models beside each other, by all feedback that ever came and by what the workers have counted."""
+"""Compares an application's models, by all feedback that ever came and by what workers have counted."""
 
 import asyncio
 import time
@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from clipper.control.messages import ModelDescription
-from clipper.control.snapshot import link_names
 from clipper.control.statistics import (
     LATENCY_BOUNDS_S,
     ApplicationStatistics,
@@ -16,22 +15,21 @@ from clipper.control.statistics import (
     WorkerStatistics,
 )
 from clipper.errors import InvalidArgument
-from clipper.management.learned import Standing
 from clipper.management.reports import Bounds, Latency, Report, ReportedModel, ReportGroup
 from clipper.registry.records import ApplicationRecord
 from clipper.selection.learning.comparison import Compared, compare
 from clipper.selection.learning.confidence_sequences import Evidence, Interval, mean_interval
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.policies.best_arm import BestArm
-from clipper.selection.policies.registry import make_policy
+from clipper.selection.policies.by_name import make_policy
 from clipper.selection.stores.store import EVERYONE
+from clipper.settings.application import link_names
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.views import test_view
+from clipper.types import MAX_CONTEXT_LENGTH
 
-# Longer than any user's or session's id.
-MAX_CONTEXT_LENGTH = 1000
-# Contexts that a report has groups for, as many as a page can show. They are those with most feedback of the latest
-# ones, each of which is read from the store.
+# Contexts that a report has groups for, as many as a page can show: of the latest ones, which are each read from the
+# store, those with most feedback.
 MAX_GROUPS = 10
 MAX_LOOKED_AT = 200
 # Versions that are not linked any more, those with most feedback.
@@ -47,7 +45,7 @@ class _State:
 
 
 class ReportOperations:
-    """It reads what is there, and changes nothing."""
+    """Reports; they change nothing."""
 
     def __init__(self, parts: Parts) -> None:
         self._catalog = parts.catalog
@@ -102,7 +100,7 @@ class ReportOperations:
         totals = ledger.totals()
         evidence = {key: totals.evidence(key) for key in {key for key, _ in totals.numbers} - {""}}
         scored = sum(each.count for each in evidence.values())
-        # Each piece of feedback is on a model at least; from before this was counted there are more than are known.
+        # Each piece of feedback scores at least one model. The clock also counts feedback from before losses were kept.
         return _State({key: each for key, each in evidence.items() if each.count > 0}, min(ledger.clock, scored))
 
     async def _group(
@@ -113,7 +111,7 @@ class ReportOperations:
         shown = self._linked(record) if description is None else description.models
         keys = {each.model: _key(each) for each in shown}
         evidence = {each.model: state.evidence.get(keys[each.model], Evidence(0.0, 0.0)) for each in shown}
-        # Bets against each pair's every outcome take a while: others are answered meanwhile.
+        # The comparison of all pairs takes a while: other requests are answered meanwhile.
         comparison = await asyncio.to_thread(compare, evidence, state.feedback, asked.confidence, asked.tolerance)
         models = [
             counted.model(each, keys[each.model], evidence[each.model], comparison.models[each.model]) for each in shown
@@ -126,8 +124,14 @@ class ReportOperations:
         # It is over all queries, whatever context is asked for.
         standing = None if description is None or context is not None else test_view(description)
         verdict, best, more = comparison.verdict, comparison.best, comparison.more_feedback
-        if verdict == "open" and standing is not None and _tells(standing, asked):
-            # What was sure once is, though what came since may have it look less so.
+        is_found = (
+            standing is not None
+            and standing.winner is not None
+            and standing.confidence >= asked.confidence
+            and standing.tolerance <= asked.tolerance
+        )
+        if verdict == "open" and standing is not None and is_found:
+            # The test's finding stays valid, even if later feedback alone would be less conclusive.
             verdict, best, more = "as_good", standing.winner, 0.0
         rate = counted.feedback_per_s
         return ReportGroup(
@@ -137,15 +141,15 @@ class ReportOperations:
             best=best,
             sureness=comparison.sureness if best == comparison.best else 0.0,
             more_feedback=more,
-            # Of a context it is not known how often it is told of.
+            # The rate of feedback is not known by context.
             more_s=more / rate if more is not None and rate > 0 and context is None else None,
             models=tuple(models),
             test=standing,
-            problem=None if description is not None else "no query worker tells of it: see clipper status",
+            problem=None if description is not None else "no query worker answers: see clipper status",
         )
 
     def _linked(self, record: ApplicationRecord) -> tuple[ModelDescription, ...]:
-        """By the registry, where no worker tells of the models."""
+        """The models by the registry, if no worker describes them."""
         return tuple(
             ModelDescription(
                 name, 0.0, None, 0.0, 0.0, link.shadow, link.version or self._catalog.model(link.model).current
@@ -155,7 +159,7 @@ class ReportOperations:
 
 
 class _Counted:
-    """What the workers have counted of an application and its models since they started."""
+    """What workers have counted for an application and its models since they started."""
 
     def __init__(self, name: str, statistics: Sequence[WorkerStatistics]) -> None:
         self.applications: list[ApplicationStatistics] = []
@@ -206,7 +210,7 @@ class _Counted:
 
 
 def _asked(record: ApplicationRecord, confidence: float | None, tolerance: float | None) -> BestArm:
-    """By what models are compared: what was asked for, else the policy's own if it is a test, else its defaults.
+    """The test's parameters: those asked for, else those of the application's policy if it is a test, else defaults.
 
     Raises:
         InvalidArgument: a value is outside its range.
@@ -217,11 +221,6 @@ def _asked(record: ApplicationRecord, confidence: float | None, tolerance: float
     test = make_policy("best_arm", parameters)
     assert isinstance(test, BestArm)
     return test
-
-
-def _tells(test: Standing, asked: BestArm) -> bool:
-    """Whether what the application's test has found answers what is asked."""
-    return test.winner is not None and test.confidence >= asked.confidence and test.tolerance <= asked.tolerance
 
 
 def _key(model: ModelDescription) -> str:
@@ -246,7 +245,7 @@ def _latency(histograms: Iterable[HistogramData]) -> Latency | None:
 
 
 def _quantile_s(counts: Sequence[int], share: float) -> float:
-    """As if what lies between two bounds were spread evenly; the last bound, of what lies above it."""
+    """A quantile, interpolated linearly within its bucket; the last bound if it lies above that."""
     wanted = share * sum(counts)
     low_s = 0.0
     for count, high_s in zip(counts, LATENCY_BOUNDS_S):

@@ -7,32 +7,9 @@ from msgspec.structs import replace
 from clipper.control.snapshot import ApplicationSnapshot
 from clipper.errors import InvalidArgument
 from clipper.registry.records import ApplicationRecord, VersionRecord
-from clipper.scaling import ReplicaRange
-from clipper.supervisor.config import MOST_MAX_BODY_BYTES
+from clipper.settings.replicas import ReplicaRange
+from clipper.settings.server import MOST_MAX_BODY_BYTES
 from clipper.types import InputType
-
-# More than any worker has at once, or answers: who wants more wants no limit.
-MAX_IN_FLIGHT = 1_000_000
-MAX_PER_SECOND = 1_000_000
-# One in a quarter of an hour: who wants less wants none.
-MIN_PER_SECOND = 0.001
-
-# Of a cost and of its weight: their product, and sums of it, are still numbers that a state can hold.
-MAX_COST = 1e6
-
-
-def check_limits(max_in_flight: int | None, max_per_second: float | None) -> None:
-    """
-    Raises:
-        InvalidArgument: one is outside its range.
-    """
-    if max_in_flight is not None and not 1 <= max_in_flight <= MAX_IN_FLIGHT:
-        raise InvalidArgument(f"max_in_flight {max_in_flight} is out of range: expected 1 to {MAX_IN_FLIGHT}, or none")
-    if max_per_second is not None and not MIN_PER_SECOND <= max_per_second <= MAX_PER_SECOND:
-        raise InvalidArgument(
-            f"max_per_second {max_per_second:g} is out of range: expected {MIN_PER_SECOND:g} to {MAX_PER_SECOND:g}, "
-            "or none"
-        )
 
 
 def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str], str]) -> ApplicationSnapshot:

@@ -5,24 +5,15 @@ from pathlib import Path
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from clipper.control.snapshot import Selection
 from clipper.errors import InvalidArgument
-from clipper.management.schemas import ApplicationChange, Configured, NewApplication
-from clipper.processes.managed import ProcessFolder
+from clipper.processes.folder import ProcessFolder
 from clipper.run_as import RunAs
-from clipper.selection.learning.parameters import check_number
-from clipper.selection.policies.query_view import MAX_FEATURES
-from clipper.selection.policies.registry import POLICIES, default_half_life, make_loss, make_policy, runs_own_code
+from clipper.selection.policies.by_name import POLICIES, default_half_life, make_loss, make_policy, runs_own_code
 from clipper.selection.trial import Trials
-from clipper.supervisor.operations import rules
-from clipper.types import InputType
+from clipper.settings.application import ApplicationChange, Configured, NewApplication, Selection, SelectionSettings
+from clipper.settings.fields import check_ranges, given, shared
+from clipper.types import MAX_FEATURES, InputType
 
-# Feedback on a query that was longer ago would be on a model that is no longer there. Ids of feedback are kept as long.
-MAX_FEEDBACK_TTL_S = 7 * 24 * 3600.0
-# More feedback than comes in years; who wants more wants no half-life.
-MAX_OBSERVATIONS = 10**9
-# With more, it would be the rest that is new.
-MAX_RAMP = 0.5
 # What the processes of checks are called, with a number behind.
 _CHECKS = "selection-check"
 
@@ -35,46 +26,31 @@ def new_selection(new: NewApplication) -> Selection:
         loss=loss.name,
         loss_parameters=loss.parameters,
         half_life=default_half_life(policy.name) if new.half_life is UNSET else new.half_life,
-        prior_weight=new.prior_weight,
-        inherit=new.inherit,
-        ramp=new.ramp,
-        max_loss_increase=new.max_loss_increase,
-        wait=new.wait,
-        confidence_threshold=new.confidence_threshold,
-        confidence_from=new.confidence_from,
-        calibrate=new.calibrate,
-        feedback_ttl_s=new.feedback_ttl_s,
-        log_decisions=new.log_decisions,
-        features=new.features,
-        cost_weight=new.cost_weight,
+        **shared(new, SelectionSettings),
     )
 
 
 def changed_selection(selection: Selection, change: ApplicationChange) -> Selection:
-    if change.policy is not UNSET:
-        policy = _configured(change.policy)
+    changed = given(change)
+    if "policy" in changed:
+        policy = _configured(changed.pop("policy"))
+        if _goes_by_features(selection.policy) and policy.name in POLICIES and not _goes_by_features(policy.name):
+            # They were for the policy before it: queries would be refused for want of what nobody reads.
+            selection = replace(selection, features=None)
         if selection.half_life == default_half_life(selection.policy):  # nobody has set another
             selection = replace(selection, half_life=default_half_life(policy.name))
         selection = replace(selection, policy=policy.name, parameters=policy.parameters)
-    if change.loss is not UNSET:
-        loss = _configured(change.loss)
+    if "loss" in changed:
+        loss = _configured(changed.pop("loss"))
         selection = replace(selection, loss=loss.name, loss_parameters=loss.parameters)
-    others = {
-        "half_life": change.half_life,
-        "prior_weight": change.prior_weight,
-        "inherit": change.inherit,
-        "ramp": change.ramp,
-        "max_loss_increase": change.max_loss_increase,
-        "wait": change.wait,
-        "confidence_threshold": change.confidence_threshold,
-        "confidence_from": change.confidence_from,
-        "calibrate": change.calibrate,
-        "feedback_ttl_s": change.feedback_ttl_s,
-        "log_decisions": change.log_decisions,
-        "features": change.features,
-        "cost_weight": change.cost_weight,
-    }
-    return replace(selection, **{name: value for name, value in others.items() if value is not UNSET})
+    # Its code is an artifact, and the selection's a folder.
+    own = {*SelectionSettings.__struct_fields__, "half_life"}
+    return replace(selection, **{name: value for name, value in changed.items() if name in own})
+
+
+def _goes_by_features(policy: str) -> bool:
+    """Whether it is one of Clipper's own that cannot do without."""
+    return policy in POLICIES and POLICIES[policy].needs_features
 
 
 def names_code(selection: Selection) -> bool:
@@ -98,7 +74,7 @@ class SelectionChecker:
             InvalidArgument: a value is outside its range, or the policy or loss cannot be made.
             Unavailable: the process for that cannot be started.
         """
-        check_numbers(selection)
+        check_ranges(selection)
         if not runs_own_code(selection.policy, selection.loss):
             make_policy(selection.policy, selection.parameters)
             make_loss(selection.loss, selection.loss_parameters)
@@ -112,34 +88,12 @@ def _configured(given: str | Configured) -> Configured:
     return Configured(given) if isinstance(given, str) else given
 
 
-def check_numbers(selection: Selection) -> None:
-    """
-    Raises:
-        InvalidArgument: one is outside its range.
-    """
-    if selection.half_life is not None:
-        check_number("half_life", selection.half_life, 1, MAX_OBSERVATIONS)
-    check_number("prior_weight", selection.prior_weight, 0, MAX_OBSERVATIONS)
-    check_number("inherit", selection.inherit, 0, 1)
-    if selection.ramp is not None:
-        check_number("ramp", selection.ramp, 0, MAX_RAMP, above=True)
-    if selection.max_loss_increase is not None:
-        check_number("max_loss_increase", selection.max_loss_increase, 0, 1)
-    if selection.confidence_threshold is not None:
-        check_number("confidence_threshold", selection.confidence_threshold, 0, 1)
-    check_number("feedback_ttl_s", selection.feedback_ttl_s, 0, MAX_FEEDBACK_TTL_S)
-    check_number("log_decisions", selection.log_decisions, 0, 1)
-    check_number("cost_weight", selection.cost_weight, 0, rules.MAX_COST)
-    if isinstance(selection.features, int):
-        check_number("features", selection.features, 1, MAX_FEATURES)
-
-
 def check_features(selection: Selection, input_type: InputType) -> None:
     """
     Raises:
         InvalidArgument: the policy goes by features that queries do not bring, or their inputs cannot be them.
     """
-    if selection.features is None and selection.policy in POLICIES and POLICIES[selection.policy].needs_features:
+    if selection.features is None and _goes_by_features(selection.policy):
         raise InvalidArgument(
             f"policy {selection.policy} goes by features: say how many each query brings, features N, or that its "
             "input is them, features input"

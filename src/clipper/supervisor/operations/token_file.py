@@ -1,4 +1,4 @@
-"""The server's own token of the role admin: a file of the home, which its commands read by themselves."""
+"""The server's own token, of the role admin: a file in the home, which its commands read."""
 
 import logging
 import os
@@ -10,19 +10,19 @@ from clipper.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-# Guessing 256 random bits is beyond anyone, however fast the server answers.
+# Nobody guesses 256 random bits, however fast the server answers.
 _RANDOM_BYTES = 32
-# An operator may bring one of their own: no shorter than one that nobody guesses, and of what a header takes.
+# An operator may bring one: long enough that nobody guesses it, and of characters that a header can carry.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{32,512}")
 
 
 def new_token() -> str:
-    """Its beginning tells those who search logs and repositories for secrets what it is."""
+    """The prefix lets scanners of logs and repositories recognise it as a secret."""
     return f"clipper_{secrets.token_urlsafe(_RANDOM_BYTES)}"
 
 
 class TokenFile:
-    """Reads the token, and makes it where there is none. Only who has the home's lock may use it."""
+    """Reads the token, and makes one if there is none. Only the holder of the home's lock may use it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -33,7 +33,7 @@ class TokenFile:
         """The token, made if the file is missing or empty.
 
         Raises:
-            Unavailable: the file holds something else, or cannot be read or made.
+            Unavailable: the file does not hold a token, or cannot be read or written.
         """
         try:
             self._tighten()
@@ -52,9 +52,9 @@ class TokenFile:
         return self._token
 
     def again(self) -> str:
-        """The token as the file says now: another one in its place counts from now on, a missing one is made anew.
+        """The token in the file now: a replaced one counts from now on, a missing one is made anew.
 
-        A file that cannot be used leaves the token as it was: who has it may then still stop the server.
+        If the file cannot be used the token stays as it was, so that its holder can still stop the server.
         """
         try:
             if self._identity() != self._seen:
@@ -62,14 +62,14 @@ class TokenFile:
                 self.open()
         except (Unavailable, OSError) as error:
             log.warning("the token stays as it was: %s", error)
-            # Said once, and not for each call until the file changes again.
+            # Logged once, not for each call until the file changes again.
             self._seen = self._identity()
         return self._token
 
     def _read(self) -> str:
         """What it holds; empty if it is not there."""
         try:
-            # Before it is read: one that is put there meanwhile is then seen by the next call.
+            # Taken before the file is read: if it is replaced meanwhile, the next call sees that.
             self._seen = self._identity()
             return self._path.read_text("ascii").strip()
         except FileNotFoundError:
@@ -83,12 +83,12 @@ class TokenFile:
             file.write(token + "\n")
             file.flush()
             os.fsync(file.fileno())
-        # In one step: a command that reads it meanwhile sees all of it or none.
+        # Atomically: a command that reads it meanwhile sees all of it or nothing.
         temporary.replace(self._path)
         self._token, self._seen = token, self._identity()
 
     def _tighten(self) -> None:
-        """The home is closed to others, but it may have been copied or shared: its key is not to depend on that."""
+        """Close the file to other users: the home's own mode may have been lost when it was copied or shared."""
         try:
             mode = self._path.stat().st_mode
             if mode & 0o077:
@@ -98,11 +98,11 @@ class TokenFile:
                 self._path.chmod(0o600)
         except FileNotFoundError:
             return
-        except PermissionError as error:  # one that is mounted read-only, such as a secret of an orchestrator's
+        except PermissionError as error:  # it may be mounted read-only, such as a secret of an orchestrator
             log.warning("%s can be read by others, and its mode cannot be changed: %s", self._path, error)
 
     def _identity(self) -> tuple[int, int, int] | None:
-        """Another one for each content that is put there; None if nothing is, or it cannot be told."""
+        """Differs whenever other content is put there; None if the file is missing or cannot be examined."""
         try:
             found = self._path.stat()
         except OSError:

@@ -8,12 +8,10 @@ from msgspec import UNSET
 
 from clipper.control import snapshot
 from clipper.control.messages import PolicyDescription
-from clipper.control.snapshot import Selection
 from clipper.control.statistics import ApplicationStatistics
 from clipper.management.learned import LearnedModel, Newcomer, Standing
 from clipper.management.schemas import (
     Application,
-    Configured,
     LearnedPolicy,
     Model,
     Reliability,
@@ -25,6 +23,8 @@ from clipper.management.schemas import (
 from clipper.managers.manager import Manager, SlotStatus
 from clipper.registry.records import ApplicationRecord, VersionRecord
 from clipper.selection.learning.guardrail import ENOUGH_FEEDBACK, NO_LOSSES, RampLosses
+from clipper.settings.application import Configured, Selection
+from clipper.settings.fields import shared
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.ramps import Ramps
 from clipper.supervisor.keepers.scaler import Scaler
@@ -42,37 +42,20 @@ def application_view(
     selection = record.selection
     ramped = [newcomer for newcomer in record.newcomers if newcomer.stopped is None]
     share = (selection.ramp or 0.0) / len(ramped) if ramped else 0.0
-    return Application(
-        name=record.name,
-        input_type=record.input_type,
-        slo_ms=record.slo_ms,
-        policy=Configured(selection.policy, selection.parameters),
-        links=record.links,
-        default_output=UNSET if record.default_output is None else msgspec.json.decode(record.default_output),
-        loss=Configured(selection.loss, selection.loss_parameters),
-        half_life=selection.half_life,
-        prior_weight=selection.prior_weight,
-        inherit=selection.inherit,
-        ramp=selection.ramp,
-        max_loss_increase=selection.max_loss_increase,
-        wait=selection.wait,
-        confidence_threshold=selection.confidence_threshold,
-        confidence_from=selection.confidence_from,
-        calibrate=selection.calibrate,
-        feedback_ttl_s=selection.feedback_ttl_s,
-        log_decisions=selection.log_decisions,
-        features=selection.features,
-        cost_weight=selection.cost_weight,
-        code=record.code,
-        id=record.state_id,
-        problem=problem,
-        require_key=record.require_key,
-        max_in_flight=record.max_in_flight,
-        max_per_second=record.max_per_second,
-        newcomers=tuple(
+    values = shared(selection, Application) | shared(record, Application)
+    values |= {
+        "policy": Configured(selection.policy, selection.parameters),
+        "loss": Configured(selection.loss, selection.loss_parameters),
+        "default_output": UNSET if record.default_output is None else msgspec.json.decode(record.default_output),
+        "id": record.state_id,
+        "newcomers": tuple(
             _newcomer_view(newcomer, 0.0 if newcomer.stopped else share, ramps.evidence(record, newcomer))
             for newcomer in record.newcomers
         ),
+    }
+    return Application(
+        **values,
+        problem=problem,
         test=None if description is None else test_view(description),
     )
 
@@ -180,22 +163,10 @@ class Views:
             state = "starting"
         slots = self._manager.slots(record.id)
         return Version(
-            model=record.model,
-            version=record.version,
-            state=state,
+            **(shared(record.spec, Version) | shared(record, Version) | {"state": state}),
             current=self._catalog.model(record.model).current == record.version,
-            input_type=record.input_type,
-            runtime=record.runtime,
-            batching=record.batching,
-            cache=record.cache,
-            replicas_wanted=record.replicas_wanted,
             replicas=tuple(self.replica(slot, limits) for slot in slots),
-            created_at=record.created_at,
-            last_error=record.last_error,
-            log_tail=record.log_tail,
             progress=next((one.replica.progress for one in slots if one.replica and one.replica.progress), None),
-            warning=record.warning,
-            scaling=record.scaling,
             scaling_reason=self._scaler.reason(record.id) if record.scaling else None,
         )
 

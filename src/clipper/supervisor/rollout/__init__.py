@@ -1,1 +1,1 @@
-"""The shell of `clipper.rollout`: gathers its facts, and carries out what it says."""
+"""The shell of ``clipper.rollout``: gathers its facts and carries out its instructions."""

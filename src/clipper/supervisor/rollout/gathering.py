@@ -1,11 +1,11 @@
-"""What the rollout is to know of what runs, taken down."""
+"""Turns slots and workers into the rollout's facts."""
 
 from clipper.control.snapshot import Peer
 from clipper.managers.manager import SlotStatus
 from clipper.rollout.facts import Failure, SlotFacts, WorkerFacts
 from clipper.supervisor.workers.worker_process import WorkerProcess
 
-# What has code of Clipper's in its containers; others bring all of theirs.
+# Loaders whose containers run Clipper's own runtime.
 _OURS = ("file", "import")
 
 
@@ -34,7 +34,7 @@ def worker_facts(worker: WorkerProcess) -> WorkerFacts:
     return WorkerFacts(
         worker.index,
         worker.phase,
-        # One that was taken over has a peer's address before it has been dialled, for the others know it already.
+        # An adopted worker is a peer before we have dialled it: the others know it already.
         peer=None if worker.process is None else Peer(worker.instance, worker.control),
         generation=None if applied is None else applied.generation,
         found_generation=worker.found_generation,

@@ -1,7 +1,7 @@
-"""Has what the rollout decides done: the shell around ``clipper.rollout``, which holds no rules.
+"""Carries out what the rollout decides: the shell around ``clipper.rollout``, without rules of its own.
 
-A pass looks at everything and does what can be done now; it waits for nothing. Whatever changes (a container, a worker,
-an operator) asks for another pass. So nothing that is slow holds up anything else.
+A pass looks at everything, does what can be done now, and waits for nothing. Every change of a container, a worker or
+by an operator asks for another pass. So nothing slow holds up anything else.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 REACH_TIMEOUT_S = 15.0
 # A registry that could not be written is tried again after this.
 SAVE_AGAIN_S = 5.0
-# Phases of what has no process, and is to have one.
+# Phases of slots and workers that should have a process and have none.
 DOWN = ("dead", "backing_off", "crash_loop")
 # A pass takes a handful of looks, whatever there is to do; one that never ends is a bug of ours.
 MAX_LOOKS = 100
@@ -51,7 +51,7 @@ class Reconciler:
     """Runs on the event loop that it is made on. See ``Rollout`` for what is decided, and why in that order.
 
     Attributes:
-        story: what happened and was decided lately.
+        story: the latest events and decisions.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Reconciler:
             self._timer.cancel()
 
     def wake(self, delay_s: float = 0.0) -> None:
-        """Have a pass made soon, or after ``delay_s``; the earliest that was asked for counts."""
+        """Ask for a pass, now or after ``delay_s``; the earliest request counts."""
         if not self._is_running:
             return
         at_s = self._loop.time() + delay_s
@@ -100,7 +100,7 @@ class Reconciler:
         self._timer = self._loop.call_at(at_s, self._on_timer)
 
     async def until(self, is_so: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait for something that passes bring about; whether it came true in time."""
+        """Wait until passes have made something true; return whether they did in time."""
         done = self._loop.create_future()
         check = _resolver(is_so, done)
         if check():
@@ -118,7 +118,7 @@ class Reconciler:
         return True
 
     async def reach_workers(self, timeout_s: float) -> bool:
-        """Tell workers what the catalog says now; whether all serve by it in time."""
+        """Push what the catalog says now; return whether all workers serve by it in time."""
         if self._is_running:
             self._make_pass()
         telling = self._rollout.telling
@@ -126,7 +126,7 @@ class Reconciler:
         return await self.until(lambda: telling.have_applied(self._facts(), generation), timeout_s)
 
     def check_servable(self, record: ApplicationRecord) -> None:
-        """Check that workers can be told of a record, before it is stored.
+        """Check that a record can be encoded for workers, before it is stored.
 
         Raises:
             InvalidArgument, TooLarge: as ``Servable.check``.
@@ -135,11 +135,11 @@ class Reconciler:
 
     @property
     def left_out(self) -> Mapping[str, str]:
-        """Applications that workers are not told of, and why: what an older Clipper has stored, for instance."""
+        """Applications that workers do not get, and why: an older Clipper may have stored them, for instance."""
         return self._servable.left_out
 
     def is_announced(self, id_: ModelId) -> bool:
-        """Whether every worker has all that makes the version ready: its replicas, and that it is current if it is."""
+        """Whether every worker knows that the version is ready: its replicas, and that it is current if it is."""
         return self._rollout.is_announced(id_)
 
     def is_told_of(self, replica: ReplicaAddress) -> bool:
@@ -147,7 +147,7 @@ class Reconciler:
         return self._rollout.is_told_of(self._facts(), replica.id)
 
     def outdated(self) -> list[str]:
-        """What runs another Clipper's code than ours, or with other settings, and is being replaced, or cannot be."""
+        """Processes that run other code or settings than ours, and what holds up their replacement, as a problem."""
         facts = self._facts()
         names = [f"worker-{one.index}" for one in facts.workers if one.is_outdated]
         names += [one.id for one in facts.slots if one.is_outdated]
@@ -156,10 +156,8 @@ class Reconciler:
         ended: list[tuple[str, str | None]] = [(one.phase, one.last_error) for one in facts.workers]
         ended += [(one.phase, one.last_error) for one in facts.slots]
         errors = [error for phase, error in ended if phase in DOWN and error]
-        why = f"; it waits for this: {errors[0]}" if errors else ""
-        return [
-            f"{', '.join(names)} still run another Clipper's code, or with other settings, and are being replaced{why}"
-        ]
+        why = f"; held up by: {errors[0]}" if errors else ""
+        return [f"{', '.join(names)} still run another Clipper's code or other settings, and are being replaced{why}"]
 
     def _on_timer(self) -> None:
         self._timer = None

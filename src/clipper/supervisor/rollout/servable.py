@@ -1,5 +1,5 @@
-"""Which applications the workers can be told of: what is stored has to become a snapshot, and one that cannot may cost
-no other application its answers.
+"""Which applications workers get: each record has to be encoded in a snapshot, and one that cannot be must not cost the
+others their answers.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,12 +10,12 @@ from clipper.control.messages import MAX_MESSAGE_BYTES, Apply, decode_command, e
 from clipper.control.snapshot import ApplicationSnapshot, Snapshot
 from clipper.errors import ClipperError, InvalidArgument, TooLarge
 from clipper.registry.records import ApplicationRecord
+from clipper.settings.fields import check_ranges
 from clipper.supervisor.operations import rules
-from clipper.supervisor.operations.selections import check_numbers
 
 # A snapshot is one message; the other half is for models and their replicas, of which each takes some hundred bytes.
 MAX_APPLICATIONS_BYTES = MAX_MESSAGE_BYTES // 2
-# Who reads JSON by recursion, as nearly all do, can go a few hundred levels deep; an input has eight at most.
+# Most JSON parsers recurse and fail at a few hundred levels; an input has eight at most.
 MAX_DEPTH = 64
 # What the snapshot's encoding, SQL and most languages have as an integer.
 MAX_INTEGER = 2**63 - 1
@@ -34,21 +34,16 @@ def check_json(field: str, value: Any) -> None:
                 raise InvalidArgument(
                     f"{field}: there is a whole number of over 64 bits; write it like 1e20, or as text"
                 )
-        level = [each for one in level for each in _within(one)]
+        inside = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [each for part in inside for each in part]
         if not level:
             return
     raise InvalidArgument(f"{field}: nested over {MAX_DEPTH} levels deep")
 
 
-def _within(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
-
-
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """A record as workers are told of it, or why it cannot be."""
+    """A record as workers get it, or why they cannot."""
 
     record: ApplicationRecord
     snapshot: ApplicationSnapshot | None
@@ -57,10 +52,10 @@ class _Told:
 
 
 class Servable:
-    """Turns records into what workers are told, each once.
+    """Turns records into what workers get, each once.
 
     Attributes:
-        left_out: the applications that workers are not told of, and why.
+        left_out: the applications that workers do not get, and why.
     """
 
     def __init__(self, code_folder: Callable[[str], str]) -> None:
@@ -70,7 +65,7 @@ class Servable:
         self._told: dict[str, _Told] = {}
 
     def snapshots(self, records: Mapping[str, ApplicationRecord]) -> tuple[ApplicationSnapshot, ...]:
-        """Of those that workers can be told of."""
+        """Of those that can be encoded."""
         self._told = {name: self._known(record) for name, record in records.items()}
         self.left_out = {}
         found, size_bytes = [], 0
@@ -78,14 +73,16 @@ class Servable:
             if told.snapshot is None:
                 self.left_out[name] = told.why_not
             elif size_bytes + told.size_bytes > MAX_APPLICATIONS_BYTES:
-                self.left_out[name] = f"with the others it is over the {MAX_APPLICATIONS_BYTES} bytes that workers take"
+                self.left_out[name] = (
+                    f"together with the others it is over {MAX_APPLICATIONS_BYTES} bytes, the most that workers take"
+                )
             else:
                 size_bytes += told.size_bytes
                 found.append(told.snapshot)
         return tuple(found)
 
     def check(self, record: ApplicationRecord, others: Mapping[str, ApplicationRecord]) -> None:
-        """Check that workers can be told of a record, beside the others, before it is stored.
+        """Check that a record can be encoded for workers, beside the others, before it is stored.
 
         Raises:
             InvalidArgument: it cannot be encoded.
@@ -106,10 +103,10 @@ class Servable:
         return known if known is not None and known.record is record else self._tell(record)
 
     def _tell(self, record: ApplicationRecord) -> _Told:
-        """As workers will read it: what they would choke on has to show here."""
+        """Encode and decode it as workers will: what they could not read has to show here."""
         try:
             rules.checked_type(record.input_type)
-            check_numbers(record.selection)
+            check_ranges(record.selection)
             snapshot = rules.application_snapshot(record, self._code_folder)
             body = encode(Apply(Snapshot(applications=(snapshot,))))
             decode_command(body[4:])

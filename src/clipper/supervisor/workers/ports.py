@@ -1,4 +1,4 @@
-"""The two ports of a server: taken before anything starts, or refused with what to do."""
+"""The two ports of a server, which are bound before anything else starts."""
 
 import socket
 
@@ -27,7 +27,7 @@ def hold(host: str, port: int, option: str, check_free: bool) -> socket.socket:
         Conflict: as ``listen``.
     """
     if check_free:
-        # Where ports may be shared, two servers could share one without a complaint; so ask for it alone first.
+        # With SO_REUSEPORT two servers could share a port unnoticed, so bind it without that first.
         with listen(host, port, option) as alone:
             port = port_of(alone)
     holder = socket.socket(_family(host))
@@ -35,7 +35,7 @@ def hold(host: str, port: int, option: str, check_free: bool) -> socket.socket:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         holder.bind((host, port))
-        # It was to get past connections that are closing. Kept, it would let others bind while no worker listens.
+        # SO_REUSEADDR was for connections that are closing. Kept, it would let others bind while no worker listens.
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except OSError as error:
         holder.close()

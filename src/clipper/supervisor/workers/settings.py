@@ -6,12 +6,9 @@ import msgspec
 from msgspec import Struct
 
 from clipper.control.messages import CHANNEL_VERSION
-from clipper.control.snapshot import FEEDBACK_QUERIES
-from clipper.decisions.segments import DEFAULT_LOG_BYTES
-from clipper.processes.managed import ProcessRecord
+from clipper.processes.process import ProcessRecord
 from clipper.run_as import RunAs
-from clipper.selection.stores.store import MAX_CONTEXTS
-from clipper.supervisor.config import MAX_BODY_BYTES
+from clipper.settings.server import DEFAULT_LOG_BYTES, FEEDBACK_QUERIES, MAX_BODY_BYTES, MAX_CONTEXTS
 from clipper.tls.material import TlsMode
 
 

@@ -1,11 +1,13 @@
-"""What an earlier supervisor left running: what fits is taken over, the rest is ended."""
+"""Takes over what an earlier supervisor left running, where it fits, and ends the rest."""
 
 import logging
 
-from clipper.managers.local.launcher import container_note
+from clipper.managers.launcher import container_note
 from clipper.managers.manager import Manager
 from clipper.managers.replica import Replica
-from clipper.processes.managed import ProcessFolder, ProcessRecord, start_time
+from clipper.processes.folder import ProcessFolder
+from clipper.processes.proc import start_time
+from clipper.processes.process import ProcessRecord
 from clipper.rollout import wanted
 from clipper.supervisor.catalog import Catalog, Numbers
 from clipper.supervisor.config import Config
@@ -17,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def worker_settings(config: Config, home: HomeFolders, port: int, store_digest: str) -> WorkerSettings:
-    """As we are configured."""
+    """The settings that workers are started with now."""
     return WorkerSettings(
         config.host,
         port,
@@ -31,7 +33,7 @@ def worker_settings(config: Config, home: HomeFolders, port: int, store_digest: 
         decision_log_bytes=config.decision_log_bytes,
         tls=config.tls_mode,
         run=str(home.run),
-        run_as=config.run_as,
+        run_as=config.models_user,
     )
 
 
@@ -48,14 +50,14 @@ def left_query_port(records: list[ProcessRecord], config: Config, home: HomeFold
 
 
 def pass_over(records: list[ProcessRecord], instances: Numbers) -> None:
-    """Give no worker the number of one that may still answer, or be asked about its answers."""
+    """Give no new worker the number of one that may still run, or whose answers may still get feedback."""
     for record in records:
         if (note := worker_note(record)) is not None:
             instances.pass_over(note.instance)
 
 
 async def take_over_containers(catalog: Catalog, manager: Manager, starts: Numbers) -> list[Replica]:
-    """Go on with the containers that are still wanted, as they are; end the others.
+    """Adopt the containers that are still wanted, as they are; end the others.
 
     ``starts``: numbers of containers, of which none gets one that a container has which was left.
     """
@@ -76,8 +78,8 @@ def take_over_workers(records: list[ProcessRecord], workers: Workers, settings: 
 
 
 def end_workers(records: list[ProcessRecord], processes: ProcessFolder) -> None:
-    """Kill all that is not a container: workers with other settings may have the very port that ours are to get."""
-    processes.sweep(keep=[record.name for record in records if container_note(record)])
+    """Kill all that are not containers: workers with other settings may hold the port that ours need."""
+    processes.sweep(keep=[record.name for record in records if container_note(record.extra)])
 
 
 def end_the_rest(processes: ProcessFolder, home: HomeFolders, replicas: list[Replica], workers: Workers) -> None:

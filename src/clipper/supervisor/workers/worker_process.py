@@ -1,4 +1,4 @@
-"""One query worker: its process, started again when it dies, and what it was told."""
+"""The process of one query worker: started again when it dies, and kept up to date with snapshots."""
 
 import asyncio
 import logging
@@ -10,11 +10,20 @@ from typing import TypeVar
 import msgspec
 
 from clipper.control.client import ask
-from clipper.control.messages import CHANNEL_VERSION, Applied, Apply, Command, Drain, GetStatistics
+from clipper.control.messages import (
+    CHANNEL_VERSION,
+    Applied,
+    Apply,
+    Command,
+    Drain,
+    GetStatistics,
+)
 from clipper.control.snapshot import Snapshot
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.managers.reconcile.backoff import NO_DEATHS
-from clipper.processes.managed import ManagedProcess, ProcessFolder, ProcessRecord, is_own_want
+from clipper.processes.folder import ProcessFolder
+from clipper.processes.proc import is_own_shortage
+from clipper.processes.process import ManagedProcess, ProcessRecord
 from clipper.rollout.facts import WorkerPhase
 from clipper.rollout.newcomers import without_ramps
 from clipper.supervisor.workers.settings import WorkerNote, WorkerSettings
@@ -25,23 +34,23 @@ R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
-# A worker imports its libraries and listens; this long only on a machine that is far too busy.
+# A worker imports its libraries and listens: that takes so long only on an overloaded machine.
 START_TIMEOUT_S = 30.0
 DIAL_EVERY_S = 0.02
 # How long a worker may wait for replicas before it answers ``Applied``, and how long we wait for that answer.
 SETTLE_TIMEOUT_S = 5.0
 APPLY_TIMEOUT_S = 15.0
-# A worker that hangs is noticed by this, since nothing else may be asked of it for days.
+# This is how a hung worker is noticed: nothing else may be asked of it for days.
 CHECK_EVERY_S = 5.0
 CHECK_TIMEOUT_S = 10.0
-# A worker whose connection breaks is most likely exiting, and its exit tells more.
+# A worker whose connection breaks is most likely exiting, and its exit status says more.
 EXIT_AFTER_LOSS_S = 1.0
-# For answers under way when it is told to stop; the worker keeps to it, we allow it a little more.
+# For open queries when it is told to stop. The worker keeps to it; we allow a little more.
 DRAIN_TIMEOUT_S = 10.0
 DRAIN_MARGIN_S = 1.0
-# Snapshots that a worker may have before it has answered the first: one may wait for a replica that hangs.
+# Snapshots that may be sent before the first is answered, which may wait for a replica that hangs.
 MAX_APPLYING = 4
-# Query ids have this much room for the number of the worker's start; it comes round after a million of them.
+# Query ids have this much room for the number of the worker's start; numbers repeat after a million starts.
 INSTANCES = 2**20
 
 
@@ -49,12 +58,12 @@ class WorkerProcess:
     """Keeps one query worker running and up to date.
 
     Attributes:
-        phase: of its process.
+        phase: of the process.
         instance: the number of its process's start, which is the upper part of the ids of its queries.
         control: path of its control socket.
-        applied: what it last answered to a snapshot; None until it has.
-        found_generation: of the snapshot that it served by when it was first dialled; 0 if none, or not yet.
-        is_outdated: it runs with another Clipper's code than ours, or with other settings.
+        applied: its last reply to a snapshot; None before the first.
+        found_generation: of the snapshot in force when it was first dialled; 0 if there was none, or before that.
+        is_outdated: it runs with other code or settings than ours.
         is_spare: it is not started again once it has been renewed.
     """
 
@@ -75,7 +84,7 @@ class WorkerProcess:
         Args:
             folders: for its sockets and its log.
             store: the selection store's address.
-            build: of the code that it is started with.
+            build: ``build_id()`` of the code that it is started with.
         """
         self.index = index
         self.is_spare = is_spare
@@ -141,7 +150,13 @@ class WorkerProcess:
                 log.exception("keeping %s failed", self.name)
                 self.last_error = f"keeping {self.name} failed: {error!r}"
             uptime_s = 0.0 if ready_at_s is None else loop.time() - ready_at_s
-            await self._end()
+            if self._draining is not None:
+                await asyncio.shield(self._draining)
+            else:
+                self.phase = "stopping"
+            # If the process lived on, it would share the port with its successor.
+            while self.process is not None and not self.process.exited.is_set():
+                await self.process.stop(grace_s=0)
             self._clean_up()
             if self._draining is not None:
                 log.info("%s has drained", self.name)
@@ -159,19 +174,19 @@ class WorkerProcess:
             self.restarts += 1
 
     def renew(self) -> None:
-        """Have it answer what is under way and exit; it is started again at once, with our code."""
+        """Have it answer its open queries and exit; it is started again at once, with our code."""
         if self.process is not None and self._draining is None:
             self.phase = "draining"
             self._draining = asyncio.get_running_loop().create_task(self._drain(self.process))
 
     def push(self, snapshot: Snapshot) -> None:
-        """Tell it the newest snapshot: now if it is ready, else as soon as it is."""
+        """Send it the newest snapshot: now if it is ready, else as soon as it is."""
         self._snapshot = snapshot
         if self.phase == "ready":
             self._begin_to_apply()
 
     def secure(self, tls: TlsMaterial) -> None:
-        """Have it meet its clients with another certificate: with the newest snapshot, as ``push`` tells that."""
+        """Send it another certificate for its clients, together with the newest snapshot, as ``push`` does."""
         self._tls = tls
         if self.phase == "ready":
             self._begin_to_apply()
@@ -184,7 +199,7 @@ class WorkerProcess:
         return await ask(self.control, command, timeout_s)
 
     async def drain(self) -> None:
-        """Let it answer what is under way, then end it. ``run`` must have been cancelled."""
+        """Let it answer its open queries, then end it. ``run`` must have been cancelled."""
         self.phase = "stopping"
         if self._draining is not None:
             await self._draining
@@ -196,19 +211,10 @@ class WorkerProcess:
         try:
             await self.ask(Drain(), CHECK_TIMEOUT_S)
         except (OSError, ProtocolViolation):
-            process.terminate()  # which asks for the same
+            process.terminate()  # SIGTERM asks for the same
         if not await process.has_exited_within(DRAIN_TIMEOUT_S + DRAIN_MARGIN_S):
             log.warning("%s has not drained within %g s and is killed", self.name, DRAIN_TIMEOUT_S)
         await process.stop(grace_s=0)
-
-    async def _end(self) -> None:
-        """Return when its process is gone. One that was forgotten alive would share the port with its successor."""
-        if self._draining is not None:
-            await asyncio.shield(self._draining)
-        else:
-            self.phase = "stopping"
-        while self.process is not None and not self.process.exited.is_set():
-            await self.process.stop(grace_s=0)
 
     def _clean_up(self) -> None:
         self.process = self.applied = self._sent = None
@@ -222,7 +228,7 @@ class WorkerProcess:
         self._knows_ramps = True
         self.control = str(self._sockets / f"w{self.instance}.sock")
         settings = msgspec.to_builtins(self._settings)
-        # What the first stands for comes by the environment; the other is for the next supervisor alone.
+        # The store's address goes by the environment; ``knows_keys`` is for the next supervisor alone.
         del settings["store_digest"], settings["knows_keys"]
         own = {"index": self.index, "instance": self.instance, "control": self.control}
         bounds = {"settle_timeout_s": SETTLE_TIMEOUT_S, "drain_timeout_s": DRAIN_TIMEOUT_S}
@@ -257,7 +263,7 @@ class WorkerProcess:
             except (TimeoutError, ProtocolViolation) as error:
                 return f"{self.name} listens but does not answer: {error!r}"
             except OSError as error:
-                if is_own_want(error):  # whether it listens is not known
+                if is_own_shortage(error):  # we lack a descriptor, so whether it listens is not known
                     deadline_s = loop.time() + START_TIMEOUT_S
                 if await process.has_exited_within(DIAL_EVERY_S):
                     return f"{self.name} {process.how_it_ended} before it was ready: its log tells why"
@@ -269,19 +275,19 @@ class WorkerProcess:
             try:
                 await self.ask(GetStatistics(), CHECK_TIMEOUT_S)
             except (OSError, ProtocolViolation) as error:
-                if is_own_want(error):
+                if is_own_shortage(error):
                     log.warning("whether %s answers is not known: %s", self.name, error)
                 elif not await process.has_exited_within(EXIT_AFTER_LOSS_S):
                     return f"{self.name} hung: {error!r}"
         return f"{self.name} {process.how_it_ended}"
 
     def _begin_to_apply(self) -> None:
-        # One that is behind what it was found with was told of another registry; a newer one will be pushed.
+        # The worker got a higher generation from another registry; the rollout will push one above that.
         if self._snapshot is None or self._snapshot.generation <= self.found_generation:
             return
         newest = self._snapshot, self._tls
         is_sent = self._sent is not None and all(now is then for now, then in zip(newest, self._sent))
-        # Over the bound the newest is not lost: when an earlier one has ended, this is looked at again.
+        # The newest is not lost when the bound is reached: this runs again when an earlier one has ended.
         if not is_sent and len(self._applying) < MAX_APPLYING:
             self._sent = newest
             task = asyncio.get_running_loop().create_task(self._apply(*newest))
@@ -301,7 +307,7 @@ class WorkerProcess:
         except (OSError, ProtocolViolation) as error:
             if process is None or await process.has_exited_within(EXIT_AFTER_LOSS_S):
                 return
-            if is_own_want(error):
+            if is_own_shortage(error):
                 log.warning("%s has not been told of a change, and will be: %s", self.name, error)
                 self._sent = None
             else:

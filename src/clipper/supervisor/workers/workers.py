@@ -1,4 +1,4 @@
-"""All query workers: what they were told, and what they say."""
+"""All query workers: sends them snapshots and asks them for what they know."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ from clipper.control.messages import Command, DescribePolicy, GetStatistics, Pol
 from clipper.control.snapshot import Snapshot
 from clipper.control.statistics import WorkerStatistics
 from clipper.errors import ProtocolViolation
-from clipper.processes.managed import ProcessRecord
+from clipper.processes.process import ProcessRecord
 from clipper.supervisor.workers.settings import WorkerSettings, worker_note
 from clipper.supervisor.workers.worker_process import WorkerProcess
 from clipper.tls.material import TlsMaterial
@@ -18,14 +18,14 @@ R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
-# A scrape, or a page that shows the statistics, does not wait for a worker that is slow; nor does a container's start.
+# Neither a scrape nor the start of a container waits longer for a slow worker.
 ANSWER_TIMEOUT_S = 1.0
-# A worker may have to read a context's state first, from a store that takes up to 2 s to say that it is down.
+# A worker may first have to read a context's state, from a store that may take 2 s to fail.
 DESCRIBE_TIMEOUT_S = 5.0
 
 
 class Workers:
-    """The workers of a server. A worker that is down counts for nothing: when it is up, it gets the newest snapshot."""
+    """The workers of a server. One that is down is not waited for: when it is up, it gets the newest snapshot."""
 
     def __init__(self, workers: Sequence[WorkerProcess], make_spare: Callable[[], WorkerProcess]) -> None:
         """``make_spare``: a worker that stands in while others are replaced; its index is the next after theirs."""
@@ -51,7 +51,7 @@ class Workers:
             return False
         if note.index < len(self._workers):
             return self._workers[note.index].adopt(record, note)
-        # One too many, as where there were more before: it is drained when it is not needed.
+        # It is one too many, as after a start with fewer workers: it is drained when it is not needed.
         spare = self._make_spare()
         is_adopted = spare.adopt(record, note)
         self._spare = spare if is_adopted else None
@@ -75,7 +75,7 @@ class Workers:
             worker.secure(tls)
 
     def start_spare(self) -> None:
-        """Start one that serves beside the others; it is told what they are told."""
+        """Start one that serves beside the others, by the same snapshot."""
         self._spare = self._make_spare()
         if self._tls is not None:
             self._spare.secure(self._tls)
@@ -84,7 +84,7 @@ class Workers:
         self._tasks.append(asyncio.get_running_loop().create_task(self._keep_spare(self._spare)))
 
     def renew(self, index: int) -> None:
-        """Have a worker answer what is under way, and end; then it is started again, unless it is the spare."""
+        """Have a worker answer its open queries and end. It is started again, unless it is the spare."""
         for worker in self:
             if worker.index == index:
                 worker.renew()

@@ -14,10 +14,11 @@ import pytest
 
 from clipper.errors import ContainerFailed
 from clipper.managers.environments.interpreters import installed_packages
-from clipper.managers.environments.model_environments import ModelEnvironments
-from clipper.managers.environments.program import Prepared
-from clipper.processes.managed import ProcessFolder, start_time
-from clipper.registry.records import VersionSpec
+from clipper.managers.environments.prepare import Prepared
+from clipper.managers.environments.provider import EnvironmentProvider
+from clipper.processes.folder import ProcessFolder
+from clipper.processes.proc import start_time
+from clipper.settings.version import VersionSpec
 from small_packages import SlowPackage, make_wheel, use_only
 from waiting import until_async
 
@@ -31,7 +32,7 @@ class Bench:
         self.artifact.mkdir(parents=True, exist_ok=True)
         self.told: list[str] = []
         processes = ProcessFolder(path, os.environ, path)
-        self.environments = ModelEnvironments(processes, path / "artifacts", path / "environments")
+        self.environments = EnvironmentProvider(processes, path / "artifacts", path / "environments")
 
     def spec(self, requirements: str | None = None, **fields: Any) -> VersionSpec:
         (self.artifact / "requirements.txt").write_text(requirements or "")
@@ -69,7 +70,7 @@ def test_an_environment_is_built_and_a_model_of_other_versions_is_told(bench: Be
         prepared = await bench.prepare(bench.spec("small==1.0\n", needs=("small==2.0",)))
         assert installed_packages(prepared.python) == {"small": "1.0", "numpy": "2.0"}
         assert prepared.warning is not None
-        assert "saved with small 2.0, and runs with 1.0" in prepared.warning
+        assert "saved with small 2.0 but runs with 1.0" in prepared.warning
         assert {"looking for its environment", "installing 2 packages"} <= set(bench.told)
         # It is remembered, for as long as it is there.
         bench.told.clear()
@@ -133,7 +134,7 @@ LEAVE_ONE = """
 import asyncio, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[3:]
-from test_model_environments import Bench
+from test_provider import Bench
 
 async def main():
     bench = Bench(Path(sys.argv[1]))

@@ -7,8 +7,8 @@ import pytest
 
 from clipper.errors import InvalidArgument
 from clipper.selection.learning.losses import Squared
+from clipper.selection.policies.by_name import make_loss, make_policy, runs_own_code
 from clipper.selection.policies.exp3 import Exp3
-from clipper.selection.policies.registry import make_loss, make_policy, runs_own_code
 
 MODULE = """
 from clipper.selection.policies import Choice, Policy
@@ -128,7 +128,7 @@ def test_an_installed_package_offers_policies_and_losses_by_name(
         ("mine:First", {"limit": -1}, "mine:First cannot be made: RuntimeError: below zero"),
         ("mine:First", {"speed": 1}, "mine:First: got an unexpected keyword argument 'speed'"),
         ("mine:Unfinished", {}, "mine:Unfinished cannot be made: TypeError: .*abstract method '?select"),
-        ("mine:Foreign", {}, "mine:Foreign is no policy, for it has no combine, observe: subclass Policy"),
+        ("mine:Foreign", {}, "mine:Foreign is not a policy: it has no combine, observe: subclass Policy"),
         ("mine:Odd", {}, "mine:Odd.feedback is 'some': expected one of selected, all"),
     ],
 )

@@ -194,7 +194,7 @@ def _make(name: str, kind: Callable[..., T], parameters: Mapping[str, object]) -
 def _check_policy(name: str, policy: object) -> None:
     missing = [method for method in _METHODS if not callable(getattr(policy, method, None))]
     if missing:
-        raise InvalidArgument(f"{name} is no policy, for it has no {', '.join(missing)}: subclass Policy")
+        raise InvalidArgument(f"{name} is not a policy: it has no {', '.join(missing)}: subclass Policy")
     for method, (shape, place) in _SHAPES.items():
         problem = _wrong_shape(getattr(policy, method, None), shape.split(", "), place)
         if problem is not None:

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Callable, Coroutine
 
 # Contexts that are read at once; the queries of further ones go by the application's state.
-MAX_LOADS = 256
+MAX_READS = 256
 
 
-class Loads:
+class ContextReads:
     """Reads each context once, however many queries wait for it, and lets none of them wait for long."""
 
-    def __init__(self, load: Callable[[str], Coroutine[None, None, None]]) -> None:
-        self._load = load
+    def __init__(self, read: Callable[[str], Coroutine[None, None, None]]) -> None:
+        self._read = read
         # A context stays in here until the store has answered, even if nobody waits for it any more.
         self._waiting: dict[str, list[Callable[[], None]]] = {}
         self._out_of_patience: set[str] = set()
@@ -20,7 +20,7 @@ class Loads:
 
     def wait(self, context: str, patience_s: float, then: Callable[[], None]) -> None:
         """Call ``then`` when the state has been read, or could not be, or ``patience_s`` after the first has asked."""
-        if context in self._out_of_patience or (context not in self._waiting and len(self._waiting) >= MAX_LOADS):
+        if context in self._out_of_patience or (context not in self._waiting and len(self._waiting) >= MAX_READS):
             then()
         elif context in self._waiting:
             self._waiting[context].append(then)
@@ -30,7 +30,7 @@ class Loads:
 
     def _begin(self, context: str, patience_s: float) -> None:
         timer = asyncio.get_running_loop().call_later(patience_s, self._lose_patience, context)
-        task = asyncio.ensure_future(self._load(context))
+        task = asyncio.ensure_future(self._read(context))
         self._tasks.add(task)
 
         def ended(task: "asyncio.Task[None]") -> None:

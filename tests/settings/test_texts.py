@@ -1,10 +1,10 @@
 """How texts on the command line are read."""
 
 import pytest
-import typer
 
-from clipper.cli.options import parse_json, parse_replicas, parse_size
-from clipper.scaling import ReplicaRange
+from clipper.errors import InvalidArgument
+from clipper.settings.replicas import ReplicaRange, read_replicas
+from clipper.settings.texts import read_json, read_size
 
 
 @pytest.mark.parametrize(
@@ -19,31 +19,31 @@ from clipper.scaling import ReplicaRange
     ],
 )
 def test_sizes(text: str, size_bytes: int) -> None:
-    assert parse_size(text) == size_bytes
+    assert read_size(text) == size_bytes
 
 
 @pytest.mark.parametrize("text", ["", "m", "-1", "1x", "1 2", "1e3"])
 def test_texts_that_are_no_size(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="512m"):
-        parse_size(text)
+    with pytest.raises(InvalidArgument, match="512m"):
+        read_size(text)
 
 
 @pytest.mark.parametrize(("text", "replicas"), [("3", 3), ("1..4", ReplicaRange(1, 4)), ("2..2", ReplicaRange(2, 2))])
 def test_replicas(text: str, replicas: int | ReplicaRange) -> None:
-    assert parse_replicas(text) == replicas
+    assert read_replicas(text) == replicas
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "1..", "..4", "0..4", "4..1", "1...4", "1..4..9"])
 def test_texts_that_are_no_replicas(text: str) -> None:
-    with pytest.raises(typer.BadParameter):
-        parse_replicas(text)
+    with pytest.raises(InvalidArgument):
+        read_replicas(text)
 
 
 def test_json() -> None:
-    assert parse_json('{"a": [1, null]}') == {"a": [1, None]}
+    assert read_json('{"a": [1, null]}') == {"a": [1, None]}
 
 
 @pytest.mark.parametrize("text", ["", "cat", "{", "'a'"])
 def test_texts_that_are_no_json(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="is not JSON"):
-        parse_json(text)
+    with pytest.raises(InvalidArgument, match="is not JSON"):
+        read_json(text)

@@ -1,8 +1,9 @@
-"""``python -m clipper.managers.environments.program``: find or make the Python that one model runs in.
+"""``python -m clipper.managers.environments.prepare``: find or make the Python that one model runs in.
 
-One JSON line comes in, a ``Request``. Lines of ``Progress`` go out, and at last one ``Prepared`` or ``Refused``. It is
-a process of its own, since all of it blocks, and since with it ends all that it started: it kills its session when its
-standard input ends, which it does when the supervisor does.
+It reads one JSON line, a ``Request``. It writes lines of ``Progress``, and at last one ``Prepared`` or ``Refused``.
+
+It is a process of its own because all of this blocks, and because everything that it starts can then be ended with it:
+it kills its own session when its standard input ends, which happens when the supervisor ends.
 """
 
 import io
@@ -18,7 +19,7 @@ from msgspec import Struct
 from clipper.errors import ClipperError, ContainerFailed
 from clipper.managers.environments.builder import build_environment
 from clipper.managers.environments.interpreters import find_interpreter, installed_packages
-from clipper.managers.environments.plan import Build, Own, mismatch, plan_environment
+from clipper.managers.environments.plan import Own, mismatch, plan_environment
 from clipper.managers.environments.recipe import Recipe
 from clipper.run_as import RunAs
 
@@ -27,7 +28,7 @@ class Request(Struct, frozen=True):
     """What a model asks for: see ``plan_environment``.
 
     Attributes:
-        root: where environments are.
+        root: the folder that environments are in.
         run_as: the user that interpreters and builds run as.
     """
 
@@ -43,7 +44,7 @@ class Progress(Struct, frozen=True, tag=True):
 
 
 class Prepared(Struct, frozen=True, tag=True):
-    """``warning``: what the user should know of how the model and the packages of this Python fit."""
+    """The interpreter to use. ``warning``: how the model and the packages of this Python do not quite fit."""
 
     python: str
     warning: str | None = None
@@ -58,7 +59,7 @@ Reply = Progress | Prepared | Refused
 
 
 def main() -> None:
-    # Without a buffer, whose lock the thread would hold when Python ends.
+    # Unbuffered: a buffer has a lock, which the thread would hold while Python ends.
     incoming = io.FileIO(0, "rb", closefd=False)
     request = msgspec.json.decode(incoming.readline(), type=Request)
     threading.Thread(target=_end_with, args=(incoming,), daemon=True).start()
@@ -73,16 +74,14 @@ def main() -> None:
 def _prepare(request: Request) -> Prepared:
     own = Own(find_interpreter(sys.executable), installed_packages(sys.executable))
     build = plan_environment(request.requirements, request.python, request.needs, own)
-    python = _built(build, request, own) if build else request.python or sys.executable
+    if build is None:
+        python = request.python or sys.executable
+    else:
+        interpreter = own.interpreter if build.python is None else find_interpreter(build.python, request.run_as)
+        recipe = Recipe(build.requirements, interpreter)
+        root = Path(request.root)
+        python = str(build_environment(recipe, root, lambda text: _reply(Progress(text)), run_as=request.run_as))
     return Prepared(python, mismatch(request.needs, installed_packages(python, request.run_as)))
-
-
-def _built(build: Build, request: Request, own: Own) -> str:
-    interpreter = own.interpreter if build.python is None else find_interpreter(build.python, request.run_as)
-    recipe = Recipe(build.requirements, interpreter)
-    return str(
-        build_environment(recipe, Path(request.root), lambda text: _reply(Progress(text)), run_as=request.run_as)
-    )
 
 
 def _end_with(incoming: io.FileIO) -> None:

@@ -2,14 +2,14 @@
 
 from msgspec.structs import replace
 
-from clipper.managers.docker.recipe import recipe
-from clipper.registry.records import VersionSpec
+from clipper.managers.docker.dockerfile import dockerfile
+from clipper.settings.version import VersionSpec
 
 MODEL = VersionSpec("a1", "file", "model.joblib", manager="docker")
 
 
 def lines(spec: VersionSpec) -> list[str]:
-    return recipe(spec, "base:1", "runtime", "/home").dockerfile.splitlines()
+    return dockerfile(spec, "base:1", "runtime", "/home").text.splitlines()
 
 
 def test_a_model_goes_on_the_base_image_last_of_all() -> None:
@@ -41,13 +41,15 @@ def test_what_the_user_lists_goes_before_what_the_file_says() -> None:
 
 
 def test_a_tag_is_of_all_that_is_in_the_image_and_of_nothing_else() -> None:
-    tag = recipe(MODEL, "base:1", "runtime", "/home").tag
-    assert tag == recipe(replace(MODEL, memory_bytes=1 << 30, target="other.joblib"), "base:1", "runtime", "/home").tag
+    tag = dockerfile(MODEL, "base:1", "runtime", "/home").tag
+    assert (
+        tag == dockerfile(replace(MODEL, memory_bytes=1 << 30, target="other.joblib"), "base:1", "runtime", "/home").tag
+    )
     others = [
-        recipe(replace(MODEL, artifact="a2"), "base:1", "runtime", "/home"),
-        recipe(replace(MODEL, requirements="reqs.txt"), "base:1", "runtime", "/home"),
-        recipe(MODEL, "base:2", "runtime", "/home"),
-        recipe(MODEL, "base:1", "newer", "/home"),
-        recipe(MODEL, "base:1", "runtime", "/other"),
+        dockerfile(replace(MODEL, artifact="a2"), "base:1", "runtime", "/home"),
+        dockerfile(replace(MODEL, requirements="reqs.txt"), "base:1", "runtime", "/home"),
+        dockerfile(MODEL, "base:2", "runtime", "/home"),
+        dockerfile(MODEL, "base:1", "newer", "/home"),
+        dockerfile(MODEL, "base:1", "runtime", "/other"),
     ]
     assert len({tag, *(other.tag for other in others)}) == 6

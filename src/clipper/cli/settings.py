@@ -1,0 +1,140 @@
+"""Options of commands, made of the settings that they give.
+
+A command says where it wants them, and has what was given by keyword, as the Python client takes it::
+
+    @with_settings(settings=options_of(Deployment))
+    def deploy(name: Name, *, settings: Given, home: Home = None) -> None:
+"""
+
+import inspect
+from collections.abc import Callable, Collection
+from functools import wraps
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+import typer
+from msgspec import NODEFAULT, UNSET, Struct
+
+from clipper.cli.options import one_of
+from clipper.errors import InvalidArgument
+from clipper.settings.fields import Described, Setting, check_range, settings_of
+
+Given = dict[str, Any]
+
+
+class Option(NamedTuple):
+    """An option of a command.
+
+    Attributes:
+        flag: what it is called, with its dashes.
+        setting: whose it is.
+        parameter: what typer makes it of.
+        read: from what typer makes of its text, unless that is None, to its value.
+    """
+
+    keyword: str
+    flag: str
+    setting: Setting
+    parameter: inspect.Parameter
+    read: Callable[[Any], Any]
+
+
+def options_of(
+    kind: type[Struct],
+    *,
+    only: Collection[str] = (),
+    without: Collection[str] = (),
+    to_change: bool = False,
+    panel: str | None = None,
+) -> list[Option]:
+    """An option for each setting of a struct.
+
+    Args:
+        only, without: their keywords, if it is not all of them.
+        to_change: what is left out stays as it was, and has no default.
+        panel: under what heading a command's help has them.
+    """
+    return [
+        _option(described, to_change, panel)
+        for described in settings_of(kind)
+        if (not only or described.keyword in only) and described.keyword not in without
+    ]
+
+
+def with_settings(**groups: list[Option]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Put options in the place of those parameters of a command that have the groups' names."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def run(**values: Any) -> None:
+            for group, options in groups.items():
+                values[group] = {
+                    option.keyword: _read(option, value)
+                    for option in options
+                    if (value := values.pop(option.keyword)) not in (None, [])
+                }
+            command(**values)
+
+        parameters = [
+            each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for own in inspect.signature(command).parameters.values()
+            for each in ([option.parameter for option in groups[own.name]] if own.name in groups else [own])
+        ]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # by which typer goes
+        return run
+
+    return decorate
+
+
+def _read(option: Option, value: Any) -> Any:
+    setting = option.setting
+    try:
+        read = option.read(value)
+        if isinstance(read, (int, float)) and setting.least is not None:
+            check_range(option.keyword, read, setting.least, setting.most, above=setting.above)
+        return read
+    except InvalidArgument as error:
+        raise typer.BadParameter(str(error), param_hint=f"'{option.flag}'") from error
+
+
+def _option(described: Described, to_change: bool, panel: str | None) -> Option:
+    """By the setting's type, unless the setting says itself how its text is read."""
+    setting, default = described.setting, described.default
+    flag = "--" + (setting.option or described.keyword.replace("_", "-"))
+    kinds = get_args(described.type) if get_origin(described.type) in (Union, UnionType) else (described.type,)
+    kind = next(each for each in kinds if each is not NoneType)
+    # Without a default of its own an option is None, and what that means is for the struct to say.
+    begins = None if to_change or setting.default or default in (None, UNSET, NODEFAULT) else default
+    looks: dict[str, Any] = {
+        "help": setting.help,
+        "envvar": setting.environment,
+        "rich_help_panel": panel,
+        "show_default": not to_change and (setting.default or True),
+    }
+    read: Callable[[Any], Any] = _as_it_is
+    if setting.read is not None:
+        kind, begins, read = str, None if begins is None else str(begins), setting.read
+        option = typer.Option(flag, metavar=setting.metavar, **looks)
+    elif kind is bool:
+        begins = None
+        if setting.option is not None:
+            option, read = typer.Option(flag, **looks), lambda _: not default
+        else:
+            option = typer.Option(f"{flag}/--no-{flag[2:]}", **{**looks, "show_default": not to_change and "no"})
+    elif get_origin(kind) is tuple:
+        kind, begins, read = list[str], None, tuple
+        option = typer.Option(flag, metavar=setting.metavar, **looks)
+    elif get_origin(kind) is Literal:
+        option = one_of(kind, flag, **looks)
+    else:
+        if kind in (int, float):
+            looks |= {"min": None if setting.above else setting.least, "max": setting.most}
+        option = typer.Option(flag, metavar=setting.metavar, **looks)
+    parameter = inspect.Parameter(
+        described.keyword, inspect.Parameter.KEYWORD_ONLY, default=begins, annotation=Annotated[kind | None, option]
+    )
+    return Option(described.keyword, flag, setting, parameter, read)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value

@@ -1,0 +1,185 @@
+"""What the connections to one query port share: endpoints and heads that lead to them, memory, time and the door."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from clipper.frontend import limits, responses
+from clipper.frontend.budget import Budget, Untaken
+from clipper.frontend.clients import Guarded
+from clipper.frontend.door import Door
+from clipper.frontend.endpoints import Endpoint
+from clipper.frontend.heads import Head
+from clipper.frontend.inference.errors import error_json
+from clipper.frontend.long_work import LongWork
+
+_ACTIONS = {b"predict", b"observe", b"update"}
+
+
+class Member(Protocol):
+    """A connection, as the port sees it.
+
+    Attributes:
+        untaken: the answers that its client has not taken.
+        is_going: whether it has been cut off, and is not yet lost.
+    """
+
+    transport: asyncio.Transport
+    untaken: Untaken
+    is_going: bool
+
+    @property
+    def is_busy(self) -> bool: ...
+
+    def sweep(self, sweeps: int) -> None: ...
+
+    def cut_off(self) -> None: ...
+
+
+class OtherPaths(Protocol):
+    """Paths of which there are too many for a table, or whose endpoints depend on more of a head."""
+
+    def find(self, path: bytes, head: Head) -> Endpoint | None:
+        """As ``Port.find``."""
+
+    def why_not_found(self, path: bytes) -> str | None:
+        """What to say where there is no endpoint; None if nothing is known of the path."""
+
+
+class Port:
+    """Connections know the port and not the server that listens on it; see ``QueryServer`` for that.
+
+    Attributes:
+        members: the connections that are open.
+        max_connections: further ones are refused.
+        coming: how many were accepted and are not yet members: the loop may accept hundreds before it tells the first.
+        on_leaving: called when a connection has gone.
+        known_heads: request head to its endpoint and body size; see ``Connection``.
+        budget: the memory that requests hold.
+        work: what takes longer than others should wait.
+        door: where requests wait while the worker has no time to take them in.
+        refused: requests that no application saw, by error code; endpoints count theirs here as well.
+        freed_large_body: whether one was dropped since the last sweep, which then gives its memory back.
+        sweeps: seconds since the start, counted by the sweep: a clock that costs nothing to read.
+        is_draining: whether each connection ends with its next answer.
+    """
+
+    def __init__(
+        self, max_connections: int = limits.MAX_CONNECTIONS, give_out: Callable[[], None] = lambda: None
+    ) -> None:
+        """``give_out``: sends what queries have been asked by then; see ``Door``."""
+        loop = asyncio.get_running_loop()
+        self._endpoints: Mapping[bytes, Endpoint | Guarded] = {}
+        self._others: OtherPaths | None = None
+        self.members: set[Member] = set()
+        self.max_connections = max_connections
+        self.coming = 0
+        self.on_leaving: Callable[[], None] = lambda: None
+        self.known_heads: dict[bytes, tuple[Endpoint, int]] = {}
+        self.budget = Budget()
+        self.refused: Counter[str] = Counter()
+        self.work = LongWork(loop.call_soon, self.budget, self.refused)
+        self.now_s = loop.time
+        self.door = Door(loop.call_soon, self.now_s, give_out)
+        self.freed_large_body = False
+        self.sweeps = 0
+        self.is_draining = False
+
+    # -- endpoints ---------------------------------------------------------------------------------------
+
+    def serve(self, endpoints: Mapping[bytes, Endpoint | Guarded], others: OtherPaths | None = None) -> None:
+        """Serve these paths from the next request on; ``others``: finds what these are not."""
+        self.known_heads.clear()
+        self._others = others
+        self._endpoints = endpoints
+        self.door.set_slo(min((endpoint.slo_s for endpoint in endpoints.values()), default=1.0))
+
+    def find(self, path: bytes, head: Head) -> Endpoint | None:
+        """The endpoint for who sent this head.
+
+        Raises:
+            MalformedRequest, Unauthorized, Forbidden: as ``Guarded.enter``.
+        """
+        endpoint = self._endpoints.get(path)
+        if endpoint is None and self._others is not None:
+            return self._others.find(path, head)
+        return endpoint.enter(head.authorizations) if isinstance(endpoint, Guarded) else endpoint
+
+    def error_form(self, path: bytes) -> Callable[[str, str], bytes]:
+        """How errors read that are answered to a request for this path."""
+        is_protocols = path.partition(b"/")[2].partition(b"/")[0] == b"v2" and path not in self._endpoints
+        return error_json if is_protocols else responses.error_json
+
+    def count_refused(self, code: str) -> None:
+        self.refused[code] += 1
+
+    def forget_heads(self) -> None:
+        """Who may ask has changed: have each client's next request looked at anew."""
+        self.known_heads.clear()
+
+    def known(self, data: bytes) -> Endpoint | None:
+        """What a request asks whose head is known, of which this is the beginning."""
+        known = self.known_heads.get(data[: data.find(b"\r\n\r\n") + 4])
+        return None if known is None else known[0]
+
+    def why_not_found(self, path: bytes) -> str:
+        if self._others is not None and (why := self._others.why_not_found(path)) is not None:
+            return why
+        shown = path[:200].decode("latin-1")
+        name, _, action = path.strip(b"/").partition(b"/")
+        if action in _ACTIONS and f"/{name.decode('latin-1')}/predict".encode() not in self._endpoints:
+            return f"application {name[:100].decode('latin-1')!r} is not known: `clipper app list` shows those that are"
+        return f"nothing at {shown!r}: expected /APPLICATION/predict or /APPLICATION/observe"
+
+    def learn_head(self, request: bytes, endpoint: Endpoint | None, content_length: int) -> None:
+        """Remember the head of a whole request that httptools has just read and found plain."""
+        size = len(request) - content_length
+        if size > limits.MAX_KNOWN_HEAD_BYTES or request.find(b"\r\n\r\n") + 4 != size:
+            return
+        if endpoint is None or "POST" not in endpoint.methods:
+            return
+        if len(self.known_heads) >= limits.MAX_KNOWN_HEADS:
+            self.known_heads.clear()
+        self.known_heads[request[:size]] = endpoint, content_length
+
+    # -- connections -------------------------------------------------------------------------------------
+
+    def add(self, connection: Member) -> bool:
+        """Count a new connection. False if there are too many: it has to be refused."""
+        self.coming = max(self.coming - 1, 0)
+        has_room = len(self.members) < self.max_connections
+        self.members.add(connection)
+        return has_room
+
+    def remove(self, connection: Member) -> None:
+        self.members.discard(connection)
+        self.on_leaving()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for one more, not even to tell it so."""
+        return len(self.members) + self.coming >= self.max_connections + limits.MAX_REFUSED_AT_ONCE
+
+    @property
+    def idle_timeout_sweeps(self) -> int:
+        is_crowded = len(self.members) >= self.max_connections * limits.CROWDED_SHARE
+        return limits.CROWDED_IDLE_TIMEOUT_SWEEPS if is_crowded else limits.IDLE_TIMEOUT_SWEEPS
+
+    def shed(self, slow_sweeps: int) -> None:
+        """Requests hold too much memory: cut off those who have not taken their answers for the longest.
+
+        Args:
+            slow_sweeps: those who have taken some within so many sweeps are left alone.
+        """
+        untaken = [connection for connection in self.members if connection.untaken.size_bytes]
+        going_bytes = sum(connection.untaken.size_bytes for connection in untaken if connection.is_going)
+        staying = [connection for connection in untaken if not connection.is_going]
+        staying.sort(key=lambda connection: (connection.untaken.last_taken_sweep, -connection.untaken.size_bytes))
+        for connection in staying:
+            is_slow = self.sweeps - connection.untaken.last_taken_sweep >= slow_sweeps
+            if not is_slow or self.budget.has_room(-going_bytes):
+                return
+            going_bytes += connection.untaken.size_bytes
+            self.refused["overloaded"] += 1
+            connection.cut_off()

@@ -1,0 +1,24 @@
+"""Whether Docker can be used here, and the launcher if so."""
+
+from pathlib import Path
+
+import clipper
+from clipper.managers.docker.options import Setting
+from clipper.managers.facilities import Facilities
+from clipper.managers.launcher import Launcher
+
+
+def open_docker(facilities: Facilities) -> Launcher | None:
+    """The launcher of containers in Docker; None if its extra is not installed.
+
+    The server's environment says where dockerd is: ``DOCKER_HOST`` and what belongs to it.
+    """
+    try:
+        from clipper.managers.docker.engine import Engine
+        from clipper.managers.docker.images import Sources
+        from clipper.managers.docker.launcher import DockerLauncher
+    except ImportError:
+        return None
+    sources = Sources(facilities.docker_base_image, facilities.artifacts, Path(clipper.__file__).parent)
+    setting = Setting(str(facilities.home), facilities.docker_network, facilities.docker_transport)
+    return DockerLauncher(Engine(facilities.environ), sources, setting, facilities.sockets)

@@ -1,0 +1,80 @@
+"""One container as a process of this machine."""
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+import msgspec
+
+from clipper.control.snapshot import ReplicaAddress
+from clipper.managers.launcher import ContainerNote
+from clipper.processes.excess import Bounds
+from clipper.processes.folder import ProcessFolder
+from clipper.processes.process import ManagedProcess
+
+log = logging.getLogger(__name__)
+
+
+class LocalContainer:
+    """A process that is a ``Container``. Its output goes straight to its log. It is ``usage.Bounded``, too."""
+
+    def __init__(
+        self,
+        note: ContainerNote,
+        process: ManagedProcess,
+        processes: ProcessFolder,
+        folder: Path,
+        warning: str | None = None,
+        socket_folder: Path | None = None,
+    ) -> None:
+        """
+        Args:
+            folder: the folder that it works in.
+            socket_folder: the folder of its socket, if it has one of its own, which is closed once it is ready.
+        """
+        self.name = note.name
+        self.address = ReplicaAddress(note.id, note.listen)
+        self.exited: asyncio.Event = process.exited
+        self.mark = process.mark
+        self.folder = folder
+        self.bounds = Bounds(note.spec.memory_bytes)
+        self.warning = warning
+        self._note = note
+        self._process = process
+        self._processes = processes
+        self._socket_folder = socket_folder
+        self._killed_because: str | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def how_it_ended(self) -> str:
+        if self._killed_because is not None:
+            return f"was killed because it {self._killed_because}"
+        return self._process.how_it_ended
+
+    def kill(self, reason: str) -> None:
+        self._killed_because = self._killed_because or reason
+        self._process.kill()
+
+    async def has_exited_within(self, seconds: float) -> bool:
+        return await self._process.has_exited_within(seconds)
+
+    async def stop(self, grace_s: float) -> None:
+        await self._process.stop(grace_s)
+
+    async def save_log(self) -> None:
+        """Its log file is up to date already."""
+
+    def note_ready(self) -> None:
+        extra = msgspec.to_builtins(msgspec.structs.replace(self._note, ready=True))
+        try:
+            if self._socket_folder is not None:
+                # Its socket exists now, and only root dials it. So from now on nobody else may enter the folder.
+                os.chown(self._socket_folder, 0, 0)
+            self._processes.update(msgspec.structs.replace(self._process.record, extra=extra))
+        except OSError as error:
+            log.warning("the note that %s is ready cannot be written: %s", self._note.id, error)

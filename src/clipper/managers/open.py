@@ -1,0 +1,20 @@
+"""The table of managers: the one place that knows them all."""
+
+from clipper.managers.docker.open import open_docker
+from clipper.managers.facilities import Facilities
+from clipper.managers.launcher import Launcher
+from clipper.managers.local.launcher import LocalLauncher
+from clipper.settings.version import ManagerName
+
+
+def open_launchers(facilities: Facilities) -> dict[ManagerName, Launcher]:
+    """A launcher for each manager, by the name that versions ask for it with.
+
+    A manager whose extra is not installed is left out. Whether what it starts containers with runs now, such as
+    dockerd, does not matter here.
+    """
+    opened: dict[ManagerName, Launcher | None] = {
+        "local": LocalLauncher.open(facilities),
+        "docker": open_docker(facilities),
+    }
+    return {name: launcher for name, launcher in opened.items() if launcher is not None}

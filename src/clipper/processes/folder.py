@@ -1,0 +1,133 @@
+"""Processes that outlive the supervisor which started them. None of them may leak.
+
+Each leads a session of its own and carries a mark (``marks.py``). ``run/<name>.json`` records it, so that the next
+supervisor can take it over. If a supervisor is killed between the start of a process and its record, the mark still
+finds the process and whatever it forked.
+"""
+
+import logging
+import subprocess
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from clipper.errors import ContainerFailed
+from clipper.processes.marks import MARK, kill_marked
+from clipper.processes.proc import start_time
+from clipper.processes.process import ManagedProcess, ProcessRecord, kill_group
+
+log = logging.getLogger(__name__)
+
+_PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")
+
+
+class ProcessFolder:
+    """The processes whose records are in one run folder."""
+
+    def __init__(self, run: Path, environ: Mapping[str, str], python_path: Path) -> None:
+        """``environ`` is our own environment: little of it is passed on. ``python_path`` is where ``clipper`` is."""
+        self._run = run
+        self._environment = passed_on(environ) | {
+            "PYTHONPATH": str(python_path),
+            # Else the last lines of a process that dies stay in its buffers, and those are the ones that say why.
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def environment(self, name: str) -> dict[str, str]:
+        """The environment of a process called ``name``. Its mark lets ``sweep`` end it, recorded or not."""
+        return {**self._environment, MARK: self._mark(name)}
+
+    def launch(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        log_path: Path,
+        cwd: Path,
+        environment: Mapping[str, str],
+        extra: dict[str, Any],
+    ) -> ManagedProcess:
+        """Start a process in a session of its own. Its output goes straight to the end of ``log_path``.
+
+        Raises:
+            ContainerFailed: the system cannot start it, e.g. the program does not exist.
+        """
+        try:
+            with log_path.open("ab") as output:
+                child = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    cwd=cwd,
+                    env={**self.environment(name), **environment},
+                    start_new_session=True,
+                )
+        except (OSError, ValueError) as error:
+            raise ContainerFailed(f"{name} cannot be started with {argv[0]}: {error}") from error
+        try:
+            record = ProcessRecord(name, child.pid, start_time(child.pid) or 0, tuple(argv), extra)
+            try:
+                self.update(record)
+            except OSError as error:
+                # It runs, and its mark keeps it from leaking. Only the next supervisor will have to replace it.
+                log.warning("the record of %s cannot be written: %s", name, error)
+            return ManagedProcess(record, child, self._mark(name))
+        except OSError as error:
+            # A process that nobody can watch must not run.
+            kill_group(child.pid)
+            child.kill()
+            child.wait()
+            raise ContainerFailed(f"{name} cannot be watched: {error}") from error
+
+    def recorded(self) -> list[ProcessRecord]:
+        """The records of all processes, also of those that are gone. Unreadable records are removed."""
+        records = []
+        for path in sorted(self._run.glob("*.json")):
+            try:
+                records.append(msgspec.json.decode(path.read_bytes(), type=ProcessRecord))
+            except msgspec.MsgspecError as error:
+                log.warning("the process record %s is unreadable and is removed: %s", path, error)
+                path.unlink(missing_ok=True)
+        return records
+
+    def adopt(self, record: ProcessRecord) -> ManagedProcess | None:
+        """Take over the process of a record; None if it is gone."""
+        try:
+            process = ManagedProcess(record, None, self._mark(record.name))
+        except ProcessLookupError:
+            return None
+        # Only now, with the pidfd open, can the pid not pass to another process between check and use.
+        if start_time(record.pid) != record.start_time:
+            process.release()
+            return None
+        return process
+
+    def update(self, record: ProcessRecord) -> None:
+        """Write a record in place of the one before."""
+        path = self._path(record.name)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(msgspec.json.encode(record))
+        temporary.replace(path)
+
+    def forget(self, name: str) -> None:
+        """Remove the record of a process that is gone."""
+        self._path(name).unlink(missing_ok=True)
+
+    def sweep(self, keep: Collection[str]) -> None:
+        """Kill every process of this run folder, except those named in ``keep`` and what these forked."""
+        marks = {self._mark(name) for name in keep}
+        kill_marked(lambda mark: mark.startswith(self._mark("")) and mark not in marks)
+
+    def _path(self, name: str) -> Path:
+        return self._run / f"{name}.json"
+
+    def _mark(self, name: str) -> str:
+        return f"{self._run}/{name}"
+
+
+def passed_on(environ: Mapping[str, str]) -> dict[str, str]:
+    """What processes get of our environment: enough to run, nothing that steers Python or Clipper."""
+    return {name: value for name, value in environ.items() if name in _PASSED_ON or name.startswith("LC_")}

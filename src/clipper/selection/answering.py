@@ -1,0 +1,249 @@
+"""What becomes of a query once its models are asked: outputs and failures come, and it is answered.
+
+All that changes a query from then on is here. ``Application`` begins queries and has models asked, ``Stages`` may have
+further ones asked, ``Deadlines`` says when time is over; each of them ends in ``Answering.finish``.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from clipper.errors import PolicyFailed
+from clipper.selection.contexts import Contexts
+from clipper.selection.counts import Counts
+from clipper.selection.deadlines import TIMER_EARLY_S
+from clipper.selection.feedback.join_table import SAID_BYTES, JoinTable, output_bytes
+from clipper.selection.feedback.outcomes import Outcomes
+from clipper.selection.policies.policy import Choice, QueryView, Totals
+from clipper.selection.query import Asker, Query
+from clipper.selection.terms import Terms
+
+# A model that was in time for fewer of its last queries is not waited for, and one that was for fewer than the other
+# not once the answer is settled.
+HARDLY_IN_TIME = 0.1
+USUALLY_IN_TIME = 0.5
+
+
+class Answering:
+    """Answers one application's queries.
+
+    Attributes:
+        name: the application's.
+        complete: what a query does once all that it asked has answered or failed: ``finish``, but where its policy may
+            go on with it.
+        feedback_ttl_s, input_type: as the terms say; the join table asks for each query.
+    """
+
+    def __init__(
+        self, name: str, terms: Terms, contexts: Contexts, counts: Counts, outcomes: Outcomes, joins: JoinTable
+    ) -> None:
+        self.name = name
+        self.contexts = contexts
+        self.counts = counts
+        self.outcomes = outcomes
+        self._joins = joins
+        self._now_s = asyncio.get_running_loop().time
+        self.complete: Callable[[Query], None] = self.finish
+        self.follow(terms)
+
+    def follow(self, terms: Terms) -> None:
+        """Answer by these terms, those who are waiting as well."""
+        self.terms = terms
+        self.feedback_ttl_s = terms.feedback_ttl_s
+        self.input_type = terms.input_type
+
+    def totals(self, context: str | None) -> Totals | None:
+        """What the policy goes by in a context; None if its state has to be read first."""
+        no_totals = self.terms.selector.no_totals
+        if no_totals is not None:
+            return no_totals
+        return self.contexts.prior() if context is None else self.contexts.totals(context)
+
+    # -- what models say ---------------------------------------------------------------------------------
+
+    def output_came(self, query: Query, model: str, output: bytes) -> None:
+        """One of the selected models has answered, perhaps after the query was."""
+        if query.first_model is None:
+            query.first_model, query.first_output = model, output
+        elif query.more_outputs is None:
+            query.more_outputs = {model: output}
+        else:
+            query.more_outputs[model] = output
+        query.missing -= 1
+        if query.done:
+            self._keep_late(query, model, output)
+            return
+        query.in_time += 1
+        if not query.missing:
+            self.complete(query)
+        elif query.is_asked:
+            self.consider_leaving(query)
+
+    def failed(self, query: Query, model: str, code: str, message: str) -> None:
+        """One of the selected models will not answer."""
+        query.missing -= 1
+        if query.done:
+            return
+        query.failure = code, message
+        if not query.missing:
+            self.complete(query)
+            return
+        if query.lost is None:
+            query.lost = set()
+        query.lost.add(model)
+        if query.is_asked:
+            self.consider_leaving(query)
+
+    def shadow_came(self, query: Query, name: str, output: bytes) -> None:
+        """A shadow model has answered, for which no answer waits."""
+        if query.shadow_outputs is None:
+            query.shadow_outputs = {}
+        query.shadow_outputs[name] = output
+        if query.done:
+            self._joins.grow(query.id, output_bytes(output))
+
+    def consider_leaving(self, query: Query) -> None:
+        """Some of a query's models have answered or failed: leave without the others if they are not worth waiting for.
+
+        Waited for is who answers in time lately. Once the answer is settled, so that only its confidence may grow, that
+        is who does so more often than not; or, under ``decided``, nobody.
+        """
+        choice, terms = query.choice, self.terms
+        if choice is None or query.first_output is None or terms.wait == "all":
+            return
+        outputs, lost = query.outputs, query.lost or ()
+        threshold: float | None = terms.threshold
+        if terms.confidences is not None:
+            threshold = terms.confidences.least_share(terms.threshold)
+        try:
+            is_settled = threshold is not None and terms.selector.is_settled(choice, outputs, lost, threshold)
+        except PolicyFailed:  # it is counted, and no reason to answer without the others
+            is_settled = False
+        if not (is_settled and terms.wait == "decided"):
+            least = USUALLY_IN_TIME if is_settled else HARDLY_IN_TIME
+            for model in choice.models:
+                if model in outputs or model in lost:
+                    continue
+                if self.outcomes.recent_share(query.arms.key(model)) >= least:
+                    return
+        query.is_settled = is_settled
+        self.complete(query)
+
+    def _keep_late(self, query: Query, model: str, output: bytes) -> None:
+        """An output has come after the answer: it still counts for feedback, and so for what that may take."""
+        if self._now_s() <= query.deadline_s:
+            query.in_time += 1
+            self.outcomes.came(query.arms.key(model))
+        freed = 0
+        if query.row is not None and not self._may_need_input(query):
+            freed, query.row = len(query.row), None
+        grown = len(output) if query.more_outputs is None else output_bytes(output)
+        self._joins.grow(query.id, grown - freed)
+
+    # -- the answer --------------------------------------------------------------------------------------
+
+    def finish(self, query: Query) -> None:
+        """All selected models have answered, or the deadline has come: answer with what is there."""
+        asker = query.asker
+        query.done = True
+        query.asker = None
+        if asker is None:
+            return
+        now_s, terms = self._now_s(), self.terms
+        latency_s = now_s - query.arrival_s
+        self.counts.latency_s.observe(latency_s)
+        if latency_s > terms.slo_s:
+            self.counts.slo_misses += 1
+        choice, output = query.choice, query.first_output
+        # A policy may combine by it, when it is no longer kept.
+        row = query.row
+        if self.feedback_ttl_s:
+            if not self._may_need_input(query):
+                query.row = None
+            self._joins.remember(query, now_s)
+        if choice is None or output is None:
+            self.answer_without(query, asker)
+        elif len(choice.models) == 1 and terms.selector.believes_one:
+            query.output = output
+            asker.on_prediction(query.id, output, 1.0)
+        else:
+            self._answer_combined(query, choice, row, asker)
+        if terms.decisions is not None:
+            terms.decisions.add(query, latency_s)
+        # Of one model there is nothing to select, and nothing to know for that.
+        if choice is not None and choice is not terms.only_choice and terms.selector.policy.learns:
+            self._count_outcome(query, choice, is_over=now_s >= query.deadline_s - TIMER_EARLY_S)
+
+    def answer_without(self, query: Query, asker: Asker) -> None:
+        """There is no output to answer with: the default, or an error, and the reason."""
+        terms, counts, choice = self.terms, self.counts, query.choice
+        if query.failure is not None:
+            reason, explanation = query.failure
+        else:
+            reason, explanation = "timeout", "no model answered within the SLO"
+            for model in choice.models if choice else ():
+                target = terms.targets.get(model)
+                if target is not None:
+                    reason, explanation = target.why_late()
+                    break
+        query.reason = reason
+        if choice is not None:
+            counts.missing.update(model for model in choice.models if model not in query.outputs)
+        if terms.default is not None:
+            counts.defaults[reason] += 1
+            asker.on_default(query.id, terms.default, reason, explanation)
+        else:
+            counts.errors[reason] += 1
+            asker.on_no_prediction(query.id, reason, explanation)
+
+    def _answer_combined(self, query: Query, choice: Choice, row: bytes | None, asker: Asker) -> None:
+        terms, outputs = self.terms, query.outputs
+        if len(outputs) < len(choice.models):
+            self.counts.missing.update(model for model in choice.models if model not in outputs)
+        totals = self.totals(query.context) or self.contexts.prior()
+        view = QueryView(query.context, query.features, row, terms.input_type)
+        try:
+            combined = terms.selector.combine(choice, outputs, totals, view)
+        except PolicyFailed as error:
+            query.failure = error.code, str(error)
+            self.answer_without(query, asker)
+            return
+        confidence = combined.confidence
+        if terms.confidences is not None:
+            query.said = terms.confidences.say(choice, combined)
+            self._joins.grow(query.id, SAID_BYTES)
+            confidence = terms.confidences.confidence(query.said, query.arms)
+        query.confidence = confidence
+        if len(choice.models) > 1 or terms.confidences is not None:
+            self.counts.confidence.observe(confidence)
+        if confidence < terms.threshold:
+            query.reason = "low_confidence"
+            self.counts.defaults[query.reason] += 1
+            asker.on_unsure(query.id, terms.default or b"null", combined.output, confidence)
+            return
+        query.output = combined.output
+        asker.on_prediction(query.id, combined.output, confidence)
+
+    def _count_outcome(self, query: Query, choice: Choice, *, is_over: bool) -> None:
+        """``is_over``: its deadline has come; else what is missing may still come in time."""
+        outcomes, arms = self.outcomes, query.arms
+        is_answered = query.output is not None
+        if is_answered:
+            outcomes.answered()
+        # Where all outputs teach, one that came in time did so whatever became of the answer.
+        counts_outputs = is_answered or self.terms.selector.policy.feedback == "all"
+        for model in choice.models:
+            if counts_outputs and (model == query.first_model or model in (query.more_outputs or ())):
+                outcomes.came(arms.key(model))
+            elif not query.missing or is_over or model in (query.lost or ()):
+                outcomes.missed(model, choice, arms, query.features)
+
+    def _may_need_input(self, query: Query) -> bool:
+        """Whether feedback may need the input, most of a query's size: for an unknown output, or by itself."""
+        selector = self.terms.selector
+        if query.choice is None:
+            return True
+        if not selector.may_need_input or selector.keeps_input:
+            return selector.may_need_input
+        models = self.terms.models
+        outputs = len(query.more_outputs or ()) + (query.first_output is not None)
+        return outputs < len(models) and any(model not in query.outputs for model in models)

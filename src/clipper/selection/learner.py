@@ -1,0 +1,254 @@
+"""Feedback on one application: joined with what was predicted, scored, and learned durably.
+
+Models whose output is needed and not known are asked, behind all predictions: their work has a deadline seconds away,
+and queues serve the earliest deadline first.
+"""
+
+import asyncio
+from collections.abc import Collection, Coroutine, Sequence
+from dataclasses import replace
+from uuid import uuid4
+
+from clipper.control.feedback import Feedback
+from clipper.errors import InvalidArgument, NotFound, Overloaded, PolicyFailed, StoreUnavailable
+from clipper.selection.application import Application
+from clipper.selection.asked import Asked, AskedByName
+from clipper.selection.feedback.scoring import lesson, shown_of_newcomers
+from clipper.selection.learning.tally import Amount
+from clipper.selection.lessons import Joined, join, learn, missing_models
+from clipper.selection.policies.policy import JudgedQuery, Totals
+from clipper.selection.query import Query
+from clipper.selection.stores.store import EVERYONE, MIN_KEEP_S, Observation
+
+# How long feedback may wait for models that are asked for its sake.
+ASK_TIMEOUT_S = 5.0
+# Pieces of feedback that models are being asked for at once in a worker: a small part of what a queue holds, so that
+# it has room for predictions. Further ones wait.
+MAX_ASKING = 1000
+
+
+class Learner:
+    """Takes an application's feedback."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._loop = asyncio.get_running_loop()
+
+    def learn(self, feedback: Feedback) -> "asyncio.Future[bool] | Coroutine[None, None, bool]":
+        """Return, to be awaited, whether the feedback was new; it is then durable.
+
+        Where nothing has to be waited for but the store, that is a future of the store's next batch, and no task.
+
+        Raises:
+            NotFound: the query is not known, or no longer; at once, as are
+            InvalidArgument: the label or reward cannot be scored, or the context is not the query's.
+            PolicyFailed: the user's own policy or loss failed.
+            Overloaded: the store or the models have not kept up.
+
+        Awaiting it raises the same, and ``StoreUnavailable``: nothing was learned, and it may be sent again.
+        """
+        application = self._application
+        query = self._find(feedback)
+        context = feedback.context if query is None else query.context
+        totals = application.contexts.totals(context)
+        if totals is None or not application.contexts.is_loaded:
+            return self._learn_later(feedback, query, context)
+        joined = join(application, feedback, query, context, totals)
+        if missing_models(application, joined, self._loop.time()):
+            return self._learn_later(feedback, query, context)
+        return self._commit(joined)
+
+    async def _learn_later(self, feedback: Feedback, query: Query | None, context: str | None) -> bool:
+        application = self._application
+        joined = join(application, feedback, query, context, await self._loaded(context))
+        row = feedback.row if query is None else query.row
+        missing = missing_models(application, joined, self._loop.time())
+        if missing and row is not None:
+            await self._ask(missing, row, joined.outputs)
+            # By now other contexts may have taken its place in memory.
+            joined = replace(joined, totals=await self._loaded(context))
+        return await self._commit(joined)
+
+    async def _loaded(self, context: str | None) -> Totals:
+        contexts = self._application.contexts
+        try:
+            if not contexts.is_loaded:
+                await contexts.load(None)
+            totals = contexts.totals(context)
+            while totals is None:
+                await contexts.load(context)
+                totals = contexts.totals(context)
+        except StoreUnavailable:
+            self._application.counts.feedback["failed"] += 1
+            raise
+        return totals
+
+    async def _ask(self, models: Sequence[str], row: bytes, outputs: dict[str, bytes]) -> None:
+        asking = self._application.surroundings.asking
+        end_s = self._loop.time() + ASK_TIMEOUT_S
+        try:
+            async with asyncio.timeout_at(end_s):
+                await asking.acquire()
+        except TimeoutError as error:
+            self._application.counts.feedback["failed"] += 1
+            raise Overloaded(f"{MAX_ASKING} pieces of feedback are waiting for models to be asked") from error
+        try:
+            asked = Asked(outputs, end_s)
+            self._send(models, row, asked)
+            await asyncio.wait([asked.all_in], timeout=max(end_s - self._loop.time(), 0.0))
+            asked.done = True
+        finally:
+            asking.release()
+
+    def _send(self, models: Sequence[str], row: bytes, asked: Asked) -> None:
+        now_s = self._loop.time()
+        asked.missing = len(models)
+        for model in models:
+            target = self._application.terms.targets.get(model)
+            if target is None:
+                asked.on_failure(model, "no_replica", "")
+                continue
+            output = target.predict(row, AskedByName(asked, model), now_s, ASK_TIMEOUT_S, is_background=True)
+            if output is not None:
+                asked.on_output(model, output)
+
+    def _commit(self, joined: Joined) -> "asyncio.Future[bool]":
+        """Learn, in memory once it is durable."""
+        application, feedback, query = self._application, joined.feedback, joined.query
+        contexts, committer = application.contexts, application.surroundings.committer
+        committer.check_room()
+        try:
+            learned = learn(application, joined, self._loop.time())
+        except PolicyFailed as error:
+            application.counts.fail_policy(str(error))
+            raise
+        entries = {each: contexts.begin(each, lesson) for each, lesson in learned.lessons.items()}
+        committed = committer.submit(
+            Observation(
+                feedback.id,
+                application.snapshot.id,
+                {EVERYONE if each is None else each: amounts for each, amounts in entries.items()},
+                max(MIN_KEEP_S, application.snapshot.selection.feedback_ttl_s),
+            )
+        )
+
+        def remember(committed: "asyncio.Future[bool]") -> None:
+            is_durable = not committed.cancelled() and committed.exception() is None
+            was_added = is_durable and committed.result()
+            for each, amounts in entries.items():
+                contexts.end(each, amounts, was_added=was_added)
+            if not was_added:
+                application.counts.feedback["duplicate" if is_durable else "failed"] += 1
+                return
+            application.counts.learn(learned.losses_shown, learned.answer_loss, learned.reason)
+            self._tell_outcome(feedback, query, learned.no_answer_loss)
+            decisions = application.terms.decisions
+            if decisions is not None and query is not None:
+                decisions.judge(query.id, feedback.label, feedback.reward, learned.losses, learned.answer_loss)
+
+        committed.add_done_callback(remember)
+        return committed
+
+    def make_up(self) -> None:
+        """Learn of misses that no feedback tells of, as far as others like them have feedback: see ``Outcomes``.
+
+        They teach what all have in common, which contexts begin with. It is done in the background, now and then:
+        feedback on answers, which would be the occasion, does not come where all that is asked misses.
+        """
+        application = self._application
+        terms, outcomes, contexts = application.terms, application.outcomes, application.contexts
+        policy = terms.selector.policy
+        committer = application.surroundings.committer
+        if policy.feedback == "all" or not policy.learns or not contexts.is_loaded or not committer.has_room:
+            return
+        made_up = outcomes.make_up()
+        increments: dict[tuple[str, str], Amount] = {}
+        try:
+            for each in made_up:
+                seen = JudgedQuery(packed_features=each.features)
+                taught = lesson(policy, each.choice, {each.name: each.loss}, contexts.prior(), seen, {each.name: 1.0})
+                for key, amount in each.arms.keyed(taught).items():
+                    increments[key] = increments.get(key, 0.0) + each.times * amount
+                shown = shown_of_newcomers(
+                    each.arms, terms.arms, application.forecasts, each.choice.models, each.loss, each.times
+                )
+                for key, amount in each.arms.keyed(shown).items():
+                    increments[key] = increments.get(key, 0.0) + amount
+        except PolicyFailed as error:
+            application.counts.fail_policy(str(error))
+            return
+        if not increments:
+            return
+        entries = contexts.begin(None, increments)
+        observation = Observation(f"misses-{uuid4().hex}", application.snapshot.id, {EVERYONE: entries}, 0.0)
+        committed = committer.submit(observation)
+
+        def remember(committed: "asyncio.Future[bool]") -> None:
+            was_added = not committed.cancelled() and committed.exception() is None
+            contexts.end(None, entries, was_added=was_added)
+            if not was_added:
+                outcomes.take_back(made_up)
+
+        committed.add_done_callback(remember)
+
+    def _tell_outcome(self, feedback: Feedback, query: Query | None, no_answer_loss: float) -> None:
+        outcomes = self._application.outcomes
+        if feedback.label is not None and self._application.terms.default is not None:
+            outcomes.told_of_default(no_answer_loss)
+        if query is None or query.choice is None:
+            return
+        missed: Collection[str] = query.choice.models
+        if query.output is not None:
+            outcomes.told_of_answer()
+            missed = query.missed(self._loop.time()) if len(missed) > 1 else ()
+        for model in missed:
+            outcomes.told_of_miss(query.arms.key(model))
+
+    def _find(self, feedback: Feedback) -> Query | None:
+        if feedback.query_id is None:
+            return None
+        application = self._application
+        query = application.surroundings.joins.find(feedback.query_id, self._loop.time())
+        if query is None or query.owner is not application.answering:
+            outcome, why = self._why_not(feedback.query_id, query)
+            application.counts.feedback[outcome] += 1
+            selection, decisions = application.snapshot.selection, application.terms.decisions
+            if (
+                decisions is not None
+                and query is None
+                and decisions.judge_late(
+                    feedback.query_id, feedback.label, feedback.reward, selection.loss, selection.loss_parameters
+                )
+            ):
+                why += "; it is not learned from; the decision log has it"
+            raise NotFound(f"query {feedback.query_id} is not known to {application.name}: {why}")
+        if feedback.context is not None and feedback.context != query.context:
+            raise InvalidArgument(
+                f"query {query.id} was asked in context {query.context!r}, its feedback names {feedback.context!r}: "
+                "leave it out, or give the same"
+            )
+        return query
+
+    def _why_not(self, query_id: int, query: Query | None) -> tuple[str, str]:
+        """What to count feedback as whose query is not there, and what to say of it."""
+        surroundings = self._application.surroundings
+        ttl_s = self._application.terms.feedback_ttl_s
+        if query is not None:
+            return "unknown", f"application {query.owner.name} was asked it, or one of this name before it"
+        if not surroundings.ids.has_given(query_id):
+            return "unknown", "no running worker has given this id: the query was never asked, or its worker has ended"
+        if not ttl_s:
+            return "late", "the application keeps no queries for feedback: its feedback_ttl_s is 0"
+        why = surroundings.joins.why_not(query_id, ttl_s)
+        if why == "over":
+            return (
+                "late",
+                f"it was asked longer ago than the application waits for feedback (feedback_ttl_s: {ttl_s:g} s)",
+            )
+        if why == "evicted":
+            max_queries = surroundings.joins.max_queries
+            return "evicted", (
+                f"it is not kept any more, since many queries came after it: this worker keeps {max_queries} for "
+                "feedback (--feedback-queries), or fewer where their outputs are large"
+            )
+        return "unknown", "it has not been answered, or its client went away first"

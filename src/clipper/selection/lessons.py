@@ -1,0 +1,197 @@
+"""What a piece of feedback teaches, once it is joined with what was predicted: losses, and increments to states."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from clipper.control.feedback import Feedback
+from clipper.errors import NotFound
+from clipper.selection.application import Application
+from clipper.selection.feedback.outcomes import mixed
+from clipper.selection.feedback.scoring import default_loss, lesson, loss_of_answer, score, shown_of_newcomers
+from clipper.selection.learning.tally import Increments
+from clipper.selection.policies.policy import Choice, Combined, JudgedQuery, Totals
+from clipper.selection.query import Query
+
+# Whose fault an answer's loss is that the models made.
+_WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A piece of feedback with what it is on.
+
+    Attributes:
+        query: the query that it is on; None if it is on an input.
+        context: whose state it teaches, besides the application's own.
+        totals: what the policy goes by in that context.
+        choice: what was selected; for feedback on an input, or a query whose selection failed, what would be now.
+        outputs: by model, JSON text: those that are known. It grows while further models are asked.
+    """
+
+    feedback: Feedback
+    query: Query | None
+    context: str | None
+    totals: Totals
+    choice: Choice
+    outputs: dict[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What one piece of feedback teaches.
+
+    Attributes:
+        losses: by model, as the policy called it that chose.
+        losses_shown: the same by the links' names of now, or by version where no name means that version.
+        answer_loss: of what the user got; None if the feedback does not say.
+        reason: whose fault that is: ``wrong``, the models' output, or the code for which the answer was not theirs.
+        no_answer_loss: of what the user gets where no model answers.
+        lessons: what to add, by context.
+    """
+
+    losses: dict[str, float]
+    losses_shown: dict[str, float]
+    answer_loss: float | None
+    reason: str
+    no_answer_loss: float
+    lessons: dict[str | None, Increments]
+
+
+def join(
+    application: Application, feedback: Feedback, query: Query | None, context: str | None, totals: Totals
+) -> Joined:
+    """Put together what is known of what the feedback is on.
+
+    Raises:
+        NotFound: nothing was selected, and there is no model to select.
+        PolicyFailed: the user's own policy failed to select.
+    """
+    terms = application.terms
+    if query is not None and query.choice is not None:
+        choice = query.choice
+    elif terms.models:
+        choice = application.select(totals, _judged(application, feedback, query, {}))
+    else:
+        raise NotFound(f"application {application.name} has no linked model to learn about")
+    if query is not None:
+        outputs = query.outputs | (query.shadow_outputs or {})
+    else:
+        outputs = {}
+        for model in terms.models + terms.newcomers + terms.shadows:
+            target = terms.targets.get(model)
+            output = None if target is None or feedback.row is None else target.peek(feedback.row)
+            if output is not None:
+                outputs[model] = output
+    return Joined(feedback, query, context, totals, choice, outputs)
+
+
+def missing_models(application: Application, joined: Joined, now_s: float) -> Sequence[str]:
+    """The models on whose output the feedback has to be scored, and whose output is not known.
+
+    A reward speaks of what was answered, and of no other output.
+    """
+    terms, choice, query = application.terms, joined.choice, joined.query
+    needed: Sequence[str]
+    if joined.feedback.reward is None and terms.selector.policy.feedback == "all":
+        needed = (*terms.models, *(model for model in choice.models if model in terms.newcomers))
+    elif query is None:
+        needed = choice.models
+    else:
+        lost = _lost(application, joined, query.missed(now_s))
+        needed = [model for model in choice.models if model not in lost]
+    return [model for model in needed if model not in joined.outputs]
+
+
+def learn(application: Application, joined: Joined, now_s: float) -> Learned:
+    """Work out what the feedback teaches.
+
+    Raises:
+        InvalidArgument: the label or reward is not one that can be scored.
+        PolicyFailed: the user's own policy or loss failed.
+    """
+    terms, feedback, query, choice = application.terms, joined.feedback, joined.query, joined.choice
+    policy, loss, outcomes = terms.selector.policy, terms.selector.loss, application.outcomes
+    arms, confidences = terms.arms if query is None else query.arms, terms.confidences
+    is_default = query is not None and query.output is None
+    no_answer = default_loss(feedback, loss, terms.default, was_answered=is_default)
+    said = None if query is None else query.said
+    if query is None:
+        # Nobody waited for these outputs; how often they are in time when somebody does is known of queries.
+        combined = _combined(application, joined)
+        answer = None if combined is None else combined.output
+        losses = score(feedback, loss, choice, joined.outputs, no_answer, answer=answer)
+        if combined is not None and confidences is not None:
+            said = confidences.say(choice, combined)
+        missed = {model: outcomes.missed_share(arms.key(model)) for model in losses}
+        if policy.feedback == "selected":
+            losses = mixed(losses, missed, no_answer)
+        answer_loss, reason = None, _WRONG
+        if answer is None or len(choice.models) == 1:
+            would_lose = losses.get(choice.models[0])
+        else:
+            would_lose = loss_of_answer(feedback, loss, answer)
+    else:
+        missed = dict.fromkeys(query.missed(now_s), 1.0)
+        lost = _lost(application, joined, missed)
+        known = {model: output for model, output in joined.outputs.items() if model not in lost}
+        answer_loss = no_answer if query.output is None else loss_of_answer(feedback, loss, query.output)
+        # Where models are asked one after another, the user got an earlier one's output in place of a late one's.
+        instead = no_answer if application.stages is None or answer_loss is None else answer_loss
+        losses = score(feedback, loss, choice, known, instead, answer=query.output)
+        would_lose, reason = answer_loss, query.reason or _WRONG
+
+    prior = application.contexts.prior()
+    is_reward = feedback.reward is not None and len(choice.models) > 1
+    judged = _judged(application, feedback, query, joined.outputs)
+    states: dict[str | None, Totals] = {None: prior}
+    if joined.context is not None:
+        states[joined.context] = joined.totals
+    lessons: dict[str | None, Increments] = {
+        each: arms.keyed(lesson(policy, choice, losses, totals, judged, missed, is_reward=is_reward))
+        for each, totals in states.items()
+    }
+    if confidences is not None and confidences.calibrates and said is not None:
+        lessons[None] = {**lessons[None], **confidences.taught(feedback, said, arms, query)}
+    if arms.ramps and would_lose is not None:
+        shown = shown_of_newcomers(arms, terms.arms, application.forecasts, choice.models, would_lose)
+        lessons[None] = {**lessons[None], **arms.keyed(shown)}
+    # By the links' names, but for versions that no link asks, as one that a query named.
+    names = {name: name if terms.arms.key(name) == arms.key(name) else arms.key(name) for name in losses}
+    losses_shown = {names[name]: each for name, each in losses.items()}
+    return Learned(losses, losses_shown, answer_loss, reason, no_answer, lessons)
+
+
+def _judged(
+    application: Application, feedback: Feedback, query: Query | None, outputs: Mapping[str, bytes]
+) -> JudgedQuery:
+    """What the policy sees of what the feedback is on."""
+    terms, label = application.terms, feedback.label
+    if query is not None:
+        return JudgedQuery(query.context, query.features, query.row, terms.input_type, outputs, label)
+    row, features = feedback.row, feedback.features
+    if row is not None and features is None:
+        features = terms.features_of(row)
+    return JudgedQuery(feedback.context, features, row, terms.input_type, outputs, label)
+
+
+def _lost(application: Application, joined: Joined, missed: Collection[str]) -> Collection[str]:
+    """Selected models whose output, whether it has come since or not, is nothing that the user got.
+
+    A policy that learns from what was answered has them lose what the user got instead. One that learns from all
+    outputs is told how right a late one was, and beside it that it was late.
+    """
+    query = joined.query
+    learns_all = joined.feedback.reward is None and application.terms.selector.policy.feedback == "all"
+    if query is None or query.choice is None or learns_all:
+        return ()
+    return query.choice.models if query.output is None else missed
+
+
+def _combined(application: Application, joined: Joined) -> Combined | None:
+    """What would be answered to an input now; None if there is no output, or nobody has to know."""
+    terms, feedback, choice = application.terms, joined.feedback, joined.choice
+    known = {model: joined.outputs[model] for model in choice.models if model in joined.outputs}
+    is_asked_for = feedback.reward is not None or terms.confidences is not None or terms.newcomers
+    if not known or not is_asked_for:
+        return None
+    return terms.selector.combine(choice, known, joined.totals, _judged(application, feedback, None, known))

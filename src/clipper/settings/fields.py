@@ -1,0 +1,136 @@
+"""What a field of settings says of itself, and the few ways to read that.
+
+A setting is a field of a struct with a ``Setting`` beside its type::
+
+    cpus: Annotated[float | None, Setting("How many processors each replica may use.", least=0.01, most=1024)] = None
+
+The command line makes an option of it (``cli/settings.py``), the server checks its range (``check_ranges``), and tests
+hold the documentation and the Python client's keywords against it. A field without one, such as an artifact's digest,
+is for programs alone.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import FieldInfo
+
+from clipper.errors import InvalidArgument
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """
+    Attributes:
+        help: what it is, in a sentence.
+        least, most: the range of a number; None is no bound.
+        above: ``least`` itself is out of range.
+        keyword: what the Python client calls it, if that is not the field's name: of a struct within a struct.
+        option: what the command line calls it, if not by its keyword. Of a yes or no it is an option that makes it
+            other than its default, as ``no-cache`` does; without it there are two, ``--calibrate`` and its opposite.
+        metavar: what stands for its value in a command's help.
+        default: what that help says of the default, where its value does not tell.
+        environment: the variable that the command line takes it from, where its option is not given.
+        read: from its text on the command line to its value, by its type if None. Raises InvalidArgument.
+    """
+
+    help: str
+    least: float | None = None
+    most: float | None = None
+    above: bool = False
+    keyword: str | None = None
+    option: str | None = None
+    metavar: str | None = None
+    default: str | None = None
+    environment: str | None = None
+    read: Callable[[str], Any] | None = None
+
+
+class Described(NamedTuple):
+    """A field and its setting.
+
+    Attributes:
+        name: the field's.
+        keyword: what clients call it.
+        type: of its value, where it is given.
+        default: NODEFAULT if there is none.
+    """
+
+    name: str
+    keyword: str
+    type: Any
+    default: Any
+    setting: Setting
+
+
+def settings_of(kind: type[Struct]) -> Iterator[Described]:
+    """The settings of a struct: its own, then those that it inherits. Those of a struct within it, such as
+    ``Batching``, stand in its place."""
+    order = list(dict.fromkeys(name for owner in kind.__mro__ for name in inspect.get_annotations(owner)))
+    for field in sorted(msgspec.structs.fields(kind), key=lambda field: order.index(field.name)):
+        bare, setting = _type_and_setting(field)
+        if setting is not None:
+            yield Described(field.name, setting.keyword or field.name, bare, field.default, setting)
+        elif isinstance(bare, type) and issubclass(bare, Struct):
+            yield from settings_of(bare)
+
+
+def shared(source: Struct, kind: type[Struct]) -> dict[str, Any]:
+    """The values of those fields of ``source`` that a struct of the other kind has, too."""
+    return {name: getattr(source, name) for name in source.__struct_fields__ if name in kind.__struct_fields__}
+
+
+def changes_of(kind: type[Struct]) -> Any:
+    """The base of a struct that has the same fields, of which each may be absent: such a one stays as it is."""
+    fields: list[tuple[str, Any, Any]] = []
+    for field in msgspec.structs.fields(kind):
+        bare, setting = _type_and_setting(field)
+        fields.append((field.name, Annotated[bare | UnsetType, setting], UNSET))
+    return msgspec.defstruct(f"ChangesOf{kind.__name__}", fields, frozen=True, kw_only=True, forbid_unknown_fields=True)
+
+
+def given(change: Struct) -> dict[str, Any]:
+    """The fields of a change that are not absent."""
+    return {name: value for name in change.__struct_fields__ if (value := getattr(change, name)) is not UNSET}
+
+
+def check_ranges(values: Struct) -> None:
+    """
+    Raises:
+        InvalidArgument: a number is out of its setting's range.
+    """
+    for field in msgspec.structs.fields(type(values)):
+        value, (_, setting) = getattr(values, field.name), _type_and_setting(field)
+        if setting is None and isinstance(value, Struct):
+            check_ranges(value)
+        elif setting is not None and setting.least is not None and isinstance(value, (int, float)):
+            check_range(setting.keyword or field.name, value, setting.least, setting.most, above=setting.above)
+
+
+def check_range(name: str, value: float, least: float, most: float | None = None, *, above: bool = False) -> None:
+    """
+    Raises:
+        InvalidArgument: ``value`` is not a number from ``least``, or above it, to ``most``.
+    """
+    end = math.inf if most is None else most
+    # True is a number to Python, and no number to anybody else.
+    if not isinstance(value, bool) and (least < value <= end if above else least <= value <= end):
+        return
+    expected = f"above {least:.16g}" if above else f"from {least:.16g}"
+    if most is not None:
+        expected += f", at most {most:.16g}" if above else f" to {most:.16g}"
+    raise InvalidArgument(f"{name} is {value!r:.30}: expected a number {expected}")
+
+
+def _type_and_setting(field: FieldInfo) -> tuple[Any, Setting | None]:
+    """A field's type as its value has it where it is given, and its setting if it has one."""
+    # ``Annotated[int | UnsetType, Setting(...)]``, or what ``Annotated`` is not around.
+    bare, *notes = get_args(field.type) if get_origin(field.type) is Annotated else (field.type,)
+    kinds = get_args(bare)
+    if UnsetType in kinds:
+        bare = Union[tuple(kind for kind in kinds if kind is not UnsetType)]  # noqa: UP007
+    return bare, next((note for note in notes if isinstance(note, Setting)), None)

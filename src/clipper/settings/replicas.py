@@ -1,0 +1,41 @@
+"""How many replicas a version has: a number, or a range within which its load decides."""
+
+from msgspec import Struct
+
+from clipper.errors import InvalidArgument
+from clipper.settings.fields import check_range
+
+# Each is a process with a model in it.
+MAX_REPLICAS = 64
+
+
+class ReplicaRange(Struct, frozen=True, forbid_unknown_fields=True):
+    """From ``min`` to ``max`` replicas; as text ``1..4``."""
+
+    min: int
+    max: int
+
+    def __str__(self) -> str:
+        return f"{self.min}..{self.max}"
+
+
+def read_replicas(text: str) -> int | ReplicaRange:
+    """``3``, or ``1..4``: from one to four, as the load needs."""
+    least, dots, most = text.partition("..")
+    if not least.isdecimal() or (dots and not most.isdecimal()):
+        raise InvalidArgument(f"{text!r} is not a number of replicas: expected e.g. 3, or a range such as 1..4")
+    if int(least) < 1 or (dots and int(most) < int(least)):
+        raise InvalidArgument(f"{text!r}: expected at least 1 replica, and a range that does not end below its start")
+    return ReplicaRange(int(least), int(most)) if dots else int(least)
+
+
+def check_replicas(replicas: int | ReplicaRange) -> None:
+    """
+    Raises:
+        InvalidArgument: there are to be none, or too many, or a range ends below its start.
+    """
+    if isinstance(replicas, ReplicaRange):
+        check_range("replicas.min", replicas.min, 1, MAX_REPLICAS)
+        check_range("replicas.max", replicas.max, replicas.min, MAX_REPLICAS)
+    else:
+        check_range("replicas", replicas, 1, MAX_REPLICAS)

@@ -1,0 +1,158 @@
+"""What a server is started with."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Struct
+
+from clipper.settings.fields import Setting
+from clipper.settings.texts import read_size
+from clipper.types import STORE_VARIABLE
+
+# How a container in Docker is dialled: over a unix socket in a folder that it shares with Clipper, or over TCP with a
+# token.
+Transport = Literal["unix", "tcp"]
+
+# Each is one event loop; more than this many cores on one machine call for several machines.
+MAX_WORKERS = 64
+MAX_BODY_BYTES = 8 * 1024 * 1024
+# Smaller ones would refuse what anybody sends; larger ones take a worker tenths of a second of its time to read.
+LEAST_MAX_BODY_BYTES = 64 * 1024
+MOST_MAX_BODY_BYTES = 64 * 1024 * 1024
+# How many contexts of an application are kept, unless the server is told otherwise: some 140 MB with five models.
+MAX_CONTEXTS = 100_000
+# Queries that a worker keeps for feedback, unless told otherwise: 400 a second for the default 600 s, some 100 MB.
+FEEDBACK_QUERIES = 250_000
+# Then a segment still has room for some blocks.
+LEAST_LOG_BYTES = 64 * 1024 * 1024
+DEFAULT_LOG_BYTES = 1024 * 1024 * 1024
+# To roll back by a few weeks of deployments; each keeps its artifact on disk.
+KEEP_VERSIONS = 10
+
+
+class ServerSettings(Struct, frozen=True, kw_only=True):
+    """How a server is to run. Its process has an argument for each that is called as the field is."""
+
+    host: Annotated[str, Setting("The address of the query port.")] = "127.0.0.1"
+    management_host: Annotated[str, Setting("The address of the management port.")] = "127.0.0.1"
+    allowed_host: Annotated[
+        tuple[str, ...],
+        Setting("A name by which the management port may be called, e.g. a proxy's. May be repeated."),
+    ] = ()
+    insecure: Annotated[
+        bool,
+        Setting("Let the management port be reached from other machines without TLS.", option="insecure"),
+    ] = False
+    open_metrics: Annotated[bool, Setting("Answer /metrics without a token.", option="open-metrics")] = False
+    api_keys: Annotated[bool, Setting("Answer predict and observe only with a key.", option="api-keys")] = False
+    tls_cert: Annotated[
+        Path | None,
+        Setting(
+            "The certificate that both ports show, in PEM, with those that signed it behind it: they speak TLS then.",
+            metavar="FILE",
+            default="no TLS",
+        ),
+    ] = None
+    tls_key: Annotated[
+        Path | None, Setting("The private key of --tls-cert, in PEM, not encrypted.", metavar="FILE")
+    ] = None
+    tls_client_ca: Annotated[
+        Path | None,
+        Setting(
+            "Clients of the query port have to show a certificate that one of these, in PEM, has signed.",
+            metavar="FILE",
+            default="none is asked for",
+        ),
+    ] = None
+    # Of both ports, 0 is any free one.
+    query_port: Annotated[int, Setting("The port for queries.", least=0, most=65535)] = 1337
+    management_port: Annotated[int, Setting("The port for management.", least=0, most=65535)] = 1338
+    workers: Annotated[int, Setting("How many processes answer queries.", least=1, most=MAX_WORKERS)] = 1
+    cache_bytes: Annotated[
+        int,
+        Setting(
+            "Bound of each worker's cache, e.g. 512m.",
+            least=0,
+            most=1 << 50,
+            option="cache-size",
+            metavar="SIZE",
+            default="64m",
+            read=read_size,
+        ),
+    ] = 64 * 1024 * 1024
+    max_body_bytes: Annotated[
+        int,
+        Setting(
+            "Bound of a request's body, where an application's inputs need no more, e.g. 16m.",
+            least=LEAST_MAX_BODY_BYTES,
+            most=MOST_MAX_BODY_BYTES,
+            option="max-body-size",
+            metavar="SIZE",
+            default="8m",
+            read=read_size,
+        ),
+    ] = MAX_BODY_BYTES
+    store: Annotated[
+        str | None,
+        Setting(
+            "Where learned state is kept: sqlite:PATH, redis://HOST:PORT/DB, or file:PATH of a file that says so.",
+            environment=STORE_VARIABLE,
+            default="a file in the home",
+        ),
+    ] = None
+    max_contexts: Annotated[
+        int,
+        Setting(
+            "How many contexts are kept of each application; those go first whose feedback is the longest ago.",
+            least=1,
+        ),
+    ] = MAX_CONTEXTS
+    feedback_queries: Annotated[
+        int,
+        Setting("How many queries each worker keeps for feedback by query_id; the oldest go first.", least=1),
+    ] = FEEDBACK_QUERIES
+    keep_versions: Annotated[
+        int,
+        Setting("How many versions of each model are kept that do not run; the oldest are removed.", least=1),
+    ] = KEEP_VERSIONS
+    decision_log_bytes: Annotated[
+        int,
+        Setting(
+            "Bound of the decision log, e.g. 10g; the oldest records are removed.",
+            least=LEAST_LOG_BYTES,
+            most=1 << 50,
+            option="decision-log-size",
+            metavar="SIZE",
+            default="1g",
+            read=read_size,
+        ),
+    ] = DEFAULT_LOG_BYTES
+    run_as: Annotated[
+        str | None,
+        Setting(
+            "The user that models run as, and builds of their packages; only where the server runs as root.",
+            metavar="USER[:GROUP]",
+            default="the server's",
+        ),
+    ] = None
+    docker_base_image: Annotated[
+        str,
+        Setting(
+            "What images of models are built on: Python, numpy and whatever they need.",
+            environment="CLIPPER_DOCKER_BASE_IMAGE",
+            default="python:X.Y-slim, as this Python",
+        ),
+        # Pickled models want the Python that they were made with, which is most likely ours.
+    ] = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
+    docker_network: Annotated[
+        str,
+        Setting("The network of containers and builds in Docker.", environment="CLIPPER_DOCKER_NETWORK"),
+    ] = "bridge"
+    docker_transport: Annotated[
+        Transport,
+        Setting(
+            "How containers in Docker are reached; tcp where they cannot share a folder with the server.",
+            environment="CLIPPER_DOCKER_TRANSPORT",
+        ),
+    ] = "unix"

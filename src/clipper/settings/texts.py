@@ -1,0 +1,64 @@
+"""How settings are read from their text on a command line. What cannot be read is an InvalidArgument."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from clipper.errors import InvalidArgument
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
+
+
+def read_size(text: str) -> int:
+    """``512m``, ``2g``, ``1048576`` as bytes; a unit is 1,024 of the one below."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise InvalidArgument(f"{text!r} is not a size: expected e.g. 512m, 2g, or a number of bytes")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def read_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidArgument(f"{text!r} is not JSON ({error}): expected e.g. 0, [1.5, 2] or '\"cat\"'") from error
+
+
+def read_json_or_file(text: str) -> Any:
+    """JSON, or ``@`` and the path of a file that holds it."""
+    if not text.startswith("@"):
+        return read_json(text)
+    path = Path(text[1:])
+    try:
+        return read_json(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"{path} cannot be read: {error}") from error
+
+
+def read_number_or_none(text: str) -> float | None:
+    """A number, or ``none``."""
+    if text.lower() == "none":
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if math.isnan(number):  # JSON would have it as null, and so as none
+        raise InvalidArgument(f"{text!r} is not a number: expected a number, or none")
+    return number
+
+
+def read_count_or_none(text: str) -> int | None:
+    """A whole number, or ``none``."""
+    number = read_number_or_none(text)
+    if number is not None and not number.is_integer():
+        raise InvalidArgument(f"{text!r} is not a whole number: expected a whole number, or none")
+    return None if number is None else int(number)
+
+
+def read_features(text: str) -> int | Literal["input"] | None:
+    """A whole number, ``input`` or ``none``."""
+    return "input" if text == "input" else read_count_or_none(text)

@@ -1,0 +1,136 @@
+"""Outputs, which are JSON texts, become tensors that say the same."""
+
+import json
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from steps import finish
+
+from clipper.frontend.inference.answers import Answer, column, encode, encode_number, opening
+from clipper.frontend.inference.requests import AnswerForm
+from clipper.frontend.inference.tensors import DATATYPES
+
+BINARY = AnswerForm((("output", True),))
+PLAIN = AnswerForm()
+
+
+def outputs_of(form: AnswerForm, outputs: list[bytes]) -> Any:
+    """The outputs of the answer by name, as Python has them, whatever form they came in."""
+    encoded = finish(encode("m", None, [Answer(7, output, 0.5) for output in outputs], form))
+    text = encoded.body[: encoded.json_bytes]
+    at = len(text)
+    found = {}
+    for output in json.loads(text)["outputs"]:
+        values = output.get("data")
+        if values is None:
+            size = output["parameters"]["binary_data_size"]
+            values = _values(output["datatype"], encoded.body[at : at + size])
+            at += size
+        found[output["name"]] = output["datatype"], output["shape"], values
+    assert at == len(encoded.body)
+    return found
+
+
+def _values(datatype: str, data: bytes) -> list[Any]:
+    kind = DATATYPES[datatype].numpy
+    if kind is not None:
+        values: list[Any] = np.frombuffer(data, kind).tolist()
+        return values
+    texts = []
+    while data:
+        (size,) = struct.unpack_from("<I", data)
+        texts.append(data[4 : 4 + size].decode())
+        data = data[4 + size :]
+    return texts
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        (["1.5"], ("FP64", [1], [1.5])),
+        (["1", "2"], ("INT64", [2], [1, 2])),
+        (["1", "2.5"], ("FP64", [2], [1.0, 2.5])),
+        (["[1,2]", "[3,4.0]"], ("FP64", [2, 2], [1, 2, 3, 4])),
+        (["[[1],[2]]"], ("INT64", [1, 2, 1], [1, 2])),
+        (["true", "false"], ("BOOL", [2], [True, False])),
+        (['"a"', '"grün"'], ("BYTES", [2], ["a", "grün"])),
+        (['["a","b"]'], ("BYTES", [1, 2], ["a", "b"])),
+        (["[1]", "[1,2]"], ("BYTES", [2], ["[1]", "[1,2]"])),
+        (["[[1,2],[3]]"], ("BYTES", [1], ["[[1,2],[3]]"])),
+        (['{"a":1}'], ("BYTES", [1], ['{"a":1}'])),
+        (["null"], ("BYTES", [1], ["null"])),
+        (["[]"], ("BYTES", [1], ["[]"])),
+        (["1", "true"], ("BYTES", [2], ["1", "true"])),
+        (["1", '"a"'], ("BYTES", [2], ["1", '"a"'])),
+        (["1e999"], ("BYTES", [1], ["1e999"])),
+        (["9223372036854775807"], ("INT64", [1], [2**63 - 1])),
+        (["9223372036854775808"], ("BYTES", [1], ["9223372036854775808"])),
+        (["1" + 400 * "0", "1.5"], ("BYTES", [2], ["1" + 400 * "0", "1.5"])),
+    ],
+)
+@pytest.mark.parametrize("form", [PLAIN, BINARY])
+def test_outputs_are_typed_by_what_they_are(form: AnswerForm, outputs: list[str], expected: object) -> None:
+    assert outputs_of(form, [output.encode() for output in outputs])["output"] == expected
+
+
+SCALARS = (
+    st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**63 - 1) | st.booleans() | st.text()
+)
+VALUES = st.recursive(
+    SCALARS | st.none(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner)
+)
+
+
+@given(st.lists(VALUES, min_size=1, max_size=4))
+def test_any_json_is_said_in_both_forms(values: list[Any]) -> None:
+    outputs = [json.dumps(value).encode() for value in values]
+    plain, binary = outputs_of(PLAIN, outputs)["output"], outputs_of(BINARY, outputs)["output"]
+    assert plain == binary
+    datatype, shape, elements = plain
+    assert len(elements) == int(np.prod(shape)) and shape[0] == len(values)
+    rebuilt = np.array(elements, object).reshape(shape).tolist() if elements else []
+    texts = [output.decode() for output in outputs]
+    assert (datatype == "BYTES" and elements == texts) or json.dumps(rebuilt) == json.dumps(values) or rebuilt == values
+
+
+@pytest.mark.parametrize("output", [b"1.5", b"-7", b"1e-300", b"9223372036854775807"])
+@pytest.mark.parametrize("form", [PLAIN, BINARY])
+@pytest.mark.parametrize("version", [None, "2"])
+def test_the_usual_answer_is_what_any_other_is(output: bytes, form: AnswerForm, version: str | None) -> None:
+    answer = Answer(7, output, 0.5)
+    assert encode_number(opening("m", version), answer, form) == finish(encode("m", version, [answer], form))
+
+
+@pytest.mark.parametrize("output", [b"true", b"null", b'"a"', b"[1]", b"1e999", b"9223372036854775808"])
+def test_what_is_no_number_is_not_the_usual_answer(output: bytes) -> None:
+    assert encode_number(b"{", Answer(7, output, 0.5), PLAIN) is None
+    assert encode_number(b"{", Answer(7, b"1", 0.5, "timeout"), PLAIN) is None
+    assert encode_number(b"{", Answer(7, b"1", 0.5), AnswerForm(id="i")) is None
+    assert encode_number(b"{", Answer(7, b"1", 0.5), AnswerForm((("query_id", False),))) is None
+
+
+def test_large_outputs_are_put_together_in_pieces() -> None:
+    outputs = [json.dumps([0.5] * 1000).encode()] * 300
+    steps = encode("m", None, [Answer(1, output, 1.0) for output in outputs], BINARY)
+    assert sum(1 for _ in steps) > 100
+    assert finish(column(outputs)).shape == (300, 1000)
+
+
+def test_what_came_of_one_query_is_in_the_parameters_and_of_several_in_columns() -> None:
+    one = json.loads(finish(encode("m", "2", [Answer(7, b"1", 0.5, "timeout")], AnswerForm(id="i"))).body)
+    assert one["parameters"] == {"query_id": 7, "default": True, "confidence": 0.5, "default_reason": "timeout"}
+    assert (one["model_name"], one["model_version"], one["id"]) == ("m", "2", "i")
+    answers = [Answer(7, b"1", 0.5), Answer(8, b"2", 0.0, "timeout")]
+    form = AnswerForm(tuple((name, False) for name in ("query_id", "confidence", "default", "default_reason")))
+    several = json.loads(finish(encode("m", None, answers, form)).body)
+    assert several["parameters"] == {"default": True}
+    assert {each["name"]: (each["datatype"], each["data"]) for each in several["outputs"]} == {
+        "query_id": ("INT64", [7, 8]),
+        "confidence": ("FP64", [0.5, 0.0]),
+        "default": ("BOOL", [False, True]),
+        "default_reason": ("BYTES", ["", "timeout"]),
+    }
