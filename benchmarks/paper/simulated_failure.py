@@ -68,7 +68,7 @@ def simulate(outputs: Outputs, seeds: int = SEEDS) -> Mapping[str, Any]:
     noise, chance = np.random.default_rng([8, 0]), np.random.default_rng([8, 1])
     exp3, papers_exp3 = ours.Exp3(seeds, models, **_default("exp3", seeds)), PapersExp3(seeds, models, PAPERS_EXP3_ETA)
     exp4, papers_exp4 = (
-        panels.Hedge(seeds, models, **_default("exp4", seeds)),
+        panels.Exp4(seeds, models, **_default("exp4", seeds)),
         PapersExp4(seeds, models, PAPERS_EXP4_ETA),
     )
     errors = {name: np.zeros(seeds) for name in ("exp3", "exp4", "paper_exp3", "paper_exp4")}
@@ -85,7 +85,7 @@ def simulate(outputs: Outputs, seeds: int = SEEDS) -> Mapping[str, Any]:
             policy.learn(asked, losses[rows, asked])
             errors[name] += losses[rows, asked]
         errors["exp4"] += vote(exp4.weights(), given) != labels
-        exp4.learn(losses)
+        exp4.learn(losses, given)
         answered = papers_exp4.answer(given, chance)
         wrong = (answered != labels).astype(float)
         papers_exp4.learn(given, answered, wrong)

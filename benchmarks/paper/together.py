@@ -23,7 +23,7 @@ from clipper.selection.policies.registry import default_half_life, make_policy
 
 POLICIES: Sequence[tuple[str, Mapping[str, Any]]] = (
     ("ensemble", {}),
-    ("ensemble", {"weighting": "accuracy"}),
+    ("ensemble", {"weighting": "equal"}),
     ("exp4", {}),
     ("stacking", {}),
 )

@@ -1,4 +1,7 @@
-"""Policies that ask all models and make one answer of theirs, many games at once: ours, and what textbooks have."""
+"""Policies that ask all models and make one answer of theirs, many games at once: ours, and what textbooks have.
+
+tests/benchmarks/regret holds that ours are what the server runs.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -6,8 +9,10 @@ from typing import Protocol
 import numpy as np
 
 from benchmarks.regret.answers import answers, losses_of, vote
-from benchmarks.regret.simulation import Setting
+from benchmarks.regret.simulation import Integers, Setting
 from benchmarks.regret.streams import BLOCK_ROUNDS, ROUNDS, STREAMS, Floats
+from clipper.selection.policies.ensemble import RECORD_HALF_LIFE, SHARPNESSES
+from clipper.selection.policies.exp4 import FURTHEST
 
 
 class Panel(Protocol):
@@ -16,18 +21,34 @@ class Panel(Protocol):
     def weights(self) -> Floats:
         """Of each model in the vote, (games, models)."""
 
-    def learn(self, losses: Floats) -> None:
-        """Take the losses of all models, (games, models)."""
+    def learn(self, losses: Floats, given: Integers) -> None:
+        """Take what all models answered, after ``weights``, and its losses; both (games, models)."""
 
 
 # Makes a panel of so many games and models; parameters are arrays, one number a game.
 PanelMaker = Callable[..., Panel]
 
 
+class Exp4:
+    """``exp4``: exponential weights on losses that fade, none further behind than ``FURTHEST``."""
+
+    def __init__(self, games: int, models: int, eta: Floats, half_life: Floats) -> None:
+        self._eta, self._kept = eta[:, None], 2 ** (-1 / half_life)[:, None]
+        self._excess = np.zeros((games, models))
+
+    def weights(self) -> Floats:
+        return normal(np.exp(-self._eta * (self._excess - self._excess.min(axis=1, keepdims=True))))
+
+    def learn(self, losses: Floats, given: Integers) -> None:
+        more = losses - (self.weights() * losses).sum(axis=1, keepdims=True)
+        excess = self._excess * self._kept
+        best = (excess + more).min(axis=1, keepdims=True)
+        follows = np.minimum(best - excess.min(axis=1, keepdims=True), 0.0)
+        self._excess = excess + np.minimum(more, np.maximum(best + FURTHEST / self._eta - excess, follows))
+
+
 class Hedge:
-    """``exp4``: exponential weights on losses that halve every ``half_life`` rounds. Where that is never it is Hedge
-    (Freund and Schapire, 1997).
-    """
+    """Hedge (Freund and Schapire, 1997): exponential weights on losses; here they halve every ``half_life`` rounds."""
 
     def __init__(self, games: int, models: int, eta: Floats, half_life: Floats) -> None:
         self._eta, self._kept = eta[:, None], 2 ** (-1 / half_life)[:, None]
@@ -36,7 +57,7 @@ class Hedge:
     def weights(self) -> Floats:
         return normal(np.exp(-self._eta * (self._lost - self._lost.min(axis=1, keepdims=True))))
 
-    def learn(self, losses: Floats) -> None:
+    def learn(self, losses: Floats, given: Integers) -> None:
         self._lost = self._lost * self._kept + losses
 
 
@@ -52,15 +73,13 @@ class FixedShare:
     def weights(self) -> Floats:
         return self._weights
 
-    def learn(self, losses: Floats) -> None:
+    def learn(self, losses: Floats, given: Integers) -> None:
         weights = normal(self._weights * np.exp(-self._eta * losses))
         self._weights = (1 - self._share) * weights + self._share / self._models
 
 
 class LogOdds:
-    """``ensemble`` weighted by accuracy: the log odds of each model (Nitzan and Paroush, 1982), over counts that halve
-    every ``half_life`` rounds.
-    """
+    """The log odds of each model (Nitzan and Paroush, 1982), over counts that halve every ``half_life`` rounds."""
 
     def __init__(self, games: int, models: int, classes: Floats, half_life: Floats) -> None:
         self._others, self._kept = classes[:, None] - 1, 2 ** (-1 / half_life)[:, None]
@@ -70,13 +89,35 @@ class LogOdds:
         error = (self._lost + 1) / (self._scored + 2)
         return normal(np.maximum(np.log(self._others * (1 - error) / error), 0.01))
 
-    def learn(self, losses: Floats) -> None:
+    def learn(self, losses: Floats, given: Integers) -> None:
         self._scored = self._scored * self._kept + 1
         self._lost = self._lost * self._kept + losses
 
 
+class Ensemble(LogOdds):
+    """``ensemble``: the same to a power, that of ``SHARPNESSES`` whose answers have lost least of late."""
+
+    def __init__(self, games: int, models: int, classes: Floats, half_life: Floats) -> None:
+        super().__init__(games, models, classes, half_life)
+        self._rows, self._excess = np.arange(games), np.zeros((games, len(SHARPNESSES)))
+
+    def weights(self) -> Floats:
+        odds = super().weights()
+        sharpness = np.array(SHARPNESSES)[self._excess.argmin(axis=1)]
+        return _to_power(odds, sharpness[:, None])
+
+    def learn(self, losses: Floats, given: Integers) -> None:
+        self._excess *= 2 ** (-1 / RECORD_HALF_LIFE)
+        split = np.flatnonzero((given != given[:, :1]).any(axis=1))
+        odds, given_there, losses_there = super().weights()[split], given[split], losses[split]
+        for place, sharpness in enumerate(SHARPNESSES):
+            answered = vote(_to_power(odds, sharpness), given_there)
+            self._excess[split, place] += (losses_there * (given_there == answered[:, None])).max(axis=1)
+        super().learn(losses, given)
+
+
 class Equal:
-    """``ensemble`` as it is by default: it learns nothing."""
+    """``ensemble`` of equals: it learns nothing."""
 
     def __init__(self, games: int, models: int) -> None:
         self._weights = np.full((games, models), 1 / models)
@@ -84,8 +125,12 @@ class Equal:
     def weights(self) -> Floats:
         return self._weights
 
-    def learn(self, losses: Floats) -> None:
+    def learn(self, losses: Floats, given: Integers) -> None:
         pass
+
+
+def _to_power(weights: Floats, power: Floats | int) -> Floats:
+    return normal((weights / weights.max(axis=1, keepdims=True)) ** power)
 
 
 def normal(weights: Floats) -> Floats:
@@ -115,5 +160,5 @@ def play_panel(
         losses = losses_of(given)
         answered = vote(panel.weights(), np.tile(given, (copies, 1)))
         regret += losses_of(answered) - np.tile(losses[each, best], copies)
-        panel.learn(np.tile(losses, (copies, 1)))
+        panel.learn(np.tile(losses, (copies, 1)), np.tile(given, (copies, 1)))
     return regret.reshape(copies, len(streams), seeds)

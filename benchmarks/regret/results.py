@@ -11,22 +11,24 @@ from benchmarks.regret.families import Result
 ASK_ALL = ("exp4", "ensemble")
 
 RESULTS = Path(__file__).parent / "results.json"
+# Of policies that go by features, on streams of their own.
+CONTEXTUAL_RESULTS = Path(__file__).parent / "contextual.json"
 
 Results = dict[str, list[Result]]
 
 
-def read() -> Results:
-    return msgspec.json.decode(RESULTS.read_bytes(), type=Results)
+def read(path: Path = RESULTS) -> Results:
+    return msgspec.json.decode(path.read_bytes(), type=Results)
 
 
-def write(results: Mapping[str, Sequence[Result]]) -> None:
-    RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
+def write(results: Mapping[str, Sequence[Result]], path: Path = RESULTS) -> None:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
 
 
 def ratio(results: Results, policy: str) -> float:
     """Its regret over that of its family's best single setting."""
     ours, *others = results[policy]
-    return ours.sum / min(other.sum for other in others if not other.is_reference)
+    return ours.sum / min(other.sum for other in others)
 
 
 def best_textbook(results: Results) -> Result:

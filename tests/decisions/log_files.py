@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from clipper.decisions.records import Decision, Judgement, Record, Setting, begin_block, encode_into, end_block
+from clipper.decisions.records import Decision, Judgement, Record, Setting, begin_block, end_block, extend_block
 from clipper.decisions.segments import SegmentWriter
 from clipper.settings.server import LEAST_LOG_BYTES
 
@@ -42,8 +42,7 @@ def judgement(query_id: int, **fields: Any) -> Judgement:
 
 def block_of(*records: Record) -> bytearray:
     block = begin_block()
-    for record in records:
-        encode_into(record, block, -1)
+    extend_block(block, records)
     end_block(block, len(records))
     return block
 

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from log_files import SETTING, decision, judgement
+from msgspec.structs import replace
 
 from clipper.decisions import log as log_module
 from clipper.decisions.application import QUERY_IDS, ApplicationDecisions
 from clipper.decisions.log import DecisionLog
 from clipper.decisions.reading import LogReader
 from clipper.decisions.records import MAX_BLOCK_BYTES, MAX_OUTPUTS_BYTES, Decision, Setting
+from clipper.decisions.segments import MAX_WRITERS, RESERVED_PART
 from clipper.selection.policies.policy import Choice, Step
 from clipper.settings.server import LEAST_LOG_BYTES
 from waiting import until_async
@@ -26,10 +28,10 @@ def ids_in(folder: Path) -> list[int]:
 def test_records_come_to_disk_by_themselves_and_at_the_end(tmp_path: Path) -> None:
     async def whole() -> None:
         log = DecisionLog(tmp_path, "w", LEAST_LOG_BYTES)
-        log.add(decision(1, setting=log.enter(SETTING)))
+        log.add([decision(1, setting=log.enter(SETTING))])
         await until_async(lambda: log.statistics().written == 1)
         assert ids_in(tmp_path) == [1]
-        log.add(decision(2, setting=log.enter(SETTING)))
+        log.add([decision(2, setting=log.enter(SETTING))])
         await log.close()
         assert ids_in(tmp_path) == [1, 2]
         assert log.statistics().written == 2 and log.statistics().waiting_bytes < 50
@@ -50,7 +52,7 @@ def test_a_setting_is_in_each_block_that_needs_it(tmp_path: Path) -> None:
             if block != log.block:
                 place = log.enter(settings[which])
                 places[which] = log.block, place
-            log.add(decision(number, setting=place, outputs=(b"x" * (number % 300),)))
+            log.add([decision(number, setting=place, outputs=(b"x" * (number % 300),))])
         await log.close()
 
     asyncio.run(whole())
@@ -74,7 +76,7 @@ def test_a_disk_that_hangs_costs_records_and_nothing_else(tmp_path: Path) -> Non
             if block != log.block:
                 block = log.block
                 log.enter(SETTING)
-            log.add(decision(number, outputs=(b"x" * 4000,)))
+            log.add([decision(number, outputs=(b"x" * 4000,))])
         assert log.statistics().dropped["queue_full"] > 3000
         assert log.statistics().waiting_bytes < log_module.MAX_WAITING_BYTES + 2 * log_module.BLOCK_BYTES + 1_000_000
         log.flush()
@@ -83,7 +85,7 @@ def test_a_disk_that_hangs_costs_records_and_nothing_else(tmp_path: Path) -> Non
         reader.start()
         await until_async(lambda: log.statistics().waiting_bytes < 1000)
         dropped = log.statistics().dropped["queue_full"]
-        log.add(decision(1, setting=log.enter(SETTING)))
+        log.add([decision(1, setting=log.enter(SETTING))])
         await log.close()
         assert log.statistics().dropped == {"queue_full": dropped, "write_failed": 0}
         assert log.statistics().written == 12_001 - dropped
@@ -218,3 +220,42 @@ def test_what_comes_after_the_answer_does_not_change_what_was_written(tmp_path: 
     found = written(tmp_path, late, joint, then=come)
     assert found[1].outputs == (None,)
     assert found[2].outputs == (b"1", None)
+
+
+def test_what_is_left_out_of_a_brief_record_is_as_it_is_by_default(tmp_path: Path) -> None:
+    """The same queries, held and written one by one, are read as the same decisions."""
+
+    async def whole() -> list[list[Decision]]:
+        queries = [
+            Answered(1, b"1"),
+            Answered(2, b"2", context="u", confidence=0.5),
+            Answered(3, b"3", features=b"\0" * 8),
+            Answered(4, b"4", raw_confidence=0.75),
+            Answered(5, b"5", pinned="2"),
+            Answered(6, b"6", choice=Choice(("a",), (1.0,), beliefs=((1.0, 2.0),))),
+        ]
+        found = []
+        for name in ("held", "alone"):
+            log = DecisionLog(tmp_path / name, "w", LEAST_LOG_BYTES)
+            taker = ApplicationDecisions(log, SETTING, 1.0)
+            for query in queries:
+                taker.add(query, 0.25)
+                if name == "alone":
+                    log.flush()
+            await log.close()
+            pieces = LogReader(tmp_path / name).decisions()
+            found.append([replace(each, time_s=0.0) for piece in pieces for _, each in piece])
+        return found
+
+    held, alone = asyncio.run(whole())
+    assert held == alone
+    assert [each.query_id for each in held] == [1, 2, 3, 4, 5, 6]
+    assert (held[1].context, held[1].confidence, held[4].pinned) == ("u", 0.5, "2")
+
+
+def test_no_block_of_held_queries_outgrows_the_smallest_segment(tmp_path: Path) -> None:
+    queries = [Answered(number, b"x" * (number % 1500), context="u" * (number % 900)) for number in range(3000)]
+    found = written(tmp_path, *queries)
+    assert sorted(found) == list(range(3000))
+    smallest = LEAST_LOG_BYTES // RESERVED_PART // MAX_WRITERS
+    assert max(path.stat().st_size for path in tmp_path.iterdir()) <= smallest

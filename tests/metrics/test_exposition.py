@@ -21,6 +21,7 @@ from clipper.control.statistics import (
     ModelSelectionStatistics,
     ReplicaStatistics,
     SelectionStatistics,
+    StandingStatistics,
     VersionStatistics,
     WorkerStatistics,
 )
@@ -37,6 +38,7 @@ from clipper.metrics.definitions import (
     SELECTED_MODEL,
     SELECTION,
     SERVER,
+    TEST,
     VERSION,
     WORKER,
     WORKER_PROCESS,
@@ -217,6 +219,22 @@ def test_without_feedback_there_is_no_regret() -> None:
     assert value("clipper_selection_regret", idle, application="digits", worker="0") == 0.0
 
 
+def test_how_a_test_of_models_stands() -> None:
+    def standing(winner: str | None) -> WorkerStatistics:
+        test = StandingStatistics(winner, 0.95, 0.01, 3400.0)
+        return msgspec.structs.replace(
+            worker(), applications=(msgspec.structs.replace(worker().applications[0], test=test),)
+        )
+
+    own = {"application": "digits", "worker": "0"}
+    ended = [value(f"clipper_test_{name}", standing("svm"), **own) for name in ("ended", "confidence", "scored")]
+    assert ended == [1.0, 0.95, 3400.0]
+    assert value("clipper_test_winner", standing("svm"), **own, model="svm") == 1.0
+    assert value("clipper_test_ended", standing(None), **own) == 0.0
+    assert not any(name == "clipper_test_winner" for name, _ in samples(standing(None)))
+    assert not any(name.startswith("clipper_test") for name, _ in samples(worker()))
+
+
 def test_counts_of_a_version() -> None:
     own = {"model": "digits", "version": "2", "worker": "0"}
     names = ("queue_length", "queue_bytes", "outputs_total", "model_errors_total", "queue_rejected_total")
@@ -277,7 +295,7 @@ def documented() -> dict[str, str]:
 def test_the_page_lists_every_metric_with_its_kind_and_labels() -> None:
     expected = {}
     servers = (SERVER, WORKER_PROCESS, WORKER, LIMIT, DECISION_LOG)
-    applications = (APPLICATION, SELECTION, SELECTED_MODEL, NEWCOMER)
+    applications = (APPLICATION, SELECTION, SELECTED_MODEL, TEST, NEWCOMER)
     for group in (*servers, *applications, VERSION, DEPLOYED, LINK, REPLICA):
         for metric in group.metrics:
             is_number = isinstance(metric, Number)

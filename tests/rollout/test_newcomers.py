@@ -67,7 +67,11 @@ def test_a_link_beside_others_is_new_and_the_first_is_not() -> None:
 
 @pytest.mark.parametrize(
     "before",
-    [record(Link("b"), policy="single"), record(Link("b"), policy="ensemble"), record(Link("b"), ramp=None)],
+    [
+        record(Link("b"), policy="single"),
+        replace(record(Link("b")), selection=Selection("ensemble", {"weighting": "equal"})),
+        record(Link("b"), ramp=None),
+    ],
 )
 def test_without_learning_or_a_ramp_none_is_new(before: ApplicationRecord) -> None:
     assert link(before, Link("a")).newcomers == ()
@@ -75,7 +79,7 @@ def test_without_learning_or_a_ramp_none_is_new(before: ApplicationRecord) -> No
 
 
 def test_an_ensemble_learns_where_it_weighs() -> None:
-    weighs = replace(record(Link("b")), selection=Selection("ensemble", {"weighting": "accuracy"}))
+    weighs = record(Link("b"), policy="ensemble")
     assert pairs(link(weighs, Link("a"))) == [("a", "1", None, False)]
 
 

@@ -6,7 +6,9 @@ import msgspec
 import pytest
 from msgspec import UNSET, Struct
 
+from clipper.control.snapshot import ApplicationSnapshot
 from clipper.errors import InvalidArgument
+from clipper.registry.records import ApplicationRecord, VersionRecord
 from clipper.settings.application import (
     ApplicationChange,
     ApplicationOptions,
@@ -49,10 +51,10 @@ def test_own_settings_come_before_inherited_ones_and_inner_ones_in_their_place()
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        (Selection(inherit=1.5), "inherit is 1.5: expected a number of at least 0 and at most 1"),
-        (Selection(ramp=0.0), "ramp is 0.0: expected a number above 0 and at most 0.5"),
+        (Selection(inherit=1.5), "inherit is 1.5: expected a number from 0 to 1"),
+        (Selection(ramp=0.0), "ramp is 0.0: expected a number above 0, at most 0.5"),
         (Selection(half_life=0), "half_life is 0: expected"),
-        (Selection(features=65), "features is 65: expected a number of at least 1 and at most 64"),
+        (Selection(features=65), "features is 65: expected a number from 1 to 64"),
         (Selection(prior_weight=float("nan")), "prior_weight is nan: expected"),
         (Selection(inherit=True), "inherit is True: expected a number"),
         (Deployment("a", "import", "m:f", batching=Batching(delay_ms=-1)), "batch_delay_ms is -1"),
@@ -93,3 +95,24 @@ def test_shared_fields() -> None:
     values = shared(deployment, VersionSpec)
     assert values.keys() == set(VersionSpec.__struct_fields__)
     assert (values["cpus"], values["sample"]) == (2.0, [1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "other"),
+    [
+        (ApplicationSettings, ApplicationRecord),
+        (ApplicationSettings, ApplicationSnapshot),
+        (Deployment, VersionRecord),
+    ],
+)
+def test_what_others_have_of_the_settings_is_of_their_type(kind: type[Struct], other: type[Struct]) -> None:
+    """A record and a snapshot hold some in a form of their own: a default output and an input type as texts."""
+    types = {one.name: one.type for one in settings_of(kind)}
+    alike = {field.name: _bare(field.type) for field in msgspec.structs.fields(other)}
+    common = types.keys() & alike.keys() - {"default_output", "version", "input_type"}
+    assert common
+    assert {name: alike[name] for name in common} == {name: types[name] for name in common}
+
+
+def _bare(kind: Any) -> Any:
+    return kind.__origin__ if hasattr(kind, "__metadata__") else kind

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from clipper.control.feedback import Feedback, Outcome
 from clipper.control.snapshot import Snapshot
-from clipper.control.statistics import VersionLoad, WorkerStatistics
+from clipper.control.statistics import StandingStatistics, VersionLoad, WorkerStatistics
 from clipper.errors import ProtocolViolation
 from clipper.tls.material import TlsMaterial
 from clipper.types import ModelId
@@ -157,15 +157,6 @@ class Reliability(Struct, frozen=True):
     answered_error: float
 
 
-class StandingDescription(Struct, frozen=True):
-    """How the test stands that a policy is: see ``selection.policies.policy.Standing``."""
-
-    winner: str | None
-    confidence: float
-    tolerance: float
-    observations: float
-
-
 class PolicyDescription(Struct, frozen=True, tag=True):
     """``found`` is False if the worker does not know the application. Numbers count what is old for less. ``test`` is
     None of a policy that is none."""
@@ -175,7 +166,7 @@ class PolicyDescription(Struct, frozen=True, tag=True):
     models: tuple[ModelDescription, ...] = ()
     problem: str | None = None
     calibration: tuple[Reliability, ...] = ()
-    test: StandingDescription | None = None
+    test: StandingStatistics | None = None
 
 
 class DescribePolicy(Command[PolicyDescription], frozen=True, tag=True):

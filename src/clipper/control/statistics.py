@@ -64,8 +64,19 @@ class SelectionStatistics(Struct, frozen=True):
     why_no_policy: str | None = None
 
 
+class StandingStatistics(Struct, frozen=True):
+    """How the test stands that an application's policy is: see ``selection.policies.policy.Standing``."""
+
+    winner: str | None
+    confidence: float
+    tolerance: float
+    observations: float
+
+
 class ApplicationStatistics(Struct, frozen=True):
-    """``defaults`` and ``errors`` count by reason; ``errors`` are answers that had no output at all."""
+    """``defaults`` and ``errors`` count by reason; ``errors`` are answers that had no output at all. ``test`` is None
+    where the policy is none.
+    """
 
     name: str
     queries: int
@@ -74,6 +85,7 @@ class ApplicationStatistics(Struct, frozen=True):
     slo_misses: int
     latency_s: HistogramData
     selection: SelectionStatistics | None = None
+    test: StandingStatistics | None = None
 
 
 class VersionStatistics(Struct, frozen=True):

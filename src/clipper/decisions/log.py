@@ -8,21 +8,19 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Protocol
 
 from clipper.control.statistics import DecisionLogStatistics
-from clipper.decisions.records import Decision, Judgement, Setting, begin_block, encode_into, end_block
+from clipper.decisions.records import BriefDecision, Decision, Judgement, Setting, begin_block, end_block, extend_block
 from clipper.decisions.segments import SegmentWriter
 
 log = logging.getLogger(__name__)
 
 # Some thousand records: far fewer turns of the thread than records, and milliseconds of a disk's time.
 BLOCK_BYTES = 128 * 1024
-# Queries that are made records of in one go, within some 50 us: several times quicker than each between others' work,
-# when processors have to fetch the code and the data for it anew.
-HELD = 64
 # What a killed worker loses, at most.
 FLUSH_S = 0.2
 # Blocks that wait for the disk: what a worker can decide in some seconds. Records beyond are dropped.
@@ -31,10 +29,10 @@ MAX_WAITING_BYTES = 16 * 1024 * 1024
 CLOSE_TIMEOUT_S = 5.0
 
 
-class Taker(Protocol):
-    """An application, which makes the record of a query and gives it to ``DecisionLog.add``."""
+class Holder(Protocol):
+    """An application, which holds queries and gives their records to ``DecisionLog.add``."""
 
-    def write(self, query: Any, latency_s: float) -> None: ...
+    def write_held(self) -> None: ...
 
 
 class DecisionLog:
@@ -56,7 +54,7 @@ class DecisionLog:
         self._block_bytes = min(BLOCK_BYTES, self._segments.segment_bytes // 4)
         self.block = 0
         self.monotonic_began_s = 0.0
-        self._held: list[tuple[Taker, Any, float]] = []
+        self._holders: set[Holder] = set()
         self._buffer = begin_block()
         self._records = self._settings = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -70,31 +68,24 @@ class DecisionLog:
 
     def enter(self, setting: Setting) -> int:
         """Write a setting into the present block, whose number stays, and return its place there."""
-        encode_into(setting, self._buffer, -1)
+        extend_block(self._buffer, (setting,))
         self.monotonic_began_s = time.time() - time.monotonic()
         self._settings += 1
         return self._settings - 1
 
-    def hold(self, taker: Taker, query: Any, latency_s: float) -> None:
-        """Have ``taker`` write a query, which stays as it is, soon."""
-        self._held.append((taker, query, latency_s))
-        if len(self._held) >= HELD:
-            self._write_held()
-        elif self._timer is None:
+    def wait_for(self, holder: Holder) -> None:
+        """Have ``holder`` write what it holds before the next block goes to the thread."""
+        self._holders.add(holder)
+        if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
 
-    def _write_held(self) -> None:
-        held, self._held = self._held, []
-        for taker, query, latency_s in held:
-            taker.write(query, latency_s)
-
-    def add(self, record: Decision | Judgement) -> None:
-        """Take a record, to be written soon. Dropped, and counted, if the disk has not kept up."""
+    def add(self, records: Sequence[Decision | BriefDecision | Judgement]) -> None:
+        """Take records, to be written soon. Dropped, and counted, if the disk has not kept up."""
         if self._given_bytes - self._taken_bytes > MAX_WAITING_BYTES:
-            self._dropped += 1
+            self._dropped += len(records)
             return
-        encode_into(record, self._buffer, -1)
-        self._records += 1
+        extend_block(self._buffer, records)
+        self._records += len(records)
         if len(self._buffer) >= self._block_bytes:
             self.flush()
         elif self._timer is None:
@@ -102,7 +93,9 @@ class DecisionLog:
 
     def flush(self) -> None:
         """Give what has come in to the thread."""
-        self._write_held()
+        holders, self._holders = self._holders, set()
+        for holder in holders:
+            holder.write_held()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

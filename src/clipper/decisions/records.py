@@ -8,7 +8,7 @@ block, so that a block can be read without any other.
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -37,7 +37,26 @@ class Setting(Struct, frozen=True, array_like=True, tag=0):
     default: bytes | None = None
 
 
-class Decision(Struct, frozen=True, array_like=True, tag=1, gc=False):
+DECISION = 1
+# A decision as it is encoded: its tag, and its fields up to ``context``. What is left out is as it is by default; most
+# decisions are so, and take half the time to make and to encode.
+BriefDecision = tuple[
+    int,
+    int,
+    int,
+    float,
+    float,
+    tuple[str, ...],
+    tuple[float, ...],
+    tuple[bytes | None, ...],
+    bytes | None,
+    float,
+    str | None,
+    str | None,
+]
+
+
+class Decision(Struct, frozen=True, array_like=True, tag=DECISION, gc=False):
     """What was decided for one query.
 
     Attributes:
@@ -103,7 +122,7 @@ class Judgement(Struct, frozen=True, array_like=True, tag=2, gc=False):
 
 Record = Setting | Decision | Judgement
 
-encode_into = msgspec.msgpack.Encoder().encode_into
+_encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Record]).decode
 # A msgpack array of up to 2^32 elements.
 _ARRAY = struct.Struct(">BI")
@@ -113,8 +132,16 @@ BLOCK_PREFIX_BYTES = BLOCK_HEAD.size + _ARRAY.size
 
 
 def begin_block() -> bytearray:
-    """An empty block, to whose end records are encoded."""
+    """An empty block, which ``extend_block`` extends."""
     return bytearray(BLOCK_PREFIX_BYTES)
+
+
+def extend_block(block: bytearray, records: Sequence["Record | BriefDecision"]) -> None:
+    """Encode records, 65,535 at most, to a block's end. All in one go, which is twice as quick as one by one."""
+    text = _encode(records)
+    # What msgpack begins an array with: it is a part of the block's own.
+    with memoryview(text)[1 if len(records) < 16 else 3 :] as payload:
+        block += payload
 
 
 def end_block(block: bytearray, records: int) -> None:

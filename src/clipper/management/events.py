@@ -8,7 +8,7 @@ class Event(Struct, frozen=True):
 
     Attributes:
         at: seconds since 1970.
-        subject: a version, a replica, a worker, or ``workers`` for all of them.
+        subject: a version, a replica, a worker, ``workers`` for all of them, or an application.
     """
 
     at: float

@@ -20,6 +20,7 @@ from clipper.control.statistics import (
     ModelSelectionStatistics,
     ReplicaStatistics,
     SelectionStatistics,
+    StandingStatistics,
     VersionStatistics,
     WorkerStatistics,
 )
@@ -291,6 +292,24 @@ SELECTED_MODEL: Group[SelectedModel] = Group(
                 math.nan if m.counts.cost is None or not m.queries else m.counts.cost * m.counts.selected / m.queries
             ),
         ),
+    ),
+)
+
+TEST: Group[StandingStatistics] = Group(
+    ("application", "worker"),
+    (
+        Number(
+            "gauge",
+            "clipper_test_winner",
+            "1 for the model that a best_arm test has ended with; none while it is open.",
+            lambda t: {} if t.winner is None else {t.winner: 1.0},
+            "model",
+        ),
+        Number("gauge", "clipper_test_ended", "1 once the test has ended.", lambda t: t.winner is not None),
+        Number(
+            "gauge", "clipper_test_confidence", "How sure its verdict is, once it has ended.", lambda t: t.confidence
+        ),
+        Number("gauge", "clipper_test_scored", "Feedback that the test has taken.", lambda t: t.observations),
     ),
 )
 

@@ -22,6 +22,7 @@ from clipper.metrics.definitions import (
     SELECTED_MODEL,
     SELECTION,
     SERVER,
+    TEST,
     VERSION,
     WORKER,
     WORKER_PROCESS,
@@ -84,6 +85,7 @@ class ServerCollector(Collector):
                 for model, counts in selection.models.items()
             ],
         )
+        yield from _families(TEST, [((a.name, i), a.test) for i, w in workers for a in w.applications if a.test])
         yield from _families(
             NEWCOMER, [((a.name, n.model, n.version), n) for a in self._applications for n in a.newcomers]
         )

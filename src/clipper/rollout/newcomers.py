@@ -21,7 +21,7 @@ Current = Callable[[str], str | None]
 
 def is_ramped(selection: Selection) -> bool:
     """Whether it has newcomers at all: only a policy that learns has feedback to tell of them. A user's own may."""
-    if selection.policy == "ensemble" and selection.parameters.get("weighting", "equal") == "equal":
+    if selection.policy == "ensemble" and selection.parameters.get("weighting") == "equal":
         return False  # who asks for a vote of equals need not send any
     policy = POLICIES.get(selection.policy)
     return selection.ramp is not None and (policy is None or policy.learns)

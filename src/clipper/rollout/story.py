@@ -28,7 +28,7 @@ class Event(Struct, frozen=True):
     """
     Attributes:
         at: seconds since 1970.
-        subject: a version, a replica, a worker, or ``workers`` for all of them.
+        subject: a version, a replica, a worker, ``workers`` for all of them, or an application.
     """
 
     at: float
@@ -57,6 +57,10 @@ class Story:
                 self._events.append(Event(at, subject, f"{phase}: {error}" if is_down and error else phase))
         self._events.extend(Event(at, subject, "gone") for subject in self._before.keys() - now.keys())
         self._before = now
+
+    def note(self, at: float, subject: str, text: str) -> None:
+        """Record the outcome of something that is neither a process nor a decision of the rollout."""
+        self._events.append(Event(at, subject, text))
 
     def tell(self, at: float, instructions: Iterable[Instruction]) -> None:
         """Record what was decided."""

@@ -4,7 +4,10 @@ import asyncio
 from collections.abc import Mapping
 from random import Random
 
-from clipper.control.messages import ModelDescription, PolicyDescription, StandingDescription
+from msgspec.structs import replace
+
+from clipper.control.messages import ModelDescription, PolicyDescription
+from clipper.control.statistics import ApplicationStatistics, StandingStatistics
 from clipper.errors import PolicyFailed
 from clipper.selection.application import Application
 from clipper.selection.learning.totals import LOSS, PLAIN_LOSS, PLAIN_SCORED, PULLS, SCORED, Totals
@@ -59,14 +62,21 @@ async def _shares(application: Application, totals: Totals, context: str | None)
     return {model: weight / DRAWS for model, weight in weights.items()}
 
 
-def _test(application: Application, totals: Totals) -> StandingDescription | None:
+def count(application: Application) -> ApplicationStatistics:
+    """What it has counted, and how its test stands."""
+    totals = application.contexts.totals(None)
+    test = None if totals is None else _test(application, totals)
+    return replace(application.statistics(), test=test)
+
+
+def _test(application: Application, totals: Totals) -> StandingStatistics | None:
     # Of Clipper's own: a user's need not be a subclass, which has it.
     if application.snapshot.selection.policy not in POLICIES:
         return None
     standing = application.selector.policy.standing(application.models, totals)
     if standing is None:
         return None
-    return StandingDescription(standing.winner, standing.confidence, standing.tolerance, standing.observations)
+    return StandingStatistics(standing.winner, standing.confidence, standing.tolerance, standing.observations)
 
 
 def _model(

@@ -30,8 +30,8 @@ class Setting:
         least, most: the range of a number; None is no bound.
         above: ``least`` itself is out of range.
         keyword: what the Python client calls it, if that is not the field's name: of a struct within a struct.
-        option: what the command line calls it, if not by its keyword. A field that is True by default has an option
-            that makes it False: ``no-cache``.
+        option: what the command line calls it, if not by its keyword. Of a yes or no it is an option that makes it
+            other than its default, as ``no-cache`` does; without it there are two, ``--calibrate`` and its opposite.
         metavar: what stands for its value in a command's help.
         default: what that help says of the default, where its value does not tell.
         environment: the variable that the command line takes it from, where its option is not given.
@@ -120,10 +120,10 @@ def check_range(name: str, value: float, least: float, most: float | None = None
     # True is a number to Python, and no number to anybody else.
     if not isinstance(value, bool) and (least < value <= end if above else least <= value <= end):
         return
-    from_to = f"above {least:g}" if above else f"of at least {least:g}"
-    raise InvalidArgument(
-        f"{name} is {value!r:.30}: expected a number {from_to}" + ("" if most is None else f" and at most {most:.16g}")
-    )
+    expected = f"above {least:.16g}" if above else f"from {least:.16g}"
+    if most is not None:
+        expected += f", at most {most:.16g}" if above else f" to {most:.16g}"
+    raise InvalidArgument(f"{name} is {value!r:.30}: expected a number {expected}")
 
 
 def _type_and_setting(field: FieldInfo) -> tuple[Any, Setting | None]:

@@ -39,6 +39,7 @@ from clipper.supervisor.config import Config
 from clipper.supervisor.folders import HomeFolders
 from clipper.supervisor.keepers.certificates import Certificates
 from clipper.supervisor.keepers.cleaner import ArtifactCleaner, VersionCleaner
+from clipper.supervisor.keepers.ended_tests import EndedTests
 from clipper.supervisor.keepers.forgetter import Forgetter
 from clipper.supervisor.keepers.keepers import Keepers
 from clipper.supervisor.keepers.ramps import Ramps
@@ -253,6 +254,8 @@ class Supervisor:
         keepers.start("removing old versions", versions.run)
         keepers.start("scaling by load", parts.scaler.run)
         keepers.start("following newcomers", parts.ramps.run)
+        ended_tests = EndedTests(parts.catalog, parts.workers, parts.reconciler.story)
+        keepers.start("telling of tests that have ended", ended_tests.run)
         # Images of versions that were removed while Docker was away.
         keepers.start("removing images that nobody uses", lambda: parts.manager.prune(parts.catalog.artifacts()))
         parts.workers.start()

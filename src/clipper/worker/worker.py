@@ -44,7 +44,7 @@ from clipper.frontend.server import QueryServer
 from clipper.processes.managed import MARK, kill_marked
 from clipper.selection.application import Application
 from clipper.selection.committer import Committer
-from clipper.selection.description import describe
+from clipper.selection.description import count, describe
 from clipper.selection.feedback.join_table import JoinTable
 from clipper.selection.import_notes import ImportNotes
 from clipper.selection.observer import MAX_ASKING
@@ -207,7 +207,7 @@ class Worker:
             generation=self._generation,
             connections=self._server.connections,
             requests_refused=dict(self._server.refused),
-            applications=tuple(application.statistics() for application in self._applications.values()),
+            applications=tuple(count(application) for application in self._applications.values()),
             versions=tuple(queue.statistics() for queue in queues),
             replicas=tuple(replica for queue in queues for replica in queue.replica_statistics()),
             cache=CacheStatistics(cache.entries, cache.size_bytes, cache.capacity_bytes, cache.evictions),

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipper.control.snapshot import Selection
 from clipper.frontend.inference.tensors import DATATYPES, datatype_of
 from clipper.inputs.numbers import NUMPY
+from clipper.settings.application import Selection
 from clipper.types import InputType
 from serving import Client, Response, Serving, application, model, serving, version
 

@@ -50,18 +50,18 @@ def play(policy: Policy, losses: Losses, steps: int, *, seed: int = 0, half_life
         by_model = dict(zip(MODELS, of_models))
         totals = ledger.totals()
         choice = policy.select(MODELS[: len(of_models)], totals, QueryView(), chance)
+        judged = JudgedQuery()
         if len(choice.models) == 1:
             scored = {choice.models[0]: by_model[choice.models[0]]}
             game.losses.append(scored[choice.models[0]])
         else:
             scored = by_model
             outputs = {model: answer(loss, noise) for model, loss in by_model.items()}
+            judged = JudgedQuery(outputs=outputs)
             game.losses.append(float(policy.combine(choice, outputs, totals, QueryView()).output != RIGHT))
         game.of_models.append(of_models)
         game.leaders.append(max(zip(choice.shares, choice.models))[1])
-        ledger.add(
-            ledger.entries({**tally(choice.models, scored), **policy.observe(choice, scored, totals, JudgedQuery())})
-        )
+        ledger.add(ledger.entries({**tally(choice.models, scored), **policy.observe(choice, scored, totals, judged)}))
         ledger.drop_stale()
     return game
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.exp3 import EXCESS_LOSS
-from clipper.selection.policies.exp4 import Exp4
+from clipper.selection.policies.exp4 import FURTHEST, Exp4
 from clipper.selection.policies.policy import Choice, Combined, JudgedQuery, QueryView
 
 rounds = st.lists(st.lists(st.floats(0, 1), min_size=5, max_size=5), max_size=60)
@@ -19,14 +19,34 @@ rounds = st.lists(st.lists(st.floats(0, 1), min_size=5, max_size=5), max_size=60
 
 @given(rounds, st.sampled_from([0.01, 0.1, 1.0]))
 def test_weights_lose_little_more_than_the_best_model_whatever_comes(rounds, eta: float) -> None:
-    """Hedge's bound: ln(k) / eta + eta n / 8."""
+    """Hedge's bound, and what it costs that none falls further behind: ln(k) / eta + eta n / 8 + (k - 1) exp(-4) n."""
     policy, ledger, loss = Exp4(eta), Ledger(None), 0.0
     for losses in rounds:
         choice = policy.select(MODELS, ledger.totals(), QueryView(), Random(0))
         loss += sum(share * of_model for share, of_model in zip(choice.shares, losses))
         ledger.add(ledger.entries(policy.observe(choice, dict(zip(MODELS, losses)), ledger.totals(), JudgedQuery())))
     best = min((sum(of_model) for of_model in zip(*rounds)), default=0.0)
-    assert loss - best <= math.log(5) / eta + eta * len(rounds) / 8 + 1e-9
+    assert loss - best <= math.log(5) / eta + eta * len(rounds) / 8 + 4 * math.exp(-FURTHEST) * len(rounds) + 1e-9
+
+
+def test_no_model_falls_further_behind_than_that_and_each_comes_back_as_fast() -> None:
+    policy, ledger = Exp4(), Ledger(None)
+    shares: list[float] = []
+    for step in range(1030):
+        choice = policy.select(("a", "b"), ledger.totals(), QueryView(), Random(0))
+        shares.append(choice.shares[0])
+        losses = {"a": float(step >= 1000), "b": float(step < 1000)}
+        ledger.add(ledger.entries(policy.observe(choice, losses, ledger.totals(), JudgedQuery())))
+    assert max(shares) == pytest.approx(1 / (1 + math.exp(-FURTHEST)), abs=0.002)
+    assert shares[1000 + math.ceil(FURTHEST / policy.eta)] < 0.5
+
+
+def test_what_workers_have_taught_at_once_is_not_undone() -> None:
+    """One that is further behind than any should be stays: were each of many to move it nearer, it would lead."""
+    behind = Totals({("a", EXCESS_LOSS): 0.0, ("b", EXCESS_LOSS): 40.0})
+    choice = Choice(("a", "b"), (1.0, 0.0))
+    increments = Exp4().observe(choice, {"a": 0.0, "b": 1.0}, behind, JudgedQuery())
+    assert increments == {("a", EXCESS_LOSS): 0.0, ("b", EXCESS_LOSS): 0.0}
 
 
 def test_weights_are_exponential() -> None:

@@ -133,7 +133,7 @@ def test_what_forgetting_leaves_of_a_state_is_no_obstacle(name: str) -> None:
         ("exp3", {"gamma": 2}, "gamma is 2: expected a number above 0 and at most 1"),
         ("exp4", {"eta": math.nan}, "eta is nan: expected a number above 0 and at most 1"),
         ("exp4", {"answer": "best"}, "answer is 'best': expected one of vote, mean, median"),
-        ("ensemble", {"weighting": "none"}, "weighting is 'none': expected one of equal, accuracy"),
+        ("ensemble", {"weighting": "none"}, "weighting is 'none': expected one of accuracy, equal"),
         ("ensemble", {"classes": 1}, "classes is 1: expected a number at least 2"),
         ("ensemble", {"tolerance": -1}, "tolerance is -1: expected a number at least 0"),
         ("weighted", {"weights": {"a": -1}}, "weight of a is -1: expected a number at least 0"),

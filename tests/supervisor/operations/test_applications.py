@@ -5,6 +5,9 @@ from typing import Any
 import pytest
 from live_server import APP, Server, with_application
 
+from clipper.settings.application import ApplicationSettings
+from clipper.settings.fields import settings_of
+
 
 def test_applications_change_while_they_are_served(server: Server) -> None:
     with_application(server)
@@ -34,3 +37,42 @@ def test_applications_change_while_they_are_served(server: Server) -> None:
 def test_applications_that_cannot_be(shared: Server, body: dict[str, Any], code: str) -> None:
     status = 404 if code == "not_found" else 400
     assert shared.call("POST", "/applications", body, status=status)["error"] == code
+
+
+# Of each setting a value that is not its default.
+SET: dict[str, Any] = {
+    "slo_ms": 77.0,
+    "default_output": [1, None],
+    "policy": {"name": "exp3", "parameters": {"eta": 0.3}},
+    "loss": {"name": "absolute", "parameters": {"range": 2.0}},
+    "half_life": None,
+    "require_key": True,
+    "max_in_flight": 7,
+    "max_per_second": 9.5,
+    "wait": "all",
+    "features": "input",
+    "prior_weight": 3.0,
+    "inherit": 0.5,
+    "ramp": None,
+    "max_loss_increase": None,
+    "confidence_threshold": 0.5,
+    "confidence_from": "probabilities",
+    "calibrate": True,
+    "feedback_ttl_s": 60.0,
+    "log_decisions": 0.5,
+    "cost_weight": 0.25,
+}
+
+
+def test_every_setting_is_kept_as_it_is_made_and_as_it_is_changed(shared: Server) -> None:
+    assert list(SET) == [one.keyword for one in settings_of(ApplicationSettings)]
+    plain = shared.call("POST", "/applications", {"name": "plain", "links": [{"model": "m"}]})
+    made = shared.call("POST", "/applications", {"name": "made", "links": [{"model": "m"}], **SET})
+    assert {name: made[name] for name in SET} == SET
+    assert {name for name in SET if plain.get(name) == SET[name]} == set()
+
+    shared.call("PATCH", "/applications/plain", SET)
+    changed = shared.call("GET", "/applications/plain")
+    assert {name: changed[name] for name in SET} == SET
+    unchanged = shared.call("PATCH", "/applications/plain", {"slo_ms": 77})
+    assert unchanged == changed

@@ -85,6 +85,19 @@ def vote_is_settled(
     return first / total >= threshold or (first + missing) / total < threshold - _ROUNDING
 
 
+def blocs(models: Sequence[str], outputs: Outputs) -> list[list[str]]:
+    """The models whose outputs are equal JSON values, together: as a vote counts them, in the order of the models.
+
+    Args:
+        models: all of them with an output.
+    """
+    keys = _keys(models, outputs)
+    found: dict[Hashable, list[str]] = {}
+    for model in models:
+        found.setdefault(keys[model], []).append(model)
+    return list(found.values())
+
+
 def mean(
     models: Sequence[str], weights: Sequence[float], outputs: Outputs, tolerance: float = DEFAULT_TOLERANCE
 ) -> Combined:

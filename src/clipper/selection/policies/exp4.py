@@ -16,13 +16,17 @@ from clipper.selection.policies.combine import (
 from clipper.selection.policies.exp3 import EXCESS_LOSS, exponential_weights
 from clipper.selection.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
 
+# How far behind the best model any is let fall, as a logarithm of its weight: to a 55th of the best one's. With less a
+# model that is bad for good has more of a say; with more one that has recovered is found later.
+FURTHEST = 4.0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exp4(Policy):
     """Exponential weights on each model's own loss, and the answer by weighted vote (or mean, or median).
 
         w_i = exp(-eta * L_i) / sum_j exp(-eta * L_j)
-        L_i += loss_i - sum_j w_j * loss_j
+        L_i += loss_i - sum_j w_j * loss_j, as long as L_i <= min_j L_j + FURTHEST / eta
 
     The name is the paper's. Exp4 proper draws one answer from the weighted votes and sees only that answer's loss;
     here a label tells the loss of every model, so this is Hedge (Freund and Schapire, 1997), which needs no
@@ -30,17 +34,21 @@ class Exp4(Policy):
     that was not scored this time, or was linked later, neither gain nor lose ("Using and combining predictors
     that specialize", Freund et al., 1997).
 
+    No model falls further behind than ``FURTHEST``, so one that has recovered is found again soon, however long it was
+    bad. That is what fixed share does (Herbster and Warmuth: "Tracking the best expert", 1998), which keeps each weight
+    above a share of all; here it is done to the sums, so that several workers can add to them.
+
     A late output's loss counts as any other's; the weight in the answer is w_i times the share of queries that the
     model was in time for.
 
-    Its weights' mean loss exceeds the best model's by at most ``ln(k) / eta + eta * n / 8`` over n observations, where
-    none are forgotten. A failed model loses its say within some ``1 / eta`` queries more than what it was ahead by, and
-    has it back within some half-lives of its recovery.
+    Its weights' mean loss exceeds the best model's by at most ``ln(k) / eta + eta * n / 8 + (k - 1) * exp(-FURTHEST) *
+    n`` over n observations of k models, where none are forgotten. A failed model loses its say within some ``FURTHEST /
+    eta`` queries on which it is worse, and has it back within as many on which it is better.
 
     Args:
         eta: how fast it reacts; above 0, at most 1. The less, the longer all have a say, and several together are
             right more often than the best; the more, the sooner little feedback tells, as that of one user. With the
-            half-life of its default a model that errs 0.1 more than the best has an eighteenth of its weight.
+            half-life of its default a model that errs 0.05 more than the best has a twelfth of its weight.
         answer: ``vote``, ``mean`` or ``median``.
         tolerance: of ``mean`` and ``median``: how near an output must be to the answer to agree with it; at least 0.
 
@@ -49,9 +57,9 @@ class Exp4(Policy):
     """
 
     feedback = "all"
-    default_half_life = 50
+    default_half_life = 100
 
-    eta: float = 0.4
+    eta: float = 0.35
     answer: str = "vote"
     tolerance: float = DEFAULT_TOLERANCE
     _combiner: Combiner = field(init=False, repr=False, compare=False)
@@ -94,4 +102,13 @@ class Exp4(Policy):
             weights = dict.fromkeys(weights, 1.0)
             total = float(len(weights))
         usual = sum(losses[model] * weight for model, weight in weights.items()) / total if weights else 0.0
-        return {(model, EXCESS_LOSS): losses[model] - usual for model in weights}
+        known = totals.own or totals
+        excess = {model: known.number(model, EXCESS_LOSS) for model in weights}
+        best = min((excess[model] + losses[model] - usual for model in weights), default=0.0)
+        most = best + FURTHEST / self.eta
+        # One that is further behind already, since workers learn at once, follows the best and is moved no nearer: each
+        # worker would.
+        follows = min(best - min(excess.values(), default=0.0), 0.0)
+        return {
+            (model, EXCESS_LOSS): min(losses[model] - usual, max(most - excess[model], follows)) for model in weights
+        }

@@ -1,0 +1,50 @@
+"""Tells when a test of models has ended: which won, and how sure that is."""
+
+import asyncio
+import logging
+import time
+
+from clipper.control.statistics import StandingStatistics
+from clipper.rollout.story import Story
+from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.workers.workers import Workers
+
+log = logging.getLogger(__name__)
+
+# A test takes minutes to weeks. A look has each worker count, which takes it some 100 us an application, and is left
+# out where no policy is a test.
+LOOK_EVERY_S = 2.0
+
+
+class EndedTests:
+    """Works in one task. What has ended is told once, and again after the supervisor was restarted, as its story is
+    then a new one.
+    """
+
+    def __init__(self, catalog: Catalog, workers: Workers, story: Story) -> None:
+        self._catalog = catalog
+        self._workers = workers
+        self._story = story
+        # By application, which model won.
+        self._winners: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if any(record.selection.policy == "best_arm" for record in self._catalog.applications.values()):
+                workers = await self._workers.statistics()
+                self.take([(one.name, one.test) for worker in workers for one in worker.applications if one.test])
+
+    def take(self, tests: list[tuple[str, StandingStatistics]]) -> None:
+        """Tell of those that have ended since the last time. One worker may know before others."""
+        ended = {name: test for name, test in tests if test.winner is not None}
+        for name, test in ended.items():
+            if self._winners.get(name) != test.winner:
+                text = (
+                    f"its test has ended: {test.winner} is the best model, or within {test.tolerance:g} of it in mean "
+                    f"loss, with a confidence of {test.confidence:g}, by {test.observations:.0f} pieces of feedback"
+                )
+                log.info("application %s: %s", name, text)
+                self._story.note(time.time(), name, text)
+        self._winners = {name: test.winner for name, test in ended.items() if test.winner is not None}
