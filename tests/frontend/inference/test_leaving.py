@@ -1,0 +1,130 @@
+"""What infer requests leave behind when their clients leave, and what becomes of those that came too late."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+from fake_transport import Peer, run
+from fuzz_infer import Answering, Taker, no_statistics
+
+from clipper.frontend import limits
+from clipper.frontend.clients import Clients
+from clipper.frontend.exchange import Exchange
+from clipper.frontend.heads import Head
+from clipper.frontend.inference.infer import Call
+from clipper.frontend.inference.service import Inference
+from clipper.frontend.server import QueryServer
+from clipper.types import InputType
+from serving import post
+
+
+class Slow(Answering):
+    """An application whose queries end when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(InputType.parse("float64[1]"), None, b"1")
+        self.askers: list[Any] = []
+        self.shed_askers: list[Any] = []
+        self.done = False
+
+    def predict(self, row: bytes, asker: Any, *_: object) -> "Slow":
+        self.askers.append(asker)
+        return self
+
+    def shed(self, asker: Any) -> None:
+        self.shed_askers.append(asker)
+        asker.on_no_prediction(1, "overloaded", "too late")
+
+
+def with_slow(test: Callable[[QueryServer, Slow], Any]) -> None:
+    async def body(server: QueryServer) -> None:
+        application = Slow()
+        clients = Clients(0, server.count_refused, server.now_s)
+        shared = server.refused, server.work, limits.MAX_BODY_BYTES, clients
+        server.serve({}, Inference([cast(Any, application)], Taker(), no_statistics, *shared))
+        await test(server, application)
+
+    run(body)
+
+
+def request(rows: int) -> bytes:
+    tensor = {"name": "x", "shape": [rows, 1], "datatype": "FP64", "data": [[0.5]] * rows}
+    return post("/v2/models/app/infer", {"inputs": [tensor]})
+
+
+@pytest.mark.parametrize("answered", [0, 10, 3000])
+@pytest.mark.parametrize("turns", [0, 1, 10_000])
+def test_batch_leaves_nothing_behind_whenever_its_client_leaves(answered: int, turns: int) -> None:
+    async def test(server: QueryServer, application: Slow) -> None:
+        peer = Peer(server)
+        peer.send(request(3000))
+        for _ in range(turns):
+            if len(application.askers) == 3000:
+                break
+            await asyncio.sleep(0)
+        for number, asker in enumerate(application.askers[:answered]):
+            asker.on_prediction(number, b"[1,2,3]", 1.0)
+        peer.leave()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert server.budget.held_bytes == 0
+
+    with_slow(test)
+
+
+def test_a_row_that_fails_ends_the_others_and_is_the_answer() -> None:
+    async def test(server: QueryServer, application: Slow) -> None:
+        peer = Peer(server)
+        peer.send(request(3))
+        while len(application.askers) < 3:
+            await asyncio.sleep(0)
+        first, second, third = application.askers
+        first.on_prediction(1, b"1", 1.0)
+        second.on_no_prediction(2, "timeout", "late")
+        third.on_prediction(3, b"1", 1.0)
+        (answer,) = peer.responses
+        assert (answer.status, answer.json) == (504, {"error": "late", "code": "timeout"})
+        assert server.budget.held_bytes == 0
+
+    with_slow(test)
+
+
+def test_one_that_waited_for_too_long_is_shed_and_several_are_asked() -> None:
+    async def test(server: QueryServer, application: Slow) -> None:
+        endpoint = server.find(b"/v2/models/app/infer", Head())
+        assert isinstance(endpoint, Call)
+        peer = Peer(server)
+        one = json.dumps({"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP64", "data": [0.5]}]}).encode()
+        exchange = Exchange(peer.connection)
+        endpoint.handle(exchange, one, 0.0, True)
+        assert (
+            exchange.response is not None and b"503" in exchange.response and b'"error":"too late"' in exchange.response
+        )
+        assert (len(application.shed_askers), len(application.askers)) == (1, 0)
+        endpoint.handle(Exchange(peer.connection), request(2).partition(b"\r\n\r\n")[2], 0.0, True)
+        while len(application.askers) < 2:
+            await asyncio.sleep(0)
+        peer.leave()
+
+    with_slow(test)
+
+
+def test_what_json_says_is_remembered_only_where_it_holds_no_data() -> None:
+    async def test(server: QueryServer, application: Slow) -> None:
+        endpoint = server.find(b"/v2/models/app/infer", Head())
+        assert isinstance(endpoint, Call)
+        plans = endpoint._infer._plans
+        peer = Peer(server)
+        peer.send(request(1))
+        assert plans == {}
+        for number in range(600):
+            name = f"x{number % 300}"
+            tensor = {"name": name, "shape": [1, 1], "datatype": "FP64", "parameters": {"binary_data_size": 8}}
+            text = json.dumps({"inputs": [tensor]}).encode()
+            peer.send(post("/v2/models/app/infer", text + bytes(8), Inference_Header_Content_Length=str(len(text))))
+            application.askers[-1].on_prediction(1, b"1", 1.0)
+        assert 0 < len(plans) <= 256
+
+    with_slow(test)
