@@ -3,7 +3,7 @@
 import pytest
 from scheduling import SLO_S, Speed, finish_all, make_scheduler, push, sizes
 
-from clipper.abstraction.batching.flow import Batch
+from clipper.abstraction.batching.flow import Batch, Flow
 from clipper.abstraction.batching.goodput import IN_TIME
 from clipper.abstraction.batching.scheduler import Scheduler
 from works import make_work
@@ -122,6 +122,25 @@ def test_a_batch_waits_for_more_only_near_what_the_replica_can_do(load: float, w
         assert sizes(scheduler.decide(decision.wake_s)) == [("0", 10)]
     else:
         assert (sizes(decision), decision.wake_s) == ([("0", 10)], None)
+
+
+def test_a_query_of_a_client_that_waits_for_it_leaves_long_before_its_deadline() -> None:
+    """Three slow batches in a row are another speed, by which one client's queries are more than the replica can do."""
+    slo_s, now_s, waited_s = 20.0, 0.0, 0.0
+    scheduler = Scheduler(1000, 1 << 20, 0.0, Flow())
+    scheduler.add_replica("0", 1000)
+    scheduler.set_slo(slo_s)
+    for number in range(6_000):
+        (work,) = push(scheduler, 1, now_s, slo_s)
+        decision = scheduler.decide(now_s)
+        while not decision.batches:
+            assert decision.wake_s is not None
+            now_s = decision.wake_s
+            decision = scheduler.decide(now_s)
+        waited_s = max(waited_s, now_s - work.arrival_s)
+        now_s += 0.004 if number % 2_000 > 1_996 else 0.0003
+        assert finish_all(scheduler, now_s) == 1
+    assert 0 < waited_s < 0.01, "it never waited, so that this shows nothing; or for longer than a few batches"
 
 
 FAST = Speed(0.002, 0.0001, 1000)
