@@ -32,9 +32,10 @@ MAX_SHORT_WAIT_SHARE = 0.1
 # deadlines allow. Below that load a replica that idles is no loss, and a query leaves at once.
 NEAR_CAPACITY = 0.9
 WAITS_BELOW = 1.2
-# It waits for no more than so many times what comes while the fixed part of a batch's time passes, and no longer than
-# so many times that part.
+# It waits for no more than so many times what comes while the fixed part of a batch's time passes.
 WORTH_TIMES = 2.0
+# It waits no longer once nothing has come for so many times the mean time between two queries.
+MAX_GAPS = 10.0
 # Long rows are left out of a batch that answers so many times as many a second without them.
 WORTH_LEAVING = 1.05
 # A replica this much slower than the fastest one leaves what it cannot meet to that one.
@@ -321,10 +322,10 @@ class Scheduler:
             return 0.0
         if size >= WORTH_TIMES * self._rate.per_s * times.fixed_s:
             return 0.0  # what comes while it waits would not make up for the wait
-        # By then as many have come, if they come as they did. If not, the rate is of clients that wait for this answer,
-        # or of before a pause, and nobody comes: a deadline seconds away would be waited for in vain.
-        worth_s = self.queue.oldest_arrival_s() + WORTH_TIMES * times.fixed_s
-        return min(worth_s, first_due_s - times.slow_s(size + 1, (size + 1) * row_bytes) - TIMER_LATE_S)
+        # A rate may be of clients that wait for this answer, or of before a pause. Then nobody comes, and a deadline
+        # that is seconds away would be waited for in vain.
+        paused_s = max([lane.works[-1].arrival_s for lane in self.queue.lanes()]) + MAX_GAPS / self._rate.per_s
+        return min(paused_s, first_due_s - times.slow_s(size + 1, (size + 1) * row_bytes) - TIMER_LATE_S)
 
     def _share(self, replica: ReplicaState, replicas: list[ReplicaState], size: int, row_bytes: float) -> int:
         """How many of those that wait go to this replica where others idle. No batch is mostly its fixed time."""
