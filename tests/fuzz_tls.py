@@ -16,7 +16,7 @@ from mutations import mutated, random_edits
 
 from certificates import Authority
 from clipper.frontend.connection import Connection
-from clipper.frontend.server import QueryServer
+from clipper.frontend.port import Port
 from clipper.tls.handshakes import Handshakes
 from clipper.tls.material import read_material, server_context
 from clipper.tls.transport import TlsTransport
@@ -39,8 +39,8 @@ MAX_FLIGHTS, MAX_CUTS = 6, 6
 class Client:
     """A connection by TLS to a server, without sockets."""
 
-    def __init__(self, server: QueryServer, handshakes: Handshakes, trust: ssl.SSLContext) -> None:
-        self.socket, self.transport = FakeTransport(), TlsTransport(Connection(server), handshakes)
+    def __init__(self, port: Port, handshakes: Handshakes, trust: ssl.SSLContext) -> None:
+        self.socket, self.transport = FakeTransport(), TlsTransport(Connection(port), handshakes)
         self.transport.connection_made(self.socket)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = trust.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
@@ -92,10 +92,10 @@ def try_tls(number: int) -> None:
 
 async def _garble(random: Random) -> None:
     server_side, trust = _contexts()
-    server = QueryServer(max_connections=100)
-    server.serve({b"/echo/predict": Echo()})
+    port = Port(max_connections=100)
+    port.serve({b"/echo/predict": Echo()})
     handshakes = Handshakes(server_side, asyncio.get_running_loop().call_soon)
-    client = Client(server, handshakes, trust)
+    client = Client(port, handshakes, trust)
     wrong_flight = random.randrange(MAX_FLIGHTS)
     for flight in range(MAX_FLIGHTS):
         try:
@@ -108,14 +108,14 @@ async def _garble(random: Random) -> None:
         if client.socket.is_closed:
             break
     client.leave(politely=random.random() < 0.5)
-    after = Client(server, handshakes, trust)
+    after = Client(port, handshakes, trust)
     answer = b""
     for _ in range(MAX_FLIGHTS):
         answer = answer or after.read()
         if not answer:
             await after.send([after.say(ECHO)])
     assert read_response(io.BytesIO(answer)).body == HELLO
-    assert (server.connections, server.budget.held_bytes, len(handshakes)) == (1, 0, 0)
+    assert (len(port.members), port.budget.held_bytes, len(handshakes)) == (1, 0, 0)
 
 
 @cache

@@ -111,7 +111,7 @@ def test_a_new_context_does_what_the_application_does_and_leaves_that_by_its_own
 ) -> None:
     name = f"{policy.replace('_', '-')}-crowd"
     crowd = shares(system, name)
-    assert crowd["a"] > 0.6
+    assert crowd["a"] == max(crowd.values()) and crowd["a"] > 0.4
     assert shares(system, name, "new") == pytest.approx(crowd, abs=0.06)
     # To this user the crowd's best is always wrong, and the next always right.
     with system.worker.connect() as client:
@@ -192,6 +192,6 @@ def test_feedback_by_query_id_on_long_inputs_is_taken_after_ten_thousand_queries
         assert client.ask("/single-long/observe", {"query_id": first["query_id"], "label": 0}).status == 200
         ahead = {"query_id": first["query_id"] + 10_000_000, "label": 0}
         lacking = client.ask("/single-long/observe", ahead)
-    assert lacking.status == 404 and "it was never asked" in lacking.json["cause"]
+    assert lacking.status == 404 and "never asked" in lacking.json["cause"]
     window = system.worker.statistics().feedback_window
     assert window.queries >= 11_000 and window.evicted == 0

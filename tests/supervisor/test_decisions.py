@@ -220,7 +220,7 @@ def test_what_another_policy_would_have_lost_is_answered_from_a_servers_log(serv
         (["--model", "four"], "four could not be chosen"),
         (["--policy", "mine:Mine"], "is not a policy of Clipper's"),
         (["--policy", "ensemble"], "several models together"),
-        (["--since", "1s", "--until", "2000-01-01"], "no query of it that tells"),
+        (["--since", "1s", "--until", "2000-01-01"], "no query of this application whose loss is known"),
     ):
         failed = CliRunner().invoke(cli, ["app", "whatif", "app", "--home", str(server.home), *options])
         assert failed.exit_code == 1 and why in str(failed.exception), options

