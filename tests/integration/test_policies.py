@@ -24,6 +24,8 @@ AT_ONCE = 20
 
 CROWD = (0.05, 0.2, 0.3, 0.4, 0.5)
 OBSERVATIONS = 5000
+# The best of them has not erred in so many of the last: exp4 goes by a hundred or so.
+LATELY = 250
 IN_CONTEXTS = ["exp3", "exp4", "thompson", "ucb1"]
 
 REWARDED = {"exp4": {}, "ensemble": {"weighting": "accuracy"}, "stacking": {}}
@@ -88,7 +90,8 @@ def in_turns(client: Client, name: str, rows: Sequence[list[int]], tell: Callabl
 def crowds(system: Serving) -> None:
     """All have learned from 5,000 pieces of feedback without a context."""
     chance = Random(1)
-    rows = [outputs(CROWD, chance) for _ in range(OBSERVATIONS)]
+    rows = [outputs(CROWD, chance) for _ in range(OBSERVATIONS - LATELY)]
+    rows += [outputs((0.0, *CROWD[1:]), chance) for _ in range(LATELY)]
 
     def teach(policy: str) -> None:
         with system.worker.connect() as client:
@@ -111,7 +114,7 @@ def test_a_new_context_does_what_the_application_does_and_leaves_that_by_its_own
 ) -> None:
     name = f"{policy.replace('_', '-')}-crowd"
     crowd = shares(system, name)
-    assert crowd["a"] == max(crowd.values()) and crowd["a"] > 0.4
+    assert crowd["a"] > 0.6
     assert shares(system, name, "new") == pytest.approx(crowd, abs=0.06)
     # To this user the crowd's best is always wrong, and the next always right.
     with system.worker.connect() as client:
