@@ -11,7 +11,7 @@ from clipper.control.snapshot import ReplicaAddress
 from clipper.managers.launcher import ContainerNote
 from clipper.processes.excess import Bounds
 from clipper.processes.folder import ProcessFolder
-from clipper.processes.process import ManagedProcess
+from clipper.processes.process import KILL_TIMEOUT_S, ManagedProcess
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,10 @@ class LocalContainer:
         self._process.kill()
 
     async def has_exited_within(self, seconds: float) -> bool:
-        return await self._process.has_exited_within(seconds)
+        if await self._process.has_exited_within(seconds):
+            return True
+        # Its connection breaks before its exit is known, and the kernel is slow where a model has forked without end.
+        return self._killed_because is not None and await self._process.has_exited_within(KILL_TIMEOUT_S)
 
     async def stop(self, grace_s: float) -> None:
         await self._process.stop(grace_s)
