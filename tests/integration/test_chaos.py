@@ -1,4 +1,4 @@
-"""Three models in three frameworks under load, while their replicas are killed, hung and starved for half a minute.
+"""Three models in three frameworks under load, while their replicas are killed, hung and starved for a minute.
 
 Every query has its answer by its deadline, with the default where no replica could give one in time. No answer is
 wrong, all replicas come back, and nothing is left after the stop.
@@ -32,8 +32,9 @@ from waiting import until
 pytestmark = [pytest.mark.timeout(600), pytest.mark.alone]
 
 SEED = 20170327
+# Of half as many queries, one moment at which the machine held up the client would be more than may be late.
 # ``make soak`` does the like for as long as one wants.
-SECONDS = 30.0
+SECONDS = 60.0
 REPLICAS = 2
 SLO_MS = 250.0
 ALLOWED_MS = 5.0
@@ -233,7 +234,7 @@ def test_most_are_answered_by_the_models(story: Story) -> None:
 
 
 def test_all_replicas_were_hurt_and_came_back(story: Story) -> None:
-    assert all(story.acts[kind] >= 3 for kind in chaos.KINDS), story.acts
+    assert all(story.acts[kind] >= 5 for kind in chaos.KINDS), story.acts
     assert all(replica["restarts"] > 0 for replica in story.replicas), story.replicas
     assert [answer["default"] for answer in story.after.values()] == [False] * len(LENGTHS), story.after
     assert (story.after["sum"]["output"], story.after["weighted"]["output"]) == (8, 36)
