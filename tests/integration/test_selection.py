@@ -281,5 +281,5 @@ def test_queries_are_answered_while_a_policy_of_ones_own_is_imported(tmp_path: P
         assert ask(system, "/quick/predict", {"input": [1]})["output"] == 1
         (tmp_path / "go").touch()
         applying.join()
-        answer = ask(system, "/slow/predict", {"input": [1]})
-        assert answer.get("output") == 1, (answer, system.worker.log)
+        # A busy machine takes longer than a snapshot waits: the application answers policy_error until then.
+        until(lambda: ask(system, "/slow/predict", {"input": [1]}).get("output") == 1)
