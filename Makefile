@@ -3,12 +3,13 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test mutants fuzz fuzz-server flood rollout soak bench batching regret best-arm calibration paper demo clean
+.PHONY: help setup check format test mutants fuzz fuzz-server flood rollout soak bench batching regret best-arm calibration paper peers demo clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
 	@echo "make demo    train two models on MNIST and serve them for a minute"
 	@echo "make bench   measure against the floors; ROWS=\"sum4_c32 linear_svm_c32\" picks rows"
+	@echo "make peers   measure other servers of models, each beside Clipper; PEERS=\"mosec ray\" TASKS=svm ROUNDS=8 picks some"
 	@echo "make batching  search the rules that the batching is measured beside, again; PROFILES=\"'3ms 4 replicas'\" picks some"
 	@echo "make regret  what policies lose by having to learn, beside the best settings of textbook policies; POLICIES=\"exp3 ucb1\" picks some"
 	@echo "make calibration  how sure answers about real pictures are and how often right, before and after feedback"
@@ -78,6 +79,12 @@ bench:
 	@command -v g++ >/dev/null || sh scripts/apt-install.sh g++
 	@command -v javac >/dev/null || sh scripts/apt-install.sh default-jdk-headless
 	@$(PY) -m benchmarks $(ROWS)
+
+peers:
+	@sh scripts/setup.sh paper
+	@command -v wrk >/dev/null || sh scripts/apt-install.sh wrk
+	@command -v javac >/dev/null || sh scripts/apt-install.sh default-jdk-headless
+	@$(PY) -m benchmarks.peers $(PEERS) $(if $(TASKS),--tasks $(TASKS)) --rounds $(or $(ROUNDS),8)
 
 RUNS ?= 400
 best-arm: setup

@@ -22,6 +22,7 @@ class Load:
     Attributes:
         failed: answers that were not 2xx or 3xx.
         broken: connections that failed, and reads, writes and time-outs that did.
+        defaults: answers that were a default, where the script counts them.
     """
 
     requests: int
@@ -30,6 +31,7 @@ class Load:
     p99_ms: float
     failed: int
     broken: int
+    defaults: int = 0
 
 
 def run(url: str, script: Path, *, connections: int, seconds: int, bodies: Path | None = None) -> Load:
@@ -61,6 +63,7 @@ def parse(text: str) -> Load:
         raise WrkFailed(f"wrk reports no answered request:\n{text}")
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
+    defaults = re.search(r"^Defaults: (\d+)", text, re.MULTILINE)
     return Load(
         requests=int(total[1]),
         requests_per_s=float(rate[1]),
@@ -68,6 +71,7 @@ def parse(text: str) -> Load:
         p99_ms=_percentile_ms(text, 99),
         failed=int(failed[1]) if failed else 0,
         broken=sum(map(int, broken.groups())) if broken else 0,
+        defaults=int(defaults[1]) if defaults else 0,
     )
 
 

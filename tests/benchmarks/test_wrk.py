@@ -32,6 +32,11 @@ def test_report_of_failures() -> None:
     assert (load.failed, load.broken) == (17, 10)
 
 
+def test_report_of_defaults() -> None:
+    assert parse(REPORT).defaults == 0
+    assert parse(REPORT + "Defaults: 12\n").defaults == 12
+
+
 def test_seconds() -> None:
     assert parse(REPORT.replace("1.20ms", "1.52s ")).p99_ms == 1520
 

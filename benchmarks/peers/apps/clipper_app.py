@@ -1,0 +1,46 @@
+"""A Clipper with one model and one application, made by its commands.
+
+It goes without its cache, unless ``CACHE`` is set: the load sends bodies again, and no peer has one.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+APPS = Path(__file__).parent
+COMMAND = str(Path(sys.executable).parent / "clipper")
+
+
+def main():
+    environment = {**os.environ, "CLIPPER_HOME": f"{os.environ['SCRATCH']}/home"}
+    environment.pop("PYTHONPATH")
+    server = [COMMAND, "start", "--foreground", "--query-port", os.environ["PORT"], "--management-port", "0"]
+    workers = ["--workers", os.environ["WORKERS"]] if "WORKERS" in os.environ else []
+
+    def run(*command):
+        subprocess.run([COMMAND, *command], env=environment, cwd=APPS, check=True)
+
+    with subprocess.Popen([*server, *workers], env=environment) as process:
+        signal.signal(signal.SIGINT, lambda *_: process.terminate())
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        while subprocess.run([COMMAND, "status"], env=environment, capture_output=True, check=False).returncode:
+            if process.poll() is not None:
+                sys.exit("clipper start has ended")
+            time.sleep(0.1)
+        width = {"svm": 784}.get(os.environ["TASK"], 4)
+        what = {
+            "svm": [os.environ["MODEL"]],
+            "sum": ["clipper_models:total", "--input-type", f"float64[{width}]"],
+            "slept": ["clipper_models:slept", "--input-type", f"float64[{width}]"],
+        }[os.environ["TASK"]]
+        cache = [] if "CACHE" in os.environ else ["--no-cache"]
+        run("deploy", "m", *what, *cache)
+        run("app", "create", "m", "--model", "m", "--slo-ms", os.environ["SLO_MS"], "--default", "-1")
+        sys.exit(process.wait())
+
+
+if __name__ == "__main__":
+    main()

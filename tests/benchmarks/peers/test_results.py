@@ -1,0 +1,38 @@
+"""The page holds the table of the last run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.peers.results import BEGIN, END, Pair, Results, Side, save, tables
+from benchmarks.peers.rounds import Open, Round
+
+MACHINE: dict[str, object] = {"cores": 2, "processor": "a processor", "python": "3.11", "wrk": "wrk 4"}
+
+
+def results() -> Results:
+    theirs = [Round(1000.0, 1.0, 2.0, 0, 90.0), Round(1200.0, 1.0, 4.0, 1, 110.0)]
+    ours = [Round(3000.0, 1.0, 2.0, 0, 45.0), Round(2400.0, 1.0, 2.0, 0, 55.0)]
+    side = Side("1.2", {}, 3.21, 45.6, Pair({"32": theirs}, {"32": ours}), [Open(500.0, 0.999, 1.0, None)])
+    return Results(MACHINE, 2, 3, {"svm": {"other": side, "broken": Side("0.1", {}, problem="it did not start")}})
+
+
+def test_the_table() -> None:
+    text = tables(results())
+    assert "2 rounds of 3 s; 2 cores of a processor" in text
+    assert "| other 1.2 | 1,100, 3.0, 100; **2.50 (2.00-3.00)**, 0.50 | 99.9%, not answered | 3.2 | 46 | 1 |" in text
+    assert "| broken 0.1 | it did not start |" in text
+
+
+@pytest.mark.parametrize("old", ["", "\n| an older table |\n"])
+def test_the_page_and_the_picture(tmp_path: Path, old: str) -> None:
+    (tmp_path / "README.md").write_text(f"# Peers\n\n{BEGIN}{old}{END}\n\nWhat is fair.\n")
+    save(results(), tmp_path)
+    page = (tmp_path / "README.md").read_text()
+    assert page.startswith("# Peers\n")
+    assert page.endswith(f"{END}\n\nWhat is fair.\n")
+    assert "| other 1.2 |" in page
+    assert "older" not in page
+    assert json.loads((tmp_path / "results.json").read_text())["tasks"]["svm"]["broken"]["problem"]
+    assert (tmp_path / "peers.svg").read_text().startswith("<?xml")
