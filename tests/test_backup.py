@@ -51,6 +51,7 @@ def home(tmp_path: Path) -> Path:
         (artifact / "program").write_text("#!/bin/sh")
         (artifact / "program").chmod(0o755)
         (artifact / "link").symlink_to("code/m.py")
+        (artifact / "code" / "again.py").hardlink_to(artifact / "code" / "m.py")
         seal_tree(artifact)
     return home
 
@@ -210,10 +211,24 @@ def info(**fields: object) -> tuple[tarfile.TarInfo, bytes]:
     return tarfile.TarInfo("backup.json"), msgspec.json.encode(Backup(**(given | fields)))  # type: ignore[arg-type]
 
 
-def link(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
+def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tuple[tarfile.TarInfo, bytes]:
     member = tarfile.TarInfo(name)
-    member.type, member.linkname = tarfile.SYMTYPE, target
+    member.type, member.linkname = kind, target
     return member, b""
+
+
+def file(name: str, content: bytes = b"") -> tuple[tarfile.TarInfo, bytes]:
+    return tarfile.TarInfo(name), content
+
+
+def odd(**attributes: str) -> tuple[tarfile.TarInfo, bytes]:
+    """With attributes that headers of the old format do not hold."""
+    member = tarfile.TarInfo("x")
+    member.pax_headers = attributes
+    return member, b""
+
+
+OF, END = f"artifacts/{DIGEST}", file("end")
 
 
 @pytest.mark.parametrize(
@@ -222,15 +237,24 @@ def link(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
         ((), "is not a backup|cut short|damaged"),
         (((tarfile.TarInfo("other"), b"x"),), "is not a backup"),
         ((info(format=2),), "of Clipper 9.9"),
-        ((info(), (tarfile.TarInfo("end"), b"")), "no registry.sqlite3"),
-        ((info(), (tarfile.TarInfo("supervisor.lock"), b"")), "which is not part of any backup"),
-        ((info(), (tarfile.TarInfo(f"artifacts/{CODE}/x"), b"")), "which is not part of any backup"),
-        ((info(), (tarfile.TarInfo(f"artifacts/{DIGEST}/../../x"), b"")), "which is not part of any backup"),
+        ((info(), END), "no registry.sqlite3"),
+        ((info(), file("supervisor.lock")), "which is not part of any backup"),
+        ((info(), file("")), "which is not part of any backup"),
+        ((info(), file(f"artifacts/{CODE}/x")), "which is not part of any backup"),
+        ((info(), file(f"{OF}/../../x")), "which is not part of any backup"),
+        ((info(), file(OF)), "which is not part of any backup"),
         ((info(), link("registry.sqlite3", "/etc/passwd")), "which is not part of any backup"),
-        (
-            (info(), link(f"artifacts/{DIGEST}", "/tmp"), (tarfile.TarInfo(f"artifacts/{DIGEST}/x"), b"")),
-            "damaged",
-        ),
+        ((info(), link(OF, "/tmp"), file(f"{OF}/x")), "which is not part of any backup"),
+        ((info(), link(f"{OF}/a", "/tmp"), file(f"{OF}/a/x"), END), "not part of any backup"),
+        ((info(), link(f"{OF}/b/a", "/tmp"), link(f"{OF}/b/a/x", "y"), END), "not part of any backup"),
+        ((info(), file(f"{OF}/b/y"), link(f"{OF}/b/a", "/tmp"), link(f"{OF}/b/a/x", "y"), END), "not part of any"),
+        ((info(), odd(path=f"{OF}/a\0b"), END), "damaged"),
+        ((info(), odd(path=f"{OF}/a", mtime="1e300"), END), "damaged"),
+        ((info(), link(f"{OF}/a", "/etc/passwd", tarfile.LNKTYPE)), "which is not part of any backup"),
+        ((info(), link(f"{OF}/a", "/tmp"), link(f"{OF}/b", f"{OF}/a", tarfile.LNKTYPE)), "not part of any backup"),
+        ((info(artifacts=("../..",)), END), "an artifact or a time that cannot be"),
+        ((info(artifacts=("/tmp/precious",)), END), "an artifact or a time that cannot be"),
+        ((info(at=1e300), END), "an artifact or a time that cannot be"),
     ],
 )
 def test_what_is_no_backup_changes_nothing(
@@ -239,6 +263,28 @@ def test_what_is_no_backup_changes_nothing(
     with pytest.raises(InvalidArgument, match=says):
         restore(tmp_path / "home", tar_of(tmp_path / "backup.tar", *members))
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["supervisor.lock"]
+
+
+def test_what_a_hostile_backup_names_is_not_removed_or_sealed(home: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("x")
+    before = tree(precious)
+    registry = file("registry.sqlite3", (home / "registry.sqlite3").read_bytes())
+    for members in (
+        (info(artifacts=(str(precious),)), registry, END),
+        (info(), registry, link(OF, str(precious)), END),
+    ):
+        with pytest.raises(InvalidArgument):
+            restore(tmp_path / "other", tar_of(tmp_path / "backup.tar", *members))
+    assert tree(precious) == before
+
+
+def test_what_is_no_file_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", ".", "/dev/zero"):
+        with pytest.raises(InvalidArgument, match="is not a backup: expected a file"):
+            restore(tmp_path / "home", tmp_path / name)
 
 
 def test_one_of_a_newer_schema_changes_nothing(home: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ the artifacts that it names: artifacts never change, and are removed only once n
 import io
 import os
 import random
+import re
 import shutil
 import sqlite3
 import tarfile
@@ -32,6 +33,10 @@ from clipper.trees import remove_tree, seal_tree
 
 FORMAT = 1
 _INFO, _END = "backup.json", "end"
+# A digest names a folder: whatever else a file has in its place could name any.
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+# The year 9000: a calendar ends soon after.
+_END_OF_TIMES_S = 221_845_392_000
 # Between the copy of the registry and that of an artifact, the artifact may be removed with its version.
 TRIES = 3
 # Query ids begin with the number of a worker's start, which is below this: ``supervisor.workers.worker.INSTANCES``.
@@ -131,7 +136,7 @@ def _copy_databases(home: Path, folder: Path) -> Backup:
         contents = registry.load()
     named = {version.spec.artifact for version in contents.versions}
     named |= {application.code for application in contents.applications if application.code is not None}
-    there = {path.name for path in (home / ARTIFACTS_NAME).iterdir() if path.is_dir() and len(path.name) == 64}
+    there = {path.name for path in (home / ARTIFACTS_NAME).iterdir() if path.is_dir() and _DIGEST.fullmatch(path.name)}
     # Artifacts that an unreadable record names must not be lost either.
     named |= {digest for digest in there if any(digest.encode() in one.text for one in contents.unreadable)}
     found, missing = tuple(sorted(named & there)), tuple(sorted(named - there))
@@ -183,35 +188,54 @@ def _check_nothing_runs(home: Path) -> None:
 
 
 def _read(source: Path, folder: Path) -> Backup:
-    """Unpack and check all of the backup before anything is replaced."""
+    """Unpack and check all of the backup before anything is replaced.
+
+    Symlinks are made last, so that no other member goes through one.
+    """
     info = None
-    try:
-        with source.open("rb") as file, tarfile.open(fileobj=_checked(file, source), mode="r:") as tar:
-            member = None
-            for member in tar:
-                if info is None:
-                    info = _info(tar, member, source)
-                elif member.name != _END:
-                    _check_member(member, info, source)
-                    if member.isdir():
-                        member.mode = 0o700  # a sealed one could not be filled
-                    tar.extract(member, folder, filter="tar")
-            if info is None or member is None or member.name != _END:
-                raise InvalidArgument(f"{source} is cut short: it was not written or copied to its end")
-    except tarfile.TarError as error:
-        raise InvalidArgument(f"{source} is not a backup, or is damaged: {error}") from error
-    except FileNotFoundError:
-        raise InvalidArgument(f"there is no file {source}") from None
+    symlinks: list[tarfile.TarInfo] = []
+    with _opened(source) as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                member = None
+                for member in tar:
+                    if info is None:
+                        info = _info(tar, member, source)
+                    elif member.name != _END:
+                        _check_member(member, info, folder, source)
+                        if member.isdir():
+                            member.mode = 0o700  # a sealed one could not be filled
+                        if member.issym():
+                            symlinks.append(member)
+                        else:
+                            tar.extract(member, folder, filter="tar")
+                if info is None or member is None or member.name != _END:
+                    raise InvalidArgument(f"{source} is cut short: it was not written or copied to its end")
+                for member in symlinks:
+                    place = folder.resolve() / member.name
+                    # What is not resolved strictly may be resolved wrongly: see CVE-2025-4517.
+                    is_in_folder = place.parent.is_dir() and place.parent.resolve(strict=True) == place.parent
+                    if os.path.lexists(place) or not is_in_folder:
+                        raise InvalidArgument(f"{source} has {member.name!r} in it, which is not part of any backup")
+                    place.symlink_to(member.linkname)
+        except (tarfile.TarError, ValueError, OverflowError) as error:  # also names with a NUL, and times without end
+            raise InvalidArgument(f"{source} is not a backup, or is damaged: {error}") from error
     if not (folder / REGISTRY_NAME).is_file():
         raise InvalidArgument(f"{source} is not a backup: it has no {REGISTRY_NAME} in it")
     return info
 
 
-def _checked(file: IO[bytes], source: Path) -> IO[bytes]:
-    if not file.read(1):
-        raise InvalidArgument(f"{source} is not a backup: it is empty")
-    file.seek(0)
-    return file
+@contextmanager
+def _opened(source: Path) -> Iterator[IO[bytes]]:
+    if not source.exists():
+        raise InvalidArgument(f"there is no file {source}")
+    if not source.is_file():
+        raise InvalidArgument(f"{source} is not a backup: expected a file")
+    with source.open("rb") as file:
+        if not file.read(1):
+            raise InvalidArgument(f"{source} is not a backup: it is empty")
+        file.seek(0)
+        yield file
 
 
 def _info(tar: tarfile.TarFile, member: tarfile.TarInfo, source: Path) -> Backup:
@@ -224,15 +248,29 @@ def _info(tar: tarfile.TarFile, member: tarfile.TarInfo, source: Path) -> Backup
         raise InvalidArgument(
             f"{source} is a backup of Clipper {info.clipper}, which this version cannot read: restore it with that one"
         )
+    if not all(map(_DIGEST.fullmatch, info.artifacts)) or not 0 <= info.at < _END_OF_TIMES_S:
+        raise InvalidArgument(
+            f"{source} is not a backup, or is damaged: {_INFO} names an artifact or a time that cannot be"
+        )
     return info
 
 
-def _check_member(member: tarfile.TarInfo, info: Backup, source: Path) -> None:
-    parts = Path(member.name).parts
+def _check_member(member: tarfile.TarInfo, info: Backup, folder: Path, source: Path) -> None:
+    """``folder`` has the members before it, but for symlinks."""
     is_file = member.name in (REGISTRY_NAME, SELECTION_NAME, TOKEN_NAME) and member.isreg()
-    is_artifact = parts[0] == ARTIFACTS_NAME and len(parts) > 1 and parts[1] in info.artifacts and ".." not in parts
-    if not is_file and not (is_artifact and (member.isreg() or member.isdir() or member.issym())):
+    is_kept = member.isdir() and _is_in_artifact(member.name, info, 2)
+    if _is_in_artifact(member.name, info, 3):
+        is_kept = member.isreg() or member.isdir() or member.issym()
+        # Two names of one file, as an artifact may have.
+        is_kept |= member.islnk() and _is_in_artifact(member.linkname, info, 3) and (folder / member.linkname).is_file()
+    if not is_file and not is_kept:
         raise InvalidArgument(f"{source} has {member.name!r} in it, which is not part of any backup")
+
+
+def _is_in_artifact(name: str, info: Backup, least_parts: int) -> bool:
+    parts = name.split("/")
+    is_plain = not {"", ".", ".."}.intersection(parts)
+    return is_plain and len(parts) >= least_parts and parts[0] == ARTIFACTS_NAME and parts[1] in info.artifacts
 
 
 def _check_store(store: Path, source: Path) -> None:
