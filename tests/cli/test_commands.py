@@ -147,6 +147,21 @@ def test_a_container_that_cannot_start_shows_its_last_lines(run: Run, model: str
     assert all(line in result.err for line in LOG_TAIL)
 
 
+def test_what_a_container_or_code_of_a_user_writes_steers_no_terminal(
+    run: Run, api: Api, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memory_operations.LOG_TAIL", ("\x1b]52;c;cm0gLXJm\x07 \x9b2J \u202etxt",))
+    failed = run("deploy", "broken", model).err
+    assert "\\x1b]52;c;cm0gLXJm" in failed and "\\x9b2J" in failed and "\\u202etxt" in failed
+    run("app", "create", "app", "--model", "m")
+    broken = msgspec.structs.replace(api.operations.applications["app"], problem="own:P failed: \x1b[2J")
+    api.operations.applications["app"] = broken
+    shown = run("app", "show", "app").out + run("app", "policy", "app").out
+    assert "own:P failed: \\x1b[2J" in shown
+    for text in (failed, shown):
+        assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(text)
+
+
 def test_a_model_that_is_not_there(run: Run) -> None:
     result = run("deploy", "digits", "absent.joblib")
     assert (result.status, result.out) == (1, "")

@@ -1,5 +1,6 @@
 """What commands write: results to standard output, progress and errors to standard error."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ _SAYS_WHY = "clipper: "
 # Where the output is not a terminal nobody's window has to hold a table's rows.
 _FILE_WIDTH = 240
 
+# What a terminal obeys, and what turns the order of characters around, but for ends of lines and tabs.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
 
 class Output:
     """One command's results, as text for people or as JSON."""
@@ -29,7 +33,7 @@ class Output:
         if self.as_json:
             self._write_json(result)
             return
-        self._console.print(text, soft_wrap=True)
+        self._console.print(printable(text), soft_wrap=True)
         if next_step:
             self._console.print(next_step, style="dim", soft_wrap=True)
 
@@ -44,18 +48,20 @@ class Output:
         if self.as_json:
             self._write_json(result)
         elif not rows:
-            self._console.print(empty, soft_wrap=True)
+            self._console.print(printable(empty), soft_wrap=True)
         else:
             self._console.print(_table(columns, rows))
 
     def note(self, text: str) -> None:
         """What people need to know of a table; JSON has it in the result."""
         if not self.as_json:
-            self._console.print(text, style="dim", soft_wrap=True)
+            self._console.print(printable(text), style="dim", soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """What is done, but perhaps not as it was meant; on standard error, beside what was done."""
-        Console(stderr=True, highlight=False, markup=False).print(f"warning: {text}", style="yellow", soft_wrap=True)
+        Console(stderr=True, highlight=False, markup=False).print(
+            printable(f"warning: {text}"), style="yellow", soft_wrap=True
+        )
 
     @contextmanager
     def progress(self, text: str) -> Iterator[Callable[[str], None]]:
@@ -73,8 +79,13 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("-" if cell is None or cell == "" else str(cell) for cell in row))
+        table.add_row(*("-" if cell is None or cell == "" else printable(str(cell)) for cell in row))
     return table
+
+
+def printable(text: str) -> str:
+    """Text that others may have written, such as a container its log: as escapes, what would steer a terminal."""
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def write_error(error: ClipperError) -> None:
@@ -83,7 +94,7 @@ def write_error(error: ClipperError) -> None:
     Not of a container that said itself why, for that is the cause.
     """
     console = Console(stderr=True, highlight=False, markup=False)
-    console.print(f"error: {error}", style="red", soft_wrap=True)
+    console.print(printable(f"error: {error}"), style="red", soft_wrap=True)
     if not isinstance(error, ContainerFailed) or not error.log_tail:
         return
     if error.log_tail[-1].startswith(_SAYS_WHY):
@@ -91,4 +102,4 @@ def write_error(error: ClipperError) -> None:
     else:
         console.print("its last lines:", style="dim")
         for line in error.log_tail:
-            console.print(f"  {line}", soft_wrap=True)
+            console.print(printable(f"  {line}"), soft_wrap=True)
