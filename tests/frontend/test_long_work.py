@@ -37,9 +37,9 @@ class Turns:
         for _ in range(len(self.due)):
             self.due.popleft()()
 
-    def begin(self, name: str, body_bytes: int, steps: int = 3) -> Exchange:
+    def begin(self, name: str, body_bytes: int, steps: int = 3, pieces: int = 0) -> Exchange:
         exchange = Exchange(Line())
-        self.work.begin(exchange, body_bytes, self._steps(exchange, name, steps))
+        self.work.begin(exchange, body_bytes, self._steps(exchange, name, steps), pieces)
         return exchange
 
     def _steps(self, exchange: Exchange, name: str, steps: int) -> Generator[None, None, None]:
@@ -121,3 +121,33 @@ def test_bug_costs_one_request(turns: Turns, caplog: pytest.LogCaptureFixture) -
     assert exchange.response is not None and b"internal_error" in exchange.response
     assert other.response is not None and turns.budget.held_bytes == 0
     assert "could not be handled" in caplog.text
+
+
+def test_large_lists_of_feedback_wait_unread_until_less_is_to_be_learned(
+    turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_UNLEARNED", 10)
+    turns.work.count_unlearned(10)
+    unread = [turns.begin(name, LARGE, pieces=5) for name in ("gone", "first", "second")]
+    turns.begin("query", LARGE)
+    turns.begin("short", SMALL, pieces=5)
+    for _ in range(10):
+        turns.take()
+    assert set(turns.done) == {"query", "short"}
+    unread[0].cancel()
+    turns.work.count_unlearned(-1)
+    # While a list is read it counts for as many pieces as it may turn out to be.
+    for _ in range(10):
+        turns.take()
+    assert turns.done[-6:] == ["first"] * 3 + ["second"] * 3
+    assert "gone" not in turns.done and turns.budget.held_bytes == 0
+
+
+def test_lists_whose_client_leaves_unread_are_forgotten_at_once(turns: Turns) -> None:
+    turns.work.count_unlearned(limits.MAX_UNLEARNED)
+    for _ in range(3):
+        for exchange in [turns.begin("list", LARGE, pieces=5) for _ in range(10)]:
+            exchange.cancel()
+    assert turns.budget.held_bytes == 0 and not turns.due
+    turns.work.count_unlearned(-limits.MAX_UNLEARNED)
+    assert not turns.due and not turns.done

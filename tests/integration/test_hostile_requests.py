@@ -156,6 +156,21 @@ def test_many_observations_at_once_take_turns(system: Serving) -> None:
     assert peak_bytes(system.worker.pid) - before_bytes < 200 << 20
 
 
+def test_lists_of_feedback_are_read_as_they_are_learned_from(system: Serving) -> None:
+    items = [{"input": [number % 50], "label": 1} for number in range(10_000)]
+    request = post("/sum/observe", {"observations": items})
+    forget_peak(system.worker.pid)
+    before_bytes = memory_bytes(system.worker.pid)
+    lists = 60
+    with Pinging(system), system.worker.connect() as client:
+        client.send(request * lists)
+        for _ in range(2):
+            assert all(each.get("observed") for each in client.read().json["observations"])
+        client.reset()
+    # All lists' text, and what a few of them take: read, each takes 5 MB.
+    assert peak_bytes(system.worker.pid) - before_bytes < lists * len(request) + (64 << 20)
+
+
 def test_answers_that_are_not_taken_are_bounded_in_bytes(system: Serving) -> None:
     request = post("/large/predict", {"input": [1]})
     with system.worker.connect() as client:

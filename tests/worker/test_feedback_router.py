@@ -4,9 +4,13 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from clipper.control.feedback import Feedback, Outcome
 from clipper.control.messages import AnyReply, Draining, Framer, Observe, Observed, decode_command, encode
 from clipper.control.snapshot import Peer
+from clipper.errors import Overloaded
+from clipper.selection.learner import Learner
 from clipper.selection.query_ids import QueryIds
 from clipper.settings.application import Selection
 from clipper.worker.feedback_router import FeedbackRouter
@@ -87,5 +91,26 @@ def test_nothing_to_observe(tmp_path: Path) -> None:
     async def scenario(desk: Desk) -> None:
         application = await desk.application(Selection("single"))
         assert await FeedbackRouter(HERE).observe(application, list[Feedback]()) == []
+
+    run(tmp_path, ONE, scenario)
+
+
+def test_what_nobody_waits_for_any_more_fails_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[asyncio.Future[bool]] = []
+
+    def learn(*_: object) -> "asyncio.Future[bool]":
+        begun.append(asyncio.get_running_loop().create_future())
+        return begun[-1]
+
+    async def scenario(desk: Desk) -> None:
+        application = await desk.application(Selection("single"))
+        monkeypatch.setattr(Learner, "learn", learn)
+        stopped = asyncio.create_task(FeedbackRouter(HERE).observe(application, [on_input(ROW, b"1")] * 3))
+        while len(begun) < 3:
+            await asyncio.sleep(0)
+        stopped.cancel()
+        await asyncio.wait([stopped])
+        while len(begun) > 1:
+            begun.pop().set_exception(Overloaded("too many wait"))
 
     run(tmp_path, ONE, scenario)

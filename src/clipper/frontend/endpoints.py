@@ -11,7 +11,7 @@ from clipper.errors import ClipperError, Overloaded
 from clipper.frontend import limits, responses
 from clipper.frontend.exchange import Exchange, Gather, Part
 from clipper.frontend.long_work import LongWork, Steps
-from clipper.frontend.observe_body import ObserveReader
+from clipper.frontend.observe_body import MAX_OBSERVATIONS, MIN_OBSERVATION_BYTES, ObserveReader
 from clipper.frontend.predict_body import BodyReader, Request
 from clipper.frontend.repeats import MIN_BODY_BYTES, RepeatedBodies
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
@@ -184,7 +184,8 @@ class Observe:
         if single is not None:
             self._observe_later(exchange, [single], False, len(body))
         else:
-            self._work.begin(exchange, len(body), self._read_in_steps(exchange, body, arrived_s))
+            pieces = min(len(body) // MIN_OBSERVATION_BYTES, MAX_OBSERVATIONS)
+            self._work.begin(exchange, len(body), self._read_in_steps(exchange, body, arrived_s), pieces)
 
     def _read_in_steps(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float) -> Steps:
         try:
@@ -198,7 +199,8 @@ class Observe:
     def _observe_later(
         self, exchange: Exchange, items: "list[Feedback | ClipperError]", is_list: bool, body_bytes: int
     ) -> None:
-        budget, held_bytes = self._work.budget, body_bytes + limits.HELD_BYTES_PER_REQUEST
+        budget = self._work.budget
+        held_bytes = body_bytes + limits.HELD_BYTES_PER_REQUEST + limits.HELD_BYTES_PER_FEEDBACK * len(items)
         if not budget.has_room(held_bytes):
             self._refuse(
                 exchange,
@@ -206,6 +208,7 @@ class Observe:
             )
             return
         budget.held_bytes += held_bytes
+        self._work.count_unlearned(len(items))
         # What was sent is learned, and counts as in flight until then, also if the client goes away.
         exchange.started = None
         task = asyncio.ensure_future(self._observe(exchange, items, is_list))
@@ -213,6 +216,7 @@ class Observe:
         def end(task: "asyncio.Task[None]") -> None:
             budget.held_bytes -= held_bytes
             self._tasks.discard(task)
+            self._work.count_unlearned(-len(items))
 
         self._tasks.add(task)
         task.add_done_callback(end)

@@ -13,6 +13,10 @@ BODY_BYTES_PER_NUMBER = 32
 MAX_HELD_BYTES = 256 * 1024 * 1024
 # A request that waits holds so much besides its body.
 HELD_BYTES_PER_REQUEST = 4 * 1024
+# A piece of feedback that has been read takes so much besides its text until it is learned from.
+HELD_BYTES_PER_FEEDBACK = 512
+# Pieces of feedback that are being read or learned from before further lists are: some seconds' work of the store.
+MAX_UNLEARNED = 20_000
 # Bodies in any form, of which reading the worst takes a millisecond: longer ones are read between others' events.
 DIRECT_BODY_BYTES = 16 * 1024
 # How long work on requests that take long may hold the loop, between its other events.

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, MutableMapping
 from typing import Any, TypeVar
 
@@ -32,13 +32,14 @@ def done(steps: Generator[None, None, T]) -> T:
 class Job:
     """A request that is being worked on: what its exchange has started."""
 
-    __slots__ = ("_work", "exchange", "has_ended", "held_bytes", "steps")
+    __slots__ = ("_work", "exchange", "has_ended", "held_bytes", "pieces", "steps")
 
-    def __init__(self, work: "LongWork", exchange: Exchange, steps: Steps, held_bytes: int) -> None:
+    def __init__(self, work: "LongWork", exchange: Exchange, steps: Steps, held_bytes: int, pieces: int) -> None:
         self._work = work
         self.exchange = exchange
         self.steps = steps
         self.held_bytes = held_bytes
+        self.pieces = pieces
         self.has_ended = False
 
     def cancel(self) -> None:
@@ -51,6 +52,9 @@ class LongWork:
 
     Jobs on large bodies are done one after another, since each may take several times its body's memory while it is
     done; smaller ones in turns with them, so that they do not wait for these.
+
+    Of feedback no more is read than is soon learned from, since what is read takes ten times its text: a large list
+    waits, unread, until less is.
     """
 
     def __init__(
@@ -62,14 +66,18 @@ class LongWork:
         self.budget = budget
         self._small: deque[Job] = deque()
         self._large: deque[Job] = deque()
+        self._unread: OrderedDict[Job, None] = OrderedDict()
+        self._unlearned = 0
         self._end_s = 0.0
         self._is_due = False
         self._is_larges_turn = False
 
-    def begin(self, exchange: Exchange, body_bytes: int, steps: Steps) -> None:
+    def begin(self, exchange: Exchange, body_bytes: int, steps: Steps, pieces: int = 0) -> None:
         """Do a first slice of a request's work at once, if this turn has time for it, and go on in later turns.
 
-        ``steps`` answers the exchange, or starts what does. Where the budget has no room, the request is refused.
+        Args:
+            steps: answers the exchange, or starts what does. Where the budget has no room, the request is refused.
+            pieces: how many pieces of feedback it may turn out to be.
         """
         held_bytes = body_bytes + limits.HELD_BYTES_PER_REQUEST
         if not self.budget.has_room(held_bytes):
@@ -79,18 +87,38 @@ class LongWork:
             )
             return
         self.budget.held_bytes += held_bytes
-        job = Job(self, exchange, steps, held_bytes)
+        job = Job(self, exchange, steps, held_bytes, pieces)
         exchange.started = job
-        (self._small if body_bytes <= SHORT_TEXT_BYTES else self._large).append(job)
-        if not self._is_due:
-            self._work(time.perf_counter() + limits.SLICE_S)
+        if body_bytes <= SHORT_TEXT_BYTES:
+            self._enqueue(job, self._small)
+        elif pieces and self._unlearned >= limits.MAX_UNLEARNED:
+            self._unread[job] = None
+        else:
+            self._enqueue(job, self._large)
+
+    def count_unlearned(self, pieces: int) -> None:
+        """So many more pieces of feedback are to be learned from, or fewer."""
+        self._unlearned += pieces
+        while self._unread and self._unlearned < limits.MAX_UNLEARNED:
+            job, _ = self._unread.popitem(last=False)
+            self._enqueue(job, self._large)
 
     def drop(self, job: Job) -> None:
-        """Do no more of it. Its place in the queue is left when its turn comes."""
+        """Do no more of it. Its place in a queue of what has begun is left when its turn comes."""
         if not job.has_ended:
             job.has_ended = True
             self.budget.held_bytes -= job.held_bytes
             job.steps.close()
+            if job in self._unread:
+                del self._unread[job]
+            else:
+                self.count_unlearned(-job.pieces)
+
+    def _enqueue(self, job: Job, queue: deque[Job]) -> None:
+        self._unlearned += job.pieces
+        queue.append(job)
+        if not self._is_due:
+            self._work(time.perf_counter() + limits.SLICE_S)
 
     def _work(self, end_s: float) -> None:
         # What begins in this turn after this has to wait for the next one.

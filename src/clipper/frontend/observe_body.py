@@ -16,6 +16,8 @@ from clipper.inputs.reader import Reader
 
 # One call's feedback goes into one or two transactions; more would make others wait.
 MAX_OBSERVATIONS = 10_000
+# {"query_id":1,"label":1} is the shortest.
+MIN_OBSERVATION_BYTES = 24
 # The store keeps them for a while.
 MAX_ID_LENGTH = 200
 # A list of the probabilities of thousands of classes. Each is parsed once for each model that it is compared with.

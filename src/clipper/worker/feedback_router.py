@@ -94,8 +94,13 @@ class FeedbackRouter:
             if isinstance(error, ClipperError):
                 return Outcome(error=error.code, cause=str(error))
             raise
-        future.add_done_callback(lambda _: self._under_way.release())
+        future.add_done_callback(self._leave)
         return future
+
+    def _leave(self, begun: "asyncio.Future[bool]") -> None:
+        self._under_way.release()
+        if not begun.cancelled():
+            begun.exception()  # else the loop logs each one that nobody waits for any more, as when a worker stops
 
     def _owner(self, feedback: Feedback) -> int:
         """The instance to ask: a peer's, if the query was one of its."""
