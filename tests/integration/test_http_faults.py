@@ -9,6 +9,7 @@ from http_system import ONE, ask_once, assert_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from framings import DOUBTFUL
 from serving import Client, Serving, memory_bytes, post
 from waiting import until
 
@@ -77,6 +78,14 @@ def test_unreadable_request_is_refused_in_its_turn_and_closes(
     response = client.read()
     assert_error(response, status, code)
     assert response.headers["connection"] == "close"
+    assert client.read_to_end() == b""
+
+
+@pytest.mark.parametrize("framing", DOUBTFUL)
+def test_nothing_is_smuggled_behind_an_end_that_is_in_doubt(client: Client, framing: str) -> None:
+    client.send(ONE + b"POST /sum/predict HTTP/1.1\r\nHost: localhost\r\n" + DOUBTFUL[framing] + ONE)
+    assert client.read().json["output"] == 6
+    assert_error(client.read(), 400, "malformed_request")
     assert client.read_to_end() == b""
 
 

@@ -19,6 +19,7 @@ from clipper.management.server import MAX_HEAD_BYTES, MAX_PIPELINED, ManagementS
 from clipper.tls.material import read_material, server_context
 from clipper.tls.transport import NOT_TLS
 from conftest import TOKEN
+from framings import DOUBTFUL
 from waiting import until
 
 MAX_CONNECTIONS = 8
@@ -239,3 +240,11 @@ def test_garbage(running: Running, garbage: bytes) -> None:
     answer = running.answer(connection)
     assert answer == b"" or (answer.startswith(b"HTTP/1.1 400") and b'"malformed_request"' in answer)
     assert running.ask("/health/live").endswith(b"ok")
+
+
+@pytest.mark.parametrize("framing", DOUBTFUL)
+def test_nothing_is_smuggled_behind_an_end_that_is_in_doubt(running: Running, framing: str) -> None:
+    behind = b"GET /health/live HTTP/1.1\r\n" + AUTHORIZED + b"\r\n"
+    head = b"POST /keys HTTP/1.1\r\nContent-Type: application/json\r\n" + AUTHORIZED
+    answer = running.answer(running.connect(head + DOUBTFUL[framing] + behind))
+    assert answer == b"" or (answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1 ") == 1)
