@@ -26,12 +26,13 @@ CERTIFICATE_NAME = "certificate.pem"
 
 
 class Place(Struct, frozen=True):
-    """The content of ``supervisor.json``. ``started_at`` is in seconds since 1970."""
+    """The content of ``supervisor.json``. ``started_at`` is in seconds since 1970; ``grpc_address`` is HOST:PORT."""
 
     pid: int
     management_url: str
     query_url: str
     started_at: float
+    grpc_address: str | None = None
 
 
 def find_home(home: Path | str | None = None) -> Path:

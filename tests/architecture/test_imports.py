@@ -18,6 +18,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "errors": "",
         "types": "",
         "hosts": "",
+        "extras": "",
         "settings": "containers.protocol",
         "open_files": "",
         "malloc": "",
@@ -65,7 +66,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         "management.schemas": "management.learned settings",
         "metrics": "management.learned management.schemas control.statistics",
         "management": "hosts management.events management.reports management.schemas settings tls",
-        "supervisor": "build rollout managers.reconcile home hosts malloc open_files management management.events "
+        "supervisor": "build extras rollout managers.reconcile home hosts malloc open_files management "
+        "management.events "
         "management.learned management.reports management.schemas metrics managers managers.environments "
         "managers.open registry control inputs "
         "processes selection.trial selection.learning run_as settings selection.policies selection.stores "
@@ -77,7 +79,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "settings tls",
         "pages": "",
         "load": "client.http_api pages tls",
-        "cli": "backup client decisions decisions.evaluation home hosts load packaging management.learned "
+        "cli": "backup client decisions decisions.evaluation extras home hosts load packaging management.learned "
         "management.reports management.schemas pages run_as settings tls",
     }.items()
 }
@@ -89,6 +91,7 @@ LAZY = {
     ("src/clipper/managers/docker/open.py", "clipper.managers.docker.engine"),  # as above
     ("src/clipper/managers/docker/open.py", "clipper.managers.docker.images"),
     ("src/clipper/managers/docker/open.py", "clipper.managers.docker.launcher"),
+    ("src/clipper/frontend/rpc/open.py", "clipper.frontend.rpc.server"),  # as above
     ("src/clipper/cli/whatif.py", "clipper.decisions.evaluation.question"),  # no other command pays for numpy
     ("src/clipper/cli/load.py", "clipper.load.session"),  # no other command pays for its libraries
 }
@@ -110,6 +113,15 @@ PURE = (
     "clipper.frontend.inference.requests",
     "clipper.frontend.inference.tensors",
     "clipper.frontend.openapi",
+    "clipper.frontend.rpc.answers",
+    "clipper.frontend.rpc.bounds",
+    "clipper.frontend.rpc.contents",
+    "clipper.frontend.rpc.descriptors",
+    "clipper.frontend.rpc.protocols",
+    "clipper.frontend.rpc.reflection",
+    "clipper.frontend.rpc.requests",
+    "clipper.frontend.rpc.schema",
+    "clipper.frontend.rpc.wire",
     "clipper.managers.shares",
     "clipper.managers.docker.log_lines",
     "clipper.managers.docker.options",

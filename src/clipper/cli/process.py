@@ -14,6 +14,7 @@ import typer
 
 from clipper.client import STOP_TIMEOUT_S, Clipper
 from clipper.errors import DeadlineExceeded, InvalidArgument, Unauthorized, Unavailable
+from clipper.extras import has_grpc
 from clipper.home import read_token
 from clipper.hosts import is_loopback
 from clipper.management.schemas import Status
@@ -70,6 +71,8 @@ def checked_start(home: Path, settings: dict[str, Any]) -> ServerStart:
             "give --tls-cert and --tls-key, put a proxy with TLS before 127.0.0.1, or say --insecure",
             param_hint="--management-host",
         )
+    if isinstance(settings.get("grpc_port"), int) and not has_grpc():
+        raise typer.BadParameter("needs the extra grpc: pip install 'clipper-serving[grpc]'", param_hint="--grpc-port")
     if "run_as" in settings:
         try:
             find_run_as(settings["run_as"])

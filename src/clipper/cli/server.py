@@ -10,6 +10,7 @@ from clipper.cli.output import Output
 from clipper.cli.process import ServerStart, become, checked_start, running, spawn, wait_until_gone
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
+from clipper.extras import has_grpc
 from clipper.home import find_home
 from clipper.management.schemas import Status
 from clipper.settings.server import ServerSettings
@@ -49,10 +50,19 @@ def _start(server: ServerStart) -> Status:
 
 
 def _tell_running(out: Output, now: Status, what: str) -> None:
-    text = f"Clipper {what} (pid {now.pid}): queries at {now.query_url}, management at {now.management_url}"
+    text = (
+        f"Clipper {what} (pid {now.pid}): queries at {now.query_url}, gRPC {_grpc(now)}, "
+        f"management at {now.management_url}"
+    )
     out.done(now, text, _NEXT)
     if not now.ready:
         out.warn(f"not all models answer: {'; '.join(now.problems)}; see clipper replica list")
+
+
+def _grpc(now: Status) -> str:
+    if now.grpc_address is not None:
+        return f"at {now.grpc_address}"
+    return "off" if has_grpc() else "off (it needs: pip install 'clipper-serving[grpc]')"
 
 
 def stop(home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
@@ -97,6 +107,7 @@ def _status_rows(now: Status) -> list[tuple[str, object]]:
         ("pid", now.pid),
         ("home", now.home),
         ("queries", now.query_url),
+        ("gRPC", _grpc(now)),
         ("management", now.management_url),
         ("up", f"{now.uptime_s:.0f} s"),
         ("ready", ": ".join(["yes" if now.ready else "no", *filter(None, ["; ".join(now.problems)])])),

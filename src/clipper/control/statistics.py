@@ -206,3 +206,5 @@ class WorkerStatistics(Struct, frozen=True):
     decisions: DecisionLogStatistics | None = None
     limits: tuple[LimitStatistics, ...] = ()
     uptime_s: float = 0.0
+    grpc_calls: int = 0
+    grpc_calls_in_flight: int = 0

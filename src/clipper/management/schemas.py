@@ -256,7 +256,8 @@ class WorkerStatus(Struct, frozen=True):
 
 class Status(Struct, frozen=True):
     """``certificate_expires_at``: of both ports, in seconds since 1970; None without TLS. ``client_ca_expires_at``: the
-    first of those that sign the certificates of the query port's clients; None if they need not show any."""
+    first of those that sign the certificates of the query port's clients; None if they need not show any.
+    ``grpc_address``: HOST:PORT; None if nothing listens there."""
 
     version: str
     pid: int
@@ -272,6 +273,7 @@ class Status(Struct, frozen=True):
     replicas: dict[str, int]
     certificate_expires_at: float | None = None
     client_ca_expires_at: float | None = None
+    grpc_address: str | None = None
 
 
 class Health(Struct, frozen=True):

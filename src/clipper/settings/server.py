@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Struct
 
 from clipper.settings.fields import Setting
-from clipper.settings.texts import read_size
+from clipper.settings.texts import read_grpc_port, read_size
 from clipper.types import STORE_VARIABLE
 
 # How a container in Docker is dialled: over a unix socket in a folder that it shares with Clipper, or over TCP with a
@@ -27,6 +27,7 @@ FEEDBACK_QUERIES = 250_000
 # Then a segment still has room for some blocks.
 LEAST_LOG_BYTES = 64 * 1024 * 1024
 DEFAULT_LOG_BYTES = 1024 * 1024 * 1024
+GRPC_PORT = 1339
 # To roll back by a few weeks of deployments; each keeps its artifact on disk.
 KEEP_VERSIONS = 10
 
@@ -65,8 +66,17 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
             default="none is asked for",
         ),
     ] = None
-    # Of both ports, 0 is any free one.
+    # Of all ports, 0 is any free one.
     query_port: Annotated[int, Setting("The port for queries.", least=0, most=65535)] = 1337
+    grpc_port: Annotated[
+        int | Literal["off"] | None,
+        Setting(
+            "The port for queries by gRPC, or off. It needs the extra grpc.",
+            metavar="PORT",
+            default="1339 where the extra is installed, else off",
+            read=read_grpc_port,
+        ),
+    ] = None
     management_port: Annotated[int, Setting("The port for management.", least=0, most=65535)] = 1338
     workers: Annotated[int, Setting("How many processes answer queries.", least=1, most=MAX_WORKERS)] = 1
     cache_bytes: Annotated[

@@ -59,6 +59,15 @@ def read_count_or_none(text: str) -> int | None:
     return None if number is None else int(number)
 
 
+def read_grpc_port(text: str) -> int | Literal["off"]:
+    """A port, or ``off``."""
+    if text == "off":
+        return "off"
+    if not (text.isascii() and text.isdigit() and int(text[:6]) <= 65535):
+        raise InvalidArgument(f"{text!r} is not a port: expected a number from 0 to 65535, or off")
+    return int(text)
+
+
 def read_features(text: str) -> int | Literal["input"] | None:
     """A whole number, ``input`` or ``none``."""
     return "input" if text == "input" else read_count_or_none(text)

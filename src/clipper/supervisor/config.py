@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from clipper.errors import InvalidArgument
+from clipper.extras import has_grpc
 from clipper.hosts import address_of, is_loopback
 from clipper.run_as import RunAs, find_run_as
 from clipper.settings.fields import Described, settings_of
-from clipper.settings.server import ServerSettings
+from clipper.settings.server import GRPC_PORT, ServerSettings
+from clipper.settings.texts import read_grpc_port
 from clipper.tls.material import TlsMode, TlsPaths
 from clipper.types import STORE_VARIABLE
 
@@ -32,6 +34,16 @@ class Config(ServerSettings, frozen=True):
         if self.tls is None:
             return "off"
         return "server" if self.tls_client_ca is None else "mutual"
+
+    @property
+    def wanted_grpc_port(self) -> int | None:
+        """0 is any free one, None none at all."""
+        if self.grpc_port == "off" or not has_grpc():
+            return None
+        if self.grpc_port is not None:
+            return self.grpc_port
+        # A server of any free port is one of several.
+        return GRPC_PORT if self.query_port else 0
 
     @property
     def models_user(self) -> RunAs | None:
@@ -68,6 +80,8 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
             "tokens among it, can be read on the way: give --tls-cert and --tls-key, put a proxy with TLS before "
             "127.0.0.1, or say --insecure"
         )
+    if isinstance(config.grpc_port, int) and not has_grpc():
+        parser.error(f"--grpc-port {config.grpc_port} needs the extra grpc: pip install 'clipper-serving[grpc]'")
     if config.docker_transport == "tcp" and config.docker_network == "none":
         parser.error("--docker-transport tcp: nothing reaches a container in --docker-network none; choose another")
     return config
@@ -94,6 +108,13 @@ def _host(text: str) -> str:
     if address_of(text) is None and not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a host: expected a name or an address without a port")
     return text
+
+
+def _grpc_port(text: str) -> int | Literal["off"]:
+    try:
+        return read_grpc_port(text)
+    except InvalidArgument as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _run_as(text: str) -> str:
@@ -127,4 +148,8 @@ def _between(least: int, most: float | None) -> Callable[[str], int]:
     return parse
 
 
-_READ_HERE: dict[str, Callable[[str], str]] = {"store": _store_address, "run_as": _run_as}
+_READ_HERE: dict[str, Callable[[str], object]] = {
+    "store": _store_address,
+    "run_as": _run_as,
+    "grpc_port": _grpc_port,
+}

@@ -103,20 +103,29 @@ class Supervisor:
                 ports.listen(self._config.management_host, self._config.management_port, "--management-port")
             )
             registry = stack.enter_context(contextlib.closing(SqliteRegistry(self._home.registry)))
-            parts, holder = await self._assemble(registry, store)
-            stack.enter_context(holder)
-            await self._serve(parts, listener, ports.port_of(holder))
+            parts, holders = await self._assemble(registry, store)
+            for holder in holders:
+                stack.enter_context(holder)
+            await self._serve(parts, listener, *map(ports.port_of, holders))
 
-    async def _assemble(self, registry: SqliteRegistry, store: Store) -> tuple[Parts, socket.socket]:
-        """Assemble the parts and take over what runs; nothing new is started yet."""
+    async def _assemble(self, registry: SqliteRegistry, store: Store) -> tuple[Parts, list[socket.socket]]:
+        """Assemble the parts and take over what runs; nothing new is started yet.
+
+        Returns the parts, and what holds the query port and, if there is one, that of gRPC.
+        """
         home, catalog = self._home, Catalog(registry)
         processes = ProcessFolder(home.run, os.environ, home.python_path)
         records = processes.recorded()
         left_port = takeover.left_query_port(records, self._config, home, self._store_digest)
         if left_port is None:
             takeover.end_workers(records, processes)
-        holder = await self._hold_port(left_port)
-        settings = takeover.worker_settings(self._config, home, ports.port_of(holder), self._store_digest)
+        holders = [await self._hold_port(left_port, self._config.query_port, "--query-port")]
+        if (wanted_port := self._config.wanted_grpc_port) is not None:
+            left_grpc_port = takeover.left_grpc_port(records, self._config) if left_port else None
+            holders.append(await self._hold_port(left_grpc_port, wanted_port, "--grpc-port"))
+        settings = takeover.worker_settings(
+            self._config, home, ports.port_of(holders[0]), self._store_digest, *map(ports.port_of, holders[1:])
+        )
         # Query ids begin with them. Clippers that share a store or clients must not give out the same ids: feedback
         # would go to the wrong one.
         instances = Numbers(registry, "worker", skip=random.randrange(INSTANCES))
@@ -131,15 +140,16 @@ class Supervisor:
         parts.artifacts.remove_unfinished()
         # Until then workers keep their snapshot: our first one must have every replica that theirs has.
         await asyncio.gather(*(replica.settled.wait() for replica in replicas if replica.note.ready))
-        return parts, holder
+        return parts, holders
 
-    async def _hold_port(self, left_port: int | None) -> socket.socket:
+    async def _hold_port(self, left_port: int | None, wanted_port: int, option: str) -> socket.socket:
+        """Hold the port that workers have that are taken over; else the wanted one, which nobody may have."""
         config, loop = self._config, asyncio.get_running_loop()
         deadline_s = loop.time() + PORT_TIMEOUT_S
-        port, check_free = left_port or config.query_port, left_port is None
+        port, check_free = left_port or wanted_port, left_port is None
         while True:
             try:
-                return ports.hold(config.host, port, "--query-port", check_free)
+                return ports.hold(config.host, port, option, check_free)
             except Conflict:
                 if loop.time() > deadline_s:
                     raise
@@ -233,11 +243,17 @@ class Supervisor:
             docker_transport=config.docker_transport,
         )
 
-    async def _serve(self, parts: Parts, listener: socket.socket, query_port: int) -> None:
+    async def _serve(self, parts: Parts, listener: socket.socket, query_port: int, grpc_port: int = 0) -> None:
         config, certificates = self._config, self._certificates
         is_tls = certificates is not None
         management_url = ports.url(config.management_host, ports.port_of(listener), is_tls)
-        place = Place(os.getpid(), management_url, ports.url(config.host, query_port, is_tls), time.time())
+        place = Place(
+            os.getpid(),
+            management_url,
+            ports.url(config.host, query_port, is_tls),
+            time.time(),
+            ports.address(config.host, grpc_port) if grpc_port else None,
+        )
         operations = SupervisorOperations(parts, str(self._home.root), place, self._stop.set)
         versions = VersionCleaner(parts.catalog, self._config.keep_versions, operations.delete_version)
         keepers = parts.keepers
@@ -267,7 +283,12 @@ class Supervisor:
         while not api.started and not serving.done():
             await asyncio.sleep(STARTED_POLL_S)
         self._home.write_place(place)
-        log.info("management on %s, queries on %s", place.management_url, place.query_url)
+        log.info(
+            "management on %s, queries on %s, gRPC on %s",
+            place.management_url,
+            place.query_url,
+            place.grpc_address or "no port",
+        )
         await asyncio.wait([serving, asyncio.create_task(self._stop.wait())], return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping")
         api.should_exit = True

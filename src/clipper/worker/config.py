@@ -24,6 +24,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
         run: the home's folder of what runs: policies of users' own are tried there, and noted while they are imported;
             if empty, the former is done in the system's temporary folder, and the latter not.
         run_as: the user that policies are tried as; None is the worker's own.
+        grpc_port: shared as ``port`` is; 0 is none.
         tls: how clients are met; the pair for it comes with each snapshot, since it may change.
         settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
         drain_timeout_s: how long a stop may wait for answers under way.
@@ -43,6 +44,7 @@ class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     decision_log_bytes: int = DEFAULT_LOG_BYTES
     run: str = ""
     run_as: RunAs | None = None
+    grpc_port: int = 0
     tls: TlsMode = "off"
     settle_timeout_s: float = 5.0
     drain_timeout_s: float = 10.0

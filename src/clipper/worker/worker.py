@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import socket
 import tempfile
@@ -41,6 +42,9 @@ from clipper.frontend.inference.service import Inference
 from clipper.frontend.limits import MAX_CONNECTIONS
 from clipper.frontend.other_paths import OtherPaths
 from clipper.frontend.port import Port
+from clipper.frontend.rpc.bounds import CONNECTIONS_SHARE
+from clipper.frontend.rpc.open import open_rpc_server
+from clipper.frontend.rpc.service import Services
 from clipper.frontend.server import QueryServer
 from clipper.processes.marks import MARK, kill_marked
 from clipper.selection.application import Application
@@ -60,6 +64,8 @@ from clipper.types import STORE_VARIABLE
 from clipper.worker.config import WorkerConfig
 from clipper.worker.feedback_router import FeedbackRouter
 
+log = logging.getLogger(__name__)
+
 # Queries leave no reference cycles behind, so the collector has little to find; run rarely it cannot be what
 # makes a query miss its deadline. Young objects are still collected: a cycle in an error path is not kept for ever, and
 # so few at a time that a pass over nothing but cycles does not hold the loop: 50,000 took up to 90 ms.
@@ -78,8 +84,11 @@ class Worker:
         self._started_s = monotonic()
         random = Random()
         self._predictor = Predictor(config.cache_bytes, random.getrandbits(64))
-        self._port = Port(max_connections, give_out=self._predictor.end_turn)
+        rpc_connections = int(max_connections * CONNECTIONS_SHARE) if config.grpc_port else 0
+        self._port = Port(max_connections - rpc_connections, give_out=self._predictor.end_turn)
         self._server = QueryServer(self._port)
+        # Its library is imported here, before what is in memory is put aside for good.
+        self._rpc = open_rpc_server(self._port, rpc_connections) if config.grpc_port else None
         self._clients = Clients(config.index, self._port.count_refused, self._port.now_s)
         self._bound: socket.socket | None = None
         # Nothing that users' own policies start is to find it.
@@ -175,6 +184,8 @@ class Worker:
         self._port.forget_heads()
         if tls is not None and tls != self._tls:
             self._server.secure(server_context(tls))
+            if self._rpc is not None:
+                self._rpc.secure(tls)
             self._tls = tls
         await self._own_code.prepare(snapshot.applications)
         if snapshot.generation >= self._generation:
@@ -199,6 +210,12 @@ class Worker:
         if self._bound is not None and is_secure:
             bound, self._bound = self._bound, None
             await self._server.listen(bound)
+            if self._rpc is not None:
+                try:
+                    await self._rpc.listen(self._config.host, self._config.grpc_port)
+                except OSError as error:
+                    log.error("cannot listen on %s:%d: %s", self._config.host, self._config.grpc_port, error)
+                    self._on_drain()
 
     def statistics(self) -> WorkerStatistics:
         queues = self._predictor.queues()
@@ -216,6 +233,8 @@ class Worker:
             feedback_window=self._surroundings.joins.statistics(asyncio.get_running_loop().time()),
             decisions=None if self._decisions is None else self._decisions.statistics(),
             limits=self._clients.statistics(),
+            grpc_calls=self._rpc.calls if self._rpc is not None else 0,
+            grpc_calls_in_flight=self._rpc.in_flight if self._rpc is not None else 0,
             uptime_s=monotonic() - self._started_s,
         )
 
@@ -223,7 +242,11 @@ class Worker:
         """Stop accepting, answer what is under way. Returns how many requests had to be given up."""
         if self._bound is not None:
             self._bound.close()
-        left = await self._server.drain(self._config.drain_timeout_s)
+        timeout_s = self._config.drain_timeout_s
+        rpc_draining = asyncio.ensure_future(self._rpc.drain(timeout_s)) if self._rpc is not None else None
+        left = await self._server.drain(timeout_s)
+        if rpc_draining is not None:
+            left += await rpc_draining
         if self._synchronizing is not None:
             self._synchronizing.cancel()
         self._predictor.close()
@@ -261,6 +284,12 @@ class Worker:
             make_endpoints(applications, self._router, *shared, self._clients.guarded),
             OtherPaths(applications, inference, port.work, self._clients),
         )
+        if self._rpc is not None:
+            self._rpc.serve(
+                Services(
+                    applications, self._router, self._statistics_of_all, port, config.max_body_bytes, self._clients
+                )
+            )
         return new
 
     async def _statistics_of_all(self) -> list[WorkerStatistics]:

@@ -12,7 +12,7 @@ from clipper.frontend.inference.tensors import DATATYPES
 from clipper.frontend.long_work import done
 
 # Elements that are converted in a tenth of a millisecond.
-_PIECE = 2000
+PIECE = 2000
 _LENGTH = struct.Struct("<I")
 _PACK_FLOAT, _PACK_INTEGER = struct.Struct("<d").pack, struct.Struct("<q").pack
 _INT64 = range(-(2**63), 2**63)
@@ -85,7 +85,7 @@ def column(outputs: Sequence[bytes]) -> Generator[None, None, Column]:
         shape = own
         kinds.update(map(type, flat))
         values += flat
-        if index % 100 == 99 or len(flat) > _PIECE:
+        if index % 100 == 99 or len(flat) > PIECE:
             yield
     else:
         whole = (len(outputs), *(shape or ()))
@@ -108,24 +108,29 @@ def _flat(value: Any) -> tuple[list[Any], tuple[int, ...]]:
     return flat, tuple(shape)
 
 
-def encode_number(opening: bytes, answer: Answer, form: AnswerForm) -> Encoded | None:
-    """The usual answer, a number for one row, put together from constants in a third of the time; else None.
-
-    Args:
-        opening: what ``opening`` returned.
-    """
+def usual_number(answer: Answer, form: AnswerForm) -> float | None:
+    """The output, where that is all there is to say and it is a number, as it usually is; else None."""
     if form.id or answer.reason is not None or len(form.outputs) != 1 or form.outputs[0][0] != OUTPUT:
         return None
     try:
         value = _decode(answer.output)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
-    if type(value) is float:
-        datatype, pack = b"FP64", _PACK_FLOAT
-    elif type(value) is int and value in _INT64:
-        datatype, pack = b"INT64", _PACK_INTEGER
-    else:
+    if type(value) is float or (type(value) is int and value in _INT64):
+        return value
+    return None
+
+
+def encode_number(opening: bytes, answer: Answer, form: AnswerForm) -> Encoded | None:
+    """The usual answer, a number for one row, put together from constants in a third of the time; else None.
+
+    Args:
+        opening: what ``opening`` returned.
+    """
+    value = usual_number(answer, form)
+    if value is None:
         return None
+    datatype, pack = (b"FP64", _PACK_FLOAT) if type(value) is float else (b"INT64", _PACK_INTEGER)
     is_binary = form.outputs[0][1]
     data = b'"parameters":{"binary_data_size":8}' if is_binary else b'"data":[%b]' % answer.output
     text = (
@@ -153,15 +158,15 @@ def encode(
         reply["model_version"] = version
     if form.id:
         reply["id"] = form.id
-    reply["parameters"] = _parameters(answers)
+    reply["parameters"] = parameters_of(answers)
     heads, tensors = [], []
     for name, is_binary in form.outputs:
-        found = (yield from column([answer.output for answer in answers])) if name == OUTPUT else _about(name, answers)
+        found = yield from output_of(name, answers)
         head: dict[str, Any] = {"name": name, "datatype": found.datatype, "shape": found.shape}
-        convert = _binary if is_binary else _json
+        convert = binary if is_binary else _json
         pieces = []
-        for start in range(0, len(found.values), _PIECE):
-            pieces.append(convert(found.datatype, found.values[start : start + _PIECE]))
+        for start in range(0, len(found.values), PIECE):
+            pieces.append(convert(found.datatype, found.values[start : start + PIECE]))
             yield
         if is_binary:
             head["parameters"] = {"binary_data_size": sum(map(len, pieces))}
@@ -172,6 +177,13 @@ def encode(
     text = _encode(reply | {"outputs": heads})
     is_any_binary = any(is_binary for _, is_binary in form.outputs)
     return Encoded(b"".join((text, *tensors)), len(text)) if is_any_binary else Encoded(text, None)
+
+
+def output_of(name: str, answers: Sequence[Answer]) -> Generator[None, None, Column]:
+    """One output of all rows, in steps of a few milliseconds at most."""
+    if name == OUTPUT:
+        return (yield from column([answer.output for answer in answers]))
+    return _about(name, answers)
 
 
 def _about(name: str, answers: Sequence[Answer]) -> Column:
@@ -187,7 +199,7 @@ def _about(name: str, answers: Sequence[Answer]) -> Column:
     return Column("BYTES", shape, [answer.reason or "" for answer in answers])
 
 
-def _parameters(answers: Sequence[Answer]) -> dict[str, object]:
+def parameters_of(answers: Sequence[Answer]) -> dict[str, object]:
     """Values may be text, numbers and truths only, so that there is no place for those of several rows."""
     if len(answers) > 1:
         return {"default": any(answer.reason is not None for answer in answers)}
@@ -206,7 +218,8 @@ def _json(datatype: str, values: list[Any]) -> bytes:
     return _encode(values)[1:-1]
 
 
-def _binary(datatype: str, values: list[Any]) -> bytes:
+def binary(datatype: str, values: list[Any]) -> bytes:
+    """Elements one after another, little-endian; each of BYTES has its length before it."""
     numpy = DATATYPES[datatype].numpy
     if numpy is not None:
         return np.array(values, numpy).tobytes()

@@ -1,7 +1,8 @@
 """``POST /v2/models/{app}/infer``: each row of the tensors that come is a query."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -27,26 +28,57 @@ MAX_PLAN_BYTES = 2048
 DIRECT_ROW_BYTES = 256 * 1024
 
 
+class Codec(Protocol):
+    """Makes answers what clients get."""
+
+    def usual(self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm) -> bytes | None:
+        """The answer to one row that takes little; None if it does not."""
+
+    def encode(
+        self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm
+    ) -> Generator[None, None, bytes]:
+        """Any answer, in steps of a few milliseconds at most."""
+
+
+class HttpCodec:
+    """Answers as responses of HTTP; ``name`` is the application's."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._openings: dict[str | None, bytes] = {}
+
+    def usual(self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm) -> bytes | None:
+        found = self._openings.get(version)
+        if found is None:  # versions are those that run
+            found = self._openings[version] = opening(self._name, version)
+        encoded = encode_number(found, answer, form)
+        return None if encoded is None else _response(exchange, encoded)
+
+    def encode(
+        self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm
+    ) -> Generator[None, None, bytes]:
+        return _response(exchange, (yield from encode(self._name, version, answers, form)))
+
+
 class Infer:
     """One application's infer calls, whatever their heads say."""
 
-    def __init__(self, application: Application, refused: Counter[str], work: LongWork, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        application: Application,
+        refused: Counter[str],
+        work: LongWork,
+        max_body_bytes: int,
+        codec: Codec | None = None,
+    ) -> None:
         self.max_body_bytes = most_body_bytes(application.terms.input_type, max_body_bytes)
         self.application = application
         self.work = work
-        self.name = application.name
         self._refused = refused
         must_be_finite = application.terms.features_are_input
-        self._reader = RequestReader(application.terms.input_type, application.terms.features_size, must_be_finite)
+        self.reader = RequestReader(application.terms.input_type, application.terms.features_size, must_be_finite)
         self._plans: dict[bytes, Plan] = {}
-        self._openings: dict[str | None, bytes] = {}
-
-    def _opening(self, version: str | None) -> bytes:
-        """What each answer begins with; versions are those that run."""
-        found = self._openings.get(version)
-        if found is None:
-            found = self._openings[version] = opening(self.name, version)
-        return found
+        self._codec = codec or HttpCodec(application.name)
 
     def refuse(self, exchange: Exchange, error: ClipperError) -> None:
         self._refused[error.code] += 1
@@ -67,10 +99,10 @@ class Infer:
             if is_late and plan is not None and plan.rows == 1:
                 self.application.shed(Reply(exchange, self, call.version, plan.form))
             elif plan is not None and plan.rows == 1 and plan.row_bytes == len(body) - json_bytes <= DIRECT_ROW_BYTES:
-                self._ask_one(exchange, bytes(body[json_bytes:]), None, plan, call.version, arrived_s)
+                self.ask_one(exchange, bytes(body[json_bytes:]), None, plan, call.version, arrived_s)
             elif plan is not None and plan.rows == 1 and len(body) <= limits.DIRECT_BODY_BYTES:
-                request = done(self._reader.read(plan, body, json_bytes))
-                self._ask_one(exchange, request.rows[0], request.features[0], plan, call.version, arrived_s)
+                request = done(self.reader.read(plan, body, json_bytes))
+                self.ask_one(exchange, request.rows[0], request.features[0], plan, call.version, arrived_s)
             else:
                 steps = self._answer_in_steps(exchange, body, json_bytes, plan, arrived_s, call.version)
                 self.work.begin(exchange, len(body), steps)
@@ -84,13 +116,13 @@ class Infer:
             MalformedRequest, WrongInput: with what was expected and what came.
         """
         if json_bytes == 0:
-            return self._reader.plan_raw(len(body))
+            return self.reader.plan_raw(len(body))
         if json_bytes > limits.DIRECT_BODY_BYTES:
             return None
         text = bytes(body[:json_bytes])
         plan = self._plans.get(text)
         if plan is None:
-            plan = self._reader.plan(text)
+            plan = self.reader.plan(text)
             if json_bytes <= MAX_PLAN_BYTES and plan.is_binary and not plan.form.id:
                 if len(self._plans) >= MAX_PLANS:
                     self._plans.clear()
@@ -126,16 +158,16 @@ class Infer:
         try:
             if plan is None:
                 body = body if isinstance(body, bytearray) else bytearray(body)
-                plan = yield from self._reader.plan_long(body, json_bytes)
-            request = yield from self._reader.read(plan, body, json_bytes)
+                plan = yield from self.reader.plan_long(body, json_bytes)
+            request = yield from self.reader.read(plan, body, json_bytes)
             if plan.rows == 1:
-                self._ask_one(exchange, request.rows[0], request.features[0], plan, version, arrived_s)
+                self.ask_one(exchange, request.rows[0], request.features[0], plan, version, arrived_s)
             else:
-                yield from self._ask_all(exchange, request, plan, version, arrived_s)
+                yield from self.ask_all(exchange, request, plan, version, arrived_s)
         except ClipperError as error:
             self.refuse(exchange, error)
 
-    def _ask_one(
+    def ask_one(
         self,
         exchange: Exchange,
         row: bytes,
@@ -149,7 +181,7 @@ class Infer:
         if not query.done:
             exchange.started = query
 
-    def _ask_all(
+    def ask_all(
         self, exchange: Exchange, request: InferRequest, plan: Plan, version: str | None, arrived_s: float
     ) -> Steps:
         exchange.admit_all(plan.rows, arrived_s)
@@ -173,22 +205,22 @@ class Infer:
     def answer(self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm) -> None:
         """Answer a request, at once where that takes little."""
         if len(answers) == 1:
-            usual = encode_number(self._opening(version), answers[0], form)
+            usual = self._codec.usual(exchange, version, answers[0], form)
             if usual is not None:
-                exchange.respond(_response(exchange, usual))
+                exchange.respond(usual)
                 return
-        steps = encode(self.name, version, answers, form)
+        steps = self._codec.encode(exchange, version, answers, form)
         output_bytes = sum(len(answer.output) for answer in answers)
         if output_bytes <= limits.DIRECT_BODY_BYTES and len(answers) <= 100:
-            exchange.respond(_response(exchange, done(steps)))
+            exchange.respond(done(steps))
             return
 
         def respond() -> Steps:
-            encoded = yield from steps
-            if len(encoded.body) > limits.MAX_ANSWER_BYTES:
+            response = yield from steps
+            if len(response) > limits.MAX_ANSWER_BYTES:
                 exchange.refuse("too_large", f"answer is over {limits.MAX_ANSWER_BYTES} bytes: ask for fewer at once")
             else:
-                exchange.respond(_response(exchange, encoded))
+                exchange.respond(response)
 
         self.work.begin(exchange, output_bytes, respond())
 

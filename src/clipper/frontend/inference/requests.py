@@ -56,6 +56,12 @@ class InferHead(Struct, frozen=True):
     outputs: list[OutputHead] | None = None
 
 
+class Beside(Struct, frozen=True):
+    """A tensor's data that is neither in the JSON nor behind it: bytes that came apart, as in messages of gRPC."""
+
+    size_bytes: int
+
+
 class AnswerForm(Struct, frozen=True):
     """What a reply is to have.
 
@@ -141,7 +147,7 @@ class RequestReader:
         head = self._parse(text)
         if not 1 <= len(head.inputs) <= MAX_TENSORS:
             raise MalformedRequest(f"request has {len(head.inputs)} inputs: {_EXPECTED}")
-        return self._plan(
+        return self.plan_of(
             head, [(each, None if isinstance(each.data, UnsetType) else each.data) for each in head.inputs]
         )
 
@@ -186,7 +192,7 @@ class RequestReader:
             except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
                 raise MalformedRequest(f"request has an input that is none: {error}; {_EXPECTED}") from error
             found.append((tensor, parts.get("data")))
-        return self._plan(self._parse(compose(text, fields, _MOST_BYTES)), found)
+        return self.plan_of(self._parse(compose(text, fields, _MOST_BYTES)), found)
 
     def read(self, plan: Plan, body: bytes | bytearray, json_bytes: int) -> Generator[None, None, InferRequest]:
         """The rows of a request, in steps of a few milliseconds at most.
@@ -211,6 +217,10 @@ class RequestReader:
             else:
                 found[each.tensor.name] = yield from each.reader.rows(each.tensor, view[at : at + each.binary_bytes])
                 at += each.binary_bytes
+        return self.request_of(plan, found)
+
+    def request_of(self, plan: Plan, found: dict[str, list[bytes]]) -> InferRequest:
+        """``found``: the rows of each tensor, by its name."""
         rows = found[plan.input.tensor.name]
         features = found[plan.features.tensor.name] if plan.features is not None else [None] * len(rows)
         return InferRequest(rows, features)
@@ -221,7 +231,12 @@ class RequestReader:
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise MalformedRequest(f"request is not an infer request: {error}; {_EXPECTED}") from error
 
-    def _plan(self, head: InferHead, found: "list[tuple[TensorHead, Raw | Extent | None]]") -> Plan:
+    def plan_of(self, head: InferHead, found: "Sequence[tuple[TensorHead, Raw | Extent | Beside | None]]") -> Plan:
+        """What a request says whose tensors are these, each with where its data is.
+
+        Raises:
+            MalformedRequest, WrongInput: with what was expected and what came.
+        """
         names = [tensor.name for tensor, _ in found]
         repeated = next((name for name in names if names.count(name) > 1), None)
         if repeated is not None:
@@ -252,13 +267,16 @@ class RequestReader:
             own.binary_bytes if is_alone else None,
         )
 
-    def _announce(self, head: TensorHead, data: "Raw | Extent | None", reader: TensorReader) -> Announced:
+    def _announce(self, head: TensorHead, data: "Raw | Extent | Beside | None", reader: TensorReader) -> Announced:
         name, parameters = head.name[:100], head.parameters or {}
         check_shape(name, head.shape)
         for unsupported in ("shared_memory_region", "classification"):
             if unsupported in parameters:
                 raise WrongInput(f"input {name!r} has {unsupported}, which is not supported: expected data")
         size = parameters.get("binary_data_size")
+        told = f"binary_data_size {size}"
+        if isinstance(data, Beside):
+            size, told, data = data.size_bytes, f"{data.size_bytes} bytes", None
         if (size is None) == (data is None):
             both = "neither data nor" if size is None else "both data and"
             raise MalformedRequest(f"input {name!r} has {both} binary_data_size: expected one of them")
@@ -267,7 +285,7 @@ class RequestReader:
         tensor = reader.announce(name, head.datatype, head.shape)
         expected = reader.size_bytes(tensor)
         if size is not None and expected is not None and size != expected:
-            raise WrongInput(f"input {name!r} has binary_data_size {size}: expected {expected} for its shape")
+            raise WrongInput(f"input {name!r} has {told}: expected {expected} for its shape")
         return Announced(tensor, reader, size, data)
 
 

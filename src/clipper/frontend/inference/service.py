@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 StatisticsSource = Callable[[], Awaitable[Sequence[WorkerStatistics]]]
 
-_UNSUPPORTED = {
+UNSUPPORTED = {
     "load": "models are not loaded and unloaded here: clipper deploy, clipper model rollback and clipper model remove "
     "do so, by the management API",
     "shared_memory": "shared memory is not supported: send tensors in the request",
@@ -72,7 +72,7 @@ class Inference:
         asked = read_path(path)
         if asked is None:
             return None
-        if (why := _UNSUPPORTED.get(asked.kind)) is not None:
+        if (why := UNSUPPORTED.get(asked.kind)) is not None:
             return Refuse("not_implemented", why)
         if asked.model is None:
             return self._find_of_server(asked, head)
@@ -91,31 +91,16 @@ class Inference:
         asked = read_path(path)
         if asked is None or asked.model is None:
             return None
-        if asked.model not in self._applications:
-            return (
-                f"model {asked.model[:100]!r} is not known: its name is an application's, and `clipper app list` shows "
-                "those that are"
-            )
-        return f"model {asked.model!r} has no version {(asked.version or '')[:100]!r} that runs"
+        return why_not_known(asked.model, asked.version, asked.model in self._applications)
 
     def _find_of_model(self, asked: Asked, application: Application) -> Endpoint:
         name = application.name
         if asked.kind == "model_ready":
-            is_ready = (
-                any(application.terms.versions()[asked.version].values())
-                if asked.version
-                else application.terms.is_ready
-            )
+            is_ready = is_model_ready(application, asked.version)
             return Tell({"name": name, "ready": is_ready}, 200 if is_ready else 503)
         if asked.kind == "statistics":
             return Tally(self._statistics, [application])
-        of_model = metadata.model(
-            name,
-            [asked.version] if asked.version else list(application.terms.versions()),
-            application.terms.input_type,
-            application.terms.features_size,
-            metadata.output_type(application.terms.outputs(asked.version)),
-        )
+        of_model = model_metadata(application, asked.version)
         return Tell(metadata.config(of_model) if asked.kind == "config" else of_model)
 
     def _find_of_server(self, asked: Asked, head: Head) -> Endpoint:
@@ -137,6 +122,34 @@ class Inference:
     def _entered(self, application: Application, endpoint: Endpoint, head: Head) -> Endpoint:
         guarded = self._clients.guarded(application, endpoint)
         return guarded.enter(head.authorizations) if isinstance(guarded, Guarded) else guarded
+
+
+def why_not_known(model: str, version: str | None, is_application: bool) -> str:
+    """What to say of a model that is no application, or of a version that it does not have."""
+    if not is_application:
+        return (
+            f"model {model[:100]!r} is not known: its name is an application's, and `clipper app list` shows "
+            "those that are"
+        )
+    return f"model {model!r} has no version {(version or '')[:100]!r} that runs"
+
+
+def is_model_ready(application: Application, version: str | None) -> bool:
+    """``version``: one that runs; None asks whether the application can answer."""
+    terms = application.terms
+    return any(terms.versions()[version].values()) if version else terms.is_ready
+
+
+def model_metadata(application: Application, version: str | None) -> metadata.Json:
+    """What is told of an application, or of one version that runs."""
+    terms = application.terms
+    return metadata.model(
+        application.name,
+        [version] if version else list(terms.versions()),
+        terms.input_type,
+        terms.features_size,
+        metadata.output_type(terms.outputs(version)),
+    )
 
 
 class InForm:

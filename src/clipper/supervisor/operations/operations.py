@@ -46,6 +46,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             home=self._home,
             query_url=self._place.query_url,
             management_url=self._place.management_url,
+            grpc_address=self._place.grpc_address,
             uptime_s=time.monotonic() - self._started_s,
             ready=not problems,
             problems=(

@@ -1,4 +1,4 @@
-"""The two ports of a server, which are bound before anything else starts."""
+"""The ports of a server, which are bound before anything else starts."""
 
 import socket
 
@@ -55,6 +55,11 @@ def url(host: str, port: int, tls: bool = False) -> str:
     elif host == "::":
         host = "::1"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def address(host: str, port: int) -> str:
+    """As ``url``, for clients that take HOST:PORT."""
+    return url(host, port).partition("://")[2]
 
 
 def _family(host: str) -> socket.AddressFamily:

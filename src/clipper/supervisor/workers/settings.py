@@ -19,7 +19,7 @@ class WorkerSettings(Struct, frozen=True):
     ``store_digest`` tells whether the selection store is the same: its address may hold a password, and this is kept in
     a file for the next supervisor. ``max_contexts`` is of each application in it. ``knows_keys`` is False of one that a
     Clipper from before there were keys has started, which would answer whoever asks. ``decisions`` is the decision
-    log's folder. ``run``: see ``WorkerConfig``.
+    log's folder. ``run`` and ``grpc_port``: see ``WorkerConfig``.
     """
 
     host: str
@@ -35,6 +35,7 @@ class WorkerSettings(Struct, frozen=True):
     tls: TlsMode = "off"
     run: str = ""
     run_as: RunAs | None = None
+    grpc_port: int = 0
 
     def can_stand_beside(self, other: "WorkerSettings") -> bool:
         """Whether workers of both may answer on one port, until those of one are replaced."""

@@ -18,7 +18,9 @@ from clipper.supervisor.workers.workers import Workers
 log = logging.getLogger(__name__)
 
 
-def worker_settings(config: Config, home: HomeFolders, port: int, store_digest: str) -> WorkerSettings:
+def worker_settings(
+    config: Config, home: HomeFolders, port: int, store_digest: str, grpc_port: int = 0
+) -> WorkerSettings:
     """The settings that workers are started with now."""
     return WorkerSettings(
         config.host,
@@ -34,6 +36,7 @@ def worker_settings(config: Config, home: HomeFolders, port: int, store_digest: 
         tls=config.tls_mode,
         run=str(home.run),
         run_as=config.models_user,
+        grpc_port=grpc_port,
     )
 
 
@@ -46,6 +49,15 @@ def left_query_port(records: list[ProcessRecord], config: Config, home: HomeFold
         port = config.query_port or note.settings.port
         if note.settings.can_stand_beside(worker_settings(config, home, port, store_digest)):
             return note.settings.port
+    return None
+
+
+def left_grpc_port(records: list[ProcessRecord], config: Config) -> int | None:
+    """The port for gRPC of workers that are taken over, if it is the one that we want."""
+    for record in records:
+        note = worker_note(record)
+        if note is not None and start_time(record.pid) == record.start_time and note.settings.grpc_port:
+            return note.settings.grpc_port if config.wanted_grpc_port in (0, note.settings.grpc_port) else None
     return None
 
 

@@ -1,0 +1,8 @@
+"""Which extras are installed."""
+
+from importlib.util import find_spec
+
+
+def has_grpc() -> bool:
+    """Whether the library of the extra ``grpc`` is there; it is not imported."""
+    return find_spec("grpc") is not None

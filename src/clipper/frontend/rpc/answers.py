@@ -1,0 +1,106 @@
+"""Answers to infer requests as messages."""
+
+import struct
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+from clipper.frontend.exchange import Exchange
+from clipper.frontend.inference.answers import PIECE, Answer, binary, output_of, parameters_of, usual_number
+from clipper.frontend.inference.requests import OUTPUT, AnswerForm
+from clipper.frontend.rpc.contents import typed
+from clipper.frontend.rpc.protocols import OPEN_INFERENCE
+from clipper.frontend.rpc.wire import delimited, encode, varint
+
+RESPONSE = OPEN_INFERENCE.message("ModelInferResponse")
+_OUTPUT_TENSOR = OPEN_INFERENCE.message("ModelInferResponse.InferOutputTensor")
+_NUMBERS = {field.name: field.number for field in RESPONSE.fields.values()}
+_CONTENTS = next(field.number for field in _OUTPUT_TENSOR.fields.values() if field.name == "contents")
+_PACK_FLOAT, _PACK_INTEGER = struct.Struct("<d").pack, struct.Struct("<q").pack
+
+
+def _parameter(name: str, choice: str, value: object) -> bytes:
+    return encode(RESPONSE, {"parameters": {name: {choice: value}}})
+
+
+def _usual_output(datatype: str) -> bytes:
+    """All of an output that is one number, up to the number's eight bytes."""
+    output = encode(RESPONSE, {"outputs": [{"name": OUTPUT, "datatype": datatype, "shape": [1]}]})
+    return output + delimited(_NUMBERS["raw_output_contents"], bytes(8))[:-8]
+
+
+# What stands in the usual answer between what differs.
+_NO_DEFAULT = _parameter("default", "bool_param", False)
+_CONFIDENCE = _parameter("confidence", "double_param", 0.0)[:-8]
+_FLOAT, _INTEGER = _usual_output("FP64"), _usual_output("INT64")
+
+
+class MessageCodec:
+    """Answers of an application as ``ModelInferResponse``, typed where a request was and else raw."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._openings: dict[str | None, bytes] = {}
+
+    def usual(self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm) -> bytes | None:
+        value = usual_number(answer, form)
+        if value is None or not form.outputs[0][1]:
+            return None
+        opening = self._openings.get(version)
+        if opening is None:  # versions are those that run
+            opening = self._openings[version] = self._opening(version)
+        query_id = b"\x0a\x08query_id\x12%b" % _sized(b"\x10" + varint(answer.query_id))
+        return b"".join(
+            (
+                opening,
+                b"\x22",  # parameters
+                _sized(query_id),
+                _NO_DEFAULT,
+                _CONFIDENCE,
+                _PACK_FLOAT(answer.confidence),
+                _FLOAT + _PACK_FLOAT(value) if isinstance(value, float) else _INTEGER + _PACK_INTEGER(value),
+            )
+        )
+
+    def encode(
+        self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm
+    ) -> Generator[None, None, bytes]:
+        head = {"id": form.id, "parameters": _choices(parameters_of(answers))}
+        parts = [self._opening(version), encode(RESPONSE, head)]
+        raw: list[bytes] = []
+        for name, is_raw in form.outputs:
+            found = yield from output_of(name, answers)
+            convert = binary if is_raw else typed
+            pieces = []
+            for start in range(0, len(found.values), PIECE):
+                pieces.append(convert(found.datatype, found.values[start : start + PIECE]))
+                yield
+            data = b"".join(pieces)
+            tensor = encode(_OUTPUT_TENSOR, {"name": name, "datatype": found.datatype, "shape": found.shape})
+            if is_raw:
+                raw.append(delimited(_NUMBERS["raw_output_contents"], data))
+            else:
+                tensor += delimited(_CONTENTS, data)
+            parts.append(delimited(_NUMBERS["outputs"], tensor))
+        return b"".join((*parts, *raw))
+
+    def _opening(self, version: str | None) -> bytes:
+        return encode(RESPONSE, {"model_name": self._name, "model_version": version})
+
+
+def _sized(data: bytes) -> bytes:
+    return varint(len(data)) + data
+
+
+def _choices(parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: {_choice(value): value} for name, value in parameters.items()}
+
+
+def _choice(value: object) -> str:
+    match value:
+        case bool():
+            return "bool_param"
+        case int():
+            return "int64_param"
+        case float():
+            return "double_param"
+    return "string_param"

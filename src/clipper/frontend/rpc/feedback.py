@@ -1,0 +1,72 @@
+"""``Observe``: messages to the JSON that the query port's observe call takes, and its answer back."""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from clipper.errors import MalformedRequest
+from clipper.frontend.observe_body import MAX_OBSERVATIONS
+from clipper.frontend.rpc.protocols import CLIPPER
+from clipper.frontend.rpc.wire import decode, encode, split
+from clipper.inputs.long_text import SHORT_TEXT_BYTES
+
+_REQUEST, _RESPONSE = CLIPPER.message("ObserveRequest"), CLIPPER.message("ObserveResponse")
+_OBSERVATION = CLIPPER.message("Observation")
+# What takes a few milliseconds.
+_PER_STEP = 200
+# By the message's names, where JSON's differ.
+_AS_JSON = {"input_json": "input", "label_json": "label"}
+
+
+def split_request(message: memoryview) -> tuple[str, list[memoryview]]:
+    """The application's name, and each observation.
+
+    Raises:
+        MalformedRequest: it is none, or has too many.
+    """
+    found = split(_REQUEST, message, MAX_OBSERVATIONS + 1)
+    observations = found.get("observations", [])
+    if not 1 <= len(observations) <= MAX_OBSERVATIONS:
+        raise MalformedRequest(f"request has {len(observations)} observations: expected 1 to {MAX_OBSERVATIONS}")
+    return found.get("model_name", ""), observations
+
+
+async def as_body(observations: Sequence[memoryview]) -> bytes | bytearray:
+    """The body of an observe call.
+
+    Raises:
+        MalformedRequest: one is no observation.
+    """
+    body = bytearray(b'{"observations":[')
+    for index, each in enumerate(observations):
+        parts = [
+            b'"%b":%b' % (_AS_JSON.get(name, name).encode(), value.encode() if name in _AS_JSON else _json(value))
+            for name, value in decode(_OBSERVATION, each).items()
+        ]
+        body += b"{%b}," % b",".join(parts)
+        if index % _PER_STEP == _PER_STEP - 1:
+            await asyncio.sleep(0)
+    body[-1:] = b"]}"
+    return body if len(body) > SHORT_TEXT_BYTES else bytes(body)
+
+
+async def as_response(answer: bytes, count: int) -> bytes:
+    """The message that an observe call's answer is.
+
+    Raises:
+        MalformedRequest: the JSON of observations was such that it has not one for each.
+    """
+    outcomes = msgspec.json.decode(answer)["observations"]
+    if len(outcomes) != count:
+        raise MalformedRequest("input_json or label_json is not the JSON of one value")
+    parts = []
+    for index, outcome in enumerate(outcomes):
+        told = {name: outcome.get(name) for name in ("duplicate", "error", "cause")}
+        parts.append(encode(_RESPONSE, {"observed": [told]}))
+        if index % _PER_STEP == _PER_STEP - 1:
+            await asyncio.sleep(0)
+    return b"".join(parts)
+
+
+_json = msgspec.json.encode

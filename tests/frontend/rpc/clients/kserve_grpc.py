@@ -1,0 +1,34 @@
+"""What kserve's client of gRPC says of a server at ``argv[1]``, as a line of JSON."""
+
+import asyncio
+import json
+import sys
+
+import numpy as np
+from kserve import InferenceGRPCClient, InferInput, InferRequest
+
+
+async def main(url: str) -> None:
+    client = InferenceGRPCClient(url, retries=0)
+    rows = np.arange(8, dtype=np.float32).reshape(2, 4)
+    found = {
+        "live": await client.is_server_live(),
+        "ready": await client.is_server_ready(),
+        "model_ready": await client.is_model_ready("app"),
+    }
+    for name, binary in (("raw", True), ("typed", False)):
+        tensor = InferInput("input", [2, 4], "FP32")
+        tensor.set_data_from_numpy(rows, binary_data=binary)
+        answer = await client.infer(InferRequest("app", [tensor]))
+        found[name] = answer.outputs[0].as_numpy().tolist()
+    listed = InferInput("input", [2, 4], "FP32", data=rows.flatten().tolist())
+    found["listed"] = (await client.infer(InferRequest("app", [listed]))).outputs[0].as_numpy().tolist()
+    wrong = InferInput("input", [1, 5], "FP32", data=[1.0] * 5)
+    try:
+        await client.infer(InferRequest("app", [wrong]))
+    except Exception as error:  # noqa: BLE001  whatever this client makes of it
+        found["refused"] = str(error)
+    print(json.dumps(found))
+
+
+asyncio.run(main(sys.argv[1]))
