@@ -9,7 +9,7 @@ import pytest
 from clipper.abstraction import model_queue as model_queue_module
 from clipper.abstraction.batching import scheduler as scheduler_module
 from clipper.abstraction.cache.clock import ClockCache
-from clipper.abstraction.model_queue import MAX_MESSAGE_CHARACTERS, MAX_TOLD, ModelQueue
+from clipper.abstraction.model_queue import MAX_MESSAGE_CHARACTERS, MAX_NOTIFIED, ModelQueue
 from clipper.abstraction.turns import Turns
 from clipper.control.snapshot import VersionSnapshot
 from clipper.settings.version import Batching
@@ -306,7 +306,7 @@ def test_a_whole_queue_that_expires_is_told_in_several_turns_of_the_loop(run: Ca
         await bench.link(container)
         bench.ask(b"first..." * 2)
         await until_async(lambda: container.batches)
-        waiting = [bench.ask(b"waiting!" * 2 + number.to_bytes(8, "big")) for number in range(3 * MAX_TOLD + 1)]
+        waiting = [bench.ask(b"waiting!" * 2 + number.to_bytes(8, "big")) for number in range(3 * MAX_NOTIFIED + 1)]
         bench.loop.advance(SLO_S)
         told: list[int] = []
 
@@ -319,7 +319,7 @@ def test_a_whole_queue_that_expires_is_told_in_several_turns_of_the_loop(run: Ca
         container.take().answer([b"1"])  # so that it decides
         await until_async(lambda: told[-1] == len(waiting))
         steps = [after - before for before, after in itertools.pairwise(told)]
-        assert sum(step > 0 for step in steps) >= 4 and max(steps) <= MAX_TOLD
+        assert sum(step > 0 for step in steps) >= 4 and max(steps) <= MAX_NOTIFIED
         assert {failure(each)[0] for each in waiting} == {"timeout"}
 
     run(scenario)

@@ -1,1 +1,1 @@
-"""The model abstraction layer: "predict this, on that version, by then"."""
+"""The model abstraction layer: evaluates an input on a version of a model before a deadline."""

@@ -1,22 +1,22 @@
-"""A timer that is asked for several times and goes off at the earliest."""
+"""A timer that can be set many times and rings at the earliest of these times."""
 
 import asyncio
 from collections.abc import Callable
 
 
 class Alarm:
-    """Calls ``ring`` once, at the earliest of the times it was set for since it last rang."""
+    """Calls ``ring`` once, at the earliest of the times that were set since it last rang."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], object]) -> None:
         self._loop = loop
         self._ring = ring
         self._handle: asyncio.Handle | None = None
-        # Kept here and not asked of the handle: for a time within half a millisecond, uvloop's call_at returns what
-        # call_soon does, which has no when().
+        # The alarm keeps the time itself: for a time less than half a millisecond away, uvloop's call_at returns the
+        # handle of call_soon, which has no when().
         self._at_s = 0.0
 
     def set(self, at_s: float) -> None:
-        """Ring at ``at_s``, of the loop's clock, if not before."""
+        """Ring at ``at_s`` on the loop's clock, or earlier if an earlier time is set."""
         if self._handle is not None:
             if self._at_s <= at_s:
                 return
@@ -25,7 +25,7 @@ class Alarm:
         self._handle = self._loop.call_at(at_s, self._go_off)
 
     def cancel(self) -> None:
-        """Do not ring, unless it is set again."""
+        """Do not ring until ``set`` is called again."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

@@ -1,4 +1,4 @@
-"""What one version has done, in plain integers."""
+"""Counters of one version."""
 
 from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.cache.clock import CacheTable
@@ -8,7 +8,7 @@ from clipper.types import ModelId
 
 
 class Counts:
-    """Counted on the query path, hence no more than attributes."""
+    """The query path increments these counters, so they are plain attributes."""
 
     __slots__ = (
         "arrivals",

@@ -1,6 +1,7 @@
-"""One version of a model as a query worker sees it: cache first, then the queue, then a replica.
+"""One version of a model in a query worker: an input is looked up in the cache, queued, and sent to a replica.
 
-The shell around ``batching.Scheduler`` and ``cache.CacheTable``: it turns their decisions into frames and callbacks.
+This is the shell around ``batching.Scheduler`` and ``cache.CacheTable``: it turns their decisions into frames and
+callbacks.
 """
 
 import asyncio
@@ -27,21 +28,23 @@ from clipper.types import InputType, ModelId
 
 log = logging.getLogger(__name__)
 
-# At 50,000 queries/s this is a third of a second of work: whoever queues behind it has missed any usual SLO.
+# At 50,000 queries/s this is a third of a second of work: a query behind that many others misses any usual SLO.
 MAX_QUEUE_LENGTH = 16_384
-# The same bound for large inputs: a few hundred images.
+# The same bound for large inputs: a few hundred images fit.
 MAX_QUEUE_BYTES = 256 * 1024 * 1024
-# Of a model's error in an answer; the whole of it is in the container's log.
+# A model's error is cut to this length in an answer; the container's log has the whole error.
 MAX_MESSAGE_CHARACTERS = 300
 
-# Of queries that get no output, such as a queue that expires at once, so many are told in one turn of the loop: 3 ms of
-# work, each answer being written. All of a full queue took 70 to 90 ms, in which nobody else was answered.
-MAX_TOLD = 250
+# When many queries fail at once, as when a whole queue expires, one turn of the loop notifies this many of them. That
+# takes 3 ms, since each notification writes an answer. A full queue in one turn took 70 to 90 ms, in which the worker
+# answered nobody else.
+MAX_NOTIFIED = 250
 
-# An input that was in flight when that many replicas died is taken to be what killed them.
+# An input that was in flight each time when this many replicas died is assumed to have killed them.
 MAX_LOSSES = 2
 
-# Checks the syntax, but takes any bytes within a text. Nesting too deep for it would be too deep for most readers.
+# This check covers the syntax but accepts any bytes inside a string. It also rejects nesting that is too deep for
+# msgspec: such nesting would be too deep for most readers, too.
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -61,13 +64,13 @@ class ModelQueue:
         self._loop = asyncio.get_running_loop()
         self._turn_is_due = False
         self._wake = Alarm(self._loop, self._take_turn)
-        # Who waited for work that was dropped, and why it was: bounded as the queue is, and empty but for a moment.
-        self._untold: deque[tuple[Waiter, str, str]] = deque()
-        self._tell_is_due = False
-        # One that was answered: what it is used for must not be an input that kills containers.
+        # Waiters of dropped work, with the reason. The queue's bound is its bound, and it is empty most of the time.
+        self._unnotified: deque[tuple[Waiter, str, str]] = deque()
+        self._notify_is_due = False
+        # The latest input that was answered. Whoever reuses it must not get an input that kills containers.
         self.recent_row: bytes | None = None
         self.recent_output: bytes | None = None
-        self.output_type: InputType | None = None  # if its container knows
+        self.output_type: InputType | None = None  # None if the container does not declare it
         self._counts = Counts()
 
     # -- queries ---------------------------------------------------------------------------------------
@@ -75,12 +78,12 @@ class ModelQueue:
     def predict(
         self, row: bytes, waiter: Waiter, arrival_s: float, slo_s: float, *, is_background: bool = False
     ) -> bytes | None:
-        """Return the output if the cache has it; else ``waiter`` hears of it later.
+        """Return the output if the cache has it; else call ``waiter`` once the input has been evaluated or has failed.
 
-        A query that cannot even be queued is told so by ``waiter.on_failure`` before this returns.
+        If the query cannot even be queued, ``waiter.on_failure`` is called before this method returns.
 
         Args:
-            is_background: it is done only where that costs no other query its answer.
+            is_background: evaluate the input only if no other query becomes late by that.
         """
         table = self._table
         key: bytes | int = row
@@ -95,7 +98,7 @@ class ModelQueue:
                     if not is_background:
                         self._scheduler.queue.hasten(found, slo_s, waiter.deadline_s)
                     return None
-                # It has been under way for longer than a query may take: on a replica that hangs. Ask another.
+                # The input has been in flight for longer than the SLO, so its replica hangs. Send it to another one.
                 table.forget(found)
         work = Work(row, [waiter], arrival_s, slo_s, waiter.deadline_s, waiter.deadline_s, key)
         if not self._links:
@@ -120,7 +123,7 @@ class ModelQueue:
         return None
 
     def _push_for_expired(self, work: Work, now_s: float) -> bool:
-        """The queue is full: push ``work`` in place of what has expired; if nothing has, fail it and return False."""
+        """Push ``work`` onto a full queue in place of expired work. If no work has expired, fail ``work``."""
         accepted, expired = self._scheduler.push(work, now_s)
         if expired:
             self._time_out(expired)
@@ -133,32 +136,33 @@ class ModelQueue:
         self._fail(work, "overloaded", f"the queue of {self.model} is full")
 
     def peek(self, row: bytes) -> bytes | None:
-        """The output, if the cache has it; not counted as a look-up of a query's."""
+        """Return the output if the cache has it. This does not count as a look-up."""
         return None if self._table is None else self._table.peek(row)
 
     def why_late(self) -> tuple[str, str]:
-        """The reason and its explanation for a query whose deadline came before its output."""
+        """Return the error code and the message for a query whose deadline passed before its output came."""
         if self.is_linked:
             return "timeout", f"{self.model} did not answer within the SLO"
         return "no_replica", f"no replica of {self.model} is connected"
 
     @property
     def is_linked(self) -> bool:
-        """Whether a replica is there to be asked."""
+        """Whether at least one replica is connected."""
         return any(replica.link.is_linked for replica in self._links.values())
 
     def set_slo(self, slo_s: float) -> None:
-        """The smallest SLO of the applications that ask this version: batches are sized for it."""
+        """Set the smallest SLO of the applications that query this version: batches are sized for it."""
         self._scheduler.set_slo(slo_s)
 
     def can_follow(self, snapshot: VersionSnapshot) -> bool:
-        """Whether only replicas differ; a change of anything else (a version deployed anew) needs a new queue."""
+        """Whether ``snapshot`` differs only in its replicas. Any other difference, as after a redeployment, needs a
+        new queue."""
         return msgspec.structs.replace(snapshot, replicas=()) == msgspec.structs.replace(self.snapshot, replicas=())
 
     # -- replicas --------------------------------------------------------------------------------------
 
     def set_replicas(self, addresses: Sequence[ReplicaAddress]) -> None:
-        """Dial the new ones; give the missing ones no more work, and hang up when they have answered."""
+        """Dial new replicas; drain those that are missing from ``addresses``, and then hang up."""
         wanted = {address.id: address for address in addresses}
         for replica_id, address in wanted.items():
             known = self._links.get(replica_id)
@@ -166,7 +170,9 @@ class ModelQueue:
                 replica = self._links[replica_id] = Replica(address, self)
                 replica.link.open()
             elif known.is_draining:
-                self._resume(known)
+                # A draining replica is only kept while it has a batch in flight, so it is still linked.
+                known.is_draining = False
+                self._scheduler.resume_replica(replica_id)
         for replica_id in [known for known in self._links if known not in wanted]:
             self._drain(self._links[replica_id])
 
@@ -175,11 +181,11 @@ class ModelQueue:
 
     @property
     def has_replicas(self) -> bool:
-        """Whether any is in service: to be asked as soon as it is linked."""
+        """Whether a replica is in service: linked, or still being dialled."""
         return any(not replica.is_draining for replica in self._links.values())
 
     def close(self) -> None:
-        """The version is gone: hang up, fail what waits, forget the cache's entries."""
+        """The version was removed: hang up, fail the queued work, and drop the cache's entries."""
         for replica in list(self._links.values()):
             self._remove(replica)
         if self._table is not None:
@@ -187,7 +193,7 @@ class ModelQueue:
         self._wake.cancel()
 
     def linked(self, replica: Replica, welcome: Welcome) -> None:
-        """Its container has said what the model is."""
+        """The container has sent its WELCOME: give the replica to the scheduler."""
         batching, max_batch = self.snapshot.batching, welcome.max_batch
         self.output_type = welcome.output_type or self.output_type
         if max_batch is not None and max_batch < batching.max_batch:
@@ -199,7 +205,7 @@ class ModelQueue:
         self._take_turn()
 
     def lost(self, replica: Replica) -> None:
-        """Its connection broke: what it had in flight goes to another replica, or waits for one."""
+        """The connection broke: requeue the work that was in flight."""
         works = self._lose(replica)
         self._scheduler.queue.push_back([work for work in works if self._may_retry(work)])
         if replica.is_draining:
@@ -223,11 +229,6 @@ class ModelQueue:
         else:
             self._scheduler.drain_replica(replica.id)
 
-    def _resume(self, replica: Replica) -> None:
-        # Only a replica with a batch in flight, hence linked, is still there to be resumed.
-        replica.is_draining = False
-        self._scheduler.resume_replica(replica.id)
-
     def _remove(self, replica: Replica) -> None:
         del self._links[replica.id]
         replica.link.close()
@@ -236,7 +237,7 @@ class ModelQueue:
             self._drop(self._scheduler.queue.clear(), "no_replica", f"{self.model} has no replica any more")
 
     def _lose(self, replica: Replica) -> list[Work]:
-        """It takes no more. Returns what it had in flight."""
+        """Remove the replica from the scheduler. Return the work that it had in flight."""
         if replica.state is None:
             return []
         for batch in replica.state.in_flight.values():
@@ -250,14 +251,14 @@ class ModelQueue:
         self._turn_is_due = True
         self._turns.await_end(self)
 
-    def waits_for_flow(self, now_s: float, *, have_come: bool) -> bool:
-        return self._scheduler.waits_for_flow(now_s, have_come=have_come)
+    def waits_for_flow(self, now_s: float, *, has_arrivals: bool) -> bool:
+        return self._scheduler.waits_for_flow(now_s, has_arrivals=has_arrivals)
 
     def flow_wait_ends_s(self) -> float:
         return self._scheduler.flow_wait_ends_s()
 
     def take_due_turn(self) -> None:
-        # Not if a batch that came back has led to one meanwhile.
+        # A batch that came back in the meantime may have taken the turn already.
         if self._turn_is_due:
             self._take_turn()
 
@@ -279,7 +280,7 @@ class ModelQueue:
     def _send(self, state: ReplicaState, batch: Batch) -> None:
         counts = self._counts
         works = batch.works
-        # The oldest query's wait stands for the batch's: one observation a batch, at the cost of one.
+        # One observation for each batch keeps this cheap: the oldest query's wait stands for the batch.
         counts.queue_wait_s.observe(batch.sent_s - works[0].arrival_s)
         counts.batch_size.observe(len(works))
         self._turns.flow.sent(batch)
@@ -299,13 +300,13 @@ class ModelQueue:
             return
         if not failures:
             try:
-                # One look for all: hardly any output holds other characters than ASCII's.
+                # One check of the joined outputs is faster than one each: nearly all outputs are ASCII.
                 _check_utf8(b"\n".join(outputs))
                 for work, output in zip(works, outputs):
                     _check_json(output)
                     work.output = output
             except NOT_JSON:
-                pass  # rare: which ones is found out below
+                pass  # rare: the loop below finds the outputs that are not valid
             else:
                 self.recent_row, self.recent_output = works[0].row, outputs[0]
                 self._settle(works, outputs)
@@ -318,7 +319,7 @@ class ModelQueue:
                 _check_utf8(output)
                 _check_json(output)
             except NOT_JSON as error:
-                work.output = None  # as it was before all were looked at together
+                work.output = None  # the joint check above may have set it
                 self._fail_output(work, f"the container's output is not JSON: {error}")
             else:
                 work.output = output
@@ -344,20 +345,20 @@ class ModelQueue:
         return batch
 
     def _go_on(self, replica: Replica) -> None:
-        """Before the batch's answers are written, which takes a while: so that the replica works meanwhile."""
+        """Send the next batch before the answers of the last one are written, so that the replica does not idle."""
         if replica.is_draining and replica.state is not None and not replica.state.in_flight:
             self._remove(replica)
         queue = self._scheduler.queue
         if not queue.length and not queue.background:
             return
-        # Those whose answers are written now may ask again, and so make a short batch a better one.
-        if not self._scheduler.waits_for_flow(self._loop.time(), have_come=True):
+        # Clients whose answers are written now may query again, which would make a short batch larger.
+        if not self._scheduler.waits_for_flow(self._loop.time(), has_arrivals=True):
             self._take_turn()
         elif not self._turn_is_due:
             self._await_turn()
 
     def _settle(self, works: Sequence[Work], outputs: Sequence[bytes]) -> None:
-        """These works have their outputs: keep them, then tell who waits."""
+        """Store the outputs in the cache, then notify the waiters."""
         self._counts.outputs += len(works)
         if self._table is not None:
             self._table.fulfil(works)
@@ -380,28 +381,28 @@ class ModelQueue:
         self._drop(works, *self.why_late())
 
     def _drop(self, works: Sequence[Work], code: str, message: str) -> None:
-        """As ``_fail`` for many works, of which there may be a whole queue: some are told in later turns.
+        """Fail many works, possibly a whole queue, and spread the notifications over turns of the loop.
 
-        All are forgotten now, so that no query joins what will have no output.
+        All works leave the cache now, so that no query joins work that will have no output.
         """
         for work in works:
-            self._untold.extend((waiter, code, message) for waiter in self._forget(work) if not waiter.done)
-        if not self._tell_is_due:
-            self._tell()
+            self._unnotified.extend((waiter, code, message) for waiter in self._forget(work) if not waiter.done)
+        if not self._notify_is_due:
+            self._notify()
 
-    def _tell(self) -> None:
-        untold, name = self._untold, self.model.name
-        now = [untold.popleft() for _ in range(min(len(untold), MAX_TOLD))]
-        # Before anybody is told, since what that leads to may drop more.
-        self._tell_is_due = bool(untold)
-        if untold:
-            self._loop.call_soon(self._tell)
+    def _notify(self) -> None:
+        unnotified, name = self._unnotified, self.model.name
+        now = [unnotified.popleft() for _ in range(min(len(unnotified), MAX_NOTIFIED))]
+        # Schedule the next turn before calling any waiter: what a waiter does may drop more work.
+        self._notify_is_due = bool(unnotified)
+        if unnotified:
+            self._loop.call_soon(self._notify)
         for waiter, code, message in now:
             if not waiter.done:
                 waiter.on_failure(name, code, message)
 
     def _forget(self, work: Work) -> list[Waiter]:
-        """It will have no output. Returns who waited for it."""
+        """Remove work that will have no output from the cache. Return its waiters."""
         if work.table is not None:
             work.table.forget(work)
         return work.dismiss()

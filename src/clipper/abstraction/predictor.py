@@ -1,4 +1,4 @@
-"""All versions that a query worker can ask, by model and version; follows the snapshot."""
+"""The queues of all versions that a query worker can query; follows the snapshot."""
 
 import asyncio
 from collections.abc import Mapping
@@ -8,34 +8,38 @@ from clipper.abstraction.model_queue import ModelQueue
 from clipper.abstraction.replica import Replica
 from clipper.abstraction.turns import Turns
 from clipper.control.snapshot import ApplicationSnapshot, ModelSnapshot, Snapshot
-from clipper.settings.application import Link
 from clipper.types import InputType, ModelId
 
 
 class Predictor:
-    """Owns the cache, whose hash has the seed, and one ``ModelQueue`` a version."""
+    """Owns the prediction cache and one ``ModelQueue`` for each version.
+
+    Args:
+        cache_capacity_bytes: bound of the cache; 0 keeps no outputs.
+        seed: seed of the cache's hash; see ``ClockCache``.
+    """
 
     def __init__(self, cache_capacity_bytes: int, seed: int = 0) -> None:
         self.cache = ClockCache(cache_capacity_bytes, seed)
         self._turns = Turns()
         self._queues: dict[ModelId, ModelQueue] = {}
-        # Of versions that are gone, whose last batches are still to be answered.
-        self._leaving: list[ModelQueue] = []
+        # Queues of removed versions whose last batches are still in flight.
+        self._draining: list[ModelQueue] = []
         self._current: dict[str, str | None] = {}
         self._predecessors: dict[str, dict[str, str | None]] = {}
 
     def apply(self, snapshot: Snapshot) -> None:
-        """Make queues, replicas and current versions those of the snapshot.
+        """Make queues, replicas and current versions match the snapshot.
 
-        What is not in it gets no more queries, and is closed when those that are in flight have been answered.
+        A version that is missing from it gets no more queries, and is closed once its queries in flight are answered.
         """
         wanted: set[ModelId] = set()
         for model in snapshot.models:
             self._current[model.name] = model.current
             wanted |= self._apply_model(model)
         for gone in self._queues.keys() - wanted:
-            self._let_go(self._queues.pop(gone))
-        self._close_left()
+            self._drain(self._queues.pop(gone))
+        self._close_drained()
         names = {model.name for model in snapshot.models}
         self._current = {name: version for name, version in self._current.items() if name in names}
         self._predecessors = {
@@ -44,21 +48,21 @@ class Predictor:
         self._set_slos(snapshot.applications)
 
     def find(self, model: str, version: str | None = None) -> ModelQueue | None:
-        """The queue of a version, or of the current one if ``version`` is None; None if there is none."""
+        """Return the queue of a version, by default of the current one; None if that version does not exist."""
         if version is None:
             version = self._current.get(model)
         return None if version is None else self._queues.get(ModelId(model, version))
 
     def current(self, model: str) -> str | None:
-        """The model's current version."""
+        """Return the model's current version, or None."""
         return self._current.get(model)
 
     def predecessors(self, model: str) -> Mapping[str, str | None]:
-        """Of each version of a model that may be asked, the one that was current when it was deployed."""
+        """Map each version of a model that may be queried to the version that was current when it was deployed."""
         return self._predecessors.get(model, {})
 
     def end_turn(self) -> None:
-        """Have queues give batches out that otherwise do so after the loop has polled again."""
+        """Let the queues send the batches now that they would otherwise send after the loop has polled again."""
         self._turns.end()
 
     def queues(self) -> list[ModelQueue]:
@@ -68,7 +72,7 @@ class Predictor:
         return [queue for id_, queue in self._queues.items() if id_.name == model]
 
     def recent_input(self, model: str) -> tuple[InputType, bytes] | None:
-        """An input that was answered not long ago, with its type: by the current version, or else by another."""
+        """Return a recently answered input with its type: of the current version, else of any other version."""
         current = self.find(model)
         others = self.versions_of(model)
         for queue in [current, *others] if current else others:
@@ -77,17 +81,17 @@ class Predictor:
         return None
 
     async def settle(self) -> None:
-        """Wait until every replica has been dialled once and every removed one has answered its last batch."""
+        """Wait until every new replica has been dialled once and every removed one has answered its last batch."""
         replicas = self._replicas()
         waits = [replica.link.first_attempt for replica in replicas if not replica.link.first_attempt.done()]
         if waits:
             await asyncio.wait(waits)
         while any(replica.is_draining for replica in self._replicas()):
             await asyncio.sleep(0.005)
-        self._close_left()
+        self._close_drained()
 
     def unlinked(self) -> dict[str, str]:
-        """Replica id to why it is not linked."""
+        """Map the id of each replica that is not linked to the reason."""
         return {
             replica.id: replica.link.last_error or "still dialling"
             for replica in self._replicas()
@@ -95,23 +99,24 @@ class Predictor:
         }
 
     def undrained(self) -> tuple[str, ...]:
+        """Return the ids of replicas that still have to answer their last batch."""
         return tuple(replica.id for replica in self._replicas() if replica.is_draining)
 
     def close(self) -> None:
-        for queue in (*self._queues.values(), *self._leaving):
+        for queue in (*self._queues.values(), *self._draining):
             queue.close()
         self._queues.clear()
-        self._leaving.clear()
+        self._draining.clear()
 
-    def _let_go(self, queue: ModelQueue) -> None:
+    def _drain(self, queue: ModelQueue) -> None:
         queue.set_replicas(())
-        self._leaving.append(queue)
+        self._draining.append(queue)
 
-    def _close_left(self) -> None:
-        for queue in self._leaving:
+    def _close_drained(self) -> None:
+        for queue in self._draining:
             if not queue.replicas():
                 queue.close()
-        self._leaving = [queue for queue in self._leaving if queue.replicas()]
+        self._draining = [queue for queue in self._draining if queue.replicas()]
 
     def _apply_model(self, model: ModelSnapshot) -> set[ModelId]:
         applied = set()
@@ -120,7 +125,7 @@ class Predictor:
             applied.add(model_id)
             queue = self._queues.get(model_id)
             if queue is not None and not queue.can_follow(version):
-                self._let_go(queue)
+                self._drain(queue)
                 queue = None
             if queue is None:
                 queue = self._queues[model_id] = ModelQueue(model_id, version, self.cache, self._turns)
@@ -128,9 +133,10 @@ class Predictor:
         return applied
 
     def _set_slos(self, applications: tuple[ApplicationSnapshot, ...]) -> None:
-        """Give each version the smallest SLO of the applications that ask it.
+        """Give each version the smallest SLO of the applications that query it by their links.
 
-        A version that none asks by itself may still be named in a query, by any application that links its model.
+        A version that no link leads to can still be named in a query, by any application that links its model: it
+        gets the smallest SLO of these applications.
         """
         by_version: dict[ModelId, float] = {}
         by_model: dict[str, float] = {}
@@ -138,8 +144,9 @@ class Predictor:
             slo_s = application.slo_ms / 1000
             for link in application.links:
                 by_model[link.model] = min(slo_s, by_model.get(link.model, slo_s))
-                target = _target(link, self._current)
-                if target is not None:
+                version = link.version or self._current.get(link.model)
+                if version:
+                    target = ModelId(link.model, version)
                     by_version[target] = min(slo_s, by_version.get(target, slo_s))
         for model_id, queue in self._queues.items():
             smallest_s = by_version.get(model_id, by_model.get(model_id.name))
@@ -147,9 +154,4 @@ class Predictor:
                 queue.set_slo(smallest_s)
 
     def _replicas(self) -> list[Replica]:
-        return [replica for queue in (*self._queues.values(), *self._leaving) for replica in queue.replicas()]
-
-
-def _target(link: Link, current: dict[str, str | None]) -> ModelId | None:
-    version = link.version or current.get(link.model)
-    return ModelId(link.model, version) if version else None
+        return [replica for queue in (*self._queues.values(), *self._draining) for replica in queue.replicas()]

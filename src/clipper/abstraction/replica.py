@@ -1,4 +1,4 @@
-"""One replica as a version's queue sees it: its link, and its place in the scheduler while it is linked."""
+"""One replica of a version: its link, and its state in the scheduler while it is linked."""
 
 from typing import Protocol
 
@@ -25,7 +25,7 @@ class ReplicaOwner(Protocol):
 
 
 class Replica:
-    """Names the replica in what its link reports. ``state`` is None while it is not linked."""
+    """Passes the link's events on to the version's queue. ``state`` is None while the replica is not linked."""
 
     def __init__(self, address: ReplicaAddress, owner: ReplicaOwner) -> None:
         self.id = address.id

@@ -1,4 +1,4 @@
-"""When queues give batches out: at the end of the loop's turn, or a little later while more queries are expected."""
+"""When queues send batches: at the end of the loop's turn, or a little later while more queries are expected."""
 
 import asyncio
 import logging
@@ -11,23 +11,26 @@ log = logging.getLogger(__name__)
 
 
 class Waiting(Protocol):
-    """A queue with queries that are not in a batch yet."""
+    """A queue with queries that no batch has taken yet."""
 
-    def waits_for_flow(self, now_s: float, *, have_come: bool) -> bool:
-        """Whether a batch that left later, with more queries, would be better."""
+    def waits_for_flow(self, now_s: float, *, has_arrivals: bool) -> bool:
+        """Whether a later batch, with more queries, is expected to be better than one now.
+
+        ``has_arrivals``: queries have come in this turn of the loop.
+        """
 
     def flow_wait_ends_s(self) -> float:
-        """Until when it waits so, at most."""
+        """Return when that wait ends at the latest."""
 
     def take_due_turn(self) -> None:
-        """Give batches out, unless that has been done already."""
+        """Send batches, unless a turn has been taken since the queue asked for this one."""
 
 
 class Turns:
-    """Shared by the queues of a worker: calls each at the end of the loop's turn, again while it waits.
+    """Shared by the queues of a worker: gives each a turn at the end of the loop's turn, or later if the queue waits.
 
     Attributes:
-        flow: what the queues tell each other of the worker's queries.
+        flow: what the queues know together about the worker's queries.
     """
 
     def __init__(self) -> None:
@@ -39,21 +42,21 @@ class Turns:
 
     @property
     def are_idle(self) -> bool:
-        """Whether no queue waits."""
+        """Whether no queue waits for its turn."""
         return not self._waiting
 
     def await_end(self, queue: Waiting) -> None:
-        """Have ``queue`` take its turn once all that came with one poll has been read."""
+        """Give ``queue`` its turn once the loop has handled everything that one poll returned."""
         self._waiting.append(queue)
         self._schedule()
 
     def end(self) -> None:
-        """This is the turn's end: no more is read before the loop polls again."""
+        """The loop will read no more input before it polls again: give the turns now."""
         if self._end_is_due:
             self._end(self.flow.arrivals)
 
     def ended(self, batch: Batch) -> None:
-        """It was answered, or its replica is gone."""
+        """``batch`` was answered, or its replica was lost."""
         self.flow.ended(batch)
         if self._waiting:
             self._schedule()
@@ -65,20 +68,20 @@ class Turns:
 
     def _end(self, arrivals: int) -> None:
         self._end_is_due = False
-        have_come, now_s = self.flow.arrivals > arrivals, self._loop.time()
+        has_arrivals, now_s = self.flow.arrivals > arrivals, self._loop.time()
         waiting, self._waiting = self._waiting, []
         for queue in waiting:
             try:
-                if queue.waits_for_flow(now_s, have_come=have_come):
+                if queue.waits_for_flow(now_s, has_arrivals=has_arrivals):
                     self._waiting.append(queue)
                 else:
                     queue.take_due_turn()
-            except Exception:  # a bug: it does not cost the other models their turns
-                log.exception("a model's batches could not be given out")
+            except Exception:  # a bug in one queue must not cost the other models their turns
+                log.exception("failed to send the batches of one model")
         if not self._waiting:
             return
-        # Look again with the next turn while queries come; else with the next batch that ends, or at the first bound.
-        if have_come:
+        # Look again in the next turn while queries arrive; else when a batch ends, or when the first wait ends.
+        if has_arrivals:
             self._schedule()
             return
         self._look_again.set(min(queue.flow_wait_ends_s() for queue in self._waiting))

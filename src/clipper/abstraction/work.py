@@ -1,4 +1,4 @@
-"""A piece of work: one input to be evaluated once by one version, for everyone who waits for it."""
+"""A piece of work: one input that one version evaluates once, for all queries that wait for it."""
 
 from typing import Protocol
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Waiter(Protocol):
-    """Who waits for an output. ``done`` tells that it no longer does: answered, or its client went away."""
+    """Waits for an output. ``done`` is true once it no longer waits: it was answered, or its client disconnected."""
 
     @property
     def done(self) -> bool: ...
@@ -15,38 +15,40 @@ class Waiter(Protocol):
     def deadline_s(self) -> float: ...
 
     def on_output(self, model: str, output: bytes) -> None:
-        """``output`` is JSON text. It comes even if ``done``: a late output is still worth knowing for feedback."""
+        """Take the output, a JSON text. Also called if ``done``: feedback is scored with late outputs as well."""
 
     def on_failure(self, model: str, code: str, message: str) -> None:
-        """``code`` is one of the error tree's."""
+        """Take an error. ``code`` is a code of the error tree."""
 
 
 class Table(Protocol):
     """The cache's entries of one version."""
 
     def forget(self, work: "Work") -> None:
-        """``work`` has no output, or is evicted."""
+        """Drop ``work``, which has no output or was evicted."""
 
 
 class Work(msgspec.Struct, gc=False, eq=False):
-    """An input on its way through a version's queue, and, once it has its output, a cache entry.
+    """An input in a version's queue; once it has its output, an entry of the cache.
 
-    One object serves as both so that a query costs one allocation here. The garbage collector does not look at it:
-    there are hundreds of thousands, and a collection that went through them all would be seen in the tail latency.
-    So it must not be part of a cycle for good: it lets go of its waiters once they have their output.
+    One object is both, so that a query costs one allocation here. The garbage collector does not track these objects:
+    there are hundreds of thousands of them, and a collection that visits them all would show in the tail latency.
+    Hence a work must not stay part of a reference cycle: it drops its waiters once it has its output.
 
     Attributes:
         row: the input's raw buffer, as the container protocol sends it.
-        key: what the cache finds it by; see ``CacheTable.key_of``.
-        waiters: who gets the output; ``NOBODY`` once it is there.
-        deadline_s: of the waiter that can wait longest.
-        due_s: of the waiter that can wait least, by which the queue orders it.
-        lane: which of the queue's lanes it is in; 0 if it does not wait.
-        is_background: no prediction waits for it, so that it is done only where it costs none of them anything.
-        output: JSON text, or None while it is in flight.
+        waiters: who gets the output; ``NOBODY`` once they have been notified.
+        arrival_s: when the first query for it arrived.
+        slo_s: the SLO of the query that queued or hastened it; it selects the queue's lane.
+        deadline_s: the latest deadline of its waiters.
+        due_s: the earliest deadline of its waiters that can still be met; the queue is sorted by it.
+        key: the cache's key; see ``CacheTable.key_of``.
+        output: JSON text, or None until it is known.
         used: CLOCK's reference bit.
-        table: what holds it in the cache; None if nothing does.
-        losses: how many replicas died with it in flight.
+        table: the cache table that holds it, or None.
+        losses: how many replicas died while it was in flight.
+        lane: id of the queue's lane that it is in; 0 if it is not queued.
+        is_background: no prediction waits for it, so it must not make any prediction late.
     """
 
     row: bytes
@@ -64,21 +66,21 @@ class Work(msgspec.Struct, gc=False, eq=False):
     is_background: bool = False
 
     def join(self, waiter: Waiter) -> None:
-        """Let one more query wait for the same output."""
+        """Add a query that waits for the same output."""
         self.waiters.append(waiter)
         if waiter.deadline_s > self.deadline_s:
             self.deadline_s = waiter.deadline_s
 
     def dismiss(self) -> list[Waiter]:
-        """Return who waited; nobody does any more."""
+        """Return the waiters and drop them."""
         waiters, self.waiters = self.waiters, NOBODY
         return waiters
 
     @property
     def is_wanted(self) -> bool:
-        """Whether anyone still waits. Work whose clients all went away is never sent."""
+        """Whether anyone still waits. Work whose clients have all disconnected is never sent."""
         return any(not waiter.done for waiter in self.waiters)
 
 
-# Shared by all work that is done, which nobody joins any more.
+# Shared by all finished work; nobody joins finished work.
 NOBODY: list[Waiter] = []

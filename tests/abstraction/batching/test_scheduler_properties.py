@@ -175,7 +175,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def set_slo(self, slo_s: float) -> None:
         self.scheduler.set_slo(slo_s)
         self.scheduler.is_quiet()
-        if self.scheduler.waits_for_flow(self.now_s, have_come=True):
+        if self.scheduler.waits_for_flow(self.now_s, has_arrivals=True):
             assert self.scheduler.flow_wait_ends_s() > self.now_s
 
     @invariant()

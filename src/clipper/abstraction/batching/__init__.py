@@ -1,1 +1,1 @@
-"""Batching: who goes into which batch, and how large it may be. Decides; does no I/O."""
+"""Batching decides which queries make up a batch, how large it is and when it is sent. It does no I/O."""

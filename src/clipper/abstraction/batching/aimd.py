@@ -1,41 +1,41 @@
-"""Additive increase, multiplicative decrease of the batch limit, around a budget of time.
+"""Additive increase, multiplicative decrease of the batch limit, against a time budget.
 
 After Crankshaw et al., "Clipper: A Low-Latency Online Prediction Serving System", NSDI 2017, section 4.3: grow by a
-fixed step while batches stay within the objective, back off by 10 % when one does not. What differs, and why,
-is said at the constants; ``tests/abstraction/batching/simulation.py`` is where they were tried.
+fixed step while batches stay within the objective; back off by 10 % when one does not. The comments at the constants
+say what differs and why. ``tests/abstraction/batching/simulation.py`` is where the constants were tried.
 """
 
 from clipper.abstraction.batching.service_line import ServiceLine
 
-# Full batches at one limit before it grows by a step. A step wants the slowest of them within the target, which
-# makes the target a high quantile: one batch at a time, noise of 10 % let it creep up to a median at the target.
+# Full batches at one limit before it grows by a step. The slowest of them must stay within the target, which makes the
+# target a high quantile. Judged batch by batch, noise of 10 % let the limit creep up until the median met the target.
 _WINDOW = 8
 
-# The step is this part of the limit at which doubling, or the last back-off, ended: from half the target to all of it
-# in about 16 windows, below a second of batches, and an overshoot by one step stays below a back-off.
+# The step is this fraction of the limit at which doubling, or the last back-off, ended. Growth from half the target to
+# the whole takes about 16 windows, less than a second of batches, and an overshoot by one step is less than a back-off.
 _STEPS = 16
 
-# The paper's 10 %: what is right hardly moves, so a miss near it calls for little.
+# The paper's 10 %: the right limit hardly moves, so a near miss calls for a small correction.
 _GENTLE = 0.9
 
-# Bound of a deep back-off. In proportion to the miss, since 10 % at a time takes 22 batches, each far too
-# long, to follow a model that became ten times slower: seconds. Halving takes four.
+# Bound of a deep back-off, which is proportional to the miss. At 10 % a time it would take 22 batches, each far too
+# long, to follow a model that became ten times slower: that is seconds. Halving takes four.
 _DEEP = 0.5
 
-# Twice the expected time, twice of late: the replica's speed has changed, and what was learnt of it is dropped. Half of
-# it, so many times in a row, is the same: small batches from before and large ones since would pass for a large fixed
-# time.
+# The replica's speed has changed if two recent batches took twice the expected time, or this many batches in a row took
+# half of it. Then all that was learned is dropped: old small batches and new large ones together would look like a
+# large fixed time.
 _CHANGE = 2.0
 _FASTER_RUN = 4
 
-# Windows, or back-offs at a limit of 1, that the limit holds before it tries a larger one whatever it expects. What
-# it expects rests on small sizes, where a small time per row drowns in the noise of a large fixed one; a wrong
-# guess would hold for good. Every 500 batches or so, a few of which come out too long, costs nothing that shows.
+# Windows, or back-offs at a limit of 1, for which the limit holds before it tries a larger one against the fit. The fit
+# may rest on small sizes, where a small time per row drowns in the noise of a large fixed time; a wrong fit would then
+# hold the limit for good. A try every 500 batches or so costs a few slow batches, which is too little to measure.
 _HOLD = 64
-_PROBES = 8  # and by which part of it
+_PROBES = 8  # such a try adds one part in so many of the limit
 
-# A back-off takes two misses among this many batches. Garbage collection, a page fault or the scheduler make one
-# batch in some hundred slow, whatever its size; the paper's rule then loses 10 % each time.
+# A back-off takes two misses among this many batches. Garbage collection, a page fault or the OS scheduler make about
+# one batch in a hundred slow, whatever its size; the paper's rule loses 10 % each time.
 _RECENT_BATCHES = 4
 _RECENT_MASK = (1 << _RECENT_BATCHES) - 1
 
@@ -43,10 +43,10 @@ _RECENT_MASK = (1 << _RECENT_BATCHES) - 1
 class Aimd:
     """The paper's first controller: ``limit`` follows the largest batch that meets the budget.
 
-    Starts at 1 and doubles with each full batch that took at most half the target. That is safe at any time, not
-    only at the start: whatever part of the time is per row, twice the rows take at most twice as long. So it finds
-    its size in about ten batches, and again as fast when a slow model recovers. Beyond half, it grows by steps, or
-    doubles at each window where most of the time is known to be fixed.
+    The limit starts at 1 and doubles with each full batch that took at most half the target. Doubling is always safe:
+    whatever part of the time is per row, twice the rows take at most twice as long. So the limit is found in about ten
+    batches, and found again as fast when a slow model recovers. Beyond half the target the limit grows by steps, or
+    doubles once per window if most of the time is known to be fixed.
     """
 
     __slots__ = (
@@ -72,14 +72,14 @@ class Aimd:
         self._step = 1
         self._faster_run = 0  # batches in a row far faster than expected
         self._held = 0  # windows or back-offs without growth
-        self._recent = 0  # one bit a batch, the latest lowest: whether it missed
-        self._miss_s = 0.0  # the miss before
+        self._recent = 0  # one bit for each batch, the latest lowest: whether it missed
+        self._miss_s = 0.0  # service time of the latest miss
         self._window = 0
         self._slowest_s = 0.0
 
     def observe(self, size: int, service_s: float, was_full: bool) -> None:
         self._line.compare(size, service_s)
-        # A larger one was sent before the last back-off: it tells nothing of the limit since then.
+        # A batch above the limit was sent before the last back-off, so it says nothing about the present limit.
         missed = service_s > self._target_s and size <= self.limit
         self._recent = (self._recent << 1 | missed) & _RECENT_MASK
         if missed:
@@ -112,9 +112,9 @@ class Aimd:
             self._grow()
 
     def _grow(self) -> None:
-        """Grow if the slowest batch of the window would have met the target with as many rows more.
+        """Grow if the window's slowest batch would have met the target with the added rows as well.
 
-        While the time per row is not known, a step is tried: only another size can tell.
+        While the time per row is unknown, grow by a step: only another size reveals it.
         """
         self._target_s = self._line.target_s(self._budget_s)
         _, per_row_s = self._line.terms()
@@ -134,7 +134,7 @@ class Aimd:
         self._held = 0
 
     def _missed(self, size: int, service_s: float, was_full: bool) -> None:
-        """Take it seriously if it was not the only miss of late; an outlier is not even learnt from."""
+        """Back off if this was not the only recent miss. A single miss is an outlier: it is not even learned."""
         lesser_s, self._miss_s = min(self._miss_s, service_s), service_s
         if not self._recent & (self._recent - 1):
             return
@@ -150,7 +150,7 @@ class Aimd:
             self._leave_one()
 
     def _leave_one(self) -> None:
-        """The limit cannot be lower; but if the time is mostly fixed it should be higher, and two rows tell."""
+        """At a limit of 1, try 2: if most of the time is fixed a larger limit is better, and two rows show whether."""
         self._held += 1
         if self._held >= _HOLD:
             self._held = 0

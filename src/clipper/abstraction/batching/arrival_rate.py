@@ -1,15 +1,19 @@
-"""How many queries come a second, over the last few objectives' time."""
+"""The rate of arrivals in queries a second, over about the last SLO."""
 
 import math
 
-# The rate forgets over so many times the SLO.
+# Time constant of the exponential forgetting, in SLOs.
 SPAN_SLOS = 1.0
-# It is looked at no sooner than so many times the SLO after the last look: more often tells no more.
+# The rate is updated at most once in this fraction of the SLO: more often is no more accurate.
 LEAST_SLOS = 0.02
 
 
 class ArrivalRate:
-    """A mean over the past that forgets exponentially, from a count looked at now and then."""
+    """An exponentially weighted mean rate, from a counter that is read now and then.
+
+    Attributes:
+        per_s: queries a second; 0 until two readings.
+    """
 
     __slots__ = ("_arrivals", "_looked_s", "_seen", "_span_s", "per_s")
 
@@ -20,7 +24,7 @@ class ArrivalRate:
         self._arrivals = self._span_s = 0.0
 
     def look(self, arrivals: int, now_s: float, slo_s: float) -> None:
-        """``arrivals``: how many have come in all."""
+        """Update the rate. ``arrivals`` is the total number of queries so far."""
         if self._looked_s is None:
             self._looked_s, self._seen = now_s, arrivals
             return

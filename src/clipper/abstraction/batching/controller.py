@@ -1,4 +1,4 @@
-"""The paper's ways to say how many queries a replica is given at once: the port, and the factory."""
+"""The paper's controllers of the batch limit: their port, and the factory."""
 
 from typing import Protocol
 
@@ -7,15 +7,14 @@ from clipper.abstraction.batching.quantile import Quantile
 from clipper.errors import InvalidArgument
 from clipper.settings.version import Batching
 
-# What a batch may take of the SLO: a query can wait for two batches before its own, and something has to be left for
-# the way through the worker.
+# A batch's share of the SLO. A query may wait for two batches before its own, and the worker needs some of the time.
 BATCH_SHARE_OF_SLO = 0.3
 
 
 class Controller(Protocol):
-    """Decides one replica's batch limit from how long its batches take, whatever waits.
+    """Sets one replica's batch limit from its service times, whatever waits in the queue.
 
-    The budget is the part of the SLO that one batch may take.
+    The budget is the time that one batch may take, a share of the SLO.
 
     Attributes:
         limit: the largest batch to send now, at least 1. Read before each batch.
@@ -24,22 +23,22 @@ class Controller(Protocol):
     limit: int
 
     def observe(self, size: int, service_s: float, was_full: bool) -> None:
-        """Learn from a batch that was answered.
+        """Learn from an answered batch.
 
         Args:
             size: its rows, at least 1.
             service_s: how long the replica was busy with it, without the wait for the batch before it.
-            was_full: it was as large as the limit allowed. Only then may the limit grow.
+            was_full: whether it was as large as the limit allowed. Only then may the limit grow.
         """
         ...
 
     def set_budget(self, budget_s: float) -> None:
-        """Work towards another budget from now on, keeping what is known of the replica."""
+        """Use another budget from now on; keep what was learned about the replica."""
         ...
 
 
 def make_controller(batching: Batching, budget_s: float) -> Controller | None:
-    """Make the controller that a version's settings ask for; None where deadlines alone say how large a batch is.
+    """Make the controller for a version's settings; None for policies without one: goodput, fixed and none.
 
     Raises:
         InvalidArgument: ``max_batch`` is below 1, or the budget is not above 0.
@@ -47,7 +46,7 @@ def make_controller(batching: Batching, budget_s: float) -> Controller | None:
     if batching.max_batch < 1:
         raise InvalidArgument(f"max_batch is {batching.max_batch}: expected at least 1")
     if not budget_s > 0:
-        raise InvalidArgument(f"the batch budget is {budget_s} s: expected more than 0; the SLO is too small")
+        raise InvalidArgument(f"the batch budget is {budget_s} s: expected more than 0: set a larger SLO")
     match batching.policy:
         case "aimd":
             return Aimd(budget_s, batching.max_batch)

@@ -1,9 +1,9 @@
 """A bounded queue of work, earliest deadline first.
 
-Queries of one SLO arrive in the order of their deadlines, so each SLO has a FIFO of its own (a lane), and the earliest
-deadline is at the head of one of the few lanes. That makes push and take O(1) for the usual one or two SLOs, where
-a heap would compare per query. Where rows differ in length, lanes are also by length, so that a batch can leave the
-longest rows out. Work of the background has a lane behind all others.
+Queries with the same SLO arrive in the order of their deadlines. So each SLO has its own FIFO, a lane, and the earliest
+deadline is at the head of one of a few lanes. Push and take are O(1) for the usual one or two SLOs, where a heap would
+compare for each query. If rows differ in length, each lane also holds only rows of similar length, so that a batch can
+leave out the longest rows. Background work has a lane of its own, behind all others.
 """
 
 from bisect import bisect_left
@@ -15,28 +15,28 @@ import msgspec
 
 from clipper.abstraction.work import Work
 
-# Lengths within a factor of four are alike: a batch that leaves a lane out then has rows of comparable cost. So are all
-# below 64 bytes, which cost hardly more than none.
+# Rows whose lengths differ by less than a factor of four share a lane, so that the rows of a batch cost about the same
+# once a lane of longer ones is left out. So do all rows below 64 bytes, which cost hardly more than empty ones.
 LENGTH_CLASS_BITS = 2
 ALIKE_BITS = 6
-# Of the queue's bounds, beside what predictions may take.
+# Background work may take this share of the queue's bounds, in addition to them.
 MAX_BACKGROUND_SHARE = 0.25
 
-# Of a queue that expires at once so much is taken out in one go, a millisecond of work; the whole of it took 10 ms.
+# One call takes at most this many expired pieces out of the queue: a millisecond of work. A whole queue took 10 ms.
 MAX_DUE = 1024
 
-# Lanes are few: the SLOs in use, times the classes of length. Beyond this many the empty ones are dropped.
+# There are few lanes: one for each SLO in use and class of length. Beyond this many, empty lanes are dropped.
 MAX_IDLE_LANES = 64
 
 _NEVER_S = float("inf")
 
 
 class Lane:
-    """Work of one SLO and, where lengths differ, of about one length, in the order of its deadlines.
+    """Work with one SLO, sorted by deadline; if lengths vary, also of about one length.
 
     Attributes:
-        id: counted, never used again; a piece of work names the lane that it is in, which 0 is not.
-        size_bytes: of the rows that are in it.
+        id: a number that is never used again. Each queued work names its lane by it; 0 is no lane.
+        size_bytes: total length of its rows.
     """
 
     __slots__ = ("id", "length_class", "size_bytes", "slo_s", "works")
@@ -50,22 +50,22 @@ class Lane:
 
 
 class Taken(msgspec.Struct):
-    """What left the queue: ``batch`` to be sent, and ``dropped``."""
+    """Work that left the queue: ``batch`` is to be sent, ``dropped`` is not."""
 
     batch: list[Work]
     dropped: list[Work]
 
 
 class DeadlineQueue:
-    """Work waiting for a replica.
+    """Work that waits for a replica.
 
-    Bounds: ``max_length`` pieces and ``max_bytes`` of inputs, and a share of each more for the background; beyond them
-    ``push`` refuses. The longest wait is the SLO, since what is past its deadline is never taken.
+    The queue holds up to ``max_length`` pieces and ``max_bytes`` of inputs, and in addition a share of each for
+    background work. ``push`` refuses more. No work waits longer than its SLO: expired work is never sent.
 
     Attributes:
-        length: pieces of work that wait, and ``size_bytes`` of their inputs, without those of the background.
-        arrivals: pieces that have been pushed, without the background's.
-        varies: rows of different lengths have come; until then there is no need to look at lengths.
+        length: number of queued pieces, without background work; ``size_bytes`` is the length of their inputs.
+        arrivals: number of pieces ever pushed, without background work.
+        varies: whether rows of different lengths have come. Until then lengths are not looked at.
     """
 
     def __init__(self, max_length: int, max_bytes: int) -> None:
@@ -77,23 +77,23 @@ class DeadlineQueue:
         self._lane_ids = 1
         self._background = Lane(1, _NEVER_S, 0)
         self._lanes_by_id = {1: self._background}
-        # The lane that was pushed to last: mostly it is the next one's as well.
+        # The lane of the last push; usually the next push goes to the same lane.
         self._last = self._background
         self.length = self.arrivals = 0
         self.size_bytes = 0
 
     @property
     def background(self) -> int:
-        """How many pieces of the background wait."""
+        """Number of queued background pieces."""
         return len(self._background.works)
 
     @property
     def background_row_bytes(self) -> float:
-        """The mean length of their rows."""
+        """Mean length of the queued background rows."""
         return self._background.size_bytes / max(self.background, 1)
 
     def push(self, work: Work) -> bool:
-        """Add work that has just arrived. False if the queue is full."""
+        """Add new work. Return False if the queue is full."""
         size = len(work.row)
         if self.length >= self._max_length or self.size_bytes + size > self._max_bytes:
             return False
@@ -104,7 +104,7 @@ class DeadlineQueue:
             lane = self._last = self._lane(work.slo_s, self._length_class(size))
         works = lane.works
         if works and works[-1].due_s > work.due_s:
-            # It waited to be taken in, and later ones did not.
+            # The query waited before the worker took it in, and later queries did not.
             works.insert(bisect_left(works, work.due_s, key=_due_s), work)
         else:
             works.append(work)
@@ -115,7 +115,7 @@ class DeadlineQueue:
         return True
 
     def push_background(self, work: Work) -> bool:
-        """Add work that is done only where it costs predictions nothing. False if there is too much of it."""
+        """Add background work, which is sent only if no prediction becomes late by it. Return False if it is full."""
         lane, size = self._background, len(work.row)
         most = self._max_length * MAX_BACKGROUND_SHARE
         if len(lane.works) >= most or lane.size_bytes + size > self._max_bytes * MAX_BACKGROUND_SHARE:
@@ -129,7 +129,7 @@ class DeadlineQueue:
         return True
 
     def hasten(self, work: Work, slo_s: float, deadline_s: float) -> None:
-        """A query that has just come has joined ``work``: if it waits, it is to be done by the query's deadline."""
+        """Move ``work`` forward to the deadline of a new query that has joined it, if ``work`` is still queued."""
         if not work.lane or (work.due_s <= deadline_s and not work.is_background):
             return
         self._lanes_by_id[work.lane].works.remove(work)
@@ -138,32 +138,32 @@ class DeadlineQueue:
         self._enter(work)
 
     def push_back(self, batch: Sequence[Work]) -> None:
-        """Put back work that was taken and whose replica died. It was admitted before, so it is not refused now."""
-        # From its end: what is due at the same time keeps its order.
+        """Put back work whose replica died. The queue accepted it before, so it accepts it again even if it is full."""
+        # Backwards: pieces with equal deadlines keep their order.
         for work in reversed(batch):
             self._enter(work)
 
     def lanes(self) -> list[Lane]:
-        """The lanes with work in them; the background's is not among them."""
+        """Return the lanes that are not empty, without the background lane."""
         return [lane for lane in self._lanes.values() if lane.works]
 
     def oldest_arrival_s(self) -> float:
-        """When the work that has waited longest arrived. The queue must not be empty."""
+        """Return when the work that has waited longest arrived. The queue must not be empty."""
         return min(lane.works[0].arrival_s for lane in self.lanes())
 
     def take_due_before(self, at_s: float) -> list[Work]:
-        """Remove and return the predictions that nobody can wait for until then, ``MAX_DUE`` of them at most."""
+        """Remove and return predictions all of whose waiters are due before ``at_s``: at most ``MAX_DUE``."""
         due: list[Work] = []
         for lane in self.lanes():
             while lane.works and lane.works[0].due_s < at_s and len(due) < MAX_DUE:
                 work = lane.works.popleft()
                 self._leave(work)
-                if not self._waits_for_patient(work, at_s):
+                if not self._requeue_for_later(work, at_s):
                     due.append(work)
         return due
 
     def expire(self, now_s: float) -> list[Work]:
-        """Remove and return work whose last waiter's deadline has passed: all of it, or ``MAX_DUE`` pieces and more."""
+        """Remove and return work all of whose deadlines have passed: at most ``MAX_DUE`` predictions per call."""
         expired = self.take_due_before(nextafter(now_s, _NEVER_S))
         lane = self._background
         while lane.works and lane.works[0].deadline_s <= now_s:
@@ -172,10 +172,10 @@ class DeadlineQueue:
         return expired
 
     def take(self, drop: int, limit: int, lanes: list[Lane]) -> Taken:
-        """Remove the ``drop`` most urgent pieces of these lanes, and then up to ``limit`` for a batch.
+        """Remove the ``drop`` most urgent pieces of these lanes, then take up to ``limit`` pieces for a batch.
 
-        A piece that a more patient query has joined is not dropped: it waits again, by that one's deadline. Pieces that
-        nobody waits for any more are dropped, and do not count for ``limit``.
+        A dropped piece that a query with a later deadline has joined is queued again under that deadline. Pieces that
+        nobody waits for any more are dropped and do not count towards ``limit``.
         """
         taken = Taken([], [])
         batch, dropped = taken.batch, taken.dropped
@@ -194,7 +194,7 @@ class DeadlineQueue:
         return taken
 
     def take_newest(self, lanes: list[Lane]) -> Taken:
-        """Remove the piece that has most of its time left."""
+        """Take the piece with the latest deadline."""
         taken = Taken([], [])
         while not taken.batch:
             lane = max((lane for lane in lanes if lane.works), key=lambda lane: lane.works[-1].due_s, default=None)
@@ -206,7 +206,7 @@ class DeadlineQueue:
         return taken
 
     def take_background(self, limit: int) -> Taken:
-        """Remove up to ``limit`` pieces of the background."""
+        """Take up to ``limit`` background pieces."""
         taken = Taken([], [])
         works = self._background.works
         while works and len(taken.batch) < limit:
@@ -216,7 +216,7 @@ class DeadlineQueue:
         return taken
 
     def clear(self) -> list[Work]:
-        """Remove and return everything."""
+        """Remove and return all work."""
         everything = [work for lane in self._lanes_by_id.values() for work in lane.works]
         for work in everything:
             work.lane = 0
@@ -239,7 +239,7 @@ class DeadlineQueue:
         lane = self._lanes.get((slo_s, length_class))
         if lane is None:
             if len(self._lanes) >= MAX_IDLE_LANES:
-                # SLOs that are no longer in use leave empty lanes behind.
+                # SLOs that are no longer in use have left empty lanes.
                 self._lanes = {key: known for key, known in self._lanes.items() if known.works}
                 self._lanes_by_id = {known.id: known for known in (*self._lanes.values(), self._background)}
                 self._last = self._background
@@ -249,14 +249,14 @@ class DeadlineQueue:
         return lane
 
     def _enter(self, work: Work) -> None:
-        """Put work into its lane, at its place by its deadline."""
+        """Insert work into its lane by its deadline."""
         size = len(work.row)
         lane = self._background if work.is_background else self._lane(work.slo_s, self._length_class(size))
         works = lane.works
         if not works or works[-1].due_s < work.due_s:
             works.append(work)
         else:
-            # Before what is due at the same time: it has waited longer.
+            # Before pieces with the same deadline: it has waited longer.
             works.insert(bisect_left(works, work.due_s, key=_due_s), work)
         work.lane = lane.id
         lane.size_bytes += size
@@ -265,7 +265,7 @@ class DeadlineQueue:
             self.size_bytes += size
 
     def _leave(self, work: Work) -> None:
-        """Count ``work`` out, which has been removed from its lane's deque."""
+        """Update the counters for ``work``, which was removed from its lane's deque."""
         size = len(work.row)
         self._lanes_by_id[work.lane].size_bytes -= size
         if not work.is_background:
@@ -273,8 +273,9 @@ class DeadlineQueue:
             self.size_bytes -= size
         work.lane = 0
 
-    def _waits_for_patient(self, work: Work, at_s: float) -> bool:
-        """Who waited for ``work`` first cannot be met any more: let it wait by the deadline of the next who can."""
+    def _requeue_for_later(self, work: Work, at_s: float) -> bool:
+        """Queue ``work`` again under the earliest deadline of its waiters after ``at_s``. Return False if none waits so
+        long."""
         if work.deadline_s <= max(work.due_s, at_s):
             return False
         later = [waiter.deadline_s for waiter in work.waiters if not waiter.done and waiter.deadline_s > at_s]
@@ -285,13 +286,13 @@ class DeadlineQueue:
         return True
 
     def _take_alike(self, lane: Lane, limit: int, taken: Taken) -> None:
-        """Take from the only lane, whose rows are of one length: what most batches are, at a few instructions a row."""
+        """Take from a single lane whose rows have one length. Most batches do, so this takes few instructions a row."""
         works, batch = lane.works, taken.batch
         before = len(works)
         while works and limit:
             work = works.popleft()
             work.lane = 0
-            # The first look spares the usual work, with one waiter, a call.
+            # The check of the first waiter spares a call in the usual case of one waiter.
             if work.waiters[0].done and not work.is_wanted:
                 taken.dropped.append(work)
             else:
@@ -306,7 +307,7 @@ class DeadlineQueue:
     def _take_from(
         self, lane: Lane, until_s: float, drop: int, limit: int, batch: list[Work], dropped: list[Work]
     ) -> int:
-        """Take from one lane, while its head is due by then. Returns how many are still to be dropped."""
+        """Take from one lane while its head is due by ``until_s``. Return how many pieces are still to be dropped."""
         works = lane.works
         before = len(works)
         size_bytes, room = 0, limit - len(batch)
@@ -330,7 +331,7 @@ class DeadlineQueue:
         self.size_bytes -= size_bytes
         lane.size_bytes -= size_bytes
         for work in left:
-            if not self._waits_for_patient(work, work.due_s):
+            if not self._requeue_for_later(work, work.due_s):
                 dropped.append(work)
         return drop
 

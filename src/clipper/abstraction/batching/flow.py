@@ -1,6 +1,6 @@
-"""How queries flow through a worker: what comes, and the short batches whose clients will ask again.
+"""The flow of queries through a worker: arrivals, and short batches whose clients will soon query again.
 
-All versions of a worker share it, since one client's next query may be for another version: exp3 over five models
+All versions of a worker share one flow, since a client's next query may go to another version: exp3 over five models
 spreads one client's queries over five queues.
 """
 
@@ -10,9 +10,9 @@ import msgspec
 
 from clipper.abstraction.work import Work
 
-# So many rows in more than one short batch are waited for.
+# It pays to wait for the clients of short batches if two or more such batches hold this many rows.
 MANY = 8
-# A short batch that is out for longer hangs, and is not waited for.
+# A short batch that is in flight for longer hangs: its clients are not waited for.
 MAX_OUT_S = 0.002
 
 
@@ -20,9 +20,12 @@ class Batch(msgspec.Struct, eq=False):
     """Work on its way to a replica.
 
     Attributes:
-        was_full: the replica's limit is what kept it from being larger.
-        is_short: it takes so little that a second one behind it hides a round trip.
-        is_expected: it is short, and neither has ended nor seems to hang.
+        sent_s: when it was sent, on the loop's clock.
+        expected_s: its expected service time.
+        size_bytes: total length of its rows; 0 while all rows have one length.
+        was_full: whether the replica's limit kept it from being larger.
+        is_short: whether it takes so little time that a second batch behind it hides a round trip.
+        is_expected: whether it is short, in flight, and not yet in flight for so long that it hangs.
     """
 
     id: int
@@ -36,7 +39,7 @@ class Batch(msgspec.Struct, eq=False):
 
 
 class Flow:
-    """Counts of a worker. ``arrivals``: queries that have been queued so far."""
+    """Counters of a worker. ``arrivals`` is the number of queries ever queued."""
 
     def __init__(self) -> None:
         self.arrivals = 0
@@ -44,7 +47,7 @@ class Flow:
         self._batches = self._rows = 0
 
     def sent(self, batch: Batch) -> None:
-        """A batch has left; ``ended`` follows."""
+        """Note a batch that was sent; ``ended`` follows."""
         if batch.is_short:
             self._forget_old(batch.sent_s)
             self._out.append(batch)
@@ -53,7 +56,7 @@ class Flow:
             self._rows += len(batch.works)
 
     def ended(self, batch: Batch) -> None:
-        """It was answered, or its replica is gone."""
+        """Note a batch that was answered or whose replica was lost."""
         if batch.is_expected:
             batch.is_expected = False
             self._batches -= 1
@@ -64,7 +67,7 @@ class Flow:
         return self._batches > 0
 
     def brings_more(self, now_s: float) -> bool:
-        """Whether so many answers are under way that queries are worth a wait for those who will ask again."""
+        """Whether enough short batches are in flight to wait for the next queries of their clients."""
         self._forget_old(now_s)
         return self._batches > 1 and self._rows >= MANY
 

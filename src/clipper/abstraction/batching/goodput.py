@@ -1,16 +1,16 @@
-"""Which of the waiting queries make the next batch: the choice that answers the most in time.
+"""Chooses which of the waiting queries make up the next batch, so that the most are answered in time.
 
-In a queue in the order of deadlines a batch is two numbers, ``drop`` and ``take``: leave out so many of the most
-urgent, then send so many. All queries of a batch are answered when it ends. So the batch may be as large as its own
-most urgent query allows, and leaving out a few of these makes it larger. Whether that is worth it:
+In a queue sorted by deadline a batch is two numbers, ``drop`` and ``take``: leave out the ``drop`` most urgent queries,
+then send the next ``take``. All queries of a batch are answered when it ends. So the most urgent query in a batch
+bounds its size, and leaving out a few urgent queries allows a larger batch. Two rules decide how many to drop:
 
-- **The fewest drops with which a batch keeps up.** A batch that answers as many queries a second as come, while nearly
-  all of it is in time, stops the queue from growing. More drops than that would answer no one more.
-- **Else the most in time a second**, over the spread of times that such batches have taken. Dropping more pays as long
-  as the larger batch answers more of the rest in time than were dropped.
+- **The fewest drops with which a batch keeps up.** A batch keeps up if it answers as many queries a second as arrive
+  and nearly all of it is in time: then the queue stops growing. More drops would not answer more queries.
+- **If no batch keeps up, the most queries in time per second**, over the spread of service times of such batches.
+  Another drop pays as long as the larger batch answers more of the rest in time than were dropped.
 
-The second is the sliding window of Nexus (Shen et al., SOSP 2019, section 6.3), with expected values in the place of
-one time for each size. See docs/batching.md.
+The second rule is the sliding window of Nexus (Shen et al., SOSP 2019, section 6.3), with expected values instead of
+one service time for each size. See docs/batching.md.
 """
 
 from dataclasses import dataclass
@@ -24,27 +24,27 @@ from clipper.abstraction.batching.service_times import LEAST_S, QUANTILES, Servi
 
 Array = npt.NDArray[np.float64]
 
-# Places in the queue that are looked at. Twice as many change no cell of the simulation by 1 %.
+# Number of places in the queue to look at. Twice as many change no cell of the simulation by 1 %.
 PLACES = 32
-# A batch keeps up if it answers so many times what comes: a little more, to work off what already waits.
+# A batch keeps up if it answers this many times the arrivals: slightly more, to work off what waits already.
 KEEPS_UP = 1.05
-# Of a batch that keeps up so much is expected to be in time, and its most urgent query by the median of its times.
+# Share of a batch that must be expected in time if it keeps up; its most urgent query must be, at the median time.
 IN_TIME = 0.98
 MEDIAN = len(QUANTILES) // 2
-# By which of the quantiles batches are made just as large as their most urgent query allows.
+# Quantiles of the service time for which the largest batch is tried that still meets its most urgent query.
 FITTED = [MEDIAN, len(QUANTILES) - 1]
-# Of batches that answer so nearly the same a second the one with the fewest drops.
+# Batches within this fraction of the best rate count as equal: the one with the fewest drops is chosen.
 NEARLY_BEST = 0.998
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """A queue seen from its most urgent piece on, at some places.
+    """A queue, sampled at some places from its most urgent piece on.
 
     Attributes:
         due_s: the deadline of the piece at each place, (places,), ascending.
-        rows: how many pieces are before each place, and in all, (places + 1,).
-        size_bytes: the same of their bytes.
+        rows: number of pieces before each place, and the total, (places + 1,).
+        size_bytes: the same for bytes.
     """
 
     due_s: Array
@@ -53,7 +53,7 @@ class Outlook:
 
     @classmethod
     def over(cls, lanes: list[Lane]) -> "Outlook":
-        """Look at at least one lane, none of which is empty; where the queue is short, at each piece of it."""
+        """Sample one or more lanes, none of them empty. A short queue is sampled at every piece."""
         seen: list[tuple[float, float, float]] = []
         is_short = sum(len(lane.works) for lane in lanes) <= PLACES
         for lane in lanes:
@@ -77,9 +77,9 @@ class Choice:
     """Drop ``drop`` pieces, then send ``take``.
 
     Attributes:
-        in_time: how many of the batch are expected to be in time.
-        per_s: the same for each second that the batch is expected to take.
-        keeps_up: it answers as many a second as come, or all that wait.
+        in_time: expected number of the batch's queries that are answered in time.
+        per_s: the same per second of the batch's expected duration.
+        keeps_up: whether the batch keeps up with the arrivals, or takes all that waits.
     """
 
     drop: int
@@ -92,20 +92,22 @@ class Choice:
 def choose(
     outlook: Outlook, times: ServiceTimes, wait_s: float, now_s: float, needed_per_s: float, limit: int
 ) -> Choice:
-    """Choose the next batch of a replica.
+    """Choose a replica's next batch.
 
     Args:
-        times: the replica's.
-        wait_s: how long it is busy before it begins.
-        needed_per_s: how many queries a second this replica has to answer for the queue not to grow.
+        outlook: the queue.
+        times: the replica's service times.
+        wait_s: how long the replica is still busy.
+        now_s: the time on the loop's clock.
+        needed_per_s: queries a second that this replica must answer for the queue not to grow.
         limit: the largest batch to send.
     """
     ahead, places = outlook.rows, len(outlook.due_s)
     first = ahead[:places, None]
     row_s = times.per_row_s + times.per_byte_s * float(outlook.size_bytes[-1] / ahead[-1])
-    # [i, j]: the batch that begins with place i and ends before place j + 1, or where the limit is. The last columns
-    # are the batches that just meet their most urgent query: between two places there may be more than the model can
-    # do.
+    # [i, j] is the batch that begins at place i and ends before place j + 1, or at the limit. The last columns are
+    # batches that just meet their most urgent query: between two places there may be more pieces than the model can
+    # evaluate in time.
     rows = ahead[None, 1:] - first
     is_batch = (rows > 0) & (ahead[None, :-1] - first < limit)
     room_s = outlook.due_s[:, None] - now_s - wait_s
@@ -129,7 +131,7 @@ def choose(
     per_s = in_time / (took_s / len(QUANTILES))
     keeps_up = is_batch & (in_time >= IN_TIME * rows) & (most_urgent_s <= outlook.due_s[:, None])
     keeps_up &= (ends == ahead[-1]) | (per_s >= needed_per_s * KEEPS_UP)
-    # The fewest drops of nearly the best.
+    # The fewest drops among the nearly best.
     drop = int(np.argmax((per_s >= NEARLY_BEST * per_s.max()).any(axis=1)))
     least = int(np.argmax(keeps_up.any(axis=1)))
     does = least <= drop and bool(keeps_up[least].any())
@@ -141,7 +143,7 @@ def choose(
 
 
 def _ratios(rows: Array, times: ServiceTimes) -> list[Array]:
-    """Five equally likely ratios for each size."""
+    """Return five equally likely ratios for each size."""
     sizes = np.frexp(rows)[1]
     known = {int(size): times.ratios(1 << (int(size) - 1)) for size in np.unique(sizes)}
     least = min(known)
@@ -153,7 +155,7 @@ def _ratios(rows: Array, times: ServiceTimes) -> list[Array]:
 
 
 def _due_before(outlook: Outlook, at_s: Array) -> Array:
-    """How many pieces are due before these times; between places, as if they were spread evenly."""
+    """Return how many pieces are due before each time, as if deadlines were spread evenly between two places."""
     ahead = outlook.rows
     places = len(outlook.due_s)
     if ahead[-1] == places:

@@ -1,8 +1,8 @@
 """The batch limit from a quantile regression of service time on batch size.
 
 After Crankshaw et al., "Clipper: A Low-Latency Online Prediction Serving System", NSDI 2017, section 4.3: fit the
-99th percentile of a batch's time as ``α × size + β``, then ``limit = (budget - β) / α``. The paper fits once; here the
-fit follows the replica, since machines change speed, and which percentile is said at ``_SHARE_ABOVE``.
+99th percentile of a batch's time as ``α × size + β``, then ``limit = (budget - β) / α``. The paper fits once. Here the
+fit follows the replica, since machines change speed, and it is of another percentile: see ``_SHARE_ABOVE``.
 """
 
 import math
@@ -14,53 +14,54 @@ from clipper.abstraction.batching.service_line import FIXED_TIMES, LEAST_SPREAD
 
 Array = npt.NDArray[np.float64]
 
-# Samples that are kept. Fewer make the line unsteady, and more dear to fit: this many take 0.3 ms.
+# Number of kept samples. Fewer make the line unsteady; more make the fit slow: this many take 0.3 ms.
 _WINDOW = 1024
 
-# Batches between fits: 0.2 s of them at an SLO of 20 ms. So a fit costs 10 µs a batch.
+# Batches between fits: 0.2 s of them at an SLO of 20 ms, so a fit costs 10 µs for each batch.
 _FIT_EVERY = 32
-# Batches between the first fits, which are taken each time that the samples have doubled.
+# Batches before the first fit. The next fits follow each time that the number of samples has doubled.
 _FIRST_FIT = 6
 
-# Which part of the batches may take longer than the line says: it is the 90th percentile. The paper's is the 99th, of
-# one batch against the whole SLO. Here the budget is 0.3 of the SLO, and a query waits for up to three batches: all
-# three over their 90th percentile is one query in a thousand. In the simulation the 90th meets the SLO wherever
-# the 99th does, and needs a tenth of the samples. With the 99th, at 20 % of noise or 3 % of outliers, the limit
-# wandered between a tenth and twice of what is right, and up to three quarters of the throughput was lost.
+# Share of the batches that may take longer than the line says: the line is the 90th percentile. The paper's is the 99th
+# percentile of one batch, against the whole SLO. Here the budget is 0.3 of the SLO, and a query waits for up to three
+# batches; all three exceed their 90th percentile for one query in a thousand. In the simulation the 90th percentile
+# meets the SLO wherever the 99th does, with a tenth of the samples. With the 99th, at 20 % noise or 3 % outliers, the
+# limit wandered between a tenth and twice of the right one, and up to three quarters of the throughput was lost.
 _SHARE_ABOVE = 0.1
 
-# Samples above the line beyond their share before they count as more than chance, in standard deviations of their
-# number. It keeps two outliers among the first ten samples from setting the limit.
+# This many standard deviations of the expected number of samples above the line count as chance. It keeps two outliers
+# among the first ten samples from setting the limit.
 _CHANCE = 1.5
 
-# Halvings of the interval of slopes: to a ten-thousandth of the largest that is possible.
+# Bisections of the interval of slopes: the result is exact to a ten-thousandth of the largest possible slope.
 _HALVINGS = 14
 
-# Batches in a row far above the line, or below nearly all of the samples, that mean another speed. By chance that
-# comes once in 10^6 batches or less, and costs little: the next fits rest on fewer samples for a second.
+# This many batches in a row far above the line, or below nearly all samples, mean that the speed has changed. By chance
+# that happens at most once in 10^6 batches and costs little: the next fits rest on fewer samples for a second.
 _CHANGE_RUN = 6
-# Far above, and below what 95 % of the samples reach, by this factor: smaller changes are left to the window.
+# "Far above" is above the line by this factor; "below nearly all" is below the 5th percentile by the other factor.
+# The window absorbs smaller changes.
 _HIGH_MARGIN = 1.25
 _LOW_PERCENTILE = 0.05
 _LOW_MARGIN = 0.9
 
-# How far a fit is believed beyond the largest size in it.
+# The limit may exceed the largest size in a fit by this factor.
 _MAX_GROWTH = 2
-# How far the limit goes beyond it to see other sizes, while all were alike: what ``LEAST_SPREAD`` takes.
+# While all sizes were alike, the limit grows by this factor to see other sizes: the spread that ``LEAST_SPREAD`` needs.
 _PROBE = 1.25
-# Fits without growth before it does so whatever the line says: see ``aimd._HOLD``.
+# Fits without growth before the limit grows against the line: see ``aimd._HOLD``.
 _HOLD = 16
 
-# A coarse clock may say 0, and lines through 0 have no ratios.
+# A coarse clock may read 0; a line through 0 has no ratios.
 _LEAST_S = 1e-9
 
 
 class Quantile:
-    """``limit`` is the size whose high quantile of service time is the budget.
+    """``limit`` is the batch size whose high quantile of service time equals the budget.
 
-    Starts as ``Aimd`` does: it doubles with each full batch that took at most half of the budget, which is safe for any
-    affine law. Then the line decides. Growth beyond the sizes seen is bounded, so each fit is soon checked by
-    batches of the new size. A change of speed drops the samples from before it.
+    It starts as ``Aimd`` does: it doubles with each full batch that took at most half of the budget, which is safe for
+    any affine service time. Then the line decides. Growth beyond the sizes seen is bounded, so batches of the new size
+    soon check each fit. A change of speed drops the samples from before it.
     """
 
     __slots__ = (
@@ -125,7 +126,7 @@ class Quantile:
     def _look_for_change(self, size: int, service_s: float) -> None:
         smallest, largest = self._fitted_sizes
         if not smallest <= size <= _PROBE * largest:
-            return  # the line says little of sizes that it was not fitted to
+            return  # the line says little about sizes outside its fit
         high_s = self._high_s + self._high_per_row_s * size
         self._above_run = self._above_run + 1 if service_s > high_s * _HIGH_MARGIN else 0
         self._below_run = self._below_run + 1 if size <= largest and service_s < high_s * self._low_share else 0
@@ -136,7 +137,7 @@ class Quantile:
             self._is_exploring = True
 
     def _forget(self) -> None:
-        """Drop all samples but those that showed the change, and the line; fit as soon as there is enough."""
+        """Drop the line and all samples except those that showed the change; fit again once there are enough."""
         kept = np.arange(self._count - min(self._count, _CHANGE_RUN), self._count) % _WINDOW
         self._sizes[: len(kept)] = self._sizes[kept]
         self._services_s[: len(kept)] = self._services_s[kept]
@@ -166,8 +167,8 @@ class Quantile:
         self._slowest_s = 0.0
 
     def _follow(self) -> None:
-        """Set the limit by the line: up only if a batch since the last fit was full, down only if one missed."""
-        # As ``ServiceLine.target_s``, but of the quantile.
+        """Set the limit from the line: up only after a full batch since the last fit, down only after a miss."""
+        # The same as ``ServiceLine.target_s``, for the quantile.
         target_s = max(self._budget_s, FIXED_TIMES * self._high_s)
         ideal = self._ideal(target_s)
         self._held += self._was_full
@@ -178,7 +179,7 @@ class Quantile:
             self.limit = max(1, ideal)
 
     def _ideal(self, target_s: float) -> int:
-        """Where the line meets the target; somewhat above the limit if only another size can tell the slope."""
+        """Return the size at which the line meets the target, or a probe above the limit if the slope is unknown."""
         ideal = float(self._max_batch)
         if self._high_per_row_s > 0:
             ideal = min(ideal, (target_s - self._high_s) / self._high_per_row_s)
@@ -188,15 +189,15 @@ class Quantile:
 
 
 def fit_line(sizes: Array, services_s: Array) -> tuple[float, float]:
-    """The high quantile of service time as a line over batch size: intercept β and slope α, both at least 0.
+    """Fit the high quantile of service time as a line over batch size: intercept β and slope α, both at least 0.
 
     Minimises the pinball loss Σ ρ(service - β - α × size), ρ(r) = r × (τ - [r < 0]) (Koenker and Bassett, "Regression
-    Quantiles", 1978). For a given α the best β is the τ-quantile of ``service - α × size``, and what is left is convex
-    in α: bisect on the sign of its slope, from 0 to the α at which β is 0. τ is 0.9, less what chance explains.
+    Quantiles", 1978). For a given α the best β is the τ-quantile of ``service - α × size``, and the remaining loss is
+    convex in α: bisect on the sign of its slope, from 0 to the α at which β is 0. τ is 0.9, less what chance explains.
 
     Args:
         sizes: rows of each batch, (samples,), at least 1.
-        services_s: seconds that each took, (samples,).
+        services_s: service time of each batch in seconds, (samples,).
     """
     above = _samples_above(len(sizes))
     rank = len(sizes) - 1 - above
@@ -216,7 +217,7 @@ def fit_line(sizes: Array, services_s: Array) -> tuple[float, float]:
 
 
 def fit_slope(sizes: Array, services_s: Array, fixed_s: float) -> tuple[float, float]:
-    """The line where all sizes are alike: through the high quantile, with the intercept given as far as it fits."""
+    """Fit the line if all sizes are alike: keep the given intercept as far as it fits, and meet the high quantile."""
     rank = len(sizes) - 1 - _samples_above(len(sizes))
     intercept_s = min(fixed_s, _ranked(services_s, rank))
     return intercept_s, _ranked((services_s - intercept_s) / sizes, rank)
@@ -227,6 +228,6 @@ def _ranked(values: Array, rank: int) -> float:
 
 
 def _samples_above(samples: int) -> int:
-    """How many of the samples may lie above the line: a tenth, and as many more as chance explains; at least one."""
+    """Return how many samples may lie above the line: a tenth plus what chance explains, and at least one."""
     expected = _SHARE_ABOVE * samples
     return min(max(1, int(expected + _CHANCE * math.sqrt(expected) + 0.5)), samples - 1)

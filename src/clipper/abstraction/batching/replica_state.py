@@ -1,4 +1,4 @@
-"""What the scheduler knows of one replica: its times, and what it has in hand."""
+"""What the scheduler knows about one replica: its service times and its batches in flight."""
 
 from dataclasses import dataclass, field
 
@@ -6,19 +6,29 @@ from clipper.abstraction.batching.controller import Controller
 from clipper.abstraction.batching.flow import Batch
 from clipper.abstraction.batching.service_times import LEAST_S, ServiceTimes
 
-# A batch that takes less is short. A second one behind it hides a round trip of about 0.2 ms; and replicas that idle
-# for so long lose less than a batch costs the worker and the container besides, so short batches may wait for more.
+# A batch that takes less than this is short. A second batch behind it hides a round trip of about 0.2 ms. A replica
+# that idles for this long loses less than a batch costs the worker and the container, so short batches may wait.
 SHORT_S = 0.001
-# Behind a batch that takes longer the round trip is no loss, and queries are better bound when it has ended.
+# Behind a batch that takes longer than this the round trip is negligible, and it is better to bind queries to a replica
+# only when the batch has ended.
 AHEAD_BELOW_S = 0.005
-# Behind a batch that is not short a second one leaves only so little before its end: before, it would leave with fewer
-# queries than it could have gathered.
+# Behind a batch that is not short, a second batch leaves this long before its end. Any earlier, it would leave with
+# fewer queries than it could have gathered.
 ROUND_TRIP_S = 0.0003
 
 
 @dataclass(slots=True)
 class ReplicaState:
-    """What is known of one replica. ``controller`` is of the policies that set a limit by themselves."""
+    """The state of one replica.
+
+    Attributes:
+        controller: sets the batch limit, for the policies that have one; else None.
+        last_done_s: when the last batch came back.
+        last_size: rows of that batch.
+        last_left: queries that were waiting at that moment.
+        probed_s: when the replica was last probed for being too slow.
+        capacity_per_s: cached ``rows_per_s``; 0 if it must be computed anew.
+    """
 
     id: str
     max_batch: int
@@ -29,20 +39,20 @@ class ReplicaState:
     batches: int = 0
     last_done_s: float = 0.0
     last_size: int = 0
-    last_left: int = 0  # waiting when the last batch came back
+    last_left: int = 0
     probed_s: float = 0.0
     capacity_per_s: float = 0.0
 
     @property
     def limit(self) -> int:
-        """The largest batch to send now."""
+        """The largest batch to send now, in rows."""
         if self.controller is not None:
             return self.controller.limit
         most = self.times.most_rows()
         return most if most < self.max_batch else self.max_batch
 
     def batch_limit(self, slo_s: float) -> int:
-        """The largest batch that takes half of the SLO: a query then waits for one batch and is in the next."""
+        """Return the largest batch that takes half of the SLO: a query waits for one batch and is in the next."""
         if self.controller is not None:
             return self.controller.limit
         if not self.times.is_known:
@@ -50,14 +60,14 @@ class ReplicaState:
         return max(1, int(min(self.times.rows_within(slo_s / 2), self.limit)))
 
     def rows_per_s(self, slo_s: float) -> float:
-        """What it answers a second in batches of that size; 0 while nothing is known."""
+        """Return the rows answered a second in batches of ``batch_limit``; 0 while nothing is known."""
         if not self.times.is_known:
             return 0.0
         rows = self.batch_limit(slo_s)
         return rows / max(self.times.mean_s(rows), LEAST_S)
 
     def rest_s(self, now_s: float) -> float:
-        """How long it is still expected to be busy with what it has."""
+        """Return how long the batches in flight are expected to keep it busy."""
         rest_s = 0.0
         for running in self.in_flight.values():
             began_s = max(running.sent_s, self.last_done_s)
@@ -65,10 +75,13 @@ class ReplicaState:
         return rest_s
 
     def may_send_ahead(self, now_s: float, *, will_ask_again: bool) -> bool:
-        """Whether what runs will soon be over, and is not overdue: a replica that hangs binds nothing more.
+        """Whether a second batch may follow now: the first one is nearly over and not overdue.
 
-        ``will_ask_again``: the clients that are answered then ask again at once. Then the next batch is better with
-        them, unless what runs is short.
+        A replica whose batch is overdue may hang, and gets no more work.
+
+        Args:
+            will_ask_again: whether the clients of the running batch will query again at once. Then the next batch is
+                better with their queries in it, unless the running batch is short.
         """
         running = next(iter(self.in_flight.values()))
         if running.expected_s > AHEAD_BELOW_S or (will_ask_again and not running.is_short):

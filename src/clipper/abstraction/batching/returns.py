@@ -1,9 +1,9 @@
-"""Clients that ask again once they are answered, and how long a replica waits for them.
+"""Clients that query again once they are answered, and how long a replica waits for them.
 
-Clients that wait for answers fall into two halves, one of which runs while the other asks, and each half pays what a
-batch costs whatever its size. A replica that waits for those that it has just answered makes one batch of both. Where
-clients do not wait for answers nobody comes back, and a wait only makes queries late. So first it is seen whether
-they do.
+Clients that wait for their answers split into two halves: one is being evaluated while the other sends queries, and
+each half pays the fixed cost of a batch. A replica that waits for the clients it has just answered puts both halves
+into one batch. If clients do not wait for answers, nobody comes back, and a wait only makes queries late. So the
+worker first measures whether they come back.
 """
 
 from typing import Protocol
@@ -11,28 +11,30 @@ from typing import Protocol
 from clipper.abstraction.batching.deadline_queue import DeadlineQueue
 from clipper.abstraction.batching.service_times import ServiceTimes
 
-# Only after batches of this many: few clients at a time never wait.
+# A replica waits only after batches of at least this size: with few clients there is no wait.
 LEAST_ANSWERED = 16
-# Only where a batch costs so much beside its rows.
+# It waits only if the fixed time of a batch is at least this.
 LEAST_FIXED_S = 0.002
-# For at most so many times that cost.
+# It waits for at most this many fixed times.
 MAX_TIMES = 2.0
-# Until the first is back, for this part of it, and only for a tenth more of answers a second: it may not come at all.
+# Before the first client is back it waits for this fraction of the fixed time, and only if that is expected to answer a
+# tenth more queries a second: possibly none comes back.
 FIRST_SHARE = 0.5
 FIRST_GAIN = 1.1
-# The loop's timers are no finer.
+# The resolution of the loop's timers.
 LEAST_WAIT_S = 0.0002
-# Clients that wait for answers ask again within this part of the time that the batch which answered them took.
+# Clients that wait for their answers query again within this fraction of their batch's service time.
 WINDOW_SHARE = 0.5
-# Of the time between two answers that part is at most so much: else it says nothing.
+# That window is counted as at most this share of the time between two answers. If it is nearly all of that time, it
+# does not tell clients that come back from others.
 MOST_EVENLY = 0.8
-# The share of those answered who come back moves by this with each batch; from this share on they are waited for.
+# Weight of the newest batch in the share of clients that come back. Replicas wait once the share is at least BELIEVED.
 GAIN = 0.25
 BELIEVED = 0.5
 
 
 class Answering(Protocol):
-    """The replica that has answered."""
+    """A replica that has just answered; see ``ReplicaState``."""
 
     times: ServiceTimes
     last_done_s: float
@@ -41,7 +43,7 @@ class Answering(Protocol):
 
 
 class Returns:
-    """What share of those answered ask again at once: more queries than come at other times, soon after an answer."""
+    """Estimates the share of answered clients that query again at once, from the arrivals right after an answer."""
 
     __slots__ = ("_answered", "_arrivals", "_early", "_since_s", "_until_s", "share")
 
@@ -51,10 +53,16 @@ class Returns:
         self._since_s = self._until_s = 0.0
 
     def answered(self, size: int, arrivals: int, now_s: float, service_s: float) -> None:
-        """A batch of so many was answered after ``service_s``; ``arrivals`` have come until now, in all.
+        """Learn from the arrivals since the previous answer.
 
-        Learns from what came since the batch before: queries that come at any time are spread evenly over the time
-        between two answers, and those of clients that ask again are at its beginning.
+        Queries that come at any time are spread evenly between two answers; those of clients that query again come at
+        its beginning.
+
+        Args:
+            size: rows of the batch that was just answered.
+            arrivals: total number of queries so far.
+            now_s: the time on the loop's clock.
+            service_s: the batch's service time.
         """
         if self._answered:
             came = arrivals - self._arrivals
@@ -66,20 +74,21 @@ class Returns:
         self._since_s, self._until_s = now_s, now_s + WINDOW_SHARE * service_s
 
     def look(self, arrivals: int, now_s: float) -> None:
-        """``arrivals`` have come until now, in all."""
+        """Note the arrivals so far, while clients of the last batch may still come back."""
         if now_s <= self._until_s:
             self._early = arrivals - self._arrivals
 
     @property
     def are_believed(self) -> bool:
-        """Whether most of those that are answered ask again at once."""
+        """Whether most answered clients query again at once."""
         return self.share >= BELIEVED
 
     def until_s(self, replica: Answering, waiting: int, limit: int, queue: DeadlineQueue, now_s: float) -> float:
-        """Until when an idle replica waits for those that it has just answered; a time in the past if it does not.
+        """Return until when an idle replica waits for the clients it has just answered; a past time if it does not.
 
-        It waits as long as that answers more queries a second. A batch of n takes ``t(n)``, and the rest are taken to
-        come as fast as those that have come: so it waits while ``all / (rest + t(all)) >= waiting / t(waiting)``.
+        It waits as long as that answers more queries a second. A batch of n takes ``t(n)``, and the remaining clients
+        are assumed to come at the rate of those that are back: wait while
+        ``all / (rest + t(all)) >= waiting / t(waiting)``.
         """
         times, answered, left = replica.times, replica.last_size, replica.last_left
         fixed_s = times.fixed_s

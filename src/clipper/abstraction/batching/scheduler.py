@@ -1,7 +1,7 @@
-"""When batches leave, with what, for which replica: all decisions behind one version's queue are made here.
+"""Decides for one version when a batch leaves, with which queries, and to which replica.
 
-The shell (``abstraction.model_queue``) tells what happened and does what comes out. Facts in: what waits, the replicas
-and what is known of their times, the time. Decisions out: batches, drops, and when to look again.
+The shell, ``abstraction.model_queue``, reports events and carries out decisions. Facts in: the queue, the replicas with
+their service times, the time. Decisions out: batches, drops, and when to decide again.
 """
 
 from bisect import bisect_left
@@ -18,44 +18,44 @@ from clipper.abstraction.batching.returns import LEAST_FIXED_S, Returns
 from clipper.abstraction.batching.service_times import ServiceTimes
 from clipper.abstraction.work import NOBODY, Work
 
-# Short batches come thousands of times a second: after the first ones every eighth is learned from.
+# Short batches come thousands of times a second: after the first 64, the scheduler learns from every eighth.
 LEARNED_BATCHES, LEARNED_EVERY = 64, 8
-# Two batches hide the round trip to a replica; a third would only wait inside it, bound to it.
+# Two batches hide the round trip to a replica; a third would only wait inside the replica, bound to it.
 MAX_IN_FLIGHT = 2
-# So many rows make what a short batch costs beside them, some 0.1 ms here and in the container, small for each.
+# With this many rows the fixed cost of a short batch, some 0.1 ms in the worker and the container, is small for each.
 ENOUGH = 16
-# A short batch waits no longer for more, nor for longer than this share of the SLO. Where many models share the
-# queries, and each has few, waiting saves batches: exp3 over five models answers a sixth more (8 % twice).
+# A short batch waits for more queries for at most this time and this share of the SLO. If many models share the queries
+# and each gets few, waiting saves batches: exp3 over five models answers a sixth more (8 % twice).
 MAX_SHORT_WAIT_S = 0.002
 MAX_SHORT_WAIT_SHARE = 0.1
-# Near what the replicas can do, a batch that would answer fewer a second than come waits for more, as long as its
-# deadlines allow. Below that load a replica that idles is no loss, and a query leaves at once.
+# Near the replicas' capacity, a batch that would answer fewer queries a second than arrive waits for more, as long as
+# its deadlines allow. Below that load an idle replica is no loss, and a query leaves at once.
 NEAR_CAPACITY = 0.9
 WAITS_BELOW = 1.2
-# It waits for no more than so many times what comes while the fixed part of a batch's time passes.
+# It stops waiting once it has this many times the queries that arrive during a batch's fixed time.
 WORTH_TIMES = 2.0
-# It waits no longer once nothing has come for so many times the mean time between two queries.
+# It also stops waiting if nothing has arrived for this many times the mean time between two queries.
 MAX_GAPS = 10.0
-# Long rows are left out of a batch that answers so many times as many a second without them.
+# Long rows are left out of a batch if that multiplies the queries answered in time per second by at least this.
 WORTH_LEAVING = 1.05
-# A replica this much slower than the fastest one leaves what it cannot meet to that one.
+# A replica that is slower than the fastest one by this factor leaves queries that it cannot answer in time to it.
 SLOWER_TIMES = 1.2
-# What a timer of the loop may be late by.
+# A timer of the loop may be late by this much.
 TIMER_LATE_S = 0.001
-# How long a replica too slow for any query is left alone between two looks at whether it still is; a query's input is
-# sent a second time for that.
+# A replica too slow for any query is probed at most this often: it gets a copy of a query.
 PROBE_EVERY_S = 1.0
-# The same in its own batches: it is asked for a tenth of its time at most.
+# The time between probes is also at least this many times the replica's time for one row: probes take a tenth of its
+# time at most.
 PROBE_TIMES = 10.0
-# Work of the background may keep a replica busy while so few predictions are expected to come meanwhile.
+# If fewer predictions than this are expected during one batch, background work may use a replica more freely.
 QUIET_ARRIVALS = 0.05
-# A query that comes while work of the background runs must still be met by this share of its SLO.
+# A query that arrives while background work runs must be answerable within this share of its SLO.
 BACKGROUND_SHARE = 0.8
-# Of a batch of predictions, rows of the background that may ride along.
+# Background rows that may ride along with a batch of predictions, as a share of its size.
 RIDE_SHARE = 0.25
 
-# What is left of the SLO under the paper's controllers is for waiting: a version whose every batch takes longer than
-# the SLO is still sent fresh queries, so that it can be seen to recover.
+# Under the paper's controllers the service time takes at most this share of the SLO in deciding who is late. So a
+# version whose every batch takes longer than the SLO still gets fresh queries, and its recovery is noticed.
 MAX_RESERVED_SHARE = 0.8
 
 
@@ -63,10 +63,10 @@ class Decision(msgspec.Struct):
     """What to do now.
 
     Attributes:
-        batches: to be sent.
-        late: to be answered as timed out: they cannot be met any more.
-        shed: to be answered as overloaded: others are, for whom there is more time.
-        wake_s: when to look again, if nothing happens before; None if there is no need.
+        batches: batches to send.
+        late: work to answer with ``timeout``: it cannot be answered in time.
+        shed: work to answer with ``overloaded``: it could be in time, but only at the cost of more other work.
+        wake_s: when to decide again if nothing happens before; None if that is not needed.
     """
 
     batches: list[tuple[ReplicaState, Batch]]
@@ -76,11 +76,11 @@ class Decision(msgspec.Struct):
 
 
 class Scheduler:
-    """One version's queue and replicas.
+    """The queue and the replicas of one version.
 
-    Each piece of work that ``push`` accepts leaves exactly once: in a batch that ``finished`` or ``lose_replica``
-    returns, as ``late`` or ``shed`` of a decision, or expired by a later ``push``. Lost work may be pushed back and
-    leaves again.
+    Each work that ``push`` accepts leaves exactly once: in a batch that ``finished`` or ``lose_replica`` returns, as
+    ``late`` or ``shed`` of a decision, or as expired by a later ``push``. Lost work may be pushed back, and then leaves
+    again.
     """
 
     def __init__(self, max_length: int, max_bytes: int, delay_s: float, flow: Flow) -> None:
@@ -98,12 +98,13 @@ class Scheduler:
     def add_replica(
         self, replica_id: str, max_batch: int, controller: Controller | None = None, *, is_fixed: bool = False
     ) -> ReplicaState:
-        """One more replica. It is taken to be like the others until its own batches tell.
+        """Add a replica. It is assumed to be as fast as the fastest other one until its own batches show its speed.
 
         Args:
-            max_batch: the largest batch it takes.
-            controller: what sets a limit below that, if anything does.
-            is_fixed: batches may be as large as that from the first one on.
+            replica_id: names its process.
+            max_batch: the largest batch that it takes, in rows.
+            controller: sets a limit below that; None for policies without one.
+            is_fixed: allow batches of ``max_batch`` from the first one on.
         """
         times = ServiceTimes()
         known = [other.times for other in self.replicas.values() if other.times.is_known]
@@ -115,20 +116,20 @@ class Scheduler:
         return replica
 
     def drain_replica(self, replica_id: str) -> None:
-        """Give it no more work; what it has in flight is still awaited."""
+        """Send it no more work; its batches in flight are still awaited."""
         self.replicas[replica_id].is_draining = True
 
     def resume_replica(self, replica_id: str) -> None:
-        """It is wanted after all: give it work again."""
+        """Stop draining: send it work again."""
         self.replicas[replica_id].is_draining = False
 
     def lose_replica(self, replica_id: str) -> list[Work]:
-        """It is gone. Returns its work in flight, most urgent first, for ``push_back`` or failure."""
+        """Remove a replica. Return its work in flight, most urgent first, to be pushed back or failed."""
         replica = self.replicas.pop(replica_id)
         return [work for batch in replica.in_flight.values() for work in batch.works if work.waiters is not NOBODY]
 
     def set_slo(self, slo_s: float) -> None:
-        """The smallest SLO of the applications that ask this version: controllers and short waits go by it."""
+        """Set the smallest SLO of the applications that query this version: for controllers and short waits."""
         self.slo_s = slo_s
         for replica in self.replicas.values():
             if replica.controller is not None:
@@ -137,23 +138,23 @@ class Scheduler:
     # -- queries ---------------------------------------------------------------------------------------
 
     def push(self, work: Work, now_s: float) -> tuple[bool, list[Work]]:
-        """Queue new work. Returns whether there was room, and what had to be expired to find out."""
+        """Queue new work. Return whether there was room, and the work that was expired to make room."""
         if self.queue.push(work):
             return True, []
         expired = self.queue.expire(now_s)
         return bool(expired) and self.queue.push(work), expired
 
     def finished(self, replica: ReplicaState, batch_id: int, now_s: float) -> tuple[Batch, float] | None:
-        """A batch came back, evaluated: learn from it. Returns it with its service time, None if it is unknown."""
+        """Learn from a batch that came back. Return it with its service time in seconds, or None if it is unknown."""
         batch = replica.in_flight.pop(batch_id, None)
         if batch is None:
             return None
-        # A batch that was sent while another was running began when that one ended.
+        # A batch that was sent behind another one began when that one ended.
         began_s = batch.sent_s if batch.sent_s > replica.last_done_s else replica.last_done_s
         service_s = now_s - began_s
         size = len(batch.works)
         if size and replica.times.is_known and 2 * service_s < batch.expected_s > self._main_slo_s(self.queue.lanes()):
-            # It was too slow to be asked but now and then: one look has to do to see that it no longer is.
+            # The replica was so slow that it is only probed now and then: one fast batch is enough to believe it again.
             replica.times.rescale(service_s / batch.expected_s)
         replica.batches += 1
         if replica.batches < LEARNED_BATCHES or service_s >= SHORT_S or not replica.batches % LEARNED_EVERY:
@@ -169,9 +170,9 @@ class Scheduler:
     # -- decisions -------------------------------------------------------------------------------------
 
     def is_quiet(self) -> bool:
-        """Whether queries come one at a time: then one that has just come need not wait for others to be read.
+        """Whether queries come one at a time, so that a new one can leave without waiting for the rest of the turn.
 
-        Not where batches take long: should more come with it after all, they would have to wait for it.
+        False if batches take long: queries that came in the same turn would have to wait for this one's batch.
         """
         if self.queue.length != 1 or self._flow.has_short_batches:
             return False
@@ -180,22 +181,22 @@ class Scheduler:
                 return False
         return True
 
-    def waits_for_flow(self, now_s: float, *, have_come: bool) -> bool:
-        """Whether a short batch waits while more queries come. ``have_come``: some did in this turn of the loop."""
+    def waits_for_flow(self, now_s: float, *, has_arrivals: bool) -> bool:
+        """Whether a short batch waits for more queries. ``has_arrivals``: some came in this turn of the loop."""
         waiting = self.queue.length
         if not waiting or waiting >= ENOUGH:
             return False
         for replica in self.replicas.values():
             if waiting >= replica.limit or replica.times.mean_s(1) >= SHORT_S:
                 return False
-        return now_s < self.flow_wait_ends_s() and (have_come or self._flow.brings_more(now_s))
+        return now_s < self.flow_wait_ends_s() and (has_arrivals or self._flow.brings_more(now_s))
 
     def flow_wait_ends_s(self) -> float:
-        """Until when a short batch of what waits now is held back for more, at most."""
+        """Return until when a short batch of the queries that wait now is held back, at most."""
         return self.queue.oldest_arrival_s() + min(MAX_SHORT_WAIT_S, self.slo_s * MAX_SHORT_WAIT_SHARE)
 
     def decide(self, now_s: float) -> Decision:
-        """Give idle replicas batches, the fastest first; then a second one to those whose first is nearly over."""
+        """Give idle replicas batches, the fastest first; then second batches to those whose first is nearly over."""
         decision, queue = Decision([], [], []), self.queue
         self._returns.look(queue.arrivals, now_s)
         if not queue.length:
@@ -216,12 +217,12 @@ class Scheduler:
                 if in_flight and has_room:
                     has_room = replica.may_send_ahead(now_s, will_ask_again=self._returns.are_believed)
                 if has_room and (not self._give(replica, replicas, now_s, decision) or not queue.length):
-                    # What waits does so for this one; a slower one does not take it meanwhile.
+                    # The rest of the queue waits for this replica; a slower one must not take it.
                     return decision
         return decision
 
     def _give(self, replica: ReplicaState, replicas: list[ReplicaState], now_s: float, decision: Decision) -> bool:
-        """Send a replica what it should have now. Returns False if it waits and others are to leave it the queue."""
+        """Send a replica its next batch, if any. Return False if it waits and the others must leave it the queue."""
         queue, times, limit = self.queue, replica.times, replica.limit
         lanes, waiting = queue.lanes(), queue.length
         self._rate.look(queue.arrivals, now_s, self._main_slo_s(lanes))
@@ -229,18 +230,18 @@ class Scheduler:
         row_bytes = sum([lane.size_bytes for lane in lanes]) / waiting if queue.varies else 0.0
         first_due_s = lanes[0].works[0].due_s if len(lanes) == 1 else min(lane.works[0].due_s for lane in lanes)
         if first_due_s < now_s:
-            # What a more patient query has joined waits again.
+            # Work that a query with a later deadline has joined is queued again.
             due = queue.take_due_before(now_s)
             decision.late += due
             if len(due) >= MAX_DUE:
-                # There may be more of them, and others have their turn before.
+                # There may be more expired work, but other events of the loop get a turn first.
                 _wake_at(decision, now_s)
                 return False
             return not queue.length or self._give(replica, replicas, now_s, decision)
         wait_s = replica.rest_s(now_s) if replica.in_flight else 0.0
         slow_s = wait_s + times.slow_s(size, size * row_bytes)
         if waiting < limit and (self._delay_s or self._returns.are_believed):
-            # No wait makes the most urgent late.
+            # No wait may make the most urgent query late.
             until_s = min(self._delayed_until_s(replica, waiting, limit, now_s), first_due_s - slow_s - TIMER_LATE_S)
             if until_s > now_s:
                 _wake_at(decision, until_s)
@@ -251,7 +252,7 @@ class Scheduler:
         if replica.controller is None:
             needed_per_s = self._needed_per_s(replica, replicas, lanes)
             if now_s + slow_s <= first_due_s:
-                # All can be met. Whether they should go now, and all to this one:
+                # All are in time if they leave now. Decide whether they leave now, and how many go to this replica.
                 if size < limit and needed_per_s > NEAR_CAPACITY * replica.capacity_per_s:
                     until_s = self._short_until_s(replica, size, row_bytes, needed_per_s, first_due_s)
                     if until_s > now_s:
@@ -266,14 +267,14 @@ class Scheduler:
                 return True
             choice, lanes = self._choose(replica, lanes, wait_s, now_s, needed_per_s, limit)
         else:
-            # What the paper's controllers know of time is the limit: whoever can still be met goes, oldest first.
+            # The paper's controllers only know the limit: send the oldest queries that can still be in time.
             due_s = now_s + wait_s + min(times.mean_s(size), MAX_RESERVED_SHARE * self.slo_s)
             late = sum(bisect_left(lane.works, due_s, key=lambda work: work.due_s) for lane in lanes)
             choice = Choice(late, min(limit, waiting - late), float(waiting - late), 0.0, True)
         if choice.in_time > 0:
             taken = queue.take(choice.drop, choice.take, lanes)
             if times.mean_s(1) > SLOWER_TIMES * replicas[0].times.mean_s(1):
-                # A faster one may still meet those that this one cannot.
+                # A faster replica may still answer these in time.
                 queue.push_back(taken.dropped)
                 taken.dropped = []
             self._sort_out(taken, now_s + wait_s + times.mean_s(1) * times.ratios(1)[0], decision)
@@ -291,7 +292,7 @@ class Scheduler:
         needed_per_s: float,
         limit: int,
     ) -> tuple[Choice, list[Lane]]:
-        """The best batch, and of which lanes: long rows are left out where that answers more in time."""
+        """Choose the best batch and its lanes: leave out long rows if that answers more queries in time."""
         best, best_lanes = choose(Outlook.over(lanes), replica.times, wait_s, now_s, needed_per_s, limit), lanes
         for longest in sorted({lane.length_class for lane in lanes})[:0:-1]:
             if best.keeps_up and not best.drop:
@@ -303,7 +304,7 @@ class Scheduler:
         return best, best_lanes
 
     def _needed_per_s(self, replica: ReplicaState, replicas: list[ReplicaState], lanes: list[Lane]) -> float:
-        """This replica's share of what comes, by what each can do."""
+        """Return this replica's share of the arrival rate, in proportion to its capacity."""
         if len(replicas) == 1 and replica.capacity_per_s:
             return self._rate.per_s
         slo_s = self._main_slo_s(lanes)
@@ -316,19 +317,19 @@ class Scheduler:
     def _short_until_s(
         self, replica: ReplicaState, size: int, row_bytes: float, needed_per_s: float, first_due_s: float
     ) -> float:
-        """Near capacity, until when a batch of all that waits is too small to leave; in the past if it is not."""
+        """Near capacity, return until when a batch of all that waits should wait for more; a past time if not."""
         times = replica.times
         if size >= WAITS_BELOW * needed_per_s * times.mean_s(size, size * row_bytes):
             return 0.0
         if size >= WORTH_TIMES * self._rate.per_s * times.fixed_s:
-            return 0.0  # what comes while it waits would not make up for the wait
-        # A rate may be of clients that wait for this answer, or of before a pause. Then nobody comes, and a deadline
-        # that is seconds away would be waited for in vain.
+            return 0.0  # arrivals during the wait would not make up for it
+        # The rate may come from clients that wait for this very answer, or from before a pause. Then nobody arrives,
+        # and the batch would wait in vain for a deadline that may be seconds away.
         paused_s = max([lane.works[-1].arrival_s for lane in self.queue.lanes()]) + MAX_GAPS / self._rate.per_s
         return min(paused_s, first_due_s - times.slow_s(size + 1, (size + 1) * row_bytes) - TIMER_LATE_S)
 
     def _share(self, replica: ReplicaState, replicas: list[ReplicaState], size: int, row_bytes: float) -> int:
-        """How many of those that wait go to this replica where others idle. No batch is mostly its fixed time."""
+        """Return how many queries go to this replica if others idle. A batch must not be mostly fixed time."""
         idle = sum(not other.in_flight for other in replicas)
         if idle <= 1 or replica.in_flight:
             return size
@@ -338,7 +339,7 @@ class Scheduler:
         return min(size, max(-(-size // idle), int(worth) + 1))
 
     def _delayed_until_s(self, replica: ReplicaState, waiting: int, limit: int, now_s: float) -> float:
-        """Until when a batch that is not full waits for more: as its settings say, or for those who will ask again."""
+        """Return until when a batch that is not full waits: for its configured delay, or for returning clients."""
         until_s = 0.0
         if not replica.in_flight:
             until_s = self._returns.until_s(replica, waiting, limit, self.queue, now_s)
@@ -347,7 +348,7 @@ class Scheduler:
         return until_s
 
     def _main_slo_s(self, lanes: list[Lane]) -> float:
-        """The SLO of the lane that most of what waits is in; the smallest of all where nothing does."""
+        """Return the SLO of the lane with the most work; the smallest SLO of all if nothing waits."""
         if len(lanes) == 1:
             return lanes[0].slo_s
         return max(lanes, key=lambda lane: len(lane.works)).slo_s if lanes else self.slo_s
@@ -355,14 +356,14 @@ class Scheduler:
     def _drop_or_probe(
         self, replica: ReplicaState, replicas: list[ReplicaState], now_s: float, decision: Decision
     ) -> None:
-        """The replica can meet nothing that waits: drop what no other can either, and see whether it still is slow."""
+        """Nothing that waits would be in time on this replica: drop what is late on all, and maybe probe this one."""
         lanes = self.queue.lanes()
         slo_s = max(lane.slo_s for lane in lanes)
         alone_s, least_s = (
             min(each.times.mean_s(1) * each.times.ratios(1)[0] for each in some) for some in ([replica], replicas)
         )
         if least_s >= slo_s:
-            # All are too slow for any query: what waits has nothing to lose.
+            # All replicas are too slow for any query, so a waiting query has nothing to lose.
             taken = self.queue.take_newest(lanes)
             self._send(replica, taken, now_s, decision)
             return
@@ -372,7 +373,7 @@ class Scheduler:
             return
         replica.probed_s = now_s
         if alone_s < slo_s:
-            # It is not slow: these rows are taken to be too long. One of them has nothing to lose, and tells.
+            # It is not slow for a single query: the waiting rows are too long. Try one, which has nothing to lose.
             self._send(replica, self.queue.take_newest(self.queue.lanes()), now_s, decision)
             return
         row = self.queue.lanes()[0].works[-1].row
@@ -380,7 +381,7 @@ class Scheduler:
         self._send(replica, Taken([copy], []), now_s, decision)
 
     def _send_background(self, now_s: float, decision: Decision) -> None:
-        """No prediction waits: do work of the background, as far as a prediction that comes meanwhile is still met."""
+        """No prediction waits: send background work from which a prediction that arrives meanwhile can recover."""
         self._rate.look(self.queue.arrivals, now_s, self.slo_s)
         for replica in self.replicas.values():
             if replica.in_flight or replica.is_draining or not self.queue.background:
@@ -398,7 +399,7 @@ class Scheduler:
     def _ride_along(
         self, replica: ReplicaState, taken: Taken, first_due_s: float, now_s: float, decision: Decision
     ) -> None:
-        """Add work of the background to a batch of all predictions that wait, as far as none of these is late by it."""
+        """Add background work to a batch of all waiting predictions, as far as it makes none of them late."""
         size = len(taken.batch)
         more = min(int(size * RIDE_SHARE), replica.limit - size)
         size_bytes = 0.0
@@ -411,7 +412,7 @@ class Scheduler:
             decision.late += riders.dropped
 
     def _sort_out(self, taken: Taken, met_s: float, decision: Decision) -> None:
-        """Tell those that could not be met from those that made room. ``met_s``: when one alone would be done."""
+        """Split dropped work into late and shed. Work due before ``met_s`` would be late even if it were sent alone."""
         for work in taken.dropped:
             (decision.late if work.due_s < met_s else decision.shed).append(work)
         taken.dropped = []

@@ -1,39 +1,39 @@
-"""What batches are expected to take: a fixed time plus a time per row, fitted to the latest ones."""
+"""The expected service time of a batch: a fixed time plus a time per row, fitted to the latest batches."""
 
-# How much of the past stays with each new batch: the line rests on the last 64 or so. Enough to average
-# noise out, little enough to follow a change of speed within a second of full batches.
+# How much of the past remains with each new batch: the line rests on about the last 64. These average out noise, and
+# still follow a change of speed within a second of full batches.
 _KEPT = 1 - 1 / 64
 
-# Least relative spread (standard deviation over mean) of the sizes for the two terms to be told apart.
-# Below it, noise of 10 % in the times makes the slope worthless.
+# The fixed and the per-row time are only told apart if the sizes have this relative spread (standard deviation over
+# mean). Below it, noise of 10 % in the times makes the slope worthless.
 LEAST_SPREAD = 0.1
 
-# Fewer batches than this say nothing about the slope: two points always lie on a line, noise or not.
+# Fewer batches than this say nothing about the slope: two points always lie on a line.
 _LEAST_BATCHES = 6
 
-# The line is fitted anew with each of so many batches, and then with every fourth: one of them moves it little.
+# The line is fitted with each of the first batches, and later with every fourth: one batch moves it little.
 _FIRST_BATCHES = 64
 _FIT_EVERY = 4
 
-# How far one batch moves the spread: it rests on some hundred, of which ten are above it.
+# How far one batch moves the spread, which rests on about a hundred batches, ten of them above it.
 _SPREAD_GAIN = 0.1
 _SHARE_ABOVE = 0.1
 _SPREAD_UP, _SPREAD_DOWN = 1 + _SPREAD_GAIN * (1 - _SHARE_ABOVE), 1 - _SPREAD_GAIN * _SHARE_ABOVE
-# Beyond this it is no spread but another speed.
+# A larger spread is a change of speed.
 _MOST_SPREAD = 1.6
 
-# Batches that take less than this many times the fixed time are not worth having; see ``target_s``.
+# A batch must take at least this many times the fixed time to be worth sending; see ``target_s``.
 FIXED_TIMES = 1.5
 
 
 class ServiceLine:
     """Least squares over exponentially weighted batches, in constant time and space.
 
-    Gives the expected time, not a high quantile. An outlier moves it little, since each batch weighs 1/64.
+    The line is the expected time, not a high quantile. An outlier moves it little, since each batch weighs 1/64.
 
     Attributes:
-        spread: nine of ten batches take at most so many times what is expected of them.
-        is_known: whether the sizes were ever different enough to tell the two terms apart, since the last reset.
+        spread: nine of ten batches take at most this many times their expected time.
+        is_known: whether the sizes have varied enough since the last reset to tell the two terms apart.
     """
 
     __slots__ = (
@@ -54,7 +54,7 @@ class ServiceLine:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all batches: the replica's speed has changed."""
+        """Forget all batches, as after a change of the replica's speed."""
         self.is_known = False
         self.spread = 1.0
         self._batches = 0
@@ -72,16 +72,16 @@ class ServiceLine:
             self._fit()
 
     def compare(self, size: int, service_s: float) -> None:
-        """Follow the spread by one more batch: up a little if it was above, down by a ninth of that if not."""
+        """Move the spread by one batch: up a little if the batch was above it, else down by a ninth of that."""
         is_above = service_s > self.spread * (self._fixed_s + self._row_s * size)
         moved = self.spread * (_SPREAD_UP if is_above else _SPREAD_DOWN)
         self.spread = min(moved, _MOST_SPREAD) if moved > 1.0 else 1.0
 
     def terms(self) -> tuple[float, float]:
-        """The fixed time and the time per row, in seconds, both at least 0.
+        """Return the fixed time and the time per row, in seconds, both at least 0.
 
-        While the sizes are too much alike to tell the two apart, the fixed time is the last one known: sizes that hold
-        steady hide it. If none is known, all of the time counts as per row, which overstates what larger batches take.
+        While the sizes are too much alike to tell the two apart, the fixed time is the last known one: steady sizes
+        hide it. If none is known, all of the time counts as per row, which overestimates larger batches.
         """
         return self._fixed_s, self._row_s
 
@@ -97,15 +97,16 @@ class ServiceLine:
         self._row_s = (service_s - self._fixed_s) / size
 
     def target_s(self, budget_s: float) -> float:
-        """What a batch may take: the budget, or more if even the smallest batches come near to it.
+        """Return the time that a batch may take: the budget, or more if even the smallest batches come near it.
 
-        Where the fixed time alone eats the budget no limit can meet it, and a limit of 1 is the worst of all:
-        it saves little time and serves the fewest. A target of 1.5 times the fixed time keeps batches of half
-        as much work as overhead, a third of the highest throughput there is. Both are of slow batches, nine of ten
-        being faster: else noise alone makes batches miss, and the limit falls to 1 though that makes none fast.
+        If the fixed time alone exceeds the budget, no limit meets it, and a limit of 1 is the worst of all: it saves
+        little time and answers the fewest queries. A target of 1.5 times the fixed time gives batches with half as much
+        work as overhead, which reach a third of the maximum throughput. The fixed time is that of slow batches, which
+        nine of ten stay within. Otherwise noise alone would cause misses and drive the limit to 1, for no gain in
+        speed.
         """
         return max(budget_s, FIXED_TIMES * self._fixed_s * self.spread)
 
     def at(self, size: int) -> float:
-        """What a batch of ``size`` rows is expected to take, in seconds; 0 while nothing is known."""
+        """Return the expected time of a batch of ``size`` rows, in seconds; 0 while nothing is known."""
         return self._fixed_s + self._row_s * size

@@ -1,8 +1,8 @@
-"""An exact prediction cache with CLOCK eviction, bounded in bytes, that joins equal inputs in flight.
+"""An exact prediction cache with CLOCK eviction and a bound in bytes. Equal inputs in flight are evaluated once.
 
-CLOCK (Corbató 1968) approximates LRU with one reference bit an entry: a hand goes round the entries; one whose
-bit is set gets a second chance and loses the bit, one without it is evicted. Here the ring is a queue whose head is
-under the hand, which is the same order.
+CLOCK (Corbató 1968) approximates LRU with one reference bit for each entry. A hand goes round the entries: an entry
+whose bit is set loses the bit and stays; an entry without it is evicted. Here the ring is a queue whose head is under
+the hand, which gives the same order.
 """
 
 from collections import deque
@@ -13,11 +13,11 @@ from xxhash import xxh3_64_intdigest
 
 from clipper.abstraction.work import Work
 
-# What an entry costs beside its input and output: the Work, two bytes objects' headers, a dict slot, a ring slot.
+# What an entry costs beside its input and output: the Work, the headers of two bytes objects, a dict slot, a ring slot.
 ENTRY_OVERHEAD_BYTES = 320
-# An entry over this share of the cache would push out too much of the rest to be worth its place.
+# An entry over one eighth of the cache would evict too many others to be worth its place.
 MAX_ENTRY_SHARE = 8
-# Python's own hash of bytes takes 2 us for 784 float64 and 60 us for a picture of 150 KB; this one a seventh or less.
+# Python's own hash of bytes takes 2 us for 784 float64 and 60 us for an image of 150 KB; xxh3 takes a seventh or less.
 HASHED_BYTES = 512
 
 
@@ -30,14 +30,15 @@ class ClockStatistics:
 
 
 class ClockCache:
-    """The entries of all versions: one bound in bytes, one hand. Each version looks things up in a table of its own.
+    """The entries of all versions, under one bound in bytes and one hand. Each version has a table for its look-ups.
 
-    A table finds a Work by (version, input) compared whole: dicts compare keys, not only hashes, and where the key
-    is itself a hash the table compares inputs. Work in flight is in the table but not yet in the ring, and so is
-    never evicted.
+    A table finds a Work by its version and its whole input. A dict compares keys, not only hashes; where the key is
+    a hash itself, the table also compares the inputs. Work in flight is in a table but not in the ring, so it is never
+    evicted.
 
     Args:
-        seed: of the hash, 64 bits. Those who do not know it cannot choose inputs that push each other out.
+        capacity_bytes: the bound, including ``ENTRY_OVERHEAD_BYTES`` for each entry.
+        seed: 64 bits for the hash. A client who does not know it cannot choose inputs that displace each other.
     """
 
     def __init__(self, capacity_bytes: int, seed: int = 0) -> None:
@@ -48,14 +49,14 @@ class ClockCache:
         self._evictions = 0
 
     def table(self) -> "CacheTable":
-        """A new, empty table for one version."""
+        """Return a new, empty table for one version."""
         return CacheTable(self)
 
     def statistics(self) -> ClockStatistics:
         return ClockStatistics(len(self._ring), self._size_bytes, self.capacity_bytes, self._evictions)
 
     def admit(self, works: Iterable[Work]) -> None:
-        """Keep finished work, evicting what there was until it fits; what is too large to keep is forgotten at once."""
+        """Keep finished work and evict other entries until all fit. Work that is too large is forgotten at once."""
         kept: list[Work] = []
         for work in works:
             if work.table is None:
@@ -70,16 +71,16 @@ class ClockCache:
             self._evict()
         self._ring.extend(kept)
         if self._size_bytes > self.capacity_bytes:
-            # Many large ones may not fit even by themselves.
+            # Many large ones may exceed the bound by themselves.
             self._evict()
 
     def forget_closed(self) -> None:
-        """Drop every entry whose table was closed."""
+        """Drop the entries of closed tables."""
         self._ring = deque(work for work in self._ring if work.table is not None)
         self._size_bytes = sum(map(_size_bytes, self._ring))
 
     def _evict(self) -> None:
-        """Advance the hand until the rest is within the bound."""
+        """Advance the hand until the entries are within the bound."""
         ring, size_bytes = self._ring, self._size_bytes
         while size_bytes > self.capacity_bytes and ring:
             work = ring.popleft()
@@ -94,7 +95,7 @@ class ClockCache:
 
 
 class CacheTable:
-    """One version's entries. ``hits``, ``joins`` and ``misses`` count look-ups."""
+    """The entries of one version. ``hits``, ``joins`` and ``misses`` count look-ups."""
 
     __slots__ = ("_cache", "_entries", "_seed", "hits", "joins", "misses")
 
@@ -107,11 +108,11 @@ class CacheTable:
         return len(self._entries)
 
     def key_of(self, row: bytes) -> bytes | int:
-        """What an input is found by: itself, or, if it is large, its hash; then the inputs are compared besides."""
+        """Return the key of an input: the input itself, or its hash if it is large."""
         return row if len(row) < HASHED_BYTES else xxh3_64_intdigest(row, self._seed)
 
     def find(self, row: bytes, key: bytes | int) -> Work | None:
-        """The entry for exactly this input, counted as a hit if it has its output and as a join if not."""
+        """Return the entry for exactly this input. It counts as a hit if it has its output, else as a join."""
         work = self._entries.get(key)
         if work is None or (key is not row and work.row != row):
             self.misses += 1
@@ -124,27 +125,27 @@ class CacheTable:
         return work
 
     def peek(self, row: bytes) -> bytes | None:
-        """The output for exactly this input, if it is there; counts nothing."""
+        """Return the output for exactly this input, or None. This counts nothing."""
         work = self._entries.get(self.key_of(row))
         return None if work is None or work.row != row else work.output
 
     def begin(self, work: Work) -> None:
-        """After a miss: equal inputs join ``work`` from now on. Another input of the same hash is found no more."""
+        """Enter ``work`` after a miss: equal inputs join it from now on. It replaces an input with the same hash."""
         work.table = self
         self._entries[work.key] = work
 
     def fulfil(self, works: Iterable[Work]) -> None:
-        """All of these that are in the table have their outputs: keep them, as far as there is room."""
+        """Keep those of these works that are in the table and now have their outputs, as far as they fit."""
         self._cache.admit(works)
 
     def forget(self, work: Work) -> None:
-        """``work`` has no output, or is evicted: the next equal input is a miss."""
+        """Drop ``work``, which has no output or was evicted: the next equal input is a miss."""
         work.table = None
         if self._entries.get(work.key) is work:
             del self._entries[work.key]
 
     def close(self) -> None:
-        """The version is gone: forget its entries. Work still in flight ends as if it had never been cached."""
+        """The version was removed: drop its entries. Work in flight then ends as if it had never been cached."""
         for work in self._entries.values():
             work.table = None
         self._entries.clear()
