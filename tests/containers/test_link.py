@@ -173,7 +173,7 @@ def test_a_container_that_hangs_up_right_after_welcome_is_not_linked(run: Callab
         (messages.encode_welcome(Welcome("digits", "2", DOUBLES)), "serves digits:2, not digits:1"),
         (messages.encode_welcome(Welcome("faces", "1", DOUBLES)), "serves faces:1, not digits:1"),
         (messages.encode_error(0, "the token is wrong"), "the token is wrong"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "the peer speaks something else"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "the peer speaks another protocol"),
         (messages.encode_results(1, 1, b"1"), "unexpected frame of kind 4"),
         (header(Kind.WELCOME, 2) + b"[]", "WELCOME"),
         (header(Kind.WELCOME, MAX_WELCOME_BYTES + 1), str(MAX_WELCOME_BYTES)),
@@ -206,7 +206,7 @@ def test_who_does_not_say_welcome_as_expected_is_not_linked(
 @pytest.mark.parametrize(
     ("frame", "reason"),
     [
-        (b"garbage, sixteen or more bytes", "the peer speaks something else"),
+        (b"garbage, sixteen or more bytes", "the peer speaks another protocol"),
         (messages.encode_welcome(Welcome("digits", "1", DOUBLES)), "unexpected frame of kind 2"),
         (header(Kind.RESULTS, 3, 1) + b"abc", "RESULTS of 3 bytes"),
         (header(Kind.PREDICT, 0, 1), "unexpected frame of kind 3"),

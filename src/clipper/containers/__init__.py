@@ -1,1 +1,1 @@
-"""Talking to model processes: the protocol (pure) and the link that drives it."""
+"""Communication with model processes: the container protocol (pure) and the link that speaks it."""

@@ -1,4 +1,4 @@
-"""Dials one replica and speaks the container protocol with it. It reports to a ``Listener``, and decides nothing."""
+"""Dials one replica, speaks the container protocol with it, and reports to a ``Listener``. It decides nothing."""
 
 import asyncio
 import logging
@@ -14,20 +14,20 @@ from clipper.types import DType, ModelId
 
 log = logging.getLogger(__name__)
 
-# A container that listens has loaded its model, and only has to answer HELLO.
+# A container that listens has loaded its model and only has to answer HELLO.
 HANDSHAKE_TIMEOUT_S = 5.0
-# A WELCOME is names, a type and a line of text. Anything that sends more is not a container.
+# A WELCOME holds names, types and a line of text. A peer that sends more is not a container.
 MAX_WELCOME_BYTES = 64 * 1024
-# Until a snapshot says that the supervisor has replaced the replica, it may come back at this address.
+# Until a snapshot removes the replica, it may come back at this address, so the link dials again after these delays.
 FIRST_REDIAL_S = 0.02
 LAST_REDIAL_S = 1.0
-# The kernel sends this much of a batch by itself, if it allows so large a buffer. The rest waits for the worker's loop,
-# once for each bufferful. With the usual 208 KiB that took 13 ms for 125 rows of 784 float64 while the loop was busy.
+# The kernel sends this much of a batch by itself, if it allows so large a buffer; the rest waits for the worker's loop,
+# once for each bufferful. With the usual 208 KiB, 125 rows of 784 float64 took 13 ms while the loop was busy.
 SEND_BUFFER_BYTES = 4 * 1024 * 1024
 
 
 class Listener(Protocol):
-    """Gets what the replica says. Called on the event loop."""
+    """Receives the replica's messages, on the event loop."""
 
     def on_linked(self, welcome: Welcome) -> None: ...
 
@@ -36,11 +36,16 @@ class Listener(Protocol):
     def on_error(self, batch_id: int, message: str) -> None: ...
 
     def on_lost(self, reason: str) -> None:
-        """The connection is gone, and with it every batch in flight. The link dials again."""
+        """The connection ended, and every batch in flight is lost. The link dials again."""
 
 
 class ReplicaLink:
-    """The connection to one replica: dialled until it answers, and again when it breaks, until ``close``."""
+    """The connection to one replica. It is dialled until it answers, and again after it breaks, until ``close``.
+
+    Attributes:
+        last_error: why the latest dial failed or the connection ended; None while linked.
+        first_attempt: done once the first dial has succeeded or failed.
+    """
 
     def __init__(self, model: ModelId, address: str, token: str, listener: Listener) -> None:
         self._model = model
@@ -57,21 +62,21 @@ class ReplicaLink:
         return self._transport is not None
 
     def open(self) -> None:
-        """Start dialling. ``first_attempt`` is done once the first dial has succeeded or failed."""
+        """Start to dial."""
         self._task = asyncio.get_running_loop().create_task(self._keep_linked())
 
     def close(self) -> None:
-        """Close for good. The listener is not called any more."""
+        """Close for good: the listener is not called again."""
         if self._task is not None:
             self._task.cancel()
         if self._transport is not None:
-            # Not close(), which would wait for the container to read the rest. It may never do that.
+            # close() would wait until the container has read the rest, which may never happen.
             self._transport.abort()
             self._transport = None
         self._settle_first_attempt()
 
     def send(self, batch_id: int, dtype: DType, dimensions: int, rows: Sequence[bytes]) -> None:
-        """Write one batch. Only while ``is_linked``. The dispatcher's two batches in flight bound what waits here."""
+        """Write one batch. The link must be linked. The scheduler's two batches in flight bound what is buffered."""
         transport = cast(asyncio.WriteTransport, self._transport)
         transport.writelines(messages.encode_predict(batch_id, dtype, dimensions, rows))
 
@@ -87,17 +92,20 @@ class ReplicaLink:
             delay_s = min(2 * delay_s, LAST_REDIAL_S)
 
     async def _dial(self) -> "asyncio.Future[str] | None":
-        """Connect and shake hands. Returns a future that is done when the connection ends; None if this fails."""
+        """Connect and shake hands. Return a future for the end of the connection, or None if the dial failed."""
         connection = _Connection(self._listener)
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
                 await _connect(self._address, connection)
                 connection.write(messages.encode_hello(self._token))
-                welcome = self._checked(await connection.welcome)
+                welcome = await connection.welcome
+            if (welcome.model, welcome.version) != (self._model.name, self._model.version):
+                # The address is stale: another container listens there now.
+                raise ProtocolViolation(f"{self._address} serves {welcome.model}:{welcome.version}, not {self._model}")
             if connection.lost.done():
                 raise ProtocolViolation(f"the connection ended after WELCOME: {connection.lost.result()}")
         except (OSError, TimeoutError, ValueError, OverflowError, ClipperError) as error:
-            # ValueError and OverflowError: for an address that is not valid, e.g. whose port is not a number.
+            # int() and connect() raise ValueError and OverflowError for an address that is not valid.
             self.last_error = str(error) or f"no answer within {HANDSHAKE_TIMEOUT_S} s"
             connection.abort()
             return None
@@ -109,12 +117,6 @@ class ReplicaLink:
         connection.on_lost = self._forget_transport
         self._listener.on_linked(welcome)
         return connection.lost
-
-    def _checked(self, welcome: Welcome) -> Welcome:
-        if (welcome.model, welcome.version) != (self._model.name, self._model.version):
-            # The address is stale, and another container has it now.
-            raise ProtocolViolation(f"{self._address} serves {welcome.model}:{welcome.version}, not {self._model}")
-        return welcome
 
     def _forget_transport(self, reason: str) -> None:
         if self._transport is not None:
@@ -143,7 +145,7 @@ class _Connection(asyncio.Protocol):
     Attributes:
         welcome: done once the container has answered HELLO.
         lost: done, with the reason, once the connection has ended.
-        on_lost: called with the reason before anything else can run, so that nothing is sent into a dead connection.
+        on_lost: called with the reason as soon as the connection ends, so that nothing is sent over it any more.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -154,13 +156,13 @@ class _Connection(asyncio.Protocol):
         self.lost: asyncio.Future[str] = loop.create_future()
         self.on_lost: Callable[[str], None] | None = None
         self.transport: asyncio.WriteTransport | None = None
-        # After a failed dial nobody awaits it, and asyncio would complain about that.
+        # After a failed dial nobody awaits this future, and asyncio would log that its exception was not retrieved.
         self.welcome.add_done_callback(_retrieve)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.WriteTransport, transport)
         own_socket = transport.get_extra_info("socket")
-        if own_socket.family == socket.AF_UNIX:  # the kernel enlarges the buffer of TCP by itself
+        if own_socket.family == socket.AF_UNIX:  # the kernel enlarges the buffers of TCP by itself
             own_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
 
     def write(self, data: bytes) -> None:
@@ -176,36 +178,30 @@ class _Connection(asyncio.Protocol):
             for kind, frame_id, body in self._splitter.feed(data):
                 self._receive(kind, frame_id, body)
         except ProtocolViolation as error:
-            self._fail(error)
+            log.error("closing the connection to a container: %s", error)
+            self.abort()
+            self._end(str(error))
 
     def eof_received(self) -> None:
-        # A container that has stopped sending answers nothing, so there is no use in sending it the rest.
+        # A container that has stopped sending will not answer, so there is no point in sending it the rest.
         self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._end(str(error or "connection closed by the container"))
+        self._end(str(error or "the container closed the connection"))
 
     def _receive(self, kind: int, frame_id: int, body: Buffer) -> None:
         if kind == Kind.RESULTS and self.welcome.done():
             self._listener.on_results(frame_id, messages.decode_results(body))
+        elif kind == Kind.ERROR and self.welcome.done():
+            self._listener.on_error(frame_id, messages.decode_error(body))
         elif kind == Kind.ERROR:
-            self._refused(frame_id, messages.decode_error(body))
+            reason = messages.decode_error(body)
+            self.welcome.set_exception(ProtocolViolation(f"the container refused the connection: {reason}"))
         elif kind == Kind.WELCOME and not self.welcome.done():
             self.welcome.set_result(messages.decode_welcome(body))
             self._splitter.max_body_bytes = MAX_BODY_BYTES
         else:
             raise ProtocolViolation(f"the container sent an unexpected frame of kind {kind}")
-
-    def _refused(self, frame_id: int, message: str) -> None:
-        if self.welcome.done():
-            self._listener.on_error(frame_id, message)
-        else:
-            self.welcome.set_exception(ProtocolViolation(f"the container refused the connection: {message}"))
-
-    def _fail(self, error: ProtocolViolation) -> None:
-        log.error("closing a container's connection: %s", error)
-        self.abort()
-        self._end(str(error))
 
     def _end(self, reason: str) -> None:
         if self.lost.done():

@@ -1,4 +1,4 @@
-"""The container protocol: bytes to messages and back. No sockets; standard library only.
+"""The container protocol: bytes to messages and back, without sockets, by the standard library alone.
 
-The specification is proto/container-protocol.md; proto/vectors/ holds frames as hex for every SDK.
+The specification is proto/container-protocol.md. proto/vectors/ has example frames in hex for every SDK.
 """

@@ -1,13 +1,12 @@
-"""Frames: the 16-byte header and the splitter that finds frames in a byte stream.
+"""Frames: the 16-byte header, and the splitter that finds frames in a byte stream.
 
-    offset  size  field
-    0       4     body_bytes   u32, bytes that follow the header
-    4       1     kind         u8, one of ``Kind``
-    5       1     flags        u8, 0; refused if not
-    6       2     reserved     u16, 0; refused if not
-    8       8     id           u64, of the batch or ping; a reply repeats it; 0 in HELLO and WELCOME
+offset  size  field
+0       4     body_bytes   u32, bytes after the header
+4       1     kind         u8, one of ``Kind``
+5       1     flags        u8, must be 0
+6       2     reserved     u16, must be 0
+8       8     id           u64, of the batch or ping; a reply repeats it; 0 in HELLO and WELCOME
 
-All integers are little-endian.
 """
 
 import enum
@@ -19,13 +18,13 @@ from clipper.errors import ProtocolViolation
 PROTOCOL_VERSION = 1
 MAGIC = b"CLPR"
 
-# A batch of 1,024 images of 3x224x224 float32 is 616 MB, so this is more than is sent, and less than a u32 could say.
+# A batch of 1,024 images of 3x224x224 float32 has 616 MB. The bound is above that, and below what a u32 can express.
 MAX_BODY_BYTES = 1 << 30
 
 HEADER = struct.Struct("<IBBHQ")
 HEADER_BYTES = 16
 
-# A body of at most this size is cheaper to copy than to refer to.
+# A body of at most this size is cheaper to copy than to reference.
 _COPIED_BYTES = 4096
 
 Frame = tuple[int, int, bytes | memoryview]  # kind, id, body
@@ -51,25 +50,25 @@ def header(kind: Kind, body_bytes: int, frame_id: int = 0) -> bytes:
 
 
 class Splitter:
-    """Cuts a byte stream into frames, however it was split on the way.
+    """Cuts a byte stream into frames, however the stream was split on its way.
 
-    Iterating takes the complete frames, each once; those not yet taken stay. The caller may keep a body for as long as
-    it likes. Memory is bounded by one frame and one read.
+    Iteration takes the complete frames, each once; an incomplete one stays. The caller may keep a body as long as it
+    likes. Memory is bounded by one frame and one read.
 
     Attributes:
-        max_body_bytes: the largest body accepted; may be changed between frames, e.g. once a caller is known.
+        max_body_bytes: the largest accepted body; may change between frames, e.g. once the peer is authenticated.
     """
 
     __slots__ = ("_data", "_start", "max_body_bytes")
 
     def __init__(self, max_body_bytes: int = MAX_BODY_BYTES) -> None:
         self.max_body_bytes = max_body_bytes
-        # The bytes before _start belong to frames that were taken.
+        # The bytes before _start belong to frames that were taken already.
         self._data: bytes | bytearray = b""
         self._start = 0
 
     def feed(self, data: bytes) -> "Splitter":
-        """Add bytes that were read; return self, to iterate over."""
+        """Add bytes from the stream; return self, to iterate over."""
         if self._start == len(self._data):
             self._data, self._start = data, 0
             return self
@@ -77,7 +76,7 @@ class Splitter:
             # Bodies that were taken may still refer to the old buffer, so it must not change.
             self._data = bytearray(memoryview(self._data)[self._start :])
             self._start = 0
-        # In place, so that a frame that comes in many reads is copied only once.
+        # Extend in place, so that a frame that comes in many reads is copied only once.
         self._data += data
         return self
 
@@ -85,10 +84,10 @@ class Splitter:
         return iter(self.take, None)
 
     def take(self) -> Frame | None:
-        """Return the next complete frame as ``(kind, id, body)``; None if more must be fed first.
+        """Return the next complete frame as ``(kind, id, body)``, or None if it is not complete yet.
 
         Raises:
-            ProtocolViolation: a header is not valid. The rest of the stream cannot be read, so close it.
+            ProtocolViolation: a header is not valid. The rest of the stream is unreadable: close the connection.
         """
         data = self._data
         body = self._start + HEADER_BYTES
@@ -98,7 +97,7 @@ class Splitter:
         if kind not in _KINDS or flags or reserved:
             raise ProtocolViolation(
                 f"frame header {bytes(data[self._start : body]).hex()} is not of protocol {PROTOCOL_VERSION}: "
-                "the peer speaks something else, or the stream is out of step"
+                "the peer speaks another protocol, or the stream is out of step"
             )
         if size > self.max_body_bytes:
             raise ProtocolViolation(f"frame has a body of {size} bytes: expected at most {self.max_body_bytes}")
@@ -107,7 +106,7 @@ class Splitter:
             return None
         self._start = end
         if end == len(data):
-            # Nothing is left, so drop the buffer. From here on only the body keeps it alive.
+            # Nothing is left: drop the buffer, so that only the body keeps it alive.
             self._data, self._start = b"", 0
         if size <= _COPIED_BYTES:
             return kind, frame_id, bytes(data[body:end])

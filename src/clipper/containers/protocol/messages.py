@@ -1,12 +1,12 @@
 """Messages: encoders return whole frames, decoders take a body. See proto/container-protocol.md.
 
-Inputs travel as raw arrays, because they are large, and one array is made of the whole batch. Outputs travel as JSON
-text, one line each, because they are small, and Clipper can put the text into a JSON answer as it is.
+Inputs travel as raw arrays: they are large, and the whole batch becomes one array. Outputs travel as JSON text, one
+line each: they are small, and Clipper copies the text into a JSON answer.
 """
 
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,20 +17,20 @@ from clipper.types import MAX_DIMENSIONS, DType, InputType
 Buffer = bytes | memoryview
 
 _HELLO = struct.Struct("<4sHH")  # magic, protocol version, token bytes
-_PREDICT = struct.Struct("<IIBBHI")  # rows, row bytes (0: each its own), dtype, dimensions, reserved, reserved
+_PREDICT = struct.Struct("<IIBBHI")  # rows, row bytes (0: a table has them), dtype, dimensions, reserved, reserved
 _PREDICT_HEAD = struct.Struct(HEADER.format + _PREDICT.format[1:])
 _RESULTS = struct.Struct("<IIQ")  # rows, failed rows, evaluation time in microseconds
 _RESULTS_HEAD = struct.Struct(HEADER.format + _RESULTS.format[1:])
 _FAILURE = struct.Struct("<II")  # row, message bytes
 _PONG = struct.Struct("<Q")  # microseconds that the current batch has been running, 0 if idle
 
-# Batches have at most a few thousand rows. A larger count is garbage, and must not make anybody allocate for it.
+# Batches have at most a few thousand rows. A larger count is garbage, and nobody should allocate memory for it.
 MAX_ROWS = 65_536
-# To write a row as a buffer of its own costs as much as to copy this many bytes.
+# Writing a row as its own buffer costs as much as copying this many bytes.
 LARGE_ROW_BYTES = 1024
-# Enough for the last lines of a traceback. The rest is in the container's log.
+# Enough for the last lines of a traceback. The container's log has the rest.
 MAX_ERROR_BYTES = 4096
-# The size of a HELLO's token is a u16. A caller that has not sent HELLO may send no more than this.
+# The token's length is a u16 in HELLO. A caller may send no more than this before its HELLO is complete.
 MAX_HELLO_BYTES = _HELLO.size + 0xFFFF
 
 _DTYPES = {int(dtype): dtype for dtype in DType}
@@ -38,14 +38,14 @@ _DTYPES = {int(dtype): dtype for dtype in DType}
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """What a container says about its model once it has loaded it.
+    """A container's description of its model, sent once the model is loaded.
 
     Attributes:
-        input_type: of the model. All rows are sent in this type.
-        max_batch: the most rows that the model itself can take; None if it has no limit.
+        input_type: the model's input type; all rows are sent in it.
+        max_batch: the most rows that the model accepts in a batch; None if it has no limit.
         runtime: free text for ``clipper model show``, e.g. ``python 3.11.7, scikit-learn 1.9.1``.
-        output_type: what its outputs are, if they are all of one type and the container knows it: of numbers, truths
-            or texts, in lists of one shape.
+        output_type: the type of its outputs, if all have one type and the container knows it: numbers, booleans or
+            strings, in lists of one shape.
     """
 
     model: str
@@ -57,12 +57,12 @@ class Welcome:
 
 
 class Predict(NamedTuple):
-    """A batch as it came. It is not cut into rows, because most models take it as one array.
+    """A batch as it arrived. It is not cut into rows, because most models take it as one array.
 
     Attributes:
-        rows: the number of inputs.
-        row_bytes: the size of every row; None if ``lengths`` has the size of each.
-        dimensions: the number of u32 dimensions at the beginning of each row, before its elements.
+        rows: number of inputs.
+        row_bytes: size of every row; None if ``lengths`` has the size of each.
+        dimensions: number of u32 dimensions that each row begins with, before its elements.
         payload: the rows one after another, raw and little-endian.
     """
 
@@ -75,7 +75,13 @@ class Predict(NamedTuple):
 
 
 class Results(NamedTuple):
-    """``outputs[i]`` is JSON text, or empty if ``failures`` has a message for row i."""
+    """The answer to a batch.
+
+    Attributes:
+        outputs: JSON text for each row; empty for a row with a failure.
+        evaluation_us: how long the model took, in microseconds.
+        failures: row to error message.
+    """
 
     outputs: Sequence[bytes]
     evaluation_us: int
@@ -83,7 +89,7 @@ class Results(NamedTuple):
 
 
 def encode_hello(token: str = "") -> bytes:
-    """A worker's first frame. ``token`` is the one that the container was started with, at most 65,535 bytes."""
+    """Encode a worker's first frame. ``token`` is the container's token, at most 65,535 bytes."""
     secret = token.encode()
     body = _HELLO.pack(MAGIC, PROTOCOL_VERSION, len(secret)) + secret
     return header(Kind.HELLO, len(body)) + body
@@ -93,16 +99,16 @@ def decode_hello(body: Buffer) -> str:
     """Return the caller's token.
 
     Raises:
-        ProtocolViolation: it is not a HELLO of this protocol version.
+        ProtocolViolation: the body is not a HELLO of this protocol version.
     """
     if len(body) < _HELLO.size:
-        raise ProtocolViolation(f"HELLO of {len(body)} bytes is too short")
+        raise ProtocolViolation(f"HELLO of {len(body)} bytes is too short: expected at least {_HELLO.size}")
     magic, version, size = _HELLO.unpack_from(body)
     if magic != MAGIC:
         raise ProtocolViolation("HELLO does not begin with CLPR: the caller does not speak the container protocol")
-    # The version first: another version may mean something else by what follows.
+    # Check the version first: another version may define the rest differently.
     if version != PROTOCOL_VERSION:
-        raise ProtocolViolation(f"caller speaks protocol {version}, this container {PROTOCOL_VERSION}")
+        raise ProtocolViolation(f"the caller speaks protocol {version}: this container speaks {PROTOCOL_VERSION}")
     if len(body) != _HELLO.size + size:
         raise ProtocolViolation(f"HELLO has {len(body) - _HELLO.size} bytes for a token of {size}")
     return _text(body[_HELLO.size :])
@@ -124,14 +130,18 @@ def encode_welcome(welcome: Welcome) -> bytes:
 
 
 def decode_welcome(body: Buffer) -> Welcome:
-    """Raises ProtocolViolation if the body is not a WELCOME."""
+    """Decode a WELCOME.
+
+    Raises:
+        ProtocolViolation: the body is not a WELCOME of this protocol version.
+    """
     try:
         fields = json.loads(bytes(body))
         protocol = fields["protocol"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ProtocolViolation(f"WELCOME is not a JSON object with a protocol: {error!r}") from error
+        raise ProtocolViolation(f"WELCOME is not a JSON object with a field 'protocol': {error!r}") from error
     if protocol != PROTOCOL_VERSION:
-        raise ProtocolViolation(f"container speaks protocol {protocol!r}, Clipper {PROTOCOL_VERSION}")
+        raise ProtocolViolation(f"the container speaks protocol {protocol!r}: Clipper speaks {PROTOCOL_VERSION}")
     try:
         return Welcome(
             _string(fields["model"]),
@@ -142,12 +152,12 @@ def decode_welcome(body: Buffer) -> Welcome:
             None if fields.get("output_type") is None else InputType.parse(_string(fields["output_type"])),
         )
     except (KeyError, ValueError, ClipperError) as error:
-        raise ProtocolViolation(f"WELCOME is malformed: {error!r}") from error
+        raise ProtocolViolation(f"WELCOME is not valid: {error!r}") from error
 
 
 def _string(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"expected a text, got {value!r}")
+        raise ValueError(f"expected a string, got {value!r}")
     return value
 
 
@@ -160,11 +170,13 @@ def _max_batch(value: object) -> int | None:
 
 
 def encode_predict(batch_id: int, dtype: DType, dimensions: int, rows: Sequence[Buffer]) -> list[Buffer]:
-    """Return the frame as buffers to write one after another. Small rows are joined, large ones are not copied.
+    """Return the frame as buffers to write one after another. Small rows are joined; large rows are not copied.
 
     Args:
-        dimensions: the number of u32 dimensions that each row begins with.
-        rows: 1 to ``MAX_ROWS`` inputs of less than ``MAX_BODY_BYTES`` together.
+        batch_id: repeated in the answer.
+        dtype: type of the elements.
+        dimensions: number of u32 dimensions that each row begins with.
+        rows: 1 to ``MAX_ROWS`` inputs with less than ``MAX_BODY_BYTES`` in total.
     """
     sizes = list(map(len, rows))
     row_bytes, count, payload_bytes = sizes[0], len(sizes), sum(sizes)
@@ -179,16 +191,25 @@ def encode_predict(batch_id: int, dtype: DType, dimensions: int, rows: Sequence[
 
 
 def decode_predict(body: Buffer) -> Predict:
-    """Raises ProtocolViolation if the sizes do not add up."""
+    """Decode a PREDICT.
+
+    Raises:
+        ProtocolViolation: the sizes do not add up, or a field is not valid.
+    """
     view = memoryview(body)
     if len(view) < _PREDICT.size:
-        raise ProtocolViolation(f"PREDICT of {len(view)} bytes is too short")
+        raise ProtocolViolation(f"PREDICT of {len(view)} bytes is too short: expected at least {_PREDICT.size}")
     rows, row_bytes, code, dimensions, reserved, reserved_too = _PREDICT.unpack_from(view)
     dtype = _DTYPES.get(code)
     if dtype is None or not 1 <= rows <= MAX_ROWS:
-        raise ProtocolViolation(f"PREDICT has {rows} rows of type {code}: expected 1 to {MAX_ROWS}, 1 to 8")
+        raise ProtocolViolation(
+            f"PREDICT has {rows} rows of type {code}: expected 1 to {MAX_ROWS} rows, and a type from 1 to 8"
+        )
     if dimensions > MAX_DIMENSIONS or reserved or reserved_too:
-        raise ProtocolViolation(f"PREDICT has rows of {dimensions} dimensions, or a reserved bit set")
+        raise ProtocolViolation(
+            f"PREDICT has rows of {dimensions} dimensions, or a reserved field that is not 0: "
+            f"expected at most {MAX_DIMENSIONS}"
+        )
     payload = view[_PREDICT.size :]
     if not row_bytes:
         lengths, payload = _split_lengths(payload, rows)
@@ -205,40 +226,44 @@ def _split_lengths(view: memoryview, rows: int) -> tuple[tuple[int, ...], memory
     lengths = struct.unpack_from(f"<{rows}I", view)
     payload = view[table_bytes:]
     if sum(lengths) != len(payload):
-        raise ProtocolViolation(f"PREDICT has {len(payload)} bytes for rows of {sum(lengths)} in all")
+        raise ProtocolViolation(f"PREDICT has {len(payload)} bytes for rows of {sum(lengths)} bytes in total")
     return lengths, payload
 
 
 def encode_results(
     batch_id: int, rows: int, outputs: bytes, evaluation_us: int = 0, failures: Mapping[int, str] | None = None
 ) -> bytes:
-    """Return the answer to a batch.
+    """Encode the answer to a batch.
 
     Args:
-        rows: the number of inputs of the batch.
-        outputs: one JSON text for each row, joined by line feeds; empty for a row with a failure.
-        failures: row to message, for the rows without an output.
+        batch_id: the id from the PREDICT.
+        rows: number of inputs in the batch.
+        outputs: a JSON text for each row, joined by line feeds; empty for a row with a failure.
+        evaluation_us: how long the model took, in microseconds.
+        failures: row to error message, for the rows without an output.
     """
-    texts = [_FAILURE.pack(row, len(text)) + text for row, text in _encoded(failures)] if failures else []
+    texts = []
+    for row, message in sorted((failures or {}).items()):
+        text = _error_text(message)
+        texts.append(_FAILURE.pack(row, len(text)) + text)
     body_bytes = _RESULTS.size + sum(map(len, texts)) + len(outputs)
     head = _RESULTS_HEAD.pack(body_bytes, Kind.RESULTS, 0, 0, batch_id, rows, len(texts), evaluation_us)
     return b"".join((head, *texts, outputs))
 
 
-def _encoded(failures: Mapping[int, str]) -> Iterator[tuple[int, bytes]]:
-    for row, message in sorted(failures.items()):
-        yield row, _error_text(message)
-
-
 def decode_results(body: Buffer) -> Results:
-    """Raises ProtocolViolation if the counts do not add up. Whether outputs are JSON is not checked here."""
+    """Decode a RESULTS. It does not check whether the outputs are JSON.
+
+    Raises:
+        ProtocolViolation: the counts do not add up.
+    """
     if len(body) < _RESULTS.size:
-        raise ProtocolViolation(f"RESULTS of {len(body)} bytes is too short")
+        raise ProtocolViolation(f"RESULTS of {len(body)} bytes is too short: expected at least {_RESULTS.size}")
     rows, failed, evaluation_us = _RESULTS.unpack_from(body)
     if not 1 <= rows <= MAX_ROWS or failed > rows:
         raise ProtocolViolation(f"RESULTS has {failed} failures in {rows} rows: expected 1 to {MAX_ROWS} rows")
     failures, start = _read_failures(body, rows, failed) if failed else ({}, _RESULTS.size)
-    # Split into at most one part more than expected: a body of line feeds must not become a billion objects.
+    # Split off at most one part more than expected, so that a body of line feeds does not become a billion objects.
     outputs = bytes(body[start:]).split(b"\n", rows)
     if len(outputs) != rows:
         raise ProtocolViolation(
@@ -258,14 +283,17 @@ def _read_failures(body: Buffer, rows: int, failed: int) -> tuple[dict[int, str]
         row, size = _FAILURE.unpack_from(body, start)
         start += _FAILURE.size
         if row >= rows or row in failures or size > MAX_ERROR_BYTES or len(body) < start + size:
-            raise ProtocolViolation(f"RESULTS has a failure of {size} bytes for row {row} of {rows}, or two for it")
+            raise ProtocolViolation(
+                f"RESULTS has a failure of {size} bytes for row {row} of {rows}: expected one for each failed row, "
+                f"of at most {MAX_ERROR_BYTES} bytes"
+            )
         failures[row] = _text(body[start : start + size])
         start += size
     return failures, start
 
 
 def encode_error(batch_id: int, message: str) -> bytes:
-    """An error of a whole batch, or, with id 0 and before WELCOME, the refusal of a caller."""
+    """Encode the error of a whole batch, or, with id 0 and before WELCOME, the refusal of a caller."""
     body = _error_text(message)
     return header(Kind.ERROR, len(body), batch_id) + body
 
@@ -292,16 +320,16 @@ def decode_pong(body: Buffer) -> int:
 
 
 def _text(data: Buffer) -> str:
-    # Messages are for people. What is not UTF-8 is replaced, and not refused.
+    # Messages are for people: bytes that are not UTF-8 are replaced.
     return bytes(data).decode("utf-8", "replace")
 
 
 def _error_text(message: str) -> bytes:
-    # A message may hold half a surrogate pair, e.g. from a file name. It becomes an escape.
+    # A message may contain half of a surrogate pair, e.g. from a file name, which is encoded as an escape.
     text = message.encode("utf-8", "backslashreplace")
     if len(text) <= MAX_ERROR_BYTES:
         return text
-    # Decode and encode, so as not to cut inside a character.
+    # Decode and encode again, so as not to cut a character in two.
     return text[:MAX_ERROR_BYTES].decode("utf-8", "ignore").encode()
 
 
