@@ -115,9 +115,9 @@ def test_what_stands_around_is_left_alone(input_type: str) -> None:
         ("float64[*]", b"[1," + b" " * 100_000 + b"]", "without a comma"),
         ("float64[*]", b"[" * 100_000 + b"]" * 100_000, "without a comma"),
         ("float64[*]", b"[[1]," * 50_000 + b"1" + b"]" * 9000, "ragged"),
-        ("string", b"[" + b"1," * 50_000 + b"1]", "not a JSON string"),
+        ("string", b"[" + b"1," * 50_000 + b"1]", "expected a JSON string"),
         ("bytes", b'"' + b"A===" * 50_000 + b'"', "base64"),
-        ("uint8[2,2]", b'"' + b"AAAA" * 50_000 + b'"', "base64 of 150000 bytes: expected 4 of uint8[2,2]"),
+        ("uint8[2,2]", b'"' + b"AAAA" * 50_000 + b'"', "base64 of 150000 bytes: expected 4 bytes, of uint8[2,2]"),
     ],
 )
 def test_what_is_wrong_is_told(input_type: str, text: bytes, says: str) -> None:

@@ -65,7 +65,7 @@ def test_pictures_may_come_as_base64() -> None:
     reader = make_reader(InputType.parse("uint8[1,2,2]"))
     assert reader.read(b'"AAEC/w=="') == reader.read(b"[[[0, 1], [2, 255]]]") == bytes([0, 1, 2, 255])
     assert reader.read(b' "AAEC/w==" ') == bytes([0, 1, 2, 255])
-    with pytest.raises(WrongInput, match=r"input is base64 of 2 bytes: expected 4 of uint8\[1,2,2\]"):
+    with pytest.raises(WrongInput, match=r"input is base64 of 2 bytes: expected 4 bytes, of uint8\[1,2,2\]"):
         reader.read(b'"AAE="')
     with pytest.raises(WrongInput, match="expected a JSON string of base64"):
         reader.read(b'"not base64"')

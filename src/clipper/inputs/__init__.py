@@ -1,1 +1,1 @@
-"""From the JSON of one input to its row, whoever reads it: workers a query, the supervisor a sample."""
+"""Turns the JSON of one input into its row: for a worker's queries, and for the supervisor's samples."""

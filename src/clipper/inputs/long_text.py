@@ -1,7 +1,7 @@
-"""Inputs whose text is long, read in pieces: as generators that yield where others may go on.
+"""Reads inputs with long texts in pieces: generators that yield so that other requests get their turn.
 
-simdjson takes fourteen bytes of memory for a byte of JSON, and a list of Python numbers thirty: so no more than a piece
-is ever given to either, and what has been read of an input is its row, to which the next piece is added.
+simdjson takes fourteen bytes of memory for a byte of JSON, and a list of Python numbers takes thirty. So each of them
+gets one piece at a time, and only the row, to which each piece is added, grows with the input.
 """
 
 import binascii
@@ -17,22 +17,22 @@ from clipper.errors import MalformedRequest, WrongInput
 from clipper.inputs.numbers import FLOATS, NUMPY, pack
 from clipper.types import DType, InputType
 
-# Texts that are read as a whole, where the worst takes some milliseconds; longer ones are read in pieces.
+# Shorter texts are read as a whole, which takes some milliseconds in the worst case.
 SHORT_TEXT_BYTES = 32 * 1024
-# A piece of the worst takes 5 ms: floats so near to two others that it takes long to say which one they are.
+# A piece takes 5 ms in the worst case: floats almost halfway between two doubles, which are slow to round.
 PIECE_BYTES = 16 * 1024
 _WHITESPACE = b" \t\r\n"
-# What is no bracket and no comma is (part of) a number, or not JSON, which the piece's parser tells.
+# Maps every character but brackets and commas to 0, as part of a number. The piece's parser finds what is not JSON.
 _KINDS = bytes(each if each in b"[]," else ord("0") for each in range(256))
 _WITHOUT_BRACKETS = bytes(ord(" ") if each in b"[]" else each for each in range(256))
-# No number stands before a list or after one, and in a list there is one.
+# A number directly before or after a list, lists without a comma between them, and an empty list are not valid.
 _MISPLACED = (b"0[", b"]0", b"][", b"[]")
 
 Row = Generator[None, None, bytes]
 
 
 def strip(text: bytes | bytearray, start: int, stop: int) -> tuple[int, int]:
-    """The same extent without whitespace at its ends; where that is longer than a piece, with what is over."""
+    """Strip whitespace at both ends of ``text[start:stop]``, at most one piece's length of it; return the extent."""
     head = text[start : min(start + PIECE_BYTES, stop)]
     start += len(head) - len(head.lstrip(_WHITESPACE))
     tail = text[max(start, stop - PIECE_BYTES) : stop]
@@ -40,10 +40,10 @@ def strip(text: bytes | bytearray, start: int, stop: int) -> tuple[int, int]:
 
 
 class NumberPieces:
-    """Numbers in lists, of any type and shape.
+    """Reads numbers in nested lists, of any type and shape.
 
-    What is left of each piece without its numbers, brackets and commas, is written over the text that has been read:
-    at the end it tells the shape, and has taken no memory.
+    The brackets and commas of each piece are written over the text that has been read, so they take no memory of their
+    own. At the end they show the shape.
     """
 
     def __init__(self, input_type: InputType) -> None:
@@ -53,21 +53,21 @@ class NumberPieces:
         self._parser = simdjson.Parser()
 
     def read(self, text: bytearray, start: int, stop: int) -> Row:
-        """Return the row of the input in ``text[start:stop]``, which is gone then.
+        """Return the row of the input in ``text[start:stop]``; this overwrites the text.
 
         Raises:
             MalformedRequest, WrongInput: as ``Reader.read``.
         """
         start, stop = strip(text, start, stop)
         prefix_bytes = 4 * self._type.leading_dimensions
-        row = io.BytesIO()  # hands its bytes over without copying them
+        row = io.BytesIO()  # returns its bytes without a copy
         row.seek(prefix_bytes)
         at = kept = start
         count = 0
         while at <= stop:
             cut = _next_comma(text, at, stop)
             piece = bytes(text[at:cut])
-            left = self._left_of(piece)
+            left = self._skeleton_of(piece)
             expected = left.count(b",") + 1
             flat = piece if len(left) == expected - 1 else piece.translate(_WITHOUT_BRACKETS)
             numbers = self._convert(flat, count, expected)
@@ -87,14 +87,15 @@ class NumberPieces:
             row.write(np.array(shape, "<u4").tobytes())
         return row.getvalue()
 
-    def _left_of(self, piece: bytes) -> bytes:
+    def _skeleton_of(self, piece: bytes) -> bytes:
+        """Return the brackets and commas of a piece."""
         kinds = piece.translate(_KINDS, _WHITESPACE)
         if any(wrong in kinds for wrong in _MISPLACED):
             raise WrongInput(f"input is ragged, or not a list of numbers: expected {self._type}")
         return kinds.translate(None, b"0")
 
     def _convert(self, piece: bytes, first: int, expected: int) -> bytes:
-        """The buffer of so many numbers, which have commas between them."""
+        """Return the buffer of ``expected`` numbers that are separated by commas."""
         text = b"[%b]" % piece
         buffer = None if self._type.dtype == DType.BOOL else self._convert_fast(text)
         if buffer is None:
@@ -104,12 +105,12 @@ class NumberPieces:
         return buffer
 
     def _convert_fast(self, text: bytes) -> bytes | None:
-        """None if not every number stands there as its type is written."""
+        """Return the buffer, or None if a number is not written as its type: an integer as ``1.0``, or out of range."""
         try:
             document: Any = self._parser.parse(text)
             wide = np.frombuffer(document.as_buffer(of_type=self._kind), "<f8" if self._kind == "d" else "<i8")
         except (ValueError, TypeError, RuntimeError, AttributeError):
-            self._parser = simdjson.Parser()  # the failed attempt's objects may still hold the other
+            self._parser = simdjson.Parser()  # the failed attempt's objects may still hold the old parser
             return None
         del document
         if self._type.dtype.size_bytes == 8:
@@ -120,9 +121,9 @@ class NumberPieces:
         return narrow.tobytes() if is_lossless else None
 
     def _measure(self, text: bytearray, start: int, stop: int) -> Generator[None, None, tuple[int, ...]]:
-        """The shape whose brackets and commas stand in ``text[start:stop]``.
+        """Return the shape whose brackets and commas are in ``text[start:stop]``.
 
-        Lists of one shape beside each other are a text that repeats itself; so is each of them.
+        Lists of one shape side by side are a text that repeats with a period, and so is each of these lists.
         """
         wanted = self._type.shape
         ragged = WrongInput(f"input is ragged, or not a list of numbers: expected {self._type}")
@@ -168,7 +169,7 @@ def read_string(text: bytearray, start: int, stop: int) -> Row:
 
 
 def read_base64(text: bytearray, start: int, stop: int) -> Row:
-    """Return what the base64 in the JSON string in ``text[start:stop]`` stands for.
+    """Return the bytes that the base64 in the JSON string in ``text[start:stop]`` encodes.
 
     Raises:
         MalformedRequest, WrongInput: as ``Reader.read``.
@@ -191,7 +192,7 @@ def read_base64(text: bytearray, start: int, stop: int) -> Row:
 
 
 def _next_comma(text: bytearray, at: int, stop: int) -> int:
-    """The first comma after a piece's length, or ``stop``."""
+    """Return where a piece that begins ``at`` ends: at the first comma after a piece's length, or at ``stop``."""
     if stop - at <= PIECE_BYTES:
         return stop
     cut = text.find(b",", at + PIECE_BYTES, at + 2 * PIECE_BYTES)
@@ -211,9 +212,9 @@ def _decode(text: bytes) -> list[Any]:
 
 
 def _string_pieces(text: bytearray, start: int, stop: int) -> Iterator[bytes]:
-    """What a JSON string says, as UTF-8."""
+    """Yield the contents of a JSON string as UTF-8."""
     if stop - start < 2 or text[start] != ord('"') or text[stop - 1] != ord('"'):
-        raise WrongInput("input is not a JSON string: expected one")
+        raise WrongInput("input is not in quotation marks: expected a JSON string")
     at, stop = start + 1, stop - 1
     while at < stop:
         cut = _next_character(text, at, stop)
@@ -226,13 +227,13 @@ def _string_pieces(text: bytearray, start: int, stop: int) -> Iterator[bytes]:
 
 
 def _next_character(text: bytearray, at: int, stop: int) -> int:
-    """Where a piece that begins ``at`` may end: not within an escape, a pair of surrogates, or a character."""
+    """Return where a piece that begins ``at`` may end: not inside an escape, a surrogate pair or a character."""
     end = at + PIECE_BYTES
     if end >= stop:
         return stop
     slash = text.rfind(b"\\", end - 6, end)
     if slash >= 0 and _begins_escape(text, at, slash) and (end - slash < 2 or text[slash + 1] == ord("u")):
-        # Six characters, that are here only if nothing of them is missing.
+        # A \u escape has six characters; only a complete one belongs to this piece.
         end = end if end - slash >= 6 else slash
     if text[end - 6 : end - 3].lower() == b"\\ud" and text[end - 3] in b"89abAB":
         end = end - 6 if _begins_escape(text, at, end - 6) else end
@@ -242,6 +243,6 @@ def _next_character(text: bytearray, at: int, stop: int) -> int:
 
 
 def _begins_escape(text: bytearray, at: int, slash: int) -> bool:
-    """Whether the backslash there is not escaped itself; ``at`` is where a character begins."""
+    """Whether the backslash at ``slash`` begins an escape. A character begins at ``at``."""
     before = text[at:slash]
     return (len(before) - len(before.rstrip(b"\\"))) % 2 == 0

@@ -1,4 +1,4 @@
-"""Numbers that have become Python objects, back to a buffer: exactly, and all at once, since a body holds many."""
+"""Turns numbers that are Python objects into a buffer: exactly, and in one operation, since a body holds many."""
 
 from typing import Any
 
@@ -18,23 +18,25 @@ NUMPY: dict[DType, np.dtype[Any]] = {
 }
 FLOATS = frozenset({DType.FLOAT32, DType.FLOAT64})
 _NUMBERS = frozenset({int, float})
-_TRUTHS = frozenset({bool, int, float})
-# Of a value in a message: enough to recognise it.
+_BOOLEANS = frozenset({bool, int, float})
+# A message shows this much of a value, enough to recognise it.
 _SHOWN_CHARACTERS = 40
 
 
 def pack(dtype: DType, values: list[Any], first: int = 0) -> bytes:
-    """The buffer of these values, which JSON may have held in any form that means them: ``1`` and ``1.0`` are one.
+    """Return the buffer of these values. ``1`` and ``1.0`` are the same number in any dtype.
 
     Args:
-        first: the position of the first of them in the input.
+        dtype: type of the elements.
+        values: numbers, or any other JSON values, which are refused.
+        first: position of the first value in the input, for messages.
 
     Raises:
-        WrongInput: one is not of the dtype; the message says which.
+        WrongInput: a value is not of the dtype; the message says which.
     """
     buffer = _packed(dtype, values)
     if buffer is None:
-        # By halves, so that to find the wrong one costs no more than to read them.
+        # Bisect, so that finding the wrong value costs no more than reading all.
         while len(values) > 1:
             middle = len(values) // 2
             is_later = _packed(dtype, values[:middle]) is not None
@@ -44,7 +46,7 @@ def pack(dtype: DType, values: list[Any], first: int = 0) -> bytes:
 
 
 def show(value: Any) -> str:
-    """A value of a request in a message."""
+    """Return a short text for a value of a request, for messages."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
@@ -53,10 +55,10 @@ def show(value: Any) -> str:
 
 
 def _packed(dtype: DType, values: list[Any]) -> bytes | None:
-    """None if one of them is not of the dtype."""
+    """Return the buffer, or None if a value is not of the dtype."""
     kinds = set(map(type, values))
     if dtype == DType.BOOL:
-        is_right = kinds <= _TRUTHS and set(values) <= {0, 1}
+        is_right = kinds <= _BOOLEANS and set(values) <= {0, 1}
         return np.array(values, NUMPY[dtype]).tobytes() if is_right else None
     if not kinds <= _NUMBERS:
         return None

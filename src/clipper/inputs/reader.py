@@ -1,8 +1,8 @@
-"""From the JSON of one input to its row: the raw buffer that containers get and the cache compares.
+"""Turns the JSON of one input into its row: the raw buffer that containers get and the cache compares.
 
-Numbers go from JSON text to a buffer without becoming Python objects (simdjson), and shapes are checked on the text:
-with all characters of numbers removed, what is left of a nested array is its brackets and commas, which must be
-exactly those of the declared shape. Whatever the fast way refuses is read again slowly, to say what is wrong with it.
+simdjson converts numbers from JSON text to a buffer without making Python objects. Shapes are checked on the text: the
+brackets and commas that remain of a nested array without its numbers must be exactly those of the declared shape.
+Whatever the fast way refuses is read again by the slow way, which finds out what is wrong.
 """
 
 import base64
@@ -31,17 +31,18 @@ class Reader(Protocol):
             text: the JSON text of the input alone.
 
         Raises:
-            MalformedRequest: not JSON.
+            MalformedRequest: the text is not JSON.
             WrongInput: not of the declared type or shape; the message says what was expected and what came.
         """
         ...
 
     def read_long(self, text: bytearray, start: int, stop: int) -> Row:
-        """As ``read``, of the input in ``text[start:stop]``, which may be long: in pieces, over which it is lost."""
+        """Read the input in ``text[start:stop]`` as ``read`` does, but in pieces; this overwrites the text."""
         ...
 
 
 def make_reader(input_type: InputType) -> Reader:
+    """Return a reader for one input type."""
     match input_type.dtype:
         case DType.STRING:
             return StringReader()
@@ -50,12 +51,12 @@ def make_reader(input_type: InputType) -> Reader:
         case DType.BOOL:
             return ArrayReader(input_type)
         case DType.UINT8 if input_type.row_bytes is not None:
-            return PictureReader(input_type)
+            return ImageReader(input_type)
     return NumberReader(input_type)
 
 
 class StringReader:
-    """A JSON string; the row is its UTF-8."""
+    """Reads a JSON string; the row is its UTF-8."""
 
     def __init__(self) -> None:
         self._decode = msgspec.json.Decoder(str).decode
@@ -70,7 +71,7 @@ class StringReader:
 
 
 class BytesReader:
-    """A JSON string of base64; the row is what it stands for."""
+    """Reads a JSON string of base64; the row is what it encodes."""
 
     def __init__(self) -> None:
         self._decode = msgspec.json.Decoder(str).decode
@@ -84,10 +85,10 @@ class BytesReader:
     read_long = staticmethod(read_base64)
 
 
-class PictureReader:
-    """Numbers of a byte, of a shape that fixes how many: in lists, or as a JSON string of base64 of the row itself.
+class ImageReader:
+    """Reads ``uint8`` of a fixed number of elements: nested lists, or a JSON string of the row in base64.
 
-    The string is a third of the lists' size. A picture of 224 × 224 in lists takes milliseconds to read.
+    The string has a third of the lists' size. An image of 224 × 224 takes milliseconds to read as lists.
     """
 
     def __init__(self, input_type: InputType) -> None:
@@ -108,14 +109,16 @@ class PictureReader:
 
     def _checked(self, row: bytes) -> bytes:
         if len(row) != self._type.row_bytes:
-            raise WrongInput(f"input is base64 of {len(row)} bytes: expected {self._type.row_bytes} of {self._type}")
+            raise WrongInput(
+                f"input is base64 of {len(row)} bytes: expected {self._type.row_bytes} bytes, of {self._type}"
+            )
         return row
 
 
 class ArrayReader:
-    """Any numeric type and shape, by way of Python objects: slow, and exact in what it says.
+    """Reads any numeric type and shape by way of Python objects: slow, with exact messages.
 
-    Booleans are ``true`` and ``false``, or 0 and 1.
+    Booleans are ``true`` and ``false``, or 1 and 0.
     """
 
     def __init__(self, input_type: InputType) -> None:
@@ -134,7 +137,8 @@ class ArrayReader:
         shape = self._measure(value, len(self._type.shape))
         flat: list[Any] = []
         _flatten(value, len(shape), flat)
-        return self._prefix(shape) + pack(self._type.dtype, flat)
+        prefix = np.array(shape, "<u4").tobytes() if self._type.leading_dimensions else b""
+        return prefix + pack(self._type.dtype, flat)
 
     def _measure(self, value: Any, dimensions: int) -> tuple[int, ...]:
         shape: list[int] = []
@@ -142,27 +146,21 @@ class ArrayReader:
         while isinstance(level, list) and len(shape) <= dimensions:
             shape.append(len(level))
             level = level[0] if level else None
-        if not self._fits(tuple(shape)):
+        expected = self._type.shape
+        if len(shape) != len(expected) or any(want not in (None, got) for want, got in zip(expected, shape)):
             got = f"has shape [{','.join(map(str, shape))}]" if shape else f"is {show(value)}"
             raise WrongInput(f"input {got}: expected {self._type}")
         _check_regular(value, shape, self._type)
         return tuple(shape)
 
-    def _fits(self, shape: tuple[int, ...]) -> bool:
-        expected = self._type.shape
-        return len(shape) == len(expected) and all(want is None or want == got for want, got in zip(expected, shape))
-
-    def _prefix(self, shape: tuple[int, ...]) -> bytes:
-        return np.array(shape, "<u4").tobytes() if self._type.leading_dimensions else b""
-
 
 class NumberReader:
-    """Numbers of a known number of dimensions, straight from the text to a buffer."""
+    """Reads numbers of a known number of dimensions, straight from the text into a buffer."""
 
     def __init__(self, input_type: InputType) -> None:
         self.input_type = input_type
         self.row_bytes = input_type.row_bytes
-        # A shape with a row size has one possible skeleton; ``[*]`` is looked at by its brackets; else slowly.
+        # A fixed shape has one skeleton of brackets and commas, and ``[*]`` has one pair of brackets. The rest is slow.
         self._skeleton = _skeleton(input_type.shape) if _fits_a_short_text(input_type) else None
         self._is_list = len(input_type.shape) == 1
         self._is_simple = input_type.dtype == DType.FLOAT64
@@ -172,7 +170,7 @@ class NumberReader:
 
     @property
     def takes_plain_list(self) -> bool:
-        """Whether a row is just a flat JSON list as float64: the request's reader then has a shorter way."""
+        """Whether a row is a flat JSON list of float64, for which a request's reader has a shortcut."""
         return self._is_list and self._is_simple
 
     def read_long(self, text: bytearray, start: int, stop: int) -> Row:
@@ -188,7 +186,7 @@ class NumberReader:
             # The failed attempt's objects may still hold the parser.
             self._parser = simdjson.Parser()
             return self._slow.read(text)
-        # The parser refuses to be used again while a document of its own is alive.
+        # The parser cannot be used again while one of its documents is alive.
         del document
         return self._convert(buffer, text)
 
@@ -207,12 +205,12 @@ class NumberReader:
         return self._checked(narrow.tobytes(), text) if lossless else self._slow.read(text)
 
     def _checked(self, row: bytes, text: bytes) -> bytes:
-        # ``[]`` has the skeleton of ``[1]``.
+        # ``[]`` has the same skeleton as ``[1]``.
         return row if self.row_bytes is None or len(row) == self.row_bytes else self._slow.read(text)
 
 
 def _fits_a_short_text(input_type: InputType) -> bool:
-    """Whether the shape has a row size, and one that a short text can hold, with two characters a number."""
+    """Whether a row has a fixed size, and its text with two characters a number can be short."""
     row_bytes = input_type.row_bytes
     return row_bytes is not None and row_bytes // input_type.dtype.size_bytes * 2 <= SHORT_TEXT_BYTES
 
@@ -230,7 +228,7 @@ def _check_regular(value: Any, shape: list[int], input_type: InputType) -> None:
         for part in level:
             if not isinstance(part, list) or len(part) != length:
                 got = f"a list of {len(part)}" if isinstance(part, list) else show(part)
-                raise WrongInput(f"input is ragged: {got} beside lists of {length}; expected {input_type}")
+                raise WrongInput(f"input is ragged: {got} beside lists of {length}: expected {input_type}")
         level = [item for part in level for item in part]
 
 
