@@ -244,8 +244,20 @@ def test_what_models_cost(run: Run, api: Api) -> None:
     assert "at a cost of 3" in run("app", "link", "app", "svm", "--cost", "3").out
     changed = run("app", "update", "app", "--cost-weight", "0", "--json").json
     assert changed["cost_weight"] == 0 and changed["links"][0]["cost"] == 3
+    assert "at a cost of auto" in run("app", "link", "app", "svm", "--cost", "auto").out
+    assert "svm (cost auto)" in run("app", "show", "app").out
     run("app", "create", "plain", "--model", "svm")
     assert "goes on below" not in run("app", "policy", "plain").out
+
+
+def test_costs_that_are_to_be_measured(run: Run, api: Api) -> None:
+    """Of all models whose cost is not given, whichever comes first; or of one."""
+    for name, costs in {"a": "--cost auto --cost net=3", "b": "--cost net=3 --cost auto"}.items():
+        assert run("app", "create", name, *f"--model svm --model net --shadow new {costs}".split()).status == 0
+        made = api.operations.applications[name]
+        assert made.links == (Link("svm", cost="auto"), Link("net", cost=3.0), Link("new", shadow=True, cost="auto"))
+    assert run("app", "create", "c", "--model", "svm", "--model", "net", "--cost", "svm=auto").status == 0
+    assert api.operations.applications["c"].links == (Link("svm", cost="auto"), Link("net"))
 
 
 def test_calibration_is_shown_and_drawn(run: Run, api: Api, tmp_path: Path) -> None:
@@ -356,10 +368,12 @@ def test_the_history_is_shown_as_it_is(run: Run) -> None:
         ("app create a --model m --model n --version 1", "NAME:VERSION"),
         ("app create a --model m --policy-parameter eta", "NAME=VALUE"),
         ("app create a --model m --half-life soon", "or none"),
-        ("app create a --model m --cost m=much", "MODEL=NUMBER"),
-        ("app create a --model m --cost m=-1", "MODEL=NUMBER"),
-        ("app create a --model m --cost 5", "NAME=VALUE"),
-        ("app create a --model m --cost m=1e999", "MODEL=NUMBER"),
+        ("app create a --model m --cost m=much", "or auto"),
+        ("app create a --model m --cost m=-1", "at least 0"),
+        ("app create a --model m --cost 5", "MODEL=NUMBER"),
+        ("app create a --model m --cost m=1e999", "at least 0"),
+        ("app create a --model m --cost m=nan", "at least 0"),
+        ("app link a m --cost often", "or auto"),
         ("app create a --model m --half-life 1.5", "whole number"),
         ("app update a", "nothing to change"),
         ("app update a --policy-parameter eta=1", "goes with --policy"),

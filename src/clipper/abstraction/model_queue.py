@@ -17,6 +17,7 @@ from clipper.abstraction.batching.flow import Batch
 from clipper.abstraction.batching.replica_state import ReplicaState
 from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.cache.clock import ClockCache
+from clipper.abstraction.compute_time import ComputeTime
 from clipper.abstraction.counts import Counts
 from clipper.abstraction.replica import Replica
 from clipper.abstraction.turns import Turns
@@ -71,6 +72,7 @@ class ModelQueue:
         self.recent_row: bytes | None = None
         self.recent_output: bytes | None = None
         self.output_type: InputType | None = None  # None if the container does not declare it
+        self.compute_time = ComputeTime()
         self._counts = Counts()
 
     # -- queries ---------------------------------------------------------------------------------------
@@ -288,7 +290,7 @@ class ModelQueue:
         self._links[state.id].link.send(batch.id, self._dtype, self._dimensions, rows)
 
     def receive_results(self, replica: Replica, batch_id: int, results: Results) -> None:
-        batch = self._finish(replica, batch_id)
+        batch = self._finish(replica, batch_id, results.evaluation_us)
         if batch is None:
             return
         self._go_on(replica)
@@ -332,7 +334,7 @@ class ModelQueue:
             for work in batch.works:
                 self._fail_output(work, message)
 
-    def _finish(self, replica: Replica, batch_id: int) -> Batch | None:
+    def _finish(self, replica: Replica, batch_id: int, evaluation_us: int | None = None) -> Batch | None:
         if replica.state is None:
             return None
         finished = self._scheduler.finished(replica.state, batch_id, self._loop.time())
@@ -342,6 +344,8 @@ class ModelQueue:
         batch, service_s = finished
         self._turns.ended(batch)
         self._counts.batch_latency_s.observe(service_s)
+        if evaluation_us is not None:
+            self.compute_time.observe(len(batch.works), evaluation_us / 1e6, service_s)
         return batch
 
     def _go_on(self, replica: Replica) -> None:

@@ -1,7 +1,6 @@
 """``clipper app``: applications and their links to models."""
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -22,9 +21,11 @@ from clipper.cli.output import Output
 from clipper.cli.report_summary import of_test
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
+from clipper.errors import InvalidArgument
 from clipper.management.learned import LearnedModel, Newcomer
 from clipper.management.schemas import Application
-from clipper.settings.application import ApplicationSettings, Configured, Link, NewApplication
+from clipper.settings.application import ApplicationSettings, Configured, Cost, Link, NewApplication
+from clipper.settings.texts import read_cost
 
 commands = typer.Typer(no_args_is_help=True, help="Applications: what asks for predictions.")
 commands.add_typer(contexts.commands, name="contexts")
@@ -52,7 +53,10 @@ def create(
     ] = None,
     cost: Annotated[
         list[str] | None,
-        typer.Option(help="What asking a model once costs, in any unit, e.g. forest=5. May be repeated."),
+        typer.Option(
+            help="What asking a model once costs, in any unit, e.g. forest=5; or auto, which measures that of the rest "
+            "in milliseconds of a replica. May be repeated."
+        ),
     ] = None,
     settings: Given,
     policy_parameter: PolicyParameters = None,
@@ -64,7 +68,7 @@ def create(
     """Create an application. It follows its models' current versions, or --version of its only model for good."""
     if version is not None and len(model or ()) != 1:
         raise typer.BadParameter("--version goes with one --model; of several, write --model NAME:VERSION")
-    out, costs = Output(as_json), _costs(cost)
+    out, costs = Output(as_json), _costs(cost, (*(model or ()), *(shadow or ())))
     settings |= {
         "policy_parameters": parse_parameters(policy_parameter),
         "loss_parameters": parse_parameters(loss_parameter),
@@ -176,7 +180,8 @@ def link(
     version: OfVersion = None,
     shadow: Annotated[bool, typer.Option("--shadow", help="Ask and score it, but never answer with it.")] = False,
     cost: Annotated[
-        float | None, typer.Option(help="What asking it once costs, in any unit.", min=0, show_default="none")
+        str | None,
+        typer.Option(help="What asking it once costs, in any unit; or auto, which is measured.", show_default="none"),
     ] = None,
     home: Home = None,
     url: Url = None,
@@ -184,10 +189,10 @@ def link(
 ) -> None:
     """Link a model. It follows the current version, or --version for good; NAME:VERSION is linked beside others."""
     with Clipper.connect(url, home) as clipper:
-        changed = clipper.link(name, model, version, shadow=shadow, cost=cost)
+        changed = clipper.link(name, model, version, shadow=shadow, cost=None if cost is None else _cost(cost))
     version = version or model.partition(":")[2]
     target = f"{model.partition(':')[0]}:{version}" if version else f"{model}, whichever version is current"
-    how = (", as a shadow" if shadow else "") + ("" if cost is None else f", at a cost of {cost:g}")
+    how = (", as a shadow" if shadow else "") + ("" if cost is None else f", at a cost of {_cost_text(_cost(cost))}")
     for one in changed.newcomers:
         if one.model == model.partition(":")[0] and version in (None, "", one.version) and one.stopped is None:
             how += f", for {one.share:.1%} of its queries until feedback tells enough: clipper app show {name}"
@@ -255,18 +260,35 @@ def _default_text(app: Application) -> str | None:
 
 
 def _link_text(link: Link) -> str:
-    cost = "" if link.cost is None else f" (cost {link.cost:g})"
+    cost = "" if link.cost is None else f" (cost {_cost_text(link.cost)})"
     return link.model + (f":{link.version}" if link.version else "") + (" (shadow)" if link.shadow else "") + cost
 
 
-def _costs(texts: list[str] | None) -> dict[str, float]:
-    """``forest=5`` by name."""
-    costs = {}
-    for name, value in parse_parameters(texts).items():
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
-            raise typer.BadParameter(f"{name}={value} is no cost: expected MODEL=NUMBER, at least 0, e.g. forest=5")
-        costs[name] = float(value)
+def _costs(texts: list[str] | None, models: Sequence[str]) -> dict[str, Cost]:
+    """``forest=5`` by name, and ``auto`` of all models without one."""
+    costs: dict[str, Cost] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if text == "auto":
+            costs = {**dict.fromkeys(models, "auto"), **costs}
+        elif name and equals:
+            costs[name] = _cost(value)
+        else:
+            raise typer.BadParameter(
+                f"{text!r} is not a cost: expected MODEL=NUMBER, e.g. forest=5, MODEL=auto or auto"
+            )
     return costs
+
+
+def _cost(text: str) -> Cost:
+    try:
+        return read_cost(text)
+    except InvalidArgument as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _cost_text(cost: Cost) -> str:
+    return cost if cost == "auto" else f"{cost:g}"
 
 
 def _configured(chosen: Configured) -> str:

@@ -1,7 +1,7 @@
 """The client's part for applications: their models, and how they select among these."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 from msgspec import UNSET
 
@@ -14,6 +14,7 @@ from clipper.settings.application import (
     ApplicationChange,
     ApplicationOptions,
     Configured,
+    Cost,
     Link,
     NewApplication,
 )
@@ -29,7 +30,7 @@ class Applications(Calls):
         model: str | Sequence[str] | None = None,
         version: str | None = None,
         shadow: Sequence[str] = (),
-        cost: Mapping[str, float] | None = None,
+        cost: Mapping[str, Cost] | Literal["auto"] | None = None,
         input_type: str | None = None,
         **settings: Unpack[ApplicationOptions],
     ) -> Application:
@@ -39,7 +40,8 @@ class Applications(Calls):
             model: the model to link, or several. Each follows its current version, or stays with one: ``NAME:VERSION``.
             version: the same as ``NAME:VERSION``, of a single model.
             shadow: models that are asked and scored, but never answer.
-            cost: of asking each of its models once, by the name that it is linked by, in a unit of yours.
+            cost: of asking each of its models once, by the name that it is linked by, in a unit of yours; ``auto`` is
+                measured, in milliseconds of a replica, of one model or of all.
             input_type: of its queries; the first model's if None.
             settings: as ``slo_ms=20, policy="exp3", policy_parameters={"eta": 0.1}``: how it selects among its models
                 and learns, and who may ask it how much. ``settings.application`` has each with its default, and
@@ -126,12 +128,13 @@ class Applications(Calls):
         version: str | None = None,
         *,
         shadow: bool = False,
-        cost: float | None = None,
+        cost: Cost | None = None,
     ) -> Application:
         """Link a model: its current version, whichever that is, or ``version`` for good.
 
         A ``model`` of the form ``NAME:VERSION`` is linked beside other versions of it, which stay.
-        A ``shadow`` is asked and scored, but never answers. ``cost`` is that of asking it once, in a unit of yours.
+        A ``shadow`` is asked and scored, but never answers. ``cost`` is that of asking it once, in a unit of yours, or
+        ``auto``, which is measured, in milliseconds of a replica.
         """
         return self._ask(Application, "PUT", _link_path(application, model), LinkChange(version, shadow, cost))
 
@@ -157,9 +160,13 @@ class Applications(Calls):
 
 
 def _links(
-    model: str | Sequence[str] | None, version: str | None, shadow: Sequence[str], costs: Mapping[str, float]
+    model: str | Sequence[str] | None,
+    version: str | None,
+    shadow: Sequence[str],
+    cost: Mapping[str, Cost] | Literal["auto"],
 ) -> tuple[Link, ...]:
     names = [model] if isinstance(model, str) else model or ()
+    costs = dict.fromkeys((*names, *shadow), cost) if isinstance(cost, str) else cost
     if unknown := costs.keys() - {*names, *shadow}:
         raise InvalidArgument(
             f"cost names {', '.join(sorted(unknown))}: expected models as they are linked: {', '.join(names) or 'none'}"
@@ -168,7 +175,7 @@ def _links(
     return (*links, *(_link(name, None, costs.get(name), shadow=True) for name in shadow))
 
 
-def _link(text: str, version: str | None, cost: float | None, *, shadow: bool) -> Link:
+def _link(text: str, version: str | None, cost: Cost | None, *, shadow: bool) -> Link:
     """``NAME`` or ``NAME:VERSION``; neither may hold a colon."""
     name, _, pinned = text.partition(":")
     return Link(name, pinned or version, shadow, cost)

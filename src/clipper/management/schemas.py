@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from clipper.management.learned import LearnedModel, Newcomer, Standing
-from clipper.settings.application import ApplicationSettings, Configured, Link, MaxInFlight, MaxPerSecond
+from clipper.settings.application import ApplicationSettings, Configured, Cost, Link, MaxInFlight, MaxPerSecond
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, VersionState
 from clipper.types import Role
@@ -25,12 +25,13 @@ WorkerState = Literal["starting", "ready", "backing_off", "crash_loop", "stoppin
 class LinkChange(Struct, frozen=True, forbid_unknown_fields=True):
     """``version`` None follows the model's current version. A ``shadow`` is asked and scored, but never answers.
 
-    ``cost`` is that of asking it once, at least 0, in a unit of the user's; null is not said.
+    ``cost`` is that of asking it once, at least 0, in a unit of the user's; ``auto`` is measured, in milliseconds of a
+    replica; null is not said.
     """
 
     version: str | None = None
     shadow: bool = False
-    cost: float | None = None
+    cost: Cost | None = None
 
 
 class Application(ApplicationSettings, frozen=True):

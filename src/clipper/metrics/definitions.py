@@ -288,7 +288,7 @@ SELECTED_MODEL: Group[SelectedModel] = Group(
         Number(
             "gauge",
             "clipper_selection_cost",
-            "What asking it once costs; NaN if nobody has said.",
+            "What asking it once costs; NaN if nobody has said, or measured it yet.",
             lambda m: math.nan if m.counts.cost is None else m.counts.cost,
         ),
         Number(

@@ -82,6 +82,12 @@ class Application:
         self.terms = self._terms(Selector(self.snapshot, self.counts, self.surroundings.make))
         self._follow_terms()
 
+    def follow_costs(self) -> None:
+        """Serve by what models cost now, where that is measured; to be called now and then."""
+        if self.terms.costs_have_changed:
+            self.terms = self._terms(self.terms.selector)
+            self._follow_terms()
+
     def _terms(self, selector: Selector) -> Terms:
         surroundings = self.surroundings
         return Terms(self.snapshot, selector, self.contexts, surroundings.predictor, surroundings.decisions)

@@ -9,7 +9,7 @@ from clipper.control.snapshot import ApplicationSnapshot
 from clipper.selection.learning.arms import Arms, lineage
 from clipper.selection.learning.costs import Costs
 from clipper.selection.policies.ramp import Ramp
-from clipper.settings.application import link_names
+from clipper.settings.application import MAX_COST, Cost, link_names
 
 Find = Callable[[str, str | None], ModelQueue | None]
 
@@ -24,6 +24,7 @@ class Lineup:
         shadows: those that are asked and never answer.
         ramp: how much of the queries newcomers get; None without any.
         arms: which versions the names mean.
+        measured: those of the targets whose cost is measured.
     """
 
     targets: Mapping[str, ModelQueue | None]
@@ -32,6 +33,7 @@ class Lineup:
     shadows: tuple[str, ...]
     ramp: Ramp | None
     arms: Arms
+    measured: Mapping[str, ModelQueue]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class _Place:
     name: str
     model: str
     version: str | None
-    cost: float | None = None
+    cost: Cost | None = None
     ramp: int | None = None
     link: str | None = None
 
@@ -108,7 +110,10 @@ def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> 
         for name, place in asked.items()
         if place.version is not None
     }
-    by_name = {name: place.cost for name, place in asked.items() if place.cost is not None}
+    measured = {name: target for name, target in targets.items() if target is not None and asked[name].cost == "auto"}
+    by_name = {name: place.cost for name, place in asked.items() if isinstance(place.cost, float | int)}
+    row_ms = {name: target.compute_time.row_ms for name, target in measured.items()}
+    by_name |= {name: min(cost, MAX_COST) for name, cost in row_ms.items() if cost is not None}
     costs = Costs(by_name, snapshot.selection.cost_weight)
     newcomers = {place.name: place for place in ramped if asked.get(place.name) is place}
     return Lineup(
@@ -118,4 +123,5 @@ def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> 
         tuple(place.name for place in shadows if asked.get(place.name) is place),
         Ramp({name: place.link for name, place in newcomers.items()}, share) if newcomers and share else None,
         Arms(origins, costs, {name: place.ramp for name, place in newcomers.items() if place.ramp is not None}),
+        measured,
     )

@@ -26,7 +26,7 @@ RETRY_S = 1.0
 
 
 class Synchronizer:
-    """Follows the store for all of a worker's applications, in one task.
+    """Follows the store for all of a worker's applications, and what their models cost, in one task.
 
     Args:
         max_contexts: how many the store keeps of each application. What came since the last look is beyond it.
@@ -52,6 +52,8 @@ class Synchronizer:
         """Until cancelled."""
         is_down = False
         while True:
+            for application in self._applications():
+                application.follow_costs()
             try:
                 await self.follow()
                 for application in self._applications():

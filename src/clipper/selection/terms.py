@@ -24,6 +24,8 @@ MAX_MARGIN_S = 0.002
 # One of several models leaves earlier by so much more, 2 ms at most: it can leave with what has come, which is better
 # than to be late, and is made of that while other models have the processors (16 forests on two cores: 2 ms).
 JOINT_MARGIN_SHARE = 0.1
+# A measured cost is gone by until it has changed by so much: all that was worked out by it is made anew then.
+COST_CHANGE = 0.1
 
 
 class Terms:
@@ -51,6 +53,7 @@ class Terms:
 
     __slots__ = (
         "_links",
+        "_measured",
         "_name",
         "_pinned_arms",
         "_predictor",
@@ -108,6 +111,7 @@ class Terms:
 
         self.input_type = self._narrowed_type(snapshot)
         lineup = line_up(snapshot, predictor, self._find)
+        self._measured = lineup.measured
         self.targets, self.arms, self.ramp = lineup.targets, lineup.arms, lineup.ramp
         self.models, self.newcomers, self.shadows = lineup.models, lineup.newcomers, lineup.shadows
         self.only_choice = None if self.newcomers else selector.only_choice(self.models)
@@ -143,6 +147,16 @@ class Terms:
     def is_ready(self) -> bool:
         """Whether a model can be asked."""
         return any(target is not None and target.is_linked for target in self.targets.values())
+
+    @property
+    def costs_have_changed(self) -> bool:
+        """Whether a cost that is measured is noticeably another one than these terms go by."""
+        by_name = self.arms.costs.by_model
+        now = {name: target.compute_time.row_ms for name, target in self._measured.items()}
+        return any(
+            cost is not None and (name not in by_name or abs(cost - by_name[name]) > COST_CHANGE * by_name[name])
+            for name, cost in now.items()
+        )
 
     def outputs(self, version: str | None) -> list[tuple[InputType | None, bytes | None]]:
         """Of each model that a query asks, or one that names this version: the type of outputs, if its container knows

@@ -14,6 +14,7 @@ from clipper.types import MAX_FEATURES
 Wait = Literal["all", "decided", "expected"]
 ConfidenceFrom = Literal["agreement", "probabilities"]
 Features = int | Literal["input"] | None
+Cost = float | Literal["auto"]
 
 MAX_SLO_MS = 600_000.0
 # Feedback on a query that was longer ago would be on a model that is no longer there. Ids of feedback are kept as long.
@@ -60,13 +61,13 @@ class Link(Struct, frozen=True):
     """A model that an application may ask: its current version, or the pinned one.
 
     A ``shadow`` model is asked each query and scored from feedback, but never answers. ``cost`` is that of asking it
-    once, in a unit of the user's; None if nobody has said.
+    once, in a unit of the user's; ``auto`` is measured, in milliseconds of a replica; None if nobody has said.
     """
 
     model: str
     version: str | None = None
     shadow: bool = False
-    cost: float | None = None
+    cost: Cost | None = None
 
 
 def link_names(links: Sequence[Link]) -> tuple[str, ...]:

@@ -68,6 +68,19 @@ def read_grpc_port(text: str) -> int | Literal["off"]:
     return int(text)
 
 
+def read_cost(text: str) -> float | Literal["auto"]:
+    """A number, at least 0, or ``auto``."""
+    if text == "auto":
+        return "auto"
+    try:
+        cost = float(text)
+    except ValueError:
+        cost = math.nan
+    if not 0 <= cost < math.inf:
+        raise InvalidArgument(f"{text!r} is not a cost: expected a number, at least 0, or auto, which is measured")
+    return cost
+
+
 def read_features(text: str) -> int | Literal["input"] | None:
     """A whole number, ``input`` or ``none``."""
     return "input" if text == "input" else read_count_or_none(text)

@@ -163,7 +163,7 @@ class ApplicationOperations:
                 f"links {shown!r:.200} are not valid: expected {MAX_LINKS} at most, each of another model or version"
             )
         for link in record.links:
-            if link.cost is not None:
+            if isinstance(link.cost, float | int):
                 check_number(f"cost of {link.model}", link.cost, 0, MAX_COST)
             model = self._catalog.model(link.model)
             version = link.version or model.current
