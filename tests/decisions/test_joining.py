@@ -1,6 +1,7 @@
 """Logs read again and joined, whatever became of their files."""
 
 import json
+import resource
 import time
 import tracemalloc
 from pathlib import Path
@@ -9,6 +10,7 @@ from random import Random
 import pytest
 from log_files import SETTING, block_of, decision, judgement, write_log
 
+from clipper.decisions import joining
 from clipper.decisions.export import export
 from clipper.decisions.joining import joined
 from clipper.decisions.reading import LogReader
@@ -140,3 +142,31 @@ def test_a_file_that_cannot_be_written_is_not_there_in_part(tmp_path: Path) -> N
     with pytest.raises(Unavailable, match="cannot be written"):
         export(rows, tmp_path / "no folder" / "out.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+def test_what_cannot_be_read_is_named_and_costs_no_other_file(tmp_path: Path) -> None:
+    write_log(tmp_path, block_of(SETTING, decision(1)))
+    folder = tmp_path / "0000000000001-w9.decisions"
+    folder.mkdir()
+    reader = LogReader(tmp_path)
+    assert [each.decision.query_id for each in joined(reader)] == [1]
+    assert set(reader.damaged) == {folder.name} and "cannot be read" in reader.damaged[folder.name]
+
+
+def test_a_log_whose_folder_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "decisions").write_text("a file, where a folder should be")
+    with pytest.raises(Unavailable, match="decision log cannot be read"):
+        list(joined(LogReader(tmp_path / "decisions")))
+
+
+def test_without_room_for_what_is_kept_aside_it_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for start in range(0, 20_000, 2_000):
+        write_log(tmp_path, block_of(*(judgement(number) for number in range(start, start + 2_000))))
+    monkeypatch.setattr(joining, "_CACHE_KIB", 16)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, before[1]))
+    try:
+        with pytest.raises(Unavailable, match="TMPDIR"):
+            list(joined(LogReader(tmp_path)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

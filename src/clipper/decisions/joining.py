@@ -13,6 +13,7 @@ import msgspec
 
 from clipper.decisions.reading import LogReader
 from clipper.decisions.records import Decision, Judgement, Setting
+from clipper.errors import Unavailable
 
 # Of the database's pages in memory; the rest is in its file, which goes with the connection.
 _CACHE_KIB = 32 * 1024
@@ -52,8 +53,7 @@ def joined(reader: LogReader) -> Iterator[Joined]:
     """What ``reader`` reads, in the order of the files.
 
     Raises:
-        OSError: a file of the log cannot be read.
-        sqlite3.OperationalError: there is no room for the temporary database.
+        Unavailable: the log cannot be read, or there is no room for the temporary database.
     """
     with contextlib.closing(sqlite3.connect("")) as database:
         database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
@@ -61,7 +61,13 @@ def joined(reader: LogReader) -> Iterator[Joined]:
         database.execute(_CREATE)
         for piece in reader.judgements():
             rows = [(each.query_id, each.time_s, _encode(each)) for each in piece]
-            database.executemany(_INSERT, rows)
+            try:
+                database.executemany(_INSERT, rows)
+            except sqlite3.OperationalError as error:
+                raise Unavailable(
+                    f"the feedback of the log takes a temporary file, and there is no room for it ({error}): "
+                    "name a folder with room by TMPDIR"
+                ) from error
         for decisions in reader.decisions():
             found = _look_up(database, [decision.query_id for _, decision in decisions])
             for setting, decision in decisions:

@@ -16,6 +16,7 @@ from clipper.decisions.records import (
     split,
 )
 from clipper.decisions.segments import Segment, segments
+from clipper.errors import Unavailable
 
 # A query came before it was written: by its SLO, which is at most ten minutes, and what its block waited.
 MOST_DELAY_S = 3600.0
@@ -44,9 +45,9 @@ class LogReader:
         """In pieces of a block, oldest segment first.
 
         Raises:
-            OSError: a file cannot be read.
+            Unavailable: the folder cannot be read.
         """
-        for segment in segments(self.folder):
+        for segment in self._segments():
             if self.until_s is not None and segment.began_s >= self.until_s + MOST_DELAY_S:
                 continue
             for block in self._blocks(segment):
@@ -58,9 +59,9 @@ class LogReader:
         """All feedback on the application, in pieces of a block.
 
         Raises:
-            OSError: a file cannot be read.
+            Unavailable: the folder cannot be read.
         """
-        for segment in segments(self.folder):
+        for segment in self._segments():
             for block in self._blocks(segment):
                 piece = [
                     each
@@ -77,14 +78,27 @@ class LogReader:
             and (self.until_s is None or decision.time_s < self.until_s)
         )
 
+    def _segments(self) -> list[Segment]:
+        try:
+            return segments(self.folder)
+        except OSError as error:
+            raise Unavailable(f"the decision log cannot be read, which only the server's user may: {error}") from error
+
     def _blocks(self, segment: Segment) -> Iterator[list[Read]]:
         """Of one segment that was last written at a time that is wanted."""
-        name = segment.path.name
         try:
-            file = segment.path.open("rb")
+            yield from self._read(segment)
         except FileNotFoundError:  # it was the oldest, and had to make room
             return
-        with file:
+        except OSError as error:
+            self.damaged[segment.path.name] = f"it cannot be read: {error}"
+
+    def _read(self, segment: Segment) -> Iterator[list[Read]]:
+        """Raises:
+        OSError: the file cannot be read.
+        """
+        name = segment.path.name
+        with segment.path.open("rb") as file:
             if self.since_s is not None and segment.path.stat().st_mtime < self.since_s:
                 return
             head = file.read(len(SEGMENT_HEAD))

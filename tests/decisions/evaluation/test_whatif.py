@@ -142,3 +142,22 @@ def test_a_model_that_came_later_is_judged_where_it_could_be_chosen() -> None:
 def test_nothing_is_wrong_with_one_query() -> None:
     answer = evaluate(log_of(1, 1), OneModel("a"))
     assert answer.ips is None or math.isinf(answer.ips.high)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -0.1, 7.0])
+def test_losses_that_are_none_are_left_out(loss: float) -> None:
+    """A draw from what such a loss teaches may take for ever."""
+    joined = one_query(losses={"a": loss})
+    assert samples_of([joined]).left_out == {"its loss is not from 0 to 1": 1}
+
+
+@pytest.mark.parametrize("share", [math.nan, -1.0, 0.0, 1e-300])
+def test_shares_that_are_no_probabilities_are_left_out(share: float) -> None:
+    joined = one_query(share=share)
+    assert samples_of([joined]).left_out == {"the probability of its choice is not known": 1}
+
+
+def one_query(share: float = 0.5, losses: dict[str, float] | None = None) -> Joined:
+    decision = Decision(0, 1, 1.0, 0.002, ("a",), (share,), (b"1",), None, 1.0, None, None)
+    judgement = Judgement("app", 1, 2.0, b"1", None, losses or {"a": 0.0})
+    return Joined(Setting("app", "exp3", MODELS, ("1",) * 3), decision, judgement, 1)

@@ -12,6 +12,8 @@ from clipper.selection.policies.by_name import make_loss
 
 # Some 300 bytes each. The latest are the ones that are kept.
 MAX_SAMPLES = 500_000
+# No policy chooses by chances as small as that: they would be mere rounding, and one query would outweigh all others.
+LEAST_PROPENSITY = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +23,8 @@ class Sample:
     Attributes:
         time_s, feedback_time_s: in seconds since 1970.
         model: the one that was chosen.
-        propensity: the probability of that, above 0.
-        loss: of the answer that it made.
+        propensity: the probability of that, at least ``LEAST_PROPENSITY``.
+        loss: of the answer that it made, from 0 to 1.
         features: raw buffer of those that it came with, as in ``Decision``; None if it had none.
     """
 
@@ -86,11 +88,13 @@ def _sample(joined: Joined) -> Sample | str:
         return "no feedback has come"
     (model,) = decision.models
     chance = propensity(model, setting.models, decision.shares[0], decision.beliefs)
-    if chance <= 0:
+    if not chance >= LEAST_PROPENSITY:
         return "the probability of its choice is not known"
     loss = _loss(joined, model)
     if loss is None:
         return "its feedback cannot be scored any more"
+    if not 0 <= loss <= 1:
+        return "its loss is not from 0 to 1"
     return Sample(
         decision.time_s,
         judgement.time_s,
