@@ -124,7 +124,7 @@ class Application:
             row: the input's raw buffer, of this application's input type.
             version: ask this version of the linked model, whatever is current.
             context: the user, session or other group whose state the policy goes by.
-            features: raw buffer of the float64 numbers that the policy may go by.
+            features: raw buffer of the float64 numbers that the policy may go by; None where the input is them.
             timeout_s: when no answer is wanted any more, where that is before the SLO's end.
 
         Raises:
@@ -136,6 +136,8 @@ class Application:
             choice, targets, arms = terms.only_choice, terms.targets, terms.arms
         else:
             choice, targets, arms = terms.pinned(version)
+        if terms.features_are_input:
+            features = terms.features_of(row)
         deadline_s = arrival_s + (terms.budget_s if timeout_s is None else min(terms.budget_s, timeout_s))
         query_id = self.surroundings.ids.take()
         query = Query(self.answering, asker, query_id, row, context, arrival_s, deadline_s, version, features)

@@ -93,6 +93,15 @@ def test_the_next_version_and_the_next_promotion() -> None:
     assert rules.next_promotion([version("1"), version("2", promotion=4)]) == 5
 
 
+@pytest.mark.parametrize("context", ["", "x" * 1001])
+def test_a_context_that_no_query_can_be_in(context: str) -> None:
+    """The empty one's state is that of all, which a context's own would be added to."""
+    with pytest.raises(InvalidArgument, match="expected 1 to 1000"):
+        rules.check_context(context)
+    rules.check_context(None)
+    rules.check_context("x" * 1000)
+
+
 def test_an_input_type_whose_rows_no_request_can_hold() -> None:
     assert rules.checked_type("float64[1024,1024,32]").row_bytes == 1 << 28
     assert rules.checked_type("string").row_bytes is None

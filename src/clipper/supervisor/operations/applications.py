@@ -54,8 +54,7 @@ class ApplicationOperations:
 
     async def describe_policy(self, name: str, context: str | None) -> LearnedPolicy:
         self._catalog.application(name)
-        if context is not None and len(context) > MAX_CONTEXT_LENGTH:
-            raise InvalidArgument(f"context has {len(context)} characters: expected at most {MAX_CONTEXT_LENGTH}")
+        rules.check_context(context)
         description = await self._workers.describe_policy(name, context)
         if description is None:
             raise Unavailable(f"no query worker tells what application {name!r} has learned: see clipper status")

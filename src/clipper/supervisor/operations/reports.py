@@ -24,9 +24,9 @@ from clipper.selection.policies.best_arm import BestArm
 from clipper.selection.policies.by_name import make_policy
 from clipper.selection.stores.store import EVERYONE
 from clipper.settings.application import link_names
+from clipper.supervisor.operations import rules
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.views import test_view
-from clipper.types import MAX_CONTEXT_LENGTH
 
 # Contexts that a report has groups for, as many as a page can show: of the latest ones, which are each read from the
 # store, those with most feedback.
@@ -61,8 +61,7 @@ class ReportOperations:
         by_context: bool,
     ) -> Report:
         record = self._catalog.application(name)
-        if context is not None and not 0 < len(context) <= MAX_CONTEXT_LENGTH:
-            raise InvalidArgument(f"context has {len(context)} characters: expected 1 to {MAX_CONTEXT_LENGTH}")
+        rules.check_context(context)
         if context is not None and by_context:
             raise InvalidArgument("a report of one context has no groups by context: give either context or by_context")
         asked = _asked(record, confidence, tolerance)

@@ -9,7 +9,7 @@ from clipper.errors import InvalidArgument
 from clipper.registry.records import ApplicationRecord, VersionRecord
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.server import MOST_MAX_BODY_BYTES
-from clipper.types import InputType
+from clipper.types import MAX_CONTEXT_LENGTH, InputType
 
 
 def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str], str]) -> ApplicationSnapshot:
@@ -42,6 +42,14 @@ def next_version(taken: Iterable[str]) -> str:
 def next_promotion(versions: Iterable[VersionRecord]) -> int:
     """The number of a request that comes after all that are under way."""
     return max((record.promotion or 0 for record in versions), default=0) + 1
+
+
+def check_context(context: str | None) -> None:
+    """Raises:
+    InvalidArgument: no query can be in that context. An empty one would stand for what all have taught.
+    """
+    if context is not None and not 0 < len(context) <= MAX_CONTEXT_LENGTH:
+        raise InvalidArgument(f"context has {len(context)} characters: expected 1 to {MAX_CONTEXT_LENGTH}")
 
 
 def checked_type(text: str) -> InputType:
