@@ -54,7 +54,8 @@ class Server:
     def start(self, *options: str) -> "Server":
         (self.home / "logs").mkdir(parents=True, exist_ok=True)
         argv = [sys.executable, "-m", "clipper.supervisor", "--home", str(self.home)]
-        ports = ["--query-port", "0", "--management-port", "0"]
+        # Tests of gRPC say otherwise.
+        ports = ["--query-port", "0", "--management-port", "0", "--grpc-port", "off"]
         (self.home / "supervisor.json").unlink(missing_ok=True)
         with (self.home / "logs" / "supervisor.log").open("ab") as log:
             command = [*self.through, *argv, *ports, *(options or self.options)]

@@ -2,8 +2,8 @@
 
 from clipper.frontend import limits
 
-# The most that any application's messages may have; each application's own bound is looked at once one is there.
-MAX_MESSAGE_BYTES = limits.MAX_TYPED_BODY_BYTES
+# What stands in a message beside what a body of REST may have.
+MESSAGE_HEAD_BYTES = 64 * 1024
 # Calls that have not been answered: each is a task and what grpc keeps of it, some 20 KB. The rest is told so.
 MAX_CALLS = 4096
 # Of one connection; further calls wait in the client. HTTP/2 asks for 100 at least.
@@ -22,19 +22,23 @@ MIN_PING_INTERVAL_MS = 10_000
 MAX_DETAILS_LENGTH = 4000
 # How often the watchers of health are told that it has changed.
 WATCH_EVERY_S = 1.0
+# How long calls may take that are under way when a server takes the place of another.
+RENEWAL_GRACE_S = 10.0
 # What is left when a stop begins to give calls up.
 STOP_MARGIN_S = 0.2
 # Errors that a client is told when to try again after.
 TO_TRY_AGAIN = frozenset({"too_many_requests", "overloaded", "no_replica", "unavailable", "store_unavailable"})
 
 
-def options(max_connections: int) -> list[tuple[str, int]]:
+def options(max_connections: int, max_message_bytes: int) -> list[tuple[str, int]]:
     """What the server of grpc is given."""
     return [
         ("grpc.so_reuseport", 1),
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", max_message_bytes + MESSAGE_HEAD_BYTES),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
+        # It counts streams that have ended and are not freed, and so refuses some of clients that keep to the bound.
+        ("grpc.http.overload_protection", 0),
         ("grpc.max_allowed_incoming_connections", max_connections),
         ("grpc.max_metadata_size", limits.MAX_HEAD_BYTES),
         ("grpc.absolute_max_metadata_size", limits.MAX_HEAD_BYTES),

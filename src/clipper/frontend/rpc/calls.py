@@ -7,7 +7,6 @@ from collections.abc import Callable
 from clipper.errors import ClipperError, Overloaded, TooLarge, TooManyRequests
 from clipper.frontend import limits, responses
 from clipper.frontend.door import PATIENCE_SHARE_OF_SLO
-from clipper.frontend.endpoints import Endpoint
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.port import Port
 
@@ -51,7 +50,7 @@ class Call:
         arrived_s: when its message was there.
     """
 
-    __slots__ = ("_begin", "_exchange", "_future", "_has_left", "_port", "arrived_s", "asks", "patience_s")
+    __slots__ = ("_begin", "_exchange", "_future", "_port", "arrived_s", "asks", "patience_s")
 
     def __init__(self, port: Port, begin: "Callable[[CallExchange, float, bool], None]") -> None:
         """``begin``: what is asked, of an exchange, when it arrived, and whether it is late.
@@ -60,53 +59,65 @@ class Call:
         """
         self._port = port
         self._begin = begin
-        self._exchange = CallExchange(self)
+        self._exchange: CallExchange | None = CallExchange(self)
         self._future: asyncio.Future[None] | None = None
-        self._has_left = False
         self.arrived_s = port.now_s()
         self.asks: object = None
         self.patience_s = float("inf")
 
-    async def answer(self, endpoint: Endpoint | None = None, held_bytes: int = 0) -> bytes:
-        """Return the answer, after a wait at the door if ``endpoint`` is one for queries.
+    async def answer(self, asks: object = None, slo_s: float = float("inf"), held_bytes: int = 0) -> bytes:
+        """Return the answer, after a wait at the door where it is a query.
 
         Args:
+            asks: what queries are for that wait in one line; None lets it in at once.
+            slo_s: its SLO.
             held_bytes: of the message, while it waits.
 
         Raises:
             Refused: there is none.
             Overloaded: there is no room for it to wait.
         """
-        door, budget = self._port.door, self._port.budget
-        if endpoint is None or self.arrived_s < door.closes_s or door.opens(self.arrived_s):
+        try:
+            self._come_in(asks, slo_s, held_bytes)
+            exchange = self._exchange
+            assert exchange is not None
+            if exchange.response is None:
+                await self._until_answered(exchange, held_bytes)
+            if exchange.refused is not None:
+                raise exchange.refused
+            assert exchange.response is not None
+            return exchange.response
+        finally:
+            # Each knows the other, and the collector looks at no exchange: it would keep both for ever.
+            self._exchange = None
+
+    def _come_in(self, asks: object, slo_s: float, held_bytes: int) -> None:
+        door = self._port.door
+        if asks is None or self.arrived_s < door.closes_s or door.opens(self.arrived_s):
             self.enter(is_late=False)
-        elif not budget.has_room(held_bytes):
+        elif not self._port.budget.has_room(held_bytes):
             raise Overloaded("too many large requests are arriving at once")
         else:
-            self.asks, self.patience_s = endpoint, endpoint.slo_s * PATIENCE_SHARE_OF_SLO
+            self.asks, self.patience_s = asks, slo_s * PATIENCE_SHARE_OF_SLO
             door.wait(self)
-        exchange = self._exchange
-        if exchange.response is None:
-            budget.held_bytes += held_bytes
-            self._future = asyncio.get_running_loop().create_future()
-            try:
-                await self._future
-            except asyncio.CancelledError:
-                self._has_left = True
-                exchange.cancel()
-                raise
-            finally:
-                budget.held_bytes -= held_bytes
-                self._future = None
-        if exchange.refused is not None:
-            raise exchange.refused
-        assert exchange.response is not None
-        return exchange.response
+
+    async def _until_answered(self, exchange: CallExchange, held_bytes: int) -> None:
+        budget = self._port.budget
+        budget.held_bytes += held_bytes
+        self._future = asyncio.get_running_loop().create_future()
+        try:
+            await self._future
+        except asyncio.CancelledError:
+            exchange.cancel()
+            raise
+        finally:
+            budget.held_bytes -= held_bytes
+            self._future = None
 
     def enter(self, *, is_late: bool) -> None:
-        if self._has_left:
-            return
         exchange = self._exchange
+        if exchange is None:  # the client has left
+            return
         try:
             self._begin(exchange, self.arrived_s, is_late)
         except ClipperError as error:
@@ -131,5 +142,8 @@ def check_size(size_bytes: int, most_bytes: int) -> None:
 
 
 def held_bytes_of(answer: bytes) -> int:
-    """What an answer counts for while its client has not taken it: short ones are in the system's own buffers."""
-    return len(answer) if len(answer) > limits.LARGE_ANSWER_BYTES else 0
+    """What an answer counts for while its client has not taken it, with grpc's own copy of it.
+
+    Short ones are in the system's buffers.
+    """
+    return 2 * len(answer) if len(answer) > limits.LARGE_ANSWER_BYTES else 0

@@ -89,7 +89,7 @@ class ModelInfer:
             self.infer.refuse(exchange, error)
 
 
-class Asked(msgspec.Struct, gc=False):
+class Asked(msgspec.Struct, gc=False, eq=False):
     """What a call asks: the endpoint of infer calls that are alike.
 
     Attributes:

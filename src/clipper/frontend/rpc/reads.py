@@ -17,12 +17,12 @@ LOOK_EVERY_S = 0.1
 class Reads:
     """Bounds the messages that take long to come, since what has come of them cannot be seen nor counted.
 
-    Where there are too many, those go that have taken the longest; none takes longer than a request may.
+    Where there are more than ``most_slow``, those go that have taken the longest; none takes longer than a request may.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, most_slow: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._most_slow = max(most_slow, 1)
+        self.most_slow = 1
         # In the order in which they began.
         self._begun: dict[asyncio.Task[object], float] = {}
         self._refused: dict[asyncio.Task[object], ClipperError] = {}
@@ -59,7 +59,7 @@ class Reads:
         for index, task in enumerate(slow):
             if now_s - self._begun[task] > timeout_s:
                 self._refuse(task, RequestTimeout(f"message did not arrive within {timeout_s:.0f} s"))
-            elif len(slow) - index > self._most_slow:
+            elif len(slow) - index > self.most_slow:
                 self._refuse(task, Overloaded("too many large requests are arriving at once"))
         self._is_looking = bool(self._begun)
         if self._is_looking:

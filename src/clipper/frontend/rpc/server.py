@@ -29,6 +29,8 @@ from clipper.frontend.rpc.wire import decode, encode
 from clipper.tls.material import TlsMaterial
 
 log = logging.getLogger(__name__)
+# Of handlers' errors, which are caught and logged here, and of answers to clients that have left.
+logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
 
 Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
@@ -47,8 +49,11 @@ class RpcServer:
         self._loop = asyncio.get_running_loop()
         self._services: Services | None = None
         self._server: Any = None
+        self._address = ""
+        self._most_message_bytes = 0
+        self._renewing: asyncio.Task[None] | None = None
         self._tls: TlsMaterial | None = None
-        self._reads = Reads(self._loop, port.budget.bound_bytes // bounds.MAX_MESSAGE_BYTES)
+        self._reads = Reads(self._loop)
         self._draining = asyncio.Event()
         self.calls = 0
         self.in_flight = 0
@@ -56,6 +61,9 @@ class RpcServer:
     def serve(self, services: Services) -> None:
         """Serve these from the next call on."""
         self._services = services
+        # How long messages may be is said when a server is made; one that takes longer ones takes its place.
+        if self._server is not None and services.most_message_bytes > self._most_message_bytes:
+            self._renewing = asyncio.ensure_future(self._renew())
 
     def secure(self, material: TlsMaterial) -> None:
         """Meet connections by TLS; once it listens, from the next handshake on."""
@@ -67,24 +75,42 @@ class RpcServer:
         Raises:
             OSError: the port cannot be bound.
         """
-        server = aio.server(options=bounds.options(self._max_connections), maximum_concurrent_rpcs=bounds.MAX_CALLS)
+        self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._server = await self._started()
+
+    async def _started(self) -> Any:
+        assert self._services is not None
+        self._most_message_bytes = self._services.most_message_bytes
+        self._reads.most_slow = max(self._port.budget.bound_bytes // self._most_message_bytes, 1)
+        options = bounds.options(self._max_connections, self._most_message_bytes)
+        server = aio.server(options=options, maximum_concurrent_rpcs=bounds.MAX_CALLS)
         server.add_generic_rpc_handlers((_Methods(self._handlers()),))
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             if self._tls is None:
-                server.add_insecure_port(address)
+                server.add_insecure_port(self._address)
             else:
-                server.add_secure_port(address, self._credentials(self._tls))
+                server.add_secure_port(self._address, self._credentials(self._tls))
         except RuntimeError as error:
             raise OSError(str(error)) from error
         await server.start()
-        self._server = server
+        return server
+
+    async def _renew(self) -> None:
+        try:
+            before, self._server = self._server, await self._started()
+        except OSError as error:
+            log.error("messages stay shorter than applications take: cannot listen again: %s", error)
+            return
+        # Its clients connect anew, by themselves.
+        await before.stop(bounds.RENEWAL_GRACE_S)
 
     async def drain(self, timeout_s: float) -> int:
         """Stop accepting, answer what is under way, close. Returns how many calls had to be given up."""
         self._draining.set()
         if self._server is None:
             return 0
+        if self._renewing is not None:
+            self._renewing.cancel()
         stopping = asyncio.ensure_future(self._server.stop(timeout_s))
         await asyncio.wait([stopping], timeout=max(timeout_s - bounds.STOP_MARGIN_S, 0))
         left = self.in_flight
@@ -131,6 +157,7 @@ class RpcServer:
                 message = await self._message(context)
                 assert self._services is not None
                 reply = await self._services.unary[path](message, self._caller(context))
+                self._port.freed_large_body |= len(message) > limits.LARGE_BODY_BYTES
                 self._hold(context, reply)
                 return reply
             except (ClipperError, Refused) as error:
@@ -161,6 +188,8 @@ class RpcServer:
         """
         message = await self._reads.read(context.read())
         if not isinstance(message, bytes):
+            if context.cancelled():
+                raise asyncio.CancelledError
             raise MalformedRequest("the call has no message")
         return message
 
@@ -194,6 +223,7 @@ class RpcServer:
         def let_go(_: Any) -> None:
             timer.cancel()
             budget.held_bytes -= held_bytes
+            self._port.freed_large_body |= held_bytes > limits.LARGE_BODY_BYTES
 
         context.add_done_callback(let_go)
 

@@ -89,6 +89,9 @@ class Services:
             for name, application in self._applications.items()
         }
         self._teller = Teller(statistics)
+        endpoints: list[Endpoint] = list(self._observe.values())
+        # Of both kinds of messages that are large.
+        self.most_message_bytes = max([max_body_bytes, *(each.max_body_bytes for each in endpoints)])
         self.unary: Mapping[str, Unary] = {
             METHODS["ModelInfer"].path: self.infer,
             METHODS["ModelStatistics"].path: self._statistics,
@@ -131,7 +134,7 @@ class Services:
         check_size(len(message), asked.max_body_bytes)
         endpoint = self._entered(asked.of.application, asked, caller)
         call = Call(self._port, lambda exchange, *when: endpoint.handle(exchange, message, *when))
-        return await call.answer(asked, len(message))
+        return await call.answer(asked.of, asked.slo_s, len(message))
 
     async def infer_in_stream(self, message: bytes, caller: Caller) -> bytes:
         """As ``infer``, of one of a stream's requests: an error is an answer, too."""

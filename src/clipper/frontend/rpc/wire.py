@@ -30,6 +30,8 @@ def fields(data: memoryview) -> Iterator[tuple[int, int, Any]]:
     while at < stop:
         key, at = read_varint(data, at)
         number, wire = key >> 3, key & 7
+        if not number:
+            raise MalformedRequest("message has a field 0: expected numbers from 1")
         if wire == _VARINT:
             value, at = read_varint(data, at)
             yield number, wire, value
@@ -40,7 +42,7 @@ def fields(data: memoryview) -> Iterator[tuple[int, int, Any]]:
             size = 8 if wire == _FIXED64 else 4
         else:
             raise MalformedRequest(f"message has a field of wire type {wire}: expected 0, 1, 2 or 5")
-        if not number or size > stop - at:
+        if size > stop - at:
             raise MalformedRequest(f"message ends within its field {number}")
         yield number, wire, data[at : at + size]
         at += size
@@ -178,7 +180,8 @@ def encode(message: Message, values: Mapping[str, Any]) -> bytes:
     parts: list[bytes] = []
     for field in message.fields.values():
         value = values.get(field.name)
-        if value is None or not (value or field.oneof):
+        is_set = field.oneof or (isinstance(field.type, Message) and not field.is_repeated)
+        if value is None or not (value or is_set):
             continue
         if field.is_map:
             value = [{"key": key, "value": each} for key, each in value.items()]
