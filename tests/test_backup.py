@@ -280,6 +280,16 @@ def test_what_a_hostile_backup_names_is_not_removed_or_sealed(home: Path, tmp_pa
     assert tree(precious) == before
 
 
+def test_a_home_that_cannot_be_written_is_told(home: Path, tmp_path: Path) -> None:
+    back_up(home, tmp_path / "backup.tar")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "supervisor.lock").mkdir()
+    for place in (tmp_path / "file" / "home", tmp_path / "file", tmp_path / "taken"):
+        with pytest.raises(Unavailable, match="check the disk"):
+            restore(place, tmp_path / "backup.tar")
+
+
 def test_what_is_no_file_is_told_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", ".", "/dev/zero"):

@@ -106,8 +106,9 @@ def restore(home: Path, source: Path) -> tuple[Backup, Path | None]:
         RegistryUnavailable: this Clipper cannot use its registry.
         Unavailable: the home cannot be written.
     """
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = lock_home(home)
+    with _explained(home):
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = lock_home(home)
     try:
         _check_nothing_runs(home)
         with _explained(home), tempfile.TemporaryDirectory(dir=home, prefix="restoring.") as name:

@@ -170,3 +170,14 @@ def test_without_room_for_what_is_kept_aside_it_is_said_so(tmp_path: Path, monke
             list(joined(LogReader(tmp_path)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for output in (
+        tmp_path / f"{'x' * 255}.jsonl",
+        tmp_path / "file" / "out.jsonl",
+        tmp_path / "nowhere" / "out.jsonl",
+    ):
+        with pytest.raises(Unavailable, match="cannot be written"):
+            export([], output)

@@ -1,6 +1,7 @@
 """Writes joined decisions into a file: JSON lines, or Parquet with the extra ``clipper-serving[log]``."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ def export(rows: Iterable[Row], output: Path) -> int:
     except OSError as error:
         raise Unavailable(f"{output} cannot be written: {error}") from error
     finally:
-        making.unlink(missing_ok=True)
+        with suppress(OSError):  # where it could not be made it cannot be removed
+            making.unlink(missing_ok=True)
     return count
 
 

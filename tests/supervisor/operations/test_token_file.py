@@ -62,8 +62,14 @@ def test_one_that_others_can_read_is_closed(tmp_path: Path, caplog: pytest.LogCa
 
 def test_a_folder_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "token").mkdir()
-    with pytest.raises(Unavailable, match="cannot be used"):
+    with pytest.raises(Unavailable, match="is not a file"):
         TokenFile(tmp_path / "token").open()
+    (tmp_path / "token").rmdir()
+    token = TokenFile(tmp_path / "token")
+    shown = token.open()
+    (tmp_path / "token").unlink()
+    os.mkfifo(tmp_path / "token", 0o600)
+    assert token.again() == shown  # reading it would wait for a writer, and the whole server with it
 
 
 @pytest.fixture

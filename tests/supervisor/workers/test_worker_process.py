@@ -128,6 +128,30 @@ def test_one_that_does_not_take_a_snapshot_is_replaced(
     with_worker(tmp_path, processes, test)
 
 
+def test_one_whose_home_is_away_goes_on_and_is_told_later(
+    processes: ProcessFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(worker_process, "CHECK_EVERY_S", 0.05)
+    monkeypatch.setattr(worker_process, "EXIT_AFTER_LOSS_S", 0.05)
+
+    async def test(worker: WorkerProcess) -> None:
+        worker.push(Snapshot(1))
+        await until_async(lambda: has_applied(worker, 1))
+        process = worker.process
+        (tmp_path / "run").rename(tmp_path / "away")
+        worker.push(Snapshot(2))
+        await until_async(
+            lambda: (
+                "whether worker-0 answers is not known" in caplog.text and "not been told of a change" in caplog.text
+            )
+        )
+        (tmp_path / "away").rename(tmp_path / "run")
+        await until_async(lambda: has_applied(worker, 2))
+        assert worker.process is process and worker.restarts == 0
+
+    with_worker(tmp_path, processes, test)
+
+
 def test_one_that_cannot_listen_says_where_to_look(processes: ProcessFolder, tmp_path: Path) -> None:
     async def test(worker: WorkerProcess) -> None:
         await until_async(lambda: worker.phase == "backing_off")

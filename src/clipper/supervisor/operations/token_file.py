@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import secrets
+import stat
 from pathlib import Path
 
 from clipper.errors import Unavailable
@@ -71,6 +72,8 @@ class TokenFile:
         try:
             # Taken before the file is read: if it is replaced meanwhile, the next call sees that.
             self._seen = self._identity()
+            if not stat.S_ISREG(self._path.stat().st_mode):
+                raise Unavailable(f"{self._path} is not a file: expected one with the token in it, or none")
             return self._path.read_text("ascii").strip()
         except FileNotFoundError:
             return ""

@@ -275,11 +275,18 @@ class WorkerProcess:
             try:
                 await self.ask(GetStatistics(), CHECK_TIMEOUT_S)
             except (OSError, ProtocolViolation) as error:
-                if is_own_shortage(error):
+                if self._tells_nothing(error):
                     log.warning("whether %s answers is not known: %s", self.name, error)
                 elif not await process.has_exited_within(EXIT_AFTER_LOSS_S):
                     return f"{self.name} hung: {error!r}"
         return f"{self.name} {process.how_it_ended}"
+
+    def _tells_nothing(self, error: Exception) -> bool:
+        """Whether we could not ask: for want of descriptors, or since the home is away, such as one that was unmounted.
+
+        None that is started in its place could be asked either, or even be started.
+        """
+        return is_own_shortage(error) or (isinstance(error, FileNotFoundError) and not self._sockets.exists())
 
     def _begin_to_apply(self) -> None:
         # The worker got a higher generation from another registry; the rollout will push one above that.
@@ -305,9 +312,10 @@ class WorkerProcess:
             told = snapshot if self._knows_ramps else without_ramps(snapshot)
             reply = await self.ask(Apply(told, tls), APPLY_TIMEOUT_S)
         except (OSError, ProtocolViolation) as error:
+            tells_nothing = self._tells_nothing(error)
             if process is None or await process.has_exited_within(EXIT_AFTER_LOSS_S):
                 return
-            if is_own_shortage(error):
+            if tells_nothing:
                 log.warning("%s has not been told of a change, and will be: %s", self.name, error)
                 self._sent = None
             else:
