@@ -200,6 +200,24 @@ def test_a_broken_pair_changes_nothing_and_is_told(secure: Server, authority: Au
     assert shown(secure, authority) == before
 
 
+def test_hangups_without_end_while_a_pair_is_half_written(secure: Server, authority: Authority, pair: Pair) -> None:
+    before = shown(secure, authority)
+    certificate, key = pair.certificate.read_bytes(), pair.key.read_bytes()
+    with connected(secure, authority) as kept:
+        for path, whole in ((pair.certificate, certificate), (pair.key, key)):
+            for part in (0, len(whole) // 2, len(whole) - 30):
+                path.write_bytes(whole[:part])
+                for _ in range(200):
+                    os.kill(secure.place.pid, signal.SIGHUP)
+                assert b'"output":"one"' in asked(kept)
+                until(lambda: "the certificate stays as it was" in problems(secure))
+                assert shown(secure, authority) == before
+            path.write_bytes(whole)
+            until(lambda: problems(secure) == "")
+    # Once for each thing that is wrong, not for each hang-up.
+    assert secure.log.count("the certificate stays as it was") <= 20
+
+
 def test_a_successor_takes_workers_over_only_if_they_met_clients_alike(
     server: Server, authority: Authority, tmp_path: Path
 ) -> None:
