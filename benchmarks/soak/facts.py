@@ -9,6 +9,7 @@ class Taken(Struct, frozen=True, array_like=True):
     Attributes:
         pss: resident, of pages that are shared its share.
         uss: resident, and nobody else's.
+        descriptors: but for clients' connections.
         waited_s: for how long in all its first thread could have run and had no processor.
     """
 

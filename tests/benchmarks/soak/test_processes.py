@@ -2,17 +2,18 @@
 
 import mmap
 import os
+import socket
 import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
-from benchmarks.soak.processes import read
+from benchmarks.soak.processes import established, read
 
 
 def test_memory_descriptors_and_threads_of_this_process() -> None:
-    before, started = read(os.getpid(), 1.0)
+    before, started = read(os.getpid(), 1.0, frozenset())
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait)
     thread.start()
@@ -20,7 +21,7 @@ def test_memory_descriptors_and_threads_of_this_process() -> None:
     kept = mmap.mmap(-1, 8 << 20)
     kept.write(b"x" * len(kept))
     with tempfile.TemporaryFile():
-        after, started_again = read(os.getpid(), 2.0)
+        after, started_again = read(os.getpid(), 2.0, frozenset())
     stop.set()
     thread.join()
     assert (before.at_s, after.at_s) == (1.0, 2.0)
@@ -31,7 +32,24 @@ def test_memory_descriptors_and_threads_of_this_process() -> None:
     assert after.uss <= after.pss <= after.rss
 
 
+def test_connections_of_clients_are_not_counted_while_they_are_open() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def descriptors() -> int:
+            return read(os.getpid(), 0.0, established(port))[0].descriptors
+
+        before = descriptors()
+        with socket.create_connection(("127.0.0.1", port)) as client, listener.accept()[0] as accepted:
+            # The client's own end is of another port.
+            assert descriptors() == before + 1
+            client.shutdown(socket.SHUT_WR)
+            assert accepted.recv(1) == b""
+            # Whoever does not close what its client has closed leaks it.
+            assert descriptors() == before + 2
+
+
 def test_one_that_has_gone() -> None:
     none = int(Path("/proc/sys/kernel/pid_max").read_text()) + 1
     with pytest.raises(OSError, match=str(none)):
-        read(none, 0.0)
+        read(none, 0.0, frozenset())
