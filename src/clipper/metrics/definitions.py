@@ -96,7 +96,7 @@ WORKER_PROCESS: Group[WorkerStatus] = Group(
     ("worker",),
     (
         Number("counter", "clipper_worker_restarts", "Times that the worker was restarted.", lambda w: w.restarts),
-        Number("gauge", "clipper_worker_ready", "Whether it serves.", lambda w: w.state == "ready"),
+        Number("gauge", "clipper_worker_ready", "Whether the worker serves.", lambda w: w.state == "ready"),
     ),
 )
 
@@ -128,23 +128,31 @@ WORKER: Group[WorkerStatistics] = Group(
         Number(
             "gauge",
             "clipper_feedback_capacity_queries",
-            "Bound of how many are kept.",
+            "Bound of the queries kept for feedback.",
             lambda w: w.feedback_window.max_queries,
         ),
-        Number("gauge", "clipper_feedback_bytes", "Size of what is kept.", lambda w: w.feedback_window.size_bytes),
         Number(
-            "gauge", "clipper_feedback_capacity_bytes", "Bound of that.", lambda w: w.feedback_window.capacity_bytes
+            "gauge",
+            "clipper_feedback_bytes",
+            "Bytes of the queries kept for feedback.",
+            lambda w: w.feedback_window.size_bytes,
+        ),
+        Number(
+            "gauge",
+            "clipper_feedback_capacity_bytes",
+            "Bound of these bytes.",
+            lambda w: w.feedback_window.capacity_bytes,
         ),
         Number(
             "counter",
             "clipper_feedback_evictions",
-            "Queries that had to go before feedback on them was too late.",
+            "Queries evicted while feedback on them could still come.",
             lambda w: w.feedback_window.evicted,
         ),
         Number(
             "gauge",
             "clipper_feedback_age_seconds",
-            "Time since the oldest query that is kept was asked.",
+            "Age of the oldest query kept for feedback.",
             lambda w: w.feedback_window.age_s,
         ),
     ),
@@ -160,21 +168,19 @@ DECISION_LOG: Group[DecisionLogStatistics] = Group(
         Number(
             "counter",
             "clipper_decisions_dropped",
-            "Decisions and feedback that are not in the log, by reason.",
+            "Decisions and feedback missing from the log, by reason.",
             lambda d: d.dropped,
             "reason",
         ),
-        Number(
-            "gauge", "clipper_decisions_waiting_bytes", "Bytes to be written to the log.", lambda d: d.waiting_bytes
-        ),
+        Number("gauge", "clipper_decisions_waiting_bytes", "Bytes that wait to be written.", lambda d: d.waiting_bytes),
     ),
 )
 
 LIMIT: Group[LimitStatistics] = Group(
     ("of", "name", "worker"),
     (
-        Number("gauge", "clipper_limit_in_flight", "Queries let in and not answered.", lambda one: one.in_flight),
-        Number("counter", "clipper_limit_refused", "Requests refused as over the limit.", lambda one: one.refused),
+        Number("gauge", "clipper_limit_in_flight", "Queries let in and not yet answered.", lambda one: one.in_flight),
+        Number("counter", "clipper_limit_refused", "Requests refused for the limit.", lambda one: one.refused),
     ),
 )
 
@@ -206,7 +212,7 @@ SELECTION: Group[SelectionStatistics] = Group(
     (
         Histogram(
             "clipper_selection_confidence",
-            "Confidence of answers that several models were asked for, or that is made of probabilities or feedback.",
+            "Confidence of answers that is not always 1: of several models, from probabilities, or calibrated.",
             lambda s: s.confidence,
             CONFIDENCE_BOUNDS,
         ),
@@ -218,18 +224,20 @@ SELECTION: Group[SelectionStatistics] = Group(
             "outcome",
         ),
         Number("counter", "clipper_selection_answers_scored", "Answers with feedback.", lambda s: s.answers_scored),
-        Number("counter", "clipper_selection_answer_loss", "Sum of their losses.", lambda s: s.answer_loss),
+        Number(
+            "counter", "clipper_selection_answer_loss", "Sum of the losses of scored answers.", lambda s: s.answer_loss
+        ),
         Number(
             "counter",
             "clipper_selection_answer_loss_by_reason",
-            "The same by wrong, the models' output, or the code for which the answer was none of theirs.",
+            "The same by reason: wrong if the answer was a model's output, else the code of the default or error.",
             lambda s: s.answer_loss_by_reason,
             "reason",
         ),
         Number(
             "gauge",
             "clipper_selection_regret",
-            "Loss of the scored answers beyond that of the best model in hindsight.",
+            "Loss of the scored answers minus that of the best model in hindsight.",
             _regret,
         ),
         Number(
@@ -241,7 +249,7 @@ SELECTION: Group[SelectionStatistics] = Group(
         Number(
             "counter",
             "clipper_selection_stages",
-            "Queries that went on to a further model, by how often they have asked: 2, 3 and so on.",
+            "Queries that asked further models, by how often they had asked by then: 2, 3 and so on.",
             lambda s: s.stages,
             "stage",
         ),
@@ -267,22 +275,25 @@ class SelectedModel:
 SELECTED_MODEL: Group[SelectedModel] = Group(
     ("application", "model", "worker"),
     (
-        Number("counter", "clipper_selection_selected", "Queries that asked it.", lambda m: m.counts.selected),
+        Number("counter", "clipper_selection_selected", "Queries that asked the model.", lambda m: m.counts.selected),
         Number(
             "gauge",
             "clipper_selection_share",
-            "Share of the queries since the worker's start that asked it.",
+            "Share of the queries since the worker's start that asked the model.",
             lambda m: m.counts.selected / m.queries if m.queries else 0.0,
         ),
         Number(
-            "counter", "clipper_selection_missing", "Answers that left without its output.", lambda m: m.counts.missing
+            "counter",
+            "clipper_selection_missing",
+            "Answers that left without the model's output.",
+            lambda m: m.counts.missing,
         ),
-        Number("counter", "clipper_selection_scored", "Outputs with feedback.", lambda m: m.counts.scored),
-        Number("counter", "clipper_selection_loss", "Sum of their losses.", lambda m: m.counts.loss),
+        Number("counter", "clipper_selection_scored", "Outputs of the model with feedback.", lambda m: m.counts.scored),
+        Number("counter", "clipper_selection_loss", "Sum of the losses of scored outputs.", lambda m: m.counts.loss),
         Number(
             "gauge",
             "clipper_selection_mean_loss",
-            "Mean of their losses; NaN without feedback.",
+            "Mean loss of the model's outputs with feedback; NaN without feedback.",
             lambda m: _mean_loss(m.counts),
         ),
         Number(
@@ -294,7 +305,7 @@ SELECTED_MODEL: Group[SelectedModel] = Group(
         Number(
             "gauge",
             "clipper_selection_mean_cost",
-            "What it has cost a query of the application in the mean, since the worker's start; NaN as above.",
+            "Mean cost of the model for a query of the application, since the worker's start; NaN if no cost is set.",
             lambda m: (
                 math.nan if m.counts.cost is None or not m.queries else m.counts.cost * m.counts.selected / m.queries
             ),
@@ -308,36 +319,39 @@ TEST: Group[StandingStatistics] = Group(
         Number(
             "gauge",
             "clipper_test_winner",
-            "1 for the model that a best_arm test has ended with; none while it is open.",
+            "1 for the winner of a best_arm test; absent while the test is open.",
             lambda t: {} if t.winner is None else {t.winner: 1.0},
             "model",
         ),
         Number("gauge", "clipper_test_ended", "1 once the test has ended.", lambda t: t.winner is not None),
         Number(
-            "gauge", "clipper_test_confidence", "How sure its verdict is, once it has ended.", lambda t: t.confidence
+            "gauge",
+            "clipper_test_confidence",
+            "Confidence of the test's verdict, once it has ended.",
+            lambda t: t.confidence,
         ),
-        Number("gauge", "clipper_test_scored", "Feedback that the test has taken.", lambda t: t.observations),
+        Number("gauge", "clipper_test_scored", "Feedback that counts in the test.", lambda t: t.observations),
     ),
 )
 
 NEWCOMER: Group[Newcomer] = Group(
     ("application", "model", "version"),
     (
-        Number("gauge", "clipper_newcomer_share", "Share of queries that it gets; 0 once stopped.", lambda n: n.share),
+        Number("gauge", "clipper_newcomer_share", "Its share of the queries; 0 once it is stopped.", lambda n: n.share),
         Number(
-            "gauge", "clipper_newcomer_stopped", "1 once it is stopped, for it did harm.", lambda n: bool(n.stopped)
+            "gauge", "clipper_newcomer_stopped", "1 once it is stopped because it did harm.", lambda n: bool(n.stopped)
         ),
-        Number("gauge", "clipper_newcomer_scored", "Its answers with feedback, up to now.", lambda n: n.feedback),
+        Number("gauge", "clipper_newcomer_scored", "Its answers with feedback so far.", lambda n: n.feedback),
         Number(
             "gauge",
             "clipper_newcomer_mean_loss",
-            "Mean of their losses; NaN without feedback.",
+            "Mean loss of the newcomer's answers; NaN without feedback.",
             lambda n: math.nan if n.mean_loss is None else n.mean_loss,
         ),
         Number(
             "gauge",
             "clipper_newcomer_rest_mean_loss",
-            "The same of the application's other answers since it came.",
+            "Mean loss of the application's other answers since the newcomer came.",
             lambda n: math.nan if n.rest_mean_loss is None else n.rest_mean_loss,
         ),
     ),
@@ -348,16 +362,18 @@ VERSION: Group[VersionStatistics] = Group(
     (
         Number("gauge", "clipper_queue_length", "Queries that wait for a replica.", lambda v: v.queue_length),
         Number("gauge", "clipper_queue_bytes", "Size of the inputs that wait.", lambda v: v.queue_bytes),
-        Histogram("clipper_queue_wait_seconds", "From the queue's end to its head.", lambda v: v.queue_wait_s),
+        Histogram("clipper_queue_wait_seconds", "Wait of the oldest query of each batch.", lambda v: v.queue_wait_s),
         Histogram("clipper_batch_size", "Queries in a batch.", lambda v: v.batch_size, SIZE_BOUNDS),
         Histogram("clipper_batch_latency_seconds", "From sending a batch to its results.", lambda v: v.batch_latency_s),
         Number("counter", "clipper_outputs", "Outputs that the model gave.", lambda v: v.outputs),
         Number("counter", "clipper_model_errors", "Inputs on which the model failed.", lambda v: v.model_errors),
         Number("counter", "clipper_queue_rejected", "Queries refused by a full queue.", lambda v: v.rejected),
-        Number("counter", "clipper_queue_expired", "Queries whose deadline came in the queue.", lambda v: v.expired),
+        Number("counter", "clipper_queue_expired", "Queries whose deadline passed in the queue.", lambda v: v.expired),
         Number("counter", "clipper_cache_hits", "Queries answered from the cache.", lambda v: v.cache_hits),
-        Number("counter", "clipper_cache_misses", "Queries that had to run.", lambda v: v.cache_misses),
-        Number("counter", "clipper_cache_joins", "Queries that joined an equal one.", lambda v: v.cache_joins),
+        Number("counter", "clipper_cache_misses", "Queries that the model had to run.", lambda v: v.cache_misses),
+        Number(
+            "counter", "clipper_cache_joins", "Queries that joined an equal one in flight.", lambda v: v.cache_joins
+        ),
     ),
 )
 
