@@ -43,7 +43,7 @@ def _row(parameter: Any) -> str:
     else:
         names, meaning = ", ".join(f"`{name}`" for name in parameter.opts), parameter.help
     for opposite in parameter.secondary_opts:
-        meaning = f"{meaning.rstrip('.')}; `{opposite}` takes it back."
+        meaning = f"{meaning.rstrip('.')}; `{opposite}` undoes it."
     return f"| {names} | {meaning} | {_default(parameter)} |\n"
 
 

@@ -171,7 +171,7 @@ def test_a_model_that_is_not_there(run: Run) -> None:
 def test_applications(run: Run, api: Api) -> None:
     created = run("app", "create", "digits", "--model", "m", "--slo-ms", "20", "--default", "0")
     assert (created.status, created.err) == (0, "")
-    assert "application digits takes float64[*], within 20 ms" in created.out
+    assert "application digits takes float64[*] and answers within 20 ms" in created.out
     assert "next: clipper predict digits INPUT" in created.out
     assert api.operations.applications["digits"].links == (Link("m"),)
     assert "digits" in run("app", "list").out
@@ -240,7 +240,7 @@ def test_what_models_cost(run: Run, api: Api) -> None:
     learned = run("app", "policy", "app").out
     # A column for what some of them have, and a line for what the queries did.
     assert "goes on below" in learned and "0.85" in learned and "20.5" in learned
-    assert "cost 4.5 in the mean" in learned and "12.5% of queries have gone on to stage 2" in learned
+    assert "cost 4.5 on average" in learned and "12.5% of queries have gone on to stage 2" in learned
     assert "at a cost of 3" in run("app", "link", "app", "svm", "--cost", "3").out
     changed = run("app", "update", "app", "--cost-weight", "0", "--json").json
     assert changed["cost_weight"] == 0 and changed["links"][0]["cost"] == 3
@@ -263,7 +263,7 @@ def test_costs_that_are_to_be_measured(run: Run, api: Api) -> None:
 def test_calibration_is_shown_and_drawn(run: Run, api: Api, tmp_path: Path) -> None:
     run("app", "create", "app", "--model", "svm")
     nothing = run("app", "calibration", "app").out
-    assert "nothing is known" in nothing and "next: clipper app update app --calibrate" in nothing
+    assert "it is not known how often" in nothing and "next: clipper app update app --calibrate" in nothing
     run("app", "update", "app", "--calibrate")
     page = tmp_path / "page.html"
     shown = run("app", "calibration", "app", "--html", str(page)).out
@@ -325,9 +325,11 @@ def test_newcomers_are_shown(run: Run, api: Api, model: str) -> None:
     assert "lost 0.250 on average, the others 0.125" in shown
     assert "newcomer m:3" in shown and "stopped: 9 answers lost more" in shown
     linked = run("app", "link", "app", "digits:1")
-    assert "asks digits:1, for 10.0% of its queries until feedback tells enough: clipper app show app" in linked.out
+    assert (
+        "asks digits:1, for 10.0% of its queries until feedback has shown its worth: clipper app show app" in linked.out
+    )
     assert "10.0%" not in run("app", "link", "app", "digits:2").out
-    assert "app asks it 10.0% of its queries until feedback tells enough" in run("deploy", "digits", model).out
+    assert "app sends it 10.0% of its queries until feedback shows its worth" in run("deploy", "digits", model).out
 
 
 def usage_error(run: Run, arguments: str) -> str:
@@ -345,12 +347,14 @@ def test_a_backup_and_its_return_say_what_they_did(bare: Run, tmp_path: Path) ->
     assert (
         written.status == 0
         and f"{home} is in {file}: 0 artifacts" in written.out
-        and "not what was learned" in written.out
+        and "without what was learned" in written.out
     )
     again = bare("backup", str(file), "--home", str(home))
     assert again.status == 1 and "exists already" in again.err
     restored = bare("restore", str(file), "--home", str(home))
-    assert restored.status == 0 and "what was there is in" in restored.out and "next: clipper start" in restored.out
+    assert (
+        restored.status == 0 and "the previous files are in" in restored.out and "next: clipper start" in restored.out
+    )
     assert bare("restore", str(file), "--home", str(tmp_path / "new"), "--json").json["learned"] is False
 
 
@@ -391,15 +395,15 @@ def test_options_that_do_not_go_together(run: Run, arguments: str, says: str) ->
     ("arguments", "says"),
     [
         ("start --docker-transport ucp", "'--docker-transport' (env var: 'CLIPPER_DOCKER_TRANSPORT'): 'ucp' is not"),
-        ("start --docker-transport ucp", "'ucp' is not known: expected unix, tcp"),
-        ("deploy a b --framework onxx", "'--framework': 'onxx' is not known: expected pickle, joblib, onnx"),
+        ("start --docker-transport ucp", "'ucp' is not valid: expected unix, tcp"),
+        ("deploy a b --framework onxx", "'--framework': 'onxx' is not valid: expected pickle, joblib, onnx"),
         (
             "deploy a b --batching aimb",
-            "'--batching': 'aimb' is not known: expected goodput, aimd, quantile",
+            "'--batching': 'aimb' is not valid: expected goodput, aimd, quantile",
         ),
-        ("deploy a b --language java", "'--language': 'java' is not known: expected python, binary, image"),
-        ("deploy a b --manager podman", "'--manager': 'podman' is not known: expected local, docker"),
-        ("load a --rate 5 --arrivals poison", "'--arrivals': 'poison' is not known: expected poisson, constant, burst"),
+        ("deploy a b --language java", "'--language': 'java' is not valid: expected python, binary, image"),
+        ("deploy a b --manager podman", "'--manager': 'podman' is not valid: expected local, docker"),
+        ("load a --rate 5 --arrivals poison", "'--arrivals': 'poison' is not valid: expected poisson, constant, burst"),
     ],
 )
 def test_misspelt_names_are_answered_with_those_that_there_are(run: Run, arguments: str, says: str) -> None:
@@ -430,7 +434,7 @@ def test_models_and_replicas(run: Run, model: str) -> None:
     assert "goes back to 2" in rolled.out
     assert run("model", "rollback", "digits", "--version", "2", "--json").json["current"] == "2"
     ranged = run("model", "scale", "digits", "1..4").out
-    assert "digits:2 has 1 replicas ready, of 1..4 as its load needs" in ranged
+    assert "digits:2 has 1 replicas ready; its load decides, within 1..4" in ranged
     shown = run("model", "show", "digits", "--json").json["versions"][1]
     assert (shown["scaling"], shown["scaling_reason"]) == ({"min": 1, "max": 4}, "80 queries/s expected")
     assert "digits:2 has 3 replicas ready\n" in run("model", "scale", "digits", "3").out
@@ -503,7 +507,7 @@ def test_start_tells_of_models_that_do_not_come_up(run: Run, api: Api) -> None:
     api.operations.causes = ["application 'a': m:1 has no replica that is ready"]
     result = run("start")
     assert result.status == 0
-    assert "warning: not all models answer: application 'a': m:1 has no replica that is ready" in result.err
+    assert "warning: some models do not answer: application 'a': m:1 has no replica that is ready" in result.err
 
 
 def test_serve_when_it_runs_already(run: Run, model: str) -> None:

@@ -56,7 +56,7 @@ def test_workers_that_cannot_start_end_the_wait(server: StartingServer, api: Api
     api.operations.causes = ["no worker is ready"]
     api.operations.worker_state = "crash_loop"
     (api.home / "logs" / "worker-0.log").write_text("ImportError: no uvloop\n")
-    with pytest.raises(Unavailable, match="worker 0 dies whenever it is started") as caught:
+    with pytest.raises(Unavailable, match="worker 0 dies each time it starts") as caught:
         server.wait_until_ready()
     assert "ImportError: no uvloop" in str(caught.value)
 
@@ -71,7 +71,7 @@ def test_a_server_that_ended_shows_what_it_wrote_in_this_run(server: StartingSer
 
 def test_another_servers_answer_is_not_taken_for_its_own(server: StartingServer, api: Api) -> None:
     api.operations.pid = 1
-    with pytest.raises(DeadlineExceeded, match="has not said where it is"):
+    with pytest.raises(DeadlineExceeded, match="has not written its address"):
         server.wait_until_ready(timeout_s=0.1)
 
 
@@ -99,7 +99,7 @@ def test_a_server_without_a_lock_is_gone(tmp_path: Path) -> None:
 
 def test_a_server_that_does_not_go_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "STOP_TIMEOUT_S", 0.05)
-    with pytest.raises(DeadlineExceeded, match="is still there"):
+    with pytest.raises(DeadlineExceeded, match="still runs"):
         wait_until_gone(tmp_path, os.getpid())
 
 

@@ -64,18 +64,18 @@ def report(*groups: ReportGroup, **fields: Any) -> Report:
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({}, "Not known yet. svm:1 is ahead, and that it is the best is 70 % sure. As things are, it takes some 5,000 "
-             "more feedback: 2 hours at the rate since the workers started."),
-        ({"more_s": None}, "it takes some 5,000 more feedback."),
-        ({"more_feedback": None, "more_s": None}, "It cannot be told how much feedback it will take"),
-        ({"verdict": "best", "sureness": 0.99999}, "svm:1 is the best: that is over 99.99 % sure, after 2,468"),
-        ({"verdict": "best", "sureness": 0.996}, "svm:1 is the best: that is 99.6 % sure, after 2,468 feedback."),
-        ({"verdict": "as_good"}, "None is better than svm:1 by more than 0.01: that is 95 % sure"),
-        ({"sureness": 0.2}, "svm:1 is ahead, and that it is the best is less than 50 % sure."),
+        ({}, "Not known yet. svm:1 is ahead; it is 70 % sure that it is the best. If mean losses stay as they are, "
+             "that takes some 5,000 more pieces of feedback: 2 hours at the rate since the workers started."),
+        ({"more_s": None}, "that takes some 5,000 more pieces of feedback."),
+        ({"more_feedback": None, "more_s": None}, "How much feedback is needed cannot be said"),
+        ({"verdict": "best", "sureness": 0.99999}, "svm:1 is the best: this is over 99.99 % sure, after 2,468"),
+        ({"verdict": "best", "sureness": 0.996}, "svm:1 is the best: this is 99.6 % sure, after 2,468 pieces of "),
+        ({"verdict": "as_good"}, "No model is better than svm:1 by more than 0.01: this is 95 % sure"),
+        ({"sureness": 0.2}, "svm:1 is ahead; it is less than 50 % sure that it is the best."),
         ({"test": FOUND, "verdict": "as_good"}, "The test is over: svm:1 is the best, confidence 0.95, tolerance 0.01"),
         ({"test": FOUND}, "Not known yet. svm:1 is ahead"),
-        ({"verdict": "alone"}, "svm:1 is the only model that is linked"),
-        ({"verdict": "no_feedback", "best": None}, "No feedback has come yet"),
+        ({"verdict": "alone"}, "svm:1 is the only linked model"),
+        ({"verdict": "no_feedback", "best": None}, "There is no feedback yet"),
     ],
 )  # fmt: skip
 def test_the_conclusion_says_who_how_sure_and_how_long(fields: dict[str, Any], text: str) -> None:
@@ -101,8 +101,8 @@ def test_notes_tell_of_what_is_no_model_s() -> None:
 @pytest.mark.parametrize(
     ("test", "text"),
     [
-        (Standing("svm", 0.95, 0.01, 1500.0), "svm is the best, confidence 0.95, tolerance 0.01, after 1,500 feedback"),
-        (Standing(None, 0.95, 0.01, 20.0), "the test is open, after 20 feedback in it"),
+        (Standing("svm", 0.95, 0.01, 1500.0), "svm is the best, confidence 0.95, tolerance 0.01, after 1,500 pieces"),
+        (Standing(None, 0.95, 0.01, 20.0), "the test is open, after 20 pieces of feedback"),
     ],
 )
 def test_a_test_says_how_it_stands(test: Standing, text: str) -> None:

@@ -68,7 +68,7 @@ def test_only_those_that_are_wanted() -> None:
     [
         ("--limit soon", "Invalid value for '--limit': 'soon' is not a number: expected a number, or none"),
         ("--share 2", "'--share'"),
-        ("--colour green", "'green' is not known: expected red, blue"),
+        ("--colour green", "'green' is not valid: expected red, blue"),
         ("--unsaid 1", "No such option: --unsaid"),
     ],
 )

@@ -1,1 +1,1 @@
-"""The command line: one file per noun. Speaks HTTP only, except for starting the server's process."""
+"""The command line: one file for each noun. It speaks HTTP only, except to start the server's process."""

@@ -35,7 +35,7 @@ Name = Annotated[str, typer.Argument(help="The application's name.")]
 ModelName = Annotated[str, typer.Argument(help="The model's name, or NAME:VERSION for one of several versions.")]
 
 _COLUMNS = ("name", "input type", "slo ms", "policy", "models", "default")
-# One for a share of all: wide enough to see 5 %.
+# Characters of the bar for a share of 1: wide enough to see 5 %.
 _BAR_WIDTH = 20
 
 
@@ -65,7 +65,7 @@ def create(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create an application. It follows its models' current versions, or --version of its only model for good."""
+    """Create an application. It follows its models' current versions, or stays with --version of its only model."""
     if version is not None and len(model or ()) != 1:
         raise typer.BadParameter("--version goes with one --model; of several, write --model NAME:VERSION")
     out, costs = Output(as_json), _costs(cost, (*(model or ()), *(shadow or ())))
@@ -83,7 +83,7 @@ def create(
             **settings,
         )
     step = f"next: clipper predict {name} INPUT" if made.links else f"next: clipper app link {name} MODEL"
-    out.done(made, f"application {name} takes {made.input_type}, within {made.slo_ms:g} ms", step)
+    out.done(made, f"application {name} takes {made.input_type} and answers within {made.slo_ms:g} ms", step)
 
 
 @commands.command("list")
@@ -98,7 +98,7 @@ def list_all(home: Home = None, url: Url = None, as_json: AsJson = False) -> Non
 
 @commands.command()
 def show(name: Name, home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
-    """Show an application: its models, how it selects among them, and what its policy did wrong last."""
+    """Show an application: its models, how it selects among them, and its policy's last problem."""
     with Clipper.connect(url, home) as clipper:
         found = clipper.application(name)
     Output(as_json).table(found, ("what", "value"), _details(found), "")
@@ -107,17 +107,19 @@ def show(name: Name, home: Home = None, url: Url = None, as_json: AsJson = False
 @commands.command()
 def policy(
     name: Name,
-    context: Annotated[str | None, typer.Option(help="A user, session or other group; over all if left out.")] = None,
+    context: Annotated[
+        str | None, typer.Option(help="A user, session or other group; all contexts if left out.")
+    ] = None,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what an application's policy has learned, and how much each model has to say now."""
+    """Show what an application's policy has learned, and the share of each model now."""
     with Clipper.connect(url, home) as clipper:
         found = clipper.policy(name, context)
     out = Output(as_json)
     columns = ["model", "share", "", "mean loss", "pulls", "scored"]
-    # Most applications have neither.
+    # Most applications have neither costs nor thresholds.
     columns += ["cost"] * any(model.cost is not None for model in found.models)
     columns += ["goes on below"] * any(model.threshold is not None for model in found.models)
     out.table(found, columns, [_learned_row(model, columns) for model in found.models], "no models")
@@ -127,7 +129,7 @@ def policy(
         f"policy {chosen}, loss {found.loss}, {where}, from {found.observations:.0f} observations that still count"
     )
     if found.mean_cost is not None:
-        out.note(f"a query has cost {found.mean_cost:.4g} in the mean since the server's workers started")
+        out.note(f"a query has cost {found.mean_cost:.4g} on average since the server's workers started")
     for number, share in enumerate(found.stages, 2):
         out.note(f"{share:.1%} of queries have gone on to stage {number}")
     for each in found.calibration:
@@ -150,7 +152,7 @@ def update(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change an application while it serves. What is left out stays; so does what it has learned."""
+    """Change an application while it serves. Options that are left out stay; so does what it has learned."""
     for kind, texts in (("policy", policy_parameter), ("loss", loss_parameter)):
         if texts and kind not in settings:
             raise typer.BadParameter(f"--{kind}-parameter goes with --{kind}")
@@ -178,7 +180,9 @@ def link(
     name: Name,
     model: ModelName,
     version: OfVersion = None,
-    shadow: Annotated[bool, typer.Option("--shadow", help="Ask and score it, but never answer with it.")] = False,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Ask and score the model, but never answer with it.")
+    ] = False,
     cost: Annotated[
         str | None,
         typer.Option(help="What asking it once costs, in any unit; or auto, which is measured.", show_default="none"),
@@ -187,7 +191,10 @@ def link(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Link a model. It follows the current version, or --version for good; NAME:VERSION is linked beside others."""
+    """Link a model. The link follows the current version, or stays with --version.
+
+    NAME:VERSION is linked beside other versions of the model.
+    """
     with Clipper.connect(url, home) as clipper:
         changed = clipper.link(name, model, version, shadow=shadow, cost=None if cost is None else _cost(cost))
     version = version or model.partition(":")[2]
@@ -195,7 +202,7 @@ def link(
     how = (", as a shadow" if shadow else "") + ("" if cost is None else f", at a cost of {_cost_text(_cost(cost))}")
     for one in changed.newcomers:
         if one.model == model.partition(":")[0] and version in (None, "", one.version) and one.stopped is None:
-            how += f", for {one.share:.1%} of its queries until feedback tells enough: clipper app show {name}"
+            how += f", for {one.share:.1%} of its queries until feedback has shown its worth: clipper app show {name}"
     Output(as_json).done(changed, f"application {name} asks {target}{how}", f"next: clipper predict {name} INPUT")
 
 
@@ -224,7 +231,9 @@ def _details(app: Application) -> list[tuple[str, object]]:
         ("ramp", "none" if app.ramp is None else f"{app.ramp:.4g} of the queries for newcomers"),
         (
             "stops newcomers",
-            "never" if app.max_loss_increase is None else f"that lose over {app.max_loss_increase:g} more",
+            "never"
+            if app.max_loss_increase is None
+            else f"that lose more than the rest by over {app.max_loss_increase:g}",
         ),
         ("waits for", app.wait),
         ("confidence threshold", threshold),
@@ -292,7 +301,7 @@ def _cost_text(cost: Cost) -> str:
 
 
 def _configured(chosen: Configured) -> str:
-    """``exp3 eta=0.05``."""
+    """As text, e.g. ``exp3 eta=0.05``."""
     return " ".join([chosen.name, *(f"{name}={json.dumps(value)}" for name, value in chosen.parameters.items())])
 
 

@@ -1,4 +1,4 @@
-"""``clipper backup`` and ``restore``: a home in one file, and back. Both read and write files, and ask no server."""
+"""``clipper backup`` and ``restore``: a home in one file, and back. Both work on files, without the server."""
 
 from datetime import datetime
 from pathlib import Path
@@ -14,30 +14,36 @@ from clipper.home import find_home
 
 
 def backup(
-    file: Annotated[Path, typer.Argument(help="The file to write; it must not be there yet.")],
+    file: Annotated[Path, typer.Argument(help="The file to write; it must not exist.")],
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write all that a server needs to one file: models, applications, tokens, and what was learned. It may run."""
+    """Write a server's models, applications, tokens, and what was learned to one file. The server may run."""
     out, place = Output(as_json), find_home(home)
     with out.progress("copying"):
         info = back_up(place, file.absolute())
     size_mb = file.stat().st_size / 1e6
-    learned = "" if info.learned else "; not what was learned, which is not in the home"
+    learned = "" if info.learned else "; without what was learned, which is not in the home"
     out.done(info, f"{place} is in {file}: {len(info.artifacts)} artifacts, {size_mb:.1f} MB{learned}")
     if info.missing:
-        out.warn(f"{len(info.missing)} artifacts are missing in {place}, and so here: {', '.join(info.missing)}")
+        out.warn(
+            f"{len(info.missing)} artifacts are missing in {place}, and thus in the backup: {', '.join(info.missing)}"
+        )
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(help="What clipper backup has written.")],
+    file: Annotated[Path, typer.Argument(help="A file that clipper backup wrote.")],
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a home what it was when a backup was written. Its server must be stopped; what is replaced is kept."""
+    """Restore a home from a backup. Its server must be stopped; the replaced files are kept."""
     out, place = Output(as_json), find_home(home)
     with out.progress("restoring"):
         info, kept = put_back(place, file)
     at = datetime.fromtimestamp(info.at).astimezone().isoformat(" ", "seconds")
-    replaced = "" if kept is None else f"; what was there is in {kept}"
-    out.done(info, f"{place} is what it was at {at}, by Clipper {info.clipper}{replaced}", "next: clipper start")
+    replaced = "" if kept is None else f"; the previous files are in {kept}"
+    out.done(
+        info,
+        f"{place} is restored to its state of {at}, written by Clipper {info.clipper}{replaced}",
+        "next: clipper start",
+    )

@@ -1,4 +1,4 @@
-"""``clipper app calibration``: how often answers were right, by how sure they were."""
+"""``clipper app calibration``: how often answers were right, by their confidence."""
 
 from html import escape
 from pathlib import Path
@@ -15,7 +15,7 @@ from clipper.pages.charts import Axis, Line, chart
 from clipper.pages.document import document, table
 
 _COLUMNS = ("of", "raw confidence", "answers", "right", "answered now")
-# Bins with less say nothing: what fading or inheriting left of some.
+# Bins with fewer answers, which fading or inheriting left, say nothing.
 _LEAST_ANSWERS = 0.5
 
 
@@ -26,16 +26,16 @@ def calibration(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how often answers were right, by how sure they were: before calibration, and as they were answered."""
+    """Show how often answers were right, by their confidence before calibration and as answered."""
     if html is not None and not html.parent.is_dir():
         raise typer.BadParameter(f"--html: there is no folder {html.parent}")
     with Clipper.connect(url, home) as clipper:
         found = clipper.policy(name).calibration
         calibrates = clipper.application(name).calibrate
     out = Output(as_json)
-    why = "no feedback on its answers has come" if calibrates else f"next: clipper app update {name} --calibrate"
+    why = "there is no feedback on its answers yet" if calibrates else f"next: clipper app update {name} --calibrate"
     rows = [(of(each), *row) for each in found for row in _rows(each)]
-    out.table(found, _COLUMNS, rows, f"nothing is known of how right {name}'s answers are: {why}")
+    out.table(found, _COLUMNS, rows, f"it is not known how often {name}'s answers are right: {why}")
     for each in found:
         out.note(summary(each))
     if html is not None:
@@ -47,7 +47,7 @@ def calibration(
 
 
 def of(found: Reliability) -> str:
-    """Whose confidence, and of which kind: ``svm, probability``."""
+    """The model and the kind of confidence, e.g. ``svm, probability``."""
     return f"{found.model or 'several models'}, {found.basis}"
 
 
@@ -73,7 +73,7 @@ def _told(found: tuple[ConfidenceBin, ...]) -> list[ConfidenceBin]:
 def _page(name: str, found: tuple[Reliability, ...]) -> str:
     parts = [
         f"<h1>Confidence of {escape(name)}</h1><p>On the dashed line an answer of confidence 0.9 is right nine times "
-        "in ten; below it answers are surer than they are right.</p>"
+        "in ten; below the line answers are less often right than their confidence says.</p>"
     ]
     for each in found:
         diagonal = Line("right as often as sure", [(0.0, 0.0), (1.0, 1.0)], dashed=True)
@@ -85,5 +85,5 @@ def _page(name: str, found: tuple[Reliability, ...]) -> str:
             table(_COLUMNS[1:], _rows(each)),
         ]
     if not found:
-        parts.append("<p>No feedback on its answers has come.</p>")
+        parts.append("<p>There is no feedback on its answers yet.</p>")
     return document(f"clipper app calibration {name}", parts)

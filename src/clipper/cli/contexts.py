@@ -1,4 +1,4 @@
-"""``clipper app contexts``: in which contexts an application has learned."""
+"""``clipper app contexts``: the contexts in which an application has learned."""
 
 import json
 from typing import Annotated
@@ -22,12 +22,15 @@ def list_contexts(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """List contexts, first those with the latest feedback."""
+    """List contexts, those with the latest feedback first."""
     with Clipper.connect(url, home) as clipper:
         found = clipper.contexts(name, limit)
     out = Output(as_json)
     out.table(
-        found, ("context",), [(_shown(context),) for context in found.contexts], f"{name} has learned in no context"
+        found,
+        ("context",),
+        [(_shown(context),) for context in found.contexts],
+        f"{name} has not learned in any context",
     )
     if found.count > len(found.contexts):
         out.note(f"{len(found.contexts)} of {found.count}; --limit shows more")
@@ -41,7 +44,7 @@ def delete(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forget what an application has learned in one context. What it taught all stays."""
+    """Forget what an application has learned in one context. What that taught all contexts stays."""
     with Clipper.connect(url, home) as clipper:
         clipper.delete_context(name, context)
     Output(as_json).done(
@@ -50,5 +53,5 @@ def delete(
 
 
 def _shown(context: str) -> str:
-    """A context is whatever text a client sent: it is not to steer a terminal."""
+    """A context is any text that a client sent: quote it if it could control a terminal."""
     return context if context.isprintable() else json.dumps(context)

@@ -17,18 +17,19 @@ from clipper.settings.version import Deployment
 def deploy(
     name: Annotated[str, typer.Argument(help="The model's name.")],
     model: Annotated[
-        str | None, typer.Argument(help="A model file or folder, module:attribute with its code here, or a program.")
+        str | None,
+        typer.Argument(help="A model file or folder, module:attribute of a file in this folder, or a program."),
     ] = None,
     *,
     settings: Given,
     requirements: RequirementsPath = None,
     data: DataPath = None,
     language: Annotated[
-        Language, one_of(Language, help="binary: MODEL is a program or jar that speaks the container protocol.")
+        Language, one_of(Language, help="With binary, MODEL is a program or jar that speaks the container protocol.")
     ] = "python",
     image: Annotated[
         str | None,
-        typer.Option(help="In place of MODEL: a Docker image whose program speaks the protocol.", metavar="NAME"),
+        typer.Option(help="A Docker image whose program speaks the protocol, instead of MODEL.", metavar="NAME"),
     ] = None,
     framework: FrameworkName = None,
     home: Home = None,
@@ -38,7 +39,7 @@ def deploy(
     """Deploy a version of a model, and wait until it serves."""
     out = Output(as_json)
     if (model is None) == (image is None):
-        raise typer.BadParameter("expected MODEL or --image, one of them")
+        raise typer.BadParameter("give either MODEL or --image")
     if image is not None:
         language, settings["manager"] = "image", "docker"
     with Clipper.connect(url, home) as clipper, out.progress("deploying") as progress:
@@ -64,7 +65,7 @@ def deploy(
         out.warn(made.warning)
     for app, newcomer in ramped.items():
         out.note(
-            f"{app} asks it {newcomer.share:.1%} of its queries until feedback tells enough: clipper app show {app}"
+            f"{app} sends it {newcomer.share:.1%} of its queries until feedback shows its worth: clipper app show {app}"
         )
     out.done(made, _told(made), _next_step(made, linked))
 
@@ -82,4 +83,4 @@ def _next_step(made: Version, linked: bool) -> str:
         return f"next: clipper model rollback {made.model} --version {made.version} sends queries to it"
     if not linked:
         return f"next: clipper app create {made.model} --model {made.model}"
-    return f"next: clipper model show {made.model}; clipper model rollback {made.model} takes it back"
+    return f"next: clipper model show {made.model}; clipper model rollback {made.model} undoes this"

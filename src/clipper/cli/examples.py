@@ -7,14 +7,14 @@ from pathlib import Path
 
 from clipper.types import DType, InputType
 
-# Longer inputs are made by a program in the line, so that the line can be read.
+# A short program in the line makes longer inputs, to keep the line readable.
 _MAX_ELEMENTS = 16
-# Any length will do where a shape is open.
+# Length of open dimensions; any would do.
 _OPEN_LENGTH = 3
 
 
 def curl_line(query_url: str, application: str, input_type: str, certificate: Path | None = None) -> str:
-    """A line for the shell that asks the application for one prediction, of a server that shows that certificate."""
+    """A shell line that asks for one prediction; ``certificate`` is the server's, if it uses TLS."""
     url = f"{query_url}/{application}/predict"
     if certificate is not None:
         url = f"--cacert {shlex.quote(str(certificate))} {url}"

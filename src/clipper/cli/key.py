@@ -13,7 +13,7 @@ from clipper.management.schemas import NewKey
 
 commands = typer.Typer(no_args_is_help=True, help="Keys: who may call the query port, and how much.")
 
-Name = Annotated[str, typer.Argument(help="Whom or what the key is for.")]
+Name = Annotated[str, typer.Argument(help="Who or what the key is for.")]
 
 
 @commands.command()
@@ -22,7 +22,7 @@ def create(
     name: Name,
     app: Annotated[
         list[str] | None,
-        typer.Option("--app", help="An application that it is for. May be repeated.", show_default="all"),
+        typer.Option("--app", help="An application that the key is for. May be repeated.", show_default="all"),
     ] = None,
     *,
     settings: Given,
@@ -30,11 +30,11 @@ def create(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key. It is shown this once."""
+    """Make a key. It is shown only now."""
     with Clipper.connect(url, home) as clipper:
         made = clipper.create_key(name, applications=app or (), **settings)
     step = (
-        "keep it where nobody else reads it; it is asked for by clipper start --api-keys, or app update --require-key"
+        "keep it where nobody else reads it; clipper start --api-keys, or app update --require-key, makes it required"
     )
     Output(as_json).secret(made, made.key, step)
 
@@ -60,7 +60,7 @@ def list_all(home: Home = None, url: Url = None, as_json: AsJson = False) -> Non
 
 @commands.command()
 def revoke(name: Name, home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
-    """Have a key refused from now on, also on connections that are open."""
+    """Refuse a key from now on, also on open connections."""
     with Clipper.connect(url, home) as clipper:
         clipper.revoke_key(name)
     Output(as_json).done({"revoked": name}, f"key {name} is revoked", "next: clipper key list")

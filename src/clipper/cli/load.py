@@ -33,9 +33,9 @@ _STANDARD_OUTPUT = "-"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
 _SECONDS = {"ms": 1e-3, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _MAX_DURATION_S = 24 * 3600.0
-# What a sweep begins with if nobody says.
+# First rate of a sweep, by default.
 _FIRST_RATE_PER_S = 100.0
-# Drawing it holds up the sending by half a millisecond.
+# Called once a second to draw the progress, which holds up the sending by half a millisecond.
 Watch = Callable[[float, float, Second | None], None]
 
 
@@ -65,37 +65,43 @@ def load(
     rate: Annotated[
         float | None,
         typer.Option(
-            help="Queries a second; with --sweep, the first that is tried.",
+            help="Queries a second; with --sweep, the first rate.",
             parser=parse_rate,
             metavar="N",
-            show_default="of a sweep 100",
+            show_default="100 with --sweep",
         ),
     ] = None,
     duration: Annotated[
         float,
         typer.Option(
-            help="For how long, e.g. 10, 500ms, 2m; of a sweep, for each rate.", parser=parse_duration_s, metavar="TIME"
+            help="How long to send, e.g. 10, 500ms, 2m; with --sweep, for each rate.",
+            parser=parse_duration_s,
+            metavar="TIME",
         ),
     ] = "10s",  # type: ignore[assignment]  # typer parses the default too
     sweep: Annotated[bool, typer.Option("--sweep", help="Find the highest rate that keeps the SLO.")] = False,
     inputs: Annotated[
         str,
         typer.Option(
-            help="A file to send: JSON lines, each an input or a body with input and more; or rows of .npy. "
-            "Or sample: random ones that all differ.",
+            help="A file to send: JSON lines, each an input or a whole body; or the rows of a .npy file. "
+            "Or sample: random inputs that all differ.",
             metavar="FILE|sample",
         ),
     ] = _SAMPLE,
     width: Annotated[
         int | None,
         typer.Option(
-            help="Of a sample: characters, bytes, or numbers along an open dimension.",
+            help="With --inputs sample: characters, bytes, or numbers along an open dimension.",
             min=1,
             show_default="100 characters or bytes, 4 numbers",
         ),
     ] = None,
-    arrivals: Annotated[Arrivals, one_of(Arrivals, help="How queries come: poisson, constant, or burst.")] = "poisson",
-    connections: Annotated[int, typer.Option(help="How many may be open at once, at most.", min=1, max=50_000)] = 1000,
+    arrivals: Annotated[
+        Arrivals, one_of(Arrivals, help="When queries are due: poisson, constant, or burst.")
+    ] = "poisson",
+    connections: Annotated[
+        int, typer.Option(help="How many connections may be open at once.", min=1, max=50_000)
+    ] = 1000,
     slo_ms: Annotated[
         float | None,
         typer.Option(help="The SLO to judge by, in milliseconds.", min=0.1, show_default="the application's"),
@@ -110,12 +116,12 @@ def load(
         str | None, typer.Option("--json", help="Write all numbers as JSON to this file, or -.", metavar="FILE|-")
     ] = None,
 ) -> None:
-    """Send queries at a rate, whether or not earlier ones were answered, and tell how they fared.
+    """Send queries at a rate, whether or not earlier ones were answered, and report how they were answered.
 
-    Latency counts from when a query was due. ^C ends it, and shows what was measured until then.
+    Latency counts from when a query was due. ^C ends the run, and shows what was measured until then.
     """
     if rate is None and not sweep:
-        raise typer.BadParameter("give --rate, or --sweep to find the highest", param_hint="--rate")
+        raise typer.BadParameter("give --rate, or --sweep to find the highest rate", param_hint="--rate")
     if width is not None and inputs != _SAMPLE:
         raise typer.BadParameter("goes with --inputs sample", param_hint="--width")
     place = _find(app, url, home, slo_ms, has_file=inputs != _SAMPLE)
@@ -151,7 +157,7 @@ def load(
 
 
 class _Place(NamedTuple):
-    """``input_type`` is None where nobody tells, and then inputs are of a file."""
+    """``input_type`` is None if it is not known; then inputs come from a file."""
 
     query_url: str
     input_type: InputType | None
@@ -161,7 +167,7 @@ class _Place(NamedTuple):
 
 
 def _find(app: str, url: str | None, home: Path | None, slo_ms: float | None, *, has_file: bool) -> _Place:
-    """Where the application is, and what it takes; ``url`` may be a query port's, if all else is given."""
+    """Find the application's address and input type; ``url`` may be a query port's if everything else is given."""
     try:
         clipper = Clipper.connect(url, home)
     except (ClipperError, msgspec.MsgspecError) as error:
@@ -170,8 +176,8 @@ def _find(app: str, url: str | None, home: Path | None, slo_ms: float | None, *,
         if url is None or isinstance(error, ServiceError):
             raise
         raise Unavailable(
-            f"{url} is not the management address of a Clipper ({error}): give that, e.g. http://HOST:1338; where it "
-            "cannot be reached a query address does, with --slo-ms and --inputs FILE"
+            f"{url} is not the management address of a Clipper ({error}): give that, e.g. http://HOST:1338; if it "
+            "cannot be reached, give a query address with --slo-ms and --inputs FILE"
         ) from error
     with clipper:
         known = clipper.application(app)
@@ -184,7 +190,7 @@ def _find(app: str, url: str | None, home: Path | None, slo_ms: float | None, *,
 def _carry_out(asked: Asked, watch: Watch) -> Report:
     if find_spec("hdrh") is None:
         raise Unavailable("clipper load needs hdrhistogram, which is not installed: pip install hdrhistogram")
-    # No other command pays for what this imports.
+    # Imported here, so that no other command pays for it.
     from clipper.load.session import carry_out
 
     return carry_out(asked, watch)
@@ -195,7 +201,7 @@ def _file_of(json: str | None) -> Path | None:
 
 
 def _check_writable(path: Path) -> None:
-    """Before the load, so that nobody waits for numbers that cannot be kept."""
+    """Check before the load, so that nobody waits for numbers that cannot be written."""
     try:
         path.open("ab").close()
     except OSError as error:
@@ -204,9 +210,9 @@ def _check_writable(path: Path) -> None:
 
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[Watch]:
-    """Show where it stands, once a second, on a terminal.
+    """Show the progress once a second on a terminal.
 
-    The process that sends draws it, and no thread of its own, which would hold up the sending at any time.
+    The sending thread draws it between queries. A thread of its own would hold up the sending at any time.
     """
     console = Console(highlight=False, markup=False)
     if quiet or not console.is_terminal:
@@ -232,7 +238,7 @@ def _show_tables(out: Output, report: Report) -> None:
     (run,) = report.runs
     out.table(report, summary.COUNT_COLUMNS, summary.count_rows(run), "")
     out.note("\nlatency from when a query was due")
-    out.table(report, summary.LATENCY_COLUMNS, summary.latency_rows(run), "no query has become due")
+    out.table(report, summary.LATENCY_COLUMNS, summary.latency_rows(run), "no query was due yet")
     out.note("\nby the second in which queries were due")
-    out.table(report, summary.SECOND_COLUMNS, summary.second_rows(run), "no query has become due")
+    out.table(report, summary.SECOND_COLUMNS, summary.second_rows(run), "no query was due yet")
     out.note("")

@@ -16,21 +16,27 @@ from clipper.decisions.reading import LogReader
 from clipper.decisions.rows import row_of
 from clipper.home import DECISIONS_NAME, find_home
 
-commands = typer.Typer(no_args_is_help=True, help="The decision log: what was decided for queries, and how it went.")
+commands = typer.Typer(
+    no_args_is_help=True, help="The decision log: what was decided for queries, and what came of it."
+)
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_time(text: str) -> float:
-    """``2026-05-01T12:00``, in the local time unless it says another; or ``12h``, so long ago. Seconds since 1970."""
+    """Read ``2026-05-01T12:00``, local unless it has a time zone, or ``12h``, which is 12 hours ago.
+
+    Returns:
+        Seconds since 1970.
+    """
     if ago := _AGO.fullmatch(text):
         return time.time() - float(ago[1]) * _SECONDS[ago[2]]
     try:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError) as error:
         raise typer.BadParameter(
-            f"{text!r} is not a time: expected e.g. 2026-05-01T12:00, or 12h for so long ago"
+            f"{text!r} is not a time: expected e.g. 2026-05-01T12:00, or 12h for 12 hours ago"
         ) from error
 
 
@@ -38,34 +44,36 @@ Since = Annotated[
     float | None,
     typer.Option(
         "--since",
-        help="Queries from then on, e.g. 2026-05-01T12:00, or 12h ago.",
+        help="Queries from this time on, e.g. 2026-05-01T12:00, or 12h for 12 hours ago.",
         parser=parse_time,
         metavar="TIME",
     ),
 ]
-Until = Annotated[float | None, typer.Option("--until", help="Queries before then.", parser=parse_time, metavar="TIME")]
+Until = Annotated[
+    float | None, typer.Option("--until", help="Queries before this time.", parser=parse_time, metavar="TIME")
+]
 
 
 def reader_of(home: Path | None, app: str | None, since: float | None, until: float | None) -> LogReader:
-    """Reads the log of a home; no server has to run."""
+    """A reader of a home's log; no server has to run."""
     return LogReader(find_home(home) / DECISIONS_NAME, app, since, until)
 
 
 def warn_of_gaps(out: Output, reader: LogReader) -> None:
     for name, why in sorted(reader.damaged.items()):
-        out.warn(f"{name} is damaged, and what follows in it is left out: {why}")
+        out.warn(f"{name} is damaged, and the rest of it is left out: {why}")
 
 
 @commands.command()
 def export(
     output: Annotated[Path, typer.Option(help="The file to write, NAME.parquet or NAME.jsonl.", dir_okay=False)],
-    app: Annotated[str | None, typer.Option(help="Of one application; all if left out.")] = None,
+    app: Annotated[str | None, typer.Option(help="One application; all if left out.")] = None,
     since: Since = None,
     until: Until = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the decisions of a home on this machine to a file, each with the feedback that came on it."""
+    """Write the decisions in a home on this machine to a file, each with the feedback on it."""
     out = Output(as_json)
     reader = reader_of(home, app, since, until)
     with out.progress("reading the decision log"):

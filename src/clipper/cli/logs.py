@@ -13,14 +13,12 @@ def logs(
     model: Annotated[str, typer.Argument(help="The model's name.")],
     version: OfVersion = None,
     replica: Annotated[str | None, typer.Option(help="One replica's id, e.g. digits:2#1.")] = None,
-    lines: Annotated[
-        int, typer.Option("--lines", "-n", help="How many of each log's last lines.", min=1, max=10_000)
-    ] = 100,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="How many lines of each log.", min=1, max=10_000)] = 100,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the last lines that a model's containers wrote."""
+    """Show the last lines of the logs of a model's containers."""
     with Clipper.connect(url, home) as clipper:
         found = clipper.logs(model, version=version, replica=replica, lines=lines)
     texts = [line for name, tail in sorted(found.lines.items()) for line in (f"==> {name} <==", *tail)]

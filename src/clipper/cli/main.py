@@ -1,6 +1,6 @@
-"""The ``clipper`` command: its subcommands, and what becomes of their errors.
+"""The ``clipper`` command: its subcommands, and how their errors end it.
 
-Exit status: 0 it is done, 1 it failed and says why, 2 it was used wrongly.
+Exit status: 0 for success, 1 for a failure, whose cause is printed, 2 for wrong usage.
 """
 
 import sys
@@ -48,7 +48,6 @@ def _root(
 
 for _command in (serve, start, stop, status, backup, restore, deploy, predict, observe, load, logs):
     cli.command()(_command)
-# Beside the others of an application, which ask the server: this one reads files.
 app.commands.command()(whatif)
 app.commands.command()(report)
 for _noun, _commands in (

@@ -1,4 +1,4 @@
-"""``clipper model``: models, their versions and what runs of them."""
+"""``clipper model``: models, their versions and replicas."""
 
 from typing import Annotated
 
@@ -17,7 +17,7 @@ _COLUMNS = (
     "version", "current", "state", "replicas", "scaling", "batch limit", "batching", "takes", "runtime", "last error",
 )  # fmt: skip
 
-# New replicas load the model again, which a deployment bounds by its own time-out of an hour at most.
+# New replicas load the model again. The deployment's own time-out, of an hour at most, also bounds that.
 _SCALE_TIMEOUT_S = 600.0
 
 
@@ -58,7 +58,7 @@ def show(name: Name, home: Home = None, url: Url = None, as_json: AsJson = False
 def rollback(
     name: Name, version: OfVersion = None, home: Home = None, url: Url = None, as_json: AsJson = False
 ) -> None:
-    """Make the previous version current, or --version."""
+    """Make the previous version, or --version, current."""
     out = Output(as_json)
     with Clipper.connect(url, home) as clipper, out.progress(f"rolling {name} back"):
         now = clipper.rollback(name, version)
@@ -69,27 +69,29 @@ def rollback(
 @commands.command()
 def scale(
     name: Name,
-    replicas: Annotated[str, typer.Argument(help="How many processes are to run it, or e.g. 1..4: as its load needs.")],
+    replicas: Annotated[
+        str, typer.Argument(help="How many processes run it; a range, e.g. 1..4, lets the load decide.")
+    ],
     version: OfVersion = None,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set how many replicas the current version has, or --version; or between how many its load decides."""
+    """Set the number of replicas of the current version, or of --version, or a range in which the load decides."""
     out, wanted = Output(as_json), parse_replicas(replicas)
     with Clipper.connect(url, home) as clipper, out.progress(f"scaling {name}") as progress:
         told = clipper.scale(name, wanted, version)
         now = clipper.wait_until_ready(name, told.version, _SCALE_TIMEOUT_S, progress)
     has = f"{name}:{now.version} has {now.replicas_wanted} replicas ready"
     if now.scaling:
-        out.done(now, f"{has}, of {now.scaling} as its load needs", f"next: clipper model show {name} says why")
+        out.done(now, f"{has}; its load decides, within {now.scaling}", f"next: clipper model show {name} says why")
     else:
         out.done(now, has, "next: clipper replica list")
 
 
 @commands.command()
 def delete(name: Name, version: OfVersion = None, home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
-    """Remove a model with all its versions, or --version of it."""
+    """Remove a model with all its versions, or only --version."""
     out = Output(as_json)
     what = f"{name}:{version}" if version else name
     with Clipper.connect(url, home) as clipper, out.progress(f"removing {what}"):

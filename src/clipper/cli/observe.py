@@ -14,13 +14,13 @@ def observe(
     app: Annotated[str, typer.Argument(help="The application's name.")],
     label: Annotated[str | None, typer.Option(help="The right output, as JSON.", metavar="JSON")] = None,
     reward: Annotated[
-        float | None, typer.Option(help="In place of a label: how good the answer was, from 0 to 1.", min=0, max=1)
+        float | None, typer.Option(help="How good the answer was, from 0 to 1, instead of a label.", min=0, max=1)
     ] = None,
-    query_id: Annotated[int | None, typer.Option(help="The query that it is about.")] = None,
+    query_id: Annotated[int | None, typer.Option(help="The query that the feedback is about.")] = None,
     value: Annotated[
-        str | None, typer.Option("--input", help="In place of a query: the input, as JSON.", metavar="JSON")
+        str | None, typer.Option("--input", help="The input, as JSON, instead of a query.", metavar="JSON")
     ] = None,
-    context: Annotated[str | None, typer.Option(help="Whom the input was for, e.g. a user's id.")] = None,
+    context: Annotated[str | None, typer.Option(help="Who the input was for, e.g. a user's id.")] = None,
     features: Annotated[
         str | None, typer.Option(help="Numbers that came with the input, as a JSON list.", metavar="JSON")
     ] = None,
@@ -29,7 +29,7 @@ def observe(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell an application what the right output was, for its policy to learn from."""
+    """Send an application the right output for a query, so that its policy learns from it."""
     if (label is None) == (reward is None):
         raise typer.BadParameter("give either --label or --reward")
     if (query_id is None) == (value is None):
@@ -44,5 +44,5 @@ def observe(
             context=context,
             features=None if features is None else parse_json(features),
         )
-    text = "this was known already, and is not counted again" if observed.duplicate else "learned"
+    text = "this feedback had come before, and is not counted again" if observed.duplicate else "learned"
     Output(as_json).done(observed, text, f"next: clipper app policy {app}")

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their texts are read."""
+"""Options that several commands share, and functions that read their texts."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def parser(read: Callable[[str], T]) -> Callable[[str], T]:
-    """Has what ``read`` does not take told as wrong usage."""
+    """Make a parser for typer that reports the InvalidArgument of ``read`` as wrong usage."""
 
     def parse(text: str) -> T:
         try:
@@ -32,7 +32,7 @@ parse_replicas = parser(read_replicas)
 
 
 def parse_parameters(texts: list[str] | None) -> dict[str, Any]:
-    """``eta=0.05`` by name; a value that is not JSON is a text."""
+    """Read texts such as ``eta=0.05`` into values by name; a value that is not JSON is a text."""
     found = {}
     for text in texts or ():
         name, equals, value = text.partition("=")
@@ -46,12 +46,12 @@ def parse_parameters(texts: list[str] | None) -> dict[str, Any]:
 
 
 def one_of(kind: Any, *names: str, **settings: Any) -> Any:
-    """An option whose values are those of a ``Literal``; typer alone would tell of a wrong one in pydantic's words."""
+    """An option whose values are those of a ``Literal``. Typer's own message about a wrong value is pydantic's."""
     values = get_args(kind)
 
     def parse(text: str) -> str:
         if text not in values:
-            raise typer.BadParameter(f"{text!r} is not known: expected {', '.join(values)}")
+            raise typer.BadParameter(f"{text!r} is not valid: expected {', '.join(values)}")
         return text
 
     def complete(incomplete: str) -> list[str]:
@@ -65,16 +65,16 @@ Home = Annotated[
     typer.Option(help="The server's directory.", envvar="CLIPPER_HOME", show_default="~/.clipper", file_okay=False),
 ]
 Url = Annotated[
-    str | None, typer.Option(help="The server's management address, e.g. http://host:1338, in place of --home.")
+    str | None, typer.Option(help="The server's management address, e.g. http://host:1338, instead of --home.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Write the result as JSON, and nothing else, to standard output.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write only the result, as JSON, to standard output.")]
 OfVersion = Annotated[str | None, typer.Option("--version", help="A version of the model.")]
 
 ApiKey = Annotated[
     str | None,
     typer.Option(
         "--api-key",
-        help="The query port's key. Others on this machine can read it here, but not in the environment.",
+        help="The query port's key. Other users can read it on a command line, but not in the environment.",
         envvar="CLIPPER_API_KEY",
         metavar="KEY",
         show_default="none",
@@ -88,12 +88,12 @@ FrameworkName = Annotated[
     one_of(
         Framework,
         "--framework",
-        help="What the model is of, where its file does not tell.",
+        help="The model's framework, if its file cannot be recognised.",
         show_default="recognised",
     ),
 ]
 RequirementsPath = Annotated[
-    Path | None, typer.Option(help="A requirements file: an environment of its packages is built for the model.")
+    Path | None, typer.Option(help="A requirements file: the model runs in an environment with its packages.")
 ]
 
 PolicyParameters = Annotated[

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from clipper.errors import ClipperError, ContainerFailed
 
-# What the last line of a container begins with that says itself why it ends.
+# If a container says why it ends, its last line begins with this.
 _SAYS_WHY = "clipper: "
 
-# Where the output is not a terminal nobody's window has to hold a table's rows.
+# Width of tables that do not go to a terminal, so that rows are not wrapped.
 _FILE_WIDTH = 240
 
 # What a terminal obeys, and what turns the order of characters around, but for ends of lines and tabs.
@@ -29,7 +29,7 @@ class Output:
         self._console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
 
     def done(self, result: object, text: str, next_step: str = "") -> None:
-        """Tell what was done, and what to do next; as JSON only ``result``."""
+        """Print what was done and what to do next, or ``result`` as JSON."""
         if self.as_json:
             self._write_json(result)
             return
@@ -38,13 +38,13 @@ class Output:
             self._console.print(next_step, style="dim", soft_wrap=True)
 
     def secret(self, result: object, text: str, next_step: str) -> None:
-        """Tell a secret: alone on standard output, where ``$(clipper key create me)`` takes it from."""
+        """Print a secret alone on standard output, for uses like ``$(clipper key create me)``."""
         self.done(result, text)
         if not self.as_json:
             Console(stderr=True, highlight=False, markup=False).print(next_step, style="dim", soft_wrap=True)
 
     def table(self, result: object, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
-        """Show rows; ``empty`` is what to say, and to do, if there are none."""
+        """Print rows, or, if there are none, ``empty``, which says what to do."""
         if self.as_json:
             self._write_json(result)
         elif not rows:
@@ -53,7 +53,7 @@ class Output:
             self._console.print(_table(columns, rows))
 
     def note(self, text: str) -> None:
-        """What people need to know of a table; JSON has it in the result."""
+        """Print a remark about a table; JSON has it in the result."""
         if not self.as_json:
             self._console.print(printable(text), style="dim", soft_wrap=True)
 
@@ -65,7 +65,7 @@ class Output:
 
     @contextmanager
     def progress(self, text: str) -> Iterator[Callable[[str], None]]:
-        """Show that something goes on, on a terminal; the function that is given changes the text."""
+        """Show progress on a terminal; the function that the block gets changes the text."""
         with Console(stderr=True, highlight=False, markup=False).status(text) as status:
             yield status.update
 
@@ -89,9 +89,9 @@ def printable(text: str) -> str:
 
 
 def write_error(error: ClipperError) -> None:
-    """The cause, and the last lines of a container that could not start or of the installer.
+    """Print the cause, and the last lines of a container that could not start or of the installer.
 
-    Not of a container that said itself why, for that is the cause.
+    The lines are left out if the container itself said why it ended, because that is the cause.
     """
     console = Console(stderr=True, highlight=False, markup=False)
     console.print(printable(f"error: {error}"), style="red", soft_wrap=True)

@@ -15,9 +15,9 @@ def predict(
     app: Annotated[str, typer.Argument(help="The application's name.")],
     value: Annotated[str, typer.Argument(help="The input as JSON; - reads it from standard input.", metavar="INPUT")],
     version: OfVersion = None,
-    context: Annotated[str | None, typer.Option(help="Whom the query is for, e.g. a user's id.")] = None,
+    context: Annotated[str | None, typer.Option(help="Who the query is for, e.g. a user's id.")] = None,
     features: Annotated[
-        str | None, typer.Option(help="Numbers for its policy to go by, as a JSON list.", metavar="JSON")
+        str | None, typer.Option(help="Numbers for the policy, as a JSON list.", metavar="JSON")
     ] = None,
     api_key: ApiKey = None,
     home: Home = None,

@@ -1,4 +1,4 @@
-"""The server's own process: started, waited for, and watched until it is gone."""
+"""Starts the server's process, waits for it, and watches it until it is gone."""
 
 import fcntl
 import os
@@ -22,17 +22,17 @@ from clipper.run_as import find_run_as
 from clipper.tls.material import TlsPaths, read_material
 from clipper.types import STORE_VARIABLE
 
-# The supervisor opens its registry and starts its workers, which takes about a second; the rest is for a slow machine.
+# The supervisor opens its registry and starts its workers in about a second; a slow machine may take longer.
 READY_TIMEOUT_S = 60.0
 _POLL_S = 0.02
 _LOG_LINES = 20
-# What the last lines of a log can be expected in.
+# The last lines of a log are expected within these bytes.
 _LOG_TAIL_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class ServerStart:
-    """How a server is started: its home, an absolute path, and those of ``ServerSettings`` that are given."""
+    """How a server is started: its home, an absolute path, and the ``ServerSettings`` that were given."""
 
     home: Path
     settings: Mapping[str, Any]
@@ -49,17 +49,17 @@ class ServerStart:
         return [sys.executable, "-m", "clipper.supervisor", *arguments]
 
     def environment(self) -> dict[str, str]:
-        """With the store's address, which may hold a password: others can read a command line, and not this."""
+        """The store's address is in the environment, because it may have a password: others can read a command line."""
         store = self.settings.get("store")
         return {**os.environ, **({} if store is None else {STORE_VARIABLE: store})}
 
 
 def checked_start(home: Path, settings: dict[str, Any]) -> ServerStart:
-    """What is wrong is told by the command that was given, and not only by the server, in its log."""
+    """Check the settings in the command, so that not only the server's log says what is wrong."""
     certificate, key, client_ca = (settings.get(name) for name in ("tls_cert", "tls_key", "tls_client_ca"))
     if (certificate is None) != (key is None):
         raise typer.BadParameter(
-            "give both; they may name one file that holds both", param_hint="--tls-cert, --tls-key"
+            "give both options; they may name one file that contains both", param_hint="--tls-cert, --tls-key"
         )
     if certificate is None and client_ca is not None:
         raise typer.BadParameter("needs --tls-cert and --tls-key", param_hint="--tls-client-ca")
@@ -67,8 +67,8 @@ def checked_start(home: Path, settings: dict[str, Any]) -> ServerStart:
         read_material(TlsPaths(certificate, key, client_ca))
     elif not (settings.get("insecure") or is_loopback(settings["management_host"])):
         raise typer.BadParameter(
-            "it can be reached from other machines, and what goes there, tokens among it, can be read on the way: "
-            "give --tls-cert and --tls-key, put a proxy with TLS before 127.0.0.1, or say --insecure",
+            "other machines can reach this address, and the network can read the traffic, including tokens: "
+            "give --tls-cert and --tls-key, put a proxy with TLS before 127.0.0.1, or give --insecure",
             param_hint="--management-host",
         )
     if isinstance(settings.get("grpc_port"), int) and not has_grpc():
@@ -78,7 +78,7 @@ def checked_start(home: Path, settings: dict[str, Any]) -> ServerStart:
             find_run_as(settings["run_as"])
         except InvalidArgument as error:
             raise typer.BadParameter(str(error), param_hint="--run-as") from error
-    # The server may run in another folder.
+    # The server may run in another folder, so paths are made absolute.
     paths = {name: value.absolute() for name, value in settings.items() if isinstance(value, Path)}
     return ServerStart(home, settings | paths)
 
@@ -86,10 +86,10 @@ def checked_start(home: Path, settings: dict[str, Any]) -> ServerStart:
 def running(home: Path) -> Status | None:
     """The status of the server of ``home``, if it answers."""
     try:
-        # Its own token, for one in the environment may be another server's.
+        # The home's own token: the one in the environment may be for another server.
         with Clipper.connect(home=home, token=read_token(home)) as clipper:
             return clipper.status()
-    except (Unavailable, DeadlineExceeded, Unauthorized):  # the last: by now its port is another's
+    except (Unavailable, DeadlineExceeded, Unauthorized):  # Unauthorized: another server has its port now
         return None
 
 
@@ -99,7 +99,7 @@ def become(start: ServerStart) -> None:
 
 
 def spawn(start: ServerStart) -> "StartingServer":
-    """Start the server in a session of its own: it outlives this command and its terminal.
+    """Start the server in its own session, so that it outlives this command and its terminal.
 
     Raises:
         Unavailable: the home's log cannot be written.
@@ -125,7 +125,7 @@ def spawn(start: ServerStart) -> "StartingServer":
 
 @dataclass(frozen=True, slots=True)
 class StartingServer:
-    """A server's process. ``log_start`` is how long its log was before it wrote to it."""
+    """A server's process. ``log_start`` is the length of its log before it started."""
 
     home: Path
     process: "subprocess.Popen[bytes]"
@@ -133,20 +133,20 @@ class StartingServer:
     log_start: int
 
     def wait_until_ready(self, timeout_s: float = READY_TIMEOUT_S) -> Status:
-        """Return its status, once it answers queries.
+        """Wait until the server answers queries, and return its status.
 
-        A model that cannot be started, or is not after that time, is no reason to be without the others: then the
-        status is not ready, and says why.
+        If a model cannot be started, or is not ready in time, the server still runs for the others. The returned
+        status then is not ready, and its problems say why.
 
         Raises:
-            Unavailable: it ended, or its workers cannot start; the message has their last lines.
+            Unavailable: the server ended, or its workers cannot start; the message has the last lines of their logs.
             DeadlineExceeded: no worker is ready in time.
         """
-        problem, last = "it has not said where it is", None
+        problem, last = "it has not written its address to supervisor.json", None
         for _ in _polls(timeout_s):
             self.check_alive("while it started")
             now = running(self.home)
-            # Another than ours is one that ran here before and is still about to end.
+            # A server with another pid ran here before and is about to end.
             if now is None or now.pid != self.process.pid:
                 continue
             if now.ready or (_answers(now) and _waits_in_vain(now)):
@@ -158,10 +158,10 @@ class StartingServer:
         raise DeadlineExceeded(f"the server is not ready after {timeout_s:.0f} s: {problem}; {_last_lines(self.log)}")
 
     def stop(self) -> None:
-        """Drain and stop it, if it runs.
+        """Drain and stop the server, if it runs.
 
         Raises:
-            DeadlineExceeded: it is still there after ``STOP_TIMEOUT_S``.
+            DeadlineExceeded: the server still runs after ``STOP_TIMEOUT_S``.
         """
         if self.process.poll() is None:
             self.process.terminate()
@@ -173,7 +173,7 @@ class StartingServer:
     def check_alive(self, when: str) -> None:
         """
         Raises:
-            Unavailable: the process has ended; the message has its last lines.
+            Unavailable: the process has ended; the message has the last lines of its log.
         """
         status = self.process.poll()
         if status is not None:
@@ -183,7 +183,7 @@ class StartingServer:
         for worker in now.workers:
             if worker.state == "crash_loop":
                 log = self.log.with_name(f"worker-{worker.index}.log")
-                raise Unavailable(f"worker {worker.index} dies whenever it is started; {_last_lines(log)}")
+                raise Unavailable(f"worker {worker.index} dies each time it starts; {_last_lines(log)}")
 
 
 def _answers(now: Status) -> bool:
@@ -195,10 +195,10 @@ def _waits_in_vain(now: Status) -> bool:
 
 
 def wait_until_gone(home: Path, pid: int) -> None:
-    """Wait for the lock that a server holds as long as it lives, and for the end of its process.
+    """Wait for the lock that a server holds while it lives, and for the end of its process.
 
     Raises:
-        DeadlineExceeded: it is still there.
+        DeadlineExceeded: the server still runs after ``STOP_TIMEOUT_S``.
     """
     for _ in _polls(STOP_TIMEOUT_S):
         if not _is_locked(home / "supervisor.lock") and not _is_alive(pid):
@@ -207,11 +207,11 @@ def wait_until_gone(home: Path, pid: int) -> None:
 
 
 def _still_there(home: Path) -> str:
-    return f"the server of {home} is still there {STOP_TIMEOUT_S:.0f} s after it was told to stop: see {home / 'logs'}"
+    return f"the server of {home} still runs {STOP_TIMEOUT_S:.0f} s after it was asked to stop: see {home / 'logs'}"
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether a process runs, and does not only wait for its parent to take note of its end."""
+    """Whether a process runs. A zombie, whose parent has not collected its status, does not."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -242,7 +242,7 @@ def _tail(log: Path, start: int) -> list[str]:
         return []
     with file:
         size = file.seek(0, os.SEEK_END)
-        # A log shorter than it was has been rotated: then all of it is new.
+        # A log that is shorter than before was rotated, so all of it is new.
         begin = start if size >= start else 0
         file.seek(max(begin, size - _LOG_TAIL_BYTES))
         return file.read().decode(errors="replace").splitlines()[-_LOG_LINES:]

@@ -1,4 +1,4 @@
-"""``clipper app report``: an application's models beside each other."""
+"""``clipper app report``: compares an application's models."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,17 +16,19 @@ def report(
     name: Annotated[str, typer.Argument(help="The application's name.")],
     confidence: Annotated[
         float | None,
-        typer.Option(help="How sure a verdict has to be, above 0.5, below 1.", show_default="the policy's, or 0.95"),
+        typer.Option(help="Confidence that a verdict needs, above 0.5, below 1.", show_default="the policy's, or 0.95"),
     ] = None,
     tolerance: Annotated[
         float | None,
-        typer.Option(help="What mean losses of equal models may differ by.", show_default="the policy's, or 0.01"),
+        typer.Option(
+            help="By how much the mean losses of equal models may differ.", show_default="the policy's, or 0.01"
+        ),
     ] = None,
     context: Annotated[
-        str | None, typer.Option(help="A user, session or other group, by its feedback alone; all if left out.")
+        str | None, typer.Option(help="A user, session or other group, to use its feedback alone; all if left out.")
     ] = None,
     by_context: Annotated[
-        bool, typer.Option("--by-context", help="Also each of the contexts with most feedback.")
+        bool, typer.Option("--by-context", help="Report also on each of the contexts with most feedback.")
     ] = False,
     html: Annotated[
         Path | None, typer.Option(help="Write a page with charts to this file.", dir_okay=False, metavar="FILE")
@@ -35,9 +37,9 @@ def report(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare an application's models: who is better, how sure that is, and when it will be known.
+    """Compare an application's models: which is better, how sure that is, and when it will be known.
 
-    It may be asked for at any time, and as often as one likes: what it says holds all the same.
+    You may run this at any time and as often as you like: its intervals stay valid.
     """
     if context is not None and by_context:
         raise typer.BadParameter("give either --context or --by-context")
@@ -62,4 +64,4 @@ def report(
     for note in summary.notes(found):
         out.note(note)
     if html is not None:
-        out.note(f"the page is {html}")
+        out.note(f"written to {html}")

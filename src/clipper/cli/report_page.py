@@ -1,4 +1,4 @@
-"""A report as one HTML file."""
+"""Makes one HTML file of a report."""
 
 from html import escape
 from time import localtime, strftime

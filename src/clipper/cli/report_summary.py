@@ -23,46 +23,50 @@ _MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3600.0, 86400.0
 
 
 def conclusion(report: Report, group: ReportGroup) -> str:
-    """Who is better, how sure that is, and how long it takes until it is known."""
+    """Which model is better, how sure that is, and how long it takes until it is known."""
     names = {model.model: _name(model) for model in group.models}
     best = names.get(group.best or "", group.best)
     if group.verdict == "no_feedback":
-        return "No feedback has come yet, so nothing is known of the models."
+        return "There is no feedback yet, so nothing is known about the models."
     if group.verdict == "alone":
-        return f"{best} is the only model that is linked: there is nothing to compare it with."
+        return f"{best} is the only linked model: there is nothing to compare it with."
     if group.test is not None and group.test.winner is not None and group.verdict != "open":
         return f"The test is over: {of_test(group.test, names.get(group.test.winner))}."
     if group.verdict == "best":
-        return f"{best} is the best: that is {_percent(group.sureness)} sure, after {_count(group.feedback)} feedback."
+        return (
+            f"{best} is the best: this is {_percent(group.sureness)} sure, after {_count(group.feedback)} pieces of "
+            "feedback."
+        )
     if group.verdict == "as_good":
         return (
-            f"None is better than {best} by more than {report.tolerance:g}: that is {_percent(report.confidence)} "
-            f"sure, after {_count(group.feedback)} feedback. That it is the best is {_percent(group.sureness)} sure."
+            f"No model is better than {best} by more than {report.tolerance:g}: this is {_percent(report.confidence)} "
+            f"sure, after {_count(group.feedback)} pieces of feedback. It is {_percent(group.sureness)} sure that "
+            "it is the best."
         )
-    text = f"Not known yet. {best} is ahead, and that it is the best is {_percent(group.sureness)} sure. "
+    text = f"Not known yet. {best} is ahead; it is {_percent(group.sureness)} sure that it is the best. "
     if group.more_feedback is None:
-        return text + "It cannot be told how much feedback it will take: some model has none, or is too much like it."
-    text += f"As things are, it takes some {_count(group.more_feedback)} more feedback"
+        return text + "How much feedback is needed cannot be said: some model has none, or is too much like it."
+    text += f"If mean losses stay as they are, that takes some {_count(group.more_feedback)} more pieces of feedback"
     if group.more_s is None:
         return text + "."
     return text + f": {duration(group.more_s)} at the rate since the workers started."
 
 
 def of_test(test: Standing, winner: str | None = None) -> str:
-    """How it stands with a policy that is a test; ``winner`` is what the winner is called here."""
+    """The state of a policy that is a test; ``winner`` is the winner's name to show."""
     if test.winner is None:
         return (
-            f"the test is open, after {_count(test.observations)} feedback in it: it ends with confidence "
+            f"the test is open, after {_count(test.observations)} pieces of feedback: it ends with confidence "
             f"{test.confidence:g}, tolerance {test.tolerance:g}"
         )
     return (
         f"{winner or test.winner} is the best, confidence {test.confidence:g}, tolerance {test.tolerance:g}, "
-        f"after {_count(test.observations)} feedback; it answers alone"
+        f"after {_count(test.observations)} pieces of feedback; it answers alone"
     )
 
 
 def rows(group: ReportGroup) -> list[Sequence[str | None]]:
-    """As ``COLUMNS``; None where there is nothing to say."""
+    """Cells in the order of ``COLUMNS``; None for an empty cell."""
     found: list[Sequence[str | None]] = []
     for model in sorted(group.models, key=_order):
         latency = model.latency
@@ -85,7 +89,7 @@ def rows(group: ReportGroup) -> list[Sequence[str | None]]:
 
 
 def notes(report: Report) -> list[str]:
-    """What the numbers are of, and of the application what is no model's."""
+    """What the intervals assume, and the numbers of the application as a whole."""
     queries, defaults, errors = report.queries, sum(report.defaults.values()), sum(report.errors.values())
     found = [
         f"intervals hold with confidence {report.confidence:g} at all times at once, if mean losses do not change and "
@@ -102,7 +106,7 @@ def notes(report: Report) -> list[str]:
 def title(group: ReportGroup) -> str:
     if group.context is None:
         return "all queries"
-    # A context is whatever text a client sent: it is not to steer a terminal.
+    # A context is any text that a client sent: quote it if it could control a terminal.
     return f"context {group.context if group.context.isprintable() else json.dumps(group.context)}"
 
 
@@ -112,7 +116,7 @@ def shown(model: ReportedModel) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``40 minutes``: in the largest unit of which it has two."""
+    """As text, e.g. ``40 minutes``, in the largest unit of which there are at least two."""
     for unit_s, name in ((_DAY_S, "days"), (_HOUR_S, "hours"), (_MINUTE_S, "minutes")):
         if seconds >= 2 * unit_s:
             return f"{seconds / unit_s:,.0f} {name}"
@@ -120,7 +124,7 @@ def duration(seconds: float) -> str:
 
 
 def _order(model: ReportedModel) -> tuple[bool, bool, float]:
-    """Those that are linked first, the best first."""
+    """Sorts linked models first, and the best first among them."""
     return not model.is_linked, model.mean_loss is None, model.mean_loss or 0.0
 
 
@@ -134,7 +138,7 @@ def _bounds(bounds: Bounds) -> str:
 
 
 def _percent(share: float) -> str:
-    """Never 100 %, which nothing is; of less than even chances not how much."""
+    """As text. It is never 100 %, which nothing reaches; below even chances the number is left out."""
     if share < 0.5:
         return "less than 50 %"
     return "over 99.99 %" if share > 0.9999 else f"{100 * share:.4g} %" if share >= 0.99 else f"{100 * share:.3g} %"

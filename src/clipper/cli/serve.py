@@ -1,4 +1,4 @@
-"""``clipper serve``: server, model and application at once, in the foreground."""
+"""``clipper serve``: a server, a model and an application in one foreground command."""
 
 import re
 import signal
@@ -36,7 +36,8 @@ _WATCH_S = 0.2
 def serve(
     model: Annotated[str, typer.Argument(help="A model file or folder, or module:attribute with its code here.")],
     name: Annotated[
-        str | None, typer.Option(help="Of the model and the application.", show_default="from the model's")
+        str | None,
+        typer.Option(help="Name of the model and the application.", show_default="from the model's file or module"),
     ] = None,
     *,
     application: Given,
@@ -48,7 +49,7 @@ def serve(
     server: Given,
     as_json: AsJson = False,
 ) -> None:
-    """Serve one model in the foreground: start, deploy, create an application. ^C drains and stops."""
+    """Start a server, deploy a model and create its application, in the foreground. ^C drains and stops."""
     out, start = Output(as_json), checked_start(find_home(home), server)
     chosen = _checked(name or name_of(model))
     if now := running(start.home):
@@ -56,7 +57,7 @@ def serve(
             f"Clipper is running already at {now.management_url}: clipper deploy {chosen} {model} adds the model "
             "to it; or give another --home and ports"
         )
-    # Before the server, so that a wrong file name costs nothing.
+    # The model is packed before the server starts, so that a wrong file name costs no start.
     packed = package(model, data=data, framework=framework, requirements=requirements)
     with packed as artifact, _server(out, start) as process:
         with out.progress("starting the server") as progress:
@@ -80,7 +81,7 @@ def _checked(name: str) -> str:
 
 @contextmanager
 def _server(out: Output, start: ServerStart) -> Iterator[StartingServer]:
-    """A server that is drained and stopped at the end, which ^C or SIGTERM brings about."""
+    """A server that is drained and stopped when ^C, SIGTERM or an error ends the block."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = spawn(start)
     try:
@@ -111,13 +112,13 @@ def _tell(
 
 
 def name_of(model: str) -> str:
-    """A valid name from a file's stem, or a module's last part: ``My Model.joblib`` gives ``my-model``."""
+    """Make a valid name from a file's stem or a module's last part: ``My Model.joblib`` gives ``my-model``."""
     stem = model.split(":")[0].rsplit(".", 1)[-1] if ":" in model else Path(model).stem
     return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:63].rstrip("-._") or "model"
 
 
 def _application(clipper: Clipper, name: str, settings: Given) -> Application:
-    """The application of that name, created or brought in line with what was asked."""
+    """Create the application of that name, or change it to the given settings."""
     try:
         found = clipper.application(name)
     except NotFound:
@@ -128,7 +129,7 @@ def _application(clipper: Clipper, name: str, settings: Given) -> Application:
 
 
 def _watch(server: StartingServer) -> None:
-    """Until ^C, or the server's end, which is an error."""
+    """Wait until ^C. The server's own end is an error."""
     while True:
         server.check_alive("while it served")
         time.sleep(_WATCH_S)

@@ -24,10 +24,12 @@ def start(
     home: Home = None,
     *,
     settings: Given,
-    foreground: Annotated[bool, typer.Option("--foreground", help="Stay in front, for a service manager.")] = False,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Run in the foreground, for a service manager.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start the server, and leave it running."""
+    """Start the server in the background."""
     out, server = Output(as_json), checked_start(find_home(home), settings)
     if found := running(server.home):
         _tell_running(out, found, "is running already")
@@ -44,7 +46,7 @@ def _start(server: ServerStart) -> Status:
     try:
         return process.wait_until_ready()
     except BaseException:
-        # Also at ^C: a server that is half there would be in the way of the next start.
+        # Also on ^C: a half-started server would block the next start.
         process.stop()
         raise
 
@@ -56,7 +58,7 @@ def _tell_running(out: Output, now: Status, what: str) -> None:
     )
     out.done(now, text, _NEXT)
     if not now.ready:
-        out.warn(f"not all models answer: {'; '.join(now.problems)}; see clipper replica list")
+        out.warn(f"some models do not answer: {'; '.join(now.problems)}; see clipper replica list")
 
 
 def _grpc(now: Status) -> str:
@@ -78,13 +80,14 @@ def stop(home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
 
 def status(
     history: Annotated[
-        bool, typer.Option("--history", help="What happened and was decided since its start, oldest first.")
+        bool,
+        typer.Option("--history", help="Show what happened and was decided since the server's start, oldest first."),
     ] = False,
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the server's processes, addresses and counts, or the story of its last events."""
+    """Show the server's processes, addresses and counts, or its latest events."""
     out = Output(as_json)
     with Clipper.connect(url, home) as clipper:
         if history:

@@ -1,6 +1,7 @@
-"""Options of commands, made of the settings that they give.
+"""Make options of commands from settings.
 
-A command says where it wants them, and has what was given by keyword, as the Python client takes it::
+A command declares a parameter for a group of settings, and gets those that were given by keyword, as the Python client
+takes them::
 
     @with_settings(settings=options_of(Deployment))
     def deploy(name: Name, *, settings: Given, home: Home = None) -> None:
@@ -26,10 +27,10 @@ class Option(NamedTuple):
     """An option of a command.
 
     Attributes:
-        flag: what it is called, with its dashes.
-        setting: whose it is.
-        parameter: what typer makes it of.
-        read: from what typer makes of its text, unless that is None, to its value.
+        flag: its name, with dashes.
+        setting: the setting that it sets.
+        parameter: the parameter from which typer makes it.
+        read: turns the value that typer read, if it is not None, into the setting's value.
     """
 
     keyword: str
@@ -47,12 +48,12 @@ def options_of(
     to_change: bool = False,
     panel: str | None = None,
 ) -> list[Option]:
-    """An option for each setting of a struct.
+    """Make an option for each setting of a struct.
 
     Args:
-        only, without: their keywords, if it is not all of them.
-        to_change: what is left out stays as it was, and has no default.
-        panel: under what heading a command's help has them.
+        only, without: keywords of the settings to take, or to leave out.
+        to_change: the options change something, so they have no default: what is left out stays.
+        panel: the heading of these options in a command's help.
     """
     return [
         _option(described, to_change, panel)
@@ -62,7 +63,7 @@ def options_of(
 
 
 def with_settings(**groups: list[Option]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Put options in the place of those parameters of a command that have the groups' names."""
+    """Replace each parameter of a command that has the name of a group by the options of that group."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
@@ -80,7 +81,7 @@ def with_settings(**groups: list[Option]) -> Callable[[Callable[..., None]], Cal
             for own in inspect.signature(command).parameters.values()
             for each in ([option.parameter for option in groups[own.name]] if own.name in groups else [own])
         ]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # by which typer goes
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # which typer reads
         return run
 
     return decorate
@@ -98,12 +99,12 @@ def _read(option: Option, value: Any) -> Any:
 
 
 def _option(described: Described, to_change: bool, panel: str | None) -> Option:
-    """By the setting's type, unless the setting says itself how its text is read."""
+    """The kind of option follows from the setting's type, unless the setting has a ``read`` of its own."""
     setting, default = described.setting, described.default
     flag = "--" + (setting.option or described.keyword.replace("_", "-"))
     kinds = get_args(described.type) if get_origin(described.type) in (Union, UnionType) else (described.type,)
     kind = next(each for each in kinds if each is not NoneType)
-    # Without a default of its own an option is None, and what that means is for the struct to say.
+    # An option that is not given is None, and the struct's default applies.
     begins = None if to_change or setting.default or default in (None, UNSET, NODEFAULT) else default
     looks: dict[str, Any] = {
         "help": setting.help,

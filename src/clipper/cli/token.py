@@ -12,21 +12,21 @@ from clipper.types import Role
 
 commands = typer.Typer(no_args_is_help=True, help="Tokens: who else may call the management API.")
 
-Name = Annotated[str, typer.Argument(help="Whom or what the token is for.")]
+Name = Annotated[str, typer.Argument(help="Who or what the token is for.")]
 
 
 @commands.command()
 def create(
     name: Name,
-    role: Annotated[Role, one_of(Role, help="admin may do all, read only look.")] = "read",
+    role: Annotated[Role, one_of(Role, help="admin may change everything, read may only look.")] = "read",
     home: Home = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a token. It is shown this once."""
+    """Make a token. It is shown only now."""
     with Clipper.connect(url, home) as clipper:
         made = clipper.create_token(name, role)
-    step = "keep it where nobody else reads it; commands take it from CLIPPER_TOKEN"
+    step = "keep it where nobody else reads it; commands read it from CLIPPER_TOKEN"
     Output(as_json).secret(made, made.token, step)
 
 
@@ -42,7 +42,7 @@ def list_all(home: Home = None, url: Url = None, as_json: AsJson = False) -> Non
 
 @commands.command()
 def revoke(name: Name, home: Home = None, url: Url = None, as_json: AsJson = False) -> None:
-    """Have a token refused from now on."""
+    """Refuse a token from now on."""
     with Clipper.connect(url, home) as clipper:
         clipper.revoke_token(name)
     Output(as_json).done({"revoked": name}, f"token {name} is revoked", "next: clipper token list")

@@ -1,4 +1,4 @@
-"""``clipper app whatif``: what another policy would have lost, by the decision log."""
+"""``clipper app whatif``: estimates from the decision log what another policy would have lost."""
 
 from random import Random
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from clipper.cli.output import Output
 from clipper.decisions.joining import joined
 
 _COLUMNS = ("what", "IPS", "SNIPS", "DR", "effective queries")
-# The same log is answered the same.
+# A fixed seed, so that the same log gives the same answer.
 _SEED = 1
 
 
@@ -20,19 +20,21 @@ def whatif(
     name: Annotated[str, typer.Argument(help="The application's name.")],
     policy: Annotated[
         str | None,
-        typer.Option(help="A policy, which learns from the log's feedback as it came; if left out, each model alone."),
+        typer.Option(help="A policy, which learns from the log's feedback in order; if left out, each model alone."),
     ] = None,
     policy_parameter: PolicyParameters = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="A model to choose among, or to answer all queries; all if left out. May be repeated."),
+        typer.Option(
+            help="A model that the policy chooses among, or that answers all queries; default all. May be repeated."
+        ),
     ] = None,
     since: Since = None,
     until: Until = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Estimate the mean loss of another policy, or of one model for all queries, by the decision log."""
+    """Estimate from the decision log the mean loss of another policy, or of one model for all queries."""
     from clipper.decisions.evaluation.question import ask
 
     if policy_parameter and policy is None:
@@ -47,7 +49,7 @@ def whatif(
         estimates = map(_text, (answer.ips, answer.snips, answer.dr))
         rows.append((answer.target, *estimates, f"{answer.effective_queries:,.0f}"))
     out.table({"application": name, **msgspec.to_builtins(report)}, _COLUMNS, rows, "")
-    out.note(f"mean losses with 95 % intervals, of {report.queries:,d} queries with feedback")
+    out.note(f"mean losses with 95 % intervals, from {report.queries:,d} queries with feedback")
     for reason, count in report.left_out.items():
         out.note(f"left out, {count:,d}: {reason}")
     for answer in report.answers:

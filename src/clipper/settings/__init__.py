@@ -1,1 +1,1 @@
-"""What a version and an application are, once for the wire, the registry, clients and the command line."""
+"""The settings of a version, an application and a server, defined once for wire, registry, clients and commands."""

@@ -17,26 +17,26 @@ Features = int | Literal["input"] | None
 Cost = float | Literal["auto"]
 
 MAX_SLO_MS = 600_000.0
-# Feedback on a query that was longer ago would be on a model that is no longer there. Ids of feedback are kept as long.
+# Later feedback would be on a model that is likely gone. Ids of feedback are kept as long.
 MAX_FEEDBACK_TTL_S = 7 * 24 * 3600.0
-# More feedback than comes in years; who wants more wants no half-life.
+# More feedback than comes in years: instead of a larger number, set no half-life.
 MAX_OBSERVATIONS = 10**9
-# With more, it would be the rest that is new.
+# With more, the newcomer would get more than the others.
 MAX_RAMP = 0.5
-# Of a cost and of its weight: their product, and sums of it, are still numbers that a state can hold.
+# Bounds a cost and its weight, so that a state can hold their product and its sums.
 MAX_COST = 1e6
-# More than any worker has at once, or answers: who wants more wants no limit.
+# More than any worker has at once, or answers in a second: instead of a larger limit, set none.
 MAX_IN_FLIGHT = 1_000_000
 MAX_PER_SECOND = 1_000_000
-# One in a quarter of an hour: who wants less wants none.
+# One query in a quarter of an hour; a smaller limit would let next to nothing in.
 MIN_PER_SECOND = 0.001
 
 
-# Of an application, or of a key.
+# Limits of an application, or of a key.
 MaxInFlight = Annotated[
     int | None,
     Setting(
-        "How many queries may be in flight at once; or none, which is no limit.",
+        "How many queries may be in flight at once; none means no limit.",
         least=1,
         most=MAX_IN_FLIGHT,
         metavar="N|none",
@@ -47,7 +47,7 @@ MaxInFlight = Annotated[
 MaxPerSecond = Annotated[
     float | None,
     Setting(
-        "How many queries a second are let in; or none, which is no limit.",
+        "How many queries are let in each second; none means no limit.",
         least=MIN_PER_SECOND,
         most=MAX_PER_SECOND,
         metavar="N|none",
@@ -71,8 +71,10 @@ class Link(Struct, frozen=True):
 
 
 def link_names(links: Sequence[Link]) -> tuple[str, ...]:
-    """What policies, parameters and metrics call each: by its model, or ``MODEL:VERSION`` if that version is one of
-    several that are linked of the model."""
+    """The name of each link in policies, parameters and metrics.
+
+    It is the model's name, or ``MODEL:VERSION`` for a pinned version if several versions of the model are linked.
+    """
     links_of = Counter(link.model for link in links)
     return tuple(
         link.model if link.version is None or links_of[link.model] == 1 else f"{link.model}:{link.version}"
@@ -81,29 +83,30 @@ def link_names(links: Sequence[Link]) -> tuple[str, ...]:
 
 
 class Configured(Struct, frozen=True, forbid_unknown_fields=True):
-    """A policy or a loss: its name, and the parameters that are not to have their defaults.
+    """A policy or a loss: its name, and the parameters that differ from their defaults.
 
-    The user's own is ``module:attribute``.
+    The name of a user's own is ``module:attribute``.
     """
 
     name: str
-    # The framework's schema of it takes no dict as a default.
+    # Litestar's schema does not accept a dict as a default.
     parameters: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class SelectionSettings(Struct, frozen=True, kw_only=True):
-    """How an application selects among its models and learns from feedback, in so far as all ways do it alike.
+    """The settings of selection and learning that applications, changes, workers and the registry all have.
 
     docs/policies.md explains each.
     """
 
     wait: Annotated[
-        Wait, Setting("For which of several models an answer waits: all, those expected in time, or until decided.")
+        Wait,
+        Setting("How long an answer of several models waits: for all, for those expected in time, or until decided."),
     ] = "expected"
     features: Annotated[
         Features,
         Setting(
-            "How many numbers each query brings for its policy; input if its input is them; or none.",
+            "How many numbers each query brings for its policy; input means that the input is these numbers.",
             least=1,
             most=MAX_FEATURES,
             metavar="N|input|none",
@@ -113,16 +116,20 @@ class SelectionSettings(Struct, frozen=True, kw_only=True):
     ] = None
     prior_weight: Annotated[
         float,
-        Setting("For how many observations what all taught counts in a new context.", least=0, most=MAX_OBSERVATIONS),
+        Setting(
+            "As how many observations the knowledge of all contexts counts in a new one.",
+            least=0,
+            most=MAX_OBSERVATIONS,
+        ),
     ] = 10.0
     inherit: Annotated[
         float,
-        Setting("How much of what was learned of a version counts for the next one, from 0 to 1.", least=0, most=1),
+        Setting("How much of what was learned of a version counts for its successor, from 0 to 1.", least=0, most=1),
     ] = 0.02
     ramp: Annotated[
         float | None,
         Setting(
-            "The share of queries that a new link or version gets until feedback has told enough; or none, no ramp.",
+            "Share of the queries for a new link or version until feedback has shown its worth; none means no ramp.",
             least=0,
             above=True,
             most=MAX_RAMP,
@@ -133,7 +140,7 @@ class SelectionSettings(Struct, frozen=True, kw_only=True):
     max_loss_increase: Annotated[
         float | None,
         Setting(
-            "A new link or version that loses so much more than the rest is stopped, or rolled back; or none, never.",
+            "A newcomer that loses more than the rest by more than this is stopped or rolled back; none means never.",
             least=0,
             most=1,
             metavar="0..1|none",
@@ -143,7 +150,7 @@ class SelectionSettings(Struct, frozen=True, kw_only=True):
     confidence_threshold: Annotated[
         float | None,
         Setting(
-            "Less sure answers than this are replaced by the default; or none.",
+            "The default replaces answers with less confidence than this.",
             least=0,
             most=1,
             metavar="0..1|none",
@@ -153,15 +160,17 @@ class SelectionSettings(Struct, frozen=True, kw_only=True):
     ] = None
     confidence_from: Annotated[
         ConfidenceFrom,
-        Setting("What an answer's confidence is: how many models agree, or the probabilities that it states itself."),
+        Setting("What an answer's confidence is: the share of models that agree, or the probability that it states."),
     ] = "agreement"
-    calibrate: Annotated[bool, Setting("Make confidence how often such answers are right, by feedback.")] = False
+    calibrate: Annotated[
+        bool, Setting("Learn from feedback how often answers with a confidence are right, and answer that.")
+    ] = False
     feedback_ttl_s: Annotated[
-        float, Setting("For how many seconds feedback on a query may come.", least=0, most=MAX_FEEDBACK_TTL_S)
+        float, Setting("For how many seconds feedback on a query is accepted.", least=0, most=MAX_FEEDBACK_TTL_S)
     ] = 600.0
     log_decisions: Annotated[
         float,
-        Setting("The share of queries that is written to the decision log, e.g. 0.1; 0 is none.", least=0, most=1),
+        Setting("Share of the queries that is written to the decision log, e.g. 0.1.", least=0, most=1),
     ] = 0.0
     cost_weight: Annotated[
         float,
@@ -172,7 +181,7 @@ class SelectionSettings(Struct, frozen=True, kw_only=True):
 
 
 _HALF_LIFE = Setting(
-    "After how many observations one counts half, or none; else as suits the policy.",
+    "After how many further observations one counts half; none means never. Each policy has its default.",
     least=1,
     most=MAX_OBSERVATIONS,
     metavar="N|none",
@@ -187,7 +196,7 @@ class Selection(SelectionSettings, frozen=True):
         policy: a policy's name, or ``module:Class``.
         loss: a loss's name, or ``module:function``.
         code: a folder with the modules that ``policy`` and ``loss`` name, if they are the user's own.
-        half_life: after how many observations one counts half; None is never.
+        half_life: after how many further observations one counts half; None means never.
     """
 
     policy: str = "single"
@@ -199,14 +208,14 @@ class Selection(SelectionSettings, frozen=True):
 
 
 class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
-    """All that may be set of an application, and set anew while it serves.
+    """The settings of an application that can also be changed while it serves.
 
     Attributes:
-        default_output: any JSON; absent means that there is none.
-        policy, loss: a name alone is one with its defaults.
-        half_life: if absent, the policy's own; None is never.
-        code: SHA-256 of the artifact with the modules of a policy or loss of the user's own.
-        max_in_flight, max_per_second: of its queries, over all workers; None is no bound.
+        default_output: any JSON; absent means that there is no default.
+        policy, loss: a name alone means the defaults of its parameters.
+        half_life: absent means the policy's own; None means never.
+        code: SHA-256 of the artifact with the modules of the user's own policy or loss.
+        max_in_flight, max_per_second: limits on its queries, over all workers; None means no limit.
     """
 
     slo_ms: Annotated[
@@ -215,7 +224,7 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
     default_output: Annotated[
         Any | UnsetType,
         Setting(
-            "JSON that is answered when no model has answered in time.",
+            "JSON that is the answer if no model has answered in time.",
             option="default",
             metavar="JSON",
             read=read_json,
@@ -223,7 +232,9 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
     ] = UNSET
     policy: Annotated[
         str | Configured,
-        Setting("Which models are asked and what is made of their answers: a name, or module:Class.", metavar="NAME"),
+        Setting(
+            "Which models are asked, and how their outputs become one answer: a name, or module:Class.", metavar="NAME"
+        ),
     ] = Selection().policy
     loss: Annotated[
         str | Configured,
@@ -231,17 +242,19 @@ class ApplicationSettings(SelectionSettings, frozen=True, kw_only=True):
     ] = Selection().loss
     half_life: Annotated[int | UnsetType | None, _HALF_LIFE] = UNSET
     code: str | None = None
-    require_key: Annotated[bool, Setting("Answer only who shows a key, also where the server asks for none.")] = False
+    require_key: Annotated[bool, Setting("Answer only clients that send a key, even if the server requires none.")] = (
+        False
+    )
     max_in_flight: MaxInFlight = None
     max_per_second: MaxPerSecond = None
 
 
 class NewApplication(ApplicationSettings, frozen=True, forbid_unknown_fields=True):
-    """An application to create. ``input_type`` None means the first linked model's."""
+    """An application to create. An ``input_type`` of None means the first linked model's."""
 
     name: str
     input_type: Annotated[
-        str | None, Setting("What one input is, e.g. float64[784] or string, if the model does not say.")
+        str | None, Setting("Type of one input, e.g. float64[784] or string, if the model does not say it.")
     ] = None
     links: tuple[Link, ...] = ()
 
@@ -250,16 +263,16 @@ _Changes: Any = changes_of(ApplicationSettings)
 
 
 class ApplicationChange(_Changes):  # type: ignore[misc]  # its fields are made, not written
-    """What is to be other than it was; what is absent stays. ``default_output`` null is a default of null, not none.
+    """The settings to change; absent ones stay. A ``default_output`` of null sets the default null.
 
-    A new policy or loss has the parameters that come with it, and none of the old one's.
+    A new policy or loss has only the parameters that come with it, not those of the old one.
     """
 
 
 class ApplicationOptions(TypedDict, total=False):
     """The settings of an application, as keywords of ``create_application`` and ``change_application``.
 
-    Parameters that are not given have their defaults, those of a policy or loss that was there before, too.
+    A policy or loss has only the parameters that come with it: to keep one, give it again.
     """
 
     slo_ms: float

@@ -1,12 +1,12 @@
-"""What a field of settings says of itself, and the few ways to read that.
+"""Settings: fields of a struct that describe themselves.
 
-A setting is a field of a struct with a ``Setting`` beside its type::
+A setting is a field with a ``Setting`` beside its type::
 
     cpus: Annotated[float | None, Setting("How many processors each replica may use.", least=0.01, most=1024)] = None
 
-The command line makes an option of it (``cli/settings.py``), the server checks its range (``check_ranges``), and tests
-hold the documentation and the Python client's keywords against it. A field without one, such as an artifact's digest,
-is for programs alone.
+The command line makes an option from each setting (``cli/settings.py``), the server checks its range
+(``check_ranges``), and tests compare the documentation and the Python client's keywords with it. A field without a
+``Setting``, such as an artifact's digest, is for programs alone.
 """
 
 import inspect
@@ -26,16 +26,16 @@ from clipper.errors import InvalidArgument
 class Setting:
     """
     Attributes:
-        help: what it is, in a sentence.
-        least, most: the range of a number; None is no bound.
-        above: ``least`` itself is out of range.
-        keyword: what the Python client calls it, if that is not the field's name: of a struct within a struct.
-        option: what the command line calls it, if not by its keyword. Of a yes or no it is an option that makes it
-            other than its default, as ``no-cache`` does; without it there are two, ``--calibrate`` and its opposite.
-        metavar: what stands for its value in a command's help.
-        default: what that help says of the default, where its value does not tell.
-        environment: the variable that the command line takes it from, where its option is not given.
-        read: from its text on the command line to its value, by its type if None. Raises InvalidArgument.
+        help: one sentence that explains the setting.
+        least, most: the range of a number; None means no bound.
+        above: True if ``least`` itself is out of range.
+        keyword: its name in the Python client; None means the field's name. A field of a nested struct may need one.
+        option: its name on the command line; None means the keyword. For a bool it names one option that inverts the
+            default, like ``no-cache``; without it there are two options, such as ``--calibrate`` and its opposite.
+        metavar: the placeholder for its value in a command's help.
+        default: how that help describes the default, if the value itself does not say it.
+        environment: the variable that the command line reads if the option is not given.
+        read: turns its text on the command line into its value, and raises InvalidArgument; None means by its type.
     """
 
     help: str
@@ -54,10 +54,10 @@ class Described(NamedTuple):
     """A field and its setting.
 
     Attributes:
-        name: the field's.
-        keyword: what clients call it.
-        type: of its value, where it is given.
-        default: NODEFAULT if there is none.
+        name: the field's name.
+        keyword: its name in clients.
+        type: of a value that is given.
+        default: NODEFAULT if it has none.
     """
 
     name: str
@@ -68,8 +68,10 @@ class Described(NamedTuple):
 
 
 def settings_of(kind: type[Struct]) -> Iterator[Described]:
-    """The settings of a struct: its own, then those that it inherits. Those of a struct within it, such as
-    ``Batching``, stand in its place."""
+    """The settings of a struct: its own, then inherited ones.
+
+    A nested struct, such as ``Batching``, is replaced by its settings.
+    """
     order = list(dict.fromkeys(name for owner in kind.__mro__ for name in inspect.get_annotations(owner)))
     for field in sorted(msgspec.structs.fields(kind), key=lambda field: order.index(field.name)):
         bare, setting = _type_and_setting(field)
@@ -80,12 +82,12 @@ def settings_of(kind: type[Struct]) -> Iterator[Described]:
 
 
 def shared(source: Struct, kind: type[Struct]) -> dict[str, Any]:
-    """The values of those fields of ``source`` that a struct of the other kind has, too."""
+    """The values of those fields of ``source`` that ``kind`` has too."""
     return {name: getattr(source, name) for name in source.__struct_fields__ if name in kind.__struct_fields__}
 
 
 def changes_of(kind: type[Struct]) -> Any:
-    """The base of a struct that has the same fields, of which each may be absent: such a one stays as it is."""
+    """Make the base class of a change: a struct with the fields of ``kind``, each of which may be absent."""
     fields: list[tuple[str, Any, Any]] = []
     for field in msgspec.structs.fields(kind):
         bare, setting = _type_and_setting(field)
@@ -117,7 +119,7 @@ def check_range(name: str, value: float, least: float, most: float | None = None
         InvalidArgument: ``value`` is not a number from ``least``, or above it, to ``most``.
     """
     end = math.inf if most is None else most
-    # True is a number to Python, and no number to anybody else.
+    # Python takes True for a number; nobody else does.
     if not isinstance(value, bool) and (least < value <= end if above else least <= value <= end):
         return
     expected = f"above {least:.16g}" if above else f"from {least:.16g}"
@@ -127,8 +129,7 @@ def check_range(name: str, value: float, least: float, most: float | None = None
 
 
 def _type_and_setting(field: FieldInfo) -> tuple[Any, Setting | None]:
-    """A field's type as its value has it where it is given, and its setting if it has one."""
-    # ``Annotated[int | UnsetType, Setting(...)]``, or what ``Annotated`` is not around.
+    """A field's type without UnsetType, and its setting if it has one."""
     bare, *notes = get_args(field.type) if get_origin(field.type) is Annotated else (field.type,)
     kinds = get_args(bare)
     if UnsetType in kinds:

@@ -1,4 +1,4 @@
-"""How many replicas a version has: a number, or a range within which its load decides."""
+"""How many replicas a version has: a number, or a range within which the load decides."""
 
 from msgspec import Struct
 
@@ -20,7 +20,11 @@ class ReplicaRange(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_replicas(text: str) -> int | ReplicaRange:
-    """``3``, or ``1..4``: from one to four, as the load needs."""
+    """Read ``3``, or ``1..4``: from one to four, as the load decides.
+
+    Raises:
+        InvalidArgument: the text is neither, or a number is not at least 1, or the range is empty.
+    """
     least, dots, most = text.partition("..")
     if not least.isdecimal() or (dots and not most.isdecimal()):
         raise InvalidArgument(f"{text!r} is not a number of replicas: expected e.g. 3, or a range such as 1..4")
@@ -32,7 +36,7 @@ def read_replicas(text: str) -> int | ReplicaRange:
 def check_replicas(replicas: int | ReplicaRange) -> None:
     """
     Raises:
-        InvalidArgument: there are to be none, or too many, or a range ends below its start.
+        InvalidArgument: a number is not from 1 to ``MAX_REPLICAS``, or the range ends below its start.
     """
     if isinstance(replicas, ReplicaRange):
         check_range("replicas.min", replicas.min, 1, MAX_REPLICAS)

@@ -1,4 +1,4 @@
-"""What a server is started with."""
+"""The settings that a server is started with."""
 
 import sys
 from pathlib import Path
@@ -10,21 +10,20 @@ from clipper.settings.fields import Setting
 from clipper.settings.texts import read_grpc_port, read_size
 from clipper.types import STORE_VARIABLE
 
-# How a container in Docker is dialled: over a unix socket in a folder that it shares with Clipper, or over TCP with a
-# token.
+# How a container in Docker is dialled: over a unix socket in a folder that both share, or over TCP with a token.
 Transport = Literal["unix", "tcp"]
 
-# Each is one event loop; more than this many cores on one machine call for several machines.
+# Each worker is one event loop. For more cores than this, use several machines.
 MAX_WORKERS = 64
 MAX_BODY_BYTES = 8 * 1024 * 1024
-# Smaller ones would refuse what anybody sends; larger ones take a worker tenths of a second of its time to read.
+# A smaller bound would refuse ordinary requests; a larger body costs a worker tenths of a second to read.
 LEAST_MAX_BODY_BYTES = 64 * 1024
 MOST_MAX_BODY_BYTES = 64 * 1024 * 1024
-# How many contexts of an application are kept, unless the server is told otherwise: some 140 MB with five models.
+# Contexts that the store keeps for an application by default: some 140 MB with five models.
 MAX_CONTEXTS = 100_000
-# Queries that a worker keeps for feedback, unless told otherwise: 400 a second for the default 600 s, some 100 MB.
+# Queries that a worker keeps for feedback by default: 400 a second for the default 600 s, some 100 MB.
 FEEDBACK_QUERIES = 250_000
-# Then a segment still has room for some blocks.
+# With less, a segment would not have room for some blocks.
 LEAST_LOG_BYTES = 64 * 1024 * 1024
 DEFAULT_LOG_BYTES = 1024 * 1024 * 1024
 GRPC_PORT = 1339
@@ -33,24 +32,24 @@ KEEP_VERSIONS = 10
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True):
-    """How a server is to run. Its process has an argument for each that is called as the field is."""
+    """How a server runs. The server's process has an argument for each field, with the field's name."""
 
     host: Annotated[str, Setting("The address of the query port.")] = "127.0.0.1"
     management_host: Annotated[str, Setting("The address of the management port.")] = "127.0.0.1"
     allowed_host: Annotated[
         tuple[str, ...],
-        Setting("A name by which the management port may be called, e.g. a proxy's. May be repeated."),
+        Setting("A further name that the management port accepts in Host, e.g. a proxy's. May be repeated."),
     ] = ()
     insecure: Annotated[
         bool,
-        Setting("Let the management port be reached from other machines without TLS.", option="insecure"),
+        Setting("Let other machines reach the management port without TLS.", option="insecure"),
     ] = False
     open_metrics: Annotated[bool, Setting("Answer /metrics without a token.", option="open-metrics")] = False
     api_keys: Annotated[bool, Setting("Answer predict and observe only with a key.", option="api-keys")] = False
     tls_cert: Annotated[
         Path | None,
         Setting(
-            "The certificate that both ports show, in PEM, with those that signed it behind it: they speak TLS then.",
+            "The certificate that both ports show, in PEM, followed by those that signed it. It turns TLS on.",
             metavar="FILE",
             default="no TLS",
         ),
@@ -61,9 +60,9 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     tls_client_ca: Annotated[
         Path | None,
         Setting(
-            "Clients of the query port have to show a certificate that one of these, in PEM, has signed.",
+            "Clients of the query port must show a certificate that one of these, in PEM, has signed.",
             metavar="FILE",
-            default="none is asked for",
+            default="no certificate needed",
         ),
     ] = None
     # Of all ports, 0 is any free one.
@@ -94,7 +93,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     max_body_bytes: Annotated[
         int,
         Setting(
-            "Bound of a request's body, where an application's inputs need no more, e.g. 16m.",
+            "Bound of a request's body, e.g. 16m; applications whose inputs can need more accept more.",
             least=LEAST_MAX_BODY_BYTES,
             most=MOST_MAX_BODY_BYTES,
             option="max-body-size",
@@ -106,7 +105,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     store: Annotated[
         str | None,
         Setting(
-            "Where learned state is kept: sqlite:PATH, redis://HOST:PORT/DB, or file:PATH of a file that says so.",
+            "Where learned state is kept: sqlite:PATH, redis://HOST:PORT/DB, or file:PATH of a file with that text.",
             environment=STORE_VARIABLE,
             default="a file in the home",
         ),
@@ -114,7 +113,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     max_contexts: Annotated[
         int,
         Setting(
-            "How many contexts are kept of each application; those go first whose feedback is the longest ago.",
+            "How many contexts of each application are kept; those without feedback for longest go first.",
             least=1,
         ),
     ] = MAX_CONTEXTS
@@ -124,7 +123,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     ] = FEEDBACK_QUERIES
     keep_versions: Annotated[
         int,
-        Setting("How many versions of each model are kept that do not run; the oldest are removed.", least=1),
+        Setting("How many versions of each model are kept while they do not run; the oldest are removed.", least=1),
     ] = KEEP_VERSIONS
     decision_log_bytes: Annotated[
         int,
@@ -141,7 +140,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     run_as: Annotated[
         str | None,
         Setting(
-            "The user that models run as, and builds of their packages; only where the server runs as root.",
+            "The user that models and builds of their packages run as; only if the server runs as root.",
             metavar="USER[:GROUP]",
             default="the server's",
         ),
@@ -149,11 +148,11 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     docker_base_image: Annotated[
         str,
         Setting(
-            "What images of models are built on: Python, numpy and whatever they need.",
+            "The image that images of models are built on: it has Python, numpy and whatever they need.",
             environment="CLIPPER_DOCKER_BASE_IMAGE",
-            default="python:X.Y-slim, as this Python",
+            default="python:X.Y-slim with the version of this Python",
         ),
-        # Pickled models want the Python that they were made with, which is most likely ours.
+        # Pickled models need the Python that they were made with, which is most likely this one.
     ] = f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
     docker_network: Annotated[
         str,
@@ -162,7 +161,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     docker_transport: Annotated[
         Transport,
         Setting(
-            "How containers in Docker are reached; tcp where they cannot share a folder with the server.",
+            "How containers in Docker are reached; use tcp if they cannot share a folder with the server.",
             environment="CLIPPER_DOCKER_TRANSPORT",
         ),
     ] = "unix"

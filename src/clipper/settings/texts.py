@@ -1,4 +1,4 @@
-"""How settings are read from their text on a command line. What cannot be read is an InvalidArgument."""
+"""Read settings from their text on a command line. Each function raises InvalidArgument for a text that is wrong."""
 
 import json
 import math
@@ -46,7 +46,7 @@ def read_number_or_none(text: str) -> float | None:
         number = float(text)
     except ValueError:
         number = math.nan
-    if math.isnan(number):  # JSON would have it as null, and so as none
+    if math.isnan(number):  # JSON would encode NaN as null, which means none
         raise InvalidArgument(f"{text!r} is not a number: expected a number, or none")
     return number
 

@@ -16,15 +16,19 @@ BatchingPolicy = Literal["goodput", "aimd", "quantile", "fixed", "none"]
 
 # A batch that waits longer than this for others would miss any objective that batching is for.
 MAX_DELAY_MS = 10_000.0
-# An empty Python with numpy needs about this much address space.
+# A Python with numpy and no model needs about this much address space.
 MIN_MEMORY_BYTES = 64 * 1024 * 1024
 
 
 class Batching(Struct, frozen=True):
-    """How a version's queries are batched. A ``policy`` of ``none`` is one query a batch."""
+    """How a version's queries are batched. A ``policy`` of ``none`` puts one query into each batch."""
 
-    policy: Annotated[BatchingPolicy, Setting("Who decides how large batches are.", keyword="batching")] = "goodput"
-    max_batch: Annotated[int, Setting("The largest batch; under fixed, the size.", least=1, most=MAX_ROWS)] = 1024
+    policy: Annotated[BatchingPolicy, Setting("The rule that decides how large batches are.", keyword="batching")] = (
+        "goodput"
+    )
+    max_batch: Annotated[
+        int, Setting("The largest batch; with fixed, the size of every batch.", least=1, most=MAX_ROWS)
+    ] = 1024
     # From the arrival of the batch's oldest query.
     delay_ms: Annotated[
         float, Setting("How long a batch may wait to fill.", least=0, most=MAX_DELAY_MS, keyword="batch_delay_ms")
@@ -32,24 +36,24 @@ class Batching(Struct, frozen=True):
 
 
 class VersionSpec(Struct, frozen=True):
-    """How to run a version: what was deployed. Two containers of equal specs are interchangeable.
+    """How to run a version. Two containers of equal specs are interchangeable.
 
-    The registry keeps one in the record of its version.
+    The registry keeps the spec in the record of its version.
 
     Attributes:
         artifact: SHA-256 of the tar, in hex.
         target: a path inside the artifact (``file``, ``binary``), ``module:attribute`` (``import``), or the name of a
             Docker image whose program speaks the container protocol (``image``).
-        data: a path inside the artifact that a class gets as ``model_data``, a program as ``--data``.
-        input_type: as declared at deployment; None means what the container says.
+        data: a path inside the artifact; a class gets it as ``model_data``, a program as ``--data``.
+        input_type: as declared at deployment; None means the type that the container says.
         python: None means Clipper's own.
         memory_bytes: the most memory that one replica may have, with all processes that it forks; None means no bound.
-        cpus: None means any, with libraries that compute in one thread.
-        gpus: as ``managers.shares.parse_gpus`` reads it; None means none.
+        cpus: None means any processor, with libraries that compute in one thread.
+        gpus: as ``managers.shares.parse_gpus`` reads it; None means no GPU.
         sample: as JSON text; None means a remembered one.
-        requirements: a path inside the artifact of a requirements file, of which an environment is built.
-        needs: what the model's file says that it needs: requirements, and ``python==3.12`` of Python itself.
-        framework: of the model file or folder; None for a program, code, and a pickle from before there were others.
+        requirements: the path inside the artifact of a requirements file, from which an environment is built.
+        needs: the requirements that the model's file states; ``python==3.12`` is one on Python itself.
+        framework: of the model file or folder; None for a program, for code, and for a pickle of an old record.
         output: None means the model's own.
     """
 
@@ -58,14 +62,14 @@ class VersionSpec(Struct, frozen=True):
     target: str
     data: str | None = None
     input_type: Annotated[
-        str | None, Setting("What one input is, e.g. float64[784] or string, if the model does not say.")
+        str | None, Setting("Type of one input, e.g. float64[784] or string, if the model does not say it.")
     ] = None
     python: Annotated[
         str | None,
-        Setting("An interpreter's path, to run the model with as it is; or a version, e.g. 3.12, to build with."),
+        Setting("The path of an interpreter to use as it is, or a Python version, e.g. 3.12, to build with."),
     ] = None
     start_timeout_s: Annotated[
-        float, Setting("Seconds that it may take to load.", least=0.1, most=3600, option="start-timeout")
+        float, Setting("Seconds that the model may take to load.", least=0.1, most=3600, option="start-timeout")
     ] = 60.0
     memory_bytes: Annotated[
         int | None,
@@ -85,9 +89,9 @@ class VersionSpec(Struct, frozen=True):
         str | None,
         Setting("GPUs that each replica may use: how many, all, or ids such as 0,1.", metavar="GPUS"),
     ] = None
-    manager: Annotated[ManagerName, Setting("docker: each replica runs in a container of an image built for it.")] = (
-        "local"
-    )
+    manager: Annotated[
+        ManagerName, Setting("With docker, each replica runs in a container of an image built for it.")
+    ] = "local"
     sample: str | None = None
     requirements: str | None = None
     needs: tuple[str, ...] = ()
@@ -95,32 +99,36 @@ class VersionSpec(Struct, frozen=True):
     output: Annotated[
         str | None,
         Setting(
-            "What is answered: labels, probabilities, or outputs by name.",
+            "What the model answers: labels, probabilities, or outputs by name.",
             metavar="labels|probabilities|NAME[,NAME...]",
             default="the model's own",
         ),
     ] = None
-    description: Annotated[str | None, Setting("What people are told of the version: clipper model show.")] = None
+    description: Annotated[str | None, Setting("A text for people, which clipper model show prints.")] = None
 
 
 class Deployment(VersionSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A version to deploy: how to run it, and what is to become of it."""
+    """A version to deploy: how to run it, with how many replicas, and whether it becomes current."""
 
     version: Annotated[str | None, Setting("The version's name.", default="the next number")] = None
     replicas: Annotated[
         int | ReplicaRange,
         Setting(
-            "How many processes run it, or e.g. 1..4: as its load needs.", metavar="N|MIN..MAX", read=read_replicas
+            "How many processes run it; a range, e.g. 1..4, lets the load decide.",
+            metavar="N|MIN..MAX",
+            read=read_replicas,
         ),
     ] = 1
     batching: Batching = Batching()
-    cache: Annotated[bool, Setting("The model is no function: ask it every time.", option="no-cache")] = True
-    make_current: Annotated[bool, Setting("Leave queries with the current version.", option="keep-current")] = True
+    cache: Annotated[
+        bool, Setting("Ask the model every time: its output is not a function of its input.", option="no-cache")
+    ] = True
+    make_current: Annotated[bool, Setting("Keep sending queries to the current version.", option="keep-current")] = True
     # Any JSON, where the spec has its text; None means that there is none.
     sample: Annotated[
         Any,
         Setting(
-            "An input, as JSON or @FILE, that it has to answer before it is ready.",
+            "An input, as JSON or @FILE, that the model must answer before it is ready.",
             metavar="JSON",
             read=read_json_or_file,
         ),
