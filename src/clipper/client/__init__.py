@@ -1,11 +1,12 @@
-"""The Python client: deploys models and asks predictions of a running server, over its two HTTP APIs.
+"""The Python client: deploys models to a running server and asks it for predictions, over its two HTTP APIs.
 
     clipper = Clipper.connect()
     clipper.deploy("digits", fitted_estimator)
     clipper.create_application("digits", model="digits", slo_ms=20, default_output=0)
     clipper.predict("digits", [0.0] * 784).output
 
-Every method raises a ``ClipperError``: the server's own by its code, or ``Unavailable`` if no server answers.
+Every method may raise a ``ClipperError``: the one whose code the server answered, or ``Unavailable`` if no server
+answers.
 Every wait has a bound.
 """
 
@@ -44,7 +45,7 @@ STOP_TIMEOUT_S = 60.0
 
 
 class Clipper(Models, Applications, Queries, Tokens, Keys):
-    """A running server. Close it, or use it in a ``with`` block, to give its connections back."""
+    """A running server. Close the client, or use it in a ``with`` block, to release its connections."""
 
     @staticmethod
     def connect(
@@ -57,17 +58,18 @@ class Clipper(Models, Applications, Queries, Tokens, Keys):
         """Find a server and check that it answers.
 
         Args:
-            url: its management API, e.g. ``http://host:1338``; if None, the server of ``home`` is meant.
-            home: its directory; if None, ``CLIPPER_HOME``, else ``~/.clipper``.
-            token: for its management API; if None, ``CLIPPER_TOKEN``, else what the home's file says, if the server is
-                that of the home.
-            api_key: for its query port, where that asks for one; if None, ``CLIPPER_API_KEY``.
-            trust: over https, whose certificates are trusted, and the client's own; if None, what ``CLIPPER_CA``,
-                ``CLIPPER_CLIENT_CERT`` and ``CLIPPER_CLIENT_KEY`` say, and of a home's server its very certificate.
+            url: of its management API, e.g. ``http://host:1338``; None means the server of ``home``.
+            home: its directory; None means ``CLIPPER_HOME``, or else ``~/.clipper``.
+            token: for its management API; None means ``CLIPPER_TOKEN``, or else the token in the home's file, if the
+                server is that of the home.
+            api_key: for its query port, if that requires one; None means ``CLIPPER_API_KEY``.
+            trust: over https, whose certificates to trust, and the client's own certificate; None means those that
+                ``CLIPPER_CA``, ``CLIPPER_CLIENT_CERT`` and ``CLIPPER_CLIENT_KEY`` name. For a home's server it means
+                exactly the certificate in the home.
 
         Raises:
             Unavailable: no server is there, or it does not answer.
-            Unauthorized: there is no token, or one that the server does not know.
+            Unauthorized: there is no token, or the server does not know it.
         """
         found, given = find_home(home), trust or Trust()
         if url is not None:
@@ -95,7 +97,7 @@ class Clipper(Models, Applications, Queries, Tokens, Keys):
         return self._ask(Status, "GET", "/status")
 
     def history(self) -> list[Event]:
-        """What happened and was decided on the server lately, oldest first."""
+        """The latest events and decisions of the server, oldest first."""
         return self._ask(list[Event], "GET", "/history")
 
     def metrics(self) -> str:
@@ -103,10 +105,10 @@ class Clipper(Models, Applications, Queries, Tokens, Keys):
         return self._management.call("GET", "/metrics").decode()
 
     def stop(self, *, wait: bool = True) -> None:
-        """Stop the server: queries in flight are answered first.
+        """Stop the server. It answers queries in flight first.
 
         Raises:
-            DeadlineExceeded: it still answers after ``STOP_TIMEOUT_S``.
+            DeadlineExceeded: the server still answers after ``STOP_TIMEOUT_S``.
         """
         self._management.call("POST", "/stop")
         if not wait:
@@ -116,11 +118,11 @@ class Clipper(Models, Applications, Queries, Tokens, Keys):
                 self._management.call("GET", "/health/live")
             except Unavailable:
                 return
-        raise DeadlineExceeded(f"the server still answers {STOP_TIMEOUT_S:.0f} s after it was told to stop")
+        raise DeadlineExceeded(f"the server still answers {STOP_TIMEOUT_S:.0f} s after it was asked to stop")
 
 
 def _connect_home(home: Path, find_token: TokenSource, tls: ClientTls, api_key: str | None) -> Clipper:
-    """The file may be left from a server that was killed, and its port be another server's by now."""
+    """The home's file may be that of a killed server, and another server may have its port by now."""
     place = running_place(home)
     clipper = Clipper(place.management_url, place.query_url, find_token, tls, api_key)
     try:
@@ -128,8 +130,8 @@ def _connect_home(home: Path, find_token: TokenSource, tls: ClientTls, api_key: 
     except Unauthorized as error:
         clipper.close()
         raise Unauthorized(
-            f"the server at {place.management_url} takes neither CLIPPER_TOKEN, if that is set, nor else the token of "
-            f"{home}: {error}"
+            f"the server at {place.management_url} does not know the token in CLIPPER_TOKEN or, if that is not set, "
+            f"the token of {home}: {error}"
         ) from error
     except ClipperError:
         clipper.close()
@@ -137,14 +139,14 @@ def _connect_home(home: Path, find_token: TokenSource, tls: ClientTls, api_key: 
     if there.resolve() != home.resolve():
         clipper.close()
         raise Unavailable(
-            f"no Clipper runs in {home}: the one at {place.management_url} is that of {there}; "
+            f"no Clipper runs in {home}: the server at {place.management_url} is that of {there}; "
             f"start it with clipper start --home {home}"
         )
     return clipper
 
 
 def _connect_url(url: str, find_token: TokenSource, tls: ClientTls, api_key: str | None) -> Clipper:
-    """The server tells its query port; its host is the one it was reached by, since it may know itself by another."""
+    """The status has the query port. Its host is that of ``url``, since the server may know itself by another name."""
     api = HttpApi(url, find_token, tls)
     try:
         status = msgspec.json.decode(api.call("GET", "/status"), type=Status)

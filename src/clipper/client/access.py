@@ -1,4 +1,7 @@
-"""What a client shows, and whom it trusts: as the caller says, the environment, or a home on this machine."""
+"""Finds the token and key that a client sends and the certificates that it trusts.
+
+They come from the caller, the environment, or a home on this machine.
+"""
 
 import os
 from collections.abc import Callable
@@ -17,25 +20,25 @@ CERTIFICATE_KEY_VARIABLE = "CLIPPER_CLIENT_KEY"
 
 KEY_VARIABLE = "CLIPPER_API_KEY"
 
-# Asked again after a refusal: a token may have been replaced meanwhile.
+# Called again after a refusal: the token may have been replaced meanwhile.
 TokenSource = Callable[[], str | None]
 
 
 def find_key(given: str | None) -> str | None:
-    """The key for the query port: what is given, else the environment's."""
+    """The key for the query port: the given one, else the environment's."""
     return given or os.environ.get(KEY_VARIABLE) or None
 
 
 def token_for_home(home: Path, given: str | None) -> TokenSource:
-    """What is given, else the environment's, else that of ``home``."""
+    """The given token, else the environment's, else that of ``home``."""
     chosen = given or os.environ.get(VARIABLE)
     return (lambda: chosen) if chosen else lambda: read_token(home)
 
 
 def token_for_url(url: str, home: Path, given: str | None) -> TokenSource:
-    """What is given, else the environment's; that of ``home`` only if its server is the one at ``url``.
+    """The given token, else the environment's, else that of ``home`` if its server is the one at ``url``.
 
-    A token shown to another server would be that one's from then on.
+    Another server could use a token that was sent to it.
     """
     chosen = given or os.environ.get(VARIABLE)
     if chosen is None and _is_at(home, url):
@@ -44,13 +47,15 @@ def token_for_url(url: str, home: Path, given: str | None) -> TokenSource:
 
 
 def tls_for_home(home: Path, given: Trust) -> ClientTls:
-    """Trusts the certificate that its server shows, and no other, unless a CA is given."""
+    """Trusts only the certificate of the home's server, unless a CA is given."""
     return ClientTls(_with_own(given, None if given.ca else home / CERTIFICATE_NAME, given.ca))
 
 
 def tls_for_url(url: str, home: Path, given: Trust) -> ClientTls:
-    """Trusts whom the CA that is given has signed, else the environment's, else as ``home`` does if its server is the
-    one at ``url``, else the system's."""
+    """Trusts the given CA, else the environment's, else the system's.
+
+    If the server at ``url`` is that of ``home`` and no CA is named, only that server's certificate is trusted.
+    """
     ca = given.ca or _path(CA_VARIABLE)
     if ca is None and _is_at(home, url):
         return tls_for_home(home, given)
@@ -58,7 +63,7 @@ def tls_for_url(url: str, home: Path, given: Trust) -> ClientTls:
 
 
 def _with_own(given: Trust, pinned: Path | None, ca: Path | None) -> Trust:
-    """With the client's own certificate: that which is given, else the environment's."""
+    """Add the client's own certificate: the given one, else the environment's."""
     if given.certificate is not None:
         return Trust(pinned, ca, given.certificate, given.key)
     return Trust(pinned, ca, _path(CERTIFICATE_VARIABLE), _path(CERTIFICATE_KEY_VARIABLE))
@@ -70,10 +75,10 @@ def _path(variable: str) -> Path | None:
 
 
 def running_place(home: Path) -> Place:
-    """Where the server of ``home`` is.
+    """The address of the server of ``home``.
 
     Raises:
-        Unavailable: none runs there. What listens at its port by now may be anyone's, and gets no token to see.
+        Unavailable: no server runs there. Any program may listen at its port by now, and must not see the token.
     """
     place = read_place(home)
     if not Path(f"/proc/{place.pid}").exists():

@@ -1,4 +1,4 @@
-"""The client's part for applications: their models, and how they select among these."""
+"""The client's methods for applications: their models, and how they select among them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Unpack
@@ -37,8 +37,9 @@ class Applications(Calls):
         """Create an application. Returns once every worker serves it.
 
         Args:
-            model: the model to link, or several. Each follows its current version, or stays with one: ``NAME:VERSION``.
-            version: the same as ``NAME:VERSION``, of a single model.
+            model: the model to link, or several. A link follows the current version, or with ``NAME:VERSION`` stays
+                with that one.
+            version: the version of a single model, instead of ``NAME:VERSION``.
             shadow: models that are asked and scored, but never answer.
             cost: of asking each of its models once, by the name that it is linked by, in a unit of yours; ``auto`` is
                 measured, in milliseconds of a replica, of one model or of all.
@@ -49,7 +50,7 @@ class Applications(Calls):
                 ``module:function``, the current folder's Python files are sent.
         """
         if version is not None and not isinstance(model, str):
-            raise InvalidArgument(f"version {version!r} goes with one model: of several, write NAME:VERSION")
+            raise InvalidArgument(f"version {version!r} goes with one model: with several, write NAME:VERSION")
         new = NewApplication(
             name=name,
             input_type=input_type,
@@ -65,19 +66,19 @@ class Applications(Calls):
         return self._ask(Application, "GET", f"/applications/{part(name)}")
 
     def change_application(self, name: str, **settings: Unpack[ApplicationOptions]) -> Application:
-        """Change what is given, as ``create_application`` takes it; no query is lost, and what was learned stays.
+        """Change the given settings; no query is lost, and what was learned stays.
 
-        A policy or loss that is given has the parameters that are given with it, and otherwise its defaults.
+        Settings are those of ``create_application``. A policy or loss has only the parameters that come with it.
         """
         change = ApplicationChange(**self._prepared(settings))
         return self._ask(Application, "PATCH", f"/applications/{part(name)}", change)
 
     def delete_application(self, name: str) -> None:
-        """What it has learned is forgotten."""
+        """Delete an application and what it has learned."""
         self._management.call("DELETE", f"/applications/{part(name)}")
 
     def policy(self, application: str, context: str | None = None) -> LearnedPolicy:
-        """What an application's policy has learned and would do now, over all or in one context."""
+        """What an application's policy has learned and would do now, over all contexts or in one."""
         path = f"/applications/{part(application)}/policy{query_string({'context': context})}"
         return self._ask(LearnedPolicy, "GET", path)
 
@@ -90,15 +91,16 @@ class Applications(Calls):
         context: str | None = None,
         by_context: bool = False,
     ) -> Report:
-        """An application's models beside each other: who is better, how sure that is, and when it will be known.
+        """Compare an application's models: which is better, how sure that is, and when it will be known.
 
-        It holds with ``confidence`` however often it is asked for.
+        The report holds with ``confidence`` however often it is asked for.
 
         Args:
-            confidence: above 0.5, below 1; the policy's own if that is a test, else 0.95.
-            tolerance: what mean losses may differ by for models to be as good; the policy's own, else 0.01.
-            context: by the feedback of this context alone.
-            by_context: also by that of each of the contexts with most feedback.
+            confidence: above 0.5, below 1; None means the policy's own if that is a test, else 0.95.
+            tolerance: by how much the mean losses of equally good models may differ; None means the policy's own if
+                that is a test, else 0.01.
+            context: use the feedback of this context alone.
+            by_context: report also on each of the contexts with most feedback.
         """
         asked = {
             "confidence": confidence,
@@ -109,14 +111,14 @@ class Applications(Calls):
         return self._ask(Report, "GET", f"/applications/{part(application)}/report{query_string(asked)}")
 
     def contexts(self, application: str, limit: int = 100) -> Contexts:
-        """How many contexts an application has learned in, and some of them: first those with the latest feedback."""
+        """The number of contexts in which an application has learned, and those with the latest feedback."""
         return self._ask(Contexts, "GET", f"/applications/{part(application)}/contexts{query_string({'limit': limit})}")
 
     def delete_context(self, application: str, context: str) -> None:
-        """Forget what was learned in one context. What it taught all stays.
+        """Forget what was learned in one context. What that taught all contexts stays.
 
         Raises:
-            NotFound: nothing was learned in it.
+            NotFound: nothing was learned in the context.
         """
         path = f"/applications/{part(application)}/contexts{query_string({'context': context})}"
         self._management.call("DELETE", path)
@@ -130,7 +132,7 @@ class Applications(Calls):
         shadow: bool = False,
         cost: Cost | None = None,
     ) -> Application:
-        """Link a model: its current version, whichever that is, or ``version`` for good.
+        """Link a model. The link follows the current version, or stays with ``version``.
 
         A ``model`` of the form ``NAME:VERSION`` is linked beside other versions of it, which stay.
         A ``shadow`` is asked and scored, but never answers. ``cost`` is that of asking it once, in a unit of yours, or
@@ -142,7 +144,7 @@ class Applications(Calls):
         return self._ask(Application, "DELETE", _link_path(application, model))
 
     def _prepared(self, options: ApplicationOptions) -> dict[str, Any]:
-        """As the server takes them: policy and loss with their parameters, and the code of the user's own sent."""
+        """Convert options to the fields of the wire: policy and loss include their parameters. Send the user's code."""
         values: dict[str, Any] = {name: value for name, value in options.items() if value is not UNSET}
         targets = [values[kind] for kind in ("policy", "loss") if ":" in values.get(kind, "")]
         for kind in ("policy", "loss"):
@@ -150,7 +152,7 @@ class Applications(Calls):
             if kind in values:
                 values[kind] = Configured(values[kind], dict(parameters or {}))
             elif parameters:
-                raise InvalidArgument(f"{kind}_parameters go with a {kind}: name it, also if it stays the same")
+                raise InvalidArgument(f"{kind}_parameters go with a {kind}: name it, even if it stays the same")
         packed = package_code(targets) if targets else None
         if packed is not None:
             with packed as artifact:
@@ -169,7 +171,7 @@ def _links(
     costs = dict.fromkeys((*names, *shadow), cost) if isinstance(cost, str) else cost
     if unknown := costs.keys() - {*names, *shadow}:
         raise InvalidArgument(
-            f"cost names {', '.join(sorted(unknown))}: expected models as they are linked: {', '.join(names) or 'none'}"
+            f"cost names {', '.join(sorted(unknown))}: expected names of links: {', '.join(names) or 'none'}"
         )
     links = [_link(name, version, costs.get(name), shadow=False) for name in names]
     return (*links, *(_link(name, None, costs.get(name), shadow=True) for name in shadow))

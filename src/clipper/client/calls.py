@@ -1,4 +1,4 @@
-"""What every part of the client does: calls over HTTP, paths, polls."""
+"""What all parts of the client share: calls over HTTP, paths, polls."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,13 +13,13 @@ from clipper.client.http_api import HttpApi
 from clipper.packaging import Artifact
 from clipper.tls.trust import ClientTls
 
-# The server bounds each start by the deployment's own time-out; this is for the rest: unpacking, linking, draining.
+# The deployment's own time-out bounds the start. This is for the rest: unpacking, linking, draining.
 SETTLE_TIMEOUT_S = 60.0
-# The server gives up an environment after half an hour; others may have to be built before.
+# The server gives up an environment after half an hour; other environments may be built first.
 PREPARE_TIMEOUT_S = 3600.0
 # Unpacking and checking 16 GiB takes minutes.
 UPLOAD_TIMEOUT_S = 600.0
-# A poll costs the server about a millisecond; a model that loads for minutes is not asked more often than the last.
+# A poll costs the server about a millisecond, so a model that loads for minutes is polled at the last interval.
 _FIRST_POLL_S, _LAST_POLL_S = 0.02, 0.1
 
 T = TypeVar("T")
@@ -38,9 +38,9 @@ class Calls:
     ) -> None:
         """
         Args:
-            find_token: what the management API wants to be shown.
-            tls: whom to trust over TLS.
-            api_key: what the query port may want.
+            find_token: finds the token for the management API.
+            tls: the certificates to trust over TLS.
+            api_key: the key for the query port, if it requires one.
         """
         self._management = HttpApi(management_url, find_token, tls)
         self._queries = HttpApi(query_url, lambda: api_key, tls, is_management=False)
@@ -62,7 +62,7 @@ class Calls:
 
 
 def to_list(value: Any) -> Any:
-    """Numpy arrays and scalars, without importing numpy."""
+    """Convert numpy arrays and scalars, without importing numpy."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise NotImplementedError
@@ -73,7 +73,7 @@ def part(name: str) -> str:
 
 
 def query_string(parameters: Mapping[str, object]) -> str:
-    """With those that are not None."""
+    """The query string of the parameters that are not None."""
     given = [f"{name}={part(str(value))}" for name, value in parameters.items() if value is not None]
     return "?" + "&".join(given) if given else ""
 

@@ -21,23 +21,23 @@ from clipper.errors import (
 from clipper.management.schemas import Failure
 from clipper.tls.trust import ClientTls, Trust
 
-# A server on this machine accepts in microseconds; one that does not within this time is not there.
+# A server on this machine accepts in microseconds; after this time it counts as absent.
 _CONNECT_TIMEOUT_S = 5.0
 _DEFAULT_TIMEOUT_S = 30.0
-# A certificate that is being renewed is told and shown within moments of each other.
+# While a certificate is renewed, the file in the home and the server change within moments of each other.
 _RENEWAL_S = 0.2
-# OpenSSL's name for it, in the message that comes through two libraries.
+# OpenSSL's name for this failure, in a message that comes through two libraries.
 _NOT_TRUSTED = "CERTIFICATE_VERIFY_FAILED"
 
 
 class HttpApi:
     """``url`` is ``http://HOST:PORT`` or ``https://HOST:PORT``, with a path or without.
 
-    ``find_token`` finds what it wants to be shown: a token, or a key of the query port's. ``tls`` is whom to trust if
-    it is https, by default whom the system does.
+    ``find_token`` finds the token of the management API, or the key of the query port. ``tls`` says which certificates
+    to trust over https, by default the system's.
 
     Raises:
-        InvalidArgument: it is no such address, or a file that ``tls`` needs cannot be used.
+        InvalidArgument: ``url`` is not such an address, or a file that ``tls`` needs cannot be used.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class HttpApi:
         self._token: str | None = None
         self._is_management = is_management
         self._tls = tls or ClientTls(Trust())
-        # Without TLS a context that trusts nobody, which costs nothing: httpx would read all that the system has.
+        # Without TLS, a context without certificates, which costs nothing. httpx's own would read all of the system's.
         is_tls = self.url.startswith("https:")
         context = self._tls.context if is_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         # The server is addressed directly, whatever proxy the environment names for the outside world.
@@ -63,7 +63,7 @@ class HttpApi:
         self._client.close()
 
     def has(self, path: str) -> bool:
-        """Whether HEAD finds it."""
+        """Whether HEAD finds the path."""
         try:
             self.call("HEAD", path)
         except NotFound:
@@ -85,20 +85,20 @@ class HttpApi:
 
         Raises:
             ClipperError: the one whose code the server answered.
-            Unavailable: it cannot be reached, or the connection broke.
-            DeadlineExceeded: it took too long.
+            Unavailable: the server cannot be reached, or the connection broke.
+            DeadlineExceeded: the answer took too long.
         """
         self._token = self._token or self._find_token()
         response = self._request(method, path, content, timeout_s)
-        # The token may have been replaced since it was read; a stream cannot be sent again.
+        # The token may have been replaced since it was read, so one refusal is tried again. A stream cannot be resent.
         if response.status_code == httpx.codes.UNAUTHORIZED and (content is None or isinstance(content, bytes)):
             before, self._token = self._token, self._find_token()
             if self._token != before:
                 response = self._request(method, path, content, timeout_s)
         if response.status_code == httpx.codes.UNAUTHORIZED and self._token is None and self._is_management:
             raise Unauthorized(
-                f"{self.url} wants a token, and none was found: set CLIPPER_TOKEN, or run this on the server's machine "
-                "as its user"
+                f"{self.url} requires a token, and none was found: set CLIPPER_TOKEN, or run this on the server's "
+                "machine as its user"
             )
         if not response.is_success:
             raise _error(response)
@@ -119,15 +119,15 @@ class HttpApi:
                 except httpx.ConnectError as error:
                     if is_last or _NOT_TRUSTED not in str(error):
                         raise
-                # Nothing of the content was sent yet.
+                # Nothing of the content was sent yet, so it can be tried again.
                 time.sleep(_RENEWAL_S)
                 self._tls.renew()
             raise AssertionError("the last try returns or raises")
         except httpx.ConnectError as error:
             if _NOT_TRUSTED in str(error):
                 raise Unavailable(
-                    f"the certificate of {self.url} is not trusted ({error}): give a file with the certificate of who "
-                    "signed it, by CLIPPER_CA"
+                    f"the certificate of {self.url} is not trusted ({error}): name a file with the certificate that "
+                    "signed it in CLIPPER_CA"
                 ) from error
             raise Unavailable(f"no Clipper answers at {self.url} ({error}): start it with clipper start") from error
         except httpx.TimeoutException as error:
@@ -135,14 +135,14 @@ class HttpApi:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             if "_ALERT_" in str(error):
                 raise Unavailable(
-                    f"{self.url} does not take this client ({error}): if it is for want of a certificate, name the "
-                    "client's by CLIPPER_CLIENT_CERT and CLIPPER_CLIENT_KEY"
+                    f"{self.url} refuses this client ({error}): if it requires a certificate, name the "
+                    "client's in CLIPPER_CLIENT_CERT and CLIPPER_CLIENT_KEY"
                 ) from error
             raise Unavailable(f"{method} {path} at {self.url} broke off: {error or type(error).__name__}") from error
 
 
 def _checked_token(token: str) -> str:
-    """Never quoted: a message may go anywhere."""
+    """The message never quotes the token, because messages may go anywhere."""
     if not token.isascii() or not token.isprintable() or " " in token:
         raise InvalidArgument("the token or key is not valid: expected 32 to 512 letters, digits or ._~+/=-")
     return token
@@ -159,7 +159,7 @@ def _checked(url: str) -> str:
 
 
 def _error(response: httpx.Response) -> ClipperError:
-    """The error that the answer names; one of an unknown form is quoted."""
+    """The error that the answer names; an answer of unknown form is quoted."""
     if response.request.method == "HEAD" and response.status_code in _BODILESS:
         kind, what = _BODILESS[response.status_code]
         return kind(f"{response.url} {what}")
@@ -173,10 +173,10 @@ def _error(response: httpx.Response) -> ClipperError:
     return error
 
 
-# What a status alone says: an answer to HEAD has no body.
+# Messages for statuses of answers to HEAD, which have no body.
 _BODILESS: dict[int, tuple[type[ClipperError], str]] = {
-    httpx.codes.UNAUTHORIZED: (Unauthorized, "wants another token: this one is not known to the server"),
-    httpx.codes.FORBIDDEN: (Forbidden, "may not be asked with this token: it needs one of the role admin"),
+    httpx.codes.UNAUTHORIZED: (Unauthorized, "requires another token: the server does not know this one"),
+    httpx.codes.FORBIDDEN: (Forbidden, "needs a token of the role admin, and this one is not"),
     httpx.codes.NOT_FOUND: (NotFound, "is not there"),
 }
 

@@ -1,4 +1,4 @@
-"""The client's part for keys: who may call the query port."""
+"""The client's methods for keys: who may call the query port."""
 
 from collections.abc import Sequence
 
@@ -17,12 +17,12 @@ class Keys(Calls):
         max_in_flight: int | None = None,
         max_per_second: float | None = None,
     ) -> CreatedKey:
-        """Make a key. It is in the answer, and nowhere else: the server keeps its digest.
+        """Make a key. Only the answer contains it: the server keeps its digest.
 
         Args:
-            applications: those that it is for; none given is all.
+            applications: those that the key is for; empty means all.
             max_in_flight: how many queries may be in flight with it at once.
-            max_per_second: how many it may ask a second.
+            max_per_second: how many queries with it are let in each second.
         """
         new = NewKey(name, tuple(applications), max_in_flight, max_per_second)
         return self._ask(CreatedKey, "POST", "/keys", new)
@@ -31,5 +31,5 @@ class Keys(Calls):
         return self._ask(list[Key], "GET", "/keys")
 
     def revoke_key(self, name: str) -> None:
-        """Who has it is refused from then on, also on connections that are open."""
+        """Refuse the key from now on, also on open connections."""
         self._management.call("DELETE", f"/keys/{part(name)}")

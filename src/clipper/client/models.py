@@ -1,4 +1,4 @@
-"""The client's part for models: deploy, watch, roll back, scale, remove."""
+"""The client's methods for models: deploy, watch, roll back, scale, remove."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -44,30 +44,30 @@ class Models(Calls):
         """Deploy a version of a model, and wait until it serves.
 
         Args:
-            name: the model's.
-            model: the path of a model file or folder, ``"module:attribute"``, or a Python object: an estimator, a
-                function over a batch, an object with ``predict_batch``. Or an ``Artifact``, which
-                ``clipper.packaging`` makes of these.
-            data: a file or folder that a ``module:Class`` gets as ``model_data``, and a program as ``--data``; for a
-                framework's model that is two files, the second.
-            language: ``binary``: ``model`` is the path of a program that speaks the container protocol; ``image``: the
-                name of a Docker image with one, for the manager ``docker``.
-            framework: what loads a file that does not tell it; it is recognised if None.
-            requirements: the path of a requirements file, or its lines, of which an environment is built; what the
-                model's own file says if None.
-            wait: False returns at once, in state ``starting``.
-            progress: called with what is going on, for showing it.
-            settings: as ``replicas=2, cpus=1``: how it is run and how queries come to it. ``settings.version`` has each
-                with its default, and ``clipper deploy --help`` says what it is.
+            name: of the model.
+            model: the path of a model file or folder; ``"module:attribute"``; a Python object, which is an estimator, a
+                function over a batch, or an object with ``predict_batch``; or an ``Artifact``, which
+                ``clipper.packaging`` makes from any of these.
+            data: a file or folder that a ``module:Class`` gets as ``model_data``, and a program as ``--data``; or the
+                second file of a framework's model that has two.
+            language: with ``binary``, ``model`` is the path of a program that speaks the container protocol; with
+                ``image``, the name of a Docker image that contains one, for the manager ``docker``.
+            framework: what loads the file; None means that Clipper recognises it.
+            requirements: the path of a requirements file, or its lines, from which an environment is built; None means
+                what the model's own file says.
+            wait: if False, return at once, in state ``starting``.
+            progress: called with a text for each step.
+            settings: e.g. ``replicas=2, cpus=1``: how the version runs and how queries come to it.
+                ``settings.version`` has each with its default, and ``clipper deploy --help`` explains it.
 
         Raises:
-            Conflict: a rollback or a later deployment took its place while it started.
-            ContainerFailed: it cannot start; ``log_tail`` holds the container's last lines.
-            DeadlineExceeded: it is neither ready nor failed in the time that it has.
+            Conflict: a rollback or a later deployment took the version's place while it started.
+            ContainerFailed: the version cannot start; ``log_tail`` has the container's last lines.
+            DeadlineExceeded: the version is neither ready nor failed in time.
         """
         tell = progress or ignore
         tell("packing the model")
-        # An artifact that the caller packed is the caller's to close.
+        # If the caller packed the artifact, the caller closes it.
         packed = (
             nullcontext(model)
             if isinstance(model, Artifact)
@@ -76,7 +76,7 @@ class Models(Calls):
         with packed as artifact:
             self._upload(artifact, tell)
             options: dict[str, Any] = {**settings}
-            # On the wire they are one.
+            # On the wire the options of batching are one struct.
             batching = {one.name: options.pop(one.keyword) for one in settings_of(Batching) if one.keyword in options}
             deployment = Deployment(
                 artifact=artifact.digest,
@@ -102,9 +102,9 @@ class Models(Calls):
         timeout_s: float,
         progress: Callable[[str], None] | None = None,
     ) -> Version:
-        """Poll a version until it serves with its target number of replicas. Raises as ``deploy`` does.
+        """Poll a version until it serves with its target number of replicas. Raises the errors of ``deploy``.
 
-        The time counts from when its environment is there.
+        The time counts from when the version's environment is ready.
         """
         tell = progress or ignore
         self._wait_until_prepared(model, version, tell)
@@ -121,17 +121,17 @@ class Models(Calls):
             for replica in now.replicas:
                 if replica.state == "crash_loop":
                     raise self._crash_loop(replica)
-            # Replicas that are still to stop are among them.
+            # ``now.replicas`` includes those that are about to stop.
             if now.state == "ready" and ready == len(now.replicas) == replicas:
                 return now
             tell(f"{model}:{version} is {now.state}, {ready} of {replicas} replicas ready")
         raise DeadlineExceeded(
             f"{model}:{version} is {now.state} after {timeout_s:.0f} s with {ready} of {replicas} replicas ready"
-            f"{_because(now)}; it is left as it is: see clipper model show {model}, clipper logs {model}"
+            f"{_because(now)}; nothing is undone: see clipper model show {model}, clipper logs {model}"
         )
 
     def _wait_until_prepared(self, model: str, version: str, tell: Callable[[str], None]) -> None:
-        """Poll until its containers start or it has failed, for no longer than an environment may take to build."""
+        """Poll until the version's containers start or it has failed, at most as long as a build may take."""
         for _ in polls(PREPARE_TIMEOUT_S):
             now = self.version(model, version)
             if now.state != "starting" or (now.replicas and now.progress is None):
@@ -140,7 +140,7 @@ class Models(Calls):
 
     def _crash_loop(self, replica: Replica) -> ContainerFailed:
         tails = self.logs(replica.model, version=replica.version, replica=replica.id, lines=_CRASH_LOG_LINES).lines
-        cause = f"{replica.id} dies whenever it is started: {replica.last_error}; it is tried again every 30 s"
+        cause = f"{replica.id} dies each time it starts: {replica.last_error}; it is tried again every 30 s"
         return ContainerFailed(cause, [line for tail in tails.values() for line in tail])
 
     def models(self) -> list[Model]:
@@ -158,14 +158,14 @@ class Models(Calls):
         self._management.call("DELETE", path if version is None else f"{path}/versions/{part(version)}")
 
     def rollback(self, name: str, version: str | None = None) -> Model:
-        """Make the previous, or the given, version current. Returns once every worker serves it."""
-        # A sleeping version starts first, for which its environment may have to be built again.
+        """Make the previous version, or the given one, current. Returns once every worker serves it."""
+        # A sleeping version has to start first, and its environment may have to be built again.
         return self._ask(Model, "POST", f"/models/{part(name)}/rollback", Rollback(version), PREPARE_TIMEOUT_S)
 
     def scale(self, name: str, replicas: int | ReplicaRange, version: str | None = None) -> Version:
         """Set how many replicas a version has, or let its load decide within a range.
 
-        Returns at once; ``wait_until_ready`` waits for them.
+        Returns at once; ``wait_until_ready`` waits for the replicas.
         """
         return self._ask(Version, "POST", f"/models/{part(name)}/scale", Scale(replicas, version))
 

@@ -1,4 +1,4 @@
-"""The client's part for queries: predictions, and what was right afterwards."""
+"""The client's methods for queries: predictions, and feedback on them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from clipper.client.http_api import to_error
 from clipper.errors import ClipperError
 from clipper.management.schemas import Failure
 
-# The longest objective of an application, and room for the way there and back.
+# Bounds each step of a call. An SLO may be longer, up to 600 s: such a query ends with DeadlineExceeded.
 _PREDICT_TIMEOUT_S = 60.0
 
 
@@ -20,11 +20,11 @@ class Prediction(Struct, frozen=True):
 
     Attributes:
         output: any JSON.
-        default: whether ``output`` is the application's default, because no model answered.
+        default: whether ``output`` is the application's default, because there was no better answer.
         confidence: from 0 to 1.
-        default_reason: an error code, e.g. ``timeout``; None if the model answered.
-        default_explanation: the same in words.
-        low_confidence_output: with reason ``low_confidence``, the answer that was not sure enough.
+        default_reason: an error code, e.g. ``timeout``; None without a default.
+        default_explanation: the reason in words.
+        low_confidence_output: with reason ``low_confidence``, the answer that the default replaced.
     """
 
     query_id: int
@@ -41,7 +41,7 @@ class _Predictions(Struct, frozen=True):
 
 
 class Observed(Struct, frozen=True):
-    """``duplicate``: the same feedback had come before, and was not counted again."""
+    """``duplicate`` says that the same feedback had come before, and was not counted again."""
 
     observed: bool
     duplicate: bool
@@ -52,7 +52,7 @@ class _Observations(Struct, frozen=True):
 
 
 class Queries(Calls):
-    """What an application asks of a server."""
+    """Predictions and feedback."""
 
     def predict(
         self,
@@ -65,7 +65,7 @@ class Queries(Calls):
     ) -> Prediction:
         """Ask for one prediction. ``input`` may be a list, number, text, bytes or numpy array.
 
-        ``features``: numbers that the policy goes by, a list or numpy array, where the application takes some.
+        ``features``: numbers for the policy, as a list or numpy array, if the application takes some.
         """
         body = _query_body({"input": input}, version, context, features)
         answer = self._queries.call("POST", f"/{part(application)}/predict", body, _PREDICT_TIMEOUT_S)
@@ -80,10 +80,10 @@ class Queries(Calls):
         context: str | None = None,
         features: Any = None,
     ) -> list[Prediction | ClipperError]:
-        """Ask for one prediction an input, in the same order.
+        """Ask for a prediction for each input; answers come in the same order.
 
-        An input that got neither an output nor a default has its error in its place, so that the others are not lost.
-        ``features``: a list of each input's, or a numpy array of two dimensions.
+        An input with neither an output nor a default has its error in its place, so that the others are not lost.
+        ``features``: a list with those of each input, or a numpy array of two dimensions.
         """
         body = _query_body({"input_batch": inputs}, version, context, features)
         answer = self._queries.call("POST", f"/{part(application)}/predict", body, _PREDICT_TIMEOUT_S)
@@ -102,16 +102,16 @@ class Queries(Calls):
         features: Any = None,
         id: str | None = None,  # noqa: A002
     ) -> Observed:
-        """Tell what came of a query, for the application's policy to learn from. Once this returns it is durable.
+        """Send feedback, from which the application's policy learns. Once this returns, the feedback is durable.
 
         Args:
             label: the right output; any JSON.
-            reward: in place of a label: from 0 to 1, of the answer to ``query_id``.
-            query_id: of the prediction that it is about.
-            input: in place of a query: the input that the label is right for.
+            reward: instead of a label: how good the answer to ``query_id`` was, from 0 to 1.
+            query_id: of the prediction that the feedback is about.
+            input: instead of a query: the input that the label is right for.
             context, features: of that input; a query has its own.
-            id: names it, so that it counts once however often it is sent. Without one that holds on a query, while on
-                an input each counts.
+            id: a name for the feedback, so that it counts once however often it is sent. Without one, feedback on a
+                query counts once, and feedback on an input counts each time.
         """
         given = {"label": label, "reward": reward, "query_id": query_id, "input": input, "context": context, "id": id}
         given["features"] = features
@@ -122,10 +122,10 @@ class Queries(Calls):
     def observe_batch(
         self, application: str, observations: Sequence[Mapping[str, Any]]
     ) -> list[Observed | ClipperError]:
-        """Tell what came of several queries, each as a mapping of what ``observe`` takes.
+        """Send several pieces of feedback, each a mapping of the arguments of ``observe``.
 
-        What could not be learned has its error in its place, and may be sent again: all of it, if what is on inputs has
-        an ``id`` each.
+        A piece that could not be learned has its error in its place. The whole batch may be sent again if each piece on
+        an input has an ``id``.
         """
         body = _to_json({"observations": observations})
         answer = self._queries.call("POST", _observe_path(application), body, _PREDICT_TIMEOUT_S)
@@ -154,5 +154,5 @@ def _query_body(body: dict[str, Any], version: str | None, context: str | None, 
 
 
 def _to_json(body: dict[str, Any]) -> bytes:
-    # Only a struct's fields may be unset for the encoder.
+    # The encoder accepts UNSET only in fields of a struct.
     return msgspec.json.encode({name: value for name, value in body.items() if value is not UNSET}, enc_hook=to_list)

@@ -1,4 +1,4 @@
-"""The client's part for tokens: who else may call the management API."""
+"""The client's methods for tokens: who else may call the management API."""
 
 from clipper.client.calls import Calls, part
 from clipper.management.schemas import CreatedToken, NewToken, Token
@@ -6,15 +6,15 @@ from clipper.types import Role
 
 
 class Tokens(Calls):
-    """A server's tokens, besides its own. All of these need one of the role ``admin``."""
+    """A server's tokens, besides its own. All these calls need a token of the role ``admin``."""
 
     def create_token(self, name: str, role: Role = "read") -> CreatedToken:
-        """Make a token. It is in the answer, and nowhere else: the server keeps its digest."""
+        """Make a token. Only the answer contains it: the server keeps its digest."""
         return self._ask(CreatedToken, "POST", "/tokens", NewToken(name, role))
 
     def tokens(self) -> list[Token]:
         return self._ask(list[Token], "GET", "/tokens")
 
     def revoke_token(self, name: str) -> None:
-        """Who has it is refused from then on."""
+        """Refuse the token from now on."""
         self._management.call("DELETE", f"/tokens/{part(name)}")

@@ -29,10 +29,10 @@ class Hosts:
     """The host names that mean this server.
 
     Attributes:
-        listens_on: what it was told to listen on. Of a loopback address all of these are meant, and of all addresses
-            of the machine any address: behind a container's or router's translation the one that clients use is not one
-            of the machine's, and DNS rebinding needs a name.
-        names: others, in lower case: the machine's, and what an operator allows.
+        listens_on: the host that it listens on. A loopback address stands for all loopback addresses. All addresses of
+            the machine stand for any address: behind a container's or router's translation clients use an address that
+            is not the machine's, and DNS rebinding needs a name.
+        names: other names, in lower case: the machine's, and those that an operator allows.
     """
 
     listens_on: str
@@ -104,7 +104,7 @@ class Access:
 
 
 def _may_be_read(method: str, path: str) -> bool:
-    """Whether it changes nothing. Tokens are shown only to those who may change them."""
+    """Whether the role ``read`` may make this call. Only those who may change tokens may list them."""
     first = next(filter(None, path.split("/")), "")
     return method == "GET" and first != "tokens"
 
@@ -115,7 +115,7 @@ def _check_origin(origin: str | None, host: str | None) -> None:
     scheme, _, site = origin.lower().partition("://")
     # A proxy may have terminated TLS, so the scheme may differ.
     if scheme not in ("http", "https") or host is None or site != host.lower():
-        raise Forbidden(f"a page of {origin[:_QUOTED]!r} may not call the management API: it is of another site")
+        raise Forbidden(f"a page of {origin[:_QUOTED]!r} may not call the management API: it is from another site")
 
 
 def _check_type(path: str, headers: Headers) -> None:

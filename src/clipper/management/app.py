@@ -26,7 +26,7 @@ MAX_BODY_BYTES = 1024 * 1024
 def create_app(operations: Operations) -> Litestar:
     """Build the API over ``operations``. It holds no state of its own, and starts no thread.
 
-    It asks nobody who they are: see ``gate``.
+    It does not check who calls: ``gate`` does.
     """
     return Litestar(
         route_handlers=[Applications, Artifacts, Keys, Models, Versions, Replicas, Server, Tokens],

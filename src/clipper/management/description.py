@@ -10,7 +10,7 @@ from clipper.management.schemas import Failure
 
 
 class Description(JsonRenderPlugin):
-    """The framework's, but for errors: it knows only of its own 400, whose body is another here."""
+    """Litestar's description, with Clipper's errors: Litestar describes only its own 400, whose body differs here."""
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         (_, failures) = msgspec.json.schema_components([Failure], ref_template="#/components/schemas/{name}")

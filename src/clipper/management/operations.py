@@ -58,7 +58,7 @@ class Operations(Protocol):
     async def change_application(self, name: str, change: ApplicationChange) -> Application: ...
 
     async def delete_application(self, name: str) -> None:
-        """What it has learned is dropped later, as soon as the selection store can be written."""
+        """The supervisor drops what it has learned later, as soon as the selection store can be written."""
 
     async def report(
         self,
@@ -68,16 +68,16 @@ class Operations(Protocol):
         context: str | None,
         by_context: bool,
     ) -> Report:
-        """Compares its models: over all queries or in one context, and in the contexts with most feedback."""
+        """Compare its models: over all queries or in one context, and in the contexts with most feedback."""
 
     async def describe_policy(self, name: str, context: str | None) -> LearnedPolicy:
-        """``Unavailable`` if no worker answers."""
+        """What its policy has learned. Raises ``Unavailable`` if no worker answers."""
 
     async def list_contexts(self, name: str, limit: int) -> Contexts:
-        """``StoreUnavailable`` if the selection store cannot be read, as for ``delete_context``."""
+        """Contexts with the latest feedback. Raises ``StoreUnavailable``, like ``delete_context``."""
 
     async def delete_context(self, name: str, context: str) -> None:
-        """Forget what was learned in it; every worker follows within moments."""
+        """Forget what was learned in a context; every worker follows within moments."""
 
     async def link(self, application: str, model: str, change: LinkChange) -> Application: ...
 
@@ -88,7 +88,7 @@ class Operations(Protocol):
     async def get_model(self, name: str) -> Model: ...
 
     async def delete_model(self, name: str) -> None:
-        """Conflict while an application links it."""
+        """Remove a model with its versions. Raises ``Conflict`` while an application links it."""
 
     async def deploy(self, model: str, deployment: Deployment) -> Version:
         """Registers the version and starts it; returns at once, in state ``starting``.
@@ -99,7 +99,7 @@ class Operations(Protocol):
     async def get_version(self, model: str, version: str) -> Version: ...
 
     async def delete_version(self, model: str, version: str) -> None:
-        """Conflict while it is current or pinned."""
+        """Remove a version. Raises ``Conflict`` while it is current or pinned."""
 
     async def rollback(self, model: str, version: str | None) -> Model:
         """Returns once every worker serves it, or when its start failed (``ContainerFailed``)."""
@@ -114,25 +114,25 @@ class Operations(Protocol):
     async def get_replica(self, replica_id: str) -> Replica: ...
 
     async def list_tokens(self) -> list[Token]:
-        """Those that were made, by name; the server's own is not among them."""
+        """Tokens by name, without the server's own."""
 
     async def create_token(self, new: NewToken) -> CreatedToken:
-        """Conflict if there is one of that name, or as many as there may be."""
+        """Make a token. Raises ``Conflict`` if the name is taken, or if there are as many as are allowed."""
 
     async def revoke_token(self, name: str) -> None:
-        """From now on it is not known any more."""
+        """Refuse the token from now on."""
 
     async def list_keys(self) -> list[Key]:
-        """By name."""
+        """Keys by name."""
 
     async def create_key(self, new: NewKey) -> CreatedKey:
-        """Conflict if there is one of that name, or as many as there may be. Returns once every worker knows it."""
+        """Make a key. Returns once every worker knows it. Raises ``Conflict`` like ``create_token``."""
 
     async def revoke_key(self, name: str) -> None:
-        """Returns once every worker refuses it."""
+        """Revoke a key. Returns once every worker refuses it."""
 
     async def metrics(self) -> bytes:
-        """From every worker that answers within a second."""
+        """Prometheus text, with the numbers of each worker that answers within a second."""
 
     async def problems(self) -> list[str]:
         """Why the server is not ready to answer queries; empty if it is."""

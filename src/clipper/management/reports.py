@@ -15,7 +15,7 @@ class Bounds(Struct, frozen=True):
 
 
 class Latency(Struct, frozen=True):
-    """Of a version's batches, over all workers and since these started."""
+    """Latency of a version's batches, over all workers since they started."""
 
     mean_ms: float
     p50_ms: float
@@ -26,15 +26,15 @@ class ReportedModel(Struct, frozen=True):
     """A version of a model.
 
     Attributes:
-        model: by the name that its link has, or ``MODEL:VERSION`` of one that is not linked any more.
-        version: None if none is current.
-        share: of the queries that would ask it now; where several answer together, of the answer.
-        scored: how much feedback on it has come, ever.
+        model: the name of its link, or ``MODEL:VERSION`` if it is no longer linked.
+        version: None if the model has no current version.
+        share: of the queries that would ask it now; if several models answer together, its share of the answer.
+        scored: how many pieces of feedback on it have ever come.
         mean_loss: None without feedback. It is in ``interval`` with the report's confidence, at all times at once.
-        worse_by: where its mean loss less that of the best model is; None of the best, of one without feedback, and of
-            one that is not linked.
-        sureness: from 0 to 1, that the best is better.
-        more_feedback: until it is known whether it is worse; 0 if it is known, None if that cannot be told.
+        worse_by: an interval of its mean loss minus that of the best model; None for the best model, for one without
+            feedback, and for one that is not linked.
+        sureness: from 0 to 1, that the best model is better.
+        more_feedback: needed until it is known whether it is worse; 0 if that is known, None if it cannot be said.
         asked, missing: how often it was asked, and how often its output was not in time, since the workers started.
     """
 
@@ -58,15 +58,15 @@ class ReportGroup(Struct, frozen=True):
     """All queries (``context`` is None), or those of one context.
 
     Attributes:
-        feedback: how much has come, ever.
-        verdict: ``best``: the model ``best`` surely has the least mean loss; ``as_good``: surely none is better by more
-            than the tolerance; ``open``: neither is known; ``alone``: there is no other; ``no_feedback``.
+        feedback: how many pieces have ever come.
+        verdict: ``best``: the model ``best`` surely has the least mean loss; ``as_good``: surely no model is better by
+            more than the tolerance; ``open``: neither is known; ``alone``: there is one model only; ``no_feedback``.
         sureness: that ``best`` is the best.
-        more_feedback: until there is a verdict, as things are now; None if that cannot be told. ``more_s``: the seconds
-            that this takes at the rate of ``feedback_per_s``.
-        test: of the application's policy, if that is a test, and this is of all queries. What it has found is the
-            verdict where what came since leaves it open: what was sure once is.
-        problem: why the workers do not tell of its policy; None if they do.
+        more_feedback: needed until there is a verdict, if mean losses stay; None if it cannot be said. ``more_s``: the
+            seconds that this takes at ``feedback_per_s``.
+        test: of the application's policy, if that is a test and the group is all queries. Its finding is the verdict
+            even if feedback that came since would leave the verdict open.
+        problem: why the workers do not describe the policy; None if they do.
     """
 
     context: str | None
@@ -82,11 +82,11 @@ class ReportGroup(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """An application's models beside each other, over all queries and then in contexts.
+    """A comparison of an application's models, over all queries and then in contexts.
 
     Attributes:
-        time_s: when it was made, in seconds since 1970.
-        feedback_per_s: since the workers started, as is all that follows: ``defaults`` and ``errors`` by reason.
+        time_s: when the report was made, in seconds since 1970.
+        feedback_per_s: since the workers started, like all fields after it. ``defaults`` and ``errors`` are by reason.
     """
 
     application: str

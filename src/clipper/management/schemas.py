@@ -15,7 +15,7 @@ from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Batching, VersionState
 from clipper.types import Role
 
-# A log is bounded at a few MB on disk; this many of its lines still make one modest answer.
+# A log has at most a few MB on disk; so many of its lines still fit in a modest answer.
 MAX_LOG_LINES = 10_000
 
 ReplicaState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
@@ -38,10 +38,11 @@ class Application(ApplicationSettings, frozen=True):
     """An application as it is.
 
     Attributes:
-        id: names what it learns, in the selection store.
-        problem: what its own policy or loss did wrong last, in any worker; None if nothing, or nobody has looked.
-        newcomers: versions that are new to it, and get no more than a share of the queries; or none, once stopped.
-        test: how it stands with the policy ``best_arm``; None with others, or if nobody has looked.
+        id: the key of its learned state in the selection store.
+        problem: the last problem of its own policy or loss in any worker; None if there is none, or if no worker was
+            asked.
+        newcomers: versions that are new to it and get a share of the queries, or, once stopped, no queries.
+        test: the state of the policy ``best_arm``; None with other policies, or if no worker was asked.
     """
 
     name: str
@@ -60,10 +61,10 @@ class ConfidenceBin(Struct, frozen=True):
     """Answers of about one confidence.
 
     Attributes:
-        answers: how many had feedback; what is old counts for less.
-        confidence: their mean.
-        right: the share of them that was right; under a loss in between, 1 minus the mean loss.
-        calibrated: of a raw confidence, what is answered in its place now.
+        answers: how many had feedback; old ones count for less.
+        confidence: their mean confidence.
+        right: the share of them that was right; with losses between 0 and 1, 1 minus the mean loss.
+        calibrated: the confidence that is now answered for this raw confidence.
     """
 
     answers: float
@@ -73,11 +74,11 @@ class ConfidenceBin(Struct, frozen=True):
 
 
 class Reliability(Struct, frozen=True):
-    """How right an application's answers were, by the raw confidence in them and by the one that was answered.
+    """How often an application's answers were right, by their raw confidence and by the confidence answered.
 
     Attributes:
-        model: whose answers they are; None where several models made each.
-        basis: what the raw confidence is: the share of the models that agree, or the probability that is answered.
+        model: the model that gave the answers; None if several models made each answer.
+        basis: what the raw confidence is: the share of the models that agree, or the probability in the answer.
         raw_error, answered_error: the expected calibration errors: a bin's mean difference between confidence and share
             of right answers.
     """
@@ -91,14 +92,14 @@ class Reliability(Struct, frozen=True):
 
 
 class LearnedPolicy(Struct, frozen=True):
-    """What an application's policy has learned, in ``context`` or, if that is None, over all.
+    """What an application's policy has learned, in ``context`` or, if that is None, over all contexts.
 
-    ``calibration`` is always over all; it is empty unless the application calibrates.
-    ``test`` is how it stands with a policy that is a test, as ``best_arm`` is; else None.
+    ``calibration`` is always over all contexts; it is empty unless the application calibrates.
+    ``test`` is the state of a policy that is a test, such as ``best_arm``; None with other policies.
 
     Attributes:
-        mean_cost: of the queries since the workers' start, by what their models cost now; None if no cost is known.
-        stages: of these queries, the shares that have gone on to a second model, a third and so on.
+        mean_cost: of the queries since the workers' start, at today's costs; None if no cost is known.
+        stages: the shares of these queries that went on to a second model, a third and so on.
     """
 
     policy: str
@@ -115,7 +116,7 @@ class LearnedPolicy(Struct, frozen=True):
 
 
 class Replica(Struct, frozen=True):
-    """``batch_limit`` is the smallest over the workers, None until one has linked it."""
+    """``batch_limit`` is the smallest over the workers; None until a worker has linked the replica."""
 
     id: str
     model: str
@@ -133,11 +134,11 @@ class Version(Struct, frozen=True):
 
     Attributes:
         current: whether it is the model's current one.
-        input_type: None until a container has told.
-        progress: what goes on before its containers can start, such as ``installing 12 packages``.
-        warning: how the model and what it runs with do not quite fit.
-        scaling: within what its load decides ``replicas_wanted``; None if it does not.
-        scaling_reason: why it decided so; None if it has not looked yet.
+        input_type: None until a container has said it.
+        progress: the step before its containers can start, such as ``installing 12 packages``.
+        warning: a mismatch between the model and the packages that it runs with.
+        scaling: the range in which the load decides ``replicas_wanted``; None if it is a fixed number.
+        scaling_reason: why the scaler chose the number; None if it has not looked yet.
     """
 
     model: str
@@ -172,7 +173,7 @@ class Model(Struct, frozen=True):
 
 
 class Contexts(Struct, frozen=True):
-    """How many contexts the store has of an application, and some of them: first those with the latest feedback."""
+    """The number of an application's contexts in the store, and those with the latest feedback, latest first."""
 
     count: int
     contexts: tuple[str, ...]
@@ -196,14 +197,14 @@ class Logs(Struct, frozen=True):
 
 
 class NewToken(Struct, frozen=True, forbid_unknown_fields=True):
-    """``name`` is whom or what it is for: by it the token is listed and revoked."""
+    """``name`` says who or what the token is for; it is listed and revoked by this name."""
 
     name: str
     role: Role = "read"
 
 
 class Token(Struct, frozen=True):
-    """What is known of a token; not the token. ``created_at`` is in seconds since 1970."""
+    """A token's record, without the token itself. ``created_at`` is in seconds since 1970."""
 
     name: str
     role: Role
@@ -211,7 +212,7 @@ class Token(Struct, frozen=True):
 
 
 class CreatedToken(Token, frozen=True):
-    """A new token: ``token`` is shown now and never again, for the server keeps no more than its digest."""
+    """A new token. Only this answer contains ``token``, because the server keeps only its digest."""
 
     token: str
 
@@ -219,9 +220,9 @@ class CreatedToken(Token, frozen=True):
 class NewKey(Struct, frozen=True, forbid_unknown_fields=True):
     """
     Attributes:
-        name: whom or what it is for: by it the key is listed and revoked, and told in metrics.
-        applications: those that it is for; empty is all.
-        max_in_flight, max_per_second: of its queries, over all applications and workers; null is no bound.
+        name: who or what the key is for; it is listed, revoked and shown in metrics by this name.
+        applications: those that the key is for; empty means all.
+        max_in_flight, max_per_second: limits on its queries, over all applications and workers; null means no limit.
     """
 
     name: str
@@ -231,7 +232,7 @@ class NewKey(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Key(Struct, frozen=True):
-    """What is known of a key; not the key. ``created_at`` is in seconds since 1970."""
+    """A key's record, without the key itself. ``created_at`` is in seconds since 1970."""
 
     name: str
     created_at: float
@@ -241,7 +242,7 @@ class Key(Struct, frozen=True):
 
 
 class CreatedKey(Key, frozen=True):
-    """A new key: ``key`` is shown now and never again, for the server keeps no more than its digest."""
+    """A new key. Only this answer contains ``key``, because the server keeps only its digest."""
 
     key: str
 
@@ -278,13 +279,13 @@ class Status(Struct, frozen=True):
 
 
 class Health(Struct, frozen=True):
-    """What a health check that passes answers, and what ``POST /stop`` does."""
+    """The answer of a passing health check, and of ``POST /stop``."""
 
     status: Literal["live", "ready", "stopping"]
 
 
 class Failure(Struct, frozen=True, omit_defaults=True):
-    """Every error's body. ``log_tail``, only with ``container_failed``, holds the container's last lines."""
+    """The body of every error. ``log_tail`` has the container's last lines, only with ``container_failed``."""
 
     error: str
     cause: str

@@ -20,7 +20,7 @@ from clipper.management.statuses import bare_answer
 from clipper.tls.handshakes import Handshakes
 from clipper.tls.transport import TlsTransport
 
-# An operator's tools hold a few.
+# An operator's tools hold a few connections.
 MAX_CONNECTIONS = 256
 # The clients' share of the process's descriptors: the rest is for workers and containers.
 DESCRIPTORS_SHARE = 4
@@ -30,9 +30,9 @@ MAX_HEAD_BYTES = 32 * 1024
 PARSED_AT_ONCE_BYTES = 64 * 1024
 # Requests that wait for the one before on their connection; each takes some KB.
 MAX_PIPELINED = 16
-# What a client may still send that has its answer already, so that it reads the answer and not a reset connection.
+# A client that already has its answer may send this much more, so that it reads the answer, not a reset connection.
 MAX_DISCARDED_BYTES = 1024 * 1024
-# Until a request's head is there, and until a connection that has asked nothing yet is closed.
+# Time for a request's head, and for a new connection to send its first request.
 HEAD_TIMEOUT_S = 10.0
 # Silence in the middle of a body, and while an answer is not read. A tar of 16 GiB may take hours, but no piece of it.
 BODY_TIMEOUT_S = 30.0
@@ -60,7 +60,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def asks_nothing(self) -> bool:
-        """Whether no request of it is being answered."""
+        """Whether none of its requests is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
     @property
@@ -86,7 +86,7 @@ class Connection(HttpToolsProtocol):
             )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        # uvicorn tells the newest request; of several it is the oldest one that is being answered.
+        # uvicorn reports the newest request; of several, the oldest one is being answered.
         if self._running is not None:
             self._running.disconnected = True
             self._running.message_event.set()
@@ -104,7 +104,7 @@ class Connection(HttpToolsProtocol):
             part = data[start : start + PARSED_AT_ONCE_BYTES]
             self._has_begun = False
             super().data_received(part)
-            # Of a head that began in this part it is not known with how many of its bytes.
+            # A head may have begun anywhere in this part, so its size so far is not known.
             self._head_bytes += 0 if self._has_begun else len(part)
             if self._is_in_head and self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(TooLarge(f"the request's head is over {MAX_HEAD_BYTES} bytes"))
@@ -131,7 +131,7 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
-        """What uvicorn answers with where its parser fails, in the form of all other errors."""
+        """Answer in the form of all other errors if uvicorn's parser fails."""
         self._refuse(MalformedRequest(f"{msg} expected HTTP/1.1"))
 
     def sweep(self, now_s: float) -> None:
@@ -140,7 +140,7 @@ class Connection(HttpToolsProtocol):
         if unwritten != self._unwritten[0]:
             self._unwritten = unwritten, now_s
         elif unwritten and now_s - since_s > WRITE_TIMEOUT_S:
-            # Also where it is being closed, which waits until all is written.
+            # Also while it is being closed, which waits until everything is written.
             self.transport.abort()
             return
         if self.transport.is_closing():
@@ -170,7 +170,7 @@ class Connection(HttpToolsProtocol):
 
 
 class _Settings(uvicorn.Config):
-    """uvicorn's, with the bound that it would answer with 503 for whoever asks next."""
+    """uvicorn's settings, without its own bound, which would answer the next request with 503."""
 
     def __init__(self, app: Gate, max_connections: int, connect: Callable[..., asyncio.Protocol]) -> None:
         super().__init__(
@@ -191,7 +191,7 @@ class ManagementServer(uvicorn.Server):
     """uvicorn's server, but the supervisor handles signals."""
 
     def __init__(self, app: Gate, max_descriptors: int, tls: ssl.SSLContext | None = None) -> None:
-        """``max_descriptors``: that the process may have open; ``tls``: what clients are met with, if by TLS."""
+        """``max_descriptors``: how many the process may have open; ``tls``: for connections by TLS, else None."""
         super().__init__(_Settings(app, min(MAX_CONNECTIONS, max_descriptors // DESCRIPTORS_SHARE), self._connect))
         self._tls = tls
         self._handshakes: Handshakes | None = None
@@ -207,7 +207,7 @@ class ManagementServer(uvicorn.Server):
         if self._tls is None:
             return connection
         if self._handshakes is None:
-            # As many as there are connections: those bound the number and the time of what has asked nothing yet.
+            # As many as connections, whose bounds also cover handshakes.
             self._handshakes = Handshakes(self._tls, asyncio.get_running_loop().call_soon)
         return TlsTransport(connection, self._handshakes)
 

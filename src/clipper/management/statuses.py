@@ -39,7 +39,7 @@ STATUSES: dict[str, int] = {
     "timeout": 504,
 }
 
-# The framework refuses with a status of its own; these are what they mean here. Any other 4xx is malformed.
+# Error codes for the framework's own refusals, by status. Any other 4xx is malformed_request.
 _FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_media_type"}
 
 # Start-up and a swap of workers take about this long.
@@ -62,7 +62,7 @@ def bare_answer(error: ClipperError) -> tuple[int, list[tuple[bytes, bytes]], by
 
 
 def http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Failure]:
-    """What the framework itself refused: no such path or method, a body that does not fit its schema."""
+    """Answer a refusal of the framework: an unknown path or method, a body that does not fit its schema."""
     if error.status_code >= 500:
         return unexpected_error(request, error)
     code = _FRAMEWORK_CODES.get(error.status_code, "malformed_request")
@@ -70,12 +70,12 @@ def http_error(request: Request[Any, Any, Any], error: HTTPException) -> Respons
 
 
 def too_deep(_request: Request[Any, Any, Any], _error: RecursionError) -> Response[Failure]:
-    """Only decoding a body recurses as deep as what a client sends."""
+    """Answer a RecursionError: only decoding a body recurses as deeply as what a client sends."""
     return _response(Failure("malformed_request", "the body is nested too deeply: expected a flat JSON object"))
 
 
 def not_unicode(_request: Request[Any, Any, Any], error: UnicodeDecodeError) -> Response[Failure]:
-    """Only decoding a body reads texts that clients send; of a key that it does not know it tells no more than this."""
+    """Answer a UnicodeDecodeError: only decoding a body reads a client's texts. Litestar does not say more."""
     return _response(Failure("malformed_request", f"the body is not JSON: it is not UTF-8: {error.reason}"))
 
 

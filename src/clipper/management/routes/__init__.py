@@ -1,4 +1,4 @@
-"""One file per noun: HTTP in, a call of the port, JSON out. No rules here."""
+"""One file for each noun: HTTP in, a call of the port, JSON out. Routes contain no rules."""
 
 from litestar.di import NamedDependency
 from litestar.params import FromPath, SkipValidation

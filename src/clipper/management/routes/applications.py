@@ -37,7 +37,7 @@ class Applications(Controller):
     async def policy(self, operations: Port, app: Name, context: FromQuery[str | None] = None) -> LearnedPolicy:
         return await operations.describe_policy(app, context)
 
-    @get("/{app:str}/report", summary="Its models beside each other: who is better, how sure, when it will be known")
+    @get("/{app:str}/report", summary="Compare its models: which is better, how sure that is, when it will be known")
     async def report(
         self,
         operations: Port,

@@ -36,7 +36,7 @@ class Artifacts(Controller):
 
 
 async def _chunks(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
-    """The body as it comes. The framework takes a client that goes away for a fault of the server's."""
+    """The body as it comes. Without this, a client that goes away would count as a fault of the server."""
     try:
         async for chunk in request.stream():
             yield chunk

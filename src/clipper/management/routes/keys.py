@@ -15,7 +15,7 @@ class Keys(Controller):
     async def list_all(self, operations: Port) -> list[Key]:
         return await operations.list_keys()
 
-    @post(summary="Make a key; it is shown this once")
+    @post(summary="Make a key; it is shown only now")
     async def create(self, operations: Port, data: JSONBody[NewKey]) -> CreatedKey:
         return await operations.create_key(data)
 

@@ -9,7 +9,7 @@ from clipper.management.routes import Name, Port
 from clipper.management.schemas import MAX_LOG_LINES, Logs, Model, Rollback, Scale, Version
 from clipper.settings.version import Deployment
 
-# A deployment may have a sample in it: an image of 3x224x224 as JSON is 3 MB. It stays in the registry.
+# A deployment may contain a sample, and an image of 3x224x224 is 3 MB of JSON. The registry keeps it.
 MAX_DEPLOYMENT_BYTES = 4 * 1024 * 1024
 
 Lines = Annotated[int, QueryParameter(ge=1, le=MAX_LOG_LINES, description="how many lines of each replica's log")]

@@ -17,13 +17,11 @@ class Server(Controller):
     async def live(self) -> Health:
         return Health("live")
 
-    @get(
-        "/health/ready", security=[{}], summary="Whether queries are answered: 200, or 503; why not is told by /status"
-    )
+    @get("/health/ready", security=[{}], summary="Whether queries are answered: 200, or 503; /status says why not")
     async def ready(self, operations: Port) -> Health:
-        # Who asks needs no token, and so is told neither names nor errors.
+        # This call needs no token, so it gives neither names nor errors.
         if problems := await operations.problems():
-            raise Unavailable(f"not ready for {len(problems)} reasons: clipper status, or GET /status, tells them")
+            raise Unavailable(f"not ready for {len(problems)} reasons: clipper status, or GET /status, lists them")
         return Health("ready")
 
     @get("/status", summary="Version, processes, addresses and counts")

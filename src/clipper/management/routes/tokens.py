@@ -15,7 +15,7 @@ class Tokens(Controller):
     async def list_all(self, operations: Port) -> list[Token]:
         return await operations.list_tokens()
 
-    @post(summary="Make a token; it is shown this once")
+    @post(summary="Make a token; it is shown only now")
     async def create(self, operations: Port, data: JSONBody[NewToken]) -> CreatedToken:
         return await operations.create_token(data)
 
