@@ -1,7 +1,7 @@
-"""A home in one file, and back: what should exist, what was learned, the models, and the server's token.
+"""Backs a home up to one file, and restores it: the registry, what was learned, the artifacts, and the server's token.
 
-The file is a tar: ``backup.json``, the databases, the token, the artifacts, and at last ``end``, without which the file
-was cut short. SQLite's own backup copies the databases, so a server may run meanwhile. The registry is copied before
+The file is a tar: ``backup.json``, the databases, the token, the artifacts, and finally ``end``; without that the file
+is truncated. SQLite's own backup copies the databases, so the server may run meanwhile. The registry is copied before
 the artifacts that it names: artifacts never change, and are removed only once no record names them.
 """
 
@@ -52,7 +52,7 @@ class Backup(Struct, frozen=True):
         at: when it was written, in seconds since 1970.
         artifacts: digests of the artifacts of models and policies in it.
         missing: digests that records name, but whose artifacts were not in the home.
-        learned: whether it has what applications learned; else that is in another store than the home's.
+        learned: whether it contains what applications learned; if not, that is in a store outside the home.
     """
 
     format: int

@@ -1,7 +1,7 @@
-"""Every error that Clipper raises on purpose, split by whose fault it is.
+"""Every error that Clipper raises on purpose, grouped by who has to act.
 
     ClipperError
-    ├── RequestError          the caller's: the request has to change
+    ├── RequestError          the caller: the request has to change
     │   ├── MalformedRequest      malformed_request     not HTTP, not JSON, or not of the expected form
     │   ├── WrongInput            wrong_input           an input that is not of the declared type or shape
     │   ├── InvalidArgument       invalid_argument      a value outside its range
@@ -13,19 +13,19 @@
     │   ├── UnsupportedMediaType  unsupported_media_type  a body of another content type than the call takes
     │   ├── RequestTimeout        request_timeout       the request did not arrive in time
     │   └── Conflict              conflict              the name is taken, or the thing is in use
-    ├── ModelFault            the model's, or other code that a user brought
+    ├── ModelFault            the user: the model, or other code of the user's, has to change
     │   ├── ModelFailed           model_error           predict_batch raised or broke its contract
     │   ├── ContainerFailed       container_failed      a container cannot start; carries its last log lines
     │   └── PolicyFailed          policy_error          an application's own policy or loss raised or broke its contract
-    └── ServiceError          Clipper's, or its machine's: the same request may work later
+    └── ServiceError          Clipper or its machine: the same request may work later
         ├── DeadlineExceeded      timeout
         ├── NoReplica             no_replica
         ├── Overloaded            overloaded
-        ├── TooManyRequests       too_many_requests     over a limit of the key's or the application's
+        ├── TooManyRequests       too_many_requests     over a limit of the key or the application
         ├── Unavailable           unavailable           starting, draining, or the server is not running
         ├── RegistryUnavailable   registry_unavailable  the registry cannot be written (disk full, locked)
         ├── StoreUnavailable      store_unavailable     learned state cannot be read or written now
-        ├── ProtocolViolation     protocol_violation    a container spoke the protocol wrongly
+        ├── ProtocolViolation     protocol_violation    a container broke the container protocol
         └── NotImplementedYet     not_implemented
 
 Codes are stable: they are in answers, metrics and logs. This module knows no HTTP; each front maps
@@ -126,7 +126,7 @@ class Overloaded(ServiceError):
 
 
 class TooManyRequests(ServiceError):
-    """``retry_after_s``: when what was asked may be let in, if nobody else asks."""
+    """``retry_after_s``: after this time the request may be let in, if nobody else asks."""
 
     code = "too_many_requests"
 

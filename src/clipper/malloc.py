@@ -1,11 +1,11 @@
-"""What is asked of malloc, so that memory that was needed once goes back to the system, or is used again."""
+"""Settings of malloc, so that freed memory goes back to the system, or is used again."""
 
 import ctypes
 
 # From glibc's malloc.h.
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
-# Pieces of this size and more are large bodies and the tables of large dicts.
+# Pieces of at least this size are large bodies and the tables of large dicts.
 LARGE_PIECE_BYTES = 1024 * 1024
 
 _libc = ctypes.CDLL(None)

@@ -10,7 +10,7 @@ ENOUGH = 8192
 
 
 def raise_limit() -> int:
-    """Have this process allowed as many as the system lets it have, and return how many; warn where they are few."""
+    """Raise this process's limit as far as the system allows, and return it; log a warning if it is low."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -162,7 +162,7 @@ class InputType:
 
     @property
     def leading_dimensions(self) -> int:
-        """How many dimensions a row carries before its data: all, if its size alone does not tell them, else 0."""
+        """How many dimensions a row carries before its data: all, if the row's size does not determine them, else 0."""
         return len(self.shape) if len(self.shape) > 1 and None in self.shape else 0
 
     def accepts(self, other: "InputType") -> bool:
@@ -173,15 +173,15 @@ class InputType:
         )
 
     def suits(self, model: "InputType") -> bool:
-        """Whether every row of this type may be sent as it is to a model of type ``model``.
+        """Whether every row of this type may be sent unchanged to a model of type ``model``.
 
-        The model accepts what is in it, and both lay it out alike: a row of ``float32[3,8,8]`` has no dimensions
-        before its data, where a model of ``float32[3,*,*]`` expects them.
+        The model has to accept the input, and both types must have the same layout: a row of ``float32[3,8,8]`` has no
+        dimensions before its data, but a model of ``float32[3,*,*]`` expects them.
         """
         return model.accepts(self) and model.leading_dimensions == self.leading_dimensions
 
     def narrowed(self, other: "InputType") -> "InputType | None":
-        """What is of this type and of ``other``: each open length is the other's. None if nothing can be both."""
+        """The type of inputs that are of both types: each open length becomes the other's. None if there are none."""
         if self.dtype != other.dtype or len(self.shape) != len(other.shape):
             return None
         shape = tuple(theirs if mine is None else mine for mine, theirs in zip(self.shape, other.shape))
@@ -212,7 +212,7 @@ class InputType:
         return InputType(dtype, tuple(None if size == "*" else int(size) for size in sizes))
 
 
-# Enough for a batch of video; a bound so that a hostile declaration cannot cost time per query.
+# Enough for a batch of video. The bound keeps a hostile declaration from costing time for each query.
 MAX_DIMENSIONS = 8
 
 

@@ -1,4 +1,4 @@
-"""Asks a worker one thing over its control channel."""
+"""Sends one command to a worker over its control channel."""
 
 import asyncio
 from typing import TypeVar
@@ -12,11 +12,11 @@ _READ_BYTES = 64 * 1024
 
 
 async def ask(path: str, command: Command[R], timeout_s: float) -> R:
-    """Send a command and return its reply. Each has a connection of its own, so that a slow reply holds up no other.
+    """Send a command and return its reply. Each command has its own connection, so a slow reply holds up no other.
 
     Raises:
         OSError: the worker cannot be reached, or (TimeoutError) does not answer in time.
-        ProtocolViolation: what it answers is not the command's reply.
+        ProtocolViolation: the answer is not the command's reply.
     """
     async with asyncio.timeout(timeout_s):
         reader, writer = await asyncio.open_unix_connection(path)

@@ -1,4 +1,4 @@
-"""Feedback on queries and its outcome, as frontend, selection and workers pass it on."""
+"""Feedback on queries, and its outcome, as frontend, selection and workers exchange it."""
 
 from msgspec import Struct
 
@@ -7,8 +7,8 @@ class Feedback(Struct, frozen=True):
     """Feedback on one query, or on one input.
 
     Attributes:
-        id: names the feedback, so that it counts once however often it is sent.
-        row: the input's raw buffer, where it is not on a query.
+        id: a name for the feedback, so that it counts once however often it is sent.
+        row: the input's raw buffer, if the feedback is on an input.
         label: JSON text of the right output; None if there is a reward instead.
         reward: in [0, 1], for the models that were selected.
         features: raw buffer of the float64 numbers that come with an input; a query has its own.

@@ -1,10 +1,10 @@
 """The channel between the supervisor and a query worker: messages and their framing, no I/O.
 
-The worker listens on a unix socket; the supervisor, old or new, dials it, and so does a worker that has feedback for
-another. Each message is a u32 little-endian size and that many bytes of MessagePack. Who dials sends commands, and the
-worker answers them in order. Each command names the type of its reply: ``GetLoads`` is a ``Command[Loads]``.
+The worker listens on a unix socket. The supervisor, old or new, dials it, and so does a worker that has feedback for
+this one. Each message is a u32 little-endian size and that many bytes of MessagePack. The dialling side sends commands,
+and the worker answers them in order. Each command names the type of its reply: ``GetLoads`` is a ``Command[Loads]``.
 
-To add a command: itself and its reply here, and both in the unions below; then a case in ``Worker.answer``, in
+To add a command, define it and its reply here, add both to the unions below, and add a case to ``Worker.answer`` in
 ``worker/worker.py``.
 """
 
@@ -22,12 +22,12 @@ from clipper.errors import ProtocolViolation
 from clipper.tls.material import TlsMaterial
 from clipper.types import ModelId
 
-# Of these messages. A supervisor and workers of adjacent versions of it understand each other, since the workers of an
-# upgraded server are replaced one by one: within a version fields and messages are only added, with defaults.
+# A supervisor and workers of adjacent versions understand each other, since an upgraded server replaces its workers one
+# by one. Within a version fields and messages are only added, with defaults.
 CHANNEL_VERSION = 1
-# A snapshot of ten thousand applications is about 3 MB; more than this is a bug, not a need.
+# A snapshot of ten thousand applications is about 3 MB. A message over this bound is a bug.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-# A batch of several such inputs is still no strain on a machine; a larger one is not worth what sending it costs.
+# A batch of several such inputs does not strain a machine. Sending a larger input costs more than a warm-up gains.
 MAX_RECENT_INPUT_BYTES = 16 * 1024 * 1024
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ _SIZE = struct.Struct("<I")
 
 
 class Command(Struct, Generic[R], frozen=True):
-    """What is asked of a worker; ``R`` is what it answers."""
+    """A request to a worker; ``R`` is the type of its reply."""
 
     @classmethod
     def reply_type(cls) -> type[R]:
@@ -49,12 +49,12 @@ class Command(Struct, Generic[R], frozen=True):
 class Applied(Struct, frozen=True, tag=True):
     """The snapshot is in force.
 
-    Sent once every replica in it has been dialled, and every replica that is no longer in it has
-    answered its last batch; or when that took over ``settle_timeout_s`` of the worker's settings.
+    The worker sends this once it has dialled every replica in the snapshot, and every replica that left the snapshot
+    has answered its last batch; or after ``settle_timeout_s`` of the worker's settings.
 
     Attributes:
-        generation: of the snapshot in force, which may be newer than the one that was sent.
-        unlinked: replica id to why it could not be dialled.
+        generation: of the snapshot in force, which may be newer than the one that this replies to.
+        unlinked: by replica id, why a replica could not be dialled.
         undrained: ids of removed replicas that still have a batch in flight.
     """
 
@@ -66,7 +66,7 @@ class Applied(Struct, frozen=True, tag=True):
 class Apply(Command[Applied], frozen=True, tag=True):
     """Serve by this snapshot.
 
-    ``tls`` is what new connections to the query port are met with, if its mode in the worker's settings is not off.
+    ``tls`` is the certificate and key for new connections to the query port, unless the worker's settings say no TLS.
     """
 
     snapshot: Snapshot
@@ -78,17 +78,17 @@ class Statistics(Struct, frozen=True, tag=True):
 
 
 class GetStatistics(Command[Statistics], frozen=True, tag=True):
-    """What has the worker counted since it started?"""
+    """Asks what the worker has counted since it started."""
 
 
 class Loads(Struct, frozen=True, tag=True):
-    """Of those versions that the worker has."""
+    """The loads of those versions in the command that the worker has."""
 
     versions: tuple[VersionLoad, ...]
 
 
 class GetLoads(Command[Loads], frozen=True, tag=True):
-    """How much have these versions to do?"""
+    """Asks for the loads of these versions."""
 
     versions: tuple[ModelId, ...]
 
@@ -115,9 +115,14 @@ class Observe(Command[Observed], frozen=True, tag=True):
 
 
 class ModelDescription(Struct, frozen=True):
-    """``share``: of the queries, or of the answer, that the model would get now. ``mean_loss`` is None if unscored.
-    ``version`` is the one that they are of; None if none is current. ``threshold``: below which confidence of it a
-    query goes on to a further model; None if the policy has none."""
+    """One of an application's models, as its policy sees it.
+
+    Attributes:
+        version: the version that the numbers belong to; None if no version is current.
+        share: of the queries, or of the answer, that the model would get now.
+        mean_loss: None if it was never scored.
+        threshold: below this confidence of the model a query goes on to a further one; None if the policy has none.
+    """
 
     model: str
     share: float
@@ -131,8 +136,10 @@ class ModelDescription(Struct, frozen=True):
 
 
 class ConfidenceBin(Struct, frozen=True):
-    """Answers of about one confidence, which is their mean: how many had feedback, and how right they were on average.
-    ``calibrated`` is what would be answered in place of a raw confidence now."""
+    """Answers of about one confidence: their mean confidence, how many had feedback, and the share that was right.
+
+    ``calibrated`` is the confidence that would now be answered for this raw confidence.
+    """
 
     answers: float
     confidence: float
@@ -141,10 +148,10 @@ class ConfidenceBin(Struct, frozen=True):
 
 
 class Reliability(Struct, frozen=True):
-    """How right answers were by their confidence, the ``raw`` one and that which was ``answered``.
+    """How often answers were right, by their ``raw`` confidence and by the confidence ``answered``.
 
     Attributes:
-        model: whose answers they are; None where several models made each.
+        model: the model that gave the answers; None if several models made each answer.
         basis: what the raw confidence is: ``agreement`` or ``probability``.
         raw_error, answered_error: the expected calibration errors.
     """
@@ -158,8 +165,10 @@ class Reliability(Struct, frozen=True):
 
 
 class PolicyDescription(Struct, frozen=True, tag=True):
-    """``found`` is False if the worker does not know the application. Numbers count what is old for less. ``test`` is
-    None of a policy that is none."""
+    """What a policy has learned. Old feedback counts for less in its numbers.
+
+    ``found`` is False if the worker does not know the application. ``test`` is None if the policy is not a test.
+    """
 
     found: bool
     observations: float = 0.0
@@ -170,7 +179,7 @@ class PolicyDescription(Struct, frozen=True, tag=True):
 
 
 class DescribePolicy(Command[PolicyDescription], frozen=True, tag=True):
-    """What has an application learned, in a context or (None) over all?"""
+    """Asks what an application has learned in a context, or, if ``context`` is None, over all."""
 
     application: str
     context: str | None = None
@@ -181,7 +190,7 @@ class RecentInput(Struct, frozen=True, tag=True):
 
     Attributes:
         input_type: of that version, as text.
-        row: None if it has answered none, or one of more than ``MAX_RECENT_INPUT_BYTES``.
+        row: None if the version has answered no input, or one of more than ``MAX_RECENT_INPUT_BYTES``.
     """
 
     input_type: str = ""
@@ -189,7 +198,7 @@ class RecentInput(Struct, frozen=True, tag=True):
 
 
 class GetRecentInput(Command[RecentInput], frozen=True, tag=True):
-    """What was a model asked not long ago?"""
+    """Asks for an input that a model answered recently."""
 
     model: str
 

@@ -15,14 +15,14 @@ READ_BYTES = 256 * 1024
 
 
 class ControlServer:
-    """Listens on a unix socket that only this user may dial. Several supervisors in turn, or at once, do no harm."""
+    """Listens on a unix socket that only this user may dial. Several supervisors may dial it, even at once."""
 
     def __init__(self, answer: Callable[[AnyCommand], Awaitable[AnyReply]]) -> None:
         self._answer = answer
         self._listener: asyncio.Server | None = None
 
     async def listen(self, path: str) -> None:
-        """Replaces a socket that a killed worker has left there."""
+        """Listen, and replace a socket that a killed worker has left."""
         Path(path).unlink(missing_ok=True)
         before = os.umask(0o177)
         try:

@@ -1,7 +1,7 @@
-"""What the supervisor pushes to each query worker: everything that it needs to answer queries.
+"""The snapshot that the supervisor pushes to each query worker: everything that the worker needs to answer queries.
 
-A worker never reads the registry. It gets a whole snapshot each time, never a difference, so that
-a worker which missed one is up to date again after the next.
+A worker never reads the registry. It gets a whole snapshot each time, never a difference, so a worker that missed one
+is up to date again after the next.
 """
 
 from msgspec import Struct
@@ -13,8 +13,8 @@ from clipper.settings.version import Batching
 class ReplicaAddress(Struct, frozen=True):
     """Where a replica listens. ``address`` is ``unix:PATH`` or ``tcp:HOST:PORT``.
 
-    ``id`` names one process, e.g. ``digits:2#1.g7``: a restarted replica has a new id, so that a worker
-    never mistakes it for the one before.
+    ``id`` names one process, e.g. ``digits:2#1.g7``. A restarted replica has a new id, so a worker never mistakes it
+    for its predecessor.
     """
 
     id: str
@@ -45,13 +45,13 @@ class ModelSnapshot(Struct, frozen=True):
 
 
 class Newcomer(Struct, frozen=True):
-    """A version that is new to an application: ramped, or stopped since it did harm. See docs/policies.md.
+    """A version that is new to an application: ramped, or stopped because it did harm. See docs/policies.md.
 
     Attributes:
-        ramp: a number that tells it from the application's other newcomers, of all times.
-        before: the version that its link asked before, which goes on to be asked; None if it has a link of its own.
-        promoted: whether it became its model's current version, by a deployment.
-        stopped: why it is asked no more; None while it is ramped.
+        ramp: a number that no other newcomer of the application has or had.
+        before: the version that its link asked before and still asks; None if the newcomer has a link of its own.
+        promoted: whether a deployment made it its model's current version.
+        stopped: why it is not asked any more; None while it is ramped.
     """
 
     ramp: int
@@ -63,16 +63,16 @@ class Newcomer(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """What policies, metrics and messages call it while it is one."""
+        """Its name in policies, metrics and messages while it is a newcomer."""
         return f"{self.model}:{self.version}"
 
 
 class ApplicationSnapshot(Struct, frozen=True):
     """An application. ``default_output`` is JSON text, or None if it has no default.
 
-    ``newcomers`` are those among its links' versions. ``id`` names what it has learned: a new application of an old
-    name has another. ``needs_key``: it answers who shows a key that is for it. ``max_in_flight`` and ``max_per_second``
-    bound its queries over all workers; None is no bound.
+    ``newcomers`` are those among its links' versions. ``id`` is the key of its learned state: a new application with an
+    old name has another id. ``needs_key``: it answers only clients that send a key for it. ``max_in_flight`` and
+    ``max_per_second`` limit its queries over all workers; None means no limit.
     """
 
     name: str
@@ -89,11 +89,11 @@ class ApplicationSnapshot(Struct, frozen=True):
 
 
 class KeySnapshot(Struct, frozen=True):
-    """A key of the query port's, of which no worker knows more than its SHA-256, in hex.
+    """A key of the query port. Workers know only its SHA-256, in hex.
 
     Attributes:
-        applications: those that it is for; empty is all.
-        max_in_flight, max_per_second: of its queries, over all applications and workers; None is no bound.
+        applications: those that the key is for; empty means all.
+        max_in_flight, max_per_second: limits on its queries, over all applications and workers; None means no limit.
     """
 
     name: str
@@ -113,9 +113,9 @@ class Peer(Struct, frozen=True):
 class Snapshot(Struct, frozen=True):
     """
     Attributes:
-        generation: grows by one with each change, so that an old one is never applied over a new.
-        needs_key: every application answers only who shows a key.
-        workers: how many there are to be; each lets in an equal share of what is bounded over all.
+        generation: grows by one with each change, so that an old snapshot never replaces a newer one.
+        needs_key: every application answers only clients that send a key.
+        workers: their target number; each worker lets in an equal share of a limit over all.
     """
 
     generation: int = 0

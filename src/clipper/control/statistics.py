@@ -1,7 +1,7 @@
-"""What a query worker tells of itself when asked: plain counts, read at scrape time only.
+"""What a query worker counts: plain numbers, read only when they are asked for.
 
-All counts are since the worker started. Histograms share the bounds given here; ``counts`` has one
-entry more than its bounds, for what lies above the last.
+All counts are since the worker started. Histograms share the bounds given here; ``counts`` has one entry more than its
+bounds, for values above the last.
 """
 
 from msgspec import Struct
@@ -23,7 +23,7 @@ class HistogramData(Struct, frozen=True):
 class ModelSelectionStatistics(Struct, frozen=True):
     """One model of an application: how often it was asked, missing in an answer and scored, and its summed loss.
 
-    ``cost`` is that of asking it; None if nobody has said.
+    ``cost`` is the cost of asking it; None if it is not known.
     """
 
     selected: int
@@ -37,17 +37,18 @@ class SelectionStatistics(Struct, frozen=True):
     """What an application has selected and learned from.
 
     Attributes:
-        confidence: of the answers of more than one model, and of those whose confidence is more than that they agree.
-        feedback: by what came of it: ``joined``, ``duplicate``, ``late`` (longer ago than is waited
-            for), ``evicted`` (too many came after it), ``unknown``, ``failed``.
-        answers_scored: feedback on what was answered, whose losses sum to ``answer_loss``.
-        answer_loss_by_reason: that sum by ``wrong``, the models' output, or by the error code for which the answer was
-            none of theirs.
+        confidence: of answers of several models, and of answers whose confidence comes from probabilities or is
+            calibrated.
+        feedback: by outcome: ``joined``, ``duplicate``, ``late`` (after ``feedback_ttl_s``), ``evicted`` (too many
+            queries came after its query), ``unknown``, ``failed``.
+        answers_scored: answers with feedback; their losses sum to ``answer_loss``.
+        answer_loss_by_reason: this sum by reason: ``wrong`` if the answer was a model's output, else the code of the
+            default or error.
         contexts: states in memory.
-        last_policy_error: what the user's own policy did wrong last, None if nothing.
-        why_no_policy: why the policy was not made, such as that an earlier worker hung on it; None if it was.
-        calibration_error: the expected one of the confidences that were answered; None if they are not calibrated.
-        stages: queries that went on to further models, by how often they asked: from ``2`` on.
+        last_policy_error: the last problem of the user's own policy; None if there was none.
+        why_no_policy: why the policy was not made, e.g. because an earlier worker hung on it; None if it was made.
+        calibration_error: the expected calibration error of the answered confidences; None if they are not calibrated.
+        stages: queries that went on to further models, by how often they had asked: from ``2`` on.
     """
 
     models: dict[str, ModelSelectionStatistics]
@@ -65,7 +66,7 @@ class SelectionStatistics(Struct, frozen=True):
 
 
 class StandingStatistics(Struct, frozen=True):
-    """How the test stands that an application's policy is: see ``selection.policies.policy.Standing``."""
+    """The state of an application's policy that is a test: see ``selection.policies.policy.Standing``."""
 
     winner: str | None
     confidence: float
@@ -74,8 +75,8 @@ class StandingStatistics(Struct, frozen=True):
 
 
 class ApplicationStatistics(Struct, frozen=True):
-    """``defaults`` and ``errors`` count by reason; ``errors`` are answers that had no output at all. ``test`` is None
-    where the policy is none.
+    """``defaults`` and ``errors`` count by reason; ``errors`` are answers without any output. ``test`` is None if the
+    policy is not a test.
     """
 
     name: str
@@ -89,7 +90,7 @@ class ApplicationStatistics(Struct, frozen=True):
 
 
 class VersionStatistics(Struct, frozen=True):
-    """A model version's queue and what its containers answered."""
+    """The queue of a model's version, and what its containers answered."""
 
     model: str
     version: str
@@ -121,15 +122,15 @@ class ReplicaStatistics(Struct, frozen=True):
 
 
 class VersionLoad(Struct, frozen=True):
-    """What autoscaling has to know of a version, in one worker. Counts and sums are since the version's queue was made.
+    """What autoscaling needs to know of a version from one worker. Counts and sums begin when the queue was made.
 
     Attributes:
         arrivals: queries to evaluate: neither answered from the cache nor joined to an equal one.
-        late: those of them that a full queue refused, or whose deadline came in it.
-        batches_sent: with ``wait_s``, the sum of what the oldest query of each had waited.
-        batches_answered: with ``service_s``, the sum of what each took its replica.
+        late: arrivals that a full queue refused, or whose deadline passed in the queue.
+        batches_sent: ``wait_s`` is the sum of the waits of their oldest queries.
+        batches_answered: ``service_s`` is the sum of their times in the replica.
         slo_s: the smallest objective of the applications that ask it.
-        rows_per_s: what each linked replica answers in batches as large as it may get; without those not yet known.
+        rows_per_s: what each linked replica can answer in the largest batches that it may get, if that is known.
     """
 
     model: str
@@ -164,8 +165,8 @@ class FeedbackWindowStatistics(Struct, frozen=True):
     """The queries that a worker keeps for feedback by their ids.
 
     Attributes:
-        evicted: those that had to go before their time, since the worker started.
-        age_s: how long ago the oldest was asked; 0 if there is none.
+        evicted: queries evicted before feedback on them was too late, since the worker started.
+        age_s: how long ago the oldest query was asked; 0 if there is none.
     """
 
     queries: int = 0
@@ -177,12 +178,12 @@ class FeedbackWindowStatistics(Struct, frozen=True):
 
 
 class DecisionLogStatistics(Struct, frozen=True):
-    """A worker's part of the decision log: records, by what became of them.
+    """A worker's part of the decision log: counts of records.
 
     Attributes:
-        dropped: ``queue_full``, since the disk did not keep up, or ``write_failed``.
-        waiting_bytes: in memory, still to be written.
-        problem: why the last write failed; None if it did not.
+        dropped: by reason: ``queue_full``, because the disk is too slow, or ``write_failed``.
+        waiting_bytes: in memory, not yet written.
+        problem: why the last write failed; None if it succeeded.
     """
 
     written: int

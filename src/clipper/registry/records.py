@@ -14,14 +14,14 @@ class ApplicationRecord(Struct, frozen=True):
 
     Attributes:
         input_type: ``str(InputType)``.
-        default_output: JSON text, None if there is none.
-        selection: without its ``code``, which is a folder: where that is, is not for the registry to say.
-        id: names what it learns; an application that is made anew under an old name has another.
-        code: SHA-256 of the artifact with the modules of its own policy and loss, None if it has none.
-        require_key: it answers only who shows a key that is for it.
-        max_in_flight, max_per_second: of its queries; None is no bound.
-        newcomers: of its links' versions those that are ramped, or were stopped and nobody has done anything since.
-        ramps: how many there have been.
+        default_output: JSON text; None if it has no default.
+        selection: without ``code``, which is a folder: the registry does not know where folders are.
+        id: the key of its learned state; a new application with an old name has another id.
+        code: SHA-256 of the artifact with the modules of its own policy and loss; None if it has none.
+        require_key: it answers only clients that send a key for it.
+        max_in_flight, max_per_second: limits on its queries; None means no limit.
+        newcomers: versions of its links that are ramped, or that were stopped and that no operator has acted on since.
+        ramps: how many ramps there have been.
     """
 
     name: str
@@ -40,12 +40,12 @@ class ApplicationRecord(Struct, frozen=True):
 
     @property
     def state_id(self) -> str:
-        """``id``, or what stands for it in a record from before there was selection."""
+        """``id``, or its substitute in an old record without one."""
         return self.id or self.name
 
 
 class ModelRecord(Struct, frozen=True):
-    """``current`` is None until a first version has come up; ``previous`` is what a rollback returns to."""
+    """``current`` is None until a first version is ready; ``previous`` is the version that a rollback returns to."""
 
     name: str
     current: str | None = None
@@ -57,17 +57,19 @@ class VersionRecord(Struct, frozen=True):
 
     Attributes:
         replicas_wanted: the target number of replicas now.
-        scaling: within what its load changes that; None if only an operator does.
-        input_type: what its containers take; None until one has said so.
+        scaling: the range in which its load decides that; None if it is a fixed number.
+        input_type: what its containers take; None until one has said it.
         runtime: free text from its containers.
         kept: runs although it is neither current nor previous (deployed with ``make_current: false``).
-        promotion: it is to become current once it is up. Of two, the higher number wins; None if it is not to.
+        promotion: order of the request to become current; the highest wins. None if not requested.
         created_at: seconds since the epoch.
         log_tail: of the container whose start failed, or of the installer, oldest line first.
-        warning: how the model and the packages that it runs with do not quite fit; None if they do.
-        predecessor: the version that was current when it was deployed; None if none was, or before that was noted.
-        is_new: it was deployed and has not become current since, nor been rolled back to: it may be ramped.
-        warm_up_rows: the most rows of a warm-up batch, as more have killed a replica; 0 is no warm-up, None no bound.
+        warning: a mismatch between the model and the packages that it runs with; None if they match.
+        predecessor: the version that was current when this one was deployed; None if there was none, or in an old
+            record.
+        is_new: it was deployed and has not become current since, nor been rolled back to, so it may be ramped.
+        warm_up_rows: bound of the rows of a warm-up batch, because more killed a replica; 0 means no warm-up, None no
+            bound.
     """
 
     model: str
@@ -96,7 +98,7 @@ class VersionRecord(Struct, frozen=True):
 
 
 class TokenRecord(Struct, frozen=True):
-    """A token of the management API's. ``digest`` is its SHA-256, in hex: the token itself is nowhere kept."""
+    """A token of the management API. ``digest`` is its SHA-256, in hex: the token itself is not stored."""
 
     name: str
     role: Role
@@ -105,11 +107,11 @@ class TokenRecord(Struct, frozen=True):
 
 
 class KeyRecord(Struct, frozen=True):
-    """A key of the query port's. ``digest`` is its SHA-256, in hex: the key itself is nowhere kept.
+    """A key of the query port. ``digest`` is its SHA-256, in hex: the key itself is not stored.
 
     Attributes:
-        applications: those that it is for; empty is all.
-        max_in_flight, max_per_second: of its queries; None is no bound.
+        applications: those that the key is for; empty means all.
+        max_in_flight, max_per_second: limits on its queries; None means no limit.
     """
 
     name: str

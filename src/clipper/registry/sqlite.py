@@ -47,7 +47,7 @@ CREATE TABLE versions (
 CREATE TABLE counters (name TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT;
 """
 
-# What makes the next version of each. A Clipper of the version before may still have to be started on it, so they add.
+# Statements that migrate each schema version to the next. They only add tables.
 _MIGRATIONS = {
     1: (
         "CREATE TABLE IF NOT EXISTS to_forget (application_id TEXT PRIMARY KEY) STRICT",
@@ -146,7 +146,7 @@ class SqliteRegistry:
         return self._path.with_name(f"{self._path.name}.schema-{version}")
 
     def _keep_copy(self, version: int) -> None:
-        """As it is before it is migrated: a Clipper of that version can be gone back to."""
+        """Copy the file before it is migrated, so that an operator can go back to a Clipper of that version."""
         temporary = self._path.with_name(f"{self._path.name}.tmp")
         with self._explained():
             temporary.unlink(missing_ok=True)
@@ -203,7 +203,7 @@ class SqliteRegistry:
                 execute("DELETE FROM versions WHERE model = ? AND version = ?", row_id)
 
     def _read(self, kind: str, record: type[T], table: str, name: str, unreadable: list[Unreadable]) -> tuple[T, ...]:
-        """The records of a kind by name; one that cannot be read costs no other its place."""
+        """The records of a kind by name; an unreadable one is reported in ``unreadable``, and the others are kept."""
         decode = msgspec.json.Decoder(record).decode
         found = []
         # As bytes: SQLite keeps texts that are not valid UTF-8.

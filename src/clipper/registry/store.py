@@ -9,7 +9,7 @@ from clipper.types import ModelId
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Store a record, in place of the one of the same name if there is one."""
+    """Store a record. It replaces the one of the same name."""
 
     record: Record
 
@@ -60,12 +60,12 @@ Change = Put | DeleteApplication | ForgetLater | Forgotten | DeleteModel | Delet
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """What is stored and cannot be read: a newer Clipper wrote it, or something else than Clipper did.
+    """A stored record that cannot be read, because a newer Clipper or another program wrote it.
 
     Attributes:
         kind: ``application``, ``model``, ``version`` or ``token``.
-        name: its name; of a version ``model:version``.
-        text: what is there.
+        name: its name; ``model:version`` for a version.
+        text: the stored text.
     """
 
     kind: str
@@ -76,7 +76,7 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """``to_forget``: ids of applications that are gone and whose learned state is not yet."""
+    """``to_forget``: ids of deleted applications whose learned state is still in the store."""
 
     applications: tuple[ApplicationRecord, ...]
     models: tuple[ModelRecord, ...]
@@ -88,7 +88,7 @@ class Contents:
 
 
 class Registry(Protocol):
-    """What should exist. Every method raises ``RegistryUnavailable`` if the storage does not let it."""
+    """What should exist. Every method raises ``RegistryUnavailable`` if the storage cannot be used."""
 
     def load(self) -> Contents:
         """Everything, each kind by name."""
@@ -97,6 +97,6 @@ class Registry(Protocol):
         """Make all the changes or none. When it returns they survive the death of process and machine."""
 
     def reserve(self, counter: str, count: int) -> int:
-        """Take ``count`` numbers that nobody got before, nor will again; return the first. They begin at 1."""
+        """Reserve ``count`` numbers, which are never given out again; return the first. They begin at 1."""
 
     def close(self) -> None: ...
