@@ -81,7 +81,7 @@ def test_an_input_may_be_its_own_features(server: Server) -> None:
 @pytest.mark.parametrize(
     ("fields", "cause"),
     [
-        ({"policy": "linucb"}, "policy linucb goes by features: say how many each query brings"),
+        ({"policy": "linucb"}, "policy linucb needs features: say how many each query brings"),
         ({"features": 0}, "features is 0: expected a number from 1 to 64"),
         ({"features": 65}, "features is 65: expected a number from 1 to 64"),
         (
@@ -105,7 +105,7 @@ def test_features_cannot_be_taken_from_a_policy_that_goes_by_them(refusing: Serv
     refusing.call("PATCH", "/applications/by-two", {"policy": "linucb"})
     assert refusing.call("GET", "/applications/by-two")["features"] == 2
     answer = refusing.call("PATCH", "/applications/by-two", {"features": None}, 400)
-    assert "goes by features" in answer["cause"]
+    assert "needs features" in answer["cause"]
 
 
 @pytest.fixture(scope="module")

@@ -312,7 +312,7 @@ def test_a_home_that_the_user_does_not_get_to_is_refused_before_anything_runs(se
         [*through(server.home.parent), *argv], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 1
-    assert f"models cannot run as nobody: {closed} on the way to the home is closed to it" in done.stderr
+    assert f"models cannot run as nobody: {closed} on the way to the home is closed to that user" in done.stderr
 
 
 def test_a_second_server_does_not_close_the_home_to_the_first_ones_models(server: Server) -> None:

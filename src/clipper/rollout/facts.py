@@ -1,4 +1,4 @@
-"""Everything that the rollout knows of the world, at one moment."""
+"""Everything that the rollout knows of the world at one moment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -81,7 +81,7 @@ class WorkerFacts:
 
     @property
     def is_expected(self) -> bool:
-        """Whether it is up or coming up: what has to reach every worker has to reach this one."""
+        """Whether the worker is up or coming up, so that what every worker has to know, it has to know too."""
         return self.phase in ("starting", "ready")
 
 

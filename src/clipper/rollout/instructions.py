@@ -1,4 +1,4 @@
-"""What the rollout tells the shell to do. Each instruction says why, for the history that operators read."""
+"""The instructions of the rollout to its shell. Each says why, for the history that operators read."""
 
 from dataclasses import dataclass
 

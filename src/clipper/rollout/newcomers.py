@@ -1,8 +1,8 @@
-"""Which versions are new to an application, by what an operator does to its links and models. Records in and out.
+"""Finds the versions that are new to an application after a change of its links and models. Records in and out.
 
-A version is a newcomer where it comes beside, or in the place of, what the application asks already: by a link that is
-added, a link that is changed to another version, or the deployment of a model that a link follows. What an operator
-rolls back to is not a newcomer: the operator wants it to answer.
+A version is a newcomer if it comes beside, or replaces, a version that the application asks already: by a link that is
+added, a link that is changed to another version, or the deployment of a model that a link follows. A version that an
+operator rolls back to is not a newcomer: the operator wants it to answer.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,14 +15,14 @@ from clipper.selection.policies.by_name import POLICIES
 from clipper.settings.application import Link, Selection
 from clipper.types import ModelId
 
-# The version of a model that is current; None if none is.
+# Finds the current version of a model; None if it has none.
 Current = Callable[[str], str | None]
 
 
 def is_ramped(selection: Selection) -> bool:
-    """Whether it has newcomers at all: only a policy that learns has feedback to tell of them. A user's own may."""
+    """Whether new versions are ramped: only a policy that learns has feedback. A user's own policy may learn."""
     if selection.policy == "ensemble" and selection.parameters.get("weighting") == "equal":
-        return False  # who asks for a vote of equals need not send any
+        return False  # equal votes need no feedback
     policy = POLICIES.get(selection.policy)
     return selection.ramp is not None and (policy is None or policy.learns)
 
@@ -30,7 +30,7 @@ def is_ramped(selection: Selection) -> bool:
 def after_link(
     before: ApplicationRecord, after: ApplicationRecord, new: Link, replaced: Link | None, current: Current
 ) -> ApplicationRecord:
-    """``new`` has been linked, in the place of another link or as one more.
+    """``new`` has been linked: it replaces another link, or is an additional one.
 
     A version that was stopped and is linked again is tried again.
     """
@@ -62,8 +62,10 @@ def after_promotion(
 def after_other_change(
     record: ApplicationRecord, current: Current, exists: Callable[[ModelId], bool]
 ) -> ApplicationRecord:
-    """To be called after any other change: drops newcomers that have no link any more, whose ``before`` is gone, or
-    that are not ramped any more."""
+    """Drop newcomers without a link, those whose ``before`` is gone, and those that are not ramped any more.
+
+    Call this after any other change.
+    """
 
     def is_over(one: Newcomer) -> bool:
         links = [link for link in record.links if link.model == one.model and not link.shadow]
@@ -104,7 +106,7 @@ def stopped(record: ApplicationRecord, newcomer: Newcomer, why: str) -> Applicat
 
 
 def compared_with(records: Iterable[ApplicationRecord]) -> set[ModelId]:
-    """The versions that go on answering until those that came after them are through."""
+    """The versions that go on answering until their successors are let through."""
     return {
         ModelId(one.model, one.before)
         for record in records
@@ -126,7 +128,7 @@ def proven(records: Iterable[ApplicationRecord], model: ModelRecord) -> str | No
 
 
 def without_ramps(snapshot: Snapshot) -> Snapshot:
-    """For a worker that knows nothing of newcomers, and would send one all queries of its link.
+    """The links for a worker that does not know newcomers, and would send a newcomer all queries of its link.
 
     Each link asks the version that its newcomer is compared with, and a newcomer with a link of its own is not asked:
     so long as there is a replica that answers in its place.
@@ -163,7 +165,7 @@ def _beginning(
     *,
     promoted: bool = False,
 ) -> ApplicationRecord:
-    """With ``version``, which ``link`` leads to, as a newcomer, if there is anything to compare it with.
+    """Add ``version``, which ``link`` leads to, as a newcomer, if there is anything to compare it with.
 
     Args:
         asked: the version that the link's queries went to before.

@@ -13,7 +13,7 @@ from clipper.rollout.view import View
 from clipper.rollout.wanted import Content, content
 
 EPOCH_BITS = 32
-# A worker dials without being asked; only the result has to be asked for again.
+# Workers dial without being asked. This is how often they are asked for the result.
 ASK_AGAIN_S = 0.5
 
 

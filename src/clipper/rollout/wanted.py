@@ -1,4 +1,4 @@
-"""What follows from the registry's records: which versions run, what workers get. Values in, values out."""
+"""Derives from the registry's records which versions run, and what workers get. Values in, values out."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ def versions_of(records: Records, model: str) -> list[VersionRecord]:
 
 
 def cancelled(records: Records, model: str) -> list[VersionRecord]:
-    """The versions of a model that wait to become current, without that wish: its current one was asked for again."""
+    """Cancel requests of a model's versions to become current, since an operator chose its current one again."""
     return [replace(one, promotion=None) for one in versions_of(records, model) if one.promotion is not None]
 
 
@@ -115,7 +115,7 @@ def content(
     replicas: Mapping[ModelId, tuple[ReplicaAddress, ...]],
     peers: tuple[Peer, ...],
 ) -> Content:
-    """What workers are told.
+    """The content of a snapshot for workers.
 
     Args:
         applications: those that can be encoded for workers.

@@ -1,6 +1,6 @@
 """``python -m clipper.supervisor``: run a server until SIGTERM, SIGINT or ``POST /stop``.
 
-Exit codes: 0 after a stop, 1 it cannot run and the last line on stderr says why, 2 wrong usage.
+Exit codes: 0 after a stop; 1 if it cannot run, and the last line on stderr says why; 2 for wrong usage.
 """
 
 import logging
@@ -25,15 +25,14 @@ def main() -> int:
     keep_large_pieces_apart()
     share_one_arena()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # It tells of each start and stop, and we tell that ourselves.
-    # What clients do wrong they are told, and could fill the log with.
+    # uvicorn logs starts and stops, which the supervisor logs itself, and clients' errors, which could fill the log.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     try:
-        # It is read by now, and nothing that we start is to find it there but the workers.
+        # It is read by now. Of the processes started here only workers get it, by their own environment.
         os.environ.pop(STORE_VARIABLE, None)
         if config.models_user is not None:
             check_able()
-            # All that is started from here on inherits it.
+            # All processes started from here on inherit this.
             forbid_new_privileges()
         home = open_home(config.home)
         lock = lock_home(home.root)

@@ -19,7 +19,7 @@ from clipper.types import STORE_VARIABLE
 
 
 class Config(ServerSettings, frozen=True):
-    """What a server is started with. ``store`` None is a file in the home."""
+    """The settings that a server is started with. A ``store`` of None is a file in the home."""
 
     home: Path
 
@@ -47,10 +47,10 @@ class Config(ServerSettings, frozen=True):
 
     @property
     def models_user(self) -> RunAs | None:
-        """Whom models run as, if not as the server.
+        """The user that models run as; None means the server's user.
 
         Raises:
-            InvalidArgument: there is no such user any more.
+            InvalidArgument: the user no longer exists.
         """
         return None if self.run_as is None else find_run_as(self.run_as)
 
@@ -63,7 +63,7 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     parser.add_argument("--home", type=Path, required=True, help="the folder of registry, artifacts, sockets and logs")
     for described in settings_of(ServerSettings):
         parser.add_argument("--" + described.name.replace("_", "-"), help=described.setting.help, **_reading(described))
-    # Not on the command line, which everybody on the machine can read, if there is a password in it.
+    # The address may have a password, so it does not come by the command line, which everybody on the machine can read.
     if address := os.environ.get(STORE_VARIABLE):
         parser.set_defaults(store=address)
     given = vars(parser.parse_args(arguments))
@@ -76,9 +76,9 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
         )
     if not (is_loopback(config.management_host) or config.tls or config.insecure):
         parser.error(
-            f"--management-host {config.management_host} can be reached from other machines, and what goes there, "
-            "tokens among it, can be read on the way: give --tls-cert and --tls-key, put a proxy with TLS before "
-            "127.0.0.1, or say --insecure"
+            f"other machines can reach --management-host {config.management_host}, and the network can read the "
+            "traffic, including tokens: give --tls-cert and --tls-key, put a proxy with TLS before 127.0.0.1, "
+            "or give --insecure"
         )
     if isinstance(config.grpc_port, int) and not has_grpc():
         parser.error(f"--grpc-port {config.grpc_port} needs the extra grpc: pip install 'clipper-serving[grpc]'")
@@ -88,7 +88,7 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
 
 
 def _reading(described: Described) -> dict[str, Any]:
-    """How argparse is to read an argument: by its setting's type, or as only the server can."""
+    """The arguments for argparse: from the setting's type, or special ones of the server."""
     kind, setting = described.type, described.setting
     if described.name in _READ_HERE:
         return {"type": _READ_HERE[described.name]}
@@ -126,7 +126,7 @@ def _run_as(text: str) -> str:
 
 
 def _store_address(store: str) -> str:
-    """The address that is meant; a path in it is absolute, since workers run in another folder than we do."""
+    """Read the address, from a file if it says so. Make its path absolute, since workers run in another folder."""
     scheme, _, path = store.partition(":")
     if scheme == "file":
         try:

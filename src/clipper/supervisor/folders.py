@@ -64,7 +64,7 @@ class HomeFolders:
 
     @property
     def environments(self) -> Path:
-        """Where environments are if models run as another user, who does not get to our cache."""
+        """Where environments are if models run as another user, who cannot reach the server's cache."""
         return self.root / "environments"
 
     @property
@@ -85,11 +85,11 @@ class HomeFolders:
 
     @property
     def python_path(self) -> Path:
-        """Holds a link to Clipper and nothing else: a container's Python gets none of our other packages."""
+        """A folder with only a link to Clipper: a container's Python does not get the server's other packages."""
         return self.run / "pythonpath"
 
     def write_place(self, place: Place) -> None:
-        """Tell commands where the server is. They see the whole file or none."""
+        """Write for commands where the server is. They see the whole file or no file."""
         temporary = self.place.with_suffix(".tmp")
         temporary.write_bytes(msgspec.json.encode(place))
         temporary.replace(self.place)
@@ -114,10 +114,10 @@ class HomeFolders:
 
 
 def open_home(root: Path) -> HomeFolders:
-    """Make the folders that are missing.
+    """Make the missing folders.
 
     Raises:
-        Unavailable: they cannot be made, or are not ours.
+        Unavailable: they cannot be made, or belong to another user.
     """
     root = root.resolve()
     try:
@@ -131,13 +131,13 @@ def open_home(root: Path) -> HomeFolders:
 
 
 def close_home(home: HomeFolders, run_as: RunAs | None = None) -> None:
-    """Close the home to other users. It has to be locked, so that no running server is disturbed.
+    """Close the home to other users. It must be locked, so that no running server is disturbed.
 
-    What models are given is opened to the group of the user that they run as. They come through folders that they
-    cannot list to what is theirs; all else is closed to them, and so is what this process makes from now on.
+    The files that models need are opened to the group of their user. Models pass through folders that they cannot list
+    to reach these files. Everything else is closed to them, including what this process makes from now on.
 
     Raises:
-        Unavailable: it is not ours to close.
+        Unavailable: the home belongs to another user.
     """
     try:
         if run_as is None:

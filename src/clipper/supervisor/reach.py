@@ -17,7 +17,7 @@ TIMEOUT_S = 60.0
 def check_reach(run_as: RunAs, home: HomeFolders) -> None:
     """
     Raises:
-        Unavailable: it cannot run this Python, or does not get to Clipper's code or to the home.
+        Unavailable: the user cannot run this Python, or cannot reach Clipper's code or the home.
     """
     environ = passed_on(os.environ) | {"PYTHONPATH": str(home.python_path), "HOME": "/"}
     try:
@@ -46,10 +46,10 @@ def check_reach(run_as: RunAs, home: HomeFolders) -> None:
     closed = {what: folder for what, path in places.items() if (folder := _closed_on_the_way(path, run_as))}
     if cause is None and not closed:
         return
-    where = "; ".join(f"{folder} on the way to {what} is closed to it" for what, folder in closed.items())
+    where = "; ".join(f"{folder} on the way to {what} is closed to that user" for what, folder in closed.items())
     raise Unavailable(
-        f"models cannot run as {run_as.user}: {where or cause}; open these folders to it (chmod o+x), or put the home "
-        "or the installation elsewhere"
+        f"models cannot run as {run_as.user}: {where or cause}; open these folders to that user (chmod o+x), or put "
+        "the home or the installation elsewhere"
     )
 
 

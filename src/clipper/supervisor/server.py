@@ -266,7 +266,7 @@ class Supervisor:
         keepers.start("scaling by load", parts.scaler.run)
         keepers.start("following newcomers", parts.ramps.run)
         ended_tests = EndedTests(parts.catalog, parts.workers, parts.reconciler.story)
-        keepers.start("telling of tests that have ended", ended_tests.run)
+        keepers.start("reporting tests that have ended", ended_tests.run)
         # Images of versions that were removed while Docker was away.
         keepers.start("removing images that nobody uses", lambda: parts.manager.prune(parts.catalog.artifacts()))
         parts.workers.start()

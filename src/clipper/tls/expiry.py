@@ -1,11 +1,11 @@
-"""Until when certificates are valid, read from their DER (RFC 5280, section 4.1), and when to warn of it."""
+"""Reads from their DER (RFC 5280, section 4.1) how long certificates are valid, and decides when to warn."""
 
 import re
 import ssl
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-# Who renews by hand needs days; what renews by itself does so a month before (Let's Encrypt: 30 days of 90).
+# An operator who renews by hand needs days. Automatic renewal is earlier (Let's Encrypt: 30 days of 90).
 WARN_BEFORE_S = 14 * 24 * 3600.0
 
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
@@ -29,7 +29,7 @@ def expires_at(chain: bytes) -> float | None:
 
 
 class Expiring(NamedTuple):
-    """What may expire, for messages: what it is, what happens then and what to do."""
+    """A certificate in messages: its name, the consequence of its expiry, and the remedy."""
 
     name: str
     consequence: str
@@ -43,14 +43,14 @@ CLIENT_CA = Expiring(
 
 
 def expiry_problem(what: Expiring, expires_at_s: float | None, now_s: float) -> str | None:
-    """What an operator has to be told of a certificate; None if it is valid for long enough."""
+    """The warning about a certificate; None if it is valid for long enough."""
     if expires_at_s is None or expires_at_s - now_s > WARN_BEFORE_S:
         return None
     left_s = expires_at_s - now_s
     when = f"expires in {left_s / 86400:.0f} days" if left_s > 2 * 86400 else f"expires in {left_s / 3600:.0f} hours"
     if left_s <= 0:
         when = f"has expired, and {what.consequence}"
-    return f"{what.name} {when} ({day(expires_at_s)}): {what.remedy}, which is taken at once"
+    return f"{what.name} {when} ({day(expires_at_s)}): {what.remedy}; no restart is needed"
 
 
 def day(at_s: float) -> str:
@@ -60,9 +60,9 @@ def day(at_s: float) -> str:
 def _not_after(der: bytes) -> float:
     """
     Raises:
-        ValueError, IndexError: it is no certificate.
+        ValueError, IndexError: the bytes are not a certificate.
     """
-    start, _ = _inside(der, 0, _SEQUENCE)  # the certificate: what is signed comes first
+    start, _ = _inside(der, 0, _SEQUENCE)  # the certificate: its signed part comes first
     at, _ = _inside(der, start, _SEQUENCE)
     if der[at] == _VERSION:
         at = _inside(der, at, _VERSION)[1]

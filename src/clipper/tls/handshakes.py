@@ -15,11 +15,11 @@ log = logging.getLogger(__name__)
 
 # How long handshakes may hold the event loop between its other events; one of them may take longer than that.
 SLICE_S = 0.002
-# Under way at once. Each that has sent something takes some ten KB, and honest ones are done in milliseconds.
+# Handshakes under way at once. One that has begun takes some ten KB, and honest ones are done in milliseconds.
 MAX_HANDSHAKES = 1000
-# From when a connection is accepted on; across the world three round trips take a second.
+# Counted from when a connection is accepted. Across the world three round trips take a second.
 HANDSHAKE_TIMEOUT_S = 10.0
-# Failures and the latest reason are logged once in this time, or clients could fill the log.
+# Failures and the latest reason are logged once in this time, so that clients cannot fill the log.
 WARN_EVERY_S = 60.0
 
 
@@ -33,7 +33,7 @@ class Handshake(Protocol):
 class Handshakes:
     """
     Attributes:
-        context: what new connections are met with; another may be put in its place at any time.
+        context: for new connections; it may be replaced at any time.
         failed: how many have failed.
     """
 
@@ -49,7 +49,8 @@ class Handshakes:
         self.call_soon = call_soon
         self._most = most
         self._clock = clock
-        # When each began; in order of when it last had something to do, and of when it got something to do.
+        # When each handshake began: of those that wait for their client, in the order in which they last did something,
+        # and of those in the line, in the order in which they joined it.
         self._waiting: dict[Handshake, float] = {}
         self._due: dict[Handshake, float] = {}
         self._warns_at_s = 0.0
@@ -58,7 +59,7 @@ class Handshakes:
         return len(self._waiting) + len(self._due)
 
     def begin(self, handshake: Handshake) -> None:
-        """May give up another, or this one if all others are in the line."""
+        """Add a handshake. This may give up another one, or this one if all others are in the line."""
         is_full = len(self) >= self._most
         self._waiting[handshake] = self._clock()
         if is_full:
@@ -87,7 +88,7 @@ class Handshakes:
             log.warning("%d TLS handshakes have failed, the last one because: %s", self.failed, why)
 
     def sweep(self) -> None:
-        """Drop those that take too long; to be called about once a second."""
+        """Give up those that take too long; call this about once a second."""
         before_s = self._clock() - HANDSHAKE_TIMEOUT_S
         for handshake, began_s in [*self._waiting.items(), *self._due.items()]:
             if began_s <= before_s:

@@ -32,7 +32,7 @@ _KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----")
 
 
 class TlsPaths(Struct, frozen=True):
-    """The files that an operator names, in PEM; ``client_ca`` None takes clients without a certificate."""
+    """The files that an operator names, in PEM. If ``client_ca`` is None, clients need no certificate."""
 
     certificate: Path
     key: Path
@@ -40,7 +40,7 @@ class TlsPaths(Struct, frozen=True):
 
 
 class TlsMaterial(Struct, frozen=True):
-    """The content of the files. It is never shown, since it has the key."""
+    """The content of the files. Its repr never shows it, because it contains the key."""
 
     certificate: bytes
     key: bytes
@@ -54,8 +54,8 @@ def read_material(paths: TlsPaths) -> TlsMaterial:
     """Read a pair and check that a server can use it.
 
     Raises:
-        InvalidArgument: a file is missing or cannot be read, is not what it should be, or the key is of another
-            certificate or encrypted.
+        InvalidArgument: a file is missing, cannot be read or has other content, or the key is encrypted or that of
+            another certificate.
     """
     material = TlsMaterial(
         _read("--tls-cert", paths.certificate, _CERTIFICATE, "certificate"),
@@ -66,14 +66,14 @@ def read_material(paths: TlsPaths) -> TlsMaterial:
         server_context(replace(material, client_ca=None))
     except _Encrypted:
         raise InvalidArgument(
-            f"--tls-key {paths.key} is encrypted, and nobody is there to type its password: decrypt it, with mode 0600 "
+            f"--tls-key {paths.key} is encrypted, and a server cannot ask for its password: decrypt it, with mode 0600 "
             "(openssl pkey -in FILE -out NEW)"
         ) from None
     except ssl.SSLError as error:
         if error.reason in _MISMATCH:
             raise InvalidArgument(
                 f"--tls-key {paths.key} is not the key of the certificate in --tls-cert {paths.certificate}: expected "
-                "the pair as it was issued, the server's own certificate first and those that signed it behind it"
+                "the pair as it was issued, with the server's own certificate first and those that signed it after it"
             ) from error
         raise InvalidArgument(
             f"--tls-cert {paths.certificate} with --tls-key {paths.key} cannot be used: {error.reason or error}"
@@ -95,7 +95,7 @@ def server_context(material: TlsMaterial) -> ssl.SSLContext:
     # Each renegotiation costs the server a handshake.
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(ALPN)
-    # OpenSSL reads pairs from files only: these are in memory and have no name.
+    # OpenSSL reads pairs only from files, so these are files in memory, without a name.
     with _nameless(material.certificate) as certificate, _nameless(material.key) as key:
         context.load_cert_chain(certificate, key, password=_refuse)
     if material.client_ca is not None:
@@ -105,7 +105,7 @@ def server_context(material: TlsMaterial) -> ssl.SSLContext:
 
 
 def own_certificate(material: TlsMaterial) -> bytes:
-    """The first certificate, which is the server's; those behind it are of its signers."""
+    """The first certificate, which is the server's own; its signers' follow it."""
     found = _CERTIFICATE.search(material.certificate)
     assert found is not None
     return found[0] + b"\n"
@@ -132,7 +132,7 @@ def _read(option: str, path: Path, expected: "re.Pattern[bytes]", what: str) -> 
 
 @contextmanager
 def _nameless(data: bytes) -> Iterator[str]:
-    """A path by which this process alone can read the data, for as long as this is open."""
+    """A path through which only this process can read the data, while the block runs."""
     descriptor = os.memfd_create("pem")
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)

@@ -1,9 +1,9 @@
-"""A connection under TLS: to the event loop a protocol, to the protocol of HTTP a transport.
+"""A connection under TLS: a protocol to the event loop, and a transport to the HTTP protocol.
 
-The loops' own TLS tells a protocol of its connection only after the handshake, does a handshake whenever a client
-wants one, encrypts an answer of any size in one go, and does not count what its own socket holds of it. Here the
-protocol has its connection from when it is accepted: so one that is still shaking hands counts, is timed, and goes like
-any other. What it writes before waits. A long answer is encrypted piece by piece, as its client takes it.
+The TLS of event loops reports a connection only after the handshake, does a handshake whenever a client
+wants one, encrypts an answer of any size in one go, and does not count what its socket holds. Here the
+HTTP protocol has its connection from when it is accepted, so a connection in the handshake is counted, timed and closed
+like any other. What the protocol writes before waits. A long answer is encrypted in pieces, as its client reads it.
 """
 
 import asyncio
@@ -14,25 +14,25 @@ from typing import Any, cast
 
 from clipper.tls.handshakes import Handshakes
 
-# The most that one record of TLS holds. Both ways texts go through OpenSSL in such pieces: what its buffers once took
-# they keep for as long as the connection lasts.
+# The largest record of TLS. Data goes through OpenSSL in such pieces both ways, because OpenSSL's buffers keep their
+# largest size for as long as the connection lasts.
 PIECE_BYTES = 16 * 1024
-# So much of a long answer is encrypted, in about a millisecond, before the loop's other events have their turn.
+# Bytes of a long answer that are encrypted, in about a millisecond, before the loop's other events have their turn.
 TURN_BYTES = 1024 * 1024
 
-# What a browser or curl that was given an address with http:// can show.
+# A plain answer for a browser or curl that was given an address with http://.
 _CAUSE = b'{"error":"malformed_request","cause":"this port speaks TLS only: use https://"}'
 _NOT_TLS = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
 )
 NOT_TLS = _NOT_TLS % len(_CAUSE) + _CAUSE
 
-# Of a connection that is gone: so that the two do not keep each other in memory.
+# Replaces the application of a connection that is gone, so that the two do not keep each other in memory.
 _NOBODY = asyncio.Protocol()
 
 
 class TlsTransport(asyncio.Protocol, asyncio.Transport):
-    """Gives ``application`` what was said, in the clear."""
+    """Passes decrypted data to ``application``."""
 
     def __init__(self, application: asyncio.Protocol, handshakes: Handshakes) -> None:
         asyncio.Transport.__init__(self)
@@ -40,28 +40,28 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         self._handshakes = handshakes
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        # What came and waits for its turn to shake hands.
+        # Received data that waits for the handshake's turn.
         self._unread = b""
-        # Made when the client says something: one that does not costs nothing more.
+        # Made when the client sends something, so that a silent one costs nothing more.
         self._tls: ssl.SSLObject | None = None
-        # Whether the handshake is done: before, nothing can be written.
+        # Whether the handshake is done. Nothing can be written before.
         self._is_open = False
-        # Whether what still comes is dropped.
+        # Whether further data from the client is dropped.
         self._is_deaf = False
         self._is_queued = False
-        # What has to be encrypted yet.
+        # Data that is not encrypted yet.
         self._backlog: deque[memoryview] = deque()
         self._backlog_bytes = 0
         self._pump_is_due = False
-        # Whether the socket is full, and whether the application was told to write no more.
+        # Whether the socket is full, and whether the application was asked to pause writing.
         self._is_blocked = False
         self._is_paused = False
-        # Whether the application reads, and whether we do.
+        # Whether the application reads, and whether this transport reads.
         self._reads = self._is_reading = True
         self._is_ending = False
         self._is_closing = False
 
-    # -- what the loop tells -----------------------------------------------------------------------------
+    # -- called by the loop ------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -89,7 +89,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
             self._handshakes.queue(self)
 
     def eof_received(self) -> bool | None:
-        """The socket ends. That it was not said under TLS can only cut a request short, and none is taken then."""
+        """The socket ends. Without a close under TLS the last request may be cut short, and is then not accepted."""
         self._is_deaf = True
         return self._application.eof_received() if self._is_open else False
 
@@ -133,16 +133,16 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         self._handshakes.end(self)
         self._pump()
         if not self._is_deaf and (data or self._incoming.pending):
-            # It came along with the end of the handshake.
+            # This data came together with the end of the handshake.
             self._read(data)
 
     def give_up(self) -> None:
         self.abort()
 
-    # -- texts -------------------------------------------------------------------------------------------
+    # -- data --------------------------------------------------------------------------------------------
 
     def _read(self, data: bytes) -> None:
-        """Give the application all that is complete with this, in one piece."""
+        """Pass all decrypted data to the application, in one piece."""
         tls, incoming = self._tls, self._incoming
         assert tls is not None
         parts = []
@@ -161,7 +161,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
             self._end_with(error)
             return
         if self._outgoing.pending:
-            # What the protocol itself has to say, such as that it took new keys.
+            # Messages of TLS itself, such as the answer to new keys.
             self._send_encrypted()
         text = parts[0] if len(parts) == 1 else b"".join(parts)
         if text:
@@ -172,7 +172,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
                 self.close()
 
     def _end_with(self, error: ssl.SSLError) -> None:
-        """What comes cannot be understood: the client is told so, as far as it reads."""
+        """The data is not valid TLS: send the client an alert, if it reads."""
         self._is_deaf = self._is_closing = self._is_ending = True
         self._drop_backlog()
         self._send_encrypted()
@@ -184,7 +184,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
             self._transport.write(data)
 
     def _pump(self) -> None:
-        """Encrypt what waits, as the socket takes it, and do what was to be done after it."""
+        """Encrypt waiting data as the socket takes it, then close or resume as was requested."""
         self._pump_is_due = False
         tls = self._tls
         if tls is None or not self._is_open or self._transport.is_closing():
@@ -230,7 +230,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         self._backlog_bytes = 0
 
     def _send_end(self) -> None:
-        """Say under TLS, and by the socket, that no more comes. What the client still sends is dropped."""
+        """Close for writing, under TLS and on the socket. What the client still sends is dropped."""
         self._say_goodbye()
         if not self._transport.is_closing():
             self._transport.write_eof()
@@ -239,7 +239,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         self._is_deaf = True
         tls, self._tls = self._tls, None
         if tls is not None:
-            # It would also like to read the client's; that need not come.
+            # OpenSSL would also wait for the client's close, which need not come.
             with contextlib.suppress(ssl.SSLError):
                 tls.unwrap()
             self._send_encrypted()
@@ -248,7 +248,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         self._say_goodbye()
         self._transport.close()
 
-    # -- what the application asks -----------------------------------------------------------------------
+    # -- called by the application -----------------------------------------------------------------------
 
     def write(self, data: Any) -> None:
         if not self._is_open or self._backlog or not 0 < len(data) <= PIECE_BYTES:
@@ -256,7 +256,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
             return
         tls = self._tls
         if tls is None:
-            return  # it has been closed
+            return  # the connection is closed
         try:
             tls.write(data)
         except ssl.SSLError as error:
@@ -287,7 +287,7 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         return self._is_closing or self._transport.is_closing()
 
     def close(self) -> None:
-        """Once all is written. What has not even a handshake has nothing that could be written."""
+        """Close once everything is written. Without a handshake nothing can be written, so close at once."""
         if self._is_closing:
             return
         self._is_closing = self._is_deaf = True
@@ -313,8 +313,10 @@ class TlsTransport(asyncio.Protocol, asyncio.Transport):
         return self._reads and not self.is_closing()
 
     def _adjust_reading(self) -> None:
-        """Read no client that waits for its turn to shake hands, or takes nothing: it could ask for new keys without
-        end, each of which is answered."""
+        """Stop reading while the client waits for its handshake's turn, or does not read.
+
+        Otherwise it could request new keys without end, and each request is answered.
+        """
         should_read = self._reads and not self._is_queued and not self._is_blocked
         if should_read == self._is_reading or self._transport.is_closing():
             return

@@ -11,9 +11,9 @@ from clipper.errors import InvalidArgument, Unavailable
 class Trust(Struct, frozen=True):
     """
     Attributes:
-        pinned: a file with the one certificate that is trusted, whatever name it is for; wins over ``ca``.
-        ca: a file of certificate authorities; if None, those of the system.
-        certificate, key: files of the client's own pair; the key may be in the file of the certificate.
+        pinned: a file with the only trusted certificate, whatever name it is for; it takes precedence over ``ca``.
+        ca: a file of certificate authorities; None means those of the system.
+        certificate, key: files of the client's own pair; the certificate's file may contain the key.
     """
 
     pinned: Path | None = None
@@ -41,16 +41,16 @@ class ClientTls:
         return self._context
 
     def renew(self) -> None:
-        """Trust also what the file of the one that is pinned holds now: the server's may have been renewed.
+        """Also trust the certificate that the pinned file holds now: the server's may have been renewed.
 
         Raises:
-            Unavailable: it cannot be read.
+            Unavailable: the file cannot be read.
         """
         if self._trust.pinned is not None:
             _pin(self.context, self._trust.pinned)
 
 
-# X509_V_FLAG_NO_CHECK_TIME of OpenSSL, which Python has no name for.
+# OpenSSL's X509_V_FLAG_NO_CHECK_TIME, for which Python has no name.
 _NO_CHECK_TIME = 0x200000
 
 
@@ -61,7 +61,7 @@ def _context(trust: Trust) -> ssl.SSLContext:
         context.check_hostname = False
         # The pinned certificate ends the chain: trust in its signers would include other servers.
         context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-        # An expired one is still that server's: its operator learns of the expiry from clipper status.
+        # An expired certificate is still that server's; its operator sees the expiry in clipper status.
         context.verify_flags |= _NO_CHECK_TIME
         _pin(context, trust.pinned)
     else:

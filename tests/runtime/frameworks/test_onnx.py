@@ -41,7 +41,7 @@ def test_a_row_that_lacks_an_input_fails_alone(told: Told) -> None:
 def test_an_output_without_a_value_for_each_row_is_no_answer(told: Told) -> None:
     failures = told.answers["one value for all rows"].failures
     assert len(failures) == 2
-    assert all("output y has shape [1, 1] for 2 inputs: expected one value an input" in each for each in failures)
+    assert all("output y has shape [1, 1] for 2 inputs: expected one value for each input" in each for each in failures)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_one_output_is_answered_as_it_is_and_several_by_name() -> None:
 
 def test_labels_are_the_places_of_the_greatest() -> None:
     assert np.asarray(Answer.of(source("labels")).rows({"a": SCORES[:, :, None]})).tolist() == [1, 0]
-    with pytest.raises(ModelFailed, match="there is one score a row"):
+    with pytest.raises(ModelFailed, match="each row has a single score"):
         labels_of(SCORES[:, :1])
 
 

@@ -1,4 +1,4 @@
-"""One module a framework, by its name: ``load`` reads what that framework saved.
+"""One module for each framework, with its name: ``load`` reads what that framework saved.
 
-Each imports its library at its top, so none is imported before a model of it is to be loaded.
+Each module imports its library at its top. A module is imported only to load a model of its framework.
 """

@@ -15,7 +15,7 @@ from clipper.types import DType, InputType
 
 LIBRARY = f"opencv {cv2.__version__}"
 
-# Outputs with their own count of rows: each begins with the index of the image that it is of.
+# Layers whose outputs have any number of rows; each row begins with the index of its image.
 DETECTIONS = "DetectionOutput"
 
 
@@ -59,18 +59,18 @@ def _only(folder: Path, *endings: str) -> Path:
 def _by_image(detections: Array, images: int) -> Any:
     """Return each image's detections: class, confidence and the box's corners, which are shares of its size."""
     rows = detections.reshape(-1, detections.shape[-1])
-    # Where nothing was found OpenCV returns rows of zeros.
+    # OpenCV returns rows of zeros if nothing was found.
     rows = rows[rows[:, 2] > 0]
     return [rows[rows[:, 0] == image, 1:].tolist() for image in range(images)]
 
 
-# The batch's dimension comes first. Older files have one line a dimension, newer ones a block.
+# The batch's dimension comes first. Older files have one line for each dimension, newer ones a block.
 _BLOCK = re.compile(r"\b(?:input_shape|shape)\s*:?\s*\{([^}]*)\}")
 _DIMENSION = re.compile(r"\b(?:input_)?dim\s*:\s*(\d+)")
 
 
 def _input_type(prototxt: str) -> InputType | None:
-    """Return what a net says that its input is; None if it does not."""
+    """Return the input type that a net declares; None if it declares none."""
     text = re.sub(r"#.*", "", prototxt)
     block = _BLOCK.search(text)
     sizes = [int(size) for size in _DIMENSION.findall(block[1] if block else text)]

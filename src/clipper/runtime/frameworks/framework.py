@@ -1,4 +1,4 @@
-"""What every framework's module is given and gives back."""
+"""The arguments and results of every framework's module."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from clipper.types import InputType
 
 LABELS = "labels"
 PROBABILITIES = "probabilities"
-# What a model answers that is no classifier and has no names for its outputs.
+# The output of a model that is not a classifier and has no names for its outputs.
 VALUES = "values"
 
 
@@ -25,11 +25,10 @@ class FrameworkSource:
 
     Attributes:
         path: the model file or folder.
-        data: its second file, of a model that is two.
-        target: ``module:Class``, of a model that is a class and the state dict at ``path``.
+        data: the second file of a model that has two.
+        target: ``module:Class``, for a model that is a class and the state dict at ``path``.
         output: ``labels``, ``probabilities``, or names of outputs with commas between; None means the model's own.
-        input_type: text form, where the deployment says it. Inputs come in this type, so convert them to what the
-            model wants.
+        input_type: text form, if the deployment says it. Inputs come in this type, so convert them to the model's own.
     """
 
     path: Path
@@ -39,17 +38,17 @@ class FrameworkSource:
     input_type: str | None = None
 
     def names(self, known: Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
-        """Return the outputs that were asked for, or ``default`` if none were.
+        """Return the requested outputs, or ``default`` if none are requested.
 
         Raises:
-            ContainerFailed: one is not ``known``.
+            ContainerFailed: a requested output is not ``known``.
         """
         names = tuple(default) if self.output is None else tuple(name.strip() for name in self.output.split(","))
         unknown = [name for name in names if name not in known]
         if unknown:
             raise ContainerFailed(
                 f"{self.path.name} has no output {', '.join(unknown)}: it has {', '.join(known)}; "
-                "deploy it with --output and one or more of these, or without"
+                "deploy it with --output and one or more of these, or without --output"
             )
         return names
 
@@ -59,10 +58,10 @@ class FrameworkModel:
     """A loaded model.
 
     Attributes:
-        predict_batch: one output an input, as of ``ModelContainer``.
-        input_type: what it takes; None if its file does not tell.
-        library: what runs it and its version, e.g. ``onnxruntime 1.32.0``.
-        max_batch: the most inputs that it takes at once; None means any number.
+        predict_batch: returns one output for each input, like that of ``ModelContainer``.
+        input_type: None if the model's file does not say it.
+        library: the library that runs the model, with its version, e.g. ``onnxruntime 1.32.0``.
+        max_batch: the largest batch that it takes; None means any.
     """
 
     predict_batch: Callable[[Inputs], object]
@@ -72,20 +71,20 @@ class FrameworkModel:
 
 
 def answered(outputs: Mapping[str, Sequence[Any]]) -> Sequence[Any]:
-    """Return one answer a row: of one output its value, of several an object ``{name: value}``."""
+    """Return one answer for each row: the value of a single output, or an object ``{name: value}`` of several."""
     if len(outputs) == 1:
         return next(iter(outputs.values()))
     return [dict(zip(outputs, row)) for row in zip(*outputs.values())]
 
 
 def named_inputs(rows: Inputs, required: Sequence[str], known: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Read the inputs of a model that takes several: each row is a text, a JSON object of them by name.
+    """Read the inputs of a model that takes several: each row is the text of a JSON object of inputs by name.
 
     Args:
-        known: all that there may be, if some may be absent.
+        known: the names of all inputs, if some may be absent.
 
     Raises:
-        WrongInput: a row is something else.
+        WrongInput: a row is not such an object.
     """
     return [_named_input(str(row), set(required), set(known or required)) for row in rows]
 
@@ -98,12 +97,12 @@ def _named_input(text: str, required: set[str], known: set[str]) -> dict[str, An
         raise WrongInput(f"{expected}: {error}") from error
     if not isinstance(values, dict) or not required <= values.keys() <= known:
         got = ", ".join(sorted(values)) if isinstance(values, dict) else f"a {type(values).__name__}"
-        raise WrongInput(f"{expected}: got {got or 'none of them'}")
+        raise WrongInput(f"{expected}: got {got or 'an empty object'}")
     return values
 
 
 def classifier_answers() -> dict[str, Callable[[Array], Any]]:
-    """What to make of a classifier's probabilities: an array (rows, classes), or (rows,) of the second of two."""
+    """Convert a classifier's probabilities, which are (rows, classes), or (rows,) for the second of two classes."""
     return {LABELS: _labels, PROBABILITIES: _probabilities}
 
 
@@ -112,10 +111,10 @@ def regressor_answers() -> dict[str, Callable[[Array], Any]]:
 
 
 def chosen_answer(source: FrameworkSource, answers: Mapping[str, Callable[[Array], Any]]) -> Callable[[Array], Any]:
-    """Return the one that was asked for, or else the first.
+    """Return the requested output, or else the first.
 
     Raises:
-        ContainerFailed: it is not one of them.
+        ContainerFailed: the requested output is not known.
     """
     names = source.names(list(answers), list(answers)[:1])
     if len(names) > 1:

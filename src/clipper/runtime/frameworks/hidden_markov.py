@@ -1,4 +1,4 @@
-"""hmmlearn's hidden Markov models as models of sequences. Nothing here imports it: a model that needs it has."""
+"""hmmlearn's hidden Markov models as models of sequences. The model's own pickle has imported hmmlearn."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from clipper.types import DType, InputType
 
 
 def sequence_model(model: Any) -> Any:
-    """Return what answers sequences if ``model`` is a hidden Markov model, or a dict of one for each label; else it."""
+    """Wrap a hidden Markov model, or a dict with one for each label, to answer sequences; return others unchanged."""
     if _is_hidden_markov(model):
         return StateDecoder(model)
     if isinstance(model, dict) and model and all(map(_is_hidden_markov, model.values())):
@@ -25,7 +25,7 @@ def _is_hidden_markov(model: Any) -> bool:
 
 
 class StateDecoder:
-    """Answers the states that a sequence went through, one a step."""
+    """Answers the states that a sequence went through, one for each step."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -35,12 +35,12 @@ class StateDecoder:
         return [self._model.predict(_steps(sequence)) for sequence in sequences]
 
     def predict_proba(self, sequences: Inputs) -> list[Array]:
-        """Of each sequence an array (steps, states)."""
+        """Return an array (steps, states) for each sequence."""
         return [self._model.predict_proba(_steps(sequence)) for sequence in sequences]
 
 
 class SequenceClassifier:
-    """Answers the label whose model finds a sequence most likely, as HTK's recognisers do."""
+    """Answers the label whose model finds a sequence most likely, like HTK's recognisers."""
 
     def __init__(self, models: Mapping[Any, Any]) -> None:
         self._models = models
@@ -50,7 +50,7 @@ class SequenceClassifier:
         return [max(scores, key=scores.__getitem__) for scores in self._scores(sequences)]
 
     def predict_proba(self, sequences: Inputs) -> list[dict[Any, float]]:
-        """Of each sequence the probability of each label, where all labels were as likely before."""
+        """Return the probability of each label for each sequence, if all labels are equally likely beforehand."""
         return [_posterior(scores) for scores in self._scores(sequences)]
 
     def _scores(self, sequences: Inputs) -> Sequence[dict[Any, float]]:
@@ -62,7 +62,7 @@ class SequenceClassifier:
 
 
 def _posterior(scores: Mapping[Any, float]) -> dict[Any, float]:
-    # Relative to the largest, for the likelihoods themselves are far below what a float holds.
+    # Relative to the largest, because the likelihoods themselves are far too small for a float.
     highest = max(scores.values())
     likelihoods = {label: float(np.exp(score - highest)) for label, score in scores.items()}
     total = sum(likelihoods.values())
@@ -70,7 +70,7 @@ def _posterior(scores: Mapping[Any, float]) -> dict[Any, float]:
 
 
 def _input_type(model: Any) -> InputType:
-    """A sequence of any length: of symbols, or of vectors of the features that the model was fitted on."""
+    """The type of a sequence of any length, of symbols or of vectors of the features that the model was fitted on."""
     if type(model).__name__.endswith("CategoricalHMM"):
         return InputType(DType.INT64, (None,))
     return InputType(DType.FLOAT64, (None, int(model.n_features)))

@@ -16,17 +16,17 @@ LIBRARY = f"keras {keras.__version__} on {tensorflow.LIBRARY}"
 
 
 def load(source: FrameworkSource) -> FrameworkModel:
-    """Load the model. A layer that holds Python code is refused: the file could run whatever its author wished.
+    """Load the model. A layer with Python code is refused, because the file could run any code.
 
     Raises:
-        ContainerFailed: it takes more than one tensor.
-        ValueError: it holds Python code.
+        ContainerFailed: the model takes more than one tensor.
+        ValueError: the file has Python code.
     """
     model = keras.saving.load_model(source.path, compile=False, safe_mode=True)
     spec = _input(model)
     names = _output_names(model)
     answer = Answer.of(source, names)
-    # Traced once, for batches of every size; predict() takes milliseconds to prepare each.
+    # Traced once for batches of every size, because predict() takes milliseconds to prepare each batch.
     call = tf.function(lambda inputs: model(inputs, training=False)).get_concrete_function(spec)
 
     def predict_batch(inputs: Inputs) -> Any:
@@ -47,7 +47,7 @@ def _input(model: keras.Model) -> tf.TensorSpec:
 
 def _output_names(model: keras.Model) -> list[str]:
     if isinstance(model, keras.Sequential):
-        # One that was read from a file does not know its outputs by name; it has what its last layer returns.
+        # A model read from a file does not know its outputs' names, only what its last layer returns.
         return [model.layers[-1].name]
     return list(model.output) if isinstance(model.output, Mapping) else list(model.output_names)
 

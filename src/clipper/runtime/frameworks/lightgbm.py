@@ -21,12 +21,12 @@ _CLASSIFYING = ("binary", "multiclass", "multiclassova")
 
 
 def load(source: FrameworkSource) -> FrameworkModel:
-    """Raises ContainerFailed if its objective has not what is asked for."""
+    """Load a booster. Raises ContainerFailed if its objective does not have the requested output."""
     return model_of(lightgbm.Booster(model_file=str(source.path)), source)
 
 
 def model_of(booster: Any, source: FrameworkSource) -> FrameworkModel:
-    """Serve a booster, from wherever it was read. Raises as ``load`` does."""
+    """Serve a booster, from a model file or a pickle. Raises like ``load``."""
     answer = chosen_answer(source, _answers(_objective(booster)))
     threads = thread_count()
 
@@ -38,7 +38,7 @@ def model_of(booster: Any, source: FrameworkSource) -> FrameworkModel:
 
 
 def _objective(booster: Any) -> str:
-    # ``multiclass num_class:3``; a training with an objective of the user's own leaves none.
+    # E.g. ``multiclass num_class:3``; a training with the user's own objective leaves none.
     text: str = booster.dump_model(num_iteration=1).get("objective", "")
     return text.partition(" ")[0]
 

@@ -1,4 +1,4 @@
-"""MLflow's model folders, whatever framework is in them, by their Python function."""
+"""MLflow's model folders, of any framework, served by their Python function."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from clipper.runtime.frameworks.framework import VALUES, FrameworkModel, Framewo
 from clipper.runtime.model import Inputs
 from clipper.types import DType, InputType
 
-# By numpy's name, of MLflow's column and tensor types. What is not here comes in a JSON text.
+# Types of rows by numpy's names of MLflow's column and tensor types. Values of other types come in a JSON text.
 _WIRE = {
     "bool": DType.BOOL,
     "uint8": DType.UINT8,
@@ -22,12 +22,12 @@ _WIRE = {
     "float64": DType.FLOAT64,
 }
 
-# What a model is given for a batch of rows.
+# Makes the model's argument from a batch of rows.
 _Reader = Callable[[Inputs], Any]
 
 
 def load(source: FrameworkSource) -> FrameworkModel:
-    """Raises ContainerFailed if its signature lacks the outputs asked for."""
+    """Load a folder. Raises ContainerFailed if its signature lacks the requested outputs."""
     model = mlflow.pyfunc.load_model(str(source.path))
     input_type, read = _takes(model.metadata.get_input_schema())
     named = _output_names(model.metadata.get_output_schema())
@@ -41,7 +41,7 @@ def load(source: FrameworkSource) -> FrameworkModel:
 
 
 def _takes(schema: Any) -> tuple[InputType | None, _Reader]:
-    """What a query brings, and how the model is given it, by the signature's inputs."""
+    """The input type of a query, and the function that makes the model's argument, from the signature's inputs."""
     if schema is None:
         return None, lambda rows: rows
     if schema.is_tensor_spec():
@@ -72,7 +72,7 @@ def _takes_columns(specs: Sequence[Any]) -> tuple[InputType, _Reader]:
     if types == ["str"]:
         return InputType(DType.STRING), lambda rows: pandas.DataFrame({names[0]: list(rows)})
     if all(name in _WIRE for name in types):
-        # Of several kinds of numbers the one that holds them all.
+        # With several number types, the one that can represent them all.
         wire = _WIRE[types[0]] if len(set(types)) == 1 else DType.FLOAT64
         return InputType(wire, (len(specs),)), lambda rows: _frame(rows, names, types)
     texts = [str(name) for name in names]
@@ -98,7 +98,7 @@ def _output_names(schema: Any) -> list[str]:
 
 
 def _answers(outputs: Any, names: Sequence[str]) -> Sequence[Any]:
-    """Return one answer a row of what a model's Python function gives: a frame, a series, an array, a list, a dict."""
+    """Return one answer for each row from the function's result: a frame, a series, an array, a list or a dict."""
     if isinstance(outputs, pandas.DataFrame):
         columns = {str(name): outputs[name].tolist() for name in outputs.columns}
     elif isinstance(outputs, dict):
@@ -107,5 +107,7 @@ def _answers(outputs: Any, names: Sequence[str]) -> Sequence[Any]:
         return outputs  # type: ignore[no-any-return]  # the runtime says what is wrong with it, if anything is
     absent = [name for name in names if name not in columns]
     if absent:
-        raise ModelFailed(f"the model gave {', '.join(columns)}, and no {', '.join(absent)} as its signature says")
+        raise ModelFailed(
+            f"the model returned {', '.join(columns)}, without {', '.join(absent)}, which its signature declares"
+        )
     return answered({name: columns[name] for name in names or columns})

@@ -21,7 +21,7 @@ from clipper.runtime.frameworks.framework import (
 from clipper.runtime.model import Array, Inputs
 from clipper.types import DType, InputType, Shape
 
-# From what a graph declares to what it takes here, and to what queries bring: JSON has no half or small numbers.
+# From a graph's element type to numpy's and to that of queries: JSON has no half-precision or small numbers.
 _ELEMENTS: dict[str, tuple[str, DType]] = {
     "float16": ("float16", DType.FLOAT32),
     "float": ("float32", DType.FLOAT32),
@@ -40,14 +40,14 @@ _ELEMENTS: dict[str, tuple[str, DType]] = {
 _FLOATING = ("tensor(float16)", "tensor(float)", "tensor(double)")
 _LABELLING = ("tensor(int64)", "tensor(string)")
 
-# How a graph takes rows. stacked: along a first dimension of any length. single: along one of length 1.
-# whole: it has no such dimension, and a row is all of its input.
+# How a graph takes rows. stacked: along a first dimension of any length. single: along a first dimension of length 1.
+# whole: it has no such dimension, and a row is the whole input.
 _Batching = Literal["stacked", "single", "whole"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Input:
-    """An input of the graph; ``shape`` is all of it, None where any length will do."""
+    """An input of the graph. ``shape`` includes the batch's dimension, and has None for a dimension of any length."""
 
     name: str
     element: str
@@ -57,14 +57,14 @@ class _Input:
 
 @dataclass(frozen=True, slots=True)
 class _Output:
-    """What can be asked for: an output of the graph, and what is made of it."""
+    """An answer that can be requested: an output of the graph, and its conversion."""
 
     name: str
     convert: Callable[[Any], Any]
 
 
 def load(source: FrameworkSource) -> FrameworkModel:
-    """Raises ContainerFailed for a graph whose inputs no query can bring, or that lacks the outputs asked for."""
+    """Load a graph. Raises ContainerFailed if no query can bring its inputs, or it lacks the requested outputs."""
     session = _session(_file_in(source.path))
     inputs = [_input(node) for node in session.get_inputs()]
     batching = _batching_of(inputs)
@@ -87,7 +87,7 @@ def load(source: FrameworkSource) -> FrameworkModel:
 
 
 def _file_in(path: Path) -> Path:
-    """A folder holds one graph, and the files that its weights are in."""
+    """Find the graph in a folder, which has one graph and the files of its weights."""
     return next(path.glob("*.onnx")) if path.is_dir() else path
 
 
@@ -106,14 +106,14 @@ def _input(node: Any) -> _Input:
             f"{', '.join(_ELEMENTS)}"
         )
     name, wire = _ELEMENTS[element]
-    # A dimension of any length has a name, or none.
+    # A dimension of any length is a name or None.
     return _Input(node.name, name, wire, tuple(size if isinstance(size, int) else None for size in node.shape))
 
 
 def _batching_of(inputs: Sequence[_Input]) -> _Batching:
     if all(one.shape and one.shape[0] is None for one in inputs):
         return "stacked"
-    # A list of one number is a row by itself.
+    # For a graph that takes a list of one number, a row is the number itself.
     return "single" if all(len(one.shape) > 1 and one.shape[0] == 1 for one in inputs) else "whole"
 
 
@@ -124,7 +124,7 @@ def _input_type(inputs: Sequence[_Input], batching: _Batching) -> InputType:
     shape = one.shape if batching == "whole" else one.shape[1:]
     if one.wire is DType.STRING and any(size not in (1, None) for size in shape):
         raise ContainerFailed(
-            f"the graph's input {one.name} takes texts of shape {list(shape)} a row: expected one text a row"
+            f"the graph's input {one.name} takes texts of shape {list(shape)} a row: expected one text for each row"
         )
     return InputType(one.wire, shape)
 
@@ -140,7 +140,7 @@ def _reader(inputs: Sequence[_Input], batching: _Batching) -> Callable[[Inputs],
 
 
 def _from_objects(rows: Inputs, inputs: Sequence[_Input], batching: _Batching) -> dict[str, Array]:
-    """Read the inputs of a graph that has several: each row a text, a JSON object of them by name."""
+    """Read the inputs of a graph with several: each row is the text of a JSON object of inputs by name."""
     objects = named_inputs(rows, [one.name for one in inputs])
     return {
         one.name: _whole(np.stack([np.array(values[one.name], one.element) for values in objects]), batching)
@@ -153,7 +153,7 @@ def _whole(rows: Array, batching: _Batching) -> Array:
 
 
 def _outputs(nodes: Sequence[Any]) -> tuple[dict[str, _Output], list[str]]:
-    """What can be asked for, by name, and what is answered by itself."""
+    """The answers that can be requested, by name, and the default."""
     known = {node.name: _Output(node.name, lambda value: value) for node in nodes}
     if _is_classifier(nodes):
         labels, probabilities = (known[node.name] for node in nodes)
@@ -164,7 +164,7 @@ def _outputs(nodes: Sequence[Any]) -> tuple[dict[str, _Output], list[str]]:
 
 
 def _is_classifier(nodes: Sequence[Any]) -> bool:
-    """Whether it is what converters make of a classifier: its labels, and its probabilities."""
+    """Whether the outputs are those of a converted classifier: its labels, and its probabilities."""
     return len(nodes) == 2 and nodes[0].type in _LABELLING and "probabilit" in nodes[1].name.lower()
 
 
@@ -173,13 +173,13 @@ def _largest(scores: Any) -> Array:
 
 
 def _split(value: Any, name: str, batching: _Batching, rows: int) -> Any:
-    """Return one value a row of what the graph gave for all."""
-    # A graph of a single row may give its output without a dimension for it.
+    """Split a graph's output into one value for each row."""
+    # A graph that takes a single row may return its output without the batch's dimension.
     if batching == "whole" or (batching == "single" and np.shape(value)[:1] != (1,)):
         return [value]
     if not isinstance(value, Mapping) and len(value) == rows:
         return value
     raise ModelFailed(
-        f"output {name} has shape {list(np.shape(value))} for {rows} inputs: expected one value an input; "
+        f"output {name} has shape {list(np.shape(value))} for {rows} inputs: expected one value for each input; "
         "choose other outputs with --output"
     )

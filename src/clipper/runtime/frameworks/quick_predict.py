@@ -1,7 +1,7 @@
 """``predict`` of scikit-learn's estimators without its checks of each batch, with the same answers to the bit.
 
-Rows come checked, so there is nothing for the checks to find, and they cost more than a small batch does. As in
-``scikit_learn.py``, nothing here imports it: a model that needs it has.
+Clipper has checked the rows, so scikit-learn's checks find nothing, and they cost more than a small batch. Like
+``scikit_learn.py``, this module does not import scikit-learn: the model's own pickle has.
 """
 
 import math
@@ -18,11 +18,11 @@ from clipper.runtime.frameworks.scikit_learn import version
 
 Predict = Callable[[Any], Any]
 
-# What of an estimator may not be overridden: all that its ``predict`` goes through.
+# Methods that ``predict`` calls. If an estimator overrides one, its own ``predict`` is used.
 _LINEAR = ("predict", "decision_function")
 _FOREST = ("predict", "_validate_X_predict")
 
-# Before 1.4 leaves held how often each class came to them, of which each tree's predict_proba made fractions.
+# Before 1.4 leaves held counts of classes, which each tree's predict_proba turned into fractions.
 _LEAST_VERSION = (1, 4)
 _TRIED_ROWS = 32
 
@@ -30,14 +30,14 @@ _TRIED_ROWS = 32
 def quick_predict_of(estimator: Any) -> Predict | None:
     """Return ``predict`` of a linear classifier or a forest without its checks of each batch.
 
-    Returns None for any other estimator, and where it is not certain that the answers are those of ``predict``.
+    Returns None for any other estimator, and if it is not certain that the answers are those of ``predict``.
     """
     quick = _of_linear_classifier(estimator) or _of_forest(estimator)
     return quick if quick is not None and _agrees(quick, estimator) else None
 
 
 def _agrees(quick: Predict, estimator: Any) -> bool:
-    """Whether both answer some rows alike, once: releases of scikit-learn to come may go about it in other ways."""
+    """Whether both give the same answers to some rows: a later release of scikit-learn may work differently."""
     rows = np.random.default_rng(0).standard_normal((_TRIED_ROWS, estimator.n_features_in_))
     try:
         return bool(np.array_equal(quick(rows), estimator.predict(rows)))
@@ -46,11 +46,11 @@ def _agrees(quick: Predict, estimator: Any) -> bool:
 
 
 def _of_linear_classifier(estimator: Any) -> Predict | None:
-    """For 16 rows of 784 in 9 µs, where the checks take 65 µs more."""
+    """Takes 9 µs for 16 rows of 784; the checks would take 65 µs more."""
     if not _keeps(estimator, "sklearn.linear_model._base", "LinearClassifierMixin", _LINEAR):
         return None
     weights, intercept, classes = (getattr(estimator, name, None) for name in ("coef_", "intercept_", "classes_"))
-    if type(weights) is not np.ndarray or classes is None:  # it was made sparse, or is not fitted
+    if type(weights) is not np.ndarray or classes is None:  # the weights are sparse, or the estimator is not fitted
         return None
     weights = weights.T
     if weights.shape[1] == 1:
@@ -59,11 +59,11 @@ def _of_linear_classifier(estimator: Any) -> Predict | None:
 
 
 def _of_forest(estimator: Any) -> Predict | None:
-    """What the checks cost, a forest pays for each of its trees: some 40 µs, where a tree takes 3 µs for one row."""
+    """A forest pays for the checks once for each tree: some 40 µs, but a tree takes only 3 µs for one row."""
     classifies = _keeps(estimator, "sklearn.ensemble._forest", "ForestClassifier", (*_FOREST, "predict_proba"))
     if not classifies and not _keeps(estimator, "sklearn.ensemble._forest", "ForestRegressor", _FOREST):
         return None
-    # Who sets n_jobs wants threads, which scikit-learn has.
+    # A model with n_jobs is meant to use scikit-learn's threads.
     if not _is_known_version() or getattr(estimator, "n_jobs", None) not in (None, 1):
         return None
     forest = _forest_of(estimator, "Classifier" if classifies else "Regressor")
@@ -89,11 +89,11 @@ def _is_known_version() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Forest:
-    """A forest that is fitted and has one output.
+    """A fitted forest with one output.
 
     Attributes:
-        trees: each one's arithmetic: rows as float32 (n, features) to its leaves' values (n, width).
-        width: how many classes it tells apart; 1 of a regressor.
+        trees: a function for each tree, from rows as float32 (n, features) to its leaves' values (n, width).
+        width: the number of classes; 1 for a regressor.
     """
 
     estimator: Any
@@ -112,7 +112,7 @@ class _Forest:
         return self.estimator.predict(inputs) if rows is None else self._mean(rows).ravel()
 
     def _mean(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        # In scikit-learn's order and from zeros on, since another order of sums has other last bits.
+        # In scikit-learn's order, starting from zeros, since sums in another order differ in the last bits.
         mean = np.zeros((len(rows), self.width))
         for tree in self.trees:
             mean += tree(rows)
@@ -134,13 +134,13 @@ def _forest_of(estimator: Any, kind: str) -> _Forest | None:
 
 
 def _shape(member: Any) -> tuple[Any, ...]:
-    # A tree reads its features from a row however long that is, so this has to be known.
+    # A tree reads its features from a row of any length, so the number of features must be known to check it.
     tree = getattr(member, "tree_", None)
     return tuple(getattr(tree, name, None) for name in ("n_features", "n_outputs", "max_n_classes"))
 
 
 def _as_float32(inputs: Any, features: int) -> npt.NDArray[np.float32] | None:
-    """Return rows as trees take them; None where scikit-learn itself has to look at them, since it may refuse them."""
+    """Return rows as trees take them; None if scikit-learn may refuse them and so has to check them."""
     if type(inputs) is not np.ndarray or inputs.dtype.kind not in "biuf":
         return None
     if inputs.shape[1:] != (features,) or not inputs.size:

@@ -1,4 +1,4 @@
-"""What is known of scikit-learn's estimators. Nothing here imports it: a model that needs it has."""
+"""Facts about scikit-learn's estimators. This module does not import scikit-learn: the model's own pickle has."""
 
 import sys
 import warnings
@@ -28,13 +28,13 @@ def _first_step(estimator: Any) -> Any:
     steps = getattr(estimator, "steps", None)
     if isinstance(steps, list) and steps:
         return _first_step(steps[0][1])
-    # GridSearchCV and its kin hold the pipeline that they chose.
+    # GridSearchCV and the like hold the pipeline that they chose.
     best = getattr(estimator, "best_estimator_", None)
     return estimator if best is None else _first_step(best)
 
 
 def _takes_text(step: Any) -> bool:
-    # Count, Tfidf and Hashing vectorizers have it, and so has what a user derives from them.
+    # Count, Tfidf and Hashing vectorizers, and classes derived from them, have this attribute.
     return callable(getattr(step, "build_analyzer", None))
 
 

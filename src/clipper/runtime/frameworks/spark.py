@@ -1,6 +1,6 @@
 """Spark MLlib: a folder that a fitted model or a pipeline of them was saved to.
 
-A model that predicts single vectors is asked so: a vector takes a millisecond, where a DataFrame takes a hundred.
+If a model can predict single vectors, it is asked that way: a vector takes a millisecond, a DataFrame a hundred.
 """
 
 import importlib
@@ -25,8 +25,8 @@ from clipper.types import DType, InputType
 
 LIBRARY = f"pyspark {pyspark.__version__}"
 
-# One thread, nothing that listens but to this process, and files in the container's own folder. Batches are small: what
-# Spark and Java do to plan and compile a large job costs more than it saves on these.
+# One thread, no ports open to other processes, and files in the container's own folder. Batches are small, so planning
+# and compiling as for large jobs would cost more than it saves.
 _SETTINGS = {
     "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
     "spark.driver.host": "127.0.0.1",
@@ -41,10 +41,10 @@ _SETTINGS = {
 
 
 def load(source: FrameworkSource) -> FrameworkModel:
-    """Start Spark in a process of its own, which ends with this one, and load the folder.
+    """Start Spark in a Java process, which ends with this one, and load the folder.
 
     Raises:
-        ContainerFailed: there is no Java, or the folder holds no model of ``pyspark.ml``.
+        ContainerFailed: there is no Java, or the folder does not hold a model of ``pyspark.ml``.
     """
     if not (os.environ.get("JAVA_HOME") or shutil.which("java")):
         raise ContainerFailed("Spark needs Java 17 or later, and there is no java on the PATH: install a JRE")
@@ -58,7 +58,7 @@ def load(source: FrameworkSource) -> FrameworkModel:
 
 
 def _session() -> SparkSession:
-    # Else it looks up the machine's own name, and warns of what it finds.
+    # Otherwise Spark looks up the machine's own name, and warns about the result.
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     builder = SparkSession.builder.master("local[1]").appName("clipper")
     here = dict.fromkeys(("spark.local.dir", "spark.sql.warehouse.dir"), str(Path.cwd()))
@@ -66,7 +66,7 @@ def _session() -> SparkSession:
 
 
 def _read(folder: Path) -> Any:
-    """Load a model by the class that it says it is; of a search over models, the one that was chosen."""
+    """Load a model of the class that its metadata name; from a search over models, load the best one."""
     name = _class_name(folder)
     if not name.startswith("org.apache.spark.ml."):
         raise ContainerFailed(f"{folder.name} holds a {name}: expected a model of pyspark.ml, saved by its save()")
@@ -88,7 +88,7 @@ def _vectors_of(model: Any) -> InputType:
 
 
 def _by_vector(model: Any, source: FrameworkSource) -> Callable[[Inputs], Sequence[Any]]:
-    """Return what asks a model for one row after the other."""
+    """Return a function that asks a model for one row after the other."""
     methods = _methods(model)
     chosen = {name: methods[name] for name in source.names(tuple(methods), (LABELS,))}
 
@@ -100,7 +100,7 @@ def _by_vector(model: Any, source: FrameworkSource) -> Callable[[Inputs], Sequen
 
 
 def _methods(model: Any) -> Mapping[str, Callable[[Any], Any]]:
-    """Return what a model can be asked about a vector, also by the names of the columns that it would fill."""
+    """Return the methods that answer for a vector, also by the names of the columns that they fill."""
     methods = {LABELS: model.predict, model.getPredictionCol(): model.predict}
     if hasattr(model, "predictProbability"):
         methods |= {PROBABILITIES: model.predictProbability, model.getProbabilityCol(): model.predictProbability}

@@ -1,4 +1,4 @@
-"""A pipeline of Spark's fitted stages: which columns it takes, of what, and which are answered."""
+"""A pipeline of Spark's fitted stages: which columns it takes, of which types, and which it answers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from clipper.runtime.frameworks.framework import LABELS, PROBABILITIES, Framewor
 from clipper.runtime.model import Inputs
 from clipper.types import DType, InputType
 
-# What these stages take; all others take vectors.
+# Input types of these stages; all others take vectors.
 _TAKE_TEXT = {"RegexTokenizer", "StringIndexerModel", "Tokenizer"}
 _TAKE_NUMBERS = {"Binarizer", "Bucketizer", "ImputerModel", "OneHotEncoderModel", "VectorAssembler"}
 
@@ -30,10 +30,10 @@ class Pipeline:
     """
 
     def __init__(self, session: SparkSession, stages: Sequence[Any], source: FrameworkSource) -> None:
-        """Work out what the stages take and what is answered.
+        """Find out what the stages take and answer.
 
         Raises:
-            ContainerFailed: they take columns that no one input of Clipper is, or do not have the output.
+            ContainerFailed: one input of Clipper cannot be their columns, or they lack the requested output.
         """
         flat = list(_flat(stages))
         self._session = session
@@ -61,12 +61,12 @@ class Pipeline:
         return [tuple(row) for row in inputs.tolist()]
 
     def _plain(self, name: str, value: Any) -> Any:
-        """Return a value as what JSON has; a label's index as the label."""
+        """Convert a value for JSON; a label's index becomes the label."""
         return self._labels[int(value)] if name == LABELS and self._labels else plain(value)
 
 
 def plain(value: Any) -> Any:
-    """Return a column's value as what JSON has."""
+    """Convert a column's value for JSON."""
     return value.toArray().tolist() if isinstance(value, (DenseVector, SparseVector)) else value
 
 
@@ -85,13 +85,13 @@ def _columns(stage: Any, parameters: Sequence[str]) -> list[str]:
 
 
 def _indexes_labels(stage: Any, stages: Sequence[Any]) -> bool:
-    """Whether a stage makes numbers of labels, of which there are none when a model is asked."""
+    """Whether a stage turns labels into numbers. There are no labels when a model is asked."""
     used = {name for other in stages for name in _columns(other, _INPUTS)}
     return isinstance(stage, StringIndexerModel) and used.isdisjoint(_columns(stage, ("outputCol", "outputCols")))
 
 
 def _labels(stages: Sequence[Any]) -> list[str] | None:
-    """Return the labels whose indices the pipeline's last model predicts, where it was fitted on such indices."""
+    """Return the labels whose indices the pipeline's last model predicts, if it was fitted on such indices."""
     if isinstance(stages[-1], IndexToString):
         return None
     predicted = [name for stage in stages for name in _columns(stage, ("labelCol",))]
@@ -101,7 +101,7 @@ def _labels(stages: Sequence[Any]) -> list[str] | None:
 
 
 def _taken(stages: Sequence[Any]) -> dict[str, Any]:
-    """Return the columns that no stage makes, each with the first stage that takes it."""
+    """Return the columns that no stage makes, each with the first stage that takes the column."""
     taken: dict[str, Any] = {}
     made: set[str] = set()
     for stage in stages:
@@ -131,7 +131,7 @@ def _input_type(taken: Mapping[str, Any]) -> InputType:
 
 
 def _size(stage: Any) -> int | None:
-    """Return the size of the vectors that a stage was fitted on, where it tells."""
+    """Return the size of the vectors that a stage was fitted on, if it says it."""
     features = getattr(stage, "numFeatures", None)
     if isinstance(features, int) and features > 0:
         return features
@@ -140,7 +140,7 @@ def _size(stage: Any) -> int | None:
 
 
 def _outputs(stages: Sequence[Any]) -> dict[str, str]:
-    """Return what can be answered, by name, with its column; what is answered if nothing is asked for comes first."""
+    """Return the columns that can be answered, by name of the answer; the default comes first."""
     columns = [name for stage in stages for name in _columns(stage, _OUTPUTS)]
     last = stages[-1]
     predictions = [name for stage in stages for name in _columns(stage, ("predictionCol",))]

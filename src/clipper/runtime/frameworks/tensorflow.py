@@ -1,4 +1,4 @@
-"""TensorFlow: a SavedModel folder, answered by its signature ``serving_default``."""
+"""TensorFlow: a SavedModel folder, served by its signature ``serving_default``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ LIBRARY = f"tensorflow {tf.__version__}"
 
 SIGNATURE = "serving_default"
 
-# TensorFlow takes these before its first operation, once in a process.
+# TensorFlow accepts these settings only before its first operation.
 tf.config.threading.set_intra_op_parallelism_threads(thread_count())
 tf.config.threading.set_inter_op_parallelism_threads(1)
 
@@ -23,17 +23,17 @@ def load(source: FrameworkSource) -> FrameworkModel:
     """Load the folder.
 
     Raises:
-        ContainerFailed: it has no such signature, or that takes more than one tensor.
+        ContainerFailed: the folder has no such signature, or the signature takes more than one tensor.
     """
     saved = tf.saved_model.load(str(source.path))
     signature = _signature(saved.signatures)
     name, spec = _input(signature.structured_input_signature[1])
-    # In an order of their own, since they come in one that changes.
+    # Sorted, because TensorFlow returns them in a changing order.
     names = sorted(signature.structured_outputs)
     answer = Answer.of(source, names)
 
     def predict_batch(inputs: Inputs) -> Any:
-        # The signature does not keep what it was loaded with alive.
+        # Keep ``loaded`` alive: the signature does not.
         assert saved is not None
         outputs = signature(**{name: given(inputs, spec)})
         return answer.rows({key: texts(outputs[key].numpy()) for key in names})
@@ -44,7 +44,7 @@ def load(source: FrameworkSource) -> FrameworkModel:
 
 
 def given(inputs: Inputs, spec: tf.TensorSpec) -> tf.Tensor:
-    """Return a batch as the tensor that is taken: texts, which are one value each, may be wanted as a column."""
+    """Convert a batch to the signature's tensor; texts become a column if the signature has one."""
     tensor = tf.convert_to_tensor(inputs, spec.dtype)
     return tf.reshape(tensor, (-1, *spec.shape[1:])) if spec.dtype == tf.string else tensor
 

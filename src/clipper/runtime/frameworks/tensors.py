@@ -1,4 +1,4 @@
-"""Between Clipper's batches and networks: what a graph says that it takes, and what is answered of its outputs."""
+"""Converts between Clipper's batches and networks: the input that a graph declares, and answers from its outputs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from clipper.runtime.frameworks.framework import LABELS, PROBABILITIES, Framewor
 from clipper.runtime.model import Array, Inputs
 from clipper.types import DType, InputType
 
-# A batch's outputs by name: an array of one row an input, or a list.
+# A batch's outputs by name: an array with one row for each input, or a list.
 Outputs = Mapping[str, Array | list[Any]]
 
 
@@ -20,8 +20,8 @@ class Tensor:
     """An input of a graph.
 
     Attributes:
-        dtype: what the graph computes with, in numpy's names, or ``string``.
-        shape: the batch's dimension first; None where any length will do.
+        dtype: the graph's own type, in numpy's names, or ``string``.
+        shape: the batch's dimension comes first; None is a dimension of any length.
     """
 
     name: str
@@ -30,17 +30,17 @@ class Tensor:
 
     @property
     def fixed_batch(self) -> int | None:
-        """How many rows a call takes, no more and no less; None if any number will do."""
+        """The exact number of rows that a call takes; None means any number."""
         return self.shape[0]
 
     def input_type(self, declared: str | None) -> InputType:
-        """Return what one row of it is.
+        """Return the type of one row.
 
         Args:
-            declared: the deployment's input type: texts may come as bytes.
+            declared: the deployment's input type, by which texts may come as bytes.
 
         Raises:
-            ContainerFailed: the graph takes what no input of Clipper is.
+            ContainerFailed: no input of Clipper can be the graph's.
         """
         if not self.shape:
             raise ContainerFailed(f"input {self.name!r} is one value: expected its first dimension to be the batch")
@@ -53,17 +53,17 @@ class Tensor:
 
 
 _NUMERIC = [dtype.label for dtype in DType if dtype.is_numeric]
-# Types that no query carries; the graph gets its own from one that holds all of their values.
+# Types that queries do not have; values come in a type that contains all of theirs, and are converted.
 _COMPUTED_AS = {"float16": "float32", "bfloat16": "float32", "half": "float32", "int8": "int32", "int16": "int32"}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is answered of a network's outputs.
+    """The part of a network's outputs that is answered.
 
     Attributes:
-        labels: the index of each row's greatest score.
-        names: of the outputs, where some were asked for; else all that there are.
+        labels: answer the index of each row's largest score.
+        names: of the requested outputs; empty means all.
     """
 
     labels: bool = False
@@ -71,13 +71,13 @@ class Answer:
 
     @staticmethod
     def of(source: FrameworkSource, known: Sequence[str] = ()) -> "Answer":
-        """Return what the deployment asks for.
+        """Return what the deployment requests.
 
         Args:
-            known: the names of all outputs, where the network tells them before it is called.
+            known: the names of all outputs, if the network says them before it is called.
 
         Raises:
-            ContainerFailed: the network does not have it.
+            ContainerFailed: the network lacks a requested output.
         """
         if source.output == LABELS and LABELS not in known:
             return Answer(labels=True)
@@ -86,34 +86,34 @@ class Answer:
                 "a network does not say whether its outputs are probabilities: let it end in a softmax, and deploy it "
                 "without --output to be answered what it returns"
             )
-        # What it cannot tell now is looked for in what it returns.
+        # If the names are not known now, they are looked up in what the network returns.
         return Answer(names=source.names(known or _named(source), ()))
 
     def rows(self, outputs: Outputs) -> Array | Sequence[Any]:
-        """Return one answer a row: a value, or where there are several outputs an object of their names.
+        """Return one answer for each row: a value, or with several outputs an object by their names.
 
         Raises:
-            ModelFailed: the outputs are not what was asked for.
+            ModelFailed: the outputs are not the requested ones.
         """
         if self.labels:
             return labels_of(_only(outputs))
         chosen = {name: _returned(name, outputs) for name in self.names or outputs}
-        # One array becomes text faster as it is.
+        # A single array becomes text faster unchanged.
         if len(chosen) == 1:
             return next(iter(chosen.values()))
         return answered({name: _listed(rows) for name, rows in chosen.items()})
 
 
 def labels_of(scores: Array) -> Array:
-    """Return the index of each row's greatest score.
+    """Return the index of each row's largest score.
 
     Raises:
-        ModelFailed: there is one score a row.
+        ModelFailed: each row has a single score.
     """
     flat = scores.reshape(len(scores), -1)
     if flat.shape[1] < 2:
         raise ModelFailed(
-            "a label is the index of the greatest of a row's scores, and there is one score a row: "
+            "a label is the index of the largest of a row's scores, but each row has a single score: "
             "deploy without --output labels to be answered the score"
         )
     labels: Array = flat.argmax(axis=1)
@@ -141,7 +141,7 @@ def _only(outputs: Outputs) -> Array:
 
 
 def in_batches_of(size: int | None, predict_batch: Callable[[Inputs], Any]) -> Callable[[Inputs], Any]:
-    """Return what gives ``predict_batch`` always ``size`` rows, the last one repeated; None: as many as there are."""
+    """Wrap ``predict_batch`` to get exactly ``size`` rows, the last one repeated; None leaves it unchanged."""
     if size is None:
         return predict_batch
 
@@ -155,7 +155,7 @@ def in_batches_of(size: int | None, predict_batch: Callable[[Inputs], Any]) -> C
 
 
 def texts(array: Array) -> Array:
-    """Return tensors of bytes, which is how strings come, as text; others as they are."""
+    """Convert tensors of bytes, in which strings come, to text; return others unchanged."""
     if array.dtype != object:
         return array
     return np.array([_text(each) for each in array.ravel()], dtype=object).reshape(array.shape)

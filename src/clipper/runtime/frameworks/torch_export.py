@@ -1,4 +1,4 @@
-"""PyTorch: a program exported by ``torch.export.save``, which tells what it takes."""
+"""PyTorch: a program exported by ``torch.export.save``, which declares its input."""
 
 import torch
 
@@ -12,7 +12,7 @@ def load(source: FrameworkSource) -> FrameworkModel:
     """Load the program.
 
     Raises:
-        ContainerFailed: it takes more than one tensor, or one that no input of Clipper is.
+        ContainerFailed: it takes more than one tensor, or a tensor that no input of Clipper can be.
     """
     program = torch.export.load(str(source.path))
     name, example = _input(program)

@@ -15,16 +15,16 @@ LIBRARY = f"torch {torch.__version__}"
 
 Convert = Callable[[torch.Tensor], torch.Tensor]
 
-# PyTorch takes the second before its first operation, once in a process.
+# PyTorch accepts the second setting only before its first operation.
 torch.set_num_threads(thread_count())
 torch.set_num_interop_threads(1)
 
 
 def network(module: torch.nn.Module, source: FrameworkSource) -> FrameworkModel:
-    """Return a module as a model. It tells nothing of its input: a list of float32 where nobody does."""
+    """Return a module as a model. A module does not declare its input: without a deployment's, it is a float32 list."""
     input_type = None if source.input_type else InputType(DType.FLOAT32)
     dtype = next((each.dtype for each in module.parameters() if each.is_floating_point()), torch.float32)
-    # What counts or indexes something stays whole; pictures do neither.
+    # Whole numbers may be counts or indices and stay whole; the uint8 of pictures becomes float.
     converted = (torch.float32, torch.float64, torch.uint8)
 
     def convert(inputs: torch.Tensor) -> torch.Tensor:
@@ -37,17 +37,17 @@ def network(module: torch.nn.Module, source: FrameworkSource) -> FrameworkModel:
 def predictor(
     call: Callable[..., Any], convert: Convert, source: FrameworkSource, batch: int | None = None
 ) -> Callable[[Inputs], object]:
-    """Return what answers a batch.
+    """Return the function that answers a batch.
 
     Args:
-        convert: makes inputs of the type that the network computes with.
-        batch: how many rows a call must have; None: any number will do.
+        convert: makes inputs of the network's own type.
+        batch: the exact number of rows of a call; None means any number.
     """
     answer = Answer.of(source)
 
     def predict_batch(inputs: Inputs) -> Any:
         with torch.inference_mode():
-            # Texts go as they are to a network that takes them.
+            # Texts go unchanged to a network that takes them.
             given = inputs if isinstance(inputs, list) else convert(torch.from_numpy(inputs))
             outputs = _by_name(call(given))
         return answer.rows(outputs) if isinstance(outputs, dict) else outputs
@@ -56,7 +56,7 @@ def predictor(
 
 
 def _by_name(returned: Any) -> dict[str, Array] | list[Any]:
-    """Return the outputs' arrays by name, or the list of one answer a row that a network may return as well."""
+    """Return the outputs' arrays by name, or, if the network returned a list of one answer for each row, that list."""
     if isinstance(returned, torch.Tensor):
         return {"output": _array(returned)}
     if isinstance(returned, Mapping):

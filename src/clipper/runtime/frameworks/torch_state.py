@@ -15,11 +15,11 @@ _ADVICE = "save it with torch.save(module.state_dict(), path)"
 
 
 def load(source: FrameworkSource) -> FrameworkModel:
-    """Make the module, by calling what the target names without arguments, and give it its weights.
+    """Make the module, by calling the target without arguments, and load its weights.
 
     Raises:
-        ContainerFailed: the target makes no module, or the file holds no state dict.
-        RuntimeError: the weights are of another module; PyTorch says which differ.
+        ContainerFailed: the target does not make a module, or the file does not hold a state dict.
+        RuntimeError: the weights do not fit the module; PyTorch says which differ.
     """
     module = _made(source.target)
     module.load_state_dict(_state(source.path))
@@ -38,7 +38,7 @@ def _made(target: str | None) -> torch.nn.Module:
 
 def _state(path: Path) -> dict[str, Any]:
     try:
-        # Tensors and plain values only: a pickle could run whatever its author wished.
+        # Tensors and plain values only, because a pickle could run any code.
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ContainerFailed(f"{path.name} holds Python objects besides tensors: {_ADVICE}") from error

@@ -1,4 +1,4 @@
-"""PyTorch: a TorchScript archive (``torch.jit.save``). It is a program of its own: no code of its author is needed."""
+"""PyTorch: a TorchScript archive (``torch.jit.save``), a complete program that needs no code of its author."""
 
 import torch
 

@@ -20,17 +20,17 @@ from clipper.types import DType, InputType
 
 
 def load(source: FrameworkSource) -> FrameworkModel:
-    """Raises ContainerFailed if its objective has not what is asked for."""
+    """Load a booster. Raises ContainerFailed if its objective does not have the requested output."""
     return model_of(xgboost.Booster(model_file=str(source.path)), source)
 
 
 def model_of(booster: Any, source: FrameworkSource) -> FrameworkModel:
-    """Serve a booster, from wherever it was read. Raises as ``load`` does."""
+    """Serve a booster, from a model file or a pickle. Raises like ``load``."""
     booster.set_param({"nthread": thread_count()})
     learner = json.loads(booster.save_config())["learner"]
     objective = str(learner["objective"]["name"])
     if objective == "multi:softmax":
-        # It would give labels alone, of the same scores.
+        # This objective returns only labels; the other returns the same scores.
         booster.set_param({"objective": "multi:softprob"})
     answer = chosen_answer(source, _answers(objective))
     predict = _predict(booster, learner["gradient_booster"]["name"])
@@ -45,17 +45,17 @@ def _answers(objective: str) -> dict[str, Callable[[Array], Any]]:
     if objective in ("binary:logistic", "multi:softprob", "multi:softmax"):
         return classifier_answers()
     if objective in ("binary:hinge", "binary:logitraw"):
-        # Of 0 and 1, or of any number of either sign.
+        # Scores are 0 and 1, or numbers of either sign.
         return {"labels": lambda scores: (scores > 0).astype(int)}
     return regressor_answers()
 
 
 def _predict(booster: Any, kind: str) -> Callable[[Inputs], Array]:
-    # Trees that were grown after the best ones, while a training waited to see whether it gets better.
+    # Leave out trees that were grown after the best iteration, while a training waited for an improvement.
     best = booster.attr("best_iteration")
     more = {"iteration_range": (0, 0) if best is None else (0, int(best) + 1), "validate_features": False}
     if kind == "gbtree":
-        # Without the copy of the rows that predict wants.
+        # This avoids the copy of the rows that predict() makes.
         return lambda rows: np.asarray(booster.inplace_predict(rows, **more))
     # The quicker way has no linear models, and rounds the sums of DART's trees differently.
     types = booster.feature_types

@@ -1,1 +1,1 @@
-"""Uploaded models, unpacked where nobody writes to them."""
+"""Uploaded models, unpacked into read-only folders."""

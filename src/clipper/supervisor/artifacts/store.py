@@ -13,9 +13,9 @@ from clipper.errors import InvalidArgument, NotFound, RequestTimeout, Unavailabl
 from clipper.supervisor.artifacts.unpacking import unpack
 from clipper.trees import remove_tree
 
-# Each may take the disk for its tar and again for what is in it; a deployment has one. More wait for their turn.
+# Uploads at once; more wait for their turn. Each may take disk for its tar and again for its content.
 MAX_UPLOADS = 4
-# One that sends nothing for so long has gone, and one that takes longer for 16 GiB than this comes at 1 MB/s.
+# An upload that sends nothing for so long has gone; one that takes longer for 16 GiB than this is slower than 1 MB/s.
 IDLE_TIMEOUT_S = 60.0
 MAX_UPLOAD_S = 4 * 3600.0
 # A digest's folder never begins with it.
@@ -36,14 +36,14 @@ class Artifacts:
         return (self._folder / _checked(digest)).is_dir()
 
     def renew(self, digest: str) -> bool:
-        """Whether it is here. If so its age starts again, since it is about to be deployed."""
+        """Whether an artifact is here. If so its age starts again, since it is about to be deployed."""
         if self.has(digest):
             os.utime(self._folder / digest)
             return True
         return False
 
     def older_than(self, before_s: float) -> list[str]:
-        """Those that came, or were asked for, before a time in seconds since the epoch."""
+        """Artifacts that were uploaded or last asked for before a time in seconds since the epoch."""
         return [
             path.name
             for path in self._folder.iterdir()
@@ -54,9 +54,9 @@ class Artifacts:
         """Stream a tar to disk, check it against its digest and unpack it; return whether it is new.
 
         Raises:
-            InvalidArgument: it has another digest, or is not a tar that may be unpacked.
-            RequestTimeout: it does not come, or comes too slowly.
-            Unavailable: the disk is full, or cannot be written; or too many are uploaded at once.
+            InvalidArgument: the tar has another digest, or may not be unpacked.
+            RequestTimeout: the tar does not come, or comes too slowly.
+            Unavailable: the disk is full, or cannot be written; or there are too many uploads at once.
         """
         try:
             async with asyncio.timeout(self._idle_timeout_s):
@@ -84,7 +84,7 @@ class Artifacts:
             try:
                 return await asyncio.shield(unpacking)
             finally:
-                # What is still written would outlive its removal.
+                # A thread that still writes would outlive the folder's removal.
                 stopping.set()
                 await asyncio.wait([unpacking])
         finally:
@@ -116,7 +116,7 @@ class Artifacts:
         remove_tree(self._folder / digest)  # what stays is used again, or costs some room
 
     def remove_unfinished(self) -> None:
-        """Remove what a supervisor that was killed had not unpacked to the end."""
+        """Remove what a killed supervisor had only partly unpacked."""
         for incoming in self._folder.glob(f"{_INCOMING}*"):
             remove_tree(incoming)  # the next start tries again
 

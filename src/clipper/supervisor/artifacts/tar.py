@@ -1,8 +1,8 @@
 """Reads the headers of a tar, and trusts nothing that they say.
 
-Python's own reader is not for what strangers send: by its patch level it loops for ever over a negative size, reads
-names of any length into memory, and lets a member be written outside (CVE-2025-8194, CVE-2025-4517 and others before).
-What is taken is what tars of models consist of: files, folders and links, in the formats of POSIX and GNU.
+Python's own reader is not safe for untrusted tars: depending on its patch level it loops for ever over a negative size,
+reads names of any length into memory, and writes a member outside (CVE-2025-8194, CVE-2025-4517 and earlier ones).
+This reader accepts what tars of models contain: files, folders and links, in the formats of POSIX and GNU.
 """
 
 import os
@@ -15,9 +15,9 @@ from clipper.errors import InvalidArgument
 BLOCK_BYTES = 512
 # A whole Python with a framework in it has some 30,000 files.
 MAX_MEMBERS = 100_000
-# Of a header that only holds another's long name or attributes.
+# Bound of a header that only holds another header's long name or attributes.
 MAX_EXTENSION_BYTES = 64 * 1024
-# Below the home's own path, and with room for a model that joins something: a system's limit is 4,096.
+# With the home's own path, and names that a model appends, a path stays below the system's limit of 4,096.
 MAX_PATH_BYTES = 1024
 MAX_NAME_BYTES = 255
 MAX_DEPTH = 64
@@ -42,9 +42,9 @@ class Entry:
     """One member.
 
     Attributes:
-        path: its names from the top, none of them empty, ``.`` or ``..``; empty is the top itself, a folder.
-        offset: where its bytes begin in the tar; ``size_bytes`` of them are there.
-        target: of a link, as it is written.
+        path: its names from the top, without empty ones, ``.`` and ``..``; an empty path is the top folder itself.
+        offset: where its ``size_bytes`` bytes begin in the tar.
+        target: of a link, as written in the tar.
     """
 
     path: Path
@@ -56,10 +56,10 @@ class Entry:
 
 
 def entries(tar: BinaryIO) -> Iterator[Entry]:
-    """The members in their order. The file may be read in between.
+    """The members in their order. The caller may read the file between two members.
 
     Raises:
-        InvalidArgument: it is not a tar that may be unpacked. The members before were in order.
+        InvalidArgument: the tar may not be unpacked. The members before were valid.
     """
     end, offset, members = tar.seek(0, os.SEEK_END), 0, 0
     extensions: dict[bytes, bytes] = {}
@@ -83,7 +83,7 @@ def entries(tar: BinaryIO) -> Iterator[Entry]:
             extensions = {}
         offset += -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
         members += 1
-        # Each may have a long name, a long target and attributes in headers of their own.
+        # Each member may have a long name, a long target and attributes in separate headers.
         if members > 4 * MAX_MEMBERS:
             raise refusal(f"it has over {MAX_MEMBERS} members")
     if extensions:
@@ -95,7 +95,7 @@ def refusal(why: str) -> InvalidArgument:
 
 
 def shown(path: bytes) -> str:
-    """A name for a message, of whatever bytes and length."""
+    """A name of any bytes and length, as text for a message."""
     return repr(path.decode("utf-8", "backslashreplace")[:200])
 
 
@@ -105,7 +105,7 @@ def _entry(header: bytes, type_: bytes, extensions: dict[bytes, bytes], offset: 
     if kind is None or any(key.startswith(b"GNU.sparse.") for key in extensions):
         what = "a sparse file" if kind else _REFUSED.get(type_, f"of the unknown type {type_!r}")
         raise refusal(f"{shown(name)} is {what}")
-    # As tars from before there were folders in the format say it.
+    # Old formats mark a folder by a slash at the end of its name.
     if kind == "file" and name.endswith(b"/"):
         kind = "folder"
     if kind != "file" and size_bytes:
@@ -119,7 +119,7 @@ def _entry(header: bytes, type_: bytes, extensions: dict[bytes, bytes], offset: 
 
 
 def path_of(name: bytes) -> Path:
-    """Raises InvalidArgument: it is absolute, leads up, or is longer than a file's name may be."""
+    """Split a path. Raises InvalidArgument if it is absolute, leads up, or is too long."""
     path = tuple(part for part in name.split(b"/") if part not in (b"", b"."))
     if name.startswith(b"/") or b".." in path:
         raise refusal(f"{shown(name)} leads out of it")
@@ -148,7 +148,7 @@ def _read_extension(tar: BinaryIO, offset: int, size_bytes: int) -> bytes:
 
 
 def _extension(type_: bytes, body: bytes) -> dict[bytes, bytes]:
-    """What a header says of the next one, by POSIX's names."""
+    """The attributes that a header gives to the next one, by POSIX's names."""
     if type_ == _LONG_NAME:
         return {b"path": _text(body)}
     if type_ == _LONG_TARGET:
@@ -163,7 +163,7 @@ def _extension(type_: bytes, body: bytes) -> dict[bytes, bytes]:
 
 
 def _pax_records(body: bytes) -> dict[bytes, bytes]:
-    """``b"12 path=abc\\n"`` one after another: the first number counts all of its record."""
+    """Read records such as ``b"12 path=abc\\n"``, whose first number is the length of the record."""
     records = {}
     while body.rstrip(b"\0"):
         length, space, _ = body.partition(b" ")
@@ -178,7 +178,7 @@ def _pax_records(body: bytes) -> dict[bytes, bytes]:
 
 
 def _check_sum(header: bytes) -> None:
-    """As the format has it: of all bytes, where those of the sum itself count as spaces."""
+    """The header's checksum: the sum of all bytes, in which those of the checksum itself count as spaces."""
     blanked = header[:148] + b" " * 8 + header[156:]
     signed = sum(byte - 256 if byte > 127 else byte for byte in blanked)  # as some old programs count
     if _number(header[148:156], "checksum") not in (sum(blanked), signed):
@@ -197,7 +197,7 @@ def _text(field: bytes) -> bytes:
 
 
 def _number(field: bytes, what: str) -> int:
-    """Octal digits, or where these do not suffice a number of base 256, as GNU has it."""
+    """Read octal digits or, for larger numbers, GNU's base 256."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     digits = field.strip(b" \0")

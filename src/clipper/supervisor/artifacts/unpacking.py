@@ -1,4 +1,4 @@
-"""Unpacks a tar that anybody may have made into a new folder, and writes nothing outside of it.
+"""Unpacks an untrusted tar into a new folder, and writes nothing outside of it.
 
 No path is followed: each folder is opened from the one above, which must be a real one, and each file is made anew in
 it. Links are made when all else is there, so that none can be written through, and none that leads out is made at all.

@@ -1,4 +1,4 @@
-"""Tells when a test of models has ended: which won, and how sure that is."""
+"""Reports when a test of models has ended: which model won, and how sure that is."""
 
 import asyncio
 import logging
@@ -11,15 +11,13 @@ from clipper.supervisor.workers.workers import Workers
 
 log = logging.getLogger(__name__)
 
-# A test takes minutes to weeks. A look has each worker count, which takes it some 100 us an application, and is left
-# out where no policy is a test.
+# A test takes minutes to weeks. A look costs each worker some 100 us for each application, and is left out if no policy
+# is a test.
 LOOK_EVERY_S = 2.0
 
 
 class EndedTests:
-    """Works in one task. What has ended is told once, and again after the supervisor was restarted, as its story is
-    then a new one.
-    """
+    """Works in one task. A test that has ended is reported once, and again after a restart, when the history is new."""
 
     def __init__(self, catalog: Catalog, workers: Workers, story: Story) -> None:
         self._catalog = catalog
@@ -37,7 +35,7 @@ class EndedTests:
                 self.take([(one.name, one.test) for worker in workers for one in worker.applications if one.test])
 
     def take(self, tests: list[tuple[str, StandingStatistics]]) -> None:
-        """Tell of those that have ended since the last time. One worker may know before others."""
+        """Report the tests that have ended since the last time. One worker may know before others."""
         ended = {name: test for name, test in tests if test.winner is not None}
         for name, test in ended.items():
             if self._winners.get(name) != test.winner:

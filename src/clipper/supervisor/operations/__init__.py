@@ -1,1 +1,1 @@
-"""What the management API has the server do."""
+"""Implements the operations of the management API."""

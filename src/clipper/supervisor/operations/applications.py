@@ -1,4 +1,4 @@
-"""What an operator can do with applications."""
+"""The operations on applications."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +24,7 @@ from clipper.supervisor.rollout.reconciler import REACH_TIMEOUT_S
 from clipper.supervisor.rollout.servable import check_json
 from clipper.types import MAX_CONTEXT_LENGTH, InputType, check_name
 
-# A query asks at most all of them.
+# A query may ask all of an application's links.
 MAX_LINKS = 64
 # Some MB, at the longest.
 MAX_LISTED_CONTEXTS = 10_000
@@ -57,7 +57,7 @@ class ApplicationOperations:
         rules.check_context(context)
         description = await self._workers.describe_policy(name, context)
         if description is None:
-            raise Unavailable(f"no query worker tells what application {name!r} has learned: see clipper status")
+            raise Unavailable(f"no query worker answered what application {name!r} has learned: see clipper status")
         asked = await self._asked(name)
         problem = description.problem or _problem(asked)
         return policy_view(self._catalog.application(name).selection, context, description, problem, asked)
@@ -70,7 +70,7 @@ class ApplicationOperations:
 
     async def delete_context(self, name: str, context: str) -> None:
         state_id = self._catalog.application(name).state_id
-        # The empty one stands for what all have taught, and is no context.
+        # The empty context stands for what all contexts have taught.
         if not context or not await self._store_of_learning.forget_context(state_id, context):
             raise NotFound(f"application {name!r} has learned nothing in context {context[:MAX_CONTEXT_LENGTH]!r}")
 
@@ -109,7 +109,7 @@ class ApplicationOperations:
             self._remove_unused(record.code)
 
     async def link(self, application: str, model: str, change: LinkChange) -> Application:
-        """In place of the link of that name, if there is one: ``MODEL``, or ``MODEL:VERSION`` beside others of it."""
+        """Replaces the link of that name, if there is one: ``MODEL``, or ``MODEL:VERSION`` beside others of that."""
         record = self._catalog.application(application)
         name, _, version = model.partition(":")
         if version and change.version not in (None, version):
@@ -170,7 +170,7 @@ class ApplicationOperations:
                 wanted.check_fits(record, self._catalog.version(link.model, version))
 
     async def _checked_selection(self, record: ApplicationRecord) -> ApplicationRecord:
-        """The record, with an artifact only if there is code in it that is used."""
+        """The record, with ``code`` only if its policy or loss uses it."""
         check_features(record.selection, InputType.parse(record.input_type))
         check_json("the policy's parameters", record.selection.parameters)
         check_json("the loss's parameters", record.selection.loss_parameters)
@@ -215,7 +215,7 @@ class ApplicationOperations:
 
 
 def _problem(asked: Sequence[ApplicationStatistics]) -> str | None:
-    """What an application's policy did wrong last in one of the workers."""
+    """The last problem of an application's policy in one of the workers."""
     selections = (application.selection for application in asked)
     return next((one.last_policy_error for one in selections if one is not None and one.last_policy_error), None)
 

@@ -1,4 +1,4 @@
-"""What an operator can do with models and their versions."""
+"""The operations on models and their versions."""
 
 import re
 import time
@@ -154,7 +154,7 @@ class ModelOperations:
         return Logs({name: logs.tail(path, lines) for name, path in paths.items()})
 
     def _check(self, deployment: Deployment) -> None:
-        """Raises RequestError: a value is not valid, or the artifact is not here."""
+        """Raises RequestError if a value is not valid, or the artifact is not here."""
         _check_texts(deployment)
         target = deployment.target if deployment.loader in ("file", "binary") else ""
         self._artifacts.check_inside(deployment.artifact, target)
@@ -213,7 +213,7 @@ class ModelOperations:
         )
 
     def _replicas_in_use(self, model: str) -> int:
-        """As many as its load needs now: a version that takes it over begins with them."""
+        """The target number of replicas of the current version: a new version begins with as many."""
         known = self._catalog.models.get(model)
         return self._catalog.version(model, known.current).replicas_wanted if known and known.current else 0
 

@@ -1,4 +1,4 @@
-"""What operators may ask for, and what records become of it. Values in, values out."""
+"""Rules for operators' requests, and the records made from them. Values in, values out."""
 
 from collections.abc import Callable, Iterable
 
@@ -30,17 +30,17 @@ def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str],
 
 
 def within(replicas: int | ReplicaRange, in_use: int) -> int:
-    """How many replicas a version begins with that may have so many: of a range as many as are in use, if they fit."""
+    """The number of replicas that a version begins with: in a range, as many as are in use, bounded by it."""
     return replicas if isinstance(replicas, int) else min(max(in_use, replicas.min), replicas.max)
 
 
 def next_version(taken: Iterable[str]) -> str:
-    """The whole number after the highest one that is taken."""
+    """The whole number after the highest taken one."""
     return str(max((int(version) for version in taken if version.isdecimal()), default=0) + 1)
 
 
 def next_promotion(versions: Iterable[VersionRecord]) -> int:
-    """The number of a request that comes after all that are under way."""
+    """The number of a new request to become current, above those of all requests under way."""
     return max((record.promotion or 0 for record in versions), default=0) + 1
 
 
@@ -53,13 +53,13 @@ def check_context(context: str | None) -> None:
 
 
 def checked_type(text: str) -> InputType:
-    """An input type of which a row can be in a request, and be sent to a container.
+    """Read an input type whose rows fit into a request and into a frame to a container.
 
     Raises:
-        InvalidArgument: it is not valid, or no request is large enough for one of its rows.
+        InvalidArgument: the type is not valid, or no request is large enough for one of its rows.
     """
     input_type = InputType.parse(text)
-    # A digit and a comma each is the least that numbers take. What a frame to a container takes is far more.
+    # A number takes at least a digit and a comma. A frame to a container has room for far more.
     if (needed := 2 * (input_type.row_bytes or 0) // (input_type.dtype.size_bytes or 1)) > MOST_MAX_BODY_BYTES:
         raise InvalidArgument(
             f"an input of {input_type} takes at least {needed:.3g} bytes as JSON, and a request has "

@@ -1,4 +1,4 @@
-"""How an application is to select among its models: from what an operator asks for, checked."""
+"""Makes an application's selection from an operator's request, and checks it."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def changed_selection(selection: Selection, change: ApplicationChange) -> Select
 
 
 def _goes_by_features(policy: str) -> bool:
-    """Whether it is one of Clipper's own that cannot do without."""
+    """Whether the policy is one of Clipper's own that needs features."""
     return policy in POLICIES and POLICIES[policy].needs_features
 
 
@@ -95,7 +95,7 @@ def check_features(selection: Selection, input_type: InputType) -> None:
     """
     if selection.features is None and _goes_by_features(selection.policy):
         raise InvalidArgument(
-            f"policy {selection.policy} goes by features: say how many each query brings, features N, or that its "
+            f"policy {selection.policy} needs features: say how many each query brings, features N, or that its "
             "input is them, features input"
         )
     if selection.features != "input":

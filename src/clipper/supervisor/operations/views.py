@@ -38,7 +38,7 @@ def application_view(
     problem: str | None = None,
     description: PolicyDescription | None = None,
 ) -> Application:
-    """``problem`` and ``description``: of its policy, if that has been asked for."""
+    """``problem`` and ``description`` are those of its policy, if workers were asked for them."""
     selection = record.selection
     ramped = [newcomer for newcomer in record.newcomers if newcomer.stopped is None]
     share = (selection.ramp or 0.0) / len(ramped) if ramped else 0.0
@@ -83,7 +83,7 @@ def policy_view(
     problem: str | None,
     asked: Sequence[ApplicationStatistics],
 ) -> LearnedPolicy:
-    """``asked``: what each worker tells of its queries."""
+    """``asked``: each worker's statistics of its queries."""
     mean_cost, stages = _mean_cost_and_stages(asked)
     return LearnedPolicy(
         policy=selection.policy,
@@ -129,7 +129,7 @@ def _mean_cost_and_stages(asked: Sequence[ApplicationStatistics]) -> tuple[float
 
 
 def test_view(description: PolicyDescription) -> Standing | None:
-    """How it stands with a policy that is a test."""
+    """The state of a policy that is a test."""
     test = description.test
     return None if test is None else Standing(test.winner, test.confidence, test.tolerance, test.observations)
 

@@ -52,7 +52,7 @@ class _Told:
 
 
 class Servable:
-    """Turns records into what workers get, each once.
+    """Encodes records as workers get them, each once.
 
     Attributes:
         left_out: the applications that workers do not get, and why.

@@ -1,1 +1,1 @@
-"""The query workers: started, told, taken over, replaced."""
+"""Starts query workers, sends them commands, takes them over and replaces them."""
