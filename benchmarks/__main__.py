@@ -17,6 +17,7 @@ from benchmarks import (
     encryption,
     footprint,
     frameworks,
+    grpc_query,
     languages,
     open_loop,
     recovery,
@@ -40,6 +41,7 @@ PARTS = (
     decision_log,
     footprint,
     encryption,
+    grpc_query,
 )
 ROWS: list[Row] = [row for part in PARTS for row in part.ROWS]
 RESULTS = Path(__file__).parent / "results"

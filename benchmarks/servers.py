@@ -48,7 +48,7 @@ class ClipperServer:
         self.management_url = self.query_url = ""
 
     def start(self, *options: str) -> None:
-        self.run("start", "--query-port", "0", "--management-port", "0", *options)
+        self.run("start", "--query-port", "0", "--management-port", "0", "--grpc-port", "off", *options)
         self.read_urls()
 
     def read_urls(self) -> None:

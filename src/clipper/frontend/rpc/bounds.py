@@ -6,6 +6,8 @@ from clipper.frontend import limits
 MESSAGE_HEAD_BYTES = 64 * 1024
 # Calls that have not been answered: each is a task and what grpc keeps of it, some 20 KB. The rest is told so.
 MAX_CALLS = 4096
+# Those of them that are streams, which may be open for as long as their clients like.
+MAX_STREAMING_CALLS = 1024
 # Of one connection; further calls wait in the client. HTTP/2 asks for 100 at least.
 MAX_STREAMS = 256
 # A client's share of what a worker's connections are: they carry many calls each.

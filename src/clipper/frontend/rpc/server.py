@@ -20,6 +20,7 @@ from clipper.frontend import limits
 from clipper.frontend.port import Port
 from clipper.frontend.rpc import bounds
 from clipper.frontend.rpc.calls import BUG, Refused, held_bytes_of, refusal
+from clipper.frontend.rpc.peers import hang_up
 from clipper.frontend.rpc.protocols import REFLECTION, REFLECTION_ALPHA
 from clipper.frontend.rpc.reads import Reads
 from clipper.frontend.rpc.reflection import reflect
@@ -55,6 +56,7 @@ class RpcServer:
         self._tls: TlsMaterial | None = None
         self._reads = Reads(self._loop)
         self._draining = asyncio.Event()
+        self._streams = 0
         self.calls = 0
         self.in_flight = 0
 
@@ -216,9 +218,7 @@ class RpcServer:
                 "answers that clients have not read hold as much memory as they may: try again in a moment",
             )
         budget.held_bytes += held_bytes
-        task = asyncio.current_task()
-        assert task is not None
-        timer = self._loop.call_later(limits.REQUEST_TIMEOUT_SWEEPS * limits.SWEEP_S, task.cancel)
+        timer = self._hang_up_later(context)
 
         def let_go(_: Any) -> None:
             timer.cancel()
@@ -226,6 +226,10 @@ class RpcServer:
             self._port.freed_large_body |= held_bytes > limits.LARGE_BODY_BYTES
 
         context.add_done_callback(let_go)
+
+    def _hang_up_later(self, context: Any) -> asyncio.TimerHandle:
+        """Hang up on a client that does not take an answer; to cancel the call would not free what grpc holds of it."""
+        return self._loop.call_later(limits.REQUEST_TIMEOUT_SWEEPS * limits.SWEEP_S, hang_up, context.peer())
 
     async def _refuse(self, context: Any, error: ClipperError | Refused) -> None:
         refused = error if isinstance(error, Refused) else refusal(error)
@@ -242,6 +246,9 @@ class RpcServer:
     def _stream(self, behaviour: Behaviour) -> Behaviour:
         async def answer(_: Any, context: Any) -> None:
             self.calls += 1
+            if self._streams >= bounds.MAX_STREAMING_CALLS:
+                await self._refuse(context, Overloaded("too many streams are open: close some, or try again later"))
+            self._streams += 1
             own = asyncio.ensure_future(behaviour(context, self._caller(context)))
             ending = asyncio.ensure_future(self._draining.wait())
             try:
@@ -252,6 +259,7 @@ class RpcServer:
             except (ClipperError, Refused) as error:
                 await self._refuse(context, error)
             finally:
+                self._streams -= 1
                 own.cancel()
                 ending.cancel()
 
@@ -263,9 +271,13 @@ class RpcServer:
             try:
                 assert self._services is not None
                 reply = await self._services.infer_in_stream(message, self._caller(context))
-                await asyncio.wait_for(context.write(reply), limits.REQUEST_TIMEOUT_SWEEPS * limits.SWEEP_S)
             finally:
                 self.in_flight -= 1
+            timer = self._hang_up_later(context)
+            try:
+                await context.write(reply)
+            finally:
+                timer.cancel()
 
     async def _reflect(self, context: Any, caller: Caller) -> None:
         async for message in self._messages(context):
