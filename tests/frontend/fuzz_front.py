@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fake_transport import Echo, Peer
 from fuzz_infer import try_infer
+from fuzz_rpc import try_call
 from http_calls import ECHO, HELLO, cut
 from mutations import mutated, random_edits
 from steps import finish
@@ -331,4 +332,5 @@ TRIES = {
     "predict body": try_predict_body,
     "observe body": try_observe_body,
     "infer": try_infer,
+    "call": try_call,
 }

@@ -45,6 +45,9 @@ class Terms:
     def versions(self) -> dict[str, dict[str, bool]]:
         return {"1": {"m": True}}
 
+    def outputs(self, version: str | None) -> list[tuple[InputType | None, bytes | None]]:
+        return []
+
 
 class Answering:
     """An application that answers at once, or not at all."""

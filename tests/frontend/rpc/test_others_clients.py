@@ -100,6 +100,13 @@ def test_kserves_client(system: RpcSystem) -> None:
     assert "shape [1,5]: expected [-1,4]" in refused
 
 
+def test_the_protocols_generated_client(system: RpcSystem) -> None:
+    found = told_by("open_inference_grpc", system)
+    assert (found["ready"], found["model_ready"], found["server"]) == (True, True, "clipper")
+    assert found["model"]["versions"] == ["1", "2"]
+    assert (found["sums"], found["id"]) == (EIGHT_SUMS[:2], "mine")
+
+
 def test_reflection_health_and_feedback(system: RpcSystem) -> None:
     found = told_by("standard_services", system)
     assert found["services"] == [
