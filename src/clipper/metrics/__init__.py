@@ -1,1 +1,1 @@
-"""Prometheus text from the workers' statistics, made at scrape time: no query pays for it."""
+"""Prometheus text from the workers' statistics. It is made at scrape time, so no query pays for it."""

@@ -1,7 +1,7 @@
-"""Every metric: its name, kind, labels and what it reads. One table for each thing that is measured.
+"""All metrics: name, kind, labels, help, and where the value comes from. There is one table for each kind of thing.
 
-Names end in their base unit; a counter's ``_total`` is added by the client library. ``extra`` names the
-one label whose values are the keys of the mapping that ``read`` returns.
+Names end in their base unit; the client library adds a counter's ``_total``. If ``read`` returns a mapping, ``extra``
+names the label whose values are its keys.
 """
 
 import math
@@ -58,25 +58,25 @@ Metric = Number[T] | Histogram[T]
 
 @dataclass(frozen=True, slots=True)
 class Group(Generic[T]):
-    """The metrics of one kind of thing, and the labels that tell these things apart."""
+    """The metrics of one kind of thing, and the labels that identify such a thing."""
 
     labels: tuple[str, ...]
     metrics: tuple[Metric[T], ...]
 
 
 def _one_hot(states: tuple[str, ...], state: str) -> Mapping[str, float]:
-    """One for the present state, zero for the others; an unknown state is added."""
+    """Return 1 for the present state and 0 for the others; an unknown state is added."""
     return {**dict.fromkeys(states, 0.0), state: 1.0}
 
 
 SERVER: Group[Status] = Group(
     (),
     (
-        Number("gauge", "clipper_info", "Always 1; the label tells the version.", lambda s: {s.version: 1}, "version"),
-        Number("gauge", "clipper_ready", "Whether queries are answered.", lambda s: s.ready),
+        Number("gauge", "clipper_info", "Always 1; the label is the version.", lambda s: {s.version: 1}, "version"),
+        Number("gauge", "clipper_ready", "1 if the server is ready for queries.", lambda s: s.ready),
         Number("gauge", "clipper_uptime_seconds", "Age of the supervisor.", lambda s: s.uptime_s),
-        Number("gauge", "clipper_applications", "Applications that exist.", lambda s: s.applications),
-        Number("gauge", "clipper_models", "Models that exist.", lambda s: s.models),
+        Number("gauge", "clipper_applications", "Number of applications.", lambda s: s.applications),
+        Number("gauge", "clipper_models", "Number of models.", lambda s: s.models),
         Number(
             "gauge",
             "clipper_certificate_expiry_timestamp_seconds",
@@ -121,7 +121,7 @@ WORKER: Group[WorkerStatistics] = Group(
             "reason",
         ),
         Number("gauge", "clipper_cache_entries", "Outputs in the cache.", lambda w: w.cache.entries),
-        Number("gauge", "clipper_cache_bytes", "Size of the cache, inputs counted.", lambda w: w.cache.size_bytes),
+        Number("gauge", "clipper_cache_bytes", "Size of the cache, with inputs.", lambda w: w.cache.size_bytes),
         Number("gauge", "clipper_cache_capacity_bytes", "Bound of the cache.", lambda w: w.cache.capacity_bytes),
         Number("counter", "clipper_cache_evictions", "Outputs evicted from the cache.", lambda w: w.cache.evictions),
         Number("gauge", "clipper_feedback_queries", "Queries kept for feedback.", lambda w: w.feedback_window.queries),
@@ -188,21 +188,23 @@ APPLICATION: Group[ApplicationStatistics] = Group(
     ("application", "worker"),
     (
         Number("counter", "clipper_queries", "Queries accepted.", lambda a: a.queries),
-        Number("counter", "clipper_defaults", "Default outputs answered, by reason.", lambda a: a.defaults, "reason"),
+        Number(
+            "counter", "clipper_defaults", "Answers with the default output, by reason.", lambda a: a.defaults, "reason"
+        ),
         Number("counter", "clipper_errors", "Answers without any output, by error code.", lambda a: a.errors, "reason"),
-        Number("counter", "clipper_slo_misses", "Answers later than the objective.", lambda a: a.slo_misses),
-        Histogram("clipper_query_latency_seconds", "From a query's arrival to its answer.", lambda a: a.latency_s),
+        Number("counter", "clipper_slo_misses", "Answers later than the SLO.", lambda a: a.slo_misses),
+        Histogram("clipper_query_latency_seconds", "Time from a query's arrival to its answer.", lambda a: a.latency_s),
     ),
 )
 
 
 def _mean_loss(model: ModelSelectionStatistics) -> float:
-    """NaN, which Prometheus shows as no value, without feedback."""
+    """Return the mean loss; NaN, which Prometheus shows as no value, without feedback."""
     return model.loss / model.scored if model.scored else math.nan
 
 
 def _regret(selection: SelectionStatistics) -> float:
-    """How much more the answers have lost than those of the best model would have, on the same feedback."""
+    """Return how much more the answers have lost than the best model would have lost on the same feedback."""
     means = [_mean_loss(model) for model in selection.models.values() if model.scored]
     return selection.answer_loss - selection.answers_scored * min(means) if means else 0.0
 
@@ -219,7 +221,7 @@ SELECTION: Group[SelectionStatistics] = Group(
         Number(
             "counter",
             "clipper_selection_feedback",
-            "Feedback received, by what came of it.",
+            "Feedback received, by outcome.",
             lambda s: s.feedback,
             "outcome",
         ),
@@ -256,7 +258,7 @@ SELECTION: Group[SelectionStatistics] = Group(
         Number(
             "gauge",
             "clipper_selection_calibration_error",
-            "Mean difference between an answer's confidence and how often such answers were right.",
+            "Mean difference between confidence and the share of right answers with that confidence.",
             lambda s: math.nan if s.calibration_error is None else s.calibration_error,
         ),
         Number("gauge", "clipper_selection_contexts", "Contexts whose state is in memory.", lambda s: s.contexts),
@@ -299,7 +301,7 @@ SELECTED_MODEL: Group[SelectedModel] = Group(
         Number(
             "gauge",
             "clipper_selection_cost",
-            "What asking it once costs; NaN if nobody has said, or measured it yet.",
+            "Cost of asking the model once; NaN if neither set nor measured yet.",
             lambda m: math.nan if m.counts.cost is None else m.counts.cost,
         ),
         Number(
@@ -364,8 +366,10 @@ VERSION: Group[VersionStatistics] = Group(
         Number("gauge", "clipper_queue_bytes", "Size of the inputs that wait.", lambda v: v.queue_bytes),
         Histogram("clipper_queue_wait_seconds", "Wait of the oldest query of each batch.", lambda v: v.queue_wait_s),
         Histogram("clipper_batch_size", "Queries in a batch.", lambda v: v.batch_size, SIZE_BOUNDS),
-        Histogram("clipper_batch_latency_seconds", "From sending a batch to its results.", lambda v: v.batch_latency_s),
-        Number("counter", "clipper_outputs", "Outputs that the model gave.", lambda v: v.outputs),
+        Histogram(
+            "clipper_batch_latency_seconds", "Time a replica was busy with a batch.", lambda v: v.batch_latency_s
+        ),
+        Number("counter", "clipper_outputs", "Outputs of the model.", lambda v: v.outputs),
         Number("counter", "clipper_model_errors", "Inputs on which the model failed.", lambda v: v.model_errors),
         Number("counter", "clipper_queue_rejected", "Queries refused by a full queue.", lambda v: v.rejected),
         Number("counter", "clipper_queue_expired", "Queries whose deadline passed in the queue.", lambda v: v.expired),
@@ -383,7 +387,7 @@ DEPLOYED: Group[Version] = Group(
         Number(
             "gauge",
             "clipper_replicas_wanted",
-            "Target number of replicas now, set by number or by load; 0 while the version does not run.",
+            "Target replica count, set by the operator or by load; 0 while the version does not run.",
             lambda v: v.replicas_wanted if v.state in ("starting", "ready") else 0,
         ),
     ),

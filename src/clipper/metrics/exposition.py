@@ -1,4 +1,4 @@
-"""The tables of ``definitions`` filled with what the server knows now, as Prometheus text."""
+"""Fills the tables of ``definitions`` with the server's present values, as Prometheus text."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -46,12 +46,12 @@ def render(
     replicas: Iterable[Replica],
     status: Status,
 ) -> bytes:
-    """Return the exposition of one scrape, of the content type ``prometheus_client.CONTENT_TYPE_LATEST``."""
+    """Return one scrape's exposition, with the content type ``prometheus_client.CONTENT_TYPE_LATEST``."""
     return generate_latest(ServerCollector(tuple(workers), tuple(applications), tuple(models), tuple(replicas), status))
 
 
 class ServerCollector(Collector):
-    """One scrape's numbers, as the metric families of the client library."""
+    """The values of one scrape, as metric families of the client library."""
 
     def __init__(
         self,
@@ -100,13 +100,13 @@ class ServerCollector(Collector):
 
 
 def replica_name(replica_id: str) -> str:
-    """A replica's name without its process's number, so that a restart does not begin new series."""
+    """Return a replica's name without the number of its process, so that a restart does not begin new series."""
     match = _PROCESS_ID.fullmatch(replica_id)
     return match["replica"] if match else replica_id
 
 
 def newest(replicas: Iterable[ReplicaStatistics]) -> dict[str, ReplicaStatistics]:
-    """By name, the newest process of each: one that drains beside its successor must not share its series."""
+    """Return the newest process of each replica by name: a draining predecessor must not share its series."""
     return {replica_name(replica.id): replica for replica in sorted(replicas, key=lambda r: _generation(r.id))}
 
 
@@ -133,7 +133,7 @@ def _histogram(metric: Histogram[T], labels: tuple[str, ...], rows: Rows[T]) -> 
 
 
 def _buckets(bounds: tuple[float, ...], data: HistogramData) -> list[tuple[str, float]]:
-    """Cumulative, as the format wants it."""
+    """Return cumulative counts, as the format demands."""
     ends = [*(str(float(bound)) for bound in bounds), "+Inf"]
     return list(zip(ends, map(float, accumulate(data.counts))))
 

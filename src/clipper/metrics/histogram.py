@@ -1,4 +1,4 @@
-"""A histogram as plain integers: counting must cost next to nothing, reading may cost more."""
+"""A histogram of plain integers: counting is nearly free, and reading may cost more."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from clipper.control.statistics import HistogramData
 
 
 class Histogram:
-    """Counts of values up to and including each bound, with one count more for what lies above the last."""
+    """Counts of values up to and including each bound, plus a count of those above the last bound."""
 
     __slots__ = ("_bounds", "counts", "sum")
 

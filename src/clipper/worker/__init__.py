@@ -1,1 +1,1 @@
-"""The query worker: the process that answers queries."""
+"""The query worker, the process that answers queries."""

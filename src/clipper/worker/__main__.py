@@ -21,7 +21,7 @@ log = logging.getLogger("clipper.worker")
 
 
 class PreciseLoop(uvloop.Loop):
-    """uvloop with a clock that tells more than whole milliseconds, which many a batch does not even take."""
+    """uvloop with a clock finer than its whole milliseconds, which many a batch does not even take."""
 
     time = staticmethod(time.monotonic)
 
@@ -48,7 +48,7 @@ async def _run(config: WorkerConfig, max_connections: int) -> int:
     await control.listen(config.control)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    # The terminal's ^C goes to the whole group; the supervisor decides what it means.
+    # ^C in a terminal signals the whole process group; only the supervisor decides what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log.info("worker %d answers on %s:%d", config.index, config.host, config.port)
     await stop.wait()

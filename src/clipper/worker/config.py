@@ -1,4 +1,4 @@
-"""What a query worker is told when it starts; the supervisor writes it, as JSON, on the command line."""
+"""A query worker's settings; the supervisor passes them on the command line, as JSON."""
 
 from msgspec import Struct
 
@@ -11,23 +11,24 @@ from clipper.tls.material import TlsMode
 class WorkerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """
     Attributes:
-        index: 0 to the number of workers - 1; kept over restarts.
-        instance: differs for every start of any worker of this home, below 2^20: the upper part of its query ids.
-        control: path of the unix socket that the worker listens on for the supervisor.
-        cache_bytes: the prediction cache's bound.
-        store: where learned state is kept: ``sqlite:PATH`` or ``redis://…``; if empty, what ``CLIPPER_STORE`` says.
-        max_contexts: how many contexts the store keeps of each application.
-        feedback_queries: how many queries are kept for feedback.
-        max_body_bytes: of a request on the query port, where the type of the application's inputs needs no more.
-        decisions: the folder of the decision log, which all workers of a home share; if empty, there is none.
-        decision_log_bytes: of all its files together.
-        run: the home's folder of what runs: policies of users' own are tried there, and noted while they are imported;
-            if empty, the former is done in the system's temporary folder, and the latter not.
-        run_as: the user that policies are tried as; None is the worker's own.
-        grpc_port: shared as ``port`` is; 0 is none.
-        tls: how clients are met; the pair for it comes with each snapshot, since it may change.
+        index: 0 to the number of workers - 1; stays the same over restarts.
+        instance: a number below 2^20 that is new for each start of any worker of the home: the upper part of query ids.
+        host, port: address of the query port.
+        control: path of the unix socket where the worker listens for the supervisor and for other workers.
+        store: where learned state is kept: ``sqlite:PATH`` or ``redis://…``; if empty, ``CLIPPER_STORE`` says it.
+        cache_bytes: bound of the prediction cache.
+        max_contexts: number of contexts that the store keeps for each application.
+        feedback_queries: number of queries that are kept for feedback.
+        max_body_bytes: bound of a request on the query port, unless an application's input type needs more.
+        decisions: folder of the decision log, which all workers of a home share; if empty, there is no log.
+        decision_log_bytes: bound of all its files together.
+        run: the home's runtime folder. Users' own policies are tried there, and noted while they are imported. If
+            empty, they are tried in the system's temporary folder and not noted.
+        run_as: the user that tries of policies run as; None is the worker's own user.
+        grpc_port: port of the gRPC API, which all workers share; 0 is none.
+        tls: whether clients use TLS. The certificate comes with each snapshot, since it may change.
         settle_timeout_s: how long ``Applied`` may wait for replicas to be dialled and drained.
-        drain_timeout_s: how long a stop may wait for answers under way.
+        drain_timeout_s: how long a stop may wait for requests in progress.
     """
 
     index: int

@@ -1,15 +1,15 @@
-"""How many of a worker's file descriptors its clients get."""
+"""Shares a worker's file descriptors between its clients and itself."""
 
 from clipper.frontend.limits import MAX_CONNECTIONS, MAX_REFUSED_AT_ONCE
 
-# Of all descriptors, what clients do not get: for the control channel, replicas, the store, other workers and logs.
-# Without one left the worker could not answer its supervisor, which would take it for hung.
+# Share of descriptors that clients do not get: for the control channel, replicas, the store, other workers and logs.
+# Without a free one the worker could not answer its supervisor, which would take it for hung.
 OWN_SHARE = 0.25
 MIN_OWN = 64
 MIN_CONNECTIONS = 8
 
 
 def most_connections(descriptors: int) -> int:
-    """How many connections clients may have where there are so many descriptors."""
+    """Return how many client connections there is room for with this many descriptors."""
     own = max(int(descriptors * OWN_SHARE), MIN_OWN)
     return min(max(descriptors - own - MAX_REFUSED_AT_ONCE, MIN_CONNECTIONS), MAX_CONNECTIONS)

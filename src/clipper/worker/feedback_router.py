@@ -1,4 +1,4 @@
-"""Takes feedback to where its query was answered: to this worker's learner, or to the worker whose query it was."""
+"""Routes feedback to the worker that answered its query: this one, or a peer."""
 
 import asyncio
 import time
@@ -16,21 +16,20 @@ from clipper.selection.application import Application
 from clipper.selection.learner import ASK_TIMEOUT_S, Learner
 from clipper.selection.query_ids import QueryIds
 
-# A peer may have to ask a model first; beyond that it is taken to be gone.
+# A peer may have to query a model first. If it takes longer than that, it is assumed to be gone.
 FORWARD_TIMEOUT_S = ASK_TIMEOUT_S + 2.0
-# A worker tells its counts in a turn of its loop.
+# A worker answers with its statistics within a turn of its loop.
 STATISTICS_TIMEOUT_S = 2.0
-# Pieces of feedback that are being learned from at once: four of the store's transactions, with a task each at worst.
-# Further ones wait, in their order.
+# Pieces of feedback in progress: four transactions of the store, each piece with at most a task. Others wait in order.
 MAX_UNDER_WAY = 4000
-# How long feedback may be begun before others get their turn. What begins together is committed together.
+# Feedback is begun for this long before other events get their turn. All that is begun together is committed together.
 SLICE_S = 0.002
-# Outcomes that are collected in one go.
+# Outcomes that are collected in one turn of the loop.
 ENDED_PER_STEP = 500
 
 
 class FeedbackRouter:
-    """Knows the workers by their instances; a query's id tells the instance that answered it."""
+    """Knows the workers by their instances. A query's id contains the instance that answered it."""
 
     def __init__(self, instance: int) -> None:
         self._instance = instance
@@ -38,11 +37,11 @@ class FeedbackRouter:
         self._under_way = asyncio.Semaphore(MAX_UNDER_WAY)
 
     def follow(self, peers: Iterable[Peer]) -> None:
-        """These are the workers now."""
+        """Set the workers of the current snapshot."""
         self._peers = {peer.instance: peer.control for peer in peers if peer.instance != self._instance}
 
     async def observe(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]:
-        """One outcome for each piece of feedback, in order."""
+        """Learn from feedback, here or at a peer. Return one outcome for each piece, in order."""
         groups: dict[int, list[int]] = defaultdict(list)
         for index, each in enumerate(feedback):
             groups[self._owner(each)].append(index)
@@ -56,9 +55,9 @@ class FeedbackRouter:
         return [outcomes[index] for index in range(len(feedback))]
 
     async def observe_here(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]:
-        """Feedback on queries of this worker's own, or on inputs."""
+        """Learn from feedback on own queries or on inputs. Return one outcome for each piece, in order."""
         learner = Learner(application)
-        # Many begin before the first is waited for, so that they are committed together.
+        # Begin many before waiting for the first, so that they are committed together.
         begun: list[asyncio.Future[bool] | Outcome] = []
         end_s = time.perf_counter() + SLICE_S
         for each in feedback:
@@ -71,11 +70,11 @@ class FeedbackRouter:
         for index, one in enumerate(begun):
             outcomes.append(one if isinstance(one, Outcome) else await _end(one))
             if index % ENDED_PER_STEP == ENDED_PER_STEP - 1:
-                await asyncio.sleep(0)  # what has ended already is not waited for
+                await asyncio.sleep(0)  # awaiting a future that is done does not yield
         return outcomes
 
     async def statistics_of_peers(self) -> list[WorkerStatistics]:
-        """What the other workers have counted; without those that cannot be reached."""
+        """Return the statistics of the other workers that can be reached."""
 
         async def of(control: str) -> WorkerStatistics | None:
             try:
@@ -83,8 +82,8 @@ class FeedbackRouter:
             except (OSError, ClipperError):
                 return None
 
-        told = await asyncio.gather(*map(of, self._peers.values()))
-        return [each for each in told if each is not None]
+        replies = await asyncio.gather(*map(of, self._peers.values()))
+        return [each for each in replies if each is not None]
 
     def _begin(self, learner: Learner, feedback: Feedback) -> "asyncio.Future[bool] | Outcome":
         try:
@@ -103,7 +102,7 @@ class FeedbackRouter:
             begun.exception()  # else the loop logs each one that nobody waits for any more, as when a worker stops
 
     def _owner(self, feedback: Feedback) -> int:
-        """The instance to ask: a peer's, if the query was one of its."""
+        """Return the peer that answered the query; this worker for inputs and for queries of no known peer."""
         if feedback.query_id is None:
             return self._instance
         instance = QueryIds.instance_of(feedback.query_id)
@@ -121,7 +120,7 @@ class FeedbackRouter:
             return [Outcome(error="unavailable", cause=cause)] * len(group)
         if len(reply.outcomes) != len(group):
             given = len(reply.outcomes)
-            cause = f"the worker that answered the query gave {given} outcomes for {len(group)} pieces of feedback"
+            cause = f"the worker that answered the query sent {given} outcomes for {len(group)} pieces of feedback"
             return [Outcome(error="unavailable", cause=cause)] * len(group)
         return reply.outcomes
 

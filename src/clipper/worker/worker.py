@@ -1,4 +1,4 @@
-"""Puts a query worker together: snapshot to applications and models, start and drain."""
+"""Assembles a query worker: applies snapshots, answers the control channel, starts and drains."""
 
 import asyncio
 import contextlib
@@ -66,9 +66,9 @@ from clipper.worker.feedback_router import FeedbackRouter
 
 log = logging.getLogger(__name__)
 
-# Queries leave no reference cycles behind, so the collector has little to find; run rarely it cannot be what
-# makes a query miss its deadline. Young objects are still collected: a cycle in an error path is not kept for ever, and
-# so few at a time that a pass over nothing but cycles does not hold the loop: 50,000 took up to 90 ms.
+# Queries leave no reference cycles behind, so the collector finds little. It runs rarely, so that no query is late
+# because of it. Young objects are still collected, since a cycle on an error path must not stay for ever. They are few
+# at a time, so that a pass over nothing but cycles does not hold the loop: 50,000 took up to 90 ms.
 GC_THRESHOLDS = (10_000, 250, 100)
 
 
@@ -78,7 +78,7 @@ class Worker:
     def __init__(
         self, config: WorkerConfig, on_drain: Callable[[], None], max_connections: int = MAX_CONNECTIONS
     ) -> None:
-        """``on_drain`` is called when it is told to drain: the process is to call ``drain``, and to end."""
+        """``on_drain`` is called on a ``Drain``: the process must then call ``drain`` and end."""
         self._config = config
         self._on_drain = on_drain
         self._started_s = monotonic()
@@ -87,16 +87,16 @@ class Worker:
         rpc_connections = int(max_connections * CONNECTIONS_SHARE) if config.grpc_port else 0
         self._port = Port(max_connections - rpc_connections, give_out=self._predictor.end_turn)
         self._server = QueryServer(self._port)
-        # Its library is imported here, before what is in memory is put aside for good.
+        # This imports gRPC's library, which must be in memory before gc.freeze().
         self._rpc = open_rpc_server(self._port, rpc_connections) if config.grpc_port else None
         self._clients = Clients(config.index, self._port.count_refused, self._port.now_s)
         self._bound: socket.socket | None = None
-        # Nothing that users' own policies start is to find it.
+        # Removed from the environment, so that processes of users' own policies do not find it.
         given = os.environ.pop(STORE_VARIABLE, "")
         self._store = open_store(config.store or given)
         name = f"policy-trial-{config.index}"
         run = Path(config.run) if config.run else None
-        # A name beside ours: what is marked so ends with its trial, and we do not.
+        # A sibling of the worker's own mark: a trial ends all processes with its mark, and the worker must not be one.
         self._trials = str(Path(os.environ.get(MARK, "")).parent / name)
         trials = Trials(
             {**os.environ, MARK: self._trials},
@@ -132,13 +132,13 @@ class Worker:
         self._tls: TlsMaterial | None = None
 
     def begin(self) -> None:
-        """Bind the query port, shared with the other workers.
+        """Bind the query port, which all workers share.
 
         Raises:
             OSError: the port cannot be bound.
         """
         self._bound = bind_shared(self._config.host, self._config.port)
-        # What a worker before this one left, which was killed while it tried a policy.
+        # End trials of policies that a killed predecessor of this worker left running.
         with contextlib.suppress(OSError):
             kill_marked(lambda mark: mark.startswith(f"{self._trials}-"))
         self._synchronizing = asyncio.ensure_future(self._synchronizer.run())
@@ -147,7 +147,7 @@ class Worker:
         gc.set_threshold(*GC_THRESHOLDS)
 
     async def answer(self, command: AnyCommand) -> AnyReply:
-        """Do what comes over the control channel, from the supervisor or from another worker."""
+        """Carry out a command from the supervisor or from another worker."""
         match command:
             case Apply(snapshot, tls):
                 return await self._apply(snapshot, tls)
@@ -175,11 +175,13 @@ class Worker:
                 return Draining()
 
     async def _apply(self, snapshot: Snapshot, tls: TlsMaterial | None = None) -> Applied:
-        """Serve by a snapshot, unless a newer one is already in force; return when it has settled.
+        """Serve by a snapshot, unless a newer one is in force. Return when replicas have been dialled and drained.
 
-        ``tls``: see ``Apply``; without it a port that is to have it does not begin to accept.
+        Args:
+            snapshot: see ``Snapshot``.
+            tls: see ``Apply``. A port with TLS does not accept connections before it has one.
         """
-        # Before what may take seconds: who has a key that was revoked is refused from now on.
+        # First, since the rest may take seconds: a revoked key is refused from now on.
         self._clients.follow(snapshot)
         self._port.forget_heads()
         if tls is not None and tls != self._tls:
@@ -201,11 +203,11 @@ class Worker:
                 await asyncio.gather(*(application.load() for application in new))
                 await self._predictor.settle()
         except TimeoutError:
-            pass  # what has not settled is named in the answer
+            pass  # the reply names what has not settled
         return Applied(self._generation, self._predictor.unlinked(), self._predictor.undrained())
 
     async def _accept(self) -> None:
-        """From the first snapshot on: before it every application would be unknown, which the other workers know."""
+        """Accept connections, from the first snapshot on. Before it, this worker would know no application."""
         is_secure = self._config.tls == "off" or self._tls is not None
         if self._bound is not None and is_secure:
             bound, self._bound = self._bound, None
@@ -239,7 +241,7 @@ class Worker:
         )
 
     async def drain(self) -> int:
-        """Stop accepting, answer what is under way. Returns how many requests had to be given up."""
+        """Stop accepting and answer open requests. Return the number of requests that got no answer in time."""
         if self._bound is not None:
             self._bound.close()
         timeout_s = self._config.drain_timeout_s
@@ -261,7 +263,7 @@ class Worker:
             application.follow_code()
 
     def _apply_applications(self, snapshot: Snapshot) -> list[Application]:
-        """Returns the new ones."""
+        """Make the applications those of the snapshot. Return the new ones."""
         new = []
         wanted = {application.name: application for application in snapshot.applications}
         for name in self._applications.keys() - wanted.keys():
@@ -293,12 +295,12 @@ class Worker:
         return new
 
     async def _statistics_of_all(self) -> list[WorkerStatistics]:
-        """What all workers have counted; without those that do not answer."""
+        """Return the statistics of all workers that can be reached."""
         return [self.statistics(), *await self._router.statistics_of_peers()]
 
 
 def bind_shared(host: str, port: int) -> socket.socket:
-    """A bound TCP socket whose port the other workers may bind as well; the kernel spreads connections over them."""
+    """Return a bound TCP socket. Other workers may bind its port, too; the kernel spreads connections over them."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
