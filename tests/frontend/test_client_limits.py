@@ -77,7 +77,7 @@ def test_a_limit_begins_with_the_queries_of_one_second() -> None:
     for _ in range(10):
         limit.check(1, 5.0)
         limit.take(1)
-    with pytest.raises(TooManyRequests, match="application 'a' may ask 10 queries a second: try again in 1 s"):
+    with pytest.raises(TooManyRequests, match="application 'a' may send 10 queries a second: try again in 1 s"):
         limit.check(1, 5.0)
     limit.check(1, 5.1)
 

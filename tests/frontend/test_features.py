@@ -88,11 +88,11 @@ def test_what_is_not_json_is_refused(row: list[float], features: str) -> None:
 def test_features_that_are_missing_or_that_nobody_asked_for(row: list[float]) -> None:
     with pytest.raises(WrongInput, match='the query has no features: expected a list of 2 numbers in "features"'):
         read({"input": row})
-    with pytest.raises(WrongInput, match="its application does not take them: leave them out"):
+    with pytest.raises(WrongInput, match="but its application takes none: leave them out"):
         read({"input": row, "features": [1, 2]}, None)
     with pytest.raises(WrongInput, match="the query has no features"):
         read({"input_batch": [row, row]})
-    with pytest.raises(WrongInput, match="its application does not take them"):
+    with pytest.raises(WrongInput, match="but its application takes none"):
         read({"input_batch": [row, row], "features": [[1], [2]]}, None)
 
 
@@ -122,4 +122,4 @@ def test_feedback_on_a_query_has_those_that_the_query_came_with() -> None:
     feedback = observed({"query_id": 7, "label": 1})
     assert isinstance(feedback, Feedback) and feedback.features is None
     refused = observed({"query_id": 7, "label": 1, "features": [1, 2]})
-    assert isinstance(refused, MalformedRequest) and "goes by those of the query" in str(refused)
+    assert isinstance(refused, MalformedRequest) and "uses those of the query" in str(refused)

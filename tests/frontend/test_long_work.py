@@ -120,7 +120,7 @@ def test_bug_costs_one_request(turns: Turns, caplog: pytest.LogCaptureFixture) -
         turns.take()
     assert exchange.response is not None and b"internal_error" in exchange.response
     assert other.response is not None and turns.budget.held_bytes == 0
-    assert "could not be handled" in caplog.text
+    assert "failed to handle a request" in caplog.text
 
 
 def test_large_lists_of_feedback_wait_unread_until_less_is_to_be_learned(

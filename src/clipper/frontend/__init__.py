@@ -1,1 +1,1 @@
-"""The query front: HTTP/1.1 to queries and back. It holds no decisions about queries."""
+"""The query port: HTTP/1.1 requests to queries, and their answers. It makes no decisions about queries."""

@@ -6,11 +6,11 @@ from clipper.inputs.long_text import SHORT_TEXT_BYTES
 
 
 class Body:
-    """The bytes of one body after another; they count for the budget until they are taken or dropped.
+    """Collects the bytes of one body at a time. They count against the budget until ``drop``.
 
     Attributes:
-        max_bytes: how long it may become.
-        size_bytes: how long it is.
+        max_bytes: bound of the current body; the caller enforces it.
+        size_bytes: bytes so far.
     """
 
     __slots__ = ("_budget", "_data", "max_bytes", "size_bytes")
@@ -32,11 +32,11 @@ class Body:
         self._budget.held_bytes += len(chunk)
 
     def take(self) -> bytes | bytearray:
-        """The whole body. A short one is copied; a long one is read where it is, and is overwritten by what is read."""
+        """Return the body: a copy if it is short; a long one is the buffer itself, which reading overwrites."""
         return self._data if len(self._data) > SHORT_TEXT_BYTES else bytes(self._data)
 
     def drop(self) -> None:
-        """There is none any more."""
+        """Discard the body and release its share of the budget."""
         self._budget.held_bytes -= self.size_bytes
         self.size_bytes = 0
         self._data = b""

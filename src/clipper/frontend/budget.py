@@ -1,10 +1,10 @@
-"""What requests may hold of a worker's memory."""
+"""The memory that requests may hold in a worker."""
 
 from clipper.frontend import limits
 
 
 class Budget:
-    """The bytes that requests hold of a worker's memory, of which there is a bound."""
+    """Counts the bytes that requests hold, against a bound."""
 
     __slots__ = ("bound_bytes", "held_bytes")
 
@@ -17,10 +17,10 @@ class Budget:
 
 
 class Untaken:
-    """What one client has not taken of its answers, while writing to it is paused or one waits for an earlier one.
+    """One client's unread answers: while writing to it is paused, or while an answer waits for an earlier one.
 
     Attributes:
-        last_taken_sweep: when the client last took some, or had nothing to take.
+        last_taken_sweep: when the client last read some, or had nothing to read.
     """
 
     __slots__ = ("_budget", "last_taken_sweep", "size_bytes")

@@ -1,28 +1,33 @@
-"""How much clients may ask: queries in flight, and queries a second. The time comes in as an argument."""
+"""Limits on clients: queries in flight, and queries a second. The time comes in as an argument."""
 
 import math
 
 from clipper.errors import TooLarge, TooManyRequests
 
-# What is over for want of precision after many sums of fractions is no excess.
+# An excess this small is a rounding error of many sums of fractions.
 _PRECISION = 1e-6
 
 
 class Limit:
-    """The limits of one application or one key, and what is taken of them.
+    """The limits of one application or one key, and how much of them is used.
 
-    Queries a second are a bucket of tokens: it holds those of one second, but one at least, and starts full. So in any
-    ``t`` seconds ``max_per_second * (t + 1)`` queries are let in at most.
+    The rate is a token bucket: it holds the tokens of one second, at least one token, and starts full. So at most
+    ``max_per_second * (t + 1)`` queries are admitted in any ``t`` seconds.
 
     Attributes:
-        in_flight: queries that were let in and have not been answered.
-        refused: requests that were not let in.
+        in_flight: queries that were admitted and are not answered yet.
+        refused: number of requests that were refused.
     """
 
     __slots__ = ("_burst", "_last_s", "_tokens", "_what", "in_flight", "max_in_flight", "max_per_second", "refused")
 
     def __init__(self, what: str, max_in_flight: int | None, max_per_second: float | None, now_s: float) -> None:
-        """``what`` has the limits, in words for its clients; None is no limit."""
+        """
+        Args:
+            what: whose limits these are, for messages: ``key 'a'``.
+            max_in_flight, max_per_second: the limits; None is no limit.
+            now_s: the time.
+        """
         self._what = what
         self.max_in_flight = max_in_flight
         self.max_per_second = max_per_second
@@ -32,7 +37,7 @@ class Limit:
         self._last_s = now_s
 
     def follow(self, max_in_flight: int | None, max_per_second: float | None, now_s: float) -> None:
-        """Go by other limits from now on. What is taken stays taken."""
+        """Use other limits from now on. Queries in flight still count."""
         self._refill(now_s)
         had_rate = self.max_per_second is not None
         self.max_in_flight, self.max_per_second = max_in_flight, max_per_second
@@ -40,11 +45,11 @@ class Limit:
         self._tokens = min(self._tokens, self._burst) if had_rate else self._burst
 
     def check(self, count: int, now_s: float, admitted: int = 0) -> None:
-        """Check that a request may go on with so many queries more, beside those of its own that were let in already.
+        """Check that a request may have ``count`` more queries, in addition to ``admitted`` ones.
 
         Raises:
-            TooLarge: it has more than are ever let in at once.
-            TooManyRequests: it may come again.
+            TooLarge: the request has more queries than are ever admitted at once.
+            TooManyRequests: the limit is used up for now.
         """
         most_in_flight, most_per_second = self.max_in_flight, self.max_per_second
         if most_in_flight is not None and admitted + count > most_in_flight:
@@ -60,11 +65,11 @@ class Limit:
             if self._tokens + _PRECISION < count:
                 wait_s = max(1, math.ceil((count - self._tokens) / most_per_second - _PRECISION))
                 raise TooManyRequests(
-                    f"{self._what} may ask {most_per_second:g} queries a second: try again in {wait_s} s", wait_s
+                    f"{self._what} may send {most_per_second:g} queries a second: try again in {wait_s} s", wait_s
                 )
 
     def take_one(self, now_s: float) -> bool:
-        """Let one query in, unless that is over a limit: as ``check`` and ``take`` of one, at a third of their cost."""
+        """Admit one query, or return False. The same as ``check`` and ``take`` of one, at a third of their cost."""
         most_in_flight, most_per_second = self.max_in_flight, self.max_per_second
         if most_in_flight is not None and self.in_flight >= most_in_flight:
             return False
@@ -83,19 +88,19 @@ class Limit:
         return True
 
     def untake_one(self) -> None:
-        """Another limit did not let it in."""
+        """Undo ``take_one``: another limit refused the query."""
         self.in_flight -= 1
         if self.max_per_second is not None:
             self._tokens += 1
 
     def take(self, count: int) -> None:
-        """Let queries in that were checked."""
+        """Admit queries that were checked."""
         self.in_flight += count
         if self.max_per_second is not None:
             self._tokens -= count
 
     def _refill(self, now_s: float) -> None:
-        # Requests that took long to read may come with a time before the last one's.
+        # A request that took long to read may have an earlier time than the last one.
         if now_s > self._last_s:
             if self.max_per_second is not None:
                 tokens = self._tokens + (now_s - self._last_s) * self.max_per_second
@@ -111,7 +116,7 @@ def _burst(max_per_second: float | None) -> float:
 
 
 class Limits:
-    """Those that one client's requests to one application are under: its key's, the application's, or both."""
+    """The limits of one client's requests to one application: the key's, the application's, or both."""
 
     __slots__ = ("_first", "_second")
 
@@ -120,7 +125,7 @@ class Limits:
         self._second = second
 
     def admit_one(self, now_s: float) -> None:
-        """Let one query in: what each request is at first.
+        """Admit one query: at first, each request counts as one.
 
         Raises:
             TooManyRequests: as ``Limit.check``.
@@ -129,11 +134,11 @@ class Limits:
             if self._second is None or self._second.take_one(now_s):
                 return
             self._first.untake_one()
-        # It tells which, and why.
+        # This raises the error of the limit that refused.
         self.admit(1, now_s)
 
     def admit(self, count: int, now_s: float, admitted: int = 0) -> None:
-        """Let so many queries in, or none; ``admitted`` of the same request were let in before.
+        """Admit ``count`` queries of a request together, after ``admitted`` ones of the same request.
 
         Raises:
             TooLarge, TooManyRequests: as ``Limit.check``.
@@ -149,14 +154,14 @@ class Limits:
             limit.take(count)
 
     def give_back(self, count: int) -> None:
-        """They have been answered, or given up."""
+        """Release queries that were answered or cancelled."""
         self._first.in_flight -= count
         if self._second is not None:
             self._second.in_flight -= count
 
 
 def share_in_flight(most: int | None, workers: int, index: int) -> int | None:
-    """How many of the queries in flight one of several workers lets in: an equal share, but one at least."""
+    """Return one worker's share of the queries in flight: an equal share, and at least one."""
     return None if most is None else max(1, most // workers + (index < most % workers))
 
 

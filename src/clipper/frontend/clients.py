@@ -1,7 +1,7 @@
-"""Who may call the applications of a worker, and how much each may ask.
+"""Which clients may call the applications of a worker, and their limits.
 
-A key is looked up where a request's head is parsed. A connection that has seen the same head before does not come here:
-it knows the endpoint that the head led to, and that is forgotten whenever keys or applications change.
+A key is looked up when a request's head is parsed. A known head, byte for byte the same, skips this: the port remembers
+the endpoint it led to, and forgets that whenever keys or applications change.
 """
 
 import hashlib
@@ -22,10 +22,10 @@ _HOW = (
 
 
 class Limited:
-    """An endpoint whose requests are under limits: those over them are refused before their bodies are read."""
+    """An endpoint with limits: requests over them are refused before their bodies are read."""
 
     def __init__(self, endpoint: Endpoint, limits: Limits, refused: Callable[[str], None]) -> None:
-        """``refused`` is told the code of each refusal."""
+        """``refused`` is called with the code of each refusal."""
         self.methods = endpoint.methods
         self.max_body_bytes = endpoint.max_body_bytes
         self.slo_s = endpoint.slo_s
@@ -48,7 +48,7 @@ class Limited:
 
 
 class Guarded:
-    """A path of an application that asks for a key, or has limits."""
+    """A path of an application that needs a key or has limits."""
 
     def __init__(self, application: str, needs_key: bool, endpoint: Endpoint, clients: "Clients") -> None:
         self._application = application
@@ -58,11 +58,11 @@ class Guarded:
         self._clients = clients
 
     def enter(self, authorizations: Sequence[bytes]) -> Endpoint:
-        """The endpoint for who shows this.
+        """Return the endpoint for a client with these Authorization headers.
 
         Raises:
-            MalformedRequest: more than one header says who it is.
-            Unauthorized: there is no key, or none that is known.
+            MalformedRequest: there is more than one such header.
+            Unauthorized: the key is missing or unknown.
             Forbidden: the key is for other applications.
         """
         limits = []
@@ -77,7 +77,7 @@ class Guarded:
 
 
 class _Key:
-    """A key that is known. ``limit`` is None if it has none."""
+    """A valid key. ``limit`` is None if it has no limits."""
 
     __slots__ = ("applications", "limit", "name")
 
@@ -88,23 +88,28 @@ class _Key:
 
 
 class Clients:
-    """The keys that a worker knows, by their digests, and all limits with what is taken of them."""
+    """The keys that a worker knows, by digest, and all limits with their use."""
 
     def __init__(self, index: int, refused: Callable[[str], None], now_s: Callable[[], float]) -> None:
-        """``index``: of the worker among all; ``refused``: is told the code of each request over a limit."""
+        """
+        Args:
+            index: the worker's index among all workers.
+            refused: called with the code of each request over a limit.
+            now_s: the clock.
+        """
         self.count_refused = refused
         self._index = index
         self._now_s = now_s
         self._generation = -1
         self._keys: dict[str, _Key] = {}
         self._key_limits: dict[str, Limit] = {}
-        # By the application's id, since a new one of an old name begins anew; and which name has which.
+        # By application id, since a new application under an old name starts with unused limits; and ids by name.
         self._application_limits: dict[str, Limit] = {}
         self._ids: dict[str, str] = {}
         self._all_need_key = False
 
     def follow(self, snapshot: Snapshot) -> None:
-        """Know the keys and limits of a snapshot, unless a newer one has come before."""
+        """Take over the keys and limits of a snapshot, unless it is older than the last one."""
         if snapshot.generation < self._generation:
             return
         self._generation = snapshot.generation
@@ -120,7 +125,7 @@ class Clients:
         self._ids = {one.name: id_ for id_, _, one in named}
 
     def guarded(self, application: Application, endpoint: Endpoint) -> Endpoint | Guarded:
-        """The endpoint, or what stands before it."""
+        """Return the endpoint, behind a guard if the application needs a key or has limits."""
         needs_key = self.needs_key(application)
         if not needs_key and self.limit_of(application.name) is None:
             return endpoint
@@ -130,7 +135,7 @@ class Clients:
         return self._all_need_key or application.snapshot.needs_key
 
     def check(self, application: Application, authorizations: Sequence[bytes]) -> None:
-        """Whether who shows this may know of the application, whatever is left of limits.
+        """Check that a client with these headers may know about the application. Limits do not matter for that.
 
         Raises:
             MalformedRequest, Unauthorized, Forbidden: as ``Guarded.enter``.
@@ -139,7 +144,7 @@ class Clients:
             self.find(application.name, authorizations)
 
     def visible(self, applications: Iterable[Application], authorizations: Sequence[bytes]) -> list[Application]:
-        """Those that who shows this may know of."""
+        """Return the applications that a client with these headers may know about."""
         found = []
         for application in applications:
             with suppress(RequestError):
@@ -148,7 +153,8 @@ class Clients:
         return found
 
     def find(self, application: str, authorizations: Sequence[bytes]) -> _Key:
-        """
+        """Return the key in these headers if it is valid for the application.
+
         Raises:
             MalformedRequest, Unauthorized, Forbidden: as ``Guarded.enter``.
         """
@@ -159,12 +165,11 @@ class Clients:
         scheme, _, shown = authorizations[0].partition(b" ")
         if scheme.lower() != b"bearer" or not shown.strip():
             raise Unauthorized(f"application {application!r} needs a key in the scheme Bearer, {_HOW}")
-        # What is compared is a digest of what was sent, so that the time it takes tells nothing of the keys.
+        # Digests are compared, not keys, so that timing reveals nothing about the keys.
         key = self._keys.get(hashlib.sha256(shown.strip()).hexdigest())
         if key is None:
             raise Unauthorized(
-                "this server does not know the key: it may have been revoked; `clipper key list` shows those that "
-                "are valid"
+                "this server does not know the key: it may have been revoked; `clipper key list` shows the valid keys"
             )
         if key.applications and application not in key.applications:
             raise Forbidden(f"key {key.name!r} is not for application {application!r}")
@@ -188,7 +193,7 @@ class Clients:
         wanted: Iterable[tuple[str, str, KeySnapshot | ApplicationSnapshot]],
         workers: int,
     ) -> dict[str, Limit]:
-        """The limits of those that have any, by their ids; those that were there go on with what is taken of them."""
+        """Return the limits of everything that has some, by id. A limit that existed before keeps its use."""
         now_s = self._now_s()
         found = {}
         for id_, what, one in wanted:

@@ -1,7 +1,7 @@
-"""One client's connection: bytes to requests, answers to bytes, in order.
+"""One client's connection: bytes to requests, and answers to bytes in the order of the requests.
 
-A request whose head has been seen before, byte for byte, and whose body came with it is recognised without parsing:
-equal heads mean the same. All other bytes go through httptools.
+A request whose head was seen before, byte for byte, and whose body came with it is recognised without parsing: equal
+heads mean the same. All other bytes go through httptools.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ NEVER_S = float("inf")
 
 
 class Connection(asyncio.Protocol):
-    """Reads requests and writes answers. Its time-outs are the server's sweep over all connections."""
+    """Reads requests and writes answers. The server's sweep over all connections checks its timeouts."""
 
     def __init__(self, port: Port) -> None:
         self._port = port
@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         if not self._port.add(self):
-            self._refuse("overloaded", f"over {self._port.max_connections} connections")
+            self._refuse("overloaded", f"over {self._port.max_connections} connections are open: try again in a moment")
 
     def connection_lost(self, error: Exception | None) -> None:
         self._port.remove(self)
@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
             self._pending.popleft().cancel()
         self._held.end()
         self._is_refused = True
-        del self._parser  # it calls this back: a cycle, and thousands would hold the loop when the collector comes
+        del self._parser  # it refers back to this object; thousands of such cycles would make the collector stall
 
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
@@ -80,7 +80,7 @@ class Connection(asyncio.Protocol):
             self._hold(data)
 
     def eof_received(self) -> bool:
-        """The client sends no more, but may still read: answer what it asked, then close."""
+        """The client sends no more but may still read: answer its requests, then close."""
         if self._held.data:
             self._held.is_the_last = True
             return True
@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         return bool(self._pending)
 
     def pause_writing(self) -> None:
-        """The client does not take its answers: read no further requests from it, and write it none."""
+        """The client does not read its answers: stop reading its requests and writing answers."""
         self._writing_paused = True
         self._adjust_reading()
         self._look_at_untaken()
@@ -114,7 +114,7 @@ class Connection(asyncio.Protocol):
             self._feed(data)
 
     def _take_known(self, data: bytes) -> bytes:
-        """Handle the requests at the front of ``data`` whose heads are known; return the rest."""
+        """Handle the requests with known heads at the front of ``data``; return the rest."""
         port = self._port
         taken = 0
         while data:
@@ -137,7 +137,7 @@ class Connection(asyncio.Protocol):
             if data:
                 taken += 1
                 if taken >= limits.MAX_PIPELINED:
-                    # Thousands may have come at once, and others wait.
+                    # There may be thousands, and other connections wait.
                     self._hold(data)
                     return b""
                 if self._is_behind:
@@ -149,7 +149,7 @@ class Connection(asyncio.Protocol):
     def _feed(self, data: bytes) -> None:
         started_here = not self._in_message
         if started_here:
-            # Until a request begins in these bytes: blank lines alone are not a request.
+            # The parser sets a new head if a request begins in these bytes: blank lines alone are not a request.
             self._head.is_plain = False
         self._last_sweep = self._port.sweeps
         self._chunks = 0
@@ -182,7 +182,7 @@ class Connection(asyncio.Protocol):
         self._refuse("head_too_large", f"request head is over {limits.MAX_HEAD_BYTES} bytes")
 
     def _refuse(self, code: str, cause: str) -> None:
-        """Answer with an error in its turn and read nothing more: what follows cannot be trusted."""
+        """Answer with an error in its turn, and read nothing more: the rest of the stream cannot be trusted."""
         if self._is_refused:
             return
         self._is_refused = True
@@ -229,21 +229,21 @@ class Connection(asyncio.Protocol):
         elif head.expectation not in (b"", b"100-continue"):
             self._refuse(
                 "expectation_failed",
-                "expectations other than 100-continue are not supported: leave the header Expect out",
+                "expectations other than 100-continue are not supported: leave out the header Expect",
             )
 
     def on_headers_complete(self) -> None:
         if self._parser.should_upgrade() and not self._is_refused:
             if self._parser.get_method() == b"CONNECT":
-                # It offers nothing else, so there is no other way to read it.
+                # CONNECT cannot be read without its upgrade.
                 self._refuse("method_not_allowed", "CONNECT is not allowed: this is not a proxy")
             elif not self._parser.should_keep_alive():
                 self._head.add_close()
-            return  # it is read a second time
+            return  # the head is parsed a second time, without its upgrade
         self._path = path_of(self._head.url)
         try:
             endpoint = self._port.find(self._path, self._head)
-        except ClipperError as error:  # before a body is taken of who may not ask
+        except ClipperError as error:  # refuse before the body is read
             self._refuse(error.code, str(error))
             return
         self._body.max_bytes = limits.MAX_BODY_BYTES if endpoint is None else endpoint.max_body_bytes
@@ -261,7 +261,7 @@ class Connection(asyncio.Protocol):
         if self._body.size_bytes > self._body.max_bytes:
             self._refuse_body()
         elif not self._port.budget.has_room(0):
-            self._refuse("overloaded", "too many large requests are arriving at once")
+            self._refuse("overloaded", "too many large requests are arriving at once: try again in a moment")
 
     def on_message_complete(self) -> None:
         if self._is_refused or self._parser.should_upgrade():
@@ -272,7 +272,7 @@ class Connection(asyncio.Protocol):
         exchange = self._append_exchange()
         method = self._parser.get_method().decode()
         exchange.has_body = method != "HEAD"
-        # A client of HTTP/1.0 that asks to go on would have to be told so in a header of each answer.
+        # A client of HTTP/1.0 that asks for keep-alive would need a header in each answer, so its connection closes.
         goes_on = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
         exchange.closes = self._port.is_draining or not goes_on
         self._is_refused = exchange.closes
@@ -281,7 +281,7 @@ class Connection(asyncio.Protocol):
 
     def _handle(self, exchange: Exchange, method: str, body: bytes | bytearray) -> None:
         try:
-            # Again: while the body came, its application may have changed, and its key been revoked.
+            # Look up again: while the body came, the application may have changed or the key may have been revoked.
             self._endpoint = endpoint = self._port.find(self._path, self._head)
         except ClipperError as error:
             self._port.refused[error.code] += 1
@@ -301,8 +301,8 @@ class Connection(asyncio.Protocol):
                 self._answer_bug(exchange)
 
     def _answer_bug(self, exchange: Exchange) -> None:
-        """A bug in Clipper costs one request, tells its client, and is in the log with its traceback."""
-        log.exception("a request could not be handled")
+        """A bug in Clipper fails one request: tell its client, and log the traceback."""
+        log.exception("failed to handle a request")
         if exchange.response is None:
             exchange.cancel()
             exchange.refuse("internal_error", "a bug in Clipper: the worker's log has its traceback")
@@ -318,7 +318,7 @@ class Connection(asyncio.Protocol):
     # -- answers -----------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Write the answers that are next in turn, if the client takes them."""
+        """Write the answers whose turn it is, if the client reads them."""
         pending = self._pending
         if self._writing_paused:
             self._look_at_untaken()
@@ -328,13 +328,13 @@ class Connection(asyncio.Protocol):
             exchange = pending[0]
             response = exchange.response
             if response is None:
-                if is_first:  # an earlier one has not been answered
+                if is_first:  # an earlier request is not answered yet
                     self._look_at_untaken()
                 break
             is_first = False
             pending.popleft()
             if self.transport.is_closing():
-                pass  # the client is gone
+                pass  # the client has disconnected
             elif len(response) > LARGE_ANSWER_BYTES:
                 self._write_large(exchange, response)
             else:
@@ -348,7 +348,7 @@ class Connection(asyncio.Protocol):
             self._adjust_reading()
 
     def _write_large(self, exchange: Exchange, response: bytes) -> None:
-        """Write an answer, or that there is no room for it: others have not taken theirs."""
+        """Write a large answer, or an error if other clients' unread answers leave no room for it."""
         if self._port.budget.has_room(len(response)):
             self.transport.write(response)
             self._look_at_untaken()
@@ -356,12 +356,12 @@ class Connection(asyncio.Protocol):
         self._port.shed(limits.SLOW_SWEEPS)
         self._port.refused["overloaded"] += 1
         body = responses.error_json(
-            "overloaded", "answers that clients have not read hold as much memory as they may: try again in a moment"
+            "overloaded", "answers that clients have not read take up all memory for them: try again in a moment"
         )
         self.transport.write(responses.answer(503, body, close=exchange.closes, has_body=exchange.has_body))
 
     def _look_at_untaken(self) -> None:
-        """Count what this connection holds of answers. It may not be this one that has to go for it."""
+        """Count this connection's unread answers. If memory is short, the port disconnects the slowest client."""
         if self.is_going:
             return
         waiting = sum(len(exchange.response) for exchange in self._pending if exchange.response is not None)
@@ -370,12 +370,12 @@ class Connection(asyncio.Protocol):
             self._port.shed(0)
 
     def cut_off(self) -> None:
-        """Close at once. What the client has not taken is gone, and no longer counted, when the connection is lost."""
+        """Close at once. The unread answers are released when the connection is lost."""
         self.is_going = True
         self.transport.abort()
 
     def _finish_writing(self) -> None:
-        """The last answer is out: say so, and let the sweep close once the client has had time to read it."""
+        """The last answer is written: send EOF, and let the sweep close once the client has had time to read."""
         for exchange in self._pending:
             exchange.cancel()
         self._pending.clear()
@@ -392,13 +392,13 @@ class Connection(asyncio.Protocol):
 
     @property
     def _is_behind(self) -> bool:
-        """Whether the client has to take answers before more of what it sent is looked at."""
+        """Whether the client must read answers before more of its input is handled."""
         return self._writing_paused or len(self._pending) > limits.MAX_PIPELINED
 
     def _hold(self, data: bytes) -> None:
         self._held.set(data)
         if not self._port.budget.has_room(0):
-            self._refuse("overloaded", "too many large requests are arriving at once")
+            self._refuse("overloaded", "too many large requests are arriving at once: try again in a moment")
         elif self._is_behind or len(data) > limits.READ_AHEAD_BYTES:
             self._adjust_reading()
         else:
@@ -414,9 +414,9 @@ class Connection(asyncio.Protocol):
 
     def _adjust_reading(self) -> None:
         if self._held.data and not self._is_behind:
-            # Not from here: an answer to what is held may be what calls this.
+            # Not directly: an answer to the held input may have called this.
             self._held.wait()
-        # A client that waits for its answer sends no more; pausing would only cost the system's calls.
+        # A client that waits for its answer sends nothing, so pausing would only cost system calls.
         should_pause = len(self._held.data) > limits.READ_AHEAD_BYTES or self._is_behind
         if should_pause == self._reading_paused or self.transport.is_closing():
             return
@@ -434,7 +434,7 @@ class Connection(asyncio.Protocol):
         return self._in_message or bool(self._pending or self._held.data)
 
     def sweep(self, sweeps: int) -> None:
-        """Called once a second: close what has been quiet for too long."""
+        """Close the connection if it was quiet for too long. Called once a second."""
         quiet = sweeps - self._last_sweep
         if self.untaken.size_bytes:
             self._look_at_untaken()

@@ -1,32 +1,30 @@
-"""How long requests are taken in during a turn of the worker's loop, and which of them wait for another."""
+"""Admission of requests: how long the worker takes requests in during a turn of its loop, and which ones wait."""
 
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-# A turn takes requests in for this share of the smallest SLO. It is as long again for all else that is done in it,
-# and a query sees three: the one that reads it, the one that takes it in, and the one that its batch comes back in.
+# A turn takes requests in for this share of the smallest SLO. The rest of the turn takes about as long, and a query
+# spends three turns here: one reads it, one takes it in, and in one its batch comes back.
 TURN_SHARE_OF_SLO = 0.1
-# Shorter turns would make batches small for nothing; longer ones would let the applications of large SLOs hold up
-# others that come later.
+# Shorter turns would make batches small for no gain. In longer ones, applications with large SLOs would hold up others.
 LEAST_TURN_S, LONGEST_TURN_S = 0.000_5, 0.002
-# Of that time, what is for requests without an SLO while queries wait, and for queries that can be answered in time
-# while there are others that have to be told that they cannot.
+# Shares of that time: for requests without an SLO while queries wait, and for refusing late queries while others can
+# still be answered in time.
 PATIENT_SHARE, LATE_SHARE = 0.25, 0.5
-# A query that has waited for so much of its SLO is shed: its answer takes two more turns and a batch.
+# A query that has waited for this share of its SLO is shed: it would take two more turns and a batch.
 PATIENCE_SHARE_OF_SLO = 0.5
-# Once the first one has waited for so much of its patience, the last one is taken in first.
+# Once the oldest query has waited for this share of its patience, the newest one is taken in first.
 IN_ORDER_SHARE = 0.5
 
 
 class Visitor(Protocol):
-    """A connection that has read something.
+    """A connection that has read something and waits to take it in.
 
     Attributes:
-        arrived_s: when it read it.
-        patience_s: for how long it may wait, before it is only told that there is no time for it; infinite if it is no
-            query, or is not known to be one.
-        asks: what the query is for.
+        arrived_s: when it was read.
+        patience_s: how long it may wait before it is shed; infinite unless it is known to be a query.
+        asks: the endpoint that the query is for, or None.
     """
 
     arrived_s: float
@@ -34,28 +32,27 @@ class Visitor(Protocol):
     asks: object
 
     def enter(self, *, is_late: bool) -> None:
-        """Take in what was held back. ``is_late``: it has waited for too long."""
+        """Take in what was read. ``is_late``: it has waited too long to be answered in time."""
 
 
 class Door:
-    """Lets connections take in what they have read, for a bounded time in each turn of the loop.
+    """Lets connections take in requests for a bounded time in each turn of the loop.
 
-    Without it all that one poll of the loop reads would be taken in before a batch leaves or is answered, as if it had
-    come that moment. Where requests come faster than the worker can take them in, turns then grow without a bound, and
-    every answer is late, though the worker does nothing but answer. What waits here is known to wait, and for how long.
+    Without this bound, a worker would take in all that one poll returns before it sends or answers a batch, and would
+    count that as arrived only then. If requests come faster than they can be taken in, turns would grow without bound,
+    and every answer would be late. Here requests wait with their time of arrival.
 
-    First come, first served, as long as that keeps waits short. When it does not, the last come first: those can
-    still be answered in time, while of those that have waited for long none would be, nor any behind them (adaptive
-    LIFO, Maurer 2015, "Fail at scale"). Those are told so with what is left of the turn's time, so that to refuse
-    never costs more than to answer.
+    Requests are taken in first come, first served while waits are short. When waits grow, the newest goes first: it can
+    still be answered in time, while in an old queue none would be (adaptive LIFO, Maurer 2015, "Fail at scale"). Late
+    requests are refused in the rest of the turn's time, so refusing never costs more than answering.
 
-    Queries for each application have a line of their own, and lines take turns: a flood of one does not make those of
-    another wait.
+    Queries of each application have a line of their own, and lines take turns, so a flood to one application does not
+    delay the others.
 
-    Bounded by the connections, each of which waits once; what it holds counts for the budget of requests.
+    The bound is the number of connections: each waits at most once. What they hold counts against the budget.
 
     Attributes:
-        closes_s: what is read before then is taken in at once; ``opens`` tells what else is.
+        closes_s: input that is read before this time is taken in at once; ``opens`` decides for later input.
     """
 
     __slots__ = ("_call_soon", "_give_out", "_has_begun", "_lines", "_now_s", "_patient", "_turn_s", "closes_s")
@@ -66,7 +63,7 @@ class Door:
         now_s: Callable[[], float],
         give_out: Callable[[], None],
     ) -> None:
-        """``give_out``: called when some that waited have entered: batches leave before the loop polls again."""
+        """``give_out`` is called after waiting requests were taken in: it sends batches before the loop polls again."""
         self._call_soon = call_soon
         self._now_s = now_s
         self._give_out = give_out
@@ -77,13 +74,13 @@ class Door:
         self.closes_s = 0.0
 
     def set_slo(self, slo_s: float) -> None:
-        """The smallest SLO of the applications that are served."""
+        """Set the smallest SLO of the served applications."""
         self._turn_s = min(max(slo_s * TURN_SHARE_OF_SLO, LEAST_TURN_S), LONGEST_TURN_S)
 
     def opens(self, now_s: float) -> bool:
-        """Whether what was read at ``now_s``, after ``closes_s``, is taken in at once.
+        """Whether input that was read at ``now_s``, after ``closes_s``, is taken in at once.
 
-        It is if nobody waits before it and this is another turn; it is taken to be, the first time in a turn.
+        It is, once in a turn, if nobody waits. Returning True begins a new turn.
         """
         if self._has_begun or self._lines or self._patient:
             return False
@@ -91,7 +88,7 @@ class Door:
         return True
 
     def wait(self, visitor: Visitor) -> None:
-        """Have ``visitor`` enter when it is its turn. It must not be waiting already."""
+        """Queue ``visitor``, which must not be queued already."""
         if visitor.patience_s == float("inf"):
             self._patient.append(visitor)
         else:
@@ -106,7 +103,7 @@ class Door:
         self._call_soon(self._end)
 
     def _end(self) -> None:
-        """What one poll has read is taken in or waits. Those that wait enter now, and then the loop polls again."""
+        """Take in queued requests. All input of one poll has been taken in or queued, and the loop polls next."""
         self._has_begun = False
         if not self._lines and not self._patient:
             return
@@ -122,7 +119,7 @@ class Door:
         self._give_out()
 
     def _let_patient_in(self, now_s: float, ends_s: float) -> float:
-        # As many as wait now: one that waits again after it entered does so behind what the next poll reads.
+        # Only those that wait now: a visitor that waits again goes behind what the next poll reads.
         for _ in range(len(self._patient)):
             if now_s >= ends_s:
                 break
@@ -139,7 +136,7 @@ class Door:
 
     def _let_queries_in(self, now_s: float, ends_s: float) -> None:
         turns = deque(line for line in self._lines.values() if line)
-        # As many as wait now, as above.
+        # Only those that wait now, as above.
         waiting = sum(len(line) for line in turns)
         while turns and waiting and now_s < ends_s:
             line = turns.popleft()
@@ -148,7 +145,7 @@ class Door:
             elif now_s - line[-1].arrived_s <= line[-1].patience_s:
                 visitor = line.pop()
             else:
-                continue  # all of them are late
+                continue  # all of this line are late
             waiting -= 1
             visitor.enter(is_late=False)
             now_s = self._now_s()

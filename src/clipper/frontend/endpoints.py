@@ -1,4 +1,4 @@
-"""What each path of the query port does."""
+"""The endpoints of the query port: what each path does."""
 
 import asyncio
 import logging
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-# Answers that are put together in one step.
+# Answers that are formatted in one step.
 _OUTCOMES_PER_STEP = 500
 
 
 class Endpoint(Protocol):
-    """One path.
+    """Handles the requests to one path.
 
     Attributes:
-        slo_s: by when its requests are to be answered; infinite if there is no such time.
-        error_json: how its errors read, of which it is given the code and the cause.
+        slo_s: time within which its requests are to be answered; infinite if there is none.
+        error_json: formats an error's body from its code and cause.
     """
 
     slo_s: float
@@ -52,7 +52,10 @@ class Endpoint(Protocol):
         """Answer the exchange, now or later.
 
         Args:
-            is_late: it has waited to be taken in for so long that a query could not be answered in time any more.
+            exchange: the request.
+            body: its body; a bytearray if it is long.
+            arrived_s: when it was read, on the loop's clock.
+            is_late: whether it has waited so long to be taken in that a query could not be answered in time.
         """
 
 
@@ -72,7 +75,7 @@ class Predict:
         self.slo_s = application.terms.slo_s
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
-        # A batch's answer has a part for each input: those are counted first.
+        # The answer to a batch has a part for each input, so a late batch is read to count them.
         if is_late and b'"input_batch"' not in body:
             self._application.shed(exchange)
             return
@@ -125,14 +128,14 @@ class Predict:
         try:
             for index, (row, features) in enumerate(zip(request.rows, request.features)):
                 if exchange.response is not None:
-                    return  # refused: the answer is too large already
+                    return  # refused: the answer is already too large
                 query = self._application.predict(
                     row, Part(gather, index), arrived_s, request.version, request.context, features
                 )
                 if not query.done:
                     gather.add_query(query)
                 yield
-        except BaseException:  # the client is gone, too, before all were asked
+        except BaseException:  # also if the client disconnects before all queries are sent
             gather.cancel()
             raise
         if exchange.response is None:
@@ -144,13 +147,13 @@ class Predict:
 
 
 class FeedbackTaker(Protocol):
-    """Who learns from feedback, here or in the worker that answered the query."""
+    """Learns from feedback, here or in the worker that answered the query."""
 
     async def observe(self, application: Application, feedback: Sequence[Feedback]) -> list[Outcome]: ...
 
 
 class Observe:
-    """``POST /{app}/observe``, and the old system's name of it, ``/{app}/update``."""
+    """``POST /{app}/observe``, and ``/{app}/update``, its name in the old system."""
 
     methods = ("POST",)
     slo_s = float("inf")
@@ -170,7 +173,7 @@ class Observe:
         self._refused = refused
         self._work = work
         self._body = ObserveReader(make_reader(application.terms.input_type), application.terms.features_size)
-        # The loop itself keeps only weak references to tasks. As many as there are requests under way.
+        # The loop only keeps weak references to tasks. Their number is bounded by the requests in progress.
         self._tasks: set[asyncio.Task[None]] = set()
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
@@ -204,12 +207,12 @@ class Observe:
         if not budget.has_room(held_bytes):
             self._refuse(
                 exchange,
-                Overloaded("feedback that is not learned yet holds as much memory as it may: try again in a moment"),
+                Overloaded("feedback that is not learned yet takes up all memory for it: try again in a moment"),
             )
             return
         budget.held_bytes += held_bytes
         self._work.count_unlearned(len(items))
-        # What was sent is learned, and counts as in flight until then, also if the client goes away.
+        # The feedback is learned even if the client disconnects, and counts as in flight until then.
         exchange.started = None
         task = asyncio.ensure_future(self._observe(exchange, items, is_list))
 
@@ -229,8 +232,8 @@ class Observe:
         feedback = [item for item in items if isinstance(item, Feedback)]
         try:
             taken = iter(await self._taker.observe(self._application, feedback))
-        except Exception as error:  # a request must be answered, whatever went wrong
-            log.exception("feedback on %s failed", self._application.name)
+        except Exception as error:  # every request must be answered
+            log.exception("failed to observe feedback for application %s", self._application.name)
             exchange.refuse(ClipperError.code, f"{type(error).__name__}: {error}")
             return
         texts: list[bytes] = []
@@ -251,7 +254,7 @@ class Observe:
 
 
 class Health:
-    """``GET /health/live``: this worker answers."""
+    """``GET /health/live``: shows that this worker answers."""
 
     methods = ("GET", "HEAD")
     slo_s = float("inf")
@@ -263,7 +266,8 @@ class Health:
 
 
 def most_body_bytes(input_type: InputType, otherwise: int) -> int:
-    """How large a body an application takes: ``otherwise``, or what one input of its type can need if that is more."""
+    """Return the bound of an application's bodies: ``otherwise``, or what one input of its type needs if that is
+    more."""
     row_bytes = input_type.row_bytes
     if row_bytes is None:
         return otherwise
@@ -279,9 +283,15 @@ def make_endpoints(
     max_body_bytes: int = limits.MAX_BODY_BYTES,
     guard: "Callable[[Application, Endpoint], Endpoint | Guarded]" = lambda _, endpoint: endpoint,
 ) -> "dict[bytes, Endpoint | Guarded]":
-    """All paths, with and without a slash at the end; calls that are wrong are counted in ``refused``.
+    """Return the endpoints of all paths, with and without a trailing slash.
 
-    ``guard`` puts before an application's endpoints what it asks of its clients.
+    Args:
+        applications: the applications to serve.
+        taker: learns from feedback.
+        refused: counts refused calls by error code.
+        work: runs long work.
+        max_body_bytes: see ``most_body_bytes``.
+        guard: puts an application's keys and limits in front of an endpoint.
     """
     endpoints: dict[bytes, Endpoint | Guarded] = {b"/health/live": Health()}
     for application in applications:

@@ -1,4 +1,4 @@
-"""One request and its answer: what the selection layer calls back, and what keeps answers in order."""
+"""One request and its answer: the selection layer calls it back, and it keeps answers in the order of requests."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -16,11 +16,11 @@ class Answerer(Protocol):
     """The connection, as an exchange sees it."""
 
     def flush(self) -> None:
-        """Some answer may have become the next to go out."""
+        """Write answers: one of them may now be the next in turn."""
 
 
 class Cancellable(Protocol):
-    """What a request has started: a query, or a batch of them."""
+    """What a request has started: a query, a batch of queries, or a job."""
 
     def cancel(self) -> None: ...
 
@@ -28,16 +28,16 @@ class Cancellable(Protocol):
 class Exchange(msgspec.Struct, gc=False, eq=False):
     """A request that waits for its answer. For a predict call with one input it is the query's ``Asker``.
 
-    The garbage collector does not look at it: it lets go of what it has started once it is answered.
+    The garbage collector does not track it; it drops what it has started as soon as it is answered.
 
     Attributes:
-        response: the answer's bytes once they are known.
-        started: what to cancel if the client goes away; None once it has ended.
-        closes: the connection ends with this answer.
+        response: the answer's bytes, once it is known.
+        started: what to cancel if the client disconnects; None once it has ended.
+        closes: whether the connection ends with this answer.
         has_body: False for HEAD.
-        limits: what it is under until it is answered; None where there are none.
-        error_json: the body of an error, of its code and cause.
-        admitted: how many queries they have let in for it.
+        limits: the client's limits until the answer; None if there are none.
+        admitted: number of queries that the limits have admitted for this request.
+        error_json: formats an error's body from its code and cause.
     """
 
     connection: Answerer
@@ -54,7 +54,7 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
         if self.closes:
             self.answer(200, body)
             return
-        # As in respond, which here is a call a query.
+        # The same as respond(), without a call for each query.
         self.started = None
         if self.limits is not None:
             self._leave_limits()
@@ -84,10 +84,10 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
         self.refuse(error.code, str(error), retry_after_s=retry_after_s)
 
     def admit_all(self, count: int, now_s: float) -> None:
-        """It turned out to be so many queries: those that were not let in with the request have to be.
+        """Admit the rest of a request's queries, after its body has shown that it has ``count`` of them.
 
         Raises:
-            TooLarge, TooManyRequests: its limits do not let them in.
+            TooLarge, TooManyRequests: the limits refuse them.
         """
         if self.limits is not None and count > self.admitted:
             self.limits.admit(count - self.admitted, now_s, self.admitted)
@@ -97,19 +97,19 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
         self.respond(responses.answer(status, body, close=self.closes, has_body=self.has_body))
 
     def send_raw(self, data: bytes) -> None:
-        """An interim answer, such as 100 Continue, in its place in the order."""
+        """Write an interim answer, such as 100 Continue, in its turn."""
         self.respond(data)
 
     def cancel(self) -> None:
-        """The client is gone."""
+        """The client has disconnected: cancel what the request has started."""
         if self.started is not None:
             self.started.cancel()
             self.started = None
             self._leave_limits()
 
     def respond(self, data: bytes) -> None:
-        """Answer with these bytes: a whole response of HTTP."""
-        # Query and exchange know each other; parting lets both be freed without the garbage collector.
+        """Answer with a whole HTTP response."""
+        # The query and the exchange refer to each other. Dropping one frees both without the garbage collector.
         self.started = None
         self._leave_limits()
         self.response = data
@@ -122,7 +122,7 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
 
 
 class Gather:
-    """A predict call with several inputs: each is a query of its own, and the answer goes out when all have ended."""
+    """A predict call with several inputs: each is a query of its own, and all are answered together."""
 
     __slots__ = ("_budget", "_exchange", "_held_bytes", "_missing", "_parts", "_queries")
 
@@ -144,23 +144,21 @@ class Gather:
         self._budget.held_bytes += len(body)
         if self._held_bytes > limits.MAX_ANSWER_BYTES:
             self.cancel()
-            self._exchange.refuse("too_large", f"answer is over {limits.MAX_ANSWER_BYTES} bytes: ask for fewer at once")
+            self._exchange.refuse("too_large", f"answer is over {limits.MAX_ANSWER_BYTES} bytes: send fewer inputs")
         elif not self._budget.has_room(0):
             self.cancel()
-            self._exchange.refuse(
-                "overloaded", "answers that are not complete hold as much memory as they may: try again in a moment"
-            )
+            self._exchange.refuse("overloaded", "incomplete answers take up all memory for them: try again in a moment")
         elif not self._missing:
             parts = self._parts
-            self._let_go()
+            self._release()
             self._exchange.answer(200, responses.batch_json(parts))
 
     def cancel(self) -> None:
         for query in self._queries:
             query.cancel()
-        self._let_go()
+        self._release()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         self._queries.clear()
         self._parts = []
         self._budget.held_bytes -= self._held_bytes
@@ -168,7 +166,7 @@ class Gather:
 
 
 class Part:
-    """One input of a batch. Where there is no output and no default, its part of the answer is the error."""
+    """One input of a batch. If there is neither an output nor a default, the error is its part of the answer."""
 
     __slots__ = ("_gather", "_index")
 

@@ -1,4 +1,4 @@
-"""The features that come with a query for its policy: from JSON to the raw buffer that it is given."""
+"""The features that a query brings for its policy: from JSON to the raw buffer that the policy gets."""
 
 import struct
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from msgspec import Raw, UnsetType
 from clipper.errors import MalformedRequest, WrongInput
 from clipper.inputs.numbers import show
 
-# 64 numbers, however they are written, with room between.
+# 64 numbers in any notation, with whitespace.
 MAX_FEATURES_BYTES = 16 * 1024
 
 _decode = msgspec.json.Decoder(list[float]).decode
@@ -20,7 +20,7 @@ class FeaturesReader:
     """Reads the features of one application's queries.
 
     Args:
-        size: how many each query brings; None if it brings none.
+        size: number of features for each query; None if the application takes none.
     """
 
     def __init__(self, size: int | None) -> None:
@@ -28,13 +28,13 @@ class FeaturesReader:
         self._pack = struct.Struct(f"<{size or 0}d").pack
 
     def read(self, text: bytes | Raw | UnsetType) -> bytes | None:
-        """The raw buffer, of little-endian float64; None where the application takes none.
+        """Return the raw buffer of little-endian float64; None if the application takes no features.
 
         Args:
-            text: JSON text; unset if there was none.
+            text: JSON text; unset if the query brought none.
 
         Raises:
-            WrongInput: they are not what the application takes; the message says what that is.
+            WrongInput: the application takes other features, or none; the message says what it takes.
         """
         if isinstance(text, UnsetType):
             if self.size is None:
@@ -42,11 +42,11 @@ class FeaturesReader:
             raise WrongInput(f'the query has no features: expected {self._expected} in "features"')
         if self.size is None:
             raise WrongInput(
-                "the query has features, and its application does not take them: leave them out, or have it take "
-                "them by `clipper app update NAME --features N`"
+                "the query has features, but its application takes none: leave them out, or enable them with "
+                "`clipper app update NAME --features N`"
             )
         try:
-            # What is too large for a double is an error of the decoder, and JSON has no NaN.
+            # The decoder refuses numbers that are too large for a double, and JSON has no NaN.
             numbers = _decode(text)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             raise WrongInput(f"features are {_shown(text)}: expected {self._expected}: {error}") from error
@@ -55,7 +55,7 @@ class FeaturesReader:
         return self._pack(*numbers)
 
     def read_all(self, text: Raw | UnsetType, count: int) -> Sequence[bytes | None]:
-        """The same of a batch: a list of as many lists as there are inputs."""
+        """Read the features of a batch: a list with one list for each input."""
         if isinstance(text, UnsetType) or self.size is None:
             return [self.read(text)] * count
         try:
@@ -71,16 +71,18 @@ class FeaturesReader:
 
 
 def check_count(found: int | None, count: int) -> None:
-    """
+    """Check that there are as many lists of features as inputs.
+
     Args:
-        found: how many features there are for ``count`` inputs; None is more than any batch may have.
+        found: number of lists; None if there are more than any batch may have.
+        count: number of inputs.
 
     Raises:
-        WrongInput: there are not as many.
+        WrongInput: the numbers differ.
     """
     if found != count:
         shown = "too many" if found is None else found
-        raise WrongInput(f"features of {shown} inputs came with {count}: expected a list for each")
+        raise WrongInput(f"features has {shown} lists for {count} inputs: expected one list for each input")
 
 
 def _shown(text: bytes | Raw) -> str:
@@ -91,10 +93,10 @@ def _shown(text: bytes | Raw) -> str:
 
 
 def features_text(body: bytearray, start: int, stop: int) -> bytes:
-    """One query's, of a large body.
+    """Return the features of one query in a large body.
 
     Raises:
-        MalformedRequest: it is longer than they can be.
+        MalformedRequest: the text is longer than features can be.
     """
     if stop - start > MAX_FEATURES_BYTES:
         raise MalformedRequest(f"features take {stop - start} bytes: expected at most {MAX_FEATURES_BYTES}")

@@ -1,26 +1,26 @@
-"""Request heads: what is asked for, by whom, and how a head reads that offers another protocol."""
+"""Request heads: the headers that Clipper reads, and heads that offer another protocol."""
 
 import httptools
 
 
 def path_of(url: bytes) -> bytes:
-    """The path without its query; a proxy's absolute form, ``http://host/path``, is as good as ``/path``."""
+    """Return the path without its query. A proxy's absolute form, ``http://host/path``, counts as ``/path``."""
     if not url.startswith(b"/"):
         url = b"/" + url.partition(b"://")[2].partition(b"/")[2]
     return url.partition(b"?")[0]
 
 
 class Head:
-    """What is taken from a request's head, as it comes.
+    """The fields of a request's head that Clipper reads.
 
     Attributes:
-        size_bytes: of what has come.
-        content_length: 0 if nobody says.
+        size_bytes: size of the names and values so far.
+        content_length: 0 if the head has none.
         expectation: in lower case.
-        content_encoding: in lower case; empty if nobody says.
-        inference_header_length: of a request of the Open Inference Protocol; None if nobody says.
-        is_plain: whether an equal head can only mean the same again: nothing in it is about the connection, or is to
-            be answered before the body.
+        content_encoding: in lower case; empty if the head has none.
+        inference_header_length: for the Open Inference Protocol; None if the head has none.
+        is_plain: whether an equal head always means the same: it says nothing about the connection, and needs no
+            answer before the body.
     """
 
     __slots__ = (
@@ -51,7 +51,7 @@ class Head:
         self.size_bytes += len(name) + len(value)
         match name.lower():
             case b"content-length":
-                # llhttp has checked that it is a number, and the only one.
+                # llhttp has checked that it is a number, and that there is only one.
                 self.content_length = int(value)
                 self._kept.append((name, value))
             case b"authorization":
@@ -60,7 +60,7 @@ class Head:
                 self.content_encoding = value.strip().lower()
                 self._kept.append((name, value))
             case b"inference-header-content-length":
-                # Of several none can be believed: together they are no number.
+                # Of several values none can be trusted: joined by commas they are not a number.
                 before = self.inference_header_length
                 self.inference_header_length = value.strip() if before is None else before + b"," + value
                 self._kept.append((name, value))
@@ -72,11 +72,11 @@ class Head:
                 self.is_plain = False
                 self._kept.append((name, value))
             case b"connection":
-                # What some clients send with every request changes nothing.
+                # Some clients send keep-alive with every request; it changes nothing.
                 self.is_plain = self.is_plain and value.lower() == b"keep-alive"
 
     def add_close(self) -> None:
-        """It said, in a header that is not kept, that the connection ends with it."""
+        """Keep the fact that the connection ends with this request, which a dropped header announced."""
         self._kept.append((b"connection", b"close"))
 
     @property
@@ -84,9 +84,10 @@ class Head:
         return [value for name, value in self._kept if name.lower() == b"authorization"]
 
     def without_offer(self, parser: "httptools.HttpRequestParser") -> bytes:
-        """This head without the offer of another protocol (Java's client offers h2c), for the request to be read again.
+        """Return this head without its offer of another protocol, so that the request can be parsed again.
 
-        A server may ignore the offer, but httptools takes all that follows for the other protocol, the body too.
+        Java's client offers h2c. A server may ignore an offer, but httptools takes everything after it, also the body,
+        as that other protocol.
         """
         line = b"%b %b HTTP/%b\r\n" % (parser.get_method(), self.url, parser.get_http_version().encode())
         return line + b"".join(b"%b: %b\r\n" % header for header in self._kept) + b"\r\n"

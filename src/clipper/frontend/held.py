@@ -1,4 +1,4 @@
-"""What a connection has read and not taken in yet."""
+"""Input that a connection has read but not taken in yet."""
 
 from collections.abc import Callable
 
@@ -9,18 +9,18 @@ _NEVER_S = float("inf")
 
 
 def _take_nothing(data: bytes) -> None:
-    """It may still have its turn at the door."""
+    """A closed connection may still have its turn at the door."""
 
 
 class Held:
-    """The bytes that wait: for their turn at the door, as its ``Visitor``, or until the client takes its answers.
+    """Input that waits: for its turn at the door, as its ``Visitor``, or until the client reads its answers.
 
     Attributes:
-        data: what waits; it counts for the budget.
-        arrived_s: when the first of it was read, or what was last taken in.
+        data: the bytes; they count against the budget.
+        arrived_s: when the first of them was read, or the input that was taken in last.
         patience_s, asks: see ``Visitor``.
-        is_late: what is being taken in has waited for too long.
-        is_the_last: the client has said that it sends no more.
+        is_late: whether the input that is being taken in has waited too long.
+        is_the_last: whether the client has sent EOF.
     """
 
     __slots__ = (
@@ -37,7 +37,7 @@ class Held:
     )
 
     def __init__(self, budget: Budget, door: Door, take: Callable[[bytes], None]) -> None:
-        """``take``: takes in what waited; it may hold some of it again."""
+        """``take`` takes in the input; it may hold part of it again."""
         self._budget, self._door, self._take = budget, door, take
         self.data = b""
         self.arrived_s = 0.0
@@ -50,12 +50,12 @@ class Held:
         self.data = data
 
     def end(self) -> None:
-        """The connection has gone: let go of what waits, and of who would take it, since each would keep the other."""
+        """The connection was lost: drop the input, and the callback, which would form a reference cycle."""
         self.set(b"")
         self._take = _take_nothing
 
     def wait(self) -> None:
-        """Wait at the door, where that is not so already."""
+        """Queue at the door, unless it is queued already."""
         if not self._waits:
             self._waits = True
             self._door.wait(self)
@@ -65,6 +65,6 @@ class Held:
         data = self.data
         self.set(b"")
         self.is_late = is_late
-        self.asks = None  # or an application that is gone would be kept
+        self.asks = None  # it would keep a removed application in memory
         self._take(data)
         self.is_late = False

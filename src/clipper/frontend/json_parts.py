@@ -1,4 +1,4 @@
-"""Where the parts of a long JSON text stand, found in pieces and counted before any of them is read."""
+"""Finds the parts of a long JSON text, in pieces, and counts them before any of them is parsed."""
 
 import itertools
 import re
@@ -11,9 +11,9 @@ import numpy as np
 from clipper.errors import MalformedRequest
 from clipper.inputs.long_text import strip
 
-# Half a millisecond of work where every other character is a comma.
+# Half a millisecond of work if every other character is a comma.
 _PIECE_BYTES = 32 * 1024
-# More keys than any client sends; each costs a little before it turns out to be unknown.
+# More keys than any client sends. Each key costs a little before it turns out to be unknown.
 MAX_KEYS = 1000
 # No known key is longer.
 _MAX_KEY_BYTES = 100
@@ -29,12 +29,12 @@ Extent = tuple[int, int]
 
 
 def find_items(text: bytearray, start: int, stop: int, most: int) -> Generator[None, None, list[Extent] | None]:
-    """The extents of the items of the list in ``text[start:stop]``; None if there are over ``most``.
+    """Return the extents of the items of the list in ``text[start:stop]``; None if there are more than ``most``.
 
-    What an item is, and whether it is JSON, is not looked at.
+    Items are not parsed, so they may be anything, even if it is not JSON.
 
     Raises:
-        MalformedRequest: it is no list.
+        MalformedRequest: the text is not a list.
     """
     marks = yield from _find_marks(text, start, stop, b"[]", most + 1)
     if marks is None:
@@ -47,9 +47,9 @@ def find_items(text: bytearray, start: int, stop: int, most: int) -> Generator[N
 
 
 def find_lone_field(text: bytearray) -> dict[str, Extent] | None:
-    """The one field of an object, where no text in it or a text alone is its value: as most bodies are.
+    """Find the field of an object that has only one, and whose value is either a string or contains none.
 
-    None if there may be more, which is not looked into.
+    Most bodies have this form. Return None if there may be more fields; that is not examined further.
     """
     match = _LONE_KEY.match(text)
     start, stop = strip(text, match.end() if match else 0, len(text))
@@ -66,14 +66,14 @@ def find_lone_field(text: bytearray) -> dict[str, Extent] | None:
 
 
 def find_fields(text: bytearray, start: int, stop: int) -> Generator[None, None, dict[str, Extent]]:
-    """The extents of the values of the object in ``text[start:stop]``, by key; the last of equal keys counts.
+    """Return the extents of the values of the object in ``text[start:stop]``, by key. Of equal keys, the last counts.
 
     Raises:
-        MalformedRequest: it is no object, or has over ``MAX_KEYS`` keys.
+        MalformedRequest: the text is not an object, or has more than ``MAX_KEYS`` keys.
     """
     marks = yield from _find_marks(text, start, stop, b"{}", 2 * MAX_KEYS + 1)
     if marks is None:
-        raise MalformedRequest(f"body has over {MAX_KEYS} keys")
+        raise MalformedRequest(f"body has over {MAX_KEYS} keys: expected fewer")
     fields: dict[str, Extent] = {}
     if len(marks) == 2 and not text[marks[0] + 1 : marks[1]].strip():
         return fields
@@ -98,9 +98,10 @@ def _read_key(text: bytearray, start: int, stop: int) -> str | None:
 def _find_marks(
     text: bytearray, start: int, stop: int, brackets: bytes, most: int
 ) -> Generator[None, None, list[int] | None]:
-    """Where a list or object opens, where the commas and colons between its parts are, and where it closes.
+    """Find where a list or object opens, where it closes, and the commas and colons between its parts.
 
-    None if these are over ``most``. All characters of a piece are looked at together, as simdjson does.
+    Return None if there are more than ``most`` such places. All characters of a piece are classified at once, as
+    simdjson does.
     """
     start, stop = strip(text, start, stop)
     marks: list[int] = []
@@ -120,7 +121,7 @@ def _find_marks(
             places, found = places[outside], found[outside]
         depths = np.cumsum(_DEPTHS[found]) + depth
         own = (depths == 1) & ((found == _SEPARATOR) | (found == _OPEN)) | (depths <= 0)
-        # A list within has its opening at depth 2, and its closing brings the depth back to 1.
+        # The opening of a nested list is at depth 2, and its closing returns to depth 1.
         marks += (places[own] + at).tolist()
         if len(marks) > most and marks[0] == start:
             return None
@@ -129,21 +130,21 @@ def _find_marks(
             break
         yield
     if depth or is_inside or len(marks) < 2 or (marks[0], marks[-1] + 1) != (start, stop):
-        raise MalformedRequest("body is not JSON: a list, an object or a text does not end where it should")
+        raise MalformedRequest("body is not JSON: a list, an object or a string does not end where it should")
     if text[start] != brackets[0] or text[stop - 1] != brackets[1]:
         raise MalformedRequest(f"expected a JSON {'object' if brackets == b'{}' else 'list'}")
     return marks
 
 
 def _without_escaped(kinds: Any, is_escaped: bool) -> tuple[Any, bool]:
-    """The same without what a backslash escapes, and whether the piece ends with one that escapes what is next."""
+    """Clear escaped characters; also return whether the piece ends with a backslash that escapes the next one."""
     kinds = kinds.copy()
     if is_escaped:
         kinds[0] = 0
     slashes = np.flatnonzero(kinds == _BACKSLASH)
     if not len(slashes):
         return kinds, False
-    # Of backslashes beside each other every second is escaped by the one before.
+    # In a run of backslashes, every second one is escaped by the one before it.
     is_first = np.diff(slashes, prepend=-2) != 1
     numbers = np.arange(len(slashes))
     in_run = numbers - np.maximum.accumulate(np.where(is_first, numbers, 0))

@@ -1,70 +1,70 @@
-"""The query port's bounds. What is over one gets an answer that says so, and hurts nobody else."""
+"""The query port's bounds. A request over a bound gets an error that says so, and harms no other request."""
 
-# nginx and Node allow 8 to 16 KB of headers; nothing that Clipper reads is in them.
+# nginx and Node allow 8 to 16 KB of headers; Clipper reads none that is long.
 MAX_HEAD_BYTES = 16 * 1024
-# An application's requests, unless the operator sets another: a batch of a hundred pictures in base64 is about that.
+# Default for an application's request bodies: about the size of a hundred images in base64.
 MAX_BODY_BYTES = 8 * 1024 * 1024
-# Where the type of an application's inputs needs more: a 3x1024x1024 image as JSON numbers is about 60 MB.
+# An application whose input type needs more may take this much: a 3x1024x1024 image as JSON numbers is about 60 MB.
 MAX_TYPED_BODY_BYTES = 64 * 1024 * 1024
-# A float64 in JSON takes up to 25 characters, and there may be whitespace and brackets around it.
+# A float64 in JSON takes up to 25 characters, plus whitespace and brackets.
 BODY_BYTES_PER_NUMBER = 32
-# What requests hold of a worker's memory: bodies that arrive or have not been read yet, feedback that has not been
-# taken, and answers that clients have not. A quarter of a small machine, and many of the largest bodies.
+# Memory that requests hold in a worker: bodies that arrive or wait to be read, feedback that is not learned yet, and
+# answers that clients have not read. It is a quarter of a small machine, and room for many of the largest bodies.
 MAX_HELD_BYTES = 256 * 1024 * 1024
-# A request that waits holds so much besides its body.
+# A waiting request holds this much in addition to its body.
 HELD_BYTES_PER_REQUEST = 4 * 1024
-# A piece of feedback that has been read takes so much besides its text until it is learned from.
+# A piece of feedback that was read takes this much in addition to its text, until it is learned.
 HELD_BYTES_PER_FEEDBACK = 512
-# Pieces of feedback that are being read or learned from before further lists are: some seconds' work of the store.
+# While this many pieces of feedback are being read or learned, further lists wait: some seconds of work for the store.
 MAX_UNLEARNED = 20_000
-# Bodies in any form, of which reading the worst takes a millisecond: longer ones are read between others' events.
+# A body up to this size is read at once, which takes a millisecond at worst; a longer one is read in steps.
 DIRECT_BODY_BYTES = 16 * 1024
-# How long work on requests that take long may hold the loop, between its other events.
+# Long work may hold the loop for this long before other events get their turn.
 SLICE_S = 0.002
-# The answer to a batch, which is put together in one piece.
+# Bound of the answer to a batch, which is put together in one piece.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
-# Smaller answers are written without a look at the memory that others hold: a system's own buffers are as large.
+# A smaller answer is written without checking the memory that others hold: the kernel's own buffers are as large.
 LARGE_ANSWER_BYTES = 64 * 1024
-# A client that has not taken anything of its answer for so long may be cut off where memory is short.
+# A client that has read nothing of its answer for this long may be disconnected if memory is short.
 SLOW_SWEEPS = 2
-# After a body of this size the heap is looked through for pages to give back; smaller ones are soon made use of again.
+# After a body of this size, free pages of the heap are returned to the system; smaller ones are soon reused.
 LARGE_BODY_BYTES = 4 * 1024 * 1024
-# Each costs a file descriptor and about 2 KB.
+# Each connection takes a file descriptor and about 2 KB.
 MAX_CONNECTIONS = 10_000
-# Of those by TLS each takes 40 KB of OpenSSL's.
+# A TLS connection also takes 40 KB in OpenSSL.
 MAX_TLS_CONNECTIONS = 5_000
-# A body in chunks of a byte is work of a hundred times its size: so many pieces of bodies are taken at once.
+# A body in chunks of one byte costs a hundred times its size: at most this many chunks are handled at once.
 MAX_CHUNKS = 4096
-# Connections over the bound that are being told so; beyond these no more are accepted until some have gone.
+# Connections over the bound that are being answered with an error; beyond these, no more are accepted for a while.
 MAX_REFUSED_AT_ONCE = 64
-# That there are too many is logged once in so long.
+# The warning about too many connections is logged at most this often.
 WARNING_SWEEPS = 60
-# Connections that wait to be accepted.
+# Connections that wait in the kernel to be accepted.
 BACKLOG = 1024
-# Where there is hardly room for more connections, idle ones make room sooner.
+# Above this share of the bound, idle connections are closed sooner to make room.
 CROWDED_SHARE = 0.9
 CROWDED_IDLE_TIMEOUT_SWEEPS = 5
-# Of all connections, those that have not yet done TLS's handshake: who opens them and says nothing takes no others'
-# place.
+# Connections that have not finished their TLS handshake may take this share of the bound: a client that connects and
+# stays silent must not keep others out.
 HANDSHAKES_SHARE = 0.25
 MIN_HANDSHAKES = 16
-# Requests on one connection that wait for answers; beyond it reading stops until some have gone out.
+# Requests on one connection that wait for answers. Beyond this, the connection is not read until some are answered.
 MAX_PIPELINED = 64
-# What is read at once may hold thousands of requests; so much of it is parsed before the bound is looked at again.
+# One read may return thousands of requests. The bound above is checked each time this much has been parsed.
 PARSED_BYTES = 16 * 1024
-# What a connection may have sent while its last request waits to be taken in; beyond it, it is not read meanwhile.
+# A connection may send this much while its last request waits to be taken in; beyond this, it is not read.
 READ_AHEAD_BYTES = 64 * 1024
-# Heads recognised without parsing. A client sends one or a few; one that varies its heads only fills it up.
+# Heads that are recognised without parsing. A client sends one or a few; a client that varies them fills this up.
 MAX_KNOWN_HEADS = 1024
 MAX_KNOWN_HEAD_BYTES = 2048
 
-# How often connections are looked at, which is also the unit of the time-outs below.
+# Time between two sweeps over all connections, the unit of the timeouts below.
 SWEEP_S = 1.0
-# From a request's first byte to its last, and for a client to take its answer.
+# Timeout of a request from its first byte to its last, and of a client that does not read its answer.
 REQUEST_TIMEOUT_SWEEPS = 30
-# Longer than the 60 s for which common proxies keep idle connections, so that they close first.
+# Longer than the 60 s for which common proxies keep idle connections, so that the proxy closes first.
 IDLE_TIMEOUT_SWEEPS = 75
-# After a refusal what the client still sends is read and dropped, so that a reset does not overtake the answer.
+# After a refusal, further input is read and discarded for this long, so that a reset does not overtake the answer.
 LINGER_SWEEPS = 2
-# Draining, a quiet connection may have a request under way: that long it is still read and answered.
+# While the worker drains, an idle connection may have a request on its way: it is read for this much longer.
 DRAIN_GRACE_S = 0.5

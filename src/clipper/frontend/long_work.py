@@ -1,4 +1,4 @@
-"""Work on requests that takes longer than others should wait: done in pieces, between the loop's other events."""
+"""Work on requests that takes too long for one turn of the loop: done in steps, between the loop's other events."""
 
 import logging
 import time
@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-# What begins after each ``yield`` is a piece of work of a few milliseconds at most.
+# Between two ``yield`` it works for a few milliseconds at most.
 Steps = Generator[None, None, None]
 
 
 def done(steps: Generator[None, None, T]) -> T:
-    """Do all of the steps at once, where they take little; return what they do."""
+    """Run all steps at once, for work that is small; return their result."""
     while True:
         try:
             next(steps)
@@ -30,7 +30,7 @@ def done(steps: Generator[None, None, T]) -> T:
 
 
 class Job:
-    """A request that is being worked on: what its exchange has started."""
+    """A request's long work; its exchange's ``started``."""
 
     __slots__ = ("_work", "exchange", "has_ended", "held_bytes", "pieces", "steps")
 
@@ -43,24 +43,24 @@ class Job:
         self.has_ended = False
 
     def cancel(self) -> None:
-        """The client is gone."""
+        """The client has disconnected: stop."""
         self._work.drop(self)
 
 
 class LongWork:
     """Does jobs for a slice of time in each turn of the loop, however many there are.
 
-    Jobs on large bodies are done one after another, since each may take several times its body's memory while it is
-    done; smaller ones in turns with them, so that they do not wait for these.
+    Jobs on large bodies run one after another, since each may take several times its body's memory. Small jobs take
+    turns with them, so that they do not wait for the large ones.
 
-    Of feedback no more is read than is soon learned from, since what is read takes ten times its text: a large list
-    waits, unread, until less is.
+    Feedback that was read takes ten times the memory of its text. So a large list waits, unread, while too many pieces
+    are still to be learned.
     """
 
     def __init__(
         self, call_soon: Callable[[Callable[[], None]], Any], budget: Budget, refused: MutableMapping[str, int]
     ) -> None:
-        """``refused``: counts the requests that are refused, by error code."""
+        """``refused`` counts refused requests by error code."""
         self._call_soon = call_soon
         self._refused = refused
         self.budget = budget
@@ -73,17 +73,21 @@ class LongWork:
         self._is_larges_turn = False
 
     def begin(self, exchange: Exchange, body_bytes: int, steps: Steps, pieces: int = 0) -> None:
-        """Do a first slice of a request's work at once, if this turn has time for it, and go on in later turns.
+        """Start a request's work: do a first slice now if this turn has time for it, and the rest in later turns.
+
+        If the budget has no room, the request is refused.
 
         Args:
-            steps: answers the exchange, or starts what does. Where the budget has no room, the request is refused.
-            pieces: how many pieces of feedback it may turn out to be.
+            exchange: the request.
+            body_bytes: size of its body.
+            steps: answers the exchange, or starts what answers it.
+            pieces: the most pieces of feedback that the body may hold.
         """
         held_bytes = body_bytes + limits.HELD_BYTES_PER_REQUEST
         if not self.budget.has_room(held_bytes):
             self._refused["overloaded"] = self._refused.get("overloaded", 0) + 1
             exchange.refuse(
-                "overloaded", "requests that are being read hold as much memory as they may: try again in a moment"
+                "overloaded", "requests that are being read take up all memory for them: try again in a moment"
             )
             return
         self.budget.held_bytes += held_bytes
@@ -97,14 +101,14 @@ class LongWork:
             self._enqueue(job, self._large)
 
     def count_unlearned(self, pieces: int) -> None:
-        """So many more pieces of feedback are to be learned from, or fewer."""
+        """Change the number of pieces of feedback that are still to be learned."""
         self._unlearned += pieces
         while self._unread and self._unlearned < limits.MAX_UNLEARNED:
             job, _ = self._unread.popitem(last=False)
             self._enqueue(job, self._large)
 
     def drop(self, job: Job) -> None:
-        """Do no more of it. Its place in a queue of what has begun is left when its turn comes."""
+        """Stop a job. A job that has begun leaves its queue when its turn comes."""
         if not job.has_ended:
             job.has_ended = True
             self.budget.held_bytes -= job.held_bytes
@@ -121,7 +125,7 @@ class LongWork:
             self._work(time.perf_counter() + limits.SLICE_S)
 
     def _work(self, end_s: float) -> None:
-        # What begins in this turn after this has to wait for the next one.
+        # Jobs that begin later in this turn wait for the next one.
         self._is_due = True
         self._call_soon(self._next_turn)
         while (self._small or self._large) and time.perf_counter() < end_s:
@@ -142,6 +146,6 @@ class LongWork:
                 if time.perf_counter() >= end_s:
                     return
         except Exception:  # a bug costs one request, as in the connection
-            log.exception("a request could not be handled")
+            log.exception("failed to handle a request")
             job.exchange.refuse("internal_error", "a bug in Clipper: the worker's log has its traceback")
         self.drop(job)

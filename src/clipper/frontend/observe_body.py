@@ -1,4 +1,4 @@
-"""The body of an observe call: one piece of feedback, or several."""
+"""The body of an observe call: one observation or several."""
 
 from collections.abc import Generator
 from uuid import uuid4
@@ -14,20 +14,20 @@ from clipper.frontend.predict_body import MAX_FIELD_BYTES, compose, read_context
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.inputs.reader import Reader
 
-# One call's feedback goes into one or two transactions; more would make others wait.
+# The feedback of one call takes one or two transactions. More would make others wait.
 MAX_OBSERVATIONS = 10_000
-# {"query_id":1,"label":1} is the shortest.
+# The shortest observation is {"query_id":1,"label":1}.
 MIN_OBSERVATION_BYTES = 24
-# The store keeps them for a while.
+# The store keeps ids for a while.
 MAX_ID_LENGTH = 200
-# A list of the probabilities of thousands of classes. Each is parsed once for each model that it is compared with.
+# Enough for a list of the probabilities of thousands of classes. A label is parsed once for each model.
 MAX_LABEL_BYTES = 64 * 1024
 
 _EXPECTED = 'expected {"query_id": …, "label": …} or {"input": …, "label": …}, or these in {"observations": […]}'
 
 
 class ObserveBody(Struct, frozen=True):
-    """``uid`` is the old system's name of ``context``. ``id`` names the feedback, if its sender knows better."""
+    """One observation. ``uid`` is the old system's name for ``context``. ``id`` names the feedback, against repeats."""
 
     query_id: int | None = None
     input: Raw | UnsetType = msgspec.UNSET
@@ -39,7 +39,7 @@ class ObserveBody(Struct, frozen=True):
     features: Raw | UnsetType = msgspec.UNSET
 
 
-# Of each field beside the input, as JSON text.
+# Bounds of the fields other than the input, as JSON text.
 _MOST_BYTES = {
     name: MAX_LABEL_BYTES if name == "label" else MAX_FIELD_BYTES
     for name in ObserveBody.__struct_fields__
@@ -61,20 +61,21 @@ class ObserveReader:
         self._decode_many = msgspec.json.Decoder(Observations).decode
 
     def read_single(self, body: bytes) -> Feedback | ClipperError | None:
-        """A body with one piece of feedback, at once; None if it holds a list.
+        """Read a body with one observation, at once. Return None if it holds a list.
 
         Raises:
-            MalformedRequest: the body as a whole is no observe call.
+            MalformedRequest: the body as a whole is not an observe call.
         """
         return self._read_one(body) if isinstance(self._parse(body), UnsetType) else None
 
     def read(self, body: bytes | bytearray) -> Generator[None, None, tuple[list[Feedback | ClipperError], bool]]:
-        """Return the feedback, with an error in place of each piece that is wrong, and whether it was a list.
+        """Read a body of any form and size, in steps of a few milliseconds at most.
 
-        It is read in steps of a few milliseconds at most.
+        Returns:
+            The feedback, with an error in place of each observation that is not valid, and whether it was a list.
 
         Raises:
-            MalformedRequest: the body as a whole is no observe call.
+            MalformedRequest: the body as a whole is not an observe call.
         """
         if len(body) > SHORT_TEXT_BYTES:
             return (yield from self._read_parts(body if isinstance(body, bytearray) else bytearray(body)))
@@ -104,7 +105,7 @@ class ObserveReader:
         return found, True
 
     def _read_large(self, text: bytearray, fields: dict[str, Extent]) -> Generator[None, None, Feedback | ClipperError]:
-        """One piece of feedback, most of which is its input."""
+        """Read one observation, most of which is its input."""
         extent = fields.get("input")
         try:
             body = self._decode_one(compose(text, fields, _MOST_BYTES))
@@ -122,7 +123,8 @@ class ObserveReader:
             return self._features.read(body.features)
         if not isinstance(body.features, UnsetType):
             raise MalformedRequest(
-                "features come with an input; feedback by query_id goes by those of the query: leave them out"
+                "features are only for feedback on an input, and feedback on a query_id uses those of the query: "
+                "leave them out"
             )
         return None
 
@@ -130,7 +132,7 @@ class ObserveReader:
         try:
             return self._decode_many(body).observations
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise MalformedRequest(f"body is not an observe call: {error}; {_EXPECTED}") from error
+            raise MalformedRequest(f"body is not an observe call: {error}: {_EXPECTED}") from error
 
     def _read_one(self, text: bytes) -> Feedback | ClipperError:
         try:
@@ -147,7 +149,7 @@ class ObserveReader:
 
 
 def _as_value(error: ClipperError) -> ClipperError:
-    """Without the frames that it came through, which are to keep it: a cycle, that only the collector would free."""
+    """Drop the traceback and causes: the frames in them will keep the error, a cycle that only the collector frees."""
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
 
@@ -155,15 +157,13 @@ def _as_value(error: ClipperError) -> ClipperError:
 def _checked_label(body: ObserveBody, has_input: bool) -> bytes | None:
     label = None if isinstance(body.label, UnsetType) else bytes(body.label)
     if (label is None) == (body.reward is None):
-        raise MalformedRequest(f"an observation has either a label or a reward; {_EXPECTED}")
+        raise MalformedRequest(f"an observation has either a label or a reward: {_EXPECTED}")
     if (body.query_id is None) != has_input:
-        raise MalformedRequest(f"an observation is on either a query_id or an input; {_EXPECTED}")
+        raise MalformedRequest(f"an observation has either a query_id or an input: {_EXPECTED}")
     if body.query_id is None and body.reward is not None:
-        raise MalformedRequest(
-            "a reward is for what a query was answered: expected the query_id that came with the answer"
-        )
+        raise MalformedRequest("a reward is for the answer to a query: expected the query_id that came with the answer")
     if label is not None:
-        label.decode()  # the decoder lets any bytes within a text pass
+        label.decode()  # msgspec lets any bytes inside a string pass
     if body.id is not None and len(body.id) > MAX_ID_LENGTH:
         raise MalformedRequest(f"id has {len(body.id)} characters: expected at most {MAX_ID_LENGTH}")
     return label
@@ -172,19 +172,22 @@ def _checked_label(body: ObserveBody, has_input: bool) -> bytes | None:
 def _feedback(
     body: ObserveBody, row: bytes, context: str | None, label: bytes | None, features: bytes | None
 ) -> Feedback:
-    """Feedback on an input that names no id is like no other: that a thing is told twice may mean that it happened
-    twice. A query has one outcome, so feedback on one has its id unless it names another."""
+    """Make the feedback, with an id if its sender gave none.
+
+    Feedback on an input without an id gets a new one, since the same thing may well happen twice. A query has one
+    outcome, so its id is made of the query's.
+    """
     query_id = body.query_id
     given = body.id or (f"input-{uuid4().hex}" if query_id is None else f"query-{query_id}")
     return Feedback(given, query_id, row if query_id is None else None, context, label, body.reward, features)
 
 
 def _not_one(error: Exception) -> MalformedRequest:
-    return MalformedRequest(f"not an observation: {error}; {_EXPECTED}")
+    return MalformedRequest(f"not an observation: {error}: {_EXPECTED}")
 
 
 def _check_count(count: int | None) -> None:
-    """``None`` is over the bound."""
+    """Check the number of observations; None is over the bound."""
     if count is None or not 1 <= count <= MAX_OBSERVATIONS:
         items = f"over {MAX_OBSERVATIONS}" if count is None else count
         raise MalformedRequest(f"observations has {items} items: expected 1 to {MAX_OBSERVATIONS}")

@@ -1,4 +1,4 @@
-"""The description of the query port, for programs that read OpenAPI: each application with what it takes."""
+"""The OpenAPI description of the query port: each application with its paths and input."""
 
 from math import prod
 from typing import Any, NamedTuple
@@ -12,15 +12,15 @@ from clipper.types import MAX_CONTEXT_LENGTH, DType, InputType
 
 Json = dict[str, Any]
 
-# An example that is longer helps nobody to read it.
+# A longer example would not be readable.
 MAX_EXAMPLE_ELEMENTS = 1000
-# Of dimensions that may have any length.
+# Length of dimensions that may have any, in examples.
 _EXAMPLE_LENGTH = 3
 
 _NAME: Json = {"type": ["string", "integer", "null"], "maxLength": MAX_CONTEXT_LENGTH}
-_CONTEXT = _NAME | {"description": "The user, session or other group whose state the policy goes by."}
-_UID = _NAME | {"description": "The same as context, by its old name."}
-_VERSION: Json = {"type": ["string", "integer", "null"], "description": "Ask this version, whatever is current."}
+_CONTEXT = _NAME | {"description": "The user, session or other group whose state the policy uses."}
+_UID = _NAME | {"description": "The old name for context."}
+_VERSION: Json = {"type": ["string", "integer", "null"], "description": "Query this version, not the current one."}
 _JSON: Json = {"description": "Any JSON."}
 
 
@@ -33,16 +33,16 @@ _SCHEMAS: Json = {
         "type": "object",
         "required": ["query_id", "output", "default", "confidence"],
         "properties": {
-            "query_id": {"type": "integer", "description": "What feedback on this query names."},
-            "output": _JSON | {"description": "What the model answered, or the application's default."},
+            "query_id": {"type": "integer", "description": "Names this query in feedback."},
+            "output": _JSON | {"description": "The model's answer, or the application's default."},
             "default": {"type": "boolean", "description": "Whether the output is the application's default."},
             "confidence": {"type": "number", "minimum": 0, "maximum": 1},
             "default_reason": {
                 "type": "string",
-                "description": "The error that there would be without one.",
+                "description": "The error code that the answer would have without a default.",
             },
             "default_explanation": {"type": "string"},
-            "low_confidence_output": _JSON | {"description": "The answer, where it had less confidence than is asked."},
+            "low_confidence_output": _JSON | {"description": "The answer, if its confidence was too low."},
         },
     },
     "Error": {
@@ -68,7 +68,7 @@ _SCHEMAS: Json = {
         "required": ["observed", "duplicate"],
         "properties": {
             "observed": {"type": "boolean"},
-            "duplicate": {"type": "boolean", "description": "It had been learned before, and was not counted again."},
+            "duplicate": {"type": "boolean", "description": "Whether it had been learned before, and was ignored."},
         },
     },
     "ObservedAll": {
@@ -122,7 +122,7 @@ _SCHEMAS: Json = {
 
 
 class Described(NamedTuple):
-    """What is told of an application. ``features_size``: how many each query brings; None if it brings none."""
+    """An application to describe. ``features_size``: number of features for each query; None if it takes none."""
 
     name: str
     input_type: InputType
@@ -132,7 +132,7 @@ class Described(NamedTuple):
 
 
 def frame() -> Json:
-    """The description without the paths of applications."""
+    """Return the description without the paths of applications."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -142,7 +142,7 @@ def frame() -> Json:
         },
         "paths": {
             "/health/live": {"get": {"summary": "Whether this worker answers.", "responses": _ok(None)}},
-            "/v2": {"get": {"summary": "What this server is, in the Open Inference Protocol.", "responses": _ok(None)}},
+            "/v2": {"get": {"summary": "Server metadata of the Open Inference Protocol.", "responses": _ok(None)}},
         },
         "components": {
             "schemas": _SCHEMAS,
@@ -152,7 +152,7 @@ def frame() -> Json:
 
 
 def paths_of(application: Described) -> Json:
-    """The paths of one application, with an example that it takes."""
+    """Return the paths of one application, with an example of its input."""
     name, input_type = application.name, application.input_type
     value = input_schema(input_type)
     features: Json = {"type": "array", "items": {"type": "number"}}
@@ -209,21 +209,21 @@ def paths_of(application: Described) -> Json:
         one["features"] = [0.0] * size
     return {
         f"/{name}/predict": operation(
-            "Ask for a prediction, or for several.",
+            "Ask for one prediction or several.",
             {"type": "object", "properties": predict},
             ("Prediction", "Batch"),
             "Error",
             one,
         ),
         f"/{name}/observe": operation(
-            "Tell what was right.",
+            "Send feedback: labels or rewards.",
             {"type": "object", "properties": observe},
             ("Observed", "ObservedAll"),
             "Error",
             {"query_id": 1, "label": 1},
         ),
         f"/v2/models/{name}/infer": operation(
-            "Ask for predictions, in the Open Inference Protocol.",
+            "Ask for predictions in the Open Inference Protocol.",
             _reference("InferRequest"),
             ("InferAnswer",),
             "InferError",
@@ -233,7 +233,7 @@ def paths_of(application: Described) -> Json:
 
 
 def input_schema(input_type: InputType) -> Json:
-    """The schema of one input's JSON."""
+    """Return the JSON schema of one input."""
     match input_type.dtype:
         case DType.STRING:
             return {"type": "string"}
@@ -253,7 +253,7 @@ def input_schema(input_type: InputType) -> Json:
 
 
 def example_input(input_type: InputType) -> tuple[Any] | None:
-    """An input of that type, in a tuple; None if it would be long."""
+    """Return an example of an input, in a tuple; None if it would be long."""
     match input_type.dtype:
         case DType.STRING:
             return ("text",)

@@ -1,4 +1,4 @@
-"""Paths that are in no table: what they lead to depends on more of a head than its path."""
+"""Paths that depend on more of a request's head than its path, so that no table can hold them."""
 
 from collections.abc import Iterable
 
@@ -18,7 +18,7 @@ DESCRIPTION = b"/openapi.json"
 
 
 class OtherPaths:
-    """The Open Inference Protocol's, and the description of what applications take."""
+    """The paths of the Open Inference Protocol, and the OpenAPI description."""
 
     def __init__(
         self, applications: Iterable[Application], inference: Inference, work: LongWork, clients: Clients
@@ -36,7 +36,7 @@ class OtherPaths:
         return self._inference.find(path, head)
 
     def why_not_found(self, path: bytes) -> str | None:
-        """What to say where ``find`` found nothing; None if nothing is known of the path."""
+        """Return the cause to answer if ``find`` found nothing; None if the path is of no known form."""
         return self._inference.why_not_found(path)
 
     def _described(self, application: Application) -> openapi.Described:
@@ -50,7 +50,7 @@ class OtherPaths:
 
 
 class Description:
-    """``GET /openapi.json``: the description of the query port, with the applications that who asks may know of."""
+    """``GET /openapi.json``: describes the query port, with the applications that the caller may know about."""
 
     methods = ("GET", "HEAD")
     slo_s = float("inf")
@@ -71,5 +71,5 @@ class Description:
             paths.append(msgspec.json.encode(openapi.paths_of(application)))
             yield
         rest = msgspec.json.encode(description)
-        # Each of them is an object: between the first one's bracket and the last one's stand the fields of all.
+        # Each part is an object: join the contents of their braces into one object.
         exchange.answer(200, b'%b,"paths":{%b}}' % (rest[:-1], b",".join(each[1:-1] for each in paths)))

@@ -1,4 +1,4 @@
-"""What the connections to one query port share: endpoints and heads that lead to them, memory, time and the door."""
+"""What the connections to a query port share: endpoints and known heads, the memory budget, the clock and the door."""
 
 import asyncio
 from collections import Counter
@@ -21,8 +21,8 @@ class Member(Protocol):
     """A connection, as the port sees it.
 
     Attributes:
-        untaken: the answers that its client has not taken.
-        is_going: whether it has been cut off, and is not yet lost.
+        untaken: the answers that its client has not read.
+        is_going: whether it was cut off and is not lost yet.
     """
 
     transport: asyncio.Transport
@@ -38,37 +38,39 @@ class Member(Protocol):
 
 
 class OtherPaths(Protocol):
-    """Paths of which there are too many for a table, or whose endpoints depend on more of a head."""
+    """Paths that no table can hold, since they are too many or depend on more of a head."""
 
     def find(self, path: bytes, head: Head) -> Endpoint | None:
         """As ``Port.find``."""
 
     def why_not_found(self, path: bytes) -> str | None:
-        """What to say where there is no endpoint; None if nothing is known of the path."""
+        """Return the cause to answer if there is no endpoint; None if the path is of no known form."""
 
 
 class Port:
-    """Connections know the port and not the server that listens on it; see ``QueryServer`` for that.
+    """State of one query port, for its connections. ``QueryServer`` listens on it, and connections do not know that.
 
     Attributes:
-        members: the connections that are open.
-        max_connections: further ones are refused.
-        coming: how many were accepted and are not yet members: the loop may accept hundreds before it tells the first.
-        on_leaving: called when a connection has gone.
+        members: the open connections.
+        max_connections: further connections are refused.
+        coming: connections that were accepted but are not members yet. The loop may accept hundreds before it calls
+            the first one.
+        on_leaving: called when a connection was lost.
         known_heads: request head to its endpoint and body size; see ``Connection``.
         budget: the memory that requests hold.
-        work: what takes longer than others should wait.
+        work: runs work that takes too long for one turn.
+        now_s: the loop's clock.
         door: where requests wait while the worker has no time to take them in.
-        refused: requests that no application saw, by error code; endpoints count theirs here as well.
-        freed_large_body: whether one was dropped since the last sweep, which then gives its memory back.
-        sweeps: seconds since the start, counted by the sweep: a clock that costs nothing to read.
+        refused: number of refused requests that no application saw, by error code; endpoints count theirs here, too.
+        freed_large_body: whether a large body was dropped since the last sweep, which then frees its memory.
+        sweeps: number of sweeps since the start, one a second: a clock that is free to read.
         is_draining: whether each connection ends with its next answer.
     """
 
     def __init__(
         self, max_connections: int = limits.MAX_CONNECTIONS, give_out: Callable[[], None] = lambda: None
     ) -> None:
-        """``give_out``: sends what queries have been asked by then; see ``Door``."""
+        """``give_out`` sends the batches of the queries so far; see ``Door``."""
         loop = asyncio.get_running_loop()
         self._endpoints: Mapping[bytes, Endpoint | Guarded] = {}
         self._others: OtherPaths | None = None
@@ -89,14 +91,14 @@ class Port:
     # -- endpoints ---------------------------------------------------------------------------------------
 
     def serve(self, endpoints: Mapping[bytes, Endpoint | Guarded], others: OtherPaths | None = None) -> None:
-        """Serve these paths from the next request on; ``others``: finds what these are not."""
+        """Serve these paths from the next request on. ``others`` finds paths that are not among them."""
         self.known_heads.clear()
         self._others = others
         self._endpoints = endpoints
         self.door.set_slo(min((endpoint.slo_s for endpoint in endpoints.values()), default=1.0))
 
     def find(self, path: bytes, head: Head) -> Endpoint | None:
-        """The endpoint for who sent this head.
+        """Return the endpoint for this path and the client that sent this head.
 
         Raises:
             MalformedRequest, Unauthorized, Forbidden: as ``Guarded.enter``.
@@ -107,7 +109,7 @@ class Port:
         return endpoint.enter(head.authorizations) if isinstance(endpoint, Guarded) else endpoint
 
     def error_form(self, path: bytes) -> Callable[[str, str], bytes]:
-        """How errors read that are answered to a request for this path."""
+        """Return the function that formats errors for this path."""
         is_protocols = path.partition(b"/")[2].partition(b"/")[0] == b"v2" and path not in self._endpoints
         return error_json if is_protocols else responses.error_json
 
@@ -115,11 +117,11 @@ class Port:
         self.refused[code] += 1
 
     def forget_heads(self) -> None:
-        """Who may ask has changed: have each client's next request looked at anew."""
+        """Permissions have changed: parse each client's next head again."""
         self.known_heads.clear()
 
     def known(self, data: bytes) -> Endpoint | None:
-        """What a request asks whose head is known, of which this is the beginning."""
+        """Return the endpoint of a request that begins with ``data``, if its head is known."""
         known = self.known_heads.get(data[: data.find(b"\r\n\r\n") + 4])
         return None if known is None else known[0]
 
@@ -129,11 +131,11 @@ class Port:
         shown = path[:200].decode("latin-1")
         name, _, action = path.strip(b"/").partition(b"/")
         if action in _ACTIONS and f"/{name.decode('latin-1')}/predict".encode() not in self._endpoints:
-            return f"application {name[:100].decode('latin-1')!r} is not known: `clipper app list` shows those that are"
+            return f"application {name[:100].decode('latin-1')!r} is not known: `clipper app list` shows the known ones"
         return f"nothing at {shown!r}: expected /APPLICATION/predict or /APPLICATION/observe"
 
     def learn_head(self, request: bytes, endpoint: Endpoint | None, content_length: int) -> None:
-        """Remember the head of a whole request that httptools has just read and found plain."""
+        """Remember the head of a whole request that httptools has just parsed, if the head is plain."""
         size = len(request) - content_length
         if size > limits.MAX_KNOWN_HEAD_BYTES or request.find(b"\r\n\r\n") + 4 != size:
             return
@@ -146,7 +148,7 @@ class Port:
     # -- connections -------------------------------------------------------------------------------------
 
     def add(self, connection: Member) -> bool:
-        """Count a new connection. False if there are too many: it has to be refused."""
+        """Add a new connection. Return False if there are too many, so that it must be refused."""
         self.coming = max(self.coming - 1, 0)
         has_room = len(self.members) < self.max_connections
         self.members.add(connection)
@@ -158,7 +160,7 @@ class Port:
 
     @property
     def is_full(self) -> bool:
-        """Whether there is no room for one more, not even to tell it so."""
+        """Whether there is no room for one more connection, not even to refuse it."""
         return len(self.members) + self.coming >= self.max_connections + limits.MAX_REFUSED_AT_ONCE
 
     @property
@@ -167,10 +169,10 @@ class Port:
         return limits.CROWDED_IDLE_TIMEOUT_SWEEPS if is_crowded else limits.IDLE_TIMEOUT_SWEEPS
 
     def shed(self, slow_sweeps: int) -> None:
-        """Requests hold too much memory: cut off those who have not taken their answers for the longest.
+        """Requests hold too much memory: cut off the clients that have not read their answers for the longest.
 
         Args:
-            slow_sweeps: those who have taken some within so many sweeps are left alone.
+            slow_sweeps: spare clients that have read some within this many sweeps.
         """
         untaken = [connection for connection in self.members if connection.untaken.size_bytes]
         going_bytes = sum(connection.untaken.size_bytes for connection in untaken if connection.is_going)

@@ -1,4 +1,4 @@
-"""The body of a predict call: where its input is, and what comes with it."""
+"""The body of a predict call: finds and reads its input, context, version and features."""
 
 import struct
 from collections.abc import Generator, Mapping, Sequence
@@ -15,24 +15,24 @@ from clipper.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.inputs.reader import NumberReader, Reader
 from clipper.types import MAX_CONTEXT_LENGTH
 
-# A client's batch is answered as one; more than this would hold the connection for too long, and fill the queue.
+# A client's batch is answered as one. More inputs would block the connection for too long, and fill the queue.
 MAX_CLIENT_BATCH = 10_000
-# A context of that length, all in escapes.
+# Enough for the longest context, all of it in escapes.
 MAX_FIELD_BYTES = 16 * 1024
-# As JSON writers put it, with and without spaces.
+# As JSON writers write it, with and without a space.
 _PLAIN_HEADS = frozenset({b'{"input":', b'{"input": '})
-# With so few numbers, making Python objects of them takes less time than finding out where they stand.
+# In a body of this size, making Python objects of the numbers takes less time than finding them.
 SHORT_BODY_BYTES = 160
-# By how many numbers, each of which takes two bytes with its comma.
+# Packers by number of elements: each number takes at least two bytes, with its comma.
 _PACK = [struct.Struct(f"<{count}d").pack for count in range(SHORT_BODY_BYTES // 2)]
 
 
-# Of what comes with an input, as JSON text.
+# Bounds of the small fields, as JSON text.
 _MOST_BYTES = dict.fromkeys(("context", "uid", "version"), MAX_FIELD_BYTES)
 
 
 class PredictBody(Struct, frozen=True):
-    """``uid`` is the old system's name of ``context``. Unknown keys are ignored, as the old system did."""
+    """A predict call. ``uid`` is the old system's name for ``context``. Unknown keys are ignored, as there."""
 
     input: Raw | msgspec.UnsetType = msgspec.UNSET
     input_batch: list[Raw] | msgspec.UnsetType = msgspec.UNSET
@@ -47,9 +47,12 @@ class _PlainBody(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class Request(Struct, frozen=True):
-    """What was asked. ``rows`` has one row an input; ``is_batch`` tells which form the answer has.
+    """A predict call that was read.
 
-    ``features`` are each input's, as raw buffers; None where the application takes none.
+    Attributes:
+        rows: one row for each input.
+        features: the raw buffer of each input's features; None if the application takes none.
+        is_batch: whether the answer has the form for batches.
     """
 
     rows: list[bytes]
@@ -63,7 +66,8 @@ class BodyReader:
     """Reads the bodies of one application's predict calls.
 
     Args:
-        features_size: how many features each query brings; None if it brings none.
+        reader: reads one input.
+        features_size: number of features for each query; None if the application takes none.
     """
 
     def __init__(self, reader: Reader, features_size: int | None = None) -> None:
@@ -76,7 +80,7 @@ class BodyReader:
         self._has_plain_way = isinstance(reader, NumberReader) and reader.takes_plain_list and features_size is None
 
     def read_plain(self, body: bytes) -> bytes | None:
-        """The row of ``{"input": [numbers]}``, written as programs do; None if the body is not exactly that."""
+        """Return the row of ``{"input": [numbers]}``, written as programs do; None if the body has another form."""
         if not self._has_plain_way:
             return None
         size = len(body)
@@ -93,7 +97,7 @@ class BodyReader:
         return _PACK[len(numbers)](*numbers)
 
     def _read_long(self, body: bytes) -> bytes | None:
-        """What stands between the head and the end must be one flat list of numbers, hence no other key."""
+        """Read a body whose only content is one flat list of numbers; None if there may be another key."""
         start = body.find(b"[")
         if body[:start] not in _PLAIN_HEADS or body.rfind(b"[") != start or body[-2:] != b"]}":
             return None
@@ -105,7 +109,7 @@ class BodyReader:
             return None
 
     def read_single(self, body: bytes) -> Request | None:
-        """A body with one input, in any form, at once; None if it holds a batch.
+        """Read a body with one input, in any form, at once. Return None if it holds a batch.
 
         Raises:
             MalformedRequest, WrongInput: with what was expected and what came.
@@ -114,12 +118,12 @@ class BodyReader:
         if not isinstance(parsed.input_batch, msgspec.UnsetType):
             return None
         if isinstance(parsed.input, msgspec.UnsetType):
-            raise MalformedRequest('body has neither "input" nor "input_batch"')
+            raise MalformedRequest('body has neither "input" nor "input_batch": expected one of them')
         features = self._features.read(parsed.features)
         return _request(parsed, [self._reader.read(bytes(parsed.input))], [features], is_batch=False)
 
     def read(self, body: bytes | bytearray) -> Generator[None, None, Request]:
-        """Any form of the body, of any size, in steps of a few milliseconds at most.
+        """Read a body of any form and size, in steps of a few milliseconds at most.
 
         Raises:
             MalformedRequest, WrongInput: with what was expected and what came.
@@ -141,7 +145,8 @@ class BodyReader:
         is_batch = "input_batch" in fields
         if is_batch == ("input" in fields):
             raise MalformedRequest(
-                f'body has {"both" if is_batch else "neither"} "input" and "input_batch": expected one'
+                f'body has {"both" if is_batch else "neither"} "input" {"and" if is_batch else "nor"} "input_batch": '
+                "expected one of them"
             )
         if is_batch:
             extents = yield from find_items(body, *fields["input_batch"], MAX_CLIENT_BATCH)
@@ -176,21 +181,21 @@ class BodyReader:
             return self._decode(body)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             expected = 'expected {"input": …} or {"input_batch": […]}'
-            raise MalformedRequest(f"body is not a predict call: {error}; {expected}") from error
+            raise MalformedRequest(f"body is not a predict call: {error}: {expected}") from error
 
 
 def read_input(reader: Reader, text: bytearray, start: int, stop: int) -> Generator[None, None, bytes]:
-    """The row of the input in ``text[start:stop]``."""
+    """Return the row of the input in ``text[start:stop]``."""
     if stop - start <= SHORT_TEXT_BYTES:
         return reader.read(bytes(text[start:stop]))
     return (yield from reader.read_long(text, start, stop))
 
 
 def compose(text: bytearray, fields: Mapping[str, Extent], most_bytes: Mapping[str, int]) -> bytes:
-    """A small body of those fields of a large one that ``most_bytes`` names, with how many each may have.
+    """Make a small body of those fields of a large one that ``most_bytes`` names, each with its bound.
 
     Raises:
-        MalformedRequest: one has more.
+        MalformedRequest: a field is over its bound.
     """
     parts = []
     for name, most in most_bytes.items():
@@ -203,10 +208,10 @@ def compose(text: bytearray, fields: Mapping[str, Extent], most_bytes: Mapping[s
 
 
 def read_context(context: str | int | None, uid: str | int | None) -> str | None:
-    """The context's name; None if there is none, or an empty one.
+    """Return the context's name; None if there is none or it is empty.
 
     Raises:
-        MalformedRequest: it is too long.
+        MalformedRequest: the name is too long.
     """
     name = context if context is not None else uid
     text = None if name is None else str(name)
@@ -223,7 +228,7 @@ def _request(parsed: PredictBody, rows: list[bytes], features: Sequence[bytes | 
 def _inputs(parsed: PredictBody) -> tuple[list[Raw], bool]:
     if isinstance(parsed.input_batch, msgspec.UnsetType):
         if isinstance(parsed.input, msgspec.UnsetType):
-            raise MalformedRequest('body has neither "input" nor "input_batch"')
+            raise MalformedRequest('body has neither "input" nor "input_batch": expected one of them')
         return [parsed.input], False
     if not isinstance(parsed.input, msgspec.UnsetType):
         raise MalformedRequest('body has both "input" and "input_batch": expected one of them')

@@ -1,4 +1,4 @@
-"""Answers as bytes. The usual one is put together from constants; others may take their time."""
+"""HTTP responses as bytes. The usual response is joined from constants, which is fast; others are formatted."""
 
 import msgspec
 
@@ -6,11 +6,11 @@ from clipper.control.feedback import Outcome
 from clipper.frontend.statuses import REASONS, STATUSES
 
 _OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-# By length of the body: a third of the time that formatting one takes.
+# Heads by length of the body: a look-up takes a third of the time of formatting.
 _OK_HEADS = [_OK % length for length in range(512)]
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-# What a client that was told 503 should wait before it tries again; one that was told 429 is told when.
+# Seconds after which a client should retry a 503. A 429 states its own time.
 RETRY_AFTER_S = 1
 
 
@@ -54,7 +54,7 @@ def batch_json(parts: list[bytes]) -> bytes:
 
 
 def ok(body: bytes) -> bytes:
-    """A 200 on a connection that stays open."""
+    """Return a 200 on a connection that stays open."""
     length = len(body)
     return (_OK_HEADS[length] if length < len(_OK_HEADS) else _OK % length) + body
 
@@ -68,13 +68,15 @@ def answer(
     has_body: bool = True,
     retry_after_s: int = RETRY_AFTER_S,
 ) -> bytes:
-    """Any answer.
+    """Return any response.
 
     Args:
-        close: tell the client that the connection ends with this.
-        allow: the methods that would have been right, with 405.
-        has_body: False for HEAD, which gets the head alone.
-        retry_after_s: with 429 and 503.
+        status: the HTTP status.
+        body: the body, as JSON.
+        close: announce that the connection ends after this response.
+        allow: the allowed methods, for 405.
+        has_body: False for HEAD, which gets only the head.
+        retry_after_s: for 429 and 503.
     """
     head = [f"HTTP/1.1 {status} {REASONS[status]}", "content-type: application/json", f"content-length: {len(body)}"]
     if allow:
@@ -89,7 +91,7 @@ def answer(
 
 
 def infer_answer(body: bytes, json_bytes: int | None, *, close: bool) -> bytes:
-    """A 200 of the Open Inference Protocol; ``json_bytes``: how long its JSON is, if tensors follow it."""
+    """Return a 200 of the Open Inference Protocol. ``json_bytes`` is the JSON's length if binary tensors follow it."""
     if json_bytes is None:
         return answer(200, body, close=True) if close else ok(body)
     head = (

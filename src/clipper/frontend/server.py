@@ -1,4 +1,4 @@
-"""The listening socket of the query port: accepts connections, sweeps over them, and drains."""
+"""The listening socket of the query port: accepts connections, sweeps over them, and drains them."""
 
 import asyncio
 import logging
@@ -16,11 +16,16 @@ log = logging.getLogger(__name__)
 
 
 class QueryServer:
-    """Listens on ``port``."""
+    """Listens for a ``Port``.
+
+    Args:
+        port: the state that its connections share.
+        sweep_s: time between two sweeps.
+    """
 
     def __init__(self, port: Port, sweep_s: float = limits.SWEEP_S) -> None:
         self.port = port
-        port.on_leaving = self._go_on_accepting
+        port.on_leaving = self._resume_accepting
         self._sweep_s = sweep_s
         self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = None
@@ -31,13 +36,13 @@ class QueryServer:
         self._handshakes: Handshakes | None = None
 
     async def listen(self, listener: socket.socket) -> None:
-        """Start accepting on a bound socket."""
+        """Start to accept connections on a bound socket."""
         self._socket = listener
         self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)
         await self._accept()
 
     def secure(self, context: ssl.SSLContext) -> None:
-        """Meet connections by TLS from the next one on; those that are open stay as they are."""
+        """Use TLS from the next connection on; open connections stay as they are."""
         if self._handshakes is None:
             self.port.max_connections = min(self.port.max_connections, limits.MAX_TLS_CONNECTIONS)
             share = int(self.port.max_connections * limits.HANDSHAKES_SHARE)
@@ -46,9 +51,9 @@ class QueryServer:
         self._handshakes.context = context
 
     async def _accept(self) -> None:
-        """Accept until there are too many connections; those that come then wait in the socket's own queue."""
+        """Accept until there are too many connections; later ones then wait in the kernel."""
         if self._socket is not None:
-            # The listener closes its socket to stop, and the port stays ours.
+            # To stop accepting, the listener closes its socket. With a duplicate the port stays bound.
             self._listener = await self._loop.create_server(
                 self._make_connection, sock=self._socket.dup(), backlog=limits.BACKLOG
             )
@@ -56,7 +61,7 @@ class QueryServer:
     def _make_connection(self) -> Connection | TlsTransport:
         self.port.coming += 1
         if self.port.is_full:
-            # Not from here: that would drop the connection that is being accepted. The loop accepts one in a turn.
+            # Not directly: that would drop the connection that is being accepted. The loop accepts one in a turn.
             self._loop.call_soon(self._stop_accepting)
         connection = Connection(self.port)
         return connection if self._handshakes is None else TlsTransport(connection, self._handshakes)
@@ -71,7 +76,7 @@ class QueryServer:
             self._warns_at_sweep = port.sweeps + limits.WARNING_SWEEPS
             log.warning("%d connections are open: no more are accepted until some have closed", len(port.members))
 
-    def _go_on_accepting(self) -> None:
+    def _resume_accepting(self) -> None:
         is_waiting = self._listener is None and self._beginning is None
         if is_waiting and self._socket is not None and not self.port.is_draining and not self.port.is_full:
             self._beginning = self._loop.create_task(self._accept())
@@ -81,13 +86,13 @@ class QueryServer:
         self._beginning = None
         if not task.cancelled() and task.exception() is not None:
             # The sweep tries again.
-            log.error("cannot accept connections: %r", task.exception())
+            log.error("failed to accept connections: %r", task.exception())
 
     async def drain(self, timeout_s: float) -> int:
-        """Stop accepting, answer what is under way, close. Returns how many requests had to be given up.
+        """Stop accepting, answer open requests, and close. Return the number of requests that got no answer in time.
 
-        A client may have sent a request just before it could know: so quiet connections are read for a while
-        longer, and told with their next answer that it is the last.
+        A client may have sent a request just before it could notice. So idle connections are read for a while longer,
+        and their next answer announces that it is the last.
         """
         port = self.port
         port.is_draining = True
@@ -118,7 +123,7 @@ class QueryServer:
             connection.sweep(port.sweeps)
         if self._handshakes is not None:
             self._handshakes.sweep()
-        self._go_on_accepting()
+        self._resume_accepting()
         if port.freed_large_body:
             port.freed_large_body = False
             give_back_freed()

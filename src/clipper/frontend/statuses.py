@@ -1,4 +1,4 @@
-"""The one table from error codes to HTTP statuses on the query port."""
+"""The table from error codes to HTTP statuses of the query port."""
 
 STATUSES = {
     "malformed_request": 400,

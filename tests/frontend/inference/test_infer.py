@@ -173,7 +173,7 @@ def test_a_length_of_the_json_that_lies(client: Client, length: str) -> None:
     ("path", "status", "told"),
     [
         ("/v2/models/nobody/infer", 404, "clipper app list"),
-        ("/v2/models/fails/versions/9/infer", 404, "no version '9'"),
+        ("/v2/models/fails/versions/9/infer", 404, "no running version '9'"),
         ("/v2/models/fails/generate", 404, "nothing at"),
         ("/v2/models/fails", 405, "use GET"),
         ("/v2/repository/models/fails/load", 501, "clipper deploy"),

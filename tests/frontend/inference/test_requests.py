@@ -88,7 +88,7 @@ def test_a_request_without_json_is_the_one_input() -> None:
         assert (finish(found.read(plan, body, 0)).rows, plan.form.outputs) == ([row], (("output", True),))
     with pytest.raises(RequestError, match="17 bytes"):
         reader().plan_raw(17)
-    with pytest.raises(RequestError, match="tell no shape"):
+    with pytest.raises(RequestError, match="does not tell its shape"):
         reader("float32[*,*]").plan_raw(16)
 
 
@@ -103,8 +103,8 @@ def test_a_request_without_json_is_the_one_input() -> None:
         ({"inputs": [INPUT | {"data": []}] * 2}, "twice"),
         ({"inputs": [INPUT]}, "neither data nor binary_data_size"),
         ({"inputs": [BINARY | {"data": []}]}, "both data and"),
-        ({"inputs": [INPUT | {"parameters": {"binary_data_size": -1}}]}, "binary_data_size that is none"),
-        ({"inputs": [INPUT | {"parameters": {"binary_data_size": True}}]}, "binary_data_size that is none"),
+        ({"inputs": [INPUT | {"parameters": {"binary_data_size": -1}}]}, "expected a number of bytes"),
+        ({"inputs": [INPUT | {"parameters": {"binary_data_size": True}}]}, "expected a number of bytes"),
         ({"inputs": [INPUT | {"parameters": {"binary_data_size": 17}}]}, "expected 16"),
         ({"inputs": [INPUT | {"parameters": {"shared_memory_region": "r"}}]}, "not supported"),
         ({"inputs": [BINARY | {"shape": []}]}, "0 dimensions"),

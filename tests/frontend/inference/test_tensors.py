@@ -149,7 +149,7 @@ def test_wrong_tensors_are_refused(name: str, datatype: str, shape: list[int], d
 @pytest.mark.parametrize(
     ("name", "datatype", "shape", "text", "told"),
     [
-        ("float32[2]", "FP16", [1, 2], b"[1,2]", "is FP16 in JSON"),
+        ("float32[2]", "FP16", [1, 2], b"[1,2]", "has FP16 data in JSON"),
         ("float32[2]", "FP32", [1, 2], b"[1,2", "not JSON"),
         ("float32[2]", "FP32", [1, 2], b"5", "has data 5: expected a list"),
         ("float32[2]", "FP32", [1, 2], b"[1,2,3]", "another shape"),
@@ -162,7 +162,7 @@ def test_wrong_tensors_are_refused(name: str, datatype: str, shape: list[int], d
         ("float64[2]", "UINT16", [1, 2], b"[1,-1]", "has -1: expected UINT16"),
         ("float64[2]", "INT64", [1, 2], b"[1,1.5]", "has 1.5 at position 1"),
         ("bool[2]", "BOOL", [1, 2], b"[true,2]", "has 2 at position 1"),
-        ("string", "BYTES", [1], b"[5]", "has 5: expected text"),
+        ("string", "BYTES", [1], b"[5]", "has 5: expected a string"),
         ("string", "BYTES", [2], b'["a"]', "another shape"),
         ("string", "BYTES", [1], b'["\\ud800"]', "not JSON"),
     ],

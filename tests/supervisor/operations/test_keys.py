@@ -236,7 +236,7 @@ def test_no_more_queries_a_second_than_the_limit(shared: Server) -> None:
         refused = answers[-1]
         assert refused.json["error"] == "too_many_requests"
         assert 1 < int(refused.headers["retry-after"]) <= 100
-        assert "application 'slow' may ask 0.01 queries a second: try again in" in refused.json["cause"]
+        assert "application 'slow' may send 0.01 queries a second: try again in" in refused.json["cause"]
         # Before the body is read: it is no JSON.
         assert ask(client, None, "/slow/predict", b"x" * 5000).status == 429
         assert ask(client, None, "/slow/observe", b"x").status == 429
@@ -323,7 +323,7 @@ def test_a_key_has_limits_of_its_own(closed: Server) -> None:
         client.send(b"".join(requests))
         answers = [client.read() for _ in requests]
         assert [answer.status for answer in answers] == [200, 200] + [429, 200] * 9
-        assert "key 'few' may ask 0.01 queries a second" in answers[2].json["cause"]
+        assert "key 'few' may send 0.01 queries a second" in answers[2].json["cause"]
         # Over all applications.
         assert ask(client, slow, "/other/predict").status == 429
     assert 'clipper_limit_refused_total{name="few",of="key",worker="0"} 10.0' in closed.metrics

@@ -1,1 +1,1 @@
-"""The Open Inference Protocol, version 2: the form of requests that KServe, Triton and others share."""
+"""The Open Inference Protocol, version 2, which KServe, Triton and others share."""

@@ -1,4 +1,4 @@
-"""The answer to an infer request: outputs, which models give as JSON text, as tensors."""
+"""The answer to an infer request: makes tensors of outputs, which models give as JSON text."""
 
 import struct
 from collections.abc import Generator, Sequence
@@ -11,7 +11,7 @@ from clipper.frontend.inference.requests import OUTPUT, AnswerForm
 from clipper.frontend.inference.tensors import DATATYPES
 from clipper.frontend.long_work import done
 
-# Elements that are converted in a tenth of a millisecond.
+# Converting this many elements takes a tenth of a millisecond.
 PIECE = 2000
 _LENGTH = struct.Struct("<I")
 _PACK_FLOAT, _PACK_INTEGER = struct.Struct("<d").pack, struct.Struct("<q").pack
@@ -21,13 +21,13 @@ _encode = msgspec.json.encode
 
 
 class OutputType(NamedTuple):
-    """What the outputs of a model are: ``shape`` is one output's, with -1 where any length is possible."""
+    """The type of a model's outputs. ``shape`` is the shape of one output; -1 is any length."""
 
     datatype: str
     shape: tuple[int, ...] = ()
 
 
-# What any output can be: the text of its JSON.
+# The type that any output fits: the text of its JSON.
 ANY = OutputType("BYTES")
 
 
@@ -35,8 +35,10 @@ class Answer(NamedTuple):
     """The answer to one row.
 
     Attributes:
+        query_id: names the query in feedback.
         output: JSON text.
-        reason: why it is the default; None if it is not.
+        confidence: 0 to 1.
+        reason: the error code behind a default output; None if the output is not the default.
     """
 
     query_id: int
@@ -46,7 +48,7 @@ class Answer(NamedTuple):
 
 
 class Column(NamedTuple):
-    """One output of all rows: ``values`` are its elements in row-major order."""
+    """One output tensor over all rows. ``values`` are its elements in row-major order."""
 
     datatype: str
     shape: tuple[int, ...]
@@ -54,23 +56,23 @@ class Column(NamedTuple):
 
 
 def type_of(output: bytes) -> OutputType:
-    """What a model's outputs are, by one of them."""
+    """Return the type of a model's outputs, judged by one of them."""
     found = done(column([output]))
     return OutputType(found.datatype, found.shape[1:])
 
 
 class Encoded(NamedTuple):
-    """The body of an answer. ``json_bytes``: how long its JSON is, if bytes follow it."""
+    """The body of an answer. ``json_bytes`` is the JSON's length if binary tensors follow it; else None."""
 
     body: bytes
     json_bytes: int | None
 
 
 def column(outputs: Sequence[bytes]) -> Generator[None, None, Column]:
-    """All rows' outputs as one tensor, in steps of a few milliseconds at most.
+    """Make one tensor of all rows' outputs, in steps of a few milliseconds at most.
 
-    Whole numbers are INT64, other numbers FP64, truths BOOL and texts BYTES; lists, and lists in them, are further
-    dimensions where those of all rows have the same. Whatever else there is becomes BYTES of its JSON text.
+    Whole numbers become INT64, other numbers FP64, booleans BOOL and strings BYTES. Nested lists become further
+    dimensions if those of all rows have the same shape. Any other outputs become BYTES of their JSON text.
     """
     values: list[Any] = []
     shape: tuple[int, ...] | None = None
@@ -97,7 +99,7 @@ def column(outputs: Sequence[bytes]) -> Generator[None, None, Column]:
 
 
 def _flat(value: Any) -> tuple[list[Any], tuple[int, ...]]:
-    """The elements of lists in lists, and their shape: as deep as lists are alike."""
+    """Return the elements of nested lists, and their shape: as many dimensions as all lists have in common."""
     flat, shape = [value], []
     while type(flat[0]) is list and flat[0]:
         length = len(flat[0])
@@ -109,7 +111,7 @@ def _flat(value: Any) -> tuple[list[Any], tuple[int, ...]]:
 
 
 def usual_number(answer: Answer, form: AnswerForm) -> float | None:
-    """The output, where that is all there is to say and it is a number, as it usually is; else None."""
+    """Return the output of the usual answer, which is one number and needs no further fields; else None."""
     if form.id or answer.reason is not None or len(form.outputs) != 1 or form.outputs[0][0] != OUTPUT:
         return None
     try:
@@ -141,7 +143,7 @@ def encode_number(opening: bytes, answer: Answer, form: AnswerForm) -> Encoded |
 
 
 def opening(model: str, version: str | None) -> bytes:
-    """What answers of a model begin with."""
+    """Return the beginning that all answers of a model share."""
     named = {"model_name": model} if version is None else {"model_name": model, "model_version": version}
     return _encode(named)[:-1]
 
@@ -149,9 +151,10 @@ def opening(model: str, version: str | None) -> bytes:
 def encode(
     model: str, version: str | None, answers: Sequence[Answer], form: AnswerForm
 ) -> Generator[None, None, Encoded]:
-    """The body of the answer to a request, in steps of a few milliseconds at most.
+    """Encode the answer to a request, in steps of a few milliseconds at most.
 
-    What came of a request with one row is in its parameters; what came of each of several can be asked for by name.
+    The parameters have the query id, confidence and default of a request with one row. For several rows, a request
+    asks for them by name, as outputs.
     """
     reply: dict[str, Any] = {"model_name": model}
     if version is not None:
@@ -180,14 +183,14 @@ def encode(
 
 
 def output_of(name: str, answers: Sequence[Answer]) -> Generator[None, None, Column]:
-    """One output of all rows, in steps of a few milliseconds at most."""
+    """Return one output tensor over all rows, in steps of a few milliseconds at most."""
     if name == OUTPUT:
         return (yield from column([answer.output for answer in answers]))
     return _about(name, answers)
 
 
 def _about(name: str, answers: Sequence[Answer]) -> Column:
-    """What came of each row, beside its output."""
+    """Return an output tensor other than the model's output."""
     shape = (len(answers),)
     match name:
         case "query_id":
@@ -200,7 +203,7 @@ def _about(name: str, answers: Sequence[Answer]) -> Column:
 
 
 def parameters_of(answers: Sequence[Answer]) -> dict[str, object]:
-    """Values may be text, numbers and truths only, so that there is no place for those of several rows."""
+    """Return the answer's parameters, whose values must be strings, numbers or booleans, so not one for each row."""
     if len(answers) > 1:
         return {"default": any(answer.reason is not None for answer in answers)}
     (answer,) = answers

@@ -1,4 +1,4 @@
-"""Errors as the protocol has them: ``error`` is what clients show."""
+"""Errors in the protocol's form: clients show the field ``error``."""
 
 import msgspec
 

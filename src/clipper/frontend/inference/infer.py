@@ -1,4 +1,4 @@
-"""``POST /v2/models/{app}/infer``: each row of the tensors that come is a query."""
+"""``POST /v2/models/{app}/infer``: each row of the request's tensors is a query."""
 
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -20,28 +20,27 @@ from clipper.frontend.responses import infer_answer
 from clipper.selection.application import Application
 from clipper.selection.query import Query
 
-# JSON that announces binary tensors, and means the same whenever it comes: clients send one or a few. One that varies
-# it only fills this up.
+# Remembered JSON of requests with binary tensors. A client sends one or a few; a client that varies it fills this up.
 MAX_PLANS = 256
 MAX_PLAN_BYTES = 2048
-# A row that is nothing but copied from the body takes a tenth of a millisecond at that size.
+# Copying a row of this size from the body takes a tenth of a millisecond.
 DIRECT_ROW_BYTES = 256 * 1024
 
 
 class Codec(Protocol):
-    """Makes answers what clients get."""
+    """Encodes answers as responses."""
 
     def usual(self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm) -> bytes | None:
-        """The answer to one row that takes little; None if it does not."""
+        """Encode the usual answer to one row, which is fast; return None for others."""
 
     def encode(
         self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm
     ) -> Generator[None, None, bytes]:
-        """Any answer, in steps of a few milliseconds at most."""
+        """Encode any answer, in steps of a few milliseconds at most."""
 
 
 class HttpCodec:
-    """Answers as responses of HTTP; ``name`` is the application's."""
+    """Encodes answers as HTTP responses. ``name`` is the application's."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -49,7 +48,7 @@ class HttpCodec:
 
     def usual(self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm) -> bytes | None:
         found = self._openings.get(version)
-        if found is None:  # versions are those that run
+        if found is None:  # only running versions get here, so few are remembered
             found = self._openings[version] = opening(self._name, version)
         encoded = encode_number(found, answer, form)
         return None if encoded is None else _response(exchange, encoded)
@@ -61,7 +60,7 @@ class HttpCodec:
 
 
 class Infer:
-    """One application's infer calls, whatever their heads say."""
+    """Handles one application's infer calls, for all heads."""
 
     def __init__(
         self,
@@ -110,7 +109,7 @@ class Infer:
             self.refuse(exchange, error)
 
     def _known_plan(self, body: bytes | bytearray, json_bytes: int) -> Plan | None:
-        """What the JSON says; None if it is long.
+        """Return the plan that the JSON describes; None if the JSON is long.
 
         Raises:
             MalformedRequest, WrongInput: with what was expected and what came.
@@ -196,14 +195,14 @@ class Infer:
                 if not query.done:
                     gather.queries.append(query)
                 yield
-        except BaseException:  # the client is gone, too, before all were asked
+        except BaseException:  # also if the client disconnects before all queries are sent
             gather.cancel()
             raise
         if not gather.has_ended:
             exchange.started = gather
 
     def answer(self, exchange: Exchange, version: str | None, answers: Sequence[Answer], form: AnswerForm) -> None:
-        """Answer a request, at once where that takes little."""
+        """Answer a request: at once if the answer is small, else in steps."""
         if len(answers) == 1:
             usual = self._codec.usual(exchange, version, answers[0], form)
             if usual is not None:
@@ -218,7 +217,7 @@ class Infer:
         def respond() -> Steps:
             response = yield from steps
             if len(response) > limits.MAX_ANSWER_BYTES:
-                exchange.refuse("too_large", f"answer is over {limits.MAX_ANSWER_BYTES} bytes: ask for fewer at once")
+                exchange.refuse("too_large", f"answer is over {limits.MAX_ANSWER_BYTES} bytes: send fewer inputs")
             else:
                 exchange.respond(response)
 
@@ -230,7 +229,7 @@ def _response(exchange: Exchange, encoded: Encoded) -> bytes:
 
 
 class Call:
-    """The endpoint of infer calls with one head: where the JSON ends, how the body is compressed, which version."""
+    """The endpoint for infer calls with one head, which states the JSON's length, the encoding and the version."""
 
     methods = ("POST",)
     error_json = staticmethod(error_json)
@@ -248,7 +247,7 @@ class Call:
                 check_encoding(self.encoding)
             self._json_bytes = _json_bytes(head.inference_header_length)
         except ClipperError as error:
-            error.__traceback__ = None  # it is kept, and would keep what it came through
+            error.__traceback__ = None  # the error is kept, and would keep the frames
             self.problem = error
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
@@ -256,20 +255,22 @@ class Call:
         self._infer.handle(exchange, body, arrived_s, is_late, self)
 
     def json_bytes_of(self, body: bytes | bytearray) -> int:
-        """How long the JSON of a body is.
+        """Return the length of a body's JSON.
 
         Raises:
-            MalformedRequest: longer than the body.
+            MalformedRequest: it is longer than the body.
         """
         if self._json_bytes is None:
             return len(body)
         if self._json_bytes > len(body):
-            raise MalformedRequest(f"Inference-Header-Content-Length is {self._json_bytes}: body has {len(body)} bytes")
+            raise MalformedRequest(
+                f"Inference-Header-Content-Length is {self._json_bytes}: expected at most {len(body)}, the body's size"
+            )
         return self._json_bytes
 
 
 def _json_bytes(header: bytes | None) -> int | None:
-    """None if the whole body is JSON."""
+    """Return the JSON's length; None if the whole body is JSON."""
     if header is None:
         return None
     if not header.isdigit() or len(header) > 18:
@@ -281,7 +282,7 @@ def _json_bytes(header: bytes | None) -> int | None:
 
 
 class Reply(msgspec.Struct, gc=False, eq=False):
-    """Who asked a request's only row: the query's ``Asker``. The collector does not look at it, as at the exchange."""
+    """The ``Asker`` of a request's only row. Like the exchange, it is not tracked by the garbage collector."""
 
     exchange: Exchange
     infer: Infer
@@ -305,13 +306,13 @@ class Reply(msgspec.Struct, gc=False, eq=False):
 
 
 class Gather:
-    """Puts the answers to a request's rows together. The protocol has no answer in part: one without fails them all.
+    """Gathers the answers to a request's rows. The protocol has no partial answers: one error fails the request.
 
-    Answers that have come count for the budget until all have. Bounded by the rows of a request.
+    Answers count against the budget until all have come. The number of a request's rows is the bound.
 
     Attributes:
-        queries: those that are under way.
-        has_ended: the request was answered.
+        queries: the queries in progress.
+        has_ended: whether the request was answered.
     """
 
     def __init__(self, exchange: Exchange, infer: Infer, version: str | None, form: AnswerForm, count: int) -> None:
@@ -331,14 +332,12 @@ class Gather:
         self._held_bytes += len(answer.output)
         budget.held_bytes += len(answer.output)
         if self._held_bytes > limits.MAX_ANSWER_BYTES:
-            self.fail("too_large", f"answer is over {limits.MAX_ANSWER_BYTES} bytes: ask for fewer at once")
+            self.fail("too_large", f"answer is over {limits.MAX_ANSWER_BYTES} bytes: send fewer inputs")
         elif not budget.has_room(0):
-            self.fail(
-                "overloaded", "answers that are not complete hold as much memory as they may: try again in a moment"
-            )
+            self.fail("overloaded", "incomplete answers take up all memory for them: try again in a moment")
         elif not self._missing:
             answers = [each for each in self._answers if each is not None]
-            self._let_go()
+            self._release()
             self._infer.answer(self._exchange, self._version, answers, self._form)
 
     def fail(self, reason: str, explanation: str) -> None:
@@ -349,9 +348,9 @@ class Gather:
     def cancel(self) -> None:
         for query in self.queries:
             query.cancel()
-        self._let_go()
+        self._release()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         self.has_ended = True
         self.queries.clear()
         self._answers = []
@@ -360,7 +359,7 @@ class Gather:
 
 
 class Part:
-    """One row of several: its query's ``Asker``."""
+    """The ``Asker`` of one row of several."""
 
     __slots__ = ("_gather", "_index")
 

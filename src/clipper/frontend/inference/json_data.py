@@ -1,4 +1,4 @@
-"""The data of a tensor as JSON: a list of its elements in row-major order, or lists in lists that repeat its shape."""
+"""The data of a tensor in JSON: a flat list in row-major order, or nested lists of the tensor's shape."""
 
 from collections.abc import Generator
 from math import prod
@@ -14,8 +14,8 @@ from clipper.inputs.long_text import SHORT_TEXT_BYTES, NumberPieces, read_string
 from clipper.inputs.numbers import NUMPY, pack, show
 from clipper.types import MAX_DIMENSIONS, DType, InputType
 
-# As what numbers of these are read before they are widened; floats are read as the application has them, since the text
-# says more digits than a float32 keeps.
+# The types as which numbers are read before they are converted. Floats are read in the application's type, since the
+# text may have more digits than a float32 keeps.
 _READ_AS = {
     "BOOL": DType.BOOL,
     "INT8": DType.INT32,
@@ -30,15 +30,15 @@ _READ_AS = {
 
 
 def read_json(reader: TensorReader, tensor: Tensor, text: bytearray, start: int, stop: int) -> Rows:
-    """Return the rows of the tensor whose data stands in ``text[start:stop]``, over which it may be lost.
+    """Return the rows of the tensor whose data is in ``text[start:stop]``; this may overwrite the text.
 
     Raises:
-        MalformedRequest: it is not JSON.
-        WrongInput: it is not of the datatype or of the shape.
+        MalformedRequest: the data is not JSON.
+        WrongInput: the data is not of the datatype or shape.
     """
     name = tensor.datatype.name
     if name in ONLY_BINARY:
-        raise WrongInput(f"input {tensor.name!r} is {name} in JSON: expected binary data, which alone is exact")
+        raise WrongInput(f"input {tensor.name!r} has {name} data in JSON: expected binary data, which alone is exact")
     if tensor.datatype.numpy is None:
         return (yield from _read_texts(tensor, text, start, stop))
     dtype = _READ_AS.get(name, reader.type.dtype)
@@ -55,11 +55,14 @@ def read_json(reader: TensorReader, tensor: Tensor, text: bytearray, start: int,
 
 
 def _type_of(tensor: Tensor, dtype: DType, text: bytearray, start: int, stop: int) -> InputType:
-    """The type of one input that is the whole tensor: flat, or as its shape says."""
+    """Return the type of one input that is the whole tensor: flat, or of the tensor's shape."""
     first, _ = strip(text, start, stop)
     is_flat = text.find(b"[", first + 1, stop) < 0
     if not is_flat and len(tensor.shape) > MAX_DIMENSIONS:
-        raise WrongInput(f"input {tensor.name!r} has lists in {len(tensor.shape)} lists: expected one flat list")
+        raise WrongInput(
+            f"input {tensor.name!r} has lists nested {len(tensor.shape)} deep: expected one flat list, "
+            f"or at most {MAX_DIMENSIONS} levels"
+        )
     return InputType(dtype, (prod(tensor.shape),) if is_flat else tuple(tensor.shape))
 
 
@@ -81,14 +84,14 @@ def _decode(text: bytearray, start: int, stop: int) -> Any:
 
 
 def _flat(tensor: Tensor, data: Any, count: int) -> list[Any]:
-    """The elements one after another.
+    """Return the elements in order.
 
     Raises:
-        WrongInput: there are not as many as the shape says, or they stand in lists of another.
+        WrongInput: there are more or fewer than the shape says, or the lists have another shape.
     """
     if not isinstance(data, list):
         raise WrongInput(f"input {tensor.name!r} has data {show(data)}: expected a list")
-    wrong = WrongInput(f"input {tensor.name!r} has data of another shape than {list(tensor.shape)}")
+    wrong = WrongInput(f"input {tensor.name!r} has data of another shape: expected {list(tensor.shape)}")
     if any(isinstance(item, list) for item in data):
         if len(data) != tensor.rows:
             raise wrong
@@ -106,7 +109,7 @@ def _read_texts(tensor: Tensor, text: bytearray, start: int, stop: int) -> Rows:
         items = _flat(tensor, _decode(text, start, stop), tensor.rows)
         wrong = next((item for item in items if not isinstance(item, str)), None)
         if wrong is not None:
-            raise WrongInput(f"input {tensor.name!r} has {show(wrong)}: expected text")
+            raise WrongInput(f"input {tensor.name!r} has {show(wrong)}: expected a string")
         try:
             return [item.encode() for item in items]
         except UnicodeError as error:
@@ -125,5 +128,5 @@ def _read_texts(tensor: Tensor, text: bytearray, start: int, stop: int) -> Rows:
 def _items(tensor: Tensor, text: bytearray, start: int, stop: int, count: int) -> Generator[None, None, list[Extent]]:
     found = yield from find_items(text, start, stop, count)
     if found is None or len(found) != count:
-        raise WrongInput(f"input {tensor.name!r} has data of another shape than {list(tensor.shape)}")
+        raise WrongInput(f"input {tensor.name!r} has data of another shape: expected {list(tensor.shape)}")
     return found

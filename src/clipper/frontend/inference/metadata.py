@@ -1,4 +1,4 @@
-"""What the protocol tells of a server and its models. Each of its models is an application of ours."""
+"""The protocol's metadata of the server and its models. Each model of the protocol is an application."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,17 +12,17 @@ from clipper.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.types import InputType
 
 PLATFORM = "clipper"
-# Reading statistics, perf_analyzer takes every version for a number, and ends where one is not.
+# perf_analyzer takes every version in the statistics for a number, and crashes if one is not.
 STATISTICS = "statistics"
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "parameters", "model_repository")
 
 Json = dict[str, Any]
-# By version the models that have it, and whether they can be asked; see ``Targets.versions``.
+# Version to the models that have it and whether each can be queried; see ``Targets.versions``.
 Versions = Mapping[str, Mapping[str, bool]]
 
 
 def server(versions: Iterable[str]) -> Json:
-    """``versions``: of all models."""
+    """Return the server's metadata. ``versions`` are those of all models."""
     extensions = [*EXTENSIONS, STATISTICS] if all(map(_is_number, versions)) else list(EXTENSIONS)
     return {"name": "clipper", "version": __version__, "extensions": extensions}
 
@@ -34,7 +34,7 @@ def _is_number(version: str) -> bool:
 def model(
     name: str, versions: Sequence[str], input_type: InputType, features_size: int | None, output: OutputType | None
 ) -> Json:
-    """``output``: what its outputs are; None if that is not known."""
+    """Return a model's metadata. ``output`` is the type of its outputs; None if it is not known."""
     known = output or ANY
     inputs = [{"name": INPUT, "datatype": datatype_of(input_type.dtype).name, "shape": batch_shape(input_type)}]
     if features_size is not None:
@@ -44,7 +44,7 @@ def model(
 
 
 def output_type(outputs: Iterable[tuple[InputType | None, bytes | None]]) -> OutputType | None:
-    """What outputs are, by ``Targets.outputs``. None if nobody knows, or if they differ from model to model."""
+    """Return the type of a model's outputs, from ``Targets.outputs``; None if unknown or different for each model."""
     found: set[OutputType | None] = set()
     for declared, recent in outputs:
         if declared is not None:
@@ -56,7 +56,7 @@ def output_type(outputs: Iterable[tuple[InputType | None, bytes | None]]) -> Out
 
 
 def config(of_model: Json) -> Json:
-    """The configuration of a model, from its metadata; its shapes are those of one row."""
+    """Return a model's configuration, made of its metadata. Its shapes are those of one row."""
     return {
         "name": of_model["name"],
         "platform": PLATFORM,
@@ -73,7 +73,7 @@ def _configured(tensor: Json) -> Json:
 
 
 def index(versions: Mapping[str, Versions]) -> list[Json]:
-    """``versions``: of each application."""
+    """Return the repository index. ``versions`` has those of each application."""
     return [
         {
             "name": name,
@@ -87,7 +87,7 @@ def index(versions: Mapping[str, Versions]) -> list[Json]:
 
 
 def statistics(asked: Mapping[str, Versions], workers: Sequence[WorkerStatistics]) -> Json:
-    """What the workers have counted; ``asked``: of each application its versions."""
+    """Return what the workers have counted. ``asked`` has the versions of each application."""
     found: dict[tuple[str, str], list[VersionStatistics]] = {}
     for worker in workers:
         for each in worker.versions:

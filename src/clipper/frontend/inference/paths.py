@@ -1,4 +1,4 @@
-"""What a path of the protocol asks for."""
+"""Paths of the protocol."""
 
 from typing import Literal, NamedTuple
 
@@ -19,7 +19,7 @@ Kind = Literal[
     "logging",
 ]
 
-# Those of a model, by the last part of their path.
+# Paths of a model, by their last part.
 _OF_MODEL: dict[str, Kind] = {
     "": "model",
     "ready": "model_ready",
@@ -41,7 +41,7 @@ _SHARED_MEMORY = ("systemsharedmemory", "cudasharedmemory")
 
 
 class Asked(NamedTuple):
-    """``model`` is an application's name, if it is about one; ``version`` that of the model it asks."""
+    """What a path asks for. ``model`` is an application's name; ``version`` is one of the application's model."""
 
     kind: Kind
     model: str | None = None
@@ -49,7 +49,7 @@ class Asked(NamedTuple):
 
 
 def read_path(path: bytes) -> Asked | None:
-    """None if the protocol has no such path, with or without a slash at its end."""
+    """Parse a path, with or without a trailing slash. Return None if the protocol has no such path."""
     text = path.decode("latin-1").strip("/")
     first, _, rest = text.partition("/")
     if first != "v2":

@@ -1,7 +1,7 @@
-"""The body of an infer request: JSON that announces tensors, and perhaps their bytes behind it.
+"""The body of an infer request: JSON that describes tensors, and for binary tensors their bytes after the JSON.
 
-How long the JSON is, where bytes follow, stands in the request's head (the binary tensor data extension). What the JSON
-says is a ``Plan``; of requests with equal shapes it is the same text, so that it need not be read again.
+The request's head has the length of the JSON if bytes follow it (the binary tensor data extension). A ``Plan`` is what
+the JSON says. Requests with equal shapes have the same JSON, so it need not be parsed again.
 """
 
 from collections.abc import Generator, Sequence
@@ -16,16 +16,17 @@ from clipper.frontend.inference.json_data import read_json
 from clipper.frontend.inference.tensors import Tensor, TensorReader, check_shape, datatype_of
 from clipper.frontend.json_parts import Extent, find_fields, find_items
 from clipper.frontend.predict_body import MAX_FIELD_BYTES, compose, read_context
+from clipper.inputs.numbers import show
 from clipper.types import DType, InputType
 
-# What a model's input is called, and the input that brings the features for a policy.
+# Name of the model's input, and of the input with the features for a policy.
 INPUT, FEATURES = "input", "features"
 OUTPUT = "output"
-# What else may be asked of a reply by name: one element a row.
+# Further outputs that a request may ask for by name: one element for each row.
 COLUMNS = ("query_id", "confidence", "default", "default_reason")
-# Longer than any UUID; it comes back with the answer.
+# Longer than any UUID. The id is repeated in the answer.
 MAX_ID_LENGTH = 200
-# A model's input and features, and a few more to say which of them is not known.
+# A model's input and its features, and some more so that an error can name the unknown ones.
 MAX_TENSORS = 16
 _MOST_BYTES = dict.fromkeys(("id", "parameters", "outputs"), MAX_FIELD_BYTES)
 _MOST_TENSOR_BYTES = dict.fromkeys(("name", "datatype", "shape", "parameters"), MAX_FIELD_BYTES)
@@ -33,7 +34,7 @@ _EXPECTED = 'expected {"inputs": [{"name", "shape", "datatype", "data"}]}'
 
 
 class TensorHead(Struct, frozen=True):
-    """One of ``inputs``, whose keys that are not known are ignored, as the protocol has it."""
+    """One of ``inputs``. Unknown keys are ignored, as the protocol demands."""
 
     name: str
     datatype: str
@@ -48,7 +49,7 @@ class OutputHead(Struct, frozen=True):
 
 
 class InferHead(Struct, frozen=True):
-    """What the JSON says."""
+    """The JSON of a request."""
 
     inputs: list[TensorHead] = []
     id: str | None = None
@@ -63,10 +64,11 @@ class Beside(Struct, frozen=True):
 
 
 class AnswerForm(Struct, frozen=True):
-    """What a reply is to have.
+    """The form of the answer that a request asks for.
 
     Attributes:
-        outputs: by name, in their order, whether each is binary.
+        outputs: name of each output, and whether it is binary, in order.
+        id: repeated in the answer.
     """
 
     outputs: tuple[tuple[str, bool], ...] = ((OUTPUT, False),)
@@ -74,11 +76,11 @@ class AnswerForm(Struct, frozen=True):
 
 
 class Announced(Struct, frozen=True):
-    """A tensor, and where its data is.
+    """A tensor of a request, and where its data is.
 
     Attributes:
-        binary_bytes: its size behind the JSON; None if ``data`` has it.
-        data: where it stands in the JSON, if that is long; the text itself, if it is not.
+        binary_bytes: size of its binary data; None if the data is in the JSON.
+        data: the JSON text of the data if the JSON is short; its extent if the JSON is long.
     """
 
     tensor: Tensor
@@ -88,13 +90,13 @@ class Announced(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """What a request's JSON says, without the numbers.
+    """What a request's JSON says, without the data.
 
     Attributes:
-        input, features: the tensors, in the order of ``order``.
-        row_bytes: where the whole data is one row as it is, its size; else None.
-        is_raw: there is no JSON; the one element of BYTES then has no length before it.
-        timeout_s: after which no answer is wanted; None if that is the application's SLO alone.
+        input, features: the tensors, also in ``order``, as they come in the request.
+        row_bytes: the row's size, if the whole binary data is one row as it is; else None.
+        is_raw: whether there is no JSON. A single BYTES element then has no length before it.
+        timeout_s: the client's timeout; None if there is only the application's SLO.
     """
 
     input: Announced
@@ -112,12 +114,12 @@ class Plan(Struct, frozen=True):
 
     @property
     def is_binary(self) -> bool:
-        """Whether nothing of it depends on where the JSON stands."""
+        """Whether the plan does not depend on where the JSON is, so that it can be used again."""
         return all(each.binary_bytes is not None for each in self.order)
 
 
 class InferRequest(Struct, frozen=True):
-    """What was asked: one row an input, and the features of each."""
+    """An infer request that was read: a row for each input, with its features."""
 
     rows: list[bytes]
     features: Sequence[bytes | None]
@@ -127,7 +129,8 @@ class RequestReader:
     """Reads the infer requests of one application.
 
     Args:
-        features_size: how many features each query brings; None if it brings none.
+        input_type: the application's input type.
+        features_size: number of features for each query; None if the application takes none.
         must_be_finite: see ``TensorReader``.
     """
 
@@ -139,7 +142,7 @@ class RequestReader:
         self._decode_tensor = msgspec.json.Decoder(TensorHead).decode
 
     def plan(self, text: bytes) -> Plan:
-        """What JSON says that is not long.
+        """Return the plan for short JSON.
 
         Raises:
             MalformedRequest, WrongInput: with what was expected and what came.
@@ -152,10 +155,10 @@ class RequestReader:
         )
 
     def plan_raw(self, size_bytes: int) -> Plan:
-        """What a request says that has no JSON: its body is the one input, and the answer is binary.
+        """Return the plan for a request without JSON: its body is the one input, and the answer is binary.
 
         Raises:
-            WrongInput: the type does not tell the shape of it.
+            WrongInput: the body's size does not determine the input's shape.
         """
         input_type = self._input.type
         datatype = datatype_of(input_type.dtype)
@@ -164,19 +167,19 @@ class RequestReader:
             sizes[sizes.index(0)] = size_bytes // (datatype.size_bytes * prod(filter(None, sizes)))
         elif 0 in sizes:
             raise WrongInput(
-                f"request has no JSON, and inputs of {input_type} tell no shape by their size: expected it"
+                f"request has no JSON: the size of an input of {input_type} does not tell its shape: expected JSON"
             )
         tensor = self._input.announce(INPUT, datatype.name, [1, *sizes])
         expected = self._input.size_bytes(tensor)
         if expected not in (None, size_bytes):
-            raise WrongInput(f"request without JSON has {size_bytes} bytes: expected {input_type}")
+            raise WrongInput(f"request without JSON has {size_bytes} bytes: expected {expected} for {input_type}")
         own = Announced(tensor, self._input, size_bytes)
         form = AnswerForm(((OUTPUT, True),))
         row_bytes = size_bytes if self._input.is_as_it_is(tensor) else None
         return Plan(own, None, (own,), form, None, None, row_bytes, is_raw=True)
 
     def plan_long(self, text: bytearray, stop: int) -> Generator[None, None, Plan]:
-        """The same of long JSON in ``text[:stop]``, in steps of a few milliseconds at most."""
+        """Return the plan for long JSON in ``text[:stop]``, in steps of a few milliseconds at most."""
         fields = yield from find_fields(text, 0, stop)
         if "inputs" not in fields:
             raise MalformedRequest(f"request has no inputs: {_EXPECTED}")
@@ -190,12 +193,12 @@ class RequestReader:
             try:
                 tensor = self._decode_tensor(compose(text, parts, _MOST_TENSOR_BYTES))
             except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-                raise MalformedRequest(f"request has an input that is none: {error}; {_EXPECTED}") from error
+                raise MalformedRequest(f"request has an input that is not valid: {error}: {_EXPECTED}") from error
             found.append((tensor, parts.get("data")))
         return self.plan_of(self._parse(compose(text, fields, _MOST_BYTES)), found)
 
     def read(self, plan: Plan, body: bytes | bytearray, json_bytes: int) -> Generator[None, None, InferRequest]:
-        """The rows of a request, in steps of a few milliseconds at most.
+        """Return the rows of a request, in steps of a few milliseconds at most.
 
         Raises:
             MalformedRequest, WrongInput: with what was expected and what came.
@@ -229,7 +232,7 @@ class RequestReader:
         try:
             return self._decode(text)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise MalformedRequest(f"request is not an infer request: {error}; {_EXPECTED}") from error
+            raise MalformedRequest(f"body is not an infer request: {error}: {_EXPECTED}") from error
 
     def plan_of(self, head: InferHead, found: "Sequence[tuple[TensorHead, Raw | Extent | Beside | None]]") -> Plan:
         """What a request says whose tensors are these, each with where its data is.
@@ -253,7 +256,9 @@ class RequestReader:
         features = next((each for each in order if each.reader is self._features), None)
         (own,) = (each for each in order if each is not features)
         if features is not None and features.tensor.rows != own.tensor.rows:
-            raise WrongInput(f"features of {features.tensor.rows} rows came with {own.tensor.rows}")
+            raise WrongInput(
+                f"request has {features.tensor.rows} rows of features and {own.tensor.rows} of input: expected as many"
+            )
         parameters = head.parameters or {}
         _refuse_sequences(parameters)
         is_alone = features is None and own.tensor.rows == 1 and own.reader.is_as_it_is(own.tensor)
@@ -281,7 +286,7 @@ class RequestReader:
             both = "neither data nor" if size is None else "both data and"
             raise MalformedRequest(f"input {name!r} has {both} binary_data_size: expected one of them")
         if size is not None and (type(size) is not int or size < 0):
-            raise MalformedRequest(f"input {name!r} has a binary_data_size that is none: expected a number of bytes")
+            raise MalformedRequest(f"input {name!r} has binary_data_size {show(size)}: expected a number of bytes")
         tensor = reader.announce(name, head.datatype, head.shape)
         expected = reader.size_bytes(tensor)
         if size is not None and expected is not None and size != expected:
@@ -292,37 +297,37 @@ class RequestReader:
 def _read_data(announced: Announced, body: bytes | bytearray) -> Generator[None, None, list[bytes]]:
     data, tensor = announced.data, announced.tensor
     if isinstance(data, tuple):
-        assert isinstance(body, bytearray)  # long JSON is read where it is
+        assert isinstance(body, bytearray)  # long JSON is read in place
         return (yield from read_json(announced.reader, tensor, body, *data))
     text = bytearray(data or b"")
     return (yield from read_json(announced.reader, tensor, text, 0, len(text)))
 
 
 def _refuse_sequences(parameters: dict[str, Any]) -> None:
-    """To ignore that a request is one of a sequence would lose the state that its client counts on."""
+    """Refuse requests of a sequence: ignoring that would lose the state that the client counts on."""
     if parameters.get("sequence_id") or parameters.get("sequence_start") or parameters.get("sequence_end"):
         raise WrongInput("request is part of a sequence, which is not supported: applications have contexts instead")
 
 
 def _context(value: object) -> str | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int))):
-        raise MalformedRequest("the parameter context is neither text nor a whole number")
+        raise MalformedRequest("the parameter context is neither a string nor a whole number")
     return read_context(value, None)
 
 
 def _timeout_s(value: object) -> float | None:
-    """``value``: in microseconds, as the protocol has it; 0 is no timeout."""
+    """Return a timeout given in microseconds, as in the protocol; 0 is no timeout."""
     if value is None or value == 0:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-        raise MalformedRequest("the parameter timeout is no number of microseconds")
+        raise MalformedRequest("the parameter timeout is not a number of microseconds: expected 0 or more")
     return value / 1_000_000
 
 
 def _answer_form(head: InferHead) -> AnswerForm:
     if head.id is not None and len(head.id) > MAX_ID_LENGTH:
         raise MalformedRequest(f"id has {len(head.id)} characters: expected at most {MAX_ID_LENGTH}")
-    is_binary = _truth(head.parameters, "binary_data_output", otherwise=False)
+    is_binary = _boolean(head.parameters, "binary_data_output", otherwise=False)
     if not head.outputs:
         return AnswerForm(((OUTPUT, is_binary),), head.id)
     outputs = {}
@@ -335,12 +340,12 @@ def _answer_form(head: InferHead) -> AnswerForm:
             raise MalformedRequest(f"request asks for output {name!r} twice: expected it once")
         for unsupported in ("shared_memory_region", "classification"):
             if (output.parameters or {}).get(unsupported):
-                raise WrongInput(f"output {name!r} has {unsupported}, which is not supported")
-        outputs[name] = _truth(output.parameters, "binary_data", otherwise=is_binary)
+                raise WrongInput(f"output {name!r} has {unsupported}, which is not supported: leave it out")
+        outputs[name] = _boolean(output.parameters, "binary_data", otherwise=is_binary)
     return AnswerForm(tuple(outputs.items()), head.id)
 
 
-def _truth(parameters: dict[str, Any] | None, name: str, *, otherwise: bool) -> bool:
+def _boolean(parameters: dict[str, Any] | None, name: str, *, otherwise: bool) -> bool:
     value = (parameters or {}).get(name, otherwise)
     if not isinstance(value, bool):
         raise MalformedRequest(f"the parameter {name} is neither true nor false")

@@ -1,4 +1,4 @@
-"""Finds what a path of the Open Inference Protocol asks for: its models are the applications, by one snapshot."""
+"""Endpoints of the Open Inference Protocol, whose models are the applications of one snapshot."""
 
 import asyncio
 import logging
@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 StatisticsSource = Callable[[], Awaitable[Sequence[WorkerStatistics]]]
 
 UNSUPPORTED = {
-    "load": "models are not loaded and unloaded here: clipper deploy, clipper model rollback and clipper model remove "
-    "do so, by the management API",
+    "load": "loading and unloading models is not supported: use clipper deploy, clipper model rollback and clipper "
+    "model remove, or the management API",
     "shared_memory": "shared memory is not supported: send tensors in the request",
     "trace": "trace settings are not supported",
     "logging": "log settings are not supported",
@@ -35,11 +35,16 @@ UNSUPPORTED = {
 
 
 class Inference:
-    """All paths that begin with ``/v2``, except those of an application that is called so.
+    """All paths that begin with ``/v2``, unless an application has that name.
 
     Args:
-        statistics: what all workers have counted.
-        clients: who may ask what.
+        applications: the applications of the snapshot.
+        taker: learns from feedback.
+        statistics: returns what all workers have counted.
+        refused: counts refused calls by error code.
+        work: runs long work.
+        max_body_bytes: see ``most_body_bytes``.
+        clients: keys and limits.
     """
 
     def __init__(
@@ -60,11 +65,11 @@ class Inference:
             name: Observe(application, taker, refused, work, max_body_bytes)
             for name, application in self._applications.items()
         }
-        self._statistics = Teller(statistics)
+        self._statistics = StatisticsReader(statistics)
         self._clients = clients
 
     def find(self, path: bytes, head: Head) -> Endpoint | None:
-        """The endpoint for who sent this head; None if there is none.
+        """Return the endpoint for this path and the client that sent this head; None if there is none.
 
         Raises:
             MalformedRequest, Unauthorized, Forbidden: as ``Guarded.enter``.
@@ -87,7 +92,7 @@ class Inference:
         return self._find_of_model(asked, application)
 
     def why_not_found(self, path: bytes) -> str | None:
-        """What to say where ``find`` found nothing; None if the path is none of the protocol's."""
+        """Return the cause to answer if ``find`` found nothing; None if the path is not of the protocol."""
         asked = read_path(path)
         if asked is None or asked.model is None:
             return None
@@ -97,25 +102,25 @@ class Inference:
         name = application.name
         if asked.kind == "model_ready":
             is_ready = is_model_ready(application, asked.version)
-            return Tell({"name": name, "ready": is_ready}, 200 if is_ready else 503)
+            return Fixed({"name": name, "ready": is_ready}, 200 if is_ready else 503)
         if asked.kind == "statistics":
-            return Tally(self._statistics, [application])
+            return StatisticsOf(self._statistics, [application])
         of_model = model_metadata(application, asked.version)
-        return Tell(metadata.config(of_model) if asked.kind == "config" else of_model)
+        return Fixed(metadata.config(of_model) if asked.kind == "config" else of_model)
 
     def _find_of_server(self, asked: Asked, head: Head) -> Endpoint:
         applications = self._applications.values()
         match asked.kind:
             case "live":
-                return Tell({"live": True})
+                return Fixed({"live": True})
             case "ready":
                 is_ready = all(application.terms.is_ready for application in applications)
-                return Tell({"live": True, "ready": is_ready}, 200 if is_ready else 503)
+                return Fixed({"live": True, "ready": is_ready}, 200 if is_ready else 503)
             case "statistics":
-                return Tally(self._statistics, self._clients.visible(applications, head.authorizations))
+                return StatisticsOf(self._statistics, self._clients.visible(applications, head.authorizations))
             case "index":
                 return Index(self._clients.visible(applications, head.authorizations))
-        return Tell(
+        return Fixed(
             metadata.server(version for application in applications for version in application.terms.versions())
         )
 
@@ -125,23 +130,23 @@ class Inference:
 
 
 def why_not_known(model: str, version: str | None, is_application: bool) -> str:
-    """What to say of a model that is no application, or of a version that it does not have."""
+    """Return the cause for a model that is not an application, or for a version that does not run."""
     if not is_application:
         return (
-            f"model {model[:100]!r} is not known: its name is an application's, and `clipper app list` shows "
-            "those that are"
+            f"model {model[:100]!r} is not known: a model's name is an application's, and `clipper app list` shows "
+            "these"
         )
-    return f"model {model!r} has no version {(version or '')[:100]!r} that runs"
+    return f"model {model!r} has no running version {(version or '')[:100]!r}"
 
 
 def is_model_ready(application: Application, version: str | None) -> bool:
-    """``version``: one that runs; None asks whether the application can answer."""
+    """Whether a running version can answer, or, if ``version`` is None, the application."""
     terms = application.terms
     return any(terms.versions()[version].values()) if version else terms.is_ready
 
 
 def model_metadata(application: Application, version: str | None) -> metadata.Json:
-    """What is told of an application, or of one version that runs."""
+    """Return the metadata of an application, or of one running version."""
     terms = application.terms
     return metadata.model(
         application.name,
@@ -153,7 +158,7 @@ def model_metadata(application: Application, version: str | None) -> metadata.Js
 
 
 class InForm:
-    """An endpoint of ours whose errors read as the protocol's."""
+    """Another endpoint, with errors in the protocol's form."""
 
     error_json = staticmethod(error_json)
 
@@ -169,7 +174,7 @@ class InForm:
 
 
 class _Small:
-    """An endpoint that looks at hardly any body."""
+    """An endpoint that needs no body, or a small one."""
 
     methods: tuple[str, ...] = ("GET", "HEAD")
     slo_s = float("inf")
@@ -177,8 +182,8 @@ class _Small:
     error_json = staticmethod(error_json)
 
 
-class Tell(_Small):
-    """Answers with JSON."""
+class Fixed(_Small):
+    """Answers with fixed JSON."""
 
     def __init__(self, value: object, status: int = 200) -> None:
         self._body = msgspec.json.encode(value)
@@ -189,7 +194,7 @@ class Tell(_Small):
 
 
 class Refuse(_Small):
-    """Says what is not supported, whatever is asked of it."""
+    """Answers that a feature is not supported, whatever the method."""
 
     methods = ("GET", "HEAD", "POST", "PUT", "DELETE")
 
@@ -206,7 +211,7 @@ class _IndexBody(msgspec.Struct):
 
 
 class Index(_Small):
-    """``POST /v2/repository/index``: which models there are, or which are ready."""
+    """``POST /v2/repository/index``: lists all models, or those that are ready."""
 
     methods = ("POST",)
 
@@ -218,18 +223,18 @@ class Index(_Small):
         try:
             only_ready = bool(body) and msgspec.json.decode(body, type=_IndexBody).ready
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            exchange.refuse("malformed_request", f'body is not {{"ready": true or false}}: {error}')
+            exchange.refuse("malformed_request", f'body is not valid: {error}: expected {{"ready": true or false}}')
             return
         found = metadata.index({application.name: application.terms.versions() for application in self._applications})
         shown = [each for each in found if each["state"] == "READY"] if only_ready else found
         exchange.answer(200, msgspec.json.encode(shown))
 
 
-class Tally(_Small):
-    """The statistics of some applications."""
+class StatisticsOf(_Small):
+    """Answers with the statistics of some applications."""
 
-    def __init__(self, teller: "Teller", applications: Sequence[Application]) -> None:
-        self._teller = teller
+    def __init__(self, reader: "StatisticsReader", applications: Sequence[Application]) -> None:
+        self._reader = reader
         self._applications = applications
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
@@ -238,13 +243,13 @@ class Tally(_Small):
         def answer(workers: Sequence[WorkerStatistics]) -> None:
             exchange.answer(200, msgspec.json.encode(metadata.statistics(asked, workers)))
 
-        self._teller.ask(exchange, answer)
+        self._reader.ask(exchange, answer)
 
 
-class Teller:
-    """Asks all workers what they have counted; who asks meanwhile shares the answer.
+class StatisticsReader:
+    """Asks all workers for their statistics. Requests that come meanwhile share the answer.
 
-    Bounded by the requests under way, of which each waits once.
+    Each request in progress waits at most once, which is the bound.
     """
 
     def __init__(self, source: StatisticsSource) -> None:
@@ -255,13 +260,13 @@ class Teller:
     def ask(self, exchange: Exchange, answer: Callable[[Sequence[WorkerStatistics]], None]) -> None:
         self._waiting.append((exchange, answer))
         if self._task is None:
-            self._task = asyncio.ensure_future(self._tell())
+            self._task = asyncio.ensure_future(self._read())
 
-    async def _tell(self) -> None:
+    async def _read(self) -> None:
         try:
             workers = await self._source()
-        except Exception as error:  # a request must be answered, whatever went wrong
-            log.exception("workers' statistics could not be gathered")
+        except Exception as error:  # every request must be answered
+            log.exception("failed to gather the workers' statistics")
             waiting, self._waiting, self._task = self._waiting, [], None
             for exchange, _ in waiting:
                 exchange.refuse(ClipperError.code, f"{type(error).__name__}: {error}")

@@ -1,7 +1,7 @@
-"""Tensors of the Open Inference Protocol: what they may be, and how they become rows of an application's input type.
+"""Tensors of the Open Inference Protocol: checks them, and makes rows of an application's input type of them.
 
-The first dimension counts the inputs; what is left of the shape is each one's own. Numbers are widened where nothing is
-lost by it. Tensors of any size are read in pieces, as generators that yield where others may go on.
+The first dimension counts the inputs; the others are the shape of each input. Numbers are converted if that is
+lossless. Tensors of any size are read in pieces: generators yield so that other requests get their turn.
 """
 
 import codecs
@@ -16,11 +16,11 @@ from clipper.errors import WrongInput
 from clipper.inputs.numbers import FLOATS, NUMPY
 from clipper.types import MAX_DIMENSIONS, DType, InputType
 
-# To copy or convert so much takes a tenth of a millisecond.
+# Copying or converting this much takes a tenth of a millisecond.
 PIECE_BYTES = 256 * 1024
-# Rows that are made one by one in about as much time.
+# Making this many rows one by one takes about as long.
 PIECE_ROWS = 256
-# The most inputs that a request may have, as of a batch of our own.
+# Bound of the inputs in a request, the same as for a batch of a predict call.
 MAX_ROWS = 10_000
 _LENGTH = struct.Struct("<I")
 
@@ -31,8 +31,8 @@ class Datatype(NamedTuple):
     """A datatype of the protocol.
 
     Attributes:
-        numpy: how an element is laid out; None for BYTES, whose elements have lengths of their own.
-        config: what a model's configuration calls it.
+        numpy: layout of an element; None for BYTES, whose elements have lengths of their own.
+        config: its name in a model's configuration.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Datatype(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        """Of an element; 0 for BYTES."""
+        """Size of an element; 0 for BYTES."""
         return 0 if self.numpy is None else self.numpy.itemsize
 
 
@@ -49,7 +49,7 @@ _NUMERIC = {"BOOL": "?", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 _NUMERIC |= {f"INT{8 * size}": f"<i{size}" for size in (1, 2, 4, 8)}
 _NUMERIC |= {f"UINT{8 * size}": f"<u{size}" for size in (1, 2, 4, 8)}
 DATATYPES = {name: Datatype(name, np.dtype(code), f"TYPE_{name}") for name, code in _NUMERIC.items()}
-# numpy has no such number: its two bytes are the upper ones of a float32.
+# numpy has no bfloat16. Its two bytes are the upper half of a float32.
 DATATYPES["BF16"] = Datatype("BF16", np.dtype("<u2"), "TYPE_BF16")
 DATATYPES["BYTES"] = Datatype("BYTES", None, "TYPE_STRING")
 
@@ -64,7 +64,7 @@ _OWN = {
     DType.BYTES: "BYTES",
 }
 _INTEGERS = tuple(name for name in DATATYPES if "INT" in name)
-# An integer is a valid float, as in JSON, and one of another size is valid where it fits.
+# As in JSON, an integer is a valid float, and an integer of another size is valid if its value fits.
 _TAKEN = {
     DType.INT32: _INTEGERS,
     DType.INT64: _INTEGERS,
@@ -75,21 +75,21 @@ _TAKEN = {
     DType.STRING: ("BYTES",),
     DType.BYTES: ("BYTES",),
 }
-# Which text cannot say exactly, and which the protocol therefore takes as bytes only.
+# JSON cannot state these exactly, so the protocol only allows them as binary data.
 ONLY_BINARY = frozenset({"FP16", "BF16"})
 
 
 def datatype_of(dtype: DType) -> Datatype:
-    """What the protocol calls the elements of an application's inputs."""
+    """Return the protocol's datatype for the elements of an application's inputs."""
     return DATATYPES[_OWN[dtype]]
 
 
 class Tensor(NamedTuple):
-    """A tensor of a request, as it is announced.
+    """A tensor of a request, without its data.
 
     Attributes:
-        name: what messages call it.
-        shape: of which the first is the number of inputs.
+        name: its name in messages.
+        shape: the first length is the number of inputs.
     """
 
     name: str
@@ -102,10 +102,11 @@ class Tensor(NamedTuple):
 
 
 class TensorReader:
-    """Makes rows of one type of tensors.
+    """Makes rows of one type from tensors.
 
     Args:
-        must_be_finite: NaN and infinities are refused; else they may come, in binary, since models may know them.
+        input_type: type of the rows.
+        must_be_finite: refuse NaN and infinities. Otherwise binary data may have them, since a model may handle them.
     """
 
     def __init__(self, input_type: InputType, must_be_finite: bool = False) -> None:
@@ -114,10 +115,10 @@ class TensorReader:
         self._own = datatype_of(input_type.dtype)
 
     def announce(self, name: str, datatype: str, shape: Sequence[int]) -> Tensor:
-        """Check what is said of a tensor before its data is looked at.
+        """Check a tensor's description before its data is read.
 
         Raises:
-            WrongInput: this type cannot be made of it; the message says what was expected and what came.
+            WrongInput: this type cannot be made from it; the message says what was expected and what came.
         """
         known = DATATYPES.get(datatype)
         if known is None:
@@ -133,7 +134,7 @@ class TensorReader:
 
     def _fits(self, shape: Sequence[int]) -> bool:
         expected = self.type.shape
-        # A list of scalars is as good as a column.
+        # A flat list of scalars is as good as a column.
         if not expected and len(shape) == 2 and shape[1] == 1:
             return True
         return (
@@ -143,31 +144,31 @@ class TensorReader:
         )
 
     def row_elements(self, tensor: Tensor) -> int:
-        """How many numbers a row has."""
+        """Return the number of elements in a row."""
         elements = 1
         for size in tensor.shape[1:]:
             elements *= size
         return elements
 
     def size_bytes(self, tensor: Tensor) -> int | None:
-        """How many bytes its data has; None if only the data tells."""
+        """Return the size of the tensor's data; None for BYTES, where only the data shows it."""
         own = tensor.datatype.size_bytes
         return own * tensor.rows * self.row_elements(tensor) if own else None
 
     def prefix(self, tensor: Tensor) -> bytes:
-        """What each row begins with: its dimensions, where its size does not tell them."""
+        """Return the beginning of each row: its dimensions, if the row's size does not determine them."""
         return np.array(tensor.shape[1:], "<u4").tobytes() if self.type.leading_dimensions else b""
 
     def is_as_it_is(self, tensor: Tensor) -> bool:
-        """Whether each row is a part of the data, which nobody has to look at."""
+        """Whether each row is a slice of the data, without conversion or checks."""
         is_own = tensor.datatype is self._own and self.type.dtype.is_numeric and self.type.dtype != DType.BOOL
         return is_own and not self.type.leading_dimensions and not self._must_be_finite
 
     def rows(self, tensor: Tensor, data: memoryview) -> Rows:
-        """Return the rows of a tensor whose data is binary: little-endian, without padding.
+        """Return the rows of a tensor with binary data: little-endian, without padding.
 
         Raises:
-            WrongInput: it has another size than the shape says, or a number or text that is not of the type.
+            WrongInput: the data has another size than the shape says, or an element is not of the type.
         """
         expected = self.size_bytes(tensor)
         if expected is None:
@@ -195,7 +196,7 @@ class TensorReader:
     def _large_rows(self, tensor: Tensor, data: memoryview, row_bytes: int, prefix: bytes) -> Rows:
         rows = []
         for start in range(0, len(data), row_bytes):
-            row = io.BytesIO()  # hands its bytes over without copying them
+            row = io.BytesIO()  # returns its bytes without a copy
             row.write(prefix)
             for at in range(start, start + row_bytes, PIECE_BYTES):
                 row.write(self._converted(tensor, data[at : min(at + PIECE_BYTES, start + row_bytes)]))
@@ -204,7 +205,11 @@ class TensorReader:
         return rows
 
     def _converted(self, tensor: Tensor, data: memoryview) -> bytes:
-        """Raises WrongInput where a number is not of the type."""
+        """Convert elements to the row's type.
+
+        Raises:
+            WrongInput: an element is not of the type.
+        """
         if self.is_as_it_is(tensor):
             return bytes(data)
         wide = _numbers(tensor.datatype, data)
@@ -225,7 +230,7 @@ class TensorReader:
         return wide.astype(NUMPY[dtype]).tobytes()
 
     def _elements(self, tensor: Tensor, data: memoryview) -> Rows:
-        """The elements of BYTES, each of which has its length before it."""
+        """Return the elements of BYTES; each comes after its length."""
         rows: list[bytes] = []
         at = 0
         for index in range(tensor.rows):
@@ -241,10 +246,10 @@ class TensorReader:
         return rows
 
     def element(self, tensor: Tensor, data: memoryview) -> Generator[None, None, bytes]:
-        """The row that is one element of BYTES, without its length.
+        """Return the row of one element of BYTES.
 
         Raises:
-            WrongInput: it is to be text, and is not.
+            WrongInput: the type is string, and the element is not UTF-8.
         """
         is_text = self.type.dtype == DType.STRING
         try:
@@ -262,19 +267,23 @@ class TensorReader:
                 yield
             return whole.getvalue()
         except UnicodeDecodeError as error:
-            raise WrongInput(f"input {tensor.name!r} is not UTF-8 ({error}): expected text") from error
+            raise WrongInput(f"input {tensor.name!r} is not UTF-8 ({error}): expected a string") from error
 
 
 def batch_shape(input_type: InputType) -> list[int]:
-    """The shape of tensors of such inputs, -1 where any length will do, as it is for the number of inputs.
+    """Return the shape of tensors with such inputs; -1 is any length, as for the number of inputs.
 
-    Scalars and texts stand in a column, as clients have them: perf_analyzer cannot send an input without a shape.
+    Scalars and strings form a column, as in clients: perf_analyzer cannot send an input without a shape.
     """
     return [-1, *(-1 if size is None else size for size in input_type.shape or (1,))]
 
 
 def check_shape(name: str, shape: Sequence[int]) -> None:
-    """Raises WrongInput where it is that of no tensor that is known here."""
+    """Check the number of dimensions.
+
+    Raises:
+        WrongInput: no input type has so many.
+    """
     if not 1 <= len(shape) <= MAX_DIMENSIONS + 1:
         raise WrongInput(f"{name!r} has {len(shape)} dimensions: expected 1 to {MAX_DIMENSIONS + 1}")
 

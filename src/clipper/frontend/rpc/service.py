@@ -10,8 +10,8 @@ from clipper.frontend.exchange import Exchange
 from clipper.frontend.inference import metadata
 from clipper.frontend.inference.service import (
     UNSUPPORTED,
+    StatisticsReader,
     StatisticsSource,
-    Teller,
     is_model_ready,
     model_metadata,
     why_not_known,
@@ -88,7 +88,7 @@ class Services:
             name: Observe(application, taker, port.refused, port.work, max_body_bytes)
             for name, application in self._applications.items()
         }
-        self._teller = Teller(statistics)
+        self._teller = StatisticsReader(statistics)
         endpoints: list[Endpoint] = list(self._observe.values())
         # Of both kinds of messages that are large.
         self.most_message_bytes = max([max_body_bytes, *(each.max_body_bytes for each in endpoints)])
