@@ -193,9 +193,9 @@ def test_a_query_that_there_is_no_time_for_is_answered_at_once(
     ("link", "reason", "explanation"),
     [
         (Link("digits", "2"), "no_replica", "digits:2 has no replica"),
-        (Link("digits", "9"), "no_replica", "model digits has no version that runs and takes float64[*]"),
-        (Link("digits", "3"), "no_replica", "model digits has no version that runs and takes float64[*]"),
-        (Link("faces"), "no_replica", "model faces has no version that runs and takes float64[*]"),
+        (Link("digits", "9"), "no_replica", "model digits has no running version that takes float64[*]"),
+        (Link("digits", "3"), "no_replica", "model digits has no running version that takes float64[*]"),
+        (Link("faces"), "no_replica", "model faces has no running version that takes float64[*]"),
     ],
 )
 def test_what_cannot_be_asked_is_answered_at_once_with_the_reason(

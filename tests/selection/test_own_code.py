@@ -126,7 +126,7 @@ def test_no_more_than_so_many_hang(code: Path, monkeypatch: pytest.MonkeyPatch) 
         hanging = [application(name, "own_code_that_hangs:Own", code) for name in "abc"]
         for count in (1, 2, 3):
             await own.prepare(hanging[:count])
-        with pytest.raises(InvalidArgument, match="2 others hang"):
+        with pytest.raises(InvalidArgument, match="2 other policies hang"):
             own.made(hanging[2])
 
     asyncio.run(run())

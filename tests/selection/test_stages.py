@@ -322,7 +322,7 @@ OWN = """
         ("return Choice(('a', 'c'), (0.0, 1.0))", "went on to"),
         ("return Choice(('a', 'b', 'b'), (0.0, 0.5, 0.5))", "went on to"),
         ("return Choice(('a', 'b'), (0.5, 0.9))", "add up to 1"),
-        ("return Choice(('a', 'b'), (0.5,))", "a share each"),
+        ("return Choice(('a', 'b'), (0.5,))", "a share for each"),
         ("return 7", "expected None"),
         ("return Choice(('a',), (1.0,), steps=(Step(1, 2.0, 1.0),))", "from 0 to 1"),
         ("return Choice(('a',), (1.0,), steps=('x',))", "expected a Step"),

@@ -1,1 +1,1 @@
-"""The model selection layer: "answer this application's query"."""
+"""The model selection layer: answers an application's queries by its models."""

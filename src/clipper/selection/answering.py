@@ -1,7 +1,7 @@
-"""What becomes of a query once its models are asked: outputs and failures come, and it is answered.
+"""The life of a query after its models are asked: outputs and failures arrive, and the query is answered.
 
-All that changes a query from then on is here. ``Application`` begins queries and has models asked, ``Stages`` may have
-further ones asked, ``Deadlines`` says when time is over; each of them ends in ``Answering.finish``.
+All changes to a query from then on are made here. ``Application`` starts queries and asks models, ``Stages`` may ask
+further ones, and ``Deadlines`` calls when time is up; each path ends in ``Answering.finish``.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from clipper.selection.policies.policy import Choice, QueryView, Totals
 from clipper.selection.query import Asker, Query
 from clipper.selection.terms import Terms
 
-# A model that was in time for fewer of its last queries is not waited for, and one that was for fewer than the other
-# not once the answer is settled.
+# An answer does not wait for a model with a smaller share of outputs in time than the first number; once the answer is
+# settled, it does not wait for one below the second.
 HARDLY_IN_TIME = 0.1
 USUALLY_IN_TIME = 0.5
 
@@ -27,10 +27,10 @@ class Answering:
     """Answers one application's queries.
 
     Attributes:
-        name: the application's.
-        complete: what a query does once all that it asked has answered or failed: ``finish``, but where its policy may
-            go on with it.
-        feedback_ttl_s, input_type: as the terms say; the join table asks for each query.
+        name: the application's name.
+        complete: called once all models that a query asked have answered or failed: ``finish``, or, if the policy may
+            ask further models, ``Stages.go_on``.
+        feedback_ttl_s, input_type: copies from the terms, which the join table reads for each query.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class Answering:
         self.follow(terms)
 
     def follow(self, terms: Terms) -> None:
-        """Answer by these terms, those who are waiting as well."""
+        """Answer by these terms from now on, also the queries in flight."""
         self.terms = terms
         self.feedback_ttl_s = terms.feedback_ttl_s
         self.input_type = terms.input_type
 
     def totals(self, context: str | None) -> Totals | None:
-        """What the policy goes by in a context; None if its state has to be read first."""
+        """Return the totals that the policy uses in a context; None if its state must be read first."""
         no_totals = self.terms.selector.no_totals
         if no_totals is not None:
             return no_totals
@@ -61,7 +61,7 @@ class Answering:
     # -- what models say ---------------------------------------------------------------------------------
 
     def output_came(self, query: Query, model: str, output: bytes) -> None:
-        """One of the selected models has answered, perhaps after the query was."""
+        """Take the output of a selected model. The query may be answered already."""
         if query.first_model is None:
             query.first_model, query.first_output = model, output
         elif query.more_outputs is None:
@@ -79,7 +79,7 @@ class Answering:
             self.consider_leaving(query)
 
     def failed(self, query: Query, model: str, code: str, message: str) -> None:
-        """One of the selected models will not answer."""
+        """Take the failure of a selected model."""
         query.missing -= 1
         if query.done:
             return
@@ -94,7 +94,7 @@ class Answering:
             self.consider_leaving(query)
 
     def shadow_came(self, query: Query, name: str, output: bytes) -> None:
-        """A shadow model has answered, for which no answer waits."""
+        """Take the output of a shadow model, for which no answer waits."""
         if query.shadow_outputs is None:
             query.shadow_outputs = {}
         query.shadow_outputs[name] = output
@@ -102,10 +102,10 @@ class Answering:
             self._joins.grow(query.id, output_bytes(output))
 
     def consider_leaving(self, query: Query) -> None:
-        """Some of a query's models have answered or failed: leave without the others if they are not worth waiting for.
+        """Answer now if the models that are still missing are not worth waiting for.
 
-        Waited for is who answers in time lately. Once the answer is settled, so that only its confidence may grow, that
-        is who does so more often than not; or, under ``decided``, nobody.
+        A model is worth waiting for if enough of its recent outputs were in time. Once the answer is settled, so that
+        only its confidence may still grow, that means more often than not; with ``wait`` set to ``decided``, none is.
         """
         choice, terms = query.choice, self.terms
         if choice is None or query.first_output is None or terms.wait == "all":
@@ -116,7 +116,7 @@ class Answering:
             threshold = terms.confidences.least_share(terms.threshold)
         try:
             is_settled = threshold is not None and terms.selector.is_settled(choice, outputs, lost, threshold)
-        except PolicyFailed:  # it is counted, and no reason to answer without the others
+        except PolicyFailed:  # it is counted; it is no reason to answer without the missing models
             is_settled = False
         if not (is_settled and terms.wait == "decided"):
             least = USUALLY_IN_TIME if is_settled else HARDLY_IN_TIME
@@ -129,7 +129,7 @@ class Answering:
         self.complete(query)
 
     def _keep_late(self, query: Query, model: str, output: bytes) -> None:
-        """An output has come after the answer: it still counts for feedback, and so for what that may take."""
+        """Keep an output that came after the answer: feedback still uses it."""
         if self._now_s() <= query.deadline_s:
             query.in_time += 1
             self.outcomes.came(query.arms.key(model))
@@ -142,7 +142,7 @@ class Answering:
     # -- the answer --------------------------------------------------------------------------------------
 
     def finish(self, query: Query) -> None:
-        """All selected models have answered, or the deadline has come: answer with what is there."""
+        """Answer with the outputs that are there: all have come, or the deadline has passed."""
         asker = query.asker
         query.done = True
         query.asker = None
@@ -154,7 +154,7 @@ class Answering:
         if latency_s > terms.slo_s:
             self.counts.slo_misses += 1
         choice, output = query.choice, query.first_output
-        # A policy may combine by it, when it is no longer kept.
+        # The policy may combine by the input, even if the input is not kept.
         row = query.row
         if self.feedback_ttl_s:
             if not self._may_need_input(query):
@@ -169,12 +169,12 @@ class Answering:
             self._answer_combined(query, choice, row, asker)
         if terms.decisions is not None:
             terms.decisions.add(query, latency_s)
-        # Of one model there is nothing to select, and nothing to know for that.
+        # With one model there is nothing to select, so the policy needs no outcomes.
         if choice is not None and choice is not terms.only_choice and terms.selector.policy.learns:
             self._count_outcome(query, choice, is_over=now_s >= query.deadline_s - TIMER_EARLY_S)
 
     def answer_without(self, query: Query, asker: Asker) -> None:
-        """There is no output to answer with: the default, or an error, and the reason."""
+        """Answer without an output: with the default or an error, and the reason."""
         terms, counts, choice = self.terms, self.counts, query.choice
         if query.failure is not None:
             reason, explanation = query.failure
@@ -224,12 +224,12 @@ class Answering:
         asker.on_prediction(query.id, combined.output, confidence)
 
     def _count_outcome(self, query: Query, choice: Choice, *, is_over: bool) -> None:
-        """``is_over``: its deadline has come; else what is missing may still come in time."""
+        """Count which models answered in time. ``is_over``: the deadline has passed, so missing outputs are late."""
         outcomes, arms = self.outcomes, query.arms
         is_answered = query.output is not None
         if is_answered:
             outcomes.answered()
-        # Where all outputs teach, one that came in time did so whatever became of the answer.
+        # If the policy learns from all outputs, an output in time counts even if the query got no answer.
         counts_outputs = is_answered or self.terms.selector.policy.feedback == "all"
         for model in choice.models:
             if counts_outputs and (model == query.first_model or model in (query.more_outputs or ())):
@@ -238,7 +238,7 @@ class Answering:
                 outcomes.missed(model, choice, arms, query.features)
 
     def _may_need_input(self, query: Query) -> bool:
-        """Whether feedback may need the input, most of a query's size: for an unknown output, or by itself."""
+        """Whether feedback may need the input, which is most of a query's size: to ask a model, or for itself."""
         selector = self.terms.selector
         if query.choice is None:
             return True

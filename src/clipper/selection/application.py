@@ -1,4 +1,4 @@
-"""One application in a query worker: asks models for its queries, and has each answered by its deadline."""
+"""One application in a query worker: asks models for its queries, and answers each query by its deadline."""
 
 import logging
 from collections.abc import Mapping
@@ -26,21 +26,21 @@ from clipper.selection.terms import Terms
 
 log = logging.getLogger(__name__)
 
-# Of the time there is, what a query may spend on reading its context's state; then it goes by the application's own.
+# Share of the SLO that a query may spend on reading its context's state. After that, it uses the application's state.
 READ_SHARE = 0.25
 
 
 class Application:
     """Answers an application's queries.
 
-    What it answers by, its ``terms``, is derived from a snapshot and replaced as a whole; all else outlives snapshots.
-    All queries have one SLO and so expire in order of arrival: see ``Deadlines``.
+    What depends on a snapshot is in ``terms``, which is replaced as a whole; everything else outlives snapshots.
+    All queries have one SLO, so they expire in order of arrival: see ``Deadlines``.
 
     Attributes:
         snapshot: the settings in force.
-        terms: what follows from them and from the versions that run.
-        answering: what becomes of a query once its models are asked.
-        stages: where its policy may go on with a query; None if it may not.
+        terms: what follows from the settings and the running versions.
+        answering: answers queries after their models were asked.
+        stages: lets the policy ask further models; None if the policy does not.
         counts, outcomes, forecasts, contexts: what queries and feedback have left behind.
     """
 
@@ -64,11 +64,11 @@ class Application:
         self._follow_terms()
 
     def can_follow(self, snapshot: ApplicationSnapshot) -> bool:
-        """Whether this is the same application, with other settings; else it is another one of that name."""
+        """Whether ``snapshot`` has other settings of this same application, and not another one of the same name."""
         return snapshot.id == self.snapshot.id and snapshot.input_type == self.snapshot.input_type
 
     def follow(self, snapshot: ApplicationSnapshot) -> None:
-        """Serve by this snapshot from the next query on; call again whenever a model's current version changes."""
+        """Serve by this snapshot from the next query on. Call it also when a model's current version changes."""
         selector = self.terms.selector
         if snapshot.selection != self.snapshot.selection:
             self.contexts.follow(snapshot.selection.half_life, snapshot.selection.prior_weight)
@@ -78,12 +78,12 @@ class Application:
         self._follow_terms()
 
     def follow_code(self) -> None:
-        """What its policy and loss are made of has come, or has failed, after all."""
+        """The code of the policy and loss has been loaded, or has failed to load: use what there is now."""
         self.terms = self._terms(Selector(self.snapshot, self.counts, self.surroundings.make))
         self._follow_terms()
 
     def follow_costs(self) -> None:
-        """Serve by what models cost now, where that is measured; to be called now and then."""
+        """Use the present costs of models, if they are measured. Call it periodically."""
         if self.terms.costs_have_changed:
             self.terms = self._terms(self.terms.selector)
             self._follow_terms()
@@ -98,7 +98,7 @@ class Application:
         self._deadlines.bring_forward(terms.budget_s)
         self.forecasts.keep(terms.arms.ramps.values())
         self.contexts.follow_arms(terms.arms)
-        # Nothing of stages is on the path of queries whose policy does not go on.
+        # Policies that ask only once pay nothing for stages.
         if terms.selector.goes_on:
             self.stages = self.stages or Stages(answering, self.surroundings.random)
             self.stages.latencies.follow([terms.arms.key(name) for name in terms.targets])
@@ -118,18 +118,20 @@ class Application:
         features: bytes | None = None,
         timeout_s: float | None = None,
     ) -> Query:
-        """Answer one input; ``asker`` hears of it now or later, by the deadline.
+        """Answer one input: ``asker`` is called now or later, by the deadline.
 
         Args:
             row: the input's raw buffer, of this application's input type.
-            version: ask this version of the linked model, whatever is current.
-            context: the user, session or other group whose state the policy goes by.
-            features: raw buffer of the float64 numbers that the policy may go by; None where the input is them.
-            timeout_s: when no answer is wanted any more, where that is before the SLO's end.
+            asker: gets the answer.
+            arrival_s: when the query was read, on the loop's clock.
+            version: ask this version of the linked model instead of the current one.
+            context: the user, session or other group whose state the policy uses.
+            features: raw buffer of float64 features for the policy; None if the input itself is the features.
+            timeout_s: the client's timeout, if it is shorter than the SLO.
 
         Raises:
-            NotFound: there is no such version.
-            WrongInput: that version takes another type of input.
+            NotFound: this version does not run.
+            WrongInput: the version takes another type of input.
         """
         terms = self.terms
         if version is None:
@@ -162,7 +164,7 @@ class Application:
         return query
 
     def shed(self, asker: Asker) -> None:
-        """Answer a query without a look at its input: by the time that its models had answered it would be too late."""
+        """Answer a query as overloaded, without reading its input: its models would answer too late."""
         query = Query(self.answering, asker, self.surroundings.ids.take(), b"", None, 0.0, 0.0)
         self.counts.queries += 1
         query.failure = "overloaded", "the worker gets more queries than it can answer within the SLO"
@@ -170,7 +172,7 @@ class Application:
         self.answering.answer_without(query, asker)
 
     def close(self) -> None:
-        """The application is gone: answer what waits. A request that was being read may still ask, and is answered."""
+        """The application was removed: answer its queries. Requests that are being read may still ask."""
         if self.stages is not None:
             self.stages.close()
         for query in self._deadlines.clear():
@@ -189,7 +191,7 @@ class Application:
     # -- selection ---------------------------------------------------------------------------------------
 
     def select(self, totals: Totals, query: QueryView, random: Random | None = None) -> Choice:
-        """Have the policy select.
+        """Let the policy select.
 
         Raises:
             PolicyFailed: see ``Selector.select``.
@@ -198,12 +200,12 @@ class Application:
         return terms.selector.select_beside(terms.ramp, terms.models, totals, query, random or self.surroundings.random)
 
     async def load(self, context: str | None = None) -> None:
-        """Read what was learned before, if the store can be read; until then nothing seems to have been."""
+        """Read learned state from the store, if the store is available; until then it is as if nothing was learned."""
         try:
             await self.contexts.load(context)
         except ClipperError as error:
-            if not self._is_store_down:  # once, and not for each query meanwhile
-                log.warning("application %s goes by what it has in memory: %s", self.name, error)
+            if not self._is_store_down:  # log it once, not for each query
+                log.warning("application %s uses only what it has learned in memory: %s", self.name, error)
             self._is_store_down = True
         else:
             self._is_store_down = False

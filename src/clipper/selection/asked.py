@@ -1,10 +1,10 @@
-"""Waits for models that are asked for feedback's sake."""
+"""Waits for models that are asked to score feedback."""
 
 import asyncio
 
 
 class Asked:
-    """Waits for models that are asked for feedback's sake. ``outputs`` fills up; ``all_in`` is then done."""
+    """Gathers the outputs of models that are asked to score feedback; ``all_in`` is done when none is missing."""
 
     def __init__(self, outputs: dict[str, bytes], deadline_s: float) -> None:
         self.outputs = outputs
@@ -18,7 +18,7 @@ class Asked:
         self.arrived()
 
     def on_failure(self, model: str, code: str, message: str) -> None:
-        """What it counts for is ``score``'s to say."""
+        """Count it as arrived; scoring decides what a missing output means."""
         self.arrived()
 
     def arrived(self) -> None:
@@ -28,7 +28,7 @@ class Asked:
 
 
 class AskedByName:
-    """Waits for one of them, under the name that the policy knows it by."""
+    """Waits for one of these models, under the name by which the policy knows it."""
 
     __slots__ = ("_asked", "_name")
 

@@ -1,8 +1,8 @@
-"""``python -m clipper.selection.check``: whether the policy and the loss of a ``Selection`` can be made.
+"""``python -m clipper.selection.check``: checks that the policy and loss of a ``Selection`` can be made.
 
-It is read as JSON from standard input. A process of its own, since making a policy of the user's runs the user's code:
-whatever that does, it does to nobody else. Exit status: 0 they can be made; 1 not, and standard output says why.
-Who starts it bounds it as a container is bounded: its memory, files, environment, and that nothing of it is left.
+It reads the selection as JSON from standard input. It runs in a process of its own, since making a user's policy runs
+the user's code. Exit status: 0 if they can be made; 1 if not, with the reason on standard output. The process that
+starts it bounds it like a container: in memory, files and environment, and by killing all that it forked.
 """
 
 import os
@@ -16,9 +16,9 @@ from clipper.run_as import forbid_new_privileges
 from clipper.selection.policies.by_name import make_loss, make_policy
 from clipper.settings.application import Selection
 
-# Importing a large library takes seconds. The kernel ends us then, also if nobody waits for the verdict any more.
+# Importing a large library takes seconds. The kernel's alarm ends this process even if nobody waits for it any more.
 TIMEOUT_S = 20
-# Enough for any message that says what is wrong, and not for what a message may quote.
+# Enough for a message that says what is wrong, but not for everything that it may quote.
 MAX_VERDICT = 2000
 
 
@@ -26,7 +26,7 @@ def main() -> int:
     forbid_new_privileges()
     signal.alarm(TIMEOUT_S)
     with os.fdopen(os.dup(1), "w", errors="backslashreplace") as verdict:
-        # What the user's code prints is no verdict.
+        # What the user's code prints is not part of the verdict.
         os.dup2(2, 1)
         selection = msgspec.json.decode(sys.stdin.buffer.read(), type=Selection)
         try:

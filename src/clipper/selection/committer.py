@@ -1,4 +1,4 @@
-"""Group commit: observations that come while the store is busy go into its next batch together."""
+"""Group commit: observations that arrive while the store is busy are written together in its next batch."""
 
 import asyncio
 import logging
@@ -11,15 +11,15 @@ from clipper.selection.stores.store import EVERYONE, Observation, Store
 
 log = logging.getLogger(__name__)
 
-# In one transaction: some milliseconds of work, during which other workers wait.
+# One transaction: some milliseconds of work, during which other workers wait.
 MAX_BATCH = 1000
-# Told at once that theirs is durable, each of which adds it in memory.
+# Futures that are completed in one turn of the loop; for each, its observation is added to memory.
 MAX_TOLD = 100
-# Waiting, at 50,000 a second, for 0.2 s; beyond it the store is not keeping up, and saying so is better.
+# At 50,000 observations a second, 0.2 s of them. If more wait, the store does not keep up, and an error is better.
 MAX_WAITING = 10_000
 
 
-# Of what waits, in arrays: some hundred times what other observations take together.
+# Bound of waiting arrays: some hundred times the size of all other waiting observations.
 MAX_WAITING_ARRAYS_BYTES = 64 * 1024 * 1024
 
 
@@ -27,7 +27,7 @@ class Committer:
     """Writes observations to the store, in the order in which they came.
 
     Attributes:
-        between_batches: held while a batch is written; who holds it reads what no commit is changing.
+        between_batches: held while a batch is written. Whoever holds it reads states that no commit is changing.
     """
 
     def __init__(self, store: Store) -> None:
@@ -38,12 +38,12 @@ class Committer:
         self.between_batches = asyncio.Lock()
 
     def submit(self, observation: Observation) -> "asyncio.Future[bool]":
-        """Return a future of whether it was new, done once it is durable.
+        """Return a future that is done once the observation is durable; its result is whether the observation is new.
 
-        It ends in ``StoreUnavailable`` if the store cannot be written; then nothing of it was added.
+        It fails with ``StoreUnavailable`` if the store cannot be written; then nothing was added.
 
         Raises:
-            Overloaded: too many are waiting.
+            Overloaded: too many observations are waiting.
         """
         self.check_room()
         loop = asyncio.get_running_loop()
@@ -55,12 +55,14 @@ class Committer:
         return future
 
     def check_room(self) -> None:
-        """Raises:
-        Overloaded: ``submit`` would raise it now.
+        """Check that ``submit`` has room.
+
+        Raises:
+            Overloaded: it has none.
         """
         if not self.has_room:
             raise Overloaded(
-                f"{len(self._waiting)} observations wait for the selection store, which is the most that may: "
+                f"{len(self._waiting)} observations wait for the selection store, which does not keep up: "
                 "try again in a moment"
             )
 
@@ -75,7 +77,7 @@ class Committer:
                     batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
                     self._waiting_arrays_bytes -= sum(_arrays_bytes(observation) for observation, _ in batch)
                     await self._write_batch(batch)
-                    # Whoever waits for these has heard, and has added them in memory, before anybody reads the store.
+                    # Let the waiters run, which add these observations to memory, before anybody reads the store.
                     await asyncio.sleep(0)
         finally:
             self._task = None
@@ -85,8 +87,8 @@ class Committer:
             are_new = await self._store.commit([observation for observation, _ in batch])
         except ClipperError as error:
             _fail(batch, error)
-        except Exception as error:  # whatever it is, those who wait must hear, and the next batch be written
-            log.exception("a batch of %d observations could not be written", len(batch))
+        except Exception as error:  # the waiters must get an answer, and the next batch must be written
+            log.exception("failed to write a batch of %d observations", len(batch))
             _fail(batch, StoreUnavailable(f"selection store failed: {type(error).__name__}: {error}"))
         else:
             for index, ((_, future), is_new) in enumerate(zip(batch, are_new)):
@@ -97,7 +99,7 @@ class Committer:
 
 
 def _arrays_bytes(observation: Observation) -> int:
-    """An application has arrays, and a context none, so one look is enough."""
+    """Return the size of its arrays. Only the application's own state has arrays, contexts have none."""
     common = observation.increments.get(EVERYONE, {})
     return sum(amount.nbytes for amount in common.values() if isinstance(amount, np.ndarray))
 

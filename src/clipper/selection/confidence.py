@@ -1,4 +1,4 @@
-"""How sure an application is of its answers: what that is made of, and what feedback says that it is worth."""
+"""Confidences of an application's answers: their source, and their calibration by feedback."""
 
 from typing import Protocol
 
@@ -16,10 +16,10 @@ from clipper.selection.learning.totals import Totals
 from clipper.selection.policies.policy import Choice, Combined
 from clipper.settings.application import Selection
 
-# A curve is fitted again once so large a share of the answers behind it is new. It takes 0.15 ms: with a query after
-# each of a thousand pieces of feedback a second, a seventh of a worker's time would go into it.
+# A curve is fitted again once this share of the answers behind it is new. A fit takes 0.15 ms: with a query after each
+# of a thousand pieces of feedback a second, fitting each time would take a seventh of a worker's time.
 REFIT_SHARE = 0.01
-# Whose answer it is where several models were asked.
+# Stands for the model of an answer that several models made.
 SEVERAL = ""
 
 
@@ -31,13 +31,13 @@ class Answered(Protocol):
 
 
 class Said(msgspec.Struct, frozen=True, gc=False):
-    """What an application's models have answered, believed or not, and how sure they seem.
+    """The answer of an application's models, whether it was believed or not, and its raw confidence.
 
     Attributes:
         answer: JSON text.
-        model: whose it is; ``SEVERAL`` if that many were asked.
-        basis: what ``confidence`` is.
-        confidence: the raw one.
+        model: the model that made it; ``SEVERAL`` if several were asked.
+        basis: the source of the confidence.
+        confidence: the raw confidence.
     """
 
     answer: bytes
@@ -47,7 +47,7 @@ class Said(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Fitted:
-    """``changes``: how often the state has changed since the curve was fitted, ``totals`` the last of them."""
+    """A fitted curve. ``changes`` counts the changes of state since the fit; ``totals`` is the latest state."""
 
     __slots__ = ("changes", "curve", "totals")
 
@@ -58,15 +58,16 @@ class _Fitted:
 
 
 class Confidences:
-    """Makes an application's confidences, where they are not simply as its policy says.
+    """Makes an application's confidences, if they are not simply the policy's.
 
-    What calibrates them is the application's, over all contexts: it is of a model more than of whom it is asked for,
-    and each context by itself has too little feedback to tell.
+    The calibration is the application's, over all contexts: confidence depends more on the model than on the context,
+    and one context has too little feedback.
 
     Args:
-        loss: the application's. 1 minus the loss is how right an answer is; under ``log``, which is of all that an
-            output says and not of what it decides for, it is whether that is the label.
-        contexts: what it has learned.
+        selection: the application's settings.
+        loss: the application's loss. An answer is right to the degree of 1 minus its loss. Under ``log``, which judges
+            whole distributions, an answer is right if its label is.
+        contexts: the application's learned state.
     """
 
     def __init__(self, selection: Selection, loss: Loss, contexts: Contexts) -> None:
@@ -77,7 +78,7 @@ class Confidences:
         self._fitted: dict[tuple[str, str], _Fitted] = {}
 
     def say(self, choice: Choice, combined: Combined) -> Said:
-        """What the models have answered."""
+        """Return the models' answer with its raw confidence."""
         model = choice.models[0] if len(choice.models) == 1 else SEVERAL
         claim = read_claim(combined.output) if self._reads_probabilities else None
         if claim is None:
@@ -85,27 +86,31 @@ class Confidences:
         return Said(combined.output, model, "probability", claim.probability)
 
     def confidence(self, said: Said, arms: Arms) -> float:
-        """The confidence to answer.
+        """Return the confidence to answer with.
 
         Args:
-            arms: which versions were asked. Of one that the links do not lead to now, as a query may have named it,
-                the raw confidence is answered: what is known of it is not at hand.
+            said: the answer with its raw confidence.
+            arms: the versions that were asked. For a version that no link leads to now, such as one that a query named,
+                the raw confidence is returned, since its curve is not in memory.
         """
         if not self.calibrates or arms.key(said.model) != self._contexts.arms.key(said.model):
             return said.confidence
         return self._curve(said.model, said.basis).calibrated(said.confidence)
 
     def least_share(self, threshold: float) -> float | None:
-        """From which share of several models that agree on its answer is believed; None where that does not tell."""
+        """Return the share of agreeing models from which an answer is believed; None if agreement does not decide."""
         if self._reads_probabilities:
             return None
         return self._curve(SEVERAL, "agreement").least_raw(threshold) if self.calibrates else threshold
 
     def taught(self, feedback: Feedback, said: Said, arms: Arms, query: "Answered | None" = None) -> Increments:
-        """What feedback adds to the application's state, by version and name.
+        """Return what feedback adds to the application's state, by version and name.
 
         Args:
-            query: the one that was answered; None of feedback on an input, whose answer would be ``said`` now.
+            feedback: the feedback.
+            said: the answer that it is on.
+            arms: the versions that were asked.
+            query: the answered query; None for feedback on an input, which would be answered with ``said`` now.
 
         Raises:
             InvalidArgument: the label cannot be compared with the answer.
@@ -115,13 +120,13 @@ class Confidences:
             right = 1.0 - self._loss(said.answer, feedback.label)
         elif feedback.reward is not None and (query is None or query.output is not None):
             right = feedback.reward
-        else:  # a reward for the default, which says nothing of what the models answered
+        else:  # a reward for the default says nothing about the models' answer
             return {}
         answered = self.confidence(said, arms) if query is None else query.confidence
         return arms.keyed(lesson(said.model, said.basis, said.confidence, answered, right))
 
     def reliability(self, models: tuple[str, ...]) -> tuple[Reliability, ...]:
-        """Of each model and kind of confidence that there was feedback on; of none if nothing is calibrated."""
+        """Return the reliability of each model and basis with feedback; empty if the application does not calibrate."""
         if not self.calibrates:
             return ()
         numbers = self._contexts.prior().numbers
@@ -148,7 +153,7 @@ class Confidences:
         return tuple(found)
 
     def answered_error(self, models: tuple[str, ...]) -> float | None:
-        """The expected calibration error of all that was answered; None if there was no feedback, or no calibration."""
+        """Return the expected calibration error of all answers; None without feedback or calibration."""
         if not self.calibrates:
             return None
         numbers = self._contexts.prior().numbers

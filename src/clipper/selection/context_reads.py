@@ -1,25 +1,25 @@
-"""Queries whose context's state is being read from the store."""
+"""Queries that wait while the state of their context is read from the store."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
 
-# Contexts that are read at once; the queries of further ones go by the application's state.
+# Contexts that are read at once. The queries of further contexts use the application's state.
 MAX_READS = 256
 
 
 class ContextReads:
-    """Reads each context once, however many queries wait for it, and lets none of them wait for long."""
+    """Reads each context once, however many queries wait for it, and bounds the wait of each."""
 
     def __init__(self, read: Callable[[str], Coroutine[None, None, None]]) -> None:
         self._read = read
-        # A context stays in here until the store has answered, even if nobody waits for it any more.
+        # A context stays here until the store has answered, even if no query waits any more.
         self._waiting: dict[str, list[Callable[[], None]]] = {}
         self._out_of_patience: set[str] = set()
-        # The loop itself keeps only weak references to tasks.
+        # The loop only keeps weak references to tasks.
         self._tasks: set[asyncio.Task[None]] = set()
 
     def wait(self, context: str, patience_s: float, then: Callable[[], None]) -> None:
-        """Call ``then`` when the state has been read, or could not be, or ``patience_s`` after the first has asked."""
+        """Call ``then`` once the read has ended, or ``patience_s`` after the first query began to wait."""
         if context in self._out_of_patience or (context not in self._waiting and len(self._waiting) >= MAX_READS):
             then()
         elif context in self._waiting:

@@ -1,11 +1,11 @@
-"""What one application has learned: its own state, and one for each of its contexts.
+"""What one application has learned: its own state, and a state for each of its contexts.
 
-A bounded number of contexts is in memory, the rest in the store; a context is fetched when it is first asked for.
+A bounded number of contexts is in memory, and all are in the store. A context is read when it is first queried.
 
-Memory follows the store in two ways that must not count the same observation twice: what this worker has committed is
-added here once the store says that it is durable, and a state is read again when others have changed it. A reading
-that overlaps a commit may or may not hold it. So states are read again only between commits (``reload``), and one that
-was read for the first time at any other moment (``load``) is read again at the next such occasion.
+Memory follows the store in two ways, which must not count an observation twice. What this worker commits is added to
+memory once the store reports it durable; and a state is read again when another worker has changed it. A read that
+overlaps a commit may or may not contain it. So states are read again only between commits (``reload``), and a state
+that was first read at any other time (``load``) is soon read again.
 """
 
 from collections import Counter, OrderedDict
@@ -18,20 +18,20 @@ from clipper.selection.learning.tally import Amount, Increments
 from clipper.selection.learning.totals import Totals
 from clipper.selection.stores.store import EVERYONE, Store
 
-# Each takes about 6 KB with five models, of ``adaptive`` 10 KB. The least recently asked goes first; it is fetched
-# again when it comes back.
+# A context takes about 6 KB with five models, and 10 KB with ``adaptive``. The least recently used is evicted, and read
+# again when it is needed.
 MAX_CONTEXTS = 10_000
-# What their states hold in all; each number takes about 1 KB with what is worked out from it. One of ``stacking`` has
-# some 9 with three models, 26 with five and 281 with sixteen: 10,000 such would take 2.3 GB.
+# Numbers in all states together; each takes about 1 KB with what is derived from it. A state of ``stacking`` has some 9
+# with three models, 26 with five and 281 with sixteen: 10,000 of these would take 2.3 GB.
 MAX_NUMBERS = 120_000
 
 
 class _State:
-    """A context's ledger, and what is worked out from it for as long as nothing of it changes: its totals by links'
-    names, and these with the application's mixed in.
+    """A context's ledger, with values derived from it, which are cached while it does not change: its totals by the
+    links' names, and the same mixed with the application's.
 
     Attributes:
-        counted: numbers of the ledger that are counted among those in memory.
+        counted: numbers of the ledger that count towards ``MAX_NUMBERS``.
     """
 
     __slots__ = ("_arms", "_seen", "_view", "counted", "ledger", "mixed", "mixed_from")
@@ -54,15 +54,18 @@ class _State:
 
 
 class Contexts:
-    """Reads and adds to an application's states. ``None`` names the application's own, beside those of its contexts.
+    """Reads an application's states and adds to them. The context ``None`` is the application's own state.
 
     Args:
         application: the application's id.
+        store: where states are kept.
+        half_life: see ``Selection``.
+        prior_weight: see ``Selection``.
 
     Attributes:
-        is_loaded: whether the application's own state has been read. Until then it looks as if nothing had been
-            learned, which is good enough to choose by, and not to add to.
-        arms: the versions that stand behind the links' names.
+        is_loaded: whether the application's own state has been read. Until then it looks as if nothing was learned,
+            which is good enough to select by, but not to add to.
+        arms: the versions behind the links' names.
     """
 
     def __init__(self, application: str, store: Store, half_life: int | None, prior_weight: float) -> None:
@@ -75,7 +78,7 @@ class Contexts:
         self._states: OrderedDict[str, _State] = OrderedDict()
         self._numbers = 0
         self._uncertain: set[str] = set()
-        # Observations that the store has not answered yet, by state; and how many there have ever been.
+        # Number of observations in each state that the store has not answered yet, and of all observations ever.
         self._pending: Counter[str] = Counter()
         self._begun = 0
         self.is_loaded = False
@@ -84,7 +87,7 @@ class Contexts:
         return len(self._states)
 
     def follow(self, half_life: int | None, prior_weight: float) -> None:
-        """Go on with other settings: what was learned is kept, what was worked out from it is not."""
+        """Use other settings: keep what was learned, and drop what was derived from it."""
         self._half_life = half_life
         self._prior_weight = prior_weight
         self._everyone = _State(Ledger(half_life, self._everyone.ledger.sums()))
@@ -92,14 +95,14 @@ class Contexts:
         self._numbers = 0
 
     def follow_arms(self, arms: Arms) -> None:
-        """These versions stand behind the links' names now."""
+        """Set the versions behind the links' names."""
         if arms != self.arms:
             self.arms = arms
 
     def totals(self, context: str | None) -> Totals | None:
-        """What is known for a context, None if it has to be loaded first; for None, what all have taught.
+        """Return the totals of a context, or None if it must be loaded first; for None, the application's totals.
 
-        Numbers are by links' names, each with those of the version that it stands for.
+        Numbers are by the links' names, each for the version that it stands for.
         """
         if context is None:
             return self.prior()
@@ -114,7 +117,7 @@ class Contexts:
         return state.mixed
 
     def prior(self) -> Totals:
-        """What a context without a state begins with."""
+        """Return the totals that a context without a state begins with."""
         return self._everyone.view(self.arms)
 
     # -- reading the store -------------------------------------------------------------------------------
@@ -123,7 +126,7 @@ class Contexts:
         """Read a state that is not in memory.
 
         Raises:
-            StoreUnavailable: memory is as it was, and it may be asked for again.
+            StoreUnavailable: memory has not changed; try again later.
         """
         begun, is_certain = self._begun, not self._pending
         ledger = await self._read(context)
@@ -133,10 +136,10 @@ class Contexts:
                 self._uncertain.add(_name(context))
 
     async def reload(self, name: str) -> None:
-        """Read a state, by its name in the store, again if it is in memory. No commit may be under way.
+        """Read a state again, by its name in the store, if it is in memory. No commit may be in progress.
 
         Raises:
-            StoreUnavailable: memory is as it was.
+            StoreUnavailable: memory has not changed.
         """
         context = None if name == EVERYONE else name
         if context is None or context in self._states:
@@ -146,11 +149,11 @@ class Contexts:
         self._uncertain.discard(name)
 
     def names(self) -> list[str]:
-        """Of the states in memory, as the store names them."""
+        """Return the names in the store of all states in memory."""
         return [EVERYONE, *self._states]
 
     def to_reload(self) -> list[str]:
-        """Names of states that are to be read again whoever has changed them."""
+        """Return the names of states that must be read again even if nobody has changed them."""
         unread = [] if self.is_loaded else [EVERYONE]
         return unread + [name for name in self._uncertain if name != EVERYONE or self.is_loaded]
 
@@ -171,7 +174,7 @@ class Contexts:
         self._count(state)
 
     def _count(self, state: _State) -> None:
-        """Its ledger has changed: those that were not asked for longest make room, but for the last one."""
+        """Count a changed ledger, and evict the least recently used states over the bound, but never the last one."""
         self._numbers += len(state.ledger) - state.counted
         state.counted = len(state.ledger)
         while len(self._states) > MAX_CONTEXTS or (self._numbers > MAX_NUMBERS and len(self._states) > 1):
@@ -179,7 +182,7 @@ class Contexts:
             self._numbers -= gone.counted
 
     async def _forget_stale(self, name: str, ledger: Ledger) -> None:
-        """A state holds the sums of two epochs, however long it lives: otherwise it would take ever longer to read."""
+        """Drop sums of old epochs: a state keeps two epochs, or it would take ever longer to read."""
         stale = ledger.stale()
         if stale:
             ledger.drop_stale()
@@ -188,25 +191,27 @@ class Contexts:
     # -- learning ----------------------------------------------------------------------------------------
 
     def begin(self, context: str | None, increments: Increments) -> dict[str, Amount]:
-        """Return what to add in the store for one observation. ``end`` has to follow, once the store has answered.
+        """Return what to add to the store for one observation. Call ``end`` once the store has answered.
 
-        ``increments`` are by version: see ``Arms.keyed``. Arrays are the application's alone: those of a context would
-        take 17 KB a model, of 10,000 contexts.
+        Observations in progress count as made, so that each of many at once has its own place in time.
 
-        Observations under way count as made, so that of many at once each has its own place in time.
+        Args:
+            context: the context, or None.
+            increments: by version: see ``Arms.keyed``. Only the application's own state keeps arrays: in a context they
+                would take 17 KB for each model, in up to 10,000 contexts.
         """
         name = _name(context)
         ledger = self._ledger(context)
         if context is not None:
             increments = {key: amount for key, amount in increments.items() if not isinstance(amount, np.ndarray)}
-        # One that was thrown out just now, by others that came in, is as good for telling the time.
+        # If the state was just evicted, an empty ledger tells the time as well.
         entries = (ledger or Ledger(self._half_life)).entries(increments, ahead=self._pending[name])
         self._pending[name] += 1
         self._begun += 1
         return entries
 
     def end(self, context: str | None, entries: dict[str, Amount], *, was_added: bool) -> None:
-        """The store has answered. A context that is not in memory has it when it is next loaded."""
+        """The store has answered. A context that is not in memory will have the observation when it is next loaded."""
         name = _name(context)
         self._pending[name] -= 1
         if not self._pending[name]:

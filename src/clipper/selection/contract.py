@@ -1,4 +1,4 @@
-"""What a user's own policy must return: checked for each query, so that nothing else goes further."""
+"""The contract of a user's own policy: each return value is checked, so that nothing else gets any further."""
 
 import math
 from collections.abc import Sequence
@@ -8,21 +8,21 @@ import msgspec
 from clipper.errors import InvalidArgument
 from clipper.selection.policies.policy import Choice, Combined, Outlook, Step
 
-# By how much shares may miss a sum of 1: rounding, with the precision of single floats.
+# Shares may miss a sum of 1 by this: rounding errors in single precision.
 _ROUNDING = 1e-3
 
 _check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def checked_choice(choice: object, models: Sequence[str]) -> Choice:
-    """``choice`` in the application's order, of plain floats.
+    """Return ``choice`` in the application's order, with plain floats.
 
     Raises:
-        InvalidArgument: it is no choice of some of ``models``.
-        TypeError, ValueError: as much, where what it holds is of another kind altogether.
+        InvalidArgument: it is not a choice among ``models``.
+        TypeError, ValueError: the same, if its contents are of other types.
     """
     if not isinstance(choice, Choice) or not choice.models or len(choice.models) != len(choice.shares):
-        raise InvalidArgument(f"it returned {choice!r}: expected a Choice of models with a share each")
+        raise InvalidArgument(f"it returned {choice!r}: expected a Choice of models, with a share for each")
     shares = {str(model): float(share) for model, share in zip(choice.models, choice.shares)}
     if shares.keys() - set(models) or len(shares) != len(choice.models):
         raise InvalidArgument(f"it chose {choice.models}: expected some of {models}, each once")
@@ -32,7 +32,7 @@ def checked_choice(choice: object, models: Sequence[str]) -> Choice:
 
 
 def _checked_beliefs(choice: Choice, models: int) -> tuple[tuple[float, float], ...] | None:
-    """Those of a policy that draws as ``Thompson`` does: without them its share of 1 would be taken for certainty."""
+    """Check the beliefs of a policy that draws like ``Thompson``. Without them its share of 1 would mean certainty."""
     if choice.beliefs is None:
         return None
     beliefs = tuple((float(successes), float(failures)) for successes, failures in choice.beliefs)
@@ -40,26 +40,25 @@ def _checked_beliefs(choice: Choice, models: int) -> tuple[tuple[float, float], 
     if len(choice.models) != 1 or len(beliefs) != models or not is_right:
         raise InvalidArgument(
             f"it returned beliefs {choice.beliefs}: expected two numbers above 0 for each of the {models} models, "
-            "and one model chosen"
+            "and one chosen model"
         )
     return beliefs
 
 
 def checked_further(further: object, choice: Choice, outlook: Outlook) -> Choice:
-    """``further`` with the models of ``choice`` first, and behind them those of the others that there is time for.
+    """Return ``further`` with the models of ``choice`` first, then those of the other models that there is time for.
 
     Raises:
-        InvalidArgument: it is no choice of those and others.
+        InvalidArgument: it is not a choice of these models and others.
         TypeError, ValueError: as ``checked_choice``.
     """
     if not isinstance(further, Choice) or len(further.models) != len(further.shares):
-        raise InvalidArgument(f"it returned {further!r}: expected None, or a Choice of models with a share each")
+        raise InvalidArgument(f"it returned {further!r}: expected None, or a Choice of models, with a share for each")
     shares = {str(model): float(share) for model, share in zip(further.models, further.shares)}
     before, others = set(choice.models), outlook.expected_s
     if not before <= shares.keys() <= before | others.keys() or len(shares) != len(further.models):
         raise InvalidArgument(
-            f"it went on to {further.models}: expected {choice.models}, and behind them some of {tuple(others)}, "
-            "each once"
+            f"it went on to {further.models}: expected {choice.models}, followed by some of {tuple(others)}, each once"
         )
     steps = tuple(map(_checked_step, further.steps))
     asked = [model for model in others if model in shares and outlook.has_time_for(model)]
@@ -68,7 +67,7 @@ def checked_further(further: object, choice: Choice, outlook: Outlook) -> Choice
     _check_shares(further, list(shares.values()))
     models = (*choice.models, *asked)
     total = sum(shares[model] for model in models)
-    if total <= 0:  # all that would have had a say has no time
+    if total <= 0:  # there is no time for any model with a share
         return Choice(models, (1.0 / len(models),) * len(models), steps=steps)
     return Choice(models, tuple(shares[model] / total for model in models), steps=steps)
 
@@ -78,16 +77,16 @@ def _checked_step(step: object) -> Step:
         raise InvalidArgument(f"it returned a step {step!r}: expected a Step")
     checked = Step(int(step.asked), float(step.confidence), float(step.probability))
     if not (checked.asked >= 1 and 0.0 <= checked.confidence <= 1.0 and 0.0 <= checked.probability <= 1.0):
-        raise InvalidArgument(f"it returned {step}: expected 1 model or more, and numbers from 0 to 1")
+        raise InvalidArgument(f"it returned {step}: expected at least 1 model, and numbers from 0 to 1")
     return checked
 
 
 def checked_combined(combined: object) -> Combined:
-    """``combined`` with a plain float.
+    """Return ``combined`` with a plain float.
 
     Raises:
-        InvalidArgument: it is no JSON text with a confidence.
-        TypeError, ValueError, msgspec.DecodeError: as much.
+        InvalidArgument: it is not JSON text with a confidence.
+        TypeError, ValueError, msgspec.DecodeError: the same.
     """
     if not isinstance(combined, Combined) or not isinstance(combined.output, bytes):
         raise InvalidArgument(f"it returned {combined!r}: expected a Combined of JSON text as bytes and a confidence")
@@ -106,6 +105,6 @@ def _check_shares(choice: Choice, shares: Sequence[float]) -> None:
         is_right = all(share >= 0.0 for share in shares) and math.isclose(sum(shares), 1.0, abs_tol=_ROUNDING)
     if not is_right:
         raise InvalidArgument(
-            f"it returned shares {choice.shares}: expected the probability, above 0, of the one model chosen, or "
-            "weights of several that add up to 1"
+            f"it returned shares {choice.shares}: expected a probability above 0 for one chosen model, or weights of "
+            "several that add up to 1"
         )

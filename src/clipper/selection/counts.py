@@ -1,4 +1,4 @@
-"""What one application has done and learned from, in plain numbers."""
+"""Counters of one application: its queries, and what it has learned from."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -12,22 +12,22 @@ from clipper.control.statistics import (
 )
 from clipper.metrics.histogram import Histogram
 
-# Sets of models that are counted apart; Clipper's own policies ask one model, or all.
+# Sets of models that are counted separately. Clipper's own policies ask one model or all.
 MAX_SETS = 1000
 
 
 class Counts:
-    """Counted on the query path, hence no more than attributes.
+    """The query path increments these counters, so they are plain attributes.
 
     Attributes:
-        selected: how often these models were asked together.
-        stages: how often a query has gone on, by how often it has asked by then: 2, 3 and so on.
-        missing: answers, defaults and errors that left without this selected model's output.
-        scored, loss: feedback on each model: how much, and the sum of its losses.
-        answers_scored, answer_loss: the same of what the application answered, defaults and errors too.
-        answer_loss_by_reason: that sum by whose fault it was: ``wrong``, the models' output; or the error code for
-            which there was none, or was not believed.
-        feedback: by what came of it: ``joined``, ``duplicate``, ``late``, ``evicted``, ``unknown``, ``failed``.
+        selected: how often each set of models was asked together.
+        stages: how often queries asked further models, by the number of stages so far: 2, 3 and so on.
+        missing: answers, defaults and errors that were sent without this selected model's output.
+        scored, loss: number of each model's outputs with feedback, and the sum of their losses.
+        answers_scored, answer_loss: the same for the application's answers, including defaults and errors.
+        answer_loss_by_reason: ``answer_loss`` by cause: ``wrong`` for the models' output, or the error code for which
+            there was no output or it was not believed.
+        feedback: by outcome: ``joined``, ``duplicate``, ``late``, ``evicted``, ``unknown``, ``failed``.
     """
 
     def __init__(self) -> None:
@@ -49,17 +49,17 @@ class Counts:
         self.why_no_policy: str | None = None
 
     def fail_policy(self, problem: str) -> None:
-        """The user's own policy or loss did wrong."""
+        """Count a failure of the user's own policy or loss."""
         self.policy_errors += 1
         self.last_policy_error = problem
 
     def go_on(self, stage: int, models: tuple[str, ...]) -> None:
-        """A query asks these, too."""
+        """Count a query that asks further models."""
         self.stages[stage] += 1
         self.selected[models] += 1
 
     def bound_sets(self) -> None:
-        """A policy of the user's may ask ever other sets of models together."""
+        """A user's policy may ask ever new sets of models together: count them by model once there are too many."""
         if len(self.selected) > MAX_SETS:
             self.selected = Counter({(model,): times for model, times in self._selected().items()})
 
@@ -78,7 +78,7 @@ class Counts:
     def statistics(
         self, name: str, contexts: int, costs: Mapping[str, float], calibration_error: float | None = None
     ) -> ApplicationStatistics:
-        """``costs``: of asking its models, as far as they are known."""
+        """Return the counters. ``costs`` has the known costs of asking models."""
         return ApplicationStatistics(
             name=name,
             queries=self.queries,

@@ -1,4 +1,4 @@
-"""When an application's queries have to be answered."""
+"""The deadlines of an application's queries."""
 
 import asyncio
 from bisect import bisect_left
@@ -7,17 +7,17 @@ from collections.abc import Callable
 
 from clipper.selection.query import Query
 
-# The loop's timers count whole milliseconds, rounded, and so may come half of one early.
+# The loop's timers are rounded to whole milliseconds, so they may fire half a millisecond early.
 TIMER_EARLY_S = 0.0005
-# Queries that are answered at their deadline in one go, some milliseconds of work: a batch has one deadline for all.
+# At most this many queries are answered in one turn, some milliseconds of work: a batch has one deadline for all.
 MAX_EXPIRING = 500
 
 
 class Deadlines:
-    """Calls ``finish`` with each query that has no answer when its deadline comes.
+    """Calls ``finish`` with each query that has no answer at its deadline.
 
-    Queries of one application have one SLO, so they expire in order of arrival: one FIFO and one timer serve them all.
-    Those that waited at the worker's door may come out of order, and find their place in it.
+    Queries of one application have one SLO, so they expire in order of arrival: one FIFO and one timer serve all.
+    Queries that waited at the worker's door may come out of order, and are inserted in their place.
     """
 
     def __init__(self, finish: Callable[[Query], None]) -> None:
@@ -27,7 +27,7 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        """How many wait for their answer."""
+        """Return how many queries wait for their answer."""
         return sum(not query.done for query in self._waiting)
 
     def wait(self, query: Query) -> None:
@@ -35,7 +35,7 @@ class Deadlines:
         while waiting and waiting[0].done:
             waiting.popleft()
         if waiting and waiting[-1].deadline_s > query.deadline_s:
-            # It waited to be taken in, and later ones did not.
+            # The query waited before the worker took it in, and later queries did not.
             waiting.insert(bisect_left(waiting, query.deadline_s, key=lambda other: other.deadline_s), query)
             if waiting[0] is query:
                 self._arm()
@@ -45,7 +45,7 @@ class Deadlines:
             self._timer = self._loop.call_at(query.deadline_s, self._expire)
 
     def bring_forward(self, budget_s: float) -> None:
-        """Keep the FIFO in order where the SLO became smaller: it holds for what waits as well."""
+        """Apply a smaller SLO to waiting queries as well, which keeps the FIFO in order."""
         latest_s = self._loop.time() + budget_s
         if self._waiting and self._waiting[-1].deadline_s > latest_s:
             for query in self._waiting:
@@ -53,7 +53,7 @@ class Deadlines:
             self._arm()
 
     def clear(self) -> list[Query]:
-        """Return those that wait for their answer; their deadlines are not waited for any more."""
+        """Stop all deadlines, and return the queries that wait for their answer."""
         waiting, self._waiting = self._waiting, deque()
         self._arm()
         return [query for query in waiting if not query.done]
@@ -61,7 +61,7 @@ class Deadlines:
     def _expire(self) -> None:
         now_s = self._loop.time() + TIMER_EARLY_S
         waiting = self._waiting
-        # The rest is due at once, and others have their turn before it.
+        # The rest stays due; other events of the loop get their turn first.
         for _ in range(MAX_EXPIRING):
             if not waiting or not (waiting[0].done or waiting[0].deadline_s <= now_s):
                 break
@@ -71,7 +71,7 @@ class Deadlines:
         self._arm()
 
     def _arm(self) -> None:
-        """Set the timer to the first deadline, or to none."""
+        """Set the timer to the first deadline, or cancel it."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_at(self._waiting[0].deadline_s, self._expire) if self._waiting else None

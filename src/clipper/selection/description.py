@@ -1,4 +1,4 @@
-"""What an application has learned, for people to see."""
+"""Describes what an application has learned, for people."""
 
 import asyncio
 from collections.abc import Mapping
@@ -15,16 +15,16 @@ from clipper.selection.policies.by_name import POLICIES
 from clipper.selection.policies.cascade import Cascade, by_cost
 from clipper.selection.policies.policy import QueryView
 
-# Shares are found by having the policy select this often, which holds for every policy, the user's own too. So many
-# draws tell a share to within 2 %.
+# Shares are measured by letting the policy select this often, which works for every policy, including a user's own. So
+# many draws are exact to within 2 %.
 DRAWS = 1000
-# Draws in one go: queries are answered in between.
+# Draws in one turn of the loop: queries are answered in between.
 DRAWS_AT_ONCE = 50
 _SEED = 0
 
 
 async def describe(application: Application, context: str | None) -> PolicyDescription:
-    """What the policy knows and would do now: in a context, or (None) over all."""
+    """Describe what the policy knows and would do now, in a context or, for None, in the application as a whole."""
     if not application.contexts.is_loaded:
         await application.load(None)
     totals = application.contexts.totals(context)
@@ -45,11 +45,11 @@ async def describe(application: Application, context: str | None) -> PolicyDescr
 
 
 async def _shares(application: Application, totals: Totals, context: str | None) -> Mapping[str, float]:
-    """How much each model has to say: the share of queries that ask it, each counted by its weight in the answer."""
+    """Return each model's influence: the share of queries that ask it, weighted by its weight in the answer."""
     if not application.terms.models:
         return {}
     if application.stages is not None and totals.observations > 0:
-        # What a query comes to ask depends on outputs: what queries with feedback have asked tells it.
+        # Which models a query ends up asking depends on outputs, so count what queries with feedback have asked.
         return {
             model: min(totals.number(model, PULLS) / totals.observations, 1.0) for model in application.terms.models
         }
@@ -65,14 +65,14 @@ async def _shares(application: Application, totals: Totals, context: str | None)
 
 
 def count(application: Application) -> ApplicationStatistics:
-    """What it has counted, and how its test stands."""
+    """Return the application's statistics, with the state of its test."""
     totals = application.contexts.totals(None)
     test = None if totals is None else _test(application, totals)
     return replace(application.statistics(), test=test)
 
 
 def _test(application: Application, totals: Totals) -> StandingStatistics | None:
-    # Of Clipper's own: a user's need not be a subclass, which has it.
+    # Only for Clipper's own policies: a user's need not be a subclass, and may lack the method.
     if application.snapshot.selection.policy not in POLICIES:
         return None
     standing = application.terms.selector.policy.standing(application.terms.models, totals)

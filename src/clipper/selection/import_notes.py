@@ -1,7 +1,7 @@
-"""Which users' code a worker is importing, noted where the worker that comes after it finds it.
+"""Notes which user code a worker is importing, for the worker that replaces it.
 
-What holds the interpreter's lock while it is imported takes the whole process with it, and what breaks it ends it:
-nobody in the process can tell then. So it is noted before, and crossed out behind.
+Code that holds the interpreter's lock during its import blocks the whole process, and code that crashes ends it; then
+nobody in the process can report it. So the import is noted before it begins, and the note is removed afterwards.
 """
 
 import logging
@@ -14,16 +14,16 @@ log = logging.getLogger(__name__)
 
 
 class ImportNotes:
-    """A file that outlives its worker. Bounded by the applications of one snapshot."""
+    """A file that outlives its worker. The applications of one snapshot bound its size."""
 
     def __init__(self, path: Path | None) -> None:
-        """``path``: the same for each worker that takes the place of another; None keeps no notes."""
+        """``path`` is the same for a worker and its replacement; None keeps no notes."""
         self._path = path
         self._fatal = set(_read(path)) if path is not None else set()
         self._begun: list[str] = []
 
     def was_fatal(self, key: str) -> bool:
-        """Whether a worker before this one ended while it imported what ``key`` stands for."""
+        """Whether an earlier worker ended while it imported the code behind ``key``."""
         return key in self._fatal
 
     def begin(self, key: str) -> None:
@@ -35,7 +35,7 @@ class ImportNotes:
         self._write()
 
     def keep(self, keys: Collection[str]) -> None:
-        """Forget what was fatal, and is none of these."""
+        """Forget fatal code that is not among ``keys``."""
         if not self._fatal.issubset(keys):
             self._fatal.intersection_update(keys)
             self._write()
@@ -47,8 +47,8 @@ class ImportNotes:
         try:
             temporary.write_bytes(msgspec.json.encode([*self._fatal, *self._begun]))
             temporary.replace(self._path)
-        except OSError as error:  # it is imported nevertheless: hardly any import hangs
-            log.warning("what is imported cannot be noted in %s: %s", self._path, error)
+        except OSError as error:  # import it nevertheless: hardly any import hangs
+            log.warning("cannot note which code is being imported in %s: %s", self._path, error)
 
 
 def _read(path: Path) -> list[str]:
@@ -57,5 +57,5 @@ def _read(path: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except (OSError, msgspec.MsgspecError) as error:
-        log.warning("what was imported last cannot be read from %s: %s", path, error)
+        log.warning("cannot read which code was being imported from %s: %s", path, error)
         return []

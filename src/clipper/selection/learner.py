@@ -1,7 +1,6 @@
-"""Feedback on one application: joined with what was predicted, scored, and learned durably.
+"""Learns from feedback on one application: joins it with the prediction, scores it, and commits it durably.
 
-Models whose output is needed and not known are asked, behind all predictions: their work has a deadline seconds away,
-and queues serve the earliest deadline first.
+Models whose output is needed but unknown are asked as background work, so that predictions go first.
 """
 
 import asyncio
@@ -20,32 +19,32 @@ from clipper.selection.policies.policy import JudgedQuery, Totals
 from clipper.selection.query import Query
 from clipper.selection.stores.store import EVERYONE, MIN_KEEP_S, Observation
 
-# How long feedback may wait for models that are asked for its sake.
+# Feedback may wait this long for models that are asked to score it.
 ASK_TIMEOUT_S = 5.0
-# Pieces of feedback that models are being asked for at once in a worker: a small part of what a queue holds, so that
-# it has room for predictions. Further ones wait.
+# Pieces of feedback in a worker that models are asked for at once: a small part of a queue's bound, so that predictions
+# have room. Further pieces wait.
 MAX_ASKING = 1000
 
 
 class Learner:
-    """Takes an application's feedback."""
+    """Learns from an application's feedback."""
 
     def __init__(self, application: Application) -> None:
         self._application = application
         self._loop = asyncio.get_running_loop()
 
     def learn(self, feedback: Feedback) -> "asyncio.Future[bool] | Coroutine[None, None, bool]":
-        """Return, to be awaited, whether the feedback was new; it is then durable.
+        """Learn from feedback. Await the result: whether the feedback was new. It is then durable.
 
-        Where nothing has to be waited for but the store, that is a future of the store's next batch, and no task.
+        If only the store has to be waited for, the result is a future of the store's next batch, and costs no task.
 
         Raises:
-            NotFound: the query is not known, or no longer; at once, as are
+            NotFound: the query is not known, or no longer known.
             InvalidArgument: the label or reward cannot be scored, or the context is not the query's.
             PolicyFailed: the user's own policy or loss failed.
-            Overloaded: the store or the models have not kept up.
+            Overloaded: the store or the models do not keep up.
 
-        Awaiting it raises the same, and ``StoreUnavailable``: nothing was learned, and it may be sent again.
+        Awaiting the result raises the same, and ``StoreUnavailable``: nothing was learned; send it again.
         """
         application = self._application
         query = self._find(feedback)
@@ -65,7 +64,7 @@ class Learner:
         missing = missing_models(application, joined, self._loop.time())
         if missing and row is not None:
             await self._ask(missing, row, joined.outputs)
-            # By now other contexts may have taken its place in memory.
+            # While models were asked, the context may have been evicted from memory.
             joined = replace(joined, totals=await self._loaded(context))
         return await self._commit(joined)
 
@@ -91,7 +90,9 @@ class Learner:
                 await asking.acquire()
         except TimeoutError as error:
             self._application.counts.feedback["failed"] += 1
-            raise Overloaded(f"{MAX_ASKING} pieces of feedback are waiting for models to be asked") from error
+            raise Overloaded(
+                f"{MAX_ASKING} pieces of feedback wait for models to be asked: try again in a moment"
+            ) from error
         try:
             asked = Asked(outputs, end_s)
             self._send(models, row, asked)
@@ -113,7 +114,7 @@ class Learner:
                 asked.on_output(model, output)
 
     def _commit(self, joined: Joined) -> "asyncio.Future[bool]":
-        """Learn, in memory once it is durable."""
+        """Commit the lessons, and add them to memory once they are durable."""
         application, feedback, query = self._application, joined.feedback, joined.query
         contexts, committer = application.contexts, application.surroundings.committer
         committer.check_room()
@@ -150,10 +151,10 @@ class Learner:
         return committed
 
     def make_up(self) -> None:
-        """Learn of misses that no feedback tells of, as far as others like them have feedback: see ``Outcomes``.
+        """Learn from misses without feedback, as far as similar misses have feedback: see ``Outcomes``.
 
-        They teach what all have in common, which contexts begin with. It is done in the background, now and then:
-        feedback on answers, which would be the occasion, does not come where all that is asked misses.
+        They teach the application's state, which contexts begin with. This runs periodically in the background: if all
+        models that are asked miss, there is no feedback on answers that could trigger it.
         """
         application = self._application
         terms, outcomes, contexts = application.terms, application.outcomes, application.contexts
@@ -220,21 +221,21 @@ class Learner:
                     feedback.query_id, feedback.label, feedback.reward, selection.loss, selection.loss_parameters
                 )
             ):
-                why += "; it is not learned from; the decision log has it"
+                why += "; it was not learned from, and is in the decision log"
             raise NotFound(f"query {feedback.query_id} is not known to {application.name}: {why}")
         if feedback.context is not None and feedback.context != query.context:
             raise InvalidArgument(
-                f"query {query.id} was asked in context {query.context!r}, its feedback names {feedback.context!r}: "
-                "leave it out, or give the same"
+                f"query {query.id} has context {query.context!r}, but its feedback has {feedback.context!r}: "
+                "leave the context out, or send the query's"
             )
         return query
 
     def _why_not(self, query_id: int, query: Query | None) -> tuple[str, str]:
-        """What to count feedback as whose query is not there, and what to say of it."""
+        """Return how to count feedback whose query is not found, and the reason for the client."""
         surroundings = self._application.surroundings
         ttl_s = self._application.terms.feedback_ttl_s
         if query is not None:
-            return "unknown", f"application {query.owner.name} was asked it, or one of this name before it"
+            return "unknown", f"the query was for application {query.owner.name}, or for an earlier one of this name"
         if not surroundings.ids.has_given(query_id):
             return "unknown", "no running worker has given this id: the query was never asked, or its worker has ended"
         if not ttl_s:
@@ -248,7 +249,7 @@ class Learner:
         if why == "evicted":
             max_queries = surroundings.joins.max_queries
             return "evicted", (
-                f"it is not kept any more, since many queries came after it: this worker keeps {max_queries} for "
-                "feedback (--feedback-queries), or fewer where their outputs are large"
+                f"the query was evicted, since many came after it: this worker keeps {max_queries} for feedback "
+                "(--feedback-queries), or fewer if their outputs are large"
             )
-        return "unknown", "it has not been answered, or its client went away first"
+        return "unknown", "it has not been answered, or its client disconnected first"

@@ -1,4 +1,4 @@
-"""What a piece of feedback teaches, once it is joined with what was predicted: losses, and increments to states."""
+"""Computes the lessons of a piece of feedback: losses, and increments to states."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ from clipper.selection.learning.tally import Increments
 from clipper.selection.policies.policy import Choice, Combined, JudgedQuery, Totals
 from clipper.selection.query import Query
 
-# Whose fault an answer's loss is that the models made.
+# The reason of a loss that the models' output caused.
 _WRONG = "wrong"
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A piece of feedback with what it is on.
+    """A piece of feedback, joined with what it is on.
 
     Attributes:
-        query: the query that it is on; None if it is on an input.
-        context: whose state it teaches, besides the application's own.
-        totals: what the policy goes by in that context.
-        choice: what was selected; for feedback on an input, or a query whose selection failed, what would be now.
-        outputs: by model, JSON text: those that are known. It grows while further models are asked.
+        query: the query; None for feedback on an input.
+        context: the context whose state it teaches, in addition to the application's own.
+        totals: the totals that the policy uses in that context.
+        choice: the selection. For feedback on an input, or on a query whose selection failed, the selection of now.
+        outputs: JSON text by model, as far as known; it grows while further models are asked.
     """
 
     feedback: Feedback
@@ -38,15 +38,15 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What one piece of feedback teaches.
+    """The lessons of one piece of feedback.
 
     Attributes:
-        losses: by model, as the policy called it that chose.
-        losses_shown: the same by the links' names of now, or by version where no name means that version.
-        answer_loss: of what the user got; None if the feedback does not say.
-        reason: whose fault that is: ``wrong``, the models' output, or the code for which the answer was not theirs.
-        no_answer_loss: of what the user gets where no model answers.
-        lessons: what to add, by context.
+        losses: by model, under the name by which the policy chose it.
+        losses_shown: the same by the present links' names, or by version if no link leads to it.
+        answer_loss: loss of the user's answer; None if the feedback does not say.
+        reason: cause of that loss: ``wrong`` for the models' output, or the error code behind another answer.
+        no_answer_loss: loss of what the user gets if no model answers.
+        lessons: increments by context.
     """
 
     losses: dict[str, float]
@@ -60,7 +60,7 @@ class Learned:
 def join(
     application: Application, feedback: Feedback, query: Query | None, context: str | None, totals: Totals
 ) -> Joined:
-    """Put together what is known of what the feedback is on.
+    """Join feedback with what is known about its query or input.
 
     Raises:
         NotFound: nothing was selected, and there is no model to select.
@@ -86,9 +86,9 @@ def join(
 
 
 def missing_models(application: Application, joined: Joined, now_s: float) -> Sequence[str]:
-    """The models on whose output the feedback has to be scored, and whose output is not known.
+    """Return the models whose output is needed to score the feedback, but unknown.
 
-    A reward speaks of what was answered, and of no other output.
+    A reward is for the answer alone, so it needs no output.
     """
     terms, choice, query = application.terms, joined.choice, joined.query
     needed: Sequence[str]
@@ -103,10 +103,10 @@ def missing_models(application: Application, joined: Joined, now_s: float) -> Se
 
 
 def learn(application: Application, joined: Joined, now_s: float) -> Learned:
-    """Work out what the feedback teaches.
+    """Compute what the feedback teaches.
 
     Raises:
-        InvalidArgument: the label or reward is not one that can be scored.
+        InvalidArgument: the label or reward cannot be scored.
         PolicyFailed: the user's own policy or loss failed.
     """
     terms, feedback, query, choice = application.terms, joined.feedback, joined.query, joined.choice
@@ -116,7 +116,7 @@ def learn(application: Application, joined: Joined, now_s: float) -> Learned:
     no_answer = default_loss(feedback, loss, terms.default, was_answered=is_default)
     said = None if query is None else query.said
     if query is None:
-        # Nobody waited for these outputs; how often they are in time when somebody does is known of queries.
+        # Nobody waited for these outputs. Queries show how often they are in time when somebody does.
         combined = _combined(application, joined)
         answer = None if combined is None else combined.output
         losses = score(feedback, loss, choice, joined.outputs, no_answer, answer=answer)
@@ -135,7 +135,7 @@ def learn(application: Application, joined: Joined, now_s: float) -> Learned:
         lost = _lost(application, joined, missed)
         known = {model: output for model, output in joined.outputs.items() if model not in lost}
         answer_loss = no_answer if query.output is None else loss_of_answer(feedback, loss, query.output)
-        # Where models are asked one after another, the user got an earlier one's output in place of a late one's.
+        # If models are asked one after another, the user got an earlier model's output instead of a late one's.
         instead = no_answer if application.stages is None or answer_loss is None else answer_loss
         losses = score(feedback, loss, choice, known, instead, answer=query.output)
         would_lose, reason = answer_loss, query.reason or _WRONG
@@ -155,7 +155,7 @@ def learn(application: Application, joined: Joined, now_s: float) -> Learned:
     if arms.ramps and would_lose is not None:
         shown = shown_of_newcomers(arms, terms.arms, application.forecasts, choice.models, would_lose)
         lessons[None] = {**lessons[None], **arms.keyed(shown)}
-    # By the links' names, but for versions that no link asks, as one that a query named.
+        # By the links' names; by version for versions without a link, such as one that a query named.
     names = {name: name if terms.arms.key(name) == arms.key(name) else arms.key(name) for name in losses}
     losses_shown = {names[name]: each for name, each in losses.items()}
     return Learned(losses, losses_shown, answer_loss, reason, no_answer, lessons)
@@ -164,7 +164,7 @@ def learn(application: Application, joined: Joined, now_s: float) -> Learned:
 def _judged(
     application: Application, feedback: Feedback, query: Query | None, outputs: Mapping[str, bytes]
 ) -> JudgedQuery:
-    """What the policy sees of what the feedback is on."""
+    """Return the policy's view of the query or input that the feedback is on."""
     terms, label = application.terms, feedback.label
     if query is not None:
         return JudgedQuery(query.context, query.features, query.row, terms.input_type, outputs, label)
@@ -175,10 +175,10 @@ def _judged(
 
 
 def _lost(application: Application, joined: Joined, missed: Collection[str]) -> Collection[str]:
-    """Selected models whose output, whether it has come since or not, is nothing that the user got.
+    """Return the selected models whose output the user did not get, even if it has come since.
 
-    A policy that learns from what was answered has them lose what the user got instead. One that learns from all
-    outputs is told how right a late one was, and beside it that it was late.
+    A policy that learns from answers charges these models the loss of what the user got instead. A policy that learns
+    from all outputs gets the loss of a late output, and in addition the fact that it was late.
     """
     query = joined.query
     learns_all = joined.feedback.reward is None and application.terms.selector.policy.feedback == "all"
@@ -188,7 +188,7 @@ def _lost(application: Application, joined: Joined, missed: Collection[str]) -> 
 
 
 def _combined(application: Application, joined: Joined) -> Combined | None:
-    """What would be answered to an input now; None if there is no output, or nobody has to know."""
+    """Return what an input would be answered with; None if there is no output, or nothing needs to know."""
     terms, feedback, choice = application.terms, joined.feedback, joined.choice
     known = {model: joined.outputs[model] for model in choice.models if model in joined.outputs}
     is_asked_for = feedback.reward is not None or terms.confidences is not None or terms.newcomers

@@ -1,4 +1,4 @@
-"""Whom an application's queries may ask: its links' versions, by the names that its policy knows them by."""
+"""Lines up the models that an application's queries may ask: its links' versions, under the policy's names for them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ Find = Callable[[str, str | None], ModelQueue | None]
 class Lineup:
     """
     Attributes:
-        targets: what answers for each name; None where no version runs that can.
-        models: the names that the policy selects among, in the order of the links; at least one, if a link answers.
-        newcomers: those that are ramped, beside them.
-        shadows: those that are asked and never answer.
-        ramp: how much of the queries newcomers get; None without any.
-        arms: which versions the names mean.
-        measured: those of the targets whose cost is measured.
+        targets: the queue for each name; None if no suitable version runs.
+        models: the names that the policy selects among, in the order of the links; at least one if a link answers.
+        newcomers: ramped versions, in addition to the models.
+        shadows: models that are asked but never answer.
+        ramp: the newcomers' share of the queries; None without newcomers.
+        arms: the versions behind the names.
+        measured: the targets whose cost is measured.
     """
 
     targets: Mapping[str, ModelQueue | None]
@@ -38,7 +38,7 @@ class Lineup:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A name, the version that it means and what asking it costs; of a newcomer its ramp, and in whose place it is."""
+    """A name with its version and cost; for a newcomer also its ramp, and the model whose place it takes."""
 
     name: str
     model: str
@@ -49,14 +49,16 @@ class _Place:
 
 
 def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> Lineup:
-    """Decide who is asked, by what runs now.
+    """Decide which models may be asked, given what runs now.
 
-    A newcomer is ramped beside what it is to be compared with, as long as both run; one that came after a version which
-    does not run is in its place. One that was stopped is not asked while anything else runs: a query is better answered
-    by either than not at all.
+    A newcomer is ramped beside the version that it is compared with, while both run. If the version before it does not
+    run, the newcomer takes its place. A stopped newcomer is not asked while anything else runs: an answer by it is
+    still better than none.
 
     Args:
-        find: what runs and takes this application's inputs, by model and version.
+        snapshot: the application.
+        predictor: finds predecessors.
+        find: returns what runs and takes this application's inputs, by model and version.
     """
 
     def runs(place: _Place) -> bool:
@@ -86,7 +88,7 @@ def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> 
 
     share = snapshot.selection.ramp
     if share is None or not any(map(runs, answering)):
-        # Each in its own link's place again.
+        # Each goes back to the place of its own link.
         taken = {place.link for place in ramped}
         answering = [place for place in answering if place.name not in taken]
         answering += [_Place(place.link or place.name, place.model, place.version, place.cost) for place in ramped]
@@ -99,10 +101,10 @@ def line_up(snapshot: ApplicationSnapshot, predictor: Predictor, find: Find) -> 
 
     targets: dict[str, ModelQueue | None] = {}
     asked: dict[str, _Place] = {}
-    # Shadows come last, so that a version which answers is not asked as a shadow as well.
+    # Shadows come last, so that a version that answers is not asked as a shadow, too.
     for place in (*answering, *ramped, *shadows):
         target = find(place.model, place.version)
-        # Two links may lead to one version, as when a pinned one becomes current: it is asked once.
+        # Two links may lead to one version, as when a pinned one becomes current; it is asked once.
         if place.name not in asked and (target is None or target not in targets.values()):
             targets[place.name], asked[place.name] = target, place
     origins = {

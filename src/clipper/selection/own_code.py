@@ -1,7 +1,7 @@
-"""Policies and losses of users' own: tried in a process each, then made on threads under a watch.
+"""Users' own policies and losses: tried in a process first, then made on threads under a watch.
 
-So one that hangs holds up nobody else. One that hangs only here, and holds the interpreter's lock, takes the worker
-with it: the supervisor ends that, and the worker in its place finds in the notes what it was, and leaves it out.
+One that hangs holds up no other. One that hangs only in the worker, and holds the interpreter's lock, blocks the whole
+worker: the supervisor ends it, and its replacement finds the culprit in the notes and leaves it out.
 """
 
 import asyncio
@@ -25,31 +25,31 @@ from clipper.settings.application import Selection
 
 log = logging.getLogger(__name__)
 
-# What is being made after this goes on, and its application alone waits for it: with the time that replicas may take to
-# be dialled, a snapshot is still answered before the supervisor takes the worker for hung.
+# After this time a snapshot no longer waits for code that is being made; only the code's application does. Together
+# with the time to dial replicas, the snapshot is still answered before the supervisor takes the worker for hung.
 WAIT_S = 5.0
-# What comes after one that hangs is waited for so long at least: most modules are imported in some milliseconds.
+# Code that comes after one that hangs is waited for at least this long: most imports take some milliseconds.
 LEAST_WAIT_S = 0.2
-# Each is a thread that nobody can end; more than this many mean that somebody keeps trying.
+# Each is a thread that nobody can end. More than this many mean that somebody keeps trying.
 MAX_HANGING = 16
-# What could not be tried, or took too long on a machine that may have been busy, is tried again after this: a trial
-# that hangs ends after 20 s.
+# A trial that could not run, or took too long on a possibly busy machine, is repeated after this time; a trial that
+# hangs ends after 20 s.
 RETRY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What an application selects and learns by."""
+    """The policy and loss of an application."""
 
     policy: Policy
     loss: Loss
 
 
 def make(application: ApplicationSnapshot) -> Made:
-    """Make what an application names, here and now.
+    """Make an application's policy and loss, here and now.
 
     Raises:
-        InvalidArgument: it cannot be made.
+        InvalidArgument: they cannot be made.
     """
     chosen = application.selection
     return Made(
@@ -59,14 +59,14 @@ def make(application: ApplicationSnapshot) -> Made:
 
 
 class _Attempt:
-    """The making of what one application names.
+    """The making of one application's policy and loss.
 
     Attributes:
-        problem: why it is not made, as long as ``made`` is None.
-        told: once it is known whether it can be made, or that this may take long.
-        ended: it is made, or cannot be.
-        is_late: somebody has waited for it in vain.
-        task: what makes it.
+        problem: why they are not made, while ``made`` is None.
+        told: set once it is known whether they can be made, or that this may take long.
+        ended: set once they are made, or cannot be.
+        is_late: whether a snapshot has stopped waiting for them.
+        task: makes them.
     """
 
     def __init__(self, key: str, application: ApplicationSnapshot) -> None:
@@ -86,9 +86,9 @@ class _Attempt:
 
 
 class OwnCode:
-    """What the applications of a worker have made, or are making.
+    """The policies and losses that a worker's applications have made or are making.
 
-    Clipper's own policies are made where they are needed; all others here.
+    Clipper's own are made where they are needed; only users' own are made here.
     """
 
     def __init__(
@@ -101,8 +101,8 @@ class OwnCode:
     ) -> None:
         """
         Args:
-            on_late: gets the name of an application whose code is there, or has failed, after it was waited for.
-            try_out: tells whether a selection can be made in a process of its own, or raises Unavailable.
+            on_late: called with the name of an application whose code has loaded or failed after the wait for it ended.
+            try_out: returns whether a selection can be made, tried in a process of its own, or raises Unavailable.
         """
         self._on_late = on_late
         self._try_out = try_out
@@ -112,11 +112,11 @@ class OwnCode:
         self._attempts: dict[str, _Attempt] = {}
         self._trials: dict[bytes, asyncio.Task[Verdict]] = {}
         self._importing: set[_Attempt] = set()
-        # Two that are imported at once could get each other's modules, if these have one name.
+        # Two imports at once could get each other's modules if these have the same name.
         self._turn = asyncio.Lock()
 
     async def prepare(self, applications: Iterable[ApplicationSnapshot]) -> None:
-        """Make what is new among them; return when that is done, or is taking too long."""
+        """Make what is new among the applications; return when that is done, or takes too long."""
         deadline_s = asyncio.get_running_loop().time() + self._wait_s
         wanted = {one.name: one for one in applications if runs_own_code(one.selection.policy, one.selection.loss)}
         keys = {name: _key(application) for name, application in wanted.items()}
@@ -135,9 +135,10 @@ class OwnCode:
                 await self._watch(attempt, deadline_s)
 
     def made(self, application: ApplicationSnapshot) -> Made:
-        """
+        """Return what was made for an application.
+
         Raises:
-            InvalidArgument: it cannot be made, or is not there yet.
+            InvalidArgument: it cannot be made, or is not made yet.
         """
         chosen = application.selection
         if not runs_own_code(chosen.policy, chosen.loss):
@@ -145,7 +146,7 @@ class OwnCode:
         attempt = self._attempts.get(application.name)
         if attempt is None or attempt.key != _key(application):
             raise InvalidArgument(
-                f"policy {chosen.policy} is not made: {len(self._importing)} others hang in this worker"
+                f"policy {chosen.policy} is not made: {len(self._importing)} other policies hang in this worker"
             )
         if attempt.made is None:
             raise InvalidArgument(attempt.problem)
@@ -154,16 +155,16 @@ class OwnCode:
     async def _make(self, attempt: _Attempt, deadline_s: float) -> None:
         policy = attempt.application.selection.policy
         if self._notes.was_fatal(attempt.key):
-            log.error("policy %s is left out: the worker before this one ended while it imported it", policy)
+            log.error("policy %s is left out: the previous worker ended while it imported the policy", policy)
             attempt.end(
                 None,
-                f"policy {policy} is left out, since a worker hung or ended while it was imported: mend it and give it "
-                "anew with clipper app update, or start the server again to have it tried once more",
+                f"policy {policy} is left out, since a worker hung or crashed while it imported the policy: fix it and "
+                "send it again with clipper app update, or restart the server to try it once more",
             )
             return
         verdict = await self._verdict(attempt.application.selection)
         while verdict.problem is not None and not verdict.is_final:
-            log.warning("%s: it is tried again in %g s", verdict.problem, self._retry_s)
+            log.warning("%s: trying again in %g s", verdict.problem, self._retry_s)
             attempt.problem = verdict.problem
             attempt.told.set()
             self._tell(attempt)
@@ -175,19 +176,20 @@ class OwnCode:
             return
         async with self._turn:
             if len(self._importing) >= MAX_HANGING:
-                attempt.end(None, f"policy {policy} is not made: {len(self._importing)} others hang in this worker")
+                problem = f"policy {policy} is not made: {len(self._importing)} other policies hang in this worker"
+                attempt.end(None, problem)
                 self._tell(attempt)
-                del self._attempts[attempt.application.name]  # the next snapshot is another chance
+                del self._attempts[attempt.application.name]  # the next snapshot tries again
             else:
                 await self._import(attempt, deadline_s)
 
     async def _verdict(self, selection: Selection) -> Verdict:
-        """Of the trial that all share whose code is the same; one that failed is not kept."""
+        """Return the verdict of a trial that all selections with the same code share; a failed one is not kept."""
         key = _trial_key(selection)
         trial = self._trials.get(key)
         if trial is None:
             trial = self._trials[key] = asyncio.create_task(self._tried(selection))
-        # Who waits may be told not to, and others wait as well.
+        # The caller may be cancelled while others wait for the same trial.
         verdict = await asyncio.shield(trial)
         if verdict.problem is not None and self._trials.get(key) is trial:
             del self._trials[key]
@@ -196,11 +198,11 @@ class OwnCode:
     async def _tried(self, selection: Selection) -> Verdict:
         try:
             return await self._try_out(selection)
-        except (Unavailable, OSError) as error:  # for want of processes, descriptors or disk
+        except (Unavailable, OSError) as error:  # no process, descriptor or disk space was left
             return Verdict(f"policy {selection.policy} cannot be tried: {error}", is_final=False)
 
     async def _import(self, attempt: _Attempt, deadline_s: float) -> None:
-        """Make it on a thread. Others wait for a while; a worker that drains does not: the thread is a daemon."""
+        """Make it on a thread, and wait for a while. The thread is a daemon, so a worker that drains need not wait."""
         loop, key = asyncio.get_running_loop(), attempt.key
         policy = attempt.application.selection.policy
         attempt.problem = f"policy {policy} is still being imported and made"
@@ -217,10 +219,10 @@ class OwnCode:
                 made = make(attempt.application)
             except InvalidArgument as error:
                 problem = str(error)
-            except KeyboardInterrupt:  # one that its code raises: nobody interrupts this thread
+            except KeyboardInterrupt:  # raised by the code itself: nobody interrupts this thread
                 problem += ": KeyboardInterrupt"
             finally:
-                with contextlib.suppress(RuntimeError):  # the worker has ended meanwhile
+                with contextlib.suppress(RuntimeError):  # the worker has ended in the meantime
                     loop.call_soon_threadsafe(end, made, problem)
 
         self._notes.begin(key)
@@ -230,7 +232,7 @@ class OwnCode:
             async with asyncio.timeout_at(max(deadline_s, loop.time() + LEAST_WAIT_S)):
                 await attempt.ended.wait()
         if not attempt.ended.is_set():
-            log.warning("%s: its application answers policy_error until it is", attempt.problem)
+            log.warning("%s: until then its application answers policy_error", attempt.problem)
 
     async def _watch(self, attempt: _Attempt, deadline_s: float) -> None:
         until_s = max(deadline_s, asyncio.get_running_loop().time() + LEAST_WAIT_S)
@@ -245,18 +247,18 @@ class OwnCode:
             self._on_late(name)
 
     def _forget(self, name: str) -> None:
-        """A thread cannot be ended; all that comes before it can."""
+        """Stop an attempt. A running import cannot be stopped, but everything before it can."""
         attempt = self._attempts.pop(name)
         if attempt.task is not None:
             attempt.task.cancel()
 
 
 def _key(application: ApplicationSnapshot) -> str:
-    """Another application of the same name makes its own: a user's policy may keep what it should not."""
+    """A new application of the same name makes its own: a user's policy may keep state that it should not share."""
     return hashlib.sha256(msgspec.json.encode((application.id, application.selection))).hexdigest()
 
 
 def _trial_key(selection: Selection) -> bytes:
-    """The artifact's folder is named by its digest."""
+    """The key of a trial. The code is identified by its folder, which is named by the artifact's digest."""
     what = (selection.code, selection.policy, selection.parameters, selection.loss, selection.loss_parameters)
     return msgspec.json.encode(what)

@@ -1,4 +1,4 @@
-"""One query of an application: who asked it, what was asked for it, and what has come of it."""
+"""One query of an application: who asked it, which models were asked, and their outputs."""
 
 from typing import Protocol
 
@@ -11,27 +11,28 @@ from clipper.types import InputType
 
 
 class Asker(Protocol):
-    """Who asked a query, and gets exactly one of these calls, on the event loop."""
+    """Asks a query, and gets exactly one of these calls, on the event loop."""
 
     def on_prediction(self, query_id: int, output: bytes, confidence: float) -> None:
-        """``output`` is JSON text."""
+        """Take the answer, as JSON text."""
 
     def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
-        """The application's default, and why there is nothing better."""
+        """Take the application's default, and the reason for it."""
 
     def on_unsure(self, query_id: int, output: bytes, unsure: bytes, confidence: float) -> None:
-        """The default, since the answer ``unsure`` has less confidence than the application asks for."""
+        """Take the default, since the confidence of the answer ``unsure`` was below the application's threshold."""
 
     def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
-        """As ``on_default``, where the application has no default."""
+        """Take an error: as ``on_default``, for an application without a default."""
 
 
 class Owner(Protocol):
-    """What an output or a failure is told to: see ``answering.Answering``, where a query's state changes.
+    """Takes outputs and failures for a query: see ``answering.Answering``, where a query's state changes.
 
     Attributes:
-        name: the application's.
-        feedback_ttl_s: for how long its queries are kept for feedback.
+        name: the application's name.
+        feedback_ttl_s: how long its queries are kept for feedback.
+        input_type: the application's input type.
     """
 
     name: str
@@ -46,30 +47,30 @@ class Owner(Protocol):
 
 
 class Query(msgspec.Struct, gc=False, eq=False):
-    """One query, in flight and then, until its time is over, waiting for feedback. It is the ``Waiter`` of its work.
+    """One query: first in flight, then kept for feedback. It is the ``Waiter`` of its work.
 
-    The garbage collector does not look at it, as at ``Work``: it knows its asker until it is answered, and no longer.
+    Like ``Work``, it is not tracked by the garbage collector: it refers to its asker only until it is answered.
 
     Attributes:
-        row: the input's raw buffer; None once no model can be asked it any more.
-        first_model, first_output: of those that were selected, the one that has answered first, and its JSON text.
-        more_outputs: those of the others by model; late ones come in after the answer. Most queries have none.
-        missing: how many of the selected models have neither answered nor failed.
-        in_time: how many outputs came by the deadline: the first, since they are kept in the order in which they came.
-        choice: what the policy selected; None if it has not, or could not.
-        arms: which versions it asked.
-        shadow_outputs: the same of the application's shadow models; None while there is none.
+        row: the input's raw buffer; None once no model can be asked any more.
+        first_model, first_output: the first selected model that answered, and its JSON text.
+        more_outputs: the other outputs by model, including late ones. Most queries have none.
+        missing: number of selected models that have neither answered nor failed.
+        in_time: number of outputs that came by the deadline; outputs are kept in the order of their arrival.
+        choice: the policy's selection; None if there is none yet, or the policy failed.
+        arms: the versions behind the asked models.
+        shadow_outputs: outputs of the shadow models; None while there are none.
         lost: selected models that have failed; None if none has.
-        is_settled: it left before its deadline, since what was missing could not change it.
-        stage: how often it has asked: 1, and one more each time that the policy went on.
-        is_asked: whether all of the selected have been asked, so that it may leave without some.
+        is_settled: whether it was answered early, since the missing outputs could not change the answer.
+        stage: 1, plus one for each time that the policy asked further models.
+        is_asked: whether all selected models have been asked, so that it may be answered without some of them.
         failure: code and message of the last model that failed.
-        output: the answer, if there was one that was no default.
-        said: what its models answered, believed or not; None where nobody has to know.
-        confidence: in the answer.
-        reason: why there was none; None if there was.
-        pinned: the version that was asked for, past the policy.
-        features: raw buffer of the float64 numbers that came with it for its policy.
+        output: the answer, unless it was the default.
+        said: the models' answer, whether believed or not; None if nothing needs it.
+        confidence: confidence of the answer.
+        reason: the error code for which there was no answer; None if there was one.
+        pinned: the version that the query named, which bypasses the policy.
+        features: raw buffer of the float64 features that came with the query.
     """
 
     owner: Owner
@@ -102,24 +103,25 @@ class Query(msgspec.Struct, gc=False, eq=False):
 
     @property
     def raw_confidence(self) -> float | None:
-        """What the models seemed sure of, where ``confidence`` is made of that."""
+        """The models' raw confidence, if ``confidence`` is derived from it."""
         return None if self.said is None else self.said.confidence
 
     @property
     def outputs(self) -> dict[str, bytes]:
-        """What has come so far, by model: a new dict."""
+        """The outputs so far, by model: a new dict."""
         if self.first_model is None or self.first_output is None:
             return {}
         return {self.first_model: self.first_output, **(self.more_outputs or {})}
 
     def view(self) -> QueryView:
-        """What its policy sees of it."""
+        """Return the policy's view of the query."""
         return QueryView(self.context, self.features, self.row, self.owner.input_type)
 
     def missed(self, now_s: float) -> tuple[str, ...]:
-        """Selected models that had not answered by the deadline; none before it, while some may still answer.
+        """Return the selected models that did not answer by the deadline. Before it there are none.
 
-        Nor is one that a settled answer did not wait for, until its output comes: its work may have been dropped.
+        A model that a settled answer did not wait for does not count until its output comes: its work may have been
+        dropped.
         """
         if self.choice is None or (self.missing > 0 and (self.is_settled or now_s < self.deadline_s)):
             return ()
@@ -133,13 +135,13 @@ class Query(msgspec.Struct, gc=False, eq=False):
         self.owner.failed(self, model, code, message)
 
     def cancel(self) -> None:
-        """Nobody wants the answer any more: its work is dropped before it is sent."""
+        """The client does not want the answer any more: unsent work for it is dropped."""
         self.done = True
         self.asker = None
 
 
 class Named:
-    """Takes the output of one of several versions of a model, of which a query asks more than one."""
+    """Takes the output of one version of a model, for a query that asks several versions of it."""
 
     __slots__ = ("_name", "_query")
 
@@ -163,7 +165,7 @@ class Named:
 
 
 class Shadow:
-    """Takes a shadow model's output for a query, without which the answer does not wait."""
+    """Takes a shadow model's output for a query. The answer does not wait for it."""
 
     __slots__ = ("_name", "_query", "deadline_s", "done")
 

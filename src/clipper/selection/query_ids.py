@@ -1,11 +1,11 @@
-"""Numbers for queries, of which each tells the worker that gave it."""
+"""Query ids, which contain the worker that gave them."""
 
 
 class QueryIds:
-    """Numbers for queries, unique over all workers and restarts, and below 2^53 so that any JSON reader keeps them.
+    """Ids that are unique over all workers and restarts, and below 2^53 so that every JSON reader keeps them exactly.
 
-    The upper 20 bits are the worker's instance, which the supervisor counts; the lower 33 are the worker's own count.
-    That begins anew after two days at 50,000 queries a second, when the first ones are long past their feedback.
+    The upper 20 bits are the worker's instance, which the supervisor counts; the lower 33 bits are the worker's own
+    counter. The counter wraps after two days at 50,000 queries a second, when feedback on the first ids is long over.
     """
 
     COUNT_BITS = 33

@@ -1,4 +1,4 @@
-"""An application's policy at work. What a user's own does wrong costs a query its answer, and nothing else."""
+"""An application's policy at work. A failure in a user's own policy costs one query its answer, and nothing else."""
 
 from collections.abc import Callable, Collection, Mapping
 from random import Random
@@ -13,21 +13,21 @@ from clipper.selection.policies.by_name import POLICIES, make_loss, make_policy
 from clipper.selection.policies.policy import Choice, Combined, Outlook, Policy, QueryView
 from clipper.selection.policies.ramp import Ramp
 
-# Of what a user's code said when it failed.
+# Bound of the message of a user's code that failed.
 MAX_PROBLEM_CHARACTERS = 300
 
 
 class Selector:
-    """Selects and combines by the policy, and counts what that does wrong.
+    """Selects and combines by the policy, and counts its failures.
 
     Attributes:
-        policy, loss: Clipper's simplest where the user's own cannot be made: then every query is a ``policy_error``.
-        no_totals: what goes for the totals of a policy that does not read any; None if it reads them.
-        goes_on: the policy may ask further models once it has seen outputs.
-        keeps_input: the policy learns by the query's input, too.
-        may_need_input: for that, or to ask models of which feedback needs the output.
-        believes_one: the output of a model that was asked alone is the answer, with confidence 1.
-        makes_confidence: an answer's confidence is more than what the policy says.
+        policy, loss: Clipper's simplest ones if the user's own cannot be made; then every query gets ``policy_error``.
+        no_totals: stands for the totals of a policy that does not read them; None if the policy reads them.
+        goes_on: whether the policy may ask further models after it has seen outputs.
+        keeps_input: whether the policy also learns from the query's input.
+        may_need_input: whether the input is kept, for that or to ask models whose output feedback needs.
+        believes_one: whether the output of a single asked model is the answer, with confidence 1.
+        makes_confidence: whether the confidence of answers is not simply the policy's.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Selector:
         self._counts = counts
         self._is_of_user = selection.policy not in POLICIES
         self._problem: str | None = None
-        # What another policy did wrong is not for this one to be blamed for.
+        # A failure of the previous policy is not this one's.
         counts.last_policy_error = counts.why_no_policy = None
         try:
             made = make(application)
@@ -47,7 +47,7 @@ class Selector:
         except InvalidArgument as error:
             self._problem = counts.last_policy_error = counts.why_no_policy = str(error)
             self.policy, self.loss = make_policy("single"), make_loss("zero_one")
-        # A user's own need not be a subclass, which has it.
+        # A user's own policy need not be a subclass, and may lack the method.
         self._is_settled = getattr(self.policy, "is_settled", lambda *_: False)
         self.no_totals = None if self.policy.learns and self._problem is None else Totals()
         # As above.
@@ -55,18 +55,18 @@ class Selector:
         self.may_need_input = self.keeps_input or self.policy.feedback == "all"
         self.makes_confidence = selection.calibrate or selection.confidence_from != "agreement"
         self.believes_one = type(self.policy).combine is Policy.combine and not self.makes_confidence
-        # A user's own need not be a subclass, which has it.
+        # As above.
         self.goes_on = getattr(type(self.policy), "next", Policy.next) is not Policy.next
 
     def only_choice(self, models: tuple[str, ...]) -> Choice | None:
-        """What there is to select of one model; None if there are more, or a user's own policy has to be asked."""
+        """Return the only choice if there is one model; None for more models, or for a user's own policy."""
         has_one = len(models) == 1 and not self._is_of_user
         return Choice(models, (1.0,)) if has_one and self._problem is None else None
 
     def select_beside(
         self, ramp: Ramp | None, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random
     ) -> Choice:
-        """As ``select``, with a share of the queries for newcomers, if there are any.
+        """Select, with newcomers getting their share of the queries, if there are any.
 
         Raises:
             PolicyFailed: as ``select``.
@@ -77,10 +77,10 @@ class Selector:
         return ramp.select(models, lambda among: self.select(among, totals, query, random), random, is_joint=is_joint)
 
     def select(self, models: tuple[str, ...], totals: Totals, query: QueryView, random: Random) -> Choice:
-        """Have the policy select.
+        """Let the policy select.
 
         Raises:
-            PolicyFailed: the user's own raised, could not be made, or returned no choice of these models.
+            PolicyFailed: the user's own policy raised, could not be made, or did not return a choice of these models.
         """
         if self._problem is not None:
             raise PolicyFailed(self._problem)
@@ -89,7 +89,7 @@ class Selector:
             if self._is_of_user:
                 choice = checked_choice(choice, models)
                 self._counts.bound_sets()
-        except (Exception, SystemExit) as error:  # whatever a user's code raises is the user's to read
+        except (Exception, SystemExit) as error:  # the user's code may raise anything; the user gets to read it
             raise self._failed("select", error) from error
         return choice
 
@@ -102,10 +102,10 @@ class Selector:
         outlook: Outlook,
         random: Random,
     ) -> Choice | None:
-        """Have the policy say what is to be asked further; None, or no more models, is nothing.
+        """Let the policy choose further models. None, or a choice without more models, asks nothing further.
 
         Raises:
-            PolicyFailed: the user's own raised, or returned no choice that goes on with this one.
+            PolicyFailed: the user's own policy raised, or did not return an extension of this choice.
         """
         try:
             further = self.policy.next(choice, outputs, totals, query, outlook, random)
@@ -117,10 +117,10 @@ class Selector:
         return further
 
     def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals, query: QueryView) -> Combined:
-        """Have the policy make one answer of at least one output.
+        """Let the policy make one answer from at least one output.
 
         Raises:
-            PolicyFailed: the user's own raised, or returned no answer.
+            PolicyFailed: the user's own policy raised, or did not return an answer.
         """
         try:
             combined = self.policy.combine(choice, outputs, totals, query)
@@ -131,10 +131,10 @@ class Selector:
         return combined
 
     def is_settled(self, choice: Choice, outputs: Mapping[str, bytes], lost: Collection[str], threshold: float) -> bool:
-        """As ``Policy.is_settled``.
+        """See ``Policy.is_settled``.
 
         Raises:
-            PolicyFailed: the user's own raised.
+            PolicyFailed: the user's own policy raised.
         """
         try:
             return bool(self._is_settled(choice, outputs, lost, threshold))

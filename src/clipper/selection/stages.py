@@ -1,4 +1,4 @@
-"""Queries whose policy may ask further models, once it has seen what the first have answered: see ``Policy.next``."""
+"""Stages: a policy may ask further models after it has seen the outputs of the first: see ``Policy.next``."""
 
 import asyncio
 from collections import deque
@@ -11,18 +11,18 @@ from clipper.selection.feedback.latencies import Latencies
 from clipper.selection.policies.policy import Choice, Outlook
 from clipper.selection.query import Query
 
-# Of the time that is left when a further model can last be asked, how much more than that model is expected to need.
+# A query may ask a further model as long as this many times the model's expected time is left.
 LAST_CALL_TIMES = 1.2
-# Where that is not known, the share of the SLO that is left for it.
+# Share of the SLO that must be left if the model's expected time is unknown.
 LAST_CALL_SHARE = 0.5
-# Queries that are moved on in one go because what they asked first is late.
+# Queries that are moved on in one turn of the loop because their first models are late.
 MAX_CALLED = 500
-# Failures that mean that a model had no time, and not that it cannot answer.
+# Errors that mean that there was no time, and not that the model cannot answer.
 NO_TIME = ("timeout", "overloaded")
 
 
 class Further:
-    """Takes the output of a model that a query asks after others."""
+    """Takes the output of a model in a later stage of a query."""
 
     __slots__ = ("_name", "_query", "_stages", "asked_s", "is_over", "key")
 
@@ -32,7 +32,7 @@ class Further:
         self._name = name
         self.key = query.arms.key(name)
         self.asked_s = asked_s
-        # Whether it is known how long this took, or that it was too long.
+        # Whether its time has been learned, or is known to be too long.
         self.is_over = False
 
     @property
@@ -53,10 +53,10 @@ class Further:
 
 
 class Stages:
-    """Has an application's policy go on with its queries.
+    """Lets an application's policy ask further models.
 
     Attributes:
-        latencies: how long models take that are asked after others.
+        latencies: how long models take in later stages.
     """
 
     def __init__(self, answering: Answering, random: Random) -> None:
@@ -64,14 +64,14 @@ class Stages:
         self._random = random
         self._loop = asyncio.get_running_loop()
         self.latencies = Latencies()
-        # In the order in which they were asked, and so nearly in that of their deadlines; as many as within an SLO.
+        # In the order of asking, which is nearly that of their deadlines. The queries within one SLO are the bound.
         self._asked: deque[Further] = deque()
-        # By when what was asked first should have come: as many as there are queries within an SLO. One timer for all.
+        # When each query's first models should have answered, with one timer. The queries within one SLO are the bound.
         self._calls: list[tuple[float, int, Query]] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def wait(self, query: Query) -> None:
-        """A query has been asked and has no answer: go on with it before it is too late to do so."""
+        """Watch a query that waits for its first models, to move on while there is still time."""
         terms = self._answering.terms
         choice = query.choice
         if choice is None or not self._has_more(query, choice):
@@ -92,14 +92,14 @@ class Stages:
             self._timer = self._loop.call_at(calls[0][0], self._call)
 
     def close(self) -> None:
-        """Its policy does not go on any more, or it is gone."""
+        """The policy no longer asks further models, or the application was removed."""
         self._calls.clear()
         self._asked.clear()
         if self._timer is not None:
             self._timer.cancel()
 
     def go_on(self, query: Query) -> None:
-        """What a query has asked has answered or failed, or is waited for no more: ask further models, or answer."""
+        """All asked models have answered or failed, or are not waited for any more: ask further ones, or answer."""
         choice = query.choice
         if choice is not None and query.asker is not None and self._has_more(query, choice):
             now_s = self._loop.time()
@@ -111,7 +111,7 @@ class Stages:
         self._answering.finish(query)
 
     def _has_more(self, query: Query, choice: Choice) -> bool:
-        """Whether there are models that a query may still ask; not one of a newcomer's, which answers alone."""
+        """Whether a query may ask more models. A newcomer's query may not: the newcomer answers alone."""
         is_newcomers = choice.models[0] in query.arms.ramps
         return query.pinned is None and not is_newcomers and len(choice.models) < len(self._answering.terms.models)
 
@@ -122,7 +122,7 @@ class Stages:
         try:
             further = answering.terms.selector.next(choice, query.outputs, totals, query.view(), outlook, self._random)
             return further or choice
-        except PolicyFailed as error:  # it is counted, and no reason not to answer with what there is
+        except PolicyFailed as error:  # it is counted; answer with the outputs that there are
             query.failure = error.code, str(error)
             return choice
 
@@ -143,7 +143,7 @@ class Stages:
             self._missed(asked.popleft())
         query.stage += 1
         query.missing += len(models)
-        # While they are asked, it is not to leave without those that are still to be.
+        # Until all of them are asked, the query must not be answered without the rest.
         query.is_asked = False
         terms = answering.terms
         answering.counts.go_on(query.stage, models)
@@ -159,7 +159,7 @@ class Stages:
             self.latencies.asked(further.key)
             output = target.predict(row, further, now_s, terms.slo_s)
             if output is not None:
-                # The cache had it, which tells nothing of how long the model takes.
+                # It came from the cache, which says nothing about the model's time.
                 further.is_over = True
                 further.on_output(model, output)
         if query.missing and not query.done:
@@ -167,13 +167,13 @@ class Stages:
             answering.consider_leaving(query)
 
     def answered(self, further: Further) -> None:
-        """Its output has come, whether in time or not."""
+        """Learn the time of an output, whether it was in time or not."""
         if not further.is_over:
             further.is_over = True
             self.latencies.answered(further.key, self._loop.time() - further.asked_s)
 
     def failed(self, further: Further, code: str) -> None:
-        """It will not: a queue that drops it says that there was no time."""
+        """Note a failure. A queue that drops the work says that there was no time."""
         if code in NO_TIME:
             self._missed(further)
         further.is_over = True
@@ -184,7 +184,7 @@ class Stages:
             self.latencies.missed(further.key, further.deadline_s - further.asked_s)
 
     def _call(self) -> None:
-        """What queries asked first is late: ask more beside it, if the policy says so, or else go on waiting."""
+        """Models of the first stage are late: ask more beside them if the policy says so, else go on waiting."""
         now_s = self._loop.time()
         calls = self._calls
         for _ in range(MAX_CALLED):

@@ -1,4 +1,4 @@
-"""What the applications of a worker share."""
+"""Parts that the applications of a worker share."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,9 +19,9 @@ from clipper.selection.stores.store import Store
 class Surroundings:
     """
     Attributes:
-        asking: feedback that models are being asked for; see ``Learner``.
+        asking: bounds the feedback that models are being asked for; see ``Learner``.
         make: makes an application's policy and loss, without waiting for a user's code.
-        decisions: the log of what was decided; None if there is none.
+        decisions: the decision log; None if there is none.
     """
 
     predictor: Predictor

@@ -1,6 +1,6 @@
-"""Keeps the states in memory abreast of what others have added to the store, and the store free of what is over.
+"""Brings the states in memory up to date with what other workers have stored, and removes expired data from the store.
 
-Also has misses without feedback learned from.
+It also learns from misses without feedback.
 """
 
 import asyncio
@@ -17,19 +17,20 @@ from clipper.selection.stores.store import MAX_IDS, Store
 
 log = logging.getLogger(__name__)
 
-# How far a worker's choices may lag behind the feedback that the others got.
+# A worker's selections may lag behind other workers' feedback by this much.
 FOLLOW_S = 0.25
-# How often ids of feedback that may no longer come are removed: few at a time, since commits wait meanwhile.
+# Expired ids of feedback are removed this often: few at a time, since commits wait meanwhile.
 EXPIRE_S = 5.0
-# A store that is down is asked again this often; it then recovers by itself.
+# Time between attempts while the store is down.
 RETRY_S = 1.0
 
 
 class Synchronizer:
-    """Follows the store for all of a worker's applications, and what their models cost, in one task.
+    """Follows the store for all of a worker's applications, and the costs of their models, in one task.
 
     Args:
-        max_contexts: how many the store keeps of each application. What came since the last look is beyond it.
+        max_contexts: number of contexts that the store keeps for each application; those of the last moments come on
+            top.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Synchronizer:
         self._expired_s = wall_clock_s()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         is_down = False
         while True:
             for application in self._applications():
@@ -60,23 +61,23 @@ class Synchronizer:
                     Learner(application).make_up()
                 await self.expire()
                 is_down = False
-            except Exception as error:  # whatever it is, states must not stay as they are for ever after
+            except Exception as error:  # whatever it is, the states must not stay stale for ever
                 if not isinstance(error, ClipperError):
-                    log.exception("cannot follow the selection store")
+                    log.exception("failed to follow the selection store")
                 elif not is_down:
                     log.warning("%s", error)
                 is_down = True
             await asyncio.sleep(RETRY_S if is_down else FOLLOW_S)
 
     async def follow(self) -> None:
-        """Read again the states in memory that have changed in the store since the last time.
+        """Read the states in memory again that have changed in the store since the last time.
 
         Raises:
-            StoreUnavailable: next time it goes on from where it was.
+            StoreUnavailable: the next call continues from the same place.
         """
         cursor, changed = await self._store.changes(-1 if self._cursor is None else self._cursor)
         if self._cursor is None:
-            # What was read before there was a cursor is read again, since it may have changed in between.
+            # States that were read before there was a cursor may have changed in between.
             changed = [(each.snapshot.id, name) for each in self._applications() for name in each.contexts.names()]
         applications = {application.snapshot.id: application for application in self._applications()}
         for application_id, name in changed:
@@ -92,7 +93,7 @@ class Synchronizer:
             await contexts.reload(name)
 
     async def expire(self) -> None:
-        """Now and then, forget the ids of feedback on queries that nobody waits for any more, and too many contexts."""
+        """Periodically remove expired ids of feedback, and contexts over the bound."""
         now_s = self._wall_clock_s()
         if now_s - self._expired_s < EXPIRE_S:
             return
@@ -100,6 +101,6 @@ class Synchronizer:
         await self._store.expire()
         for application in list(self._applications()):
             while await self._store.evict(application.snapshot.id, self._max_contexts):
-                pass  # a chunk at a time, between which the store commits
+                pass  # a chunk at a time, so that the store commits in between
             while await self._store.evict_ids(application.snapshot.id, MAX_IDS):
                 pass

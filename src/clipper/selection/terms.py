@@ -1,4 +1,4 @@
-"""What an application answers by: its settings, and the versions that its links lead to."""
+"""The terms by which an application answers: its settings, and the versions that its links lead to."""
 
 from collections.abc import Mapping
 
@@ -18,37 +18,37 @@ from clipper.selection.policies.query_view import as_features
 from clipper.selection.selector import Selector
 from clipper.types import InputType
 
-# The deadline is when the answer should be at the client, so it leaves a little before: 5 % of the SLO, at most 2 ms.
+# The answer should be at the client by the deadline, so it is sent a little earlier: 5 % of the SLO, at most 2 ms.
 MARGIN_SHARE = 0.05
 MAX_MARGIN_S = 0.002
-# One of several models leaves earlier by so much more, 2 ms at most: it can leave with what has come, which is better
-# than to be late, and is made of that while other models have the processors (16 forests on two cores: 2 ms).
+# An answer of several models is sent earlier by this much more, 2 ms at most: it can be sent with the outputs so far,
+# which is better than late, and it is made while other models use the processors (16 forests on two cores: 2 ms).
 JOINT_MARGIN_SHARE = 0.1
-# A measured cost is gone by until it has changed by so much: all that was worked out by it is made anew then.
+# A measured cost is used until it has changed by this share: then everything derived from it is computed anew.
 COST_CHANGE = 0.1
 
 
 class Terms:
-    """As of one snapshot and the versions that run by then. Whenever either changes, new terms take the place of these.
+    """The terms of one snapshot and the versions that run at that time. New terms replace them when either changes.
 
     Attributes:
         selector: the policy at work.
-        input_type: the declared type, with the lengths that it leaves open and the linked models fix.
-        slo_s: what the application promises.
-        budget_s: from a query's arrival to when its answer has to leave.
-        joint_margin_s: how much earlier the answer leaves if several models make it.
+        input_type: the declared type, with the open lengths fixed by the linked models.
+        slo_s: the application's SLO.
+        budget_s: time from a query's arrival until its answer must be sent.
+        joint_margin_s: how much earlier an answer of several models must be sent.
         default: JSON text of the default output; None if the application has none.
-        wait: for which models an answer waits; see ``Selection.wait``.
-        threshold: an answer of less confidence is not believed.
-        feedback_ttl_s: for how long queries are kept for feedback.
-        features_are_input: the policy goes by the input itself.
-        features_size: how many numbers each query brings for the policy; None if it brings none.
-        targets: what answers for each link's name; None while nothing that takes this input runs.
+        wait: which models an answer waits for; see ``Selection.wait``.
+        threshold: answers of less confidence are not believed.
+        feedback_ttl_s: how long queries are kept for feedback.
+        features_are_input: whether the input itself is the features.
+        features_size: number of features that each query brings; None if it brings none.
+        targets: the queue for each link's name; None if no suitable version runs.
         models, newcomers, shadows, ramp: the names, and how newcomers are asked: see ``Lineup``.
-        arms: the versions that stand behind the names.
-        only_choice: the choice of every query that names no version; None if the policy has to be asked.
-        confidences: makes the answers' confidences; None where the policy's own are answered.
-        decisions: writes the decision log; None if the application asks for no log.
+        arms: the versions behind the names.
+        only_choice: the choice of every query that names no version; None if the policy must be asked.
+        confidences: makes the answers' confidences; None if the policy's own are used.
+        decisions: writes the decision log; None if the application has no log.
     """
 
     __slots__ = (
@@ -98,7 +98,7 @@ class Terms:
         self.budget_s = self.slo_s - min(self.slo_s * MARGIN_SHARE, MAX_MARGIN_S)
         self.joint_margin_s = min(self.slo_s * JOINT_MARGIN_SHARE, MAX_MARGIN_S)
         if selector.goes_on:
-            # Any query may come to ask several models, and then leaves as these do.
+            # Any query may end up asking several models, so all have the earlier deadline.
             self.budget_s -= self.joint_margin_s
             self.joint_margin_s = 0.0
         self.default = None if snapshot.default_output is None else snapshot.default_output.encode()
@@ -118,15 +118,15 @@ class Terms:
         self.confidences = Confidences(selection, selector.loss, contexts) if selector.makes_confidence else None
         self.decisions: ApplicationDecisions | None = None
         if log is not None and selection.log_decisions:
-            models = self.models + self.newcomers  # a choice's beliefs are of the former, in this order
+            models = self.models + self.newcomers  # a choice's beliefs are about the former, in this order
             setting = Setting(snapshot.name, selection.policy, models, versions_of(models, self.targets), self.default)
             self.decisions = ApplicationDecisions(log, setting, selection.log_decisions)
 
     def pinned(self, version: str) -> tuple[Choice, Mapping[str, ModelQueue], Arms]:
-        """What answers a query that names a version of one of the models.
+        """Return the choice, target and versions for a query that names a version of one of the models.
 
         Raises:
-            NotFound: there is no such version.
+            NotFound: this version does not run.
             WrongInput: it takes another type of input.
         """
         for model in dict.fromkeys(link.model for link in self._links if not link.shadow):
@@ -141,16 +141,16 @@ class Terms:
             if arms is None:
                 arms = self._pinned_arms[version] = self.arms.with_key(model, str(target.model))
             return Choice((model,), (1.0,)), {model: target}, arms
-        raise NotFound(f"no model linked to application {self._name} has a version {version[:100]!r} that runs")
+        raise NotFound(f"no model linked to application {self._name} has a running version {version[:100]!r}")
 
     @property
     def is_ready(self) -> bool:
-        """Whether a model can be asked."""
+        """Whether at least one model can be asked."""
         return any(target is not None and target.is_linked for target in self.targets.values())
 
     @property
     def costs_have_changed(self) -> bool:
-        """Whether a cost that is measured is noticeably another one than these terms go by."""
+        """Whether a measured cost differs noticeably from the one in these terms."""
         by_name = self.arms.costs.by_model
         now = {name: target.compute_time.row_ms for name, target in self._measured.items()}
         return any(
@@ -159,8 +159,8 @@ class Terms:
         )
 
     def outputs(self, version: str | None) -> list[tuple[InputType | None, bytes | None]]:
-        """Of each model that a query asks, or one that names this version: the type of outputs, if its container knows
-        it, and an output that it gave not long ago, as JSON text.
+        """Return, for each model that a query asks (or one that names this version), the type of its outputs if its
+        container declares it, and a recent output as JSON text.
 
         Raises:
             NotFound, WrongInput: as ``pinned``.
@@ -170,7 +170,7 @@ class Terms:
         return [(target.output_type, target.recent_output) for target in asked]
 
     def versions(self) -> dict[str, dict[str, bool]]:
-        """What ``pinned`` may name: by version the models that have it, and whether a replica of each is linked."""
+        """Return the versions that a query may name: for each, the models that have it, and whether each is linked."""
         found: dict[str, dict[str, bool]] = {}
         for model in dict.fromkeys(link.model for link in self._links if not link.shadow):
             for queue in self._predictor.versions_of(model):
@@ -179,12 +179,12 @@ class Terms:
         return found
 
     def features_of(self, row: bytes) -> bytes | None:
-        """The features that an input is; None where features do not come as the input."""
+        """Return the features that are the input itself; None if the application does not use the input as features."""
         return as_features(row, self.input_type) if self.features_are_input else None
 
     def why_not_asked(self, model: str) -> str:
-        """What to say where a linked model has no target."""
-        return f"model {model} has no version that runs and takes {self.input_type}"
+        """Return the message for a linked model without a target."""
+        return f"model {model} has no running version that takes {self.input_type}"
 
     def _narrowed_type(self, snapshot: ApplicationSnapshot) -> InputType:
         narrowed = InputType.parse(snapshot.input_type)
@@ -195,6 +195,6 @@ class Terms:
         return narrowed
 
     def _find(self, model: str, version: str | None) -> ModelQueue | None:
-        """What runs and takes this application's rows as they are."""
+        """Return the queue of a version that runs and takes this application's rows as they are."""
         target = self._predictor.find(model, version)
         return target if target is not None and self.input_type.suits(target.input_type) else None

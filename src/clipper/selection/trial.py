@@ -1,7 +1,7 @@
-"""Policies and losses of users' own tried apart, in a process that is bounded as a container is, and ends with it.
+"""Tries users' own policies and losses in a process that is bounded like a container, and ends with all it forked.
 
-A look at their source, as packaging takes it, would not tell whether a module can be imported here, whether a class is
-a policy, or whether it takes its parameters; nor whether its import ever ends.
+Reading their source, as packaging does, would not show whether a module can be imported here, whether a class is a
+policy, whether it takes its parameters, or whether its import ever ends.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ from clipper.run_as import RunAs
 from clipper.selection.check import TIMEOUT_S
 from clipper.settings.application import Selection
 
-# A trial ends itself; this much more is for starting Python on a busy machine.
+# A trial ends itself; this much more allows for starting Python on a busy machine.
 TRIAL_TIMEOUT_S = TIMEOUT_S + 10.0
-# Each is a Python process; further ones wait.
+# Each trial is a Python process; further ones wait.
 MAX_TRIALS = 4
 # Importing the largest frameworks takes about half of this.
 MAX_TRIAL_MEMORY_BYTES = 2 * 1024**3
-# Of what it says; its verdict is far shorter, and what else it writes nobody reads.
+# Bound of what is read of its output. The verdict is far shorter.
 MAX_SAID_BYTES = 16 * 1024
 
 
@@ -42,7 +42,7 @@ class Verdict:
     """
     Attributes:
         problem: why the policy or the loss cannot be made; None if both can.
-        is_final: False where another trial may well end otherwise, such as on a machine that is less busy.
+        is_final: False if another trial may succeed, for example on a less busy machine.
     """
 
     problem: str | None
@@ -55,8 +55,10 @@ class Trials:
     def __init__(self, environment: Mapping[str, str], scratch: Path, name: str, run_as: RunAs | None = None) -> None:
         """
         Args:
-            environment: of a process whose mark and folder in ``scratch`` begin with ``name``, as those of trials do.
-            run_as: the user that containers run as, and so do trials.
+            environment: for the trials. It contains a process mark that begins with ``name``, like the trials' own.
+            scratch: folder for the trials' folders.
+            name: beginning of the trials' marks and folders.
+            run_as: the user that containers and trials run as.
         """
         self._environment = environment
         self._scratch = scratch
@@ -66,16 +68,16 @@ class Trials:
         self._slots = asyncio.Semaphore(MAX_TRIALS)
 
     async def verdict(self, selection: Selection) -> Verdict:
-        """When this returns, the process is gone with all that it forked.
+        """Try a selection. When this returns, the process and all that it forked have ended.
 
         Raises:
-            Unavailable: it cannot be started.
-            OSError: no descriptor is left to look with for what it forked.
+            Unavailable: the process cannot be started.
+            OSError: no descriptor is left to search for what it forked.
         """
         async with self._slots:
             number = next(self._numbers)
             folder = self._scratch / f"{self._name}-{number}"
-            # By the mark in its environment whatever it forks ends with the trial, wherever that moved itself.
+            # All that it forks has this mark in its environment, and ends with the trial wherever it moves itself.
             environment = {
                 **self._environment,
                 MARK: f"{self._environment[MARK]}-{number}",
@@ -92,11 +94,11 @@ class Trials:
     async def _try(self, selection: Selection, trial: "_Trial", environment: Mapping[str, str]) -> Verdict:
         try:
             trial.folder.mkdir(parents=True, exist_ok=True)
-            # Nothing in the folder that it is started in is imported.
+            # -P: nothing is imported from the folder that it runs in.
             argv = [sys.executable, "-P", "-m", "clipper.selection.check"]
             if self._run_as is not None:
                 os.chown(trial.folder, self._run_as.uid, self._run_as.gid)
-                environment = {**environment, "HOME": str(trial.folder)}  # ours is closed to it
+                environment = {**environment, "HOME": str(trial.folder)}  # the server's home is closed to it
                 argv = entering(self._run_as, MAX_TRIAL_MEMORY_BYTES, None, argv)
             process = await asyncio.create_subprocess_exec(
                 *argv,
@@ -121,14 +123,14 @@ class Trials:
             return Verdict(said)
         if process.returncode in (-signal.SIGALRM, -signal.SIGKILL):
             return Verdict(f"{what}: its code was not imported and made within {TIMEOUT_S} s", is_final=False)
-        return Verdict(f"{what}: importing its code ended the process, with status {process.returncode}")
+        return Verdict(f"{what}: importing the code ended the process with status {process.returncode}")
 
 
 class _Trial:
-    """What a keeper of containers knows of a trial; see ``processes.usage.Bounded``.
+    """A trial as the keeper of containers sees it; see ``processes.usage.Bounded``.
 
     Attributes:
-        reason: why it was ended; None if it was not.
+        reason: why it was killed; None if it was not.
     """
 
     def __init__(self, mark: str, folder: Path) -> None:
@@ -143,11 +145,11 @@ class _Trial:
 
 
 async def _said(process: asyncio.subprocess.Process, question: bytes, mark: str) -> str:
-    """What it says; when this returns, it is gone with all that it forked."""
+    """Return what the process writes. When this returns, it and all that it forked have ended."""
     assert process.stdin is not None and process.stdout is not None
     try:
         async with asyncio.timeout(TRIAL_TIMEOUT_S):
-            with contextlib.suppress(ConnectionError):  # it ended before it read all: its status tells
+            with contextlib.suppress(ConnectionError):  # it ended before it had read all; its status says why
                 process.stdin.write(question)
                 await process.stdin.drain()
                 process.stdin.close()
@@ -157,8 +159,8 @@ async def _said(process: asyncio.subprocess.Process, question: bytes, mark: str)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        # Before the wait: what it forked may hold the other end of its output open. On a thread: a look at all
-        # processes of a large machine takes as long as many queries.
+        # Kill before waiting: what it forked may hold its output open. On a thread, since scanning the processes of a
+        # large machine takes as long as many queries.
         await asyncio.to_thread(kill_marked, mark.__eq__)
         await process.wait()
     return (await process.stdout.read(MAX_SAID_BYTES)).decode(errors="replace")

@@ -71,7 +71,7 @@ def test_tritonclient(system: Serving) -> None:
     assert found["texts"] == found["json_texts"] == ["GRÜN", "A" * 300]
     expected = {
         "unknown model": ("404", "clipper app list"),
-        "unknown version": ("404", "no version '9'"),
+        "unknown version": ("404", "no running version '9'"),
         "datatype": ("400", "datatype FP64"),
         "shape": ("400", "shape [1,5]: expected [-1,4]"),
         "short": ("400", "15 bytes after its JSON: expected 16"),

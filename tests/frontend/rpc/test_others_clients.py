@@ -57,7 +57,7 @@ def test_tritonclient(system: RpcSystem) -> None:
     expected = {
         "unknown model": ("NOT_FOUND", "clipper app list"),
         "unknown ready": ("NOT_FOUND", "clipper app list"),
-        "unknown version": ("NOT_FOUND", "no version '9'"),
+        "unknown version": ("NOT_FOUND", "no running version '9'"),
         "datatype": ("INVALID_ARGUMENT", "datatype FP64"),
         "shape": ("INVALID_ARGUMENT", "shape [1,5]: expected [-1,4]"),
         "short": ("INVALID_ARGUMENT", "15 bytes: expected 16"),

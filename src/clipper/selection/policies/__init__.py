@@ -1,6 +1,6 @@
-"""Selection policies. They decide; they do no I/O, and their randomness is an argument.
+"""Selection policies. They decide and do no I/O; randomness is an argument.
 
-What a user's own policy needs stands here: ``from clipper.selection.policies import Choice, Policy``.
+A user's own policy imports what it needs from here: ``from clipper.selection.policies import Choice, Policy``.
 """
 
 from clipper.selection.policies.policy import (

@@ -1,4 +1,4 @@
-"""``best_arm``: a test that ends itself. It asks what tells most, and then the best model alone."""
+"""``best_arm``: a test that ends by itself. It asks the most informative models, and then only the best one."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,28 +11,28 @@ from clipper.selection.learning.parameters import check_number
 from clipper.selection.policies.distribution import Distribution
 from clipper.selection.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Standing, Totals
 
-# What a state holds of a test: how often a model had won, or lost, where that was not known yet; and how much feedback
-# came while it was open.
+# A state's numbers for a test: how often a model had won or lost when that was not recorded yet, and the amount of
+# feedback that came while the test was open.
 WON = "won~never"
 LOST = "lost~never"
 TESTED = "tested~never"
 
-# Share of the queries that goes to all that are in the test alike. It bounds what is lost where first losses mislead,
-# or feedback is late, at a tenth.
+# Share of the queries that is spread over all models in the test. It costs a tenth where early losses mislead or
+# feedback is late.
 SPREAD_SHARE = 0.1
-# What losses between 0 and 1 tell more than those of 0 and 1 do takes a hundred times as long to work out: it is looked
-# at once in so many observations. A test may be looked at whenever one likes.
+# Using that losses lie between 0 and 1, and not only at the ends, takes a hundred times as long. So it is done once in
+# this many observations; the test is valid whenever it is looked at.
 LOOK_EVERY = 64
 
 
 @dataclass(frozen=True, slots=True)
 class _Test:
-    """What a state says of a test.
+    """A test's state.
 
     Attributes:
-        contenders: the models that are in it, in the application's order; the winner alone once it is over.
-        incumbent: the model that won before others came.
-        is_recorded: whether that it is over is part of the state; else the state's evidence says so.
+        contenders: the models in the test, in the application's order; only the winner once it has ended.
+        incumbent: the earlier winner, if newcomers have reopened the test.
+        is_recorded: whether the end is recorded in the state; if not, the state's evidence shows it.
     """
 
     contenders: tuple[str, ...]
@@ -42,40 +42,40 @@ class _Test:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BestArm(Policy):
-    """Finds the model with the least mean loss, with a given confidence from as little feedback as it can, and asks
-    that one alone from then on: best-arm identification with fixed confidence.
+    """Finds the model with the least mean loss, with a given confidence and as little feedback as possible, and asks
+    only that model from then on: best-arm identification with fixed confidence.
 
-    **When it ends.** That ``m_a < m_b + margin`` is found once the capital that bets against all means for which it is
-    not so has grown to ``(K - 1) / (1 - confidence)``, with K the number of models: see ``confidence_sequences``. The
-    test ends when it is found of one model a and all others b, with ``tolerance`` as the margin, so that it ends for
-    equal models, too. That is the generalized likelihood ratio rule of track-and-stop
-    (Garivier, Kaufmann: "Optimal Best Arm Identification with Fixed Confidence", 2016), with a mixture in place of the
-    largest likelihood, which needs no threshold found by approximation (Kaufmann, Koolen: "Mixture Martingales
-    Revisited", 2021). A verdict that is off by more than ``tolerance`` takes a capital of one of the K - 1 pairs with
-    the true best that is wrong, so it ever comes with a probability of at most 1 - ``confidence``, whatever losses in
-    [0, 1] are and however often they are looked at.
+    **When it ends.** ``m_a < m_b + margin`` is established once the capital of the bets against all means for which it
+    is false has grown to ``(K - 1) / (1 - confidence)``, with K models: see ``confidence_sequences``. The test ends
+    when this is established for one model a and all others b, with ``tolerance`` as the margin, so that it also ends
+    for equal models. That is the generalized likelihood ratio rule of track-and-stop (Garivier, Kaufmann: "Optimal Best
+    Arm Identification with Fixed Confidence", 2016), with a mixture instead of the largest likelihood, which needs no
+    approximate threshold (Kaufmann, Koolen: "Mixture Martingales Revisited", 2021). A verdict that is off by more than
+    ``tolerance`` requires that a false bet wins in one of the K - 1 pairs with the true best. So it happens with a
+    probability of at most 1 - ``confidence``, whatever losses in [0, 1] are, and however often the test is looked at.
 
-    **Whom it asks.** The optimal shares of track-and-stop have no closed form, and take a search at each query. Top-two
-    sampling comes near them by a look at the present sums (Jourdan, Degenne, Baudry, de Heide, Kaufmann: "Top Two
-    Algorithms Revisited", 2022; for a tolerance: Jourdan, Degenne, Kaufmann: "An epsilon-Best-Arm Identification
-    Algorithm for Fixed-Confidence and Beyond", 2023): the model with the least mean loss, and the challenger c with the
-    least ``capital + 3/2 ln(n_c)``, which is the least certain to be worse; the capital's own part of the counts makes
-    it the 1 of TCI. How both share: as much as each adds to the capital (You, Qin, Wang, Yang: "Information-Directed
-    Selection for Top-Two Algorithms", 2023), ``n_i kl(mean_i, x_i)`` with x the nearest means at which they are equal.
-    A tenth is spread over all that are in the test. Each choice's probability is exact, and its share.
+    **Which models it asks.** The optimal shares of track-and-stop have no closed form, and take a search at each query.
+    Top-two sampling comes near them from the present sums (Jourdan, Degenne, Baudry, de Heide, Kaufmann: "Top Two
+    Algorithms Revisited", 2022; with a tolerance: Jourdan, Degenne, Kaufmann: "An epsilon-Best-Arm Identification
+    Algorithm for Fixed-Confidence and Beyond", 2023). It asks the leader, which has the least mean loss, and the
+    challenger c with the least ``capital + 3/2 ln(n_c)``, which is the least certain to be worse; with the capital's
+    own part of the counts this is the 1 of TCI. Each of the two gets a share in proportion to what it adds to the
+    capital (You, Qin, Wang, Yang: "Information-Directed Selection for Top-Two Algorithms", 2023), ``n_i kl(mean_i,
+    x_i)`` with x the nearest means at which they are equal. A tenth is spread over all models in the test. The
+    probability of each choice is known exactly, and is its share.
 
-    **Newcomers.** A model or version that comes after the end has not lost, so the test is open again between it and
-    the winner, which stays unless the newcomer is better by a margin of 0: were it replaced by each that is within the
-    tolerance, these would add up. Where a winner is no longer linked, all others are tested again. What was learned of
-    a version before, from feedback on it as a shadow, counts.
+    **Newcomers.** A model or version that comes after the end has not lost, so the test is reopened between it and the
+    winner. The winner stays unless the newcomer is better with a margin of 0: if each newcomer within the tolerance
+    replaced it, tolerances would add up. If a winner is no longer linked, all others are tested again. What was learned
+    about a version before, from feedback on it as a shadow, counts.
 
-    It is the application's test in all contexts, unless ``prior_weight`` is 0. Nothing is forgotten, for what it
-    promises holds where mean losses stay: where they may change, ``adaptive`` is the policy.
+    The test is the application's in all contexts, unless ``prior_weight`` is 0. Nothing is forgotten, since the
+    guarantee holds for constant mean losses; if they may change, use ``adaptive``.
 
     Args:
-        confidence: that the winner is the best one; above 0.5, below 1.
-        tolerance: by how much its mean loss may exceed the best one's; from 0 to 0.5. With 0 equal models are tested
-            for ever. The default is one loss in a hundred queries; half of it takes four times the feedback where
+        confidence: probability that the winner is the best model; above 0.5, below 1.
+        tolerance: how much the winner's mean loss may exceed the best model's; from 0 to 0.5. With 0, a test of equal
+            models never ends. The default is one loss in a hundred queries; half of it takes four times the feedback if
             models are equal.
 
     Raises:
@@ -101,7 +101,7 @@ class BestArm(Policy):
         return distribution.draw(random)
 
     def probabilities(self, models: Sequence[str], totals: Totals) -> list[float]:
-        """One a model."""
+        """Return the probability of each model, (models,)."""
         known = totals.application or totals
         contenders = self._test(tuple(models), known).contenders
         if len(contenders) == 1:
@@ -122,8 +122,8 @@ class BestArm(Policy):
         return [probabilities.get(model, 0.0) for model in models]
 
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
-        """That the test is over, once it is; until then, how much feedback it takes."""
-        # A test of two at least, and of the application: a context's state has no part in it.
+        """Return that the test has ended, once it has; until then, count the feedback."""
+        # The test needs two models, and is the application's: a context's state has no part in it.
         if not losses or choice.among is None or len(choice.among) < 2 or totals.application is not None:
             return {}
         test = self._test(choice.among, totals)
@@ -141,7 +141,7 @@ class BestArm(Policy):
         return Standing(winner, self.confidence, self.tolerance, known.number("", TESTED))
 
     def _test(self, models: tuple[str, ...], known: Totals) -> _Test:
-        """How it stands; worked out once for a state."""
+        """Return the test's state; computed once for each state of the totals."""
         test: _Test | None = known.memo.get((self, "test", models))
         if test is None:
             test = known.memo[self, "test", models] = self._judged(_recorded(models, known), len(models), known)
@@ -156,7 +156,7 @@ class BestArm(Policy):
             evidence = {model: _of_zeros_and_ones(each) for model, each in evidence.items()}
         wanted = math.log((models - 1) / (1 - self.confidence))
         leader = min(test.contenders, key=lambda model: evidence[model].mean)
-        # In one pass over the pairs: whether the leader, or the incumbent, has won over all others.
+        # One pass over the pairs: whether the leader, or the incumbent, has won against all others.
         for model in dict.fromkeys((leader, test.incumbent or leader)):
             if all(
                 log_capital_less(
@@ -173,18 +173,18 @@ class BestArm(Policy):
 
 
 def _recorded(models: tuple[str, ...], known: Totals) -> _Test:
-    """What of a test's end is part of the state: by numbers of the versions themselves, which nobody inherits."""
+    """Return the recorded end of a test. It is in numbers of the versions themselves, which no version inherits."""
     balance = {model: known.of_version(model, WON) - known.of_version(model, LOST) for model in models}
     winners = [model for model in models if balance[model] > 0]
     if not winners:
         return _Test(models, None, is_recorded=len(models) == 1)
     contenders = tuple(model for model in models if balance[model] > 0 or not known.of_version(model, LOST))
-    # Two that have won apart from each other are as two that have not.
+    # Two separate winners have not won against each other.
     return _Test(contenders, winners[0] if len(winners) == 1 else None, is_recorded=len(contenders) == 1)
 
 
 def _share(leader: Evidence, challenger: Evidence, margin: float) -> float:
-    """How much of what the leader and its challenger get together the leader gets."""
+    """Return the leader's part of the share that the leader and its challenger get together."""
     if not leader.count or not challenger.count:
         return 0.5
     nearest = nearest_means(leader, challenger, margin)
@@ -193,12 +193,12 @@ def _share(leader: Evidence, challenger: Evidence, margin: float) -> float:
 
 
 def _divergence(mean: float, other: float) -> float:
-    """Kullback and Leibler's of losses of 0 and 1, of another mean than theirs."""
+    """Return the Kullback-Leibler divergence of losses of 0 and 1 from ones with another mean."""
     other = min(max(other, 1e-12), 1 - 1e-12)  # rounding may have brought it to an end of its range
     ones = mean * math.log(mean / other) if mean > 0 else 0.0
     return ones + ((1 - mean) * math.log((1 - mean) / (1 - other)) if mean < 1 else 0.0)
 
 
 def _of_zeros_and_ones(evidence: Evidence) -> Evidence:
-    """The same as if losses had been 0 and 1, which takes less time, and claims no more than is known."""
+    """Return the evidence as if losses were 0 or 1: faster to use, and it never claims more than is known."""
     return Evidence(evidence.count, evidence.loss)

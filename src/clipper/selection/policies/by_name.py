@@ -1,6 +1,6 @@
-"""Policies and losses by name: Clipper's own, those that installed packages offer, ``module:attribute`` of an artifact.
+"""Finds policies and losses by name: Clipper's, those of installed packages, and ``module:attribute`` of an artifact.
 
-No other code is taken by its name: who may change an application could else have any function of any library called.
+No other code can be named: otherwise whoever may change an application could call any function of any library.
 """
 
 import importlib
@@ -30,7 +30,7 @@ from clipper.selection.policies.thompson import Thompson
 from clipper.selection.policies.ucb1 import Ucb1
 from clipper.selection.policies.weighted import Weighted
 
-# A package offers policies by entry points of this group, and losses by those of the next: name = "module:attribute".
+# A package offers policies by entry points of this group, and losses by the next: name = "module:attribute".
 POLICY_GROUP = "clipper.policies"
 LOSS_GROUP = "clipper.losses"
 
@@ -56,8 +56,8 @@ T = TypeVar("T")
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _METHODS = ("select", "combine", "observe")
 _FEEDBACK = ("selected", "all")
-# What each method takes, and where the query stands in it. Policies from before there was one took a context in its
-# place, or nothing.
+# The parameters of each method, and the position of the query. Policies written before there was a query have a context
+# in that place, or nothing.
 _SHAPES = {
     "select": ("models, totals, query, random", 2),
     "next": ("choice, outputs, totals, query, outlook, random", 3),
@@ -68,14 +68,16 @@ _SHAPES = {
 
 
 def make_policy(name: str, parameters: Mapping[str, object] | None = None, code: str | None = None) -> Policy:
-    """Make a policy by its name, an installed package's entry point, or ``module:Class`` of ``code``.
+    """Make a policy by its name, by an installed package's entry point, or as ``module:Class`` of ``code``.
 
     Args:
-        code: the folder of an artifact's modules; without it there is no ``module:Class``.
+        name: the policy's name.
+        parameters: its parameters.
+        code: the folder of an artifact's modules; None allows no ``module:Class``.
 
     Raises:
-        InvalidArgument: there is no such policy, it has no such parameter, a value is outside its range, or a user's
-            class cannot be imported, cannot be made or is no policy.
+        InvalidArgument: the policy or a parameter does not exist, a value is out of range, or a user's class cannot be
+            imported, cannot be made or is not a policy.
     """
     kind = POLICIES.get(name)
     if kind is not None:
@@ -86,7 +88,7 @@ def make_policy(name: str, parameters: Mapping[str, object] | None = None, code:
 
 
 def make_loss(name: str, parameters: Mapping[str, object] | None = None, code: str | None = None) -> Loss:
-    """Make a loss by its name, or out of a user's or a package's function, found as by ``make_policy``.
+    """Make a loss by its name, or from a user's or a package's function, which is found as in ``make_policy``.
 
     A function takes no parameters.
 
@@ -102,7 +104,7 @@ def make_loss(name: str, parameters: Mapping[str, object] | None = None, code: s
 
 
 def default_half_life(policy: str) -> int | None:
-    """After how many observations one counts half, where nobody says: as suits the policy."""
+    """Return the policy's default half-life in observations, which suits the policy."""
     return POLICIES[policy].default_half_life if policy in POLICIES else DEFAULT_HALF_LIFE
 
 
@@ -117,7 +119,7 @@ def parameters_of(kind: Callable[..., Any]) -> dict[str, object]:
 
 
 def _find(kind: Literal["policy", "loss"], name: str, code: str | None) -> Callable[..., Any]:
-    """What makes the policy, or is the loss, that is not Clipper's own."""
+    """Return the class of a policy, or the function of a loss, that is not Clipper's own."""
     known, group = (tuple(POLICIES), POLICY_GROUP) if kind == "policy" else (tuple(LOSSES), LOSS_GROUP)
     if ":" in name:
         if code is None or not _is_of(name, code):
@@ -162,7 +164,7 @@ def _load(target: str) -> Callable[..., Any]:
 
 
 def _prefer(folder: str, package: str) -> None:
-    """Have ``package`` imported from ``folder``, which has it, even if another application's of that name is loaded."""
+    """Import ``package`` from ``folder``, even if another application's package of the same name is loaded."""
     if folder in sys.path:
         sys.path.remove(folder)
     sys.path.insert(0, folder)
@@ -207,19 +209,19 @@ def _check_policy(name: str, policy: object) -> None:
 
 
 def _wrong_shape(method: Callable[..., Any] | None, expected: Sequence[str], place: int) -> str | None:
-    """How a method differs from what is called; None if it does not, or cannot be looked at."""
+    """Return how a method's parameters differ from the expected ones; None if they do not, or cannot be inspected."""
     if method is None:
         return None
     try:
         signature = inspect.signature(method)
-    except (TypeError, ValueError):  # of C, say
+    except (TypeError, ValueError):  # e.g. a function in C
         return None
     names = [each.name for each in signature.parameters.values() if each.kind in _BY_POSITION]
     try:
         signature.bind(*expected)
     except TypeError:
         return f"takes ({', '.join(signature.parameters)})"
-    # One that is named for what it is not looked at by may be called ``_``.
+    # A query that the method does not use may be named ``_``.
     if place < len(names) and names[place] != "query" and not names[place].startswith("_"):
         return f"takes {names[place]!r} where the query is"
     return None

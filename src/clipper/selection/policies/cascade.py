@@ -1,4 +1,4 @@
-"""``cascade``: the cheapest model first, and the next dearer one only where that is unsure and time allows."""
+"""``cascade``: asks the cheapest model first, and a dearer one only if the answer is unsure and time allows."""
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -22,22 +22,22 @@ from clipper.selection.policies.policy import (
     Totals,
 )
 
-# Where one range of confidences ends and the next begins: closer together where models are sure, as most are mostly.
+# Ends of the ranges of confidence: closer together near 1, where most confidences are.
 EDGES = (
     0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.9995,
 )  # fmt: skip
-# A confidence of 1 is below it: to go on whatever the confidence is.
+# No confidence reaches this threshold: always go on.
 ALWAYS = 1.01
 
-# The share of queries that a model has to be in time for.
+# A model must be in time for this share of the queries.
 HARDLY_IN_TIME = 0.1
 
-# In each range so many queries more count for which going on saved an error. In simulations of 800 to 4,000 queries
-# half of one does best: with less it stops too early for good, with more too late.
+# In each range, this many extra queries count for which going on saved an error. In simulations of 800 to 4,000 queries
+# half a query does best: with fewer it stops too early for good, with more too late.
 PRIOR = 0.5
 
-# Of the model that is not sure enough, by range of its confidence: queries with feedback, those of them that went on,
-# and by how much more these lost and cost than if they had not.
+# Numbers of the model that is not sure enough, by range of its confidence: queries with feedback, how many of them went
+# on, and by how much more these lost and cost than if they had stopped.
 SEEN = tuple(f"seen_{place}" for place in range(len(EDGES) + 1))
 WENT_ON = tuple(f"went_on_{place}" for place in range(len(EDGES) + 1))
 EXCESS = tuple(f"excess_{place}" for place in range(len(EDGES) + 1))
@@ -45,38 +45,38 @@ EXCESS = tuple(f"excess_{place}" for place in range(len(EDGES) + 1))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cascade(Policy):
-    """Asks models in the order of their costs, or of linking where none is given, until one is sure enough.
+    """Asks models in the order of their costs, or of their links if no costs are known, until one is sure enough.
 
-    Going on to a dearer model where the confidence is below a threshold is Chow's rule ("On optimum recognition error
-    and reject tradeoff", 1970) with the dearer model in the place of the reject: best at the confidence at which the
-    error that it saves is worth its cost. FrugalML (Chen, Zaharia, Zou, 2020) and IDK cascades (Wang et al., 2018) fit
-    such thresholds to a labelled set; here feedback fits them, for each model but the dearest.
+    Asking a dearer model if the confidence is below a threshold is Chow's rule ("On optimum recognition error and
+    reject tradeoff", 1970), with the dearer model instead of the reject. The best threshold is the confidence at which
+    the error that it saves is worth its cost. FrugalML (Chen, Zaharia, Zou, 2020) and IDK cascades (Wang et al., 2018)
+    fit such thresholds to a labelled set; here feedback fits them, for each model but the dearest.
 
-    **Confidence** is what the output itself says (``read_claim``). Of plain labels it is the share of the models asked
-    before that gave the same, and 0 of the first: so two models are asked, and a third where they disagree.
+    **Confidence** is what the output itself says (``read_claim``). For plain labels it is the share of the earlier
+    models that gave the same label, and 0 for the first model: so two models are asked, and a third if they disagree.
 
-    **The threshold**, where none is given, is the one with the least ``loss + weight * cost`` over the queries with
-    feedback. Of a query that went on both are known: what it lost and cost, and what it would have, had it stopped.
-    With x_i the sum of the differences over the w_i queries that went on, n_i all queries, in range i of confidences:
+    **The threshold**, if it is not given, is the one with the least ``loss + weight * cost`` over the queries with
+    feedback. For a query that went on both outcomes are known: its loss and cost, and what they would have been if it
+    had stopped. With x_i the sum of the differences over the w_i queries that went on, and n_i all queries, in range i:
 
         threshold = upper end of the range r with the least  sum_{i <= r} n_i * (x_i - k/S) / (w_i + k)
 
-    or 0 if all sums are above 0. ``1/S`` is a loss of 1, scaled as priced losses are, and k = 1/2: half a query more in
-    each range, for which going on saved an error. So all go on at first, and fewer as it is found not to pay. Means of
-    ranges are weighed by how many queries are in them (the direct method), rather than each query by one over its
-    probability: that one varies 1 / ``explore`` times as much.
+    or 0 if all sums are above 0. ``1/S`` is a loss of 1, scaled as priced losses are, and k = 1/2: half an extra query
+    in each range, for which going on saved an error. So all queries go on at first, and fewer as that turns out not to
+    pay. The means of ranges are weighted by their numbers of queries (the direct method) and not by one over each
+    query's probability, which would vary 1 / ``explore`` times as much.
 
-    Of those that would stop a share ``explore`` goes on, to find out when that begins to pay.
+    A share ``explore`` of the queries that would stop goes on, to find out when going on begins to pay.
 
-    A model that feedback says is in time for hardly any query is not begun with, but for a share ``explore`` of them.
-    One without time to answer is passed over for the next dearer one that has it. Only labels teach: a reward is of
-    the answer, and does not tell what another would have earned.
+    A model that feedback shows to be in time for hardly any query is not asked first, except for a share ``explore`` of
+    queries. A model without time to answer is skipped for the next dearer one with time. Only labels teach: a reward is
+    for the answer, and does not say what another answer would have earned.
 
     Args:
-        threshold: below which confidence the next model is asked, from 0 to 1; None is learned. At 1 all go on but
-            those with a confidence of 1.
-        explore: where it is learned, the share of sure answers that go on nevertheless; and of queries that try a
-            cheapest model which was hardly ever in time; from 0 to 1.
+        threshold: confidence below which the next model is asked, from 0 to 1; None learns it. At 1 all queries go on,
+            except those with a confidence of 1.
+        explore: share, from 0 to 1, of sure answers that go on nevertheless while the threshold is learned; also the
+            share of queries that try a cheapest model which was hardly ever in time.
 
     Raises:
         InvalidArgument: a parameter is outside its range.
@@ -109,11 +109,11 @@ class Cascade(Policy):
     ) -> Choice | None:
         others = by_cost(tuple(outlook.expected_s), totals.costs)
         in_time = [model for model in others if outlook.has_time_for(model)]
-        # Those that hardly ever are come last, and are tried now and then.
+        # Models that are hardly ever in time come last, and are tried now and then.
         in_time.sort(key=lambda model: not is_usually_there(model, totals))
         answered = [model for model in choice.models if model in outputs]
         if not answered:
-            # Nothing to be sure of, and nothing to learn a threshold from.
+            # There is no confidence yet, and no threshold to learn.
             return self._with(choice, in_time[0], choice.steps) if in_time else None
         confidence = self._confidence(answered, outputs)
         if not in_time:
@@ -132,8 +132,8 @@ class Cascade(Policy):
         return Choice(choice.models, choice.shares, steps=steps)
 
     def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals, query: QueryView) -> Combined:
-        """The output of the dearest model that has answered, with its confidence; of plain labels with the share of the
-        models that gave it."""
+        """Return the output of the dearest model that answered, with its confidence; for plain labels, the confidence
+        is the share of models that gave the label."""
         answered = [model for model in choice.models if model in outputs]
         output = outputs[answered[-1]]
         claim = read_claim(output)
@@ -145,7 +145,7 @@ class Cascade(Policy):
         return Combined(output, sure)
 
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
-        """For each step, in the range of its confidence, ``seen``; and if it went on, ``went_on`` and ``excess``."""
+        """Count each step in the range of its confidence: ``seen``, and if it went on, ``went_on`` and ``excess``."""
         increments: dict[tuple[str, str], float] = {}
         final = choice.models[-1]
         if self.threshold is not None or final not in losses:
@@ -169,7 +169,7 @@ class Cascade(Policy):
         return {}
 
     def limit(self, model: str, totals: Totals) -> float:
-        """Below which confidence of ``model`` a dearer one is asked."""
+        """Return the confidence of ``model`` below which a dearer model is asked."""
         if self.threshold is not None:
             return self.threshold
         limit: float | None = totals.memo.get((self, model))
@@ -182,7 +182,7 @@ class Cascade(Policy):
         first = next((model for model in ordered if is_usually_there(model, totals)), ordered[0])
         if first == ordered[0] or not self.explore:
             return Choice((first,), (1.0,))
-        # Now and then the cheapest, since it may have become fast again.
+        # Now and then try the cheapest model, which may have become fast again.
         return Distribution((first, ordered[0]), (1.0 - self.explore, self.explore))
 
     def _confidence(self, answered: Sequence[str], outputs: Mapping[str, bytes]) -> float:
@@ -195,33 +195,33 @@ class Cascade(Policy):
         return sum(is_same(outputs[model], output) for model in answered[:-1]) / (len(answered) - 1)
 
     def _with(self, choice: Choice, model: str, steps: tuple[Step, ...]) -> Choice:
-        # The last that answers makes the answer.
+        # The last model that answers makes the answer.
         return Choice((*choice.models, model), (*(0.0 for _ in choice.models), 1.0), steps=steps)
 
 
 def by_cost(models: tuple[str, ...], costs: Costs) -> Sequence[str]:
-    """The cheapest first; of equals the one that was linked first."""
+    """Return the cheapest model first; of equals, the one that was linked first."""
     return sorted(models, key=costs.of) if costs.by_model else models
 
 
 def is_usually_there(model: str, totals: Totals) -> bool:
-    """Whether a model is in time for more than hardly any query. One that is not costs the others their time."""
+    """Whether a model is in time for a fair share of queries. Otherwise it costs the other models their time."""
     return totals.in_time(model) >= HARDLY_IN_TIME
 
 
 def learned_limit(model: str, totals: Totals) -> float:
-    """The threshold with the least loss and cost: see ``Cascade``."""
-    # A loss of 1 without its cost, on the scale of those with.
+    """Return the threshold with the least loss and cost: see ``Cascade``."""
+    # A loss of 1 without its cost, on the scale of priced losses.
     error = totals.costs.priced(model, 1.0) - totals.costs.price(model)
-    # How sure a model may be believed to be is its own, more than of whom it is asked for; and a context alone would
-    # have too few queries in each range.
+    # A model's confidence depends more on the model than on the context, and one context has too few queries in each
+    # range.
     totals = totals.application or totals
     limit = least = excess = 0.0
     for place, upper in enumerate((*EDGES, ALWAYS)):
         seen = totals.number(model, SEEN[place])
         mean = (totals.number(model, EXCESS[place]) - PRIOR * error) / (totals.number(model, WENT_ON[place]) + PRIOR)
         excess += seen * mean
-        # Where nothing is known it goes on.
+        # Without evidence, go on.
         if excess <= least:
             least, limit = excess, upper
     return limit

@@ -1,7 +1,7 @@
-"""One answer out of several models' outputs, and how far to trust it.
+"""Combines several models' outputs into one answer with a confidence.
 
-Outputs are JSON text, and may come in any order; ties go to the model that was linked first. A selected model
-without an output, since it was late or failed, has no say in the answer, and does not agree with it.
+Outputs are JSON text, in any order; ties go to the model that was linked first. A selected model without an output,
+because it was late or failed, has no say in the answer, and counts as disagreeing.
 """
 
 import math
@@ -17,9 +17,9 @@ from clipper.selection.learning.parameters import check_choice, check_number
 Outputs = Mapping[str, bytes]
 
 DEFAULT_TOLERANCE = 0.1
-# Far above what adding up some weights rounds off, and below what any model weighs.
+# Far above the rounding errors of adding weights, and below any model's weight.
 _ROUNDING = 1e-9
-# How many labels there are, where nobody says.
+# Number of labels, if it is not given.
 DEFAULT_CLASSES = 10
 
 
@@ -32,16 +32,18 @@ class Combined(msgspec.Struct, frozen=True, gc=False):
 
 class Combiner(Protocol):
     def __call__(self, models: Sequence[str], weights: Sequence[float], outputs: Outputs) -> Combined:
-        """Args:
-        models: those that were selected.
-        weights: one a model, at least 0. Where all are 0, or all that answered, each counts alike.
-        outputs: by model, of those that answered; at least one.
+        """Combine outputs.
+
+        Args:
+            models: the selected models.
+            weights: one for each model, at least 0. If all of those that answered have 0, each counts alike.
+            outputs: by model, of those that answered; at least one.
         """
         ...
 
 
 def vote(models: Sequence[str], weights: Sequence[float], outputs: Outputs) -> Combined:
-    """The value with most weight behind it. Confidence: that weight over the weight of all selected models.
+    """Return the value with the most weight. The confidence is its weight over the weight of all selected models.
 
     Equal JSON values vote together: ``3`` and ``3.0`` do; ``true`` and 1 do not.
     """
@@ -62,10 +64,14 @@ def vote(models: Sequence[str], weights: Sequence[float], outputs: Outputs) -> C
 def vote_is_settled(
     models: Sequence[str], weights: Sequence[float], outputs: Outputs, lost: Collection[str], threshold: float
 ) -> bool:
-    """Whether no output that is missing can change a vote's winner, nor whether its confidence reaches ``threshold``.
+    """Whether no missing output can change a vote's winner, or whether its confidence reaches ``threshold``.
 
     Args:
+        models: the selected models.
+        weights: one for each model.
+        outputs: by model, as far as they have come.
         lost: models that have failed, whose outputs will not come.
+        threshold: the application's.
     """
     if not any(weight > 0 for model, weight in zip(models, weights) if model in outputs):
         return False
@@ -78,7 +84,7 @@ def vote_is_settled(
         elif model not in lost:
             missing += weight
     first, second = [*sorted(blocs.values(), reverse=True), 0.0][:2]
-    # Not at a tie, which the order of the models would decide.
+    # Not at a tie, which the order of models would decide.
     if first - second <= missing + _ROUNDING:
         return False
     total = math.fsum(weights)
@@ -86,10 +92,11 @@ def vote_is_settled(
 
 
 def blocs(models: Sequence[str], outputs: Outputs) -> list[list[str]]:
-    """The models whose outputs are equal JSON values, together: as a vote counts them, in the order of the models.
+    """Group the models whose outputs are equal JSON values, as a vote does, in the order of the models.
 
     Args:
         models: all of them with an output.
+        outputs: by model.
     """
     keys = _keys(models, outputs)
     found: dict[Hashable, list[str]] = {}
@@ -101,14 +108,14 @@ def blocs(models: Sequence[str], outputs: Outputs) -> list[list[str]]:
 def mean(
     models: Sequence[str], weights: Sequence[float], outputs: Outputs, tolerance: float = DEFAULT_TOLERANCE
 ) -> Combined:
-    """The weighted mean of numbers, or of vectors element by element. Confidence: as ``_agreement`` says."""
+    """Return the weighted mean of numbers, or of vectors element by element. For the confidence see ``_average``."""
     return _average(models, weights, outputs, tolerance, _weighted_mean)
 
 
 def median(
     models: Sequence[str], weights: Sequence[float], outputs: Outputs, tolerance: float = DEFAULT_TOLERANCE
 ) -> Combined:
-    """The weighted median of numbers, or of vectors element by element: one model's nonsense cannot move it far."""
+    """Return the weighted median of numbers, or of vectors by element: one model's nonsense cannot move it far."""
     return _average(models, weights, outputs, tolerance, _weighted_median)
 
 
@@ -116,11 +123,12 @@ COMBINERS = ("vote", "mean", "median")
 
 
 def make_combiner(name: str, tolerance: float = DEFAULT_TOLERANCE) -> Combiner:
-    """``vote``, ``mean`` or ``median``.
+    """Return ``vote``, ``mean`` or ``median``.
 
     Args:
-        tolerance: how far a number may be off a mean or median and still agree with it: this much, or, where the
-            answer is above 1, this share of it. Of vectors the largest difference and the largest number are taken.
+        name: which one.
+        tolerance: how far a number may be off a mean or median and still agree with it: by this much, or, if the answer
+            is above 1, by this share of it. For vectors, the largest difference and the largest number count.
 
     Raises:
         InvalidArgument: there is no such combiner, or the tolerance is below 0.
@@ -133,15 +141,15 @@ def make_combiner(name: str, tolerance: float = DEFAULT_TOLERANCE) -> Combiner:
 
 
 def guessed_loss(loss: float, classes: float = DEFAULT_CLASSES) -> float:
-    """What to expect of an output that is not the answer, where the answer's loss is known.
+    """Return the expected loss of an output that is not the answer, given the answer's loss.
 
-    Other outputs than a right answer are wrong; of those that a wrong answer leaves, one in ``classes - 1`` is right.
+    If the answer is right, other outputs are wrong. If it is wrong, one in ``classes - 1`` other outputs is right.
     """
     return 1 - loss / (classes - 1)
 
 
 def behind(answer: bytes, outputs: Outputs) -> list[str]:
-    """The models whose output ``answer`` is; of a mean or median that is none's, those that agree with it."""
+    """Return the models whose output is ``answer``, or, for a mean or median that is no model's, agrees with it."""
     same = [model for model, output in outputs.items() if is_same(output, answer)]
     number = None if same else parse_array(answer)
     if number is None:
@@ -161,7 +169,7 @@ class _Average(Protocol):
 def _average(
     models: Sequence[str], weights: Sequence[float], outputs: Outputs, tolerance: float, average: _Average
 ) -> Combined:
-    """Average those outputs that are numbers of the shape with most weight behind it; vote if none is a number."""
+    """Average the outputs that are numbers of the shape with the most weight; vote if none is a number."""
     if len(models) == 1:
         return Combined(outputs[models[0]], 1.0)
     arrays = _arrays(models, _usable(models, weights, outputs), outputs)
@@ -193,12 +201,12 @@ def _arrays(models: Sequence[str], weights: Sequence[float], outputs: Outputs) -
 
 def _weighted_mean(numbers: Sequence[float], weights: Sequence[float]) -> float:
     total = math.fsum(weights)
-    # Each is scaled before they are added, so that large numbers do not overflow.
+    # Each is scaled before adding, so that large numbers do not overflow.
     return math.fsum(number * (weight / total) for number, weight in zip(numbers, weights))
 
 
 def _weighted_median(numbers: Sequence[float], weights: Sequence[float]) -> float:
-    """Where half the weight lies on either side of a gap, its middle."""
+    """Return the weighted median; the middle of the gap if half the weight lies on either side of one."""
     pairs = sorted((number, weight) for number, weight in zip(numbers, weights) if weight > 0)
     half = math.fsum(weights) / 2
     below = 0.0
@@ -212,7 +220,7 @@ def _weighted_median(numbers: Sequence[float], weights: Sequence[float]) -> floa
 
 
 def _keys(models: Sequence[str], outputs: Outputs) -> Mapping[str, Hashable]:
-    """What to compare outputs by: their text, if all are alike, else their values."""
+    """Return the keys to compare outputs by: their texts if all are equal, else their values."""
     texts = dict.fromkeys(outputs.values())
     if len(texts) == 1:
         return outputs
@@ -221,7 +229,7 @@ def _keys(models: Sequence[str], outputs: Outputs) -> Mapping[str, Hashable]:
 
 
 def _usable(models: Sequence[str], weights: Sequence[float], present: Mapping[str, object]) -> Sequence[float]:
-    """``weights``, or equal ones where those present have none."""
+    """Return ``weights``, or equal weights if those present have none."""
     if any(weight > 0 for model, weight in zip(models, weights) if model in present):
         return weights
     return (1.0,) * len(models)

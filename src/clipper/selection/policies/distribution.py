@@ -1,4 +1,4 @@
-"""Which of the models, by chance: probabilities made ready for a draw a query."""
+"""Draws a model by probabilities that are prepared for one draw a query."""
 
 from bisect import bisect
 from collections.abc import Sequence
@@ -12,11 +12,12 @@ class Distribution:
     """Draws one model in proportion to its weight.
 
     Args:
-        weights: one a model, at least 0, with a sum above 0. One with weight 0 is never drawn.
-        among: what the choices say of that.
+        models: the models.
+        weights: one for each model, at least 0, with a sum above 0. A model with weight 0 is never drawn.
+        among: the value of ``among`` in the choices.
 
     Attributes:
-        choices: one a model, each with the model's probability as its share.
+        choices: one for each model, with the model's probability as its share.
     """
 
     __slots__ = ("_bounds", "choices")
@@ -32,7 +33,7 @@ class Distribution:
 
 
 def uniform_over_best(scores: Sequence[float]) -> list[float]:
-    """Probabilities that are equal for all models with the highest score, and 0 for the others."""
+    """Return equal probabilities for all models with the highest score, and 0 for the others."""
     best = max(scores)
     count = scores.count(best)
     return [1.0 / count if score == best else 0.0 for score in scores]

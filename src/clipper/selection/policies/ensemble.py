@@ -1,4 +1,4 @@
-"""``ensemble``: all models answer; several together are right more often than the best of them."""
+"""``ensemble``: all models answer; together they are right more often than the best of them."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -22,46 +22,46 @@ from clipper.selection.policies.policy import Choice, Increments, JudgedQuery, P
 
 WEIGHTINGS = ("accuracy", "equal")
 
-# Powers of the log odds, by which votes may weigh. The first is taken where none has answered better than the others.
+# Exponents of the log odds, by which votes are weighted. The first is used if none has answered better than the others.
 SHARPNESSES = (1, 2, 4, 8, 16)
-# How long the record of each counts: long beside the half-life of models' counts, since it tells of all that these
-# have gone through.
+# Half-life of the record of each exponent: long beside the half-life of the models' counts, since it covers everything
+# that these have gone through.
 RECORD_HALF_LIFE = 2000
-# By how much the answers of each have lost more than the mean of all.
+# How much more the answers of each exponent have lost than the mean of all.
 EXCESS_BY = {sharpness: fading(f"excess_by_{sharpness}", RECORD_HALF_LIFE) for sharpness in SHARPNESSES}
 
-# Of each model: how often a reward was for another output than its own, and what it is then taken to have lost.
+# For each model: how often a reward was for another output than its own, and the loss assumed for it then.
 GUESSED = "guessed"
 GUESSED_LOSS = "guessed_loss"
 
-# What a model no better than guessing counts, where one that is right nine times in ten of two classes counts 2.2.
+# Weight of a model that is no better than guessing; one that is right nine times in ten, of two classes, has 2.2.
 _LEAST_WEIGHT = 0.01
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ensemble(Policy):
-    """Asks all models and answers with the majority's vote, the mean or the median.
+    """Asks all models and answers with the majority vote, the mean or the median.
 
-    A vote weighs ``ln((classes - 1) * (1 - e) / e) ** sharpness``, e the model's mean loss. With a sharpness of 1 that
-    gives the likeliest label where models err independently, and to any wrong label alike (Nitzan and Paroush, "Optimal
-    Decision Rules in Uncertain Dichotomous Choice Situations", 1982, for two classes); a model no better than
-    guessing counts next to nothing. Models that err together outvote a better one by that, so how sharply better ones
-    are preferred is learned: all of ``SHARPNESSES`` vote on each query that there is feedback on, and the one whose
-    answers have lost least of late decides (model selection by forgetting, as in ``adaptive``).
+    A vote has the weight ``ln((classes - 1) * (1 - e) / e) ** sharpness``, with e the model's mean loss. With a
+    sharpness of 1 that gives the likeliest label if models err independently, and equally often to each wrong label
+    (Nitzan and Paroush, "Optimal Decision Rules in Uncertain Dichotomous Choice Situations", 1982, for two classes); a
+    model no better than guessing has next to no weight. Models that err together can outvote a better one. So it is
+    learned how sharply better models are preferred: all of ``SHARPNESSES`` vote on each query with feedback, and the
+    one whose answers have recently lost least is used (model selection by forgetting, as in ``adaptive``).
 
-    In a mean or median a model counts ``1 / e``, which under the ``squared`` loss is inverse-variance weighting. e is
-    smoothed by one success and one failure, so that without feedback all count alike. Of late outputs it is learned as
-    of others; a weight is scaled by the share of queries that the model was in time for, so that one which hardly ever
-    is takes little of an answer's confidence.
+    In a mean or median a model has the weight ``1 / e``, which under the ``squared`` loss is inverse-variance
+    weighting. e is smoothed by one success and one failure, so that without feedback all models count alike. Late
+    outputs are learned from like others; a weight is scaled by the share of queries that the model was in time for, so
+    that a model which hardly ever is takes little of an answer's confidence.
 
-    Unlike ``exp4``, which moves to the best model, this keeps all that are any good.
+    Unlike ``exp4``, which moves to the best model, this keeps all useful models.
 
     Args:
         answer: ``vote``, ``mean`` or ``median``.
-        weighting: ``accuracy``, or ``equal``: then nothing is learned.
-        tolerance: of ``mean`` and ``median``: how near an output must be to the answer to agree with it; at least 0.
-        classes: of a vote weighted by accuracy: how many labels there are, at least 2. With too few the best model
-            drowns the others out; with too many all count nearly alike, so the default errs to that side.
+        weighting: ``accuracy``, or ``equal``, which learns nothing.
+        tolerance: for ``mean`` and ``median``: how near an output must be to the answer to agree with it; at least 0.
+        classes: for a vote weighted by accuracy: the number of labels, at least 2. With too few the best model drowns
+            out the others; with too many all count nearly alike, so the default errs on that side.
 
     Raises:
         InvalidArgument: a parameter is outside its range.
@@ -91,12 +91,12 @@ class Ensemble(Policy):
         return self._combiner(choice.models, choice.shares, outputs)
 
     def is_settled(self, choice: Choice, outputs: Mapping[str, bytes], lost: Collection[str], threshold: float) -> bool:
-        # Any output moves a mean.
+        # Any further output moves a mean.
         votes = self.answer == "vote"
         return votes and vote_is_settled(choice.models, choice.shares, outputs, lost, threshold)
 
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
-        """What the answer by each sharpness lost more than their mean."""
+        """Return how much more the answer by each sharpness lost than their mean."""
         if self.weighting == "equal" or self.answer != "vote":
             return {}
         scored = [model for model in choice.models if model in losses and model in query.outputs]
@@ -116,7 +116,7 @@ class Ensemble(Policy):
     def observe_reward(
         self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery
     ) -> Increments:
-        """A guess for the models that gave another output: see ``guessed_loss``."""
+        """Guess the loss of models that gave another output: see ``guessed_loss``."""
         if not losses:
             return {}
         guess = guessed_loss(min(losses.values()), self.classes)
@@ -137,14 +137,14 @@ class Ensemble(Policy):
         return tuple(weight / total for weight in weights)
 
     def _vote(self, model: str, totals: Totals) -> tuple[float, float]:
-        """A model's log odds, and the share of queries that it was in time for."""
+        """Return a model's log odds, and the share of queries that it was in time for."""
         error = _error(model, totals)
         odds = max(math.log((self.classes - 1) * (1 - error) / error), _LEAST_WEIGHT)
         return odds, totals.in_time(model)
 
 
 def best_sharpness(totals: Totals) -> int:
-    """The one whose answers have lost least of late."""
+    """Return the sharpness whose answers have recently lost least."""
     return min(SHARPNESSES, key=lambda sharpness: totals.number("", EXCESS_BY[sharpness]))
 
 
@@ -153,7 +153,7 @@ def _sharpened(odds: float, in_time: float, sharpness: int) -> float:
 
 
 def _error(model: str, totals: Totals) -> float:
-    """Mean loss, smoothed to lie within (0, 1)."""
+    """Return the mean loss, smoothed to lie within (0, 1)."""
     scored = totals.number(model, SCORED) + totals.number(model, GUESSED)
     loss = min(
         totals.number(model, LOSS) + totals.number(model, GUESSED_LOSS), scored

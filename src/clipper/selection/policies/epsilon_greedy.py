@@ -1,4 +1,4 @@
-"""``epsilon_greedy``: nearly always the model that did best, now and then any."""
+"""``epsilon_greedy``: nearly always the model that did best, and now and then any model."""
 
 from dataclasses import dataclass
 from random import Random
@@ -11,15 +11,15 @@ from clipper.selection.policies.policy import Choice, Policy, QueryView, Totals
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EpsilonGreedy(Policy):
-    """With probability ``epsilon`` a model at random, else the one with the least mean loss (Sutton and Barto, 2.2).
+    """Asks a random model with probability ``epsilon``, else the one with the least mean loss (Sutton and Barto, 2.2).
 
-    A model that was never scored is taken to be as good as the mean of all, so that a new one is tried by chance, and
-    does not get all queries until its first feedback comes.
+    A model that was never scored counts as average. So a new model is tried by chance, and does not get all queries
+    until its first feedback comes.
 
-    Exploring costs ``epsilon`` times the models' mean excess loss, for every query for ever.
+    Exploration costs ``epsilon`` times the models' mean excess loss, for every query for ever.
 
     Args:
-        epsilon: from 0 to 1.
+        epsilon: probability of a random model, from 0 to 1.
 
     Raises:
         InvalidArgument: a parameter is outside its range.
@@ -39,7 +39,7 @@ class EpsilonGreedy(Policy):
         return distribution.draw(random)
 
     def probabilities(self, models: tuple[str, ...], totals: Totals) -> list[float]:
-        """One a model."""
+        """Return the probability of each model, (models,)."""
         rewards = [-_mean_loss(model, totals) for model in models]
         greedy = uniform_over_best(rewards)
         return [(1 - self.epsilon) * share + self.epsilon / len(models) for share in greedy]

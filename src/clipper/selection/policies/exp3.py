@@ -1,4 +1,4 @@
-"""``exp3``: the best single model, learned from feedback on the one that was asked."""
+"""``exp3``: the best single model, learned from feedback on the model that was asked."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,10 @@ from clipper.selection.learning.parameters import check_number
 from clipper.selection.policies.distribution import Distribution
 from clipper.selection.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
 
-# Of each model, by how much its losses exceed the usual one: the sum that exponential weights are taken of.
+# How much each model's losses exceed the usual one: the sum in the exponential weights.
 EXCESS_LOSS = "excess_loss"
 
-# The share that all models but the best have at least, together, in what a context begins with.
+# Least share, in the prior of a context, of all models but the best together.
 LEAST_PRIOR = 0.03
 
 
@@ -24,11 +24,11 @@ class Exp3(Policy):
         p_i = (1 - gamma) * exp(-eta * L_i) / sum_j exp(-eta * L_j) + gamma / k
         L_i += (loss - b) / p_i                       for the model that was asked
 
-    It assumes nothing of how losses come about. Dividing by p_i makes L_i unbiased though only one model is seen.
+    It assumes nothing about how losses arise. Dividing by p_i makes L_i unbiased although only one model is observed.
 
-    b is the mean loss of the application up to then. The weights are those of the formula without it, in expectation,
-    since a constant in all L_i has no effect; but L_i varies less, and a model that is linked later begins at 0,
-    as an average one, rather than far ahead of all that have losses behind them.
+    b is the application's mean loss so far. In expectation the weights are those of the formula without it, since a
+    constant in all L_i has no effect. But L_i varies less, and a model that is linked later begins at 0, as an average
+    model, instead of far ahead of all models that have losses.
 
     **Failing and recovering.** The floor ``gamma / k`` keeps every model tried, at the cost of ``gamma`` times the
     models' mean excess loss for every query. With a half-life, what a model did in a bad time fades, so it is found
@@ -36,7 +36,7 @@ class Exp3(Policy):
 
     Args:
         eta: how fast it reacts; above 0, at most 1.
-        gamma: the share of queries that are spread over all models; above 0, at most 1.
+        gamma: the share of queries that is spread over all models; above 0, at most 1.
 
     Raises:
         InvalidArgument: a parameter is outside its range.
@@ -58,16 +58,16 @@ class Exp3(Policy):
         return distribution.draw(random)
 
     def probabilities(self, models: tuple[str, ...], totals: Totals) -> list[float]:
-        """One a model."""
+        """Return the probability of each model, (models,)."""
         floor = self.gamma / len(models)
         return [(1 - self.gamma) * weight + floor for weight in exponential_weights(models, totals, self.eta)]
 
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
-        """``excess_loss`` of what was asked; nothing of a model whose output is not known."""
-        # Where another policy, in force until lately, asked several models, each of them was seen for certain.
+        """Return ``excess_loss`` of the asked model; nothing for a model whose output is not known."""
+        # If another policy, until recently in force, asked several models, each of them was observed for certain.
         seen = choice.shares[0] if len(choice.models) == 1 else 1.0
         if totals.own is not None:
-            # A context reacts fast, so that one lucky answer of a model hardly ever asked would decide: Exp3-IX (Neu:
+            # A context reacts fast, so that one lucky answer of a rarely asked model would decide: Exp3-IX (Neu:
             # "Explore no more: Improved high-probability regret bounds for non-stochastic bandits", 2015).
             seen += own_rate(totals, self.eta) / 2
         usual = totals.mean_loss
@@ -75,11 +75,11 @@ class Exp3(Policy):
 
 
 def exponential_weights(models: Sequence[str], totals: Totals, eta: float) -> list[float]:
-    """``exp(-eta * excess_loss)`` of each model, scaled to a sum of 1.
+    """Return ``exp(-eta * excess_loss)`` of each model, scaled to a sum of 1.
 
-    In a context the application's weights are the prior, which counts less as own feedback comes, and the context's own
-    losses change them by ``own_rate``. No model is further behind in the prior than leaves all others together
-    ``LEAST_PRIOR``: what took the application thousands of observations, it would take a user as many to leave.
+    In a context the application's weights are the prior, which counts less as the context's own feedback comes, and the
+    context's own losses change them by ``own_rate``. In the prior all models but the best have at least
+    ``LEAST_PRIOR`` together: otherwise a user would need as many observations as the application to leave it.
     """
     own, application = totals.own, totals.application or totals
     excess = [application.number(model, EXCESS_LOSS) for model in models]
@@ -99,8 +99,8 @@ def exponential_weights(models: Sequence[str], totals: Totals, eta: float) -> li
 
 
 def own_rate(totals: Totals, eta: float) -> float:
-    """How fast a context reacts to its own losses after n of them: ``sqrt(2 ln(1 / LEAST_PRIOR) / (n +
-    prior_weight))``, the rate that is best for coming to a model of so small a prior; from ``eta`` to 1.
+    """Return how fast a context reacts to its own losses after n of them: ``sqrt(2 ln(1 / LEAST_PRIOR) / (n +
+    prior_weight))``, the best rate for reaching a model with so small a prior; from ``eta`` to 1.
     """
     assert totals.own is not None
     observations = totals.own.observations + totals.prior_weight

@@ -1,4 +1,4 @@
-"""``exp4``: all models answer, weighted by how they have done."""
+"""``exp4``: all models answer, weighted by their past losses."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -16,8 +16,8 @@ from clipper.selection.policies.combine import (
 from clipper.selection.policies.exp3 import EXCESS_LOSS, exponential_weights
 from clipper.selection.policies.policy import Choice, Increments, JudgedQuery, Policy, QueryView, Totals
 
-# How far behind the best model any is let fall, as a logarithm of its weight: to a 55th of the best one's. With less a
-# model that is bad for good has more of a say; with more one that has recovered is found later.
+# How far a model may fall behind the best one, as a logarithm of its weight: to a 55th of the best one's. With less, a
+# permanently bad model has more of a say; with more, a recovered one is found later.
 FURTHEST = 4.0
 
 
@@ -28,29 +28,29 @@ class Exp4(Policy):
         w_i = exp(-eta * L_i) / sum_j exp(-eta * L_j)
         L_i += loss_i - sum_j w_j * loss_j, as long as L_i <= min_j L_j + FURTHEST / eta
 
-    The name is the paper's. Exp4 proper draws one answer from the weighted votes and sees only that answer's loss;
-    here a label tells the loss of every model, so this is Hedge (Freund and Schapire, 1997), which needs no
-    estimate and varies less. The subtracted mean changes no weight, since it is the same for all; it makes a model
-    that was not scored this time, or was linked later, neither gain nor lose ("Using and combining predictors
-    that specialize", Freund et al., 1997).
+    The name is the paper's. Exp4 proper draws one answer from the weighted votes and observes only that answer's loss.
+    Here a label shows the loss of every model, so this is Hedge (Freund and Schapire, 1997), which needs no estimate
+    and varies less. The subtracted mean changes no weight, since it is the same for all models. With it a model that
+    was not scored this time, or was linked later, neither gains nor loses ("Using and combining predictors that
+    specialize", Freund et al., 1997).
 
-    No model falls further behind than ``FURTHEST``, so one that has recovered is found again soon, however long it was
-    bad. That is what fixed share does (Herbster and Warmuth: "Tracking the best expert", 1998), which keeps each weight
-    above a share of all; here it is done to the sums, so that several workers can add to them.
+    No model falls further behind than ``FURTHEST``, so a recovered one is soon found again, however long it was bad.
+    Fixed share does the same (Herbster and Warmuth: "Tracking the best expert", 1998) by keeping each weight above a
+    share of all; here the sums are bounded, so that several workers can add to them.
 
-    A late output's loss counts as any other's; the weight in the answer is w_i times the share of queries that the
+    A late output's loss counts like any other's. The weight in the answer is w_i times the share of queries that the
     model was in time for.
 
-    Its weights' mean loss exceeds the best model's by at most ``ln(k) / eta + eta * n / 8 + (k - 1) * exp(-FURTHEST) *
-    n`` over n observations of k models, where none are forgotten. A failed model loses its say within some ``FURTHEST /
-    eta`` queries on which it is worse, and has it back within as many on which it is better.
+    The mean loss of the weighted models exceeds the best model's by at most ``ln(k) / eta + eta * n / 8 + (k - 1) *
+    exp(-FURTHEST) * n`` over n observations of k models, if none are forgotten. A failed model loses its say within
+    about ``FURTHEST / eta`` queries on which it is worse, and regains it within as many on which it is better.
 
     Args:
-        eta: how fast it reacts; above 0, at most 1. The less, the longer all have a say, and several together are
-            right more often than the best; the more, the sooner little feedback tells, as that of one user. With the
-            half-life of its default a model that errs 0.05 more than the best has a twelfth of its weight.
+        eta: how fast it reacts; above 0, at most 1. With less, all models have a say for longer, and several together
+            are right more often than the best; with more, little feedback is enough, such as one user's. With the
+            default half-life a model that errs 0.05 more than the best has a twelfth of its weight.
         answer: ``vote``, ``mean`` or ``median``.
-        tolerance: of ``mean`` and ``median``: how near an output must be to the answer to agree with it; at least 0.
+        tolerance: for ``mean`` and ``median``: how near an output must be to the answer to agree with it; at least 0.
 
     Raises:
         InvalidArgument: a parameter is outside its range.
@@ -81,24 +81,24 @@ class Exp4(Policy):
         return self._combiner(choice.models, choice.shares, outputs)
 
     def is_settled(self, choice: Choice, outputs: Mapping[str, bytes], lost: Collection[str], threshold: float) -> bool:
-        # Any output moves a mean.
+        # Any further output moves a mean.
         votes = self.answer == "vote"
         return votes and vote_is_settled(choice.models, choice.shares, outputs, lost, threshold)
 
     def observe_reward(
         self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery
     ) -> Increments:
-        """``excess_loss``, with a guess for the models that gave another output: see ``guessed_loss``."""
+        """Return ``excess_loss``, with a guess for models that gave another output: see ``guessed_loss``."""
         if not losses:
             return {}
         guess = guessed_loss(min(losses.values()))
         return self.observe(choice, {**dict.fromkeys(choice.models, guess), **losses}, totals, query)
 
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
-        """``excess_loss`` of each selected model that was scored."""
+        """Return ``excess_loss`` of each selected model that was scored."""
         weights = {model: share for model, share in zip(choice.models, choice.shares) if model in losses}
         total = sum(weights.values())
-        if total <= 0:  # only models without any say were scored: they are compared with each other
+        if total <= 0:  # only models without any say were scored: compare them with each other
             weights = dict.fromkeys(weights, 1.0)
             total = float(len(weights))
         usual = sum(losses[model] * weight for model, weight in weights.items()) / total if weights else 0.0
@@ -106,8 +106,8 @@ class Exp4(Policy):
         excess = {model: known.number(model, EXCESS_LOSS) for model in weights}
         best = min((excess[model] + losses[model] - usual for model in weights), default=0.0)
         most = best + FURTHEST / self.eta
-        # One that is further behind already, since workers learn at once, follows the best and is moved no nearer: each
-        # worker would.
+        # A model may be further behind, since workers learn at once. It follows the best, and is not moved nearer,
+        # since each worker would move it.
         follows = min(best - min(excess.values(), default=0.0), 0.0)
         return {
             (model, EXCESS_LOSS): min(losses[model] - usual, max(most - excess[model], follows)) for model in weights

@@ -1,17 +1,18 @@
-"""What ``linucb`` and ``linear_thompson`` share: each model's loss as a linear function of a query's features.
+"""The part that ``linucb`` and ``linear_thompson`` share: each model's loss as a linear function of a query's features.
 
-Of each model m the state holds one array, of the queries that it was scored on: the upper triangle of ``S = sum x x'``
-and ``b = sum loss x``, where x begins with a 1. That is ridge regression for each model alone (the disjoint model of
-Li, Chu, Langford, Schapire: "A Contextual-Bandit Approach to Personalized News Article Recommendation", WWW 2010):
+For each model m the state holds one array over the queries that it was scored on: the upper triangle of ``S = sum x
+x'``, and ``b = sum loss x``, where x begins with a 1. That is a separate ridge regression for each model (the disjoint
+model of Li, Chu, Langford, Schapire: "A Contextual-Bandit Approach to Personalized News Article Recommendation", WWW
+2010):
 
     A = S + R,   theta = prior + inv(A) (b - S prior),   loss of x: theta' x,   squared error of that: s^2 x' inv(A) x
 
-No setting depends on the features' scale: R is diagonal, with what one average observation has (rounded to a power of
-2), so that features ten times as large change nothing. The prior is the mean loss of all models, whatever x: what is
-not known of a model is that. ``s^2 = m (1 - m)`` is the most that the variance of a loss in [0, 1] of mean m can be.
+No setting depends on the features' scale: R is diagonal, with the values of one average observation (rounded to a power
+of 2), so that features ten times as large change nothing. The prior is the mean loss of all models, for any x: it holds
+as far as nothing is known about a model. ``s^2 = m (1 - m)`` is the largest variance of a loss in [0, 1] with mean m.
 
-Sums fade by the state's half-life. Features beyond 1e7 count as that. A context has no arrays of its own: what tells
-users apart belongs into the features.
+Sums fade by the state's half-life. Features beyond 1e7 are clipped. A context has no arrays of its own: what
+distinguishes users belongs in the features.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,18 +31,18 @@ Floats = NDArray[np.float64]
 Places = NDArray[np.intp]
 
 LINEAR = "linear"
-# Squares are far from a sum's bound.
+# The square of a larger number would come near the bound of a sum.
 _LARGEST = 1e7
-# A model's matrix is inverted again when so much of it has faded, or after so many updates, whose rounding adds up. To
-# invert one of 65 columns takes 130 us, and to update it 15.
+# A model's matrix is inverted again when this share of it has faded, or after this many updates, whose rounding errors
+# add up. Inverting one of 65 columns takes 130 us, and updating it 15.
 _FADED = 0.05
 _MAX_UPDATES = 100
-# Sums of two queries at once differ from those of one by far more.
+# The sums of two new queries differ from those of one by far more than this.
 _ROUNDING = 1e-9
 
 
 class Beliefs(msgspec.Struct, frozen=True):
-    """Of one query: each model's loss, and one standard error of that; both of shape (models,)."""
+    """Each model's expected loss on one query, and its standard error; both of shape (models,)."""
 
     means: Floats
     errors: Floats
@@ -51,9 +52,9 @@ class _Sums(msgspec.Struct, frozen=True):
     """One model's sums, as faded as when they were first added up.
 
     Attributes:
-        parts: what they are made of.
-        moments: of S its diagonal, and its first row; shape (2, p).
-        step: what came since the sums before, S's triangle and b, if that is next to all that differs.
+        parts: the state's parts that they are made of.
+        moments: diagonal and first row of S; shape (2, p).
+        step: S's triangle and b of what came since the previous sums, if that is nearly all that differs.
     """
 
     parts: Sequence[Part]
@@ -62,12 +63,12 @@ class _Sums(msgspec.Struct, frozen=True):
 
 
 class _Solved(msgspec.Struct, frozen=True):
-    """One model's ridge regression, by ``z``, which is x over the features' scale.
+    """One model's ridge regression by ``z``, which is x over the features' scale.
 
     Attributes:
         rows: ``inv(A)``, and below it ``inv(A) b`` and ``inv(A) S e``, where e is the 1 that x begins with; shape
             (p + 2, p).
-        updates: how often it was updated since it was last inverted.
+        updates: number of updates since the last inversion.
     """
 
     sums: _Sums
@@ -77,7 +78,7 @@ class _Solved(msgspec.Struct, frozen=True):
 
 
 class _Models(msgspec.Struct, frozen=True):
-    """All of them, in one state: ``usual`` is the mean loss, ``average`` the mean x."""
+    """All models in one state: ``usual`` is the mean loss, ``average`` the mean x."""
 
     scale: Floats
     solved: Sequence[_Solved]
@@ -86,7 +87,7 @@ class _Models(msgspec.Struct, frozen=True):
 
 
 def lessons(losses: Mapping[str, float], query: QueryView) -> Increments:
-    """What each scored model's sums grow by; nothing of a query without features."""
+    """Return the increments to each scored model's sums; none for a query without features."""
     if query.features is None:
         return {}
     x = _with_one(query.features)
@@ -95,10 +96,13 @@ def lessons(losses: Mapping[str, float], query: QueryView) -> Increments:
 
 
 def beliefs(policy: object, models: tuple[str, ...], totals: Totals, query: QueryView) -> Beliefs:
-    """What is believed of each model's loss on this query; of one without features, as if it were the average one.
+    """Return each model's expected loss on this query; a query without features counts as the average one.
 
     Args:
-        policy: whose the memo is.
+        policy: owner of the memo.
+        models: the models.
+        totals: the application's totals.
+        query: the query.
     """
     features = query.features
     size = _known_size(models, totals) if features is None else len(features) + 1
@@ -134,7 +138,7 @@ def _solve(policy: object, models: tuple[str, ...], totals: Totals, size: int) -
 
 
 def _sums(parts: Sequence[Part], size: int, before: _Sums | None) -> _Sums:
-    """``before`` itself, if nothing was added since, and next to nothing has faded."""
+    """Return the model's sums: ``before`` itself if nothing was added since and next to nothing has faded."""
     if before is not None and len(parts) == len(before.parts):
         pairs = list(zip(parts, before.parts))
         if all(abs(now - then) <= _FADED * then for (_, now), (_, then) in pairs):
@@ -149,7 +153,7 @@ def _sums(parts: Sequence[Part], size: int, before: _Sums | None) -> _Sums:
 
 
 def _total(parts: Sequence[Part], size: int) -> Floats:
-    """S's triangle and b."""
+    """Return S's triangle and b."""
     total = np.zeros(_corner(size) + size)
     for amounts, counts in parts:
         total += counts * amounts
@@ -157,7 +161,7 @@ def _total(parts: Sequence[Part], size: int) -> Floats:
 
 
 def _scale(diagonal: Floats, count: float, before: Floats | None) -> Floats:
-    """Each feature's, by the squares of all; ``before`` itself where it is still that."""
+    """Return each feature's scale, from the squares of all; ``before`` itself if it still holds."""
     # A feature that has always been 0 has no scale.
     typical = np.where(diagonal > 0, diagonal, count) / count if count > 0 else np.ones(len(diagonal))
     if before is not None:
@@ -169,7 +173,7 @@ def _scale(diagonal: Floats, count: float, before: Floats | None) -> Floats:
 
 
 def _solved(sums: _Sums, scale: Floats, size: int, before: _Solved | None) -> _Solved:
-    """``before`` itself if it is of these sums; else updated by recursive least squares, if one query came to them."""
+    """Return ``before`` if it is of these sums; else solve, by recursive least squares if one query was added."""
     if before is not None and before.scale is scale:
         if before.sums is sums:
             return before
@@ -179,8 +183,8 @@ def _solved(sums: _Sums, scale: Floats, size: int, before: _Solved | None) -> _S
             x = step[:size] / counts
             if (np.abs(step[_moments(size)[0]] - counts * x * x) <= _ROUNDING * sums.moments[0]).all():
                 z = x / scale
-                # Sherman's and Morrison's formula for the inverse; and for the two products the same with what they
-                # fell short of, of b's loss and of e's 1.
+                # The Sherman-Morrison formula for the inverse, and the same for the two products, with their residuals
+                # from b's loss and from e's 1.
                 products = before.rows @ z
                 gain = products[:size] * (counts / (1.0 + counts * (z @ products[:size])))
                 products[size] -= step[_corner(size)] / counts
@@ -194,7 +198,7 @@ def _rows(total: Floats, scale: Floats, size: int) -> Floats:
     rows, columns = _triangle(size)
     matrix[rows, columns] = matrix[columns, rows] = total[: _corner(size)]
     matrix /= np.outer(scale, scale)
-    # So that its eigenvalues are 1 at least, and no rounding makes it singular.
+    # With this, eigenvalues are at least 1, and no rounding makes the matrix singular.
     matrix[np.diag_indices(size)] += 1.0
     inverse = np.linalg.inv(matrix)
     return np.vstack((inverse, inverse @ (total[_corner(size) :] / scale), inverse @ (total[:size] / scale)))
@@ -208,7 +212,7 @@ def _with_one(features: Floats) -> Floats:
 
 
 def _known_size(models: Sequence[str], totals: Totals) -> int:
-    """How many numbers, with the 1, the arrays are of: the most, where there are several sizes; 1 if there are none."""
+    """Return the size of the arrays, with the 1: the most common one if there are several; 1 if there are none."""
     lengths = [length for model, name, length in totals.arrays.parts if name == LINEAR and model in models]
     return max((round((-3 + (9 + 8 * length) ** 0.5) / 2) for length in lengths), default=1)
 
@@ -219,12 +223,12 @@ def _corner(size: int) -> int:
 
 @lru_cache(maxsize=MAX_FEATURES + 1)
 def _triangle(size: int) -> tuple[Places, Places]:
-    """Rows and columns of the upper triangle, by rows."""
+    """Return rows and columns of the upper triangle, by rows."""
     return np.triu_indices(size)
 
 
 @lru_cache(maxsize=MAX_FEATURES + 1)
 def _moments(size: int) -> Places:
-    """Where in the triangle its diagonal stands, and its first row."""
+    """Return the positions of the diagonal and of the first row in the triangle."""
     rows, columns = _triangle(size)
     return np.stack((np.flatnonzero(rows == columns), np.arange(size)))

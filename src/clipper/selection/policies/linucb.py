@@ -1,4 +1,4 @@
-"""``linucb``: the model that may be best for a query like this one."""
+"""``linucb``: asks the model that may be the best for a query like this one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from clipper.selection.policies.policy import Choice, Increments, JudgedQuery, P
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinUcb(Policy):
-    """Asks the model whose loss on a query of these features may be the least, within the bounds of what is known.
+    """Asks the model whose loss on a query with these features may be the least, within its confidence bounds.
 
         argmin_m  theta_m' x - exploration * s * sqrt(x' inv(A_m) x)
 
-    Disjoint LinUCB (Li, Chu, Langford, Schapire, 2010, Algorithm 1), for losses and with forgetting; ``linear`` says
-    what A, theta and s are. Of equals, as are all before the first feedback, one is chosen by chance.
+    Disjoint LinUCB (Li, Chu, Langford, Schapire, 2010, Algorithm 1), for losses and with forgetting. See ``linear`` for
+    A, theta and s. Of equals, such as all models before the first feedback, one is chosen at random.
 
-    Else the choice follows from the state alone, and its share is 1: until feedback comes all queries alike go to one
+    Apart from that, the state alone decides, and the share is 1. So until feedback comes all equal queries go to one
     model, and the decision log cannot tell what another policy would have lost. ``linear_thompson`` has neither fault.
 
     Args:
-        exploration: how far below its mean a loss may be believed to lie, in standard errors; above 0, at most 10.
+        exploration: how far below its mean a loss is assumed to be possible, in standard errors; above 0, at most 10.
 
     Raises:
         InvalidArgument: a parameter is outside its range.
@@ -40,7 +40,7 @@ class LinUcb(Policy):
         return Distribution(models, self.probabilities(models, totals, query)).draw(random)
 
     def probabilities(self, models: Sequence[str], totals: Totals, query: QueryView) -> list[float]:
-        """One a model: 1 for the best, or equal parts for those that are."""
+        """Return 1 for the best model, or equal parts if several are."""
         believed = beliefs(self, tuple(models), totals, query)
         return uniform_over_best((self.exploration * believed.errors - believed.means).tolist())
 

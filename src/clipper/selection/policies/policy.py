@@ -1,11 +1,11 @@
-"""What a selection policy is: which models to ask, how to make one answer of theirs, what feedback teaches.
+"""The interface of selection policies: which models to ask, how to combine their outputs, how to learn from feedback.
 
 The shape is that of the paper's Listing 2 (select, combine, observe), with one difference: a policy's state is a set of
-named numbers, and ``observe`` returns increments to them, never a new state. Increments commute, so several
-workers and machines can learn into one state by adding, and none of their feedback is lost.
+named numbers, and ``observe`` returns increments to them, never a new state. Increments commute, so several workers and
+machines can learn into one state by adding, and none of their feedback is lost.
 
-A policy holds its parameters and nothing else. It is called on the event loop for each query, so it must be quick:
-what can be worked out once from a state belongs into ``totals.memo``.
+A policy holds only its parameters. It is called on the event loop for each query, so it must be quick: what can be
+computed once for a state belongs in ``totals.memo``.
 """
 
 import math
@@ -37,12 +37,12 @@ __all__ = [
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
-    """What ``next`` made of a query's outputs.
+    """A decision of ``next``.
 
     Attributes:
-        asked: how many models had been asked by then.
-        confidence: in what they had answered, 0 to 1.
-        probability: of going on to a further model; 0 where there was no time for one.
+        asked: number of models that had been asked by then.
+        confidence: confidence of their answer, 0 to 1.
+        probability: probability of asking a further model; 0 if there was no time for one.
     """
 
     asked: int
@@ -51,34 +51,34 @@ class Step(msgspec.Struct, frozen=True, gc=False):
 
 
 class Outlook(msgspec.Struct, frozen=True, gc=False):
-    """What can still be done for a query.
+    """The options that are left for a query.
 
     Attributes:
-        left_s: until it has to be answered.
-        expected_s: by model, of those that it has not asked, in the application's order: within what nine of ten of its
-            last answers to this application came; 0 where that is not known, or is to be found out anew.
+        left_s: time until it must be answered.
+        expected_s: for each model that it has not asked, in the application's order: the time within which nine of ten
+            of its recent answers to this application came; 0 if that is unknown, or must be measured again.
     """
 
     left_s: float
     expected_s: Mapping[str, float]
 
     def has_time_for(self, model: str) -> bool:
-        """Whether a model is expected to answer in time. Others are not asked, whatever ``next`` says."""
+        """Whether a model is expected to answer in time. Others are not asked, even if ``next`` says so."""
         return self.expected_s.get(model, math.inf) < self.left_s
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False):
-    """The models that a query asks, in the application's order; at least one. Behind them, in the order in which they
-    were asked, those that ``next`` has added.
+    """The models that a query asks, at least one, in the application's order; then those that ``next`` has added, in
+    the order of asking.
 
     Attributes:
-        shares: one a model. Where one model is chosen, the probability that it was; where several are asked, the weight
-            of each in the answer, adding up to 1.
-        beliefs: where the probability has no closed form: the two parameters of the Beta distribution that was drawn
-            from for each of the application's models, of which the highest was chosen. The share is then the
-            probability that it was to be decided so: 1, or less while there are newcomers.
-        among: where what is learned depends on it: the models that it was chosen among.
-        steps: what ``next`` has decided, where it tells.
+        shares: one for each model. If one model is chosen, its probability; if several are asked, their weights in the
+            answer, which add up to 1.
+        beliefs: used if the probability has no closed form: the two parameters of the Beta distribution that was drawn
+            from for each of the application's models, of which the highest draw was chosen. The share is then the
+            probability that the choice was made so: 1, or less while there are newcomers.
+        among: the models that it was chosen among, if learning depends on them.
+        steps: the decisions of ``next``, if it reports them.
     """
 
     models: tuple[str, ...]
@@ -89,12 +89,12 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """How a test stands that ends itself.
+    """The state of a test that ends by itself.
 
     Attributes:
-        winner: the model that was found to be the best; None while the test is open.
-        confidence: of the test, of which a winner is the best one but for ``tolerance`` of mean loss.
-        observations: how much feedback the test has taken.
+        winner: the best model; None while the test is open.
+        confidence: probability that a winner is the best model, within ``tolerance`` of mean loss.
+        observations: amount of feedback that the test has used.
     """
 
     winner: str | None
@@ -107,12 +107,12 @@ class Policy(Protocol):
     """Subclass this and write ``select``; the rest is for policies that need it.
 
     Attributes:
-        feedback: whose outputs feedback is scored on: ``selected``, the models that the query asked; or ``all`` of the
-            application's, which are then asked for it where they had not been.
-        learns: whether ``select`` or ``combine`` reads the state; if not, none is fetched for a query's context.
-        keeps_input: whether ``observe`` reads the query's input, which is then kept with the query until its feedback.
-        needs_features: of one of Clipper's own: whether it can do without.
-        default_half_life: of one of Clipper's own: after how many observations one counts half, where nobody says.
+        feedback: the outputs that feedback is scored on: ``selected``, those of the models that the query asked; or
+            ``all`` of the application's, which are then asked for feedback if they had not been.
+        learns: whether ``select`` or ``combine`` reads the state; if not, no state is read for a query's context.
+        keeps_input: whether ``observe`` reads the query's input, which is then kept until the query's feedback.
+        needs_features: for Clipper's own: whether queries must bring features.
+        default_half_life: for Clipper's own: the half-life in observations, if none is set.
     """
 
     feedback: Literal["selected", "all"] = "selected"
@@ -126,10 +126,10 @@ class Policy(Protocol):
         """Return which of ``models`` to ask.
 
         Args:
-            models: the application's, at least one, in the order in which they were linked.
-            totals: what the state of this application and context holds.
-            query: what it brings: its context, features and input.
-            random: the only source of chance.
+            models: the application's models, at least one, in the order of their links.
+            totals: the state of this application and context.
+            query: the query's context, features and input.
+            random: the only source of randomness.
         """
         ...
 
@@ -142,53 +142,60 @@ class Policy(Protocol):
         outlook: Outlook,
         random: Random,
     ) -> Choice | None:
-        """Ask further models, now that those which were asked have answered, or are not worth waiting for any more.
+        """Choose further models, after the asked ones have answered or are not worth waiting for any more.
 
-        It is called again after those, until it adds none, or none is left: each model is asked once a query at most.
-        If the last models miss the deadline, ``combine`` makes the answer of what has come.
+        It is called again after those, until it adds none or none is left: a query asks each model at most once. If the
+        last models miss the deadline, ``combine`` makes the answer from the outputs so far.
 
         Args:
-            choice: what has been asked.
+            choice: the models asked so far.
             outputs: JSON text by model, of those that have answered; may be empty.
+            totals: as in ``select``.
             query: as in ``select``.
-            outlook: how much time is left, and what each further model is expected to need.
+            outlook: the time that is left, and the time that each further model is expected to need.
+            random: as in ``select``.
 
         Returns:
-            ``choice`` with further models behind its own, and a share of each; or with a further step alone, and then
-            the answer is made, as it is for None. Unless overridden, None.
+            ``choice`` with further models after its own, and a share for each. None, or ``choice`` with only a further
+            step, makes the answer. The default is None.
         """
         return None
 
     def combine(self, choice: Choice, outputs: Mapping[str, bytes], totals: Totals, query: QueryView) -> Combined:
-        """Make one answer; unless overridden, the one that most of the models gave, by their shares.
+        """Make one answer. The default is a vote of the models by their shares.
 
         Args:
+            choice: the models that were asked.
             outputs: JSON text by model, of those of ``choice.models`` that answered in time; at least one.
+            totals: as in ``select``.
             query: as in ``select``.
         """
         return vote(choice.models, choice.shares, outputs)
 
     def is_settled(self, choice: Choice, outputs: Mapping[str, bytes], lost: Collection[str], threshold: float) -> bool:
-        """Whether what is missing can change neither ``combine``'s output nor whether its confidence is enough.
+        """Whether no missing output can change ``combine``'s output, or whether its confidence is enough.
 
-        A policy that makes the answer in a way of its own says no unless it overrides this, too.
+        The default is False for a policy that overrides ``combine``.
 
         Args:
-            outputs: those that have come; at least one.
+            choice: the models that were asked.
+            outputs: the outputs so far; at least one.
             lost: selected models that have failed.
-            threshold: the confidence that the application asks for, 0 if none.
+            threshold: the application's confidence threshold, 0 if none.
         """
         votes = type(self).combine is Policy.combine
         return votes and vote_is_settled(choice.models, choice.shares, outputs, lost, threshold)
 
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
-        """Return what to add to the state's numbers, by model and name; unless overridden, nothing.
+        """Return increments to the state's numbers, by model and name. The default is none.
 
-        What every policy's state holds is counted anyway: each model's ``pulls``, ``scored`` and ``loss``.
+        Each model's ``pulls``, ``scored`` and ``loss`` are counted for every policy.
 
         Args:
             choice: what ``select`` returned for the query that the feedback is on.
-            losses: in [0, 1], by model, of those whose output is known; it may hold others than were selected.
+            losses: in [0, 1], by model, for the models whose output is known; may include models that were not
+                selected.
+            totals: as in ``select``.
             query: as in ``select``, with the outputs and the label; its input is None unless ``keeps_input``.
         """
         return {}
@@ -196,14 +203,14 @@ class Policy(Protocol):
     def observe_reward(
         self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery
     ) -> Increments:
-        """The same for a reward of an answer that several models had a part in; unless overridden, as ``observe``.
+        """The same for a reward of an answer that several models contributed to. The default calls ``observe``.
 
         Args:
-            losses: of the models whose output was the answer, all the same, and of those that gave none. A model that
-                gave another output is not in it: what that would have earned is not known.
+            losses: of the models whose output was the answer, all the same, and of those without an output. A model
+                with another output is missing: what its output would have earned is unknown.
         """
         return self.observe(choice, losses, totals, query)
 
     def standing(self, models: tuple[str, ...], totals: Totals) -> Standing | None:
-        """How its test stands; None of a policy that is none."""
+        """Return the state of the policy's test; None if the policy is not a test."""
         return None

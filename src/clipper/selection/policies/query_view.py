@@ -1,4 +1,4 @@
-"""What a policy sees of a query: what it brings to its selection, and with feedback what came of it."""
+"""A policy's view of a query: what the query brings, and with feedback its outcome."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,9 +28,9 @@ class QueryView(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         context: the user, session or other group that it belongs to; None if it named none.
-        packed_features: the features' raw buffer, as in the decision log; read ``features``.
-        row: the input's raw buffer, as containers get it; read ``input``.
-        input_type: of the row.
+        packed_features: the features' raw buffer, as in the decision log; read ``features`` instead.
+        row: the input's raw buffer, as containers get it; read ``input`` instead.
+        input_type: type of the row.
     """
 
     context: str | None = None
@@ -40,15 +40,14 @@ class QueryView(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def features(self) -> Features | None:
-        """Float64 of shape (d,), which cannot be written to; None if the query came with none."""
+        """Read-only float64 of shape (d,); None if the query brought no features."""
         return None if self.packed_features is None else np.frombuffer(self.packed_features, FEATURE)
 
     @property
     def input(self) -> NDArray[Any] | str | bytes | None:
-        """The input: an array of the application's dtype and shape, which cannot be written to; a str or bytes where
-        it takes these; None where it is not kept.
+        """The input: a read-only array of the application's dtype and shape, or a str or bytes; None if it is not kept.
 
-        It is decoded at each look: what needs it twice keeps it.
+        It is decoded at each access: keep it if you need it twice.
         """
         if self.row is None or self.input_type is None:
             return None
@@ -56,10 +55,10 @@ class QueryView(msgspec.Struct, frozen=True, gc=False):
 
 
 class JudgedQuery(QueryView, frozen=True, gc=False):
-    """A query, or an input, that feedback is on.
+    """A query, or an input, with feedback.
 
     Attributes:
-        outputs: JSON text by model, of all that are known; also of models that were late, or asked for the feedback.
+        outputs: JSON text by model, of all known outputs, including late ones and those asked for the feedback.
         label: JSON text of the right output; None if there was a reward instead.
     """
 
@@ -68,14 +67,14 @@ class JudgedQuery(QueryView, frozen=True, gc=False):
 
 
 def as_features(row: bytes, input_type: InputType) -> bytes:
-    """The raw buffer of the features that an input of numbers is: the row itself, where it is of float64."""
+    """Return the features' raw buffer of a numeric input that is the features: the row itself if it is float64."""
     if input_type.dtype is DType.FLOAT64:
         return row
     return np.frombuffer(row, _DTYPES[input_type.dtype]).astype(FEATURE).tobytes()
 
 
 def decode_row(row: bytes, input_type: InputType) -> NDArray[Any] | str | bytes:
-    """What a row stands for.
+    """Decode a row.
 
     Raises:
         ValueError: it is not of that type.

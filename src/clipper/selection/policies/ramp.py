@@ -1,4 +1,4 @@
-"""A share of the queries for newcomers, and no more, until feedback has told of them: whatever the policy is."""
+"""Ramps: newcomers get a fixed share of the queries until feedback has judged them, under any policy."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,22 +9,22 @@ from clipper.selection.policies.policy import Choice
 
 @dataclass(frozen=True, slots=True)
 class Ramp:
-    """Splits queries, by chance alone, into the newcomers' and those for which the policy selects without them.
+    """Splits queries at random into the newcomers' and those for which the policy selects without the newcomers.
 
     With k newcomers and the share r, each gets r / k of the queries. The others, 1 - r, are as if there were no
-    newcomers, so that an application loses by them at most r times what they are worse by. And since chance alone
-    splits, who compares the losses of both compares what the newcomer changes, and nothing else.
+    newcomers, so an application loses at most r times what the newcomers are worse by. Since chance alone splits
+    queries, comparing the losses of both groups compares the newcomer's effect, and nothing else.
 
-    **Probabilities.** Where one model answers, a newcomer's share is r / k, and any other's is 1 - r times the policy's
-    own probability; so it is where that is told by beliefs, which are then of the models without the newcomers.
+    **Probabilities.** If one model answers, a newcomer's share is r / k, and any other's is 1 - r times the policy's
+    own probability. The same holds if beliefs state that probability; these are of the models without newcomers.
 
-    **Several that answer together.** Of its queries a newcomer gets no answer of its own: it is one of those that
-    the policy asks, in the place of the version that it came after, if there is one, with the weight that the policy
-    gives it. Of all other queries it has no part.
+    **Joint answers.** If several models answer together, a newcomer does not answer its queries alone: it is one of the
+    models that the policy asks, in the place of the version that it came after, if there is one, with the weight that
+    the policy gives it. It has no part in other queries.
 
     Args:
-        newcomers: by name, the name of the link in whose place each is asked; None if it has a place of its own.
-        share: of all queries, for all newcomers together; above 0, below 1.
+        newcomers: by name, the name of the link whose place each takes; None if it has a place of its own.
+        share: share of all queries for all newcomers together; above 0, below 1.
     """
 
     newcomers: Mapping[str, str | None]
@@ -41,9 +41,10 @@ class Ramp:
         """Return the choice of a query's models.
 
         Args:
-            models: those that are no newcomers; at least one.
-            select: has the policy choose among the models that it is given.
-            is_joint: whether the policy has all its models scored, and so makes answers of several.
+            models: the models that are not newcomers; at least one.
+            select: lets the policy choose among the given models.
+            random: the source of randomness.
+            is_joint: whether the policy has all its models scored, and so makes joint answers.
         """
         drawn = random.random()
         if drawn >= self.share:
@@ -52,7 +53,7 @@ class Ramp:
         name = tuple(self.newcomers)[min(int(drawn / each), len(self.newcomers) - 1)]
         if is_joint:
             place = self.newcomers[name]
-            # In its place also in the order, by which ties are decided.
+            # It also takes that place in the order, which decides ties.
             among = tuple(name if model == place else model for model in models)
             choice = select(among if name in among else (*models, name))
             if len(choice.models) > 1:
@@ -61,7 +62,7 @@ class Ramp:
 
 
 def _scaled(choice: Choice, probability: float) -> Choice:
-    """The choice, made with that probability; of several, the weights in the answer stay."""
+    """Return the choice with its probability scaled; weights of several models in the answer stay."""
     if len(choice.models) > 1:
         return choice
     return Choice(choice.models, (probability * choice.shares[0],), choice.beliefs, choice.among)

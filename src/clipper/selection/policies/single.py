@@ -1,4 +1,4 @@
-"""``single``: the application's first model answers, and is believed."""
+"""``single``: the application's first model answers."""
 
 from dataclasses import dataclass
 from random import Random
@@ -8,7 +8,7 @@ from clipper.selection.policies.policy import Choice, Policy, QueryView, Totals
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Single(Policy):
-    """Asks the model that was linked first. Learns nothing; what is counted tells how good it is."""
+    """Asks the model that was linked first. It learns nothing; the usual counts show how good the model is."""
 
     learns = False
 

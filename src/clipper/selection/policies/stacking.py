@@ -1,4 +1,4 @@
-"""``stacking``: all models answer, by weights that are fitted to how they err together."""
+"""``stacking``: all models answer, with weights fitted to how their errors are correlated."""
 
 import hashlib
 import math
@@ -27,32 +27,32 @@ from clipper.selection.policies.policy import Choice, Increments, JudgedQuery, P
 Floats = NDArray[np.float64]
 
 ANSWERS = ("vote", "mean")
-# Of more models than these, pairs are counted among the first: of 16 an observation adds up to 750 numbers.
+# With more models, pairs are counted among the first 16 only: there an observation adds up to 750 numbers.
 MAX_PAIRED = 16
-# Squares are far from a sum's bound.
+# The square of a larger number would come near the bound of a sum.
 _LARGEST = 1e7
-# An error counts as so many root mean squares of all that came before at most: else one wild output, a million times as
-# far off as others, would cost a model its weight for forty half-lives.
+# An error counts as at most this many root mean squares of all earlier ones. Otherwise one wild output, a million times
+# as far off as others, would cost a model its weight for forty half-lives.
 _OUTLYING = 10.0
-# A number's name has a bound, and that of a link with its version may be longer.
+# Bound of a number's name; that of a link with its version may be longer.
 _MAX_NAME = 64
-# Of a mean square: what tells equal models apart, so that they weigh alike, and far below what tells unequal ones.
+# Share of a mean square that makes equal models weigh alike; it is far below the difference of unequal ones.
 _LEAST_DIFFERENCE = 1e-6
-# Far above what a solution is off by rounding.
+# Far above the rounding errors of a solution.
 _ROUNDING = 1e-9
-# Models that are late together: so many such sets are solved once and kept until the next feedback, others each time.
+# Solutions for sets of models that are late together; this many are kept until the next feedback.
 _MAX_KEPT = 64
 
 
 class _Solved(msgspec.Struct, frozen=True, gc=False):
-    """Of some models, one each: its share in the answer, and by how much its numbers are too large."""
+    """A solution: for each model its share in the answer, and its bias, by which its numbers are too large."""
 
     shares: tuple[float, ...]
     biases: Mapping[str, float]
 
 
 class _Sums(msgspec.Struct, frozen=True, gc=False):
-    """What was counted of some models' errors: how often, of shape (n, n), their products, the same, and sums, (n,)."""
+    """Sums over some models' errors: counts and products, both of shape (n, n), and plain sums, (n,)."""
 
     counts: Floats
     products: Floats
@@ -66,31 +66,31 @@ class Stacking(Policy):
         w = argmin  w' A w   where  w_i >= 0,  sum w_i = 1;    A_ij = (sum e_i e_j + prior * T_ij) / (n_ij + prior)
 
     Stacked regressions (Wolpert, "Stacked Generalization", 1992; Breiman, "Stacked Regressions", 1996, who found that
-    weights below 0 harm, and that a sum of 1 does not). e_i is what model i errs by. Since the weights add up to 1, the
-    answer errs by ``sum w_i e_i``, so products of errors are all that has to be known: a sum for each pair of models.
+    negative weights harm, and that a sum of 1 does not). e_i is the error of model i. Since the weights add up to 1,
+    the answer's error is ``sum w_i e_i``, so only the products of errors are needed: a sum for each pair of models.
 
-    - Of a ``mean``, e_i is the output minus the label, less the model's mean error, the intercept: its outputs are
-      corrected by that. Of vectors it is by element, without an intercept, and ``e_i e_j`` is the mean over elements.
-      An error counts as ten root mean squares of all models' errors at most, and 1e7 at most. Of probabilities by
-      label, where the label is one of those, it is these minus 1 at the label.
-    - Of a ``vote``, an output is 1 at the label that it is, and e_i that minus 1 at the right one, times the loss l_i.
-      So ``e_i e_j``, of which half is counted, is ``2 l_i l_j`` where both gave the same wrong label, and ``l_i l_j``
-      where they gave two. That is the regression of all labels' indicators at once.
+    - In a ``mean``, e_i is the output minus the label, less the model's mean error, the intercept, which also corrects
+      its outputs. For vectors it is by element, without an intercept, and ``e_i e_j`` is the mean over elements. An
+      error counts as at most ten root mean squares of all models' errors, and at most 1e7. For probabilities by label,
+      where the actual label is one of these, the error is the probabilities minus 1 at that label.
+    - In a ``vote``, an output is 1 at its label, and e_i is that minus 1 at the right label, times the loss l_i. So
+      ``e_i e_j``, of which half is counted, is ``2 l_i l_j`` if both gave the same wrong label, and ``l_i l_j`` if they
+      gave two. That is the regression of all labels' indicators at once.
 
-    So models that err together share the weight of one, and a model that errs where the others do not has more than its
-    accuracy alone would earn. ``T`` has the mean square of all models on its diagonal and the mean product beside it;
-    with it, w is drawn towards 1 / n as by a ridge, and a model of which nothing is known counts as an average one.
+    So models that err together share the weight of one, and a model that errs where the others do not gets more than
+    its accuracy alone would earn. ``T`` has the mean square of all models on its diagonal, and the mean product beside
+    it; it draws w towards 1 / n like a ridge, and a model without any evidence counts as an average one.
 
-    Of two models each keeps the products with the other; the one with the fewer of them is read. So where one has a new
-    version, what its predecessor had in common with others is left behind, but for what the new one inherits.
+    Each of two models keeps the products with the other, and the one with fewer of them is read. So a new version
+    leaves behind what its predecessor had in common with others, except for what it inherits.
 
-    The weight in the answer is w_i times the share of queries that the model was in time for. Where models are missing,
-    a vote is by the weights of the others; a mean solves for the others alone.
+    The weight in the answer is w_i times the share of queries that the model was in time for. If models are missing, a
+    vote uses the weights of the others; a mean solves for the others alone.
 
     Args:
-        answer: ``vote`` or ``mean``. A mean learns from labels alone, since no reward tells the right number.
-        prior: as how many observations equal models count that the weights begin at; above 0, at most 1,000.
-        tolerance: of ``mean``: how near an output must be to the answer to agree with it; at least 0.
+        answer: ``vote`` or ``mean``. A mean learns only from labels, since a reward does not tell the right number.
+        prior: number of observations that the initial equal weights count as; above 0, at most 1,000.
+        tolerance: for ``mean``: how near an output must be to the answer to agree with it; at least 0.
 
     Raises:
         InvalidArgument: a parameter is outside its range.
@@ -122,7 +122,7 @@ class Stacking(Policy):
         solved = self._solved(present, totals)
         shares = choice.shares
         if len(present) < len(choice.models):
-            # They share what weight they have together, so that the confidence still counts what is missing.
+            # They share the weight that they have together, so that the confidence still counts what is missing.
             whole = sum(share for model, share in zip(choice.models, shares) if model in outputs)
             anew = {model: max(whole, _ROUNDING) * share for model, share in zip(present, solved.shares)}
             shares = tuple(anew.get(model, share) for model, share in zip(choice.models, shares))
@@ -130,12 +130,12 @@ class Stacking(Policy):
         return self._combiner(choice.models, shares, corrected)
 
     def is_settled(self, choice: Choice, outputs: Mapping[str, bytes], lost: Collection[str], threshold: float) -> bool:
-        # Any output moves a mean.
+        # Any further output moves a mean.
         votes = self.answer == "vote"
         return votes and vote_is_settled(choice.models, choice.shares, outputs, lost, threshold)
 
     def observe(self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery) -> Increments:
-        """Each pair's product of errors, and how often there was one; of a mean, each model's error, too."""
+        """Return each pair's product of errors, and its count; for a mean, also each model's error."""
         paired = [model for model in dict.fromkeys((*choice.models, *losses)) if model in losses][:MAX_PAIRED]
         increments: dict[tuple[str, str], float] = {}
         if self.answer == "mean":
@@ -156,7 +156,7 @@ class Stacking(Policy):
     def observe_reward(
         self, choice: Choice, losses: Mapping[str, float], totals: Totals, query: JudgedQuery
     ) -> Increments:
-        """Of a vote the same, with a guess for the models that gave another output: see ``guessed_loss``."""
+        """For a vote the same, with a guess for models that gave another output: see ``guessed_loss``."""
         if not losses or self.answer == "mean":
             return {}
         guess = guessed_loss(min(losses.values()))
@@ -167,7 +167,7 @@ class Stacking(Policy):
         solved: _Solved | None = totals.memo.get(key)
         if solved is None:
             sums = _sums(self.answer, models, totals)
-            # As if one more error had been 0. The prior is of weights alone, or no bias would be corrected whole.
+            # Add one error of 0. The prior applies to weights only, or no bias would be fully corrected.
             biases = sums.errors / (sums.counts.diagonal() + 1.0)
             weights = _least_square(self._mean_products(sums, biases))
             heard = [float(weight) * totals.in_time(model) for model, weight in zip(models, weights)]
@@ -178,7 +178,7 @@ class Stacking(Policy):
         return solved
 
     def _mean_products(self, sums: _Sums, biases: Floats) -> Floats:
-        """A, over the models' mean square; of shape (n, n)."""
+        """Return A over the models' mean square; shape (n, n)."""
         counts, own = sums.counts, np.eye(len(biases), dtype=bool)
         means = sums.errors / np.maximum(counts.diagonal(), _ROUNDING)
         crossed = np.outer(biases, means)
@@ -192,14 +192,14 @@ class Stacking(Policy):
 
 
 def _largest_error(models: Sequence[str], totals: Totals) -> float:
-    """As what an error counts at most, by what came before."""
+    """Return the bound of an error, from the errors before."""
     count = sum(totals.number(model, _name("mean", "count")) for model in models)
     square = sum(totals.number(model, _name("mean", "product")) for model in models)
     return min(_OUTLYING * math.sqrt(square / count), _LARGEST) if count > 0 and square > 0 else _LARGEST
 
 
 def _errors(models: Sequence[str], query: JudgedQuery, largest: float) -> dict[str, Floats]:
-    """By model, of shape () or (n,), each that there is. Those of probabilities have a bound of their own."""
+    """Return the known errors by model, of shape () or (n,). Errors of probabilities have a bound of their own."""
     label = None if query.label is None else parse_array(query.label)
     errors: dict[str, Floats] = {}
     for model in models:
@@ -235,7 +235,7 @@ def _products_of_numbers(errors: Mapping[str, Floats]) -> Iterator[tuple[str, st
 
 def _products_of_votes(losses: Mapping[str, float], outputs: Mapping[str, bytes]) -> Iterator[tuple[str, str, float]]:
     models = list(losses)
-    # A model without an output errs as no other does, and what is right need not be looked at.
+    # A model without an output errs unlike any other, so it need not be compared.
     keys = {model: value_key(outputs[model]) if model in outputs else object() for model in models if losses[model] > 0}
     for number, first in enumerate(models):
         for second in models[number:]:
@@ -249,7 +249,7 @@ def _sums(answer: str, models: tuple[str, ...], totals: Totals) -> _Sums:
         np.array([totals.number(model, name) for model, name in _pairs(answer, kind, paired)]).reshape(len(paired), -1)
         for kind in ("count", "product")
     )
-    # Rounding may leave two that are equal a little apart.
+    # Rounding may leave two equal sums slightly apart.
     fewer = counts < counts.T - _ROUNDING
     alike = ~(fewer | fewer.T)
     chosen = np.where(alike, (products + products.T) / 2, np.where(fewer, products, products.T))
@@ -260,14 +260,14 @@ def _sums(answer: str, models: tuple[str, ...], totals: Totals) -> _Sums:
     )
 
 
-@lru_cache(maxsize=256)  # of a hundred applications
+@lru_cache(maxsize=256)  # enough for a hundred applications
 def _pairs(answer: str, kind: str, models: tuple[str, ...]) -> Sequence[tuple[str, str]]:
     return [(model, _name(answer, kind, model, other)) for model in models for other in models]
 
 
-@lru_cache(maxsize=16384)  # of 30 applications with 16 models, 512 names each
+@lru_cache(maxsize=16384)  # enough for 30 applications with 16 models, which have 512 names each
 def _name(answer: str, kind: str, model: str = "", other: str = "") -> str:
-    """What a sum is called: by the other model's name; with itself, by none, as its own name may change."""
+    """Return the name of a sum: it contains the other model's name, but not the model's own, which may change."""
     if model == other:
         return f"{answer}.{kind}"
     if len(other) > _MAX_NAME:
@@ -276,20 +276,20 @@ def _name(answer: str, kind: str, model: str = "", other: str = "") -> str:
 
 
 def _least_square(matrix: Floats) -> Floats:
-    """The w of shape (n,), at least 0 and adding up to 1, with the least ``w' matrix w``.
+    """Return w of shape (n,), at least 0 and adding up to 1, with the least ``w' matrix w``.
 
-    It is z over its sum, where z at least 0 has the least ``z' matrix z / 2 - sum z``: found by the active sets of
-    Lawson and Hanson, "Solving Least Squares Problems" (1974), chapter 23, from the set on that is left when whatever
-    is below 0 has been dropped.
+    It is z over its sum, where z >= 0 has the least ``z' matrix z / 2 - sum z``. It is found by the active sets of
+    Lawson and Hanson, "Solving Least Squares Problems" (1974), chapter 23, starting with the set that is left when
+    everything below 0 has been dropped.
     """
     size = len(matrix)
-    # Where models were not always asked together, or of old versions, the sums need not be those of any errors.
+    # If models were not always asked together, or for old versions, the sums need not be those of any errors.
     lowest = float(np.linalg.eigvalsh(matrix)[0])
     matrix = matrix + (max(-lowest, 0.0) + _LEAST_DIFFERENCE) * np.eye(size)
     free = np.ones(size, dtype=bool)
     while (z := _free_minimum(matrix, free)).min() < 0:
         free &= z > 0
-    # It takes some rounds; more than so many are only made by rounding.
+    # It takes some rounds; only rounding errors cause more.
     for _ in range(3 * size):
         slope = np.where(free, 0.0, 1.0 - matrix @ z)
         if slope.max() <= _ROUNDING:

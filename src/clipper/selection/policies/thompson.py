@@ -1,4 +1,4 @@
-"""``thompson``: each model as often as it is likely to be the best."""
+"""``thompson``: asks each model as often as it is likely to be the best."""
 
 from dataclasses import dataclass
 from random import Random
@@ -10,17 +10,17 @@ from clipper.selection.policies.policy import Choice, Policy, QueryView, Totals
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Thompson(Policy):
-    """Draws each model's mean reward from what is believed of it, and asks the model with the highest draw.
+    """Draws each model's mean reward from its posterior, and asks the model with the highest draw.
 
-    The belief is ``Beta(prior + n_i - loss_i, prior + loss_i)``, with n_i the times that model i was scored: Thompson
-    sampling for rewards of 0 and 1 (Agrawal and Goyal: "Analysis of Thompson Sampling for the Multi-armed Bandit
-    Problem", 2012); a loss between counts as a part of each. With a half-life both are discounted, so a model
-    that is not asked any more becomes uncertain again, and is tried.
+    The posterior is ``Beta(prior + n_i - loss_i, prior + loss_i)``, with n_i the times that model i was scored:
+    Thompson sampling for rewards of 0 and 1 (Agrawal and Goyal: "Analysis of Thompson Sampling for the Multi-armed
+    Bandit Problem", 2012); a loss between counts in part as each. With a half-life both are discounted, so a model that
+    is no longer asked becomes uncertain again, and is tried.
 
-    The probability of a choice has no closed form: its share is 1, and it holds the beliefs, which tell it.
+    The probability of a choice has no closed form: its share is 1, and it holds the beliefs, which determine it.
 
     Args:
-        prior: successes and failures that every model begins with, each; above 0, at most 1,000.
+        prior: successes, and failures, that every model begins with; above 0, at most 1,000.
 
     Raises:
         InvalidArgument: a parameter is outside its range.
@@ -41,11 +41,11 @@ class Thompson(Policy):
         return beliefs[drawn.index(max(drawn))][0]
 
     def beliefs(self, models: tuple[str, ...], totals: Totals) -> list[tuple[Choice, float, float]]:
-        """For each model its choice and the two parameters of its Beta distribution."""
+        """Return for each model its choice and the two parameters of its Beta distribution."""
         beliefs = []
         for model in models:
             failures = totals.number(model, LOSS)
-            # Rounding may leave a sum of discounted losses a little above their count.
+            # Rounding may push a sum of discounted losses slightly above their count.
             successes = max(totals.number(model, SCORED) - failures, 0.0)
             beliefs.append((self.prior + successes, self.prior + failures))
         held = tuple(beliefs)

@@ -1,4 +1,4 @@
-"""``ucb1``: the model that may be the best, given what little is known of some."""
+"""``ucb1``: asks the model that may be the best, given how little is known about some."""
 
 import math
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ from clipper.selection.policies.policy import Choice, Policy, QueryView, Totals
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ucb1(Policy):
-    """The model with the highest upper confidence bound on its mean reward (1 - loss).
+    """Asks the model with the highest upper confidence bound on its mean reward (1 - loss).
 
         index = mean reward + exploration * sqrt(2 ln(n) / n_i)
 
-    with n_i the times that model i was scored, n their sum. Auer, Cesa-Bianchi, Fischer: "Finite-time Analysis of
-    the Multiarmed Bandit Problem" (2002) where nothing is forgotten; with a half-life both counts are discounted,
-    which is D-UCB with xi = 1/2 (Garivier and Moulines: "On Upper-Confidence Bound Policies for Non-Stationary Bandit
-    Problems", 2008). Models never scored come first; of equals, one at random.
+    with n_i the times that model i was scored, n their sum. Without forgetting it is Auer, Cesa-Bianchi, Fischer:
+    "Finite-time Analysis of the Multiarmed Bandit Problem" (2002). With a half-life both counts are discounted, which
+    is D-UCB with xi = 1/2 (Garivier and Moulines: "On Upper-Confidence Bound Policies for Non-Stationary Bandit
+    Problems", 2008). Models that were never scored come first; of equals, one at random.
 
-    It decides by feedback alone: until it comes, all queries go to one model. Where feedback is late, ``thompson`` or
-    ``exp3`` spread them.
+    Feedback alone decides: until it comes, all queries go to one model. If feedback is late, ``thompson`` or ``exp3``
+    spread queries.
 
     Args:
-        exploration: above 0, at most 10. At 1 the regret bound holds; less explores less than that asks for.
+        exploration: above 0, at most 10. The regret bound holds at 1; less explores less than the bound demands.
 
     Raises:
         InvalidArgument: a parameter is outside its range.
@@ -46,9 +46,9 @@ class Ucb1(Policy):
         return distribution.draw(random)
 
     def indices(self, models: tuple[str, ...], totals: Totals) -> list[float]:
-        """One a model."""
+        """Return the index of each model, (models,)."""
         scored = sum(totals.number(model, SCORED) for model in models)
-        # Discounted counts may be below 1, whose logarithm is no width.
+        # Discounted counts may be below 1, where a logarithm is no width.
         log_scored = math.log(max(scored, 1.0))
         return [self._index(model, totals, log_scored) for model in models]
 

@@ -14,20 +14,20 @@ from clipper.selection.policies.policy import Choice, Policy, QueryView, Totals
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weighted(Policy):
-    """Asks one model, each in proportion to its weight. Queries of one context get the same model every time.
+    """Asks one model, each in proportion to its weight. Queries of one context always get the same model.
 
     Contexts are placed by **weighted rendezvous hashing**: each model draws ``-ln(u) / weight``, with u in (0, 1) the
-    hash of model and context, and the smallest draw wins; so a model wins with its share of the weights. A
-    changed weight moves no context between two other models, and so a model added or removed, or a split of
-    two models changed, moves as few contexts as can be: from 95/5 to 90/10, 5 %. Where several of three or more weights
-    change at once, moved is at most 2d / (1 + d), d the least possible, which no rule without memory
-    can promise to better (Bavarian et al., "The Optimality of Correlated Sampling", 2016). Cumulative weights
-    over one hash point would move twice d where models in the middle shift. The models' order does not matter.
+    hash of model and context, and the smallest draw wins; so a model wins with its share of the weights. A changed
+    weight moves no context between two other models. So adding or removing a model, or changing a split of two models,
+    moves as few contexts as possible: 5 % from 95/5 to 90/10. If several of three or more weights change at once, at
+    most 2d / (1 + d) move, with d the least possible; no rule without memory can promise better (Bavarian et al., "The
+    Optimality of Correlated Sampling", 2016). Cumulative weights over one hash point would move twice d when models in
+    the middle shift. The models' order does not matter.
 
-    Queries without a context are split at random. Learns nothing.
+    Queries without a context are split at random. It learns nothing.
 
     Args:
-        weights: by model, at least 0, not all 0; the same for each model if None. A model that is not in it gets none.
+        weights: by model, at least 0, not all 0; None for equal weights. A model that is not in it gets no queries.
 
     Raises:
         InvalidArgument: a parameter is outside its range.
@@ -57,18 +57,18 @@ class Weighted(Policy):
         return min(distribution.choices, key=lambda choice: _draw(choice, context))
 
     def _weights(self, models: tuple[str, ...]) -> list[float]:
-        """Equal ones where none of the application's models has any: a query is better answered than not."""
+        """Return equal weights if none of the application's models has any: an answer is better than none."""
         given = self.weights or {}
         weights = [float(given.get(model, 0.0)) for model in models]
         return weights if any(weights) else [1.0] * len(models)
 
 
-# A digest is a whole number below this.
+# A digest is an integer below this.
 _DIGESTS = 1 << 64
 
 
 def _draw(choice: Choice, context: str) -> float:
-    """An exponential draw with the model's share as its rate, the same for ever for one model and context."""
+    """Return an exponential draw with the model's share as its rate; it never changes for one model and context."""
     share = choice.shares[0]
     if share <= 0:
         return math.inf
