@@ -248,3 +248,24 @@ def test_nothing_is_smuggled_behind_an_end_that_is_in_doubt(running: Running, fr
     head = b"POST /keys HTTP/1.1\r\nContent-Type: application/json\r\n" + AUTHORIZED
     answer = running.answer(running.connect(head + DOUBTFUL[framing] + behind))
     assert answer == b"" or (answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1 ") == 1)
+
+
+@pytest.mark.parametrize("at_once_bytes", [0, 50, 1000])
+def test_an_offer_of_another_protocol_is_ignored(running: Running, at_once_bytes: int) -> None:
+    """As Java's client makes one with each request; what looks like a request in its body is none."""
+    body = b"GET /large HTTP/1.1\r\n" + AUTHORIZED + b"\r\n"
+    head = b"POST /keys HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+    head += AUTHORIZED + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n\r\n"
+    connection = running.connect(head + body[:at_once_bytes])
+    until(lambda: running.app.received_bytes >= len(body[:at_once_bytes]))
+    connection.sendall(body[at_once_bytes:] + head + body)
+    connection.sendall(b"GET / HTTP/1.1\r\nConnection: close\r\n" + AUTHORIZED + b"\r\n")
+    answer = running.answer(connection)
+    assert answer.count(b"HTTP/1.1 200") == 3 and answer.endswith(b"ok") and len(answer) < 10_000
+    assert running.app.received_bytes == 2 * len(body)
+
+
+@pytest.mark.parametrize("method", [b"CONNECT", b"GET"])
+def test_a_tunnel_is_refused(running: Running, method: bytes) -> None:
+    answer = running.answer(running.connect(method + b" localhost:22 HTTP/1.1\r\n" + AUTHORIZED + b"\r\nSSH-2.0"))
+    assert answer.startswith(b"HTTP/1.1 400")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -103,11 +104,36 @@ class Connection(HttpToolsProtocol):
                 return
             part = data[start : start + PARSED_AT_ONCE_BYTES]
             self._has_begun = False
-            super().data_received(part)
+            self._parse(part)
             # A head may have begun anywhere in this part, so its size so far is not known.
             self._head_bytes += 0 if self._has_begun else len(part)
             if self._is_in_head and self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(TooLarge(f"the request's head is over {MAX_HEAD_BYTES} bytes"))
+
+    def _parse(self, data: bytes) -> None:
+        """As uvicorn does it, but for offers of another protocol, such as Java's client makes.
+
+        uvicorn takes what follows for that. So the request's body is lost, or what comes of it later is read as the
+        next request.
+        """
+        self._unset_keepalive_if_required()
+        try:
+            while data and not self.transport.is_closing():
+                try:
+                    self.parser.feed_data(data)
+                    return
+                except httptools.HttpParserUpgrade as offer:
+                    data = self._head_without_offer() + data[offer.args[0] :]
+                    self.parser = httptools.HttpRequestParser(self)
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _head_without_offer(self) -> bytes:
+        """The head that was just read, to be read again."""
+        version = self.parser.get_http_version().encode()
+        headers = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (self.parser.get_method(), self.url, version, b"".join(headers))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -117,11 +143,20 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                # It offers nothing else, so there is no other way to read it.
+                self._refuse(MalformedRequest("CONNECT is not allowed: this is not a proxy"))
+            return  # it is read a second time
         self._discarded_bytes = 0
         if len(self.pipeline) >= MAX_PIPELINED:
             self.transport.close()
             return
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         if self.cycle.response_complete:
