@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.regret import ours, panels, textbook
+from benchmarks.regret import linear, ours, panels, textbook
 from benchmarks.regret.answers import LABELS
+from benchmarks.regret.features import DIMENSIONS, FEATURE_STREAMS, blind, play_features
 from benchmarks.regret.panels import play_panel
 from benchmarks.regret.simulation import Setting, play
 from benchmarks.regret.streams import SIZES, STREAMS, Floats
@@ -34,16 +35,39 @@ ALPHAS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 HEDGE_ETAS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6)
 HEDGE_HALF_LIVES = (35, 50, 70, 100, 200, 500)
 SHARES = (0.003, 0.01, 0.02)
+# Of policies that go by features.
+LINEAR_HALF_LIVES = (300, 500, 1000, 2000)
+LINEAR_EXPLORATIONS = (0.1, 0.2, 0.4, 0.7, 1.0)
+RIDGES = (0.3, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What policies are played on.
+
+    Attributes:
+        play: returns the regret, by setting, stream and seed, of games of one size.
+        sizes: how many models, or how many features.
+    """
+
+    play: Callable[..., Floats]
+    streams: Sequence[str]
+    sizes: Sequence[int]
+
+
+ASKING_ONE = Course(play, tuple(STREAMS), SIZES)
+ASKING_ALL = Course(play_panel, tuple(STREAMS), SIZES)
+WITH_FEATURES = Course(play_features, tuple(FEATURE_STREAMS), DIMENSIONS)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A policy with all settings of it that are tried, and how it is played."""
+    """A policy with all settings of it that are tried, and what it is played on."""
 
     name: str
     make: Callable[..., Any]
     settings: Sequence[Setting]
-    play: Callable[..., Floats] = play
+    course: Course = ASKING_ONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,24 +138,45 @@ def families() -> list[Family]:
         ),
         Family(
             "exp4",
-            Candidate("exp4", panels.Exp4, [setting_of("exp4")], play_panel),
+            Candidate("exp4", panels.Exp4, [setting_of("exp4")], ASKING_ALL),
             [
-                Candidate("discounted", panels.Hedge, _grid(eta=HEDGE_ETAS, half_life=HEDGE_HALF_LIVES), play_panel),
-                Candidate("never forgets", panels.Hedge, _grid(eta=HEDGE_ETAS, half_life=NEVER), play_panel),
-                Candidate("fixed share", panels.FixedShare, _grid(eta=HEDGE_ETAS, share=SHARES), play_panel),
+                Candidate("discounted", panels.Hedge, _grid(eta=HEDGE_ETAS, half_life=HEDGE_HALF_LIVES), ASKING_ALL),
+                Candidate("never forgets", panels.Hedge, _grid(eta=HEDGE_ETAS, half_life=NEVER), ASKING_ALL),
+                Candidate("fixed share", panels.FixedShare, _grid(eta=HEDGE_ETAS, share=SHARES), ASKING_ALL),
             ],
         ),
         # How many labels there are is no setting to search: a fact of the streams, as of an application.
         Family(
             "ensemble",
-            Candidate("ensemble", panels.Ensemble, [setting_of("ensemble")], play_panel),
+            Candidate("ensemble", panels.Ensemble, [setting_of("ensemble")], ASKING_ALL),
             [
-                Candidate("log odds", panels.LogOdds, _grid(classes=(LABELS,), half_life=HEDGE_HALF_LIVES), play_panel),
-                Candidate("never forgets", panels.LogOdds, _grid(classes=(LABELS,), half_life=NEVER), play_panel),
-                Candidate("equal votes", panels.Equal, [{}], play_panel),
+                Candidate("log odds", panels.LogOdds, _grid(classes=(LABELS,), half_life=HEDGE_HALF_LIVES), ASKING_ALL),
+                Candidate("never forgets", panels.LogOdds, _grid(classes=(LABELS,), half_life=NEVER), ASKING_ALL),
+                Candidate("equal votes", panels.Equal, [{}], ASKING_ALL),
             ],
         ),
+        Family(
+            "stacking",
+            Candidate("stacking", panels.Stacking, [setting_of("stacking")], ASKING_ALL),
+            [
+                Candidate(
+                    "other settings",
+                    panels.Stacking,
+                    _grid(prior=(5, 10, 20), half_life=(35, 50, 70, 100, 140, 200)),
+                    ASKING_ALL,
+                ),
+                Candidate("never forgets", panels.Stacking, _grid(prior=(5, 20), half_life=NEVER), ASKING_ALL),
+            ],
+        ),
+        _linear("linucb", linear.OurLinUcb, "LinUCB", linear.LinUcb),
+        _linear("linear_thompson", linear.OurLinearThompson, "LinTS", linear.LinTs),
     ]
+
+
+def without_features() -> list[Candidate]:
+    """Policies as they are by default, on queries whose features they do not see."""
+    makers = {"adaptive": ours.Adaptive, "thompson": textbook.Thompson, "exp3": ours.Exp3}
+    return [Candidate(policy, blind(make), [setting_of(policy)], WITH_FEATURES) for policy, make in makers.items()]
 
 
 def measure(candidate: Candidate, seeds: int) -> list[Result]:
@@ -140,15 +185,19 @@ def measure(candidate: Candidate, seeds: int) -> list[Result]:
         candidate.settings[start : start + SETTINGS_AT_ONCE]
         for start in range(0, len(candidate.settings), SETTINGS_AT_ONCE)
     ]
-    by_size = [np.concatenate([candidate.play(candidate.make, part, size, seeds) for part in parts]) for size in SIZES]
+    course = candidate.course
+    by_size = [
+        np.concatenate([course.play(candidate.make, part, size, seeds) for part in parts]) for size in course.sizes
+    ]
     return [
         _result(candidate, setting, [regret[index] for regret in by_size])
         for index, setting in enumerate(candidate.settings)
     ]
 
 
-def measure_ours(family: Family) -> Result:
-    return measure(family.ours, SEEDS)[0]
+def measure_default(candidate: Candidate) -> Result:
+    """Of a candidate with one setting."""
+    return measure(candidate, SEEDS)[0]
 
 
 def search(candidate: Candidate) -> Result:
@@ -159,9 +208,10 @@ def search(candidate: Candidate) -> Result:
 
 
 def _result(candidate: Candidate, setting: Setting, by_size: Sequence[Floats]) -> Result:
+    course = candidate.course
     means = {
-        stream: {str(size): round(float(regret[index].mean()), 1) for size, regret in zip(SIZES, by_size)}
-        for index, stream in enumerate(STREAMS)
+        stream: {str(size): round(float(regret[index].mean()), 1) for size, regret in zip(course.sizes, by_size)}
+        for index, stream in enumerate(course.streams)
     }
     # Streams and sizes are independent of each other, so the variances of their means add up.
     variance = sum(float(regret.var(axis=1, ddof=1).sum()) / regret.shape[1] for regret in by_size)
@@ -182,6 +232,26 @@ def setting_of(policy: str) -> Setting:
 def _ours(policy: str, make: Callable[..., Any]) -> Candidate:
     """The policy as it is where nothing is set."""
     return Candidate(policy, make, [setting_of(policy)])
+
+
+def _linear(policy: str, make: Callable[..., Any], name: str, textbooks: Callable[..., Any]) -> Family:
+    """One that goes by features, beside the textbook's, which never forgets, and the same with a half-life."""
+    shared = {"exploration": LINEAR_EXPLORATIONS, "ridge": RIDGES}
+    explorations = (0.25, 0.35, 0.5, 0.7, 1.0)
+    return Family(
+        policy,
+        Candidate(policy, make, [setting_of(policy)], WITH_FEATURES),
+        [
+            Candidate(name, textbooks, _grid(**shared, half_life=NEVER), WITH_FEATURES),
+            Candidate("discounted", textbooks, _grid(**shared, half_life=LINEAR_HALF_LIVES), WITH_FEATURES),
+            Candidate(
+                "other settings",
+                make,
+                _grid(exploration=explorations, half_life=LINEAR_HALF_LIVES),
+                WITH_FEATURES,
+            ),
+        ],
+    )
 
 
 def _grid(**values: Sequence[float]) -> list[Setting]:

@@ -9,6 +9,7 @@ from benchmarks.regret import panels
 from benchmarks.regret.answers import COMMON_CHANCE, RIGHT, answers, losses_of, vote
 from benchmarks.regret.families import setting_of
 from benchmarks.regret.panels import play_panel
+from benchmarks.regret.streams import BLOCK_ROUNDS
 from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import tally
 from clipper.selection.policies.by_name import make_policy
@@ -25,17 +26,20 @@ MEANS = np.array([[0.1, 0.3, 0.4, 0.8]])
         (panels.Exp4, make_policy("exp4")),
         (panels.Ensemble, make_policy("ensemble")),
         (panels.Equal, make_policy("ensemble", {"weighting": "equal"})),
+        (panels.Stacking, make_policy("stacking")),
     ],
 )
 def test_weights_are_those_of_the_servers_policy(make: panels.PanelMaker, policy: Policy) -> None:
-    name = "exp4" if make is panels.Exp4 else "ensemble"
-    setting = {} if make is panels.Equal else setting_of(name)
+    names = {panels.Exp4: "exp4", panels.Ensemble: "ensemble", panels.Stacking: "stacking"}
+    setting = setting_of(names[make]) if make in names else {}
     panel = make(1, len(MODELS), **{key: np.array([value]) for key, value in setting.items()})
     ledger, chance = Ledger(int(setting.get("half_life", 100))), np.random.default_rng(3)
     for step in range(400):
         choice = policy.select(MODELS, ledger.totals(), QueryView(), Random(0))
         # The ledger is one observation ahead in its clock, by which the last digits differ, and early on a little more.
-        assert choice.shares == pytest.approx(panel.weights()[0], abs=0.02 if step > 20 else 0.05)
+        # What fits weights does so once in a block.
+        if make is not panels.Stacking or step % BLOCK_ROUNDS == 0:
+            assert choice.shares == pytest.approx(panel.weights()[0], abs=0.02 if step > 20 else 0.05)
         given = answers(MEANS, chance)
         losses = losses_of(given)
         by_model = dict(zip(MODELS, losses[0].tolist()))

@@ -7,10 +7,10 @@ import pytest
 
 from benchmarks.regret import ours, textbook
 from benchmarks.regret.families import families
-from benchmarks.regret.results import best_textbook, ratio, read
+from benchmarks.regret.results import BLIND, BY_FEATURES, best_textbook, ratio, read
 from benchmarks.regret.simulation import play
 from benchmarks.regret.streams import ROUNDS, SIZES, STREAMS, SWAP_ROUNDS
-from benchmarks.regret.table import table
+from benchmarks.regret.table import table, table_by_features
 from clipper.selection.policies.adaptive import Adaptive
 
 RESULTS = read()
@@ -35,6 +35,18 @@ def test_the_results_are_of_the_defaults_as_they_are() -> None:
 
 def test_the_page_shows_the_results() -> None:
     assert table(RESULTS) in PAGE
+    assert table_by_features(RESULTS) in PAGE
+
+
+def test_who_sees_features_loses_a_third_of_what_others_do() -> None:
+    for policy in BY_FEATURES:
+        assert RESULTS[policy][0].sum < min(each.sum for each in RESULTS[BLIND]) / 3
+
+
+def test_stacking_is_no_worse_than_equal_votes_or_weights_by_accuracy_alone() -> None:
+    equal = next(each for each in RESULTS["ensemble"] if each.name == "equal votes")
+    log_odds = next(each for each in RESULTS["ensemble"] if each.name == "log odds")
+    assert RESULTS["stacking"][0].sum < 0.2 * min(equal.sum, log_odds.sum)
 
 
 def test_a_small_part_of_it_again() -> None:

@@ -45,7 +45,7 @@ class LinearThompson(Policy):
 
     needs_features = True
 
-    exploration: float = 0.5
+    exploration: float = 0.3
 
     def __post_init__(self) -> None:
         check_number("exploration", self.exploration, 0, 10, above=True)

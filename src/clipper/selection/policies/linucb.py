@@ -31,7 +31,7 @@ class LinUcb(Policy):
 
     needs_features = True
 
-    exploration: float = 1.0
+    exploration: float = 0.5
 
     def __post_init__(self) -> None:
         check_number("exploration", self.exploration, 0, 10, above=True)

@@ -97,10 +97,10 @@ class Stacking(Policy):
     """
 
     feedback = "all"
-    default_half_life = 300
+    default_half_life = 100
 
     answer: str = "vote"
-    prior: float = 20.0
+    prior: float = 5.0
     tolerance: float = DEFAULT_TOLERANCE
     _combiner: Combiner = field(init=False, repr=False, compare=False)
 
