@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 
 from clipper.cli import process as processes
-from clipper.cli.process import ServerStart, StartingServer, spawn, wait_until_gone
+from clipper.cli.process import ServerStart, StartingServer, checked_start, spawn, wait_until_gone
 from clipper.errors import DeadlineExceeded, Unavailable
 from clipper.supervisor.config import Config, parse_command_line
 from conftest import Api
@@ -117,3 +118,13 @@ def test_a_servers_process_is_told_what_the_command_was(tmp_path: Path) -> None:
     (_, _, module, *arguments) = ServerStart(tmp_path, given).argv()
     assert module == "clipper.supervisor"
     assert parse_command_line(arguments) == Config(tmp_path, **given)
+
+
+def test_a_port_for_grpc_without_its_extra_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipper.cli.process.has_grpc", lambda: False)
+    settings = {"management_host": "127.0.0.1"}
+    with pytest.raises(typer.BadParameter, match=r"pip install 'clipper-serving\[grpc\]'"):
+        checked_start(tmp_path, settings | {"grpc_port": 1339})
+    assert checked_start(tmp_path, settings | {"grpc_port": "off"}).argv()[-2:] == ["--grpc-port", "off"]
+    monkeypatch.setattr("clipper.cli.process.has_grpc", lambda: True)
+    assert checked_start(tmp_path, settings | {"grpc_port": 1339}).argv()[-2:] == ["--grpc-port", "1339"]

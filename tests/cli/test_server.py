@@ -99,7 +99,8 @@ def succeed(result: "subprocess.CompletedProcess[str]") -> str:
 
 
 def test_from_start_to_stop_and_back(clipper: Command, home: Path) -> None:
-    assert "Clipper is running" in succeed(clipper("start", *FREE_PORTS))
+    started = succeed(clipper("start", *FREE_PORTS))
+    assert "Clipper is running" in started and "gRPC at 127.0.0.1:" in started
     assert "is running already" in succeed(clipper("start", *FREE_PORTS))
     assert "sum:1 is ready" in succeed(clipper("deploy", "sum", "model:Sum"))
     succeed(clipper("app", "create", "sum", "--model", "sum", "--slo-ms", "20000", "--default", "-1"))

@@ -24,6 +24,30 @@ def test_defaults_and_options() -> None:
     assert parse_command_line(["--home=h", "--max-body-bytes=65536"]).max_body_bytes == 65536
 
 
+@pytest.mark.parametrize(
+    ("options", "installed", "port"),
+    [
+        ("", True, 1339),
+        ("", False, None),
+        ("--query-port=0", True, 0),
+        ("--grpc-port=0", True, 0),
+        ("--grpc-port=21039", True, 21039),
+        ("--grpc-port=off", True, None),
+        ("--grpc-port=off", False, None),
+    ],
+)
+def test_the_port_for_grpc(options: str, installed: bool, port: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipper.supervisor.config.has_grpc", lambda: installed)
+    assert parse_command_line(["--home=h", *options.split()]).wanted_grpc_port == port
+
+
+def test_a_port_for_grpc_without_its_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("clipper.supervisor.config.has_grpc", lambda: False)
+    with pytest.raises(SystemExit):
+        parse_command_line(["--home=h", "--grpc-port=1339"])
+    assert "pip install 'clipper-serving[grpc]'" in capsys.readouterr().err
+
+
 def test_with_tls_other_machines_may_reach_management() -> None:
     tls = ["--home=h", "--tls-cert=c", "--tls-key=k"]
     config = parse_command_line([*tls, "--management-host=0.0.0.0"])
