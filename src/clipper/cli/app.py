@@ -67,7 +67,7 @@ def create(
 ) -> None:
     """Create an application. It follows its models' current versions, or stays with --version of its only model."""
     if version is not None and len(model or ()) != 1:
-        raise typer.BadParameter("--version goes with one --model; of several, write --model NAME:VERSION")
+        raise typer.BadParameter("--version goes with one --model; with several models, write --model NAME:VERSION")
     out, costs = Output(as_json), _costs(cost, (*(model or ()), *(shadow or ())))
     settings |= {
         "policy_parameters": parse_parameters(policy_parameter),

@@ -58,7 +58,7 @@ class Output:
             self._console.print(printable(text), style="dim", soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """What is done, but perhaps not as it was meant; on standard error, beside what was done."""
+        """Print on standard error that something was done, but perhaps not as intended."""
         Console(stderr=True, highlight=False, markup=False).print(
             printable(f"warning: {text}"), style="yellow", soft_wrap=True
         )

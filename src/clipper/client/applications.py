@@ -41,13 +41,13 @@ class Applications(Calls):
                 with that one.
             version: the version of a single model, instead of ``NAME:VERSION``.
             shadow: models that are asked and scored, but never answer.
-            cost: of asking each of its models once, by the name that it is linked by, in a unit of yours; ``auto`` is
-                measured, in milliseconds of a replica, of one model or of all.
-            input_type: of its queries; the first model's if None.
-            settings: as ``slo_ms=20, policy="exp3", policy_parameters={"eta": 0.1}``: how it selects among its models
-                and learns, and who may ask it how much. ``settings.application`` has each with its default, and
-                ``clipper app create --help`` says what it is. Of a policy or loss of your own, ``module:Class`` or
-                ``module:function``, the current folder's Python files are sent.
+            cost: the cost of asking each model once, by the name of its link, in any unit; ``auto``, for one model or
+                for all, is measured in milliseconds of a replica.
+            input_type: of its queries; None means the first model's.
+            settings: e.g. ``slo_ms=20, policy="exp3", policy_parameters={"eta": 0.1}``: how it selects among its models
+                and learns, who may ask it, and how much. ``settings.application`` has each with its default, and
+                ``clipper app create --help`` explains it. For your own policy or loss, ``module:Class`` or
+                ``module:function``, the Python files of the current folder are sent.
         """
         if version is not None and not isinstance(model, str):
             raise InvalidArgument(f"version {version!r} goes with one model: with several, write NAME:VERSION")
@@ -134,7 +134,7 @@ class Applications(Calls):
     ) -> Application:
         """Link a model. The link follows the current version, or stays with ``version``.
 
-        A ``model`` of the form ``NAME:VERSION`` is linked beside other versions of it, which stay.
+        A ``model`` of the form ``NAME:VERSION`` is linked beside other versions of the model, which stay linked.
         A ``shadow`` is asked and scored, but never answers. ``cost`` is that of asking it once, in a unit of yours, or
         ``auto``, which is measured, in milliseconds of a replica.
         """
@@ -178,7 +178,7 @@ def _links(
 
 
 def _link(text: str, version: str | None, cost: Cost | None, *, shadow: bool) -> Link:
-    """``NAME`` or ``NAME:VERSION``; neither may hold a colon."""
+    """Read ``NAME`` or ``NAME:VERSION``; neither part may contain a colon."""
     name, _, pinned = text.partition(":")
     return Link(name, pinned or version, shadow, cost)
 

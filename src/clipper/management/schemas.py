@@ -257,9 +257,12 @@ class WorkerStatus(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """``certificate_expires_at``: of both ports, in seconds since 1970; None without TLS. ``client_ca_expires_at``: the
-    first of those that sign the certificates of the query port's clients; None if they need not show any.
-    ``grpc_address``: HOST:PORT; None if nothing listens there."""
+    """The server's status.
+
+    ``certificate_expires_at`` is in seconds since 1970; None without TLS. ``client_ca_expires_at`` is that of the
+    first expiring certificate of ``--tls-client-ca``; None without it. ``grpc_address`` is HOST:PORT; None if nothing
+    listens there.
+    """
 
     version: str
     pid: int

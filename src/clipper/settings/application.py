@@ -60,8 +60,8 @@ MaxPerSecond = Annotated[
 class Link(Struct, frozen=True):
     """A model that an application may ask: its current version, or the pinned one.
 
-    A ``shadow`` model is asked each query and scored from feedback, but never answers. ``cost`` is that of asking it
-    once, in a unit of the user's; ``auto`` is measured, in milliseconds of a replica; None if nobody has said.
+    A ``shadow`` model is asked each query and scored by feedback, but never answers. ``cost`` is what asking it once
+    costs, in a unit of the user's; ``auto`` is measured, in milliseconds of a replica; None if it is not known.
     """
 
     model: str
