@@ -54,7 +54,7 @@ def create(
     cost: Annotated[
         list[str] | None,
         typer.Option(
-            help="What asking a model once costs, in any unit, e.g. forest=5; or auto, which measures that of the rest "
+            help="Cost of asking a model once, in any unit, e.g. forest=5; or auto, which measures that of the rest "
             "in milliseconds of a replica. May be repeated."
         ),
     ] = None,
@@ -185,7 +185,9 @@ def link(
     ] = False,
     cost: Annotated[
         str | None,
-        typer.Option(help="What asking it once costs, in any unit; or auto, which is measured.", show_default="none"),
+        typer.Option(
+            help="Cost of asking the model once, in any unit; or auto, which is measured.", show_default="none"
+        ),
     ] = None,
     home: Home = None,
     url: Url = None,
@@ -274,7 +276,7 @@ def _link_text(link: Link) -> str:
 
 
 def _costs(texts: list[str] | None, models: Sequence[str]) -> dict[str, Cost]:
-    """``forest=5`` by name, and ``auto`` of all models without one."""
+    """Read texts such as ``forest=5`` into costs by name; ``auto`` is for all models without one."""
     costs: dict[str, Cost] = {}
     for text in texts or ():
         name, equals, value = text.partition("=")
