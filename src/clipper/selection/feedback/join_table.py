@@ -1,4 +1,4 @@
-"""The queries of the recent past, by id, so that feedback can be joined with what was predicted."""
+"""Recent queries by id, so that feedback can be joined with their predictions."""
 
 from collections import deque
 from typing import Literal
@@ -6,38 +6,39 @@ from typing import Literal
 from clipper.control.statistics import FeedbackWindowStatistics
 from clipper.selection.query import Query
 
-# What a query costs beside its input and outputs: itself, its numbers, its places here; and each output but the first.
+# Size of a query without its input and outputs: the object, its numbers, its entries here; and of each further output.
 QUERY_OVERHEAD_BYTES = 350
 OUTPUT_OVERHEAD_BYTES = 85
-# What was said to a query, where an application's confidences are made of more than votes.
+# Size of ``Said``, if the application's confidences are derived.
 SAID_BYTES = 80
-# How large queries may be on average before fewer are kept: five models' labels, or a hundred numbers of one. So the
-# table's memory has a bound, whatever outputs it gets.
+# Average size of queries above which fewer are kept: five models' labels, or a hundred numbers of one. With this the
+# table's memory is bounded, whatever outputs it gets.
 BYTES_PER_QUERY = 1024
-# Times to live of which is known what is over; an application has one, which is seldom changed.
+# Number of times to live for which expiry is tracked. An application has one, which seldom changes.
 MAX_TTLS = 1000
-# Of many queries so small a part goes at once, some 80 at the default bound, which takes 30 us: half of what it does
-# one by one.
+# This small a part of many queries is evicted at once, some 80 at the default bound, which takes 30 us: half of what it
+# takes one by one.
 EVICTED_PART = 1 / 1024
 
 
 class JoinTable:
-    """Keeps each query until its time is over, and ``max_queries`` of them: beyond that the oldest go first.
+    """Keeps each query for its time to live, and at most ``max_queries``: beyond that the oldest are evicted.
 
-    Queries of several applications, with several times to live, share it. What is kept is what feedback is learned
-    from: outputs and choice, and the input only where a model may be asked again.
+    Queries of several applications, with several times to live, share the table. It keeps what feedback is learned
+    from: outputs and choice, and the input only if a model may be asked again.
 
     Args:
-        max_bytes: bound of their size; for queries of ``BYTES_PER_QUERY`` if None.
+        max_queries: bound of their number.
+        max_bytes: bound of their size; None for ``max_queries`` of ``BYTES_PER_QUERY``.
 
     Attributes:
-        evicted: queries that had to go before their time.
+        evicted: number of queries that were evicted before their time.
     """
 
     def __init__(self, max_queries: int, max_bytes: int | None = None) -> None:
         self.max_queries = max_queries
         self._max_bytes = max_queries * BYTES_PER_QUERY if max_bytes is None else max_bytes
-        # Ids grow, so the last that went for want of room, or being over, tells of those before it.
+        # Ids grow, so the last id that was evicted or expired tells about all ids before it.
         self._last_evicted = -1
         self._last_over: dict[float, int] = {}
         self._by_id: dict[int, Query] = {}
@@ -49,7 +50,7 @@ class JoinTable:
         return len(self._by_id)
 
     def remember(self, query: Query, now_s: float) -> None:
-        """Keep ``query``, with the outputs that it has, for its application's time."""
+        """Keep ``query`` with its outputs for its application's time to live."""
         self._by_id[query.id] = query
         order = self._order
         order.append(query)
@@ -61,21 +62,21 @@ class JoinTable:
             self._evict()
 
     def grow(self, query_id: int, size_bytes: int) -> None:
-        """A query has got one more output since it was remembered."""
+        """Count an output that came after the query was remembered."""
         if query_id in self._by_id:
             self.size_bytes += size_bytes
             if self.size_bytes > self._max_bytes:
                 self._evict()
 
     def find(self, query_id: int, now_s: float) -> Query | None:
-        """The query of that id, if it is still kept and its time is not over."""
+        """Return the query with this id, if it is still kept and has not expired."""
         while self._order and _is_over(self._order[0], now_s):
             self._forget_oldest()
         query = self._by_id.get(query_id)
         return None if query is None or _is_over(query, now_s) else query
 
     def why_not(self, query_id: int, ttl_s: float) -> Literal["over", "evicted", "unanswered"]:
-        """Why a query that was asked, of an application with that time to live, is not found."""
+        """Return why a query of an application with this time to live is not found."""
         if query_id <= self._last_over.get(ttl_s, -1):
             return "over"
         return "evicted" if query_id <= self._last_evicted else "unanswered"
@@ -87,7 +88,7 @@ class JoinTable:
         )
 
     def _forget_over(self, now_s: float) -> None:
-        # Two for one, so that those whose time is over become fewer even while more come.
+        # Two for each new one, so that expired queries become fewer even while more arrive.
         for _ in range(2):
             if self._order and _is_over(self._order[0], now_s):
                 self._forget_oldest()
@@ -118,7 +119,7 @@ def _is_over(query: Query, now_s: float) -> bool:
 
 
 def _size_bytes(query: Query) -> int:
-    """Worked out twice rather than kept: less memory to touch is worth more than the sums."""
+    """Return a query's size. Computing it twice is cheaper than the memory to keep it."""
     size = QUERY_OVERHEAD_BYTES + (0 if query.row is None else len(query.row))
     if query.features is not None:
         size += len(query.features)
@@ -134,5 +135,5 @@ def _size_bytes(query: Query) -> int:
 
 
 def output_bytes(*outputs: bytes) -> int:
-    """What outputs but the first cost."""
+    """Return the size of outputs other than the first."""
     return sum(map(len, outputs)) + OUTPUT_OVERHEAD_BYTES * len(outputs)

@@ -1,11 +1,11 @@
-"""How queries ended for the versions that they asked: in time or not, and whether feedback tells of it.
+"""Outcomes of queries for the versions that they asked: in time or not, and whether there is feedback on it.
 
-Whether a version is in time is known of every query; how right it is only of those with feedback. Some applications
-send feedback on answers and none on defaults, of which they know nothing to say. Were misses then to teach nothing, the
-version that is right but never in time would look the best. Were each to teach, though feedback comes on one answer in
-a hundred, lateness would weigh a hundred times what a wrong answer does. So misses teach as often as answers do: where
-feedback comes on a share f of the answers, and of a version's misses on clearly fewer, what is missing of f is made up.
-Until there are answers f is taken to be 1: a policy that asks nothing but what is never in time has to learn of that.
+Every query shows whether a version is in time; only those with feedback show how right it is. Some applications send
+feedback on answers and none on defaults, about which they have nothing to say. If misses then taught nothing, a version
+that is right but never in time would look the best. If each miss taught, although one in a hundred answers has
+feedback, a miss would count a hundred times as much as a wrong answer. So misses teach as often as answers do: if a
+share f of the answers has feedback, and clearly fewer of a version's misses, the difference is made up. Until there are
+answers f counts as 1: a policy that only asks versions that are never in time must learn that.
 """
 
 import math
@@ -16,26 +16,26 @@ import msgspec
 from clipper.selection.learning.arms import Arms
 from clipper.selection.policies.policy import Choice
 
-# Counts are halved at so many queries: what was long ago tells little of who is in time now.
+# Counts are halved after this many queries: old ones say little about who is in time now.
 WINDOW = 8192
-# Feedback on so many standard deviations fewer misses than on answers is no chance.
+# If misses with feedback are this many standard deviations fewer than answers with feedback, it is not by chance.
 CLEARLY = 3.0
 # Misses that are made up for at once; others wait for the next time.
 MAX_MADE_UP = 100
-# Of how many queries the recent share is. A version that hangs is known to after some tens; one that is new, after ten.
+# Queries in the recent share. A hanging version is found after some tens of queries; a new one, after ten.
 RECENT = 20
 
 
 class Version(msgspec.Struct, gc=False):
-    """Of one version.
+    """Counts of one version.
 
     Attributes:
         in_time, missed: queries that it answered by their deadline, or did not.
         told: misses with feedback.
-        made_up: misses without, that have taught nevertheless.
-        recent: share of the last queries that it was in time for.
-        seen: queries that ``recent`` is of, up to ``RECENT``.
-        choice, arms, features: of the last miss.
+        made_up: misses without feedback that have been learned from.
+        recent: share of the recent queries that it was in time for.
+        seen: number of queries in ``recent``, up to ``RECENT``.
+        choice, arms, features: those of the latest miss.
     """
 
     in_time: float = 0.0
@@ -55,9 +55,9 @@ class Version(msgspec.Struct, gc=False):
 
 
 class MadeUp(msgspec.Struct, frozen=True):
-    """Misses without feedback that are to teach now: as many of ``name``, as ``choice`` had it asked, at that loss.
+    """Misses without feedback to learn from now: their number, the version's name and choice, and the loss.
 
-    ``features`` are those of the last one.
+    ``features`` are those of the latest one.
     """
 
     name: str
@@ -69,64 +69,64 @@ class MadeUp(msgspec.Struct, frozen=True):
 
 
 class Outcomes:
-    """Counts them for one application of one worker, which gets the feedback on its queries."""
+    """Counts the outcomes for one application in one worker, which gets the feedback on its own queries."""
 
     def __init__(self) -> None:
         self._versions: dict[str, Version] = {}
         self._counted = 0
-        # Of answers that a version gave: how many, and with feedback.
+        # Answers by a version: their number, and those with feedback.
         self._answered = 0.0
         self._told = 0.0
-        # Of defaults, as far as labels tell.
+        # Losses of the default, as far as labels show them.
         self._default_loss = 0.0
         self._defaults_scored = 0.0
 
     def came(self, key: str) -> None:
-        """A version answered a query by its deadline."""
+        """Count a version's answer by the deadline."""
         version = self._version(key)
         version.in_time += 1
-        # Most always are: there is nothing to work out.
+        # Most versions are always in time, so that nothing changes.
         if version.recent < 1.0 or version.seen < RECENT:
             version.see(was_in_time=True)
 
     def missed(self, name: str, choice: Choice, arms: Arms, features: bytes | None = None) -> None:
-        """It did not."""
+        """Count a version's miss."""
         version = self._version(arms.key(name))
         version.missed += 1
         version.choice, version.arms, version.features = choice, arms, features
         version.see(was_in_time=False)
 
     def answered(self) -> None:
-        """A query has got its models' answer."""
+        """Count a query that got its models' answer."""
         self._answered += 1
 
     def told_of_answer(self) -> None:
-        """Feedback on an answer came."""
+        """Count feedback on an answer."""
         self._told += 1
 
     def told_of_miss(self, key: str) -> None:
-        """Feedback came on a query that got no answer of this version."""
+        """Count feedback on a query that this version did not answer."""
         self._version(key).told += 1
 
     def told_of_default(self, loss: float) -> None:
-        """A label told what the user would have lost, or did, by the application's default."""
+        """Learn from a label what the application's default lost, or would have lost."""
         self._defaults_scored += 1
         self._default_loss += loss
 
     def missed_share(self, key: str) -> float:
-        """Of the queries that asked a version, the share that it did not answer in time; 0 if none did."""
+        """Return the share of its queries that a version did not answer in time; 0 if there were none."""
         version = self._versions.get(key)
         if version is None or not version.in_time + version.missed:
             return 0.0
         return version.missed / (version.in_time + version.missed)
 
     def recent_share(self, key: str) -> float:
-        """Of the last queries that asked it, the share that it was in time for; 1 if none did."""
+        """Return the share of its recent queries that a version was in time for; 1 if there were none."""
         version = self._versions.get(key)
         return 1.0 if version is None else version.recent
 
     def make_up(self) -> list[MadeUp]:
-        """What misses without feedback are to teach now; from here on they count as having taught."""
+        """Return the misses without feedback to learn from now; from here on they count as learned from."""
         share = min((self._told + 1) / (self._answered + 1), 1.0)
         loss = self._default_loss / self._defaults_scored if self._defaults_scored else 1.0
         made_up = []
@@ -141,7 +141,7 @@ class Outcomes:
         return made_up
 
     def take_back(self, made_up: Sequence[MadeUp]) -> None:
-        """They could not be learned from after all."""
+        """They could not be learned from: do not count them."""
         for each in made_up:
             self._version(each.arms.key(each.name)).made_up -= each.times
 
@@ -165,15 +165,16 @@ class Outcomes:
             version.missed /= 2
             version.told /= 2
             version.made_up /= 2
-        # Of versions that are asked no more nothing is left in the end.
+        # In the end nothing is left of versions that are no longer asked.
         self._versions = {key: each for key, each in self._versions.items() if each.in_time + each.missed >= 0.5}
 
 
 def mixed(losses: Mapping[str, float], shares: Mapping[str, float], no_answer_loss: float) -> dict[str, float]:
-    """What the user would get: of each model, the loss of its output when it is in time, else that of what stands in.
+    """Return the user's expected loss for each model: its output's loss if it is in time, else that of the substitute.
 
     Args:
-        losses: of outputs, by model.
-        shares: of the queries that asked it, by model, the share that it was not in time for.
+        losses: loss of outputs, by model.
+        shares: share of its queries that a model was not in time for, by model.
+        no_answer_loss: loss of what the user gets instead.
     """
     return {model: loss + shares.get(model, 0.0) * (no_answer_loss - loss) for model, loss in losses.items()}

@@ -1,4 +1,4 @@
-"""What a piece of feedback is, and what it teaches."""
+"""Scores feedback, and computes what it teaches."""
 
 from collections.abc import Collection, Mapping
 
@@ -13,15 +13,15 @@ from clipper.selection.learning.tally import NONE_MISSED, Amount, Increments, ta
 from clipper.selection.policies.combine import behind
 from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, Totals
 
-# Of what a user's code said when it failed.
+# Bound of the message of a user's code that failed.
 MAX_CHARACTERS = 300
-# A sum's key is written with each observation. A model's name is part of it: a pinned MODEL:VERSION has up to 127.
+# Each observation is written with the sum's key, which includes a model's name: a pinned MODEL:VERSION has up to 127.
 MAX_NAME_LENGTH = 200
-# Importance weights of models that are hardly ever asked stay far below, and sums of these far from a double's end.
+# Importance weights of rarely asked models stay far below this, and their sums far from a double's largest value.
 MAX_AMOUNT = 1e15
-# Of an array: what a linear policy keeps of a model by 64 features, and again half of it.
+# Bound of an array: 1.5 times what a linear policy keeps for a model with 64 features.
 MAX_ARRAY = 4096
-# As wrong as a model can be.
+# The largest loss.
 NO_ANSWER_LOSS = 1.0
 
 
@@ -34,21 +34,20 @@ def score(
     *,
     answer: bytes | None = None,
 ) -> dict[str, float]:
-    """The loss in [0, 1] of each model that has an output; under a reward, of the selected ones alone.
+    """Return the loss in [0, 1] of each model with an output; for a reward, only of selected models.
 
-    A reward is for the answer, so it speaks of the models whose output that was: what another would have earned is
-    not known, and that model is left out.
+    A reward is for the answer, so it applies to the models whose output that was. What another output would have earned
+    is unknown, so its model is left out.
 
-    A selected model without an output has lost, too: were that to teach nothing, one that hangs would go on being
-    asked.
+    A selected model without an output has a loss, too: otherwise a hanging model would still be asked.
 
     Args:
-        outputs: those that count.
-        no_answer_loss: that of what the user got in place of a selected model's output.
-        answer: what the models' outputs were combined to; None if that was none of theirs.
+        outputs: the outputs to score.
+        no_answer_loss: loss of what the user got instead of a selected model's output.
+        answer: the combination of the models' outputs; None if the answer was another.
 
     Raises:
-        InvalidArgument: the label or reward is not one that can be scored.
+        InvalidArgument: the label or reward cannot be scored.
         PolicyFailed: the user's own loss failed.
     """
     if feedback.reward is not None:
@@ -59,15 +58,15 @@ def score(
             losses = {model: each for model, each in losses.items() if model in answered or model not in outputs}
         return losses
     if feedback.label is None:
-        raise InvalidArgument('feedback has neither "label" nor "reward"')
+        raise InvalidArgument('feedback has neither "label" nor "reward": expected one of them')
     losses = {model: loss(output, feedback.label) for model, output in outputs.items()}
     return dict.fromkeys((model for model in choice.models if model not in outputs), no_answer_loss) | losses
 
 
 def default_loss(feedback: Feedback, loss: Loss, default: bytes | None, *, was_answered: bool) -> float:
-    """The loss of an application's default, where that is what the user got instead of a model's output; else 1.
+    """Return the loss of the default if the user got it instead of a model's output; else 1.
 
-    A reward is for what was answered, so it speaks of the default only if that was.
+    A reward is for the answer, so it applies to the default only if that was the answer.
 
     Raises:
         InvalidArgument: as ``score``.
@@ -81,12 +80,12 @@ def default_loss(feedback: Feedback, loss: Loss, default: bytes | None, *, was_a
     try:
         return loss(default, feedback.label)
     except PolicyFailed:
-        # A user's loss need not know what to make of a default that is no model's output.
+        # A user's loss need not handle a default, which is not a model's output.
         return NO_ANSWER_LOSS
 
 
 def loss_of_answer(feedback: Feedback, loss: Loss, answer: bytes) -> float | None:
-    """How wrong the answer was that a query got from its models."""
+    """Return the loss of the answer that a query got from its models; None if the feedback does not tell."""
     if feedback.label is None:
         return None if feedback.reward is None else loss_of_reward(feedback.reward)
     return loss(answer, feedback.label)
@@ -102,25 +101,25 @@ def lesson(
     *,
     is_reward: bool = False,
 ) -> Increments:
-    """What to add to a state: what is counted for every policy, and what this one adds.
+    """Return the increments to a state: those for every policy, and this policy's own.
 
     Args:
-        missed: of the selected models, how much each counts as not having answered by the deadline.
-        is_reward: whether the losses are of a reward, which leaves out models that gave another output.
+        missed: how much each selected model counts as not having answered by the deadline.
+        is_reward: whether the losses are from a reward, which leaves out models with another output.
 
     Raises:
-        PolicyFailed: the user's own policy raised, or returned no increments.
+        PolicyFailed: the user's own policy raised, or did not return increments.
     """
     costs = totals.costs
     if costs.weight and policy.feedback == "selected":
         plain, losses = losses, {model: costs.priced(model, loss) for model, loss in losses.items()}
         counts = tally(choice.models, losses, missed, plain)
     else:
-        # Where all models are asked for every query, none of them saves anything by being preferred.
+        # If all models are asked for every query, preferring a cheap one saves nothing.
         counts = tally(choice.models, losses, missed)
     increments: dict[tuple[str, str], Amount] = {**counts}
     try:
-        # A class of the user's that is no subclass of ours need not have it.
+        # A user's class need not be a subclass, and may lack the method.
         observe = getattr(policy, "observe_reward", policy.observe) if is_reward else policy.observe
         for (model, name), amount in observe(choice, losses, totals, query).items():
             key = _checked_name(model), _checked_name(name)
@@ -128,7 +127,7 @@ def lesson(
             if key in increments and isinstance(added, np.ndarray):
                 raise InvalidArgument(f"it returned an array as {key[1]!r}, which is counted as a number")
             increments[key] = known + added
-    except (Exception, SystemExit) as error:  # whatever a user's code raises or returns is the user's to read
+    except (Exception, SystemExit) as error:  # the user's code may raise anything; the user gets to read it
         raise PolicyFailed(f"policy failed in observe: {type(error).__name__}: {error}"[:MAX_CHARACTERS]) from error
     return increments
 
@@ -136,16 +135,16 @@ def lesson(
 def shown_of_newcomers(
     arms: Arms, arms_now: Arms, forecasts: Forecasts, asked: Collection[str], loss: float, times: int = 1
 ) -> Increments:
-    """What answers add to the evidence on the newcomers of their time; nothing to that of ramps which are over.
+    """Return what answers add to the evidence on the newcomers of their time; nothing for ramps that have ended.
 
     Args:
         arms: those of the query.
-        asked: the models that the answers were made by.
-        loss: of each answer.
+        asked: the models that made the answers.
+        loss: loss of each answer.
     """
     shown: dict[tuple[str, str], float] = {}
     part = [name for name in arms.ramps if name in asked]
-    # An answer with another newcomer in it is no measure.
+    # An answer with another newcomer's part in it says nothing.
     for name in part or arms.ramps:
         if arms_now.ramps.get(name) == arms.ramps[name]:
             shown |= forecasts.observed(name, arms.ramps[name], loss, is_own=bool(part), times=times)
@@ -153,7 +152,7 @@ def shown_of_newcomers(
 
 
 def _checked_name(name: object) -> str:
-    """A name that can be part of a sum's key in any store."""
+    """Check that a name can be part of a sum's key in any store."""
     text = str(name)
     if "/" in text or not text.isprintable() or len(text) > MAX_NAME_LENGTH:
         raise InvalidArgument(
@@ -164,7 +163,7 @@ def _checked_name(name: object) -> str:
 
 
 def _checked_amount(amount: Amount) -> Amount:
-    """One that can be added to for ever: a single NaN or infinity would spoil a sum for good."""
+    """Check that an amount can be added: a single NaN or infinity would ruin a sum for good."""
     if isinstance(amount, np.ndarray):
         array = amount.astype(np.float64)
         if array.ndim != 1 or not 1 <= len(array) <= MAX_ARRAY or not (np.abs(array) <= MAX_AMOUNT).all():

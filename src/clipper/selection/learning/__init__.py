@@ -1,1 +1,1 @@
-"""What feedback teaches: losses, and sums of them that forget. It decides; it does no I/O."""
+"""The mathematics of learning from feedback: losses, and sums that forget. It decides and does no I/O."""

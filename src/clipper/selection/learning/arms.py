@@ -1,12 +1,12 @@
-"""Which version's numbers are meant where a policy names a model.
+"""Maps the models' names of a policy to the versions of a state.
 
-A policy knows an application's models by their links' names, such as ``digits``; a state keeps what was learned by
-version, ``digits:2``: feedback is the version's that answered, whatever has become current since. A version begins as
-its predecessor did, but less sure: what was learned of the predecessor counts for it with a weight below 1, and that of
-the predecessor's own with the square of it. So its own feedback soon outweighs all that came before it.
+A policy knows an application's models by their links' names, such as ``digits``. A state keeps what was learned by
+version, ``digits:2``: feedback belongs to the version that answered, whatever has become current since. A version
+begins where its predecessor was, but less certain: what was learned about the predecessor counts with a weight below 1,
+and about the predecessor's own with the square of it. So its own feedback soon outweighs the inherited part.
 
-States from before versions were told apart have numbers by model. They count in full for versions without a
-predecessor, as all that were deployed by then are, and fade as all numbers do.
+States from before versions were distinguished have numbers by model. They count in full for versions without a
+predecessor, such as all that were deployed by then, and fade like all numbers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,19 +15,20 @@ from clipper.selection.learning.costs import NO_COSTS, Costs
 from clipper.selection.learning.tally import Amount, Increments
 from clipper.selection.learning.totals import Arrays, Part, Totals
 
-# What was learned of a version, and how much of it counts.
+# A version whose learned numbers count, and by how much.
 Origin = tuple[str, float]
 
-# Predecessors that count less are left out: of the 1,443 observations that a state knows by default, one.
+# Predecessors that count less are left out: by default a state knows 1,443 observations, so this is about one.
 MIN_WEIGHT = 0.001
 
 
 def lineage(model: str, version: str, predecessors: Mapping[str, str | None], inherit: float) -> tuple[Origin, ...]:
-    """Whose numbers a version has: its own first, in full.
+    """Return the versions whose numbers a version has: its own first, in full.
 
     Args:
-        predecessors: of the model's versions that are known, what was current when each was deployed; None if nothing.
-        inherit: how much of a predecessor's numbers count, from 0 to 1.
+        model, version: the version.
+        predecessors: for each known version of the model, the version that was current when it was deployed, or None.
+        inherit: how much of a predecessor's numbers counts, from 0 to 1.
     """
     origins = [(f"{model}:{version}", 1.0)]
     weight = 1.0
@@ -43,12 +44,12 @@ def lineage(model: str, version: str, predecessors: Mapping[str, str | None], in
 
 
 class Arms:
-    """Between the names that a policy knows and those that a state keeps.
+    """Maps the names that a policy knows to those that a state keeps, and back.
 
     Args:
-        origins: by link's name, as ``lineage`` gives them. A name that is not in it stands for itself.
+        origins: by link's name, as ``lineage`` returns them. A name that is not in it stands for itself.
         costs: by link's name.
-        ramps: of the names that are newcomers', the numbers of their ramps.
+        ramps: for names of newcomers, the numbers of their ramps.
     """
 
     __slots__ = ("_keys", "_models", "_origins", "_owners", "costs", "ramps")
@@ -67,11 +68,11 @@ class Arms:
         self._models = {key.partition(":")[0] for key in self._owners}
 
     def key(self, name: str) -> str:
-        """What a state calls the version that ``name`` stands for."""
+        """Return the state's name for the version behind ``name``."""
         return self._keys.get(name, name)
 
     def keyed(self, increments: Increments) -> dict[tuple[str, str], Amount]:
-        """What a policy wants to add, by what the state calls the versions."""
+        """Return a policy's increments by the state's names for the versions."""
         keyed: dict[tuple[str, str], Amount] = {}
         for (name, number), amount in increments.items():
             key = self.key(name), number
@@ -79,10 +80,10 @@ class Arms:
         return keyed
 
     def view(self, totals: Totals) -> Totals:
-        """A state's numbers as a policy reads them: by links' names, each with what its predecessors left it.
+        """Return a state's numbers as a policy reads them: by links' names, with the inherited part.
 
-        Versions that no link asks, such as one that a query named, are left out where others of their model are linked.
-        What a policy of the user's keeps under names of its own stays.
+        Versions without a link, such as one that a query named, are left out if others of their model are linked.
+        Numbers that a user's policy keeps under names of its own stay.
         """
         numbers: dict[tuple[str, str], float] = {}
         by_key: dict[str, list[tuple[str, float]]] = {}
@@ -119,7 +120,7 @@ class Arms:
         return Arrays(parts, arrays.memo)
 
     def with_key(self, name: str, key: str) -> "Arms":
-        """The same, but for one name, which stands for another version; and without newcomers."""
+        """Return the same with one name for another version, and without newcomers."""
         return Arms({**self._origins, name: ((key, 1.0),)}, self.costs)
 
     def __eq__(self, other: object) -> bool:

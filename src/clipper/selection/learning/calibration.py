@@ -1,20 +1,20 @@
-"""From how sure an answer seems to how often such answers are right.
+"""Calibration: maps how confident an answer seems to how often such answers are right.
 
-A confidence is called **raw** as a model or a vote gives it. It is put into one of some dozens of bins, and feedback
-adds to the bin's sums: how many answers, the sum of their raw confidences, and of how right they were. As all sums of a
-state they are added to by any number of workers, and fade by its half-life. From the sums a curve is fitted, in two
-steps, so that it serves with ten pieces of feedback as with a thousand:
+A **raw** confidence is what a model or a vote gives. It is put into one of some dozens of bins, and feedback adds to
+the bin's sums: the number of answers, the sum of their raw confidences, and of how right they were. Like all sums of a
+state they are added to by any number of workers, and fade by its half-life. A curve is fitted to the sums in two steps,
+so that it serves with ten pieces of feedback as well as with a thousand:
 
 1. Platt scaling of the raw confidence's log-odds z: ``q = 1 / (1 + exp(-(a z + b)))`` (Platt, "Probabilistic Outputs
    for Support Vector Machines", 1999; on log-odds it is beta calibration with equal exponents: Kull, Silva Filho and
-   Flach, "Beta calibration", AISTATS 2017). a and b have normal priors around 1 and 0, the identity, and are the most
-   probable a posteriori, by Newton's method.
+   Flach, "Beta calibration", AISTATS 2017). a and b have normal priors around 1 and 0, the identity. The most probable
+   a and b a posteriori are found by Newton's method.
 2. Isotonic regression over the bins by pooling adjacent violators (Zadrozny and Elkan, "Transforming Classifier Scores
-   into Accurate Multiclass Probability Estimates", KDD 2002), where each bin has ``PRIOR_ANSWERS`` answers more that
-   were as right as q says. It needs more data than Platt scaling and then is better (Niculescu-Mizil and Caruana,
-   "Predicting Good Probabilities with Supervised Learning", ICML 2005), and the prior makes it the better one's.
+   into Accurate Multiclass Probability Estimates", KDD 2002), where each bin has ``PRIOR_ANSWERS`` extra answers that
+   are as right as q says. It needs more data than Platt scaling and is then better (Niculescu-Mizil and Caruana,
+   "Predicting Good Probabilities with Supervised Learning", ICML 2005); the prior makes the better one prevail.
 
-Between bins the curve is straight in q, and goes through (0, 0) and (1, 1). Without feedback it is the identity.
+Between bins the curve is straight in q, and it goes through (0, 0) and (1, 1). Without feedback it is the identity.
 """
 
 import math
@@ -25,38 +25,39 @@ from typing import Literal
 
 from clipper.selection.learning.totals import CALIBRATION, Numbers
 
-# What a raw confidence is: the share of the models that agree, or the probability that the answer itself states.
+# The source of a raw confidence: the share of agreeing models, or the probability that the answer itself states.
 Basis = Literal["agreement", "probability"]
 BASES: tuple[Basis, ...] = ("agreement", "probability")
-# By what answers are put into bins: their raw confidence, or the one that was answered in its place.
+# The confidence by which answers are put into bins: the raw one, or the one that was answered.
 By = Literal["raw", "answered"]
 
-# Bins are of one width in log-odds, as most probabilities of a model that is too sure lie between 0.99 and 1. The first
-# begins at 0.05, the last that is bounded ends at 0.999994; beyond these lie one each.
+# Bins have one width in log-odds, since most probabilities of an overconfident model lie between 0.99 and 1. The first
+# begins at 0.05 and the last bounded one ends at 0.999994; beyond these there is one bin each.
 _FIRST, _LAST, _WIDTH = -3.0, 12.0, 0.5
 BINS = round((_LAST - _FIRST) / _WIDTH) + 2
 
-# The spread of a's and b's priors: how far from the truth models are before anything is known of one.
+# Standard deviations of the priors of a and b: how far models are from the truth before anything is known about them.
 _SPREAD_A, _SPREAD_B = 0.5, 0.5
-# Below it the curve would be flat, and what it was fitted to could not be told from it.
+# With a smaller a the curve would be flat, so that it could not be inverted.
 _LEAST_A = 0.02
-# Newton's steps: five do, of some that are halved.
+# Bound of Newton's steps: about five are needed, some of them halved.
 _STEPS = 25
 _ENOUGH = 1e-6
-# What a bin has beside its feedback.
+
+# Extra answers in each bin, as right as Platt scaling says.
 PRIOR_ANSWERS = 6.0
-# A bin with less is what fading or inheriting left of one.
+# A bin with fewer answers is a remainder of fading or inheriting.
 _LEAST_ANSWERS = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Answers of about one confidence; all numbers count what is old for less.
+    """Answers with about one confidence; in all numbers older answers count for less.
 
     Attributes:
-        answers: how many there was feedback on.
-        confidence: their mean.
-        right: the share of them that was right; under a loss in between, 1 minus the mean loss.
+        answers: number of answers with feedback.
+        confidence: their mean confidence.
+        right: the share of right answers; 1 minus the mean loss in general.
     """
 
     answers: float
@@ -65,17 +66,18 @@ class Bin:
 
 
 def bin_of(confidence: float) -> int:
-    """From 0 to ``BINS - 1``; it grows with the confidence."""
+    """Return the bin of a confidence, from 0 to ``BINS - 1``; it grows with the confidence."""
     return int(min(max((_log_odds(confidence) - _FIRST) // _WIDTH + 1, 0), BINS - 1))
 
 
 def lesson(model: str, basis: Basis, raw: float, answered: float, right: float) -> dict[tuple[str, str], float]:
-    """What feedback on an answer adds to a state, by model and name.
+    """Return what feedback on an answer adds to a state, by model and name.
 
     Args:
-        model: whose answer it was; "" for one of several.
-        raw, answered: its confidence, and the calibrated one, both from 0 to 1.
-        right: how right it was, from 0 to 1.
+        model: the model whose answer it was; "" if several models made it.
+        basis: the source of the confidence.
+        raw, answered: the raw confidence, and the calibrated one, both from 0 to 1.
+        right: how right the answer was, from 0 to 1.
     """
     sums: dict[tuple[str, str], float] = {}
     by: tuple[tuple[By, float], ...] = (("raw", raw), ("answered", answered))
@@ -89,35 +91,35 @@ def lesson(model: str, basis: Basis, raw: float, answered: float, right: float) 
 
 
 def bins(numbers: Numbers, model: str, basis: Basis, by: By = "raw") -> list[Bin]:
-    """Those in which there was feedback, by confidence."""
+    """Return the bins with feedback, by confidence."""
     found = []
     for answers_name, confidences, rights in _NAMES[basis, by]:
         answers = numbers.get((model, answers_name), 0.0)
         if answers >= _LEAST_ANSWERS:
             confidence = numbers.get((model, confidences), 0.0) / answers
             right = numbers.get((model, rights), 0.0) / answers
-            # Rounding may leave them a little outside.
+            # Rounding may push them slightly out of range.
             found.append(Bin(answers, min(max(confidence, 0.0), 1.0), min(max(right, 0.0), 1.0)))
     return found
 
 
 def expected_error(found: Sequence[Bin]) -> float:
-    """The expected calibration error: the mean difference between confidence and share of right answers of a bin,
-    each counted by its answers (Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian
+    """Return the expected calibration error: the mean difference between confidence and share of right answers in a
+    bin, weighted by answers (Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian
     Binning", AAAI 2015).
 
     Args:
-        found: at least one.
+        found: at least one bin.
     """
     answers = math.fsum(each.answers for each in found)
     return math.fsum(each.answers * abs(each.confidence - each.right) for each in found) / answers
 
 
 class Curve:
-    """What a raw confidence means; monotone.
+    """A calibration curve; monotone.
 
     Attributes:
-        answers: what it was fitted to.
+        answers: number of answers that it was fitted to.
     """
 
     __slots__ = ("_a", "_b", "_from", "_to", "answers")
@@ -136,21 +138,21 @@ class Curve:
         self._to = [0.0, *pooled, 1.0]
 
     def calibrated(self, confidence: float) -> float:
-        """The share of right answers among those of such a raw confidence."""
+        """Return the share of right answers among those with this raw confidence."""
         if not self.answers:
             return confidence
         return _interpolated(self._platt(_log_odds(confidence)), self._from, self._to)
 
     def least_raw(self, threshold: float) -> float:
-        """From which raw confidence on the calibrated one is at least ``threshold``, to within rounding; infinity if
-        none is."""
+        """Return the raw confidence from which on the calibrated one is at least ``threshold``, to within rounding;
+        infinity if there is none."""
         if not self.answers:
             return threshold
         if self.calibrated(0.0) >= threshold:
             return 0.0
         if self.calibrated(1.0) < threshold:
             return math.inf
-        # The least where the curve is flat at the threshold: from there on it is as high.
+        # Where the curve is flat at the threshold, take the least: the curve is as high from there on.
         place = next(index for index, to in enumerate(self._to) if to >= threshold)
         low, high = self._to[place - 1], self._to[place]
         share = (threshold - low) / (high - low) if high > low else 0.0
@@ -162,7 +164,7 @@ class Curve:
 
 
 def _log_odds(confidence: float) -> float:
-    """Kept within what the bins tell apart, and so finite."""
+    """Return log-odds, limited to the range of the bins and so finite."""
     if confidence <= _LEAST:
         return _FIRST - _WIDTH
     if confidence >= _MOST:
@@ -178,13 +180,13 @@ def _probability(log_odds: float) -> float:
 
 
 def _starts(basis: Basis) -> tuple[tuple[By, str], tuple[By, str]]:
-    """How names begin."""
+    """Return the beginnings of the names of the sums."""
     return ("raw", f"{CALIBRATION}{basis}."), ("answered", f"{CALIBRATION}{basis}.answered.")
 
 
 _LEAST, _MOST = _probability(_FIRST - _WIDTH), _probability(_LAST + _WIDTH)
 
-# Of each bin: how many answers, the sum of their confidences, and that of how right they were.
+# Names of each bin's sums: number of answers, their confidences, and how right they were.
 _NAMES: Mapping[tuple[Basis, By], Sequence[tuple[str, str, str]]] = {
     (basis, by): [
         (f"{start}{number}.answers", f"{start}{number}.confidence", f"{start}{number}.right") for number in range(BINS)
@@ -195,7 +197,7 @@ _NAMES: Mapping[tuple[Basis, By], Sequence[tuple[str, str, str]]] = {
 
 
 def _platt(odds: Sequence[float], found: Sequence[Bin]) -> tuple[float, float]:
-    """The most probable a and b of ``right ~ Bernoulli(1 / (1 + exp(-(a z + b))))``."""
+    """Return the most probable a and b of ``right ~ Bernoulli(1 / (1 + exp(-(a z + b))))``."""
     a, b = 1.0, 0.0
     cost = _cost(a, b, odds, found)
     for _ in range(_STEPS):
@@ -213,7 +215,7 @@ def _platt(odds: Sequence[float], found: Sequence[Bin]) -> tuple[float, float]:
         scale = by_aa * by_bb - by_ab * by_ab
         step_a = (by_bb * by_a - by_ab * by_b) / scale
         step_b = (by_aa * by_b - by_ab * by_a) / scale
-        # The cost is convex, but where the curve saturates a whole step may lead away.
+        # The cost is convex, but a whole step may overshoot where the curve saturates.
         while True:
             next_a, next_b = max(a - step_a, _LEAST_A), b - step_b
             next_cost = _cost(next_a, next_b, odds, found)
@@ -228,17 +230,17 @@ def _platt(odds: Sequence[float], found: Sequence[Bin]) -> tuple[float, float]:
 
 
 def _cost(a: float, b: float, odds: Sequence[float], found: Sequence[Bin]) -> float:
-    """Minus the logarithm of the posterior."""
+    """Return minus the logarithm of the posterior."""
     cost = ((a - 1.0) / _SPREAD_A) ** 2 / 2 + (b / _SPREAD_B) ** 2 / 2
     for z, each in zip(odds, found):
         x = a * z + b
-        # ln(1 + exp(x)), of which exp must not overflow.
+        # ln(1 + exp(x)) without overflow.
         cost += each.answers * (max(x, 0.0) + math.log1p(math.exp(-abs(x))) - each.right * x)
     return cost
 
 
 def _pooled(values: Sequence[float], weights: Sequence[float]) -> list[float]:
-    """The non-decreasing sequence with the least sum of weighted squares of differences."""
+    """Return the non-decreasing sequence with the least weighted sum of squared differences."""
     blocks: list[tuple[float, float, int]] = []
     for value, weight in zip(values, weights):
         block = value, weight, 1
@@ -251,7 +253,7 @@ def _pooled(values: Sequence[float], weights: Sequence[float]) -> list[float]:
 
 
 def _interpolated(at: float, xs: Sequence[float], ys: Sequence[float]) -> float:
-    """``xs`` do not decrease, from 0 to 1; nor do ``ys``."""
+    """Interpolate linearly. ``xs`` do not decrease, from 0 to 1; nor do ``ys``."""
     place = min(max(bisect_right(xs, at), 1), len(xs) - 1)
     low, high = xs[place - 1], xs[place]
     if high <= low:

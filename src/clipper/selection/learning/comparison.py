@@ -1,4 +1,4 @@
-"""Which of several models is the best, how sure that is, and how much feedback it still takes to know."""
+"""Compares models: which is the best, how certain that is, and how much feedback certainty still takes."""
 
 import math
 from collections.abc import Mapping
@@ -13,26 +13,26 @@ from clipper.selection.learning.confidence_sequences import (
     mean_interval,
 )
 
-# ``best``: surely the one with the least mean loss. ``as_good``: surely none is better by more than the tolerance.
-# ``open``: neither is known. ``alone``: there is nothing to compare it with.
+# ``best``: certainly has the least mean loss. ``as_good``: certainly no model is better by more than the tolerance.
+# ``open``: neither is known. ``alone``: there is no other model.
 Verdict = Literal["best", "as_good", "open", "alone", "no_feedback"]
 
-# What takes more than a million times the feedback that there has been is not worth waiting for.
+# More than a million times the feedback so far is not worth waiting for.
 _MOST_DOUBLINGS = 20
 _HALVINGS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One model.
+    """One model in a comparison.
 
     Attributes:
-        mean: None without feedback.
-        interval: where its mean loss is.
-        worse_by: where its mean loss less that of the best is; None of the best itself, or if nothing is known.
-        sureness: that the best is better; None as above.
-        more_feedback: until it is known whether it is worse than the best, or as good; 0 if it is, None if that cannot
-            be told, or of the best itself.
+        mean: its mean loss; None without feedback.
+        interval: confidence interval of its mean loss.
+        worse_by: interval of its mean loss less the best model's; None for the best model, or without feedback.
+        sureness: certainty that the best model is better; None as above.
+        more_feedback: feedback until it is known whether it is worse than the best model or as good; 0 if it is known;
+            None if that cannot be told, and for the best model.
     """
 
     mean: float | None
@@ -47,9 +47,9 @@ class Comparison:
     """
     Attributes:
         best: the model with the least mean loss; None without feedback.
-        sureness: that it is the best.
-        more_feedback: until there is a verdict, if mean losses stay and feedback goes on to come as it has; None if
-            that cannot be told.
+        sureness: certainty that it is the best.
+        more_feedback: feedback until there is a verdict, if mean losses and the mix of feedback stay as they are; None
+            if that cannot be told.
     """
 
     models: Mapping[str, Compared]
@@ -60,17 +60,17 @@ class Comparison:
 
 
 def compare(evidence: Mapping[str, Evidence], feedback: float, confidence: float, tolerance: float) -> Comparison:
-    """Compare models by all of their feedback. May be asked whenever one likes: see ``confidence_sequences``.
+    """Compare models by all of their feedback, as often as wanted: see ``confidence_sequences``.
 
-    All verdicts hold together, at all times, with probability ``confidence``: a wrong one takes a capital of one of the
-    K - 1 pairs with the true best that is wrong. All intervals of differences do, too, for each of the K (K - 1) / 2
-    pairs has its part of the error; that of a mean holds with ``confidence`` by itself.
+    All verdicts hold together, at all times, with probability ``confidence``: a wrong one requires that a false bet
+    wins in one of the K - 1 pairs with the true best. So do all intervals of differences, since each of the K (K - 1) /
+    2 pairs has its part of the error. The interval of each mean holds with ``confidence`` by itself.
 
     Args:
         evidence: by model.
-        feedback: how many pieces of feedback that is, over all models.
+        feedback: number of pieces of feedback in it, over all models.
         confidence: above 0, below 1.
-        tolerance: what mean losses may differ by for models to be as good; at least 0.
+        tolerance: difference of mean losses up to which models are as good as each other; at least 0.
     """
     error = 1 - confidence
     intervals = {model: mean_interval(each, error) for model, each in evidence.items()}
@@ -104,7 +104,7 @@ def compare(evidence: Mapping[str, Evidence], feedback: float, confidence: float
 
 
 def _more_feedback(better: Evidence, other: Evidence, feedback: float, tolerance: float, wanted: float) -> float | None:
-    """Until the capital of the pair is what is wanted, if more comes as all that came did."""
+    """Return the feedback until the pair's capital is as wanted, if further feedback is like the previous."""
 
     def is_enough(times: float) -> bool:
         return log_capital_less(_times(better, times), _times(other, times), tolerance) >= wanted

@@ -1,27 +1,27 @@
-"""How much is known of mean losses, however often one looks: confidence sequences for losses in [0, 1].
+"""Confidence sequences: what is known about mean losses in [0, 1], however often one looks.
 
-A usual confidence interval holds at one moment that was chosen before. Who looks at it each day, and stops when it
-suits, is wrong far more often. A **confidence sequence** holds at all times at once with the probability that it names.
+A usual confidence interval holds at one moment that was chosen in advance. Whoever looks at it each day, and stops when
+it suits, is wrong far more often. A **confidence sequence** holds at all times at once with its stated probability.
 
-For each value m that the mean may have, there is a **capital** K(m): a bet against m that is fair or worse if m is the
-true mean, so that it starts at 1, is a supermartingale, and ever exceeds 1 / error with at most the probability
-``error`` (Ville's inequality). What has lost its bets by that much is not the mean. K is a mixture of bets:
+For each value m of the mean there is a **capital** K(m), of a bet against m that is fair or worse if m is the true
+mean. So it starts at 1, is a supermartingale, and ever exceeds 1 / error with at most the probability ``error``
+(Ville's inequality). A value m whose bet has won that much is not the mean. K is a mixture of bets:
 
-- Of **Bernoulli** likelihoods (Robbins: "Statistical Methods Related to the Law of the Iterated Logarithm", 1970), with
+- **Bernoulli** likelihoods (Robbins: "Statistical Methods Related to the Law of the Iterated Logarithm", 1970), with
   Jeffreys' prior: ``B(S + 1/2, n - S + 1/2) / B(1/2, 1/2) / (m^S (1 - m)^(n - S))``, with n losses and S their sum.
-  Since ``a^x b^(1-x)`` is convex in x, it is no better than fair for whatever losses in [0, 1] of mean m.
-- Of **variance**: ``exp(l (S - n m) - (-ln(1 - l) - l) V(m))``, with V(m) the sum of squares of the losses less m, for
-  several l in (0, 1/2], and the same of one minus the losses (Fan, Grama, Liu: "Exponential Inequalities for
+  Since ``a^x b^(1-x)`` is convex in x, this is no better than fair for any losses in [0, 1] with mean m.
+- **Variance**: ``exp(l (S - n m) - (-ln(1 - l) - l) V(m))``, with V(m) the sum of squares of the losses less m, for
+  several l in (0, 1/2], and the same for one minus the losses (Fan, Grama, Liu: "Exponential Inequalities for
   Martingales with Applications", 2015; as in Howard, Ramdas, McAuliffe, Sekhon: "Time-uniform, Nonparametric,
-  Nonasymptotic Confidence Sequences", 2021). It tells more where losses differ by little.
+  Nonasymptotic Confidence Sequences", 2021). It is sharper if losses differ by little.
 
-So all that has to be known are three sums, which may be added up in any order, by any number of workers. Each loss may
-come from a query that was chosen by those before, as all policies do: given the past, its mean is the model's.
+So three sums are all that is needed, which any number of workers may add up in any order. Each loss may come from a
+query that was chosen depending on earlier ones, as all policies do: given the past, its mean is the model's.
 
-For two models K_1(m_1) K_2(m_2) is such a capital, too; a difference d of their means is refuted where it exceeds
+For two models K_1(m_1) K_2(m_2) is such a capital, too. A difference d of their means is refuted if this exceeds
 1 / error for all m_1 - m_2 = d (Kaufmann, Koolen: "Mixture Martingales Revisited", 2021).
 
-What has to hold: a model's mean loss does not change, and whether feedback comes does not depend on the loss.
+Two conditions: a model's mean loss does not change, and whether feedback comes does not depend on the loss.
 """
 
 import math
@@ -29,21 +29,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-# Shares of the capital that bet as Bernoulli likelihoods do, and by variance: above m, and below. Most losses are 0 or
-# 1, where the first is best: it costs these 0.3 of a logarithm of some 3 to 8.
+# Shares of the capital for the Bernoulli bet and the two variance bets, above and below m. Most losses are 0 or 1,
+# where the first is best: sharing costs it 0.3 of a logarithm of some 3 to 8.
 _BERNOULLI, _VARIANCE = math.log(0.75), math.log(0.125)
-# Each half the one before: down to where 10^9 losses are told apart as finely as they can be. All at most 1/2, so that
-# capital falls as m comes nearer to the observed mean (it does to 0.58).
+# Each is half the one before, down to the finest that 10^9 losses can distinguish. All are at most 1/2, so that capital
+# falls as m comes nearer to the observed mean (true up to 0.58).
 _BETS = tuple(0.5 / 2**step for step in range(14))
 _COSTS = tuple(-math.log1p(-bet) - bet for bet in _BETS)
-# Few losses differ by so little as the smallest are for.
+# Weights of the bets: few losses differ by so little that the smallest bets are needed.
 _PARTS = tuple(1 / (step + 1) for step in range(len(_BETS)))
 _LOG_PARTS = tuple(_VARIANCE + math.log(part / sum(_PARTS)) for part in _PARTS)
 _LOG_BETA_HALF = math.log(math.pi)  # of B(1/2, 1/2)
-# A bound is told to within 2^-16 of the range of losses; a pair's least capital, by golden section, to some 10^-5.
+# Bounds are exact to 2^-16 of the range of losses; a pair's least capital, by golden section, to some 10^-5.
 _HALVINGS = 16
 _SECTIONS = 16
-# Of Newton's method, which takes some five.
+# Bound of Newton's steps; about five are needed.
 _MOST_STEPS = 60
 # The square of a smaller mean is 0.
 _LEAST = 1e-150
@@ -52,12 +52,12 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known of a model's losses, each in [0, 1]: sums, to which more is added.
+    """A model's losses in [0, 1], as sums that can be added.
 
     Attributes:
-        count: how many.
+        count: number of losses.
         loss: their sum.
-        spread: the sum of ``loss * (1 - loss)``, 0 if each was 0 or 1.
+        spread: sum of ``loss * (1 - loss)``; 0 if each loss was 0 or 1.
     """
 
     count: float
@@ -66,8 +66,8 @@ class Evidence:
 
     @property
     def mean(self) -> float:
-        """1/2 if there is none."""
-        # Rounding may leave a sum a little outside of what it may be.
+        """The mean loss; 1/2 if there is none."""
+        # Rounding may push a sum slightly out of its range.
         return min(max(self.loss / self.count, 0.0), 1.0) if self.count > 0 else 0.5
 
     def __add__(self, other: "Evidence") -> "Evidence":
@@ -84,7 +84,7 @@ class Interval:
 
 
 def mean_interval(evidence: Evidence, error: float) -> Interval:
-    """Where the mean loss is: always, but for a probability of ``error`` in (0, 1)."""
+    """Return the interval of the mean loss, which is always right except with probability ``error`` in (0, 1)."""
     limit, mean = -math.log(error), evidence.mean
     low = _halve(0.0, mean, lambda m: log_capital_above(evidence, m) < limit)
     high = _halve(1.0, mean, lambda m: log_capital_below(evidence, m) < limit)
@@ -92,7 +92,7 @@ def mean_interval(evidence: Evidence, error: float) -> Interval:
 
 
 def difference_interval(first: Evidence, second: Evidence, error: float) -> Interval:
-    """Where the first's mean loss less the second's is: always, but for a probability of ``error`` in (0, 1)."""
+    """Return the interval of the first's mean loss less the second's, right at all times as ``mean_interval`` is."""
     limit, between = -math.log(error), first.mean - second.mean
     high = _halve(1.0, between, lambda margin: log_capital_less(first, second, margin) < limit)
     low = _halve(1.0, -between, lambda margin: log_capital_less(second, first, margin) < limit)
@@ -100,24 +100,24 @@ def difference_interval(first: Evidence, second: Evidence, error: float) -> Inte
 
 
 def sureness(better: Evidence, other: Evidence, margin: float = 0.0) -> float:
-    """How sure it is that ``better`` has a mean loss of less than the other's plus ``margin``: from 0 to below 1.
+    """Return the certainty that ``better`` has a mean loss below the other's plus ``margin``: from 0 to below 1.
 
-    One minus an always-valid p-value: where it does, this is ever at least c with a probability of at most 1 - c.
+    One minus an always-valid p-value: if it is not so, this is ever at least c with a probability of at most 1 - c.
     """
     return -math.expm1(-max(log_capital_less(better, other, margin), 0.0))
 
 
 def log_capital_less(first: Evidence, second: Evidence, margin: float = 0.0) -> float:
-    """Of the capital against all means of which the first is at least the second plus ``margin``, the least.
+    """Return the least capital against all pairs of means with the first at least the second plus ``margin``.
 
-    Above ``-ln(error)`` it is ever with a probability of at most ``error``, if the means are such.
+    If the means are such, this ever exceeds ``-ln(error)`` with a probability of at most ``error``.
     """
     if first.mean - second.mean >= margin:
         return log_capital_below(first, first.mean) + log_capital_above(second, second.mean)
     if margin > 1.0:
         return math.inf  # no losses differ by more than 1
-    # As both means are thought larger, the first's capital grows and the second's falls; outside of these bounds one of
-    # the two stands still.
+    # As both assumed means grow, the first's capital grows and the second's falls; outside these bounds one of the two
+    # stands still.
     low, high = max(first.mean - margin, 0.0), min(second.mean, 1.0 - margin)
 
     def capital(mean: float) -> float:
@@ -129,7 +129,7 @@ def log_capital_less(first: Evidence, second: Evidence, margin: float = 0.0) -> 
 
 
 def nearest_means(first: Evidence, second: Evidence, margin: float = 0.0) -> tuple[float, float]:
-    """The likeliest means, as of losses of 0 and 1, of which the first is at least the second plus ``margin``.
+    """Return the likeliest means, as for losses of 0 and 1, with the first at least the second plus ``margin``.
 
     ``margin`` is at most 1.
     """
@@ -141,20 +141,20 @@ def nearest_means(first: Evidence, second: Evidence, margin: float = 0.0) -> tup
 
 
 def log_capital_above(evidence: Evidence, mean: float) -> float:
-    """Logarithm of the capital against all means up to ``mean``; the larger, the surer the true one is above it."""
+    """Return the logarithm of the capital against all means up to ``mean``: the larger, the surer the mean is above."""
     count, total, observed = evidence.count, evidence.loss, evidence.mean
     mean = min(mean, observed)
     logs = [_BERNOULLI + _bernoulli(count, total, mean)]
     if evidence.spread > 0:
         below = count * (observed - mean)
-        # Sum of squares around the observed mean, and what there is more of it around ``mean``.
+        # Sum of squares around the observed mean, and the difference to that around ``mean``.
         squares = max(total * (1 - observed) - evidence.spread, 0.0) + below * (observed - mean)
         logs += [part + bet * below - cost * squares for part, bet, cost in zip(_LOG_PARTS, _BETS, _COSTS)]
     return _log_sum(logs)
 
 
 def log_capital_below(evidence: Evidence, mean: float) -> float:
-    """Logarithm of the capital against all means from ``mean`` on; the larger, the surer the true one is below it."""
+    """Return the logarithm of the capital against all means from ``mean`` on: the larger, the surer it is below."""
     gains = max(evidence.count - evidence.loss, 0.0)
     return log_capital_above(Evidence(evidence.count, gains, evidence.spread), 1.0 - mean)
 
@@ -168,7 +168,7 @@ def _bernoulli(count: float, total: float, mean: float) -> float:
     return _mixed(total, rest) - ones - (rest * math.log1p(-mean) if rest > 0 else 0.0)
 
 
-# Of a pair's models, while their least capital is searched for.
+# Used for a pair's models while their least capital is searched.
 @lru_cache(maxsize=64)
 def _mixed(ones: float, zeros: float) -> float:
     return math.lgamma(ones + 0.5) + math.lgamma(zeros + 0.5) - math.lgamma(ones + zeros + 1.0) - _LOG_BETA_HALF
@@ -182,9 +182,9 @@ def _log_sum(logs: list[float]) -> float:
 
 
 def _likeliest(first: Evidence, second: Evidence, margin: float, low: float, high: float) -> float:
-    """The second's mean at which both together are likeliest, if the first's is larger by ``margin``.
+    """Return the second's mean at which both together are likeliest, with the first's larger by ``margin``.
 
-    Minus the likelihood's logarithm is convex: Newton's method on its slope, kept between bounds that close in.
+    Minus the log-likelihood is convex: Newton's method on its slope, within bounds that close in.
     """
     ones, zeros = max(first.loss, 0.0), max(first.count - first.loss, 0.0)
     more_ones, more_zeros = max(second.loss, 0.0), max(second.count - second.loss, 0.0)
@@ -194,7 +194,7 @@ def _likeliest(first: Evidence, second: Evidence, margin: float, low: float, hig
         if not low < mean < high:
             mean = (low + high) / 2
         other = mean + margin
-        if not (low < mean < high and _LEAST < mean < 1 and _LEAST < other < 1):  # there is no more between them
+        if not (low < mean < high and _LEAST < mean < 1 and _LEAST < other < 1):  # no float is left between the bounds
             break
         slope = zeros / (1 - other) - ones / other + more_zeros / (1 - mean) - more_ones / mean
         if slope > 0:
@@ -209,7 +209,7 @@ def _likeliest(first: Evidence, second: Evidence, margin: float, low: float, hig
 
 
 def _halve(outside: float, inside: float, holds: Callable[[float], bool]) -> float:
-    """The end towards ``outside`` of where ``holds`` holds, which it does from ``inside`` on: a little outside."""
+    """Return the end towards ``outside`` of the range where ``holds`` is true, rounded outwards."""
     if holds(outside):
         return outside
     for _ in range(_HALVINGS):
@@ -222,7 +222,7 @@ def _halve(outside: float, inside: float, holds: Callable[[float], bool]) -> flo
 
 
 def _least(low: float, high: float, function: Callable[[float], float]) -> float:
-    """The least value between, by golden section: it falls, and then rises."""
+    """Return the least value by golden section, for a function that falls and then rises."""
     third = high - low
     left, right = high - _GOLDEN * third, low + _GOLDEN * third
     at_left, at_right = function(left), function(right)

@@ -1,7 +1,7 @@
-"""What asking a model costs, and how much of that weighs as much as an error.
+"""Costs of asking models, weighed against errors.
 
-A policy is to keep down ``loss + weight * cost``. What it learns from lies in [0, 1], so both are divided by the most
-that a query of one model can come to, which changes no order:
+A policy minimises ``loss + weight * cost``. It learns from numbers in [0, 1], so both are divided by the largest
+possible sum for one model, which changes no order:
 
     priced loss = (loss + weight * cost) / (1 + weight * largest cost)
 """
@@ -15,9 +15,8 @@ _NONE: Mapping[str, float] = MappingProxyType({})
 class Costs:
     """
     Args:
-        by_model: at least 0 each, in a unit of the user's: money, milliseconds of a processor. A model that is not in
-            it costs nothing.
-        weight: how much loss a cost of 1 is worth, at least 0.
+        by_model: at least 0 each, in the user's unit: money, or milliseconds of a processor. Other models cost nothing.
+        weight: the loss that a cost of 1 is worth, at least 0.
     """
 
     __slots__ = ("_scale", "by_model", "weight")
@@ -31,12 +30,12 @@ class Costs:
         return self.by_model.get(model, 0.0)
 
     def price(self, model: str) -> float:
-        """The part of a priced loss that is the model's cost."""
+        """Return the part of a priced loss that is the model's cost."""
         return self.weight * self.of(model) / self._scale
 
     def priced(self, model: str, loss: float) -> float:
-        """A loss in [0, 1] with the cost of the model that was asked, in [0, 1] again."""
-        # Rounding may leave the largest a little above.
+        """Return a loss in [0, 1] with the asked model's cost, in [0, 1] again."""
+        # Rounding may push the largest slightly above 1.
         return min((loss + self.weight * self.of(model)) / self._scale, 1.0)
 
     def __eq__(self, other: object) -> bool:

@@ -1,25 +1,25 @@
-"""Whether a newcomer does harm: a test that may be looked at after every piece of feedback, and seldom errs.
+"""Guardrail: decides whether a newcomer does harm. It may be asked after every piece of feedback, and seldom errs.
 
-While a newcomer is ramped, chance alone decides which queries are its own, so that the losses of their answers, beside
-those of the other answers in the same time, tell what it changes. Both are summed, and nothing else is kept: sums
-commute, so several workers add to one state.
+While a newcomer is ramped, chance alone assigns queries to it. So comparing the losses of its answers with those of the
+other answers in the same time shows its effect. Only sums of both are kept: sums commute, so several workers can add to
+one state.
 
-**The test.** Of answers whose losses ``x_i`` in [0, 1] have the conditional means ``m_i``, let ``x'_i`` be a
-forecast made before ``x_i`` was seen (here the mean of those before), and ``V = sum (x_i - x'_i)^2``, the spread. For
-every l in (0, 1), with ``psi(l) = -ln(1 - l) - l``,
+**The test.** Let answers have losses ``x_i`` in [0, 1] with conditional means ``m_i``. Let ``x'_i`` be a forecast made
+before ``x_i`` was seen (here the mean of earlier ones), and ``V = sum (x_i - x'_i)^2``, the spread. For every l in
+(0, 1), with ``psi(l) = -ln(1 - l) - l``,
 
     exp(l sum (x_i - m_i) - psi(l) V)
 
 is a supermartingale (Howard, Ramdas, McAuliffe, Sekhon: "Time-uniform, nonparametric, nonasymptotic confidence
-sequences", Annals of Statistics 2021, Theorem 4), and so is a mixture of them over a grid of l. By Ville's inequality
+sequences", Annals of Statistics 2021, Theorem 4), and so is a mixture of these over a grid of l. By Ville's inequality
 it ever reaches 1/a with a probability of at most a. So with ``bound(V, a)`` the sum at which the mixture is 1/a,
 
-    sum (x_i - m_i) < bound(V, a)   at all times at once, but for a probability of a,
+    sum (x_i - m_i) < bound(V, a)   at all times at once, except with a probability of a,
 
-and the same of ``sum (m_i - x_i)``. A newcomer is stopped once its mean loss less its bound exceeds that of the rest
-plus theirs by more than is allowed; and by the same it is through once that cannot be. Losses need not be independent,
-nor as large at noon as at night: what is compared is the means over the same time. ``confidence_sequences`` know more
-from less, of models whose mean losses stay as they are; while a newcomer is ramped nobody can promise that.
+and the same holds for ``sum (m_i - x_i)``. A newcomer is stopped once its mean loss less its bound exceeds that of the
+rest plus theirs by more than allowed. It passes once that has become impossible. Losses need not be independent, nor
+equally large at noon and at night: the means of the same time are compared. ``confidence_sequences`` are sharper for
+models with constant mean losses, which nobody can promise while a newcomer is ramped.
 """
 
 import math
@@ -30,19 +30,19 @@ from typing import Literal
 from clipper.selection.learning.ledger import Epoch, fading
 from clipper.selection.learning.totals import Totals
 
-# By then a mean loss is known to 0.035, which is as well as a policy knows any: a state of the default half-life knows
-# them to 0.03, and would learn no more of the newcomer than that.
+# After this much feedback a mean loss is known to 0.035. No policy knows it much better: a state with the default
+# half-life knows it to 0.03.
 ENOUGH_FEEDBACK = 200
-# How likely it is, at most, that a newcomer is ever stopped which is not worse by more than is allowed.
+# Bound of the probability that a newcomer is ever stopped although it is not worse than allowed.
 FALSE_ALARMS = 0.05
-# The part of it for the newcomer's own mean. The rest has most of the feedback, so that its bound is narrow anyway.
+# The newcomer's part of that probability. The rest has most of the feedback, so its bound is narrow anyway.
 _NEWCOMERS_PART = 0.8
 
-# Of every l half as much as the one before, down to what is best for millions of answers; weights sum to less than 1.
+# Each l is half the one before, down to the best one for millions of answers; weights sum to less than 1.
 _GRID = tuple((0.9 * 2.0**-k, 1.0 / ((k + 1) * (k + 2))) for k in range(16))
 _TERMS = tuple((rate, math.log(weight), -math.log1p(-rate) - rate) for rate, weight in _GRID)
 
-# Of Newton's method, which takes six or so.
+# Bound of Newton's steps; about six are needed.
 _MOST_STEPS = 50
 
 Verdict = Literal["through", "stopped"]
@@ -50,7 +50,7 @@ Verdict = Literal["through", "stopped"]
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Of answers with feedback: how many, the sum of their losses, and their spread."""
+    """Answers with feedback: their number, the sum of their losses, and the spread."""
 
     count: float
     loss: float
@@ -61,7 +61,7 @@ class Losses:
         return self.loss / self.count if self.count else 0.0
 
     def margin(self, false_alarms: float) -> float:
-        """By how much the mean may be off, to one side, at any time."""
+        """Return how far the mean may be off to one side, at any time."""
         return bound(self.spread, false_alarms) / self.count if self.count else math.inf
 
 
@@ -70,33 +70,35 @@ NO_LOSSES = Losses(0.0, 0.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class RampLosses:
-    """What a ramp has shown up to now: of the answers that the newcomer had a part in, and of all others."""
+    """The evidence of a ramp so far: answers with a part of the newcomer's, and all others."""
 
     newcomer: Losses
     rest: Losses
 
 
 def ramp_losses(totals: Totals, name: str, ramp: int) -> RampLosses:
-    """
+    """Return the evidence of a ramp.
+
     Args:
-        name: what the totals call the newcomer.
-        ramp: the ramp's number, which tells it from earlier ones of the same version.
+        totals: the application's.
+        name: the totals' name for the newcomer.
+        ramp: the ramp's number, which distinguishes it from earlier ramps of the same version.
     """
     return RampLosses(_losses(totals, name, ramp, "own"), _losses(totals, name, ramp, "rest"))
 
 
 class Forecasts:
-    """What the next losses are expected to be: the means of those that one worker has seen.
+    """Forecasts of the next losses: the means of those that one worker has seen.
 
-    Each worker goes by its own, which is known at once; the state, which has all workers', is known only after it was
-    written, and many answers may get their feedback meanwhile. Any forecast made before will do for the test.
+    Each worker uses its own, which it knows at once. The state has all workers' losses, but only after it was written,
+    and many answers may get feedback meanwhile. The test accepts any forecast that was made before.
     """
 
     def __init__(self) -> None:
         self._seen: dict[tuple[int, bool], tuple[float, float]] = {}
 
     def keep(self, ramps: Collection[int]) -> None:
-        """Forget what is of other ramps than these."""
+        """Forget all other ramps."""
         self._seen = {key: seen for key, seen in self._seen.items() if key[0] in ramps}
 
     def observed(
@@ -105,9 +107,9 @@ class Forecasts:
         """Return what an answer with feedback adds to the evidence on one newcomer.
 
         Args:
-            loss: of the answer, whichever model's or the default.
+            loss: loss of the answer, whether a model's or the default.
             is_own: whether the newcomer had a part in it.
-            times: how many such answers there were.
+            times: number of such answers.
         """
         count, sum_ = self._seen.get((ramp, is_own), (0.0, 0.0))
         spread = 0.0
@@ -120,22 +122,24 @@ class Forecasts:
 
 
 def keys_of(name: str, ramp: int) -> list[str]:
-    """Of the evidence on a newcomer, as it lies in a store: to be deleted once the ramp is over, for it never fades.
+    """Return the keys of a newcomer's evidence in a store, to be deleted after the ramp, since evidence never fades.
 
     Args:
-        name: what the state calls the newcomer.
+        name: the state's name for the newcomer.
+        ramp: the ramp's number.
     """
     return [f"{Epoch.at(0.0, None)}/{name}/{number}" for whose in ("own", "rest") for number in _names(ramp, whose)]
 
 
 def judge(evidence: RampLosses, max_loss_increase: float | None) -> Verdict | None:
-    """What is to become of a newcomer; None while it goes on being ramped.
+    """Return the verdict on a newcomer; None while its ramp goes on.
 
-    It is through once it has enough feedback and its loss is not above what is allowed, or earlier if that is certain:
-    what is deployed to mend a broken model is not held up. One whose loss is above it, but not for certain, waits.
+    It passes once it has enough feedback and its loss is not above what is allowed, or earlier if that is certain: a
+    fix for a broken model is not held up. A newcomer whose loss is above it, but not certainly so, waits.
 
     Args:
-        max_loss_increase: by how much its mean loss may exceed that of the rest; None is any.
+        evidence: of its ramp.
+        max_loss_increase: how much its mean loss may exceed that of the rest; None for any.
     """
     newcomer, rest = evidence.newcomer, evidence.rest
     has_enough = newcomer.count >= ENOUGH_FEEDBACK
@@ -149,10 +153,10 @@ def judge(evidence: RampLosses, max_loss_increase: float | None) -> Verdict | No
 
 
 def bound(spread: float, false_alarms: float) -> float:
-    """The sum of deviations that is ever reached with a probability of ``false_alarms`` at most: see above."""
+    """Return the sum of deviations that is ever reached with a probability of at most ``false_alarms``: see above."""
     wanted = -math.log(false_alarms)
-    # Where one term alone is as much as is wanted. The root is below, and since the mixture's logarithm is convex
-    # Newton's method comes down to it and never passes it.
+    # Start where one term alone is enough. The root is below that, and since the mixture's logarithm is convex,
+    # Newton's method comes down to the root without passing it.
     reached = min((wanted - log_weight + psi * spread) / rate for rate, log_weight, psi in _TERMS)
     for _ in range(_MOST_STEPS):
         exponents = [log_weight + rate * reached - psi * spread for rate, log_weight, psi in _TERMS]
@@ -172,7 +176,7 @@ def _losses(totals: Totals, name: str, ramp: int, whose: str) -> Losses:
 
 
 def _names(ramp: int, whose: str) -> tuple[str, str, str]:
-    """Those of the sums, which never fade."""
+    """Return the names of the sums, which never fade."""
     return (
         fading(f"ramp{ramp}_{whose}_count", None),
         fading(f"ramp{ramp}_{whose}_loss", None),

@@ -1,4 +1,4 @@
-"""Outputs and labels are JSON text, and mostly stay so: this tells which are equal, and which are numbers."""
+"""Compares outputs and labels, which are JSON text and mostly stay so: which are equal, and which are numbers."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ Shape = tuple[int, ...]
 
 
 def value_key(text: bytes) -> Hashable:
-    """Equal for texts of one JSON value, however written: ``3`` and ``3.0``, objects in any order of their names.
+    """Return a key that is equal for all texts of one JSON value: ``3`` and ``3.0``, or objects in another order.
 
-    ``true`` is not 1. A text that is not JSON, or nested too deeply, equals itself.
+    ``true`` is not 1. A text that is not JSON, or nested too deeply, only equals itself.
     """
     value = decode(text)
     try:
@@ -24,24 +24,24 @@ def value_key(text: bytes) -> Hashable:
 
 
 def is_json(text: bytes) -> bool:
-    """Whether it is one JSON value, nested no deeper than can be read."""
+    """Whether the text is one JSON value that is not nested too deeply to be read."""
     return decode(text) is not _UNREADABLE
 
 
 def is_same(text: bytes, other: bytes) -> bool:
-    """Whether both texts are of one JSON value."""
+    """Whether both texts have the same JSON value."""
     return text == other or value_key(text) == value_key(other)
 
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """A number, or a vector or nested lists of them of one length a dimension, flat in C order."""
+    """A number, a vector, or nested lists of numbers with one length in each dimension, flat in C order."""
 
     shape: Shape
     numbers: tuple[float, ...]
 
     def encode(self) -> bytes:
-        """Its JSON text."""
+        """Return its JSON text."""
         nested: list[Any] = list(self.numbers)
         for size in reversed(self.shape[1:]):
             nested = [nested[start : start + size] for start in range(0, len(nested), size)]
@@ -49,7 +49,7 @@ class Array:
 
 
 def parse_array(text: bytes) -> Array | None:
-    """The numbers in ``text``; None if it is something else, ragged, empty or holds what no double can."""
+    """Return the numbers in ``text``; None if it is something else, ragged, empty or beyond the range of a double."""
     value = decode(text)
     shape = _shape(value)
     if shape is None or len(shape) > MAX_DIMENSIONS:
@@ -62,7 +62,7 @@ def parse_array(text: bytes) -> Array | None:
 
 
 def decode(text: bytes) -> Any:
-    """The value; an object that equals nothing if it cannot be read."""
+    """Return the value; if it cannot be read, an object that equals nothing."""
     try:
         return msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -73,7 +73,7 @@ _UNREADABLE = object()
 
 
 def _key(value: Any) -> Hashable:
-    # A bool equals a number in Python, and its tag nothing that JSON can hold.
+    # In Python a bool equals a number, so tag it with something that JSON cannot contain.
     if isinstance(value, bool):
         return bool, value
     if isinstance(value, list):
@@ -84,7 +84,7 @@ def _key(value: Any) -> Hashable:
 
 
 def _shape(value: Any) -> Shape | None:
-    """What the first element of each dimension says."""
+    """Return the shape that the first element of each dimension shows."""
     shape: list[int] = []
     while isinstance(value, list):
         if not value:
@@ -95,7 +95,7 @@ def _shape(value: Any) -> Shape | None:
 
 
 def _flatten(value: Any, shape: Sequence[int], numbers: list[float]) -> bool:
-    """Append the numbers; False if ``value`` is not of that shape."""
+    """Append the numbers; return False if ``value`` is not of that shape."""
     if not shape:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return False

@@ -1,25 +1,25 @@
-"""The sums that one state is: they are only ever added to, and yet what is old counts less.
+"""The sums of one state. They are only ever added to, and yet older observations count for less.
 
-**Forward decay** (Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay", ICDE 2009). Instead of shrinking what is
-there, an increment is made larger the later it comes: by ``2 ** (n / half_life)`` when the state has seen ``n``
-observations. What is read is divided by the scale of now, so an increment counts half after ``half_life`` further
-observations. So increments commute: workers and machines learn into one state by adding, in any order.
+**Forward decay** (Cormode, Shkapenyuk, Srivastava, Xu: "Forward Decay", ICDE 2009). Instead of shrinking the sums,
+later increments are made larger: by ``2 ** (n / half_life)`` when the state has seen ``n`` observations. A sum is
+divided by the present scale when it is read, so an increment counts half after ``half_life`` further observations. So
+increments commute: workers and machines learn into one state by adding, in any order.
 
-The scale would grow without end, so it starts anew at 1 with each **epoch** of 32 half-lives, and stays below 2^32.
-A number's key names its epoch. What is two epochs old counts less than 2^-32 of what it did, and is stale.
+The scale would grow for ever, so it starts again at 1 with each **epoch** of 32 half-lives, and stays below 2^32. A
+number's key names its epoch. A number that is two epochs old counts less than 2^-32 of what it did, and is stale.
 
-Time is counted in observations: a state that gets no feedback forgets nothing. Several writers count from what each
-has seen, so one that lags by ``m`` observations adds ``2 ** (-m / half_life)`` of what it should.
+Time is counted in observations: a state without feedback forgets nothing. Each writer counts what it has seen, so one
+that lags by ``m`` observations adds ``2 ** (-m / half_life)`` of what it should.
 
-What forgetting costs: a state knows what at most ``half_life / ln 2`` observations tell (1,443 for the default of
-1,000), so models whose losses differ by much less than ``sqrt(ln 2 / half_life)`` (0.03) stay hard to tell apart, and
-a policy that explores goes on to: its regret grows in proportion to time, by that rate of error per observation,
-where one that never forgets has a regret that grows with its root or logarithm. In exchange a change is followed
-in about ``half_life`` observations however long the history before it was. A ``half_life`` of None never forgets.
+The price of forgetting: a state knows at most what ``half_life / ln 2`` observations tell (1,443 for the default of
+1,000). So models whose losses differ by much less than ``sqrt(ln 2 / half_life)`` (0.03) stay hard to distinguish, and
+a policy that explores keeps exploring: its regret grows in proportion to time, where without forgetting it would grow
+with the root or the logarithm. In exchange a change is followed within about ``half_life`` observations, however long
+the history before it. A ``half_life`` of None never forgets.
 
-A sum may be of arrays of one size, which its key names. It fades as a number does.
+A sum may consist of arrays of one size, which its key names. It fades like a number.
 
-A policy may keep sums of several half-lives side by side: a number whose name ends in ``~N`` or ``~never`` fades by
+A policy may keep sums with several half-lives side by side: a number whose name ends in ``~N`` or ``~never`` fades by
 that half-life, whatever the state's is (``fading``).
 """
 
@@ -40,24 +40,24 @@ from clipper.selection.learning.totals import OBSERVATIONS, ArrayParts, Arrays, 
 
 DEFAULT_HALF_LIFE = 1000
 
-# A double keeps 53 bits. With scales up to 2^32, sums of a whole epoch still keep 20 bits of its first increments.
+# A double has 53 bits. With scales up to 2^32, sums of a whole epoch still keep 20 bits of its first increments.
 EPOCH_HALF_LIVES = 32
 
-# How often feedback came. The one number that is not decayed: it is the clock.
+# Number of pieces of feedback. It is the clock, and the only number that does not fade.
 CLOCK = OBSERVATIONS
 
-# In an epoch's name, the half-life of a state that never forgets.
+# Stands for no half-life in an epoch's name.
 _NEVER = "never"
-# A name that says by what half-life its number fades.
+# A name that states the half-life by which its number fades.
 _FADING = re.compile(rf".*~({_NEVER}|[1-9][0-9]{{0,8}})")
 _EPOCH = re.compile(rf"({_NEVER}|[1-9][0-9]*)@([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """From which observation on increments are scaled, and by what half-life.
+    """The observation from which on increments are scaled, and the half-life.
 
-    It names its half-life, so numbers that were learned under another one keep their meaning, and go on to fade by it.
+    It names its half-life, so numbers that were learned under another one keep their meaning and fade by their own.
     """
 
     half_life: int | None
@@ -71,13 +71,13 @@ class Epoch:
         return Epoch(half_life, int(clock // length) * length)
 
     def scale(self, clock: float) -> float:
-        """How large an increment of 1 is made at ``clock``."""
+        """Return the factor of an increment at ``clock``."""
         if self.half_life is None:
             return 1.0
         return float(2.0 ** self._age(clock))
 
     def fade(self, clock: float) -> float:
-        """How much of its sums counts at ``clock``."""
+        """Return how much of the epoch's sums counts at ``clock``."""
         if self.half_life is None:
             return 1.0
         return float(2.0 ** -self._age(clock))
@@ -86,7 +86,7 @@ class Epoch:
         return self.half_life is not None and self._age(clock) >= 2 * EPOCH_HALF_LIVES
 
     def _age(self, clock: float) -> float:
-        """In half-lives. A number may be seen before the clock that it was made by, so never below 0."""
+        """Return the age in half-lives; at least 0, since a number may be seen before its clock."""
         assert self.half_life is not None
         return max(clock - self.start, 0.0) / self.half_life
 
@@ -94,7 +94,7 @@ class Epoch:
         return f"{self.half_life or _NEVER}@{self.start}"
 
     @staticmethod
-    @lru_cache(maxsize=1024)  # few half-lives are in use at a time, and contexts mostly in their first epochs
+    @lru_cache(maxsize=1024)  # few half-lives are in use at a time, and most contexts are in their first epochs
     def parse(text: str) -> "Epoch":
         match = _EPOCH.fullmatch(text)
         if match is None:
@@ -106,22 +106,22 @@ _NEVER_BEGAN = str(Epoch.at(0.0, None))
 
 
 class Ledger:
-    """One state's sums, as they lie in a store: by key, of which one is ``observations``, the clock, and the others
-    are ``HALF_LIFE@START/MODEL/NAME``, of arrays ``HALF_LIFE@START/MODEL/NAME/SIZE``.
+    """One state's sums as in a store, by key: ``observations``, the clock, and ``HALF_LIFE@START/MODEL/NAME``, for
+    arrays ``HALF_LIFE@START/MODEL/NAME/SIZE``.
 
     Args:
-        half_life: after how many observations an increment counts half, at least 1; None is never.
-        sums: what was added up to now, under whatever half-lives.
+        half_life: number of observations after which an increment counts half, at least 1; None for never.
+        sums: the sums so far, under any half-lives.
 
     Raises:
-        InvalidArgument: ``half_life`` is not one, or a key is not of that form.
+        InvalidArgument: ``half_life`` or a key is not valid.
     """
 
     def __init__(self, half_life: int | None = DEFAULT_HALF_LIFE, sums: Mapping[str, Amount] | None = None) -> None:
         check_half_life(half_life)
         self.half_life = half_life
         self.clock = 0.0
-        # By epoch, and by ``MODEL/NAME``: keys are taken apart once an epoch and once a name, not once an increment.
+        # By epoch and by ``MODEL/NAME``, so that keys are parsed once for each epoch and name, not for each increment.
         self._sums: dict[str, dict[str, float]] = {}
         self._arrays: dict[str, dict[str, NDArray[np.float64]]] = {}
         self._memo_of_arrays: dict[Any, Any] = {}
@@ -129,15 +129,16 @@ class Ledger:
         self.add(sums or {})
 
     def __len__(self) -> int:
-        """How many numbers it holds; arrays are not among them."""
+        """Return the count of numbers, without arrays."""
         return sum(map(len, self._sums.values()))
 
     def entries(self, increments: Increments, observations: int = 1, ahead: int = 0) -> dict[str, Amount]:
-        """What to add to this state, here and in the store, for what these observations taught.
+        """Return what to add to this state, here and in the store, for some observations.
 
         Args:
             increments: by model and name; the sum over ``observations``, which are few beside the half-life.
-            ahead: how many observations came before these and are still to be added.
+            observations: their number.
+            ahead: number of earlier observations that are still to be added.
         """
         clock = self.clock + ahead
         now = Epoch.at(clock, self.half_life)
@@ -146,7 +147,7 @@ class Ledger:
         for (model, name), amount in increments.items():
             size = f"/{len(amount)}" if isinstance(amount, np.ndarray) else ""
             fades, half_life = _half_life_of(name)
-            if fades and half_life is None:  # as much is for every policy: worked out beforehand
+            if fades and half_life is None:  # this is so for every policy's counts, and is computed in advance
                 entries[f"{_NEVER_BEGAN}/{model}/{name}"] = amount
             elif fades:
                 own = Epoch.at(clock, half_life)
@@ -159,7 +160,7 @@ class Ledger:
         """Add what ``entries`` returned, here or elsewhere.
 
         Raises:
-            InvalidArgument: a key is not of a state; those before it have been added.
+            InvalidArgument: a key is not a state's; the keys before it have been added.
         """
         for key, amount in entries.items():
             if isinstance(amount, np.ndarray):
@@ -182,17 +183,17 @@ class Ledger:
             _check_key(key, amount)
             self._arrays.setdefault(epoch, {})[number] = amount
         else:
-            # A new one: who holds the old one can tell that it is old.
+            # A new array: whoever holds the old one can tell that it is old.
             self._arrays[epoch][number] = known + amount
 
     def totals(self) -> Totals:
-        """The numbers as of now; the same object until something is added, so that its memo lasts as long."""
+        """Return the present numbers; the same object until something is added, so that its memo stays valid."""
         if self._totals is None:
             self._totals = Totals(self._faded(), arrays=Arrays(self._parts(), self._memo_of_arrays))
         return self._totals
 
     def sums(self) -> dict[str, Amount]:
-        """All sums by key. Another ``Ledger`` of these, of whatever half-life, has learned the same."""
+        """Return all sums by key. A ``Ledger`` made of them, with any half-life, has learned the same."""
         keyed: dict[str, Amount] = {CLOCK: self.clock}
         for epoch, sums in self._sums.items():
             keyed.update((f"{epoch}/{number}", amount) for number, amount in sums.items())
@@ -201,7 +202,7 @@ class Ledger:
         return keyed
 
     def stale(self) -> list[str]:
-        """Keys that count for nothing any more, and may be deleted in the store."""
+        """Return the keys that no longer count and may be deleted in the store."""
         return [
             f"{epoch}/{number}"
             for epoch in self._stale_epochs()
@@ -209,18 +210,18 @@ class Ledger:
         ]
 
     def drop_stale(self) -> None:
-        """Forget them here: a state holds two epochs, however long it lives."""
+        """Forget stale keys here: a state holds two epochs, however long it lives."""
         for epoch in self._stale_epochs():
             self._sums.pop(epoch, None)
             self._arrays.pop(epoch, None)
 
     def encode(self) -> bytes:
-        """JSON text of the sums."""
+        """Return the sums as JSON text."""
         return msgspec.json.encode(self.sums(), enc_hook=_to_list)
 
     @staticmethod
     def decode(text: bytes, half_life: int | None = DEFAULT_HALF_LIFE) -> "Ledger":
-        """The inverse of ``encode``.
+        """Decode what ``encode`` returned.
 
         Raises:
             InvalidArgument: the text is not a state.
@@ -254,14 +255,14 @@ class Ledger:
 
 
 def fading(name: str, half_life: int | None) -> str:
-    """The name of a number that fades by ``half_life``, whatever that of its state is; None is never."""
+    """Return the name of a number that fades by ``half_life``, whatever its state's is; None is never."""
     return f"{name}~{half_life or _NEVER}"
 
 
-# As many names as a policy may reasonably have.
+# More names than a policy may reasonably have.
 @lru_cache(maxsize=1024)
 def _half_life_of(name: str) -> tuple[bool, int | None]:
-    """Whether a number fades by a half-life of its own, and by which."""
+    """Return whether a number fades by a half-life of its own, and by which."""
     match = _FADING.fullmatch(name)
     if match is None:
         return False, None
@@ -269,8 +270,10 @@ def _half_life_of(name: str) -> tuple[bool, int | None]:
 
 
 def check_half_life(half_life: int | None) -> None:
-    """Raises:
-    InvalidArgument: it is neither None nor a whole number from 1 on.
+    """Check a half-life.
+
+    Raises:
+        InvalidArgument: it is neither None nor a whole number above 0.
     """
     if half_life is None:
         return
@@ -279,7 +282,7 @@ def check_half_life(half_life: int | None) -> None:
         raise InvalidArgument(f"half_life is {half_life!r}: expected a whole number of observations, or none")
 
 
-# As many models' numbers as a worker has in use at a time; others are taken apart anew.
+# Enough for the numbers that a worker uses at a time; others are parsed again.
 @lru_cache(maxsize=16384)
 def _parse_number(text: str) -> tuple[str, str]:
     model, name = text.split("/")

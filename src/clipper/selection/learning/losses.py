@@ -1,7 +1,7 @@
-"""How wrong an output is: a number in [0, 1], given the true label.
+"""Losses: how wrong an output is, as a number in [0, 1], given the true label.
 
-Every policy learns from losses on one scale, so what has another is divided by its range and clipped. A ``reward`` in
-[0, 1] may come in place of a label.
+Every policy learns from losses on one scale, so a loss with another scale is divided by its range and clipped. A
+``reward`` in [0, 1] may replace the label.
 """
 
 import math
@@ -27,7 +27,7 @@ class Loss(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ZeroOne:
-    """0 if the output is the label, as JSON values, or decides for it (see ``probabilities``), else 1."""
+    """0 if the output equals the label as a JSON value, or decides for it (see ``probabilities``); else 1."""
 
     def __call__(self, output: bytes, label: bytes) -> float:
         if is_same(output, label):
@@ -38,12 +38,12 @@ class ZeroOne:
 
 @dataclass(frozen=True, slots=True)
 class Absolute:
-    """``|output - label| / range``, at most 1; of vectors the mean over their elements.
+    """``|output - label| / range``, at most 1; for vectors the mean over their elements.
 
-    An output of another form than the label's is as wrong as can be: 1.
+    An output of another form than the label's has the loss 1.
 
     Args:
-        range: the difference from which on a loss is 1; above 0.
+        range: the difference from which on the loss is 1; above 0.
 
     Raises:
         InvalidArgument: a parameter is outside its range.
@@ -60,7 +60,7 @@ class Absolute:
 
 @dataclass(frozen=True, slots=True)
 class Squared:
-    """``((output - label) / range) ** 2``, at most 1; otherwise as ``absolute``."""
+    """``((output - label) / range) ** 2``, at most 1; otherwise like ``absolute``."""
 
     range: float = 1.0
 
@@ -76,7 +76,7 @@ class Log:
     """``-ln(p) / -ln(floor)``, at most 1, where p is the probability that the output gives to the label.
 
     An output is a number, the probability of label 1 or ``true``; or a list, by label from 0 on; or an object, by
-    label. One that gives the label no probability has loss 1.
+    label. An output that gives the label no probability has the loss 1.
 
     Args:
         floor: the probability at and below which the loss is 1; above 0, at most 0.5.
@@ -111,7 +111,7 @@ class UserLoss:
     def __call__(self, output: bytes, label: bytes) -> float:
         try:
             loss = self.function(decode(output), decode(label))
-        except (Exception, SystemExit) as error:  # whatever a user's code raises is the user's to read
+        except (Exception, SystemExit) as error:  # the user's code may raise anything; the user gets to read it
             raise PolicyFailed(f"loss {self.name} raised {type(error).__name__}: {error}") from error
         try:
             check_number(f"what loss {self.name} returned", loss, 0, 1)
@@ -129,7 +129,7 @@ LOSSES: Mapping[str, Callable[..., Loss]] = {
 
 
 def loss_of_reward(reward: object) -> float:
-    """``1 - reward``.
+    """Return ``1 - reward``.
 
     Raises:
         InvalidArgument: ``reward`` is not a number in [0, 1].
@@ -162,7 +162,7 @@ def _class_label(text: bytes) -> str | int:
 
 
 def _probability(output: Any, label: str | int) -> float:
-    """NaN where the output gives none."""
+    """Return the probability of the label; NaN if the output states none."""
     found: Any = None
     if isinstance(output, dict):
         found = output.get(str(label))

@@ -1,13 +1,13 @@
-"""Outputs that say how sure a model is: the label that one decides for, and the probability that it gives to it.
+"""Outputs with probabilities: the label that an output decides for, and the probability that it gives to it.
 
-These do, and no other. All probabilities are numbers from 0 to 1.
+Only these forms count, and all probabilities are numbers from 0 to 1:
 
-- A list of two or more that add up to 1: by label, from 0 on, as ``predict_proba`` gives them.
+- A list of two or more that add up to 1: by label, from 0 on, as ``predict_proba`` returns them.
 - An object of two or more that add up to 1: by label, ``{"cat": 0.8, "dog": 0.2}``.
 - An object with ``"label"`` and one of ``"probability"``, ``"confidence"`` and ``"score"``; or ``"probabilities"``, in
   one of the two forms above, of which the largest is the label's.
 
-A label alone says nothing of how sure it is, nor does a number: 1 may be a label.
+A label alone has no probability, and neither has a number: 1 may be a label.
 """
 
 from typing import Any, Literal
@@ -16,11 +16,11 @@ import msgspec
 
 from clipper.selection.learning.json_values import decode, is_same
 
-# Labels of a thousand classes with all digits are 22 KiB; a text that is longer is not read for this on a query's way.
+# The labels of a thousand classes with all digits are 22 KiB; a longer text is not parsed for this on a query's path.
 MAX_TEXT_BYTES = 32 * 1024
-# What probabilities that were rounded to some digits, or are of single precision, may be off 1 together.
+# Rounded or single-precision probabilities may miss a sum of 1 by this.
 SUM_TOLERANCE = 0.01
-# What rounding may lift one of them above 1.
+# Rounding may push one of them above 1 by this.
 _ROUNDING = 1e-6
 
 _LABEL = "label"
@@ -29,12 +29,12 @@ _OF_ALL = "probabilities"
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
-    """What an output decides for.
+    """The decision of an output.
 
     Attributes:
-        label: its place in a list, its name in an object, or the value of ``"label"``.
+        label: an index in a list, a name in an object, or the value of ``"label"``.
         probability: in [0, 1].
-        told_by: which of these it is.
+        told_by: which of these forms it is.
     """
 
     label: Any
@@ -42,7 +42,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     told_by: Literal["place", "name", "value"]
 
     def is_right(self, label: bytes) -> bool:
-        """Whether it decides for ``label``, JSON text. Places and names are compared as the ``log`` loss does."""
+        """Whether it decides for ``label``, JSON text. Indices and names are compared as the ``log`` loss does."""
         if self.told_by == "value":
             return is_same(msgspec.json.encode(self.label), label)
         value = decode(label)
@@ -54,7 +54,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
 
 
 def read_claim(output: bytes) -> Claim | None:
-    """What an output, JSON text, decides for and how sure it is; None if it does not say, or is too long."""
+    """Return the decision and probability of an output, JSON text; None if it states none, or is too long."""
     if output[:1] not in (b"[", b"{") or len(output) > MAX_TEXT_BYTES:
         return None
     value = decode(output)
@@ -73,7 +73,7 @@ def _of_label(value: dict[str, Any]) -> Claim | None:
 
 
 def _likeliest(value: object) -> Claim | None:
-    """Of labels that are as likely it is the first."""
+    """Return the likeliest label; of equals the first."""
     if isinstance(value, list):
         numbers: list[Any] = value
     elif isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What is counted for every policy, whatever the policy counts itself."""
+"""Counts that are kept for every policy, in addition to the policy's own."""
 
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from clipper.selection.learning.totals import (
     SCORED,
 )
 
-# Of what a state holds by model and name, as of what is added to it: a number, or float64 of shape (n,).
+# A value in a state, or an increment to it, by model and name: a number, or float64 of shape (n,).
 Amount = float | NDArray[np.float64]
 # What to add, by model and name.
 Increments = Mapping[tuple[str, str], Amount]
@@ -37,13 +37,13 @@ def tally(
     Args:
         selected: the models that the query asked.
         losses: in [0, 1], of every model whose output was scored: of those, and of others that were asked for the
-            feedback's sake or as shadows.
-        missed: of the selected, how much each counts as not having answered by the deadline, up to 1.
-        plain: where costs weigh, and are in ``losses``: the losses without them.
+            feedback or as shadows.
+        missed: how much each selected model counts as not having answered by the deadline, up to 1.
+        plain: the losses without costs, if ``losses`` include costs.
 
     Returns:
-        ``scored`` and ``loss`` of each model in ``losses``, and as they never fade, without costs; ``pulls`` and
-        ``missed`` of those that were selected; ``plain_scored`` and ``plain_loss`` of each in ``plain``.
+        ``scored`` and ``loss`` of each model in ``losses``, also without fading and without costs; ``pulls`` and
+        ``missed`` of the selected ones; ``plain_scored`` and ``plain_loss`` of each in ``plain``.
     """
     counts: dict[tuple[str, str], float] = {}
     for model, loss in (plain or {}).items():
@@ -52,7 +52,7 @@ def tally(
     for model, loss in losses.items():
         counts[model, SCORED] = counts[model, EVER_SCORED] = 1.0
         counts[model, LOSS] = loss
-        # Models are compared by their losses alone.
+        # Models are compared by their losses, without costs.
         lost = loss if plain is None else plain[model]
         counts[model, EVER_LOSS] = lost
         if 0.0 < lost < 1.0:

@@ -1,4 +1,4 @@
-"""What a policy reads of a state: one number by model and name, as of now."""
+"""A policy's view of a state: the present numbers by model and name."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from clipper.selection.learning.confidence_sequences import Evidence
 from clipper.selection.learning.costs import NO_COSTS, Costs
 from clipper.selection.learning.parameters import check_number
 
-# By model and name. The model is "" where a number is of the application and not of one model.
+# By model and name. The model is "" for numbers of the application as a whole.
 Numbers = Mapping[tuple[str, str], float]
 
 # A sum of arrays, and how much of it counts now.
@@ -24,15 +24,15 @@ OBSERVATIONS = "observations"
 PULLS = "pulls"
 SCORED = "scored"
 LOSS = "loss"
-# Of the times that a model was asked, how often it did not answer by the deadline.
+# How often a model did not answer by the deadline, of the times that it was asked.
 MISSED = "missed"
-# Where costs weigh, ``loss`` is with them; the same without is beside it, for people to see.
+# If costs count, ``loss`` includes them; these are the same without costs, for display.
 PLAIN_SCORED = "plain_scored"
 PLAIN_LOSS = "plain_loss"
-# Names of the numbers by which confidences are calibrated begin so: see ``calibration``. Only the application has them.
+# Beginning of the names of numbers for calibration: see ``calibration``. Only the application has them.
 CALIBRATION = "confidence."
-# What never fades, by its name: how often a model was scored, its losses, and the sum of ``loss * (1 - loss)``. These
-# are what a comparison of models may rest on: see ``confidence_sequences``.
+# Numbers that never fade: how often a model was scored, its losses, and the sum of ``loss * (1 - loss)``. Comparisons
+# of models rest on them: see ``confidence_sequences``.
 EVER_SCORED = "scored~never"
 EVER_LOSS = "loss~never"
 EVER_SPREAD = "spread~never"
@@ -40,16 +40,16 @@ _EVIDENCE = frozenset((EVER_SCORED, EVER_LOSS, EVER_SPREAD))
 
 DEFAULT_PRIOR_WEIGHT = 10.0
 
-# With so much feedback of its own, a context has the application's at twice its weight; with less, at more.
+# With this much feedback of its own, a context uses the application's numbers at twice their weight; with less, more.
 FEW = 8.0
 
 
 class Arrays:
-    """The arrays that an application has learned. A context has none of its own: they take 17 KB a model.
+    """The arrays that an application has learned. Contexts have none: they would take 17 KB for each model.
 
     Attributes:
-        parts: each array's sums, whose fading is put off until somebody reads them.
-        memo: as ``Totals.memo``, but it outlives these arrays: what is kept there says of which parts it was made.
+        parts: each array's sums, which are faded only when they are read.
+        memo: like ``Totals.memo``, but it outlives these arrays: an entry states the parts it was made from.
     """
 
     __slots__ = ("memo", "parts")
@@ -60,16 +60,15 @@ class Arrays:
 
 
 class Totals:
-    """One state's numbers, with what is old counted less. Never changed: after feedback there is another one.
+    """One state's numbers, in which older observations count for less. It never changes: feedback makes a new one.
 
     Attributes:
-        own, application: where these are a context's, its numbers alone, and the application's that are mixed in; else
-            None.
+        own, application: for a context, its own numbers, and the application's that are mixed in; else None.
         prior_weight, prior_most: how much the latter count in the end, and for how many scores of a model now.
-        costs: what asking each of the application's models costs.
-        memo: where a policy keeps what it has worked out from exactly these numbers, so that it is not done for each
-            query. The policy itself is a part of each key.
-        arrays: the application's, also where these are a context's.
+        costs: the costs of asking the application's models.
+        memo: where a policy keeps what it has computed from exactly these numbers, so as not to do it for each query.
+            Each key contains the policy itself.
+        arrays: the application's, even if these are a context's numbers.
     """
 
     __slots__ = (
@@ -93,7 +92,7 @@ class Totals:
         costs: Costs = NO_COSTS,
         arrays: Arrays | None = None,
     ) -> None:
-        """``of_versions``: without what versions have of their predecessors; the same as ``numbers`` if None."""
+        """``of_versions`` is without the inherited part; None if that is the same as ``numbers``."""
         self._numbers = numbers or {}
         self.arrays = arrays or Arrays()
         self._of_versions = self._numbers if of_versions is None else of_versions
@@ -106,26 +105,26 @@ class Totals:
         self.memo: dict[Any, Any] = {}
 
     def number(self, model: str, name: str) -> float:
-        """0 where nothing was ever added."""
+        """Return a number; 0 if nothing was ever added."""
         return self._numbers.get((model, name), 0.0)
 
     def array(self, model: str, name: str, size: int) -> NDArray[np.float64]:
-        """A new array of shape (size,); zeros where none of that size was ever added."""
+        """Return a new array of shape (size,); zeros if none of that size was ever added."""
         total = np.zeros(size)
         for amounts, counts in self.array_parts(model, name, size):
             total += counts * amounts
         return total
 
     def array_parts(self, model: str, name: str, size: int) -> Sequence[Part]:
-        """What ``array`` adds up. A sum is the same object until something is added to it, while its share fades."""
+        """Return the parts of ``array``. A sum stays the same object until more is added, while its share fades."""
         return self.arrays.parts.get((model, name, size), ())
 
     def of_version(self, model: str, name: str) -> float:
-        """The same, of what the model's version has learned itself, without what its predecessors left it."""
+        """Return a number that the model's version has learned itself, without the inherited part."""
         return self._of_versions.get((model, name), 0.0)
 
     def evidence(self, model: str) -> Evidence:
-        """All losses of the model's version that ever were scored, and none of its predecessors'."""
+        """Return all losses ever scored of the model's version, without its predecessors'."""
         return Evidence(*(self.of_version(model, name) for name in (EVER_SCORED, EVER_LOSS, EVER_SPREAD)))
 
     @property
@@ -134,13 +133,13 @@ class Totals:
 
     @property
     def observations(self) -> float:
-        """How much feedback these numbers stand for: at most ``half_life / ln 2``, however much there was."""
+        """The amount of feedback that these numbers represent: at most ``half_life / ln 2``."""
         return self.number("", OBSERVATIONS)
 
     def in_time(self, model: str) -> float:
-        """The share of the times that a model was asked in which it answered by the deadline, as if of one more.
+        """Return the share of a model's queries that it answered by the deadline, with one success added.
 
-        So it is 1 for a model of which nothing is known, and never 0.
+        So it is 1 for an unknown model, and never 0.
         """
         pulls = self.number(model, PULLS)
         answered = max(pulls - self.number(model, MISSED), 0.0)
@@ -148,7 +147,7 @@ class Totals:
 
     @property
     def mean_loss(self) -> float:
-        """Mean over all scored outputs, of whatever model; 0 if there was none."""
+        """The mean loss over all scored outputs of all models; 0 if there were none."""
         if self._mean_loss is None:
             scored = self._sum(SCORED)
             self._mean_loss = self._sum(LOSS) / scored if scored > 0 else 0.0
@@ -156,19 +155,19 @@ class Totals:
 
     @property
     def to_mix(self) -> list[tuple[tuple[str, str], float]]:
-        """The numbers that a context's are mixed with: all but the evidence, which is a state's own, and those of
-        calibration, which are the application's."""
+        """Return the numbers that are mixed into a context's: all except the evidence, which is each state's own, and
+        those of calibration, which are the application's."""
         if self._to_mix is None:
             self._to_mix = [item for item in self._numbers.items() if _is_mixed(item[0][1])]
         return self._to_mix
 
     def with_prior(self, prior: "Totals", weight: float = DEFAULT_PRIOR_WEIGHT) -> "Totals":
-        """A context's numbers with the application's mixed in.
+        """Return a context's numbers with the application's mixed in.
 
-        A context without feedback decides exactly as the application does, by the same numbers. With n observations of
-        its own, what the application knows of each model counts as if from at most ``weight * (1 + 8 / n)``: a model
-        that the application has hardly asked is not made to look even less known, or policies that explore would send
-        a new user there first. In the end it is ``weight``, and own feedback outweighs that as it comes.
+        A context without feedback decides exactly like the application, by the same numbers. With n observations of its
+        own, the application's knowledge of each model counts as at most ``weight * (1 + 8 / n)`` observations. A model
+        that the application has rarely asked must not look even less known, or policies that explore would send a new
+        user there first. In the end it is ``weight``, and the context's own feedback outweighs that as it comes.
 
         Raises:
             InvalidArgument: ``weight`` is below 0.
@@ -188,9 +187,9 @@ class Totals:
         return totals
 
     def share_of(self, key: tuple[str, str], most: float) -> float:
-        """By what a number is multiplied, for its model to count as if scored ``most`` times; 1 if that is more.
+        """Return the factor by which a model counts as scored at most ``most`` times; at most 1.
 
-        A number that fades by a half-life of its own goes by the count that does.
+        A number with a half-life of its own uses the count with the same half-life.
         """
         model, name = key
         _, mark, half_life = name.partition("~")

@@ -1,1 +1,1 @@
-"""Where learned state is kept: durable, additive, shared by all workers of one or several Clippers."""
+"""Stores of learned state: durable, additive, and shared by all workers of one or several Clippers."""

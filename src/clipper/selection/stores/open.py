@@ -1,4 +1,4 @@
-"""Which store an address means."""
+"""Opens the store that an address names."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from clipper.selection.stores.store import Store
 
 
 def open_store(address: str) -> Store:
-    """``sqlite:PATH``, or ``redis://HOST:PORT/DB`` (and ``rediss://``, ``unix://``) with the extra for it installed.
+    """Open ``sqlite:PATH``, or, with its extra installed, ``redis://HOST:PORT/DB`` (and ``rediss://``, ``unix://``).
 
     Raises:
-        InvalidArgument: it is neither, is malformed, or the extra is not installed.
+        InvalidArgument: the address is neither, is not valid, or the extra is not installed.
     """
     scheme, _, rest = address.partition(":")
     if scheme == "sqlite" and rest:
@@ -31,6 +31,6 @@ def open_store(address: str) -> Store:
 
 
 def _shown(address: str) -> str:
-    """Without a user's name and password: messages go into logs."""
+    """Return the address without name and password: messages go to logs."""
     scheme, slashes, rest = address.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}" if slashes else address

@@ -1,9 +1,8 @@
 """A store in Redis, for Clippers on several machines: the extra ``clipper-serving[redis]``.
 
-A state is a hash and is added to with HINCRBYFLOAT, and its arrays, packed doubles, are another;
-a script makes each batch of observations one atomic step. Redis
-must keep an append-only file: an observation is acknowledged after WAITAOF has said that it is on disk. With
-``appendfsync everysec`` that takes up to a second; with ``always``, as long as the disk does.
+A state is a hash that HINCRBYFLOAT adds to, and its arrays, as packed doubles, are another hash. A script makes each
+batch of observations atomic. Redis must keep an append-only file: an observation is acknowledged once WAITAOF reports
+it on disk. With ``appendfsync everysec`` that takes up to a second; with ``always``, as long as the disk does.
 """
 
 import json
@@ -20,22 +19,23 @@ from clipper.selection.stores.store import EVICT_CHUNK, FLOAT, TOLD_FOR_S, Amoun
 
 T = TypeVar("T")
 
-# All keys begin with it, so that Clipper may share a Redis with others.
+# All keys begin with this, so that Clipper can share a Redis with others.
 PREFIX = "clipper:selection:"
-# Redis answers in well under a millisecond; after this it is taken to be out of reach.
+# Redis answers in well under a millisecond; after this it counts as unreachable.
 TIMEOUT_S = 2.0
 DISK_TIMEOUT_MS = 2000
-# Keys looked at in one go, so that Redis serves others in between.
+# Keys in one step of a scan, so that Redis serves others in between.
 SCAN_CHUNK = 1000
 
 # Of the arguments of a commit, those before the first array.
+# Number of arguments of a commit before the first array.
 _BEFORE_ARRAYS = 3
 
-# ARGV: prefix, wall clock, observations as JSON, then arrays of little-endian doubles, to which "arrays" of each
-# observation refers by context, name and place. What a batch adds to an array is added to what is there once.
+# ARGV: prefix, wall clock, observations as JSON, then arrays of little-endian doubles, which "arrays" of each
+# observation references by context, name and index. All that a batch adds to an array is added at once.
 # Doubles are packed and unpacked 200 at a time, since Lua's stack has room for some thousand.
-# It always writes something: WAITAOF waits for what its own connection
-# has written, and the first attempt at a batch may have been on another one.
+# It always writes something: WAITAOF waits for the writes of its own connection, and the first attempt at a batch may
+# have been on another one.
 _COMMIT = """
 local prefix, now_s = ARGV[1], ARGV[2]
 local are_new, revision, totals = {}, nil, {}
@@ -92,7 +92,7 @@ end
 return are_new
 """
 
-# ARGV: prefix, wall clock, application, how many contexts to keep, the most to forget now, since when others were told.
+# ARGV: prefix, wall clock, application, contexts to keep, bound of this call, time until which others have been told.
 _EVICT = """
 local prefix, now_s, application = ARGV[1], ARGV[2], ARGV[3]
 local told = redis.call('ZRANGE', prefix .. 'forgotten_at', '-inf', '(' .. ARGV[6], 'BYSCORE', 'LIMIT', 0, ARGV[5])
@@ -132,11 +132,11 @@ class RedisStore:
     def __init__(self, url: str, wall_clock_s: Callable[[], float] = time) -> None:
         self._url = url
         self._wall_clock_s = wall_clock_s
-        # Any: redis-py declares its answers for both kinds of decoding and both kinds of waiting at once.
+        # Any: redis-py declares its results for both kinds of decoding and of waiting at once.
         self._client: Any = redis.Redis.from_url(
             url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, decode_responses=True
         )
-        # For arrays, which are no text.
+        # For arrays, which are binary.
         self._binary: Any = redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
         self._script = self._client.register_script(_COMMIT)
         self._evict = self._client.register_script(_EVICT)
@@ -209,7 +209,7 @@ class RedisStore:
             raise StoreUnavailable(f"selection store {self._shown_url()} cannot be used: {error}") from error
 
     async def _commit(self, batch: str, arrays: Sequence[bytes]) -> list[bool]:
-        # WAITAOF speaks of what its own connection has written.
+        # WAITAOF refers to the writes of its own connection.
         async with self._client.client() as connection:
             are_new = await self._script(args=[PREFIX, self._wall_clock_s(), batch, *arrays], client=connection)
             synced, _ = await connection.execute_command("WAITAOF", 1, 0, DISK_TIMEOUT_MS)
@@ -233,7 +233,7 @@ class RedisStore:
     async def _evict_ids(self, application: str, keep: int) -> int:
         key = f"{PREFIX}seen:{application}"
         over = min(await self._client.zcard(key) - keep, EVICT_CHUNK)
-        # Of two that do this at once, both take away: what is counted again then was about to be forgotten anyway.
+        # If two do this at once, both remove ids: what may be counted again was about to be forgotten anyway.
         return int(await self._client.zremrangebyrank(key, 0, over - 1)) if over > 0 else 0
 
     async def _drop(self, application: str) -> None:

@@ -1,6 +1,6 @@
 """The default store: one SQLite file in the home, shared by the workers.
 
-Writing is a transaction a batch of observations, on a thread of its own, so that the event loop never waits for a disk.
+Each batch of observations is one transaction, on a thread, so that the event loop never waits for a disk.
 """
 
 import asyncio
@@ -21,20 +21,20 @@ from clipper.selection.stores.store import EVERYONE, EVICT_CHUNK, FLOAT, TOLD_FO
 
 T = TypeVar("T")
 
-# Another worker's transaction takes milliseconds; longer means that something is wrong with the disk.
+# Another worker's transaction takes milliseconds; if it takes longer, something is wrong with the disk.
 BUSY_TIMEOUT_S = 2.0
-# Making a new file a WAL one fails at once, without that wait, where two do it together; the other is done soon.
+# If two make a new file a WAL file at once, one fails without waiting; it tries again after this.
 OPEN_AGAIN_S = 0.01
 
 
 class SqliteStore:
-    """See ``Store``. Opens the file when first used, and again after an error."""
+    """See ``Store``. It opens the file when it is first used, and again after an error."""
 
     def __init__(self, path: Path, wall_clock_s: Callable[[], float] = time) -> None:
         self._path = path
         self._wall_clock_s = wall_clock_s
         self._connection: sqlite3.Connection | None = None
-        # One thread: sqlite3 connections belong to one at a time, and writers would only wait for each other.
+        # One thread: a sqlite3 connection belongs to one thread at a time, and writers would only wait for each other.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="selection-store")
 
     async def commit(self, observations: Sequence[Observation]) -> list[bool]:
@@ -84,7 +84,7 @@ class SqliteStore:
                 self._connection = _connect(self._path)
             return work(self._connection)
         except sqlite3.Error as error:
-            # Whatever it was, the next use begins afresh: the file may have been repaired or replaced.
+            # The next use opens the file again, which may have been repaired or replaced.
             self._disconnect()
             raise StoreUnavailable(f"selection store {self._path} cannot be used: {error}") from error
 
@@ -166,7 +166,7 @@ def _add(database: sqlite3.Connection, observations: Iterable[Observation]) -> N
 
 
 def _add_array(database: sqlite3.Connection, key: tuple[str, str, str], amounts: NDArray[np.float64]) -> None:
-    """Within a transaction, so that nobody else adds between the reading and the writing."""
+    """Add an array. It must be in a transaction, so that nobody else adds between reading and writing."""
     query = "SELECT amounts FROM arrays WHERE application = ? AND context = ? AND name = ?"
     known = database.execute(query, key).fetchone()
     total = amounts if known is None else np.frombuffer(known[0], FLOAT) + amounts
@@ -174,7 +174,7 @@ def _add_array(database: sqlite3.Connection, key: tuple[str, str, str], amounts:
 
 
 def _load(database: sqlite3.Connection, application: str, context: str) -> dict[str, Amount]:
-    """Both tables as of one moment."""
+    """Read both tables at one moment."""
     with _transaction(database, "DEFERRED"):
         where = "WHERE application = ? AND context = ?"
         found: dict[str, Amount] = dict(
@@ -201,7 +201,7 @@ def _evict(database: sqlite3.Connection, application: str, keep: int, now_s: flo
     over = _count(database, application) - keep
     if over <= 0:
         return 0
-    # What was added to last has the highest revision.
+    # The state that was added to last has the highest revision.
     oldest = (
         "SELECT context FROM changes INDEXED BY changes_by_revision "
         "WHERE application = ? AND context != ? ORDER BY revision LIMIT ?"
@@ -223,7 +223,7 @@ def _evict_ids(database: sqlite3.Connection, application: str, keep: int) -> int
 
 
 def _forget(database: sqlite3.Connection, states: Sequence[tuple[str, str]], now_s: float) -> int:
-    """Whoever has added to one of them meanwhile has added to what is forgotten."""
+    """Forget states. Whatever was added to one in the meantime is forgotten with it."""
     with _transaction(database):
         database.executemany("DELETE FROM sums WHERE application = ? AND context = ?", states)
         database.executemany("DELETE FROM arrays WHERE application = ? AND context = ?", states)
@@ -249,7 +249,7 @@ def _count(database: sqlite3.Connection, application: str) -> int:
 
 @contextmanager
 def _transaction(database: sqlite3.Connection, kind: Literal["IMMEDIATE", "DEFERRED"] = "IMMEDIATE") -> Iterator[None]:
-    """All of it, or nothing."""
+    """Do everything in the block, or nothing."""
     database.execute(f"BEGIN {kind}")
     try:
         yield

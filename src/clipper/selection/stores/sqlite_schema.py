@@ -1,7 +1,7 @@
-"""The tables of ``SqliteStore``. Commands that look at such a file take it from here, without what a store needs."""
+"""The tables of ``SqliteStore``, for commands that inspect such a file without a store."""
 
-# Of the tables, as ``PRAGMA user_version``; 0 is from before it was noted. Workers of two Clippers may share the file
-# while one takes over from the other: a new version only adds to what the one before uses.
+# Version of the tables, in ``PRAGMA user_version``; 0 is from before there were versions. During an upgrade, workers of
+# two Clippers may share the file, so a new version may only add to what the previous one uses.
 SCHEMA_VERSION = 2
 
 SCHEMA = f"""

@@ -1,7 +1,7 @@
-"""The port of the stores that learned state is kept in, and which one an address means.
+"""The port of the stores of learned state.
 
-A store holds, for each (application, context), a set of named numbers and arrays of them. It only ever adds to them, so
-that any number of workers and machines may write, and what is read is the sum of what all of them have learned.
+A store holds a set of named numbers and arrays for each (application, context). It only ever adds to them, so any
+number of workers and machines may write, and what is read is the sum of what all of them have learned.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,22 +11,22 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-# A number, or float64 of shape (n,). All of one name are of one kind and size.
+# A number, or float64 of shape (n,). All amounts of one name have one kind and size.
 FLOAT = np.dtype("<f8")
 Amount = float | NDArray[np.float64]
 
-# The context under which an application's own state is kept: what it has learned from all of its feedback.
+# The context of an application's own state, which learns from all of its feedback.
 EVERYONE = ""
 
-# Feedback on inputs may come at any time; sent again within this, it is recognised.
+# Feedback on inputs may come at any time; a repetition within this time is recognised.
 MIN_KEEP_S = 600.0
 
-# Ids that are kept of an application at most, however long their feedback may come again: some 150 MB.
+# Bound of an application's kept ids, however long its feedback may be repeated: some 150 MB.
 MAX_IDS = 1_000_000
 
 # Some tens of milliseconds of work.
 EVICT_CHUNK = 2000
-# Workers look at what has changed four times a second; one that has not for so long is replaced.
+# Workers look for changes four times a second; one that has not done so for this long is replaced.
 TOLD_FOR_S = 60.0
 
 
@@ -35,11 +35,11 @@ class Observation:
     """One piece of feedback, scored.
 
     Attributes:
-        id: names the feedback: the same feedback sent twice has one id, and counts once.
-        application: the application's id, which a new application of the same name does not share.
+        id: names the feedback: feedback that is sent twice has one id, and counts once.
+        application: the application's id; a new application of the same name has another.
         increments: what to add, by context and number.
-        keep_s: for how long its id is kept at least. It goes with it, since others who share a store, and clear it up,
-            know neither the application nor how long its feedback may come.
+        keep_s: how long its id is kept at least. It is stored with the id, since others who share the store, and expire
+            ids, know neither the application nor how long its feedback may come.
     """
 
     id: str
@@ -54,54 +54,54 @@ class Store(Protocol):
     async def commit(self, observations: Sequence[Observation]) -> list[bool]:
         """Add all increments at once and durably: when this returns, they survive a kill of every process.
 
-        Returns which observations were new; what was seen before is not added again.
+        Return which observations were new; others are not added again.
         """
         ...
 
     async def load(self, application: str, context: str) -> dict[str, Amount]:
-        """The numbers and arrays of one state; empty if nothing was ever added."""
+        """Return the numbers and arrays of one state; empty if nothing was ever added."""
         ...
 
     async def changes(self, cursor: int) -> tuple[int, list[tuple[str, str]]]:
-        """Which states have changed since ``cursor``, as (application, context), and the cursor from now on.
+        """Return the states, as (application, context), that have changed since ``cursor``, and the next cursor.
 
-        A cursor of -1 asks for the present one alone.
+        A cursor of -1 only asks for the present cursor.
         """
         ...
 
     async def forget(self, application: str, context: str, names: Sequence[str]) -> None:
-        """Delete numbers of a state that count for nothing any more."""
+        """Delete numbers of a state that no longer count."""
         ...
 
     async def expire(self) -> None:
-        """Forget the ids of feedback whose time is over."""
+        """Forget expired ids of feedback."""
         ...
 
     async def evict_ids(self, application: str, keep: int) -> int:
-        """Forget ids of feedback beyond ``keep``, those first whose time is over soonest; return how many went.
+        """Forget ids of feedback beyond ``keep``, first those that expire soonest; return their number.
 
-        At most ``EVICT_CHUNK``, as ``evict``. Sent again, their feedback counts again.
+        At most ``EVICT_CHUNK`` at once, as in ``evict``. If their feedback is sent again, it counts again.
         """
         ...
 
     async def contexts(self, application: str, limit: int) -> tuple[int, list[str]]:
-        """How many contexts an application has, and at most ``limit`` of them: first those with the latest feedback."""
+        """Return an application's number of contexts, and at most ``limit`` of them, the latest feedback first."""
         ...
 
     async def forget_context(self, application: str, context: str) -> bool:
-        """Forget one, and tell of it as ``evict`` does; return whether there was anything to forget."""
+        """Forget a context, and report it as ``evict`` does; return whether there was anything to forget."""
         ...
 
     async def evict(self, application: str, keep: int) -> int:
-        """Forget contexts beyond ``keep``, those first whose last feedback is the longest ago; return how many went.
+        """Forget contexts beyond ``keep``, first those whose last feedback is the oldest; return their number.
 
-        At most ``EVICT_CHUNK``, since commits wait meanwhile. ``changes`` tells of them for ``TOLD_FOR_S``: who has one
-        in memory has to read it again, lest he adds to it by a clock that begins anew.
+        At most ``EVICT_CHUNK`` at once, since commits wait meanwhile. ``changes`` reports them for ``TOLD_FOR_S``:
+        whoever has one in memory must read it again, or it would add to the context by a clock that begins anew.
         """
         ...
 
     async def drop(self, application: str) -> None:
-        """Forget an application that is gone."""
+        """Forget a removed application."""
         ...
 
     async def close(self) -> None: ...
