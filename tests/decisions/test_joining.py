@@ -155,7 +155,7 @@ def test_what_cannot_be_read_is_named_and_costs_no_other_file(tmp_path: Path) ->
 
 def test_a_log_whose_folder_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "decisions").write_text("a file, where a folder should be")
-    with pytest.raises(Unavailable, match="decision log cannot be read"):
+    with pytest.raises(Unavailable, match="cannot read the decision log"):
         list(joined(LogReader(tmp_path / "decisions")))
 
 

@@ -1,1 +1,1 @@
-"""The decision log: what was decided for each query, and what came of it. See docs/decision-log.md."""
+"""The decision log: each query's decision, and the feedback on it. See docs/decision-log.md."""

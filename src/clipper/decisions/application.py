@@ -1,4 +1,4 @@
-"""What one application writes into the decision log: which of its queries, and what of each."""
+"""One application's part in the decision log: which queries it logs, and what it writes about each."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -7,25 +7,25 @@ from typing import Any, Protocol
 from clipper.decisions.log import DecisionLog
 from clipper.decisions.records import DECISION, MAX_OUTPUTS_BYTES, BriefDecision, Decision, Judgement, Setting
 
-# By this step numbers that follow each other are spread evenly over 32 bits: 2^32 over the golden ratio (Knuth, "The
-# Art of Computer Programming", 6.4).
+# Multiples of this step are spread evenly over 32 bits: 2^32 over the golden ratio (Knuth, "The Art of Computer
+# Programming", 6.4).
 _STEP = 0x9E3779B1
 _RANGE = 1 << 32
-# All ids of queries are below. Feedback on an unknown one may name any number.
+# Bound of query ids. Feedback may name any number.
 QUERY_IDS = 1 << 53
 
 
-# An application's queries that are made records of in one go, within some 40 us: several times quicker than each
-# between others' work, when processors have to fetch the code and the data for it anew.
+# Records are made of this many held queries at once, in some 40 us. That is several times faster than one by one
+# between other work, when the processor must load the code and data again.
 HELD = 64
-# Longer ones are not held: so many records stay well below the smallest segment.
+# Queries with longer outputs or contexts are not held, so that the records stay well below the smallest segment.
 _MAX_HELD_OUTPUT, _MAX_HELD_CONTEXT = 256, 64
-# What one model's output may have beside an answer that is another.
+# Bound of the output of a single model whose answer differs from it.
 _ALONE_BYTES = MAX_OUTPUTS_BYTES // 2
 
 
 class Asked(Protocol):
-    """A query that was answered: see ``selection.query.Query``. ``arrival_s`` is by the monotonic clock."""
+    """An answered query: see ``selection.query.Query``. ``arrival_s`` is on the monotonic clock."""
 
     id: int
     context: str | None
@@ -48,8 +48,10 @@ class Asked(Protocol):
 class ApplicationDecisions:
     """
     Args:
-        rate: the share of queries that are logged, above 0. Which they are is told by their ids, so that feedback
-            finds the same ones hours later, and in another worker.
+        log: the worker's decision log.
+        setting: the settings that the queries are decided by.
+        rate: share of queries that are logged, above 0. The id decides, so that feedback finds the same queries hours
+            later, and in another worker.
     """
 
     def __init__(self, log: DecisionLog, setting: Setting, rate: float) -> None:
@@ -67,7 +69,7 @@ class ApplicationDecisions:
         return (query_id * _STEP) % _RANGE < self._below
 
     def add(self, query: Asked, latency_s: float) -> None:
-        """A query has been answered. On the query path, and so it is only held, where nothing of it will change."""
+        """Log an answered query. This is on the query path, so a query that cannot change any more is only held."""
         if self._below < _RANGE and not self.takes(query.id):
             return
         output, context = query.output, query.context
@@ -83,7 +85,7 @@ class ApplicationDecisions:
             self._log.add((self._record(query, latency_s),))
 
     def write_held(self) -> None:
-        """Give the log the records of what is held."""
+        """Write the records of the held queries to the log."""
         held, self._held = self._held, []
         if not held:
             return
@@ -114,14 +116,14 @@ class ApplicationDecisions:
         self._log.add(records)
 
     def _place_in_block(self) -> int:
-        """Where its setting is in the block that the log is at."""
+        """Return the place of the setting in the log's present block."""
         if self._block != self._log.block:
             self._place = self._log.enter(self._setting)
             self._block = self._log.block
         return self._place
 
     def _record(self, query: Asked, latency_s: float) -> Decision:
-        """For the block that the log is at."""
+        """Make a record for the log's present block."""
         place = self._place_in_block()
         choice, answer = query.choice, query.output
         models: tuple[str, ...] = ()
@@ -165,7 +167,7 @@ class ApplicationDecisions:
         losses: Mapping[str, float],
         answer_loss: float | None,
     ) -> None:
-        """Feedback on a query has been learned."""
+        """Log feedback that was learned from."""
         if self.takes(query_id):
             short = _short(label)
             judgement = Judgement(
@@ -176,7 +178,7 @@ class ApplicationDecisions:
     def judge_late(
         self, query_id: int, label: bytes | None, reward: float | None, loss: str, loss_parameters: Mapping[str, Any]
     ) -> bool:
-        """Feedback has come on a query that is not known any more. Returns whether it is written to the log."""
+        """Log feedback on a query that is no longer known. Return whether it was written to the log."""
         is_possible = 0 <= query_id < QUERY_IDS and (reward is None or 0.0 <= reward <= 1.0)
         if not is_possible or not self.takes(query_id):
             return False
@@ -198,7 +200,7 @@ class ApplicationDecisions:
 def _bounded(
     models: tuple[str, ...], known: Mapping[str, bytes], answer: bytes | None
 ) -> tuple[tuple[bytes | None, ...], bytes | None, bool]:
-    """Outputs and answer, each of at most its part of the bound, and whether one had to be cut."""
+    """Return outputs and answer, each cut to its part of the bound, and whether one was cut."""
     limit = MAX_OUTPUTS_BYTES // (len(models) + 1)
     outputs = [known.get(model) for model in models]
     if len(models) == 1 and answer == outputs[0]:
@@ -213,5 +215,5 @@ def _short(label: bytes | None) -> bytes | None:
 
 
 def versions_of(models: Sequence[str], targets: Mapping[str, Any]) -> tuple[str | None, ...]:
-    """Of each model the version that runs, as the application's targets tell."""
+    """Return the running version of each model, from the application's targets."""
     return tuple(None if targets.get(model) is None else targets[model].model.version for model in models)

@@ -1,4 +1,4 @@
-"""Writes joined decisions into a file: JSON lines, or Parquet with the extra ``clipper-serving[log]``."""
+"""Writes joined decisions to a file: JSON lines, or Parquet with the extra ``clipper-serving[log]``."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -9,21 +9,21 @@ from typing import Any
 from clipper.decisions.rows import Row, as_json
 from clipper.errors import InvalidArgument, Unavailable
 
-# Rows that are in memory at once; a row group of Parquet, of some MB.
+# Rows in memory at once: a row group of Parquet, of some MB.
 ROWS_PER_GROUP = 20_000
 
 
 def export(rows: Iterable[Row], output: Path) -> int:
-    """Write all rows to ``output``, which is there whole or not at all; return how many they were.
+    """Write all rows to ``output``, or no file at all if that fails; return the number of rows.
 
     Raises:
-        InvalidArgument: its name ends neither in .parquet nor in .jsonl, or the extra for Parquet is not installed.
-        Unavailable: it cannot be written.
+        InvalidArgument: the name ends neither in .parquet nor in .jsonl, or the extra for Parquet is not installed.
+        Unavailable: the file cannot be written.
     """
     writers: dict[str, Callable[[Iterable[Row], Path], int]] = {".jsonl": _write_lines, ".parquet": _write_parquet}
     write = writers.get(output.suffix)
     if write is None:
-        raise InvalidArgument(f"{output} is not of a known kind: expected a name that ends in .parquet or .jsonl")
+        raise InvalidArgument(f"{output} has an unknown format: expected a name that ends in .parquet or .jsonl")
     making = output.with_name(f".{output.name}.making")
     try:
         count = write(rows, making)
@@ -51,7 +51,7 @@ def _write_parquet(rows: Iterable[Row], path: Path) -> int:
         import pyarrow.parquet as pq
     except ImportError as error:
         raise InvalidArgument(
-            "Parquet needs the extra clipper-serving[log]: install that, or export to a name that ends in .jsonl"
+            "Parquet needs the extra clipper-serving[log]: install it, or export to a name that ends in .jsonl"
         ) from error
     texts, numbers = pa.list_(pa.string()), pa.map_(pa.string(), pa.float64())
     time = pa.timestamp("us", tz="UTC")
@@ -103,7 +103,7 @@ def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def _column(row: Row, name: str) -> Any:
-    """A field's value as Parquet takes it: a time in whole microseconds, a map as pairs."""
+    """Return a field's value as Parquet takes it: a time in whole microseconds, a map as pairs."""
     if name in ("time", "feedback_time"):
         seconds = getattr(row, f"{name}_s")
         return None if seconds is None else round(seconds * 1e6)

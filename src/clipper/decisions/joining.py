@@ -1,7 +1,7 @@
-"""Decisions of a log, each with the feedback that came on it, in bounded memory however long the log is.
+"""Joins a log's decisions with the feedback on them, in bounded memory for a log of any length.
 
-Feedback comes after its decision, by up to hours, and may be in another worker's file. So all of it is put by query
-into a temporary database on disk first, and looked up as the decisions are read.
+Feedback may come hours after its decision, and may be in another worker's file. So all feedback is first written to a
+temporary database on disk, by query, and looked up while the decisions are read.
 """
 
 import contextlib
@@ -15,16 +15,16 @@ from clipper.decisions.reading import LogReader
 from clipper.decisions.records import Decision, Judgement, Setting
 from clipper.errors import Unavailable
 
-# Of the database's pages in memory; the rest is in its file, which goes with the connection.
+# Pages of the database in memory. The rest is in a temporary file, which is deleted with the connection.
 _CACHE_KIB = 32 * 1024
-# SQLite takes so many parameters in a statement in every build.
+# Every build of SQLite takes this many parameters in a statement.
 _LOOKED_UP = 500
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Judgement).decode
 
 _CREATE = "CREATE TABLE feedback (query_id INTEGER PRIMARY KEY, time_s REAL, count INTEGER, judgement BLOB)"
-# The last that came is the one that counts: it may put an earlier one right.
+# The latest feedback counts: it may correct an earlier one.
 _INSERT = """
     INSERT INTO feedback VALUES (?, ?, 1, ?)
     ON CONFLICT (query_id) DO UPDATE SET
@@ -36,11 +36,11 @@ _INSERT = """
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A decision with what came of it.
+    """A decision with its feedback.
 
     Attributes:
-        judgement: the last feedback on it; None if none has come.
-        feedback_count: how much has come.
+        judgement: the latest feedback; None if there is none.
+        feedback_count: number of pieces of feedback.
     """
 
     setting: Setting
@@ -50,7 +50,7 @@ class Joined:
 
 
 def joined(reader: LogReader) -> Iterator[Joined]:
-    """What ``reader`` reads, in the order of the files.
+    """Join what ``reader`` reads, in the order of the files.
 
     Raises:
         Unavailable: the log cannot be read, or there is no room for the temporary database.
@@ -65,8 +65,8 @@ def joined(reader: LogReader) -> Iterator[Joined]:
                 database.executemany(_INSERT, rows)
             except sqlite3.OperationalError as error:
                 raise Unavailable(
-                    f"the feedback of the log takes a temporary file, and there is no room for it ({error}): "
-                    "name a folder with room by TMPDIR"
+                    f"joining feedback takes a temporary file, and there is no room for it ({error}): "
+                    "set TMPDIR to a folder with room"
                 ) from error
         for decisions in reader.decisions():
             found = _look_up(database, [decision.query_id for _, decision in decisions])

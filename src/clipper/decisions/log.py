@@ -1,7 +1,7 @@
-"""A query worker's end of the decision log: takes records on the loop, and has a thread write them.
+"""A query worker's end of the decision log: takes records on the loop, and writes them on a thread.
 
-A query is held, and made a record of with others. A block of records goes to the thread when it is full, or ``FLUSH_S``
-after its first query. What is in memory is lost if the worker is killed, and no more than that.
+Queries are held, and records made of several at once. A block of records goes to the thread when it is full, or
+``FLUSH_S`` after its first query. If the worker is killed, what is in memory is lost, and nothing else.
 """
 
 import asyncio
@@ -19,38 +19,38 @@ from clipper.decisions.segments import SegmentWriter
 
 log = logging.getLogger(__name__)
 
-# Some thousand records: far fewer turns of the thread than records, and milliseconds of a disk's time.
+# Some thousand records, so that the thread has few turns, and milliseconds of the disk's time.
 BLOCK_BYTES = 128 * 1024
-# What a killed worker loses, at most.
+# A killed worker loses at most the decisions of this time.
 FLUSH_S = 0.2
-# Blocks that wait for the disk: what a worker can decide in some seconds. Records beyond are dropped.
+# Blocks that wait for the disk: some seconds of a worker's decisions. Further records are dropped.
 MAX_WAITING_BYTES = 16 * 1024 * 1024
-# How long a stop waits for the disk.
+# A stop waits this long for the disk.
 CLOSE_TIMEOUT_S = 5.0
 
 
 class Holder(Protocol):
-    """An application, which holds queries and gives their records to ``DecisionLog.add``."""
+    """An application that holds queries, and gives their records to ``DecisionLog.add``."""
 
     def write_held(self) -> None: ...
 
 
 class DecisionLog:
-    """One worker's.
+    """One worker's decision log.
 
     Args:
-        folder: shared by the workers; it is made when there is something to write.
-        writer: tells this worker's files from others'.
-        max_bytes: of all files in the folder.
+        folder: shared by the workers; made when there is something to write.
+        writer: identifies this worker's files.
+        max_bytes: bound of all files in the folder.
 
     Attributes:
-        block: a number that changes with each block, in which a setting has its place.
-        monotonic_began_s: when the monotonic clock was at 0, in seconds since 1970, as of the last setting.
+        block: a number that changes with each block; a setting has a place within a block.
+        monotonic_began_s: time when the monotonic clock was at 0, in seconds since 1970, as of the last setting.
     """
 
     def __init__(self, folder: Path, writer: str, max_bytes: int) -> None:
         self._segments = SegmentWriter(folder, writer, max_bytes)
-        # Several to a segment, however small that is.
+        # Several blocks for each segment, however small that is.
         self._block_bytes = min(BLOCK_BYTES, self._segments.segment_bytes // 4)
         self.block = 0
         self.monotonic_began_s = 0.0
@@ -61,26 +61,26 @@ class DecisionLog:
         self._queue: SimpleQueue[tuple[bytearray, int] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._dropped = 0
-        # Each is written by one side alone: the loop, and the thread.
+        # Only one side writes each of these: the loop or the thread.
         self._given_bytes = self._taken_bytes = 0
         self._written = self._written_bytes = self._failed = 0
         self._problem: str | None = None
 
     def enter(self, setting: Setting) -> int:
-        """Write a setting into the present block, whose number stays, and return its place there."""
+        """Write a setting into the present block, which stays the present one, and return its place there."""
         extend_block(self._buffer, (setting,))
         self.monotonic_began_s = time.time() - time.monotonic()
         self._settings += 1
         return self._settings - 1
 
     def wait_for(self, holder: Holder) -> None:
-        """Have ``holder`` write what it holds before the next block goes to the thread."""
+        """Let ``holder`` write what it holds before the next block goes to the thread."""
         self._holders.add(holder)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
 
     def add(self, records: Sequence[Decision | BriefDecision | Judgement]) -> None:
-        """Take records, to be written soon. Dropped, and counted, if the disk has not kept up."""
+        """Take records, to be written soon. If the disk does not keep up they are dropped and counted."""
         if self._given_bytes - self._taken_bytes > MAX_WAITING_BYTES:
             self._dropped += len(records)
             return
@@ -92,7 +92,7 @@ class DecisionLog:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
 
     def flush(self) -> None:
-        """Give what has come in to the thread."""
+        """Pass the records so far to the thread."""
         holders, self._holders = self._holders, set()
         for holder in holders:
             holder.write_held()
@@ -107,13 +107,13 @@ class DecisionLog:
         self._buffer, self._records, self._settings = begin_block(), 0, 0
         self.block += 1
         if self._thread is None:
-            # A disk that hangs keeps no worker from ending.
+            # A daemon, so that a hanging disk does not keep the worker from ending.
             self._thread = threading.Thread(target=self._write, name="decision log", daemon=True)
             self._thread.start()
         self._queue.put((block, records))
 
     async def close(self) -> None:
-        """Write what there is, if the disk lets it."""
+        """Write the remaining records, if the disk allows."""
         self.flush()
         if self._thread is not None:
             self._queue.put(None)
@@ -136,8 +136,8 @@ class DecisionLog:
                 self._segments.write(block)
             except OSError as error:
                 self._failed += records
-                if self._problem is None:  # once, and not for each block
-                    log.warning("the decision log cannot be written, and its records are dropped: %s", error)
+                if self._problem is None:  # log it once, not for each block
+                    log.warning("cannot write the decision log, so its records are dropped: %s", error)
                 self._problem = f"{type(error).__name__}: {error}"
             else:
                 self._written += records

@@ -1,4 +1,4 @@
-"""Reads a decision log, also while it is written: block by block, so that memory is bounded by one block."""
+"""Reads a decision log block by block, so that one block bounds the memory. The log may be written meanwhile."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from clipper.decisions.records import (
 from clipper.decisions.segments import Segment, segments
 from clipper.errors import Unavailable
 
-# A query came before it was written: by its SLO, which is at most ten minutes, and what its block waited.
+# A query may be written this long after it came: its SLO is at most ten minutes, and its block may wait.
 MOST_DELAY_S = 3600.0
 
 Read = tuple[Setting, Decision] | Judgement
@@ -28,10 +28,10 @@ Read = tuple[Setting, Decision] | Judgement
 class LogReader:
     """
     Attributes:
-        since_s, until_s: in seconds since 1970: decisions before the one, or from the other on, are left out; feedback
-            may come at any time after.
-        torn: segments that end within a block, as that of a worker that is writing, or was killed.
-        damaged: why others could not be read to their end, by their name.
+        since_s, until_s: only decisions from ``since_s`` on and before ``until_s`` are read, in seconds since 1970.
+            Feedback may come at any later time.
+        torn: segments that end within a block, like that of a worker that is writing or was killed.
+        damaged: why other segments could not be read to their end, by name.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class LogReader:
     damaged: dict[str, str] = field(default_factory=dict)
 
     def decisions(self) -> Iterator[list[tuple[Setting, Decision]]]:
-        """In pieces of a block, oldest segment first.
+        """Yield decisions in lists of one block each, the oldest segment first.
 
         Raises:
             Unavailable: the folder cannot be read.
@@ -56,7 +56,7 @@ class LogReader:
                     yield piece
 
     def judgements(self) -> Iterator[list[Judgement]]:
-        """All feedback on the application, in pieces of a block.
+        """Yield all feedback on the application, in lists of one block each.
 
         Raises:
             Unavailable: the folder cannot be read.
@@ -82,20 +82,22 @@ class LogReader:
         try:
             return segments(self.folder)
         except OSError as error:
-            raise Unavailable(f"the decision log cannot be read, which only the server's user may: {error}") from error
+            raise Unavailable(f"cannot read the decision log, which only the server's user may: {error}") from error
 
     def _blocks(self, segment: Segment) -> Iterator[list[Read]]:
-        """Of one segment that was last written at a time that is wanted."""
+        """Yield the blocks of a segment, if it was last written at a wanted time."""
         try:
             yield from self._read(segment)
-        except FileNotFoundError:  # it was the oldest, and had to make room
+        except FileNotFoundError:  # it was the oldest, and was removed to make room
             return
         except OSError as error:
             self.damaged[segment.path.name] = f"it cannot be read: {error}"
 
     def _read(self, segment: Segment) -> Iterator[list[Read]]:
-        """Raises:
-        OSError: the file cannot be read.
+        """Yield the blocks of a segment.
+
+        Raises:
+            OSError: the file cannot be read.
         """
         name = segment.path.name
         with segment.path.open("rb") as file:

@@ -1,9 +1,8 @@
-"""What the decision log holds: records, and the blocks in which they lie in a file.
+"""The format of the decision log: records, in blocks, in segments.
 
-A **segment**, a file, is ``SEGMENT_HEAD`` and blocks. A **block** is its payload's length and CRC-32, each a
-little-endian 32-bit number, and the payload: a msgpack array of records. Each record is an array too, whose first
-element tells its kind. A decision names the setting that it was made under by that setting's place among those of its
-block, so that a block can be read without any other.
+A **segment** is a file: ``SEGMENT_HEAD`` and blocks. A **block** is its payload's length and CRC-32, each a
+little-endian 32-bit number, and the payload: a msgpack array of records. Each record is an array, too, whose first
+element is its kind. A decision names its setting by the setting's place in the block, so each block can be read alone.
 """
 
 import struct
@@ -15,19 +14,20 @@ from msgspec import Struct
 
 SEGMENT_HEAD = b"clipper decisions 1\n"
 BLOCK_HEAD = struct.Struct("<II")
-# Above this a block's length is not one that was written: the file is damaged.
+# A longer block was never written: the file is damaged.
 MAX_BLOCK_BYTES = 1 << 20
-# Of a query's outputs together; each of n may have the n-th part. A label has as much room.
+# Bound of a query's outputs together, in equal parts. A label has the same bound.
 MAX_OUTPUTS_BYTES = 8 * 1024
 
 
 class Setting(Struct, frozen=True, array_like=True, tag=0):
-    """What an application's queries were decided by.
+    """The settings that an application's queries were decided by.
 
     Attributes:
-        models: those that it selects among, in the order in which they were linked.
-        versions: of each of them the one that ran; None if none did.
-        default: the default output, JSON text; None if the application has none. As much of it as an output may have.
+        application, policy: their names.
+        models: the models that the policy selects among, in the order of their links.
+        versions: the running version of each model; None if none ran.
+        default: JSON text of the default output, cut like an output; None if the application has none.
     """
 
     application: str
@@ -38,8 +38,8 @@ class Setting(Struct, frozen=True, array_like=True, tag=0):
 
 
 DECISION = 1
-# A decision as it is encoded: its tag, and its fields up to ``context``. What is left out is as it is by default; most
-# decisions are so, and take half the time to make and to encode.
+# A decision in its encoded form: its tag, and its fields up to ``context``. The other fields have their defaults. Most
+# decisions are like that, and take half the time to make and to encode.
 BriefDecision = tuple[
     int,
     int,
@@ -57,25 +57,25 @@ BriefDecision = tuple[
 
 
 class Decision(Struct, frozen=True, array_like=True, tag=DECISION, gc=False):
-    """What was decided for one query.
+    """The decision on one query.
 
     Attributes:
-        setting: which of its block's.
-        time_s: when it came, in seconds since 1970.
-        latency_s: from then until it was answered.
-        models, shares: the policy's choice: see ``Choice``; none if it made none.
-        outputs: JSON text of each of ``models``; None for one that had not answered by then.
-        answer: JSON text of what was answered, where that is neither the only output nor the default.
-        confidence: in the answer, 0 to 1.
-        reason: why the default was answered, or an error; None if there was an answer.
-        pinned: the version that the query asked for, past the policy.
+        setting: the place of its setting in the block.
+        time_s: when the query came, in seconds since 1970.
+        latency_s: time from then until its answer.
+        models, shares: the policy's choice: see ``Choice``; empty if there was none.
+        outputs: JSON text of each of ``models``; None for a model that had not answered by then.
+        answer: JSON text of the answer, if it is neither the only output nor the default.
+        confidence: confidence of the answer, 0 to 1.
+        reason: the error code behind a default or an error; None if there was an answer.
+        pinned: the version that the query named, which bypasses the policy.
         beliefs: the parameters that the choice was drawn by: see ``Choice``.
-        is_cut: an output or answer was too long, and has only its beginning here.
-        raw_confidence: what ``confidence`` was made of, by the answer's own probabilities or feedback; None if it is as
-            the policy said.
-        steps: what the policy made of what had come, before it asked further models or did not: of each step how many
-            models had been asked, the confidence by then, and the probability of going on.
-        features: raw buffer of the float64 numbers that the query brought for its policy, little-endian.
+        is_cut: whether an output or answer was too long, so that only its beginning is here.
+        raw_confidence: what ``confidence`` was derived from, by probabilities or calibration; None if it is the
+            policy's own.
+        steps: the policy's decisions to ask further models or not: for each, the number of models asked so far, the
+            confidence by then, and the probability of going on.
+        features: raw buffer of the query's features, little-endian float64.
     """
 
     setting: int
@@ -102,11 +102,11 @@ class Judgement(Struct, frozen=True, array_like=True, tag=2, gc=False):
 
     Attributes:
         time_s: when it came, in seconds since 1970.
-        label: JSON text of the right output; None if there was a reward, or it is too long.
-        losses: of each model that was scored. None if the feedback came so late that the query was not known any more,
-            and nothing was learned from it.
-        answer_loss: of what was answered, also where that was the default; None if it is not known.
-        loss, loss_parameters: where ``losses`` is None: how the label is to be compared with the outputs.
+        label: JSON text of the right output; None if there was a reward, or if it is too long.
+        losses: loss of each scored model. None if the feedback came so late that the query was no longer known, so that
+            nothing was learned from it.
+        answer_loss: loss of the answer, even if that was the default; None if it is not known.
+        loss, loss_parameters: how to compare the label with the outputs, if ``losses`` is None.
     """
 
     application: str
@@ -124,42 +124,42 @@ Record = Setting | Decision | Judgement
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Record]).decode
-# A msgpack array of up to 2^32 elements.
+# Head of a msgpack array of up to 2^32 elements.
 _ARRAY = struct.Struct(">BI")
 _ARRAY_MARK = 0xDD
-# What stands before a block's records.
+# Size of what comes before a block's records.
 BLOCK_PREFIX_BYTES = BLOCK_HEAD.size + _ARRAY.size
 
 
 def begin_block() -> bytearray:
-    """An empty block, which ``extend_block`` extends."""
+    """Return an empty block, for ``extend_block``."""
     return bytearray(BLOCK_PREFIX_BYTES)
 
 
 def extend_block(block: bytearray, records: Sequence["Record | BriefDecision"]) -> None:
-    """Encode records, 65,535 at most, to a block's end. All in one go, which is twice as quick as one by one."""
+    """Append encoded records to a block, at most 65,535. All at once, which is twice as fast as one by one."""
     text = _encode(records)
-    # What msgpack begins an array with: it is a part of the block's own.
+    # Drop the head of the msgpack array: the block has its own.
     with memoryview(text)[1 if len(records) < 16 else 3 :] as payload:
         block += payload
 
 
 def end_block(block: bytearray, records: int) -> None:
-    """Fill in what stands before the records."""
+    """Fill in the part before the records."""
     _ARRAY.pack_into(block, BLOCK_HEAD.size, _ARRAY_MARK, records)
     with memoryview(block)[BLOCK_HEAD.size :] as payload:
         BLOCK_HEAD.pack_into(block, 0, len(payload), zlib.crc32(payload))
 
 
 class Damaged(Exception):
-    """A segment ends in the middle of a block, or holds what was never written."""
+    """A segment ends within a block, or contains something that was never written."""
 
 
 def decode_block(payload: bytes, checksum: int) -> list[Record]:
-    """The records of a block.
+    """Return the records of a block.
 
     Raises:
-        Damaged: these bytes are not what was written.
+        Damaged: the bytes are not what was written.
     """
     if zlib.crc32(payload) != checksum:
         raise Damaged("its checksum is wrong")
@@ -170,10 +170,10 @@ def decode_block(payload: bytes, checksum: int) -> list[Record]:
 
 
 def split(records: list[Record]) -> Iterator[tuple[Setting, Decision] | Judgement]:
-    """The records of a block, each decision with its setting.
+    """Return the records of a block, each decision with its setting.
 
     Raises:
-        Damaged: a decision names a setting that is not there.
+        Damaged: a decision names a setting that does not exist.
     """
     settings: list[Setting] = []
     for record in records:

@@ -1,4 +1,4 @@
-"""A decision and its feedback as one flat row, as it is exported."""
+"""A decision and its feedback as one flat row, for export."""
 
 import struct
 from typing import Any
@@ -10,22 +10,22 @@ from clipper.decisions.records import Decision, Judgement, Setting
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One query. What is by model is in the order of ``models``; JSON of models and clients is text.
+    """One query. Lists by model are in the order of ``models``. JSON of models and clients is text.
 
     Attributes:
         time_s, feedback_time_s: in seconds since 1970.
-        candidates, candidate_versions: the models that could be chosen, and what ran of each.
-        shares: of each chosen model: the probability of its choice, or, of several, its weight in the answer; None
-            where only ``beliefs`` tell it.
-        beliefs: by candidate: of the Beta distribution that Thompson sampling drew from.
-        output: what was answered; None where it was an error.
-        steps: where a policy asks models one after another: of each step how many had been asked, the confidence by
-            then, and the probability of going on.
-        is_cut: some output is only the beginning of what it was.
+        candidates, candidate_versions: the models that could be chosen, and the running version of each.
+        shares: for a chosen model, the probability of its choice; for several, their weights in the answer; None if
+            only ``beliefs`` determine it.
+        beliefs: by candidate: parameters of the Beta distribution that Thompson sampling drew from.
+        output: the answer; None for an error.
+        steps: if the policy asks models one after another: for each step the number of models asked so far, the
+            confidence by then, and the probability of going on.
+        is_cut: whether some output is only the beginning of what it was.
         losses: by model, from feedback.
-        loss: of what was answered, from feedback, 1 of an error; None if it is not known.
-        features: what the query brought for its policy.
-        learned: whether the policy learned from the feedback; it does not from what comes too late.
+        loss: loss of the answer, from feedback; 1 for an error; None if it is not known.
+        features: the query's features.
+        learned: whether the policy learned from the feedback; it does not from late feedback.
     """
 
     query_id: int
@@ -94,7 +94,7 @@ def row_of(joined: Joined) -> Row:
 
 
 def answer_of(setting: Setting, decision: Decision) -> bytes | None:
-    """JSON text of what was answered; None if it was an error."""
+    """Return the JSON text of the answer; None if it was an error."""
     if decision.reason is not None:
         return setting.default
     if decision.answer is not None:
@@ -113,12 +113,12 @@ def _numbers(packed: bytes) -> tuple[float, ...]:
 
 
 def _text(json: bytes) -> str:
-    # One that was cut may end within a character.
+    # A text that was cut may end within a character.
     return json.decode(errors="replace")
 
 
 def as_json(row: Row) -> bytes:
-    """One line; JSON of models and clients stands in it as it is, where it is whole."""
+    """Encode one line. JSON of models and clients is copied as it is, if it is whole."""
     fields: dict[str, Any] = msgspec.structs.asdict(row)
     fields["outputs"] = {model: _value(output) for model, output in zip(row.models, row.outputs) if output is not None}
     fields["output"], fields["label"] = _value(row.output), _value(row.label)

@@ -1,8 +1,8 @@
-"""The decision log's files: one being written by each query worker, all together within a bound.
+"""The decision log's files: each query worker writes one, and one bound holds for all together.
 
-Workers share a folder and no lock. The eighth part of the bound is set apart for what they write until they look next:
-each looks when it begins a segment, and a segment is at most that part divided by the most workers that there may be.
-So whoever looked last left room for a segment of each, and none of them can have written more since it looked itself.
+Workers share a folder, and no lock. An eighth of the bound is reserved for what they write between two checks: each
+worker checks when it begins a segment, and a segment has at most that part divided by the largest number of workers.
+So the last one to check left room for a segment of each, and none can have written more since its own check.
 """
 
 import contextlib
@@ -17,20 +17,20 @@ from clipper.decisions.records import SEGMENT_HEAD
 SUFFIX = ".decisions"
 _TIME_DIGITS = 13
 RESERVED_PART = 8
-# As many as the supervisor starts at most.
+# The supervisor starts at most this many.
 MAX_WRITERS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A file of the log. ``began_s``, in seconds since 1970, is before all that is in it."""
+    """A file of the log. ``began_s``, in seconds since 1970, is earlier than everything in it."""
 
     path: Path
     began_s: float
 
 
 def segments(folder: Path) -> list[Segment]:
-    """The files of a log, oldest first; none if there is no log.
+    """Return the files of a log, oldest first; empty if there is no log.
 
     Raises:
         OSError: the folder cannot be read.
@@ -43,14 +43,15 @@ def segments(folder: Path) -> list[Segment]:
 
 
 class SegmentWriter:
-    """Appends blocks to a segment of its own, and begins the next one when that is full.
+    """Appends blocks to a segment of its own, and begins a new segment when that is full.
 
     Args:
-        writer: tells it from others that write into the folder.
-        max_bytes: of all segments together, whoever writes them.
+        folder: the log's folder.
+        writer: distinguishes it from other writers in the folder.
+        max_bytes: bound of all writers' segments together.
 
     Attributes:
-        segment_bytes: the most of each.
+        segment_bytes: bound of each segment.
     """
 
     def __init__(self, folder: Path, writer: str, max_bytes: int) -> None:
@@ -63,10 +64,10 @@ class SegmentWriter:
         self._size_bytes = 0
 
     def write(self, block: bytes | bytearray) -> None:
-        """Append all of a block.
+        """Append a whole block.
 
         Raises:
-            OSError: it could not be written, and no part of it is in a segment that is gone on with.
+            OSError: it could not be written; no later block follows a partial one.
         """
         if self._file is not None and not self._has_room(len(block)):
             self.close()
@@ -76,7 +77,7 @@ class SegmentWriter:
             while written < len(block):
                 written += os.write(file, memoryview(block)[written:])
         except OSError:
-            # A reader stops at what is not whole, so nothing may follow it.
+            # A reader stops at a partial block, so nothing may follow it.
             with contextlib.suppress(OSError):
                 os.ftruncate(file, self._size_bytes)
             self.close()
@@ -90,7 +91,7 @@ class SegmentWriter:
 
     def _has_room(self, size_bytes: int) -> bool:
         assert self._file is not None
-        # Another worker may have removed it, as the oldest: what is written to it then is nowhere.
+        # Another worker may have removed the file as the oldest, and then writes to it would be lost.
         return self._size_bytes + size_bytes <= self.segment_bytes and os.fstat(self._file).st_nlink > 0
 
     def _begin(self) -> int:
@@ -114,7 +115,7 @@ class SegmentWriter:
         return file
 
     def _make_room(self) -> None:
-        """Remove the oldest segments, until the others are within the bound."""
+        """Remove the oldest segments until the others are within the bound."""
         found = sorted(_sizes(self._folder))
         total_bytes = sum(size_bytes for _, size_bytes in found)
         for name, size_bytes in found:
@@ -125,15 +126,15 @@ class SegmentWriter:
 
 
 def _sizes(folder: Path) -> Iterator[tuple[str, int]]:
-    """Of the segments; without a ``Path`` for each, since there may be hundreds, looked at several times a second."""
+    """Yield name and size of each segment, without a ``Path``: hundreds may be checked several times a second."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if _is_segment(entry.name):
-                with contextlib.suppress(FileNotFoundError):  # others make room too
+                with contextlib.suppress(FileNotFoundError):  # others make room, too
                     yield entry.name, entry.stat().st_size
 
 
 def _is_segment(name: str) -> bool:
-    """``WHEN-WRITER.decisions``, with when it began in milliseconds since 1970: by their names they are in order."""
+    """Whether it is ``WHEN-WRITER.decisions``; WHEN is in milliseconds since 1970, so names sort by time."""
     began_ms, dash, _ = name.partition("-")
     return name.endswith(SUFFIX) and dash == "-" and len(began_ms) == _TIME_DIGITS and began_ms.isdecimal()

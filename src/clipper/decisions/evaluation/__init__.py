@@ -1,1 +1,1 @@
-"""What another policy would have lost on a log's queries. Decides; reads no files."""
+"""Estimates what another policy would have lost on a log's queries. It decides, and reads no files."""

@@ -1,4 +1,4 @@
-"""With which probability each model wins, where one number is drawn for each and the highest is chosen."""
+"""The probability of each model to win if one number is drawn for each and the highest is chosen."""
 
 import math
 from collections.abc import Sequence
@@ -6,21 +6,21 @@ from functools import lru_cache
 
 import numpy as np
 
-# Of each distribution so many steps, over as many of its standard deviations to both sides of its mean; and over all.
+# Number of steps within so many standard deviations to both sides of each distribution's mean, and overall.
 _OWN_STEPS = 160
 _DEVIATIONS = 8.0
 _COMMON_STEPS = 400
-# Below this a density has no bound, and steps do not do.
+# Below this a density is unbounded, and integration by steps fails.
 _LEAST = 0.5
 
 
 @lru_cache(maxsize=4096)
 def win_probabilities(beliefs: tuple[tuple[float, float], ...]) -> tuple[float, ...] | None:
-    """``P(X_i = max_j X_j)`` of independent ``X_i ~ Beta(a_i, b_i)``: the integral of ``f_i prod_{j != i} F_j``.
+    """Return ``P(X_i = max_j X_j)`` of independent ``X_i ~ Beta(a_i, b_i)``: the integral of ``f_i prod_{j != i} F_j``.
 
-    Right to some 1e-4 for any counts. None where a parameter is below 0.5.
+    It is exact to some 1e-4 for any counts. The result is None if a parameter is below 0.5.
 
-    It is integrated over ``t = arcsin(sqrt(x))``, where ``f`` is ``sin^(2a-1)(t) cos^(2b-1)(t)`` but for a factor, and
+    The integral is over ``t = arcsin(sqrt(x))``, where ``f`` is ``sin^(2a-1)(t) cos^(2b-1)(t)`` up to a factor, and
     about ``1 / (2 sqrt(a + b))`` wide wherever its mean is.
     """
     if min(min(belief) for belief in beliefs) < _LEAST:
@@ -50,11 +50,11 @@ def win_probabilities(beliefs: tuple[tuple[float, float], ...]) -> tuple[float, 
 def propensity(
     model: str, candidates: Sequence[str], share: float, beliefs: tuple[tuple[float, float], ...] | None
 ) -> float:
-    """With which probability the one chosen model was chosen; 0 where the log does not tell.
+    """Return the probability with which a model was chosen; 0 if the log does not tell.
 
     Args:
-        candidates: those that beliefs are of, and then newcomers, which are not chosen by beliefs.
-        share: with beliefs, the probability that it was to be chosen by them: less than 1 if there were newcomers.
+        candidates: the models of the beliefs, and then newcomers, which are not chosen by beliefs.
+        share: with beliefs, the probability that the choice was made by them: below 1 if there were newcomers.
     """
     if beliefs is None:
         return share

@@ -1,11 +1,11 @@
 """Off-policy estimators: the mean loss that a target policy would have had on queries that another one decided.
 
-Each takes arrays of one element a query i: its loss ``l_i`` under the model ``a_i`` that was chosen, and its weight
-``w_i = pi(a_i) / p_i``, with ``p_i > 0`` the probability with which the log's policy chose it and ``pi`` that of the
-target. What they need: ``p_i`` is right, and is above 0 wherever ``pi`` is (support).
+Each takes arrays with one element for each query i: its loss ``l_i`` under the chosen model ``a_i``, and its weight
+``w_i = pi(a_i) / p_i``, with ``p_i > 0`` the probability with which the log's policy chose ``a_i``, and ``pi`` the
+target's. They require that ``p_i`` is right, and above 0 wherever ``pi`` is (support).
 
-Intervals are normal approximations, of the mean's standard error or by the delta method. They hold where the
-effective sample size is in the hundreds, and are too narrow where few queries carry most of the weight.
+Intervals are normal approximations, from the mean's standard error or by the delta method. They hold for effective
+sample sizes in the hundreds, and are too narrow if few queries carry most of the weight.
 """
 
 import math
@@ -15,7 +15,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-# By a rule of thumb, a share's normal approximation does from so many of either kind on.
+# By a rule of thumb, the normal approximation of a share holds from this many of either kind on.
 LEAST_OF_EACH = 5
 
 Array = npt.NDArray[np.float64]
@@ -23,7 +23,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean loss, and the interval that holds it with the confidence that was asked for."""
+    """A mean loss, and the interval that contains it with the requested confidence."""
 
     value: float
     low: float
@@ -31,7 +31,7 @@ class Estimate:
 
 
 def on_policy(losses: Array, confidence: float = 0.95) -> Estimate:
-    """What the log's own policy lost: ``mean(l_i)``."""
+    """The log's own policy: ``mean(l_i)``."""
     return _of_terms(losses, confidence)
 
 
@@ -42,11 +42,11 @@ def ips(losses: Array, weights: Array, confidence: float = 0.95) -> Estimate:
 
 def snips(losses: Array, weights: Array, confidence: float = 0.95) -> Estimate:
     """Self-normalised: ``sum(w_i l_i) / sum(w_i)`` (Swaminathan and Joachims, "The Self-Normalized Estimator for
-    Counterfactual Learning", 2015). Within the losses' range, and mostly far steadier; its bias is of order 1/n.
+    Counterfactual Learning", 2015). Within the range of losses, and mostly far steadier; its bias is of order 1/n.
 
-    Its standard error is ``sqrt(sum(w_i^2 (l_i - v)^2)) / sum(w_i)``, by the delta method. NaN where all weights are 0.
-    Where nearly all losses are 0, or nearly all 1, that sees too little: then it is at least that of a share with two
-    more of each, of as many queries as are effective (Agresti and Coull, 1998).
+    Its standard error is ``sqrt(sum(w_i^2 (l_i - v)^2)) / sum(w_i)``, by the delta method. NaN if all weights are 0. If
+    nearly all losses are 0, or nearly all 1, that is too small. Then the error is at least that of a share with two
+    more of each kind, of as many queries as are effective (Agresti and Coull, 1998).
     """
     total = float(weights.sum())
     if total <= 0:
@@ -64,24 +64,23 @@ def dr(
     losses: Array, weights: Array, expected_chosen: Array, expected_target: Array, confidence: float = 0.95
 ) -> Estimate:
     """Doubly robust: ``mean(m_i + w_i (l_i - q_i))`` (Dudik, Langford, Li: "Doubly Robust Policy Evaluation and
-    Learning", 2011). Unbiased if the propensities are right, whatever the direct model; the better that is, the less it
-    varies.
+    Learning", 2011). Unbiased if the propensities are right, for any direct model; a better one makes it vary less.
 
     Args:
-        expected_chosen: ``q_i``, the loss that the direct model expects of the chosen model, from other queries alone.
-        expected_target: ``m_i = sum_a pi(a) q_i(a)``, the loss that it expects of the target.
+        expected_chosen: ``q_i``, the direct model's expected loss of the chosen model, from other queries alone.
+        expected_target: ``m_i = sum_a pi(a) q_i(a)``, its expected loss of the target.
     """
     return _of_terms(expected_target + weights * (losses - expected_chosen), confidence)
 
 
 def effective_sample_size(weights: Array) -> float:
-    """``sum(w_i)^2 / sum(w_i^2)`` (Kish, 1965): so many of the target's own queries would tell as much; 0 of none."""
+    """``sum(w_i)^2 / sum(w_i^2)`` (Kish, 1965): as many of the target's own queries would tell as much; 0 for none."""
     squares = float((weights**2).sum())
     return float(weights.sum()) ** 2 / squares if squares > 0 else 0.0
 
 
 def are_alike(value: float, count: float) -> bool:
-    """Whether so many losses in [0, 1] with that mean are nearly all 0, or nearly all 1."""
+    """Whether ``count`` losses in [0, 1] with this mean are nearly all 0, or nearly all 1."""
     return count * min(value, 1 - value) < LEAST_OF_EACH
 
 
@@ -89,7 +88,7 @@ def _of_terms(terms: Array, confidence: float) -> Estimate:
     count = len(terms)
     if count == 0:
         return Estimate(math.nan, math.nan, math.nan)
-    # Of one query nothing is known of how they vary.
+    # One query shows nothing about the variance.
     error = float(terms.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
     return _interval(float(terms.mean()), error, confidence)
 

@@ -18,7 +18,7 @@ from clipper.selection.policies.by_name import POLICIES, default_half_life, make
 class Report:
     """
     Attributes:
-        queries: whose feedback tells what they lost; ``left_out``: the others, by why.
+        queries: number of queries with a known loss; ``left_out``: the number of others, by reason.
         as_it_was: what the policy in force lost on them.
     """
 
@@ -35,12 +35,12 @@ def ask(
     models: Sequence[str],
     random: Random,
 ) -> Report:
-    """Evaluate ``policy``, choosing among ``models`` or all; without a policy, each of ``models`` or of all for itself.
+    """Evaluate ``policy``, choosing among ``models`` or all; without a policy, evaluate each model by itself.
 
     Raises:
         NotFound: the log has no query with feedback, or a model was not linked in it.
-        InvalidArgument: the policy is not one of Clipper's, takes no such parameters, asks several models together, or
-            goes by features that the log does not have.
+        InvalidArgument: the policy is not Clipper's, does not take the parameters, asks several models together, or
+            needs features that the log does not have.
     """
     if policy is not None and policy not in POLICIES:
         raise InvalidArgument(f"{policy!r} is not a policy of Clipper's: expected one of {', '.join(POLICIES)}")
@@ -54,8 +54,8 @@ def ask(
         )
     if made is not None and made.needs_features and not any(sample.features for sample in samples.taken):
         raise InvalidArgument(
-            f"policy {policy} goes by features, and the queries in the log have no features: have the application "
-            "take them by clipper app update --features, and log decisions with them first"
+            f"policy {policy} needs features, and the queries in the log have none: enable them with "
+            "clipper app update --features, and log decisions with them first"
         )
     known = sorted({each for sample in samples.taken for each in sample.candidates})
     if unknown := sorted(set(models) - set(known)):
@@ -65,7 +65,7 @@ def ask(
         targets = [OneModel(model) for model in models or known]
     else:
         name = f"{policy} among {', '.join(models)}" if models else str(policy)
-        # As of an application that says nothing else.
+        # The defaults of an application that sets nothing else.
         half_life = default_half_life(str(policy))
         targets = [Learner(name, made, random, half_life, DEFAULT_PRIOR_WEIGHT, models or None)]
     answers = tuple(evaluate(samples.taken, target) for target in targets)

@@ -1,4 +1,4 @@
-"""Of a log's decisions, those that tell what a model loses, and how much each tells."""
+"""Selects a log's decisions that show a model's loss, with their probabilities."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -10,22 +10,22 @@ from clipper.errors import InvalidArgument
 from clipper.selection.learning.losses import LOSSES, loss_of_reward
 from clipper.selection.policies.by_name import make_loss
 
-# Some 300 bytes each. The latest are the ones that are kept.
+# Each takes some 300 bytes. The latest are kept.
 MAX_SAMPLES = 500_000
-# No policy chooses by chances as small as that: they would be mere rounding, and one query would outweigh all others.
+# No policy makes choices with smaller probabilities: they are rounding errors, and one query would outweigh all others.
 LEAST_PROPENSITY = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A query whose feedback has come.
+    """A query with feedback.
 
     Attributes:
         time_s, feedback_time_s: in seconds since 1970.
-        model: the one that was chosen.
-        propensity: the probability of that, at least ``LEAST_PROPENSITY``.
-        loss: of the answer that it made, from 0 to 1.
-        features: raw buffer of those that it came with, as in ``Decision``; None if it had none.
+        model: the chosen model.
+        propensity: the probability of that choice, at least ``LEAST_PROPENSITY``.
+        loss: loss of the model's answer, from 0 to 1.
+        features: raw buffer of the query's features, as in ``Decision``; None if it had none.
     """
 
     time_s: float
@@ -43,8 +43,8 @@ class Sample:
 class Samples:
     """
     Attributes:
-        taken: in the order of their time.
-        left_out: how many decisions tell nothing, by why.
+        taken: samples in the order of their time.
+        left_out: number of decisions that are not samples, by reason.
     """
 
     taken: list[Sample] = field(default_factory=list)
@@ -80,7 +80,7 @@ def _sample(joined: Joined) -> Sample | str:
     if not decision.models:
         return "no model was chosen"
     if decision.steps:
-        # Those that stopped are the easy ones, so that to take them alone would flatter the models asked first.
+        # The queries that stopped early are the easy ones: taking them alone would flatter the models asked first.
         return "its models were asked one after another"
     if len(decision.models) > 1:
         return "several models answered together"
@@ -109,7 +109,7 @@ def _sample(joined: Joined) -> Sample | str:
 
 
 def _loss(joined: Joined, model: str) -> float | None:
-    """Of the chosen model; where feedback came too late to be learned, worked out from what was logged."""
+    """Return the chosen model's loss; computed from the logged outputs if the feedback came too late to be learned."""
     judgement, (output,) = joined.judgement, joined.decision.outputs
     assert judgement is not None
     if judgement.losses is not None:
@@ -118,7 +118,7 @@ def _loss(joined: Joined, model: str) -> float | None:
         return loss_of_reward(judgement.reward)
     if judgement.label is None or output is None or joined.decision.is_cut or judgement.loss is None:
         return None
-    if judgement.loss not in LOSSES:  # it would be the user's own code, which only workers run
+    if judgement.loss not in LOSSES:  # a user's own loss runs only in workers
         return None
     try:
         return make_loss(judgement.loss, judgement.loss_parameters)(output, judgement.label)

@@ -25,18 +25,18 @@ from clipper.selection.learning.ledger import Ledger
 from clipper.selection.learning.tally import Amount, tally
 from clipper.selection.policies.policy import Choice, JudgedQuery, Policy, QueryView, Totals
 
-# Below this many queries' worth, intervals by normal approximation are too narrow.
+# With fewer effective queries than this, normal approximations of intervals are too narrow.
 LEAST_EFFECTIVE = 100
-# A target may have so little of its choices where the log has none, before that is told.
+# Share of a target's choices that may lack support in the log before a warning.
 MAX_UNSUPPORTED = 0.01
-# Where a policy does not tell its probabilities, it draws so often for each query. Estimates are linear in
-# the probabilities, so that this adds to their variance, and no bias.
+# Draws for each query if a policy does not state its probabilities. Estimates are linear in the probabilities, so this
+# adds to their variance, but no bias.
 DRAWS = 20
-# To integrate the chances of more models than this, whose beliefs change with each query, takes longer than to draw.
+# For more models than this, whose beliefs change with each query, integrating takes longer than drawing.
 MOST_INTEGRATED = 8
-# Contexts with a state of their own; queries of further ones go by the application's.
+# Contexts with a state of their own; the queries of further ones use the application's.
 MAX_CONTEXTS = 100_000
-# The direct model trusts a context's own mean as much as the model's over all, once it has so many queries.
+# With this many queries, the direct model trusts a context's own mean as much as the model's overall mean.
 DIRECT_PRIOR = 10.0
 
 
@@ -45,9 +45,9 @@ class Answer:
     """What a target would have lost.
 
     Attributes:
-        ips, snips, dr: None where the log cannot tell.
-        shares: of each model, how often the target chooses it.
-        warnings: why the estimates should not be trusted; empty if there is nothing to say.
+        ips, snips, dr: the estimates; None if the log cannot tell.
+        shares: how often the target chooses each model.
+        warnings: why the estimates should not be trusted; empty if there are no objections.
     """
 
     target: str
@@ -60,17 +60,17 @@ class Answer:
 
 
 class Target:
-    """What is evaluated: for each query probabilities of its candidates, and what feedback teaches."""
+    """What is evaluated: gives probabilities of each query's candidates, and learns from feedback."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def probabilities(self, sample: Sample) -> Mapping[str, float]:
-        """By model, those that may be chosen; they add up to 1. Empty if none of the query's candidates may be."""
+        """Return the probability of each model; they add up to 1. Empty if none of the candidates may be chosen."""
         raise NotImplementedError
 
     def learn(self, sample: Sample) -> None:
-        """The feedback on a query of the log has come."""
+        """Learn from the feedback on a query of the log."""
 
 
 class OneModel(Target):
@@ -85,13 +85,13 @@ class OneModel(Target):
 
 
 class Learner(Target):
-    """A policy that begins with nothing learned and learns from the log's feedback, as that came.
+    """A policy that starts with nothing learned and learns from the log's feedback in the order of its arrival.
 
-    So it knows at each query what feedback on earlier ones has told by then, whoever had chosen them; each choice comes
-    with the log's own probability of it, which is what policies weigh by.
+    At each query it knows the feedback on earlier queries so far, whoever chose their models. Each choice comes with
+    the log's own probability of it, by which policies weight losses.
 
     Args:
-        models: among which it chooses; None is all that the log's policy did.
+        models: the models among which it chooses; None for all that the log's policy could choose.
 
     Raises:
         InvalidArgument: it asks models one after another.
@@ -109,7 +109,7 @@ class Learner(Target):
         super().__init__(name)
         if type(policy).next is not Policy.next:
             raise InvalidArgument(
-                f"{name} asks one model after another, and of most queries the log has the first one's output alone: "
+                f"{name} asks one model after another, but for most queries the log has only the first one's output: "
                 "whatif takes policies that choose one model"
             )
         self._policy = policy
@@ -131,7 +131,7 @@ class Learner(Target):
             choice = self._policy.select(models, totals, query, self._random)
             if len(choice.models) > 1:
                 raise InvalidArgument(
-                    f"{self.name} answers with several models together, whose joint loss the log does not tell: "
+                    f"{self.name} answers with several models together, whose joint loss is not in the log: "
                     "whatif takes policies that choose one model"
                 )
             if draws == 0:
@@ -149,7 +149,7 @@ class Learner(Target):
 
     def learn(self, sample: Sample) -> None:
         among = self._among(sample)
-        # What it may choose is what it learns of.
+        # It only learns about the models that it may choose.
         if sample.model not in among:
             return
         choice = Choice((sample.model,), (sample.propensity,), among=among)
@@ -164,7 +164,7 @@ class Learner(Target):
         ):
             increments: dict[tuple[str, str], Amount] = {**tally(choice.models, losses)}
             for key, amount in self._policy.observe(choice, losses, totals, query).items():
-                # As in ``Contexts``, arrays are learned over all alone.
+                # As in ``Contexts``, only the application's state has arrays.
                 if ledger is self._everyone or not isinstance(amount, np.ndarray):
                     increments[key] = increments.get(key, 0.0) + amount
             ledger.add(ledger.entries(increments))
@@ -180,14 +180,14 @@ class Learner(Target):
 
 
 class DirectModel:
-    """The mean loss of each model, and in a context that of the context's own queries as far as there are any."""
+    """The mean loss of each model; in a context, of the context's own queries as far as there are any."""
 
     def __init__(self) -> None:
         self._sums: dict[tuple[str, str | None], tuple[float, float]] = {}
 
     def expected(self, model: str, context: str | None) -> float:
         loss, count = self._sums.get((model, None), (0.0, 0.0))
-        # As one that was right once and wrong once, until it is known better.
+        # A model starts as if it had been right once and wrong once.
         mean = (loss + 1.0) / (count + 2.0)
         if context is None:
             return mean
@@ -201,14 +201,14 @@ class DirectModel:
 
 
 def logged(samples: Sequence[Sample]) -> Estimate:
-    """What the policy in force lost."""
+    """Return what the policy in force lost."""
     return on_policy(np.array([sample.loss for sample in samples]))
 
 
 def evaluate(samples: Sequence[Sample], target: Target) -> Answer:
     """Go through the queries in the order of their time; target and direct model learn from feedback as it came.
 
-    What they know at a query comes from others alone, so every term is unbiased given the past, and their mean is too:
+    At each query they only know other queries, so every term is unbiased given the past, and so is their mean:
     progressive validation (Blum, Kalai, Langford: "Beating the Hold-Out", 1999).
 
     Raises:
@@ -264,24 +264,24 @@ def _answer(
     if missing > MAX_UNSUPPORTED:
         names = ", ".join(sorted(unsupported)) or "any of these models"
         warnings.append(
-            f"no answer for {missing:.0%} of its choices: the log never chose {names}; have a policy that explores"
+            f"no answer for {missing:.0%} of its choices: the log never chose {names}; use a policy that explores"
         )
     if effective < LEAST_EFFECTIVE:
         warnings.append(
             f"it rests on {effective:.0f} queries' worth of evidence: expected at least {LEAST_EFFECTIVE}, so the "
-            "intervals are too narrow; log more, or have a policy that explores more"
+            "intervals are too narrow; log more, or use a policy that explores more"
         )
     value = snips(losses, weights)
     if effective >= LEAST_EFFECTIVE and are_alike(value.value, effective):
         warnings.append(
-            "nearly all queries that it rests on lost alike, so that the intervals of IPS and DR may be too narrow"
+            "nearly all queries that it rests on had the same loss, so the intervals of IPS and DR may be too narrow"
         )
     if count and not warnings:
         mean = on_policy(weights, 0.999)
         if not mean.low <= 1.0 <= mean.high:
             warnings.append(
-                f"its weights have a mean of {mean.value:.2f}, which should be 1: the log hardly ever chose "
-                "what it would, or the logged probabilities are not those by which models were chosen"
+                f"its weights have a mean of {mean.value:.2f}, which should be 1: the log hardly ever chose what it "
+                "would choose, or the logged probabilities are not those by which models were chosen"
             )
     if effective <= 0 or missing >= 1.0 - MAX_UNSUPPORTED:
         return Answer(name, None, None, None, effective, _normal(shares, count), tuple(warnings))
