@@ -48,11 +48,11 @@ def test_who_ends_the_connection(byte_by_byte: bool) -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"SSH-2.0-OpenSSH\r\n\r\n", "no HTTP"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "not HTTP"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "no content-length"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n", "a body of over"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nab", "more than was asked for"),
-        (b"x" * (answers.MAX_HEAD_BYTES + 1), "a head of over"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n", "the body is over"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nab", "there are bytes after the answer"),
+        (b"x" * (answers.MAX_HEAD_BYTES + 1), "the head is over"),
     ],
 )
 def test_what_cannot_be_read(data: bytes, says: str) -> None:

@@ -161,7 +161,7 @@ def test_rows() -> None:
 
 def test_queries_over_a_limit_are_told_apart() -> None:
     limited = report(run(over_limit=7))
-    assert "7 queries were refused as over a limit" in " ".join(summary.warnings(limited))
+    assert "7 queries were refused because of a limit" in " ".join(summary.warnings(limited))
     assert as_document(limited)["runs"][0]["over_limit"] == 7
 
 
@@ -191,7 +191,7 @@ def test_conclusions() -> None:
 def test_warnings() -> None:
     assert summary.warnings(report()) == []
     (slow,) = summary.warnings(report(run(sender=sender(5))))
-    assert slow.startswith("the load generator itself was too slow: it saw 1 % of the queries 5.0 ms or more")
+    assert slow.startswith("the load generator itself was too slow: it noticed 1 % of the queries 5.0 ms or more")
     (not_sent,) = summary.warnings(report(run(not_sent=7)))
     assert not_sent.startswith("7 queries were not sent") and "--connections" in not_sent
     waited = sender(connections=1000, waited_for_connection=5, longest_wait_ms=120.0)

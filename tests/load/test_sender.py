@@ -198,7 +198,7 @@ def test_no_more_wait_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
         (hang_up, "connection lost"),
         (close_after_each, "200"),
         (talk_first, "connection lost"),
-        (talk_nonsense, "bad answer: no HTTP: b'nonsense\\r\\n\\r\\n'"),
+        (talk_nonsense, "bad answer: not HTTP: b'nonsense\\r\\n\\r\\n'"),
     ],
 )
 def test_connections_that_end_are_opened_again(serve: Serve, end: str) -> None:

@@ -1,16 +1,16 @@
-"""From the bytes of a connection to answers, and from an answer to what became of the query."""
+"""Reads answers from the bytes of a connection, and a query's outcome from its answer."""
 
 import re
 
 import msgspec
 from msgspec import Struct
 
-# Heads that came before are not parsed again: a server's differ in the body's length at most. One that varies its
-# heads only fills this up.
+# Heads that were seen before are not parsed again: a server's heads differ only in the body's length. A server that
+# varies its heads fills this up.
 _MAX_KNOWN_HEADS = 4096
 # More than any server's head.
 MAX_HEAD_BYTES = 64 * 1024
-# A prediction of a million numbers; more would be a server that never ends.
+# A prediction of a million numbers; a larger body means a server that never ends it.
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)[ \r]")
@@ -19,11 +19,11 @@ _CLOSE = re.compile(rb"\r\nconnection:[ \t]*close[ \t]*\r\n", re.IGNORECASE)
 
 
 class BadAnswer(Exception):
-    """What came is not HTTP/1.1 as this client reads it; the message says why."""
+    """The bytes are not HTTP/1.1 as this client reads it; the message says why."""
 
 
 class Answer(Struct, frozen=True, gc=False):
-    """``closes``: the server ends the connection with it."""
+    """An answer. ``closes``: whether the server closes the connection after it."""
 
     status: int
     body: bytes
@@ -31,21 +31,21 @@ class Answer(Struct, frozen=True, gc=False):
 
 
 class AnswerReader:
-    """The answers on one connection, with one request in flight."""
+    """Reads the answers on one connection, with one request in flight."""
 
     _known: dict[bytes, tuple[int, int, bool]] = {}  # noqa: RUF012  # by head: all connections learn from each other
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._size = 0
-        # Of the whole answer, once its head has come.
+        # Size of the whole answer, once its head has come.
         self._wanted = 0
 
     def feed(self, data: bytes) -> Answer | None:
         """Return the answer if it is complete with ``data``.
 
         Raises:
-            BadAnswer: it cannot be read, or is too large.
+            BadAnswer: it is not valid, or too large.
         """
         if self._pieces:
             self._pieces.append(data)
@@ -57,7 +57,7 @@ class AnswerReader:
         end = data.find(b"\r\n\r\n") + 4
         if end < 4:
             if len(data) > MAX_HEAD_BYTES:
-                raise BadAnswer(f"a head of over {MAX_HEAD_BYTES} bytes")
+                raise BadAnswer(f"the head is over {MAX_HEAD_BYTES} bytes")
             self._wait(data, wanted=0)
             return None
         head = data[:end]
@@ -66,7 +66,7 @@ class AnswerReader:
             self._wait(data, wanted=end + length)
             return None
         if len(data) > end + length:
-            raise BadAnswer("more than was asked for")
+            raise BadAnswer("there are bytes after the answer")
         return Answer(status, data[end:], closes)
 
     def _wait(self, data: bytes, wanted: int) -> None:
@@ -75,11 +75,11 @@ class AnswerReader:
     def _parse(self, head: bytes) -> tuple[int, int, bool]:
         status, length = _STATUS.match(head), _LENGTH.search(head)
         if status is None:
-            raise BadAnswer(f"no HTTP: {head[:40]!r}")
+            raise BadAnswer(f"not HTTP: {head[:40]!r}")
         if length is None:
             raise BadAnswer("no content-length")
         if int(length[1]) > MAX_BODY_BYTES:
-            raise BadAnswer(f"a body of over {MAX_BODY_BYTES} bytes")
+            raise BadAnswer(f"the body is over {MAX_BODY_BYTES} bytes")
         parsed = int(status[1]), int(length[1]), _CLOSE.search(head) is not None or head[5:8] == b"1.0"
         if len(self._known) < _MAX_KNOWN_HEADS:
             self._known[head] = parsed
@@ -87,14 +87,14 @@ class AnswerReader:
 
 
 class _Body(Struct, gc=False):
-    """The parts of an answer that say what became of the query; the output itself is skipped."""
+    """The fields of an answer that show the query's outcome; the output itself is skipped."""
 
     default: bool = False
     default_reason: str = ""
     error: str = ""
 
 
-# Of a reason or code: those of Clipper are shorter. What a server answers goes to terminals, so only what codes are of.
+# Bound of a reason or code, longer than Clipper's. It goes to terminals, so only characters of codes are kept.
 _MAX_CODE_LENGTH = 40
 _NO_CODE = re.compile(r"[^\w .:-]", re.ASCII)
 
@@ -102,11 +102,11 @@ _decode = msgspec.json.Decoder(_Body).decode
 
 
 class Outcome(Struct, frozen=True, gc=False):
-    """What became of a query; all empty: a model answered it.
+    """The outcome of a query; empty if a model answered it.
 
     Attributes:
         default: why it was answered with the default.
-        error: why it was not answered: the status with the code that came with it, or what befell its connection.
+        error: why it was not answered: the status and its code, or what happened to the connection.
     """
 
     default: str = ""
@@ -120,7 +120,7 @@ def outcome_of(status: int, body: bytes) -> Outcome:
     try:
         told = _decode(body)
     except (msgspec.DecodeError, UnicodeError):
-        # Not Clipper's, such as a proxy's page.
+        # Not from Clipper, but for example a proxy's page.
         return Outcome(error=f"{status} not a prediction")
     if status != 200 or told.error:
         return Outcome(error=f"{status} {_code(told.error)}".strip())

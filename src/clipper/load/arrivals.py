@@ -1,4 +1,4 @@
-"""When queries are due: as seconds from the beginning of a run, in order."""
+"""When queries are due: seconds from the beginning of a run, in order."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -7,17 +7,17 @@ from typing import Literal
 
 Arrivals = Literal["poisson", "constant", "burst"]
 
-# A burst's queries come in a quarter of each second, at four times the rate: long enough to fill a queue of most SLOs,
-# and short enough that a run of some seconds has several.
+# A burst's queries come in a quarter of each second, at four times the rate: long enough to fill a queue under most
+# SLOs, and short enough that a run of some seconds has several.
 BURST_PERIOD_S = 1.0
 BURST_SHARE = 0.25
 
 
 def due_times_s(arrivals: Arrivals, rate_per_s: float, duration_s: float, random: Random) -> Iterator[float]:
-    """Yield each time within ``duration_s``, on the average ``rate_per_s`` in a second.
+    """Yield the times within ``duration_s`` at which queries are due, on average ``rate_per_s`` in a second.
 
-    ``poisson`` is what many clients make that know nothing of each other, ``constant`` is one each 1/rate,
-    ``burst`` is poisson that is on for a part of each period and off for the rest of it.
+    ``poisson`` is the sum of many independent clients, ``constant`` is one query each 1/rate, and ``burst`` is poisson
+    that is on for a part of each period and off for the rest.
     """
     match arrivals:
         case "constant":
@@ -36,7 +36,7 @@ def _poisson_s(rate_per_s: float, random: Random) -> Iterator[float]:
 
 
 def _in_bursts_s(on_s: float) -> float:
-    """From the time that only runs while a burst is on, to the time of the clock."""
+    """Convert time that only runs during bursts to the time of the clock."""
     periods, within_s = divmod(on_s, BURST_PERIOD_S * BURST_SHARE)
     return periods * BURST_PERIOD_S + within_s
 

@@ -1,4 +1,4 @@
-"""What a user asks of a load."""
+"""The options of a load."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +15,14 @@ SloOf = Literal["application", "option"]
 class Asked:
     """
     Attributes:
-        input_type: the application's; None where nobody tells, and then ``inputs`` are of a file.
-        slo_of: who says what the SLO is.
-        rate_per_s: of a sweep, the first that is tried.
-        duration_s: of a sweep, of each rate.
-        inputs: a file, or None for random ones.
-        api_key: what the query port wants to be shown; None where it asks for nothing.
-        tls: whom to trust, where queries go by TLS.
-        width: of random ones, where the type leaves a length open; None is as it comes.
+        input_type: the application's; None if it is not known, and then ``inputs`` must be a file.
+        slo_of: where the SLO comes from.
+        rate_per_s: for a sweep, the first rate.
+        duration_s: for a sweep, of each rate.
+        inputs: a file, or None for random inputs.
+        api_key: the key for the query port; None if it needs none.
+        tls: which certificate to trust, if queries use TLS.
+        width: length of open dimensions in random inputs; None for the default.
     """
 
     application: str

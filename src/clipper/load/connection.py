@@ -1,4 +1,4 @@
-"""One connection to the query port, with at most one query in flight: it is what many clients of one query each do."""
+"""One connection to the query port with at most one query in flight, as many clients with one query each have it."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from clipper.load.answers import Answer, AnswerReader, BadAnswer
 
 
 class Owner(Protocol):
-    """Whose connection it is. A query has ended with ``has_answer`` or ``has_failed``, one of the two, once."""
+    """Owns a connection. Each query ends exactly once, with ``has_answer`` or with ``has_failed``."""
 
     def is_open(self, connection: "Connection") -> None: ...
 
@@ -17,15 +17,15 @@ class Owner(Protocol):
     def has_failed(self, connection: "Connection", why: str) -> None: ...
 
     def is_closed(self, connection: "Connection") -> None:
-        """It is not to be used again; nothing is in flight on it."""
+        """The connection must not be used again; nothing is in flight on it."""
         ...
 
 
 class Connection(asyncio.Protocol):
     """
     Attributes:
-        number, due_s, sent_s: of the query in flight; times are of ``time.monotonic``.
-        is_busy: whether there is one.
+        number, due_s, sent_s: of the query in flight; times are on ``time.monotonic``.
+        is_busy: whether a query is in flight.
     """
 
     def __init__(self, owner: Owner) -> None:
@@ -36,7 +36,7 @@ class Connection(asyncio.Protocol):
         self.is_busy = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transport does not inherit from it
         self._owner.is_open(self)
 
     def send(self, number: int, due_s: float, now_s: float, request: bytes) -> None:
@@ -45,13 +45,13 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_closing(self) -> bool:
-        """Whether it has closed, of which ``is_closed`` may not have been told yet: uvloop's takes no request then."""
+        """Whether it has closed, perhaps before ``is_closed`` is called: uvloop's then takes no request."""
         return self._transport.is_closing()
 
     def data_received(self, data: bytes) -> None:
         answered_s = time.monotonic()
         if not self.is_busy:
-            # Nothing was asked. What it means the next answer would not tell.
+            # Nothing was asked, so the next answer could not be told from this.
             self._transport.abort()
             return
         try:
@@ -67,7 +67,7 @@ class Connection(asyncio.Protocol):
         self._owner.has_answer(self, answer, answered_s)
 
     def fail(self, why: str) -> None:
-        """Give up the query in flight, and the connection with it."""
+        """Give up the query in flight, and the connection."""
         self.is_busy = False
         self._owner.has_failed(self, why)
         self._transport.abort()

@@ -1,4 +1,4 @@
-"""What is sent: requests for inputs of a file, one after the other, or for random ones that all differ."""
+"""The requests to send: for the inputs of a file, in order, or for random inputs that all differ."""
 
 import base64
 import json
@@ -14,17 +14,18 @@ from numpy.typing import NDArray
 from clipper.errors import InvalidArgument
 from clipper.types import DType, InputType
 
-# A sample's open dimensions, and the characters of a text and bytes of a row of bytes, if nobody says else.
+# Lengths of a sample's open dimensions, and of strings and bytes, if they are not given.
 DEFAULT_LENGTH = 4
 DEFAULT_TEXT_LENGTH = 100
-# A body that the query port takes.
+
+# The query port takes no larger body.
 _MAX_BODY_BYTES = 64 * 1024 * 1024
-# All requests are in memory before the first one leaves; more would be no load but a transfer of data.
+# All requests are in memory before the first one is sent. More would be a data transfer, and no load.
 MAX_FILE_BYTES = 1024**3
-# Of the requests of a sample, which are made before the first one leaves.
+# Size of a sample's requests, which are made before the first one is sent.
 _SAMPLE_BYTES = 1024**2
-# How many of them there are: primes, with no factor in common with how often the spliced numbers change, so that a
-# sample comes again only after the product.
+# Numbers of samples to choose from: primes that have no factor in common with the number of spliced values, so that a
+# request only repeats after the product of both.
 _SAMPLES = (4093, 1021, 251, 61, 11, 1)
 
 _DIGITS = 9
@@ -32,17 +33,17 @@ _LETTERS = "etaoinshrdlu  "
 
 
 class Requests(Protocol):
-    """``what`` says in words what is sent."""
+    """Makes requests. ``what`` describes them in words."""
 
     what: str
 
     def of(self, number: int) -> bytes:
-        """The request of the query with that number, from 0 on."""
+        """Return the request of the query with this number, from 0 on."""
         ...
 
 
 class Ring:
-    """The inputs of a file, over and over."""
+    """Repeats the inputs of a file."""
 
     def __init__(self, requests: Sequence[bytes], what: str) -> None:
         self._requests, self.what = requests, what
@@ -54,19 +55,19 @@ class Ring:
 class Sample:
     """Random inputs of a type, each of them new as long as the type has others.
 
-    Making each when it is due would take more time than sending it. So some are made beforehand, and each time one is
-    sent, its last numbers (of a text the first characters) are others, of as many digits.
+    Making each one when it is due would take more time than sending it. So some are made in advance, and each time one
+    is sent, its last numbers (or the first characters of a string) are replaced by others with as many digits.
     """
 
     def __init__(self, head: "Head", input_type: InputType, length: int | None, random: Random) -> None:
         """
         Args:
-            length: of the type's open dimensions, of a text in characters, or of bytes; None is as it comes.
+            length: of the type's open dimensions, of a string in characters, or of bytes; None for the default.
         """
         dtype = input_type.dtype
         size = DEFAULT_LENGTH if dtype.is_numeric else DEFAULT_TEXT_LENGTH
         shape = tuple(each or length or size for each in input_type.shape)
-        # Each number takes two characters at least.
+        # Each number takes at least two characters.
         if (math.prod(shape) * 2 if dtype.is_numeric else length or size) > _MAX_BODY_BYTES:
             raise InvalidArgument(
                 f"one input of {input_type} has over {_MAX_BODY_BYTES >> 20} MiB: give a smaller --width"
@@ -84,7 +85,7 @@ class Sample:
         self._parts = [
             (head.of(len(prefix) + len(a) + len(self._splice(0)) + len(b) + 1) + prefix + a, b + b"}") for a, b in parts
         ]
-        # Others that load the same server draw other ones.
+        # Not seeded, so that other processes that load the same server draw other inputs.
         self._offset = random.randrange(10**_DIGITS)
         lengths = f", open lengths {length or size}" if None in input_type.shape else ""
         lengths = lengths if dtype.is_numeric else f" of {length or size}"
@@ -96,7 +97,7 @@ class Sample:
 
 
 class Head:
-    """The heads of the requests for one path."""
+    """Makes the heads of requests to one path."""
 
     def __init__(self, host: str, path: str, api_key: str | None = None) -> None:
         key = "" if api_key is None else f"Authorization: Bearer {api_key}\r\n"
@@ -107,32 +108,33 @@ class Head:
 
 
 def _splice(dtype: DType, length: int) -> Callable[[int], bytes]:
-    """From a query's number to what makes it differ from others: always as many characters.
+    """Return a function from a query's number to the text that makes it unique, which always has one length.
 
     Args:
-        length: of a text, of bytes, or of an array's last dimension, 1 if it has none.
+        dtype: the type of the elements.
+        length: of a string, of bytes, or of an array's last dimension, 1 if there is none.
     """
     match dtype:
         case DType.FLOAT64 | DType.FLOAT32:
-            # Seven digits are what float32 tells apart. Neighbours are far apart, as random numbers are.
+            # A float32 distinguishes seven digits. Neighbours are far apart, like random numbers.
             digits = _DIGITS if dtype is DType.FLOAT64 else 7
             modulus, factor = 10**digits, 387_420_489  # a power of 3, so that all come before one comes again
             return lambda number: b"0.%0*d" % (digits, number * factor % modulus)
         case DType.INT32 | DType.INT64 | DType.UINT8:
-            # All of three digits, and within a byte where that is the type.
+            # All have three digits, and fit into a byte if that is the type.
             base = 156 if dtype is DType.UINT8 else 900
             places = _places(base, length)
             return lambda number: b",".join([b"%d" % (100 + number // place % base) for place in places])
         case DType.BOOL:
             places = _places(2, length)
             return lambda number: b",".join([b"true " if number // place % 2 else b"false" for place in places])
-    # Base64 comes in fours.
+    # Base64 has groups of four characters.
     size = min(length, _DIGITS) if dtype is DType.STRING else 8 if length >= 6 else 4 if length >= 3 else 0
     return (lambda number: b"%0*d" % (size, number % 10**size)) if size else (lambda number: b"")
 
 
 def _places(base: int, length: int) -> list[int]:
-    """As many as a million queries need to differ, or as there is room for."""
+    """Return places for as many values as a million queries need, or as there is room for."""
     places = [1]
     while places[-1] * base < 10**6 and len(places) < length:
         places.append(places[-1] * base)
@@ -145,7 +147,7 @@ Parts = tuple[bytes, bytes]
 def _array_maker(
     dtype: DType, shape: Sequence[int], random: Random, splice: Callable[[int], bytes]
 ) -> Callable[[], Parts]:
-    """Makes what stands before an array's last numbers, as many as are spliced in, and after them."""
+    """Return a function that makes the text before an array's last numbers, which are spliced in, and after them."""
     spliced = splice(0).count(b",") + 1
 
     def number() -> str:
@@ -168,7 +170,7 @@ def _array_maker(
 
 
 def _text_maker(dtype: DType, length: int, random: Random) -> Callable[[], Parts]:
-    """Makes what stands before a text's first characters, and what follows them."""
+    """Return a function that makes the text before a string's first characters, and after them."""
     spliced = len(_splice(dtype, length)(0))
 
     def make() -> Parts:
@@ -180,10 +182,10 @@ def _text_maker(dtype: DType, length: int, random: Random) -> Callable[[], Parts
 
 
 def read_requests(path: Path, head: Head, input_type: InputType | None) -> Ring:
-    """The inputs of a file: rows of ``.npy``, else JSON lines, each an input or a body with ``input`` and more.
+    """Read the inputs of a file: rows of ``.npy``, else JSON lines, each an input or a body with ``input`` and more.
 
     Raises:
-        InvalidArgument: the file cannot be read, is empty or too large, or a line is not of that form.
+        InvalidArgument: the file cannot be read, is empty or too large, or a line does not have that form.
     """
     try:
         bodies = list(_bounded(_rows(path, input_type) if path.suffix == ".npy" else _lines(path), path))
@@ -205,7 +207,7 @@ def _bounded(bodies: Iterable[bytes], path: Path) -> Iterator[bytes]:
 
 def _lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        # A line without an end would take all memory.
+        # A line without an end would fill the memory.
         for number, line in enumerate(iter(lambda: file.readline(_MAX_BODY_BYTES + 1), b""), 1):
             if len(line) > _MAX_BODY_BYTES:
                 raise InvalidArgument(f"line {number} of {path} has over {_MAX_BODY_BYTES >> 20} MiB")
@@ -228,7 +230,7 @@ def _rows(path: Path, input_type: InputType | None) -> Iterator[bytes]:
     rows: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     if rows.ndim < 1 or rows.dtype.kind not in "biuf":
         raise InvalidArgument(f"{path} has {rows.dtype} of shape {rows.shape}: expected numbers, one row an input")
-    # A third of the size, where the query port takes it.
+    # A third of the size, if the query port accepts it.
     packed = input_type is not None and input_type.dtype is DType.UINT8 and input_type.row_bytes is not None
     for row in rows:
         if packed and row.dtype == np.uint8:

@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: no script, no network."""
+"""A report as one self-contained HTML file, without scripts or network access."""
 
 from html import escape
 
@@ -7,7 +7,7 @@ from clipper.load.report import Report, Run, Second, grouped
 from clipper.pages.charts import Axis, Line, chart
 from clipper.pages.document import document, table
 
-# More points than pixels would only make the file large.
+# More points than pixels would only make the file larger.
 _MAX_POINTS = 600
 # The share above is what the axis of percentiles goes by: each step is a tenth of those before.
 _PERCENT_TICKS = ((1.0, "0"), (2.0, "50 %"), (10.0, "90 %"), (100.0, "99 %"), (1e3, "99.9 %"), (1e4, "99.99 %"))

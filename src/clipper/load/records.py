@@ -1,4 +1,4 @@
-"""What a run has seen so far. Times are of one clock, in seconds."""
+"""The records of a run so far. All times are of one clock, in seconds."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,28 +9,28 @@ from hdrh.histogram import HdrHistogram
 from clipper.load.answers import BY_MODEL, Answer, outcome_of
 from clipper.load.report import Latencies, Percentile, Run, Second, SenderFacts
 
-# In microseconds, to 0.1 %. A query waits for a connection and for its answer for at most a minute and some seconds
-# each; what is over the highest counts as that.
+# In microseconds, exact to 0.1 %. A query waits for a connection and for its answer for at most a minute and some
+# seconds each; a longer latency counts as the highest.
 _HIGHEST_US = 200_000_000
 _DIGITS = 3
 _PERCENTILES = (50.0, 90.0, 99.0, 99.9)
-# Points of the percentiles' curve for each halving of the share that is above.
+# Points of the percentiles' curve for each halving of the remaining share.
 _TICKS_PER_HALF_DISTANCE = 4
-# Reasons and errors that are told apart. Clipper has a dozen; a server that makes up new ones only fills the table.
+# Distinct reasons and errors. Clipper has a dozen; a server that makes up new ones fills the table.
 _MAX_KINDS = 40
 _OTHER_KINDS = "others"
 _TOO_MANY_REQUESTS = 429
 
 
 class SenderCounts(Protocol):
-    """``cut_off``: queries that had not ended when the sender was stopped."""
+    """A sender's counters. ``cut_off``: queries that had not ended when the sender was stopped."""
 
     peak_connections: int
     cut_off: int
 
 
 class _OpenSecond:
-    """Queries that were due in one second, of which some are still out."""
+    """Queries that were due in one second, of which some have not ended."""
 
     def __init__(self) -> None:
         self.offered = self.ended = self.by_model = self.good = self.defaults = self.errors = self.not_sent = (
@@ -54,7 +54,7 @@ class _OpenSecond:
 
 
 class Records:
-    """A sender's log. ``begin`` before the first query is due.
+    """A sender's log. Call ``begin`` before the first query is due.
 
     Attributes:
         offered: queries that became due.
@@ -77,7 +77,7 @@ class Records:
         self._began_s = began_s
 
     def due(self, number: int, due_s: float, seen_s: float) -> None:
-        """A query is due, which the sender sees at ``seen_s``: the difference is the sender's own doing."""
+        """Note a query that is due. The sender notices it at ``seen_s``; the difference is the sender's own lag."""
         self.offered += 1
         second = int(due_s - self._began_s)
         if second not in self._open:
@@ -128,9 +128,9 @@ class Records:
         second.ended += 1
 
     def close_seconds(self) -> None:
-        """Make rows of the seconds before the latest of which all queries have ended, in order.
+        """Make rows, in order, of the seconds before the first one with queries that have not ended.
 
-        A second is open for as long as an answer may stay out, so that there are never many.
+        A second stays open for as long as an answer may take, so there are never many.
         """
         for first in sorted(self._open)[:-1]:
             if self._open[first].ended < self._open[first].offered:
@@ -143,19 +143,20 @@ class Records:
         self._latencies_us.add(second.latencies_us)
 
     def last_second(self) -> Second | None:
-        """The latest that is over, with what is known of it so far; for people who watch."""
+        """Return the latest finished second, with what is known about it so far, for people who watch."""
         over = sorted(self._open)[:-1]
         if over:
             return self._open[over[-1]].row(over[-1])
         return self._rows[-1] if self._rows else None
 
     def run(self, rate_per_s: float, elapsed_s: float, cpu_share: float, sender: "SenderCounts") -> Run:
-        """All of it, once the run is over.
+        """Return all records, once the run has ended.
 
         Args:
-            rate_per_s: what was asked for.
-            elapsed_s: for how long queries became due.
-            cpu_share: of one processor, that the sender took.
+            rate_per_s: the requested rate.
+            elapsed_s: how long queries became due.
+            cpu_share: the sender's share of one processor.
+            sender: its counters.
         """
         for first in sorted(self._open):
             self._close(first)

@@ -1,4 +1,4 @@
-"""What is told of a load: the numbers, which are also the JSON of ``--json``, and what follows from them."""
+"""The report of a load: its numbers, which are also the JSON of ``--json``, and conclusions from them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,21 +7,21 @@ from msgspec import Struct, to_builtins
 
 from clipper.load.sweep import Verdict
 
-# Goes up when a field changes its meaning or goes away; new fields may come at any time.
+# Increases when a field changes its meaning or is removed; new fields may be added at any time.
 SCHEMA_VERSION = 1
 
-# The SLO is kept if the p99 is within it and so large a share is answered by a model.
+# The SLO is kept if the p99 is within it and this share of the queries is answered by a model.
 KEPT_SHARE = 0.99
 
 # The sender is too slow if its own lag, which counts as the server's latency, is a tenth of the SLO at p99. Less than
-# half a millisecond is the machine's own noise, and ten can be seen in any diagram.
+# half a millisecond is the machine's noise, and ten milliseconds are visible in any diagram.
 _LAG_OF_SLO, _LEAST_LAG_MS, _MOST_LAG_MS = 0.1, 0.5, 10.0
-# Above, its lag grows without end, whether it has yet or not.
+# Above this share the lag grows for ever, even if it is still small.
 _MAX_CPU_SHARE = 0.95
 
 
 class Latencies(Struct, frozen=True):
-    """In milliseconds, to 0.1 %."""
+    """Latencies in milliseconds, exact to 0.1 %."""
 
     p50: float
     p90: float
@@ -38,11 +38,11 @@ class Percentile(Struct, frozen=True):
 
 
 class Second(Struct, frozen=True):
-    """What became of the queries that were due in one second, or in several that begin with ``second``.
+    """The outcomes of the queries that were due in one second, or in several that begin with ``second``.
 
     Attributes:
-        over_limit: refused as over a limit of the application's or the key's, which is no error.
-        p99_ms: of several seconds, the worst one's; None if nothing was answered.
+        over_limit: refused because of a limit of the application or the key, which is not an error.
+        p99_ms: for several seconds, the worst one's; None if nothing was answered.
     """
 
     second: int
@@ -57,12 +57,12 @@ class Second(Struct, frozen=True):
 
 
 class SenderFacts(Struct, frozen=True):
-    """How the load generator itself fared.
+    """The load generator's own performance.
 
     Attributes:
-        lag_ms: from when queries were due until it saw that; None if none was.
+        lag_ms: time from when queries were due until it noticed; None if there were none.
         cpu_share: of one processor.
-        connections: open at once, at most.
+        connections: the largest number of open connections.
         waited_for_connection: queries for which no connection was free when they were due.
     """
 
@@ -74,21 +74,22 @@ class SenderFacts(Struct, frozen=True):
 
 
 class Run(Struct, frozen=True):
-    """One rate for some time. ``offered`` is ``answered`` and the ``errors`` that are no answers and the other two.
+    """One rate for some time. ``offered`` is the sum of ``answered``, ``errors`` without an answer, ``not_sent`` and
+    ``unfinished``.
 
     Attributes:
-        rate_per_s: what was asked for; chance makes ``offered`` a little more or less.
-        elapsed_s: for how long queries became due.
+        rate_per_s: the requested rate; by chance ``offered`` is slightly higher or lower.
+        elapsed_s: how long queries became due.
         offered: queries that were due.
         not_sent: given up, since too many waited for a connection.
         unfinished: neither answered nor given up when the run was cut off.
         answered: with any status.
         by_model: answered with a model's output.
         good: the same, and within the SLO.
-        late: answered, in whatever way, after the SLO.
+        late: answered in any way, after the SLO.
         defaults: answered with the default, by reason.
-        errors: by status and code, or by what befell the connection.
-        over_limit: refused as over a limit of the application's or the key's (status 429), which is no error.
+        errors: by status and code, or by what happened to the connection.
+        over_limit: refused because of a limit of the application or the key (status 429), which is not an error.
         latency_ms: of all answers, from when their queries were due; None if there are none.
     """
 
@@ -120,12 +121,12 @@ class Run(Struct, frozen=True):
 
 
 class Found(Struct, frozen=True):
-    """What a sweep found.
+    """The result of a sweep.
 
     Attributes:
-        highest_per_s: the highest rate tried that kept the SLO; None if none did.
-        too_high_per_s: the lowest that did not; None if all did.
-        limited_by_sender: above ``highest_per_s`` it was the load generator that could not keep up.
+        highest_per_s: the highest tried rate that kept the SLO; None if none did.
+        too_high_per_s: the lowest tried rate that did not; None if all did.
+        limited_by_sender: whether the load generator could not keep up above ``highest_per_s``.
     """
 
     highest_per_s: float | None
@@ -140,9 +141,9 @@ class Report(Struct, frozen=True):
         application: its name.
         url: where its queries went.
         inputs: what was sent, in words.
-        slo_of: ``application``, or ``option`` where ``--slo-ms`` said so.
-        runs: one, or of a sweep as many as were tried, in order.
-        found: None unless it was a sweep that came to its end.
+        slo_of: ``application``, or ``option`` if ``--slo-ms`` set it.
+        runs: one, or for a sweep all tried rates, in order.
+        found: None unless a sweep came to its end.
     """
 
     application: str
@@ -158,20 +159,20 @@ class Report(Struct, frozen=True):
 
 
 def share(part: int, run: Run) -> float:
-    """``part`` of the queries of which the end is known."""
+    """Return the share of ``part`` among the queries whose end is known."""
     return part / max(1, run.offered - run.unfinished)
 
 
 def why_too_slow(run: Run) -> str | None:
-    """Why the numbers say less of the server than of the load generator, or None if they do not."""
+    """Return why the numbers say more about the load generator than about the server; None if they do not."""
     sender = run.sender
     if sender.lag_ms is not None and sender.lag_ms.p99 > max_lag_ms(run.slo_ms):
         return (
-            f"it saw 1 % of the queries {sender.lag_ms.p99:.1f} ms or more after they were due: expected at most "
+            f"it noticed 1 % of the queries {sender.lag_ms.p99:.1f} ms or more after they were due: expected at most "
             f"{max_lag_ms(run.slo_ms):g} ms"
         )
     if sender.cpu_share > _MAX_CPU_SHARE:
-        return f"it took {sender.cpu_share:.0%} of one processor, which is all that it can"
+        return f"it took {sender.cpu_share:.0%} of one processor, which is all that it can use"
     return None
 
 
@@ -184,7 +185,7 @@ def keeps_slo(run: Run) -> bool:
 
 
 def verdict(run: Run) -> Verdict:
-    """The load generator is to blame where the SLO would be kept without its own lag. No query breaks no SLO."""
+    """The load generator is too slow if the SLO would be kept without its lag. A run without queries keeps the SLO."""
     if keeps_slo(run) or not run.offered:
         return Verdict.KEPT
     latency, lag = run.latency_ms, run.sender.lag_ms
@@ -195,7 +196,7 @@ def verdict(run: Run) -> Verdict:
 
 
 def as_document(report: Report) -> dict[str, Any]:
-    """What ``--json`` writes: the report, and of each run what follows from its numbers."""
+    """Return what ``--json`` writes: the report, and for each run the conclusions from its numbers."""
     document: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **to_builtins(report)}
     document["runs"] = [
         {
@@ -213,7 +214,7 @@ def as_document(report: Report) -> dict[str, Any]:
 
 
 def grouped(seconds: Sequence[Second], most: int) -> list[Second]:
-    """No more than ``most`` rows, each of as many seconds in a row."""
+    """Return at most ``most`` rows, each of equally many consecutive seconds."""
     size = -(-len(seconds) // most) or 1
     return [_together(seconds[first : first + size]) for first in range(0, len(seconds), size)]
 

@@ -18,16 +18,16 @@ from clipper.load.report import Found, Run, Second, verdict
 from clipper.load.sender import Sender, Target
 from clipper.load.sweep import Sweep
 
-# From the SLO on, by which Clipper answers, for the way back and a server that is hung for a while.
+# Time after the SLO, by which Clipper answers, for the way back and for a server that hangs for a while.
 PATIENCE_S = 5.0
-# So that the first queries are not late because the run was still being set up.
+# Lead before the first query, so that it is not late because the run is still being set up.
 _LEAD_S = 0.02
-# Between the runs of a sweep: what one left behind is not the next one's.
+# Pause between the runs of a sweep, so that one does not affect the next.
 _PAUSE_S = 0.5
-# Besides connections: standard streams, the loop's own, the timer, files of libraries.
+# Open files besides connections: standard streams, the loop's own, the timer, files of libraries.
 _OTHER_FILES = 64
 
-# A pass for each hundred thousand objects that have come and not gone.
+# The collector runs once per hundred thousand new objects that were not freed.
 _GC_THRESHOLDS = (100_000, 20, 20)
 
 Watch = Callable[[float, float, Second | None], None]
@@ -46,7 +46,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """``found`` is None unless a sweep came to its end."""
+    """The runs of a load. ``found`` is None unless a sweep came to its end."""
 
     runs: tuple[Run, ...]
     interrupted: bool
@@ -54,7 +54,7 @@ class Done:
 
 
 def allow_files(max_connections: int) -> None:
-    """Have the process open as many files as it takes.
+    """Raise the process's limit of open files as needed.
 
     Raises:
         InvalidArgument: the machine does not allow that.
@@ -72,12 +72,12 @@ def allow_files(max_connections: int) -> None:
 
 
 class Runner:
-    """Runs on the main thread's loop, whose SIGINT and SIGTERM end it: what was measured until then is returned."""
+    """Runs a load on the main thread's loop. SIGINT and SIGTERM end it, and the measurements so far are returned."""
 
     def __init__(self, plan: Plan, watch: Watch) -> None:
         """
         Args:
-            watch: is told each second, at which rate, for how long, and of the latest second that is over.
+            watch: called each second with the rate, the elapsed time, and the latest finished second.
         """
         self._plan, self._watch = plan, watch
         self._random = Random()
@@ -99,7 +99,7 @@ class Runner:
                 except Unavailable:
                     if not runs:
                         raise
-                    return Done(tuple(runs), interrupted=True)  # the server has gone: what it did until then is told
+                    return Done(tuple(runs), interrupted=True)  # the server went away: report the runs so far
                 runs.append(run)
                 if self._interrupted.is_set():
                     return Done(tuple(runs), interrupted=True)
@@ -110,7 +110,7 @@ class Runner:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Signals end the run, and the collector hardly holds it up: sending makes no cycles, only broken dials do."""
+        """Signals end the run. The collector rarely runs: sending makes no cycles, only failed dials do."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupt)
@@ -138,9 +138,10 @@ class Runner:
             return
 
     async def _run(self, plan: Plan) -> Run:
-        """
+        """Carry out one run.
+
         Raises:
-            Unavailable: there is no connection to begin with.
+            Unavailable: no connection could be opened at the beginning.
         """
         records = Records(plan.slo_ms / 1e3)
         sender = Sender(
@@ -156,7 +157,7 @@ class Runner:
         except OSError as error:
             sender.close()
             host, port = plan.target[:2]
-            raise Unavailable(f"cannot connect to {host}:{port} ({error}): is the server still there?") from error
+            raise Unavailable(f"cannot connect to {host}:{port} ({error}): is the server still running?") from error
         self._sender = sender
         began_s = time.monotonic() + _LEAD_S
         records.begin(began_s)
@@ -169,7 +170,7 @@ class Runner:
             sender.close()
             ticking.cancel()
             self._sender = None
-        # A run whose last query was answered early was not shorter for that.
+        # A run is not shorter because its last query was answered early.
         elapsed_s = clock.elapsed_s() if self._interrupted.is_set() else plan.duration_s
         return records.run(plan.rate_per_s, elapsed_s, clock.cpu_share(), sender)
 
@@ -182,7 +183,7 @@ class Runner:
 
 
 class _Clock:
-    """For how long queries have been becoming due, and how busy that kept this process."""
+    """How long queries have been becoming due, and how busy that kept this process."""
 
     def __init__(self, began_s: float, duration_s: float) -> None:
         self._began_s, self._duration_s = began_s, duration_s
@@ -193,7 +194,7 @@ class _Clock:
         return min(max(0.0, time.monotonic() - self._began_s), self._duration_s)
 
     def cpu_share(self) -> float:
-        """Stays as it is once no more queries become due: what comes then is waiting."""
+        """The process's share of one processor, until no more queries become due: then it only waits."""
         if self._share is not None:
             return self._share
         share = (time.process_time() - self._cpu_seen_s) / max(1e-9, time.monotonic() - self._seen_s)

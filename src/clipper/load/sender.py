@@ -12,31 +12,31 @@ from clipper.load.connection import Connection
 from clipper.load.inputs import Requests
 from clipper.load.precise_timer import PreciseTimer
 
-# Queries that wait for a connection. It is more than a second's at the highest rate that one process sends: behind so
-# many the server has long lost, and more would only take memory.
+# Queries that wait for a connection. It is more than a second's at the highest rate of one process: that far behind,
+# the server has long failed, and more would only take memory.
 MAX_WAITING = 20_000
-# The timer does not fire more often: at high rates some queries are sent together, a few of them this much late at
-# most, and the processor is left to the server, which may be on this machine. Between, each answer sends what is due.
+# The timer fires at most this often. At high rates some queries are sent together, at most this late, and the server,
+# which may be on this machine, gets the processor. In between, each answer sends what is due.
 MIN_SLEEP_S = 0.000_2
-# Queries that are sent in one turn of the loop: between, answers are read, and ^C is heard.
+# Queries that are sent in one turn of the loop; in between, answers are read and ^C is handled.
 _MAX_AT_ONCE = 256
-# A query that is seen so late is not sent any more: the sender cannot keep the rate, and would never get to the end.
+# A query that is noticed this late is not sent: the sender cannot keep up with the rate, and would never finish.
 MAX_BEHIND_S = 1.0
-# Dials at once; more would overflow the server's backlog of connections not yet accepted.
+# Concurrent dials; more would overflow the server's backlog.
 _MAX_DIALLING = 64
 _DIAL_WITHIN_S = 5.0
-# After a dial that failed: a server that is being restarted is not to be dialled thousands of times a second.
+# Wait after a failed dial, so that a restarting server is not dialled thousands of times a second.
 _DIAL_AGAIN_S = 0.05
-# How often queries are looked for whose answers stay out.
+# Time between searches for queries without an answer.
 _SWEEP_S = 0.25
-# Connections that are open before the first query: dialling is none of the server's work that a load is to measure.
+# Connections that are open before the first query: a load does not measure dialling.
 _FIRST_CONNECTIONS = 32
 
 _NEVER_S = float("inf")
 
 
 class Target(NamedTuple):
-    """Where queries go; ``tls`` is whom to trust there, if they go by TLS."""
+    """Where queries go. ``tls`` says which certificate to trust, if they use TLS."""
 
     host: str
     port: int
@@ -44,15 +44,15 @@ class Target(NamedTuple):
 
 
 class Log(Protocol):
-    """What is told of each query, by its number and when it was due; times are of ``time.monotonic``.
+    """Records each query, by its number and when it was due; times are on ``time.monotonic``.
 
-    ``due`` comes first, and ends once: by one of the three at the end.
+    ``due`` comes first. Each query then ends once, with one of the last three methods.
     """
 
     def due(self, number: int, due_s: float, seen_s: float) -> None: ...
 
     def waited(self, number: int, due_s: float, sent_s: float) -> None:
-        """It was sent, and had waited for a connection."""
+        """It was sent after a wait for a connection."""
         ...
 
     def answered(self, number: int, due_s: float, sent_s: float, answered_s: float, answer: Answer) -> None: ...
@@ -63,11 +63,11 @@ class Log(Protocol):
 
 
 class Sender:
-    """One load. ``run`` it once.
+    """One load. Call ``run`` once.
 
     Attributes:
-        outstanding: queries that are due, and have not ended.
-        peak_connections: open at once, at most.
+        outstanding: queries that are due and have not ended.
+        peak_connections: the largest number of open connections.
         cut_off: queries that had not ended when it was stopped.
     """
 
@@ -83,13 +83,13 @@ class Sender:
     ) -> None:
         """
         Args:
-            due_times_s: from the beginning on, in order.
-            answer_within_s: from when a query was due; one that still waits for a connection then is not sent any more.
+            due_times_s: from the beginning, in order.
+            answer_within_s: from when a query was due; a query that still waits for a connection then is not sent.
         """
         self._target, self._requests, self._due_times_s, self._log = target, requests, due_times_s, log
         self._max_connections, self._answer_within_s = max_connections, answer_within_s
         self._connections: set[Connection] = set()
-        # They take turns: a server of several workers has each of them asked, as by many users.
+        # Connections take turns, so that a server with several workers has all of them asked, as by many users.
         self._free: deque[Connection] = deque()
         self._waiting: deque[tuple[int, float]] = deque()
         self._dials: set[asyncio.Task[None]] = set()
@@ -112,10 +112,10 @@ class Sender:
             await asyncio.wait(self._dials)
 
     async def run(self, began_s: float) -> None:
-        """Send, and wait until all queries have ended: ``answer_within_s`` after the last one was due, at most.
+        """Send the queries, and wait until all have ended: at most ``answer_within_s`` after the last one was due.
 
         Args:
-            began_s: the beginning, of ``time.monotonic``.
+            began_s: the beginning, on ``time.monotonic``.
         """
         loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = loop.create_future()
@@ -164,7 +164,7 @@ class Sender:
             self._next()
 
     def _take_free(self) -> Connection | None:
-        """The one that has been idle for longest, and is still open."""
+        """Return the connection that has been idle for longest and is still open."""
         while self._free:
             connection = self._free.popleft()
             if not connection.is_closing:
@@ -188,7 +188,7 @@ class Sender:
         self._log.not_sent(number, due_s)
         self.outstanding -= 1
 
-    # What connections tell.
+    # -- events of connections ---------------------------------------------------------------------------
 
     def is_open(self, connection: Connection) -> None:
         self._connections.add(connection)
@@ -216,7 +216,7 @@ class Sender:
         self._dial(len(self._waiting) - len(self._dials))
 
     def _use(self, connection: Connection) -> None:
-        """Have it send who waits longest, or wait itself."""
+        """Send the query that has waited longest, or mark the connection as free."""
         if connection.is_closing:
             return
         if not self._waiting:
@@ -236,12 +236,12 @@ class Sender:
         if self._next_due_s == _NEVER_S and not self.outstanding and not self._ended.done():
             self._ended.set_result(None)
 
-    # Connections.
+    # -- dialling ----------------------------------------------------------------------------------------
 
     def _dial(self, wanted: int) -> None:
-        """Begin to open so many connections, as far as there may be more.
+        """Begin to open connections, as many as wanted and allowed.
 
-        Without any, one is tried: a server that is down is not to be dialled for each query that waits.
+        Without any connection only one is tried: a server that is down is not dialled for each waiting query.
         """
         at_once = _MAX_DIALLING if self._connections else 1
         room = min(at_once, self._max_connections - len(self._connections)) - len(self._dials)
@@ -265,14 +265,14 @@ class Sender:
             await loop.create_connection(lambda: Connection(self), target.host, target.port, ssl=target.tls)
 
     def _cannot_dial(self, why: str) -> None:
-        """Without any connection nobody who waits will be answered; with some, those will be free in their time."""
+        """Without any connection, fail all waiting queries; otherwise a connection will be free in time."""
         if self._connections:
             return
         while self._waiting:
             self._fail(*self._waiting.popleft(), why)
 
     async def _sweep(self) -> None:
-        """Give up queries whose answer or connection does not come, and dial again where that had failed."""
+        """Give up queries whose answer or connection does not come, and dial again after a failure."""
         while True:
             await asyncio.sleep(_SWEEP_S)
             now_s = time.monotonic()
@@ -285,7 +285,7 @@ class Sender:
             self._end_if_done()
 
     def close(self) -> None:
-        """End all connections, and what is being dialled; ``run`` does so itself."""
+        """Close all connections, and cancel dials; ``run`` does so at its end."""
         for task in self._dials:
             task.cancel()
         self.cut_off = self.outstanding

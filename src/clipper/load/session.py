@@ -1,4 +1,4 @@
-"""A whole load: from what is asked to its report. Importing it takes the histogram's library, numpy and uvloop."""
+"""A whole load, from its options to its report. Importing this imports the histogram's library, numpy and uvloop."""
 
 from random import Random
 from urllib.parse import quote, urlsplit
@@ -14,12 +14,12 @@ from clipper.load.runner import PATIENCE_S, Plan, Runner, Watch, allow_files
 from clipper.load.sender import Target
 from clipper.tls.trust import ClientTls
 
-# No load has so many: what it asks is not asked, and cached, before it begins.
+# No load has so many queries, so the first query's input is not in the cache for the load.
 _FIRST_NUMBER = 10**12
 
 
 def carry_out(asked: Asked, watch: Watch) -> Report:
-    """Send one query to see whether it can be answered, and then all.
+    """Send one query to see whether it is answered, then all of them.
 
     Raises:
         ClipperError: the inputs cannot be read or are not the application's, or the server is not there.
@@ -77,13 +77,13 @@ def _requests(asked: Asked, head: Head) -> Requests:
 
 
 def _ask_once(url: str, path: str, body: bytes, slo_s: float, tls: ClientTls, api_key: str | None) -> None:
-    """Before thousands of queries that are wrong in the same way: say what is wrong with the first one."""
+    """Before thousands of queries that are all wrong in the same way: report what is wrong with the first one."""
     api = HttpApi(url, lambda: api_key, tls, is_management=False)
     try:
         api.call("POST", path, body, slo_s + PATIENCE_S)
     except (RequestError, Unavailable):
         raise
     except ClipperError:
-        pass  # the model's fault, or want of time: what a load is to show
+        pass  # the model's fault, or a lack of time: the load shows that
     finally:
         api.close()

@@ -17,7 +17,7 @@ from clipper.load.report import (
 )
 from clipper.load.sweep import Verdict
 
-# More lines than this nobody reads; a longer run has several seconds a line.
+# Nobody reads more lines than this; a longer run has several seconds in a line.
 _MAX_SECONDS = 20
 
 _VERDICTS = {
@@ -35,7 +35,7 @@ SWEEP_COLUMNS = ("rate/s", "goodput/s", "by a model", "p99 ms", "SLO")
 
 
 def count_rows(run: Run) -> list[Row]:
-    """What became of the queries."""
+    """Return the outcomes of the queries."""
 
     def row(name: str, count: int) -> Row:
         rate = count / run.elapsed_s if run.elapsed_s > 0 else 0.0
@@ -56,7 +56,7 @@ def count_rows(run: Run) -> list[Row]:
 
 
 def latency_rows(run: Run) -> list[Row]:
-    """From when queries were due."""
+    """Return the latencies, from when queries were due."""
     rows = [("answered", run.latency_ms), ("sender's own lag", run.sender.lag_ms)]
     return [_latencies(name, latencies) for name, latencies in rows if latencies is not None]
 
@@ -114,7 +114,7 @@ def _found(found: Found, slo_ms: float) -> str:
 
 
 def warnings(report: Report) -> list[str]:
-    """What has to be known of a run before its numbers are believed. Of a sweep the rows and the conclusion tell it."""
+    """Return what to know about a run before believing its numbers. A sweep's rows and conclusion already say it."""
     if report.found is not None or len(report.runs) > 1:
         return []
     (run,) = report.runs
@@ -122,18 +122,18 @@ def warnings(report: Report) -> list[str]:
     if why := why_too_slow(run):
         found.append(
             f"the load generator itself was too slow: {why}. Latencies are its own as well as the server's: lower the "
-            "rate, or run it where nothing else runs"
+            "rate, or run it on an idle machine"
         )
     if run.over_limit:
         found.append(
-            f"{run.over_limit:,} queries were refused as over a limit of the application's or the key's: `clipper app "
-            "show` and `clipper key list` show them. This does not measure what the models can do"
+            f"{run.over_limit:,} queries were refused because of a limit of the application or the key: `clipper app "
+            "show` and `clipper key list` show the limits. This does not measure what the models can do"
         )
     most = report.max_connections
     if run.not_sent:
         found.append(
             f"{run.not_sent:,} queries were not sent: too many waited for one of {most} connections, or for too long, "
-            "or they were seen a second too late. An application's users would have waited for as many; "
+            "or they were noticed a second too late. An application's users would have waited for as many; "
             "--connections allows more"
         )
     elif run.sender.connections >= most and run.sender.waited_for_connection:
@@ -145,7 +145,7 @@ def warnings(report: Report) -> list[str]:
 
 
 def progress(rate_per_s: float, elapsed_s: float, second: Second | None) -> str:
-    """One line, while it goes on."""
+    """Return one line about a run in progress."""
     text = f"{elapsed_s:.0f} s at {rate_per_s:,.1f} queries/s"
     if second is None:
         return text

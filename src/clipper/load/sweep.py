@@ -1,34 +1,34 @@
-"""Which rate to try next, to find the highest that keeps the SLO."""
+"""Chooses the next rate to try, to find the highest one that keeps the SLO."""
 
 from enum import Enum
 
 # Rates are doubled until one breaks the SLO; then the gap is halved until both its ends are this close.
 GROWTH = 2.0
 PRECISION = 1.05
-# What is tried at all. Below, a run would have to last for minutes to say anything; above is twice of what one process
-# can send.
+# Range of rates. Below it, a run would have to last for minutes to be meaningful. Its end is twice what one process can
+# send.
 MIN_PER_S, MAX_PER_S = 1.0, 1e5
 # A rate that breaks the SLO is tried again at once: the first time the server may have had to adapt to it, or the
-# machine have done something else.
+# machine was busy with something else.
 TRIES = 2
 
 
 class Verdict(Enum):
-    """What a run at a rate showed."""
+    """The result of a run at a rate."""
 
     KEPT = "kept"
     BROKEN = "broken"
-    # It says nothing of the server, which was not asked that much.
+    # It says nothing about the server, which did not get that many queries.
     SENDER_TOO_SLOW = "sender_too_slow"
 
 
 class Sweep:
-    """A search: ``next_per_s`` is to be tried and its verdict told, until it is None.
+    """A search: try ``next_per_s`` and ``tell`` the verdict, until it is None.
 
     Attributes:
         kept_per_s: the highest rate so far that kept the SLO; None if none has.
-        too_high_per_s: the lowest so far that did not; None if all did.
-        limited_by_sender: ``too_high_per_s`` is what the load generator could not send, so that the server may do more.
+        too_high_per_s: the lowest rate so far that did not; None if all did.
+        limited_by_sender: whether the load generator could not send ``too_high_per_s``; the server may do more.
     """
 
     def __init__(self, first_per_s: float) -> None:
@@ -39,7 +39,7 @@ class Sweep:
         self._failed = 0
 
     def tell(self, verdict: Verdict) -> None:
-        """What ``next_per_s`` showed; then that is the next one's."""
+        """Take the verdict on ``next_per_s``, which is then the next rate."""
         tried_per_s = self.next_per_s
         if tried_per_s is None:
             raise ValueError("the sweep has ended")

@@ -1,1 +1,1 @@
-"""Reports as HTML files that need nothing else: no script, no network. It decides; it does no I/O."""
+"""Reports as self-contained HTML files, without scripts or network access. It decides and does no I/O."""

@@ -1,4 +1,4 @@
-"""Charts as SVG, without anything from elsewhere."""
+"""Self-contained charts in SVG."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ _WIDTH, _HEIGHT = 720, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 16, 44
 _COLOURS = ("#1f6fb2", "#c2410c", "#15803d", "#6b7280")
 _TICKS = 5
-# Of a chart of intervals: where the names end, how long one may be there, and how high a row is.
+# In a chart of intervals: width for the names, the longest name, and the height of a row.
 _NAMES, _MOST_CHARACTERS, _ROW = 200, 32, 28
 
 
@@ -27,7 +27,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """``ticks`` are where it is labelled, and how; None: at round numbers."""
+    """An axis. ``ticks`` are its labelled positions; None for round numbers."""
 
     name: str
     scale: Scale = "linear"
@@ -36,7 +36,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """From values to pixels."""
+    """Maps values to pixels."""
 
     low: float
     high: float
@@ -55,7 +55,7 @@ class _Range:
 
 
 def chart(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:
-    """An ``<svg>``; a sentence if there is nothing to draw."""
+    """Return an ``<svg>``; a sentence if there is nothing to draw."""
     points = [(px, py) for line in lines for px, py in line.points if py is not None and math.isfinite(py)]
     if not points:
         return f"<h2>{escape(title)}</h2><p>There is nothing to draw.</p>"
@@ -121,7 +121,7 @@ def _y_axis(axis: Axis, up: _Range) -> list[str]:
 
 
 def _line(line: Line, colour: str, across: _Range, up: _Range) -> list[str]:
-    """A path with a gap where there is no value, and dots where there are few."""
+    """Return a path with gaps where values are missing, and dots if there are few points."""
     path, pen = [], "M"
     dots = []
     for x, y in line.points:
@@ -139,7 +139,7 @@ def _line(line: Line, colour: str, across: _Range, up: _Range) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Whisker:
-    """An interval with a point in it, which may be missing."""
+    """An interval with a point in it; the point may be missing."""
 
     name: str
     low: float
@@ -148,9 +148,9 @@ class Whisker:
 
 
 def whiskers(title: str, axis: Axis, rows: Sequence[Whisker]) -> str:
-    """An ``<svg>`` with a line for each interval, one below the other, on a linear axis; a sentence if there are none.
+    """Return an ``<svg>`` with a line for each interval, on a linear axis; a sentence if there are none.
 
-    The axis reaches a little further than the intervals do, and marks 0 where that lies between.
+    The axis extends slightly beyond the intervals, and marks 0 if it is within.
     """
     if not rows:
         return f"<h2>{escape(title)}</h2><p>There is nothing to draw.</p>"

@@ -1,4 +1,4 @@
-"""One HTML file, and tables in it."""
+"""An HTML file, and tables in it."""
 
 from collections.abc import Sequence
 from html import escape
@@ -14,7 +14,7 @@ td:first-child,th:first-child{text-align:left}svg{width:100%;height:auto;font-si
 
 
 def document(title: str, parts: Sequence[str]) -> str:
-    """``parts`` are HTML."""
+    """Return a whole HTML file. ``parts`` are HTML."""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"

@@ -23,7 +23,7 @@ KILLS_S = [100.0]
         (90.0, "connection lost", 1),
         (100.0, "no answer", 1),
         (100.0, "not sent", 1),
-        (100.0, "bad answer: no HTTP", 1),
+        (100.0, "bad answer: not HTTP", 1),
     ],
 )
 def test_only_connections_that_break_at_a_kill_are_not_lost(due_s: float, why: str, count: int) -> None:
