@@ -151,10 +151,19 @@ def answer_pings(client: Http2Client) -> None:
                 client.send(frame(PING, ACK, 0, payload))
 
 
-def test_streams_that_never_send_their_message_are_given_up_for_others(system: RpcSystem) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        INFER,
+        "/inference.GRPCInferenceService/ModelStreamInfer",
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    ],
+)
+def test_streams_that_never_send_their_message_are_given_up_for_others(system: RpcSystem, path: str) -> None:
     refused = system.serving.worker.statistics().requests_refused.get("overloaded", 0)
     with others_served(system), Http2Client(system.port) as client:
-        client.send(b"".join(frame(HEADERS, END_HEADERS, each, headers_of(INFER)) for each in range(1, 400, 2)))
+        client.send(b"".join(frame(HEADERS, END_HEADERS, each, headers_of(path)) for each in range(1, 400, 2)))
         # All but those that there is memory for, however long messages are.
         until(lambda: system.serving.worker.statistics().requests_refused.get("overloaded", 0) >= refused + 160)
 

@@ -6,8 +6,8 @@ The one module that needs the extra ``grpc``.
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
 
 # A client must not fill the log: what it does wrong it is told.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 # Of handlers' errors, which are caught and logged here, and of answers to clients that have left.
 logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
 
+TOO_MANY_STREAMS = "too many streams are open: close some, or try again later"
+
 Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
 
@@ -57,6 +59,7 @@ class RpcServer:
         self._reads = Reads(self._loop)
         self._draining = asyncio.Event()
         self._streams = 0
+        self._infer_streams = 0
         self.calls = 0
         self.in_flight = 0
 
@@ -162,22 +165,16 @@ class RpcServer:
                 self._port.freed_large_body |= len(message) > limits.LARGE_BODY_BYTES
                 self._hold(context, reply)
                 return reply
-            except (ClipperError, Refused) as error:
-                await self._refuse(context, error)
-            except Exception as error:  # a bug costs one call, tells its client, and is in the log
-                if isinstance(error, (aio.AbortError, grpc.RpcError)):
-                    raise
-                log.exception("a call could not be handled")
-                await self._refuse(context, Refused("internal_error", BUG))
+            except Exception as error:  # noqa: BLE001  see _fail
+                return await self._fail(context, error)
             finally:
                 self.in_flight -= 1
-            raise AssertionError("a refusal raises")
 
         return answer
 
     def _unsupported(self, why: str) -> Behaviour:
-        async def refuse(_: Any, context: Any) -> None:
-            await self._refuse(context, NotImplementedYet(why))
+        async def refuse(_: Any, context: Any) -> NoReturn:
+            await self._fail(context, NotImplementedYet(why))
 
         return refuse
 
@@ -231,15 +228,24 @@ class RpcServer:
         """Hang up on a client that does not take an answer; to cancel the call would not free what grpc holds of it."""
         return self._loop.call_later(limits.REQUEST_TIMEOUT_SWEEPS * limits.SWEEP_S, hang_up, context.peer())
 
-    async def _refuse(self, context: Any, error: ClipperError | Refused) -> None:
-        refused = error if isinstance(error, Refused) else refusal(error)
-        if not isinstance(error, Refused):  # else it was counted where it arose
+    async def _fail(self, context: Any, error: Exception) -> NoReturn:
+        """End a call with an error. A bug costs one call, tells its client, and is in the log."""
+        if isinstance(error, aio.BaseError):  # the client has left
+            raise error
+        if isinstance(error, ClipperError):
+            refused = refusal(error)
             self._port.count_refused(refused.code)
+        elif isinstance(error, Refused):  # counted where it arose
+            refused = error
+        else:
+            log.error("a call could not be handled", exc_info=error)
+            refused = Refused("internal_error", BUG)
         status = grpc.StatusCode[status_of(refused.code)]
         told = [("clipper-error", refused.code)]
         if refused.code in bounds.TO_TRY_AGAIN:
             told.append(("grpc-retry-pushback-ms", str(refused.retry_after_s * 1000)))
         await context.abort(status, str(refused)[: bounds.MAX_DETAILS_LENGTH], tuple(told))
+        raise AssertionError("it raises")
 
     # -- streams -------------------------------------------------------------------------------------------
 
@@ -247,7 +253,7 @@ class RpcServer:
         async def answer(_: Any, context: Any) -> None:
             self.calls += 1
             if self._streams >= bounds.MAX_STREAMING_CALLS:
-                await self._refuse(context, Overloaded("too many streams are open: close some, or try again later"))
+                await self._fail(context, Overloaded(TOO_MANY_STREAMS))
             self._streams += 1
             own = asyncio.ensure_future(behaviour(context, self._caller(context)))
             ending = asyncio.ensure_future(self._draining.wait())
@@ -256,8 +262,8 @@ class RpcServer:
                 if not own.done():
                     raise Unavailable("the worker is stopping: ask again")
                 await own
-            except (ClipperError, Refused) as error:
-                await self._refuse(context, error)
+            except Exception as error:  # noqa: BLE001  see _fail
+                await self._fail(context, error)
             finally:
                 self._streams -= 1
                 own.cancel()
@@ -266,21 +272,31 @@ class RpcServer:
         return answer
 
     async def _stream_infer(self, context: Any, caller: Caller) -> None:
-        async for message in self._messages(context):
-            self.in_flight += 1
-            try:
-                assert self._services is not None
-                reply = await self._services.infer_in_stream(message, self._caller(context))
-            finally:
-                self.in_flight -= 1
-            timer = self._hang_up_later(context)
-            try:
-                await context.write(reply)
-            finally:
-                timer.cancel()
+        # Its messages may come whenever they like, and so may be on their way on all streams at once.
+        if self._infer_streams >= self._reads.most_slow:
+            raise Overloaded(TOO_MANY_STREAMS)
+        self._infer_streams += 1
+        try:
+            while isinstance(message := await context.read(), bytes):
+                await self._answer_in_stream(context, message)
+        finally:
+            self._infer_streams -= 1
+
+    async def _answer_in_stream(self, context: Any, message: bytes) -> None:
+        self.in_flight += 1
+        try:
+            assert self._services is not None
+            reply = await self._services.infer_in_stream(message, self._caller(context))
+        finally:
+            self.in_flight -= 1
+        timer = self._hang_up_later(context)
+        try:
+            await context.write(reply)
+        finally:
+            timer.cancel()
 
     async def _reflect(self, context: Any, caller: Caller) -> None:
-        async for message in self._messages(context):
+        while isinstance(message := await self._reads.read(context.read()), bytes):
             await context.write(reflect(message))
 
     async def _watch(self, context: Any, caller: Caller) -> None:
@@ -297,10 +313,6 @@ class RpcServer:
                 await context.write(encode(WATCH.reply, {"status": status}))
                 last = status
             await asyncio.sleep(bounds.WATCH_EVERY_S)
-
-    async def _messages(self, context: Any) -> AsyncIterator[bytes]:
-        while isinstance(message := await context.read(), bytes):
-            yield message
 
 
 class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
