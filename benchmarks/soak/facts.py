@@ -31,7 +31,8 @@ class Life(Struct):
 
 
 class Disk(Struct, frozen=True, array_like=True):
-    """Bytes of the home: of all logs, SQLite's among them, which have bounds of their own, and of all else.
+    """Bytes of the home: ``logs`` of all logs, SQLite's among them, and of the store, which have bounds of their own;
+    ``rest`` of all else.
 
     ``processes`` have the home's name.
     """

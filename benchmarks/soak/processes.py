@@ -16,6 +16,8 @@ EVERY_S = 10.0
 LEAST_SAMPLES = 60
 _KB = 1024
 _ESTABLISHED = "01"
+# Files with bounds of their own, not reached within an hour: the store keeps a million ids of feedback.
+_BOUNDED = (".log", ".log.1", "-wal", "/selection.sqlite3")
 
 
 class Sampler:
@@ -117,8 +119,9 @@ def _sizes(home: Path) -> tuple[int, int]:
     for folder, _, names in os.walk(home):
         for name in names:
             with suppress(OSError):  # it has gone
-                size = Path(folder, name).lstat().st_blocks * 512
-                if name.endswith((".log", ".log.1", "-wal")):
+                path = Path(folder, name)
+                size = path.lstat().st_blocks * 512
+                if str(path).endswith(_BOUNDED):
                     logs += size
                 else:
                     rest += size
