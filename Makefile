@@ -3,10 +3,12 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test mutants fuzz fuzz-server flood rollout soak bench batching regret best-arm calibration paper peers demo clean
+.PHONY: help setup check format test compiled wheel mutants fuzz fuzz-server flood rollout soak bench batching regret best-arm calibration paper peers demo clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
+	@echo "make wheel   build wheels with the query path compiled, for each Python of 3.11 to 3.13 that is there"
+	@echo "make compiled  test the compiled form alone"
 	@echo "make demo    train two models on MNIST and serve them for a minute"
 	@echo "make bench   measure against the floors; ROWS=\"sum4_c32 linear_svm_c32\" picks rows"
 	@echo "make peers   measure other servers of models, each beside Clipper; PEERS=\"mosec ray\" TASKS=svm ROUNDS=8 picks some"
@@ -44,8 +46,20 @@ ifdef PYTEST
 	$(PY) -m pytest $(PYTEST)
 else
 	$(PY) -m pytest -m alone
+	@$(MAKE) --no-print-directory compiled
 	$(PY) -m pytest -m "not alone" -n 2 --dist loadfile
 endif
+
+# The compiled form of what is compiled, and whole servers of it.
+COMPILED := tests/test_build.py tests/abstraction tests/selection/test_application.py tests/selection/test_memory.py \
+	tests/selection/test_stages.py tests/selection/test_waiting.py tests/frontend/test_connection.py tests/frontend/test_predict.py \
+	tests/frontend/test_connection_limits.py tests/frontend/test_door.py tests/worker/test_worker.py \
+	tests/integration/test_http_requests.py tests/integration/test_http_faults.py tests/integration/test_lying_containers.py
+compiled: setup
+	@compiled=$$(sh scripts/compiled.sh) && CLIPPER_FORM=compiled "$$compiled/bin/python" -m pytest $(COMPILED) -m "not alone and not pure" -n 2 --dist loadfile
+
+wheel:
+	@sh scripts/wheel.sh
 
 SECONDS ?= 60
 fuzz: setup

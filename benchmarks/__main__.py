@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    compiled,
     decision_log,
     encryption,
     footprint,
@@ -42,6 +43,7 @@ PARTS = (
     footprint,
     encryption,
     grpc_query,
+    compiled,
 )
 ROWS: list[Row] = [row for part in PARTS for row in part.ROWS]
 RESULTS = Path(__file__).parent / "results"

@@ -60,9 +60,9 @@ def _pair(folder: Path, key: str) -> tuple[str, ...]:
 
 def _query_us(server: servers.ClipperServer, worker: int, seconds: int) -> float:
     """The worker's processor time for a query over connections that stay."""
-    before_ns = _processor_ns(worker)
+    before_ns = servers.processor_ns(worker)
     load = wrk.run(server.url("sum"), FOUR, connections=CONNECTIONS, seconds=seconds)
-    return (_processor_ns(worker) - before_ns) / load.requests / 1e3
+    return (servers.processor_ns(worker) - before_ns) / load.requests / 1e3
 
 
 def _handshake_us(options: tuple[str, ...]) -> float:
@@ -71,15 +71,11 @@ def _handshake_us(options: tuple[str, ...]) -> float:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with servers.clipper(*options) as server:
         worker, address = server.process_ids()[1], server.query_address()
-        before_ns = _processor_ns(worker)
+        before_ns = servers.processor_ns(worker)
         for _ in range(HANDSHAKES):
             with socket.create_connection(address) as connection, context.wrap_socket(connection):
                 pass
-        return (_processor_ns(worker) - before_ns) / HANDSHAKES / 1e3
-
-
-def _processor_ns(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+        return (servers.processor_ns(worker) - before_ns) / HANDSHAKES / 1e3
 
 
 ROWS = [

@@ -42,8 +42,10 @@ def clipper_command() -> str:
 class ClipperServer:
     """A running Clipper in a home of its own, driven by its command line."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, command: str | None = None) -> None:
+        """``command``: the ``clipper`` that is measured; the one beside this interpreter if None."""
         self.home = home
+        self._command = command or clipper_command()
         self.environment = {**os.environ, "CLIPPER_HOME": str(home)}
         self.management_url = self.query_url = ""
 
@@ -82,7 +84,7 @@ class ClipperServer:
     def _output(
         self, arguments: Sequence[str], folder: Path | None, within_s: float, before: Sequence[str] = ()
     ) -> str:
-        command = [*before, clipper_command(), *arguments]
+        command = [*before, self._command, *arguments]
         code, output, errors = _run_to_its_end(command, self.environment, folder, within_s)
         if code:
             raise CommandFailed(f"{' '.join(command)} exited {code}:\n{output}{errors}")
@@ -135,6 +137,11 @@ def _run_to_its_end(
         return process.returncode, output, errors
 
 
+def processor_ns(pid: int) -> int:
+    """The processor time, user and system, that a process has taken."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+
+
 class Metrics:
     """One scrape."""
 
@@ -157,10 +164,10 @@ class Metrics:
 
 
 @contextlib.contextmanager
-def clipper(*options: str) -> Iterator[ClipperServer]:
+def clipper(*options: str, command: str | None = None) -> Iterator[ClipperServer]:
     """A Clipper in a temporary home, stopped at the end."""
     home = Path(tempfile.mkdtemp(prefix="clipper-bench-"))
-    server = ClipperServer(home)
+    server = ClipperServer(home, command)
     try:
         server.start(*options)
         yield server

@@ -2,16 +2,26 @@
 
 import hashlib
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from clipper import __version__
 
 PACKAGE = Path(__file__).parent
 _DIGITS = 12
+_CODE = {".py", ".so"}
+
+
+def form() -> str:
+    """Whether the query path is ``compiled`` or ``pure Python``: what this interpreter imports, whatever lies about."""
+    spec = find_spec("clipper.frontend.connection")
+    return "pure Python" if spec is None or str(spec.origin).endswith(".py") else "compiled"
 
 
 def build_id(files: Sequence[str] = (".",)) -> str:
     """Clipper's version, and a digest of its source, such as ``0.1.0+3f2a91c04b7e``: two of one version may differ.
+
+    What is compiled has another one than the same source that is not.
 
     Args:
         files: those that count: paths of modules and folders inside the package.
@@ -23,4 +33,4 @@ def build_id(files: Sequence[str] = (".",)) -> str:
 
 
 def _modules(path: Path) -> list[Path]:
-    return [path] if path.is_file() else list(path.rglob("*.py"))
+    return [path] if path.is_file() else [found for found in path.rglob("*") if found.suffix in _CODE]

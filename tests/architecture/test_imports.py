@@ -79,7 +79,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "settings tls",
         "pages": "",
         "load": "client.http_api pages tls",
-        "cli": "backup client decisions decisions.evaluation extras home hosts load packaging management.learned "
+        "cli": "backup build client decisions decisions.evaluation extras home hosts load packaging management.learned "
         "management.reports management.schemas pages run_as settings tls",
     }.items()
 }

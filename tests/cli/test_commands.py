@@ -567,7 +567,7 @@ def test_wrong_usage(bare: Run, line: str, says: str) -> None:
 
 
 def test_version(bare: Run) -> None:
-    assert bare("--version").out == "clipper 0.1.0\n"
+    assert bare("--version").out == "clipper 0.1.0 (pure Python)\n"
 
 
 @pytest.mark.parametrize("kind", ["key", "token"])

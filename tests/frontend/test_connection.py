@@ -186,7 +186,7 @@ def test_a_connection_that_has_gone_needs_no_collector(sent: bytes) -> None:
         peer = Peer(port)
         peer.send(*filter(None, (sent,)))
         peer.leave()
-        gone = weakref.ref(peer.connection)
+        gone = weakref.ref(peer.transport)  # which the connection holds
         await asyncio.sleep(0)  # it may have put off to look at what it held
         gc.disable()
         try:

@@ -61,6 +61,7 @@ class Slow:
         self.cancelled += 1
 
 
+@pytest.mark.pure
 @pytest.mark.parametrize("answered", [0, 10, 3000])
 @pytest.mark.parametrize("turns", [0, 1, 10_000])
 def test_batch_leaves_nothing_behind_whenever_its_client_leaves(answered: int, turns: int) -> None:

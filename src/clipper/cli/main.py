@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from clipper import __version__
+from clipper.build import form
 from clipper.cli import app, key, log, model, replica, token
 from clipper.cli.backup import backup, restore
 from clipper.cli.deploy import deploy
@@ -33,7 +34,7 @@ cli = typer.Typer(
 
 def _tell_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"clipper {__version__}")
+        typer.echo(f"clipper {__version__} ({form()})")
         raise typer.Exit
 
 

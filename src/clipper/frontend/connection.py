@@ -28,8 +28,10 @@ log = logging.getLogger(__name__)
 NEVER_S = float("inf")
 
 
-class Connection(asyncio.Protocol):
-    """Reads requests and writes answers. The server's sweep over all connections checks its timeouts."""
+class Connection:
+    """Reads requests and writes answers: an ``asyncio.Protocol`` by its methods. The server's sweep checks timeouts."""
+
+    __deletable__ = ("_parser",)  # compiled, and so no subclass of what is not
 
     def __init__(self, port: Port) -> None:
         self._port = port

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import ssl
+from typing import cast
 
 from clipper.frontend import limits
 from clipper.frontend.connection import Connection
@@ -58,12 +59,12 @@ class QueryServer:
                 self._make_connection, sock=self._socket.dup(), backlog=limits.BACKLOG
             )
 
-    def _make_connection(self) -> Connection | TlsTransport:
+    def _make_connection(self) -> asyncio.Protocol:
         self.port.coming += 1
         if self.port.is_full:
             # Not directly: that would drop the connection that is being accepted. The loop accepts one in a turn.
             self._loop.call_soon(self._stop_accepting)
-        connection = Connection(self.port)
+        connection = cast(asyncio.Protocol, Connection(self.port))
         return connection if self._handshakes is None else TlsTransport(connection, self._handshakes)
 
     def _stop_accepting(self) -> None:

@@ -1,5 +1,7 @@
 """Query ids, which contain the worker that gave them."""
 
+from typing import ClassVar
+
 
 class QueryIds:
     """Ids that are unique over all workers and restarts, and below 2^53 so that every JSON reader keeps them exactly.
@@ -8,7 +10,7 @@ class QueryIds:
     counter. The counter wraps after two days at 50,000 queries a second, when feedback on the first ids is long over.
     """
 
-    COUNT_BITS = 33
+    COUNT_BITS: ClassVar[int] = 33
 
     def __init__(self, instance: int) -> None:
         self._first = self.next = instance << self.COUNT_BITS

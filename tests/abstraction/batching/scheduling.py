@@ -67,3 +67,8 @@ def finish_all(scheduler: Scheduler, now_s: float) -> int:
             assert finished is not None
             rows += len(finished[0].works)
     return rows
+
+
+def is_empty(decision: Decision) -> bool:
+    """Whether there is nothing to do, now or later."""
+    return not decision.batches and not decision.late and not decision.shed and decision.wake_s is None

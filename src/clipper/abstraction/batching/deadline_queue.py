@@ -49,7 +49,7 @@ class Lane:
         self.size_bytes = 0
 
 
-class Taken(msgspec.Struct):
+class Taken(msgspec.Struct, eq=False):
     """Work that left the queue: ``batch`` is to be sent, ``dropped`` is not."""
 
     batch: list[Work]

@@ -59,7 +59,7 @@ RIDE_SHARE = 0.25
 MAX_RESERVED_SHARE = 0.8
 
 
-class Decision(msgspec.Struct):
+class Decision(msgspec.Struct, eq=False):
     """What to do now.
 
     Attributes:

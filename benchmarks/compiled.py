@@ -1,0 +1,57 @@
+"""Rows on what the compiled form saves a query worker: processor time, as in ``encryption``, in alternating rounds."""
+
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+
+from benchmarks import servers, wrk
+from benchmarks.outcome import Outcome, Row
+from benchmarks.workbench import FOUR, HERE, PIXELS, TURN_S, WARM_UP_S, Workbench, median_ratio
+
+CONNECTIONS = 32
+ROUNDS = 8
+MOST = 0.8
+# So long that no query is answered with the default, which costs less, however busy the machine is.
+SLO_MS = 200
+
+
+def compiled_over_pure(name: str, script: Path, what: str) -> Row:
+    def measure(bench: Workbench) -> Outcome:
+        with ExitStack() as stack:
+            forms = {"pure": servers.clipper_command(), "compiled": compiled_command()}
+            sides = [_serve(stack.enter_context(servers.clipper(command=command))) for command in forms.values()]
+            for server, worker in sides:
+                _query_us(server, worker, script, WARM_UP_S)
+            ours = [[_query_us(server, worker, script, TURN_S) for server, worker in sides] for _ in range(ROUNDS)]
+        pure, compiled = (list(column) for column in zip(*ours))
+        ratio = median_ratio(compiled, pure)
+        value = f"{median(pure):.1f} to {median(compiled):.1f} µs, {ratio:.2f} ×"
+        return Outcome(value, ratio <= MOST, {"pure_us": pure, "compiled_us": compiled, "ratio": ratio})
+
+    return Row(name, f"worker's processor time for a query: compiled over pure, {what}", f"≤ {MOST:.2f} ×", measure)
+
+
+def compiled_command() -> str:
+    """The ``clipper`` of an environment in which this source is compiled; it is made if it is not there."""
+    made = subprocess.run(["sh", HERE.parent / "scripts/compiled.sh"], stdout=subprocess.PIPE, text=True, check=True)
+    return f"{made.stdout.strip()}/bin/clipper"
+
+
+def _serve(server: servers.ClipperServer) -> tuple[servers.ClipperServer, int]:
+    """Have it answer sums, of any number of floats; return it with its worker's process id."""
+    server.run("deploy", "sum", "total:total", "--input-type", "doubles", folder=HERE / "models")
+    server.run("app", "create", "sum", "--model", "sum", "--slo-ms", str(SLO_MS), "--default", "-1")
+    return server, server.process_ids()[1]
+
+
+def _query_us(server: servers.ClipperServer, worker: int, script: Path, seconds: int) -> float:
+    before_ns = servers.processor_ns(worker)
+    load = wrk.run(server.url("sum"), script, connections=CONNECTIONS, seconds=seconds)
+    return (servers.processor_ns(worker) - before_ns) / load.requests / 1e3
+
+
+ROWS = [
+    compiled_over_pure("compiled_sum4", FOUR, "sum of 4 floats"),
+    compiled_over_pure("compiled_sum784", PIXELS, "sum of 784 floats"),
+]

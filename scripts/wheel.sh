@@ -1,0 +1,24 @@
+#!/bin/sh
+# Builds a wheel with the query path compiled into dist/, for each of Python 3.11, 3.12 and 3.13 that is there; with PYTHON, for
+# that one. A wheel without compiled modules is what `pip wheel .` builds.
+set -eu
+cd "$(dirname "$0")/.."
+built=
+for name in ${PYTHON:-python3.11 python3.12 python3.13}; do
+    version=$("$name" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
+    # What it is compiled with, and what it is compiled against, at the versions of constraints.txt.
+    build=${XDG_CACHE_HOME:-$HOME/.cache}/clipper/wheels/$version-$(cat requirements/constraints.txt pyproject.toml | sha256sum | cut -c1-12)
+    if [ ! -f "$build/complete" ]; then
+        rm -rf "$build"
+        "$name" -m venv "$build"
+        "$build/bin/python" -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt \
+            hatchling mypy setuptools .
+        touch "$build/complete"
+    fi
+    HATCH_BUILD_HOOKS_ENABLE=1 "$build/bin/python" -m hatchling build -t wheel -d dist
+    built="$built $version"
+done
+if [ -z "$built" ]; then
+    echo "None of Python 3.11, 3.12 and 3.13 is there: name one, as in make PYTHON=/path/to/python3.12 wheel" >&2
+    exit 1
+fi
