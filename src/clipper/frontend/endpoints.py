@@ -12,7 +12,8 @@ from clipper.frontend import limits, responses
 from clipper.frontend.exchange import Exchange, Gather, Part
 from clipper.frontend.long_work import LongWork, Steps
 from clipper.frontend.observe_body import MAX_OBSERVATIONS, MIN_OBSERVATION_BYTES, ObserveReader
-from clipper.frontend.predict_body import BodyReader, Request
+from clipper.frontend.predict_body import BodyReader
+from clipper.frontend.predict_request import Request
 from clipper.frontend.repeats import MIN_BODY_BYTES, RepeatedBodies
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.inputs.reader import make_reader

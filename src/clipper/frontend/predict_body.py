@@ -6,11 +6,12 @@ from typing import Any
 
 import msgspec
 import simdjson
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from clipper.errors import MalformedRequest
 from clipper.frontend.features import FeaturesReader, check_count, features_text
 from clipper.frontend.json_parts import Extent, find_fields, find_items, find_lone_field
+from clipper.frontend.predict_request import PlainBody, PredictBody, Request
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.inputs.reader import NumberReader, Reader
 from clipper.types import MAX_CONTEXT_LENGTH
@@ -31,37 +32,6 @@ _PACK = [struct.Struct(f"<{count}d").pack for count in range(SHORT_BODY_BYTES //
 _MOST_BYTES = dict.fromkeys(("context", "uid", "version"), MAX_FIELD_BYTES)
 
 
-class PredictBody(Struct, frozen=True):
-    """A predict call. ``uid`` is the old system's name for ``context``. Unknown keys are ignored, as there."""
-
-    input: Raw | msgspec.UnsetType = msgspec.UNSET
-    input_batch: list[Raw] | msgspec.UnsetType = msgspec.UNSET
-    context: str | int | None = None
-    uid: str | int | None = None
-    version: str | int | None = None
-    features: Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-class _PlainBody(Struct, forbid_unknown_fields=True, gc=False):
-    input: tuple[float, ...]
-
-
-class Request(Struct, frozen=True):
-    """A predict call that was read.
-
-    Attributes:
-        rows: one row for each input.
-        features: the raw buffer of each input's features; None if the application takes none.
-        is_batch: whether the answer has the form for batches.
-    """
-
-    rows: list[bytes]
-    features: Sequence[bytes | None]
-    is_batch: bool = False
-    context: str | None = None
-    version: str | None = None
-
-
 class BodyReader:
     """Reads the bodies of one application's predict calls.
 
@@ -74,7 +44,7 @@ class BodyReader:
         self._reader = reader
         self._features = FeaturesReader(features_size)
         self._decode = msgspec.json.Decoder(PredictBody).decode
-        self._decode_plain = msgspec.json.Decoder(_PlainBody).decode
+        self._decode_plain = msgspec.json.Decoder(PlainBody).decode
         self._parser = simdjson.Parser()
         self._row_bytes = reader.row_bytes if isinstance(reader, NumberReader) else None
         self._has_plain_way = isinstance(reader, NumberReader) and reader.takes_plain_list and features_size is None
