@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from clipper.build import form
 from clipper.cli.main import main
 from clipper.management.learned import Newcomer
 from clipper.registry.sqlite import SqliteRegistry
@@ -567,7 +568,7 @@ def test_wrong_usage(bare: Run, line: str, says: str) -> None:
 
 
 def test_version(bare: Run) -> None:
-    assert bare("--version").out == "clipper 0.1.0 (pure Python)\n"
+    assert bare("--version").out == f"clipper 0.1.0 ({form()})\n"
 
 
 @pytest.mark.parametrize("kind", ["key", "token"])

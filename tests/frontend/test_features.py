@@ -10,7 +10,8 @@ from steps import finish
 from clipper.control.feedback import Feedback
 from clipper.errors import ClipperError, MalformedRequest, WrongInput
 from clipper.frontend.observe_body import ObserveReader
-from clipper.frontend.predict_body import BodyReader, Request
+from clipper.frontend.predict_body import BodyReader
+from clipper.frontend.predict_request import Request
 from clipper.inputs.reader import make_reader
 from clipper.types import InputType
 

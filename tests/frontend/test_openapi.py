@@ -11,7 +11,7 @@ from clipper.control.feedback import Outcome
 from clipper.control.snapshot import KeySnapshot, Snapshot
 from clipper.frontend import openapi, responses
 from clipper.frontend.observe_body import ObserveBody
-from clipper.frontend.predict_body import PredictBody
+from clipper.frontend.predict_request import PredictBody
 from clipper.types import InputType
 from serving import Client, application, serving
 
