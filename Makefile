@@ -50,13 +50,16 @@ else
 	$(PY) -m pytest -m "not alone" -n 2 --dist loadfile
 endif
 
-# The compiled form of what is compiled, and whole servers of it.
+# The compiled form is tested by the tests of what is compiled, without the longest simulations, and by tests of whole servers.
 COMPILED := tests/test_build.py tests/abstraction tests/selection/test_application.py tests/selection/test_memory.py \
-	tests/selection/test_stages.py tests/selection/test_waiting.py tests/frontend/test_connection.py tests/frontend/test_predict.py \
-	tests/frontend/test_connection_limits.py tests/frontend/test_door.py tests/worker/test_worker.py \
-	tests/integration/test_http_requests.py tests/integration/test_http_faults.py tests/integration/test_lying_containers.py
+	tests/selection/test_stages.py tests/selection/test_waiting.py tests/frontend/test_connection.py \
+	tests/frontend/test_connection_fuzz.py tests/frontend/test_connection_limits.py tests/frontend/test_door.py \
+	tests/frontend/test_endpoints.py tests/frontend/test_predict.py tests/frontend/test_predict_body.py tests/worker/test_worker.py \
+	tests/integration/test_http_requests.py tests/integration/test_http_faults.py tests/integration/test_lying_containers.py \
+	--ignore=tests/abstraction/batching/test_open_loop.py --ignore=tests/abstraction/batching/test_goodput.py
 compiled: setup
-	@compiled=$$(sh scripts/compiled.sh) && CLIPPER_FORM=compiled "$$compiled/bin/python" -m pytest $(COMPILED) -m "not alone and not pure" -n 2 --dist loadfile
+	@compiled=$$(sh scripts/compiled.sh) && \
+		CLIPPER_FORM=compiled "$$compiled/bin/python" -m pytest $(COMPILED) -m "not alone and not pure" -n 2 --dist loadfile
 
 wheel:
 	@sh scripts/wheel.sh
