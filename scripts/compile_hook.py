@@ -65,18 +65,25 @@ def with_native_structs(source: str) -> str:
     lines = source.splitlines()
     module = ast.parse(source)
     for node in module.body:
-        if not isinstance(node, ast.ClassDef) or "msgspec.Struct" not in map(ast.unparse, node.bases):
+        if not isinstance(node, ast.ClassDef):
             continue
+        bases = ", ".join(map(ast.unparse, node.bases))
         options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        is_derived = bases != "msgspec.Struct"
+        if is_derived and "eq" not in options:  # no struct
+            continue
         if options.pop("eq", "True") != "False" or options not in ({}, {"gc": "False"}):
             raise ValueError(f"{node.name} is compiled: expected msgspec.Struct with eq=False, and gc=False or not")
         fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
-        for field in fields:  # a default is the constructor's alone
+        if is_derived and not all(field.value for field in fields):
+            raise ValueError(f"{node.name} is compiled: expected fields with defaults alone, beside those of {bases}")
+        for field in () if is_derived else fields:  # a default is the constructor's alone
             lines[field.lineno - 1] = lines[field.lineno - 1][: field.annotation.end_col_offset]
-        names = [ast.unparse(field.target) for field in fields]
-        constructor = f"    def __init__(self, {', '.join(map(ast.unparse, fields))}) -> None: "
-        _fill(lines, fields[-1].end_lineno, constructor + "; ".join(f"self.{name} = {name}" for name in names))
-        lines[node.lineno - 1] = f"class {node.name}:"
+        if not is_derived:
+            names = [ast.unparse(field.target) for field in fields]
+            constructor = f"    def __init__(self, {', '.join(map(ast.unparse, fields))}) -> None: "
+            _fill(lines, fields[-1].end_lineno, constructor + "; ".join(f"self.{name} = {name}" for name in names))
+        lines[node.lineno - 1] = f"class {node.name}({bases}):" if is_derived else f"class {node.name}:"
         if "gc" in options:
             lines[module.body[0].end_lineno - 1] += "; import typing"
             _fill(lines, node.lineno - 3, "if typing.TYPE_CHECKING: from mypy_extensions import mypyc_attr")

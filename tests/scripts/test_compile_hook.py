@@ -1,5 +1,6 @@
 """What is compiled, and what becomes of structs there."""
 
+import ast
 import inspect
 import tomllib
 from pathlib import Path
@@ -74,6 +75,26 @@ def test_constructor_is_as_msgspec_has_it(struct: type[msgspec.Struct]) -> None:
 def test_struct_that_is_compared_by_value_or_checked_is_refused(options: str) -> None:
     with pytest.raises(ValueError, match="Point is compiled: expected"):
         with_native_structs(STRUCT.replace("OPTIONS", options))
+
+
+def test_struct_that_extends_another_has_its_constructor() -> None:
+    derived = "\n\nclass Named(Point, gc=False, eq=False):\n    name: str = 'a'\n"
+    named = made(STRUCT.replace("OPTIONS", "gc=False, eq=False") + derived, "Named", [])(2.0)
+    assert (named.x, named.name, named.is_known) == (2.0, "a", False)
+
+
+def test_what_extends_a_struct_that_is_compiled_is_compiled() -> None:
+    native, extended = set(), {}
+    for path in (ROOT / "src/clipper").rglob("*.py"):
+        module = path.relative_to(ROOT / "src/clipper").as_posix()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and any(keyword.arg == "eq" for keyword in node.keywords):
+                if module in MODULES:
+                    native.add(node.name)
+                else:
+                    extended[f"{module}: {node.name}"] = {ast.unparse(base) for base in node.bases}
+    assert {"Query", "Work", "Exchange"} <= native
+    assert [name for name, bases in extended.items() if bases & native] == []
 
 
 def test_struct_that_leaves_no_line_for_its_constructor_is_refused() -> None:
