@@ -23,6 +23,6 @@ def test_what_a_booster_takes_and_runs_on(told: Told) -> None:
 def test_what_does_not_suit_a_booster(told: Told) -> None:
     assert told.refusals == {
         "regressor's labels": "regression.txt has no output labels: it has values; "
-        "deploy it with --output and one or more of these, or without",
+        "deploy it with --output and one or more of these, or without --output",
         "another length": "input type float64[11] does not suit regression.txt, which takes float64[10]",
     }

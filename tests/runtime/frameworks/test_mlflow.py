@@ -39,7 +39,7 @@ def test_rows_that_are_not_of_the_signature_fail_alone(told: Told) -> None:
 def test_an_output_that_the_signature_does_not_name(told: Told) -> None:
     assert told.refusals == {
         "no such output": "tensor has no output probabilities: it has values; "
-        "deploy it with --output and one or more of these, or without",
+        "deploy it with --output and one or more of these, or without --output",
         "unknown column": "texts has no output lower: it has length, upper; "
-        "deploy it with --output and one or more of these, or without",
+        "deploy it with --output and one or more of these, or without --output",
     }

@@ -22,7 +22,7 @@ def test_what_a_booster_takes_and_runs_on(told: Told) -> None:
 def test_an_output_that_its_objective_does_not_have(told: Told) -> None:
     assert told.refusals == {
         "unknown output": "binary.json has no output logits: it has labels, probabilities; "
-        "deploy it with --output and one or more of these, or without",
+        "deploy it with --output and one or more of these, or without --output",
         "regressor's probabilities": "gbtree.json has no output probabilities: it has values; "
-        "deploy it with --output and one or more of these, or without",
+        "deploy it with --output and one or more of these, or without --output",
     }
