@@ -24,6 +24,8 @@ CONNECTIONS = (1, 32, 128)
 # Of the most that a server has answered in closed loop.
 OPEN_LOADS = (0.5, 0.9)
 OPEN_S = 8.0
+# At more, what sends takes more than half a processor from the server, and its own delays are measured.
+MAX_OPEN_PER_S = 20_000.0
 
 
 def main() -> int:
@@ -68,7 +70,8 @@ def measure(name: str, task: Task, connections: list[int], rounds: int, seconds:
                 its, clippers = alternate([theirs, ours], number, rounds, seconds)
                 pair.peer[str(number)], pair.clipper[str(number)] = its, clippers
             most_per_s = max(middle(each).per_s for each in pair.peer.values())
-            opened = [open_loop(theirs, most_per_s * load, OPEN_S, task.slo_ms) for load in OPEN_LOADS]
+            rates = [most_per_s * load for load in OPEN_LOADS if most_per_s * load <= MAX_OPEN_PER_S]
+            opened = [open_loop(theirs, rate, OPEN_S, task.slo_ms) for rate in rates]
             memory_mb = proportional_mb(theirs.processes())
         return Side(side.version, side.settings, theirs.started_s, memory_mb, pair, opened)
     except (PeerFailed, WrkFailed, ContainerFailed) as error:

@@ -29,7 +29,7 @@ class Side(msgspec.Struct, frozen=True):
         settings: its variables.
         started_s: from its start to its first right answer.
         memory_mb: of all its processes, after the load.
-        opened: at half of the most that it answered, and at nine tenths.
+        opened: at half of the most that it answered, and at nine tenths, as far as that can be sent.
         problem: why it was not measured.
     """
 
@@ -81,7 +81,7 @@ def _table(sides: Mapping[str, Side]) -> str:
     measured = [side.pair for side in sides.values() if side.pair is not None]
     connections = list(measured[0].peer) if measured else []
     heads = [f"{number}: requests/s, p99 ms, CPU µs; Clipper's requests/s and CPU over it" for number in connections]
-    heads = ["peer", *heads, "open loop at 0.5 and 0.9: in time, p99 ms", "start s", "MB", "failed"]
+    heads = ["peer", *heads, "open loop at 0.5 and 0.9 of its most: in time, p99 ms", "start s", "MB", "failed"]
     lines = [_row(heads), _row(["---"] * len(heads))]
     for name, side in sides.items():
         called = f"{name} {side.version}"
@@ -89,7 +89,7 @@ def _table(sides: Mapping[str, Side]) -> str:
             lines.append(_row([called, side.problem, *[""] * (len(heads) - 2)]))
             continue
         cells = [_cell(side.pair.peer[number], side.pair.clipper[number]) for number in connections]
-        opened = "; ".join(f"{each.in_time:.1%}, {_ms(each.p99_ms)}" for each in side.opened)
+        opened = "; ".join(f"{each.rate_per_s:,.0f}/s: {each.in_time:.1%}, {_ms(each.p99_ms)}" for each in side.opened)
         failed = sum(each.failed for rounds in side.pair.peer.values() for each in rounds)
         lines.append(_row([called, *cells, opened, f"{side.started_s:.1f}", f"{side.memory_mb:.0f}", str(failed)]))
     return "\n".join(lines)

@@ -115,7 +115,8 @@ _GUNICORN = (
     "--keep-alive 30"
 )
 _BENTOML = "{bin}/bentoml serve bentoml_app:Service --host 127.0.0.1 --port {PORT}"
-_TORCHSERVE = "{bin}/torchserve --foreground --ts-config {SCRATCH}/config.properties --ncs"
+# It keeps its process id in the folder for temporary files, and would refuse to run beside another's.
+_TORCHSERVE = "env TMPDIR={SCRATCH} {bin}/torchserve --foreground --ts-config {SCRATCH}/config.properties --ncs"
 
 _MOSEC = {"MAX_BATCH": "32", "WAIT_MS": "1", "WORKERS": "2"}
 _MOSEC_SLEPT = {"MAX_BATCH": "128", "WAIT_MS": "5"}

@@ -18,6 +18,7 @@ def main():
     environment = {**os.environ, "CLIPPER_HOME": f"{os.environ['SCRATCH']}/home"}
     environment.pop("PYTHONPATH")
     server = [COMMAND, "start", "--foreground", "--query-port", os.environ["PORT"], "--management-port", "0"]
+    server += ["--grpc-port", "off"]  # two of them run side by side
     workers = ["--workers", os.environ["WORKERS"]] if "WORKERS" in os.environ else []
 
     def run(*command):

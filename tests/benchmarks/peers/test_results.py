@@ -21,7 +21,10 @@ def results() -> Results:
 def test_the_table() -> None:
     text = tables(results())
     assert "2 rounds of 3 s; 2 cores of a processor" in text
-    assert "| other 1.2 | 1,100, 3.0, 100; **2.50 (2.00-3.00)**, 0.50 | 99.9%, not answered | 3.2 | 46 | 1 |" in text
+    assert (
+        "| other 1.2 | 1,100, 3.0, 100; **2.50 (2.00-3.00)**, 0.50 | 500/s: 99.9%, not answered | 3.2 | 46 | 1 |"
+        in text
+    )
     assert "| broken 0.1 | it did not start |" in text
 
 
