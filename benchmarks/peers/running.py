@@ -28,6 +28,8 @@ START_WITHIN_S = 180.0
 ANSWER_WITHIN_S = 10.0
 # Of each of three ways to end, from the one that lets it end in order to the one that nothing survives.
 END_WITHIN_S = {signal.SIGINT: 30.0, signal.SIGTERM: 10.0, signal.SIGKILL: 10.0}
+# What is left of a server that has ended ends within this, or not by itself.
+LEFT_WITHIN_S = 2.0
 CHECKED, CHECKED_AT_ONCE = 64, 8
 # Clipper answers a default rather than late, also where a busy machine is all that is wrong; then it is asked again.
 ASKED_AT_MOST = 50
@@ -229,4 +231,6 @@ def _end(process: "subprocess.Popen[bytes]", mark: str) -> None:
             known = {pid for pid in known | processes_of(mark) if is_running(pid)}
             if not known:
                 return
+            if process.returncode is not None:
+                give_up_s = min(give_up_s, time.monotonic() + LEFT_WITHIN_S)
             time.sleep(0.1)
