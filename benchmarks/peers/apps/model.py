@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 WIDTH, LABELS = 784, 10
-# Of the bodies that a load sends, one after the other: more than any server remembers, so that each is read anew.
+# Of the bodies that a load sends, one after the other.
 ROWS = 2048
 # A model on an accelerator: most of its time is a batch's, whatever its size.
 BATCH_S, ROW_S = 40e-3, 50e-6
