@@ -65,16 +65,18 @@ compiled: setup
 wheel:
 	@sh scripts/wheel.sh
 
+# Where the programs below have their parts.
+FUZZED := tests:tests/frontend:tests/frontend/inference:tests/frontend/rpc:tests/inputs:tests/supervisor
 SECONDS ?= 60
 fuzz: setup
-	@PYTHONPATH=tests:tests/frontend:tests/frontend/inference:tests/inputs:tests/supervisor $(PY) -m fuzz --seconds $(SECONDS)
+	@PYTHONPATH=$(FUZZED) $(PY) -m fuzz --seconds $(SECONDS)
 
 INPUTS ?= 1000000
 fuzz-server: setup
-	@PYTHONPATH=tests:tests/frontend:tests/frontend/inference:tests/inputs $(PY) -m fuzz_live --inputs $(INPUTS)
+	@PYTHONPATH=$(FUZZED) $(PY) -m fuzz_live --inputs $(INPUTS)
 
 flood: setup
-	@PYTHONPATH=tests:tests/frontend:tests/frontend/inference:tests/inputs $(PY) -m flood
+	@PYTHONPATH=$(FUZZED) $(PY) -m flood
 
 EXAMPLES ?= 5000
 rollout: setup

@@ -1,0 +1,30 @@
+"""The programs of the Makefile that CI does not run start, with the paths that it gives them."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("target", ["fuzz", "fuzz-server", "flood", "soak", "peers"])
+def test_a_program_starts(target: str) -> None:
+    environ = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    dry = subprocess.run(
+        ["make", "--no-print-directory", "-n", target],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    command = dry.stdout.splitlines()[-1].replace(".venv/bin/python", shlex.quote(sys.executable))
+    done = subprocess.run(
+        f"{command} --help", shell=True, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage:")
