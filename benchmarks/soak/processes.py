@@ -75,7 +75,7 @@ def established(port: int) -> frozenset[str]:
     return frozenset(found)
 
 
-def read(pid: int, at_s: float, clients: frozenset[str]) -> tuple[Taken, str]:
+def read(pid: int, at_s: float, clients: frozenset[str] = frozenset()) -> tuple[Taken, str]:
     """What a process takes, and when it was started, which tells it from a later one with its number.
 
     Args:

@@ -13,7 +13,7 @@ from benchmarks.soak.processes import established, read
 
 
 def test_memory_descriptors_and_threads_of_this_process() -> None:
-    before, started = read(os.getpid(), 1.0, frozenset())
+    before, started = read(os.getpid(), 1.0)
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait)
     thread.start()
@@ -21,7 +21,7 @@ def test_memory_descriptors_and_threads_of_this_process() -> None:
     kept = mmap.mmap(-1, 8 << 20)
     kept.write(b"x" * len(kept))
     with tempfile.TemporaryFile():
-        after, started_again = read(os.getpid(), 2.0, frozenset())
+        after, started_again = read(os.getpid(), 2.0)
     stop.set()
     thread.join()
     assert (before.at_s, after.at_s) == (1.0, 2.0)
@@ -52,4 +52,4 @@ def test_connections_of_clients_are_not_counted_while_they_are_open() -> None:
 def test_one_that_has_gone() -> None:
     none = int(Path("/proc/sys/kernel/pid_max").read_text()) + 1
     with pytest.raises(OSError, match=str(none)):
-        read(none, 0.0, frozenset())
+        read(none, 0.0)
