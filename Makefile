@@ -3,7 +3,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test compiled wheel mutants fuzz fuzz-server flood rollout soak bench batching regret best-arm calibration paper peers demo clean
+.PHONY: help setup check format test compiled wheel mutants fuzz fuzz-server flood rollout soak bench against batching regret best-arm calibration paper peers demo clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
@@ -11,6 +11,7 @@ help:
 	@echo "make compiled  test the compiled form alone"
 	@echo "make demo    train two models on MNIST and serve them for a minute"
 	@echo "make bench   measure against the floors; ROWS=\"sum4_c32 linear_svm_c32\" picks rows"
+	@echo "make against COMMIT=abc123  compare the processor time of a query with that of another commit"
 	@echo "make peers   measure other servers of models, each beside Clipper; PEERS=\"mosec ray\" TASKS=svm ROUNDS=8 picks some"
 	@echo "make batching  search the rules that the batching is measured beside, again; PROFILES=\"'3ms 4 replicas'\" picks some"
 	@echo "make regret  what policies lose by having to learn, beside the best settings of textbook policies; POLICIES=\"exp3 ucb1\" picks some"
@@ -99,6 +100,12 @@ bench:
 	@command -v g++ >/dev/null || sh scripts/apt-install.sh g++
 	@command -v javac >/dev/null || sh scripts/apt-install.sh default-jdk-headless
 	@$(PY) -m benchmarks $(ROWS)
+
+COMMIT ?= HEAD~1
+against:
+	@sh scripts/setup.sh bench
+	@command -v wrk >/dev/null || sh scripts/apt-install.sh wrk
+	@$(PY) -m benchmarks.against $(COMMIT)
 
 peers:
 	@sh scripts/setup.sh paper

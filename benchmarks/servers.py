@@ -50,7 +50,10 @@ class ClipperServer:
         self.management_url = self.query_url = ""
 
     def start(self, *options: str) -> None:
-        self.run("start", "--query-port", "0", "--management-port", "0", "--grpc-port", "off", *options)
+        ports = ["--query-port", "0", "--management-port", "0"]
+        if "--grpc-port" in self._output(["start", "--help"], None, COMMAND_WITHIN_S):  # an earlier one has no gRPC
+            ports += ["--grpc-port", "off"]
+        self.run("start", *ports, *options)
         self.read_urls()
 
     def read_urls(self) -> None:

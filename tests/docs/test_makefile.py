@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("target", ["fuzz", "fuzz-server", "flood", "soak", "peers"])
+@pytest.mark.parametrize("target", ["fuzz", "fuzz-server", "flood", "soak", "peers", "against"])
 def test_a_program_starts(target: str) -> None:
     environ = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     dry = subprocess.run(
