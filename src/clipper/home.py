@@ -71,6 +71,11 @@ def read_place(home: Path) -> Place:
         raise Unavailable(f"cannot read {path}: {error}") from error
 
 
+def lock_path(root: Path) -> Path:
+    """A file that is there as long as a server's home is."""
+    return root / _LOCK_NAME
+
+
 def lock_home(root: Path) -> int:
     """Take the home for this process, for as long as it lives; return the lock's descriptor.
 
@@ -80,7 +85,7 @@ def lock_home(root: Path) -> int:
     Raises:
         Conflict: a supervisor has it, or another command.
     """
-    descriptor = os.open(root / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(lock_path(root), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from live_server import APP, TIMEOUT_S, Server, answering, processes_of, with_application
 
@@ -165,6 +166,22 @@ def test_the_logs_of_a_model_that_prints_without_end_are_bounded(server: Server)
     assert cut.stat().st_size <= MAX_LOG_BYTES
     # Fewer while it is being cut.
     until(lambda: len(server.call("GET", "/models/m/logs?lines=5")["lines"]["m:1#1"]) == 5)
+
+
+def test_a_home_that_is_moved_away_is_told_of_until_it_is_back(server: Server) -> None:
+    with_application(server)
+    status, headers = f"{server.place.management_url}/status", {"Authorization": f"Bearer {server.token}"}
+    predict = f"{server.place.query_url}/app/predict"
+    away = server.home.with_name("away")
+    server.home.rename(away)
+    try:
+        (problem,) = httpx.get(status, headers=headers, timeout=TIMEOUT_S).json()["problems"]
+        assert problem.startswith(f"its home {server.home} is not there")
+        answer = httpx.post(predict, json={"input": [1, 2]}, timeout=TIMEOUT_S)
+        assert answer.json()["output"] == "one"
+    finally:
+        away.rename(server.home)
+    assert server.call("GET", "/status")["problems"] == []
 
 
 def test_a_row_of_the_registry_that_cannot_be_read_is_told_and_the_rest_is_served(server: Server) -> None:

@@ -1,5 +1,6 @@
 """What is refused where a certificate comes in, with what to do about it."""
 
+import os
 import ssl
 from pathlib import Path
 
@@ -49,7 +50,10 @@ def test_what_is_refused(authority: Authority, tmp_path: Path) -> None:
     broken.write_bytes(pair.certificate.read_bytes().replace(b"M", b"N"))
     missing = tmp_path / "missing.pem"
     assert f"--tls-cert {missing} cannot be read: No such file" in refusal(TlsPaths(missing, pair.key))
-    assert f"--tls-key {tmp_path} cannot be read: Is a directory" in refusal(TlsPaths(pair.certificate, tmp_path))
+    # Opening a pipe would hold the server until somebody writes into it.
+    os.mkfifo(pipe := tmp_path / "pipe.pem")
+    for wrong in (tmp_path, pipe):
+        assert f"--tls-key {wrong} is not a file" in refusal(TlsPaths(pair.certificate, wrong))
     assert "is not the key of the certificate" in refusal(Pair(pair.certificate, other.key).paths)
     assert "is encrypted" in refusal(encrypted.paths)
     assert f"--tls-key {pair.certificate} holds no private key" in refusal(TlsPaths(pair.certificate, pair.certificate))

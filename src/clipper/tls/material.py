@@ -7,6 +7,7 @@ replaced, or after they were replaced by wrong ones, gets the pair that the othe
 import os
 import re
 import ssl
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,6 +122,9 @@ def _refuse() -> NoReturn:
 
 def _read(option: str, path: Path, expected: "re.Pattern[bytes]", what: str) -> bytes:
     try:
+        # A server that opens a pipe waits for who writes into it.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InvalidArgument(f"{option} {path} is not a file: expected one with a {what} in PEM")
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:

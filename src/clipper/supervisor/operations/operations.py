@@ -4,10 +4,11 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 from clipper import __version__
 from clipper.control.statistics import WorkerStatistics
-from clipper.home import Place
+from clipper.home import Place, lock_path
 from clipper.management.events import Event
 from clipper.management.schemas import CreatedKey, CreatedToken, Key, NewKey, NewToken, Status, Token
 from clipper.managers.manager import SlotStatus
@@ -51,6 +52,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
             ready=not problems,
             problems=(
                 *problems,
+                *self._problem_of_home(),
                 *self._catalog.problems(),
                 *self._keepers.problems(),
                 *self._ramps.problems(),
@@ -118,6 +120,15 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
 
     async def stop(self) -> None:
         self._on_stop()
+
+    def _problem_of_home(self) -> list[str]:
+        """Workers go on without it, so nothing else would say so."""
+        if lock_path(Path(self._home)).exists():
+            return []
+        return [
+            f"its home {self._home} is not there: queries are answered, but nothing can be changed, stored or started; "
+            "put it back where it was"
+        ]
 
     def _trouble_with(self, link: Link) -> str | None:
         version = link.version or self._catalog.model(link.model).current
