@@ -1,7 +1,7 @@
 """What the rows share: one Clipper with the models they ask for, the yardstick beside it, and rounds of load."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -146,6 +146,6 @@ FUNCTIONS = {"sum": "total:total", "stub": "stub:stub"}
 OWN_PREDICT = {"random_forest_own_predict": "random_forest"}
 
 
-def median_ratio(over: list[float], under: list[float]) -> float:
+def median_ratio(over: Sequence[float], under: Sequence[float]) -> float:
     """The median over the rounds of one side's number divided by the other's."""
     return median(a / b for a, b in zip(over, under))
