@@ -83,6 +83,27 @@ def test_deploy_sends_requirements_and_shows_a_warning(run: Run, api: Api, model
     assert "warning: version 1: the model is older than its library" in run("model", "show", "aged").out
 
 
+def test_a_deployment_that_takes_long_says_in_a_file_what_it_does(
+    run: Run, api: Api, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipper.cli.output._SILENT_S", -1.0)
+    assert run("deploy", "digits", model).err.splitlines()[:2] == ["packing the model", "sending 0.0 MB"]
+
+
+def test_a_version_whose_replicas_all_crash_is_not_called_ready(run: Run, api: Api, model: str) -> None:
+    run("deploy", "digits", model)
+    versions = api.operations.versions["digits"]
+    crashing = [
+        msgspec.structs.replace(one, state="crash_loop", last_error="it exited with 3")
+        for one in versions["1"].replicas
+    ]
+    versions["1"] = msgspec.structs.replace(versions["1"], replicas=tuple(crashing))
+    shown = run("model", "show", "digits").out
+    assert "crash_loop" in shown and " ready " not in shown
+    assert shown.count("it exited with 3") == 1
+    assert run("replica", "list").out.splitlines()[-1] == "digits:1#1: it exited with 3"
+
+
 def test_deploy_with_every_option(run: Run, api: Api, model: str) -> None:
     options = (
         "--version b --replicas 2..8 --batching fixed --max-batch 16 --batch-delay-ms 2.5 --no-cache --keep-current"

@@ -102,6 +102,9 @@ def test_from_start_to_stop_and_back(clipper: Command, home: Path) -> None:
     started = succeed(clipper("start", *FREE_PORTS))
     assert "Clipper is running" in started and "gRPC at 127.0.0.1:" in started
     assert "is running already" in succeed(clipper("start", *FREE_PORTS))
+    assert "is running already" in succeed(clipper("start"))
+    other = clipper("start", "--query-port", "9")
+    assert other.returncode == 1 and "and not with --query-port 9: queries at" in other.stderr
     assert "sum:1 is ready" in succeed(clipper("deploy", "sum", "model:Sum"))
     succeed(clipper("app", "create", "sum", "--model", "sum", "--slo-ms", "20000", "--default", "-1"))
     assert succeed(clipper("predict", "sum", "[1, 2, 3, 4]")) == "10.0\n"

@@ -14,7 +14,7 @@ commands = typer.Typer(no_args_is_help=True, help="Models and their versions.")
 Name = Annotated[str, typer.Argument(help="The model's name.")]
 
 _COLUMNS = (
-    "version", "current", "state", "replicas", "scaling", "batch limit", "batching", "takes", "runtime", "last error",
+    "version", "current", "state", "replicas", "scaling", "batch limit", "batching", "takes", "runtime",
 )  # fmt: skip
 
 # New replicas load the model again. The deployment's own time-out, of an hour at most, also bounds that.
@@ -52,6 +52,8 @@ def show(name: Name, home: Home = None, url: Url = None, as_json: AsJson = False
             out.note(f"version {version.version}: {version.description}")
         if version.warning:
             out.note(f"warning: version {version.version}: {version.warning}")
+        for error in _errors(version):
+            out.note(f"version {version.version}: {error}")
 
 
 @commands.command()
@@ -107,16 +109,27 @@ def _scaling(version: Version) -> str:
 
 def _row(version: Version) -> tuple[object, ...]:
     limits = [replica.batch_limit for replica in version.replicas if replica.batch_limit is not None]
-    errors = [replica.last_error for replica in version.replicas if replica.last_error]
     return (
         version.version,
         "yes" if version.current else "",
-        version.state,
+        _state(version),
         f"{version.ready_replicas}/{version.replicas_wanted}",
         _scaling(version),
         ", ".join(map(str, limits)),
         version.batching.policy,
         version.input_type,
         version.runtime,
-        version.last_error or "; ".join(errors),
     )
+
+
+def _state(version: Version) -> str:
+    """Its own, or that of its replicas if it was ready once and none of them comes up any more."""
+    if version.state == "ready" and not version.ready_replicas:
+        return next((replica.state for replica in version.replicas if replica.state == "crash_loop"), version.state)
+    return version.state
+
+
+def _errors(version: Version) -> list[str]:
+    """Why it or its replicas do not run: each cause once."""
+    errors = [version.last_error, *(replica.last_error for replica in version.replicas)]
+    return list(dict.fromkeys(error for error in errors if error))

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -13,6 +14,9 @@ from clipper.errors import ClipperError, ContainerFailed
 
 # If a container says why it ends, its last line begins with this.
 _SAYS_WHY = "clipper: "
+
+# What takes no longer needs no lines of progress in a file.
+_SILENT_S = 2.0
 
 # Width of tables that do not go to a terminal, so that rows are not wrapped.
 _FILE_WIDTH = 240
@@ -65,9 +69,24 @@ class Output:
 
     @contextmanager
     def progress(self, text: str) -> Iterator[Callable[[str], None]]:
-        """Show progress on a terminal; the function that the block gets changes the text."""
-        with Console(stderr=True, highlight=False, markup=False).status(text) as status:
-            yield status.update
+        """Show progress on a terminal; the function that the block gets changes the text.
+
+        Elsewhere, as in a pipe or a job's log, what takes longer says so in lines: nobody waits in silence.
+        """
+        console = Console(stderr=True, highlight=False, markup=False)
+        if console.is_terminal:
+            with console.status(text) as status:
+                yield status.update
+            return
+        began_s, last = time.monotonic(), ""
+
+        def say(new: str) -> None:
+            nonlocal last
+            if new != last and time.monotonic() - began_s > _SILENT_S:
+                last = new
+                console.print(printable(new), soft_wrap=True)
+
+        yield say
 
     def _write_json(self, result: object) -> None:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n")
@@ -99,7 +118,7 @@ def write_error(error: ClipperError) -> None:
         return
     if error.log_tail[-1].startswith(_SAYS_WHY):
         console.print("its log has more: clipper logs MODEL, or logs/ in the server's home", style="dim")
-    else:
+    elif len(error.log_tail) > 1 or error.log_tail[0] not in str(error):
         console.print("its last lines:", style="dim")
         for line in error.log_tail:
             console.print(printable(f"  {line}"), soft_wrap=True)

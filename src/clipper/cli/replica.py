@@ -11,7 +11,7 @@ from clipper.management.schemas import Replica
 
 commands = typer.Typer(no_args_is_help=True, help="Replicas: the processes that run models.")
 
-_COLUMNS = ("id", "model", "version", "state", "pid", "restarts", "batch limit", "log", "last error")
+_COLUMNS = ("id", "model", "version", "state", "pid", "restarts", "batch limit", "log")
 
 
 @commands.command("list")
@@ -20,7 +20,10 @@ def list_all(home: Home = None, url: Url = None, as_json: AsJson = False) -> Non
     with Clipper.connect(url, home) as clipper:
         found = clipper.replicas()
     rows = [_row(replica) for replica in found]
-    Output(as_json).table(found, _COLUMNS, rows, "no replicas; next: clipper deploy NAME MODEL")
+    out = Output(as_json)
+    out.table(found, _COLUMNS, rows, "no replicas; next: clipper deploy NAME MODEL")
+    for replica in found:
+        _note_error(out, replica)
 
 
 @commands.command()
@@ -33,7 +36,9 @@ def show(
     """Show a replica."""
     with Clipper.connect(url, home) as clipper:
         found = clipper.replica(replica_id)
-    Output(as_json).table(found, _COLUMNS, [_row(found)], "")
+    out = Output(as_json)
+    out.table(found, _COLUMNS, [_row(found)], "")
+    _note_error(out, found)
 
 
 def _row(replica: Replica) -> tuple[object, ...]:
@@ -46,5 +51,9 @@ def _row(replica: Replica) -> tuple[object, ...]:
         replica.restarts,
         replica.batch_limit,
         replica.log,
-        replica.last_error,
     )
+
+
+def _note_error(out: Output, replica: Replica) -> None:
+    if replica.last_error:
+        out.note(f"{replica.id}: {replica.last_error}")

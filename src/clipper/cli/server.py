@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -10,6 +11,7 @@ from clipper.cli.output import Output
 from clipper.cli.process import ServerStart, become, checked_start, running, spawn, wait_until_gone
 from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
+from clipper.errors import Conflict
 from clipper.extras import has_grpc
 from clipper.home import find_home
 from clipper.management.schemas import Status
@@ -32,6 +34,11 @@ def start(
     """Start the server in the background."""
     out, server = Output(as_json), checked_start(find_home(home), settings)
     if found := running(server.home):
+        if other := _other_ports(settings, found):
+            raise Conflict(
+                f"Clipper is running already in {server.home}, and not with {other}: queries at {found.query_url}, "
+                f"management at {found.management_url}; stop it first (clipper stop), or give another --home"
+            )
         _tell_running(out, found, "is running already")
         return
     if foreground:
@@ -39,6 +46,17 @@ def start(
     with out.progress("starting the server"):
         now = _start(server)
     _tell_running(out, now, "is running")
+
+
+def _other_ports(settings: Given, now: Status) -> str:
+    """The ports that were asked for and are not those of the running server, as options; empty if there are none."""
+    usual = ServerSettings()
+    urls = {"query_port": now.query_url, "management_port": now.management_url}
+    return " and ".join(
+        f"--{name.replace('_', '-')} {port}"
+        for name, url in urls.items()
+        if (port := settings[name]) not in (0, getattr(usual, name), urlsplit(url).port)
+    )
 
 
 def _start(server: ServerStart) -> Status:
@@ -113,7 +131,8 @@ def _status_rows(now: Status) -> list[tuple[str, object]]:
         ("gRPC", _grpc(now)),
         ("management", now.management_url),
         ("up", f"{now.uptime_s:.0f} s"),
-        ("ready", ": ".join(["yes" if now.ready else "no", *filter(None, ["; ".join(now.problems)])])),
+        ("ready", "yes" if now.ready else "no"),
+        *(("problem", problem) for problem in now.problems),
         ("applications", now.applications),
         ("models", now.models),
         ("replicas", replicas),

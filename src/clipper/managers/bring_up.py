@@ -91,7 +91,10 @@ class BringUp:
     def _in_time(self) -> str:
         if self._note.ready:
             return f"within {self._timeout_s:g} s, though the earlier server had seen it ready"
-        return f"within its start_timeout_s of {self._timeout_s:g} s, which --start-timeout raises"
+        return (
+            f"within its start_timeout_s of {self._timeout_s:g} s: raise it by --start-timeout, or try again, since a "
+            "first start also reads the framework's files from the disk"
+        )
 
     async def _failure_on(self, sample: Sample, welcome: Welcome) -> str | None:
         container = self._container
@@ -111,5 +114,8 @@ class BringUp:
     async def _failed(self, what: str) -> ContainerFailed:
         await self._container.save_log()
         lines = logs.tail(self._log_path, LOG_TAIL_LINES, self._log_start_bytes)
-        last_words = f": {lines[-1].removeprefix(SAYS_WHY)}" if lines else ""
-        return ContainerFailed(f"container {self._note.slot} {what}{last_words}", list(lines))
+        why = ""
+        if lines:
+            said = lines[-1].startswith(SAYS_WHY)
+            why = f": {lines[-1].removeprefix(SAYS_WHY)}" if said else f"; its log ends with: {lines[-1]}"
+        return ContainerFailed(f"container {self._note.slot} {what}{why}", list(lines))

@@ -22,9 +22,16 @@ def read_size(text: str) -> int:
 
 def read_json(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise InvalidArgument(f"{text!r} is not JSON ({error}): expected e.g. 0, [1.5, 2] or '\"cat\"'") from error
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"{text!r:.100} is not JSON ({error}): expected e.g. 0, [1.5, 2] or '\"cat\"'") from error
+
+
+def _finite(text: str) -> float:
+    """JSON has no infinite numbers and no NaN: on the way to the server they would become null."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is not a finite float64")
+    return number
 
 
 def read_json_or_file(text: str) -> Any:
