@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import zipfile
 from pathlib import Path
 
 import cloudpickle
@@ -79,6 +80,14 @@ def test_a_model_file_that_cannot_be_used(tmp_path: Path, name: str, content: st
         write(tmp_path / name, content)
     with pytest.raises(InvalidArgument, match=says):
         package(tmp_path / name.split("/")[0])
+
+
+def test_what_torch_saved_as_a_pickle_is_told_from_a_program(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "net.pth", "w") as saved:
+        saved.writestr("net/data.pkl", b"a pickled module")
+        saved.writestr("net/version", "3")
+    with pytest.raises(InvalidArgument, match=r"is what torch\.save wrote: a whole module, or a state dict"):
+        package(tmp_path / "net.pth")
 
 
 def test_a_function_of_this_process_goes_by_value(tmp_path: Path) -> None:

@@ -50,6 +50,12 @@ def recognise(path: Path) -> Framework:
     begin = _begin(path)
     if begin.startswith(_ZIP) and not zipfile.is_zipfile(path):
         wrong = "lacks its end: copy or save it again"
+    elif any(name.endswith("/data.pkl") for name in _zip_names(path)):
+        # Loading it would run whatever the pickle says, and need the classes that it names.
+        wrong = (
+            "is what torch.save wrote: a whole module, or a state dict. Save a module as a program, with "
+            "torch.jit.script(module).save(FILE), or save its state_dict()"
+        )
     else:
         wrong = f"begins with {begin[:16]!r}; save it again, or name its framework with --framework"
     likely = " or ".join(form.expected for form in named)
