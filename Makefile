@@ -85,7 +85,7 @@ rollout: setup
 
 mutants:
 	@sh scripts/setup.sh mutants
-	@PYTHONPATH=tests $(PY) -m mutants --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED)) $(FOLDERS)
+	@PYTHONPATH=tests $(PY) -m mutants --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED)) $(if $(SLOWEST),--slowest $(SLOWEST)) $(FOLDERS)
 
 soak: setup
 	@$(PY) -m benchmarks.soak --minutes $(or $(MINUTES),10) $(if $(RATE),--rate $(RATE))

@@ -37,8 +37,8 @@ fi
 
 .venv/bin/python -m pip --version >/dev/null 2>&1 || make_venv
 install=".venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt"
-# The build's own packages are installed first and used as they are, since constraints do not reach an isolated build.
-$install hatchling editables
+# What builds is installed first and used as it is, since constraints do not reach an isolated build: setuptools builds what has no wheel.
+$install hatchling editables setuptools
 # Tests of the shared selection state and of Docker run against real servers of their own; those of sdk/ build what is there.
 if [ "$extra" = dev ] || [ "$extra" = mutants ]; then
     command -v redis-server >/dev/null || sh scripts/apt-install.sh redis-server

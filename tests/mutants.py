@@ -2,46 +2,41 @@
 
 A mutant is a module with one change that should matter: a comparison the other way round, a statement left out. Each
 is tried against the tests of its own folder alone, so that a survivor says what those do not see. The changes are
-Cosmic Ray's operators, and one of our own; its own runner starts a shell, a Python and a database entry for each, where
-here a process that has imported what is not Clipper's forks.
+Cosmic Ray's operators, and one of our own; ``mutant_trials`` tries a mutant in a fork, where Cosmic Ray's own runner
+would start a shell, a Python and a database entry for each.
 
 A sample at random, the same for the same seed, taken from all folders in turn until the time is over.
 """
 
 import argparse
 import ast
-import os
 import random
-import resource
-import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-import traceback
+import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import unified_diff
+from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
-import hypothesis.stateful  # noqa: F401 - as all below: to be there in what is forked
-import msgspec.json  # noqa: F401
-import numpy.testing  # noqa: F401
 import parso
-import pytest
-import scipy.stats  # noqa: F401
-import uvicorn  # noqa: F401
 from cosmic_ray.ast import get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.operators import operator
 from cosmic_ray.plugins import get_operator
-from litestar import Litestar  # noqa: F401
+
+from mutant_trials import Trials
 
 ROOT = Path(__file__).parent.parent
 SOURCE = Path("src/clipper")
+# The changes that no test can notice, or should pin, each with the reason.
+KNOWN = ROOT / "tests" / "mutants.toml"
+SURVIVORS = ROOT / "build" / "mutants.diff"
 
 # What decides. A file stands for itself, a folder for all that is in it; its tests are in the same place below tests/.
 FOLDERS = (
@@ -50,6 +45,7 @@ FOLDERS = (
     "abstraction/cache",
     "selection/learning",
     "selection/policies",
+    "selection/feedback",
     "containers/protocol",
     "managers/reconcile",
     "processes/excess.py",
@@ -66,11 +62,6 @@ OPERATORS = (
     *("AddNot", "ReplaceTrueWithFalse", "ReplaceFalseWithTrue", "ReplaceAndWithOr", "ReplaceOrWithAnd"),
     *("ReplaceBreakWithContinue", "ReplaceContinueWithBreak", "NumberReplacer", "ZeroIterationForLoop"),
 )
-
-# A mutant may take as much longer than the code as it is, in processor time; what does not end is noticed as well.
-TIMES_LONGER, AT_LEAST_S = 3.0, 10.0
-# On a machine that others use, too.
-WALL_PER_CPU = 10.0
 
 
 class LeaveOut(operator.Operator):  # type: ignore[misc]
@@ -104,17 +95,28 @@ class Mutant:
     operator: str
     occurrence: int
 
-    @property
+    @cached_property
     def code(self) -> str:
-        changed = mutate_code((ROOT / self.path).read_text(), made(self.operator), self.occurrence)
+        changed = mutate_code(text_of(self.path), made(self.operator), self.occurrence)
         assert changed is not None
         return str(changed)
 
-    @property
-    def change(self) -> str:
-        """Its lines, before and after."""
-        before = (ROOT / self.path).read_text().splitlines()
-        return "\n".join(list(unified_diff(before, self.code.splitlines(), lineterm="", n=0))[3:])
+    @cached_property
+    def diff(self) -> list[str]:
+        """Its lines, before and after, each with a sign before it."""
+        return list(unified_diff(text_of(self.path).splitlines(), self.code.splitlines(), lineterm="", n=0))[3:]
+
+    def known(self, changes: Sequence[dict[str, str]]) -> bool:
+        """Whether it is one of ``changes``: these quote the code, since lines move."""
+        before, after = (" ".join(row[1:].strip() for row in self.diff if row[0] == sign) for sign in "-+")
+        module = str(self.path.relative_to(SOURCE))
+        return any((one["module"], one["before"], one["after"]) == (module, before, after) for one in changes)
+
+
+@cache
+def text_of(path: Path) -> str:
+    """As it was at the start: a survivor's test may be written while others are tried."""
+    return (ROOT / path).read_text()
 
 
 def made(name: str) -> operator.Operator:
@@ -123,7 +125,7 @@ def made(name: str) -> operator.Operator:
 
 def mutants_of(folder: str, path: Path) -> list[Mutant]:
     """All of a module."""
-    tree, found = get_ast((ROOT / path).read_text()), []
+    tree, found = get_ast(text_of(path)), []
     for name in (*OPERATORS, LeaveOut.__name__):
         one = made(name)
         places = ((node, start) for node in nodes(tree) for start, _ in one.mutation_positions(node))
@@ -147,109 +149,27 @@ def nodes(node: parso.tree.NodeOrLeaf) -> Iterator[parso.tree.NodeOrLeaf]:
         yield from nodes(child)
 
 
-def modules(folder: str) -> list[Path]:
-    path = SOURCE / folder
-    found = [path] if path.suffix else sorted((ROOT / path).rglob("*.py"))
-    return [each.relative_to(ROOT) if each.is_absolute() else each for each in found]
+def folder_of(part: str) -> str:
+    """The folder of FOLDERS that a part belongs to."""
+    return next(folder for folder in FOLDERS if f"{part}/".startswith(f"{folder}/"))
 
 
-def tests_of(folder: str, module: Path | None = None) -> list[str]:
-    """The tests of a folder, that of the module first: most mutants end there."""
-    place = ROOT / "tests" / folder
-    if place.suffix:
-        return [str((place.parent / f"test_{place.name}").relative_to(ROOT))]
-    every = sorted(place.rglob("test_*.py"))
-    own = f"test_{module.stem}" if module is not None else ""
-    every.sort(key=lambda path: not path.stem.startswith(own))
-    return [str(path.relative_to(ROOT)) for path in every]
+def mutants_in(part: str) -> list[Mutant]:
+    """All of a folder, a module, or a line of one: ``rollout``, ``rollout/view.py``, ``rollout/view.py:17``."""
+    name, _, line = part.partition(":")
+    path = ROOT / SOURCE / name
+    paths = [each.relative_to(ROOT) for each in ([path] if path.suffix else sorted(path.rglob("*.py")))]
+    found = [mutant for each in paths for mutant in mutants_of(folder_of(name), each)]
+    return [mutant for mutant in found if not line or mutant.line == int(line)]
 
 
-class Trial:
-    """A copy of the tree, in which one module at a time is another."""
-
-    def __init__(self, copy: Path) -> None:
-        self._copy = copy
-        # New and changed files, too, as they are.
-        command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-        for name in subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout.decode().split("\0"):
-            if name and (ROOT / name).is_file():
-                (copy / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, copy / name)
-        self.cpu_s: dict[str, float] = {}
-
-    def measure(self, folder: str) -> float:
-        """The processor time of a folder's tests on the code as it is.
-
-        Raises:
-            SystemExit: they fail.
-        """
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        if (ended := self._run(tests_of(folder), 3600.0)) != "passed":
-            log = (self._copy / "log").read_text()
-            sys.exit(f"the tests of {folder} have to pass on the code as it is: {ended}\n{log[-3000:]}")
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        self.cpu_s[folder] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return self.cpu_s[folder]
-
-    def survives(self, mutant: Mutant) -> bool:
-        path = self._copy / mutant.path
-        path.write_text(mutant.code)
-        try:
-            limit_s = TIMES_LONGER * self.cpu_s[mutant.folder] + AT_LEAST_S
-            return self._run(tests_of(mutant.folder, mutant.path), limit_s) == "passed"
-        finally:
-            shutil.copy2(ROOT / mutant.path, path)
-
-    def _run(self, tests: Sequence[str], cpu_s: float) -> str:
-        pid = os.fork()
-        if pid == 0:
-            self._be_tested(tests, cpu_s)
-        end_s = time.monotonic() + cpu_s * WALL_PER_CPU
-        while not (found := os.waitpid(pid, os.WNOHANG))[0]:
-            if time.monotonic() > end_s:
-                os.killpg(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                return "hung"
-            time.sleep(0.02)
-        code = os.waitstatus_to_exitcode(found[1])
-        # What it started is of its group.
-        with suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
-        return "passed" if code == 0 else f"exit code {code}"
-
-    def _be_tested(self, tests: Sequence[str], cpu_s: float) -> None:
-        """In the child; does not return."""
-        code = 70
-        try:
-            os.setsid()
-            resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_s) + 1, int(cpu_s) + 2))
-            log = os.open(self._copy / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            os.chdir(self._copy)
-            # Before where it is installed from; and no module of it is imported yet.
-            source = str(self._copy / "src")
-            sys.path[:] = [source, *(each for each in sys.path if not each.startswith(str(ROOT / "tests")))]
-            os.environ["PYTHONPATH"] = source
-            sys.dont_write_bytecode = True
-            # Plugins of what is imported already; their own asserts need no rewriting.
-            quiet = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
-            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=line", *quiet, *tests])
-        except BaseException:  # noqa: BLE001 - this is not the process that would show it
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(int(code))
-
-
-def in_turns(folders: Sequence[str], rng: random.Random) -> Iterator[Mutant]:
-    """One of each folder, then the next of each, until there are no more."""
+def in_turns(parts: Sequence[str], rng: random.Random) -> Iterator[Mutant]:
+    """One of each part, then the next of each, until there are no more."""
     queues = []
-    for folder in folders:
-        every = [mutant for path in modules(folder) for mutant in mutants_of(folder, path)]
+    for part in parts:
+        every = mutants_in(part)
         rng.shuffle(every)
-        print(f"{folder}: {len(every)} mutants", flush=True)
+        print(f"{part}: {len(every)} mutants", flush=True)
         queues.append(every)
     while any(queues):
         for queue in queues:
@@ -257,38 +177,70 @@ def in_turns(folders: Sequence[str], rng: random.Random) -> Iterator[Mutant]:
                 yield queue.pop()
 
 
+def tests_of(folder: str) -> Path:
+    """The folder, or file, of a folder's tests, relative to the root."""
+    path = Path("tests") / folder
+    return path.parent / f"test_{path.name}" if path.suffix else path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="mutants", description="Change the code, and see whether its tests notice.")
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 20))
-    parser.add_argument("folders", nargs="*", default=FOLDERS, metavar="FOLDER", help=f"of {', '.join(FOLDERS)}")
+    parser.add_argument(
+        "--slowest", type=float, default=2.0, metavar="S", help="leave slower tests out (processor time)"
+    )
+    parts = f"of {', '.join(FOLDERS)}, or a module or a module's line in one of them: rollout/view.py:17"
+    parser.add_argument("parts", nargs="*", default=FOLDERS, metavar="PART", help=parts)
     arguments = parser.parse_args()
-    unknown = set(arguments.folders) - set(FOLDERS)
-    if unknown:
-        parser.error(f"{', '.join(sorted(unknown))} is not one of {', '.join(FOLDERS)}")
-    end_s = time.monotonic() + 60 * arguments.minutes
+    for part in arguments.parts:
+        name = part.partition(":")[0]
+        if not (any(f"{name}/".startswith(f"{one}/") for one in FOLDERS) and (ROOT / SOURCE / name).exists()):
+            parser.error(f"{part} is not {parts}")
     print(f"seed {arguments.seed}")
-    tried, survived = Counter[str](), Counter[str]()
+    known = tomllib.loads(KNOWN.read_text())
+    waiting = list(in_turns(arguments.parts, random.Random(arguments.seed)))
+    folders = sorted({mutant.folder for mutant in waiting}, key=FOLDERS.index)
+    outcomes: dict[str, Counter[str]] = {folder: Counter() for folder in folders}
     with tempfile.TemporaryDirectory(prefix="clipper-mutants-") as copy:
-        trial = Trial(Path(copy))
-        waiting = list(in_turns(arguments.folders, random.Random(arguments.seed)))
-        for folder in arguments.folders:
-            print(f"{folder}: its tests take {trial.measure(folder):.0f} s of a processor", flush=True)
+        trials = Trials(ROOT, Path(copy), {folder: str(tests_of(folder)) for folder in folders}, arguments.slowest)
+        for folder in folders:
+            print(f"{folder}: its tests take {trials.cpu_s(folder):.0f} s of a processor", flush=True)
+        print("left out, as too slow:", *trials.left_out or ["none"], sep="\n    ", flush=True)
+        end_s = time.monotonic() + 60 * arguments.minutes
+        SURVIVORS.parent.mkdir(exist_ok=True)
         # Ctrl-C ends it early, with what is known by then.
-        with suppress(KeyboardInterrupt):
+        with SURVIVORS.open("w") as survivors, suppress(KeyboardInterrupt):
             for mutant in waiting:
                 if time.monotonic() >= end_s:
                     break
-                survives = trial.survives(mutant)
-                tried[mutant.folder] += 1
-                if survives:
-                    survived[mutant.folder] += 1
-                    print(f"survives: {mutant.path}:{mutant.line} ({mutant.operator})\n{mutant.change}", flush=True)
-    for folder in arguments.folders:
-        noticed = tried[folder] - survived[folder]
-        share = f"{100 * noticed / tried[folder]:.0f} %" if tried[folder] else "-"
-        print(f"{folder:24} {noticed:4} of {tried[folder]:4} noticed  {share}")
+                before_s = time.monotonic()
+                outcome = outcome_of(mutant, trials, known)
+                outcomes[mutant.folder][outcome] += 1
+                title = f"{mutant.path.relative_to(SOURCE)}:{mutant.line} ({mutant.operator})"
+                print(f"{outcome:9} {title} {time.monotonic() - before_s:.2f} s", flush=True)
+                if outcome == "survived":
+                    print(*(f"    {row}" for row in mutant.diff), sep="\n", flush=True)
+                    print(title, *mutant.diff, "", sep="\n", file=survivors, flush=True)
+    show(outcomes)
+
+
+def outcome_of(mutant: Mutant, trials: Trials, known: dict[str, Any]) -> str:
+    for kind in ("equal", "tuned"):
+        if mutant.known(known.get(kind, ())):
+            return kind
+    return trials.outcome(mutant.folder, mutant.path, text_of(mutant.path), mutant.code)
+
+
+def show(outcomes: dict[str, Counter[str]]) -> None:
+    columns = ("killed", "timed out", "survived", "equal", "tuned")
+    print(f"\n{'':22}" + "".join(f"{column:>11}" for column in columns) + f"{'noticed':>11}")
+    for folder, counts in {**outcomes, "all": sum(outcomes.values(), Counter())}.items():
+        noticed = counts["killed"] + counts["timed out"]
+        judged = noticed + counts["survived"]
+        share = f"{100 * noticed / judged:.0f} %" if judged else "-"
+        print(f"{folder:22}" + "".join(f"{counts[column]:11}" for column in columns) + f"{share:>11}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -248,3 +248,15 @@ def test_of_two_inputs_with_one_hash_the_later_is_found(monkeypatch: pytest.Monk
     assert cache.statistics().size_bytes == sum(
         ENTRY_OVERHEAD_BYTES + len(each.row) + len(each.output or b"") for each in table._entries.values()
     )
+
+
+def test_work_that_was_forgotten_is_not_kept_when_its_output_comes() -> None:
+    cache = ClockCache(CAPACITY_BYTES)
+    table = cache.table()
+    work = make_work(b"x")
+    table.begin(work)
+    table.forget(work)
+    work.output = b"1"
+    table.fulfil([work])
+    assert find(table, b"x") is None
+    assert cache.statistics().entries == 0

@@ -89,3 +89,17 @@ def test_limit_may_change_between_frames() -> None:
 def test_header_layout() -> None:
     assert header(Kind.PONG, 8, 0x0102) == bytes.fromhex("08000000 07 00 0000 0201000000000000")
     assert HEADER.size == HEADER_BYTES
+
+
+def test_small_bodies_are_copied_and_large_ones_are_not() -> None:
+    small, large = Splitter().feed(joined([(Kind.ERROR, 1, bytes(4096)), (Kind.ERROR, 2, bytes(4097))]))
+    assert type(small[2]) is bytes
+    assert type(large[2]) is memoryview
+
+
+@pytest.mark.parametrize("place", [5, 6])
+def test_flags_and_reserved_bytes_are_refused(place: int) -> None:
+    frame = bytearray(header(Kind.PING, 0, 1))
+    frame[place] = 1
+    with pytest.raises(ProtocolViolation, match="not of protocol 1"):
+        Splitter().feed(bytes(frame)).take()

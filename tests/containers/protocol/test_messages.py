@@ -1,6 +1,7 @@
 import json
+import struct
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,13 @@ from hypothesis import strategies as st
 
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import HEADER_BYTES, Splitter
-from clipper.containers.protocol.messages import LARGE_ROW_BYTES, MAX_ERROR_BYTES, Welcome
+from clipper.containers.protocol.messages import (
+    LARGE_ROW_BYTES,
+    MAX_DIMENSIONS,
+    MAX_ERROR_BYTES,
+    MAX_ROWS,
+    Welcome,
+)
 from clipper.errors import ProtocolViolation
 from clipper.types import DType, InputType
 
@@ -162,3 +169,117 @@ def test_a_container_may_say_what_its_outputs_are() -> None:
     for wrong in (b"5", b'"float128"', b"[]"):
         with pytest.raises(ProtocolViolation, match="is not valid"):
             messages.decode_welcome(text % wrong)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("model", 5), ("model", None), ("version", 1), ("input_type", 5), ("input_type", "float128"), ("runtime", 5)),
+        *(("max_batch", 0), ("max_batch", -1), ("max_batch", True), ("max_batch", "8"), ("max_batch", 1.5)),
+    ],
+)
+def test_a_welcome_with_a_field_of_another_type_is_refused(field: str, value: object) -> None:
+    fields = {"protocol": 1, "model": "m", "version": "1", "input_type": "string", "max_batch": 1, "runtime": ""}
+    assert messages.decode_welcome(json.dumps(fields).encode()).max_batch == 1
+    with pytest.raises(ProtocolViolation, match="WELCOME is not valid"):
+        messages.decode_welcome(json.dumps(fields | {field: value}).encode())
+
+
+def predict_body(
+    rows: int, payload: bytes, row_bytes: int = 1, code: int = 8, dimensions: int = 0, reserved: int = 0
+) -> bytes:
+    return struct.pack("<IIBBHI", rows, row_bytes, code, dimensions, reserved, 0) + payload
+
+
+def test_a_predict_at_the_bounds_is_read() -> None:
+    batch = messages.decode_predict(predict_body(MAX_ROWS, bytes(MAX_ROWS), dimensions=MAX_DIMENSIONS))
+    assert (batch.rows, batch.dimensions) == (MAX_ROWS, MAX_DIMENSIONS)
+    assert messages.decode_predict(predict_body(1, b"x")).rows == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (predict_body(1, b"x")[:15], "15 bytes is too short"),
+        (predict_body(0, b""), "has 0 rows"),
+        (predict_body(MAX_ROWS + 1, bytes(MAX_ROWS + 1)), f"has {MAX_ROWS + 1} rows"),
+        (predict_body(1, b"x", code=0), "type 0"),
+        (predict_body(1, b"x", code=9), "type 9"),
+        (predict_body(1, b"x", dimensions=MAX_DIMENSIONS + 1), f"{MAX_DIMENSIONS + 1} dimensions"),
+        (predict_body(1, b"x", reserved=1), "a reserved field"),
+        (predict_body(1, b"x")[:12] + b"\1\0\0\0x", "a reserved field"),
+        (predict_body(2, b"x"), "1 bytes for 2 rows of 1"),
+        (predict_body(1, b"xy"), "2 bytes for 1 rows of 1"),
+        (predict_body(2, bytes(7), row_bytes=0), "ends inside its table of lengths"),
+        (predict_body(1, b"\1\0\0\0" + bytes(4), row_bytes=0), "0 bytes for rows of 1 bytes"),
+    ],
+)
+def test_a_predict_beyond_a_bound_is_refused(body: bytes, says: str) -> None:
+    with pytest.raises(ProtocolViolation, match=says):
+        messages.decode_predict(body)
+
+
+def test_large_rows_are_not_copied_and_small_ones_are_joined() -> None:
+    large = bytes(LARGE_ROW_BYTES)
+    _, *rows = messages.encode_predict(1, DType.BYTES, 0, [large, large])
+    assert all(row is large for row in rows)
+    assert len(rows) == 2
+    assert len(messages.encode_predict(1, DType.BYTES, 0, [large, large[1:]])) == 1
+
+
+def results_body(rows: int, outputs: bytes, failures: Sequence[tuple[int, int, bytes]] = ()) -> bytes:
+    texts = b"".join(struct.pack("<II", row, size) + text for row, size, text in failures)
+    return struct.pack("<IIQ", rows, len(failures), 0) + texts + outputs
+
+
+def test_results_at_the_bounds_are_read() -> None:
+    longest = b"x" * MAX_ERROR_BYTES
+    assert messages.decode_results(results_body(1, b"", [(0, len(longest), longest)])).failures == {0: longest.decode()}
+    assert len(messages.decode_results(results_body(MAX_ROWS, b"\n" * (MAX_ROWS - 1))).outputs) == MAX_ROWS
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (results_body(1, b"")[:15], "15 bytes is too short"),
+        (results_body(0, b""), "expected 1 to"),
+        (results_body(MAX_ROWS + 1, b"\n" * MAX_ROWS), "expected 1 to"),
+        (results_body(1, b"", [(0, 0, b""), (0, 0, b"")]), "2 failures in 1 rows"),
+        (results_body(2, b"1"), "1 lines for 2 rows"),
+        (results_body(1, b"1\n2"), "too many lines for 1 rows"),
+        (results_body(2, b"\n", [(0, 0, b""), (0, 0, b"")]), "for row 0 of 2: expected one for each failed row"),
+        (results_body(2, b"\n", [(2, 0, b"")]), "for row 2 of 2"),
+        (results_body(1, b"", [(0, MAX_ERROR_BYTES + 1, bytes(MAX_ERROR_BYTES + 1))]), f"{MAX_ERROR_BYTES + 1} bytes"),
+        (results_body(1, b"", [(0, 2, b"x")]), "a failure of 2 bytes"),
+        (results_body(2, b"", [(0, 0, b""), (1, 0, b"")])[:31], "ends inside its failures"),
+        (results_body(1, b"1", [(0, 0, b"")]), "both a failure and an output"),
+    ],
+)
+def test_results_beyond_a_bound_are_refused(body: bytes, says: str) -> None:
+    with pytest.raises(ProtocolViolation, match=says):
+        messages.decode_results(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"CLPR\1\0\0", "7 bytes is too short"),
+        (b"CLPX\1\0\0\0", "does not begin with CLPR"),
+        (b"CLPR\1\0\1\0", "0 bytes for a token of 1"),
+        (b"CLPR\1\0\0\0x", "1 bytes for a token of 0"),
+    ],
+)
+def test_a_hello_whose_sizes_do_not_add_up_is_refused(body: bytes, says: str) -> None:
+    with pytest.raises(ProtocolViolation, match=says):
+        messages.decode_hello(body)
+
+
+@pytest.mark.parametrize("size", [7, 9])
+def test_a_pong_of_another_size_is_refused(size: int) -> None:
+    with pytest.raises(ProtocolViolation, match=f"{size} bytes: expected 8"):
+        messages.decode_pong(bytes(size))
+
+
+def test_a_long_error_is_cut_where_it_is_read() -> None:
+    assert messages.decode_error(b"x" * (MAX_ERROR_BYTES + 1)) == "x" * MAX_ERROR_BYTES
+    assert messages.decode_error(b"\xff") == "�"
