@@ -135,6 +135,7 @@ class Collected:
 
     def __init__(self, asked: Connection, slowest_s: float) -> None:
         self._asked, self._slowest_s = asked, slowest_s
+        self._is_too_slow = False
         self._on_import: set[int] = set()
         # id of a test's function's code -> tests that called it
         self._calls: dict[int, list[str]] = {}
@@ -175,7 +176,7 @@ class Collected:
         here, there = Pipe()
         pid = os.fork()
         if pid == 0:
-            signal.signal(signal.SIGPROF, give_up)
+            signal.signal(signal.SIGPROF, self._give_up)
             found = {}
             for test, item in self._items.items():
                 for each in self._caches:
@@ -187,27 +188,31 @@ class Collected:
                 run(item)
                 trace(None)
                 signal.setitimer(signal.ITIMER_PROF, 0.0)
-                if (cpu_s := time.process_time() - before_s) > self._slowest_s:
-                    session.testsfailed = 0
+                if self._is_too_slow:
+                    self._is_too_slow, session.testsfailed = False, 0
                     continue
-                found[test] = (cpu_s, called)
                 if session.testsfailed:
+                    there.send(test)
                     leave(1)
+                found[test] = (time.process_time() - before_s, called)
             there.send(found)
             leave(0)
         there.close()
-        try:
-            found = here.recv()
-        except EOFError:
+        found = here.recv()
+        os.waitpid(pid, 0)
+        if isinstance(found, str):
+            print(f"{found} fails")
             return False
-        finally:
-            os.waitpid(pid, 0)
         of_functions = {id(code) for _, code in self._functions}
         for test, (cpu_s, called) in sorted(found.items(), key=lambda pair: pair[1][0]):
             self._cpu_s[test] = cpu_s
             for each in called & of_functions:
                 self._calls.setdefault(each, []).append(test)
         return True
+
+    def _give_up(self, _number: int, _frame: FrameType | None) -> NoReturn:
+        self._is_too_slow = True
+        raise TooSlow
 
     def _try(self, session: pytest.Session, path: str, before: str, after: str, place: str) -> str:
         try:
@@ -247,10 +252,6 @@ class Collected:
                     leave(1)
             leave(0)
         return watched(pid)
-
-
-def give_up(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise TooSlow
 
 
 def run(item: pytest.Item) -> None:

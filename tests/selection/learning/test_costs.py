@@ -40,3 +40,12 @@ def test_totals_know_the_costs_of_their_arms_also_in_a_context() -> None:
     assert own.with_prior(prior).costs is costs and prior.costs is costs
     assert arms != Arms({"a": [("a:1", 1.0)]}) and arms == Arms({"a": [("a:1", 1.0)]}, Costs({"a": 2.0}, 0.5))
     assert arms.with_key("a", "a:2").costs is costs
+
+
+def test_a_price_is_on_the_scale_of_the_dearest_model() -> None:
+    costs = Costs({"a": 2.0, "b": 1.0}, 0.5)
+    assert (costs.price("a"), costs.price("b"), costs.price("c")) == (0.5, 0.25, 0.0)
+    assert (costs.priced("a", 1.0), costs.priced("a", 0.5), costs.priced("c", 1.0)) == (1.0, 0.75, 0.5)
+    assert costs != Costs({"a": 2.0, "b": 1.0}, 0.25)
+    assert costs != Costs({"a": 2.0}, 0.5)
+    assert costs != {"a": 2.0, "b": 1.0}
