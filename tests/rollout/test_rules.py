@@ -335,6 +335,21 @@ def test_a_version_is_announced_once_every_worker_knows_that_it_is_current() -> 
     assert one.rollout.is_announced(ONE)
 
 
+@pytest.mark.parametrize("becomes", [None, "sleeping"])
+def test_a_version_that_is_removed_or_sleeps_before_it_is_announced_is_forgotten(becomes: str | None) -> None:
+    one = linked_start()
+    ready, _ = committed(one.look())
+    one.records.versions[ONE] = ready
+    assert not one.rollout.is_announced(ONE)
+    if becomes is None:
+        del one.records.versions[ONE]
+        one.slots = ()
+    else:
+        one.record(state=becomes)
+    one.look()
+    assert one.rollout.is_announced(ONE)
+
+
 # Replicas
 
 
@@ -388,6 +403,14 @@ def test_a_replica_is_stopped_only_when_no_worker_has_a_batch_there() -> None:
     assert one.look() == STOP
     one.applied()
     assert one.look() == []  # it is told once
+
+
+def test_one_that_is_stopped_already_keeps_no_other_from_being_stopped() -> None:
+    one = bench(*CURRENT, slots=(slot(), slot(2, phase="stopping")))
+    one.told()
+    assert one.look() == STOP
+    one.slots = (*one.slots, slot(3, phase="stopping"))
+    assert one.look() == [Stop(Slot("m", "1", 3), "no worker has a batch left there")]
 
 
 def test_a_replica_whose_last_batch_takes_too_long_is_stopped_with_it() -> None:

@@ -29,7 +29,6 @@ def validate(rollout: Rollout, facts: Facts) -> None:
         assert generation is not None and generation <= telling.generation, f"{version} is announced in no snapshot"
     for id_ in rollout.replicas.retired:
         assert slots[id_].phase == "stopping", f"{id_} is retired and {slots[id_].phase}"
-        assert id_ not in told, f"{id_} is retired, and workers are told of it"
     leaving = {one.id for one in facts.slots if one.phase == "stopping"}
     assert leaving == set(rollout.replicas.retired), "a replica is leaving that nobody would stop"
     for model in view.records.models.values():

@@ -108,3 +108,10 @@ def test_an_expectation_that_was_wrong_is_tried_again() -> None:
     for _ in range(3000):
         controller.observe(controller.limit, FIT_S, True)
     assert controller.limit > 64
+
+
+def test_two_misses_at_a_limit_of_two_lead_back_to_one() -> None:
+    controller = at_limit(2)
+    for _ in range(2):
+        controller.observe(2, MISS_S, True)
+    assert controller.limit == 1
