@@ -1,12 +1,28 @@
 from dataclasses import replace
 
+import pytest
 from world import Records
 
+from clipper.control.snapshot import Snapshot
 from clipper.managers.reconcile.plan import Slot
+from clipper.registry.records import VersionRecord
 from clipper.rollout.facts import Facts, SlotFacts, WorkerFacts
-from clipper.rollout.instructions import Retire, StartSpare, WakeAt
+from clipper.rollout.instructions import (
+    Commit,
+    DrainWorker,
+    Forget,
+    Instruction,
+    Note,
+    Push,
+    Retire,
+    Start,
+    StartSpare,
+    Stop,
+    WakeAt,
+)
 from clipper.rollout.story import MAX_EVENTS, Event, Story
-from clipper.settings.version import VersionSpec
+from clipper.settings.version import Batching, VersionSpec
+from clipper.types import ModelId
 
 SLOT = SlotFacts(Slot("m", "1", 1), "starting", VersionSpec("a", "import", "m:f"))
 
@@ -44,3 +60,32 @@ def test_it_tells_what_was_decided_and_keeps_the_latest() -> None:
     for at in range(MAX_EVENTS):
         story.tell(float(at), [Retire(SLOT.slot, "")])
     assert len(story.events) == MAX_EVENTS and story.events[0].at == 0.0
+
+
+RECORD = VersionRecord("m", "1", SLOT.spec, Batching(), True, 1, 1.0, state="failed")
+
+
+@pytest.mark.parametrize(
+    ("instruction", "subject", "text"),
+    [
+        (Note(RECORD, "no module"), "m:1", "failed: no module"),
+        (Commit(ModelId("m", "1"), (), "it is ready"), "m:1", "it is ready"),
+        (Push(Snapshot(7), "changed: keys"), "workers", "get snapshot 7: changed: keys"),
+        (Start(SLOT.slot, SLOT.spec, "it is needed"), "m:1#1", "is started: it is needed"),
+        (Retire(SLOT.slot, "why"), "m:1#1", "leaves service: why"),
+        (Stop(SLOT.slot, "why"), "m:1#1", "is stopped: why"),
+        (Forget(SLOT.slot, "why"), "m:1#1", "is forgotten: why"),
+        (StartSpare("why"), "workers", "get a spare: why"),
+        (DrainWorker(2, "why"), "worker-2", "is drained: why"),
+    ],
+)
+def test_each_decision_has_a_subject_and_a_reason(instruction: Instruction, subject: str, text: str) -> None:
+    story = Story()
+    story.tell(1.0, [instruction])
+    assert story.events == (Event(1.0, subject, text),)
+
+
+def test_what_happened_beside_is_noted_as_it_is() -> None:
+    story = Story()
+    story.note(1.0, "app", "the newcomer was stopped")
+    assert story.events == (Event(1.0, "app", "the newcomer was stopped"),)

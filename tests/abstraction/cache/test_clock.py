@@ -260,3 +260,15 @@ def test_work_that_was_forgotten_is_not_kept_when_its_output_comes() -> None:
     table.fulfil([work])
     assert find(table, b"x") is None
     assert cache.statistics().entries == 0
+
+
+def test_look_ups_are_counted_one_by_one() -> None:
+    table = ClockCache(CAPACITY_BYTES).table()
+    find(table, b"x")
+    table.begin(make_work(b"x"))
+    find(table, b"x")
+    finish(table, b"y")
+    find(table, b"y")
+    assert (table.misses, table.joins, table.hits) == (1, 1, 1)
+    table.peek(b"y")
+    assert (table.misses, table.joins, table.hits) == (1, 1, 1)

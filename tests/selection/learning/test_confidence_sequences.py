@@ -16,6 +16,7 @@ from clipper.selection.learning.confidence_sequences import (
     log_capital_below,
     log_capital_less,
     mean_interval,
+    nearest_means,
     sureness,
 )
 
@@ -130,3 +131,26 @@ def test_intervals_hold_the_means_at_all_times_at_once(draws: tuple[Draw, Draw],
             missed[1] |= at_truth >= limit
         misses = [total + each for total, each in zip(misses, missed)]
     assert max(misses) <= ERROR * RUNS
+
+
+def test_the_nearest_means_are_what_was_observed_if_these_are_such() -> None:
+    assert nearest_means(Evidence(100, 50), Evidence(100, 30)) == (0.5, 0.3)
+    assert nearest_means(Evidence(100, 30), Evidence(100, 50), margin=-0.2) == (0.3, 0.5)
+
+
+@pytest.mark.parametrize("margin", [-0.1, 0.0, 0.1, 0.5])
+@pytest.mark.parametrize("counts", [(100, 100), (20, 1000), (1000, 20)])
+def test_no_other_means_are_likelier_than_the_nearest(margin: float, counts: tuple[int, int]) -> None:
+    first, second = Evidence(counts[0], 0.3 * counts[0]), Evidence(counts[1], 0.5 * counts[1])
+
+    def log_likelihood(one: float, two: float) -> float:
+        parts = ((first, one), (second, two))
+        return sum(
+            known.loss * math.log(mean) + (known.count - known.loss) * math.log1p(-mean) for known, mean in parts
+        )
+
+    one, two = nearest_means(first, second, margin)
+    assert one - two == pytest.approx(margin)
+    grid = [step / 500 for step in range(1, 500)]
+    best = max(log_likelihood(mean + margin, mean) for mean in grid if 0 < mean + margin < 1)
+    assert log_likelihood(one, two) >= best - 1e-9
