@@ -19,7 +19,7 @@ def test_each_manager_that_a_version_can_ask_for_is_in_the_table(tmp_path: Path)
     ("manager", "spec", "complaint"),
     [
         ("local", VersionSpec("a", "image", "image:1"), "expected manager 'docker'"),
-        ("docker", VersionSpec("a", "file", "model.joblib", python="3.12"), "the one that the base image has"),
+        ("docker", VersionSpec("a", "file", "model.joblib", python="3.12"), "the base image's Python"),
     ],
 )
 def test_a_manager_refuses_what_it_cannot_run(

@@ -16,12 +16,12 @@ log = logging.getLogger(__name__)
 
 # How often to dial a container that is still loading its model.
 DIAL_EVERY_S = 0.02
-# Once it has accepted a connection it only has to answer HELLO. A model that holds the interpreter delays that.
+# A container that has accepted a connection only has to answer HELLO. A model that holds the interpreter delays that.
 HANDSHAKE_TIMEOUT_S = 5.0
 # A process whose connection breaks is most likely exiting, and how it exits says more.
 EXIT_AFTER_LOSS_S = 1.0
 LOG_TAIL_LINES = 20
-# The beginning of the last line of a container that itself says why it ends.
+# A container that says why it ends begins its last line with this.
 SAYS_WHY = "clipper: "
 
 
@@ -35,7 +35,7 @@ class BringUp:
     def __init__(
         self, note: ContainerNote, container: Container, log_path: Path, log_start_bytes: int, timeout_s: float
     ) -> None:
-        """From now on it has ``timeout_s`` for all steps. Its own output begins at ``log_start_bytes`` of the log."""
+        """All steps together may take ``timeout_s``, from now. Its output begins at ``log_start_bytes`` of the log."""
         self._note = note
         self._container = container
         self._log_path = log_path
@@ -68,8 +68,8 @@ class BringUp:
     async def warm_up(self, welcome: Welcome, samples: SampleSource) -> None:
         """Let it evaluate a sample, if there is one.
 
-        If it fails on a sample that was not given for it, that is only logged. If it dies of one, ``warm_up_rows``
-        says so, and the next start takes fewer rows.
+        A failure on a sample that did not come with the deployment is only logged. If a sample kills the container,
+        ``warm_up_rows`` says so, and the next start sends fewer rows.
         """
         try:
             async with asyncio.timeout_at(self._deadline_s):
@@ -78,13 +78,13 @@ class BringUp:
         except RequestError as error:
             raise ContainerFailed(f"the sample for {self._note.slot.model_id} is not valid: {error}") from error
         except TimeoutError:
-            raise await self._failed(f"was not warm {self._in_time}") from None
+            raise await self._failed(f"did not finish its warm-up {self._in_time}") from None
         if sample is None or failure is None:
             return
         if sample.is_given:
             self.warm_up_rows = 0
             raise ContainerFailed(f"container {self._note.slot} failed on its sample: {failure}")
-        # Some queries fail, and the remembered one was such a query. It has been warmed up all the same.
+        # Some queries fail, and the sample came from one of them. The model is warm all the same.
         log.warning("%s failed on a remembered sample: %s", self._note.id, failure)
 
     @property

@@ -1,4 +1,4 @@
-"""What the server lends to every manager."""
+"""What the server provides to every manager."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from clipper.settings.server import Transport
 
 @dataclass(frozen=True, slots=True)
 class Facilities:
-    """What a manager may use. Each takes what it needs; an option that only one manager has bears its name.
+    """What a manager may use. Each takes what it needs. An option for one manager only begins with its name.
 
     Attributes:
-        home: the home's root, which tells what is this home's from what is another's.
+        home: the home's root. What belongs to this home is labelled with it.
         artifacts: the folder of unpacked artifacts, by their digests.
         scratch: where containers get folders to work in.
         sockets: where they make their sockets. It may be outside the home, because a socket's path must be short.
         environments: where Python environments are kept if models run as another user.
         processes: starts processes that a later supervisor can find again.
         environ: the server's own environment variables.
-        run_as: the user that models run as; None is the server's. None of the folders may be that user's to write to.
+        run_as: the user that models run as; None is the server's. That user must not be able to write to these folders.
         docker_base_image: what images of models are built on.
         docker_network: Docker's name of the network that containers and builds are in.
         docker_transport: how containers in Docker are dialled.

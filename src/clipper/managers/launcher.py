@@ -56,7 +56,7 @@ def slot_name(slot: Slot) -> str:
 
 
 def container_note(extra: Mapping[str, object]) -> ContainerNote | None:
-    """The note in a process's record; None if the process is a worker, or of an older Clipper."""
+    """The note in a process's record; None if the process is a worker, or was started by an older Clipper."""
     try:
         return msgspec.convert(extra, ContainerNote)
     except msgspec.ValidationError:
@@ -69,7 +69,8 @@ class Container(Protocol):
     Attributes:
         address: where it can be dialled.
         exited: set once it has exited and nothing of it runs any more.
-        warning: how the model and its packages do not quite fit; None if they do, or if that is not known.
+        warning: how its packages differ from those that the model was saved with; None if they do not, or if that is
+            not known.
     """
 
     address: ReplicaAddress
@@ -78,7 +79,7 @@ class Container(Protocol):
 
     @property
     def pid(self) -> int | None:
-        """Of its first process, as this machine counts; None if that is not known."""
+        """The process id of its first process, as this machine sees it; None if that is not known."""
 
     @property
     def how_it_ended(self) -> str:
@@ -94,7 +95,7 @@ class Container(Protocol):
         """Bring its log file up to date with what it has written."""
 
     def note_ready(self) -> None:
-        """Set ``ready`` in its note. If the note cannot be written, that is logged, and no more."""
+        """Set ``ready`` in its note. A failure to write the note is only logged."""
 
 
 class Runnable(Protocol):
@@ -118,12 +119,12 @@ class Launcher(Protocol):
         """
 
     def keepers(self) -> Mapping[str, Keeper]:
-        """What has to run for as long as the server does, by what it does, such as ``bounding logs``."""
+        """Tasks that run as long as the server, by what they do, such as ``holding replicas to their bounds``."""
 
     def choose_address(self, number: int) -> str:
-        """Choose the address that the container with this number, which no other has, has to listen on.
+        """Choose the address that the container with this number has to listen on. ``clean_up`` gives it back.
 
-        ``clean_up`` gives the address back.
+        No other container has the number.
 
         Raises:
             OSError: there is no free address.
@@ -143,7 +144,7 @@ class Launcher(Protocol):
     async def left(self) -> list[ContainerNote]:
         """The containers that an earlier supervisor started; some may be gone. Called before anything is launched.
 
-        What containers left behind that have no note any more is removed.
+        It also removes what is left of containers that have no note any more.
         """
 
     async def adopt(self, note: ContainerNote, log_path: Path) -> Container | None:
@@ -153,4 +154,4 @@ class Launcher(Protocol):
         """Remove what a container that is gone leaves behind, except its log."""
 
     async def prune(self, artifacts: Collection[str]) -> None:
-        """Remove what is kept for versions of artifacts that are not among these digests."""
+        """Remove what is kept for versions whose artifacts are not among these digests."""

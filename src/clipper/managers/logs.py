@@ -40,7 +40,7 @@ def tail(path: Path, lines: int, since_bytes: int = 0) -> tuple[str, ...]:
     """The last lines of a log, oldest first. If the file has too few, its ``.1`` is read too.
 
     Args:
-        since_bytes: leave out what is before this place in the file, and ``.1``, unless the file was cut since.
+        since_bytes: leave out ``.1`` and what is before this offset in the file, unless the file was cut since.
     """
     if since_bytes and size_bytes(path) >= since_bytes:
         return _last_lines(path, lines, since_bytes)

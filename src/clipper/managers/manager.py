@@ -91,7 +91,7 @@ class Manager:
         launcher.check(asked)
 
     def keepers(self) -> dict[str, Keeper]:
-        """What the managers have running for as long as the server does, by what it does."""
+        """The tasks of all managers that run as long as the server, by what they do."""
         return {what: run for launcher in self._launchers.values() for what, run in launcher.keepers().items()}
 
     def log_path(self, slot: Slot) -> Path:
@@ -130,8 +130,8 @@ class Manager:
     async def adopt(self, note: ContainerNote) -> Replica | None:
         """Take over a container that an earlier supervisor started; None if it is gone.
 
-        If the earlier supervisor saw it ready, it must answer at once; else it gets the time to come up. If it does
-        not answer, that counts as a death like any other.
+        If the earlier supervisor saw it ready, it must answer at once; else it has its whole start timeout. If it
+        does not answer, that counts as a death like any other.
         """
         launcher, log_path = self._launchers[note.spec.manager], self.log_path(note.slot)
         container = await launcher.adopt(note, log_path)
@@ -158,7 +158,7 @@ class Manager:
         await asyncio.gather(*(replica.save_log() for replica in replicas))
 
     async def prune(self, artifacts: Collection[str]) -> None:
-        """Remove what is kept for versions of artifacts that are not among these digests."""
+        """Remove what is kept for versions whose artifacts are not among these digests."""
         await asyncio.gather(*(launcher.prune(artifacts) for launcher in self._launchers.values()))
 
     def retire(self, slot: Slot) -> None:

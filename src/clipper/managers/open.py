@@ -10,8 +10,8 @@ from clipper.settings.version import ManagerName
 def open_launchers(facilities: Facilities) -> dict[ManagerName, Launcher]:
     """A launcher for each manager, by the name that versions ask for it with.
 
-    A manager whose extra is not installed is left out. Whether what it starts containers with runs now, such as
-    dockerd, does not matter here.
+    A manager whose extra is not installed is left out. A program that a manager needs, such as dockerd, need not run
+    yet.
     """
     opened: dict[ManagerName, Launcher | None] = {
         "local": LocalLauncher.open(facilities),

@@ -1,4 +1,4 @@
-"""The supervisor's own connections to a replica, which check that it is there, alive and answers."""
+"""The supervisor's own connections to a replica, which check that it is alive and answers."""
 
 import asyncio
 from collections.abc import Sequence

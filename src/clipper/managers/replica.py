@@ -85,7 +85,7 @@ class Replica:
 
     @property
     def warning(self) -> str | None:
-        """How the model and its packages do not quite fit."""
+        """How its packages differ from those that the model was saved with."""
         return None if self._container is None else self._container.warning
 
     async def live(
@@ -103,8 +103,28 @@ class Replica:
             on_ready: called once it can be put into service.
         """
         try:
-            self._container = self._container or await self._launched()
-            return await self._live(self._container, start_timeout_s, batch_timeout_s, samples, on_ready)
+            container = self._container = self._container or await self._launched()
+            bring_up = self._bring_up = BringUp(
+                self.note, container, self._log_path, self._log_start_bytes, start_timeout_s
+            )
+            if self._is_to_stop:
+                self.begin_to_stop()
+            try:
+                with closing(await bring_up.answering()) as probe:
+                    if not self.note.ready:
+                        await bring_up.warm_up(probe.welcome, samples)
+                    self.welcome = probe.welcome
+                    ready_at_s = asyncio.get_running_loop().time()
+                    self.settled.set()
+                    if self.phase == "starting":
+                        self.phase = "ready"
+                    container.note_ready()
+                    on_ready()
+                    reason = await self._watch(container, probe, batch_timeout_s)
+                uptime_s = asyncio.get_running_loop().time() - ready_at_s
+                return Death(reason, uptime_s, (), bring_up.warm_up_rows if uptime_s < WARM_UP_AFTERMATH_S else 0)
+            finally:
+                await container.stop(grace_s=0)
         except ContainerFailed as error:
             rows = 0 if self._bring_up is None else self._bring_up.warm_up_rows
             return Death(str(error), 0.0, tuple(error.log_tail), rows)
@@ -149,36 +169,6 @@ class Replica:
             self._launching = self.progress = None
         log.info("started %s, pid %s", self.note.id, container.pid)
         return container
-
-    async def _live(
-        self,
-        container: Container,
-        start_timeout_s: float,
-        batch_timeout_s: Callable[[], float],
-        samples: SampleSource,
-        on_ready: Callable[[], None],
-    ) -> Death:
-        bring_up = self._bring_up = BringUp(
-            self.note, container, self._log_path, self._log_start_bytes, start_timeout_s
-        )
-        if self._is_to_stop:
-            self.begin_to_stop()
-        try:
-            with closing(await bring_up.answering()) as probe:
-                if not self.note.ready:
-                    await bring_up.warm_up(probe.welcome, samples)
-                self.welcome = probe.welcome
-                ready_at_s = asyncio.get_running_loop().time()
-                self.settled.set()
-                if self.phase == "starting":
-                    self.phase = "ready"
-                container.note_ready()
-                on_ready()
-                reason = await self._watch(container, probe, batch_timeout_s)
-            uptime_s = asyncio.get_running_loop().time() - ready_at_s
-            return Death(reason, uptime_s, (), bring_up.warm_up_rows if uptime_s < WARM_UP_AFTERMATH_S else 0)
-        finally:
-            await container.stop(grace_s=0)
 
     async def _watch(self, container: Container, probe: Probe, batch_timeout_s: Callable[[], float]) -> str:
         """Ping until something is wrong; return what is."""

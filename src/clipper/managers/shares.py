@@ -44,7 +44,7 @@ def parse_gpus(text: str) -> Gpus:
     """Read ``all``, a count, or ids separated by commas: ``0,1``.
 
     Raises:
-        InvalidArgument: the text is none of these.
+        InvalidArgument: the text is not one of these.
     """
     if text == "all":
         return Gpus()
@@ -60,7 +60,7 @@ class Shares:
     """The shares that containers have. A new container gets what is used least, so they spread over the machine."""
 
     def __init__(self, cores: Sequence[int], gpus: Sequence[str]) -> None:
-        """``cores`` and ``gpus`` of the machine may be given to containers."""
+        """``cores`` and ``gpus``: those of the machine that containers may get."""
         self._cores = cores
         self._gpus = gpus
         self._given: dict[str, Share] = {}
@@ -101,7 +101,7 @@ class Shares:
 
 
 def least_used(items: Sequence[T], count: int, taken: Iterable[T]) -> tuple[T, ...]:
-    """The ``count`` items that are taken least often, in their order; of equals the first."""
+    """The ``count`` items that are taken least often, in their order. If several are equal, the first are chosen."""
     times = Counter(taken)
     chosen = set(sorted(range(len(items)), key=lambda index: times[items[index]])[:count])
     return tuple(item for index, item in enumerate(items) if index in chosen)

@@ -1,6 +1,6 @@
 """A container's first batches, before it is in service.
 
-Whatever a model loads, compiles or fills at its first calls then costs no query its deadline.
+What a model loads, compiles or fills in its first calls then makes no query late.
 """
 
 from collections.abc import Callable

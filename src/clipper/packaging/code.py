@@ -49,7 +49,7 @@ def _source(module: str, folder: Path) -> Path | None:
 
 
 def _is_installed(module: str) -> bool:
-    """Whether the top package can be found. To look for a module below it would import the package."""
+    """Whether the top package can be found. Looking for a module below it would import the package."""
     return importlib.util.find_spec(module.split(".")[0]) is not None
 
 
@@ -61,7 +61,9 @@ def _check_defines(source: Path, attribute: str) -> None:
     names = set(_top_level_names(tree))
     # A star import, or a module's own __getattr__, may define any name.
     if attribute not in names and not names & {"*", "__getattr__"}:
-        raise InvalidArgument(f"{str(source)!r} does not define {attribute!r}: it defines {_listed(names)}")
+        public = sorted(name for name in names if not name.startswith("_"))
+        listed = ", ".join(public[:20]) or "no names"
+        raise InvalidArgument(f"{str(source)!r} does not define {attribute!r}: it defines {listed}")
 
 
 def _top_level_names(node: ast.AST) -> Iterator[str]:
@@ -75,11 +77,6 @@ def _top_level_names(node: ast.AST) -> Iterator[str]:
             yield child.id
         else:
             yield from _top_level_names(child)
-
-
-def _listed(names: set[str]) -> str:
-    public = sorted(name for name in names if not name.startswith("_"))
-    return ", ".join(public[:20]) or "no names"
 
 
 def _members(folder: Path) -> tuple[Member, ...]:

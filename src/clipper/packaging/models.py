@@ -54,14 +54,12 @@ def package(
         TooLarge: it exceeds a limit.
     """
     contents = _contents(model, None if data is None else Path(data), folder or Path.cwd(), language, framework)
-    return pack(contents if requirements is None else _with_requirements(contents, requirements))
-
-
-def _with_requirements(contents: Contents, requirements: Path | str | Sequence[str]) -> Contents:
+    if requirements is None:
+        return pack(contents)
     if contents.loader in ("binary", "image"):
         raise InvalidArgument("requirements are for models that Clipper's own runtime loads: a program has its own")
     member = requirements_member(requirements)
-    return replace(contents, members=(*contents.members, member), requirements=member.name)
+    return pack(replace(contents, members=(*contents.members, member), requirements=member.name))
 
 
 def _contents(

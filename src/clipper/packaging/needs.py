@@ -1,7 +1,7 @@
 """Finds out which packages a model file or folder needs, without its framework and without running anything.
 
 Each need is a requirement, with the version that wrote the file if the file says it. ``python==3.12`` is for Python
-itself. A server whose own Python meets all needs uses that; another one builds an environment.
+itself. A server whose own Python meets all needs uses that Python; any other server builds an environment.
 """
 
 import json
@@ -15,7 +15,7 @@ from clipper.packaging.artifact import Member
 from clipper.packaging.pickles import PickleContents, look_into, xgboost_version
 from clipper.types import Framework
 
-# By the module's name. Packages without support for GPUs have a tenth of the size.
+# By the module's name. Packages without support for GPUs are a tenth as large.
 _DISTRIBUTIONS = {
     "lightgbm": "lightgbm",
     "catboost": "catboost",
@@ -29,7 +29,7 @@ _DISTRIBUTIONS = {
     "tensorflow": "tensorflow-cpu",
 }
 
-# Where in a file the version that wrote it stands.
+# The end of a file of XGBoost, which says the version that wrote it.
 _TAIL_BYTES = 4096
 _XGBOOST_VERSION = re.compile(rb'"version":\s*\[(\d+),\s*(\d+),\s*(\d+)\]')
 # Without the last number, which makes no difference to a pickle.

@@ -69,8 +69,8 @@ def _chunks(pickle: Path | bytes) -> Iterator[bytes | mmap.mmap]:
         return
     with pickle.open("rb") as file:
         begin = file.read(6)
-    if unpacker := _unpacker(begin):
-        yield from _unpacked(pickle, unpacker)
+    if make_unpacker := next((make for magic, make in _UNPACKERS.items() if begin.startswith(magic)), None):
+        yield from _unpacked(pickle, make_unpacker())
     elif begin:
         with pickle.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             yield mapped
@@ -90,12 +90,8 @@ _UNPACKERS: dict[bytes, Callable[[], _Unpacker]] = {
 }
 
 
-def _unpacker(begin: bytes) -> _Unpacker | None:
-    return next((make() for magic, make in _UNPACKERS.items() if begin.startswith(magic)), None)
-
-
 def _unpacked(path: Path, unpacker: _Unpacker) -> Iterator[bytes]:
-    """The contents of a file, as far as it can be unpacked, in pieces that overlap."""
+    """The content of a file, as far as the file can be unpacked, in pieces that overlap."""
     size_bytes, chunk = 0, b""
     with path.open("rb") as file, suppress(zlib.error, lzma.LZMAError, EOFError, OSError):
         while size_bytes < MAX_UNPACKED_BYTES and (data := file.read(_READ_BYTES)):

@@ -18,7 +18,7 @@ def program_member(path: Path) -> Member:
         path: an ELF executable, a script whose first line names its interpreter, or a jar with a main class.
 
     Raises:
-        InvalidArgument: it cannot be read, or is none of these.
+        InvalidArgument: it cannot be read, or is not one of these.
     """
     begin = _begin(path)
     is_jar = path.suffix == ".jar"

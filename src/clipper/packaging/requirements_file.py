@@ -1,4 +1,4 @@
-"""Reads the requirements file of a model in such a way that it means the same on the server's machine."""
+"""Reads a model's requirements file, and makes sure that it means the same on the server's machine."""
 
 import re
 import shlex

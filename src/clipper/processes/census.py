@@ -54,8 +54,8 @@ class Census:
 def memory_bytes(processes: list[CensusEntry], bound_bytes: int | None) -> int:
     """The memory of some processes together, where what they share counts once.
 
-    The exact figure costs milliseconds for each GB, and an upper bound of it is at hand. So the exact one is read only
-    where the upper bound exceeds ``bound_bytes``.
+    The exact figure costs milliseconds for each GB, and an upper bound is known already. So the exact figure is read
+    only if the upper bound exceeds ``bound_bytes``.
     """
     most_bytes = sum(process.resident_bytes for process in processes)
     if bound_bytes is None or most_bytes <= bound_bytes or len(processes) == 1:
@@ -64,7 +64,7 @@ def memory_bytes(processes: list[CensusEntry], bound_bytes: int | None) -> int:
 
 
 def disk_usage(folder: Path, max_files: int) -> tuple[int, int]:
-    """The bytes that a folder takes on disk, and how many files and folders are in it; counts to ``max_files``.
+    """The bytes that a folder takes on disk, and the files and folders in it. The count ends after ``max_files``.
 
     Raises:
         OSError: this process has no descriptor left to look with.

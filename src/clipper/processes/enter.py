@@ -1,8 +1,8 @@
 """``python -s -P -m clipper.processes.enter UID GID DATA_BYTES CORES PROGRAM…`` begins another user's container.
 
-It starts as the server's user, because only that user may always set the limits, whatever rights root has here. Then
-it becomes the other user, and at last the program. ``-`` stands for no limit. ``-s -P`` keep Python from importing
-anything from the folder that it is started in or from its user's home: others may write there.
+It starts as the server's user and limits itself, which is allowed even if root's rights are reduced; to limit another
+user's process is not. Then it becomes the other user, and then the program. ``-`` stands for no limit. ``-s -P`` keep
+Python from importing anything from the folder that it starts in or from its user's home: others may write there.
 """
 
 import os

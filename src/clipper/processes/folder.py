@@ -31,7 +31,7 @@ class ProcessFolder:
         self._run = run
         self._environment = passed_on(environ) | {
             "PYTHONPATH": str(python_path),
-            # Else the last lines of a process that dies stay in its buffers, and those are the ones that say why.
+            # Without it, the last lines of a process that dies, which say why, would stay in its buffers.
             "PYTHONUNBUFFERED": "1",
         }
 
@@ -72,7 +72,7 @@ class ProcessFolder:
             try:
                 self.update(record)
             except OSError as error:
-                # It runs, and its mark keeps it from leaking. Only the next supervisor will have to replace it.
+                # It runs, and its mark keeps it from leaking. But the next supervisor will have to replace it.
                 log.warning("the record of %s cannot be written: %s", name, error)
             return ManagedProcess(record, child, self._mark(name))
         except OSError as error:
@@ -99,7 +99,7 @@ class ProcessFolder:
             process = ManagedProcess(record, None, self._mark(record.name))
         except ProcessLookupError:
             return None
-        # Only now, with the pidfd open, can the pid not pass to another process between check and use.
+        # Checked after the pidfd was opened: if the times are equal, the pidfd is of the process in the record.
         if start_time(record.pid) != record.start_time:
             process.release()
             return None

@@ -84,7 +84,7 @@ def _kill_if(is_meant: Callable[[str], bool], pid: int) -> None:
     except ProcessLookupError:
         return
     try:
-        # With the pidfd open, the pid cannot pass to another process any more: so look at its mark again.
+        # Look again: the pid may have passed to another process before the pidfd was opened.
         if is_meant(mark_of(pid)):
             send(pidfd, signal.SIGKILL)
     finally:

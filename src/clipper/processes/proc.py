@@ -9,7 +9,7 @@ import errno
 import os
 from pathlib import Path
 
-# Errors that mean this process, or the whole machine, has run out of something. They say nothing of who was asked.
+# This process, or the whole machine, has run out of something: such errors say nothing of what was asked about.
 _OWN_SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
 # The first field that ``stat_fields`` returns is the third of /proc/PID/stat.
@@ -88,7 +88,7 @@ def user_of(pid: int) -> int | None:
 def proportional_bytes(pid: int) -> int:
     """The memory of a process, where a page that n processes share counts for one n-th; 0 if it is gone.
 
-    The kernel takes some milliseconds for each GB to tell.
+    The kernel takes some milliseconds for each GB.
     """
     line = _line(Path(f"/proc/{pid}/smaps_rollup"), "Pss:")
     return 0 if line is None else int(line.split()[1]) * 1024

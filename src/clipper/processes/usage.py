@@ -12,8 +12,8 @@ from typing import Protocol
 from clipper.processes.census import Census, disk_usage, memory_bytes
 from clipper.processes.excess import Bounds, Usage, excess
 
-# For so long a container can use more than it may before that is noticed. A look costs some 20 µs for each process of
-# the machine.
+# A container can exceed its bounds for this long before it is noticed. A look costs some 20 µs for each process of the
+# machine.
 LOOK_EVERY_S = 0.5
 # Disks fill more slowly than memory, and counting files takes longer.
 LOOK_AT_DISK_EVERY = 4

@@ -135,7 +135,7 @@ def test_a_model_that_hangs_over_its_warm_up_does_not_come_up(warming: Bench) ->
         loop = asyncio.get_running_loop()
         assert isinstance(loop, ShiftedLoop)
         loop.advance(100.0)
-        assert "was not warm within its start_timeout_s of 100 s" in await warming.until_dead()
+        assert "did not finish its warm-up within its start_timeout_s of 100 s" in await warming.until_dead()
         assert warming.status.start_failure is not None
         warming.leaves_nothing()
 

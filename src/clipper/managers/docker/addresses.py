@@ -5,6 +5,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 from clipper.managers.docker.options import LOOPBACK, PUBLISHED, Setting
@@ -17,7 +18,7 @@ class Addresses:
     def __init__(self, sockets: Path, setting: Setting) -> None:
         self._sockets = sockets
         self._setting = setting
-        # The system gives a port that is bound here to nobody else, and yet a container can listen on it.
+        # While a port is bound here, the system gives it to nobody else. A container can listen on it all the same.
         self._held: dict[int, socket.socket] = {}
 
     def choose(self, number: int) -> str:
@@ -40,7 +41,7 @@ class Addresses:
         if note.listen.startswith("unix:"):
             return ""
         token = secrets.token_urlsafe()
-        with open(folder / "token", "w", opener=_open_private) as file:
+        with open(folder / "token", "w", opener=partial(os.open, mode=0o600)) as file:
             file.write(token)
         return token
 
@@ -86,7 +87,3 @@ class Addresses:
 
     def _folder(self, number: int) -> Path:
         return self._sockets / f"c{number}"
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

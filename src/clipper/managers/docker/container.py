@@ -21,10 +21,10 @@ _BEFORE_ALL = line_time(0)
 
 
 class DockerLog:
-    """Copies what a container writes to its log file, when asked to."""
+    """Copies a container's output to its log file, when asked to."""
 
     def __init__(self, id_: str, engine: Engine, path: Path, is_new: bool) -> None:
-        """``is_new``: the file has no line of this container yet, though maybe lines of the one before it."""
+        """``is_new``: the file has no lines of this container yet. It may have lines of the container before it."""
         self._id = id_
         self._engine = engine
         self._path = path
@@ -67,7 +67,7 @@ class DockerContainer:
         self.id = id_
         self.address = address
         self.exited = asyncio.Event()
-        # Which packages an image has, and so how they fit the model, is not known.
+        # Which packages an image has is not known.
         self.warning: str | None = None
         self._pid = state.pid
         self._engine = engine
@@ -93,7 +93,7 @@ class DockerContainer:
         return f"exited with code {code}"
 
     def has_ended(self, state: State | None) -> None:
-        """``state`` None: dockerd does not have it any more, or we give it up."""
+        """Note that it has ended. ``state`` is None if dockerd no longer has it, or if we give it up."""
         self._end = state
         self.exited.set()
 

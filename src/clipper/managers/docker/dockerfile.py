@@ -35,10 +35,10 @@ def dockerfile(spec: VersionSpec, base_image: str, runtime_digest: str, home: st
         runtime_digest: of the files of ``command.RUNTIME_PARTS``.
         home: the home that the image belongs to. Two homes share no image, because each removes its own.
     """
-    # Docker keeps what each line made, for all images that begin alike. So what changes least often comes first.
+    # Docker caches what each line made, and images that begin alike share it. So lines that change least come first.
     lines = [f"FROM {base_image}"]
     if spec.loader != "binary":
-        # Debian's pip refuses to change Debian's own Python, which in an image is the model's.
+        # Debian's pip refuses to change Debian's own Python. In an image, only the model uses that Python.
         lines.append("ENV PIP_BREAK_SYSTEM_PACKAGES=1")
         # A base image that has numpy needs no network here.
         lines.append(f"RUN {PYTHON} -c 'import numpy' 2>/dev/null || {' '.join(_PIP)} numpy")

@@ -18,7 +18,7 @@ from docker.utils import kwargs_from_env
 
 from clipper.errors import ClipperError, ContainerFailed, NotFound, Unavailable
 
-# Most calls take milliseconds; to create a container of a large image on a busy disk can take seconds.
+# Most calls take milliseconds. Creating a container of a large image on a busy disk can take seconds.
 CALL_TIMEOUT_S = 60.0
 # More calls at once would only wait inside dockerd.
 MAX_CALLS = 8

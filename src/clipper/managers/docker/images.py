@@ -88,7 +88,7 @@ class Images:
     def _has_ended(self, name: str, task: "asyncio.Task[None]") -> None:
         del self._under_way[name]
         if not task.cancelled():
-            task.exception()  # the callers report it with a container's name; if none waits any more, asyncio would
+            task.exception()  # now asyncio does not log it: the callers do, with a container's name
 
     async def _fetch(self, name: str, on_progress: OnProgress) -> None:
         try:

@@ -47,7 +47,7 @@ class DockerLauncher:
         self._addresses = Addresses(sockets, setting)
         self._label = f"{HOME_LABEL}={setting.home}"
         self._user: User | None = None
-        # Both by the id of the container's note. ``_left`` has Docker's ids of what an earlier supervisor left.
+        # All by the id of the container's note. ``_left`` has Docker's ids of what an earlier supervisor left.
         self._containers: dict[str, DockerContainer] = {}
         self._starting: set[str] = set()
         self._left: dict[str, str] = {}
@@ -56,7 +56,7 @@ class DockerLauncher:
 
     def check(self, asked: Runnable) -> None:
         if asked.python is not None:
-            raise InvalidArgument("python is for the manager 'local': in Docker it is the one that the base image has")
+            raise InvalidArgument("python is for the manager 'local': in Docker, models run in the base image's Python")
 
     def keepers(self) -> Mapping[str, Keeper]:
         return {}
@@ -150,7 +150,7 @@ class DockerLauncher:
                 await self._look()
                 trouble = ""
             except ClipperError as error:
-                # Meanwhile pings tell which containers run. Log this once, not four times a second.
+                # Meanwhile pings show which containers run. Log this once, not four times a second.
                 if str(error) != trouble:
                     log.warning("containers in Docker cannot be looked at now: %s", error)
                 trouble = str(error)

@@ -20,8 +20,8 @@ from clipper.types import OOM_SCORE_ADJUSTMENT
 
 # The home that a container belongs to. Only that home's supervisor touches it.
 HOME_LABEL = "clipper.home"
-# The same of an image. It has another name because every container of an image inherits the image's labels, also a
-# container that somebody else started.
+# The home that an image belongs to. Its name differs because every container of an image inherits the image's labels,
+# even one that somebody else started.
 IMAGE_HOME_LABEL = "clipper.image-home"
 ARTIFACT_LABEL = "clipper.image-artifact"
 NOTE_LABEL = "clipper.note"
@@ -107,7 +107,7 @@ def dial_address(listen: str, ports: Mapping[str, Any]) -> str:
 def creation(
     note: ContainerNote, image: str, user: User, artifact: Path, setting: Setting, token: str = ""
 ) -> dict[str, Any]:
-    """The arguments of the SDK's ``create_container``, except ``host_config``, which is made of ``limits``.
+    """The arguments of the SDK's ``create_container``, except ``host_config``, which is made from ``limits``.
 
     Args:
         artifact: the unpacked artifact on this machine.

@@ -1,14 +1,14 @@
 """Builds virtual environments with uv, each once, in a folder that all Clippers of a user share.
 
     <root>/<key>/            an environment: complete or not there, never changed
-    <root>/.building-<key>/  one that is being made
-    <root>/.<key>.lock       held (flock) by who makes it, and by the uv that it runs
+    <root>/.building-<key>/  an environment that is being built
+    <root>/.<key>.lock       held (flock) by the builder, and by the uv that it runs
 
-The next builder removes what a killed one has left. If a uv outlived its builder, the next builder waits for it.
+The next builder removes what a killed one has left. If a uv outlives its builder, the next builder waits for it.
 
-Nobody writes to a complete environment: its files are read-only. They are compiled before that, because no Python could
-store what it compiles there later. Where packages are built as another user, the files change their owner at the end,
-so that this user cannot write to them either.
+Nobody writes to a complete environment: its files are read-only. They are compiled to bytecode before, because no
+Python could store bytecode there later. Where packages are built as another user, the files change their owner at the
+end, so that this user cannot write to them either.
 """
 
 import contextlib

@@ -66,7 +66,7 @@ def unmet(needs: Sequence[str], installed: Mapping[str, str]) -> list[str]:
 
 
 def mismatch(needs: Sequence[str], installed: Mapping[str, str]) -> str | None:
-    """A warning if the model was saved with other versions than it will run with; else None."""
+    """A warning if the model was saved with versions other than those that it will run with; else None."""
     versions = _by_name(installed)
     others = []
     for need in _of_packages(needs):

@@ -1,6 +1,6 @@
 """``python -m clipper.managers.environments.prepare``: find or make the Python that one model runs in.
 
-It reads one JSON line, a ``Request``. It writes lines of ``Progress``, and at last one ``Prepared`` or ``Refused``.
+It reads one JSON line, a ``Request``. It writes lines of ``Progress``, and last one ``Prepared`` or ``Refused``.
 
 It is a process of its own because all of this blocks, and because everything that it starts can then be ended with it:
 it kills its own session when its standard input ends, which happens when the supervisor ends.
@@ -44,7 +44,7 @@ class Progress(Struct, frozen=True, tag=True):
 
 
 class Prepared(Struct, frozen=True, tag=True):
-    """The interpreter to use. ``warning``: how the model and the packages of this Python do not quite fit."""
+    """The interpreter to use. ``warning``: how its packages differ from those that the model was saved with."""
 
     python: str
     warning: str | None = None

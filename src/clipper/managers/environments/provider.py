@@ -1,4 +1,4 @@
-"""Prepares the Python that a model runs in before its containers start. Each is prepared once, whoever waits for it."""
+"""Prepares the Python that a model runs in before its containers start: once, however many of them wait for it."""
 
 import asyncio
 import contextlib
@@ -134,7 +134,7 @@ class EnvironmentProvider:
             "clipper.managers.environments.prepare",
             stdin=PIPE,
             stdout=PIPE,
-            # It gets what steers pip, uv and the network here. A package's build must not see the rest.
+            # It gets the variables that steer pip, uv and the network. A package's build must not see the others.
             env={**for_builds(os.environ), MARK: mark},
             start_new_session=True,
         )
@@ -146,11 +146,11 @@ class EnvironmentProvider:
                 if process.returncode is None:
                     os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-            await end_marked(mark)  # what it had started and that left its session
+            await end_marked(mark)  # what it started, where that has left its session
 
 
 def _is_at_hand(request: Request) -> bool:
-    """Whether there is nothing to find, to build or to compare. Takes a tenth of a second."""
+    """Whether there is nothing to find, to build or to compare. This takes a tenth of a second."""
     here = Interpreter(sys.executable, platform.python_version())
     packages = {one.name: one.version for one in importlib.metadata.distributions()} if request.needs else {}
     if plan_environment(request.requirements, request.python, request.needs, Own(here, packages)) is not None:

@@ -17,6 +17,6 @@ class Kept:
 
 
 def to_remove(kept: Iterable[Kept], most: int = MAX_ENVIRONMENTS) -> list[str]:
-    """The keys of the environments to remove: all but the ``most`` used last, except where a process runs."""
+    """The keys to remove: all but the ``most`` that were used last, and those that a process runs in."""
     latest_first = sorted(kept, key=lambda one: one.used_at_s, reverse=True)
     return [one.key for one in latest_first[most:] if not one.runs]

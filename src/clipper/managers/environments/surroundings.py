@@ -1,4 +1,4 @@
-"""The environment variables that an installer, and the package builds that it runs, get from the server's own."""
+"""Which of the server's environment variables an installer, and the package builds that it runs, get."""
 
 from collections.abc import Mapping
 

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class LocalContainer:
-    """A process that is a ``Container``. Its output goes straight to its log. It is ``usage.Bounded``, too."""
+    """A process that is a ``Container``, and ``usage.Bounded`` too. Its output goes straight to its log."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class LocalContainer:
         """
         Args:
             folder: the folder that it works in.
-            socket_folder: the folder of its socket, if it has one of its own, which is closed once it is ready.
+            socket_folder: the folder of its socket alone, if there is one. It is closed once the container is ready.
         """
         self.name = note.name
         self.address = ReplicaAddress(note.id, note.listen)

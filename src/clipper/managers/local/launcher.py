@@ -66,7 +66,7 @@ class LocalLauncher:
         prepared = await self._environments.prepare(note.spec, on_progress)
         folder, socket_folder = self._folder(note), self._socket_folder(note)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Its temporary files go into its own folder, where they are bounded, and removed with it.
+        # Its temporary files go into its own folder: there they are bounded, and they are removed with it.
         variables = {"TMPDIR": str(folder)}
         if self._run_as is not None and socket_folder is not None:
             socket_folder.mkdir(mode=0o700, exist_ok=True)

@@ -1,9 +1,9 @@
 """Decides how many replicas a version needs, from facts about its load. The caller gives all times.
 
-The target rises at once, to what the queries need that are expected while a new replica starts. It falls slowly, to the
-most that the last minute needed. Replicas may be busy for a larger share of their time before the target rises than
-below which it falls, so noise does not make it flap.
-Arrivals, and how much a replica can answer, show a need before any query is late. Where they are misleading (queries in
+The target rises at once, to the replicas needed for the rate that is expected when a new replica is ready. It falls
+slowly, to the most replicas that were needed in the last minute. The share of busy time above which it rises is larger
+than the share below which it falls, so noise does not make it flap.
+The rate of arrivals and the capacity of a replica show a need before any query is late. Where they mislead (queries in
 bursts, a batch that takes most of the SLO), queries that wait or are late show it: then one replica is added at a time.
 """
 
@@ -30,7 +30,7 @@ REACTION_S = 1.0
 # A ramp seen for some seconds is expected to go on for no longer than this.
 MAX_HORIZON_S = 10.0
 
-# At once as many replicas are added as there are, or this many if that is more. The next look shows whether to go on.
+# A step adds at most as many replicas as are ready, or this many if that is more. The next look shows whether to go on.
 MIN_STEP_UP = 2
 # The target falls once the last minute needed fewer, and then by one at a time.
 DOWN_AFTER_S = 60.0
@@ -42,7 +42,7 @@ WAIT_SHARE = 0.5
 LATE_SHARE = 0.005
 # New replicas get this time to take effect before trouble adds one more.
 SETTLED_S = 2.0
-# After trouble, for this long, no replica is stopped if those that are left would each get this share of the load that
+# For this long after trouble, no replica is stopped if each of the others would then get this share of the load that
 # brought the trouble.
 AVOID_S = 600.0
 AVOID_SHARE = 0.8
@@ -102,14 +102,14 @@ class Autoscaler:
         self._capacity_per_s = 0.0
         self._ready = 0
         self._settled_at_s = now_s
-        self._avoided: tuple[float, float] | None = None  # when, queries a second and replica
+        self._avoided: tuple[float, float] | None = None  # when, and queries per second and replica
 
     @property
     def target(self) -> Target:
         return self._target
 
     def plan(self, load: Load) -> Target:
-        """Look at the load of about a second at most; return the new target."""
+        """Take in the load since the last look, which covers a second or less; return the new target."""
         self._loads.append(load)
         while self._loads[0].at_s <= load.at_s - GROUPS * GROUPS_S[-1]:
             self._loads.popleft()

@@ -40,14 +40,9 @@ class History:
         """The earliest time to start it again; minus infinity if it never died."""
         if not self.deaths_s:
             return float("-inf")
-        return self.deaths_s[-1] + self._delay_s
-
-    @property
-    def _delay_s(self) -> float:
-        if self.crash_loop:
-            return CRASH_LOOP_DELAY_S
         doublings = min(self.streak - 1, 16)  # far past MAX_DELAY_S, and no overflow
-        return min(FIRST_DELAY_S * 2.0**doublings, MAX_DELAY_S)
+        delay_s = CRASH_LOOP_DELAY_S if self.crash_loop else min(FIRST_DELAY_S * 2.0**doublings, MAX_DELAY_S)
+        return self.deaths_s[-1] + delay_s
 
 
 NO_DEATHS = History()

@@ -55,10 +55,10 @@ class Plan:
 
 
 def plan_replicas(desired: Mapping[ModelId, int], observed: Iterable[Observed], now_s: float) -> Plan:
-    """Compare.
+    """Compare desired with observed replicas, and plan what to do now.
 
     Args:
-        desired: the target number of replicas of each version. A version that is absent should have none.
+        desired: the target number of replicas of each version; 0 for a version that is absent.
         observed: every slot that has a container or a history.
     """
     seen = {one.slot: one for one in observed}
