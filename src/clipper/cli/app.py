@@ -218,7 +218,8 @@ def unlink(name: Name, model: ModelName, home: Home = None, url: Url = None, as_
 
 def _row(app: Application) -> tuple[object, ...]:
     links = ", ".join(map(_link_text, app.links))
-    return (app.name, app.input_type, f"{app.slo_ms:g}", _configured(app.policy), links, _default_text(app))
+    default = None if app.default_output is UNSET else json.dumps(app.default_output)
+    return (app.name, app.input_type, f"{app.slo_ms:g}", _configured(app.policy), links, default)
 
 
 def _details(app: Application) -> list[tuple[str, object]]:
@@ -264,10 +265,6 @@ def _newcomer_text(one: Newcomer) -> str:
     )
     told = f"{one.feedback} of {one.enough_feedback} answers with feedback"
     return f"{one.share:.2%} of the queries, beside {beside}; {told}{losses}"
-
-
-def _default_text(app: Application) -> str | None:
-    return None if app.default_output is UNSET else json.dumps(app.default_output)
 
 
 def _link_text(link: Link) -> str:

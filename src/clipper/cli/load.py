@@ -127,7 +127,11 @@ def load(
     place = _find(app, url, home, slo_ms, has_file=inputs != _SAMPLE)
     outputs = [path for path in (html, _file_of(json)) if path is not None]
     for path in outputs:
-        _check_writable(path)
+        # Before the load, so that nobody waits for numbers that cannot be written.
+        try:
+            path.open("ab").close()
+        except OSError as error:
+            raise InvalidArgument(f"{path} cannot be written: {error.strerror}") from error
     asked = Asked(
         application=app,
         query_url=place.query_url,
@@ -147,7 +151,11 @@ def load(
     out = Output(as_json=json == _STANDARD_OUTPUT)
     with _progress(quiet=json == _STANDARD_OUTPUT) as watch:
         report = _carry_out(asked, watch)
-    _tell(out, report)
+    if not out.as_json:
+        _show_tables(out, report)
+    out.done(as_document(report), summary.conclusion(report))
+    for text in summary.warnings(report):
+        out.warn(text)
     if html is not None:
         html.write_text(as_page(report))
     if (file := _file_of(json)) is not None:
@@ -200,14 +208,6 @@ def _file_of(json: str | None) -> Path | None:
     return None if json is None or json == _STANDARD_OUTPUT else Path(json)
 
 
-def _check_writable(path: Path) -> None:
-    """Check before the load, so that nobody waits for numbers that cannot be written."""
-    try:
-        path.open("ab").close()
-    except OSError as error:
-        raise InvalidArgument(f"{path} cannot be written: {error.strerror}") from error
-
-
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[Watch]:
     """Show the progress once a second on a terminal.
@@ -220,14 +220,6 @@ def _progress(*, quiet: bool) -> Iterator[Watch]:
         return
     with Live(console=console, auto_refresh=False, transient=True) as live:
         yield lambda *facts: live.update(Text(summary.progress(*facts)), refresh=True)
-
-
-def _tell(out: Output, report: Report) -> None:
-    if not out.as_json:
-        _show_tables(out, report)
-    out.done(as_document(report), summary.conclusion(report))
-    for text in summary.warnings(report):
-        out.warn(text)
 
 
 def _show_tables(out: Output, report: Report) -> None:

@@ -69,7 +69,9 @@ def serve(
             out.warn(version.warning)
         shown = start.home / CERTIFICATE_NAME if "tls_cert" in server else None
         _tell(out, clipper.query_url, version, asked, shown, needs_key="api_keys" in server)
-        _watch(process)
+        while True:  # until ^C, or until the server ends on its own, which is an error
+            process.check_alive("while it served")
+            time.sleep(_WATCH_S)
 
 
 def _checked(name: str) -> str:
@@ -126,10 +128,3 @@ def _application(clipper: Clipper, name: str, settings: Given) -> Application:
     if Link(name) not in found.links:
         clipper.link(name, name)
     return clipper.change_application(name, **settings)
-
-
-def _watch(server: StartingServer) -> None:
-    """Wait until ^C. The server's own end is an error."""
-    while True:
-        server.check_alive("while it served")
-        time.sleep(_WATCH_S)

@@ -110,15 +110,15 @@ def status(
     with Clipper.connect(url, home) as clipper:
         if history:
             events = clipper.history()
-            rows = [(_clock(event.at), event.subject, event.text) for event in events]
+            times = [datetime.fromtimestamp(event.at).astimezone() for event in events]
+            rows = [
+                (at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3], event.subject, event.text)
+                for at, event in zip(times, events)
+            ]
             out.table(events, ("when", "what", "happened"), rows, "nothing has happened yet")
             return
         now = clipper.status()
     out.table(now, ("what", "value"), _status_rows(now), "")
-
-
-def _clock(at: float) -> str:
-    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
 def _status_rows(now: Status) -> list[tuple[str, object]]:

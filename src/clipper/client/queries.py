@@ -1,7 +1,7 @@
 """The client's methods for queries: predictions, and feedback on them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -13,6 +13,8 @@ from clipper.management.schemas import Failure
 
 # Bounds each step of a call. An SLO may be longer, up to 600 s: such a query ends with DeadlineExceeded.
 _PREDICT_TIMEOUT_S = 60.0
+
+T = TypeVar("T")
 
 
 class Prediction(Struct, frozen=True):
@@ -88,7 +90,7 @@ class Queries(Calls):
         body = _query_body({"input_batch": inputs}, version, context, features)
         answer = self._queries.call("POST", f"/{part(application)}/predict", body, _PREDICT_TIMEOUT_S)
         parts = msgspec.json.decode(answer, type=_Predictions).batch_predictions
-        return [_prediction_or_error(part) for part in parts]
+        return [_or_error(each, Prediction) for each in parts]
 
     def observe(
         self,
@@ -130,21 +132,16 @@ class Queries(Calls):
         body = _to_json({"observations": observations})
         answer = self._queries.call("POST", _observe_path(application), body, _PREDICT_TIMEOUT_S)
         parts = msgspec.json.decode(answer, type=_Observations).observations
-        return [_observed_or_error(part) for part in parts]
+        return [_or_error(each, Observed) for each in parts]
 
 
 def _observe_path(application: str) -> str:
     return f"/{part(application)}/observe"
 
 
-def _observed_or_error(part: dict[str, Any]) -> Observed | ClipperError:
-    return to_error(msgspec.convert(part, Failure)) if "error" in part else msgspec.convert(part, Observed)
-
-
-def _prediction_or_error(part: dict[str, Any]) -> Prediction | ClipperError:
-    if "error" in part:
-        return to_error(msgspec.convert(part, Failure))
-    return msgspec.convert(part, Prediction)
+def _or_error(found: dict[str, Any], kind: type[T]) -> T | ClipperError:
+    """One result of a batch, or the error in its place."""
+    return to_error(msgspec.convert(found, Failure)) if "error" in found else msgspec.convert(found, kind)
 
 
 def _query_body(body: dict[str, Any], version: str | None, context: str | None, features: Any) -> bytes:

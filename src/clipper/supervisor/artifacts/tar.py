@@ -77,7 +77,9 @@ def entries(tar: BinaryIO) -> Iterator[Entry]:
         if size_bytes > end - offset:
             raise refusal("it is cut off")
         if type_ in (_LONG_NAME, _LONG_TARGET, _PAX, _PAX_FOR_ALL):
-            extensions |= _extension(type_, _read_extension(tar, offset, size_bytes))
+            if size_bytes > MAX_EXTENSION_BYTES:
+                raise refusal(f"a member's name or attributes have {size_bytes} bytes")
+            extensions |= _extension(type_, _read(tar, offset, size_bytes))
         else:
             yield _entry(header, type_, extensions, offset, size_bytes)
             extensions = {}
@@ -139,12 +141,6 @@ def _read(tar: BinaryIO, offset: int, size_bytes: int) -> bytes:
     if len(data) != size_bytes:
         raise refusal("it is cut off")
     return data
-
-
-def _read_extension(tar: BinaryIO, offset: int, size_bytes: int) -> bytes:
-    if size_bytes > MAX_EXTENSION_BYTES:
-        raise refusal(f"a member's name or attributes have {size_bytes} bytes")
-    return _read(tar, offset, size_bytes)
 
 
 def _extension(type_: bytes, body: bytes) -> dict[bytes, bytes]:

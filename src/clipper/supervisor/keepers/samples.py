@@ -1,6 +1,7 @@
 """What containers are warmed up with: the sample that a version was deployed with, or a remembered input."""
 
 import logging
+from contextlib import suppress
 
 from msgspec.structs import replace
 
@@ -59,10 +60,11 @@ class Samples:
         return recent.row
 
     def _inherited(self, model: str, input_type: InputType) -> bytes | None:
-        """The latest version's that has one of this type."""
+        """The sample of the latest version that has one of this type."""
         for record in reversed(self._catalog.versions_of(model)):
-            if (row := _readable(record, input_type)) is not None:
-                return row
+            if record.spec.sample is not None:
+                with suppress(RequestError):  # it is of another type
+                    return read_sample(record.spec.sample, input_type)
         return None
 
 
@@ -73,15 +75,6 @@ def read_sample(text: str, input_type: InputType) -> bytes:
         RequestError: it is not an input of this type; the message says what was expected and what came.
     """
     return make_reader(input_type).read(text.encode())
-
-
-def _readable(record: VersionRecord, input_type: InputType) -> bytes | None:
-    if record.spec.sample is None:
-        return None
-    try:
-        return read_sample(record.spec.sample, input_type)
-    except RequestError:
-        return None  # of another type than this version takes
 
 
 def _max_batch(record: VersionRecord) -> int:

@@ -256,14 +256,11 @@ class ModelOperations:
         for record in removed:
             # Not if it was deployed anew meanwhile, or has a container that does not want to go.
             if record.id not in self._catalog.versions and not self._manager.slots(record.id):
-                self._remove_files(record)
+                for path in self._manager.log_paths(record.id).values():
+                    logs.remove(path)
+                if not self._catalog.uses_artifact(record.spec.artifact):
+                    self._artifacts.remove(record.spec.artifact)
         await self._manager.prune(self._catalog.artifacts())
-
-    def _remove_files(self, record: VersionRecord) -> None:
-        for path in self._manager.log_paths(record.id).values():
-            logs.remove(path)
-        if not self._catalog.uses_artifact(record.spec.artifact):
-            self._artifacts.remove(record.spec.artifact)
 
 
 def _sample_text(sample: Any) -> str | None:
