@@ -9,7 +9,7 @@ BOUNDS = (1, 2, 4)
 def test_a_bound_counts_what_is_equal_to_it() -> None:
     histogram = Histogram(BOUNDS)
     for value in (0, 1, 1.5, 2, 3, 4, 4.5, 100):
-        histogram.observe(value)
+        histogram.record(value)
     assert histogram.data().counts == (2, 2, 2, 2)
     assert histogram.data().sum == 116.0
 
@@ -18,7 +18,7 @@ def test_a_bound_counts_what_is_equal_to_it() -> None:
 def test_each_value_is_counted_once(values: list[float]) -> None:
     histogram = Histogram(BOUNDS)
     for value in values:
-        histogram.observe(value)
+        histogram.record(value)
     data = histogram.data()
     assert sum(data.counts) == len(values)
     for index, bound in enumerate(BOUNDS):
@@ -28,5 +28,5 @@ def test_each_value_is_counted_once(values: list[float]) -> None:
 def test_what_was_read_does_not_change() -> None:
     histogram = Histogram(BOUNDS)
     before = histogram.data()
-    histogram.observe(1)
+    histogram.record(1)
     assert before.counts == (0, 0, 0, 0)

@@ -7,7 +7,7 @@ import pytest
 
 from clipper.control.snapshot import ApplicationSnapshot
 from clipper.errors import PolicyFailed
-from clipper.selection.counts import Counts
+from clipper.selection.counts import ApplicationCounts
 from clipper.selection.learning.totals import Totals
 from clipper.selection.own_code import make as make_now
 from clipper.selection.policies.policy import Choice, QueryView
@@ -34,8 +34,8 @@ class Broken(Policy):
 """
 
 
-def make(policy: str, code: Path | None = None) -> tuple[Selector, Counts]:
-    counts = Counts()
+def make(policy: str, code: Path | None = None) -> tuple[Selector, ApplicationCounts]:
+    counts = ApplicationCounts()
     selection = Selection(policy=policy, code=str(code) if code else None)
     return Selector(ApplicationSnapshot("a", "float64[*]", 20.0, selection=selection), counts, make_now), counts
 

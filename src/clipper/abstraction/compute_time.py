@@ -18,7 +18,7 @@ class ComputeTime:
         self._rows = self._seconds = 0.0
         self.row_ms: float | None = None
 
-    def observe(self, rows: int, computed_s: float, service_s: float) -> None:
+    def record(self, rows: int, computed_s: float, service_s: float) -> None:
         """A batch of at least one row came back.
 
         Args:

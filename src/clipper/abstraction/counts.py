@@ -7,7 +7,7 @@ from clipper.metrics.histogram import Histogram
 from clipper.types import ModelId
 
 
-class Counts:
+class VersionCounts:
     """The query path increments these counters, so they are plain attributes."""
 
     __slots__ = (

@@ -18,7 +18,7 @@ from clipper.abstraction.batching.replica_state import ReplicaState
 from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.compute_time import ComputeTime
-from clipper.abstraction.counts import Counts
+from clipper.abstraction.counts import VersionCounts
 from clipper.abstraction.replica import Replica
 from clipper.abstraction.turns import Turns
 from clipper.abstraction.work import Waiter, Work
@@ -73,7 +73,7 @@ class ModelQueue:
         self.recent_output: bytes | None = None
         self.output_type: InputType | None = None  # None if the container does not declare it
         self.compute_time = ComputeTime()
-        self._counts = Counts()
+        self._counts = VersionCounts()
 
     # -- queries ---------------------------------------------------------------------------------------
 
@@ -283,8 +283,8 @@ class ModelQueue:
         counts = self._counts
         works = batch.works
         # One observation for each batch keeps this cheap: the oldest query's wait stands for the batch.
-        counts.queue_wait_s.observe(batch.sent_s - works[0].arrival_s)
-        counts.batch_size.observe(len(works))
+        counts.queue_wait_s.record(batch.sent_s - works[0].arrival_s)
+        counts.batch_size.record(len(works))
         self._turns.flow.sent(batch)
         rows = [work.row for work in works]
         self._links[state.id].link.send(batch.id, self._dtype, self._dimensions, rows)
@@ -343,9 +343,9 @@ class ModelQueue:
             return None
         batch, service_s = finished
         self._turns.ended(batch)
-        self._counts.batch_latency_s.observe(service_s)
+        self._counts.batch_latency_s.record(service_s)
         if evaluation_us is not None:
-            self.compute_time.observe(len(batch.works), evaluation_us / 1e6, service_s)
+            self.compute_time.record(len(batch.works), evaluation_us / 1e6, service_s)
         return batch
 
     def _go_on(self, replica: Replica) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from clipper.errors import PolicyFailed
 from clipper.selection.contexts import Contexts
-from clipper.selection.counts import Counts
+from clipper.selection.counts import ApplicationCounts
 from clipper.selection.deadlines import TIMER_EARLY_S
 from clipper.selection.feedback.join_table import SAID_BYTES, JoinTable, output_bytes
 from clipper.selection.feedback.outcomes import Outcomes
@@ -34,7 +34,13 @@ class Answering:
     """
 
     def __init__(
-        self, name: str, terms: Terms, contexts: Contexts, counts: Counts, outcomes: Outcomes, joins: JoinTable
+        self,
+        name: str,
+        terms: Terms,
+        contexts: Contexts,
+        counts: ApplicationCounts,
+        outcomes: Outcomes,
+        joins: JoinTable,
     ) -> None:
         self.name = name
         self.contexts = contexts
@@ -150,7 +156,7 @@ class Answering:
             return
         now_s, terms = self._now_s(), self.terms
         latency_s = now_s - query.arrival_s
-        self.counts.latency_s.observe(latency_s)
+        self.counts.latency_s.record(latency_s)
         if latency_s > terms.slo_s:
             self.counts.slo_misses += 1
         choice, output = query.choice, query.first_output
@@ -214,7 +220,7 @@ class Answering:
             confidence = terms.confidences.confidence(query.said, query.arms)
         query.confidence = confidence
         if len(choice.models) > 1 or terms.confidences is not None:
-            self.counts.confidence.observe(confidence)
+            self.counts.confidence.record(confidence)
         if confidence < terms.threshold:
             query.reason = "low_confidence"
             self.counts.defaults[query.reason] += 1

@@ -11,7 +11,7 @@ from clipper.errors import ClipperError, PolicyFailed
 from clipper.selection.answering import Answering
 from clipper.selection.context_reads import ContextReads
 from clipper.selection.contexts import Contexts
-from clipper.selection.counts import Counts
+from clipper.selection.counts import ApplicationCounts
 from clipper.selection.deadlines import Deadlines
 from clipper.selection.feedback.outcomes import Outcomes
 from clipper.selection.learning.arms import Arms
@@ -48,7 +48,7 @@ class Application:
         self.name = snapshot.name
         self.snapshot = snapshot
         self.surroundings = surroundings
-        self.counts = Counts()
+        self.counts = ApplicationCounts()
         self.outcomes = Outcomes()
         self.forecasts = Forecasts()
         selection = snapshot.selection

@@ -16,7 +16,7 @@ from clipper.metrics.histogram import Histogram
 MAX_SETS = 1000
 
 
-class Counts:
+class ApplicationCounts:
     """The query path increments these counters, so they are plain attributes.
 
     Attributes:

@@ -6,7 +6,7 @@ from random import Random
 from clipper.control.snapshot import ApplicationSnapshot
 from clipper.errors import InvalidArgument, PolicyFailed
 from clipper.selection.contract import checked_choice, checked_combined, checked_further
-from clipper.selection.counts import Counts
+from clipper.selection.counts import ApplicationCounts
 from clipper.selection.learning.totals import Totals
 from clipper.selection.own_code import Made
 from clipper.selection.policies.by_name import POLICIES, make_loss, make_policy
@@ -31,7 +31,7 @@ class Selector:
     """
 
     def __init__(
-        self, application: ApplicationSnapshot, counts: Counts, make: Callable[[ApplicationSnapshot], Made]
+        self, application: ApplicationSnapshot, counts: ApplicationCounts, make: Callable[[ApplicationSnapshot], Made]
     ) -> None:
         selection = application.selection
         self._name = selection.policy

@@ -45,7 +45,7 @@ def teach(replica: ReplicaState, speed: Speed) -> None:
     for repeat in range(6):
         for rows in sorted({1, 2, speed.limit // 4 + 1, speed.limit // 2 + 1, speed.limit}):
             size_bytes = rows * (10 if repeat % 2 else 1000)
-            replica.times.observe(rows, size_bytes, speed.service_s(rows, size_bytes))
+            replica.times.record(rows, size_bytes, speed.service_s(rows, size_bytes))
 
 
 def push(scheduler: Scheduler, count: int, now_s: float = 0.0, slo_s: float = SLO_S) -> list[Work]:

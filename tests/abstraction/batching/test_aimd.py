@@ -12,7 +12,7 @@ def at_limit(limit: int, max_batch: int = 1024) -> Aimd:
     """A controller that has doubled to ``limit``, a power of two, with batches that took no more time than a call."""
     controller = Aimd(BUDGET_S, max_batch)
     while controller.limit < limit:
-        controller.observe(controller.limit, 20e-6 * controller.limit, True)
+        controller.record(controller.limit, 20e-6 * controller.limit, True)
     assert controller.limit == limit
     return controller
 
@@ -21,7 +21,7 @@ def test_it_doubles_while_a_full_batch_takes_at_most_half_the_budget() -> None:
     controller = Aimd(BUDGET_S, 1024)
     limits = []
     for service_s in (0.0001, 0.001, 0.003, 0.0031, 0.0001):
-        controller.observe(controller.limit, service_s, True)
+        controller.record(controller.limit, service_s, True)
         limits.append(controller.limit)
     assert limits == [2, 4, 8, 8, 16]
 
@@ -29,30 +29,30 @@ def test_it_doubles_while_a_full_batch_takes_at_most_half_the_budget() -> None:
 def test_it_stops_at_max_batch() -> None:
     controller = Aimd(BUDGET_S, 100)
     for _ in range(50):
-        controller.observe(controller.limit, 0.0001, True)
+        controller.record(controller.limit, 0.0001, True)
     assert controller.limit == 100
 
 
 def test_it_grows_by_a_sixteenth_after_eight_full_batches_with_room() -> None:
     controller = at_limit(128)
     for _ in range(7):
-        controller.observe(128, FIT_S, True)
+        controller.record(128, FIT_S, True)
     assert controller.limit == 128
-    controller.observe(128, FIT_S, True)
+    controller.record(128, FIT_S, True)
     assert controller.limit == 136
 
 
 def test_it_holds_if_the_slowest_of_the_eight_leaves_no_room() -> None:
     controller = at_limit(128)
     for service_s in (*[FIT_S] * 7, 0.00599):
-        controller.observe(128, service_s, True)
+        controller.record(128, service_s, True)
     assert controller.limit == 128
 
 
 def test_a_batch_smaller_than_the_limit_says_nothing_of_larger_ones() -> None:
     controller = at_limit(128)
     for _ in range(100):
-        controller.observe(64, 0.0001, True)
+        controller.record(64, 0.0001, True)
     assert controller.limit == 128
 
 
@@ -74,18 +74,18 @@ def test_a_batch_smaller_than_the_limit_says_nothing_of_larger_ones() -> None:
 def test_it_backs_off_by_the_lesser_of_two_misses_among_four(services_s: list[float], limit: int) -> None:
     controller = at_limit(128)
     for service_s in services_s:
-        controller.observe(controller.limit, service_s, False)
+        controller.record(controller.limit, service_s, False)
     assert controller.limit == limit
 
 
 def test_a_batch_sent_before_a_back_off_does_not_count_again() -> None:
     controller = at_limit(128)
     for _ in range(2):
-        controller.observe(128, FAR_S, True)
+        controller.record(128, FAR_S, True)
     for size in (128, 128, 64):
-        controller.observe(size, FAR_S, True)
+        controller.record(size, FAR_S, True)
     assert controller.limit == 64
-    controller.observe(64, FAR_S, True)
+    controller.record(64, FAR_S, True)
     assert controller.limit == 32
 
 
@@ -93,7 +93,7 @@ def test_a_tenfold_slowdown_takes_a_dozen_batches() -> None:
     controller = at_limit(256)
     batches, spent_s = 0, 0.0
     while (service_s := 0.002 + 200e-6 * controller.limit) > BUDGET_S:
-        controller.observe(controller.limit, service_s, True)
+        controller.record(controller.limit, service_s, True)
         batches, spent_s = batches + 1, spent_s + service_s
         assert batches <= 14
     assert spent_s < 0.5
@@ -103,10 +103,10 @@ def test_an_expectation_that_was_wrong_is_tried_again() -> None:
     """Noise may make a flat model look as if each row cost much; the limit must not stay small for good."""
     controller = Aimd(BUDGET_S, 1024)
     for size, service_s in ((1, 0.003), (2, 0.0055), (1, 0.003), (2, 0.0055), (1, 0.003), (2, 0.0055)) * 10:
-        controller.observe(size, service_s, size == controller.limit)
+        controller.record(size, service_s, size == controller.limit)
     assert controller.limit <= 2
     for _ in range(3000):
-        controller.observe(controller.limit, FIT_S, True)
+        controller.record(controller.limit, FIT_S, True)
     assert controller.limit > 64
 
 

@@ -23,7 +23,7 @@ batches = st.lists(st.tuples(sizes, services_s, st.booleans()), max_size=300)
 def saturate(controller: Controller, fixed_s: float, per_row_s: float, count: int) -> None:
     """Full batches, without noise."""
     for _ in range(count):
-        controller.observe(controller.limit, fixed_s + per_row_s * controller.limit, True)
+        controller.record(controller.limit, fixed_s + per_row_s * controller.limit, True)
 
 
 def make(policy: BatchingPolicy, budget_s: float = BUDGET_S, max_batch: int = Batching().max_batch) -> Controller:
@@ -62,7 +62,7 @@ def test_the_limit_is_always_from_1_to_max_batch(
     for position, batch in enumerate(observed):
         if budgets_s and position % 50 == 49:
             controller.set_budget(budgets_s.pop())
-        controller.observe(*batch)
+        controller.record(*batch)
         assert 1 <= controller.limit <= max_batch
 
 
@@ -75,7 +75,7 @@ def test_light_load_never_shrinks_the_limit(policy: BatchingPolicy, seed: int, c
     saturate(controller, 0.0002, 20e-6, 300)
     grown = controller.limit
     for _ in range(count):
-        controller.observe(rng.randint(1, grown - 1), rng.uniform(0.0001, BUDGET_S), False)
+        controller.record(rng.randint(1, grown - 1), rng.uniform(0.0001, BUDGET_S), False)
         assert controller.limit >= grown
 
 
@@ -88,7 +88,7 @@ def test_batches_that_were_not_full_never_grow_the_limit(
     controller = make(policy, BUDGET_S)
     for size, service_s in observed:
         before = controller.limit
-        controller.observe(size, service_s, False)
+        controller.record(size, service_s, False)
         assert controller.limit <= before
 
 
@@ -98,7 +98,7 @@ def test_one_slow_batch_hardly_moves_the_limit(policy: BatchingPolicy, grown_by:
     controller = make(policy, BUDGET_S)
     saturate(controller, 0.0002, 20e-6, grown_by)
     grown = controller.limit
-    controller.observe(grown, 0.5, True)
+    controller.record(grown, 0.5, True)
     saturate(controller, 0.0002, 20e-6, 100)
     assert controller.limit >= 0.9 * grown
 

@@ -22,7 +22,7 @@ def make_times(noise: float = 0.0, per_byte_s: float = 0.0) -> ServiceTimes:
         for rows in (1, 3, 6, 12, 24, 60):
             size_bytes = rows * rng.choice((1, 100))
             service_s = FIXED_S + PER_ROW_S * rows + per_byte_s * size_bytes
-            times.observe(rows, size_bytes, service_s * rng.lognormvariate(0.0, noise))
+            times.record(rows, size_bytes, service_s * rng.lognormvariate(0.0, noise))
     return times
 
 
@@ -129,7 +129,7 @@ def test_the_limit_is_made_use_of_beside_a_few_of_another_slo(limit: int) -> Non
 def test_few_of_many_go_where_a_row_takes_long() -> None:
     times = ServiceTimes()
     for rows in (1, 2, 4, 8) * 5:
-        times.observe(rows, 0, 0.00165 * rows)
+        times.record(rows, 0, 0.00165 * rows)
     choice = choose(outlook(*[0.02] * 512), times, 0.0, 0.0, 600.0, FOREVER)
     assert choice.in_time > 0
 

@@ -73,11 +73,11 @@ def test_a_tenfold_slowdown_takes_two_dozen_batches() -> None:
     rng = random.Random(1)
     for _ in range(2000):
         size = rng.randint(controller.limit // 2 + 1, controller.limit)
-        controller.observe(size, 0.0002 + 20e-6 * size, size == controller.limit)
+        controller.record(size, 0.0002 + 20e-6 * size, size == controller.limit)
     assert controller.limit >= 250
     batches = 0
     while (service_s := 0.002 + 200e-6 * controller.limit) > 1.1 * BUDGET_S:
-        controller.observe(controller.limit, service_s, True)
+        controller.record(controller.limit, service_s, True)
         batches += 1
         assert batches <= 24
 
@@ -85,11 +85,11 @@ def test_a_tenfold_slowdown_takes_two_dozen_batches() -> None:
 def test_a_tenfold_speed_up_takes_two_dozen_batches() -> None:
     controller = Quantile(BUDGET_S, 1024)
     for _ in range(500):
-        controller.observe(controller.limit, 0.002 + 200e-6 * controller.limit, True)
+        controller.record(controller.limit, 0.002 + 200e-6 * controller.limit, True)
     assert controller.limit <= 22
     batches = 0
     while controller.limit < 250:
-        controller.observe(controller.limit, 0.0002 + 20e-6 * controller.limit, True)
+        controller.record(controller.limit, 0.0002 + 20e-6 * controller.limit, True)
         batches += 1
         assert batches <= 48
 
@@ -99,7 +99,7 @@ def test_growth_beyond_the_sizes_seen_is_at_most_twofold() -> None:
     largest = 1
     for _ in range(300):
         largest = max(largest, controller.limit)
-        controller.observe(controller.limit, 0.0035, True)
+        controller.record(controller.limit, 0.0035, True)
         assert controller.limit <= 2 * largest
     assert controller.limit > 100
 

@@ -96,7 +96,7 @@ def test_rows_that_are_taken_to_be_too_long_are_tried_now_and_then() -> None:
     scheduler = settled()
     replica = scheduler.replicas["0"]
     for _ in range(6):
-        replica.times.observe(1, 3000, 5.0)
+        replica.times.record(1, 3000, 5.0)
     rows(scheduler, 1, 10, 9.0, 0.1)
     if scheduler.decide(9.0).batches:
         finish_all(scheduler, 9.01)

@@ -28,7 +28,7 @@ def learned(
 ) -> ServiceTimes:
     times, rng = ServiceTimes(), random.Random(seed)
     for rows in sizes:
-        times.observe(rows, 0, service_s(rows) * rng.lognormvariate(0.0, noise))
+        times.record(rows, 0, service_s(rows) * rng.lognormvariate(0.0, noise))
     return times
 
 
@@ -50,7 +50,7 @@ def test_where_one_size_only_is_known_most_is_taken_to_be_fixed() -> None:
     times = learned([10] * 20)
     assert times.mean_s(10) == pytest.approx(affine(10))
     assert times.fixed_s == pytest.approx(GUESSED_FIXED_SHARE * affine(10))
-    times.observe(40, 0, affine(40))
+    times.record(40, 0, affine(40))
     assert times.mean_s(100) == pytest.approx(affine(100), rel=0.05)
 
 
@@ -77,7 +77,7 @@ def test_the_time_by_the_byte_is_told_from_that_by_the_row() -> None:
         rows = rng.randint(1, 50)
         size_bytes = sum(rng.choice((10, 100, 5000)) for _ in range(rows))
         service_s = FIXED_S + PER_ROW_S * rows + PER_BYTE_S * size_bytes
-        times.observe(rows, size_bytes, service_s * rng.lognormvariate(0.0, 0.03))
+        times.record(rows, size_bytes, service_s * rng.lognormvariate(0.0, 0.03))
     assert times.per_byte_s == pytest.approx(PER_BYTE_S, rel=0.1)
     assert times.mean_s(20, 100_000) == pytest.approx(FIXED_S + PER_ROW_S * 20 + 0.1, rel=0.1)
     assert times.mean_s(1, 10) == pytest.approx(FIXED_S, rel=0.3)
@@ -86,7 +86,7 @@ def test_the_time_by_the_byte_is_told_from_that_by_the_row() -> None:
 def test_rows_that_are_all_as_long_may_go_to_either() -> None:
     times = ServiceTimes()
     for rows in SIZES * 20:
-        times.observe(rows, rows * 100, FIXED_S + PER_ROW_S * rows)
+        times.record(rows, rows * 100, FIXED_S + PER_ROW_S * rows)
     assert times.mean_s(50, 5000) == pytest.approx(affine(50), rel=0.02)
     assert min(times.fixed_s, times.per_row_s, times.per_byte_s) >= 0
 
@@ -94,7 +94,7 @@ def test_rows_that_are_all_as_long_may_go_to_either() -> None:
 @pytest.mark.parametrize("stall_s", [0.05, 1.0, 60.0])
 def test_a_stall_hardly_moves_it(stall_s: float) -> None:
     times = learned(SIZES * 20)
-    times.observe(20, 0, stall_s)
+    times.record(20, 0, stall_s)
     for rows in (1, 20, 100):
         assert times.mean_s(rows) == pytest.approx(affine(rows), rel=0.3)
     assert times.slow_s(20) < 2 * affine(20)
@@ -104,12 +104,12 @@ def test_a_stall_hardly_moves_it(stall_s: float) -> None:
 def test_a_tenfold_change_of_speed_is_followed_within_three_batches(factor: float) -> None:
     times = learned(SIZES * 20, noise=0.1)
     for rows in (20, 100, 40)[:CHANGE_RUN]:
-        times.observe(rows, 0, factor * affine(rows))
+        times.record(rows, 0, factor * affine(rows))
     for rows in (1, 20, 100):
         assert 0.5 <= times.mean_s(rows) / (factor * affine(rows)) <= 2.0
         assert times.slow_s(rows) < 2.5 * factor * affine(rows)
     for rows in SIZES:
-        times.observe(rows, 0, factor * affine(rows))
+        times.record(rows, 0, factor * affine(rows))
     for rows in (1, 20, 100):
         assert times.mean_s(rows) == pytest.approx(factor * affine(rows), rel=0.4)
 
@@ -117,7 +117,7 @@ def test_a_tenfold_change_of_speed_is_followed_within_three_batches(factor: floa
 def test_two_slow_batches_are_no_change() -> None:
     times = learned(SIZES * 20)
     for rows in (20, 20, 1, 20, 20):
-        times.observe(rows, 0, affine(rows) * (10.0 if rows == 20 else 1.0))
+        times.record(rows, 0, affine(rows) * (10.0 if rows == 20 else 1.0))
     assert times.mean_s(64) < 2 * affine(64)
 
 
@@ -136,14 +136,14 @@ def test_about_nine_of_ten_batches_are_within_the_slow_time(noise: float) -> Non
         rows = SIZES[number % len(SIZES)]
         service_s = affine(rows) * rng.lognormvariate(0.0, noise)
         above += service_s > times.slow_s(rows)
-        times.observe(rows, 0, service_s)
+        times.record(rows, 0, service_s)
     assert 0.05 < above / 2000 < 0.2
 
 
 def test_a_batch_may_be_so_many_times_as_large_as_any_before() -> None:
     times = learned([3])
     assert times.most_rows() == 3 * MAX_GROWTH
-    times.observe(1, 0, 0.001)
+    times.record(1, 0, 0.001)
     assert times.most_rows() == 3 * MAX_GROWTH
 
 
@@ -161,7 +161,7 @@ def test_a_budget_of_exactly_one_row_is_one_row() -> None:
     for _ in range(500):
         times, service_s = ServiceTimes(), rng.uniform(0.001, 3.0)
         for _ in range(5):
-            times.observe(1, 0, service_s)
+            times.record(1, 0, service_s)
         assert times.rows_within(times.mean_s(1)) == pytest.approx(1.0)
 
 
@@ -171,7 +171,7 @@ def test_what_is_adopted_holds_until_its_own_batches_outweigh_it() -> None:
     assert times.is_known and times.largest == 100
     assert times.mean_s(30) == pytest.approx(affine(30))
     for rows in SIZES * 3:
-        times.observe(rows, 0, 1.3 * affine(rows))
+        times.record(rows, 0, 1.3 * affine(rows))
     assert times.mean_s(30) == pytest.approx(1.3 * affine(30), rel=0.1)
 
 
@@ -193,7 +193,7 @@ def test_whatever_a_clock_says_times_are_numbers_from_0_on(
 ) -> None:
     times = ServiceTimes()
     for number, (rows, size_bytes, took_s) in enumerate(batches):
-        times.observe(rows, size_bytes, took_s)
+        times.record(rows, size_bytes, took_s)
         if number == 30:
             times.rescale(rescaled)
         for seen in (times.fixed_s, times.per_row_s, times.per_byte_s):
@@ -208,16 +208,16 @@ def test_whatever_a_clock_says_times_are_numbers_from_0_on(
 def test_a_slow_batch_just_before_bytes_are_told_is_not_learned_as_one_without_any() -> None:
     """It may mean another speed, and waits for the next to say so; that one is the first of unequal rows."""
     times = learned([8] * 20)
-    times.observe(8, 0, 100 * affine(8))
+    times.record(8, 0, 100 * affine(8))
     for number in range(1, 5):
-        times.observe(8, 6_000 * number, 10 * affine(8) + 1e-6 * number)
+        times.record(8, 6_000 * number, 10 * affine(8) + 1e-6 * number)
     assert 0.0 < times.mean_s(8, 6_000) < 1.0
 
 
 def test_inputs_without_a_byte_after_others_that_had_some() -> None:
     """As of empty texts: what was learned of bytes fades until nothing of it is left."""
     times = learned([8] * 20)
-    times.observe(8, 100, affine(8))
+    times.record(8, 100, affine(8))
     for number in range(40_000):
-        times.observe(1 + number % 8, 0, affine(1 + number % 8))
+        times.record(1 + number % 8, 0, affine(1 + number % 8))
     assert times.mean_s(8) == pytest.approx(affine(8), rel=0.05)

@@ -77,7 +77,7 @@ class Aimd:
         self._window = 0
         self._slowest_s = 0.0
 
-    def observe(self, size: int, service_s: float, was_full: bool) -> None:
+    def record(self, size: int, service_s: float, was_full: bool) -> None:
         self._line.compare(size, service_s)
         # A batch above the limit was sent before the last back-off, so it says nothing about the present limit.
         missed = service_s > self._target_s and size <= self.limit

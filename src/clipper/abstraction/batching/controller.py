@@ -22,7 +22,7 @@ class Controller(Protocol):
 
     limit: int
 
-    def observe(self, size: int, service_s: float, was_full: bool) -> None:
+    def record(self, size: int, service_s: float, was_full: bool) -> None:
         """Learn from an answered batch.
 
         Args:

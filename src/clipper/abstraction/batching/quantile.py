@@ -96,7 +96,7 @@ class Quantile:
         self._forget()
         self._is_exploring = True
 
-    def observe(self, size: int, service_s: float, was_full: bool) -> None:
+    def record(self, size: int, service_s: float, was_full: bool) -> None:
         service_s = max(service_s, _LEAST_S)
         self._sizes[self._count % _WINDOW] = size
         self._services_s[self._count % _WINDOW] = service_s

@@ -158,11 +158,11 @@ class Scheduler:
             replica.times.rescale(service_s / batch.expected_s)
         replica.batches += 1
         if replica.batches < LEARNED_BATCHES or service_s >= SHORT_S or not replica.batches % LEARNED_EVERY:
-            replica.times.observe(size, batch.size_bytes, service_s)
+            replica.times.record(size, batch.size_bytes, service_s)
             replica.capacity_per_s = 0.0
         replica.last_done_s, replica.last_size, replica.last_left = now_s, size, self.queue.length
         if replica.controller is not None:
-            replica.controller.observe(size, service_s, batch.was_full)
+            replica.controller.record(size, service_s, batch.was_full)
         if service_s >= LEAST_FIXED_S:
             self._returns.answered(size, self.queue.arrivals, now_s, service_s)
         return batch, service_s

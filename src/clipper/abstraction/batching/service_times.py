@@ -107,7 +107,7 @@ class ServiceTimes:
             return 0.0
         return min(max(spare_s / per_row_s, 1.0), 1e9) if per_row_s > 0 else 1e9
 
-    def observe(self, rows: int, size_bytes: int, took_s: float) -> None:
+    def record(self, rows: int, size_bytes: int, took_s: float) -> None:
         """Learn from a batch that came back. ``size_bytes`` may be 0 as long as all rows have one length."""
         if size_bytes and not self._is_sized:
             self._is_sized = True

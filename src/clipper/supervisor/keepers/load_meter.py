@@ -13,8 +13,8 @@ DEFAULT_START_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """What has been counted, as sums over time; see ``statistics.VersionLoad``."""
+class Increase:
+    """What one worker has counted since the look before; see ``statistics.VersionLoad``."""
 
     arrivals: int = 0
     late: int = 0
@@ -62,10 +62,10 @@ class LoadMeter:
         )
 
 
-def _since(before: VersionLoad | None, now: VersionLoad) -> Counts:
+def _since(before: VersionLoad | None, now: VersionLoad) -> Increase:
     if before is None or before.arrivals > now.arrivals:  # its worker, or its queue, is new
         before = VersionLoad(now.model, now.version, 0, 0, 0, 0.0, 0, 0.0, now.slo_s, {})
-    return Counts(
+    return Increase(
         now.arrivals - before.arrivals,
         now.late - before.late,
         now.batches_sent - before.batches_sent,
