@@ -75,6 +75,12 @@ def test_threshold_is_found_back(found: list[Bin], threshold: float, raw: float)
         assert curve.calibrated(raw) <= threshold + 1e-6
 
 
+def test_a_threshold_that_only_wrong_answers_are_below_is_found_back() -> None:
+    curve = Curve([Bin(1000, 0.9, 0.1), Bin(1000, 0.99, 0.3)])
+    assert curve.calibrated(0.0) < 0.01
+    assert curve.calibrated(curve.least_raw(0.01)) == pytest.approx(0.01)
+
+
 @given(st.lists(confidences, min_size=2, max_size=20).map(sorted))
 def test_bins_are_in_order_of_confidence(raw: list[float]) -> None:
     numbers = [bin_of(each) for each in raw]

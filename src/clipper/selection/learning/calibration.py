@@ -5,16 +5,17 @@ the bin's sums: the number of answers, the sum of their raw confidences, and of 
 state they are added to by any number of workers, and fade by its half-life. A curve is fitted to the sums in two steps,
 so that it serves with ten pieces of feedback as well as with a thousand:
 
-1. Platt scaling of the raw confidence's log-odds z: ``q = 1 / (1 + exp(-(a z + b)))`` (Platt, "Probabilistic Outputs
-   for Support Vector Machines", 1999; on log-odds it is beta calibration with equal exponents: Kull, Silva Filho and
-   Flach, "Beta calibration", AISTATS 2017). a and b have normal priors around 1 and 0, the identity. The most probable
-   a and b a posteriori are found by Newton's method.
+1. Platt scaling of the raw confidence's log-odds ``z = ln(c / (1 - c))``: ``q = 1 / (1 + exp(-(a z + b)))`` (Platt,
+   "Probabilistic Outputs for Support Vector Machines", 1999; on log-odds it is beta calibration with equal exponents:
+   Kull, Silva Filho and Flach, "Beta calibration", AISTATS 2017). a and b have normal priors around 1 and 0, the
+   identity. The most probable a and b a posteriori are found by Newton's method.
 2. Isotonic regression over the bins by pooling adjacent violators (Zadrozny and Elkan, "Transforming Classifier Scores
    into Accurate Multiclass Probability Estimates", KDD 2002), where each bin has ``PRIOR_ANSWERS`` extra answers that
    are as right as q says. It needs more data than Platt scaling and is then better (Niculescu-Mizil and Caruana,
    "Predicting Good Probabilities with Supervised Learning", ICML 2005); the prior makes the better one prevail.
 
-Between bins the curve is straight in q, and it goes through (0, 0) and (1, 1). Without feedback it is the identity.
+As a function of q, the curve is straight between bins, and goes from (0, 0) to (1, 1). Without feedback it is the
+identity.
 """
 
 import math
@@ -104,9 +105,9 @@ def bins(numbers: Numbers, model: str, basis: Basis, by: By = "raw") -> list[Bin
 
 
 def expected_error(found: Sequence[Bin]) -> float:
-    """Return the expected calibration error: the mean difference between confidence and share of right answers in a
-    bin, weighted by answers (Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian
-    Binning", AAAI 2015).
+    """Return the expected calibration error: the mean over bins, weighted by answers, of the absolute difference
+    between confidence and share of right answers (Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated
+    Probabilities Using Bayesian Binning", AAAI 2015).
 
     Args:
         found: at least one bin.
@@ -157,7 +158,9 @@ class Curve:
         low, high = self._to[place - 1], self._to[place]
         share = (threshold - low) / (high - low) if high > low else 0.0
         q = self._from[place - 1] + share * (self._from[place] - self._from[place - 1])
-        return _probability((_log_odds(q) - self._b) / self._a)
+        # Not _log_odds: q may be beyond the range of the bins.
+        odds = math.log(q / (1.0 - q)) if q < 1.0 else math.inf
+        return _probability((odds - self._b) / self._a)
 
     def _platt(self, log_odds: float) -> float:
         return _probability(self._a * log_odds + self._b)
@@ -197,7 +200,7 @@ _NAMES: Mapping[tuple[Basis, By], Sequence[tuple[str, str, str]]] = {
 
 
 def _platt(odds: Sequence[float], found: Sequence[Bin]) -> tuple[float, float]:
-    """Return the most probable a and b of ``right ~ Bernoulli(1 / (1 + exp(-(a z + b))))``."""
+    """Return the a and b that are most probable a posteriori, with ``right ~ Bernoulli(1 / (1 + exp(-(a z + b))))``."""
     a, b = 1.0, 0.0
     cost = _cost(a, b, odds, found)
     for _ in range(_STEPS):
@@ -230,7 +233,7 @@ def _platt(odds: Sequence[float], found: Sequence[Bin]) -> tuple[float, float]:
 
 
 def _cost(a: float, b: float, odds: Sequence[float], found: Sequence[Bin]) -> float:
-    """Return minus the logarithm of the posterior."""
+    """Return minus the logarithm of the posterior of a and b, less a constant."""
     cost = ((a - 1.0) / _SPREAD_A) ** 2 / 2 + (b / _SPREAD_B) ** 2 / 2
     for z, each in zip(odds, found):
         x = a * z + b
