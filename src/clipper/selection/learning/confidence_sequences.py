@@ -10,18 +10,23 @@ mean. So it starts at 1, is a supermartingale, and ever exceeds 1 / error with a
 - **Bernoulli** likelihoods (Robbins: "Statistical Methods Related to the Law of the Iterated Logarithm", 1970), with
   Jeffreys' prior: ``B(S + 1/2, n - S + 1/2) / B(1/2, 1/2) / (m^S (1 - m)^(n - S))``, with n losses and S their sum.
   Since ``a^x b^(1-x)`` is convex in x, this is no better than fair for any losses in [0, 1] with mean m.
-- **Variance**: ``exp(l (S - n m) - (-ln(1 - l) - l) V(m))``, with V(m) the sum of squares of the losses less m, for
-  several l in (0, 1/2], and the same for one minus the losses (Fan, Grama, Liu: "Exponential Inequalities for
+- **Variance**: ``exp(l (S - n m) - (-ln(1 - l) - l) V(m))``, with V(m) the sum of ``(loss - m)^2``, for several l in
+  (0, 1/2], and the same for one minus the losses and one minus m (Fan, Grama, Liu: "Exponential Inequalities for
   Martingales with Applications", 2015; as in Howard, Ramdas, McAuliffe, Sekhon: "Time-uniform, Nonparametric,
   Nonasymptotic Confidence Sequences", 2021). It is sharper if losses differ by little.
 
 So three sums are all that is needed, which any number of workers may add up in any order. Each loss may come from a
 query that was chosen depending on earlier ones, as all policies do: given the past, its mean is the model's.
 
-For two models K_1(m_1) K_2(m_2) is such a capital, too. A difference d of their means is refuted if this exceeds
-1 / error for all m_1 - m_2 = d (Kaufmann, Koolen: "Mixture Martingales Revisited", 2021).
+For two models K_1(m_1) K_2(m_2) is such a capital, too, if each query tells about one of them, or about both with
+independent losses. A difference d of their means is refuted if this exceeds 1 / error for all m_1 - m_2 = d (Kaufmann,
+Koolen: "Mixture Martingales Revisited", 2021).
 
-Two conditions: a model's mean loss does not change, and whether feedback comes does not depend on the loss.
+Conditions: a model's mean loss does not change, and whether feedback comes does not depend on the loss. If one query
+tells about both models of a pair, as with shadows and ensembles, their losses must not be negatively correlated.
+Models of one task usually err together on hard inputs: then the product grows more slowly, and a verdict is surer than
+stated. With two equal models of which exactly one errs in each query, a false statement became 95 % sure in 21 of 300
+runs of 1,000 queries.
 """
 
 import math
@@ -84,7 +89,7 @@ class Interval:
 
 
 def mean_interval(evidence: Evidence, error: float) -> Interval:
-    """Return the interval of the mean loss, which is always right except with probability ``error`` in (0, 1)."""
+    """Return the interval of the mean loss. With probability 1 - ``error`` it holds the mean at all times at once."""
     limit, mean = -math.log(error), evidence.mean
     low = _halve(0.0, mean, lambda m: log_capital_above(evidence, m) < limit)
     high = _halve(1.0, mean, lambda m: log_capital_below(evidence, m) < limit)
@@ -100,7 +105,7 @@ def difference_interval(first: Evidence, second: Evidence, error: float) -> Inte
 
 
 def sureness(better: Evidence, other: Evidence, margin: float = 0.0) -> float:
-    """Return the certainty that ``better`` has a mean loss below the other's plus ``margin``: from 0 to below 1.
+    """Return the certainty that ``better`` has a mean loss below the other's plus ``margin``: from 0 to 1.
 
     One minus an always-valid p-value: if it is not so, this is ever at least c with a probability of at most 1 - c.
     """
@@ -110,7 +115,8 @@ def sureness(better: Evidence, other: Evidence, margin: float = 0.0) -> float:
 def log_capital_less(first: Evidence, second: Evidence, margin: float = 0.0) -> float:
     """Return the least capital against all pairs of means with the first at least the second plus ``margin``.
 
-    If the means are such, this ever exceeds ``-ln(error)`` with a probability of at most ``error``.
+    All capitals are logarithms. If the means are such, this ever exceeds ``-ln(error)`` with a probability of at most
+    ``error``.
     """
     if first.mean - second.mean >= margin:
         return log_capital_below(first, first.mean) + log_capital_above(second, second.mean)

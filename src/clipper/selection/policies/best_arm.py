@@ -52,7 +52,8 @@ class BestArm(Policy):
     Arm Identification with Fixed Confidence", 2016), with a mixture instead of the largest likelihood, which needs no
     approximate threshold (Kaufmann, Koolen: "Mixture Martingales Revisited", 2021). A verdict that is off by more than
     ``tolerance`` requires that a false bet wins in one of the K - 1 pairs with the true best. So it happens with a
-    probability of at most 1 - ``confidence``, whatever losses in [0, 1] are, and however often the test is looked at.
+    probability of at most 1 - ``confidence``, whatever losses in [0, 1] are, and however often the test is looked at,
+    under the conditions of ``confidence_sequences``.
 
     **Which models it asks.** The optimal shares of track-and-stop have no closed form, and take a search at each query.
     Top-two sampling comes near them from the present sums (Jourdan, Degenne, Baudry, de Heide, Kaufmann: "Top Two
@@ -61,8 +62,8 @@ class BestArm(Policy):
     challenger c with the least ``capital + 3/2 ln(n_c)``, which is the least certain to be worse; with the capital's
     own part of the counts this is the 1 of TCI. Each of the two gets a share in proportion to what it adds to the
     capital (You, Qin, Wang, Yang: "Information-Directed Selection for Top-Two Algorithms", 2023), ``n_i kl(mean_i,
-    x_i)`` with x the nearest means at which they are equal. A tenth is spread over all models in the test. The
-    probability of each choice is known exactly, and is its share.
+    x_i)`` with x the likeliest means of which the leader's is the challenger's plus ``tolerance``. A tenth is spread
+    over all models in the test. The probability of each choice is known exactly, and is its share.
 
     **Newcomers.** A model or version that comes after the end has not lost, so the test is reopened between it and the
     winner. The winner stays unless the newcomer is better with a margin of 0: if each newcomer within the tolerance
@@ -193,7 +194,7 @@ def _share(leader: Evidence, challenger: Evidence, margin: float) -> float:
 
 
 def _divergence(mean: float, other: float) -> float:
-    """Return the Kullback-Leibler divergence of losses of 0 and 1 from ones with another mean."""
+    """Return ``kl(mean, other)``: the Kullback-Leibler divergence of two Bernoulli distributions with these means."""
     other = min(max(other, 1e-12), 1 - 1e-12)  # rounding may have brought it to an end of its range
     ones = mean * math.log(mean / other) if mean > 0 else 0.0
     return ones + ((1 - mean) * math.log((1 - mean) / (1 - other)) if mean < 1 else 0.0)
