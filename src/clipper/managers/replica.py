@@ -108,7 +108,7 @@ class Replica:
                 self.note, container, self._log_path, self._log_start_bytes, start_timeout_s
             )
             if self._is_to_stop:
-                self.begin_to_stop()
+                self.begin_to_stop()  # it was asked to stop when there was no container yet
             try:
                 with closing(await bring_up.answering()) as probe:
                     if not self.note.ready:
