@@ -62,11 +62,11 @@ def summary(found: Reliability) -> str:
 def _rows(found: Reliability) -> list[tuple[str, ...]]:
     return [
         (f"{each.confidence:.4f}", f"{each.answers:.0f}", f"{each.right:.1%}", f"{each.calibrated or 0:.4f}")
-        for each in _told(found.raw)
+        for each in _with_enough(found.raw)
     ]
 
 
-def _told(found: tuple[ConfidenceBin, ...]) -> list[ConfidenceBin]:
+def _with_enough(found: tuple[ConfidenceBin, ...]) -> list[ConfidenceBin]:
     return [each for each in found if each.answers >= _LEAST_ANSWERS]
 
 
@@ -77,8 +77,8 @@ def _page(name: str, found: tuple[Reliability, ...]) -> str:
     ]
     for each in found:
         diagonal = Line("right as often as sure", [(0.0, 0.0), (1.0, 1.0)], dashed=True)
-        raw = Line("raw", [(one.confidence, one.right) for one in _told(each.raw)])
-        answered = Line("as answered", [(one.confidence, one.right) for one in _told(each.answered)])
+        raw = Line("raw", [(one.confidence, one.right) for one in _with_enough(each.raw)])
+        answered = Line("as answered", [(one.confidence, one.right) for one in _with_enough(each.answered)])
         parts += [
             chart(f"Reliability of {of(each)}", Axis("confidence"), Axis("right"), [answered, raw, diagonal]),
             f"<p>{escape(summary(each))}.</p>",

@@ -67,10 +67,10 @@ def deploy(
         out.note(
             f"{app} sends it {newcomer.share:.1%} of its queries until feedback shows its worth: clipper app show {app}"
         )
-    out.done(made, _told(made), _next_step(made, linked))
+    out.done(made, _summary(made), _next_step(made, linked))
 
 
-def _told(made: Version) -> str:
+def _summary(made: Version) -> str:
     place = "current" if made.current else "not current"
     replicas = f"{len(made.replicas)} replica{'s' * (len(made.replicas) != 1)}"
     if made.scaling:

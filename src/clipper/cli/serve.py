@@ -68,7 +68,7 @@ def serve(
         if version.warning:
             out.warn(version.warning)
         shown = start.home / CERTIFICATE_NAME if "tls_cert" in server else None
-        _tell(out, clipper.query_url, version, asked, shown, needs_key="api_keys" in server)
+        _print_served(out, clipper.query_url, version, asked, shown, needs_key="api_keys" in server)
         while True:  # until ^C, or until the server ends on its own, which is an error
             process.check_alive("while it served")
             time.sleep(_WATCH_S)
@@ -95,7 +95,7 @@ def _server(out: Output, start: ServerStart) -> Iterator[StartingServer]:
             server.stop()
 
 
-def _tell(
+def _print_served(
     out: Output,
     query_url: str,
     version: Version,

@@ -39,13 +39,13 @@ def start(
                 f"Clipper is running already in {server.home}, and not with {other}: queries at {found.query_url}, "
                 f"management at {found.management_url}; stop it first (clipper stop), or give another --home"
             )
-        _tell_running(out, found, "is running already")
+        _print_running(out, found, "is running already")
         return
     if foreground:
         become(server)
     with out.progress("starting the server"):
         now = _start(server)
-    _tell_running(out, now, "is running")
+    _print_running(out, now, "is running")
 
 
 def _other_ports(settings: Given, now: Status) -> str:
@@ -69,7 +69,7 @@ def _start(server: ServerStart) -> Status:
         raise
 
 
-def _tell_running(out: Output, now: Status, what: str) -> None:
+def _print_running(out: Output, now: Status, what: str) -> None:
     text = (
         f"Clipper {what} (pid {now.pid}): queries at {now.query_url}, gRPC {_grpc(now)}, "
         f"management at {now.management_url}"

@@ -60,7 +60,7 @@ class Row(msgspec.Struct, frozen=True):
 
 def row_of(joined: Joined) -> Row:
     setting, decision, judgement = joined.setting, joined.decision, joined.judgement
-    answer = answer_of(setting, decision)
+    answer, packed = answer_of(setting, decision), decision.features
     return Row(
         query_id=decision.query_id,
         time_s=decision.time_s,
@@ -89,7 +89,7 @@ def row_of(joined: Joined) -> Row:
         loss=None if judgement is None else _loss(judgement),
         learned=None if judgement is None else judgement.losses is not None,
         steps=decision.steps,
-        features=None if decision.features is None else _numbers(decision.features),
+        features=None if packed is None else struct.unpack_from(f"<{len(packed) // 8}d", packed),
     )
 
 
@@ -106,10 +106,6 @@ def _loss(judgement: Judgement) -> float | None:
     if judgement.answer_loss is not None:
         return judgement.answer_loss
     return None if judgement.reward is None else 1.0 - judgement.reward
-
-
-def _numbers(packed: bytes) -> tuple[float, ...]:
-    return struct.unpack_from(f"<{len(packed) // 8}d", packed)
 
 
 def _text(json: bytes) -> str:

@@ -6,7 +6,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -104,7 +104,8 @@ class Runner:
                 if self._interrupted.is_set():
                     return Done(tuple(runs), interrupted=True)
                 search.tell(verdict(run))
-                await self._pause()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._interrupted.wait(), _PAUSE_S)
         found = Found(search.kept_per_s, search.too_high_per_s, search.limited_by_sender)
         return Done(tuple(runs), interrupted=False, found=found)
 
@@ -130,12 +131,6 @@ class Runner:
         self._interrupted.set()
         if self._sender is not None:
             self._sender.stop()
-
-    async def _pause(self) -> None:
-        try:
-            await asyncio.wait_for(self._interrupted.wait(), _PAUSE_S)
-        except TimeoutError:
-            return
 
     async def _run(self, plan: Plan) -> Run:
         """Carry out one run.

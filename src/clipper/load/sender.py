@@ -248,28 +248,24 @@ class Sender:
         if min(wanted, room) <= 0 or time.monotonic() < self._no_dial_before_s:
             return
         for _ in range(min(wanted, room)):
-            task = asyncio.get_running_loop().create_task(self._dial_or_tell())
+            task = asyncio.get_running_loop().create_task(self._dial_one_more())
             self._dials.add(task)
             task.add_done_callback(self._dials.discard)
 
-    async def _dial_or_tell(self) -> None:
+    async def _dial_one_more(self) -> None:
         try:
             await self._dial_once()
         except OSError as error:
             self._no_dial_before_s = time.monotonic() + _DIAL_AGAIN_S
-            self._cannot_dial(f"cannot connect: {error.strerror or type(error).__name__}")
+            if self._connections:
+                return  # one of them will be free in time
+            while self._waiting:
+                self._fail(*self._waiting.popleft(), f"cannot connect: {error.strerror or type(error).__name__}")
 
     async def _dial_once(self) -> None:
         loop, target = asyncio.get_running_loop(), self._target
         async with asyncio.timeout(_DIAL_WITHIN_S):
             await loop.create_connection(lambda: Connection(self), target.host, target.port, ssl=target.tls)
-
-    def _cannot_dial(self, why: str) -> None:
-        """Without any connection, fail all waiting queries; otherwise a connection will be free in time."""
-        if self._connections:
-            return
-        while self._waiting:
-            self._fail(*self._waiting.popleft(), why)
 
     async def _sweep(self) -> None:
         """Give up queries whose answer or connection does not come, and dial again after a failure."""
