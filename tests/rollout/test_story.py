@@ -52,13 +52,13 @@ def test_it_tells_what_became_of_processes_once() -> None:
 
 def test_it_tells_what_was_decided_and_keeps_the_latest() -> None:
     story = Story()
-    story.tell(1.0, [Retire(SLOT.slot, "it is no longer needed"), StartSpare("of upgrades"), WakeAt(7.0)])
+    story.record(1.0, [Retire(SLOT.slot, "it is no longer needed"), StartSpare("of upgrades"), WakeAt(7.0)])
     assert story.events == (
         Event(1.0, "m:1#1", "leaves service: it is no longer needed"),
         Event(1.0, "workers", "get a spare: of upgrades"),
     )
     for at in range(MAX_EVENTS):
-        story.tell(float(at), [Retire(SLOT.slot, "")])
+        story.record(float(at), [Retire(SLOT.slot, "")])
     assert len(story.events) == MAX_EVENTS and story.events[0].at == 0.0
 
 
@@ -81,7 +81,7 @@ RECORD = VersionRecord("m", "1", SLOT.spec, Batching(), True, 1, 1.0, state="fai
 )
 def test_each_decision_has_a_subject_and_a_reason(instruction: Instruction, subject: str, text: str) -> None:
     story = Story()
-    story.tell(1.0, [instruction])
+    story.record(1.0, [instruction])
     assert story.events == (Event(1.0, subject, text),)
 
 

@@ -200,7 +200,7 @@ class World:
             facts = self.facts()
             instructions = self.rollout.look(facts)
             self.story.follow(self.now_s, facts)
-            self.story.tell(self.now_s, instructions)
+            self.story.record(self.now_s, instructions)
             for one in instructions:
                 self.carry_out(one)
             if all(isinstance(one, WakeAt) for one in instructions):

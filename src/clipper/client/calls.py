@@ -52,12 +52,12 @@ class Calls:
         content = None if body is None else msgspec.json.encode(body, enc_hook=to_list)
         return msgspec.json.decode(self._management.call(method, path, content, timeout_s), type=kind)
 
-    def _upload(self, artifact: Artifact, tell: Callable[[str], None]) -> None:
+    def _upload(self, artifact: Artifact, report: Callable[[str], None]) -> None:
         path = f"/artifacts/{artifact.digest}"
         if self._management.has(path):
-            tell("the server has this artifact already")
+            report("the server has this artifact already")
             return
-        tell(f"sending {artifact.size_bytes / 1e6:.1f} MB")
+        report(f"sending {artifact.size_bytes / 1e6:.1f} MB")
         self._management.call("PUT", path, artifact.chunks(), UPLOAD_TIMEOUT_S)
 
 

@@ -65,8 +65,8 @@ class Models(Calls):
             ContainerFailed: the version cannot start; ``log_tail`` has the container's last lines.
             DeadlineExceeded: the version is neither ready nor failed in time.
         """
-        tell = progress or ignore
-        tell("packing the model")
+        report = progress or ignore
+        report("packing the model")
         # If the caller packed the artifact, the caller closes it.
         packed = (
             nullcontext(model)
@@ -74,7 +74,7 @@ class Models(Calls):
             else package(model, data=data, language=language, framework=framework, requirements=requirements)
         )
         with packed as artifact:
-            self._upload(artifact, tell)
+            self._upload(artifact, report)
             options: dict[str, Any] = {**settings}
             # On the wire the options of batching are one struct.
             batching = {one.name: options.pop(one.keyword) for one in settings_of(Batching) if one.keyword in options}
@@ -92,8 +92,8 @@ class Models(Calls):
         made = self._ask(Version, "POST", f"/models/{part(name)}/versions", deployment)
         if not wait:
             return made
-        tell(f"starting {name}:{made.version}")
-        return self.wait_until_ready(name, made.version, deployment.start_timeout_s + SETTLE_TIMEOUT_S, tell)
+        report(f"starting {name}:{made.version}")
+        return self.wait_until_ready(name, made.version, deployment.start_timeout_s + SETTLE_TIMEOUT_S, report)
 
     def wait_until_ready(
         self,
@@ -106,8 +106,8 @@ class Models(Calls):
 
         The time counts from when the version's environment is ready.
         """
-        tell = progress or ignore
-        self._wait_until_prepared(model, version, tell)
+        report = progress or ignore
+        self._wait_until_prepared(model, version, report)
         for _ in polls(timeout_s):
             now = self.version(model, version)
             ready, replicas = now.ready_replicas, now.replicas_wanted
@@ -124,19 +124,19 @@ class Models(Calls):
             # ``now.replicas`` includes those that are about to stop.
             if now.state == "ready" and ready == len(now.replicas) == replicas:
                 return now
-            tell(f"{model}:{version} is {now.state}, {ready} of {replicas} replicas ready")
+            report(f"{model}:{version} is {now.state}, {ready} of {replicas} replicas ready")
         raise DeadlineExceeded(
             f"{model}:{version} is {now.state} after {timeout_s:.0f} s with {ready} of {replicas} replicas ready"
             f"{_because(now)}; nothing is undone: see clipper model show {model}, clipper logs {model}"
         )
 
-    def _wait_until_prepared(self, model: str, version: str, tell: Callable[[str], None]) -> None:
+    def _wait_until_prepared(self, model: str, version: str, report: Callable[[str], None]) -> None:
         """Poll until the version's containers start or it has failed, at most as long as a build may take."""
         for _ in polls(PREPARE_TIMEOUT_S):
             now = self.version(model, version)
             if now.state != "starting" or (now.replicas and now.progress is None):
                 return
-            tell(f"{model}:{version}: {now.progress or now.state}")
+            report(f"{model}:{version}: {now.progress or now.state}")
 
     def _crash_loop(self, replica: Replica) -> ContainerFailed:
         tails = self.logs(replica.model, version=replica.version, replica=replica.id, lines=_CRASH_LOG_LINES).lines

@@ -62,14 +62,14 @@ class Story:
         """Record the outcome of something that is neither a process nor a decision of the rollout."""
         self._events.append(Event(at, subject, text))
 
-    def tell(self, at: float, instructions: Iterable[Instruction]) -> None:
+    def record(self, at: float, instructions: Iterable[Instruction]) -> None:
         """Record what was decided."""
         for one in instructions:
-            if (told := _told(one)) is not None:
-                self._events.append(Event(at, *told))
+            if (described := _described(one)) is not None:
+                self._events.append(Event(at, *described))
 
 
-def _told(one: Instruction) -> tuple[str, str] | None:
+def _described(one: Instruction) -> tuple[str, str] | None:
     match one:
         case Note(record, why):
             return str(record.id), f"{record.state}: {why}"

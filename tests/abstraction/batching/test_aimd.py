@@ -113,5 +113,5 @@ def test_an_expectation_that_was_wrong_is_tried_again() -> None:
 def test_two_misses_at_a_limit_of_two_lead_back_to_one() -> None:
     controller = at_limit(2)
     for _ in range(2):
-        controller.observe(2, MISS_S, True)
+        controller.record(2, MISS_S, True)
     assert controller.limit == 1

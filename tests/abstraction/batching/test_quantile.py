@@ -108,15 +108,15 @@ def test_a_slowdown_is_seen_also_where_all_batches_are_of_one_size() -> None:
     controller = Quantile(BUDGET_S, 8)
     # So many that none of the first, smaller ones is left among the samples.
     for _ in range(1100):
-        controller.observe(controller.limit, 0.0006 * controller.limit, True)
+        controller.record(controller.limit, 0.0006 * controller.limit, True)
     assert controller.limit == 8
     for _ in range(6):
-        controller.observe(controller.limit, 0.003 * controller.limit, True)
+        controller.record(controller.limit, 0.003 * controller.limit, True)
     assert controller.limit == 2
 
 
 @pytest.mark.parametrize(("service_s", "limit"), [(0.5 * BUDGET_S, 2), (0.51 * BUDGET_S, 1), (1.01 * BUDGET_S, 1)])
 def test_at_first_the_limit_doubles_with_a_batch_of_half_the_budget(service_s: float, limit: int) -> None:
     controller = Quantile(BUDGET_S, 1024)
-    controller.observe(1, service_s, True)
+    controller.record(1, service_s, True)
     assert controller.limit == limit

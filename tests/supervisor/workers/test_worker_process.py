@@ -155,7 +155,7 @@ def test_one_whose_home_is_away_goes_on_and_is_told_later(
 def test_one_that_cannot_listen_says_where_to_look(processes: ProcessFolder, tmp_path: Path) -> None:
     async def test(worker: WorkerProcess) -> None:
         await until_async(lambda: worker.phase == "backing_off")
-        assert worker.last_error is not None and "its log tells why" in worker.last_error
+        assert worker.last_error is not None and "its log says why" in worker.last_error
         assert "cannot listen" in (tmp_path / "logs" / "worker-0.log").read_text()
 
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -178,7 +178,7 @@ class Reconciler:
             facts, at = self._facts(), time.time()
             self.story.follow(at, facts)
             instructions = self._rollout.look(facts)
-            self.story.tell(at, instructions)
+            self.story.record(at, instructions)
             for instruction in instructions:
                 self._carry_out(instruction)
             if all(isinstance(one, WakeAt) for one in instructions):

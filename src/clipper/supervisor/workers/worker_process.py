@@ -266,7 +266,7 @@ class WorkerProcess:
                 if is_own_shortage(error):  # we lack a descriptor, so whether it listens is not known
                     deadline_s = loop.time() + START_TIMEOUT_S
                 if await process.has_exited_within(DIAL_EVERY_S):
-                    return f"{self.name} {process.how_it_ended} before it was ready: its log tells why"
+                    return f"{self.name} {process.how_it_ended} before it was ready: its log says why"
         return f"{self.name} was not ready within {START_TIMEOUT_S:g} s"
 
     async def _watch(self, process: ManagedProcess) -> str:
@@ -282,9 +282,9 @@ class WorkerProcess:
         return f"{self.name} {process.how_it_ended}"
 
     def _tells_nothing(self, error: Exception) -> bool:
-        """Whether we could not ask: for want of descriptors, or since the home is away, such as one that was unmounted.
+        """Whether we could not ask: we lack descriptors, or the home is away, such as one that was unmounted.
 
-        None that is started in its place could be asked either, or even be started.
+        A worker in its place could not be asked either, and could not even be started.
         """
         return is_own_shortage(error) or (isinstance(error, FileNotFoundError) and not self._sockets.exists())
 
@@ -309,14 +309,14 @@ class WorkerProcess:
     async def _apply(self, snapshot: Snapshot, tls: TlsMaterial | None) -> None:
         process = self.process
         try:
-            told = snapshot if self._knows_ramps else without_ramps(snapshot)
-            reply = await self.ask(Apply(told, tls), APPLY_TIMEOUT_S)
+            understood = snapshot if self._knows_ramps else without_ramps(snapshot)
+            reply = await self.ask(Apply(understood, tls), APPLY_TIMEOUT_S)
         except (OSError, ProtocolViolation) as error:
             tells_nothing = self._tells_nothing(error)
             if process is None or await process.has_exited_within(EXIT_AFTER_LOSS_S):
                 return
             if tells_nothing:
-                log.warning("%s has not been told of a change, and will be: %s", self.name, error)
+                log.warning("%s could not be sent a snapshot, which is tried again: %s", self.name, error)
                 self._sent = None
             else:
                 self._killed_because = f"{self.name} did not take a snapshot: {error!r}"
