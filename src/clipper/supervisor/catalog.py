@@ -78,8 +78,8 @@ class Catalog:
     def new_application_id(self, name: str) -> str:
         """An id that no application of this home has had.
 
-        They are counted by name: so Clippers that share a store, and have each created an application, share what it
-        learns.
+        Ids count up for each name. So if Clippers that share a store each create an application of one name, they share
+        what it learns.
 
         Raises:
             RegistryUnavailable: the count cannot be stored.
@@ -100,7 +100,7 @@ class Catalog:
         return unreadable | {version.version for version in self.versions_of(model)}
 
     def uses_artifact(self, digest: str) -> bool:
-        """Whether a version runs it, or an application's own policy or loss is in it, as far as records can be read."""
+        """Whether a version runs it, an application's own policy or loss is in it, or an unreadable record names it."""
         if any(digest.encode() in one.text for one in self._unreadable.values()):
             return True
         return any(version.spec.artifact == digest for version in self.versions.values()) or any(
@@ -180,11 +180,11 @@ class Catalog:
 class Numbers:
     """Numbers that are never given out twice, over all supervisors of a home."""
 
-    # So many are reserved in the registry at once that a full disk does not keep a replica from being restarted.
+    # This many are reserved in the registry at once, so that a full disk does not keep a replica from being restarted.
     BLOCK = 100
 
     def __init__(self, registry: Registry, counter: str, skip: int = 0) -> None:
-        """``skip`` is how many a home leaves out before it takes the first."""
+        """``skip``: how many numbers a new home leaves out before its first."""
         self._registry = registry
         self._counter = counter
         self._skip = skip
@@ -198,7 +198,7 @@ class Numbers:
         self._next, self._end = first, first + self.BLOCK
 
     def pass_over(self, number: int) -> None:
-        """Give out only higher ones, since a running process has this one: a restored registry may count from below it.
+        """Give out only higher numbers: a process has this one, and a restored registry may count from below it.
 
         Raises:
             RegistryUnavailable: it needs new ones and cannot get them.

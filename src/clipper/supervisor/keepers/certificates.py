@@ -14,7 +14,7 @@ from clipper.tls.material import TlsMaterial, TlsPaths, own_certificate, read_ma
 
 log = logging.getLogger(__name__)
 
-# Files are read once they have not changed for so long: a renewal writes them one after another.
+# Files are read once they have not changed for this long: a renewal writes them one after another.
 LOOK_EVERY_S = 1.0
 
 _Identity = tuple[tuple[int, int, int] | None, ...]
@@ -61,7 +61,7 @@ class Certificates:
             expiry_problem(SERVER, self.expires_at, now_s),
             expiry_problem(CLIENT_CA, self.client_ca_expires_at, now_s),
         )
-        return [told for told in (self.problem, *expiries) if told is not None]
+        return [problem for problem in (self.problem, *expiries) if problem is not None]
 
     def follow(self, follower: Callable[[TlsMaterial], None]) -> None:
         """Call ``follower`` with each new certificate."""
@@ -99,7 +99,7 @@ class Certificates:
         self.material = material
         for follower in self._followers:
             follower(material)
-        log.info("new connections are met with the new certificate")
+        log.info("new connections get the new certificate")
 
     def _stay(self, why: str) -> None:
         problem = f"the certificate stays as it was: {why}"

@@ -1,4 +1,4 @@
-"""Removes what nobody needs: artifacts that were uploaded and never deployed, and old versions beyond a number."""
+"""Removes artifacts that were uploaded and never deployed, and the oldest versions beyond a number."""
 
 import asyncio
 import logging

@@ -46,5 +46,5 @@ class Forgetter:
                     await self._store.drop(application_id)
                     self._catalog.commit(Forgotten(application_id))
             except ClipperError as error:  # the store or the registry
-                log.warning("what %s learned cannot be dropped now, and will be: %s", ", ".join(pending), error)
+                log.warning("what %s learned cannot be dropped now, and is tried again: %s", ", ".join(pending), error)
                 await asyncio.sleep(self._retry_s)

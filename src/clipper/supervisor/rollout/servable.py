@@ -42,8 +42,8 @@ def check_json(field: str, value: Any) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """A record as workers get it, or why they cannot."""
+class _Encoded:
+    """A record as workers get it, or why they cannot get it."""
 
     record: ApplicationRecord
     snapshot: ApplicationSnapshot | None
@@ -62,23 +62,23 @@ class Servable:
         """``code_folder``: from an artifact's digest to where its modules are."""
         self.left_out: dict[str, str] = {}
         self._code_folder = code_folder
-        self._told: dict[str, _Told] = {}
+        self._encoded: dict[str, _Encoded] = {}
 
     def snapshots(self, records: Mapping[str, ApplicationRecord]) -> tuple[ApplicationSnapshot, ...]:
         """Of those that can be encoded."""
-        self._told = {name: self._known(record) for name, record in records.items()}
+        self._encoded = {name: self._known(record) for name, record in records.items()}
         self.left_out = {}
         found, size_bytes = [], 0
-        for name, told in self._told.items():
-            if told.snapshot is None:
-                self.left_out[name] = told.why_not
-            elif size_bytes + told.size_bytes > MAX_APPLICATIONS_BYTES:
+        for name, each in self._encoded.items():
+            if each.snapshot is None:
+                self.left_out[name] = each.why_not
+            elif size_bytes + each.size_bytes > MAX_APPLICATIONS_BYTES:
                 self.left_out[name] = (
                     f"together with the others it is over {MAX_APPLICATIONS_BYTES} bytes, the most that workers take"
                 )
             else:
-                size_bytes += told.size_bytes
-                found.append(told.snapshot)
+                size_bytes += each.size_bytes
+                found.append(each.snapshot)
         return tuple(found)
 
     def check(self, record: ApplicationRecord, others: Mapping[str, ApplicationRecord]) -> None:
@@ -98,11 +98,11 @@ class Servable:
                 f"{MAX_APPLICATIONS_BYTES} together; make default outputs and parameters smaller"
             )
 
-    def _known(self, record: ApplicationRecord) -> _Told:
-        known = self._told.get(record.name)
-        return known if known is not None and known.record is record else self._tell(record)
+    def _known(self, record: ApplicationRecord) -> _Encoded:
+        known = self._encoded.get(record.name)
+        return known if known is not None and known.record is record else self._encode(record)
 
-    def _tell(self, record: ApplicationRecord) -> _Told:
+    def _encode(self, record: ApplicationRecord) -> _Encoded:
         """Encode and decode it as workers will: what they could not read has to show here."""
         try:
             rules.checked_type(record.input_type)
@@ -111,7 +111,7 @@ class Servable:
             body = encode(Apply(Snapshot(applications=(snapshot,))))
             decode_command(body[4:])
         except ClipperError as error:
-            return _Told(record, None, why_not=str(error))
+            return _Encoded(record, None, why_not=str(error))
         except (OverflowError, ValueError, TypeError, RecursionError) as error:  # what the encoder cannot write
-            return _Told(record, None, why_not=f"it cannot be encoded for the workers: {error}")
-        return _Told(record, snapshot, len(body))
+            return _Encoded(record, None, why_not=f"it cannot be encoded for the workers: {error}")
+        return _Encoded(record, snapshot, len(body))

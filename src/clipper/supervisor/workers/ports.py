@@ -21,7 +21,7 @@ def hold(host: str, port: int, option: str, check_free: bool) -> socket.socket:
     """Keep a port for the workers, which share it, without listening: none of their connections come here.
 
     Args:
-        check_free: no worker of ours has it yet, so nobody else may.
+        check_free: whether to check that nobody has the port. False if workers of ours have it already.
 
     Raises:
         Conflict: as ``listen``.

@@ -13,13 +13,18 @@ from clipper.tls.material import TlsMode
 
 
 class WorkerSettings(Struct, frozen=True):
-    """What all workers of a server have in common; one that runs with others is replaced: at once, or as in an upgrade
-    where it can stand beside the new ones meanwhile.
+    """What all workers of a server have in common.
 
-    ``store_digest`` tells whether the selection store is the same: its address may hold a password, and this is kept in
-    a file for the next supervisor. ``max_contexts`` is of each application in it. ``knows_keys`` is False of one that a
-    Clipper from before there were keys has started, which would answer whoever asks. ``decisions`` is the decision
-    log's folder. ``run`` and ``grpc_port``: see ``WorkerConfig``.
+    A worker that runs with other settings is replaced: at once, or, if it can stand beside new workers, one after
+    another as in an upgrade.
+
+    Attributes:
+        store_digest: shows whether the selection store is the same. Its address may hold a password, and these settings
+            are kept in a file for the next supervisor.
+        max_contexts: of each application in the store.
+        decisions: the decision log's folder.
+        knows_keys: False if a Clipper from before there were keys started the worker, which then answers anyone.
+        run, grpc_port: see ``WorkerConfig``.
     """
 
     host: str
@@ -49,15 +54,17 @@ class WorkerSettings(Struct, frozen=True):
 
 
 def store_digest(address: str) -> str:
-    """Costs some 30 ms, so that nobody finds a weak password by it."""
+    """A digest of a store's address. It takes some 30 ms, so that a weak password cannot be found by trying."""
     return hashlib.scrypt(address.encode(), salt=b"clipper selection store", n=2**13, r=8, p=1, dklen=16).hex()
 
 
 class WorkerNote(Struct, frozen=True):
-    """What a worker's process record says besides: enough to go on with it.
+    """What is noted in a worker's process record: enough for another supervisor to go on with the worker.
 
-    ``build`` is ``build_id()`` of the Clipper that it was started with; empty of one from before that was noted.
-    ``channel`` is its version of the control channel. ``knows_ramps`` is False of one from before there were ramps.
+    Attributes:
+        build: ``build_id()`` of the Clipper that started it; empty if that Clipper did not note it yet.
+        channel: its version of the control channel.
+        knows_ramps: False if it was started before there were ramps.
     """
 
     index: int
@@ -69,16 +76,16 @@ class WorkerNote(Struct, frozen=True):
     knows_ramps: bool = False
 
     def goes_on(self, settings: WorkerSettings, workers: int) -> bool:
-        """Whether another supervisor goes on with it: in a place of its own, or as a spare if it is one too many."""
+        """Whether another supervisor goes on with it: in its place, or as the spare if it is one too many."""
         return self.settings.can_stand_beside(settings) and self.index <= workers
 
     def is_outdated(self, settings: WorkerSettings, build: str) -> bool:
-        """Whether it is to be replaced then, since it runs other code or with other settings."""
+        """Whether it has to be replaced, because it runs other code or with other settings."""
         return self.build != build or self.settings != settings
 
 
 def worker_note(record: ProcessRecord) -> WorkerNote | None:
-    """What a record says of a worker; None if it is not a worker's, or its control channel is not ours or adjacent."""
+    """The note in a process record; None if it is not a worker's, or if its control channel is not ours or adjacent."""
     try:
         note = msgspec.convert(record.extra, WorkerNote)
     except msgspec.ValidationError:

@@ -41,7 +41,7 @@ def worker_settings(
 
 
 def left_query_port(records: list[ProcessRecord], config: Config, home: HomeFolders, store_digest: str) -> int | None:
-    """The query port of workers that still run, if they can be taken over as we are configured."""
+    """The query port of workers that still run, if they can be taken over with our configuration."""
     for record in records:
         note = worker_note(record)
         if note is None or start_time(record.pid) != record.start_time:
@@ -53,7 +53,7 @@ def left_query_port(records: list[ProcessRecord], config: Config, home: HomeFold
 
 
 def left_grpc_port(records: list[ProcessRecord], config: Config) -> int | None:
-    """The port for gRPC of workers that are taken over, if it is the one that we want."""
+    """The gRPC port of workers that are taken over, if it is the one that we want."""
     for record in records:
         note = worker_note(record)
         if note is not None and start_time(record.pid) == record.start_time and note.settings.grpc_port:
@@ -62,7 +62,7 @@ def left_grpc_port(records: list[ProcessRecord], config: Config) -> int | None:
 
 
 def pass_over(records: list[ProcessRecord], instances: Numbers) -> None:
-    """Give no new worker the number of one that may still run, or whose answers may still get feedback."""
+    """Give no new worker the number of a worker that may still run, or whose answers may still get feedback."""
     for record in records:
         if (note := worker_note(record)) is not None:
             instances.pass_over(note.instance)
@@ -71,7 +71,7 @@ def pass_over(records: list[ProcessRecord], instances: Numbers) -> None:
 async def take_over_containers(catalog: Catalog, manager: Manager, starts: Numbers) -> list[Replica]:
     """Adopt the containers that are still wanted, as they are; end the others.
 
-    ``starts``: numbers of containers, of which none gets one that a container has which was left.
+    ``starts`` numbers new containers. The numbers of containers that were left are passed over.
     """
     adopted: list[Replica] = []
     for note in await manager.left():
@@ -84,7 +84,7 @@ async def take_over_containers(catalog: Catalog, manager: Manager, starts: Numbe
 
 
 def take_over_workers(records: list[ProcessRecord], workers: Workers, settings: WorkerSettings) -> None:
-    """Go on with the workers that can stand beside those of these settings."""
+    """Adopt the workers that can stand beside workers with these settings."""
     for record in records:
         workers.adopt(record, settings)
 

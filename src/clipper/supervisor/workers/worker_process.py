@@ -45,7 +45,7 @@ CHECK_EVERY_S = 5.0
 CHECK_TIMEOUT_S = 10.0
 # A worker whose connection breaks is most likely exiting, and its exit status says more.
 EXIT_AFTER_LOSS_S = 1.0
-# For open queries when it is told to stop. The worker keeps to it; we allow a little more.
+# For open queries when it is told to stop. The worker itself keeps to this; we wait a little longer.
 DRAIN_TIMEOUT_S = 10.0
 DRAIN_MARGIN_S = 1.0
 # Snapshots that may be sent before the first is answered, which may wait for a replica that hangs.
@@ -119,7 +119,7 @@ class WorkerProcess:
         return f"worker-{self.index}"
 
     def adopt(self, record: ProcessRecord, note: WorkerNote) -> bool:
-        """Before ``run``: go on with a process that an earlier supervisor started; False if it is gone."""
+        """Take over a process that an earlier supervisor started, before ``run``; False if it is gone."""
         self.process = self._processes.adopt(record)
         self.instance, self.control = note.instance, note.control
         self._knows_ramps = note.knows_ramps
@@ -129,7 +129,7 @@ class WorkerProcess:
         return self.process is not None
 
     async def run(self) -> None:
-        """Keep it running until cancelled; the process runs on then. A spare ends when it has been renewed."""
+        """Keep it running until cancelled. The process itself goes on then. A spare ends when it has been renewed."""
         loop = asyncio.get_running_loop()
         while True:
             ready_at_s = None
@@ -174,7 +174,7 @@ class WorkerProcess:
             self.restarts += 1
 
     def renew(self) -> None:
-        """Have it answer its open queries and exit; it is started again at once, with our code."""
+        """Let it answer its open queries and exit; it is started again at once, with our code."""
         if self.process is not None and self._draining is None:
             self.phase = "draining"
             self._draining = asyncio.get_running_loop().create_task(self._drain(self.process))
@@ -253,7 +253,7 @@ class WorkerProcess:
         )
 
     async def _dial(self, process: ManagedProcess) -> str | None:
-        """Wait until it answers on its control channel; return why not, if it does not."""
+        """Wait until it answers on its control channel; return None, or why it does not."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + START_TIMEOUT_S
         while loop.time() < deadline_s:
@@ -323,7 +323,7 @@ class WorkerProcess:
                 process.kill()
             return
         if process is not self.process:
-            return  # of a process that has been replaced since
+            return  # the reply is from a process that has been replaced since
         if self.applied is None or reply.generation >= self.applied.generation:
             self.applied = reply
             self._on_change()

@@ -25,10 +25,10 @@ DESCRIBE_TIMEOUT_S = 5.0
 
 
 class Workers:
-    """The workers of a server. One that is down is not waited for: when it is up, it gets the newest snapshot."""
+    """The workers of a server. Nobody waits for a worker that is down: once it is up, it gets the newest snapshot."""
 
     def __init__(self, workers: Sequence[WorkerProcess], make_spare: Callable[[], WorkerProcess]) -> None:
-        """``make_spare``: a worker that stands in while others are replaced; its index is the next after theirs."""
+        """``make_spare`` makes a worker that stands in while others are replaced. Its index follows theirs."""
         self._workers = workers
         self._make_spare = make_spare
         self._spare: WorkerProcess | None = None
@@ -37,15 +37,15 @@ class Workers:
         self._tls: TlsMaterial | None = None
 
     def __iter__(self) -> Iterator[WorkerProcess]:
-        """All that there are, the spare last."""
+        """All workers, the spare last."""
         return iter([*self._workers, *filter(None, [self._spare])])
 
     def __len__(self) -> int:
-        """How many there are to be."""
+        """The target number of workers, without the spare."""
         return len(self._workers)
 
     def adopt(self, record: ProcessRecord, settings: WorkerSettings) -> bool:
-        """Go on with a worker of an earlier supervisor, if it has a place and can stay until it is replaced."""
+        """Take over a worker of an earlier supervisor, if it has a place and can stay until it is replaced."""
         note = worker_note(record)
         if note is None or not note.goes_on(settings, len(self._workers)):
             return False
@@ -58,7 +58,7 @@ class Workers:
         return is_adopted
 
     def start(self) -> None:
-        """Start those that were not adopted, and keep all running."""
+        """Start the workers that were not adopted, and keep all running."""
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(worker.run()) for worker in self._workers]
         if self._spare is not None:
@@ -75,7 +75,7 @@ class Workers:
             worker.secure(tls)
 
     def start_spare(self) -> None:
-        """Start one that serves beside the others, by the same snapshot."""
+        """Start a worker that serves beside the others, by the same snapshot."""
         self._spare = self._make_spare()
         if self._tls is not None:
             self._spare.secure(self._tls)
@@ -84,7 +84,7 @@ class Workers:
         self._tasks.append(asyncio.get_running_loop().create_task(self._keep_spare(self._spare)))
 
     def renew(self, index: int) -> None:
-        """Have a worker answer its open queries and end. It is started again, unless it is the spare."""
+        """Let a worker answer its open queries and end. It is started again, unless it is the spare."""
         for worker in self:
             if worker.index == index:
                 worker.renew()
@@ -104,7 +104,7 @@ class Workers:
         """The reply of each worker that is up and answers in time, with its instance."""
 
         async def ask(worker: WorkerProcess) -> tuple[int, R] | None:
-            instance = worker.instance  # of the one that is asked: it may be another when the answer is there
+            instance = worker.instance  # read now: when the answer comes, another process may run
             reply = await _ask(worker, command, timeout_s)
             return None if reply is None else (instance, reply)
 
@@ -114,7 +114,7 @@ class Workers:
     async def ask_until(
         self, command: Command[R], is_enough: Callable[[R], bool], timeout_s: float = ANSWER_TIMEOUT_S
     ) -> R | None:
-        """The first reply that is enough; the workers that are up are asked one after another. None if none is."""
+        """The first reply that is enough, from workers that are up, asked one after another; None if no reply is."""
         for worker in self._ready():
             reply = await _ask(worker, command, timeout_s)
             if reply is not None and is_enough(reply):
@@ -122,11 +122,11 @@ class Workers:
         return None
 
     async def statistics(self) -> list[WorkerStatistics]:
-        """Of those that answer within a second."""
+        """The statistics of the workers that answer within a second."""
         return [reply.worker for _, reply in await self.ask_all(GetStatistics())]
 
     async def describe_policy(self, application: str, context: str | None) -> PolicyDescription | None:
-        """As the first worker tells that knows the application; None if none does."""
+        """The description by the first worker that knows the application; None if no worker does."""
         command = DescribePolicy(application, context)
         return await self.ask_until(command, lambda description: description.found, DESCRIBE_TIMEOUT_S)
 
@@ -140,7 +140,7 @@ class Workers:
         return limits
 
     async def drain(self) -> None:
-        """Stop all, at the same time; returns when they are gone."""
+        """Stop all workers at once; returns when they are gone."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
