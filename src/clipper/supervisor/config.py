@@ -37,12 +37,12 @@ class Config(ServerSettings, frozen=True):
 
     @property
     def wanted_grpc_port(self) -> int | None:
-        """0 is any free one, None none at all."""
+        """The wanted gRPC port; 0 for any free port, None for no port."""
         if self.grpc_port == "off" or not has_grpc():
             return None
         if self.grpc_port is not None:
             return self.grpc_port
-        # A server of any free port is one of several.
+        # A server that takes any free port is one of several.
         return GRPC_PORT if self.query_port else 0
 
     @property
@@ -63,7 +63,7 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
     parser.add_argument("--home", type=Path, required=True, help="the folder of registry, artifacts, sockets and logs")
     for described in settings_of(ServerSettings):
         parser.add_argument("--" + described.name.replace("_", "-"), help=described.setting.help, **_reading(described))
-    # The address may have a password, so it does not come by the command line, which everybody on the machine can read.
+    # The address may have a password. Everybody on the machine can read command lines, so it does not come by one.
     if address := os.environ.get(STORE_VARIABLE):
         parser.set_defaults(store=address)
     given = vars(parser.parse_args(arguments))
@@ -88,7 +88,7 @@ def parse_command_line(arguments: Sequence[str] | None = None) -> Config:
 
 
 def _reading(described: Described) -> dict[str, Any]:
-    """The arguments for argparse: from the setting's type, or special ones of the server."""
+    """The arguments for argparse: by the setting's type, or special ones for some of the server's settings."""
     kind, setting = described.type, described.setting
     if described.name in _READ_HERE:
         return {"type": _READ_HERE[described.name]}

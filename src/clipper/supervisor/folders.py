@@ -27,7 +27,7 @@ from clipper.trees import is_sealed, seal_tree
 
 # The kernel's bound on a unix socket's path.
 MAX_SOCKET_PATH_BYTES = 107
-# The longest name of a socket: c or w, and a number; s in a folder named so is no longer.
+# The longest name of a socket: c or w, and a number. ``m4294967295/s`` is shorter.
 _SOCKET_NAME_BYTES = len("/w4294967295.sock")
 
 
@@ -89,7 +89,7 @@ class HomeFolders:
         return self.run / "pythonpath"
 
     def write_place(self, place: Place) -> None:
-        """Write for commands where the server is. They see the whole file or no file."""
+        """Write where the server is, for commands. They see the whole file or no file."""
         temporary = self.place.with_suffix(".tmp")
         temporary.write_bytes(msgspec.json.encode(place))
         temporary.replace(self.place)

@@ -56,7 +56,7 @@ from clipper.supervisor.workers.workers import Workers
 log = logging.getLogger(__name__)
 
 STARTED_POLL_S = 0.005
-# Workers that were just killed release the port within moments.
+# Workers that were just killed release their port within moments.
 PORT_TIMEOUT_S = 1.0
 PORT_POLL_S = 0.05
 
@@ -143,7 +143,7 @@ class Supervisor:
         return parts, holders
 
     async def _hold_port(self, left_port: int | None, wanted_port: int, option: str) -> socket.socket:
-        """Hold the port that workers have that are taken over; else the wanted one, which nobody may have."""
+        """Hold the port of the workers that are taken over; else the wanted port, which nobody else may have."""
         config, loop = self._config, asyncio.get_running_loop()
         deadline_s = loop.time() + PORT_TIMEOUT_S
         port, check_free = left_port or wanted_port, left_port is None
@@ -294,7 +294,7 @@ class Supervisor:
         api.should_exit = True
         await serving
         await self._end(parts)
-        # What they are doing with the store and the registry has to end before those are closed.
+        # What keepers do with the store and the registry has to end before these are closed.
         await keepers.stop()
 
     async def _end(self, parts: Parts) -> None:

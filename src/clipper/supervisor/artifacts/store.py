@@ -15,7 +15,7 @@ from clipper.trees import remove_tree
 
 # Uploads at once; more wait for their turn. Each may take disk for its tar and again for its content.
 MAX_UPLOADS = 4
-# An upload that sends nothing for so long has gone; one that takes longer for 16 GiB than this is slower than 1 MB/s.
+# An upload that sends nothing for this long has gone. One of 16 GiB that takes longer than this is slower than 1 MB/s.
 IDLE_TIMEOUT_S = 60.0
 MAX_UPLOAD_S = 4 * 3600.0
 # A digest's folder never begins with it.
@@ -36,7 +36,7 @@ class Artifacts:
         return (self._folder / _checked(digest)).is_dir()
 
     def renew(self, digest: str) -> bool:
-        """Whether an artifact is here. If so its age starts again, since it is about to be deployed."""
+        """Whether an artifact is here. If so, its age starts again, because it is about to be deployed."""
         if self.has(digest):
             os.utime(self._folder / digest)
             return True
@@ -74,7 +74,7 @@ class Artifacts:
         timely = _timely(chunks, self._idle_timeout_s)
         if self.has(digest):
             async for _ in timely:
-                pass  # the caller sends it all before it reads the answer
+                pass  # the caller sends all of it before reading the answer
             return False
         incoming = Path(tempfile.mkdtemp(prefix=_INCOMING, dir=self._folder))
         stopping = threading.Event()
@@ -134,7 +134,7 @@ class Artifacts:
 
 
 async def _timely(chunks: AsyncIterator[bytes], idle_timeout_s: float) -> AsyncIterator[bytes]:
-    """Raises RequestTimeout: nothing came for so long, or all of it takes too long."""
+    """Yield the chunks. Raises RequestTimeout if none comes for that long, or if all of them take too long."""
     deadline_s = asyncio.get_running_loop().time() + MAX_UPLOAD_S
     while True:
         now_s = asyncio.get_running_loop().time()

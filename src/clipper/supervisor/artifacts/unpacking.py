@@ -14,12 +14,12 @@ from typing import BinaryIO
 from clipper.supervisor.artifacts import tar
 from clipper.supervisor.artifacts.tar import MAX_MEMBERS, Entry, refusal, shown
 
-# A model's folder from a hub has some tens. To tell where they all lead takes a second at most.
+# A model's folder from a hub has some tens of links. Finding out where they all lead takes a second at most.
 MAX_SYMLINKS = 1000
 MAX_HOPS = 16
 COPY_BYTES = 1024 * 1024
 
-# What a tar can bring about by its names, such as a file where it has a folder. Others are the disk's.
+# Errors that a tar can cause by its names, such as a file where it has a folder. Other errors are the disk's.
 _BY_NAME = {
     errno.EEXIST,
     errno.EISDIR,
@@ -167,7 +167,7 @@ def _explained(path: tar.Path) -> Iterator[None]:
 
 
 def _seal(root: int) -> None:
-    """Bring the folders to the disk: the registry, which is there at once, must not name what a power cut empties."""
+    """Flush the folders to the disk: the registry is, and must not name an artifact that a power cut would empty."""
     for path, _, _, folder in os.fwalk(".", topdown=False, follow_symlinks=False, dir_fd=root):
         # A folder that may not be written cannot be moved.
         os.fchmod(folder, 0o700 if path == "." else 0o555)

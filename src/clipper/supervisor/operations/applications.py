@@ -26,7 +26,7 @@ from clipper.types import MAX_CONTEXT_LENGTH, InputType, check_name
 
 # A query may ask all of an application's links.
 MAX_LINKS = 64
-# Some MB, at the longest.
+# With texts of the greatest length, some MB.
 MAX_LISTED_CONTEXTS = 10_000
 
 
@@ -83,7 +83,7 @@ class ApplicationOperations:
         record = ApplicationRecord(**values, selection=new_selection(new))
         self._check_links(record)
         record = await self._checked_selection(record)
-        # Again, after a check that may have taken a while.
+        # Checked again: the check before may have taken a while.
         self._check_is_new(new.name)
         return await self._store(replace(record, id=self._catalog.new_application_id(new.name)))
 
@@ -109,7 +109,7 @@ class ApplicationOperations:
             self._remove_unused(record.code)
 
     async def link(self, application: str, model: str, change: LinkChange) -> Application:
-        """Replaces the link of that name, if there is one: ``MODEL``, or ``MODEL:VERSION`` beside others of that."""
+        """Replaces the link of that name, if there is one. ``MODEL:VERSION`` stands beside other links of the model."""
         record = self._catalog.application(application)
         name, _, version = model.partition(":")
         if version and change.version not in (None, version):
@@ -181,7 +181,7 @@ class ApplicationOperations:
             return record
         self._artifacts.check_inside(record.code, "code")
         await self._selections.check(replace(record.selection, code=self._artifacts.code_folder(record.code)))
-        # Again: while that ran, what used the same artifact may have gone, and it with that.
+        # Checked again: meanwhile the last user of the artifact may have been deleted, and the artifact with it.
         self._artifacts.check_inside(record.code, "code")
         return record
 
@@ -190,7 +190,7 @@ class ApplicationOperations:
             self._artifacts.remove(artifact)
 
     async def _asked(self, name: str) -> list[ApplicationStatistics]:
-        """An application's statistics, of each worker that answers."""
+        """An application's statistics from each worker that answers."""
         return [
             application
             for worker in await self._workers.statistics()

@@ -54,7 +54,7 @@ class Keys:
         key = f"clipperkey_{secrets.token_urlsafe(_RANDOM_BYTES)}"
         record = KeyRecord(new.name, digest_of(key), time.time(), applications, new.max_in_flight, new.max_per_second)
         self._catalog.commit(Put(record))
-        # A worker that has not taken it in time will later. An error here would lose the key, which is shown only once.
+        # A worker that does not know it yet will know it later. An error would lose the key, which is shown only once.
         await self._reconciler.reach_workers(REACH_TIMEOUT_S)
         view = _view(record)
         return CreatedKey(view.name, view.created_at, view.applications, view.max_in_flight, view.max_per_second, key)

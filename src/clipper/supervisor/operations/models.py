@@ -27,17 +27,17 @@ from clipper.supervisor.operations.views import Views
 from clipper.supervisor.rollout.servable import check_json
 from clipper.types import InputType, ModelId, check_name
 
-# A model that names all that was installed where it was saved has some hundred.
+# A model that names all packages of the environment that it was saved in has some hundred needs.
 MAX_NEEDS = 1000
 # No option of the installer, and no further line.
 _NEED = re.compile(r"[A-Za-z0-9][ -~]{0,499}")
-# A path may be longer; what has a longer one can be packed with a shorter.
+# A path may be longer on disk; such a model can be packed under a shorter one.
 MAX_TEXT_LENGTH = 1000
 REACH_TIMEOUT_S = 15.0
 
 
 class ModelOperations:
-    """Changes that start or stop containers return before those have; poll the version."""
+    """Changes that start or stop containers return before the containers have started or stopped: poll the version."""
 
     def __init__(self, parts: Parts) -> None:
         self._catalog = parts.catalog
@@ -174,7 +174,7 @@ class ModelOperations:
         if deployment.gpus is not None:
             parse_gpus(deployment.gpus)
         sample = _sample_text(deployment.sample)
-        if sample is not None and deployment.input_type is not None:  # else only the container can tell
+        if sample is not None and deployment.input_type is not None:  # else only the container knows its type
             read_sample(sample, InputType.parse(deployment.input_type))
 
     def _check_environment(self, deployment: Deployment) -> None:
@@ -246,7 +246,7 @@ class ModelOperations:
         await self._reconciler.reach_workers(REACH_TIMEOUT_S)
 
     async def _have_gone(self, removed: list[VersionRecord]) -> None:
-        """Tell workers, and remove what versions leave on disk once their containers are gone."""
+        """Push the removal to workers, and remove what versions leave on disk once their containers are gone."""
 
         def are_gone() -> bool:
             return not any(self._manager.slots(record.id) for record in removed)
@@ -254,7 +254,7 @@ class ModelOperations:
         await self._reconciler.reach_workers(REACH_TIMEOUT_S)
         await self._reconciler.until(are_gone, REACH_TIMEOUT_S)
         for record in removed:
-            # Not if it was deployed anew meanwhile, or has a container that does not want to go.
+            # Not if it was deployed again meanwhile, or if a container of it has not stopped.
             if record.id not in self._catalog.versions and not self._manager.slots(record.id):
                 for path in self._manager.log_paths(record.id).values():
                     logs.remove(path)
@@ -271,7 +271,7 @@ def _sample_text(sample: Any) -> str | None:
 
 
 def _check_texts(deployment: Deployment) -> None:
-    """Each goes into a command line, a path or a log. A sample is JSON, whatever that is."""
+    """Check the texts that go into a command line, a path or a log. A sample does not: it may be any JSON."""
     for field, text in shared(deployment, VersionSpec).items():
         if field != "sample" and isinstance(text, str) and not (len(text) <= MAX_TEXT_LENGTH and text.isprintable()):
             raise InvalidArgument(f"{field} is {text!r:.100}: expected at most {MAX_TEXT_LENGTH} printable characters")

@@ -147,7 +147,7 @@ class SupervisorOperations(ApplicationOperations, ModelOperations, ReportOperati
 
 
 def _problems_of_workers(statistics: list[WorkerStatistics]) -> list[str]:
-    """What workers say of themselves: queries are answered nevertheless, those of such a policy by their default."""
+    """The problems that workers report. Queries are answered all the same; those of a failing policy by the default."""
     problems = [
         f"worker {worker.index} cannot write the decision log: {worker.decisions.problem}"
         for worker in statistics

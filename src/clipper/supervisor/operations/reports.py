@@ -28,11 +28,11 @@ from clipper.supervisor.operations import rules
 from clipper.supervisor.operations.parts import Parts
 from clipper.supervisor.operations.views import test_view
 
-# Contexts that a report has groups for, as many as a page can show: of the latest ones, which are each read from the
-# store, those with most feedback.
+# A report has groups for this many contexts, as many as a page can show: of the latest contexts, each of which is read
+# from the store, those with most feedback.
 MAX_GROUPS = 10
 MAX_LOOKED_AT = 200
-# Versions that are not linked any more, those with most feedback.
+# Versions that are no longer linked: those with most feedback are shown.
 MAX_UNLINKED = 20
 
 
@@ -45,7 +45,7 @@ class _State:
 
 
 class ReportOperations:
-    """Reports; they change nothing."""
+    """Makes reports. They change nothing."""
 
     def __init__(self, parts: Parts) -> None:
         self._catalog = parts.catalog
@@ -223,7 +223,7 @@ def _asked(record: ApplicationRecord, confidence: float | None, tolerance: float
 
 
 def _key(model: ModelDescription) -> str:
-    """What a state calls the version that a link asks."""
+    """The name of a link's version in a state."""
     name = model.model.partition(":")[0]
     return name if model.version is None else f"{name}:{model.version}"
 
@@ -233,7 +233,7 @@ def _bounds(interval: Interval) -> Bounds:
 
 
 def _latency(histograms: Iterable[HistogramData]) -> Latency | None:
-    """None if there is nothing in them."""
+    """The latencies over all histograms; None if they are empty."""
     found = list(histograms)
     counts = [sum(column) for column in zip(*(each.counts for each in found))]
     total = sum(counts)

@@ -13,7 +13,7 @@ from clipper.types import MAX_CONTEXT_LENGTH, InputType
 
 
 def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str], str]) -> ApplicationSnapshot:
-    """What workers are told of one; ``code_folder``: from an artifact's digest to where its modules are."""
+    """An application as workers get it. ``code_folder``: from an artifact's digest to the folder of its modules."""
     return ApplicationSnapshot(
         record.name,
         record.input_type,
@@ -30,7 +30,7 @@ def application_snapshot(record: ApplicationRecord, code_folder: Callable[[str],
 
 
 def within(replicas: int | ReplicaRange, in_use: int) -> int:
-    """The number of replicas that a version begins with: in a range, as many as are in use, bounded by it."""
+    """The number of replicas that a version begins with; of a range, the number nearest to those in use."""
     return replicas if isinstance(replicas, int) else min(max(in_use, replicas.min), replicas.max)
 
 

@@ -14,7 +14,7 @@ from clipper.settings.application import ApplicationChange, Configured, NewAppli
 from clipper.settings.fields import check_ranges, given, shared
 from clipper.types import MAX_FEATURES, InputType
 
-# What the processes of checks are called, with a number behind.
+# The name of a check's process, before its number.
 _CHECKS = "selection-check"
 
 
@@ -35,7 +35,7 @@ def changed_selection(selection: Selection, change: ApplicationChange) -> Select
     if "policy" in changed:
         policy = _configured(changed.pop("policy"))
         if _goes_by_features(selection.policy) and policy.name in POLICIES and not _goes_by_features(policy.name):
-            # They were for the policy before it: queries would be refused for want of what nobody reads.
+            # They belong to the previous policy: queries without features would be refused, although nobody reads them.
             selection = replace(selection, features=None)
         if selection.half_life == default_half_life(selection.policy):  # nobody has set another
             selection = replace(selection, half_life=default_half_life(policy.name))

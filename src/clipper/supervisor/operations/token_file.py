@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 # Nobody guesses 256 random bits, however fast the server answers.
 _RANDOM_BYTES = 32
-# An operator may bring one: long enough that nobody guesses it, and of characters that a header can carry.
+# An operator may write one. It must be long enough that nobody guesses it, and of characters that a header can carry.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{32,512}")
 
 
@@ -53,7 +53,7 @@ class TokenFile:
         return self._token
 
     def again(self) -> str:
-        """The token in the file now: a replaced one counts from now on, a missing one is made anew.
+        """The token in the file now: a replaced token holds from now on, a missing file is made anew.
 
         If the file cannot be used the token stays as it was, so that its holder can still stop the server.
         """
@@ -68,7 +68,7 @@ class TokenFile:
         return self._token
 
     def _read(self) -> str:
-        """What it holds; empty if it is not there."""
+        """The content of the file; empty if there is no file."""
         try:
             # Taken before the file is read: if it is replaced meanwhile, the next call sees that.
             self._seen = self._identity()
@@ -105,7 +105,7 @@ class TokenFile:
             log.warning("%s can be read by others, and its mode cannot be changed: %s", self._path, error)
 
     def _identity(self) -> tuple[int, int, int] | None:
-        """Differs whenever other content is put there; None if the file is missing or cannot be examined."""
+        """Differs whenever the file gets other content; None if the file is missing or cannot be examined."""
         try:
             found = self._path.stat()
         except OSError:

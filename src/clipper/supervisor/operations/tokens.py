@@ -26,7 +26,7 @@ class Tokens:
         file.open()
 
     def role_of(self, token: str | None) -> Role | None:
-        """None if it is not known. A token file that was replaced or removed counts from this call on."""
+        """The role of a token; None if it is not known. A replaced or removed token file is noticed here."""
         own = self._file.again()
         if token is None:
             return None

@@ -141,7 +141,7 @@ def worker_view(worker: WorkerProcess) -> WorkerStatus:
 
 
 class Views:
-    """Shows models, versions and replicas as they are at the moment.
+    """Shows models, versions and replicas as they are now.
 
     ``limits`` in its methods is each replica's smallest batch limit over the workers, by replica id.
     """
@@ -174,7 +174,7 @@ class Views:
         return [self.replica(slot, limits) for slot in self._manager.slots()]
 
     def replica(self, status: SlotStatus, limits: Mapping[str, int]) -> Replica:
-        """One without a process has its slot's name as its id."""
+        """A replica without a process has its slot's name as its id."""
         id_ = status.replica.note.id if status.replica else str(status.slot)
         return Replica(
             id=id_,
