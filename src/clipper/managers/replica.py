@@ -124,6 +124,8 @@ class Replica:
                 uptime_s = asyncio.get_running_loop().time() - ready_at_s
                 return Death(reason, uptime_s, (), bring_up.warm_up_rows if uptime_s < WARM_UP_AFTERMATH_S else 0)
             finally:
+                # Also after cancellation and bugs of ours: a container that nobody watches would keep its share of the
+                # machine, and get no query.
                 await container.stop(grace_s=0)
         except ContainerFailed as error:
             rows = 0 if self._bring_up is None else self._bring_up.warm_up_rows

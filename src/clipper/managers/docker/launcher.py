@@ -71,6 +71,7 @@ class DockerLauncher:
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
+            # The call to dockerd goes on in its thread, so the container would come up with nobody to know it.
             await (await starting).stop(grace_s=0)
             raise
 

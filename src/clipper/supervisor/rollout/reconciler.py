@@ -174,6 +174,8 @@ class Reconciler:
     def _look(self) -> None:
         if not self._catalog.save_notes():
             self.wake(SAVE_AGAIN_S)
+        # Facts are gathered anew for each look, so the next rule sees what carrying out the last one has changed, or
+        # could not change: a registry that cannot be written, a container that cannot be started.
         for _ in range(MAX_LOOKS):
             facts, at = self._facts(), time.time()
             self.story.follow(at, facts)

@@ -131,6 +131,8 @@ class WorkerProcess:
     async def run(self) -> None:
         """Keep it running until cancelled. The process itself goes on then. A spare ends when it has been renewed."""
         loop = asyncio.get_running_loop()
+        # Each turn is the life of one process: it is started or was adopted, is dialled, gets snapshots, and is watched
+        # until it is gone. A renewal begins the next turn at once. Any other end counts as a death and is backed off.
         while True:
             ready_at_s = None
             try:
