@@ -130,7 +130,8 @@ class Contexts:
         """
         begun, is_certain = self._begun, not self._pending
         ledger = await self._read(context)
-        if not self._holds(context):
+        is_held = self.is_loaded if context is None else context in self._states
+        if not is_held:
             self._keep(context, ledger)
             if not is_certain or begun != self._begun:
                 self._uncertain.add(_name(context))
@@ -159,9 +160,6 @@ class Contexts:
 
     async def _read(self, context: str | None) -> Ledger:
         return Ledger(self._half_life, await self._store.load(self._application, _name(context)))
-
-    def _holds(self, context: str | None) -> bool:
-        return self.is_loaded if context is None else context in self._states
 
     def _keep(self, context: str | None, ledger: Ledger) -> None:
         if context is None:
