@@ -167,7 +167,7 @@ def _explained(path: tar.Path) -> Iterator[None]:
 
 
 def _seal(root: int) -> None:
-    """Flush the folders to the disk: the registry is, and must not name an artifact that a power cut would empty."""
+    """Seal the folders and flush them to the disk, as the registry is: a power cut must not empty what it names."""
     for path, _, _, folder in os.fwalk(".", topdown=False, follow_symlinks=False, dir_fd=root):
         # A folder that may not be written cannot be moved.
         os.fchmod(folder, 0o700 if path == "." else 0o555)

@@ -43,7 +43,7 @@ def changed_selection(selection: Selection, change: ApplicationChange) -> Select
     if "loss" in changed:
         loss = _configured(changed.pop("loss"))
         selection = replace(selection, loss=loss.name, loss_parameters=loss.parameters)
-    # Its code is an artifact, and the selection's a folder.
+    # Not its code: a change names an artifact, and a selection has the folder of that artifact's modules.
     own = {*SelectionSettings.__struct_fields__, "half_life"}
     return replace(selection, **{name: value for name, value in changed.items() if name in own})
 
