@@ -15,6 +15,7 @@ SLO_MS = 100.0
 LATE_S = 5.0
 # Of a worker that has got all of what containers can say; what it keeps of them would be more with each try.
 MAX_GROWTH_BYTES = 48 * 1024**2
+NEWER = "send(WELCOME, 0, welcome.replace(b'\"protocol\": 1', b'\"protocol\": 2'))"
 # What containers send, instead of what a batch asks for. The number is the last of its inputs.
 LIE = r"""
 import random, time
@@ -35,6 +36,24 @@ def results():
         told += struct.pack('<II', row, size) + text
     return told + b'\n'.join(r.choice(TEXTS) for _ in range(min(count, rows + 1)))
 
+def typed():
+    dtype = r.choice([3] * 6 + [1, 2, 4, 5, 6, 7, 8, 0, 255])
+    written = r.choice([dtype] * 6 + [4, 0])
+    shape = r.choice([(), (2,), (2,), (1, 3), (1,) * 8, (1,) * 9, (0,), (2 ** 32 - 1,) * 7, (65536, 65536), (70000,)])
+    dimensions = r.choice([len(shape)] * 8 + [200])
+    count = r.choice([rows] * 6 + [0, 1, rows + 1, 2 ** 32 - 1])
+    failures = r.choice([0] * 6 + [1, rows, 2 ** 32 - 1])
+    size = count * {1: 4, 2: 8, 3: 4, 4: 8}.get(dtype, 1)
+    for length in shape:
+        size *= length
+    data = (r.choice([b'\0', b'\1', b'\xff']) * 1000000)[: min(size, 1000000)]
+    data = r.choice([data] * 6 + [data[:-1], data + b'\0', b''])
+    lengths = b''.join(struct.pack('<I', each) for each in shape) + bytes(len(shape) % 2 * 4)
+    told = struct.pack('<IIQBBBBI', count, failures, 5, dtype, written, dimensions, r.choice([0] * 8 + [1]), 0)
+    text = r.choice([b'x', b'\xff', b'y' * 5000])
+    failed = struct.pack('<II', r.choice([0, rows - 1, rows]), len(text)) + text if failures else b''
+    return told + lengths + data + failed
+
 def honest():
     return struct.pack('<IIQ', rows, 0, 5) + b'\n'.join([b'1'] * rows)
 
@@ -47,9 +66,9 @@ def frame(kind, number, payload, size=None, flags=0, more=0):
 moves = []
 for _ in range(r.randint(1, 4)):
     id_ = r.choice([batch] * 6 + [batch + 1, 0, 2 ** 64 - 1, r.randrange(2 ** 64)])
-    kind = r.choice([RESULTS] * 8 + [ERROR, ERROR, WELCOME, 1, 3, 6, 7, 8, 99, 255, 0])
+    kind = r.choice([RESULTS] * 6 + [TYPED_RESULTS] * 4 + [ERROR, ERROR, WELCOME, 1, 3, 6, 7, 8, 99, 255, 0])
     any_ = lambda: r.choice([r.randbytes(r.randint(0, 60)), welcome, b''])
-    payload = r.choice([results, results, honest, any_])()
+    payload = r.choice([typed, typed, any_] if kind == TYPED_RESULTS else [results, results, honest, any_])()
     size = r.choice([None] * 8 + [0, len(payload) + 1, max(0, len(payload) - 1), 2 ** 30, 2 ** 31, 2 ** 32 - 1])
     data = frame(kind, id_, payload, size, r.choice([0] * 12 + [1, 255]), r.choice([0] * 12 + [1, 65535]))
     if r.random() < 0.1:
@@ -81,7 +100,7 @@ class Lying:
         self.system = system
         self.worker = system.start_worker(settle_timeout_s=1.0)
         honest = model(version(system.start_container(SUM, "honest")), name="honest")
-        self._liar = system.start_liar(on_predict=LIE)
+        self._liar = system.start_liar(NEWER, LIE)
         lying = model(version(self._liar, batching=Batching("fixed", 4)))
         applications = [application("app", slo_ms=SLO_MS), application("honest", "honest")]
         until(lambda: system.apply(applications, [honest, lying]).unlinked == {})

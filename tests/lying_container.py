@@ -7,7 +7,7 @@ import sys
 import threading
 from types import CodeType
 
-WELCOME, PREDICT, RESULTS, ERROR = 2, 3, 4, 5
+WELCOME, PREDICT, RESULTS, ERROR, TYPED_RESULTS = 2, 3, 4, 5, 8
 HEADER = struct.Struct("<IBBHQ")
 FIELDS = {"protocol": 1, "model": "m", "version": "1", "input_type": "float64[*]", "max_batch": None, "runtime": ""}
 
@@ -24,7 +24,7 @@ def serve(connection: socket.socket, actions: dict[str, CodeType]) -> None:
 
     scope: dict[str, object] = {"raw": raw, "send": send, "hang_up": hang_up, "waiting": []}
     scope |= {"struct": struct, "welcome": json.dumps(FIELDS).encode()}
-    scope |= {"WELCOME": WELCOME, "RESULTS": RESULTS, "ERROR": ERROR}
+    scope |= {"WELCOME": WELCOME, "RESULTS": RESULTS, "ERROR": ERROR, "TYPED_RESULTS": TYPED_RESULTS}
     stream = connection.makefile("rb")
     while len(head := stream.read(HEADER.size)) == HEADER.size:
         size, kind, _, _, number = HEADER.unpack(head)

@@ -104,7 +104,7 @@ class _Caller(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         for kind, frame_id, body in self._splitter.feed(data):
             if kind == Kind.HELLO:
-                self._greet(messages.decode_hello(body))
+                self._greet(messages.decode_hello(body).token)
             else:
                 self._receive(Batch(frame_id, messages.decode_predict(body), self))
 

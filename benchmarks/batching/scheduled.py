@@ -9,6 +9,7 @@ from clipper.abstraction.batching.controller import BATCH_SHARE_OF_SLO, make_con
 from clipper.abstraction.batching.flow import Flow
 from clipper.abstraction.batching.scheduler import Scheduler
 from clipper.abstraction.work import Work
+from clipper.outputs.output import Output
 from clipper.settings.version import Batching, BatchingPolicy
 
 MAX_BATCH = 4096
@@ -22,7 +23,7 @@ class Client:
         self.done = False
         self.deadline_s = query.due_s
 
-    def on_output(self, model: str, output: bytes) -> None: ...
+    def on_output(self, model: str, output: Output) -> None: ...
 
     def on_failure(self, model: str, code: str, message: str) -> None: ...
 

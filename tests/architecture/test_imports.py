@@ -35,8 +35,10 @@ ALLOWED: dict[str, frozenset[str]] = {
         "containers": "containers.protocol",
         "runtime": "containers.protocol",
         "metrics.histogram": "control.statistics",
-        "abstraction": "containers containers.protocol metrics.histogram control.snapshot control.statistics settings",
-        "decisions": "control.statistics",
+        "outputs": "containers.protocol inputs",
+        "abstraction": "containers containers.protocol outputs metrics.histogram control.snapshot "
+        "control.statistics settings",
+        "decisions": "control.statistics outputs",
         "decisions.evaluation": "decisions selection.learning selection.policies",
         "selection.learning": "",
         "selection.policies": "selection.learning",
@@ -44,10 +46,11 @@ ALLOWED: dict[str, frozenset[str]] = {
         "selection.check": "run_as selection.policies settings",
         "selection.trial": "processes run_as selection.check settings",
         "selection": "decisions selection.learning selection.policies selection.stores selection.trial abstraction "
-        "control control.feedback metrics.histogram control.snapshot control.statistics settings",
+        "outputs control control.feedback metrics.histogram control.snapshot control.statistics settings",
         "inputs": "",
         "frontend.limits": "",
-        "frontend": "frontend.limits inputs malloc selection control.feedback control.snapshot control.statistics tls",
+        "frontend": "frontend.limits inputs outputs malloc selection control.feedback control.snapshot "
+        "control.statistics tls",
         "worker": "decisions frontend frontend.limits malloc open_files selection selection.stores selection.trial "
         "control.feedback abstraction control processes run_as control.snapshot control.statistics tls settings",
         "registry": "settings control.snapshot",
@@ -101,6 +104,7 @@ PURE = (
     "clipper.abstraction.cache",
     "clipper.decisions.evaluation",
     "clipper.inputs",
+    "clipper.outputs",
     "clipper.selection.policies",
     "clipper.selection.learning",
     "clipper.containers.protocol",

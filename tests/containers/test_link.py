@@ -10,8 +10,9 @@ import pytest
 from clipper.containers import link as link_module
 from clipper.containers.link import MAX_WELCOME_BYTES, ReplicaLink
 from clipper.containers.protocol import messages
-from clipper.containers.protocol.frames import Kind, header
+from clipper.containers.protocol.frames import HEADER_BYTES, PROTOCOL_VERSION, Kind, header
 from clipper.containers.protocol.messages import Results, Welcome
+from clipper.containers.protocol.typed import OutputForm, TypedResults, encode_typed_results
 from clipper.types import DType, ModelId
 from clipper.worker.__main__ import PreciseLoop
 from event_loops import ShiftedLoop, run_clean, turn_over
@@ -33,8 +34,9 @@ class Hearing:
     def on_linked(self, welcome: Welcome) -> None:
         self.heard.append(("linked", welcome))
 
-    def on_results(self, batch_id: int, results: Results) -> None:
-        self.heard.append(("results", batch_id, list(results.outputs)))
+    def on_results(self, batch_id: int, results: Results | TypedResults) -> None:
+        outputs = [bytes(results.data)] if isinstance(results, TypedResults) else list(results.outputs)
+        self.heard.append(("results", batch_id, outputs))
 
     def on_error(self, batch_id: int, message: str) -> None:
         self.heard.append(("error", batch_id, message))
@@ -315,7 +317,7 @@ def test_tcp(run: Callable[[Scenario], None]) -> None:
     async def scenario(_tmp_path: Path) -> None:
         async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             hello = await reader.readexactly(len(messages.encode_hello("secret")))
-            assert hello == messages.encode_hello("secret")
+            assert hello == messages.encode_hello("secret", PROTOCOL_VERSION)
             writer.write(messages.encode_welcome(Welcome("digits", "1", DOUBLES)))
             await reader.read()
             writer.close()
@@ -327,5 +329,53 @@ def test_tcp(run: Callable[[Scenario], None]) -> None:
         link.close()
         server.close()
         await until_async(lambda: len(asyncio.all_tasks()) == 1)
+
+    run(scenario)
+
+
+def test_a_container_of_the_first_version_refuses_the_second_and_is_asked_by_the_first(
+    run: Callable[[Scenario], None],
+) -> None:
+    async def scenario(tmp_path: Path) -> None:
+        hellos: list[int] = []
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            hello = await reader.readexactly(len(messages.encode_hello("secret")))
+            hellos.append(messages.decode_hello(hello[HEADER_BYTES:]).version)
+            if hellos[-1] == 1:
+                writer.write(messages.encode_welcome(Welcome("digits", "1", DOUBLES)))
+                await reader.read()
+            else:
+                writer.write(messages.encode_error(0, "the caller speaks protocol 2: this container speaks 1"))
+            writer.close()
+
+        server = await asyncio.start_unix_server(answer, str(tmp_path / "s"))
+        hearing = Hearing()
+        link = make_link(f"unix:{tmp_path}/s", hearing, "secret")
+        await link.first_attempt
+        assert link.is_linked and hellos == [2, 1] and hearing.kinds() == ["linked"]
+        link.close()
+        server.close()
+        await until_async(lambda: len(asyncio.all_tasks()) == 1)
+
+    run(scenario)
+
+
+def test_typed_outputs_and_what_is_wrong_with_them(run: Callable[[Scenario], None]) -> None:
+    form = OutputForm(DType.FLOAT32, (2,), DType.FLOAT64)
+
+    async def scenario(tmp_path: Path) -> None:
+        container, hearing = SmallContainer(tmp_path / "s"), Hearing()
+        container.greeting = messages.encode_welcome(Welcome("digits", "1", DOUBLES, protocol=2))
+        await container.start()
+        link = make_link(container.address, hearing)
+        await until_async(lambda: link.is_linked)
+        container.callers[0].write(header(Kind.TYPED_RESULTS, 3, 1) + b"abc")
+        container.callers[0].write(encode_typed_results(2, 1, form, bytes(8)))
+        await until_async(lambda: len(hearing.heard) > 2)
+        (_, error, typed) = hearing.heard
+        assert error[:2] == ("error", 1) and "cannot be read" in error[2]
+        assert typed == ("results", 2, [bytes(8)])
+        await end(link, container)
 
     run(scenario)

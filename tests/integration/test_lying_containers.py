@@ -60,6 +60,57 @@ LIES = {
     "nothing": ("pass", {504}),
 }  # fmt: skip
 
+
+def typed(shape: str = "(2,)", data: str = "bytes(8 * rows)", **head: str) -> str:
+    """TYPED_RESULTS of float32, or of what ``head`` says, with no failures."""
+    told = {"rows": "rows", "failed": "0", "dtype": "3", "written_as": "3", "dimensions": f"len({shape})"} | head
+    packed = "struct.pack('<IIQBBBBI', {rows}, {failed}, 5, {dtype}, {written_as}, {dimensions}, 0, 0)".format(**told)
+    lengths = f"b''.join(struct.pack('<I', each) for each in {shape}) + bytes(len({shape}) % 2 * 4)"
+    return f"send(TYPED_RESULTS, batch, {packed} + {lengths} + {data})"
+
+
+CHANGING = f"""
+waiting.append(1)
+if len(waiting) % 2:
+    {typed()}
+else:
+    {typed("(1,)", "bytes(rows)", dtype="5", written_as="5")}
+"""
+# What each says in TYPED_RESULTS, and which outputs the client may get: none for an error.
+TYPED_LIES = {
+    "nothing wrong": (typed(), [[0.0, 0.0], [0.0, 0.0]]),
+    "a number": (typed("()", "bytes(4 * rows)"), [0.0, 0.0]),
+    "an image": (typed("(224, 224, 3)", "bytes(4 * 224 * 224 * 3 * rows)"), "large"),
+    "a type that changes": (CHANGING, "any"),
+    "a shape whose product overflows": (typed("(2**32 - 1,) * 7"), [None, None]),
+    "nine dimensions": (typed("(1,) * 9"), [None, None]),
+    "two hundred dimensions": (typed("()", dimensions="200"), [None, None]),
+    "a length of 0": (typed("(2, 0)", "b''"), [None, None]),
+    "bytes of another dtype": (typed(dtype="4", written_as="4"), [None, None]),
+    "an odd number of bytes": (typed(data="bytes(8 * rows - 1)"), [None, None]),
+    "a byte too many": (typed(data="bytes(8 * rows + 1)"), [None, None]),
+    "strings": (typed("()", "b'ab'[:rows]", dtype="7", written_as="7"), [None, None]),
+    "a type that there is not": (typed(dtype="200"), [None, None]),
+    "int32 written as float64": (typed(dtype="1", written_as="4"), [None, None]),
+    "no rows": (typed(rows="0", data="b''"), [None, None]),
+    "four billion rows": (typed(rows="2**32 - 1"), [None, None]),
+    "a row too many": (typed(rows="rows + 1", data="bytes(8 * rows + 8)"), [None, None]),
+    "more failures than rows": (typed(failed="rows + 1"), [None, None]),
+    "failures that are not there": (typed(failed="rows"), [None, None]),
+    "a failure of a row that is not there": (
+        typed(data="bytes(8 * rows) + struct.pack('<IIs', 99, 1, b'x')", failed="1"),
+        [None, None],
+    ),
+    "a failure that is not text": (
+        typed(data="bytes(8 * rows) + struct.pack('<IIs', 0, 1, b'\\xff')", failed="1"),
+        "any",
+    ),
+    "NaN": (typed(data="struct.pack('<2f', 1, float('nan')) * rows"), [None, None]),
+    "a bool of 2": (typed("()", "b'\\2' * rows", dtype="6", written_as="6"), [None, None]),
+    "a short body": ("send(TYPED_RESULTS, batch, b'abc')", [None, None]),
+    "an empty body": ("send(TYPED_RESULTS, batch, b'')", [None, None]),
+}  # fmt: skip
+
 GREETINGS = {
     "hangs up": "hang_up()",
     "says nothing": "pass",
@@ -68,7 +119,7 @@ GREETINGS = {
     "is not JSON": "send(WELCOME, 0, b'{')",
     "is no object": "send(WELCOME, 0, b'[]')",
     "is deep": "send(WELCOME, 0, b'[' * 100_000)",
-    "is of another protocol": "send(WELCOME, 0, welcome.replace(b'\"protocol\": 1', b'\"protocol\": 2'))",
+    "is of another protocol": "send(WELCOME, 0, welcome.replace(b'\"protocol\": 1', b'\"protocol\": 3'))",
     "is of another model": "send(WELCOME, 0, welcome.replace(b'\"m\"', b'\"n\"'))",
     "has no input type": "send(WELCOME, 0, welcome.replace(b'float64', b'complex'))",
     "has no batch": "send(WELCOME, 0, welcome.replace(b'null', b'0'))",
@@ -121,6 +172,36 @@ def test_query_gets_an_answer_whatever_the_container_says(system: Serving, lie: 
     errors = {part.get("error") for part in parts}
     codes = {200: None, 502: "model_error", 503: "no_replica", 504: "timeout"}
     assert errors <= {codes[status] for status in statuses}, parts
+    assert_unharmed(system)
+
+
+@pytest.mark.parametrize("lie", TYPED_LIES)
+def test_a_lie_about_types_fails_its_batch_alone(system: Serving, lie: str) -> None:
+    code, expected = TYPED_LIES[lie]
+    newer = "send(WELCOME, 0, welcome.replace(b'\"protocol\": 1', b'\"protocol\": 2'))"
+    liar = system.start_liar(on_hello=newer, on_predict=code)
+    until(lambda: serve(system, liar, 20_000.0) == {})
+    for first in (1, 3):  # the connection stays: the second batch is answered alike
+        answer = ask(system, "app", {"input_batch": [[first], [first + 1]]})
+        parts = answer.json["batch_predictions"]
+        assert {part.get("error", "model_error") for part in parts} == {"model_error"}, parts
+        if isinstance(expected, list):
+            assert [part.get("output") for part in parts] == expected, parts
+        tensor = {"name": "x", "shape": [1, 1], "datatype": "FP64", "data": [first]}
+        body = {"inputs": [tensor], "parameters": {"binary_data_output": True}}
+        with system.worker.connect() as client:
+            status = client.ask("/v2/models/app/infer", body).status
+        assert status in (200, 502) and (status == 502 or expected != [None, None])
+    (replica,) = [each for each in system.worker.statistics().replicas if each.id == liar.address.id]
+    assert (replica.state, replica.last_error) == ("linked", None)
+    assert_unharmed(system)
+
+
+def test_a_container_of_the_first_version_sends_no_types(system: Serving) -> None:
+    liar = system.start_liar(on_predict=typed())
+    until(lambda: serve(system, liar, 20_000.0) == {})
+    parts = ask(system, "app", {"input_batch": [[1], [2]]}).json["batch_predictions"]
+    assert {part["error"] for part in parts} <= {"model_error", "no_replica"}
     assert_unharmed(system)
 
 

@@ -16,8 +16,9 @@ import numpy as np
 
 import clipper
 from clipper.containers.protocol import messages
-from clipper.containers.protocol.frames import Kind, Splitter
+from clipper.containers.protocol.frames import OLDEST_VERSION, Kind, Splitter
 from clipper.containers.protocol.messages import Results, Welcome
+from clipper.containers.protocol.typed import TypedResults, decode_typed_results
 from clipper.types import DType
 from waiting import until
 
@@ -37,12 +38,12 @@ class Caller:
         self.socket = dial(address)
         self.socket.settimeout(DEADLINE_S)
 
-    def greet(self, token: str = "") -> Welcome:
-        self.socket.sendall(messages.encode_hello(token))
+    def greet(self, token: str = "", version: int = OLDEST_VERSION) -> Welcome:
+        self.socket.sendall(messages.encode_hello(token, version))
         kind, _, body = self.read()
         if kind == Kind.ERROR:
             raise Refused(messages.decode_error(body))
-        return messages.decode_welcome(body)
+        return messages.decode_welcome(body, version)
 
     def send(self, batch_id: int, dtype: DType, rows: list[bytes]) -> None:
         self.socket.sendall(b"".join(messages.encode_predict(batch_id, dtype, 0, rows)))
@@ -54,6 +55,11 @@ class Caller:
             raise Refused(messages.decode_error(body))
         assert kind == Kind.RESULTS
         return messages.decode_results(body)
+
+    def typed_results(self, batch_id: int) -> TypedResults:
+        kind, frame_id, body = self.read()
+        assert (kind, frame_id) == (Kind.TYPED_RESULTS, batch_id)
+        return decode_typed_results(body)
 
     def predict(self, values: object, dtype: DType = DType.FLOAT64, batch_id: int = 1) -> Results:
         """Send one batch of equal rows of float64 and wait for its results."""

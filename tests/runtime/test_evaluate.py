@@ -127,3 +127,34 @@ def test_a_length_that_the_model_cannot_take_fails_alone() -> None:
     assert encoded.text.split(b"\n") == [b"1", b"", b"", b"1"]
     assert encoded.failures[1].startswith("IndexError")
     assert "0 outputs" in encoded.failures[2]
+
+
+def test_parts_of_a_batch_that_are_arrays_make_an_array() -> None:
+    answer = np.zeros((1, 2), np.float32)
+
+    def model(inputs: Inputs) -> object:
+        if 3.0 in inputs:
+            raise ValueError("three")
+        nonlocal answer
+        if len(answer) != len(inputs):
+            answer = np.zeros((len(inputs), 2), np.float32)
+        answer[:] = np.asarray(inputs)[:, None]  # the same array each time, as some frameworks do
+        return answer
+
+    encoded = evaluate(model, reader(8))
+    assert encoded.array is not None and list(encoded.failures) == [3]
+    assert encoded.array[:, 1].tolist() == [0, 1, 2, 0, 4, 5, 6, 7]
+    assert encoded.lines().split(b"\n")[2:5] == [b"[2.0,2.0]", b"", b"[4.0,4.0]"]
+
+
+@pytest.mark.parametrize("shape", [(2,), (3,)])
+def test_inputs_of_several_lengths_make_an_array_if_their_outputs_are_alike(shape: tuple[int, ...]) -> None:
+    inputs = [np.ones(2), np.ones(3), np.ones(2)]
+
+    def model(batch: Inputs) -> object:
+        width = shape[0] if np.shape(batch)[1] == 3 else 2
+        return np.full((len(batch), width), np.asarray(batch).sum(1)[:, None])
+
+    encoded = evaluate(model, lambda: [array.copy() for array in inputs])
+    assert (encoded.array is None) == (shape == (3,))
+    assert [len(line.split(b",")) for line in encoded.lines().split(b"\n")] == [2, shape[0], 2]

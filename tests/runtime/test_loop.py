@@ -79,6 +79,28 @@ def test_answers_batches_in_order_and_says_what_it_is(tmp_path: Path) -> None:
             assert (results.outputs, results.failures) == ([b"3.0", b"7.0", b"11.0"], {})
 
 
+def test_each_caller_gets_arrays_as_its_version_has_them(tmp_path: Path) -> None:
+    source = "def model(inputs): return inputs.astype('float32')"
+    with (
+        running(tmp_path, *code(tmp_path, source)) as container,
+        container.caller() as first,
+        container.caller(greet=False) as second,
+        container.caller(greet=False) as third,
+    ):
+        assert first.predict([[1.1, 2.0]]).outputs == [b"[1.100000023841858,2.0]"]
+        welcome = second.greet(version=2)
+        # Learned from an answer, though that one was text.
+        assert (welcome.protocol, str(welcome.output_type)) == (2, "float32[2]")
+        for rows in ([[1.1, 2.0], [3.0, float("inf")]], [[1.0]]):
+            second.send(7, DType.FLOAT64, [np.array(row).tobytes() for row in rows])
+            results = second.typed_results(7)
+            assert str(results.form) == f"float32[{len(rows[0])}]"
+            assert bytes(results.data) == np.array(rows, np.float32).tobytes()
+            assert list(results.failures) == ([1] if len(rows) == 2 else [])
+        with pytest.raises(Refused, match="this container speaks 1 to 2"):
+            third.greet(version=3)
+
+
 def test_several_callers_and_large_batches(tmp_path: Path) -> None:
     with (
         running(tmp_path, *code(tmp_path, SUM)) as container,

@@ -21,7 +21,7 @@ homogeneous = st.one_of(*(st.lists(each, min_size=1) for each in (st.integers(),
 def outputs_of(returned: Any) -> list[Any]:
     encoded = encode_outputs(returned, len(returned))
     assert encoded.failures == {}
-    return [json.loads(line) for line in encoded.text.split(b"\n")]
+    return [json.loads(line) for line in encoded.lines().split(b"\n")]
 
 
 @given(homogeneous | st.lists(json_values, min_size=1))
@@ -83,7 +83,7 @@ def test_nan_fails_its_row_alone(value: float, name: str, as_array: bool) -> Non
 
 def test_nan_inside_an_output_fails_its_row_alone() -> None:
     encoded = encode_outputs(np.array([[1.0, 2.0], [math.nan, 2.0]]), 2)
-    assert encoded.text == b"[1.0,2.0]\n"
+    assert encoded.lines() == b"[1.0,2.0]\n"
     assert encoded.failures == {1: "output contains NaN or infinity, which JSON cannot carry"}
 
 
@@ -165,3 +165,73 @@ def test_what_is_not_one_output_an_input_fails_the_batch(returned: object, cause
 def test_what_outputs_are_is_learned_from_the_first(outputs: Any, expected: str | None) -> None:
     learned = learn_type(encode_outputs(outputs, len(outputs)))
     assert (None if learned is None else str(learned)) == expected
+
+
+class Gradient:
+    """A tensor that refuses to be an array, as those of torch do that have a gradient."""
+
+    def numpy(self) -> Any:
+        raise RuntimeError("use detach()")
+
+    def tolist(self) -> list[list[float]]:
+        return [[1.0], [2.0]]
+
+
+ARRAYS = {
+    "f2": ("float32", "float64"),
+    "f4": ("float32", "float64"),
+    ">f4": ("float32", "float64"),
+    "f8": ("float64", "float64"),
+    "i1": ("int32", "int32"),
+    "u2": ("int32", "int32"),
+    "i4": ("int32", "int32"),
+    "u4": ("int64", "int64"),
+    "i8": ("int64", "int64"),
+    "u8": ("int64", "int64"),
+    "u1": ("uint8", "uint8"),
+    "?": ("bool", "bool"),
+}
+
+
+@pytest.mark.parametrize("dtype", ARRAYS)
+def test_arrays_stay_arrays(dtype: str) -> None:
+    array = (np.arange(12) % 2).reshape(2, 3, 2).astype(dtype)
+    for returned in (array, list(array), array[::-1][::-1]):
+        encoded = encode_outputs(returned, 2)
+        assert encoded.array is not None and encoded.form is not None and encoded.text == b""
+        assert np.array_equal(encoded.array, array) and encoded.array.flags.c_contiguous
+        assert (encoded.form.dtype.label, encoded.form.written_as.label) == ARRAYS[dtype]
+        assert encoded.form.shape == (3, 2)
+        assert encoded.array.dtype.byteorder in "=|<"
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        np.array([1.0, 2.0]),
+        [[1.0, 2.0], [3.0, 4.0]],
+        [np.array([1.0]), np.array([1.0, 2.0])],
+        [np.array([1.0]), np.array([1])],
+        [np.array([1.0]), 2],
+        np.zeros((2, 0)),
+        np.array([["a"], ["b"]]),
+        np.array([[2**63], [1]], np.uint64),
+        np.ma.masked_array([[1.0], [2.0]], [[True], [False]]),
+        np.zeros((2,) + (1,) * 9),
+        Gradient(),
+    ],
+    ids=str,
+)
+def test_what_is_no_array_of_a_type_is_text(returned: Any) -> None:
+    encoded = encode_outputs(returned, 2)
+    assert encoded.array is None and encoded.text.count(b"\n") == 1
+
+
+def test_an_array_of_too_few_outputs_is_still_a_fault() -> None:
+    with pytest.raises(ModelFailed, match="1 outputs for 2 inputs"):
+        encode_outputs(np.zeros((1, 3)), 2)
+
+
+def test_callers_without_types_get_the_texts_of_before() -> None:
+    encoded = encode_outputs(np.array([[1.1, 1e-7], [1e20, -0.0]], np.float32), 2)
+    assert encoded.lines() == b"[1.100000023841858,1.0000000116860974e-07]\n[1.0000000200408773e+20,-0.0]"

@@ -23,8 +23,10 @@ from clipper.abstraction.replica import Replica
 from clipper.abstraction.turns import Turns
 from clipper.abstraction.work import Waiter, Work
 from clipper.containers.protocol.messages import Results, Welcome
+from clipper.containers.protocol.typed import TypedResults
 from clipper.control.snapshot import ReplicaAddress, VersionSnapshot
 from clipper.control.statistics import ReplicaStatistics, VersionLoad, VersionStatistics
+from clipper.outputs.output import Output, read_outputs
 from clipper.types import InputType, ModelId
 
 log = logging.getLogger(__name__)
@@ -70,7 +72,7 @@ class ModelQueue:
         self._notify_is_due = False
         # The latest input that was answered. Whoever reuses it must not get an input that kills containers.
         self.recent_row: bytes | None = None
-        self.recent_output: bytes | None = None
+        self.recent_output: Output | None = None
         self.output_type: InputType | None = None  # None if the container does not declare it
         self.compute_time = ComputeTime()
         self._counts = VersionCounts()
@@ -79,7 +81,7 @@ class ModelQueue:
 
     def predict(
         self, row: bytes, waiter: Waiter, arrival_s: float, slo_s: float, *, is_background: bool = False
-    ) -> bytes | None:
+    ) -> Output | None:
         """Return the output if the cache has it; else call ``waiter`` once the input has been evaluated or has failed.
 
         If the query cannot even be queued, ``waiter.on_failure`` is called before this method returns.
@@ -137,7 +139,7 @@ class ModelQueue:
         self._counts.rejected += 1
         self._fail(work, "overloaded", f"the queue of {self.model} is full")
 
-    def peek(self, row: bytes) -> bytes | None:
+    def peek(self, row: bytes) -> Output | None:
         """Return the output if the cache has it. This does not count as a look-up."""
         return None if self._table is None else self._table.peek(row)
 
@@ -289,17 +291,22 @@ class ModelQueue:
         rows = [work.row for work in works]
         self._links[state.id].link.send(batch.id, self._dtype, self._dimensions, rows)
 
-    def receive_results(self, replica: Replica, batch_id: int, results: Results) -> None:
+    def receive_results(self, replica: Replica, batch_id: int, results: Results | TypedResults) -> None:
         batch = self._finish(replica, batch_id, results.evaluation_us)
         if batch is None:
             return
         self._go_on(replica)
-        works, outputs, failures = batch.works, results.outputs, results.failures
-        if len(outputs) != len(works):
-            message = f"the container answered {len(outputs)} outputs for {len(works)} inputs"
+        works = batch.works
+        count = results.rows if isinstance(results, TypedResults) else len(results.outputs)
+        if count != len(works):
+            message = f"the container answered {count} outputs for {len(works)} inputs"
             for work in works:
                 self._fail_output(work, message)
             return
+        if isinstance(results, TypedResults):
+            self._receive_typed(works, results)
+            return
+        outputs, failures = results.outputs, results.failures
         if not failures:
             try:
                 # One check of the joined outputs is faster than one each: nearly all outputs are ASCII.
@@ -326,6 +333,17 @@ class ModelQueue:
             else:
                 work.output = output
                 self._settle([work], [output])
+
+    def _receive_typed(self, works: Sequence[Work], results: TypedResults) -> None:
+        outputs, failures = read_outputs(results)
+        answered = [(work, output) for work, output in zip(works, outputs) if output is not None]
+        for work, output in answered:
+            work.output = output
+        if answered:
+            self.recent_row, self.recent_output = answered[0][0].row, answered[0][1]
+            self._settle([work for work, _ in answered], [output for _, output in answered])
+        for row, message in failures.items():
+            self._fail_output(works[row], message)
 
     def receive_error(self, replica: Replica, batch_id: int, message: str) -> None:
         batch = self._finish(replica, batch_id)
@@ -361,7 +379,7 @@ class ModelQueue:
         elif not self._turn_is_due:
             self._await_turn()
 
-    def _settle(self, works: Sequence[Work], outputs: Sequence[bytes]) -> None:
+    def _settle(self, works: Sequence[Work], outputs: Sequence[Output]) -> None:
         """Store the outputs in the cache, then notify the waiters."""
         self._counts.outputs += len(works)
         if self._table is not None:

@@ -5,6 +5,7 @@ from typing import Protocol
 from clipper.abstraction.batching.replica_state import ReplicaState
 from clipper.containers.link import ReplicaLink
 from clipper.containers.protocol.messages import Results, Welcome
+from clipper.containers.protocol.typed import TypedResults
 from clipper.control.snapshot import ReplicaAddress
 from clipper.control.statistics import ReplicaStatistics
 from clipper.types import ModelId
@@ -19,7 +20,7 @@ class ReplicaOwner(Protocol):
 
     def lost(self, replica: "Replica") -> None: ...
 
-    def receive_results(self, replica: "Replica", batch_id: int, results: Results) -> None: ...
+    def receive_results(self, replica: "Replica", batch_id: int, results: Results | TypedResults) -> None: ...
 
     def receive_error(self, replica: "Replica", batch_id: int, message: str) -> None: ...
 
@@ -37,7 +38,7 @@ class Replica:
     def on_linked(self, welcome: Welcome) -> None:
         self._owner.linked(self, welcome)
 
-    def on_results(self, batch_id: int, results: Results) -> None:
+    def on_results(self, batch_id: int, results: Results | TypedResults) -> None:
         self._owner.receive_results(self, batch_id, results)
 
     def on_error(self, batch_id: int, message: str) -> None:

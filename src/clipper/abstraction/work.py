@@ -4,6 +4,8 @@ from typing import Protocol
 
 import msgspec
 
+from clipper.outputs.output import Output
+
 
 class Waiter(Protocol):
     """Waits for an output. ``done`` is true once it no longer waits: it was answered, or its client disconnected."""
@@ -14,8 +16,8 @@ class Waiter(Protocol):
     @property
     def deadline_s(self) -> float: ...
 
-    def on_output(self, model: str, output: bytes) -> None:
-        """Take the output, a JSON text. Also called if ``done``: feedback is scored with late outputs as well."""
+    def on_output(self, model: str, output: Output) -> None:
+        """Take the output. Also called if ``done``: feedback is scored with late outputs as well."""
 
     def on_failure(self, model: str, code: str, message: str) -> None:
         """Take an error. ``code`` is a code of the error tree."""
@@ -43,7 +45,7 @@ class Work(msgspec.Struct, gc=False, eq=False):
         deadline_s: the latest deadline of its waiters.
         due_s: the earliest deadline of its waiters that can still be met; the queue is sorted by it.
         key: the cache's key; see ``CacheTable.key_of``.
-        output: JSON text, or None until it is known.
+        output: None until it is known.
         used: CLOCK's reference bit.
         table: the cache table that holds it, or None.
         losses: how many replicas died while it was in flight.
@@ -58,7 +60,7 @@ class Work(msgspec.Struct, gc=False, eq=False):
     deadline_s: float
     due_s: float
     key: bytes | int
-    output: bytes | None = None
+    output: Output | None = None
     used: bool = False
     table: Table | None = None
     losses: int = 0

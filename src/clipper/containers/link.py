@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 from clipper.containers.protocol import messages
-from clipper.containers.protocol.frames import MAX_BODY_BYTES, Kind, Splitter
+from clipper.containers.protocol.frames import MAX_BODY_BYTES, OLDEST_VERSION, PROTOCOL_VERSION, Kind, Splitter
 from clipper.containers.protocol.messages import Buffer, Results, Welcome
-from clipper.errors import ClipperError, ProtocolViolation
+from clipper.containers.protocol.typed import TypedResults, decode_typed_results
+from clipper.errors import ClipperError, ModelFailed, ProtocolViolation
 from clipper.types import DType, ModelId
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ class Listener(Protocol):
 
     def on_linked(self, welcome: Welcome) -> None: ...
 
-    def on_results(self, batch_id: int, results: Results) -> None: ...
+    def on_results(self, batch_id: int, results: Results | TypedResults) -> None: ...
 
     def on_error(self, batch_id: int, message: str) -> None: ...
 
@@ -93,12 +94,16 @@ class ReplicaLink:
 
     async def _dial(self) -> "asyncio.Future[str] | None":
         """Connect and shake hands. Return a future for the end of the connection, or None if the dial failed."""
-        connection = _Connection(self._listener)
+        connection = _Connection(self._listener, PROTOCOL_VERSION)
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                await _connect(self._address, connection)
-                connection.write(messages.encode_hello(self._token))
-                welcome = await connection.welcome
+                try:
+                    welcome = await self._greet(connection)
+                except HelloRefused:
+                    # A container refuses a version that it does not know, and closes.
+                    connection.abort()
+                    connection = _Connection(self._listener, OLDEST_VERSION)
+                    welcome = await self._greet(connection)
             if (welcome.model, welcome.version) != (self._model.name, self._model.version):
                 # The address is stale: another container listens there now.
                 raise ProtocolViolation(f"{self._address} serves {welcome.model}:{welcome.version}, not {self._model}")
@@ -117,6 +122,11 @@ class ReplicaLink:
         connection.on_lost = self._forget_transport
         self._listener.on_linked(welcome)
         return connection.lost
+
+    async def _greet(self, connection: "_Connection") -> Welcome:
+        await _connect(self._address, connection)
+        connection.write(messages.encode_hello(self._token, connection.version))
+        return await connection.welcome
 
     def _forget_transport(self, reason: str) -> None:
         if self._transport is not None:
@@ -139,18 +149,24 @@ async def _connect(address: str, connection: "_Connection") -> None:
         await loop.create_connection(lambda: connection, host, int(port))
 
 
+class HelloRefused(ProtocolViolation):
+    """The container answered HELLO with an error."""
+
+
 class _Connection(asyncio.Protocol):
     """The bytes of one connection.
 
     Attributes:
+        version: the version of the protocol that HELLO asks for, and then the one that is spoken.
         welcome: done once the container has answered HELLO.
         lost: done, with the reason, once the connection has ended.
         on_lost: called with the reason as soon as the connection ends, so that nothing is sent over it any more.
     """
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, version: int) -> None:
         loop = asyncio.get_running_loop()
         self._listener = listener
+        self.version = version
         self._splitter = Splitter(MAX_WELCOME_BYTES)
         self.welcome: asyncio.Future[Welcome] = loop.create_future()
         self.lost: asyncio.Future[str] = loop.create_future()
@@ -192,16 +208,28 @@ class _Connection(asyncio.Protocol):
     def _receive(self, kind: int, frame_id: int, body: Buffer) -> None:
         if kind == Kind.RESULTS and self.welcome.done():
             self._listener.on_results(frame_id, messages.decode_results(body))
+        elif kind == Kind.TYPED_RESULTS and self.welcome.done() and self.version >= 2:
+            self._receive_typed(frame_id, body)
         elif kind == Kind.ERROR and self.welcome.done():
             self._listener.on_error(frame_id, messages.decode_error(body))
         elif kind == Kind.ERROR:
             reason = messages.decode_error(body)
-            self.welcome.set_exception(ProtocolViolation(f"the container refused the connection: {reason}"))
+            self.welcome.set_exception(HelloRefused(f"the container refused the connection: {reason}"))
         elif kind == Kind.WELCOME and not self.welcome.done():
-            self.welcome.set_result(messages.decode_welcome(body))
+            welcome = messages.decode_welcome(body, self.version)
+            self.version = welcome.protocol
+            self.welcome.set_result(welcome)
             self._splitter.max_body_bytes = MAX_BODY_BYTES
         else:
             raise ProtocolViolation(f"the container sent an unexpected frame of kind {kind}")
+
+    def _receive_typed(self, batch_id: int, body: Buffer) -> None:
+        try:
+            results = decode_typed_results(body)
+        except ModelFailed as error:
+            self._listener.on_error(batch_id, str(error))
+        else:
+            self._listener.on_results(batch_id, results)
 
     def _end(self, reason: str) -> None:
         if self.lost.done():

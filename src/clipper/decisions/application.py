@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from clipper.decisions.log import DecisionLog
 from clipper.decisions.records import DECISION, MAX_OUTPUTS_BYTES, BriefDecision, Decision, Judgement, Setting
+from clipper.outputs.output import Output
 
 # Multiples of this step are spread evenly over 32 bits: 2^32 over the golden ratio (Knuth, "The Art of Computer
 # Programming", 6.4).
@@ -33,8 +34,8 @@ class Asked(Protocol):
     arrival_s: float
     choice: Any
     pinned: str | None
-    first_output: bytes | None
-    output: bytes | None
+    first_output: Output | None
+    output: Output | None
     confidence: float
     reason: str | None
 
@@ -104,7 +105,7 @@ class ApplicationDecisions:
                         latency_s,
                         choice.models,
                         choice.shares,
-                        (query.output,),
+                        (None if query.output is None else bytes(query.output),),
                         None,
                         query.confidence,
                         query.reason,
@@ -125,7 +126,7 @@ class ApplicationDecisions:
     def _record(self, query: Asked, latency_s: float) -> Decision:
         """Make a record for the log's present block."""
         place = self._place_in_block()
-        choice, answer = query.choice, query.output
+        choice, answer = query.choice, None if query.output is None else bytes(query.output)
         models: tuple[str, ...] = ()
         shares: tuple[float, ...] = ()
         outputs: tuple[bytes | None, ...] = ()
@@ -135,7 +136,11 @@ class ApplicationDecisions:
             models, shares, beliefs = choice.models, choice.shares, choice.beliefs
             if choice.steps:
                 steps = tuple((step.asked, step.confidence, step.probability) for step in choice.steps)
-            if len(models) == 1 and answer is query.first_output and (answer is None or len(answer) <= _ALONE_BYTES):
+            if (
+                len(models) == 1
+                and query.output is query.first_output
+                and (answer is None or len(answer) <= _ALONE_BYTES)
+            ):
                 outputs, answer = (answer,), None
             else:
                 outputs, answer, is_cut = _bounded(models, query.outputs, answer)

@@ -9,6 +9,7 @@ from clipper.errors import ClipperError, TooManyRequests
 from clipper.frontend import limits, responses
 from clipper.frontend.budget import Budget
 from clipper.frontend.client_limits import Limits
+from clipper.outputs.output import Output
 from clipper.selection.query import Query
 
 
@@ -49,7 +50,7 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
     admitted: int = 0
     error_json: Callable[[str, str], bytes] = responses.error_json
 
-    def on_prediction(self, query_id: int, output: bytes, confidence: float) -> None:
+    def on_prediction(self, query_id: int, output: Output, confidence: float) -> None:
         body = responses.prediction_json(query_id, output, confidence)
         if self.closes:
             self.answer(200, body)
@@ -64,7 +65,7 @@ class Exchange(msgspec.Struct, gc=False, eq=False):
     def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
         self.answer(200, responses.default_json(query_id, output, reason, explanation))
 
-    def on_unsure(self, query_id: int, output: bytes, unsure: bytes, confidence: float) -> None:
+    def on_unsure(self, query_id: int, output: bytes, unsure: Output, confidence: float) -> None:
         self.answer(200, responses.unsure_json(query_id, output, unsure, confidence))
 
     def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
@@ -174,13 +175,13 @@ class Part:
         self._gather = gather
         self._index = index
 
-    def on_prediction(self, query_id: int, output: bytes, confidence: float) -> None:
+    def on_prediction(self, query_id: int, output: Output, confidence: float) -> None:
         self._gather.end_part(self._index, responses.prediction_json(query_id, output, confidence))
 
     def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
         self._gather.end_part(self._index, responses.default_json(query_id, output, reason, explanation))
 
-    def on_unsure(self, query_id: int, output: bytes, unsure: bytes, confidence: float) -> None:
+    def on_unsure(self, query_id: int, output: bytes, unsure: Output, confidence: float) -> None:
         self._gather.end_part(self._index, responses.unsure_json(query_id, output, unsure, confidence))
 
     def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:

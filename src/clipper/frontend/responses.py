@@ -4,6 +4,7 @@ import msgspec
 
 from clipper.control.feedback import Outcome
 from clipper.frontend.statuses import REASONS, STATUSES
+from clipper.outputs.output import Output
 
 _OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 # Heads by length of the body: a look-up takes a third of the time of formatting.
@@ -14,10 +15,10 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 RETRY_AFTER_S = 1
 
 
-def prediction_json(query_id: int, output: bytes, confidence: float) -> bytes:
+def prediction_json(query_id: int, output: Output, confidence: float) -> bytes:
     if confidence == 1.0:
-        return b'{"query_id":%d,"output":%b,"default":false,"confidence":1.0}' % (query_id, output)
-    return b'{"query_id":%d,"output":%b,"default":false,"confidence":%r}' % (query_id, output, confidence)
+        return b'{"query_id":%d,"output":%b,"default":false,"confidence":1.0}' % (query_id, bytes(output))
+    return b'{"query_id":%d,"output":%b,"default":false,"confidence":%r}' % (query_id, bytes(output), confidence)
 
 
 def default_json(query_id: int, output: bytes, reason: str, explanation: str) -> bytes:
@@ -27,11 +28,11 @@ def default_json(query_id: int, output: bytes, reason: str, explanation: str) ->
     )
 
 
-def unsure_json(query_id: int, output: bytes, unsure: bytes, confidence: float) -> bytes:
+def unsure_json(query_id: int, output: bytes, unsure: Output, confidence: float) -> bytes:
     return (
         b'{"query_id":%d,"output":%b,"default":true,"confidence":%r,"default_reason":"low_confidence",'
         b'"default_explanation":"the answer has less confidence than the application asks for",'
-        b'"low_confidence_output":%b}' % (query_id, output, confidence, unsure)
+        b'"low_confidence_output":%b}' % (query_id, output, confidence, bytes(unsure))
     )
 
 

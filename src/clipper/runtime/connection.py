@@ -4,7 +4,7 @@ import logging
 import socket
 from contextlib import suppress
 
-from clipper.containers.protocol.frames import MAX_BODY_BYTES, Splitter
+from clipper.containers.protocol.frames import MAX_BODY_BYTES, OLDEST_VERSION, Splitter
 from clipper.containers.protocol.messages import MAX_HELLO_BYTES, encode_error
 
 # From 128 KiB on, malloc lets the kernel map memory for each read and unmap it: 13 µs, as much as a small batch takes.
@@ -19,11 +19,12 @@ class Connection:
     Attributes:
         frames: received frames that were not taken yet.
         greeted: whether HELLO was accepted.
+        version: the version of the protocol that it speaks.
         watches: whether its first frame after HELLO was a PING; None until it has sent one.
         since_s: when it was accepted.
     """
 
-    __slots__ = ("_socket", "_unsent", "fileno", "frames", "greeted", "since_s", "watches")
+    __slots__ = ("_socket", "_unsent", "fileno", "frames", "greeted", "since_s", "version", "watches")
 
     def __init__(self, accepted: socket.socket, since_s: float) -> None:
         accepted.setblocking(False)
@@ -33,11 +34,13 @@ class Connection:
         # Before HELLO anybody may be calling, so hold no more than a HELLO.
         self.frames = Splitter(MAX_HELLO_BYTES)
         self.greeted = False
+        self.version = OLDEST_VERSION
         self.watches: bool | None = None
         self.since_s = since_s
 
-    def accept_hello(self) -> None:
+    def accept_hello(self, version: int) -> None:
         self.greeted = True
+        self.version = version
         self.frames.max_body_bytes = MAX_BODY_BYTES
 
     def receive(self) -> bool:

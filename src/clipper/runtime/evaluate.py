@@ -29,8 +29,8 @@ EXTRA_CALLS_PER_HALVING = 4
 MAX_EXTRA_S = 1.0
 # Enough to recognise an error. The whole traceback is in the container's log.
 MAX_MESSAGE_CHARACTERS = 1000
-# A RESULTS with its failures must fit into a frame. A batch with more text than this is a mistake.
-MAX_TEXT_BYTES = MAX_BODY_BYTES // 2
+# Outputs with their failures must fit into a frame. A batch with more than this is a mistake.
+MAX_OUTPUTS_BYTES = MAX_BODY_BYTES // 2
 
 
 def evaluate(
@@ -59,8 +59,7 @@ def _evaluate_by_shape(
     clock_s: Callable[[], float],
     shapes: Sequence[tuple[int, ...]],
 ) -> Encoded:
-    lines = [b""] * len(shapes)
-    failures: dict[int, str] = {}
+    parts = _Parts(len(shapes))
     for shape in dict.fromkeys(shapes):
         rows = [row for row, each in enumerate(shapes) if each == shape]
 
@@ -69,14 +68,10 @@ def _evaluate_by_shape(
             return np.stack([inputs[row] for row in rows])
 
         try:
-            encoded = _evaluate(predict_batch, read_group, clock_s, read_group())
+            parts.add(rows, _evaluate(predict_batch, read_group, clock_s, read_group()))
         except ModelFailed as error:
-            failures.update(dict.fromkeys(rows, str(error)))
-            continue
-        for row, line in zip(rows, encoded.text.split(b"\n")):
-            lines[row] = line
-        failures.update({rows[index]: message for index, message in encoded.failures.items()})
-    return Encoded(b"\n".join(lines), failures)
+            parts.fail(rows, str(error))
+    return parts.joined()
 
 
 def _evaluate(
@@ -113,9 +108,57 @@ def _encode(outputs: object, rows: int) -> Encoded:
         raise
     except Exception as error:  # outputs are objects of the user, and converting them may raise anything
         raise ModelFailed(f"outputs of type {type(outputs).__name__} cannot be read: {describe(error)}") from error
-    if len(encoded.text) > MAX_TEXT_BYTES:
-        raise ModelFailed(f"outputs are {len(encoded.text)} bytes of JSON: expected at most {MAX_TEXT_BYTES} a batch")
+    _check_size(len(encoded.text) if encoded.array is None else encoded.array.nbytes)
     return encoded
+
+
+def checked_lines(encoded: Encoded) -> bytes:
+    """Return the outputs as texts.
+
+    Raises:
+        ModelFailed: the texts are too long.
+    """
+    text = encoded.lines()
+    _check_size(len(text))
+    return text
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_OUTPUTS_BYTES:
+        raise ModelFailed(f"outputs are {size} bytes: expected at most {MAX_OUTPUTS_BYTES} a batch")
+
+
+class _Parts:
+    """The outputs of a batch that was evaluated in parts."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._parts: list[tuple[Sequence[int], Encoded]] = []
+        self._failures: dict[int, str] = {}
+
+    def add(self, rows: Sequence[int], encoded: Encoded) -> None:
+        # A copy: a model may answer with the same array again.
+        array = None if encoded.array is None else encoded.array.copy()
+        self._parts.append((rows, encoded._replace(array=array)))
+        self._failures.update({rows[index]: message for index, message in encoded.failures.items()})
+
+    def fail(self, rows: Sequence[int], message: str) -> None:
+        self._failures.update(dict.fromkeys(rows, message))
+
+    def joined(self) -> Encoded:
+        """Return the outputs of the whole batch: an array if all parts are arrays of one type and shape."""
+        forms = {encoded.form for _, encoded in self._parts}
+        first = self._parts[0][1].array if self._parts else None
+        if first is not None and len(forms) == 1:
+            whole = np.zeros((self._rows, *first.shape[1:]), first.dtype)
+            for rows, encoded in self._parts:
+                whole[rows] = encoded.array
+            return Encoded(b"", self._failures, whole)
+        lines = [b""] * self._rows
+        for rows, encoded in self._parts:
+            for row, line in zip(rows, encoded.lines().split(b"\n")):
+                lines[row] = line
+        return Encoded(b"\n".join(lines), self._failures)
 
 
 @dataclass(slots=True)
@@ -128,18 +171,17 @@ class _Bisection:
     rows: int
     calls_left: int = field(init=False)
     until_s: float = field(init=False)
-    lines: list[bytes] = field(init=False)
-    failures: dict[int, str] = field(init=False, default_factory=dict)
+    parts: _Parts = field(init=False)
 
     def __post_init__(self) -> None:
         self.calls_left = EXTRA_CALLS_PER_HALVING * (self.rows - 1).bit_length()
         self.until_s = self.clock_s() + MAX_EXTRA_S
-        self.lines = [b""] * self.rows
+        self.parts = _Parts(self.rows)
 
     def answer(self, message: str) -> Encoded:
         """Answer a batch for which the model raised ``message``."""
         self._halve(range(self.rows), message)
-        return Encoded(b"\n".join(self.lines), self.failures)
+        return self.parts.joined()
 
     def _halve(self, rows: range, message: str) -> None:
         if len(rows) == 1:
@@ -164,11 +206,10 @@ class _Bisection:
         except BaseException as error:  # noqa: BLE001  as in evaluate
             self._halve(rows, describe(error))
         else:
-            self.lines[rows.start : rows.stop] = encoded.text.split(b"\n")
-            self.failures.update({rows[row]: text for row, text in encoded.failures.items()})
+            self.parts.add(rows, encoded)
 
     def _fail(self, rows: range, message: str) -> None:
-        self.failures.update(dict.fromkeys(rows, message))
+        self.parts.fail(rows, message)
 
 
 def describe(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from clipper.errors import WrongInput
 from clipper.runtime.model import Array, Inputs
 from clipper.types import DType, InputType, Shape
 
-_NUMPY_DTYPES: dict[DType, np.dtype[Any]] = {
+NUMPY_DTYPES: dict[DType, np.dtype[Any]] = {
     DType.INT32: np.dtype("<i4"),
     DType.INT64: np.dtype("<i8"),
     DType.FLOAT32: np.dtype("<f4"),
@@ -69,7 +69,7 @@ class _Numbers:
 
     def __init__(self, input_type: InputType) -> None:
         self._input_type = input_type
-        self._dtype = _NUMPY_DTYPES[input_type.dtype]
+        self._dtype = NUMPY_DTYPES[input_type.dtype]
         self._element_bytes = input_type.dtype.size_bytes
 
     def _array(self, data: memoryview) -> Array:

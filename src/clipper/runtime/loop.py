@@ -17,9 +17,10 @@ from types import FrameType
 from clipper.containers.protocol import messages
 from clipper.containers.protocol.frames import Kind
 from clipper.containers.protocol.messages import Buffer, Predict, Welcome
+from clipper.containers.protocol.typed import encode_typed_results
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.runtime.connection import Connection
-from clipper.runtime.evaluate import evaluate
+from clipper.runtime.evaluate import checked_lines, evaluate
 from clipper.runtime.health import BusyClock, Watcher, answer_watching
 from clipper.runtime.inputs import input_reader
 from clipper.runtime.model import LoadedModel
@@ -167,22 +168,23 @@ class Server:
         if connection.watches is None:
             connection.watches = kind == Kind.PING
         if kind == Kind.PREDICT and not connection.watches:
-            return connection.send(self._predict(frame_id, messages.decode_predict(body)))
+            return connection.send(self._predict(connection.version, frame_id, messages.decode_predict(body)))
         return connection.send(answer_watching(kind, frame_id, busy_us=0))
 
     def _greet(self, connection: Connection, kind: int, body: Buffer) -> bool:
         if kind != Kind.HELLO:
             raise ProtocolViolation(f"caller began with a frame of kind {kind}: expected HELLO")
-        token = messages.decode_hello(body).encode()
-        if self._token and not hmac.compare_digest(token, self._token):
+        hello = messages.decode_hello(body)
+        if self._token and not hmac.compare_digest(hello.token.encode(), self._token):
             raise ProtocolViolation("token is not the one that this container was started with")
-        connection.accept_hello()
-        return connection.send(messages.encode_welcome(self._welcome))
+        connection.accept_hello(hello.version)
+        return connection.send(messages.encode_welcome(replace(self._welcome, protocol=hello.version)))
 
-    def _predict(self, batch_id: int, batch: Predict) -> bytes:
+    def _predict(self, version: int, batch_id: int, batch: Predict) -> bytes:
         started_ns = self._clock.start()
         try:
             encoded = evaluate(self._predict_batch, lambda: self._read_inputs(batch))
+            text = b"" if version >= 2 and encoded.array is not None else checked_lines(encoded)
         except (ClipperError, MemoryError) as error:
             self._clock.stop(started_ns)
             log.warning("batch of %d failed: %s", batch.rows, error)
@@ -191,7 +193,11 @@ class Server:
         if self._has_to_learn:
             self._has_to_learn = bool(encoded.failures)
             self._welcome = replace(self._welcome, output_type=learn_type(encoded))
-        return messages.encode_results(batch_id, batch.rows, encoded.text, evaluation_us, encoded.failures)
+        form = encoded.form
+        if version >= 2 and form is not None and encoded.array is not None:
+            data = encoded.array.data.cast("B")
+            return encode_typed_results(batch_id, batch.rows, form, data, evaluation_us, encoded.failures)
+        return messages.encode_results(batch_id, batch.rows, text, evaluation_us, encoded.failures)
 
     def _flush(self) -> None:
         """Let callers take the answers that wait, for a bounded time."""

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 
 from clipper.errors import PolicyFailed
+from clipper.outputs.output import Output
 from clipper.selection.contexts import Contexts
 from clipper.selection.counts import ApplicationCounts
 from clipper.selection.deadlines import TIMER_EARLY_S
@@ -66,7 +67,7 @@ class Answering:
 
     # -- what models say ---------------------------------------------------------------------------------
 
-    def output_came(self, query: Query, model: str, output: bytes) -> None:
+    def output_came(self, query: Query, model: str, output: Output) -> None:
         """Take the output of a selected model. The query may be answered already."""
         if query.first_model is None:
             query.first_model, query.first_output = model, output
@@ -99,7 +100,7 @@ class Answering:
         if query.is_asked:
             self.consider_leaving(query)
 
-    def shadow_came(self, query: Query, name: str, output: bytes) -> None:
+    def shadow_came(self, query: Query, name: str, output: Output) -> None:
         """Take the output of a shadow model, for which no answer waits."""
         if query.shadow_outputs is None:
             query.shadow_outputs = {}
@@ -134,7 +135,7 @@ class Answering:
         query.is_settled = is_settled
         self.complete(query)
 
-    def _keep_late(self, query: Query, model: str, output: bytes) -> None:
+    def _keep_late(self, query: Query, model: str, output: Output) -> None:
         """Keep an output that came after the answer: feedback still uses it."""
         if self._now_s() <= query.deadline_s:
             query.in_time += 1
@@ -218,16 +219,18 @@ class Answering:
             query.said = terms.confidences.say(choice, combined)
             self._joins.grow(query.id, SAID_BYTES)
             confidence = terms.confidences.confidence(query.said, query.arms)
+        # A policy combines texts. If the answer is the text of one of them, it keeps its numbers.
+        answer = _behind(query, combined.output, outputs)
         query.confidence = confidence
         if len(choice.models) > 1 or terms.confidences is not None:
             self.counts.confidence.record(confidence)
         if confidence < terms.threshold:
             query.reason = "low_confidence"
             self.counts.defaults[query.reason] += 1
-            asker.on_unsure(query.id, terms.default or b"null", combined.output, confidence)
+            asker.on_unsure(query.id, terms.default or b"null", answer, confidence)
             return
-        query.output = combined.output
-        asker.on_prediction(query.id, combined.output, confidence)
+        query.output = answer
+        asker.on_prediction(query.id, answer, confidence)
 
     def _count_outcome(self, query: Query, choice: Choice, *, is_over: bool) -> None:
         """Count which models answered in time. ``is_over``: the deadline has passed, so missing outputs are late."""
@@ -253,3 +256,13 @@ class Answering:
         models = self.terms.models
         outputs = len(query.more_outputs or ()) + (query.first_output is not None)
         return outputs < len(models) and any(model not in query.outputs for model in models)
+
+
+def _behind(query: Query, text: bytes, texts: dict[str, bytes]) -> Output:
+    """Return the output whose text this is; the text itself if it is of none."""
+    if query.first_output is not None and text == texts.get(query.first_model or ""):
+        return query.first_output
+    for model, output in (query.more_outputs or {}).items():
+        if text == texts.get(model):
+            return output
+    return text

@@ -2,9 +2,15 @@
 
 import asyncio
 
+from clipper.outputs.output import Output
+
 
 class Asked:
-    """Gathers the outputs of models that are asked to score feedback; ``all_in`` is done when none is missing."""
+    """Gathers the outputs of models that are asked to score feedback, as texts.
+
+    Attributes:
+        all_in: done when none is missing.
+    """
 
     def __init__(self, outputs: dict[str, bytes], deadline_s: float) -> None:
         self.outputs = outputs
@@ -13,8 +19,8 @@ class Asked:
         self.missing = 0
         self.all_in: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def on_output(self, model: str, output: bytes) -> None:
-        self.outputs[model] = output
+    def on_output(self, model: str, output: Output) -> None:
+        self.outputs[model] = bytes(output)
         self.arrived()
 
     def on_failure(self, model: str, code: str, message: str) -> None:
@@ -44,7 +50,7 @@ class AskedByName:
     def deadline_s(self) -> float:
         return self._asked.deadline_s
 
-    def on_output(self, model: str, output: bytes) -> None:
+    def on_output(self, model: str, output: Output) -> None:
         self._asked.on_output(self._name, output)
 
     def on_failure(self, model: str, code: str, message: str) -> None:

@@ -6,6 +6,7 @@ import msgspec
 
 from clipper.control.feedback import Feedback
 from clipper.control.messages import ConfidenceBin, Reliability
+from clipper.outputs.output import Output
 from clipper.selection.contexts import Contexts
 from clipper.selection.learning.arms import Arms
 from clipper.selection.learning.calibration import BASES, Basis, Curve, bins, expected_error, lesson
@@ -26,7 +27,7 @@ SEVERAL = ""
 class Answered(Protocol):
     """A query that was answered: see ``selection.query.Query``."""
 
-    output: bytes | None
+    output: Output | None
     confidence: float
 
 

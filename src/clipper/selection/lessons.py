@@ -74,14 +74,14 @@ def join(
     else:
         raise NotFound(f"application {application.name} has no linked model to learn about")
     if query is not None:
-        outputs = query.outputs | (query.shadow_outputs or {})
+        outputs = query.outputs | {name: bytes(output) for name, output in (query.shadow_outputs or {}).items()}
     else:
         outputs = {}
         for model in terms.models + terms.newcomers + terms.shadows:
             target = terms.targets.get(model)
             output = None if target is None or feedback.row is None else target.peek(feedback.row)
             if output is not None:
-                outputs[model] = output
+                outputs[model] = bytes(output)
     return Joined(feedback, query, context, totals, choice, outputs)
 
 
@@ -134,10 +134,11 @@ def learn(application: Application, joined: Joined, now_s: float) -> Learned:
         missed = dict.fromkeys(query.missed(now_s), 1.0)
         lost = _lost(application, joined, missed)
         known = {model: output for model, output in joined.outputs.items() if model not in lost}
-        answer_loss = no_answer if query.output is None else loss_of_answer(feedback, loss, query.output)
+        answer = None if query.output is None else bytes(query.output)
+        answer_loss = no_answer if answer is None else loss_of_answer(feedback, loss, answer)
         # If models are asked one after another, the user got an earlier model's output instead of a late one's.
         instead = no_answer if application.stages is None or answer_loss is None else answer_loss
-        losses = score(feedback, loss, choice, known, instead, answer=query.output)
+        losses = score(feedback, loss, choice, known, instead, answer=answer)
         would_lose, reason = answer_loss, query.reason or _WRONG
 
     prior = application.contexts.prior()

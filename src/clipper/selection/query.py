@@ -4,6 +4,7 @@ from typing import Protocol
 
 import msgspec
 
+from clipper.outputs.output import Output
 from clipper.selection.confidence import Said
 from clipper.selection.learning.arms import NO_ARMS, Arms
 from clipper.selection.policies.policy import Choice, QueryView
@@ -13,13 +14,13 @@ from clipper.types import InputType
 class Asker(Protocol):
     """Asks a query, and gets exactly one of these calls, on the event loop."""
 
-    def on_prediction(self, query_id: int, output: bytes, confidence: float) -> None:
-        """Take the answer, as JSON text."""
+    def on_prediction(self, query_id: int, output: Output, confidence: float) -> None:
+        """Take the answer."""
 
     def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
         """Take the application's default, and the reason for it."""
 
-    def on_unsure(self, query_id: int, output: bytes, unsure: bytes, confidence: float) -> None:
+    def on_unsure(self, query_id: int, output: bytes, unsure: Output, confidence: float) -> None:
         """Take the default, since the confidence of the answer ``unsure`` was below the application's threshold."""
 
     def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
@@ -39,11 +40,11 @@ class Owner(Protocol):
     feedback_ttl_s: float
     input_type: InputType
 
-    def output_came(self, query: "Query", model: str, output: bytes) -> None: ...
+    def output_came(self, query: "Query", model: str, output: Output) -> None: ...
 
     def failed(self, query: "Query", model: str, code: str, message: str) -> None: ...
 
-    def shadow_came(self, query: "Query", name: str, output: bytes) -> None: ...
+    def shadow_came(self, query: "Query", name: str, output: Output) -> None: ...
 
 
 class Query(msgspec.Struct, gc=False, eq=False):
@@ -53,7 +54,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
 
     Attributes:
         row: the input's raw buffer; None once no model can be asked any more.
-        first_model, first_output: the first selected model that answered, and its JSON text.
+        first_model, first_output: the first selected model that answered, and its output.
         more_outputs: the other outputs by model, including late ones. Most queries have none.
         missing: number of selected models that have neither answered nor failed.
         in_time: number of outputs that came by the deadline; outputs are kept in the order of their arrival.
@@ -83,15 +84,15 @@ class Query(msgspec.Struct, gc=False, eq=False):
     pinned: str | None = None
     features: bytes | None = None
     first_model: str | None = None
-    first_output: bytes | None = None
-    more_outputs: dict[str, bytes] | None = None
+    first_output: Output | None = None
+    more_outputs: dict[str, Output] | None = None
     missing: int = 0
     in_time: int = 0
     done: bool = False
     choice: Choice | None = None
     arms: Arms = NO_ARMS
-    shadow_outputs: dict[str, bytes] | None = None
-    output: bytes | None = None
+    shadow_outputs: dict[str, Output] | None = None
+    output: Output | None = None
     lost: set[str] | None = None
     stage: int = 1
     is_asked: bool = False
@@ -108,10 +109,14 @@ class Query(msgspec.Struct, gc=False, eq=False):
 
     @property
     def outputs(self) -> dict[str, bytes]:
-        """The outputs so far, by model: a new dict."""
+        """The texts of the outputs so far, by model: a new dict."""
         if self.first_model is None or self.first_output is None:
             return {}
-        return {self.first_model: self.first_output, **(self.more_outputs or {})}
+        outputs = {self.first_model: bytes(self.first_output)}
+        if self.more_outputs is not None:
+            for model, output in self.more_outputs.items():
+                outputs[model] = bytes(output)
+        return outputs
 
     def view(self) -> QueryView:
         """Return the policy's view of the query."""
@@ -128,7 +133,7 @@ class Query(msgspec.Struct, gc=False, eq=False):
         in_time = list(self.outputs)[: self.in_time]
         return tuple(model for model in self.choice.models if model not in in_time)
 
-    def on_output(self, model: str, output: bytes) -> None:
+    def on_output(self, model: str, output: Output) -> None:
         self.owner.output_came(self, model, output)
 
     def on_failure(self, model: str, code: str, message: str) -> None:
@@ -157,7 +162,7 @@ class Named:
     def deadline_s(self) -> float:
         return self._query.deadline_s
 
-    def on_output(self, model: str, output: bytes) -> None:
+    def on_output(self, model: str, output: Output) -> None:
         self._query.on_output(self._name, output)
 
     def on_failure(self, model: str, code: str, message: str) -> None:
@@ -175,7 +180,7 @@ class Shadow:
         self.deadline_s = query.deadline_s
         self.done = False
 
-    def on_output(self, model: str, output: bytes) -> None:
+    def on_output(self, model: str, output: Output) -> None:
         self._query.owner.shadow_came(self._query, self._name, output)
 
     def on_failure(self, model: str, code: str, message: str) -> None:

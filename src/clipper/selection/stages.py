@@ -6,6 +6,7 @@ from heapq import heappop, heappush
 from random import Random
 
 from clipper.errors import PolicyFailed
+from clipper.outputs.output import Output
 from clipper.selection.answering import Answering
 from clipper.selection.feedback.latencies import Latencies
 from clipper.selection.policies.policy import Choice, Outlook
@@ -43,7 +44,7 @@ class Further:
     def deadline_s(self) -> float:
         return self._query.deadline_s
 
-    def on_output(self, model: str, output: bytes) -> None:
+    def on_output(self, model: str, output: Output) -> None:
         self._stages.answered(self)
         self._query.on_output(self._name, output)
 

@@ -9,6 +9,7 @@ from clipper.decisions.application import ApplicationDecisions, versions_of
 from clipper.decisions.log import DecisionLog
 from clipper.decisions.records import Setting
 from clipper.errors import NotFound, WrongInput
+from clipper.outputs.output import Output
 from clipper.selection.confidence import Confidences
 from clipper.selection.contexts import Contexts
 from clipper.selection.learning.arms import Arms
@@ -158,9 +159,9 @@ class Terms:
             for name, cost in now.items()
         )
 
-    def outputs(self, version: str | None) -> list[tuple[InputType | None, bytes | None]]:
+    def outputs(self, version: str | None) -> list[tuple[InputType | None, Output | None]]:
         """Return, for each model that a query asks (or one that names this version), the type of its outputs if its
-        container declares it, and a recent output as JSON text.
+        container declares it, and a recent output.
 
         Raises:
             NotFound, WrongInput: as ``pinned``.

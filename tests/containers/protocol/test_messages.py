@@ -42,7 +42,8 @@ def body(frame: bytes) -> memoryview:
 
 @given(texts)
 def test_hello_round_trip(token: str) -> None:
-    assert messages.decode_hello(body(messages.encode_hello(token))) == token
+    for version in (1, 2):
+        assert messages.decode_hello(body(messages.encode_hello(token, version))) == (token, version)
 
 
 @given(st.builds(Welcome, texts, texts, input_types, st.none() | st.integers(1, 10**6), texts))
@@ -148,9 +149,9 @@ def test_line_feeds_do_not_become_objects() -> None:
 
 
 def test_newer_protocol_is_named_before_anything_else() -> None:
-    with pytest.raises(ProtocolViolation, match="protocol 2: Clipper speaks 1"):
-        messages.decode_welcome(b'{"protocol": 2, "anything": []}')
-    with pytest.raises(ProtocolViolation, match="protocol 3: this container speaks 1"):
+    with pytest.raises(ProtocolViolation, match="protocol 3: expected 1 to 2"):
+        messages.decode_welcome(b'{"protocol": 3, "anything": []}', 2)
+    with pytest.raises(ProtocolViolation, match="protocol 3: this container speaks 1 to 2"):
         messages.decode_hello(b"CLPR\x03\x00\xff\xff")
 
 

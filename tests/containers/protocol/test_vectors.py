@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from clipper.containers.protocol import messages
-from clipper.containers.protocol.frames import HEADER_BYTES, Kind, Splitter
-from clipper.errors import ProtocolViolation
+from clipper.containers.protocol.frames import HEADER_BYTES, PROTOCOL_VERSION, Kind, Splitter
+from clipper.containers.protocol.typed import OutputForm, decode_typed_results, encode_typed_results
+from clipper.errors import ModelFailed, ProtocolViolation
 from clipper.types import DType
 
 VECTORS = sorted((Path(__file__).parents[3] / "proto" / "vectors").glob("*.txt"))
@@ -18,6 +19,7 @@ DECODERS = {
     "PREDICT": messages.decode_predict,
     "RESULTS": messages.decode_results,
     "PONG": messages.decode_pong,
+    "TYPED_RESULTS": decode_typed_results,
 }
 
 
@@ -64,8 +66,8 @@ def test_meaning_encodes_to_the_frame(path: Path) -> None:
     vector = Vector.read(path)
     if vector["kind"] == "WELCOME":
         # JSON has no one form: what is written must read as the same.
-        welcome = messages.decode_welcome(vector.frame[HEADER_BYTES:])
-        assert messages.decode_welcome(messages.encode_welcome(welcome)[HEADER_BYTES:]) == welcome
+        welcome = messages.decode_welcome(vector.frame[HEADER_BYTES:], PROTOCOL_VERSION)
+        assert messages.decode_welcome(messages.encode_welcome(welcome)[HEADER_BYTES:], PROTOCOL_VERSION) == welcome
     else:
         assert encoded(vector) == vector.frame
 
@@ -79,7 +81,8 @@ def test_invalid_frame_is_refused(path: Path) -> None:
         return
     [(kind, _, body)] = Splitter().feed(vector.frame)
     assert Kind(kind).name == vector["as"]
-    with pytest.raises(ProtocolViolation):
+    # What is wrong with typed outputs fails their batch alone.
+    with pytest.raises(ModelFailed if kind == Kind.TYPED_RESULTS else ProtocolViolation):
         DECODERS[vector["as"]](body)
 
 
@@ -94,6 +97,13 @@ def decoded(kind: Kind, body: memoryview) -> object:
         case Kind.RESULTS:
             results = messages.decode_results(body)
             return list(results.outputs), results.evaluation_us, results.failures
+        case Kind.TYPED_RESULTS:
+            typed = decode_typed_results(body)
+            size = typed.form.row_bytes
+            rows = [bytes(typed.data[row * size : (row + 1) * size]) for row in range(typed.rows)]
+            return typed.form, rows, typed.evaluation_us, typed.failures
+        case Kind.WELCOME:
+            return messages.decode_welcome(body, PROTOCOL_VERSION)
         case Kind.ERROR:
             return messages.decode_error(body)
         case Kind.PING:
@@ -105,20 +115,28 @@ def decoded(kind: Kind, body: memoryview) -> object:
 def meaning(vector: Vector) -> object:
     match vector["kind"]:
         case "HELLO":
-            return vector["token"]
+            return vector["token"], int(vector["version"])
         case "WELCOME":
-            return messages.decode_welcome(vector["json"].encode())
+            return messages.decode_welcome(vector["json"].encode(), PROTOCOL_VERSION)
         case "PREDICT":
             rows = [bytes.fromhex(row) for row in vector.all("row")]
             return DType.parse(vector["dtype"]), int(vector["dimensions"]), int(vector["row_bytes"]), rows
         case "RESULTS":
             return [text.encode() for text in vector.all("output")], int(vector["evaluation_us"]), failures(vector)
+        case "TYPED_RESULTS":
+            rows = [bytes.fromhex(row) for row in vector.all("row")]
+            return form(vector), rows, int(vector["evaluation_us"]), failures(vector)
         case "ERROR":
             return vector["message"]
         case "PONG":
             return int(vector["busy_us"])
         case _:
             return b""
+
+
+def form(vector: Vector) -> OutputForm:
+    shape = tuple(map(int, vector["shape"].split()))
+    return OutputForm(DType.parse(vector["dtype"]), shape, DType.parse(vector["written_as"]))
 
 
 def failures(vector: Vector) -> dict[int, str]:
@@ -130,7 +148,7 @@ def encoded(vector: Vector) -> bytes:
     frame_id = int(vector["id"])
     match vector["kind"]:
         case "HELLO":
-            return messages.encode_hello(vector["token"])
+            return messages.encode_hello(vector["token"], int(vector["version"]))
         case "PREDICT":
             rows = [bytes.fromhex(row) for row in vector.all("row")]
             dtype = DType.parse(vector["dtype"])
@@ -139,6 +157,10 @@ def encoded(vector: Vector) -> bytes:
             outputs = vector.all("output")
             text = "\n".join(outputs).encode()
             return messages.encode_results(frame_id, len(outputs), text, int(vector["evaluation_us"]), failures(vector))
+        case "TYPED_RESULTS":
+            rows = [bytes.fromhex(row) for row in vector.all("row")]
+            data, evaluation_us = b"".join(rows), int(vector["evaluation_us"])
+            return encode_typed_results(frame_id, len(rows), form(vector), data, evaluation_us, failures(vector))
         case "ERROR":
             return messages.encode_error(frame_id, vector["message"])
         case "PING":

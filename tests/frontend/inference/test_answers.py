@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from steps import finish
 
-from clipper.frontend.inference.answers import Answer, column, encode, encode_number, opening
+from clipper.frontend.inference.answers import Answer, column, encode, encode_usual, opening
 from clipper.frontend.inference.requests import AnswerForm
 from clipper.frontend.inference.tensors import DATATYPES
 
@@ -102,15 +102,15 @@ def test_any_json_is_said_in_both_forms(values: list[Any]) -> None:
 @pytest.mark.parametrize("version", [None, "2"])
 def test_the_usual_answer_is_what_any_other_is(output: bytes, form: AnswerForm, version: str | None) -> None:
     answer = Answer(7, output, 0.5)
-    assert encode_number(opening("m", version), answer, form) == finish(encode("m", version, [answer], form))
+    assert encode_usual(opening("m", version), answer, form) == finish(encode("m", version, [answer], form))
 
 
 @pytest.mark.parametrize("output", [b"true", b"null", b'"a"', b"[1]", b"1e999", b"9223372036854775808"])
 def test_what_is_no_number_is_not_the_usual_answer(output: bytes) -> None:
-    assert encode_number(b"{", Answer(7, output, 0.5), PLAIN) is None
-    assert encode_number(b"{", Answer(7, b"1", 0.5, "timeout"), PLAIN) is None
-    assert encode_number(b"{", Answer(7, b"1", 0.5), AnswerForm(id="i")) is None
-    assert encode_number(b"{", Answer(7, b"1", 0.5), AnswerForm((("query_id", False),))) is None
+    assert encode_usual(b"{", Answer(7, output, 0.5), PLAIN) is None
+    assert encode_usual(b"{", Answer(7, b"1", 0.5, "timeout"), PLAIN) is None
+    assert encode_usual(b"{", Answer(7, b"1", 0.5), AnswerForm(id="i")) is None
+    assert encode_usual(b"{", Answer(7, b"1", 0.5), AnswerForm((("query_id", False),))) is None
 
 
 def test_large_outputs_are_put_together_in_pieces() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from xxhash import xxh3_64_intdigest
 
 from clipper.abstraction.work import Work
+from clipper.outputs.output import Output
 
 # What an entry costs beside its input and output: the Work, the headers of two bytes objects, a dict slot, a ring slot.
 ENTRY_OVERHEAD_BYTES = 320
@@ -124,7 +125,7 @@ class CacheTable:
             self.hits += 1
         return work
 
-    def peek(self, row: bytes) -> bytes | None:
+    def peek(self, row: bytes) -> Output | None:
         """Return the output for exactly this input, or None. This counts nothing."""
         work = self._entries.get(self.key_of(row))
         return None if work is None or work.row != row else work.output

@@ -15,7 +15,9 @@ from collections.abc import Iterator
 
 from clipper.errors import ProtocolViolation
 
-PROTOCOL_VERSION = 1
+# Version 2 added TYPED_RESULTS. Callers and containers speak each version from the oldest to this one.
+PROTOCOL_VERSION = 2
+OLDEST_VERSION = 1
 MAGIC = b"CLPR"
 
 # A batch of 1,024 images of 3x224x224 float32 has 616 MB. The bound is above that, and below what a u32 can express.
@@ -40,6 +42,7 @@ class Kind(enum.IntEnum):
     ERROR = 5
     PING = 6
     PONG = 7
+    TYPED_RESULTS = 8
 
 
 _KINDS = frozenset(int(kind) for kind in Kind)

@@ -1,7 +1,7 @@
 """Messages: encoders return whole frames, decoders take a body. See proto/container-protocol.md.
 
 Inputs travel as raw arrays: they are large, and the whole batch becomes one array. Outputs travel as JSON text, one
-line each: they are small, and Clipper copies the text into a JSON answer.
+line each, if they are small: Clipper copies the text into a JSON answer. Arrays travel raw: see ``typed``.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from clipper.containers.protocol.frames import HEADER, MAGIC, PROTOCOL_VERSION, Kind, header
+from clipper.containers.protocol.frames import HEADER, MAGIC, OLDEST_VERSION, PROTOCOL_VERSION, Kind, header
 from clipper.errors import ClipperError, ProtocolViolation
 from clipper.types import MAX_DIMENSIONS, DType, InputType
 
@@ -36,6 +36,13 @@ MAX_HELLO_BYTES = _HELLO.size + 0xFFFF
 _DTYPES = {int(dtype): dtype for dtype in DType}
 
 
+class Hello(NamedTuple):
+    """A caller's first message: its token, and the version that it wants to speak."""
+
+    token: str
+    version: int = OLDEST_VERSION
+
+
 @dataclass(frozen=True, slots=True)
 class Welcome:
     """A container's description of its model, sent once the model is loaded.
@@ -46,6 +53,7 @@ class Welcome:
         runtime: free text for ``clipper model show``, e.g. ``python 3.11.7, scikit-learn 1.9.1``.
         output_type: the type of its outputs, if all have one type and the container knows it: numbers, booleans or
             strings, in lists of one shape.
+        protocol: the version of the protocol that is spoken from now on: HELLO's, or an older one.
     """
 
     model: str
@@ -54,6 +62,7 @@ class Welcome:
     max_batch: int | None = None
     runtime: str = ""
     output_type: InputType | None = None
+    protocol: int = OLDEST_VERSION
 
 
 class Predict(NamedTuple):
@@ -88,18 +97,18 @@ class Results(NamedTuple):
     failures: Mapping[int, str]
 
 
-def encode_hello(token: str = "") -> bytes:
+def encode_hello(token: str = "", version: int = OLDEST_VERSION) -> bytes:
     """Encode a worker's first frame. ``token`` is the container's token, at most 65,535 bytes."""
     secret = token.encode()
-    body = _HELLO.pack(MAGIC, PROTOCOL_VERSION, len(secret)) + secret
+    body = _HELLO.pack(MAGIC, version, len(secret)) + secret
     return header(Kind.HELLO, len(body)) + body
 
 
-def decode_hello(body: Buffer) -> str:
-    """Return the caller's token.
+def decode_hello(body: Buffer) -> Hello:
+    """Decode a HELLO.
 
     Raises:
-        ProtocolViolation: the body is not a HELLO of this protocol version.
+        ProtocolViolation: the body is not a HELLO of a version that is spoken here.
     """
     if len(body) < _HELLO.size:
         raise ProtocolViolation(f"HELLO of {len(body)} bytes is too short: expected at least {_HELLO.size}")
@@ -107,16 +116,18 @@ def decode_hello(body: Buffer) -> str:
     if magic != MAGIC:
         raise ProtocolViolation("HELLO does not begin with CLPR: the caller does not speak the container protocol")
     # Check the version first: another version may define the rest differently.
-    if version != PROTOCOL_VERSION:
-        raise ProtocolViolation(f"the caller speaks protocol {version}: this container speaks {PROTOCOL_VERSION}")
+    if not OLDEST_VERSION <= version <= PROTOCOL_VERSION:
+        raise ProtocolViolation(
+            f"the caller speaks protocol {version}: this container speaks {OLDEST_VERSION} to {PROTOCOL_VERSION}"
+        )
     if len(body) != _HELLO.size + size:
         raise ProtocolViolation(f"HELLO has {len(body) - _HELLO.size} bytes for a token of {size}")
-    return _text(body[_HELLO.size :])
+    return Hello(_text(body[_HELLO.size :]), version)
 
 
 def encode_welcome(welcome: Welcome) -> bytes:
     fields = {
-        "protocol": PROTOCOL_VERSION,
+        "protocol": welcome.protocol,
         "model": welcome.model,
         "version": welcome.version,
         "input_type": str(welcome.input_type),
@@ -129,19 +140,19 @@ def encode_welcome(welcome: Welcome) -> bytes:
     return header(Kind.WELCOME, len(body)) + body
 
 
-def decode_welcome(body: Buffer) -> Welcome:
-    """Decode a WELCOME.
+def decode_welcome(body: Buffer, version: int = OLDEST_VERSION) -> Welcome:
+    """Decode the answer to a HELLO of this version.
 
     Raises:
-        ProtocolViolation: the body is not a WELCOME of this protocol version.
+        ProtocolViolation: the body is not a WELCOME of this version, nor of an older one.
     """
     try:
         fields = json.loads(bytes(body))
         protocol = fields["protocol"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ProtocolViolation(f"WELCOME is not a JSON object with a field 'protocol': {error!r}") from error
-    if protocol != PROTOCOL_VERSION:
-        raise ProtocolViolation(f"the container speaks protocol {protocol!r}: Clipper speaks {PROTOCOL_VERSION}")
+    if type(protocol) is not int or not OLDEST_VERSION <= protocol <= version:
+        raise ProtocolViolation(f"the container speaks protocol {protocol!r}: expected {OLDEST_VERSION} to {version}")
     try:
         return Welcome(
             _string(fields["model"]),
@@ -150,6 +161,7 @@ def decode_welcome(body: Buffer) -> Welcome:
             _max_batch(fields.get("max_batch")),
             _string(fields.get("runtime", "")),
             None if fields.get("output_type") is None else InputType.parse(_string(fields["output_type"])),
+            protocol,
         )
     except (KeyError, ValueError, ClipperError) as error:
         raise ProtocolViolation(f"WELCOME is not valid: {error!r}") from error
@@ -242,13 +254,19 @@ def encode_results(
         evaluation_us: how long the model took, in microseconds.
         failures: row to error message, for the rows without an output.
     """
+    failed = failures or {}
+    texts = pack_failures(failed)
+    body_bytes = _RESULTS.size + len(texts) + len(outputs)
+    head = _RESULTS_HEAD.pack(body_bytes, Kind.RESULTS, 0, 0, batch_id, rows, len(failed), evaluation_us)
+    return b"".join((head, texts, outputs))
+
+
+def pack_failures(failures: Mapping[int, str]) -> bytes:
     texts = []
-    for row, message in sorted((failures or {}).items()):
+    for row, message in sorted(failures.items()):
         text = _error_text(message)
         texts.append(_FAILURE.pack(row, len(text)) + text)
-    body_bytes = _RESULTS.size + sum(map(len, texts)) + len(outputs)
-    head = _RESULTS_HEAD.pack(body_bytes, Kind.RESULTS, 0, 0, batch_id, rows, len(texts), evaluation_us)
-    return b"".join((head, *texts, outputs))
+    return b"".join(texts)
 
 
 def decode_results(body: Buffer) -> Results:
@@ -262,7 +280,7 @@ def decode_results(body: Buffer) -> Results:
     rows, failed, evaluation_us = _RESULTS.unpack_from(body)
     if not 1 <= rows <= MAX_ROWS or failed > rows:
         raise ProtocolViolation(f"RESULTS has {failed} failures in {rows} rows: expected 1 to {MAX_ROWS} rows")
-    failures, start = _read_failures(body, rows, failed) if failed else ({}, _RESULTS.size)
+    failures, start = read_failures(body, _RESULTS.size, rows, failed) if failed else ({}, _RESULTS.size)
     # Split off at most one part more than expected, so that a body of line feeds does not become a billion objects.
     outputs = bytes(body[start:]).split(b"\n", rows)
     if len(outputs) != rows:
@@ -274,9 +292,13 @@ def decode_results(body: Buffer) -> Results:
     return Results(outputs, evaluation_us, failures)
 
 
-def _read_failures(body: Buffer, rows: int, failed: int) -> tuple[dict[int, str], int]:
+def read_failures(body: Buffer, start: int, rows: int, failed: int) -> tuple[dict[int, str], int]:
+    """Return the messages of failed rows, which begin at ``start``, and where they end.
+
+    Raises:
+        ProtocolViolation: they are not the messages of so many rows.
+    """
     failures: dict[int, str] = {}
-    start = _RESULTS.size
     for _ in range(failed):
         if len(body) < start + _FAILURE.size:
             raise ProtocolViolation("RESULTS ends inside its failures")

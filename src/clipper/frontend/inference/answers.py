@@ -1,4 +1,4 @@
-"""The answer to an infer request: makes tensors of outputs, which models give as JSON text."""
+"""The answer to an infer request: makes tensors of outputs, which are JSON texts or arrays."""
 
 import struct
 from collections.abc import Generator, Sequence
@@ -8,8 +8,10 @@ import msgspec
 import numpy as np
 
 from clipper.frontend.inference.requests import OUTPUT, AnswerForm
-from clipper.frontend.inference.tensors import DATATYPES
+from clipper.frontend.inference.tensors import DATATYPES, datatype_of
+from clipper.frontend.limits import DIRECT_BODY_BYTES
 from clipper.frontend.long_work import done
+from clipper.outputs.output import Output, TypedOutput
 
 # Converting this many elements takes a tenth of a millisecond.
 PIECE = 2000
@@ -36,26 +38,32 @@ class Answer(NamedTuple):
 
     Attributes:
         query_id: names the query in feedback.
-        output: JSON text.
+        output: JSON text, or an array.
         confidence: 0 to 1.
         reason: the error code behind a default output; None if the output is not the default.
     """
 
     query_id: int
-    output: bytes
+    output: Output
     confidence: float
     reason: str | None = None
 
 
 class Column(NamedTuple):
-    """One output tensor over all rows. ``values`` are its elements in row-major order."""
+    """One output tensor over all rows.
+
+    Attributes:
+        values: its elements in row-major order.
+        data: its elements as binary, if they were asked for and are there; then there are no ``values``.
+    """
 
     datatype: str
     shape: tuple[int, ...]
     values: list[Any]
+    data: bytes | None = None
 
 
-def type_of(output: bytes) -> OutputType:
+def type_of(output: Output) -> OutputType:
     """Return the type of a model's outputs, judged by one of them."""
     found = done(column([output]))
     return OutputType(found.datatype, found.shape[1:])
@@ -68,18 +76,27 @@ class Encoded(NamedTuple):
     json_bytes: int | None
 
 
-def column(outputs: Sequence[bytes]) -> Generator[None, None, Column]:
+def column(outputs: Sequence[Output], *, is_binary: bool = False) -> Generator[None, None, Column]:
     """Make one tensor of all rows' outputs, in steps of a few milliseconds at most.
 
-    Whole numbers become INT64, other numbers FP64, booleans BOOL and strings BYTES. Nested lists become further
-    dimensions if those of all rows have the same shape. Any other outputs become BYTES of their JSON text.
+    Arrays of one type and shape keep both, and their bytes are those of a binary tensor. In texts whole numbers become
+    INT64, other numbers FP64, booleans BOOL and strings BYTES. Nested lists become further dimensions if those of all
+    rows have the same shape. Any other outputs become BYTES of their JSON text.
     """
+    arrays = [output for output in outputs if isinstance(output, TypedOutput)]
+    forms = {(array.form.dtype, array.form.shape) for array in arrays}
+    datatype = None
+    if len(arrays) == len(outputs) and len(forms) == 1:
+        dtype, of_one = forms.pop()
+        datatype = datatype_of(dtype).name
+        if is_binary:
+            return Column(datatype, (len(arrays), *of_one), [], b"".join([array.data for array in arrays]))
     values: list[Any] = []
     shape: tuple[int, ...] | None = None
     kinds: set[type] = set()
     for index, output in enumerate(outputs):
         try:
-            flat, own = _flat(_decode(output))
+            flat, own = _flat(_decode(bytes(output)))
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             break
         if shape not in (None, own):
@@ -92,10 +109,10 @@ def column(outputs: Sequence[bytes]) -> Generator[None, None, Column]:
     else:
         whole = (len(outputs), *(shape or ()))
         if kinds <= {float, int} and all(type(value) is float or value in _INT64 for value in values):
-            return Column("FP64" if float in kinds else "INT64", whole, values)
+            return Column(datatype or ("FP64" if float in kinds else "INT64"), whole, values)
         if kinds in ({bool}, {str}):
             return Column("BOOL" if kinds == {bool} else "BYTES", whole, values)
-    return Column("BYTES", (len(outputs),), [output.decode() for output in outputs])
+    return Column("BYTES", (len(outputs),), [bytes(output).decode() for output in outputs])
 
 
 def _flat(value: Any) -> tuple[list[Any], tuple[int, ...]]:
@@ -110,12 +127,25 @@ def _flat(value: Any) -> tuple[list[Any], tuple[int, ...]]:
     return flat, tuple(shape)
 
 
+def _is_usual(answer: Answer, form: AnswerForm) -> bool:
+    return not form.id and answer.reason is None and len(form.outputs) == 1 and form.outputs[0][0] == OUTPUT
+
+
+def usual_array(answer: Answer, form: AnswerForm) -> TypedOutput | None:
+    """Return the output of an answer that is one array, wanted as binary, and needs no further fields; else None."""
+    output = answer.output
+    if not isinstance(output, TypedOutput) or len(output.data) > DIRECT_BODY_BYTES or not _is_usual(answer, form):
+        return None
+    return output if form.outputs[0][1] else None
+
+
 def usual_number(answer: Answer, form: AnswerForm) -> float | None:
     """Return the output of the usual answer, which is one number and needs no further fields; else None."""
-    if form.id or answer.reason is not None or len(form.outputs) != 1 or form.outputs[0][0] != OUTPUT:
+    output = answer.output
+    if not isinstance(output, bytes) or not _is_usual(answer, form):
         return None
     try:
-        value = _decode(answer.output)
+        value = _decode(output)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     if type(value) is float or (type(value) is int and value in _INT64):
@@ -123,18 +153,31 @@ def usual_number(answer: Answer, form: AnswerForm) -> float | None:
     return None
 
 
-def encode_number(opening: bytes, answer: Answer, form: AnswerForm) -> Encoded | None:
-    """The usual answer, a number for one row, put together from constants in a third of the time; else None.
+def encode_usual(opening: bytes, answer: Answer, form: AnswerForm) -> Encoded | None:
+    """The usual answer to one row, put together from constants in a third of the time; else None.
+
+    It is a number, or an array that is wanted as binary.
 
     Args:
         opening: what ``opening`` returned.
     """
+    array = usual_array(answer, form)
+    if array is not None:
+        text = (
+            b'%b,"parameters":{"query_id":%d,"default":false,"confidence":%r},"outputs":[{"name":"output",'
+            b'"datatype":"%b","shape":[1%b],"parameters":{"binary_data_size":%d}}]}'
+            % (
+                *(opening, answer.query_id, answer.confidence, datatype_of(array.form.dtype).name.encode()),
+                *(b"".join([b",%d" % length for length in array.form.shape]), len(array.data)),
+            )
+        )
+        return Encoded(text + array.data, len(text))
     value = usual_number(answer, form)
     if value is None:
         return None
     datatype, pack = (b"FP64", _PACK_FLOAT) if type(value) is float else (b"INT64", _PACK_INTEGER)
     is_binary = form.outputs[0][1]
-    data = b'"parameters":{"binary_data_size":8}' if is_binary else b'"data":[%b]' % answer.output
+    data = b'"parameters":{"binary_data_size":8}' if is_binary else b'"data":[%b]' % bytes(answer.output)
     text = (
         b'%b,"parameters":{"query_id":%d,"default":false,"confidence":%r},"outputs":[{"name":"output",'
         b'"datatype":"%b","shape":[1],%b}]}' % (opening, answer.query_id, answer.confidence, datatype, data)
@@ -164,10 +207,10 @@ def encode(
     reply["parameters"] = parameters_of(answers)
     heads, tensors = [], []
     for name, is_binary in form.outputs:
-        found = yield from output_of(name, answers)
+        found = yield from output_of(name, answers, is_binary=is_binary)
         head: dict[str, Any] = {"name": name, "datatype": found.datatype, "shape": found.shape}
         convert = binary if is_binary else _json
-        pieces = []
+        pieces = [] if found.data is None else [found.data]
         for start in range(0, len(found.values), PIECE):
             pieces.append(convert(found.datatype, found.values[start : start + PIECE]))
             yield
@@ -182,10 +225,10 @@ def encode(
     return Encoded(b"".join((text, *tensors)), len(text)) if is_any_binary else Encoded(text, None)
 
 
-def output_of(name: str, answers: Sequence[Answer]) -> Generator[None, None, Column]:
+def output_of(name: str, answers: Sequence[Answer], *, is_binary: bool) -> Generator[None, None, Column]:
     """Return one output tensor over all rows, in steps of a few milliseconds at most."""
     if name == OUTPUT:
-        return (yield from column([answer.output for answer in answers]))
+        return (yield from column([answer.output for answer in answers], is_binary=is_binary))
     return _about(name, answers)
 
 

@@ -11,12 +11,13 @@ from clipper.frontend import limits
 from clipper.frontend.endpoints import most_body_bytes
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.heads import Head
-from clipper.frontend.inference.answers import Answer, Encoded, encode, encode_number, opening
+from clipper.frontend.inference.answers import Answer, Encoded, encode, encode_usual, opening
 from clipper.frontend.inference.errors import error_json
 from clipper.frontend.inference.inflate import check_encoding, inflate
 from clipper.frontend.inference.requests import AnswerForm, InferRequest, Plan, RequestReader
 from clipper.frontend.long_work import LongWork, Steps, done
 from clipper.frontend.responses import infer_answer
+from clipper.outputs.output import Output
 from clipper.selection.application import Application
 from clipper.selection.query import Query
 
@@ -50,7 +51,7 @@ class HttpCodec:
         found = self._openings.get(version)
         if found is None:  # only running versions get here, so few are remembered
             found = self._openings[version] = opening(self._name, version)
-        encoded = encode_number(found, answer, form)
+        encoded = encode_usual(found, answer, form)
         return None if encoded is None else _response(exchange, encoded)
 
     def encode(
@@ -289,13 +290,13 @@ class Reply(msgspec.Struct, gc=False, eq=False):
     version: str | None
     form: AnswerForm
 
-    def on_prediction(self, query_id: int, output: bytes, confidence: float) -> None:
+    def on_prediction(self, query_id: int, output: Output, confidence: float) -> None:
         self._answer(Answer(query_id, output, confidence))
 
     def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
         self._answer(Answer(query_id, output, 0.0, reason))
 
-    def on_unsure(self, query_id: int, output: bytes, unsure: bytes, confidence: float) -> None:
+    def on_unsure(self, query_id: int, output: bytes, unsure: Output, confidence: float) -> None:
         self._answer(Answer(query_id, output, confidence, "low_confidence"))
 
     def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:
@@ -367,13 +368,13 @@ class Part:
         self._gather = gather
         self._index = index
 
-    def on_prediction(self, query_id: int, output: bytes, confidence: float) -> None:
+    def on_prediction(self, query_id: int, output: Output, confidence: float) -> None:
         self._gather.end_part(self._index, Answer(query_id, output, confidence))
 
     def on_default(self, query_id: int, output: bytes, reason: str, explanation: str) -> None:
         self._gather.end_part(self._index, Answer(query_id, output, 0.0, reason))
 
-    def on_unsure(self, query_id: int, output: bytes, unsure: bytes, confidence: float) -> None:
+    def on_unsure(self, query_id: int, output: bytes, unsure: Output, confidence: float) -> None:
         self._gather.end_part(self._index, Answer(query_id, output, confidence, "low_confidence"))
 
     def on_no_prediction(self, query_id: int, reason: str, explanation: str) -> None:

@@ -9,6 +9,7 @@ from clipper.frontend.inference.answers import ANY, OutputType, type_of
 from clipper.frontend.inference.requests import FEATURES, INPUT, OUTPUT
 from clipper.frontend.inference.tensors import DATATYPES, MAX_ROWS, batch_shape, datatype_of
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
+from clipper.outputs.output import Output, TypedOutput
 from clipper.types import InputType
 
 PLATFORM = "clipper"
@@ -43,13 +44,15 @@ def model(
     return {"name": name, "versions": list(versions), "platform": PLATFORM, "inputs": inputs, "outputs": outputs}
 
 
-def output_type(outputs: Iterable[tuple[InputType | None, bytes | None]]) -> OutputType | None:
+def output_type(outputs: Iterable[tuple[InputType | None, Output | None]]) -> OutputType | None:
     """Return the type of a model's outputs, from ``Targets.outputs``; None if unknown or different for each model."""
     found: set[OutputType | None] = set()
     for declared, recent in outputs:
         if declared is not None:
             shape = tuple(-1 if size is None else size for size in declared.shape)
             found.add(OutputType(datatype_of(declared.dtype).name, shape))
+        elif isinstance(recent, TypedOutput):
+            found.add(OutputType(datatype_of(recent.form.dtype).name, recent.form.shape))
         else:
             found.add(None if recent is None or len(recent) > SHORT_TEXT_BYTES else type_of(recent))
     return found.pop() if len(found) == 1 else None

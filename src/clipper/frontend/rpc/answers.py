@@ -5,16 +5,28 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from clipper.frontend.exchange import Exchange
-from clipper.frontend.inference.answers import PIECE, Answer, binary, output_of, parameters_of, usual_number
+from clipper.frontend.inference.answers import (
+    PIECE,
+    Answer,
+    binary,
+    output_of,
+    parameters_of,
+    usual_array,
+    usual_number,
+)
 from clipper.frontend.inference.requests import OUTPUT, AnswerForm
+from clipper.frontend.inference.tensors import datatype_of
 from clipper.frontend.rpc.contents import typed
 from clipper.frontend.rpc.protocols import OPEN_INFERENCE
 from clipper.frontend.rpc.wire import delimited, encode, varint
+from clipper.outputs.output import TypedOutput
 
 RESPONSE = OPEN_INFERENCE.message("ModelInferResponse")
 _OUTPUT_TENSOR = OPEN_INFERENCE.message("ModelInferResponse.InferOutputTensor")
 _NUMBERS = {field.name: field.number for field in RESPONSE.fields.values()}
 _CONTENTS = next(field.number for field in _OUTPUT_TENSOR.fields.values() if field.name == "contents")
+# Remembered types and shapes of arrays. A model has one or a few; one that varies them fills this up.
+MAX_ARRAYS = 64
 _PACK_FLOAT, _PACK_INTEGER = struct.Struct("<d").pack, struct.Struct("<q").pack
 
 
@@ -40,10 +52,15 @@ class MessageCodec:
     def __init__(self, name: str) -> None:
         self._name = name
         self._openings: dict[str | None, bytes] = {}
+        self._arrays: dict[tuple[str, tuple[int, ...]], bytes] = {}
 
     def usual(self, exchange: Exchange, version: str | None, answer: Answer, form: AnswerForm) -> bytes | None:
-        value = usual_number(answer, form)
-        if value is None or not form.outputs[0][1]:
+        array = usual_array(answer, form)
+        if array is not None:
+            output = self._array(array)
+        elif form.outputs and form.outputs[0][1] and (value := usual_number(answer, form)) is not None:
+            output = _FLOAT + _PACK_FLOAT(value) if isinstance(value, float) else _INTEGER + _PACK_INTEGER(value)
+        else:
             return None
         opening = self._openings.get(version)
         if opening is None:  # versions are those that run
@@ -57,7 +74,7 @@ class MessageCodec:
                 _NO_DEFAULT,
                 _CONFIDENCE,
                 _PACK_FLOAT(answer.confidence),
-                _FLOAT + _PACK_FLOAT(value) if isinstance(value, float) else _INTEGER + _PACK_INTEGER(value),
+                output,
             )
         )
 
@@ -68,9 +85,9 @@ class MessageCodec:
         parts = [self._opening(version), encode(RESPONSE, head)]
         raw: list[bytes] = []
         for name, is_raw in form.outputs:
-            found = yield from output_of(name, answers)
+            found = yield from output_of(name, answers, is_binary=is_raw)
             convert = binary if is_raw else typed
-            pieces = []
+            pieces = [] if found.data is None else [found.data]
             for start in range(0, len(found.values), PIECE):
                 pieces.append(convert(found.datatype, found.values[start : start + PIECE]))
                 yield
@@ -82,6 +99,17 @@ class MessageCodec:
                 tensor += delimited(_CONTENTS, data)
             parts.append(delimited(_NUMBERS["outputs"], tensor))
         return b"".join((*parts, *raw))
+
+    def _array(self, array: TypedOutput) -> bytes:
+        """All of an output that is an array."""
+        datatype, shape = datatype_of(array.form.dtype).name, array.form.shape
+        head = self._arrays.get((datatype, shape))
+        if head is None:
+            if len(self._arrays) >= MAX_ARRAYS:
+                self._arrays.clear()
+            output = {"name": OUTPUT, "datatype": datatype, "shape": [1, *shape]}
+            head = self._arrays[datatype, shape] = encode(RESPONSE, {"outputs": [output]})
+        return head + delimited(_NUMBERS["raw_output_contents"], array.data)
 
     def _opening(self, version: str | None) -> bytes:
         return encode(RESPONSE, {"model_name": self._name, "model_version": version})

@@ -4,6 +4,7 @@ from collections import deque
 from typing import Literal
 
 from clipper.control.statistics import FeedbackWindowStatistics
+from clipper.outputs.output import Output
 from clipper.selection.query import Query
 
 # Size of a query without its input and outputs: the object, its numbers, its entries here; and of each further output.
@@ -134,6 +135,6 @@ def _size_bytes(query: Query) -> int:
     return size
 
 
-def output_bytes(*outputs: bytes) -> int:
+def output_bytes(*outputs: Output) -> int:
     """Return the size of outputs other than the first."""
     return sum(map(len, outputs)) + OUTPUT_OVERHEAD_BYTES * len(outputs)

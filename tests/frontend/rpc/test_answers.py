@@ -1,0 +1,70 @@
+"""Answers as messages, as protobuf reads them."""
+
+import numpy as np
+import pytest
+from rpc_messages import InferResponse
+
+from clipper.containers.protocol.typed import OutputForm, TypedResults
+from clipper.frontend.exchange import Exchange
+from clipper.frontend.inference.answers import Answer
+from clipper.frontend.inference.requests import AnswerForm
+from clipper.frontend.long_work import done
+from clipper.frontend.rpc.answers import MAX_ARRAYS, MessageCodec
+from clipper.outputs.output import TypedOutput, read_outputs
+from clipper.types import DType
+
+NUMBERS = np.array([[1.1, -2.5], [3e9, 0.0]], np.float32)
+
+
+class Nobody:
+    def flush(self) -> None: ...
+
+
+def outputs(array: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> list[TypedOutput]:
+    form = OutputForm(DType.FLOAT32, array.shape[1:], DType.FLOAT64)
+    found, failures = read_outputs(TypedResults(form, len(array), memoryview(array.tobytes()), 5, {}))
+    assert not failures
+    return [output for output in found if output is not None]
+
+
+def answers(array: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> list[Answer]:
+    return [Answer(number, output, 1.0) for number, output in enumerate(outputs(array))]
+
+
+def form(is_raw: bool) -> AnswerForm:
+    return AnswerForm((("output", is_raw),))
+
+
+@pytest.mark.parametrize("is_raw", [True, False])
+def test_arrays_of_several_rows(is_raw: bool) -> None:
+    exchange = Exchange(Nobody())  # type: ignore[arg-type]
+    codec = MessageCodec("app")
+    message = InferResponse.FromString(done(codec.encode(exchange, "1", answers(NUMBERS), form(is_raw))))
+    (output,) = message.outputs
+    assert (output.datatype, list(output.shape)) == ("FP32", [2, 2])
+    if is_raw:
+        assert list(message.raw_output_contents) == [NUMBERS.tobytes()]
+    else:
+        assert np.array_equal(np.array(output.contents.fp32_contents, np.float32), NUMBERS.ravel())
+
+
+def test_the_usual_array_is_the_message_that_any_is() -> None:
+    exchange = Exchange(Nobody())  # type: ignore[arg-type]
+    codec = MessageCodec("app")
+    for array in (NUMBERS[:1], NUMBERS[:1].reshape(1, 1, 2)):
+        for answer in answers(array):
+            usual = codec.usual(exchange, None, answer, form(True))
+            assert usual is not None
+            whole = done(codec.encode(exchange, None, [answer], form(True)))
+            assert InferResponse.FromString(usual) == InferResponse.FromString(whole)
+            assert codec.usual(exchange, None, answer, form(False)) is None
+
+
+def test_a_model_that_varies_its_shape_fills_no_memory() -> None:
+    exchange = Exchange(Nobody())  # type: ignore[arg-type]
+    codec = MessageCodec("app")
+    for length in range(1, 3 * MAX_ARRAYS):
+        (answer,) = answers(np.zeros((1, length), np.float32))
+        usual = codec.usual(exchange, None, answer, form(True))
+        assert usual is not None and list(InferResponse.FromString(usual).outputs[0].shape) == [1, length]
+    assert len(codec._arrays) <= MAX_ARRAYS
