@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <charconv>
+#include <cmath>
 #include <condition_variable>
 #include <csignal>
 #include <cstring>
@@ -19,9 +20,10 @@
 #include <unistd.h>
 #include <vector>
 namespace clipper {
-enum Kind : uint32_t { HELLO = 1, WELCOME, PREDICT, RESULTS, ERROR, PING, PONG };
+enum Kind : uint32_t { HELLO = 1, WELCOME, PREDICT, RESULTS, ERROR, PING, PONG, TYPED_RESULTS };
 constexpr const char* kTypes[] = {"", "int32", "int64", "float32", "float64", "uint8", "bool", "string", "bytes"};
 constexpr size_t kTypeBytes[] = {0, 4, 8, 4, 8, 1, 1, 1, 1}, kString = 7;
+constexpr uint16_t kVersion = 2;  // of the protocol; callers of version 1 get no TYPED_RESULTS
 constexpr size_t kMaxHello = 8 + 0xFFFF, kMaxBody = 1 << 30, kMaxRows = 65'536, kMaxMessage = 4'096;
 constexpr int kMaxConnections = 256, kPatienceS = 5;  // for a HELLO, and at the end for the last answer to be taken
 using Options = std::map<std::string, std::string>;   // what a container is started with, e.g. options.at("--data")
@@ -64,7 +66,9 @@ struct InputType {  // e.g. float64[784], float32[3,*,*] or string; a bare numer
 };
 template <class T> std::string to_json(const T& value) {  // a number, a text, or a sequence of these
   std::string json;
-  if constexpr (std::is_arithmetic_v<T>) {
+  if constexpr (std::is_same_v<T, bool>) {
+    json = value ? "true" : "false";
+  } else if constexpr (std::is_arithmetic_v<T>) {
     char digits[64];
     json.assign(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);  // the shortest that reads the same
     if (json.back() > '9') throw std::domain_error("output is NaN or infinity, which JSON cannot carry");
@@ -88,14 +92,16 @@ inline void require(bool holds, const char* what) { if (!holds) throw std::runti
 struct Header { uint32_t body_bytes; Kind kind; uint64_t id; };  // of kind's bytes the upper three are 0
 inline Header read_header(std::string_view bytes, size_t max_body) {
   const auto header = get<Header>(bytes, 0);
-  require(header.kind >= HELLO && header.kind <= PONG && header.body_bytes <= max_body, "a frame is malformed");
+  const bool is_known = header.kind >= HELLO && header.kind <= TYPED_RESULTS;
+  require(is_known && header.body_bytes <= max_body, "a frame is malformed");
   return header;
 }
 inline std::string frame(Kind kind, uint64_t id, std::string_view body) {
   return pack(Header{uint32_t(body.size()), kind, id}).append(body);
 }
 inline std::string_view read_hello(std::string_view body) {  // returns the token
-  require(body.size() >= 8 && body.substr(0, 4) == "CLPR" && get<uint16_t>(body, 4) == 1, "expected HELLO, version 1");
+  require(body.size() >= 8 && body.substr(0, 4) == "CLPR", "expected HELLO");
+  require(get<uint16_t>(body, 4) - 1u < kVersion, "expected HELLO of version 1 or 2");
   require(get<uint16_t>(body, 6) == body.size() - 8, "HELLO's token is not of the size that it says");
   return body.substr(8);
 }
@@ -116,37 +122,131 @@ inline Rows read_predict(std::string_view body, const InputType& type) {  // wit
   require(start == body.size(), "PREDICT goes on after its rows");
   return suits ? rows : Rows{};
 }
+struct Output {  // a text of JSON, an array of numbers, or nothing, since it failed
+  uint8_t dtype = 0;            // 0: no array
+  std::vector<uint32_t> shape;  // of an array
+  std::string bytes;
+  bool is_like(const Output& other) const { return dtype && dtype == other.dtype && shape == other.shape; }
+  std::string type() const {  // e.g. float32[10]
+    std::string lengths;
+    for (const uint32_t length : shape) lengths += (lengths.empty() ? "" : ",") + to_json(length);
+    return kTypes[dtype] + ("[" + lengths + "]");
+  }
+  std::string json() const {
+    std::string text = dtype ? "" : bytes;
+    for (size_t at = 0, size = kTypeBytes[dtype]; dtype && at < bytes.size() / size; ++at) {
+      std::string open, close;  // the lists that begin and end with this element
+      for (size_t axis = shape.size(), span = 1; axis-- > 0;) {
+        span *= shape[axis];
+        if (at % span == 0) open += '[';
+        if ((at + 1) % span == 0) close += ']';
+      }
+      text += (at ? "," : "") + open + element(at * size) + close;
+    }
+    return text;
+  }
+  std::string element(size_t at) const {
+    switch (dtype) {
+      case 1: return to_json(get<int32_t>(bytes, at));
+      case 2: return to_json(get<int64_t>(bytes, at));
+      case 3: return to_json(get<float>(bytes, at));
+      case 4: return to_json(get<double>(bytes, at));
+      case 5: return to_json(get<uint8_t>(bytes, at));
+      default: return to_json(get<bool>(bytes, at));
+    }
+  }
+  template <class T> bool append(const T& value, size_t axis = 0) {  // false if this makes it no array of one shape
+    if constexpr (std::is_floating_point_v<T> && sizeof(T) <= 8) {
+      if (!std::isfinite(value)) throw std::domain_error("output contains NaN or infinity, which JSON cannot carry");
+      return append_as<T>(sizeof(T) == 4 ? 3 : 4, value);
+    } else if constexpr (std::is_same_v<T, bool> || std::is_same_v<T, uint8_t>) {
+      return append_as<T>(std::is_same_v<T, bool> ? 6 : 5, value);
+    } else if constexpr (std::is_integral_v<T> && sizeof(T) + std::is_unsigned_v<T> <= 4) {
+      return append_as<int32_t>(1, value);
+    } else if constexpr (std::is_integral_v<T> && sizeof(T) + std::is_unsigned_v<T> <= 8) {
+      return append_as<int64_t>(2, value);
+    } else if constexpr (std::is_arithmetic_v<T> || std::is_convertible_v<const T&, std::string_view>) {
+      return false;
+    } else {
+      const auto length = uint32_t(std::distance(std::begin(value), std::end(value)));
+      if (axis == shape.size() && bytes.empty()) shape.push_back(length);
+      if (!length || axis >= std::min<size_t>(shape.size(), 8) || shape[axis] != length) return false;
+      for (const auto& part : value) if (!append(part, axis + 1)) return false;
+      return true;
+    }
+  }
+  template <class Stored, class T> bool append_as(uint8_t as, T value) {
+    bytes += pack(Stored(value));
+    dtype = as;
+    return true;
+  }
+};
 struct Outputs {  // of a batch: one add or fail an input, in the inputs' order
-  std::string failures, lines;  // as RESULTS has them
+  std::vector<Output> outputs;
+  std::string failures;  // as RESULTS has them
   uint32_t failed = 0, count = 0;
   template <class T> void add(const T& value) {  // a number, a text, or a sequence of these
-    try { add_json(to_json(value)); } catch (const std::domain_error& error) { fail(error.what()); }
+    try {
+      Output output;
+      if constexpr (!std::is_arithmetic_v<T>)  // the text of a number is as fast
+        if (output.append(value)) return keep(std::move(output));
+      add_json(to_json(value));
+    } catch (const std::domain_error& error) { fail(error.what()); }
   }
   void add_json(std::string json) {
     std::replace(json.begin(), json.end(), '\n', ' ');  // white space in JSON, but the end of an output here
-    lines.append(count++ ? "\n" : "").append(json);
+    keep({0, {}, std::move(json)});
   }
   void fail(const std::string& why) {
     failures += pack(count, uint32_t(std::min(why.size(), kMaxMessage))) + why.substr(0, kMaxMessage);
     ++failed;
-    add_json("");
+    keep({});
+  }
+  const Output* form() const {  // what all are like that have not failed, if they are arrays
+    const Output* first = nullptr;
+    for (const Output& output : outputs) {
+      if (!output.dtype && output.bytes.empty()) continue;
+      first = first ? first : &output;
+      if (!first->is_like(output)) return nullptr;
+    }
+    return first;
+  }
+  void keep(Output output) {
+    outputs.push_back(std::move(output));
+    ++count;
   }
 };
 struct Model {
   std::string input_type;                              // a deployment may declare a narrower one
   std::function<void(const Rows&, Outputs&)> predict;  // called for one batch at a time, by various threads
   uint32_t max_batch = 0;                              // 0: no bound of its own
+  std::string output_type{};                           // e.g. float32[10]; empty: as the first arrays show
 };
-inline std::string welcome(const Model& model, const Options& options) {
-  return frame(WELCOME, 0, "{\"protocol\":1,\"model\":" + to_json(options.at("--model")) + ",\"version\":" +
-      to_json(options.at("--version")) + ",\"input_type\":" + to_json(model.input_type) + ",\"max_batch\":" +
-      (model.max_batch ? to_json(model.max_batch) : "null") + ",\"runtime\":\"c++\"}");
+inline std::string welcome(const Model& model, const Options& options, uint16_t version = 1) {
+  return frame(WELCOME, 0, "{\"protocol\":" + to_json(version) + ",\"model\":" + to_json(options.at("--model")) +
+      ",\"version\":" + to_json(options.at("--version")) + ",\"input_type\":" + to_json(model.input_type) +
+      ",\"max_batch\":" + (model.max_batch ? to_json(model.max_batch) : "null") + ",\"output_type\":" +
+      (model.output_type.empty() ? "null" : to_json(model.output_type)) + ",\"runtime\":\"c++\"}");
 }
-inline std::string results(uint64_t id, const Outputs& outputs, int64_t evaluation_us) {
-  return frame(RESULTS, id, pack(outputs.count, outputs.failed, evaluation_us) + outputs.failures + outputs.lines);
+inline std::string results(uint64_t id, const Outputs& outputs, int64_t evaluation_us, uint16_t version = 1) {
+  std::string body = pack(outputs.count, outputs.failed, evaluation_us);
+  const Output* form = version >= 2 ? outputs.form() : nullptr;
+  if (!form) {
+    body += outputs.failures;
+    for (size_t row = 0; row < outputs.count; ++row) body += (row ? "\n" : "") + outputs.outputs[row].json();
+    return frame(RESULTS, id, body);
+  }
+  body += pack(form->dtype, form->dtype, uint8_t(form->shape.size()), uint8_t(0), uint32_t(0));
+  for (const uint32_t length : form->shape) body += pack(length);
+  body.resize((body.size() + 7) / 8 * 8);
+  for (const Output& output : outputs.outputs)
+    body.append(output.bytes).append(output.dtype ? 0 : form->bytes.size(), '\0');
+  return frame(TYPED_RESULTS, id, body + outputs.failures);
 }
 inline int64_t now_us() { return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::microseconds(1); }
-inline std::string answer(const Model& model, uint64_t id, const Rows& rows) noexcept {  // out of memory, it ends
+// `shown` becomes the type of outputs that are arrays. Out of memory, the process ends.
+inline std::string answer(const Model& model, uint64_t id, const Rows& rows, uint16_t version,
+                          std::string& shown) noexcept {
   if (rows.empty()) return frame(ERROR, id, "rows are not of the model's input type, " + model.input_type);
   const int64_t started_us = now_us();
   Outputs outputs;
@@ -158,7 +258,8 @@ inline std::string answer(const Model& model, uint64_t id, const Rows& rows) noe
     while (outputs.count < rows.size()) outputs.fail("the model threw what is no std::exception");
   }
   if (outputs.count != rows.size()) return frame(ERROR, id, "the model gave more or fewer outputs than inputs");
-  return results(id, outputs, now_us() - started_us);
+  if (const Output* form = outputs.form()) shown = form->type();
+  return results(id, outputs, now_us() - started_us, version);
 }
 template <class T> void set(int fd, int level, int name, T value) { setsockopt(fd, level, name, &value, sizeof value); }
 inline std::string_view receive(int fd, char* to, size_t size) {
@@ -192,8 +293,9 @@ inline std::atomic<bool> stopping{false};
 inline int listener = -1;  // which the handler of SIGTERM shuts down
 
 struct Server {  // each connection has a thread of its own, which calls the model when it is its turn
-  const Model model;
-  const std::string token, greeting;
+  Model model;
+  const Options options;
+  const std::string token;
   const InputType type{model.input_type};
   std::atomic<int> connections{0}, in_hand{0};  // in hand: the batch that runs, and answers unsent
   std::atomic<int64_t> running_since_us{INT64_MAX};
@@ -216,6 +318,7 @@ struct Server {  // each connection has a thread of its own, which calls the mod
   void serve(int fd) {
     bool watches = false;
     size_t frames = 0;
+    uint16_t version = 1;
     try {
       require(++connections <= kMaxConnections, "too many connections");
       set(fd, IPPROTO_TCP, TCP_NODELAY, 1);  // a unix socket refuses, and needs none
@@ -226,10 +329,10 @@ struct Server {  // each connection has a thread of its own, which calls the mod
         const std::string_view body = receive(fd, memory.get(), size);
         const int64_t busy_us = std::max<int64_t>(now_us() - running_since_us, 0);
         if (frames == 1) watches = kind == PING;
-        if (frames == 0) greet(fd, kind, body);
+        if (frames == 0) version = greet(fd, kind, body);
         else if (kind == PING && body.empty()) send_all(fd, frame(PONG, id, pack(busy_us)));
         else if (kind == PREDICT && watches) send_all(fd, frame(ERROR, id, "this connection only watches"));
-        else if (kind == PREDICT) predict(fd, id, read_predict(body, type));
+        else if (kind == PREDICT) predict(fd, id, read_predict(body, type), version);
         else require(false, "expected PREDICT or PING");
       }
     } catch (const std::exception& error) {
@@ -238,24 +341,33 @@ struct Server {  // each connection has a thread of its own, which calls the mod
     close(fd);
     --connections;
   }
-  void greet(int fd, Kind kind, std::string_view body) {
+  uint16_t greet(int fd, Kind kind, std::string_view body) {  // returns the version that is spoken
     const std::string_view given = read_hello(body);
     size_t difference = given.size() ^ token.size();
     for (size_t at = 0; at < std::min(given.size(), token.size()); ++at) difference |= size_t(given[at] ^ token[at]);
     require(kind == HELLO && (token.empty() || !difference), "expected HELLO with the token of this container");
     set(fd, SOL_SOCKET, SO_RCVTIMEO, timeval{});
+    const auto version = get<uint16_t>(body, 4);
+    std::unique_lock lock(mutex);
+    const std::string greeting = welcome(model, options, version);
+    lock.unlock();
     send_all(fd, greeting);
+    return version;
   }
-  void predict(int fd, uint64_t id, const Rows& rows) {
+  void predict(int fd, uint64_t id, const Rows& rows, uint16_t version) {
+    std::string shown;
     std::unique_lock lock(mutex);
     next_turn.wait(lock, [this, mine = tickets++] { return mine == turn; });
     require(!stopping, "the container stops");  // and no other turn comes
     ++in_hand;
     lock.unlock();
     running_since_us = now_us();
-    const std::string reply = answer(model, id, rows);
+    const std::string reply = answer(model, id, rows, version, shown);
     running_since_us = INT64_MAX;
-    { const std::lock_guard<std::mutex> next(mutex); ++turn; }
+    lock.lock();
+    if (model.output_type.empty()) model.output_type = shown;
+    ++turn;
+    lock.unlock();
     next_turn.notify_all();
     send_all(fd, reply);
     --in_hand;
@@ -290,7 +402,7 @@ inline int serve(int argc, char** argv, const std::function<Model(const Options&
     stage = {3, "the model cannot be loaded: "};
     const Model model = declared(load(options), options.at("--input-type"));
     stage = {4, "cannot listen: "};
-    Server{model, token, welcome(model, options)}.run(address);
+    Server{model, options, token}.run(address);
   } catch (const std::exception& error) {
     std::cerr << "clipper: " << stage.second << error.what() << std::endl;
     return stage.first;

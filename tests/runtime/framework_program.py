@@ -51,7 +51,7 @@ def predicted(asked: Message, model: LoadedModel) -> Message:
         # As they come off the wire: in the type that the model takes.
         inputs = np.load(inputs).astype(model.input_type.dtype.label)
     encoded = encode_outputs(model.predict_batch(inputs), len(inputs))
-    return {"outputs": [json.loads(row) for row in encoded.text.split(b"\n")], "failures": dict(encoded.failures)}
+    return {"outputs": [json.loads(row) for row in encoded.lines().split(b"\n")], "failures": dict(encoded.failures)}
 
 
 if __name__ == "__main__":

@@ -54,6 +54,13 @@ public final class Acting {
             case 9 -> outputs.add(new RuntimeException("x".repeat(200) + "\u00e9".repeat(4_000) + "z"));
             case 10 -> outputs.add(new Model.Json("{\n \"a\": [1, 2]\n}"));
             case 11 -> throw new StackOverflowError();
+            case 12 -> outputs.add(new float[][] {{1.1f, 2}, {3, -1e-7f}});
+            case 13 -> outputs.add(new int[][] {{1}, {2, 3}});
+            case 14 -> outputs.add(new boolean[] {true, false});
+            case 15 -> outputs.add(new short[] {-1, 32_767});
+            case 16 -> outputs.add(new String[] {"a", "b"});
+            case 17 -> outputs.add(new double[0]);
+            case 18 -> outputs.add(new long[] {-1, 1L << 62});
             default -> outputs.add(first);
         }
     }

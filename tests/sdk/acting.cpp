@@ -23,6 +23,13 @@ static void act(const Row& row, Outputs& outputs) {
     case 9: return outputs.fail(std::string(3'000, 'x') + std::string(1'095, 'y') + "\u00e9" + std::string(200, 'z'));
     case 10: return outputs.add_json("{\n \"a\": [1, 2]\n}");
     case 11: throw 11;
+    case 12: return outputs.add(std::vector<std::vector<float>>{{1.1F, 2}, {3, -1e-7F}});
+    case 13: return outputs.add(std::vector<std::vector<int>>{{1}, {2, 3}});
+    case 14: return outputs.add(std::vector<bool>{true, false});
+    case 15: return outputs.add(std::vector<short>{-1, 32'767});
+    case 16: return outputs.add(std::vector<std::string>{"a", "b"});
+    case 17: return outputs.add(std::vector<double>{});
+    case 18: return outputs.add(std::vector<long>{-1, 1L << 62});
     default: return outputs.add(row.count<double>() ? row.at<double>(0) : 0.0);
   }
 }

@@ -20,11 +20,7 @@ from clipper.managers.command import program_argv
 ROOT = Path(__file__).parents[2]
 SDK = ROOT / "sdk"
 HERE = Path(__file__).parent
-# The SDKs speak version 1.
-NEWER = ("typed", "version_2")
-VECTORS = sorted(
-    path for path in (ROOT / "proto" / "vectors").glob("*.txt") if not any(each in path.stem for each in NEWER)
-)
+VECTORS = sorted((ROOT / "proto" / "vectors").glob("*.txt"))
 SOURCES = {".cpp", ".hpp", ".java", ".sh", ".txt"}
 CPP_FLAGS = ("-std=c++17", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pthread", f"-I{SDK / 'cpp'}")
 

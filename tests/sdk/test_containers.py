@@ -24,6 +24,7 @@ ROWS = [[20.0, 2.0], [30.0, 4.0], [50.0, 6.0]]
 
 # What an input of acting's begins with.
 THROW, NAN, INFINITY, TEXT, WAIT, NUMBERS, LARGE, NOTHING, FAIL, JSON, THROW_OTHER = range(1, 12)
+FLOATS, RAGGED, BOOLS, SHORTS, TEXTS, EMPTY, LONGS = range(12, 19)
 
 
 def doubles(*values: float) -> bytes:
@@ -93,6 +94,52 @@ def test_outputs_are_json_that_reads_as_what_the_model_gave(programs: Programs) 
         assert text == 'a "quoted" \\ text\n\tof é and \x01'
         assert numbers == [0.1, 1e22, 5e-324, -1.7976931348623157e308, 1 / 3]
         assert own == {"a": [1, 2]}
+
+
+ARRAYS = {
+    NUMBERS: ("float64", np.array([0.1, 1e22, 5e-324, -1.7976931348623157e308, 1 / 3])),
+    FLOATS: ("float32", np.array([[1.1, 2], [3, -1e-7]], np.float32)),
+    BOOLS: ("bool", np.array([True, False])),
+    SHORTS: ("int32", np.array([-1, 32_767], np.int32)),
+    LONGS: ("int64", np.array([-1, 1 << 62])),
+}
+
+
+@pytest.mark.parametrize("action", ARRAYS)
+def test_arrays_stay_numbers_for_callers_of_the_second_version(programs: Programs, action: int) -> None:
+    dtype, array = ARRAYS[action]
+    with (
+        running(programs.acting) as container,
+        container.caller(greet=False) as first,
+        container.caller(greet=False) as second,
+    ):
+        assert first.greet().output_type is None
+        # A caller of the first version gets texts: the shortest that read back as the same numbers.
+        (told,) = outputs(first, action)
+        assert np.array_equal(np.array(told, array.dtype), array)
+        assert action != FLOATS or told[0][0] == 1.1
+        welcome = second.greet(version=2)
+        assert welcome.protocol == 2
+        assert str(welcome.output_type) == f"{dtype}[{','.join(map(str, array.shape))}]"
+        second.send(7, DType.FLOAT64, [doubles(action), doubles(NAN), doubles(FAIL), doubles(action)])
+        results = second.typed_results(7)
+        assert (results.form.dtype.label, results.form.shape) == (dtype, array.shape)
+        assert results.form.written_as is results.form.dtype
+        zeros = bytes(array.nbytes)
+        assert bytes(results.data) == array.tobytes() + zeros + zeros + array.tobytes()
+        assert sorted(results.failures) == [1, 2] and "NaN" in results.failures[1]
+
+
+@pytest.mark.parametrize("others", [[RAGGED], [TEXTS], [EMPTY], [20], [FLOATS, NUMBERS], [FAIL, NAN], [SHORTS, BOOLS]])
+def test_what_is_no_array_of_one_type_and_shape_is_text(programs: Programs, others: list[int]) -> None:
+    with running(programs.acting) as container, container.caller(greet=False) as caller:
+        caller.greet(version=2)
+        caller.send(7, DType.FLOAT64, [doubles(action) for action in others])
+        results = caller.results(7)
+        told = [json.loads(output) for output in results.outputs if output]
+        assert len(told) + len(results.failures) == len(others)
+        caller.send(8, DType.FLOAT64, [doubles(FLOATS)])
+        assert caller.typed_results(8).rows == 1
 
 
 def test_strings_and_bytes(programs: Programs) -> None:

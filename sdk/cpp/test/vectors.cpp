@@ -2,6 +2,7 @@
 #include "clipper_container.hpp"
 
 #include <fstream>
+#include <sstream>
 
 using namespace clipper;
 
@@ -58,9 +59,13 @@ static uint32_t number_of(const std::string& json, const std::string& field) {  
 
 static void check_welcome(const Vector& vector) {
   const std::string& json = vector["json"];
-  const Model model{text_of(json, "input_type"), nullptr, number_of(json, "max_batch")};
+  Model model{text_of(json, "input_type"), nullptr, number_of(json, "max_batch")};
   const Options options{{"--model", text_of(json, "model")}, {"--version", text_of(json, "version")}};
-  const std::string written = welcome(model, options).substr(sizeof(Header));
+  const auto version = uint16_t(number_of(json, "protocol"));
+  const bool has_type = json.find("output_type") != std::string::npos;
+  if (has_type) model.output_type = text_of(json, "output_type");
+  const std::string written = welcome(model, options, version).substr(sizeof(Header));
+  if (has_type) check(text_of(written, "output_type") == model.output_type, "output_type");
   for (const char* field : {"model", "version", "input_type"})
     check(text_of(written, field) == text_of(json, field), field);
   for (const char* field : {"protocol", "max_batch"}) check(number_of(written, field) == number_of(json, field), field);
@@ -96,16 +101,36 @@ static std::string encoded_results(const Vector& vector, uint64_t id) {
   return results(id, outputs, std::stoll(vector["evaluation_us"]));
 }
 
+static std::string encoded_typed_results(const Vector& vector, uint64_t id) {
+  std::map<size_t, std::string> failures;
+  for (const std::string& failure : vector.all("failure"))
+    failures[std::stoul(failure)] = failure.substr(failure.find(' ') + 1);
+  Outputs outputs;
+  for (const std::string& row : vector.all("row")) {
+    Output output{0, {}, from_hex(row)};
+    while (vector["dtype"] != kTypes[output.dtype]) ++output.dtype;
+    std::istringstream lengths(vector["shape"]);
+    for (uint32_t length; lengths >> length;) output.shape.push_back(length);
+    failures.count(outputs.count) ? outputs.fail(failures[outputs.count]) : outputs.keep(output);
+  }
+  return results(id, outputs, std::stoll(vector["evaluation_us"]), 2);
+}
+
 static void check_valid(const Vector& vector) {
   const Header header = read_header(vector.frame, kMaxBody);
   const std::string body = vector.frame.substr(sizeof(Header));
   const uint64_t id = std::stoull(vector["id"]);
   check(header.id == id && header.body_bytes == body.size(), "the header");
   switch (header.kind) {
-    case HELLO: return check(read_hello(body) == vector["token"], "token");
+    case HELLO:
+      check(get<uint16_t>(body, 4) == std::stoul(vector["version"]), "version");
+      return check(read_hello(body) == vector["token"], "token");
     case WELCOME: return check_welcome(vector);
     case PREDICT: return check_predict(vector, body);
     case RESULTS: return check(encoded_results(vector, id) == vector.frame, "the frame");
+    case TYPED_RESULTS:
+      if (vector["written_as"] != vector["dtype"]) return;  // this SDK has float32 written as what they are
+      return check(encoded_typed_results(vector, id) == vector.frame, "the frame");
     case ERROR: return check(frame(ERROR, id, vector["message"]) == vector.frame, "the frame");
     case PING: return check(frame(PING, id, "") == vector.frame, "the frame");
     case PONG: return check(frame(PONG, id, pack(uint64_t(std::stoull(vector["busy_us"])))) == vector.frame, "the frame");
@@ -130,7 +155,7 @@ int main(int argc, char** argv) {
   for (const char* const* path = argv + 1; path < argv + argc; ++path, ++checked) try {
       const Vector vector = read(*path);
       const bool invalid = vector["kind"] == "INVALID";
-      // A container reads no WELCOME, RESULTS or PONG.
+      // A container reads no WELCOME, RESULTS, TYPED_RESULTS or PONG.
       const bool is_read = !invalid || vector["as"] == "HEADER" || vector["as"] == "HELLO" || vector["as"] == "PREDICT";
       if (!invalid) check_valid(vector);
       else if (is_read) check(is_refused(vector), "that it has to be refused");

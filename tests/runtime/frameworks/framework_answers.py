@@ -37,7 +37,7 @@ def answer(folder: Path, case: dict[str, Any]) -> dict[str, Any]:
     for start in range(0, len(case["inputs"]), step):
         rows = case["inputs"][start : start + step]
         encoded = evaluate(model.predict_batch, lambda rows=rows: inputs_of(model, rows))
-        outputs += [json.loads(line) if line else None for line in encoded.text.split(b"\n")]
+        outputs += [json.loads(line) if line else None for line in encoded.lines().split(b"\n")]
         failures += encoded.failures.values()
     told = {"takes": str(model.input_type), "runtime": model.runtime, "max_batch": model.max_batch}
     return {**told, "outputs": outputs, "failures": failures}

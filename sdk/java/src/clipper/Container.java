@@ -27,14 +27,18 @@ public final class Container {
     private final Semaphore answers = new Semaphore(MAX_CONNECTIONS, true); // one each, from its turn until it is sent
     private final Model model;
     private final InputType type;
-    private final byte[] welcome;
+    private final String name;
+    private final String version;
+    private volatile String outputType; // null until it is known
     private volatile long busySinceNs; // of the batch in hand, 0 if there is none
 
     private Container(Map<String, String> options, Model model) {
         String declared = options.getOrDefault("--input-type", model.inputType());
-        this.model = model;
+        this.model = new Model(declared, model.maxBatch(), model.predictor());
         this.type = InputType.parse(declared);
-        this.welcome = welcome(options.get("--model"), options.get("--version"), declared, model.maxBatch());
+        this.name = options.get("--model");
+        this.version = options.get("--version");
+        this.outputType = model.outputType();
         check(InputType.parse(model.inputType()).accepts(type), "input type " + declared + " does not suit");
         timer.setRemoveOnCancelPolicy(true);
     }
@@ -107,21 +111,24 @@ public final class Container {
         try (channel) {
             InputStream in = new BufferedInputStream(Channels.newInputStream(channel), 1 << 16);
             OutputStream out = Channels.newOutputStream(channel);
-            greet(channel, in, out);
-            converse(in, out);
+            converse(greet(channel, in, out), in, out);
         } catch (IOException | BufferUnderflowException gone) { // as callers do
         } catch (Exception | OutOfMemoryError error) {
             System.err.println("clipper: connection dropped: " + error);
         }
     }
 
-    private void greet(SocketChannel channel, InputStream in, OutputStream out) throws IOException {
+    /** Returns the version of the protocol that is spoken. */
+    private int greet(SocketChannel channel, InputStream in, OutputStream out) throws IOException {
         if (channel.supportedOptions().contains(StandardSocketOptions.TCP_NODELAY)) {
             channel.setOption(StandardSocketOptions.TCP_NODELAY, true);
         }
         Future<?> silence = timer.schedule(channel::shutdownInput, HELLO_WITHIN_S, TimeUnit.SECONDS);
+        int protocol;
         try {
-            byte[] token = token(read(in, MAX_HELLO_BYTES));
+            Frame hello = read(in, MAX_HELLO_BYTES);
+            byte[] token = token(hello);
+            protocol = version(hello);
             check(MessageDigest.isEqual(token, TOKEN.getBytes()), "token is not the one that this was started with");
         } catch (IllegalArgumentException violation) {
             out.write(frame(ERROR, 0, message(violation)));
@@ -129,10 +136,11 @@ public final class Container {
         } finally {
             silence.cancel(false);
         }
-        out.write(welcome);
+        out.write(welcome(protocol, name, version, model, outputType));
+        return protocol;
     }
 
-    private void converse(InputStream in, OutputStream out) throws Exception {
+    private void converse(int protocol, InputStream in, OutputStream out) throws Exception {
         Frame frame = read(in, MAX_BODY_BYTES);
         for (boolean watches = frame.kind() == PING; ; frame = read(in, MAX_BODY_BYTES)) {
             if (frame.kind() == PING) {
@@ -142,13 +150,13 @@ public final class Container {
             } else if (watches) {
                 out.write(frame(ERROR, frame.id(), "this connection began with a PING, so it only watches".getBytes()));
             } else {
-                predict(frame.id(), rows(frame, type), out);
+                predict(protocol, frame.id(), rows(frame, type), out);
             }
         }
     }
 
-    private void predict(long id, List<ByteBuffer> rows, OutputStream out) throws Exception {
-        byte[] answer = modelThread.submit(() -> answer(id, rows)).get();
+    private void predict(int protocol, long id, List<ByteBuffer> rows, OutputStream out) throws Exception {
+        byte[] answer = modelThread.submit(() -> answer(protocol, id, rows)).get();
         try {
             out.write(answer);
         } finally {
@@ -156,12 +164,19 @@ public final class Container {
         }
     }
 
-    private byte[] answer(long id, List<ByteBuffer> rows) {
+    private byte[] answer(int protocol, long id, List<ByteBuffer> rows) {
         answers.acquireUninterruptibly(); // there is none to be had once it stops
         long startedNs = busySinceNs = System.nanoTime() | 1;
         try {
             List<?> outputs = model.predictor().predict(rows.stream().map(type::row).toList());
             check(outputs.size() == rows.size(), "the model gave " + outputs.size() + " outputs for " + rows.size());
+            Typed typed = protocol >= 2 || outputType == null ? Typed.of(outputs) : null;
+            if (typed != null && outputType == null) {
+                outputType = typed.type();
+            }
+            if (typed != null && protocol >= 2) {
+                return typed.frame(id, (System.nanoTime() - startedNs) / 1_000);
+            }
             return results(id, outputs, () -> (System.nanoTime() - startedNs) / 1_000);
         } catch (Throwable error) { // a model may throw anything
             error.printStackTrace();

@@ -4,8 +4,15 @@ import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.util.*;
 
-/** A model that takes inputs such as {@code float64[784]}, and of them {@code maxBatch} at once, if that is not 0. */
-public record Model(String inputType, int maxBatch, Predictor predictor) {
+/**
+ * A model that takes inputs such as {@code float64[784]}, and of them {@code maxBatch} at once, if that is not 0. Its
+ * outputs are of {@code outputType}, such as {@code float32[10]}; null: of the type of the first arrays that it gives.
+ */
+public record Model(String inputType, int maxBatch, Predictor predictor, String outputType) {
+    public Model(String inputType, int maxBatch, Predictor predictor) {
+        this(inputType, maxBatch, predictor, null);
+    }
+
     /** Makes a model of the options, such as {@code --data}. What it throws ends the process. */
     public interface Loader {
         Model load(Map<String, String> options) throws Exception;

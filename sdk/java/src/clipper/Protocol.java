@@ -12,11 +12,13 @@ import java.util.stream.*;
 
 /** A container's half of proto/container-protocol.md. What breaks it throws a RuntimeException, as ByteBuffers do. */
 final class Protocol {
-    static final int HELLO = 1, WELCOME = 2, PREDICT = 3, RESULTS = 4, ERROR = 5, PING = 6, PONG = 7;
+    static final int HELLO = 1, WELCOME = 2, PREDICT = 3, RESULTS = 4, ERROR = 5, PING = 6, PONG = 7, TYPED_RESULTS = 8;
     static final int MAX_BODY_BYTES = 1 << 30, MAX_HELLO_BYTES = 8 + 0xFFFF;
     static final List<String> DTYPES =
             List.of("", "int32", "int64", "float32", "float64", "uint8", "bool", "string", "bytes");
     private static final int[] DTYPE_BYTES = {0, 4, 8, 4, 8, 1, 1, 1, 1};
+    private static final Map<Class<?>, Integer> ARRAY_DTYPES = Map.of(byte[].class, 1, short[].class, 1, int[].class, 1,
+            long[].class, 2, float[].class, 3, double[].class, 4, boolean[].class, 6);
     private static final Pattern SPECIAL = Pattern.compile("[\"\\\\\\x00-\\x1f]");
 
     record Frame(int kind, long id, ByteBuffer body) {}
@@ -64,15 +66,21 @@ final class Protocol {
         ByteBuffer header = littleEndian(in.readNBytes(16));
         int size = header.getInt();
         int kind = header.getInt(); // with flags and reserved bits, which are 0
-        check(kind >= HELLO && kind <= PONG && size >= 0 && size <= maxBodyBytes, "expected a header of protocol 1");
+        boolean isKnown = kind >= HELLO && kind <= TYPED_RESULTS;
+        check(isKnown && size >= 0 && size <= maxBodyBytes, "expected a header of the protocol");
         return new Frame(kind, header.getLong(), littleEndian(in.readNBytes(size))); // which grows as bytes come
     }
 
     static byte[] token(Frame hello) {
         ByteBuffer body = hello.body;
-        check(hello.kind == HELLO && body.getInt() == 0x52504C43 && body.getShort() == 1, "expected HELLO, protocol 1");
+        check(hello.kind == HELLO && body.getInt() == 0x52504C43, "expected HELLO");
+        check((body.getShort() - 1 & ~1) == 0, "expected HELLO of version 1 or 2");
         check(Short.toUnsignedInt(body.getShort()) == body.remaining(), "token is not of the size that HELLO says");
         return Arrays.copyOfRange(body.array(), 8, body.limit());
+    }
+
+    static int version(Frame hello) {
+        return hello.body.getShort(4);
     }
 
     /** Returns the rows, as views of the body. */
@@ -94,10 +102,107 @@ final class Protocol {
         return rows;
     }
 
-    static byte[] welcome(String name, String version, String inputType, int maxBatch) {
-        return frame(WELCOME, 0, """
-                {"protocol":1,"model":%s,"version":%s,"input_type":%s,"max_batch":%s,"runtime":"java"}"""
-                .formatted(json(name), json(version), json(inputType), maxBatch > 0 ? maxBatch : null).getBytes(UTF_8));
+    /** {@code outputType} is null if it is not known. */
+    static byte[] welcome(int protocol, String name, String version, Model model, String outputType) {
+        String json = """
+                {"protocol":%d,"model":%s,"version":%s,"input_type":%s,"max_batch":%s,"output_type":%s,\
+                "runtime":"java"}""";
+        return frame(WELCOME, 0, json.formatted(protocol, json(name), json(version), json(model.inputType()),
+                        model.maxBatch() > 0 ? model.maxBatch() : null, json(outputType)).getBytes(UTF_8));
+    }
+
+    /** Outputs that are arrays of one type and shape: each row's bytes, 0 for a row that failed. */
+    record Typed(int dtype, int[] shape, List<ByteBuffer> rows, SortedMap<Integer, byte[]> failures) {
+        /** Returns null if they are not. */
+        static Typed of(List<?> outputs) {
+            Typed all = null;
+            SortedMap<Integer, byte[]> failures = new TreeMap<>();
+            List<ByteBuffer> rows = new ArrayList<>();
+            for (Object output : outputs) {
+                ByteBuffer row = ByteBuffer.allocate(0);
+                try {
+                    if (output instanceof RuntimeException failure) {
+                        throw failure;
+                    }
+                    int[] shape = new int[0];
+                    Object first = output;
+                    while (first != null && first.getClass().isArray() && Array.getLength(first) > 0) {
+                        shape = Arrays.copyOf(shape, shape.length + 1);
+                        shape[shape.length - 1] = Array.getLength(first);
+                        if (ARRAY_DTYPES.containsKey(first.getClass())) {
+                            break;
+                        }
+                        first = Array.get(first, 0);
+                    }
+                    Integer dtype = first == null ? null : ARRAY_DTYPES.get(first.getClass());
+                    if (dtype == null || shape.length > 8) {
+                        return null;
+                    }
+                    long size = Arrays.stream(shape).asLongStream().reduce(DTYPE_BYTES[dtype], Math::multiplyExact);
+                    check(size <= MAX_BODY_BYTES, "expected outputs that fit a frame");
+                    row = littleEndian(new byte[(int) size]);
+                    if (!put(row, output, first.getClass(), shape, 0)) {
+                        return null;
+                    }
+                    all = all == null ? new Typed(dtype, shape, rows, failures) : all;
+                    if (all.dtype != dtype || !Arrays.equals(all.shape, shape)) {
+                        return null;
+                    }
+                } catch (RuntimeException failure) {
+                    failures.put(rows.size(), message(failure));
+                }
+                rows.add(row);
+            }
+            return all;
+        }
+
+        /** Puts the elements of an array; returns false if it is of another shape, or has parts of another class. */
+        private static boolean put(ByteBuffer row, Object array, Class<?> leaf, int[] shape, int axis) {
+            if (array == null || !array.getClass().isArray() || Array.getLength(array) != shape[axis]) {
+                return false;
+            } else if (axis + 1 < shape.length) {
+                return Arrays.stream((Object[]) array).allMatch(part -> put(row, part, leaf, shape, axis + 1));
+            } else if (array.getClass() != leaf) {
+                return false;
+            }
+            for (int at = 0; at < shape[axis]; at++) {
+                switch (ARRAY_DTYPES.get(leaf)) {
+                    case 1 -> row.putInt(Array.getInt(array, at));
+                    case 2 -> row.putLong(Array.getLong(array, at));
+                    case 3 -> row.putFloat((float) finite(Array.getFloat(array, at)));
+                    case 4 -> row.putDouble(finite(Array.getDouble(array, at)));
+                    default -> row.put((byte) (Array.getBoolean(array, at) ? 1 : 0));
+                }
+            }
+            return true;
+        }
+
+        private static double finite(double number) {
+            check(Double.isFinite(number), "JSON has no " + number);
+            return number;
+        }
+
+        String type() {
+            return DTYPES.get(dtype) + Arrays.toString(shape).replace(" ", "");
+        }
+
+        byte[] frame(long id, long evaluationUs) {
+            int rowBytes = Arrays.stream(shape).reduce(DTYPE_BYTES[dtype], (size, length) -> size * length);
+            int start = 24 + (shape.length + 1) / 2 * 8;
+            long size = start + (long) rowBytes * rows.size()
+                    + failures.values().stream().mapToLong(message -> 8 + message.length).sum();
+            check(size <= MAX_BODY_BYTES, "expected outputs that fit a frame");
+            ByteBuffer body = littleEndian(new byte[(int) size]);
+            body.putInt(rows.size()).putInt(failures.size()).putLong(evaluationUs);
+            body.put((byte) dtype).put((byte) dtype).put((byte) shape.length).position(24);
+            Arrays.stream(shape).forEach(body::putInt);
+            for (int row = 0; row < rows.size(); row++) {
+                body.position(start + row * rowBytes).put(rows.get(row).array());
+            }
+            body.position(start + rows.size() * rowBytes);
+            failures.forEach((row, message) -> body.putInt(row).putInt(message.length).put(message));
+            return Protocol.frame(TYPED_RESULTS, id, body.array());
+        }
     }
 
     /** Asks for {@code evaluationUs} once the outputs are text. */

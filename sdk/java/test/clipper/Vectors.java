@@ -13,6 +13,8 @@ import java.util.HashMap;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
+import java.util.SortedMap;
+import java.util.TreeMap;
 import java.util.regex.Pattern;
 import java.util.stream.IntStream;
 
@@ -73,10 +75,18 @@ final class Vectors {
         Protocol.Frame read = read();
         same(Long.parseUnsignedLong(field("id")), read.id());
         switch (read.kind()) {
-            case Protocol.HELLO -> same(field("token"), new String(Protocol.token(read), StandardCharsets.UTF_8));
+            case Protocol.HELLO -> {
+                same(field("token"), new String(Protocol.token(read), StandardCharsets.UTF_8));
+                same(field("version"), String.valueOf(Protocol.version(read)));
+            }
             case Protocol.WELCOME -> checkWelcome();
             case Protocol.PREDICT -> checkPredict(read);
             case Protocol.RESULTS -> checkFrame(results(read.id()));
+            case Protocol.TYPED_RESULTS -> {
+                if (field("dtype").equals(field("written_as"))) { // this SDK has float32 written as what they are
+                    checkFrame(typedResults(read.id()));
+                }
+            }
             case Protocol.ERROR -> checkBody(read, Protocol.message(failure(field("message"))));
             case Protocol.PING -> checkBody(read, new byte[0]);
             default -> checkBody(read, pong());
@@ -100,8 +110,8 @@ final class Vectors {
     }
 
     private void checkInvalid() {
-        // A container reads no WELCOME, RESULTS or PONG; and no model's rows are of what is invalid.
-        boolean isRead = !List.of("WELCOME", "RESULTS", "PONG").contains(field("as"));
+        // A container reads no WELCOME, RESULTS, TYPED_RESULTS or PONG; and no model's rows are of what is invalid.
+        boolean isRead = !List.of("WELCOME", "RESULTS", "TYPED_RESULTS", "PONG").contains(field("as"));
         same(false, isRead && IntStream.range(1, Protocol.DTYPES.size()).anyMatch(this::isAccepted));
     }
 
@@ -123,11 +133,16 @@ final class Vectors {
         String json = field("json");
         int maxBatch = text(json, "max_batch").equals("null") ? 0 : Integer.parseInt(text(json, "max_batch"));
         String inputType = text(json, "input_type");
-        byte[] welcome = Protocol.welcome(text(json, "model"), text(json, "version"), inputType, maxBatch);
+        boolean hasType = json.contains("output_type");
+        int protocol = Integer.parseInt(text(json, "protocol"));
+        String outputType = hasType ? text(json, "output_type") : null;
+        Model model = new Model(inputType, maxBatch, null);
+        byte[] welcome = Protocol.welcome(protocol, text(json, "model"), text(json, "version"), model, outputType);
         String written = new String(welcome, StandardCharsets.UTF_8);
         for (String name : List.of("protocol", "model", "version", "input_type", "max_batch")) {
             same(text(json, name), text(written, name));
         }
+        same(String.valueOf(outputType), text(written, "output_type"));
         Protocol.InputType.parse(inputType);
     }
 
@@ -149,6 +164,19 @@ final class Vectors {
 
     private byte[] pong() {
         return Protocol.littleEndian(new byte[8]).putLong(Long.parseUnsignedLong(field("busy_us"))).array();
+    }
+
+    private byte[] typedResults(long id) {
+        int[] shape = Pattern.compile(" ").splitAsStream(field("shape")).filter(length -> !length.isEmpty())
+                .mapToInt(Integer::parseInt).toArray();
+        List<ByteBuffer> rows = new ArrayList<>(all("row").stream().map(row -> ByteBuffer.wrap(hex(row))).toList());
+        SortedMap<Integer, byte[]> failures = new TreeMap<>();
+        for (String failure : all("failure")) {
+            String[] rowAndMessage = failure.split(" ", 2);
+            failures.put(Integer.parseInt(rowAndMessage[0]), Protocol.message(failure(rowAndMessage[1])));
+        }
+        return new Protocol.Typed(Protocol.DTYPES.indexOf(field("dtype")), shape, rows, failures)
+                .frame(id, Long.parseUnsignedLong(field("evaluation_us")));
     }
 
     private byte[] results(long id) {
