@@ -1,18 +1,25 @@
 """Waiters and pieces of work for the tests of what decides."""
 
 from clipper.abstraction.work import Work
+from clipper.outputs.output import Output
 
 
 class Waiting:
-    """A query that keeps what it is told. As a real one, it is done with its first answer."""
+    """A query that keeps what it is told. As a real one, it is done with its first answer.
+
+    Attributes:
+        output: as it came; ``heard`` has its text.
+    """
 
     def __init__(self, deadline_s: float = float("inf")) -> None:
         self.done = False
         self.deadline_s = deadline_s
         self.heard: list[tuple[str, ...]] = []
+        self.output: Output | None = None
 
-    def on_output(self, model: str, output: bytes) -> None:
-        self._hear("output", model, output.decode())
+    def on_output(self, model: str, output: Output) -> None:
+        self.output = output
+        self._hear("output", model, bytes(output).decode())
 
     def on_failure(self, model: str, code: str, message: str) -> None:
         self._hear("failure", model, code, message)

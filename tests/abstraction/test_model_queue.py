@@ -1,6 +1,9 @@
 import asyncio
 import itertools
+import math
+import struct
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,13 @@ from clipper.abstraction.batching import scheduler as scheduler_module
 from clipper.abstraction.cache.clock import ClockCache
 from clipper.abstraction.model_queue import MAX_MESSAGE_CHARACTERS, MAX_NOTIFIED, ModelQueue
 from clipper.abstraction.turns import Turns
+from clipper.containers.protocol.frames import HEADER_BYTES
+from clipper.containers.protocol.messages import decode_welcome, encode_welcome
+from clipper.containers.protocol.typed import OutputForm, encode_typed_results
 from clipper.control.snapshot import VersionSnapshot
+from clipper.outputs.output import TypedOutput
 from clipper.settings.version import Batching
-from clipper.types import ModelId
+from clipper.types import DType, ModelId
 from event_loops import ShiftedLoop, run_clean, turn_over
 from small_container import SmallContainer
 from waiting import until_async
@@ -88,6 +95,61 @@ def failure(waiter: Waiting) -> tuple[str, ...]:
     ((kind, model, code, message),) = waiter.heard
     assert (kind, model) == ("failure", "digits")
     return code, message
+
+
+async def typed_container(bench: Bench) -> SmallContainer:
+    """Start and link a container that speaks version 2."""
+    container = await bench.start()
+    container.greeting = encode_welcome(replace(decode_welcome((container.greeting or b"")[HEADER_BYTES:]), protocol=2))
+    await bench.link(container)
+    return container
+
+
+def test_outputs_that_are_arrays(run: Callable[..., None]) -> None:
+    form = OutputForm(DType.FLOAT32, (2,), DType.FLOAT64)
+
+    async def scenario(bench: Bench) -> None:
+        container = await typed_container(bench)
+        waiters = [bench.ask(bytes([number]) * 8) for number in range(3)]
+        await until_async(lambda: container.batches)
+        batch = container.take()
+        data = struct.pack("<6f", 1.1, 2, 3, math.inf, 5, 6)
+        batch.caller.write(encode_typed_results(batch.id, 3, form, data, 5, {2: "no such user"}))
+        await until_async(lambda: waiters[0].done and waiters[2].done)
+        assert failure(waiters[1]) == ("model_error", "output contains NaN or infinity, which JSON cannot carry")
+        assert failure(waiters[2]) == ("model_error", "no such user")
+        for answered in (waiters[0], bench.ask(bytes(8))):  # the second from the cache
+            output = answered.output
+            assert isinstance(output, TypedOutput) and output.data == data[:8]
+            assert outputs(answered) == ["[1.100000023841858,2.0]"]
+        statistics = bench.queue.statistics()
+        assert (statistics.outputs, statistics.model_errors, statistics.cache_hits) == (1, 2, 1)
+        assert bench.cache.statistics().size_bytes >= len(data[:8]) + len("[1.100000023841858,2.0]")
+
+    run(scenario)
+
+
+def test_a_batch_of_long_arrays_is_answered_over_turns(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_queue_module, "MAX_ELEMENTS", 7)
+    form = OutputForm(DType.UINT8, (3,), DType.UINT8)
+
+    async def scenario(bench: Bench) -> None:
+        container = await typed_container(bench)
+        waiters = [bench.ask(bytes([number]) * 8) for number in range(5)]
+        await until_async(lambda: container.batches)
+        batch = container.take()
+        batch.caller.write(encode_typed_results(batch.id, 5, form, bytes(range(15))))
+        counts: list[int] = []
+        while not counts or counts[-1] < 5:
+            counts.append(sum(waiter.done for waiter in waiters))
+            await turn_over(1)
+        assert sorted(set(counts) - {0}) == [2, 4, 5]
+        assert outputs(*waiters)[::4] == ["[0,1,2]", "[12,13,14]"]
+        assert bench.queue.statistics().outputs == 5
+
+    run(scenario)
 
 
 def test_where_queries_come_one_at_a_time_they_leave_at_once(

@@ -42,6 +42,8 @@ MAX_MESSAGE_CHARACTERS = 300
 # takes 3 ms, since each notification writes an answer. A full queue in one turn took 70 to 90 ms, in which the worker
 # answered nobody else.
 MAX_NOTIFIED = 250
+# And so many numbers of arrays go into answers: a millisecond, if they become JSON.
+MAX_ELEMENTS = 16_384
 
 # An input that was in flight each time when this many replicas died is assumed to have killed them.
 MAX_LOSSES = 2
@@ -288,8 +290,7 @@ class ModelQueue:
         counts.queue_wait_s.record(batch.sent_s - works[0].arrival_s)
         counts.batch_size.record(len(works))
         self._turns.flow.sent(batch)
-        rows = [work.row for work in works]
-        self._links[state.id].link.send(batch.id, self._dtype, self._dimensions, rows)
+        self._links[state.id].link.send(batch.id, self._dtype, self._dimensions, [work.row for work in works])
 
     def receive_results(self, replica: Replica, batch_id: int, results: Results | TypedResults) -> None:
         batch = self._finish(replica, batch_id, results.evaluation_us)
@@ -297,11 +298,9 @@ class ModelQueue:
             return
         self._go_on(replica)
         works = batch.works
-        count = results.rows if isinstance(results, TypedResults) else len(results.outputs)
-        if count != len(works):
-            message = f"the container answered {count} outputs for {len(works)} inputs"
+        if results.rows != len(works):
             for work in works:
-                self._fail_output(work, message)
+                self._fail_output(work, f"the container answered {results.rows} outputs for {len(works)} inputs")
             return
         if isinstance(results, TypedResults):
             self._receive_typed(works, results)
@@ -336,14 +335,19 @@ class ModelQueue:
 
     def _receive_typed(self, works: Sequence[Work], results: TypedResults) -> None:
         outputs, failures = read_outputs(results)
+        for row, message in failures.items():
+            self._fail_output(works[row], message)
         answered = [(work, output) for work, output in zip(works, outputs) if output is not None]
         for work, output in answered:
             work.output = output
         if answered:
             self.recent_row, self.recent_output = answered[0][0].row, answered[0][1]
-            self._settle([work for work, _ in answered], [output for _, output in answered])
-        for row, message in failures.items():
-            self._fail_output(works[row], message)
+            self._settle_in_turns(answered, max(1, MAX_ELEMENTS // results.form.elements))
+
+    def _settle_in_turns(self, answered: Sequence[tuple[Work, Output]], step: int) -> None:
+        self._settle([work for work, _ in answered[:step]], [output for _, output in answered[:step]])
+        if len(answered) > step:
+            self._loop.call_soon(self._settle_in_turns, answered[step:], step)
 
     def receive_error(self, replica: Replica, batch_id: int, message: str) -> None:
         batch = self._finish(replica, batch_id)

@@ -74,7 +74,7 @@ class ApplicationDecisions:
         if self._below < _RANGE and not self.takes(query.id):
             return
         output, context = query.output, query.context
-        is_short = output is not None and len(output) <= _MAX_HELD_OUTPUT
+        is_short = output is not None and len(bytes(output)) <= _MAX_HELD_OUTPUT
         is_short = is_short and (context is None or len(context) <= _MAX_HELD_CONTEXT)
         if is_short and output is query.first_output and len(query.choice.models) == 1:
             self._held.append((query, latency_s))

@@ -1,9 +1,12 @@
-"""The JSON text of raw numbers: for float64 the text that Python's own ``repr`` has, ten times as fast.
+"""The JSON text of raw numbers: for float64 the text that Python's own ``repr`` has, in a tenth of the time.
 
-msgspec finds the same shortest digits (those that read back as the same number) as ``repr``, but writes very small
+msgspec finds the same shortest digits (those that read back as the same number) as ``repr``, but writes some very small
 and very large numbers in another notation: ``1e-7`` for ``1e-07``. Equal outputs have to be equal texts, whether a
-container wrote them or this module, so numbers of these sizes are written by ``repr``.
+container wrote them or this module, so the notation of such numbers is changed to that of ``repr``.
 """
+
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,6 +17,11 @@ from clipper.types import DType
 
 # Between these magnitudes both write the same: ``repr`` uses an exponent outside of them.
 _LEAST_PLAIN, _MOST_PLAIN = 1e-4, 1e16
+# From here on up to the least plain one, msgspec writes no exponent: ``0.00001`` for ``1e-05``.
+_LEAST_WITHOUT_EXPONENT = 1e-5
+# How an exponent ends or begins in msgspec's notation, and in that of ``repr``.
+_SMALL = [(b"e-%d%b" % (digit, end), b"e-0%d%b" % (digit, end)) for digit in range(6, 10) for end in (b",", b"]")]
+_LARGE = [(b"e%d" % digit, b"e+%d" % digit) for digit in range(1, 10)]
 # The longest text of an element with its comma: -2147483648, -9223372036854775808, -1.1754944e-38,
 # -2.2250738585072014e-308, 255, false.
 _MOST_ELEMENT_BYTES = {
@@ -39,24 +47,36 @@ def json_text(form: OutputForm, data: bytes) -> bytes:
     """Return the JSON text of an output: nested lists of its shape. All elements are finite."""
     array = np.frombuffer(data, NUMPY[form.dtype])
     if form.written_as is DType.FLOAT32:
-        return _placed(form.shape, dict(enumerate(array.astype("S16").tolist())))
-    array = array.astype(NUMPY[form.written_as], copy=False)
-    text = _encode(array.reshape(form.shape).tolist())
-    if form.written_as is not DType.FLOAT64:
-        return text
-    magnitudes = np.abs(array)
-    if (is_plain := (magnitudes >= _LEAST_PLAIN) & (magnitudes < _MOST_PLAIN) | (magnitudes == 0)).all():
-        return text
-    others = np.flatnonzero(~is_plain)
-    texts = map(repr, array[others].tolist())
-    return _placed(form.shape, {index: other.encode() for index, other in zip(others.tolist(), texts)}, text)
+        return _placed(_encode(np.zeros(form.shape, np.uint8).tolist()), enumerate(array.astype("S16").tolist()))
+    values = array.astype(NUMPY[form.written_as], copy=False)
+    if form.written_as is DType.FLOAT64:
+        return _float64_text(values.reshape(form.shape))
+    return _encode(values.reshape(form.shape).tolist())
 
 
-def _placed(shape: tuple[int, ...], texts: dict[int, bytes], text: bytes | None = None) -> bytes:
-    """Put texts of elements into the text of an array of this shape, by default an array without elements."""
-    parts = (text or _encode(np.zeros(shape, np.uint8).tolist())).split(b",")
-    for index, element in texts.items():
+def _float64_text(values: "np.ndarray[Any, np.dtype[np.float64]]") -> bytes:
+    if not values.ndim:
+        return repr(values.item()).encode()
+    text = _encode(values.tolist())
+    magnitudes = np.abs(values.ravel())
+    is_small = (magnitudes < _LEAST_PLAIN) & (magnitudes > 0)
+    if is_small.any():
+        for ours, theirs in _SMALL:
+            text = text.replace(ours, theirs)
+        others = np.flatnonzero(is_small & (magnitudes >= _LEAST_WITHOUT_EXPONENT))
+        texts = (repr(value).encode() for value in values.ravel()[others].tolist())
+        text = _placed(text, zip(others.tolist(), texts))
+    if (magnitudes >= _MOST_PLAIN).any():
+        for ours, theirs in _LARGE:
+            text = text.replace(ours, theirs)
+    return text
+
+
+def _placed(text: bytes, elements: Iterable[tuple[int, bytes]]) -> bytes:
+    """Put elements into the text of an array, in place of those that it has there."""
+    parts = text.split(b",")
+    for index, element in elements:
         part = parts[index]
         core = part.strip(b"[]")
-        parts[index] = part.replace(core, element)
+        parts[index] = element if core == part else part.replace(core, element)
     return b",".join(parts)

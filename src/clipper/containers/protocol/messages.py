@@ -96,6 +96,10 @@ class Results(NamedTuple):
     evaluation_us: int
     failures: Mapping[int, str]
 
+    @property
+    def rows(self) -> int:
+        return len(self.outputs)
+
 
 def encode_hello(token: str = "", version: int = OLDEST_VERSION) -> bytes:
     """Encode a worker's first frame. ``token`` is the container's token, at most 65,535 bytes."""

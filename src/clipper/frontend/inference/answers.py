@@ -49,6 +49,14 @@ class Answer(NamedTuple):
     reason: str | None = None
 
 
+def answer_bytes(answer: Answer, form: AnswerForm) -> int:
+    """Return what an answer's output takes, as it is sent."""
+    output = answer.output
+    if isinstance(output, TypedOutput) and all(is_binary for name, is_binary in form.outputs if name == OUTPUT):
+        return len(output.data)
+    return len(output)
+
+
 class Column(NamedTuple):
     """One output tensor over all rows.
 

@@ -11,7 +11,7 @@ from clipper.frontend import limits
 from clipper.frontend.endpoints import most_body_bytes
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.heads import Head
-from clipper.frontend.inference.answers import Answer, Encoded, encode, encode_usual, opening
+from clipper.frontend.inference.answers import Answer, Encoded, answer_bytes, encode, encode_usual, opening
 from clipper.frontend.inference.errors import error_json
 from clipper.frontend.inference.inflate import check_encoding, inflate
 from clipper.frontend.inference.requests import AnswerForm, InferRequest, Plan, RequestReader
@@ -210,7 +210,7 @@ class Infer:
                 exchange.respond(usual)
                 return
         steps = self._codec.encode(exchange, version, answers, form)
-        output_bytes = sum(len(answer.output) for answer in answers)
+        output_bytes = sum(answer_bytes(answer, form) for answer in answers)
         if output_bytes <= limits.DIRECT_BODY_BYTES and len(answers) <= 100:
             exchange.respond(done(steps))
             return
@@ -330,8 +330,9 @@ class Gather:
         budget = self._infer.work.budget
         self._answers[index] = answer
         self._missing -= 1
-        self._held_bytes += len(answer.output)
-        budget.held_bytes += len(answer.output)
+        size = answer_bytes(answer, self._form)
+        self._held_bytes += size
+        budget.held_bytes += size
         if self._held_bytes > limits.MAX_ANSWER_BYTES:
             self.fail("too_large", f"answer is over {limits.MAX_ANSWER_BYTES} bytes: send fewer inputs")
         elif not budget.has_room(0):
