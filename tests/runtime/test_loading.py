@@ -126,6 +126,7 @@ from pathlib import Path
 class Model:
     input_type = "int32[2]"
     max_batch = 8
+    output_type = "float32[10]"
     def __init__(self, model_data): self.data = model_data and Path(model_data).read_text()
     def predict_batch(self, inputs): return [self.data] * len(inputs)
 """
@@ -136,7 +137,7 @@ def test_class_gets_the_path_of_its_data(tmp_path: Path) -> None:
     (tmp_path / "data" / "weights").write_text("w")
     model = from_import(tmp_path, CLASS, "served:Model", data="data/weights")
     assert model.predict_batch([1, 2]) == ["w", "w"]
-    assert (str(model.input_type), model.max_batch) == ("int32[2]", 8)
+    assert (str(model.input_type), model.max_batch, str(model.output_type)) == ("int32[2]", 8, "float32[10]")
 
 
 def test_class_without_data_gets_none_and_the_deployments_type_wins(tmp_path: Path) -> None:
@@ -183,6 +184,8 @@ def test_nested_attribute(tmp_path: Path) -> None:
         ("class model:\n  def __init__(self, d): raise TypeError('of mine')", "served:model", "TypeError: of mine"),
         ("class model:\n  input_type = 'complex'\n  def __init__(self, d): pass\n  def predict(self, x): pass",
          "served:model", "input type of served:model"),
+        ("class model:\n  output_type = 'complex'\n  def __init__(self, d): pass\n  def predict(self, x): pass",
+         "served:model", "output type of served:model"),
     ],
 )  # fmt: skip
 def test_module_that_cannot_be_loaded_says_why(tmp_path: Path, source: str, target: str, cause: str) -> None:

@@ -52,7 +52,9 @@ def main() -> int:
 
 
 def _serve(arguments: argparse.Namespace, model: LoadedModel, token: str) -> int:
-    welcome = Welcome(arguments.model, arguments.version, model.input_type, model.max_batch, model.runtime)
+    welcome = Welcome(
+        arguments.model, arguments.version, model.input_type, model.max_batch, model.runtime, model.output_type
+    )
     with ExitStack() as stack:
         try:
             listener = stack.enter_context(listening(arguments.listen))

@@ -72,6 +72,7 @@ def load(source: ModelSource) -> LoadedModel:
         input_type=_chosen_type(source, loaded.input_type),
         max_batch=loaded.max_batch,
         runtime=f"python {platform.python_version()}, {loaded.library}",
+        output_type=loaded.output_type,
     )
 
 
@@ -103,11 +104,13 @@ def _load_pickle(source: ModelSource) -> FrameworkModel:
     if framework is not None:
         return _from_object(framework, found, source)
     model = sequence_model(found)
+    said = getattr(model, "output_type", None)
     return FrameworkModel(
         predict_batch=_predict_batch_of(model, source),
         input_type=_input_type_of(model, source),
         library=_library_text(found, saved_with),
         max_batch=_max_batch_of(model),
+        output_type=_parsed(said, source, "output") if isinstance(said, str) else None,
     )
 
 
@@ -250,11 +253,11 @@ def _input_type_of(model: Any, source: ModelSource) -> InputType | None:
     return _parsed(said, source)
 
 
-def _parsed(input_type: object, source: ModelSource) -> InputType:
+def _parsed(text: object, source: ModelSource, of: str = "input") -> InputType:
     try:
-        return InputType.parse(str(input_type))
+        return InputType.parse(str(text))
     except ClipperError as error:
-        raise ContainerFailed(f"input type of {source.target}: {error}") from error
+        raise ContainerFailed(f"{of} type of {source.target}: {error}") from error
 
 
 def _chosen_type(source: ModelSource, known: InputType | None) -> InputType:

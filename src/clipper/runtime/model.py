@@ -20,8 +20,9 @@ Inputs = Array | list[Array] | list[str] | list[bytes]
 class ModelContainer(Protocol):
     """A model as a class. It need not derive from this one. A function over a batch is a model too.
 
-    A class may have an ``input_type``, e.g. ``"float32[3,*,*]"``, which counts if the deployment says none, and a
-    ``max_batch``, its own limit on a batch's rows.
+    A class may have an ``input_type``, e.g. ``"float32[3,*,*]"``, which counts if the deployment says none, a
+    ``max_batch``, its own limit on a batch's rows, and an ``output_type``, e.g. ``"float32[10]"``, which clients are
+    told of its outputs before it has answered.
     """
 
     def __init__(self, model_data: str | None) -> None:
@@ -50,9 +51,11 @@ class LoadedModel:
     Attributes:
         predict_batch: takes ``Inputs`` and should return one output for each, but may do anything.
         runtime: free text about the environment, e.g. ``python 3.11.7, scikit-learn 1.9.1``.
+        output_type: what it says of its outputs; None if that has to be learned from them.
     """
 
     predict_batch: Callable[[Inputs], object]
     input_type: InputType
     max_batch: int | None
     runtime: str
+    output_type: InputType | None = None

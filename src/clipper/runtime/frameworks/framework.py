@@ -62,12 +62,14 @@ class FrameworkModel:
         input_type: None if the model's file does not say it.
         library: the library that runs the model, with its version, e.g. ``onnxruntime 1.32.0``.
         max_batch: the largest batch that it takes; None means any.
+        output_type: the type of its outputs, if it says so.
     """
 
     predict_batch: Callable[[Inputs], object]
     input_type: InputType | None
     library: str
     max_batch: int | None = None
+    output_type: InputType | None = None
 
 
 def answered(outputs: Mapping[str, Sequence[Any]]) -> Sequence[Any]:
