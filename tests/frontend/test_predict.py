@@ -112,6 +112,8 @@ def test_paths_of_observe(system: Serving, action: str) -> None:
         {"version": None},
         {"version": "1"},
         {"version": 1},
+        {"timeout_ms": 1e9},
+        {"timeout_ms": None},
         {"of": {"another": ["kind", [1]]}},
         {"model_name": "x", "selection_policy": []},
     ],
@@ -122,7 +124,19 @@ def test_what_may_come_with_an_input(system: Serving, more: dict[str, object]) -
 
 
 @pytest.mark.parametrize(
-    "more", [{"context": 1.5}, {"context": True}, {"uid": ["a"]}, {"version": {}}, {"version": 1.0}, {"version": False}]
+    "more",
+    [
+        {"context": 1.5},
+        {"context": True},
+        {"uid": ["a"]},
+        {"version": {}},
+        {"version": 1.0},
+        {"version": False},
+        {"timeout_ms": "9"},
+        {"timeout_ms": True},
+        {"timeout_ms": 0},
+        {"timeout_ms": -0.5},
+    ],
 )
 def test_what_is_of_a_wrong_type_is_named(system: Serving, more: dict[str, object]) -> None:
     answer = ask(system, "/sum/predict", {"input": [1, 2]} | more)
@@ -288,6 +302,15 @@ def test_timeout_without_default(system: Serving) -> None:
     answer = ask(system, "/slow/predict", {"input": [1]})
     assert (answer["status"], answer["error"]) == (504, "timeout")
     assert "slow:1" in answer["cause"]
+
+
+@pytest.mark.parametrize("padding", ["", " " * 20_000])
+def test_a_timeout_of_a_call_shortens_the_slo(system: Serving, padding: str) -> None:
+    body = f'{{"input": [1, 2], "timeout_ms": 0.001{padding}}}'.encode()
+    answer = ask(system, "/sum/predict", body)
+    assert (answer["status"], answer["error"]) == (504, "timeout")
+    batch = ask(system, "/sum/predict", body.replace(b"[1, 2]", b"[[1, 2], [3]]").replace(b"input", b"input_batch"))
+    assert [each["error"] for each in batch["batch_predictions"]] == ["timeout", "timeout"]
 
 
 def test_timeout_with_default(system: Serving) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from clipper.control.feedback import Feedback, Outcome
 from clipper.errors import ClipperError, Overloaded
 from clipper.frontend import limits, responses
+from clipper.frontend.budget import Budget
 from clipper.frontend.exchange import Exchange, Gather, Part
 from clipper.frontend.long_work import LongWork, Steps
 from clipper.frontend.observe_body import MAX_OBSERVATIONS, MIN_OBSERVATION_BYTES, ObserveReader
@@ -110,7 +111,7 @@ class Predict:
         try:
             request = yield from self._body.read(body)
             if request.is_batch:
-                yield from self._predict_batch(exchange, request, arrived_s)
+                yield from predict_batch(self._application, exchange, request, arrived_s, self._work.budget)
             else:
                 self._predict_one(exchange, request, arrived_s)
         except ClipperError as error:
@@ -118,33 +119,47 @@ class Predict:
 
     def _predict_one(self, exchange: Exchange, request: Request, arrived_s: float) -> None:
         query = self._application.predict(
-            request.rows[0], exchange, arrived_s, request.version, request.context, request.features[0]
+            request.rows[0],
+            exchange,
+            arrived_s,
+            request.version,
+            request.context,
+            request.features[0],
+            request.timeout_s,
         )
         if not query.done:
             exchange.started = query
 
-    def _predict_batch(self, exchange: Exchange, request: Request, arrived_s: float) -> Steps:
-        exchange.admit_all(len(request.rows), arrived_s)
-        gather = Gather(exchange, len(request.rows), self._work.budget)
-        try:
-            for index, (row, features) in enumerate(zip(request.rows, request.features)):
-                if exchange.response is not None:
-                    return  # refused: the answer is already too large
-                query = self._application.predict(
-                    row, Part(gather, index), arrived_s, request.version, request.context, features
-                )
-                if not query.done:
-                    gather.add_query(query)
-                yield
-        except BaseException:  # also if the client disconnects before all queries are sent
-            gather.cancel()
-            raise
-        if exchange.response is None:
-            exchange.started = gather
-
     def _refuse(self, exchange: Exchange, error: ClipperError) -> None:
         self._refused[error.code] += 1
         exchange.refuse_with(error)
+
+
+def predict_batch(
+    application: Application, exchange: Exchange, request: Request, arrived_s: float, budget: Budget
+) -> Steps:
+    """Ask each input of a batch, and answer all together.
+
+    Raises:
+        ClipperError: the batch as a whole is refused.
+    """
+    exchange.admit_all(len(request.rows), arrived_s)
+    gather = Gather(exchange, len(request.rows), budget)
+    try:
+        for index, (row, features) in enumerate(zip(request.rows, request.features)):
+            if exchange.response is not None:
+                return  # refused: the answer is already too large
+            query = application.predict(
+                row, Part(gather, index), arrived_s, request.version, request.context, features, request.timeout_s
+            )
+            if not query.done:
+                gather.add_query(query)
+            yield
+    except BaseException:  # also if the client disconnects before all queries are sent
+        gather.cancel()
+        raise
+    if exchange.response is None:
+        exchange.started = gather
 
 
 class FeedbackTaker(Protocol):

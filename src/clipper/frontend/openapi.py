@@ -21,6 +21,11 @@ _NAME: Json = {"type": ["string", "integer", "null"], "maxLength": MAX_CONTEXT_L
 _CONTEXT = _NAME | {"description": "The user, session or other group whose state the policy uses."}
 _UID = _NAME | {"description": "The old name for context."}
 _VERSION: Json = {"type": ["string", "integer", "null"], "description": "Query this version, not the current one."}
+_TIMEOUT: Json = {
+    "type": ["number", "null"],
+    "exclusiveMinimum": 0,
+    "description": "Shortens the latency objective of this call, in milliseconds.",
+}
 _JSON: Json = {"description": "Any JSON."}
 
 
@@ -164,6 +169,7 @@ def paths_of(application: Described) -> Json:
         "input": value,
         "input_batch": {"type": "array", "items": value, "minItems": 1, "maxItems": MAX_CLIENT_BATCH},
         "version": _VERSION,
+        "timeout_ms": _TIMEOUT,
         **shared,
     }
     observation: Json = {
@@ -226,6 +232,13 @@ def paths_of(application: Described) -> Json:
             "Ask for predictions in the Open Inference Protocol.",
             _reference("InferRequest"),
             ("InferAnswer",),
+            "InferError",
+            None,
+        ),
+        f"/v2/models/{name}/predict": operation(
+            "Ask for predictions with tensors; each row has an answer or an error of its own.",
+            _reference("InferRequest"),
+            ("Prediction", "Batch"),
             "InferError",
             None,
         ),

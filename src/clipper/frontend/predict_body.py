@@ -29,7 +29,7 @@ _PACK = [struct.Struct(f"<{count}d").pack for count in range(SHORT_BODY_BYTES //
 
 
 # Bounds of the small fields, as JSON text.
-_MOST_BYTES = dict.fromkeys(("context", "uid", "version"), MAX_FIELD_BYTES)
+_MOST_BYTES = dict.fromkeys(("context", "uid", "version", "timeout_ms"), MAX_FIELD_BYTES)
 
 
 class BodyReader:
@@ -192,7 +192,11 @@ def read_context(context: str | int | None, uid: str | int | None) -> str | None
 
 def _request(parsed: PredictBody, rows: list[bytes], features: Sequence[bytes | None], is_batch: bool) -> Request:
     version = None if parsed.version is None else str(parsed.version)
-    return Request(rows, features, is_batch, read_context(parsed.context, parsed.uid), version)
+    timeout_ms = parsed.timeout_ms
+    if timeout_ms is not None and timeout_ms <= 0:
+        raise MalformedRequest(f"timeout_ms is {timeout_ms:g}: expected a number of milliseconds above 0")
+    timeout_s = None if timeout_ms is None else timeout_ms / 1000
+    return Request(rows, features, is_batch, read_context(parsed.context, parsed.uid), version, timeout_s)
 
 
 def _inputs(parsed: PredictBody) -> tuple[list[Raw], bool]:

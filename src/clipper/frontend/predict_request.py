@@ -14,6 +14,7 @@ class PredictBody(Struct, frozen=True):
     context: str | int | None = None
     uid: str | int | None = None
     version: str | int | None = None
+    timeout_ms: float | None = None
     features: Raw | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -28,6 +29,7 @@ class Request(Struct, frozen=True):
         rows: one row for each input.
         features: the raw buffer of each input's features; None if the application takes none.
         is_batch: whether the answer has the form for batches.
+        timeout_s: the client's timeout; None if there is only the application's SLO.
     """
 
     rows: list[bytes]
@@ -35,3 +37,4 @@ class Request(Struct, frozen=True):
     is_batch: bool = False
     context: str | None = None
     version: str | None = None
+    timeout_s: float | None = None

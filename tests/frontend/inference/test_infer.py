@@ -147,6 +147,43 @@ def test_a_timeout_shortens_the_slo(client: Client) -> None:
     assert infer(client, "fails", floats([1, 2], parameters={"timeout": 10**9})).status == 200
 
 
+def predict(client: Client, name: str, head: dict[str, Any]) -> Response:
+    return client.ask(f"/v2/models/{name}/predict", head)
+
+
+def test_tensors_may_be_answered_as_predict_answers(client: Client) -> None:
+    asked, own = predict(client, "fails", floats([1, 2])), client.ask("/fails/predict", {"input": [1, 2]})
+    assert asked.json.keys() == own.json.keys()
+    assert (asked.json["output"], asked.headers.keys()) == (3.0, own.headers.keys())
+    fallen = predict(client, "falls_back", floats([-5, 1])).json
+    assert (fallen["output"], fallen["default_reason"]) == (-1, "model_error")
+    assert "NaN" in fallen["default_explanation"]
+    failed = predict(client, "fails", floats([-5, 1]))
+    assert (failed.status, failed.json["code"]) == (502, "model_error")
+    first, second, third = predict(client, "fails", floats([1, 2], [-5, 1], [3, 4])).json["batch_predictions"]
+    assert (first["output"], second["error"], third["output"]) == (3.0, "model_error", 7.0)
+    late = predict(client, "fails", floats([1, 2], [3, 4], parameters={"timeout": 1})).json["batch_predictions"]
+    assert [each["error"] for each in late] == ["timeout", "timeout"]
+    assert predict(client, "fails", floats([1, 2], parameters={"timeout": 1})).status == 504
+    wrong = predict(client, "fails", {"inputs": []})
+    assert (wrong.status, wrong.json["code"]) == (400, "malformed_request")
+    pinned = client.ask("/v2/models/fails/versions/1/predict", floats([1, 2]))
+    assert pinned.json["output"] == 3.0
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_many_rows_in_any_encoding_are_answered_one_by_one(client: Client, is_large: bool) -> None:
+    rows = [[1.5, 2.5]] * (9000 if is_large else 2)
+    body = gzip.compress(json.dumps(floats(*rows)).encode())
+    answer = client.ask("/v2/models/fails/predict", body, Content_Encoding="gzip")
+    assert [each["output"] for each in answer.json["batch_predictions"]] == [4.0] * len(rows)
+
+
+def test_metadata_tell_the_slo(client: Client) -> None:
+    client.send(b"GET /v2/models/fails HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert client.read("GET").json["parameters"] == {"slo_ms": 20_000.0}
+
+
 @pytest.mark.parametrize("is_large", [False, True])
 def test_bodies_may_be_compressed(client: Client, is_large: bool) -> None:
     rows = [[1.5, 2.5]] * (9000 if is_large else 1)

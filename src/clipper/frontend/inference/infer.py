@@ -19,7 +19,7 @@ from clipper.frontend.long_work import LongWork, Steps, done
 from clipper.frontend.responses import infer_answer
 from clipper.outputs.output import Output
 from clipper.selection.application import Application
-from clipper.selection.query import Query
+from clipper.selection.query import Asker, Query
 
 # Remembered JSON of requests with binary tensors. A client sends one or a few; a client that varies it fills this up.
 MAX_PLANS = 256
@@ -97,7 +97,7 @@ class Infer:
             json_bytes = call.json_bytes_of(body)
             plan = self._known_plan(body, json_bytes)
             if is_late and plan is not None and plan.rows == 1:
-                self.application.shed(Reply(exchange, self, call.version, plan.form))
+                self.application.shed(self.asker(exchange, call.version, plan.form))
             elif plan is not None and plan.rows == 1 and plan.row_bytes == len(body) - json_bytes <= DIRECT_ROW_BYTES:
                 self.ask_one(exchange, bytes(body[json_bytes:]), None, plan, call.version, arrived_s)
             elif plan is not None and plan.rows == 1 and len(body) <= limits.DIRECT_BODY_BYTES:
@@ -176,10 +176,14 @@ class Infer:
         version: str | None,
         arrived_s: float,
     ) -> None:
-        reply = Reply(exchange, self, version, plan.form)
-        query = self.application.predict(row, reply, arrived_s, version, plan.context, features, plan.timeout_s)
+        asker = self.asker(exchange, version, plan.form)
+        query = self.application.predict(row, asker, arrived_s, version, plan.context, features, plan.timeout_s)
         if not query.done:
             exchange.started = query
+
+    def asker(self, exchange: Exchange, version: str | None, form: AnswerForm) -> Asker:
+        """Return what gets the answer to a request's only row."""
+        return Reply(exchange, self, version, form)
 
     def ask_all(
         self, exchange: Exchange, request: InferRequest, plan: Plan, version: str | None, arrived_s: float

@@ -11,6 +11,7 @@ Kind = Literal[
     "config",
     "statistics",
     "infer",
+    "predict",
     "observe",
     "index",
     "load",
@@ -26,6 +27,7 @@ _OF_MODEL: dict[str, Kind] = {
     "config": "config",
     "stats": "statistics",
     "infer": "infer",
+    "predict": "predict",
     "observe": "observe",
 }
 _OF_SERVER: dict[str, Kind] = {

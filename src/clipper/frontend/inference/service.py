@@ -17,6 +17,7 @@ from clipper.frontend.inference import metadata
 from clipper.frontend.inference.errors import error_json
 from clipper.frontend.inference.infer import Call, Infer
 from clipper.frontend.inference.paths import Asked, read_path
+from clipper.frontend.inference.predict import Predict
 from clipper.frontend.long_work import LongWork
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.selection.application import Application
@@ -61,6 +62,10 @@ class Inference:
         self._infer = {
             name: Infer(application, refused, work, max_body_bytes) for name, application in self._applications.items()
         }
+        self._predict = {
+            name: Predict(application, refused, work, max_body_bytes)
+            for name, application in self._applications.items()
+        }
         self._observe = {
             name: Observe(application, taker, refused, work, max_body_bytes)
             for name, application in self._applications.items()
@@ -86,6 +91,8 @@ class Inference:
             return None
         if asked.kind == "infer":
             return self._entered(application, Call(self._infer[application.name], asked.version, head), head)
+        if asked.kind == "predict":
+            return self._entered(application, Call(self._predict[application.name], asked.version, head), head)
         if asked.kind == "observe":
             return self._entered(application, InForm(self._observe[application.name]), head)
         self._clients.check(application, head.authorizations)
@@ -106,7 +113,9 @@ class Inference:
         if asked.kind == "statistics":
             return StatisticsOf(self._statistics, [application])
         of_model = model_metadata(application, asked.version)
-        return Fixed(metadata.config(of_model) if asked.kind == "config" else of_model)
+        if asked.kind == "config":
+            return Fixed(metadata.config(of_model))
+        return Fixed(of_model | {"parameters": {"slo_ms": application.terms.slo_s * 1000}})
 
     def _find_of_server(self, asked: Asked, head: Head) -> Endpoint:
         applications = self._applications.values()
