@@ -77,9 +77,10 @@ ALLOWED: dict[str, frozenset[str]] = {
         "control.snapshot control.statistics tls trees",
         "packaging": "",
         "backup": "home processes registry selection.stores trees",
-        "client.http_api": "management.schemas tls",
-        "client": "home hosts client.http_api packaging management.events management.reports management.schemas "
-        "settings tls",
+        "client.failures": "management.schemas",
+        "client.http_api": "client.failures tls",
+        "client": "home hosts client.failures client.http_api packaging management.events management.reports "
+        "management.schemas settings tls",
         "pages": "",
         "load": "client.http_api pages tls",
         "cli": "backup build client decisions decisions.evaluation extras home hosts load packaging management.learned "
@@ -102,6 +103,10 @@ LAZY = {
 PURE = (
     "clipper.abstraction.batching",
     "clipper.abstraction.cache",
+    "clipper.client.failures",
+    "clipper.client.http1",
+    "clipper.client.query_calls",
+    "clipper.client.tensors",
     "clipper.decisions.evaluation",
     "clipper.inputs",
     "clipper.outputs",

@@ -13,7 +13,8 @@ import pytest
 from clipper import Clipper
 from clipper.client import Observed
 from clipper.client.access import token_for_url
-from clipper.client.http_api import HttpApi, to_error
+from clipper.client.failures import to_error
+from clipper.client.http_api import HttpApi
 from clipper.errors import (
     ClipperError,
     Conflict,

@@ -5,11 +5,15 @@
     clipper.create_application("digits", model="digits", slo_ms=20, default_output=0)
     clipper.predict("digits", [0.0] * 784).output
 
+    async with await AsyncClipper.connect() as clipper:
+        await clipper.predict("digits", [0.0] * 784)
+
 Every method may raise a ``ClipperError``: the one whose code the server answered, or ``Unavailable`` if no server
 answers.
 Every wait has a bound.
 """
 
+import asyncio
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -26,11 +30,14 @@ from clipper.client.access import (
     token_for_url,
 )
 from clipper.client.applications import Applications
-from clipper.client.calls import polls
+from clipper.client.async_connections import MAX_CONNECTIONS
+from clipper.client.async_queries import AsyncQueries
+from clipper.client.calls import Calls, polls
 from clipper.client.http_api import HttpApi
 from clipper.client.keys import Keys
 from clipper.client.models import Models
-from clipper.client.queries import Observed, Prediction, Queries
+from clipper.client.queries import Queries
+from clipper.client.query_calls import Observed, Prediction
 from clipper.client.tokens import Tokens
 from clipper.errors import ClipperError, DeadlineExceeded, Unauthorized, Unavailable
 from clipper.home import find_home
@@ -38,14 +45,29 @@ from clipper.management.events import Event
 from clipper.management.schemas import Status
 from clipper.tls.trust import ClientTls, Trust
 
-__all__ = ["STOP_TIMEOUT_S", "Clipper", "Observed", "Prediction", "Trust"]
+__all__ = ["STOP_TIMEOUT_S", "AsyncClipper", "Clipper", "Observed", "Prediction", "Trust"]
 
 # A drain waits for the queries in flight, and then for the containers.
 STOP_TIMEOUT_S = 60.0
 
 
 class Clipper(Models, Applications, Queries, Tokens, Keys):
-    """A running server. Close the client, or use it in a ``with`` block, to release its connections."""
+    """A running server. Close the client, or use it in a ``with`` block, to release its connections.
+
+    Threads may share a client, and a process that was forked may go on with it.
+    """
+
+    def __init__(
+        self,
+        management_url: str,
+        query_url: str,
+        find_token: TokenSource,
+        tls: ClientTls,
+        api_key: str | None = None,
+    ) -> None:
+        Calls.__init__(self, management_url, find_token, tls)
+        Queries.__init__(self, query_url, tls, api_key)
+        self.tls = tls
 
     @staticmethod
     def connect(
@@ -79,7 +101,7 @@ class Clipper(Models, Applications, Queries, Tokens, Keys):
 
     def close(self) -> None:
         self._management.close()
-        self._queries.close()
+        self._connections.close()
 
     def __enter__(self) -> "Clipper":
         return self
@@ -88,10 +110,6 @@ class Clipper(Models, Applications, Queries, Tokens, Keys):
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self.close()
-
-    @property
-    def query_url(self) -> str:
-        return self._queries.url
 
     def status(self) -> Status:
         return self._ask(Status, "GET", "/status")
@@ -119,6 +137,39 @@ class Clipper(Models, Applications, Queries, Tokens, Keys):
             except Unavailable:
                 return
         raise DeadlineExceeded(f"the server still answers {STOP_TIMEOUT_S:.0f} s after it was asked to stop")
+
+
+class AsyncClipper(AsyncQueries):
+    """A running server's query port, for the tasks of an event loop.
+
+        async with await AsyncClipper.connect() as clipper:
+            await asyncio.gather(*(clipper.predict("digits", image) for image in images))
+
+    ``Clipper`` deploys models and creates applications, in a thread if need be. If a call is cancelled, the server
+    gives up its queries, too; feedback it learns all the same.
+    """
+
+    @staticmethod
+    async def connect(
+        url: str | None = None,
+        home: Path | str | None = None,
+        token: str | None = None,
+        api_key: str | None = None,
+        trust: Trust | None = None,
+        max_connections: int = MAX_CONNECTIONS,
+    ) -> "AsyncClipper":
+        """Find a server and check that it answers. Arguments and errors are those of ``Clipper.connect``.
+
+        Args:
+            max_connections: calls in flight at once; others wait for their turn, within their own time.
+        """
+
+        def find() -> tuple[str, ClientTls]:
+            with Clipper.connect(url, home, token, api_key, trust) as clipper:
+                return clipper.query_url, clipper.tls
+
+        query_url, tls = await asyncio.to_thread(find)
+        return AsyncClipper(query_url, tls, find_key(api_key), max_connections)
 
 
 def _connect_home(home: Path, find_token: TokenSource, tls: ClientTls, api_key: str | None) -> Clipper:

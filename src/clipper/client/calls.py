@@ -26,25 +26,15 @@ T = TypeVar("T")
 
 
 class Calls:
-    """The two HTTP APIs of a running server."""
+    """The management API of a running server.
 
-    def __init__(
-        self,
-        management_url: str,
-        query_url: str,
-        find_token: TokenSource,
-        tls: ClientTls,
-        api_key: str | None = None,
-    ) -> None:
-        """
-        Args:
-            find_token: finds the token for the management API.
-            tls: the certificates to trust over TLS.
-            api_key: the key for the query port, if it requires one.
-        """
+    Args:
+        find_token: finds the token for it.
+        tls: the certificates to trust over TLS.
+    """
+
+    def __init__(self, management_url: str, find_token: TokenSource, tls: ClientTls) -> None:
         self._management = HttpApi(management_url, find_token, tls)
-        self._queries = HttpApi(query_url, lambda: api_key, tls, is_management=False)
-        self.tls = tls
 
     def _ask(
         self, kind: type[T], method: str, path: str, body: Struct | None = None, timeout_s: float = SETTLE_TIMEOUT_S
@@ -65,7 +55,7 @@ def to_list(value: Any) -> Any:
     """Convert numpy arrays and scalars, without importing numpy."""
     if hasattr(value, "tolist"):
         return value.tolist()
-    raise NotImplementedError
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 def part(name: str) -> str:

@@ -1,24 +1,14 @@
 """One of the server's HTTP APIs, as calls that return a body or raise the server's own error."""
 
+import os
 import ssl
 import time
 from collections.abc import Callable, Iterator
 
 import httpx
-import msgspec
 
-from clipper.errors import (
-    ClipperError,
-    ContainerFailed,
-    DeadlineExceeded,
-    Forbidden,
-    InvalidArgument,
-    NotFound,
-    TooManyRequests,
-    Unauthorized,
-    Unavailable,
-)
-from clipper.management.schemas import Failure
+from clipper.client.failures import NOT_TRUSTED, answered_error, broke_off, cannot_connect, too_late
+from clipper.errors import InvalidArgument, NotFound, Unauthorized
 from clipper.tls.trust import ClientTls, Trust
 
 # A server on this machine accepts in microseconds; after this time it counts as absent.
@@ -26,8 +16,6 @@ _CONNECT_TIMEOUT_S = 5.0
 _DEFAULT_TIMEOUT_S = 30.0
 # While a certificate is renewed, the file in the home and the server change within moments of each other.
 _RENEWAL_S = 0.2
-# OpenSSL's name for this failure, in a message that comes through two libraries.
-_NOT_TRUSTED = "CERTIFICATE_VERIFY_FAILED"
 
 
 class HttpApi:
@@ -56,8 +44,12 @@ class HttpApi:
         # Without TLS, a context without certificates, which costs nothing. httpx's own would read all of the system's.
         is_tls = self.url.startswith("https:")
         context = self._tls.context if is_tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context = context
+        self._client, self._pid = self._make_client(), os.getpid()
+
+    def _make_client(self) -> httpx.Client:
         # The server is addressed directly, whatever proxy the environment names for the outside world.
-        self._client = httpx.Client(base_url=url, trust_env=False, verify=context)
+        return httpx.Client(base_url=self.url, trust_env=False, verify=self._context)
 
     def close(self) -> None:
         self._client.close()
@@ -101,7 +93,8 @@ class HttpApi:
                 "machine as its user"
             )
         if not response.is_success:
-            raise _error(response)
+            url, retry_after = str(response.url), response.headers.get("retry-after", "")
+            raise answered_error(url, method, response.status_code, response.content, retry_after)
         return response.content
 
     def _request(
@@ -111,38 +104,31 @@ class HttpApi:
         kind = "application/json" if isinstance(content, bytes) else "application/x-tar"
         headers = {} if content is None else {"content-type": kind}
         if self._token is not None:
-            headers["authorization"] = f"Bearer {_checked_token(self._token)}"
+            headers["authorization"] = f"Bearer {checked_token(self._token)}"
+        if self._pid != os.getpid():
+            # After a fork, both processes would read answers from the same connections.
+            self._client, self._pid = self._make_client(), os.getpid()
         try:
             for is_last in (False, True):
                 try:
                     return self._client.request(method, path, content=content, headers=headers, timeout=timeout)
                 except httpx.ConnectError as error:
-                    if is_last or _NOT_TRUSTED not in str(error):
+                    if is_last or NOT_TRUSTED not in str(error):
                         raise
                 # Nothing of the content was sent yet, so it can be tried again.
                 time.sleep(_RENEWAL_S)
                 self._tls.renew()
             raise AssertionError("the last try returns or raises")
         except httpx.ConnectError as error:
-            if _NOT_TRUSTED in str(error):
-                raise Unavailable(
-                    f"the certificate of {self.url} is not trusted ({error}): name a file with the certificate that "
-                    "signed it in CLIPPER_CA"
-                ) from error
-            raise Unavailable(f"no Clipper answers at {self.url} ({error}): start it with clipper start") from error
+            raise cannot_connect(self.url, error) from error
         except httpx.TimeoutException as error:
-            raise DeadlineExceeded(f"{self.url} did not answer {method} {path} within {timeout_s:.0f} s") from error
+            raise too_late(self.url, method, path, timeout_s) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            if "_ALERT_" in str(error):
-                raise Unavailable(
-                    f"{self.url} refuses this client ({error}): if it requires a certificate, name the "
-                    "client's in CLIPPER_CLIENT_CERT and CLIPPER_CLIENT_KEY"
-                ) from error
-            raise Unavailable(f"{method} {path} at {self.url} broke off: {error or type(error).__name__}") from error
+            raise broke_off(self.url, method, path, error) from error
 
 
-def _checked_token(token: str) -> str:
-    """The message never quotes the token, because messages may go anywhere."""
+def checked_token(token: str) -> str:
+    """Return the token if a header may hold it. The message never quotes it, because messages may go anywhere."""
     if not token.isascii() or not token.isprintable() or " " in token:
         raise InvalidArgument("the token or key is not valid: expected 32 to 512 letters, digits or ._~+/=-")
     return token
@@ -156,42 +142,3 @@ def _checked(url: str) -> str:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise InvalidArgument(f"url is {url!r}: expected http://HOST:PORT")
     return url.rstrip("/")
-
-
-def _error(response: httpx.Response) -> ClipperError:
-    """The error that the answer names; an answer of unknown form is quoted."""
-    if response.request.method == "HEAD" and response.status_code in _BODILESS:
-        kind, what = _BODILESS[response.status_code]
-        return kind(f"{response.url} {what}")
-    try:
-        failure = msgspec.json.decode(response.content, type=Failure)
-    except msgspec.MsgspecError:
-        return Unavailable(f"{response.url} is not Clipper: it answered {response.status_code} {response.text[:200]!r}")
-    error = to_error(failure)
-    if isinstance(error, TooManyRequests) and response.headers.get("retry-after", "").isdecimal():
-        error.retry_after_s = int(response.headers["retry-after"])
-    return error
-
-
-# Messages for statuses of answers to HEAD, which have no body.
-_BODILESS: dict[int, tuple[type[ClipperError], str]] = {
-    httpx.codes.UNAUTHORIZED: (Unauthorized, "requires another token: the server does not know this one"),
-    httpx.codes.FORBIDDEN: (Forbidden, "needs a token of the role admin, and this one is not"),
-    httpx.codes.NOT_FOUND: (NotFound, "is not there"),
-}
-
-
-def to_error(failure: Failure) -> ClipperError:
-    kind = _KINDS.get(failure.error, ClipperError)
-    if issubclass(kind, ContainerFailed):
-        return kind(failure.cause, list(failure.log_tail))
-    return kind(failure.cause)
-
-
-def _kinds(root: type[ClipperError]) -> Iterator[type[ClipperError]]:
-    yield root
-    for kind in root.__subclasses__():
-        yield from _kinds(kind)
-
-
-_KINDS = {kind.code: kind for kind in _kinds(ClipperError)}

@@ -1,60 +1,37 @@
 """The client's methods for queries: predictions, and feedback on them."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, UnsetType
 
-from clipper.client.calls import Calls, part, to_list
-from clipper.client.http_api import to_error
+from clipper.client.connections import Connections
+from clipper.client.http1 import Address
+from clipper.client.query_calls import How, Observed, Prediction, QueryCalls, Steps
 from clipper.errors import ClipperError
-from clipper.management.schemas import Failure
-
-# Bounds each step of a call. An SLO may be longer, up to 600 s: such a query ends with DeadlineExceeded.
-_PREDICT_TIMEOUT_S = 60.0
+from clipper.tls.trust import ClientTls
 
 T = TypeVar("T")
 
 
-class Prediction(Struct, frozen=True):
-    """One answer.
+class Queries:
+    """Predictions and feedback. Threads may share a client.
 
-    Attributes:
-        output: any JSON.
-        default: whether ``output`` is the application's default, because there was no better answer.
-        confidence: from 0 to 1.
-        default_reason: an error code, e.g. ``timeout``; None without a default.
-        default_explanation: the reason in words.
-        low_confidence_output: with reason ``low_confidence``, the answer that the default replaced.
+    Args:
+        query_url: of the query port, e.g. ``http://host:1337``.
+        tls: the certificates to trust over TLS.
+        api_key: the key for the query port, if it requires one.
     """
 
-    query_id: int
-    output: Any
-    default: bool
-    confidence: float
-    default_reason: str | None = None
-    default_explanation: str | None = None
-    low_confidence_output: Any = None
+    def __init__(self, query_url: str, tls: ClientTls, api_key: str | None = None) -> None:
+        address = Address.parse(query_url)
+        self._connections = Connections(address, tls)
+        self._calls = QueryCalls(address, api_key, time.monotonic)
 
-
-class _Predictions(Struct, frozen=True):
-    batch_predictions: list[dict[str, Any]]
-
-
-class Observed(Struct, frozen=True):
-    """``duplicate`` says that the same feedback had come before, and was not counted again."""
-
-    observed: bool
-    duplicate: bool
-
-
-class _Observations(Struct, frozen=True):
-    observations: list[dict[str, Any]]
-
-
-class Queries(Calls):
-    """Predictions and feedback."""
+    @property
+    def query_url(self) -> str:
+        return self._connections.address.url
 
     def predict(
         self,
@@ -64,14 +41,24 @@ class Queries(Calls):
         version: str | None = None,
         context: str | None = None,
         features: Any = None,
+        timeout_s: float | None = None,
     ) -> Prediction:
-        """Ask for one prediction. ``input`` may be a list, number, text, bytes or numpy array.
+        """Ask for one prediction.
 
-        ``features``: numbers for the policy, as a list or numpy array, if the application takes some.
+        Args:
+            input: a list, number, text, bytes or numpy array. Arrays and bytes are sent as they are in memory, which is
+                the fastest.
+            version: asks this version of a linked model, whichever is current, and skips the policy.
+            context: the user, session or other group whose state the policy uses.
+            features: numbers for the policy, as a list or numpy array, if the application takes some.
+            timeout_s: shortens the SLO for this query; None means the SLO.
+
+        Raises:
+            DeadlineExceeded: nothing answered in time, and there is no default; or the server itself said nothing for
+                10 s more.
         """
-        body = _query_body({"input": input}, version, context, features)
-        answer = self._queries.call("POST", f"/{part(application)}/predict", body, _PREDICT_TIMEOUT_S)
-        return msgspec.json.decode(answer, type=Prediction)
+        how = How(version, context, features, timeout_s)
+        return self._run(self._calls.predict(application, input, how))
 
     def predict_batch(
         self,
@@ -81,16 +68,19 @@ class Queries(Calls):
         version: str | None = None,
         context: str | None = None,
         features: Any = None,
+        timeout_s: float | None = None,
     ) -> list[Prediction | ClipperError]:
         """Ask for a prediction for each input; answers come in the same order.
 
         An input with neither an output nor a default has its error in its place, so that the others are not lost.
-        ``features``: a list with those of each input, or a numpy array of two dimensions.
+
+        Args:
+            inputs: a list, or a numpy array whose first dimension counts the inputs.
+            features: a list with those of each input, or a numpy array of two dimensions.
+            version, context, timeout_s: as in ``predict``.
         """
-        body = _query_body({"input_batch": inputs}, version, context, features)
-        answer = self._queries.call("POST", f"/{part(application)}/predict", body, _PREDICT_TIMEOUT_S)
-        parts = msgspec.json.decode(answer, type=_Predictions).batch_predictions
-        return [_or_error(each, Prediction) for each in parts]
+        how = How(version, context, features, timeout_s)
+        return self._run(self._calls.predict_batch(application, inputs, how))
 
     def observe(
         self,
@@ -114,12 +104,13 @@ class Queries(Calls):
             context, features: of that input; a query has its own.
             id: a name for the feedback, so that it counts once however often it is sent. Without one, feedback on a
                 query counts once, and feedback on an input counts each time.
+
+        Raises:
+            Unavailable: the server or the connection failed. Feedback on an input without an ``id`` may have been
+                learned all the same; any other may be sent again.
         """
         given = {"label": label, "reward": reward, "query_id": query_id, "input": input, "context": context, "id": id}
-        given["features"] = features
-        body = {name: value for name, value in given.items() if value is not None or name in ("label", "input")}
-        answer = self._queries.call("POST", _observe_path(application), _to_json(body), _PREDICT_TIMEOUT_S)
-        return msgspec.json.decode(answer, type=Observed)
+        return self._run(self._calls.observe(application, given | {"features": features}))
 
     def observe_batch(
         self, application: str, observations: Sequence[Mapping[str, Any]]
@@ -129,27 +120,13 @@ class Queries(Calls):
         A piece that could not be learned has its error in its place. The whole batch may be sent again if each piece on
         an input has an ``id``.
         """
-        body = _to_json({"observations": observations})
-        answer = self._queries.call("POST", _observe_path(application), body, _PREDICT_TIMEOUT_S)
-        parts = msgspec.json.decode(answer, type=_Observations).observations
-        return [_or_error(each, Observed) for each in parts]
+        return self._run(self._calls.observe_batch(application, observations))
 
-
-def _observe_path(application: str) -> str:
-    return f"/{part(application)}/observe"
-
-
-def _or_error(found: dict[str, Any], kind: type[T]) -> T | ClipperError:
-    """One result of a batch, or the error in its place."""
-    return to_error(msgspec.convert(found, Failure)) if "error" in found else msgspec.convert(found, kind)
-
-
-def _query_body(body: dict[str, Any], version: str | None, context: str | None, features: Any) -> bytes:
-    options = {"version": version, "context": context, "features": features}
-    body |= {name: value for name, value in options.items() if value is not None}
-    return _to_json(body)
-
-
-def _to_json(body: dict[str, Any]) -> bytes:
-    # The encoder accepts UNSET only in fields of a struct.
-    return msgspec.json.encode({name: value for name, value in body.items() if value is not UNSET}, enc_hook=to_list)
+    def _run(self, steps: Steps[T]) -> T:
+        try:
+            request = next(steps)
+            while True:
+                request = steps.send(self._connections.ask(request))
+        except StopIteration as end:
+            found: T = end.value
+            return found

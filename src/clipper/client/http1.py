@@ -1,0 +1,153 @@
+"""HTTP/1.1 as the clients of the query port speak it: requests as bytes, and answers from bytes. No I/O."""
+
+from urllib.parse import quote, urlsplit
+
+import httptools
+from msgspec import Struct
+
+from clipper.errors import InvalidArgument
+
+# A server's heads have some hundred bytes, a proxy's some thousand.
+MAX_HEAD_BYTES = 64 * 1024
+# The query port's longest answer to a batch has 32 MiB. A server that sends more than this never ends its answer.
+MAX_ANSWER_BYTES = 128 * 1024 * 1024
+
+
+class Address(Struct, frozen=True):
+    """Where a server listens, and the path before all of its paths.
+
+    Attributes:
+        url: as it was given, without a slash at its end; for messages.
+    """
+
+    url: str
+    host: str
+    port: int
+    is_tls: bool
+    path: str
+
+    @staticmethod
+    def parse(url: str) -> "Address":
+        """
+        Raises:
+            InvalidArgument: it is not ``http://HOST:PORT`` or ``https://HOST:PORT``, with a path or without.
+        """
+        try:
+            parts = urlsplit(url)
+            host, port = (parts.hostname or "").encode("idna").decode(), parts.port
+        except ValueError:
+            host, port = "", None
+        if not host or parts.scheme not in ("http", "https"):
+            raise InvalidArgument(f"url is {url!r}: expected http://HOST:PORT")
+        is_tls = parts.scheme == "https"
+        path = quote(parts.path.rstrip("/"), safe="/%")
+        return Address(url.rstrip("/"), host, port or (443 if is_tls else 80), is_tls, path)
+
+    @property
+    def authority(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Request(Struct, frozen=True):
+    """A request, and how to wait for its answer.
+
+    Attributes:
+        path: after the address's own.
+        body: pieces of the body, which are sent one after another.
+        headers: those besides Host and Content-Length, as lines that end with CR LF.
+        timeout_s: the time in which the whole answer has to come, from the call on.
+        may_repeat: whether the request may be sent again after an idle connection turned out to be closed. The server
+            might have read it before, so its effect has to be the same if it comes twice.
+    """
+
+    method: str
+    path: str
+    body: tuple[bytes, ...] = ()
+    headers: str = ""
+    timeout_s: float = 0.0
+    may_repeat: bool = True
+
+    def encode(self, address: Address) -> bytes:
+        head = (
+            f"{self.method} {address.path}{self.path} HTTP/1.1\r\nhost: {address.authority}\r\n{self.headers}"
+            f"content-length: {sum(map(len, self.body))}\r\n\r\n"
+        )
+        return b"".join((head.encode("latin-1"), *self.body))
+
+
+class Answer(Struct, frozen=True):
+    """
+    Attributes:
+        retry_after: value of that header; empty if there is none.
+        closes: whether the connection is of no more use.
+    """
+
+    status: int
+    body: bytes
+    retry_after: str
+    closes: bool
+
+
+class BadAnswer(Exception):
+    """The bytes are not an answer, or too many; the message says why."""
+
+
+class AnswerReader:
+    """Reads the answer to one request.
+
+    Attributes:
+        has_begun: whether anything has come.
+    """
+
+    def __init__(self) -> None:
+        self.has_begun = False
+        self._parser = httptools.HttpResponseParser(self)
+        self._body = bytearray()
+        self._fed_bytes = 0
+        self._retry_after = ""
+        self._status, self._closes = 0, False
+        self._is_in_body = self._is_complete = self._has_more = False
+
+    def feed(self, data: bytes) -> Answer | None:
+        """Return the answer if it is complete with ``data``.
+
+        Raises:
+            BadAnswer: it is not valid, or too large.
+        """
+        self.has_begun = True
+        self._fed_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            # What comes after a complete answer was not asked for. It costs the connection, not the answer.
+            if not self._is_complete:
+                raise BadAnswer(f"the answer is not HTTP: {error}") from error
+            self._has_more = True
+        if self._is_complete:
+            return Answer(self._status, bytes(self._body), self._retry_after, self._closes or self._has_more)
+        # Each byte that came counts, so that chunks of one byte and headers without end are bounded, too.
+        most = MAX_ANSWER_BYTES if self._is_in_body else MAX_HEAD_BYTES
+        if self._fed_bytes > most:
+            raise BadAnswer(f"the answer is over {most} bytes")
+        return None
+
+    def on_message_begin(self) -> None:
+        if self._is_complete:
+            self._has_more = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_complete and name.lower() == b"retry-after":
+            self._retry_after = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        self._is_in_body = self._parser.get_status_code() >= 200
+
+    def on_body(self, data: bytes) -> None:
+        if not self._is_complete:
+            self._body += data
+
+    def on_message_complete(self) -> None:
+        # An interim answer, such as 100 Continue, comes before the answer itself.
+        status = self._parser.get_status_code()
+        if status >= 200 and not self._is_complete:
+            self._status, self._closes, self._is_complete = status, not self._parser.should_keep_alive(), True

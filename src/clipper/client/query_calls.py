@@ -1,0 +1,286 @@
+"""Predictions and feedback as requests and answers. No I/O: the blocking and the asynchronous client do it."""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from math import inf
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from clipper.client.calls import part, to_list
+from clipper.client.failures import answered_error, to_error
+from clipper.client.http1 import Address, Answer, Request
+from clipper.client.http_api import checked_token
+from clipper.client.tensors import TypeOfInputs, WithData, tensor_of_features, tensor_of_inputs
+from clipper.errors import (
+    ClipperError,
+    InvalidArgument,
+    NotFound,
+    RequestError,
+    TooManyRequests,
+    Unavailable,
+    WrongInput,
+)
+from clipper.management.schemas import Failure
+from clipper.settings.application import MAX_SLO_MS
+
+# The server answers a query by its deadline. This is for the rest: a large body or answer, a busy machine.
+ARRIVAL_S = 10.0
+# What an application's metadata told is asked for again after this time: an operator may change the SLO at any time.
+KNOWN_S = 30.0
+# Applications whose metadata are kept. A program that asks more of them forgets all, and asks again.
+MAX_KNOWN = 1000
+# Feedback is answered once it is durable, and models may have to be asked before.
+_OBSERVE_TIMEOUT_S = 60.0
+_METADATA_TIMEOUT_S = 30.0
+
+T = TypeVar("T")
+Steps = Generator[Request, Answer, T]
+
+
+class Prediction(Struct, frozen=True):
+    """One answer.
+
+    Attributes:
+        output: any JSON, whatever the form of the input: a number, a text, a list. ``numpy.asarray`` makes an array of
+            a list of numbers.
+        default: whether ``output`` is the application's default, because there was no better answer.
+        confidence: from 0 to 1.
+        default_reason: an error code, e.g. ``timeout``; None without a default.
+        default_explanation: the reason in words.
+        low_confidence_output: with reason ``low_confidence``, the answer that the default replaced.
+    """
+
+    query_id: int
+    output: Any
+    default: bool
+    confidence: float
+    default_reason: str | None = None
+    default_explanation: str | None = None
+    low_confidence_output: Any = None
+
+
+class _Predictions(Struct, frozen=True):
+    batch_predictions: list[dict[str, Any]]
+
+
+class Observed(Struct, frozen=True):
+    """``duplicate`` says that the same feedback had come before, and was not counted again."""
+
+    observed: bool
+    duplicate: bool
+
+
+class _Observations(Struct, frozen=True):
+    observations: list[dict[str, Any]]
+
+
+class _Metadata(Struct, frozen=True):
+    """An application's metadata in the Open Inference Protocol. The first length of a shape counts inputs."""
+
+    class Tensor(Struct, frozen=True):
+        name: str
+        datatype: str
+        shape: tuple[int, ...]
+
+    class Parameters(Struct, frozen=True):
+        slo_ms: float
+
+    inputs: list[Tensor]
+    parameters: Parameters | None = None
+
+
+class Known(NamedTuple):
+    """What is known of an application. ``inputs`` is None, and the SLO the longest, if the server does not tell."""
+
+    inputs: TypeOfInputs | None
+    slo_s: float
+    read_at_s: float
+
+
+class How(NamedTuple):
+    """The arguments of a prediction other than its input; see ``Clipper.predict``."""
+
+    version: str | None
+    context: str | None
+    features: Any
+    timeout_s: float | None
+
+
+class QueryCalls:
+    """The calls of one client, from any thread. A call is a generator of requests, which gets the answer to each.
+
+    Args:
+        address: of the query port.
+        api_key: for the query port; None if there is none.
+        clock: time in seconds that never goes back.
+    """
+
+    def __init__(self, address: Address, api_key: str | None, clock: Callable[[], float]) -> None:
+        self._address = address
+        self._clock = clock
+        self._known: dict[str, Known] = {}
+        self._headers = "" if api_key is None else f"authorization: Bearer {checked_token(api_key)}\r\n"
+
+    def predict(self, application: str, value: Any, how: How) -> Steps[Prediction]:
+        return (yield from self._ask(application, lambda known: self._predict_one(application, value, how, known)))
+
+    def predict_batch(
+        self, application: str, inputs: Sequence[Any], how: How
+    ) -> Steps[list[Prediction | ClipperError]]:
+        return (yield from self._ask(application, lambda known: self._predict_all(application, inputs, how, known)))
+
+    def observe(self, application: str, observation: Mapping[str, Any]) -> Steps[Observed]:
+        body = {name: value for name, value in observation.items() if value is not None or name in ("label", "input")}
+        # A query has one outcome, so feedback on it counts once.
+        has_id = "id" in body or "query_id" in body
+        answer = yield self._observe(application, body, has_id)
+        return self._read(answer, Observed)
+
+    def observe_batch(
+        self, application: str, observations: Sequence[Mapping[str, Any]]
+    ) -> Steps[list[Observed | ClipperError]]:
+        have_ids = all("id" in each or "query_id" in each for each in observations)
+        answer = yield self._observe(application, {"observations": observations}, have_ids)
+        parts = self._read(answer, _Observations).observations
+        return [_or_error(each, Observed) for each in parts]
+
+    def _ask(self, application: str, ask: Callable[[Known], Steps[T]]) -> Steps[T]:
+        """Ask once more if the server refuses the input and its type has changed since it was told."""
+        known = self._known.get(application)
+        if known is not None and self._clock() - known.read_at_s <= KNOWN_S:
+            try:
+                return (yield from ask(known))
+            except (WrongInput, NotFound):
+                newer = yield from self._look_up(application)
+                if newer.inputs == known.inputs:
+                    raise
+        else:
+            newer = yield from self._look_up(application)
+        return (yield from ask(newer))
+
+    def _look_up(self, application: str) -> Steps[Known]:
+        path = f"/v2/models/{part(application)}"
+        answer = yield Request("GET", path, headers=self._headers, timeout_s=_METADATA_TIMEOUT_S)
+        try:
+            told = self._read(answer, _Metadata)
+        except RequestError:
+            # The query itself is refused for the same reason, in words for queries.
+            told = None
+        if told is None or told.parameters is None:
+            self._known.pop(application, None)
+            return Known(None, MAX_SLO_MS / 1000, self._clock())
+        first = next((each for each in told.inputs if each.name == "input"), None)
+        inputs = None if first is None else TypeOfInputs(first.datatype, first.shape[1:])
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        known = self._known[application] = Known(inputs, told.parameters.slo_ms / 1000, self._clock())
+        return known
+
+    def _predict_one(self, application: str, value: Any, how: How, known: Known) -> Steps[Prediction]:
+        request = self._tensors(application, [value], None, how, known)
+        answer = yield request or self._json(application, {"input": value}, how, known)
+        return self._read(answer, Prediction)
+
+    def _predict_all(
+        self, application: str, inputs: Sequence[Any], how: How, known: Known
+    ) -> Steps[list[Prediction | ClipperError]]:
+        request = self._tensors(application, inputs, len(inputs), how, known)
+        answer = yield request or self._json(application, {"input_batch": inputs}, how, known)
+        if request is None or len(inputs) > 1:
+            return [_or_error(each, Prediction) for each in self._read(answer, _Predictions).batch_predictions]
+        try:
+            return [self._read(answer, Prediction)]
+        except (RequestError, TooManyRequests):
+            raise
+        except ClipperError as error:  # one row as a tensor is answered like one input
+            return [error]
+
+    def _tensors(
+        self, application: str, inputs: Sequence[Any], rows: int | None, how: How, known: Known
+    ) -> Request | None:
+        """Return the request with binary tensors; None if the inputs are not arrays, or not of the type."""
+        own = None if known.inputs is None else tensor_of_inputs(inputs, known.inputs)
+        if own is None:
+            return None
+        tensors = [own]
+        if how.features is not None:
+            features = tensor_of_features(how.features, rows)
+            if features is None:
+                return None
+            tensors.append(features)
+        parameters: dict[str, Any] = {}
+        if how.context is not None:
+            parameters["context"] = how.context
+        if how.timeout_s is not None:
+            parameters["timeout"] = max(1, round(_checked_timeout_s(how.timeout_s) * 1e6))
+        version = "" if how.version is None else f"/versions/{part(str(how.version))}"
+        return self._with_tensors(f"/v2/models/{part(application)}{version}/predict", tensors, parameters, how, known)
+
+    def _with_tensors(
+        self, path: str, tensors: Sequence[WithData], parameters: Mapping[str, Any], how: How, known: Known
+    ) -> Request:
+        described: dict[str, Any] = {"inputs": [each.tensor for each in tensors]}
+        if parameters:
+            described["parameters"] = parameters
+        text = _to_json(described)
+        headers = f"{self._headers}inference-header-content-length: {len(text)}\r\n"
+        return Request("POST", path, (text, *(each.data for each in tensors)), headers, _wait_s(how, known))
+
+    def _json(self, application: str, body: dict[str, Any], how: How, known: Known) -> Request:
+        options = {"version": how.version, "context": how.context, "features": how.features}
+        body |= {name: value for name, value in options.items() if value is not None}
+        if how.timeout_s is not None:
+            body["timeout_ms"] = _checked_timeout_s(how.timeout_s) * 1000
+        return self._post(f"/{part(application)}/predict", body, _wait_s(how, known))
+
+    def _observe(self, application: str, body: dict[str, Any], has_id: bool) -> Request:
+        return self._post(f"/{part(application)}/observe", body, _OBSERVE_TIMEOUT_S, has_id)
+
+    def _post(self, path: str, body: Mapping[str, Any], timeout_s: float, may_repeat: bool = True) -> Request:
+        headers = f"{self._headers}content-type: application/json\r\n"
+        return Request("POST", path, (_to_json(body),), headers, timeout_s, may_repeat)
+
+    def _read(self, answer: Answer, kind: type[T]) -> T:
+        """
+        Raises:
+            ClipperError: the one that the server answered.
+            Unavailable: the answer is not what Clipper answers.
+        """
+        url = self._address.url
+        if not 200 <= answer.status < 300:
+            raise answered_error(url, "POST", answer.status, answer.body, answer.retry_after)
+        try:
+            return msgspec.json.decode(answer.body, type=kind)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            shown = answer.body[:200].decode(errors="replace")
+            raise Unavailable(f"{url} is not Clipper: it answered {shown!r} ({error})") from error
+
+
+def _wait_s(how: How, known: Known) -> float:
+    return (known.slo_s if how.timeout_s is None else min(known.slo_s, how.timeout_s)) + ARRIVAL_S
+
+
+def _checked_timeout_s(timeout_s: float) -> float:
+    if not 0 < timeout_s < inf:
+        raise InvalidArgument(f"timeout_s is {timeout_s}: expected seconds above 0, or None for the SLO")
+    return timeout_s
+
+
+def _or_error(found: dict[str, Any], kind: type[T]) -> T | ClipperError:
+    return to_error(msgspec.convert(found, Failure)) if "error" in found else msgspec.convert(found, kind)
+
+
+def _to_json(body: Mapping[str, Any]) -> bytes:
+    """
+    Raises:
+        InvalidArgument: the body holds something that JSON cannot.
+    """
+    # The encoder accepts UNSET only in fields of a struct.
+    given = {name: value for name, value in body.items() if value is not UNSET}
+    try:
+        return msgspec.json.encode(given, enc_hook=to_list)
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        raise InvalidArgument(
+            f"the call cannot be sent: {error}; expected numbers, texts, bytes, lists or numpy arrays of them"
+        ) from error

@@ -1,0 +1,148 @@
+"""Arrays as binary tensors of the Open Inference Protocol. numpy is not imported: whoever has an array has done it."""
+
+import struct
+from collections.abc import Mapping, Sequence
+from math import isinf, prod
+from typing import Any, Protocol, TypeGuard
+
+from msgspec import UNSET, Struct, UnsetType
+
+_LENGTH = struct.Struct("<I")
+# Datatype to how an array names its elements: kind and size in bytes.
+_CODES = {"BOOL": "b1", "FP16": "f2", "FP32": "f4", "FP64": "f8"}
+_CODES |= {f"INT{8 * size}": f"i{size}" for size in (1, 2, 4, 8)}
+_CODES |= {f"UINT{8 * size}": f"u{size}" for size in (1, 2, 4, 8)}
+_DATATYPES = {code: datatype for datatype, code in _CODES.items()}
+# What an application takes besides its own datatype: the server converts these without loss, or refuses a value.
+_INTEGERS = frozenset(datatype for datatype in _CODES if "INT" in datatype)
+_TAKEN: dict[str, frozenset[str]] = {
+    "FP32": _INTEGERS | {"FP16"},
+    "FP64": _INTEGERS | {"FP16", "FP32"},
+    "INT32": _INTEGERS,
+    "INT64": _INTEGERS,
+    "UINT8": _INTEGERS,
+}
+
+
+class Array(Protocol):
+    """What an array or a scalar of numpy has."""
+
+    @property
+    def dtype(self) -> Any: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def astype(self, dtype: Any) -> "Array": ...
+
+    def tobytes(self) -> bytes: ...
+
+    def max(self) -> Any: ...
+
+    def min(self) -> Any: ...
+
+
+class TypeOfInputs(Struct, frozen=True):
+    """An application's input type, as the server's metadata have it.
+
+    Attributes:
+        shape: of one input; -1 is any length. A scalar has the shape of one element.
+    """
+
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class Tensor(Struct, frozen=True, omit_defaults=True):
+    """A tensor in a request's JSON. The first length of ``shape`` counts the inputs."""
+
+    name: str
+    shape: tuple[int, ...]
+    datatype: str
+    parameters: Mapping[str, int] | UnsetType = UNSET
+    data: Sequence[Any] | UnsetType = UNSET
+
+
+class WithData(Struct, frozen=True):
+    """A tensor and its data, which follows the JSON; ``data`` is empty if it is in the JSON."""
+
+    tensor: Tensor
+    data: bytes
+
+    @property
+    def rows(self) -> int:
+        return self.tensor.shape[0]
+
+
+def is_array(value: object) -> TypeGuard[Array]:
+    """Whether it is an array or a scalar of numpy. A masked array is not: its bytes hide which elements are missing."""
+    return hasattr(getattr(value, "dtype", None), "kind") and hasattr(value, "tobytes") and not hasattr(value, "mask")
+
+
+def tensor_of_inputs(inputs: Any, taken: TypeOfInputs) -> WithData | None:
+    """Return the tensor of several inputs: an array whose first length counts them, or a list of equal arrays or bytes.
+
+    None means that these inputs are sent as JSON, whose numbers the server converts, or refuses with its own words.
+    """
+    if is_array(inputs):
+        return _of_array("input", inputs, inputs.shape, taken.datatype) if inputs.shape else None
+    if not isinstance(inputs, (list, tuple)) or not inputs:
+        return None
+    if all(isinstance(each, (bytes, bytearray)) for each in inputs):
+        return _of_bytes(inputs, taken)
+    first = inputs[0]
+    if not is_array(first):
+        return None
+    for each in inputs:
+        if not is_array(each) or each.dtype != first.dtype or each.shape != first.shape:
+            return None
+    parts = [_of_array("input", each, (1, *each.shape), taken.datatype) for each in inputs]
+    found = [part for part in parts if part is not None]
+    if len(found) != len(parts):
+        return None
+    return _binary("input", (len(parts), *first.shape), found[0].tensor.datatype, b"".join(part.data for part in found))
+
+
+def tensor_of_features(features: Any, rows: int | None) -> WithData | None:
+    """Return the tensor of a policy's features; None if they do not have the form of one.
+
+    Args:
+        features: numbers of one query, if ``rows`` is None; else such numbers of each.
+    """
+    if is_array(features):
+        shape = (1, *features.shape) if rows is None else features.shape
+        return _of_array("features", features, shape, "FP64")
+    if rows is None:
+        features = [features]
+    if not isinstance(features, (list, tuple)) or not all(isinstance(each, (list, tuple)) for each in features):
+        return None
+    shape = (len(features), len(features[0]) if features else 0)
+    return WithData(Tensor("features", shape, "FP64", data=features), b"")
+
+
+def _of_array(name: str, array: Array, shape: tuple[int, ...], wanted: str) -> WithData | None:
+    datatype = _DATATYPES.get(f"{array.dtype.kind}{array.dtype.itemsize}")
+    if datatype is None:
+        return None
+    if datatype == "FP64" and wanted == "FP32":
+        array, datatype = array.astype("<f4"), wanted
+        if prod(shape) and (isinf(array.max()) or isinf(array.min())):
+            return None
+    elif datatype != wanted and datatype not in _TAKEN.get(wanted, ()):
+        return None
+    if array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    return _binary(name, shape, datatype, array.tobytes())
+
+
+def _of_bytes(inputs: "Sequence[bytes | bytearray]", taken: TypeOfInputs) -> WithData | None:
+    if taken.datatype == "BYTES":
+        data = b"".join(part for each in inputs for part in (_LENGTH.pack(len(each)), each))
+        return _binary("input", (len(inputs),), "BYTES", data)
+    if taken.datatype != "UINT8" or any(len(each) != prod(taken.shape) for each in inputs):
+        return None
+    return _binary("input", (len(inputs), *taken.shape), "UINT8", b"".join(inputs))
+
+
+def _binary(name: str, shape: tuple[int, ...], datatype: str, data: bytes) -> WithData:
+    return WithData(Tensor(name, shape, datatype, {"binary_data_size": len(data)}), data)
