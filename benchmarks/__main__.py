@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    client_query,
     compiled,
     decision_log,
     encryption,
@@ -43,6 +44,7 @@ PARTS = (
     footprint,
     encryption,
     grpc_query,
+    client_query,
     compiled,
 )
 ROWS: list[Row] = [row for part in PARTS for row in part.ROWS]

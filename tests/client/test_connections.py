@@ -343,6 +343,7 @@ def test_more_threads_than_connections_wait_their_time(monkeypatch: pytest.Monke
 FORKED = """
 import os, sys
 import numpy as np
+from clipper.client.queries import Queries
 from clipper.tls.trust import ClientTls, Trust
 
 client = Queries(sys.argv[1], ClientTls(Trust()))

@@ -62,7 +62,8 @@ class _Connection(asyncio.Protocol):
             return
         if answer is not None:
             self._answer.set_result(answer)
-            if answer.closes:
+            # An answer that overtook its request is a refusal: the rest of the request would be sent for nothing.
+            if answer.closes or self._transport.get_write_buffer_size():
                 self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -76,8 +77,9 @@ class _Connection(asyncio.Protocol):
         return not (self.is_closed or self._transport.is_closing() or now_s - self.idle_since_s > MAX_IDLE_S)
 
     def abort(self) -> None:
-        self.is_closed = True
-        self._transport.abort()
+        if not self.is_closed:  # a transport that has closed must not be aborted
+            self.is_closed = True
+            self._transport.abort()
 
 
 class _Pool:
