@@ -115,6 +115,8 @@ PURE = (
     "clipper.containers.protocol",
     "clipper.frontend.inference.answers",
     "clipper.frontend.inference.errors",
+    "clipper.frontend.inference.feedback",
+    "clipper.frontend.inference.framing",
     "clipper.frontend.inference.inflate",
     "clipper.frontend.inference.json_data",
     "clipper.frontend.inference.metadata",

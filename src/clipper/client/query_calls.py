@@ -11,7 +11,15 @@ from clipper.client.calls import part, to_list
 from clipper.client.failures import answered_error, to_error
 from clipper.client.http1 import Address, Answer, Request
 from clipper.client.http_api import checked_token
-from clipper.client.tensors import TypeOfInputs, WithData, tensor_of_features, tensor_of_inputs
+from clipper.client.tensors import (
+    TypeOfInputs,
+    WithData,
+    column,
+    is_array,
+    tensor_of_features,
+    tensor_of_inputs,
+    tensor_of_label,
+)
 from clipper.errors import (
     ClipperError,
     InvalidArgument,
@@ -33,6 +41,8 @@ MAX_KNOWN = 1000
 # Feedback is answered once it is durable, and models may have to be asked before.
 _OBSERVE_TIMEOUT_S = 60.0
 _METADATA_TIMEOUT_S = 30.0
+# What feedback in tensors may have. Anything else, such as a reward, is refused by the server in words for JSON.
+_AS_TENSORS = frozenset({"input", "label", "features", "id", "context"})
 
 T = TypeVar("T")
 Steps = Generator[Request, Answer, T]
@@ -134,8 +144,16 @@ class QueryCalls:
         body = {name: value for name, value in observation.items() if value is not None or name in ("label", "input")}
         # A query has one outcome, so feedback on it counts once.
         has_id = "id" in body or "query_id" in body
-        answer = yield self._observe(application, body, has_id)
-        return self._read(answer, Observed)
+        given = body.get("input")
+        if not (is_array(given) or isinstance(given, (bytes, bytearray))):
+            answer = yield self._observe(application, body, has_id)
+            return self._read(answer, Observed)
+
+        def ask(known: Known) -> Steps[Observed]:
+            request = self._observed_tensors(application, body, has_id, known)
+            return self._read((yield request or self._observe(application, body, has_id)), Observed)
+
+        return (yield from self._ask(application, ask))
 
     def observe_batch(
         self, application: str, observations: Sequence[Mapping[str, Any]]
@@ -215,17 +233,43 @@ class QueryCalls:
         if how.timeout_s is not None:
             parameters["timeout"] = max(1, round(_checked_timeout_s(how.timeout_s) * 1e6))
         version = "" if how.version is None else f"/versions/{part(str(how.version))}"
-        return self._with_tensors(f"/v2/models/{part(application)}{version}/predict", tensors, parameters, how, known)
+        path = f"/v2/models/{part(application)}{version}/predict"
+        return self._with_tensors(path, tensors, parameters, _wait_s(how, known))
+
+    def _observed_tensors(
+        self, application: str, body: Mapping[str, Any], has_id: bool, known: Known
+    ) -> Request | None:
+        """Return the feedback on an array, as tensors; None if it is not of the type, or the label has no datatype."""
+        own = None if known.inputs is None else tensor_of_inputs([body["input"]], known.inputs)
+        label = tensor_of_label(body.get("label"))
+        if own is None or label is None or not body.keys() <= _AS_TENSORS:
+            return None
+        tensors = [own, label]
+        if "features" in body:
+            features = tensor_of_features(body["features"], None)
+            if features is None:
+                return None
+            tensors.append(features)
+        if "id" in body:
+            tensors.append(column("id", "BYTES", body["id"]))
+        parameters = {"context": body["context"]} if "context" in body else {}
+        path = f"/v2/models/{part(application)}/observe"
+        return self._with_tensors(path, tensors, parameters, _OBSERVE_TIMEOUT_S, has_id)
 
     def _with_tensors(
-        self, path: str, tensors: Sequence[WithData], parameters: Mapping[str, Any], how: How, known: Known
+        self,
+        path: str,
+        tensors: Sequence[WithData],
+        parameters: Mapping[str, Any],
+        timeout_s: float,
+        may_repeat: bool = True,
     ) -> Request:
         described: dict[str, Any] = {"inputs": [each.tensor for each in tensors]}
         if parameters:
             described["parameters"] = parameters
         text = _to_json(described)
         headers = f"{self._headers}inference-header-content-length: {len(text)}\r\n"
-        return Request("POST", path, (text, *(each.data for each in tensors)), headers, _wait_s(how, known))
+        return Request("POST", path, (text, *(each.data for each in tensors)), headers, timeout_s, may_repeat)
 
     def _json(self, application: str, body: dict[str, Any], how: How, known: Known) -> Request:
         options = {"version": how.version, "context": how.context, "features": how.features}

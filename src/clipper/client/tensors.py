@@ -2,12 +2,13 @@
 
 import struct
 from collections.abc import Mapping, Sequence
-from math import isinf, prod
+from math import isfinite, isinf, prod
 from typing import Any, Protocol, TypeGuard
 
 from msgspec import UNSET, Struct, UnsetType
 
 _LENGTH = struct.Struct("<I")
+_INT64 = range(-(2**63), 2**63)
 # Datatype to how an array names its elements: kind and size in bytes.
 _CODES = {"BOOL": "b1", "FP16": "f2", "FP32": "f4", "FP64": "f8"}
 _CODES |= {f"INT{8 * size}": f"i{size}" for size in (1, 2, 4, 8)}
@@ -40,6 +41,8 @@ class Array(Protocol):
     def max(self) -> Any: ...
 
     def min(self) -> Any: ...
+
+    def item(self) -> Any: ...
 
 
 class TypeOfInputs(Struct, frozen=True):
@@ -118,6 +121,24 @@ def tensor_of_features(features: Any, rows: int | None) -> WithData | None:
         return None
     shape = (len(features), len(features[0]) if features else 0)
     return WithData(Tensor("features", shape, "FP64", data=features), b"")
+
+
+def tensor_of_label(label: Any) -> WithData | None:
+    """Return the tensor of one label; None if it is neither a number, a truth value nor a text."""
+    value = label.item() if is_array(label) and not label.shape else label
+    datatype = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}.get(type(value))
+    if (
+        datatype is None
+        or (datatype == "INT64" and value not in _INT64)
+        or (datatype == "FP64" and not isfinite(value))
+    ):
+        return None
+    return column("label", datatype, value)
+
+
+def column(name: str, datatype: str, value: Any) -> WithData:
+    """Return a tensor of one element, which is in the JSON."""
+    return WithData(Tensor(name, (1,), datatype, data=[value]), b"")
 
 
 def _of_array(name: str, array: Array, shape: tuple[int, ...], wanted: str) -> WithData | None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from clipper.control.feedback import Feedback, Outcome
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+# Reads the feedback in a request, with an error in place of each wrong piece, and whether it is a list.
+Observations = Generator[None, None, tuple[list[Feedback | ClipperError], bool]]
 # Answers that are formatted in one step.
 _OUTCOMES_PER_STEP = 500
 
@@ -188,7 +190,7 @@ class Observe:
         self._taker = taker
         self._refused = refused
         self._work = work
-        self._body = ObserveReader(make_reader(application.terms.input_type), application.terms.features_size)
+        self.reader = ObserveReader(make_reader(application.terms.input_type), application.terms.features_size)
         # The loop only keeps weak references to tasks. Their number is bounded by the requests in progress.
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -196,24 +198,38 @@ class Observe:
         try:
             single = None
             if isinstance(body, bytes) and len(body) <= limits.DIRECT_BODY_BYTES:
-                single = self._body.read_single(body)
+                single = self.reader.read_single(body)
         except ClipperError as error:
-            self._refuse(exchange, error)
+            self.refuse(exchange, error)
             return
         if single is not None:
             self._observe_later(exchange, [single], False, len(body))
         else:
             pieces = min(len(body) // MIN_OBSERVATION_BYTES, MAX_OBSERVATIONS)
-            self._work.begin(exchange, len(body), self._read_in_steps(exchange, body, arrived_s), pieces)
+            self.learn_from(exchange, self.reader.read(body), len(body), pieces, arrived_s)
 
-    def _read_in_steps(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float) -> Steps:
+    def learn_from(
+        self, exchange: Exchange, reading: Observations, body_bytes: int, pieces: int, arrived_s: float
+    ) -> None:
+        """Learn what ``reading`` returns, and answer.
+
+        Args:
+            exchange: the request.
+            reading: reads the body in steps of a few milliseconds at most.
+            body_bytes: size of the body.
+            pieces: the most pieces of feedback that it may hold.
+            arrived_s: when it was read, on the loop's clock.
+        """
+        self._work.begin(exchange, body_bytes, self._read_in_steps(exchange, reading, body_bytes, arrived_s), pieces)
+
+    def _read_in_steps(self, exchange: Exchange, reading: Observations, body_bytes: int, arrived_s: float) -> Steps:
         try:
-            items, is_list = yield from self._body.read(body)
+            items, is_list = yield from reading
             exchange.admit_all(len(items), arrived_s)
         except ClipperError as error:
-            self._refuse(exchange, error)
+            self.refuse(exchange, error)
             return
-        self._observe_later(exchange, items, is_list, len(body))
+        self._observe_later(exchange, items, is_list, body_bytes)
 
     def _observe_later(
         self, exchange: Exchange, items: "list[Feedback | ClipperError]", is_list: bool, body_bytes: int
@@ -221,7 +237,7 @@ class Observe:
         budget = self._work.budget
         held_bytes = body_bytes + limits.HELD_BYTES_PER_REQUEST + limits.HELD_BYTES_PER_FEEDBACK * len(items)
         if not budget.has_room(held_bytes):
-            self._refuse(
+            self.refuse(
                 exchange,
                 Overloaded("feedback that is not learned yet takes up all memory for it: try again in a moment"),
             )
@@ -240,7 +256,7 @@ class Observe:
         self._tasks.add(task)
         task.add_done_callback(end)
 
-    def _refuse(self, exchange: Exchange, error: ClipperError) -> None:
+    def refuse(self, exchange: Exchange, error: ClipperError) -> None:
         self._refused[error.code] += 1
         exchange.refuse_with(error)
 

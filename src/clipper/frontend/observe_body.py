@@ -164,22 +164,29 @@ def _checked_label(body: ObserveBody, has_input: bool) -> bytes | None:
         raise MalformedRequest("a reward is for the answer to a query: expected the query_id that came with the answer")
     if label is not None:
         label.decode()  # msgspec lets any bytes inside a string pass
-    if body.id is not None and len(body.id) > MAX_ID_LENGTH:
-        raise MalformedRequest(f"id has {len(body.id)} characters: expected at most {MAX_ID_LENGTH}")
     return label
 
 
 def _feedback(
     body: ObserveBody, row: bytes, context: str | None, label: bytes | None, features: bytes | None
 ) -> Feedback:
-    """Make the feedback, with an id if its sender gave none.
+    query_id = body.query_id
+    name = feedback_id(body.id, query_id)
+    return Feedback(name, query_id, row if query_id is None else None, context, label, body.reward, features)
+
+
+def feedback_id(given: str | None, query_id: int | None) -> str:
+    """Return the feedback's id: the one that its sender gave, or else a new one.
 
     Feedback on an input without an id gets a new one, since the same thing may well happen twice. A query has one
     outcome, so its id is made of the query's.
+
+    Raises:
+        MalformedRequest: the given one is too long.
     """
-    query_id = body.query_id
-    given = body.id or (f"input-{uuid4().hex}" if query_id is None else f"query-{query_id}")
-    return Feedback(given, query_id, row if query_id is None else None, context, label, body.reward, features)
+    if given is not None and len(given) > MAX_ID_LENGTH:
+        raise MalformedRequest(f"id has {len(given)} characters: expected at most {MAX_ID_LENGTH}")
+    return given or (f"input-{uuid4().hex}" if query_id is None else f"query-{query_id}")
 
 
 def _not_one(error: Exception) -> MalformedRequest:

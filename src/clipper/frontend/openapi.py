@@ -242,6 +242,18 @@ def paths_of(application: Described) -> Json:
             "InferError",
             None,
         ),
+        f"/v2/models/{name}/observe": operation(
+            "Send feedback: labels or rewards, with tensors or as to the path without /v2.",
+            {"anyOf": [_reference("InferRequest"), {"type": "object", "properties": observe}]},
+            ("Observed", "ObservedAll"),
+            "InferError",
+            {
+                "inputs": [
+                    {"name": "query_id", "shape": [2], "datatype": "INT64", "data": [1, 2]},
+                    {"name": "label", "shape": [2], "datatype": "INT64", "data": [3, 5]},
+                ]
+            },
+        ),
     }
 
 

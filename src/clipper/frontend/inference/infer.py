@@ -6,14 +6,15 @@ from typing import Protocol
 
 import msgspec
 
-from clipper.errors import ClipperError, MalformedRequest
+from clipper.errors import ClipperError
 from clipper.frontend import limits
 from clipper.frontend.endpoints import most_body_bytes
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.heads import Head
 from clipper.frontend.inference.answers import Answer, Encoded, answer_bytes, encode, encode_usual, opening
 from clipper.frontend.inference.errors import error_json
-from clipper.frontend.inference.inflate import check_encoding, inflate
+from clipper.frontend.inference.framing import Framing
+from clipper.frontend.inference.inflate import inflate
 from clipper.frontend.inference.requests import AnswerForm, InferRequest, Plan, RequestReader
 from clipper.frontend.long_work import LongWork, Steps, done
 from clipper.frontend.responses import infer_answer
@@ -87,14 +88,15 @@ class Infer:
     def handle(
         self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool, call: "Call"
     ) -> None:
-        if call.problem is not None:
-            self.refuse(exchange, call.problem)
+        framing = call.framing
+        if framing.problem is not None:
+            self.refuse(exchange, framing.problem)
             return
         try:
-            if call.encoding:
+            if framing.encoding:
                 self.work.begin(exchange, len(body), self._inflate_then_answer(exchange, body, arrived_s, call))
                 return
-            json_bytes = call.json_bytes_of(body)
+            json_bytes = framing.json_bytes_of(body)
             plan = self._known_plan(body, json_bytes)
             if is_late and plan is not None and plan.rows == 1:
                 self.application.shed(self.asker(exchange, call.version, plan.form))
@@ -134,11 +136,11 @@ class Infer:
     ) -> Steps:
         budget = self.work.budget
         try:
-            whole = yield from inflate(body, call.encoding, self.max_body_bytes, budget)
+            whole = yield from inflate(body, call.framing.encoding, self.max_body_bytes, budget)
             del body
             budget.held_bytes += len(whole)
             try:
-                json_bytes = call.json_bytes_of(whole)
+                json_bytes = call.framing.json_bytes_of(whole)
                 plan = self._known_plan(whole, json_bytes)
                 yield from self._answer_in_steps(exchange, whole, json_bytes, plan, arrived_s, call.version)
             finally:
@@ -234,7 +236,7 @@ def _response(exchange: Exchange, encoded: Encoded) -> bytes:
 
 
 class Call:
-    """The endpoint for infer calls with one head, which states the JSON's length, the encoding and the version."""
+    """The endpoint for infer calls with one head."""
 
     methods = ("POST",)
     error_json = staticmethod(error_json)
@@ -244,46 +246,11 @@ class Call:
         self.max_body_bytes = infer.max_body_bytes
         self.slo_s = infer.application.terms.slo_s
         self.version = version
-        self.encoding = b"" if head.content_encoding in (b"", b"identity") else head.content_encoding
-        self.problem: ClipperError | None = None
-        self._json_bytes: int | None = None
-        try:
-            if self.encoding:
-                check_encoding(self.encoding)
-            self._json_bytes = _json_bytes(head.inference_header_length)
-        except ClipperError as error:
-            error.__traceback__ = None  # the error is kept, and would keep the frames
-            self.problem = error
+        self.framing = Framing(head)
 
     def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
         exchange.error_json = error_json
         self._infer.handle(exchange, body, arrived_s, is_late, self)
-
-    def json_bytes_of(self, body: bytes | bytearray) -> int:
-        """Return the length of a body's JSON.
-
-        Raises:
-            MalformedRequest: it is longer than the body.
-        """
-        if self._json_bytes is None:
-            return len(body)
-        if self._json_bytes > len(body):
-            raise MalformedRequest(
-                f"Inference-Header-Content-Length is {self._json_bytes}: expected at most {len(body)}, the body's size"
-            )
-        return self._json_bytes
-
-
-def _json_bytes(header: bytes | None) -> int | None:
-    """Return the JSON's length; None if the whole body is JSON."""
-    if header is None:
-        return None
-    if not header.isdigit() or len(header) > 18:
-        shown = header[:40].decode("latin-1")
-        raise MalformedRequest(
-            f"Inference-Header-Content-Length is {shown!r}: expected the number of bytes of the JSON"
-        )
-    return int(header)
 
 
 class Reply(msgspec.Struct, gc=False, eq=False):

@@ -63,6 +63,12 @@ class Beside(Struct, frozen=True):
     size_bytes: int
 
 
+# A tensor of a request, and its data, or where they are.
+Described = tuple[TensorHead, Raw | Extent | Beside | None]
+_decode = msgspec.json.Decoder(InferHead).decode
+_decode_tensor = msgspec.json.Decoder(TensorHead).decode
+
+
 class AnswerForm(Struct, frozen=True):
     """The form of the answer that a request asks for.
 
@@ -138,8 +144,6 @@ class RequestReader:
         self._input = TensorReader(input_type, must_be_finite)
         self._features_size = features_size
         self._features = TensorReader(InputType(DType.FLOAT64, (features_size or 1,)), must_be_finite=True)
-        self._decode = msgspec.json.Decoder(InferHead).decode
-        self._decode_tensor = msgspec.json.Decoder(TensorHead).decode
 
     def plan(self, text: bytes) -> Plan:
         """Return the plan for short JSON.
@@ -147,12 +151,7 @@ class RequestReader:
         Raises:
             MalformedRequest, WrongInput: with what was expected and what came.
         """
-        head = self._parse(text)
-        if not 1 <= len(head.inputs) <= MAX_TENSORS:
-            raise MalformedRequest(f"request has {len(head.inputs)} inputs: {_EXPECTED}")
-        return self.plan_of(
-            head, [(each, None if isinstance(each.data, UnsetType) else each.data) for each in head.inputs]
-        )
+        return self.plan_of(*read_short_json(text))
 
     def plan_raw(self, size_bytes: int) -> Plan:
         """Return the plan for a request without JSON: its body is the one input, and the answer is binary.
@@ -180,22 +179,7 @@ class RequestReader:
 
     def plan_long(self, text: bytearray, stop: int) -> Generator[None, None, Plan]:
         """Return the plan for long JSON in ``text[:stop]``, in steps of a few milliseconds at most."""
-        fields = yield from find_fields(text, 0, stop)
-        if "inputs" not in fields:
-            raise MalformedRequest(f"request has no inputs: {_EXPECTED}")
-        extents = yield from find_items(text, *fields["inputs"], MAX_TENSORS)
-        if not extents:
-            count = f"over {MAX_TENSORS}" if extents is None else "no"
-            raise MalformedRequest(f"request has {count} inputs: {_EXPECTED}")
-        found: list[tuple[TensorHead, Raw | Extent | None]] = []
-        for extent in extents:
-            parts = yield from find_fields(text, *extent)
-            try:
-                tensor = self._decode_tensor(compose(text, parts, _MOST_TENSOR_BYTES))
-            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-                raise MalformedRequest(f"request has an input that is not valid: {error}: {_EXPECTED}") from error
-            found.append((tensor, parts.get("data")))
-        return self.plan_of(self._parse(compose(text, fields, _MOST_BYTES)), found)
+        return self.plan_of(*(yield from read_long_json(text, stop)))
 
     def read(self, plan: Plan, body: bytes | bytearray, json_bytes: int) -> Generator[None, None, InferRequest]:
         """Return the rows of a request, in steps of a few milliseconds at most.
@@ -203,24 +187,10 @@ class RequestReader:
         Raises:
             MalformedRequest, WrongInput: with what was expected and what came.
         """
-        at = json_bytes
-        view = memoryview(body)
-        announced_bytes = sum(each.binary_bytes or 0 for each in plan.order)
-        if announced_bytes != len(body) - json_bytes:
-            raise MalformedRequest(
-                f"request has {len(body) - json_bytes} bytes after its JSON: expected {announced_bytes}, "
-                "the sum of the inputs' binary_data_size"
-            )
-        found: dict[str, list[bytes]] = {}
-        for each in plan.order:
-            if plan.is_raw and each.tensor.datatype.numpy is None:
-                found[each.tensor.name] = [(yield from each.reader.element(each.tensor, view))]
-            elif each.binary_bytes is None:
-                found[each.tensor.name] = yield from _read_data(each, body)
-            else:
-                found[each.tensor.name] = yield from each.reader.rows(each.tensor, view[at : at + each.binary_bytes])
-                at += each.binary_bytes
-        return self.request_of(plan, found)
+        if plan.is_raw and plan.input.tensor.datatype.numpy is None:
+            element = yield from plan.input.reader.element(plan.input.tensor, memoryview(body))
+            return InferRequest([element], [None])
+        return self.request_of(plan, (yield from read_tensors(plan.order, body, json_bytes)))
 
     def request_of(self, plan: Plan, found: dict[str, list[bytes]]) -> InferRequest:
         """``found``: the rows of each tensor, by its name."""
@@ -228,13 +198,7 @@ class RequestReader:
         features = found[plan.features.tensor.name] if plan.features is not None else [None] * len(rows)
         return InferRequest(rows, features)
 
-    def _parse(self, text: bytes) -> InferHead:
-        try:
-            return self._decode(text)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise MalformedRequest(f"body is not an infer request: {error}: {_EXPECTED}") from error
-
-    def plan_of(self, head: InferHead, found: "Sequence[tuple[TensorHead, Raw | Extent | Beside | None]]") -> Plan:
+    def plan_of(self, head: InferHead, found: Sequence[Described]) -> Plan:
         """What a request says whose tensors are these, each with where its data is.
 
         Raises:
@@ -250,7 +214,7 @@ class RequestReader:
             wanted = f"one, and {FEATURES!r}" if takes_features else "one"
             raise WrongInput(f"request has the inputs {', '.join(map(repr, names))[:200]}: expected {wanted}")
         order = tuple(
-            self._announce(tensor, data, self._features if takes_features and tensor.name == FEATURES else self._input)
+            announce(tensor, data, self._features if takes_features and tensor.name == FEATURES else self._input)
             for tensor, data in found
         )
         features = next((each for each in order if each.reader is self._features), None)
@@ -267,31 +231,106 @@ class RequestReader:
             features,
             order,
             _answer_form(head),
-            _context(parameters.get("context")),
+            context_of(parameters),
             _timeout_s(parameters.get("timeout")),
             own.binary_bytes if is_alone else None,
         )
 
-    def _announce(self, head: TensorHead, data: "Raw | Extent | Beside | None", reader: TensorReader) -> Announced:
-        name, parameters = head.name[:100], head.parameters or {}
-        check_shape(name, head.shape)
-        for unsupported in ("shared_memory_region", "classification"):
-            if unsupported in parameters:
-                raise WrongInput(f"input {name!r} has {unsupported}, which is not supported: expected data")
-        size = parameters.get("binary_data_size")
-        told = f"binary_data_size {size}"
-        if isinstance(data, Beside):
-            size, told, data = data.size_bytes, f"{data.size_bytes} bytes", None
-        if (size is None) == (data is None):
-            both = "neither data nor" if size is None else "both data and"
-            raise MalformedRequest(f"input {name!r} has {both} binary_data_size: expected one of them")
-        if size is not None and (type(size) is not int or size < 0):
-            raise MalformedRequest(f"input {name!r} has binary_data_size {show(size)}: expected a number of bytes")
-        tensor = reader.announce(name, head.datatype, head.shape)
-        expected = reader.size_bytes(tensor)
-        if size is not None and expected is not None and size != expected:
-            raise WrongInput(f"input {name!r} has {told}: expected {expected} for its shape")
-        return Announced(tensor, reader, size, data)
+
+def read_short_json(text: bytes) -> tuple[InferHead, Sequence[Described]]:
+    """Return what short JSON says, and each tensor with its data.
+
+    Raises:
+        MalformedRequest: it is not an infer request.
+    """
+    head = _parse(text)
+    if not 1 <= len(head.inputs) <= MAX_TENSORS:
+        raise MalformedRequest(f"request has {len(head.inputs)} inputs: {_EXPECTED}")
+    return head, [(each, None if isinstance(each.data, UnsetType) else each.data) for each in head.inputs]
+
+
+def read_long_json(text: bytearray, stop: int) -> Generator[None, None, tuple[InferHead, Sequence[Described]]]:
+    """Return what long JSON in ``text[:stop]`` says, and where each tensor's data is, in steps of a few milliseconds.
+
+    Raises:
+        MalformedRequest: it is not an infer request.
+    """
+    fields = yield from find_fields(text, 0, stop)
+    if "inputs" not in fields:
+        raise MalformedRequest(f"request has no inputs: {_EXPECTED}")
+    extents = yield from find_items(text, *fields["inputs"], MAX_TENSORS)
+    if not extents:
+        count = f"over {MAX_TENSORS}" if extents is None else "no"
+        raise MalformedRequest(f"request has {count} inputs: {_EXPECTED}")
+    found: list[Described] = []
+    for extent in extents:
+        parts = yield from find_fields(text, *extent)
+        try:
+            tensor = _decode_tensor(compose(text, parts, _MOST_TENSOR_BYTES))
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            raise MalformedRequest(f"request has an input that is not valid: {error}: {_EXPECTED}") from error
+        found.append((tensor, parts.get("data")))
+    return _parse(compose(text, fields, _MOST_BYTES)), found
+
+
+def _parse(text: bytes) -> InferHead:
+    try:
+        return _decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise MalformedRequest(f"body is not an infer request: {error}: {_EXPECTED}") from error
+
+
+def announce(head: TensorHead, data: "Raw | Extent | Beside | None", reader: TensorReader) -> Announced:
+    """Check a tensor's description, and where its data is.
+
+    Raises:
+        MalformedRequest, WrongInput: with what was expected and what came.
+    """
+    name, parameters = head.name[:100], head.parameters or {}
+    check_shape(name, head.shape)
+    for unsupported in ("shared_memory_region", "classification"):
+        if unsupported in parameters:
+            raise WrongInput(f"input {name!r} has {unsupported}, which is not supported: expected data")
+    size = parameters.get("binary_data_size")
+    told = f"binary_data_size {size}"
+    if isinstance(data, Beside):
+        size, told, data = data.size_bytes, f"{data.size_bytes} bytes", None
+    if (size is None) == (data is None):
+        both = "neither data nor" if size is None else "both data and"
+        raise MalformedRequest(f"input {name!r} has {both} binary_data_size: expected one of them")
+    if size is not None and (type(size) is not int or size < 0):
+        raise MalformedRequest(f"input {name!r} has binary_data_size {show(size)}: expected a number of bytes")
+    tensor = reader.announce(name, head.datatype, head.shape)
+    expected = reader.size_bytes(tensor)
+    if size is not None and expected is not None and size != expected:
+        raise WrongInput(f"input {name!r} has {told}: expected {expected} for its shape")
+    return Announced(tensor, reader, size, data)
+
+
+def read_tensors(
+    order: Sequence[Announced], body: bytes | bytearray, json_bytes: int
+) -> Generator[None, None, dict[str, list[bytes]]]:
+    """Return the rows of each tensor by its name, in steps of a few milliseconds at most.
+
+    Raises:
+        MalformedRequest, WrongInput: with what was expected and what came.
+    """
+    at = json_bytes
+    view = memoryview(body)
+    announced_bytes = sum(each.binary_bytes or 0 for each in order)
+    if announced_bytes != len(body) - json_bytes:
+        raise MalformedRequest(
+            f"request has {len(body) - json_bytes} bytes after its JSON: expected {announced_bytes}, "
+            "the sum of the inputs' binary_data_size"
+        )
+    found: dict[str, list[bytes]] = {}
+    for each in order:
+        if each.binary_bytes is None:
+            found[each.tensor.name] = yield from _read_data(each, body)
+        else:
+            found[each.tensor.name] = yield from each.reader.rows(each.tensor, view[at : at + each.binary_bytes])
+            at += each.binary_bytes
+    return found
 
 
 def _read_data(announced: Announced, body: bytes | bytearray) -> Generator[None, None, list[bytes]]:
@@ -309,7 +348,12 @@ def _refuse_sequences(parameters: dict[str, Any]) -> None:
         raise WrongInput("request is part of a sequence, which is not supported: applications have contexts instead")
 
 
-def _context(value: object) -> str | None:
+def context_of(parameters: dict[str, Any]) -> str | None:
+    """
+    Raises:
+        MalformedRequest: the parameter is not a context.
+    """
+    value = parameters.get("context")
     if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int))):
         raise MalformedRequest("the parameter context is neither a string nor a whole number")
     return read_context(value, None)

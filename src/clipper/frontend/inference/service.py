@@ -15,12 +15,15 @@ from clipper.frontend.exchange import Exchange
 from clipper.frontend.heads import Head
 from clipper.frontend.inference import metadata
 from clipper.frontend.inference.errors import error_json
+from clipper.frontend.inference.feedback import FeedbackReader
 from clipper.frontend.inference.infer import Call, Infer
+from clipper.frontend.inference.observe import ObserveCall
 from clipper.frontend.inference.paths import Asked, read_path
 from clipper.frontend.inference.predict import Predict
 from clipper.frontend.long_work import LongWork
 from clipper.inputs.long_text import SHORT_TEXT_BYTES
 from clipper.selection.application import Application
+from clipper.selection.terms import Terms
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +70,10 @@ class Inference:
             for name, application in self._applications.items()
         }
         self._observe = {
-            name: Observe(application, taker, refused, work, max_body_bytes)
+            name: (Observe(application, taker, refused, work, max_body_bytes), _feedback_reader(application.terms))
             for name, application in self._applications.items()
         }
+        self._budget = work.budget
         self._statistics = StatisticsReader(statistics)
         self._clients = clients
 
@@ -94,7 +98,8 @@ class Inference:
         if asked.kind == "predict":
             return self._entered(application, Call(self._predict[application.name], asked.version, head), head)
         if asked.kind == "observe":
-            return self._entered(application, InForm(self._observe[application.name]), head)
+            observe, reader = self._observe[application.name]
+            return self._entered(application, ObserveCall(observe, reader, self._budget, head), head)
         self._clients.check(application, head.authorizations)
         return self._find_of_model(asked, application)
 
@@ -138,6 +143,10 @@ class Inference:
         return guarded.enter(head.authorizations) if isinstance(guarded, Guarded) else guarded
 
 
+def _feedback_reader(terms: Terms) -> FeedbackReader:
+    return FeedbackReader(terms.input_type, terms.features_size, terms.features_are_input)
+
+
 def why_not_known(model: str, version: str | None, is_application: bool) -> str:
     """Return the cause for a model that is not an application, or for a version that does not run."""
     if not is_application:
@@ -164,22 +173,6 @@ def model_metadata(application: Application, version: str | None) -> metadata.Js
         terms.features_size,
         metadata.output_type(terms.outputs(version)),
     )
-
-
-class InForm:
-    """Another endpoint, with errors in the protocol's form."""
-
-    error_json = staticmethod(error_json)
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-        self.methods = endpoint.methods
-        self.max_body_bytes = endpoint.max_body_bytes
-        self.slo_s = endpoint.slo_s
-
-    def handle(self, exchange: Exchange, body: bytes | bytearray, arrived_s: float, is_late: bool) -> None:
-        exchange.error_json = error_json
-        self._endpoint.handle(exchange, body, arrived_s, is_late)
 
 
 class _Small:
