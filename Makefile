@@ -3,7 +3,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup check format test compiled wheel mutants fuzz fuzz-server flood rollout soak bench against batching regret best-arm calibration paper peers demo clean
+.PHONY: help setup check format test compiled wheel mutants fuzz fuzz-server flood rollout soak bench against batching regret best-arm calibration paper peers peers-rpc conformance demo clean
 
 help:
 	@echo "make test    set up .venv, then lint, type-check and test, as CI does"
@@ -13,6 +13,8 @@ help:
 	@echo "make bench   measure against the floors; ROWS=\"sum4_c32 linear_svm_c32\" picks rows"
 	@echo "make against COMMIT=abc123  compare the processor time of a query with that of another commit"
 	@echo "make peers   measure other servers of models, each beside Clipper; PEERS=\"mosec ray\" TASKS=svm ROUNDS=8 picks some"
+	@echo "make peers-rpc  what gRPC and binary REST cost Clipper, PyTriton and MLServer; TASK=sum ROUNDS=6 SAVE=1"
+	@echo "make conformance  send the same calls to MLServer and Triton as to Clipper, and compare the answers; SAVE=1 puts them into docs/open-inference.md"
 	@echo "make batching  search the rules that the batching is measured beside, again; PROFILES=\"'3ms 4 replicas'\" picks some"
 	@echo "make regret  what policies lose by having to learn, beside the best settings of textbook policies; POLICIES=\"exp3 ucb1\" picks some"
 	@echo "make calibration  how sure answers about real pictures are and how often right, before and after feedback"
@@ -112,6 +114,15 @@ peers:
 	@command -v wrk >/dev/null || sh scripts/apt-install.sh wrk
 	@command -v javac >/dev/null || sh scripts/apt-install.sh default-jdk-headless
 	@$(PY) -m benchmarks.peers $(PEERS) $(if $(TASKS),--tasks $(TASKS)) --rounds $(or $(ROUNDS),8) $(if $(SAVE),--save)
+
+peers-rpc:
+	@sh scripts/setup.sh paper
+	@command -v wrk >/dev/null || sh scripts/apt-install.sh wrk
+	@$(PY) -m benchmarks.peers.rpc $(if $(TASK),--task $(TASK)) --rounds $(or $(ROUNDS),6) $(if $(SAVE),--save)
+
+conformance:
+	@sh scripts/setup.sh paper
+	@$(PY) -m benchmarks.peers.conformance $(if $(SAVE),--save)
 
 RUNS ?= 400
 best-arm: setup

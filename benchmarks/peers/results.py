@@ -67,13 +67,13 @@ def save(results: Results, folder: Path) -> None:
 
 
 def tables(results: Results) -> str:
-    parts = [f"{results.rounds} rounds of {results.seconds} s; {_machine(results.machine)}."]
+    parts = [f"{results.rounds} rounds of {results.seconds} s; {machine_of(results.machine)}."]
     for task, sides in results.tasks.items():
         parts.append(f"### {task}\n\n{_table(sides)}")
     return "\n\n".join(parts) + "\n"
 
 
-def _machine(machine: Mapping[str, object]) -> str:
+def machine_of(machine: Mapping[str, object]) -> str:
     return f"{machine['cores']} cores of {machine['processor']}, Python {machine['python']}, {machine['wrk']}"
 
 

@@ -56,6 +56,7 @@ class Running:
         mark: what the environment of its processes holds.
         requests: a file of the requests that a load sends, as requests.lua reads it.
         started_s: from its start to its first right answer.
+        second_port: of gRPC, for the servers that are asked so.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Running:
     mark: str
     requests: Path
     started_s: float
+    second_port: int = 0
 
     @property
     def url(self) -> str:
@@ -108,7 +110,8 @@ def running(name: str, peer: Peer, task: Task) -> Iterator[Running]:
         _wait_for_first(name, peer, port, asked["rows"][0], process, log)
         started_s = time.monotonic() - began_s
         check(name, peer, port, asked["rows"], asked["answers"])
-        yield Running(name, peer, port, mark, _requests(peer, asked["rows"], scratch / "requests"), started_s)
+        requests = _requests(peer, asked["rows"], scratch / "requests")
+        yield Running(name, peer, port, mark, requests, started_s, int(variables["SECOND_PORT"]))
         check(name, peer, port, asked["rows"], asked["answers"])
     finally:
         if process is not None:

@@ -189,6 +189,25 @@ def test_a_server_that_lies(kind: str, answer: bytes, told: str, monkeypatch: py
 
 
 @both
+@pytest.mark.parametrize(
+    "parts", [[], [{"query_id": 1}], [{"error": 5}], [5], [{"error": "timeout", "cause": "late"}] * 3, "text"]
+)
+def test_a_batch_that_is_not_answered_as_it_was_asked(kind: str, parts: object) -> None:
+    def script(connection: Accepted) -> None:
+        connection.tell_metadata(slo_ms=1e300)
+        for name in ("batch_predictions", "observations"):
+            connection.read()
+            connection.answer({name: parts})
+        connection.read()
+
+    with scripted(script) as server, Blocking(server.url, kind) as client:
+        with pytest.raises(Unavailable, match="is not Clipper"):
+            client.predict_batch("app", np.ones((2, 2)))
+        with pytest.raises(Unavailable, match="is not Clipper"):
+            client.observe_batch("app", [{"query_id": 1, "label": 1}] * 2)
+
+
+@both
 def test_an_answer_that_was_not_asked_for_is_not_taken_for_the_next(kind: str) -> None:
     def script(connection: Accepted) -> None:
         connection.tell_metadata()

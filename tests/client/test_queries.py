@@ -151,6 +151,19 @@ def test_feedback_by_query_id_after_arrays(client: Blocking) -> None:
     assert client.observe("learns", query_id=found.query_id, label=3).duplicate
 
 
+def test_feedback_on_arrays_counts_as_on_lists(client: Blocking, request: pytest.FixtureRequest) -> None:
+    own = f"named by {request.node.name}"
+    given = {"label": np.float64(3), "features": [1, 2, 3], "context": "u"}
+    assert not client.observe("learns", input=np.array([1.0, 2]), id=own, **given).duplicate
+    assert client.observe("learns", input=[1, 2], id=own, **given).duplicate
+    for label in (3, 2.5, True, "three", {"any": ["JSON"]}, None, float("nan"), np.arange(3)):
+        assert client.observe("learns", input=np.array([1.0, 2], "f4"), label=label, features=np.arange(3)).observed
+    with pytest.raises((WrongInput, MalformedRequest), match="features"):
+        client.observe("learns", input=np.array([1.0, 2]), label=3)
+    with pytest.raises(MalformedRequest, match="reward"):
+        client.observe("learns", input=np.array([1.0, 2]), reward=1, features=[1, 2, 3])
+
+
 @both
 def test_a_client_outlives_a_new_type_and_a_new_server(kind: str) -> None:
     with serving() as system:

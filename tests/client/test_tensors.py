@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipper.client.tensors import TypeOfInputs, WithData, tensor_of_features, tensor_of_inputs
+from clipper.client.tensors import TypeOfInputs, WithData, tensor_of_features, tensor_of_inputs, tensor_of_label
 
 FLOATS = TypeOfInputs("FP32", (3,))
 
@@ -85,3 +85,26 @@ def test_features() -> None:
     assert single is not None and (single.tensor.shape, single.tensor.data) == ((1, 2), [[1, 2.5]])
     assert several is not None and (several.tensor.shape, several.data) == ((2, 1), b"")
     assert tensor_of_features("ab", None) is None and tensor_of_features(5, None) is None
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        (3, ("INT64", [3])),
+        (np.int8(3), ("INT64", [3])),
+        (2.5, ("FP64", [2.5])),
+        (np.array(2.5, "f4"), ("FP64", [2.5])),
+        (True, ("BOOL", [True])),
+        (np.True_, ("BOOL", [True])),
+        ("three", ("BYTES", ["three"])),
+        (2**63, None),
+        (float("inf"), None),
+        (None, None),
+        ([3], None),
+        (np.ones(1), None),
+        ({"a": 1}, None),
+    ],
+)
+def test_labels(label: Any, expected: tuple[str, list[Any]] | None) -> None:
+    found = tensor_of_label(label)
+    assert (None if found is None else (found.tensor.datatype, found.tensor.data)) == expected

@@ -11,7 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("target", ["fuzz", "fuzz-server", "flood", "soak", "peers", "against"])
+@pytest.mark.parametrize(
+    "target", ["fuzz", "fuzz-server", "flood", "soak", "peers", "peers-rpc", "conformance", "against"]
+)
 def test_a_program_starts(target: str) -> None:
     environ = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     dry = subprocess.run(

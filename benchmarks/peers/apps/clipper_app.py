@@ -18,7 +18,8 @@ def main():
     environment = {**os.environ, "CLIPPER_HOME": f"{os.environ['SCRATCH']}/home"}
     environment.pop("PYTHONPATH")
     server = [COMMAND, "start", "--foreground", "--query-port", os.environ["PORT"], "--management-port", "0"]
-    server += ["--grpc-port", "off"]  # two of them run side by side
+    # Two of them run side by side, so the port is not the usual one.
+    server += ["--grpc-port", os.environ["SECOND_PORT"] if "GRPC" in os.environ else "off"]
     workers = ["--workers", os.environ["WORKERS"]] if "WORKERS" in os.environ else []
 
     def run(*command):

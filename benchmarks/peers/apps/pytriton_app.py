@@ -23,7 +23,9 @@ if __name__ == "__main__":
     settings = TritonConfig(
         http_address="127.0.0.1",
         http_port=int(os.environ["PORT"]),
-        allow_grpc=False,
+        allow_grpc="GRPC" in os.environ,
+        grpc_address="127.0.0.1",
+        grpc_port=int(os.environ["SECOND_PORT"]),
         allow_metrics=False,
         http_thread_count=int(os.environ["THREADS"]),
     )

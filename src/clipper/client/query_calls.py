@@ -70,19 +70,11 @@ class Prediction(Struct, frozen=True):
     low_confidence_output: Any = None
 
 
-class _Predictions(Struct, frozen=True):
-    batch_predictions: list[dict[str, Any]]
-
-
 class Observed(Struct, frozen=True):
     """``duplicate`` says that the same feedback had come before, and was not counted again."""
 
     observed: bool
     duplicate: bool
-
-
-class _Observations(Struct, frozen=True):
-    observations: list[dict[str, Any]]
 
 
 class _Metadata(Struct, frozen=True):
@@ -160,8 +152,7 @@ class QueryCalls:
     ) -> Steps[list[Observed | ClipperError]]:
         have_ids = all("id" in each or "query_id" in each for each in observations)
         answer = yield self._observe(application, {"observations": observations}, have_ids)
-        parts = self._read(answer, _Observations).observations
-        return [_or_error(each, Observed) for each in parts]
+        return self._read_all(answer, "observations", Observed, len(observations))
 
     def _ask(self, application: str, ask: Callable[[Known], Steps[T]]) -> Steps[T]:
         """Ask once more if the server refuses the input and its type has changed since it was told."""
@@ -192,7 +183,8 @@ class QueryCalls:
         inputs = None if first is None else TypeOfInputs(first.datatype, first.shape[1:])
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
-        known = self._known[application] = Known(inputs, told.parameters.slo_ms / 1000, self._clock())
+        slo_s = min(max(told.parameters.slo_ms, 0.0), MAX_SLO_MS) / 1000
+        known = self._known[application] = Known(inputs, slo_s, self._clock())
         return known
 
     def _predict_one(self, application: str, value: Any, how: How, known: Known) -> Steps[Prediction]:
@@ -206,7 +198,7 @@ class QueryCalls:
         request = self._tensors(application, inputs, len(inputs), how, known)
         answer = yield request or self._json(application, {"input_batch": inputs}, how, known)
         if request is None or len(inputs) > 1:
-            return [_or_error(each, Prediction) for each in self._read(answer, _Predictions).batch_predictions]
+            return self._read_all(answer, "batch_predictions", Prediction, len(inputs))
         try:
             return [self._read(answer, Prediction)]
         except (RequestError, TooManyRequests):
@@ -291,11 +283,28 @@ class QueryCalls:
             ClipperError: the one that the server answered.
             Unavailable: the answer is not what Clipper answers.
         """
+        return self._decoded(answer, lambda body: msgspec.json.decode(body, type=kind))
+
+    def _read_all(self, answer: Answer, name: str, kind: type[T], count: int) -> list[T | ClipperError]:
+        """Read an answer that has a list with a part, or an error, for each of ``count``. Raises as ``_read``."""
+
+        def decode(body: bytes) -> list[T | ClipperError]:
+            parts = msgspec.json.decode(body, type=dict[str, list[dict[str, Any]]]).get(name, [])
+            if len(parts) != count:
+                raise msgspec.ValidationError(f"{name} has {len(parts)} items: expected {count}")
+            return [
+                to_error(msgspec.convert(each, Failure)) if "error" in each else msgspec.convert(each, kind)
+                for each in parts
+            ]
+
+        return self._decoded(answer, decode)
+
+    def _decoded(self, answer: Answer, decode: Callable[[bytes], T]) -> T:
         url = self._address.url
         if not 200 <= answer.status < 300:
             raise answered_error(url, "POST", answer.status, answer.body, answer.retry_after)
         try:
-            return msgspec.json.decode(answer.body, type=kind)
+            return decode(answer.body)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             shown = answer.body[:200].decode(errors="replace")
             raise Unavailable(f"{url} is not Clipper: it answered {shown!r} ({error})") from error
@@ -309,10 +318,6 @@ def _checked_timeout_s(timeout_s: float) -> float:
     if not 0 < timeout_s < inf:
         raise InvalidArgument(f"timeout_s is {timeout_s}: expected seconds above 0, or None for the SLO")
     return timeout_s
-
-
-def _or_error(found: dict[str, Any], kind: type[T]) -> T | ClipperError:
-    return to_error(msgspec.convert(found, Failure)) if "error" in found else msgspec.convert(found, kind)
 
 
 def _to_json(body: Mapping[str, Any]) -> bytes:
