@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clipper.frontend import observe_body, openapi, predict_body
-from clipper.frontend.inference import requests
+from clipper.frontend.inference import feedback, requests
 from clipper.frontend.inference.paths import read_path
 from clipper.frontend.inference.tensors import DATATYPES, MAX_ROWS
 from clipper.frontend.limits import REQUEST_TIMEOUT_SWEEPS
@@ -55,7 +55,7 @@ def test_paths_of_the_protocol_exist() -> None:
 
 
 def test_what_may_be_asked_by_name_and_sent_is_told() -> None:
-    for name in (*requests.COLUMNS, requests.OUTPUT, requests.FEATURES):
+    for name in (*requests.COLUMNS, *feedback.COLUMNS, requests.OUTPUT, requests.FEATURES):
         assert f"`{name}`" in PROTOCOL
     for name in DATATYPES:
         assert f"`{name}`" in PROTOCOL or "INT" in name

@@ -150,7 +150,7 @@ class QueryCalls:
     def observe_batch(
         self, application: str, observations: Sequence[Mapping[str, Any]]
     ) -> Steps[list[Observed | ClipperError]]:
-        have_ids = all("id" in each or "query_id" in each for each in observations)
+        have_ids = all(each.get("id", each.get("query_id")) is not None for each in observations)
         answer = yield self._observe(application, {"observations": observations}, have_ids)
         return self._read_all(answer, "observations", Observed, len(observations))
 

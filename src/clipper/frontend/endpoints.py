@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 # Reads the feedback in a request, with an error in place of each wrong piece, and whether it is a list.
-Observations = Generator[None, None, tuple[list[Feedback | ClipperError], bool]]
+Reading = Generator[None, None, tuple[list[Feedback | ClipperError], bool]]
 # Answers that are formatted in one step.
 _OUTCOMES_PER_STEP = 500
 
@@ -208,9 +208,7 @@ class Observe:
             pieces = min(len(body) // MIN_OBSERVATION_BYTES, MAX_OBSERVATIONS)
             self.learn_from(exchange, self.reader.read(body), len(body), pieces, arrived_s)
 
-    def learn_from(
-        self, exchange: Exchange, reading: Observations, body_bytes: int, pieces: int, arrived_s: float
-    ) -> None:
+    def learn_from(self, exchange: Exchange, reading: Reading, body_bytes: int, pieces: int, arrived_s: float) -> None:
         """Learn what ``reading`` returns, and answer.
 
         Args:
@@ -222,7 +220,7 @@ class Observe:
         """
         self._work.begin(exchange, body_bytes, self._read_in_steps(exchange, reading, body_bytes, arrived_s), pieces)
 
-    def _read_in_steps(self, exchange: Exchange, reading: Observations, body_bytes: int, arrived_s: float) -> Steps:
+    def _read_in_steps(self, exchange: Exchange, reading: Reading, body_bytes: int, arrived_s: float) -> Steps:
         try:
             items, is_list = yield from reading
             exchange.admit_all(len(items), arrived_s)

@@ -2,7 +2,7 @@
 
 from clipper.errors import ClipperError
 from clipper.frontend.budget import Budget
-from clipper.frontend.endpoints import Observations, Observe
+from clipper.frontend.endpoints import Observe, Reading
 from clipper.frontend.exchange import Exchange
 from clipper.frontend.heads import Head
 from clipper.frontend.inference.errors import error_json
@@ -48,7 +48,7 @@ class ObserveCall:
         pieces = MAX_OBSERVATIONS if framing.encoding else min(len(body) // _MIN_PIECE_BYTES, MAX_OBSERVATIONS)
         self._observe.learn_from(exchange, self._read(body), len(body), pieces, arrived_s)
 
-    def _read(self, body: bytes | bytearray) -> Observations:
+    def _read(self, body: bytes | bytearray) -> Reading:
         framing, inflated_bytes = self._framing, 0
         if framing.encoding:
             body = yield from inflate(body, framing.encoding, self.max_body_bytes, self._budget)
