@@ -166,8 +166,8 @@ REWARD: Tensors = {"reward": ([1], "FP64", [1])}
         (QUERY | {"label": ([1, 0], "FP64", [])}, "below 1"),
         (QUERY | {"label": ([1, -2], "FP64", [])}, "below 1"),
         (QUERY | {"label": ([1] * 10, "FP64", [1])}, "10 dimensions"),
-        (QUERY | {"label": ([1, 2**40, 2**40], "FP64", [1])}, f"at most {MAX_LABEL_BYTES}"),
-        (QUERY | {"label": ([1], "BYTES", ["x" * MAX_LABEL_BYTES])}, f"at most {MAX_LABEL_BYTES}"),
+        (QUERY | {"label": ([1, 2**40, 2**40], "FP64", [1])}, f"fit into {MAX_LABEL_BYTES}"),
+        (QUERY | {"label": ([1], "BYTES", ["x" * MAX_LABEL_BYTES])}, f"over {MAX_LABEL_BYTES}"),
         (QUERY | LABEL | {"id": ([1], "BYTES", ["x" * (MAX_ID_LENGTH + 1)])}, f"at most {MAX_ID_LENGTH}"),
         (
             QUERY | LABEL | {"context": ([1], "BYTES", ["x" * (MAX_CONTEXT_LENGTH + 1)])},

@@ -171,6 +171,15 @@ def test_tensors_may_be_answered_as_predict_answers(client: Client) -> None:
     assert pinned.json["output"] == 3.0
 
 
+@pytest.mark.parametrize("action", ["infer", "predict", "observe"])
+@pytest.mark.parametrize("digits", [20, 4000, 4299])
+def test_lengths_that_python_cannot_print_are_refused(client: Client, action: str, digits: int) -> None:
+    tensor = {"name": "x", "shape": [1, 7, 7], "datatype": "FP64", "parameters": {"binary_data_size": 8}}
+    text = json.dumps({"inputs": [tensor, tensor | {"name": "label"}][: 1 + (action == "observe")]})
+    answer = client.ask(f"/v2/models/app3/{action}", text.replace("7", "9" * digits).encode())
+    assert (answer.status, answer.json["code"]) == (400, "wrong_input"), answer.body
+
+
 @pytest.mark.parametrize("is_large", [False, True])
 def test_many_rows_in_any_encoding_are_answered_one_by_one(client: Client, is_large: bool) -> None:
     rows = [[1.5, 2.5]] * (9000 if is_large else 2)

@@ -104,29 +104,34 @@ class FeedbackReader:
 
     def _announced(self, found: Sequence[Described]) -> dict[str, Announced]:
         """Return the tensors by what they are, in their order."""
-        order: dict[str, Announced] = {}
+        named: dict[str, Described] = {}
         for tensor, data in found:
             name = tensor.name if tensor.name in COLUMNS else INPUT
-            if name in order:
+            if name in named:
                 raise MalformedRequest(f"request has two tensors for {name}: {_EXPECTED}")
-            reader = self._input if name == INPUT else self._readers.get(name) or _label_reader(tensor)
-            order[name] = announce(tensor, data, reader)
-        if (LABEL in order) == (REWARD in order) or (INPUT in order) == (QUERY_ID in order):
-            raise MalformedRequest(f"request has the tensors {', '.join(order)}: {_EXPECTED}")
-        if REWARD in order and INPUT in order:
+            named[name] = tensor, data
+        shown = ", ".join(named)
+        if (LABEL in named) == (REWARD in named) or (INPUT in named) == (QUERY_ID in named):
+            raise MalformedRequest(f"request has the tensors {shown}: {_EXPECTED}")
+        if REWARD in named and INPUT in named:
             raise MalformedRequest(
                 f"a reward is for the answer to a query: expected {QUERY_ID!r}, which came with the answer"
             )
-        if (FEATURES in order) != (self._takes_features and INPUT in order):
-            wanted = (
-                "inputs of this application come with" if INPUT in order and self._takes_features else "expected no"
-            )
-            raise WrongInput(f"request has the tensors {', '.join(order)}: {wanted} {FEATURES!r}")
+        needs_features = self._takes_features and INPUT in named
+        if (FEATURES in named) != needs_features:
+            wanted = "inputs of this application come with" if needs_features else "expected no"
+            raise WrongInput(f"request has the tensors {shown}: {wanted} {FEATURES!r}")
+        order = {name: announce(tensor, data, self._reader_of(name, tensor)) for name, (tensor, data) in named.items()}
         rows = {name: each.tensor.rows for name, each in order.items()}
         if len(set(rows.values())) > 1:
-            shown = ", ".join(f"{count} rows of {name}" for name, count in rows.items())
-            raise WrongInput(f"request has {shown}: expected as many of each")
+            counts = ", ".join(f"{count} rows of {name}" for name, count in rows.items())
+            raise WrongInput(f"request has {counts}: expected as many of each")
         return order
+
+    def _reader_of(self, name: str, tensor: TensorHead) -> TensorReader:
+        if name == INPUT:
+            return self._input
+        return _label_reader(tensor) if name == LABEL else self._readers[name]
 
     def _made(
         self, rows: dict[str, list[bytes]], order: dict[str, Announced], head: InferHead
@@ -151,7 +156,7 @@ def _label_reader(tensor: TensorHead) -> TensorReader:
     check_shape(tensor.name, tensor.shape)
     # An element takes two characters at least, with its comma: a label that is too long is not converted first.
     if 2 * prod(tensor.shape[1:]) > MAX_LABEL_BYTES:
-        raise _too_long(2 * prod(tensor.shape[1:]))
+        raise MalformedRequest(f"label has more elements than fit into {MAX_LABEL_BYTES} bytes of JSON: expected fewer")
     if tensor.datatype == "BYTES":
         return TensorReader(InputType(DType.STRING))
     number = DType.INT64 if "INT" in tensor.datatype else DType.FLOAT64
@@ -161,20 +166,14 @@ def _label_reader(tensor: TensorHead) -> TensorReader:
 
 def _label(row: bytes, announced: Announced) -> bytes:
     """Return a label's JSON text."""
-    if len(row) > 8 * MAX_LABEL_BYTES:
-        raise _too_long(len(row))
     input_type = announced.reader.type
     if input_type.dtype == DType.STRING:
-        text = _encode(row.decode())
+        text = _encode(row.decode()) if len(row) <= MAX_LABEL_BYTES else row
     else:
         text = _encode(np.frombuffer(row, NUMPY[input_type.dtype]).reshape(announced.tensor.shape[1:]).tolist())
     if len(text) > MAX_LABEL_BYTES:
-        raise _too_long(len(text))
+        raise MalformedRequest(f"label takes over {MAX_LABEL_BYTES} bytes as JSON: expected at most that")
     return text
-
-
-def _too_long(size: int) -> MalformedRequest:
-    return MalformedRequest(f"label takes at least {size} bytes as JSON: expected at most {MAX_LABEL_BYTES}")
 
 
 def _number(row: bytes | None, dtype: DType) -> Any:

@@ -23,6 +23,7 @@ PIECE_ROWS = 256
 # Bound of the inputs in a request, the same as for a batch of a predict call.
 MAX_ROWS = 10_000
 _LENGTH = struct.Struct("<I")
+_MAX_SIZE = 2**63 - 1
 
 Rows = Generator[None, None, list[bytes]]
 
@@ -279,11 +280,13 @@ def batch_shape(input_type: InputType) -> list[int]:
 
 
 def check_shape(name: str, shape: Sequence[int]) -> None:
-    """Check the number of dimensions.
+    """Check the number of dimensions, and that each has a length that the protocol can have.
 
     Raises:
-        WrongInput: no input type has so many.
+        WrongInput: no input type has so many, or a length is over 64 bits. Python cannot print a product of such.
     """
+    if any(size > _MAX_SIZE for size in shape):
+        raise WrongInput(f"{name!r} has a length over {_MAX_SIZE}")
     if not 1 <= len(shape) <= MAX_DIMENSIONS + 1:
         raise WrongInput(f"{name!r} has {len(shape)} dimensions: expected 1 to {MAX_DIMENSIONS + 1}")
 
