@@ -37,8 +37,10 @@ from clipper.management.schemas import (
     WorkerState,
     WorkerStatus,
 )
+from clipper.manifest.plan import fingerprint
 from clipper.metrics.exposition import render
 from clipper.settings.application import ApplicationChange, Configured, Link, NewApplication, Selection
+from clipper.settings.fields import shared
 from clipper.settings.replicas import ReplicaRange
 from clipper.settings.version import Deployment
 from clipper.types import check_name
@@ -75,6 +77,7 @@ class MemoryOperations:
         self.contexts: list[str] = []
         self.versions: dict[str, dict[str, Version]] = {}
         self.deployments: list[Deployment] = []
+        self.made: dict[str, dict[str, Deployment]] = {}
         self.current: dict[str, str | None] = {}
         self.previous: dict[str, str | None] = {}
         self.polls: dict[tuple[str, str], int] = {}
@@ -270,6 +273,7 @@ class MemoryOperations:
         if name in versions:
             raise Conflict(f"version {model}:{name} exists")
         self.deployments.append(deployment)
+        self.made.setdefault(model, {})[name] = msgspec.structs.replace(deployment, version=name)
         versions[name] = Version(
             model=model,
             version=name,
@@ -298,6 +302,10 @@ class MemoryOperations:
         elif found.state == "starting" and model == "built":
             found = msgspec.structs.replace(found, progress="installing 12 packages")
         return self._shown(found)
+
+    async def list_deployments(self, model: str) -> dict[str, Deployment]:
+        self._versions(model)
+        return dict(self.made[model])
 
     async def delete_version(self, model: str, version: str) -> None:
         self._version(model, version)
@@ -360,11 +368,12 @@ class MemoryOperations:
         return list(self.keys.values())
 
     async def create_key(self, new: NewKey) -> CreatedKey:
-        if new.name in self.keys:
+        if new.name in self.keys and not new.replace:
             raise Conflict(f"key {new.name!r} exists")
-        facts = new.name, 1_700_000_000.0, new.applications, new.max_in_flight, new.max_per_second
-        self.keys[new.name] = Key(*facts)
-        return CreatedKey(*facts, f"clipperkey_{new.name}")
+        key = new.key or f"clipperkey_{new.name}"
+        facts = {"created_at": 1_700_000_000.0, "fingerprint": fingerprint(key)} | shared(new, Key)
+        self.keys[new.name] = Key(**facts)
+        return CreatedKey(**facts, key=key)
 
     async def revoke_key(self, name: str) -> None:
         if name not in self.keys:

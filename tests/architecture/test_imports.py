@@ -82,9 +82,11 @@ ALLOWED: dict[str, frozenset[str]] = {
         "client": "home hosts client.failures client.http_api packaging management.events management.reports "
         "management.schemas settings tls",
         "pages": "",
+        "manifest": "management.schemas packaging selection.policies settings",
+        "apply": "client home management.schemas manifest packaging settings",
         "load": "client.http_api pages tls",
-        "cli": "backup build client decisions decisions.evaluation extras home hosts load packaging management.learned "
-        "management.reports management.schemas pages run_as settings tls",
+        "cli": "apply backup build client decisions decisions.evaluation extras home hosts load manifest packaging "
+        "management.learned management.reports management.schemas pages run_as settings tls",
     }.items()
 }
 
@@ -98,6 +100,8 @@ LAZY = {
     ("src/clipper/frontend/rpc/open.py", "clipper.frontend.rpc.server"),  # as above
     ("src/clipper/cli/whatif.py", "clipper.decisions.evaluation.question"),  # no other command pays for numpy
     ("src/clipper/cli/load.py", "clipper.load.session"),  # no other command pays for its libraries
+    ("src/clipper/cli/apply.py", "clipper.cli.manifest_file"),  # as above
+    ("src/clipper/cli/server.py", "clipper.cli.manifest_file"),
 }
 
 PURE = (
@@ -155,6 +159,7 @@ PURE = (
     "clipper.load.report",
     "clipper.load.summary",
     "clipper.load.sweep",
+    "clipper.manifest",
     "clipper.pages",
     "clipper.management.reports",
 )

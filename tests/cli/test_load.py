@@ -170,7 +170,7 @@ def test_on_a_terminal_it_shows_where_it_stands(home: Path) -> None:
 
 
 def test_other_commands_do_not_load_its_libraries() -> None:
-    program = "import clipper.cli.main, sys; print(sorted({'hdrh', 'numpy', 'uvloop'} & sys.modules.keys()))"
+    program = "import clipper.cli.main, sys; print(sorted({'hdrh', 'numpy', 'uvloop', 'yaml'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=WITHIN_S, check=True)
     assert done.stdout == "[]\n"
 

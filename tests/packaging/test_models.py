@@ -159,7 +159,8 @@ def test_a_class_by_name_with_its_code_and_data(tmp_path: Path) -> None:
     write(tmp_path / "model.py", MODEL)
     write(tmp_path / "helpers" / "scale.py")
     write(tmp_path / "weights" / "a" / "w.bin")
-    for skipped in (".git/x.py", "venv/x.py", "my-env/pyvenv.cfg", "my-env/x.py", "__pycache__/x.py", "notes.txt"):
+    environment, home = ("my-env/pyvenv.cfg", "my-env/x.py"), ("home/registry.sqlite3", "home/artifacts/ab/code/x.py")
+    for skipped in (".git/x.py", "venv/x.py", *environment, *home, "__pycache__/x.py", "notes.txt"):
         write(tmp_path / skipped)
     with package("model:Digits", data=tmp_path / "weights", folder=tmp_path) as artifact:
         assert (artifact.loader, artifact.target, artifact.data) == ("import", "model:Digits", "data/weights")

@@ -63,6 +63,11 @@ def test_included_files_stand_in_their_place(tmp_path: Path) -> None:
     assert text_of(tmp_path, "one\n--requirement=more/base.txt\nfour\n") == "one\ntwo\nthree    ==3\nfour\n"
 
 
+def test_what_lines_include_is_beside_the_named_folder(tmp_path: Path) -> None:
+    (tmp_path / "more.txt").write_text("small==1.0\n")
+    assert requirements_member(["-r more.txt", "numpy"], tmp_path).source == b"small==1.0\nnumpy\n"
+
+
 def test_files_that_include_each_other_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="do files include each other"):
         text_of(tmp_path, "-r reqs.txt\n")

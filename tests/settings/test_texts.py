@@ -22,7 +22,7 @@ def test_sizes(text: str, size_bytes: int) -> None:
     assert read_size(text) == size_bytes
 
 
-@pytest.mark.parametrize("text", ["", "m", "-1", "1x", "1 2", "1e3"])
+@pytest.mark.parametrize("text", ["", "m", "-1", "1x", "1 2", "1e3", "9" * 5000])
 def test_texts_that_are_no_size(text: str) -> None:
     with pytest.raises(InvalidArgument, match="512m"):
         read_size(text)
@@ -33,7 +33,7 @@ def test_replicas(text: str, replicas: int | ReplicaRange) -> None:
     assert read_replicas(text) == replicas
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "1..", "..4", "0..4", "4..1", "1...4", "1..4..9"])
+@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "1..", "..4", "0..4", "4..1", "1...4", "1..4..9", "9" * 5000])
 def test_texts_that_are_no_replicas(text: str) -> None:
     with pytest.raises(InvalidArgument):
         read_replicas(text)

@@ -214,7 +214,7 @@ def _progress(*, quiet: bool) -> Iterator[Watch]:
 
     The sending thread draws it between queries. A thread of its own would hold up the sending at any time.
     """
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if quiet or not console.is_terminal:
         yield lambda rate_per_s, elapsed_s, second: None
         return

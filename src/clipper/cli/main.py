@@ -11,6 +11,7 @@ import typer
 from clipper import __version__
 from clipper.build import form
 from clipper.cli import app, key, log, model, replica, token
+from clipper.cli.apply import apply, export
 from clipper.cli.backup import backup, restore
 from clipper.cli.deploy import deploy
 from clipper.cli.load import load
@@ -47,7 +48,7 @@ def _root(
     pass
 
 
-for _command in (serve, start, stop, status, backup, restore, deploy, predict, observe, load, logs):
+for _command in (serve, start, stop, status, apply, export, backup, restore, deploy, predict, observe, load, logs):
     cli.command()(_command)
 app.commands.command()(whatif)
 app.commands.command()(report)

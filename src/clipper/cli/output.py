@@ -30,7 +30,9 @@ class Output:
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
-        self._console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
+        self._console = Console(
+            highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else _FILE_WIDTH
+        )
 
     def done(self, result: object, text: str, next_step: str = "") -> None:
         """Print what was done and what to do next, or ``result`` as JSON."""
@@ -45,7 +47,9 @@ class Output:
         """Print a secret alone on standard output, for uses like ``$(clipper key create me)``."""
         self.done(result, text)
         if not self.as_json:
-            Console(stderr=True, highlight=False, markup=False).print(next_step, style="dim", soft_wrap=True)
+            Console(stderr=True, highlight=False, markup=False, emoji=False).print(
+                next_step, style="dim", soft_wrap=True
+            )
 
     def table(self, result: object, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> None:
         """Print rows, or, if there are none, ``empty``, which says what to do."""
@@ -56,6 +60,11 @@ class Output:
         else:
             self._console.print(_table(columns, rows))
 
+    def line(self, text: str, style: str | None = None) -> None:
+        """Print a line of a longer report; JSON has it in the result."""
+        if not self.as_json:
+            self._console.print(printable(text), style=style, soft_wrap=True)
+
     def note(self, text: str) -> None:
         """Print a remark about a table; JSON has it in the result."""
         if not self.as_json:
@@ -63,7 +72,7 @@ class Output:
 
     def warn(self, text: str) -> None:
         """Print on standard error that something was done, but perhaps not as intended."""
-        Console(stderr=True, highlight=False, markup=False).print(
+        Console(stderr=True, highlight=False, markup=False, emoji=False).print(
             printable(f"warning: {text}"), style="yellow", soft_wrap=True
         )
 
@@ -73,7 +82,7 @@ class Output:
 
         Elsewhere, as in a pipe or a job's log, what takes longer says so in lines: nobody waits in silence.
         """
-        console = Console(stderr=True, highlight=False, markup=False)
+        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         if console.is_terminal:
             with console.status(text) as status:
                 yield status.update
@@ -112,7 +121,7 @@ def write_error(error: ClipperError) -> None:
 
     The lines are left out if the container itself said why it ended, because that is the cause.
     """
-    console = Console(stderr=True, highlight=False, markup=False)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     console.print(printable(f"error: {error}"), style="red", soft_wrap=True)
     if not isinstance(error, ContainerFailed) or not error.log_tail:
         return

@@ -1,6 +1,7 @@
 """``clipper start``, ``stop`` and ``status``."""
 
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ from clipper.cli.settings import Given, options_of, with_settings
 from clipper.client import Clipper
 from clipper.errors import Conflict
 from clipper.extras import has_grpc
-from clipper.home import find_home
+from clipper.home import find_home, read_token
 from clipper.management.schemas import Status
 from clipper.settings.server import ServerSettings
 from clipper.tls.expiry import day
@@ -23,29 +24,61 @@ _NEXT = "next: clipper deploy NAME MODEL, clipper app create NAME --model NAME"
 
 @with_settings(settings=options_of(ServerSettings))
 def start(
+    context: typer.Context,
     home: Home = None,
     *,
     settings: Given,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file with the server's settings, and the models, applications and keys to apply once it runs.",
+            metavar="FILE",
+            show_default="none",
+        ),
+    ] = None,
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Run in the foreground, for a service manager.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Start the server in the background."""
-    out, server = Output(as_json), checked_start(find_home(home), settings)
-    if found := running(server.home):
-        if other := _other_ports(settings, found):
-            raise Conflict(
-                f"Clipper is running already in {server.home}, and not with {other}: queries at {found.query_url}, "
-                f"management at {found.management_url}; stop it first (clipper stop), or give another --home"
-            )
-        _print_running(out, found, "is running already")
-        return
-    if foreground:
-        become(server)
-    with out.progress("starting the server"):
-        now = _start(server)
-    _print_running(out, now, "is running")
+    out = Output(as_json)
+    file = None
+    if config is not None:
+        # No other command pays for its libraries.
+        from clipper.cli.manifest_file import ManifestFile
+
+        file = ManifestFile(config)
+        # What the command line or the environment says comes before the file.
+        settings |= {name: value for name, value in file.server.items() if _is_default(context, name)}
+    server = checked_start(find_home(home), settings)
+    now = running(server.home)
+    what = "is running" if now is None else "is running already"
+    if now is not None and (other := _other_ports(settings, now)):
+        raise Conflict(
+            f"Clipper is running already in {server.home}, and not with {other}: queries at {now.query_url}, "
+            f"management at {now.management_url}; stop it first (clipper stop), or give another --home"
+        )
+    if now is None:
+        if foreground:
+            if file is not None and not file.is_of_server_alone:
+                out.warn(f"the server takes only its settings from {config}: clipper apply {config} does the rest")
+            become(server)
+        with out.progress("starting the server"):
+            now = _start(server)
+    _print_running(out, now, what)
+    if file is not None:
+        with Clipper.connect(home=server.home, token=read_token(server.home)) as clipper:
+            result = file.apply(clipper, out)
+        out.line(result.text)
+        if not result.is_done:
+            raise typer.Exit(1)
+
+
+def _is_default(context: typer.Context, name: str) -> bool:
+    """Whether neither the command line nor the environment gives a parameter."""
+    source = context.get_parameter_source(name)
+    return source is None or source.name.startswith("DEFAULT")
 
 
 def _other_ports(settings: Given, now: Status) -> str:

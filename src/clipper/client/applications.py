@@ -32,6 +32,7 @@ class Applications(Calls):
         shadow: Sequence[str] = (),
         cost: Mapping[str, Cost] | Literal["auto"] | None = None,
         input_type: str | None = None,
+        code: str | None = None,
         **settings: Unpack[ApplicationOptions],
     ) -> Application:
         """Create an application. Returns once every worker serves it.
@@ -44,10 +45,12 @@ class Applications(Calls):
             cost: the cost of asking each model once, by the name of its link, in any unit; ``auto``, for one model or
                 for all, is measured in milliseconds of a replica.
             input_type: of its queries; None means the first model's.
+            code: SHA-256 of an artifact that the server has, with the code of your own policy or loss; None means the
+                Python files of the current folder.
             settings: e.g. ``slo_ms=20, policy="exp3", policy_parameters={"eta": 0.1}``: how it selects among its models
                 and learns, who may ask it, and how much. ``settings.application`` has each with its default, and
                 ``clipper app create --help`` explains it. For your own policy or loss, ``module:Class`` or
-                ``module:function``, the Python files of the current folder are sent.
+                ``module:function``, its code is sent.
         """
         if version is not None and not isinstance(model, str):
             raise InvalidArgument(f"version {version!r} goes with one model: with several, write NAME:VERSION")
@@ -55,7 +58,7 @@ class Applications(Calls):
             name=name,
             input_type=input_type,
             links=_links(model, version, shadow, cost or {}),
-            **self._prepared(settings),
+            **self._prepared(settings, code),
         )
         return self._ask(Application, "POST", "/applications", new)
 
@@ -65,12 +68,15 @@ class Applications(Calls):
     def application(self, name: str) -> Application:
         return self._ask(Application, "GET", f"/applications/{part(name)}")
 
-    def change_application(self, name: str, **settings: Unpack[ApplicationOptions]) -> Application:
+    def change_application(
+        self, name: str, *, code: str | None = None, **settings: Unpack[ApplicationOptions]
+    ) -> Application:
         """Change the given settings; no query is lost, and what was learned stays.
 
-        Settings are those of ``create_application``. A policy or loss has only the parameters that come with it.
+        ``code`` and settings are those of ``create_application``. A policy or loss has only the parameters that come
+        with it.
         """
-        change = ApplicationChange(**self._prepared(settings))
+        change = ApplicationChange(**self._prepared(settings, code))
         return self._ask(Application, "PATCH", f"/applications/{part(name)}", change)
 
     def delete_application(self, name: str) -> None:
@@ -143,7 +149,7 @@ class Applications(Calls):
     def unlink(self, application: str, model: str) -> Application:
         return self._ask(Application, "DELETE", _link_path(application, model))
 
-    def _prepared(self, options: ApplicationOptions) -> dict[str, Any]:
+    def _prepared(self, options: ApplicationOptions, code: str | None) -> dict[str, Any]:
         """Convert options to the fields of the wire: policy and loss include their parameters. Send the user's code."""
         values: dict[str, Any] = {name: value for name, value in options.items() if value is not UNSET}
         targets = [values[kind] for kind in ("policy", "loss") if ":" in values.get(kind, "")]
@@ -153,6 +159,8 @@ class Applications(Calls):
                 values[kind] = Configured(values[kind], dict(parameters or {}))
             elif parameters:
                 raise InvalidArgument(f"{kind}_parameters go with a {kind}: name it, even if it stays the same")
+        if targets and code is not None:
+            return values | {"code": code}
         packed = package_code(targets) if targets else None
         if packed is not None:
             with packed as artifact:

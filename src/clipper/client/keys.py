@@ -16,6 +16,8 @@ class Keys(Calls):
         applications: Sequence[str] = (),
         max_in_flight: int | None = None,
         max_per_second: float | None = None,
+        key: str | None = None,
+        replace: bool = False,
     ) -> CreatedKey:
         """Make a key. Only the answer contains it: the server keeps its digest.
 
@@ -23,8 +25,10 @@ class Keys(Calls):
             applications: those that the key is for; empty means all.
             max_in_flight: how many queries may be in flight with it at once.
             max_per_second: how many queries with it are let in each second.
+            key: the key itself, 32 to 512 letters, digits or ._~+/=-; None means that the server makes one.
+            replace: take the place of the key of that name, if there is one.
         """
-        new = NewKey(name, tuple(applications), max_in_flight, max_per_second)
+        new = NewKey(name, tuple(applications), max_in_flight, max_per_second, key, replace)
         return self._ask(CreatedKey, "POST", "/keys", new)
 
     def keys(self) -> list[Key]:

@@ -143,6 +143,13 @@ class Models(Calls):
         cause = f"{replica.id} dies each time it starts: {replica.last_error}; it is tried again every 30 s"
         return ContainerFailed(cause, [line for tail in tails.values() for line in tail])
 
+    def upload(self, artifact: Artifact) -> None:
+        """Send an artifact, unless the server has it."""
+        self._upload(artifact, ignore)
+
+    def has_artifact(self, sha256: str) -> bool:
+        return self._management.has(f"/artifacts/{part(sha256)}")
+
     def models(self) -> list[Model]:
         return self._ask(list[Model], "GET", "/models")
 
@@ -151,6 +158,10 @@ class Models(Calls):
 
     def version(self, model: str, version: str) -> Version:
         return self._ask(Version, "GET", f"/models/{part(model)}/versions/{part(version)}")
+
+    def deployments(self, model: str) -> dict[str, Deployment]:
+        """What would make each version of a model again, by the version's name, oldest first."""
+        return self._ask(dict[str, Deployment], "GET", f"/models/{part(model)}/deployments")
 
     def delete_model(self, name: str, version: str | None = None) -> None:
         """Remove a model with all its versions, or one version of it."""

@@ -98,6 +98,12 @@ class Operations(Protocol):
 
     async def get_version(self, model: str, version: str) -> Version: ...
 
+    async def list_deployments(self, model: str) -> dict[str, Deployment]:
+        """The deployment that would make each version of a model again, by the version's name, oldest first.
+
+        Its ``replicas`` are today's; ``make_current`` is False for a version that runs without having been current.
+        """
+
     async def delete_version(self, model: str, version: str) -> None:
         """Remove a version. Raises ``Conflict`` while it is current or pinned."""
 

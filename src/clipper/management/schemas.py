@@ -17,6 +17,8 @@ from clipper.types import Role
 
 # A log has at most a few MB on disk; so many of its lines still fit in a modest answer.
 MAX_LOG_LINES = 10_000
+# Hex digits of its digest that a key is told by: too few to find a weak key by.
+FINGERPRINT_LENGTH = 8
 
 ReplicaState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping"]
 WorkerState = Literal["starting", "ready", "backing_off", "crash_loop", "stopping", "draining"]
@@ -223,25 +225,33 @@ class NewKey(Struct, frozen=True, forbid_unknown_fields=True):
         name: who or what the key is for; it is listed, revoked and shown in metrics by this name.
         applications: those that the key is for; empty means all.
         max_in_flight, max_per_second: limits on its queries, over all applications and workers; null means no limit.
+        key: the key itself, 32 to 512 letters, digits or ._~+/=-; null means that the server makes one.
+        replace: whether it takes the place of the key of that name, if there is one.
     """
 
     name: str
     applications: tuple[str, ...] = ()
     max_in_flight: MaxInFlight = None
     max_per_second: MaxPerSecond = None
+    key: str | None = None
+    replace: bool = False
 
 
 class Key(Struct, frozen=True):
-    """A key's record, without the key itself. ``created_at`` is in seconds since 1970."""
+    """A key's record, without the key itself. ``created_at`` is in seconds since 1970.
+
+    ``fingerprint`` is the beginning of the SHA-256 of the key, in hex: who has the key can tell that it is this one.
+    """
 
     name: str
     created_at: float
     applications: tuple[str, ...]
     max_in_flight: int | None
     max_per_second: float | None
+    fingerprint: str = ""
 
 
-class CreatedKey(Key, frozen=True):
+class CreatedKey(Key, frozen=True, kw_only=True):
     """A new key. Only this answer contains ``key``, because the server keeps only its digest."""
 
     key: str

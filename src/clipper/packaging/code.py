@@ -104,6 +104,8 @@ def _is_taken(folder: Path) -> bool:
         or folder.name in _SKIPPED
         or folder.name.endswith(".egg-info")
         or (folder / "pyvenv.cfg").exists()
+        # A server's home has the code of what is deployed: a model beside it would become another with each deployment.
+        or (folder / "registry.sqlite3").exists()
     )
 
 

@@ -43,7 +43,8 @@ def package(
             object: a fitted estimator, a function over a batch, an object with ``predict_batch``.
         data: a file or folder that a ``module:Class`` gets as ``model_data``, and a program as ``--data``; or the
             second file of a model that has two.
-        folder: the folder with the code of ``module:attribute``; the current one if None.
+        folder: the folder with the code of ``module:attribute``, and with the files that lines of requirements include;
+            the current one if None.
         language: ``binary``: ``model`` is the path of a program, an executable or a jar.
         framework: the framework of the file or folder; recognised if None. ``torch_state``: ``model`` is
             ``module:Class``, and ``data`` its state dict.
@@ -54,12 +55,16 @@ def package(
         TooLarge: it exceeds a limit.
     """
     contents = _contents(model, None if data is None else Path(data), folder or Path.cwd(), language, framework)
-    if requirements is None:
-        return pack(contents)
+    return pack(contents if requirements is None else _with_requirements(contents, requirements, folder))
+
+
+def _with_requirements(
+    contents: Contents, requirements: Path | str | Sequence[str], folder: Path | None
+) -> Contents:
     if contents.loader in ("binary", "image"):
         raise InvalidArgument("requirements are for models that Clipper's own runtime loads: a program has its own")
-    member = requirements_member(requirements)
-    return pack(replace(contents, members=(*contents.members, member), requirements=member.name))
+    member = requirements_member(requirements, folder)
+    return replace(contents, members=(*contents.members, member), requirements=member.name)
 
 
 def _contents(

@@ -25,11 +25,12 @@ _COMMENT = re.compile(r"(^|\s)#.*$")
 _ARCHIVES = (".whl", ".zip", ".tar.gz")
 
 
-def requirements_member(requirements: Path | str | Sequence[str]) -> Member:
+def requirements_member(requirements: Path | str | Sequence[str], folder: Path | None = None) -> Member:
     """The requirements as a member of an artifact.
 
     Args:
         requirements: the path of a requirements file, or its lines. Files included with ``-r`` are inserted.
+        folder: what files included by lines are relative to; None means the current folder.
 
     Raises:
         InvalidArgument: it cannot be read, or refers to something that the server does not have.
@@ -38,7 +39,7 @@ def requirements_member(requirements: Path | str | Sequence[str]) -> Member:
     if isinstance(requirements, (str, Path)):
         lines = list(_lines_of(Path(requirements), MAX_INCLUDES))
     else:
-        lines = list(_taken(requirements, Path.cwd(), "requirements", MAX_INCLUDES))
+        lines = list(_taken(requirements, folder or Path.cwd(), "requirements", MAX_INCLUDES))
     text = "".join(f"{line}\n" for line in lines).encode()
     if len(text) > MAX_REQUIREMENTS_BYTES:
         raise TooLarge(f"the requirements have {len(text)} bytes: expected at most {MAX_REQUIREMENTS_BYTES}")

@@ -7,6 +7,8 @@ from clipper.settings.fields import check_range
 
 # Each is a process with a model in it.
 MAX_REPLICAS = 64
+# More digits than any number of replicas; Python refuses to read many more, with an error of its own.
+_MAX_DIGITS = 9
 
 
 class ReplicaRange(Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,11 +28,15 @@ def read_replicas(text: str) -> int | ReplicaRange:
         InvalidArgument: the text is neither, or a number is not at least 1, or the range is empty.
     """
     least, dots, most = text.partition("..")
-    if not least.isdecimal() or (dots and not most.isdecimal()):
-        raise InvalidArgument(f"{text!r} is not a number of replicas: expected e.g. 3, or a range such as 1..4")
+    if not _is_count(least) or (dots and not _is_count(most)):
+        raise InvalidArgument(f"{text!r:.100} is not a number of replicas: expected e.g. 3, or a range such as 1..4")
     if int(least) < 1 or (dots and int(most) < int(least)):
         raise InvalidArgument(f"{text!r}: expected at least 1 replica, and a range that does not end below its start")
     return ReplicaRange(int(least), int(most)) if dots else int(least)
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _MAX_DIGITS
 
 
 def check_replicas(replicas: int | ReplicaRange) -> None:

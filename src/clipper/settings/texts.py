@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from clipper.errors import InvalidArgument
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+# No size has more digits; of many more, Python would make infinity.
+_SIZE = re.compile(r"(\d{1,30}(?:\.\d{1,30})?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 
@@ -16,7 +17,7 @@ def read_size(text: str) -> int:
     """``512m``, ``2g``, ``1048576`` as bytes; a unit is 1,024 of the one below."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise InvalidArgument(f"{text!r} is not a size: expected e.g. 512m, 2g, or a number of bytes")
+        raise InvalidArgument(f"{text!r:.100} is not a size: expected e.g. 512m, 2g, or a number of bytes")
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
@@ -54,7 +55,7 @@ def read_number_or_none(text: str) -> float | None:
     except ValueError:
         number = math.nan
     if math.isnan(number):  # JSON would encode NaN as null, which means none
-        raise InvalidArgument(f"{text!r} is not a number: expected a number, or none")
+        raise InvalidArgument(f"{text!r:.100} is not a number: expected a number, or none")
     return number
 
 
@@ -62,7 +63,7 @@ def read_count_or_none(text: str) -> int | None:
     """A whole number, or ``none``."""
     number = read_number_or_none(text)
     if number is not None and not number.is_integer():
-        raise InvalidArgument(f"{text!r} is not a whole number: expected a whole number, or none")
+        raise InvalidArgument(f"{text!r:.100} is not a whole number: expected a whole number, or none")
     return None if number is None else int(number)
 
 
@@ -71,7 +72,7 @@ def read_grpc_port(text: str) -> int | Literal["off"]:
     if text == "off":
         return "off"
     if not (text.isascii() and text.isdigit() and int(text[:6]) <= 65535):
-        raise InvalidArgument(f"{text!r} is not a port: expected a number from 0 to 65535, or off")
+        raise InvalidArgument(f"{text!r:.100} is not a port: expected a number from 0 to 65535, or off")
     return int(text)
 
 
@@ -84,7 +85,7 @@ def read_cost(text: str) -> float | Literal["auto"]:
     except ValueError:
         cost = math.nan
     if not 0 <= cost < math.inf:
-        raise InvalidArgument(f"{text!r} is not a cost: expected a number, at least 0, or auto, which is measured")
+        raise InvalidArgument(f"{text!r:.100} is not a cost: expected a number, at least 0, or auto, which is measured")
     return cost
 
 

@@ -1,5 +1,6 @@
 """Keys and limits of the query port, through a real server."""
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -182,6 +183,28 @@ def test_a_key_is_told_once_and_nowhere_else(closed: Server) -> None:
         told += [Path(f"/proc/{pid}/{what}").read_bytes().decode("latin-1") for what in ("cmdline", "environ")]
     kept = [path.read_bytes().decode("latin-1") for path in closed.home.rglob("*") if path.is_file()]
     assert not [text for text in (*told, *kept) if key in text]
+
+
+def test_a_key_may_be_given_and_replaced_at_once(closed: Server) -> None:
+    first, second = "given~first-" + "a" * 30, "given~second-" + "b" * 30
+    assert make_key(closed, "given", key=first, applications=["app"]) == first
+    with connect(closed) as client:
+        assert ask(client, first).status == 200
+        closed.call("POST", "/keys", {"name": "given", "key": second}, status=409)
+        assert make_key(closed, "given", key=second, replace=True) == second
+        assert [ask(client, key).status for key in (first, second)] == [401, 200]
+        # What is not said again is not so any more.
+        assert ask(client, second, "/other/predict").status == 200
+    (listed,) = [one for one in closed.call("GET", "/keys") if one["name"] == "given"]
+    assert listed["fingerprint"] == hashlib.sha256(second.encode()).hexdigest()[:8]
+    same = closed.call("POST", "/keys", {"name": "another", "key": second}, status=409)
+    assert second not in same["cause"]
+
+
+@pytest.mark.parametrize("key", ["", "short", "k" * 513, "with a space " + "k" * 40, "é" * 40, "k" * 40 + "\n"])
+def test_a_given_key_that_no_client_could_send_is_refused(closed: Server, key: str) -> None:
+    refused = closed.call("POST", "/keys", {"name": "odd", "key": key}, status=400)
+    assert refused["error"] == "invalid_argument" and (not key or key not in refused["cause"])
 
 
 def test_keys_survive_a_restart_and_the_end_of_a_worker(server: Server) -> None:

@@ -38,6 +38,24 @@ def test_a_version_is_shown_with_its_description(shared: Server) -> None:
     assert shared.call("GET", "/models/m")["versions"][0]["description"] is None
 
 
+def test_a_version_tells_how_to_deploy_it_again(shared: Server) -> None:
+    settings = {"input_type": "float64[2]", "sample": [1, 2], "cpus": 1, "batching": {"max_batch": 8}}
+    shared.deploy("again", answering("one"), **settings)
+    shared.deploy("again", answering("two"), input_type="float64[2]", make_current=False)
+    shared.call("POST", "/models/again/scale", {"replicas": {"min": 1, "max": 2}})
+    first, second = shared.call("GET", "/models/again/deployments").values()
+    assert (first["version"], first["sample"], first["cpus"]) == ("1", [1, 2], 1.0)
+    assert first["batching"] == {"policy": "goodput", "max_batch": 8, "delay_ms": 0.0}
+    assert (first["replicas"], first["make_current"]) == ({"min": 1, "max": 2}, True)
+    assert (second["version"], second["replicas"], second["make_current"]) == ("2", 1, False)
+    # It is taken as it is told.
+    made = shared.call("POST", "/models/again/versions", {**first, "version": "3"})
+    assert made["version"] == "3"
+    third = shared.call("GET", "/models/again/deployments")["3"]
+    assert third == {**first, "version": "3"}
+    shared.call("GET", "/models/absent/deployments", status=404)
+
+
 def test_older_versions_sleep_and_are_woken_by_a_rollback(server: Server) -> None:
     with_application(server)
     for answer in ("two", "three"):

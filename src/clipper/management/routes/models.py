@@ -39,6 +39,10 @@ class Models(Controller):
     async def scale(self, operations: Port, model: Name, data: JSONBody[Scale]) -> Version:
         return await operations.scale(model, data.replicas, data.version)
 
+    @get("/{model:str}/deployments", summary="Show how to deploy each version again, by its name")
+    async def deployments(self, operations: Port, model: Name) -> dict[str, Deployment]:
+        return await operations.list_deployments(model)
+
     @get("/{model:str}/logs", summary="The last lines of its containers' logs")
     async def logs(
         self,

@@ -4,11 +4,12 @@ import secrets
 import time
 
 from clipper.errors import Conflict, InvalidArgument, NotFound, Unavailable
-from clipper.management.schemas import CreatedKey, Key, NewKey
+from clipper.management.schemas import FINGERPRINT_LENGTH, CreatedKey, Key, NewKey
 from clipper.registry.records import KeyRecord
 from clipper.registry.store import DeleteKey, Put
-from clipper.settings.fields import check_ranges
+from clipper.settings.fields import check_ranges, shared
 from clipper.supervisor.catalog import Catalog
+from clipper.supervisor.operations.token_file import TOKEN
 from clipper.supervisor.operations.tokens import digest_of
 from clipper.supervisor.rollout.reconciler import REACH_TIMEOUT_S, Reconciler
 from clipper.types import check_name
@@ -32,16 +33,17 @@ class Keys:
     async def create(self, new: NewKey) -> CreatedKey:
         """
         Raises:
-            InvalidArgument: the name or a limit is not valid.
+            InvalidArgument: the name, a limit or the given key is not valid.
             NotFound: there is no such application.
-            Conflict: the name is taken, or there are as many as are allowed.
+            Conflict: the name is taken, the key is another name's, or there are as many as are allowed.
             RegistryUnavailable: the registry cannot be written.
         """
         check_name("key", new.name)
         check_ranges(new)
-        if new.name in self._catalog.keys:
+        there = new.name in self._catalog.keys
+        if there and not new.replace:
             raise Conflict(f"key {new.name!r} exists already: revoke it first, or choose another name")
-        if len(self._catalog.keys) >= MAX_KEYS:
+        if not there and len(self._catalog.keys) >= MAX_KEYS:
             raise Conflict(f"there are {MAX_KEYS} keys, the most that are allowed: revoke one first")
         applications = tuple(sorted(set(new.applications)))
         if len(applications) > MAX_APPLICATIONS:
@@ -50,14 +52,18 @@ class Keys:
             )
         for name in applications:
             self._catalog.application(name)
+        if new.key is not None and not TOKEN.fullmatch(new.key):
+            raise InvalidArgument("the key is not valid: expected 32 to 512 letters, digits or ._~+/=-")
         # The prefix lets scanners of logs and repositories recognise it as a secret.
-        key = f"clipperkey_{secrets.token_urlsafe(_RANDOM_BYTES)}"
-        record = KeyRecord(new.name, digest_of(key), time.time(), applications, new.max_in_flight, new.max_per_second)
+        key = f"clipperkey_{secrets.token_urlsafe(_RANDOM_BYTES)}" if new.key is None else new.key
+        digest = digest_of(key)
+        if any(record.digest == digest and name != new.name for name, record in self._catalog.keys.items()):
+            raise Conflict(f"key {new.name!r} is the same as another one: give each client a key of its own")
+        record = KeyRecord(new.name, digest, time.time(), applications, new.max_in_flight, new.max_per_second)
         self._catalog.commit(Put(record))
         # A worker that does not know it yet will know it later. An error would lose the key, which is shown only once.
         await self._reconciler.reach_workers(REACH_TIMEOUT_S)
-        view = _view(record)
-        return CreatedKey(view.name, view.created_at, view.applications, view.max_in_flight, view.max_per_second, key)
+        return CreatedKey(**shared(_view(record), CreatedKey), key=key)
 
     async def revoke(self, name: str) -> None:
         """Returns once every worker refuses it.
@@ -78,4 +84,4 @@ class Keys:
 
 
 def _view(record: KeyRecord) -> Key:
-    return Key(record.name, record.created_at, record.applications, record.max_in_flight, record.max_per_second)
+    return Key(**shared(record, Key), fingerprint=record.digest[:FINGERPRINT_LENGTH])

@@ -23,7 +23,7 @@ from clipper.settings.version import Deployment, VersionSpec
 from clipper.supervisor.keepers.samples import read_sample
 from clipper.supervisor.operations import rules
 from clipper.supervisor.operations.parts import Parts
-from clipper.supervisor.operations.views import Views
+from clipper.supervisor.operations.views import Views, deployment_view
 from clipper.supervisor.rollout.servable import check_json
 from clipper.types import InputType, ModelId, check_name
 
@@ -59,6 +59,10 @@ class ModelOperations:
         self._catalog.version(model, version)
         limits = await self._batch_limits()
         return self._views.version(self._catalog.version(model, version), limits)
+
+    async def list_deployments(self, model: str) -> dict[str, Deployment]:
+        self._catalog.model(model)
+        return {record.version: deployment_view(record) for record in self._catalog.versions_of(model)}
 
     async def list_replicas(self) -> list[Replica]:
         return self._views.replicas(await self._batch_limits())

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 # Nobody guesses 256 random bits, however fast the server answers.
 _RANDOM_BYTES = 32
 # An operator may write one. It must be long enough that nobody guesses it, and of characters that a header can carry.
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{32,512}")
+TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{32,512}")
 
 
 def new_token() -> str:
@@ -41,7 +41,7 @@ class TokenFile:
             text = self._read()
             if not text:
                 self._make()
-            elif not _TOKEN.fullmatch(text):
+            elif not TOKEN.fullmatch(text):
                 raise Unavailable(
                     f"{self._path} holds no token: expected 32 to 512 letters, digits or ._~+/=-; delete the file, and "
                     "the next start makes one"

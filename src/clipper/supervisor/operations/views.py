@@ -25,6 +25,7 @@ from clipper.registry.records import ApplicationRecord, VersionRecord
 from clipper.selection.learning.guardrail import ENOUGH_FEEDBACK, NO_LOSSES, RampLosses
 from clipper.settings.application import Configured, Selection
 from clipper.settings.fields import shared
+from clipper.settings.version import Deployment
 from clipper.supervisor.catalog import Catalog
 from clipper.supervisor.keepers.ramps import Ramps
 from clipper.supervisor.keepers.scaler import Scaler
@@ -132,6 +133,19 @@ def test_view(description: PolicyDescription) -> Standing | None:
     """The state of a policy that is a test."""
     test = description.test
     return None if test is None else Standing(test.winner, test.confidence, test.tolerance, test.observations)
+
+
+def deployment_view(record: VersionRecord) -> Deployment:
+    """What would make a version again."""
+    sample = record.spec.sample
+    return Deployment(
+        **shared(record.spec, Deployment) | {"sample": None if sample is None else msgspec.json.decode(sample)},
+        version=record.version,
+        replicas=record.scaling or record.replicas_wanted,
+        batching=record.batching,
+        cache=record.cache,
+        make_current=not record.kept,
+    )
 
 
 def worker_view(worker: WorkerProcess) -> WorkerStatus:

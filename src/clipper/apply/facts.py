@@ -1,0 +1,132 @@
+"""The facts that a plan is made from: what the file's models are, packed, and what the server has."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from clipper.client import Clipper
+from clipper.errors import ClipperError, InvalidArgument, NotFound
+from clipper.management.schemas import Model
+from clipper.manifest.actual import Actual, ActualModel, ActualVersion
+from clipper.manifest.document import Fault
+from clipper.manifest.manifest import Manifest, WantedApplication, WantedVersion
+from clipper.manifest.plan import Packed
+from clipper.packaging import Artifact, package, package_code
+from clipper.settings.version import Deployment
+
+# Beside the file: the tars of artifacts that it names by their digests.
+ARTIFACTS = "artifacts"
+
+
+def packed_version(version: WantedVersion, folder: Path) -> AbstractContextManager[Artifact]:
+    """A version's artifact. ``folder`` is the file's. The end of the ``with`` block removes what was packed.
+
+    Raises:
+        ClipperError: the model cannot be packed.
+    """
+    if version.artifact is not None:
+        fields = {name: value for name, value in version.artifact.items() if name != "sha256"}
+        return _named_artifact(version.artifact["sha256"], folder, **fields)
+    source = dict(version.source)
+    model, code = source.pop("model"), source.pop("folder", None)
+    # The file's own name may have a colon.
+    is_name = source.get("language") == "image" or (":" in model and not (folder / model).exists())
+    return package(model if is_name else str(folder / model), folder=code or folder, **source)
+
+
+def packed_code(application: WantedApplication, folder: Path) -> AbstractContextManager[Artifact | None]:
+    """The artifact of an application's own policy or loss; None if both are Clipper's or installed.
+
+    Raises:
+        ClipperError: the code cannot be packed.
+    """
+    targets = [target for kind in ("policy", "loss") if ":" in (target := application.settings.get(kind, ""))]
+    if not targets:
+        return nullcontext(None)
+    if code := application.settings.get("code"):
+        return _named_artifact(code, folder, loader="import", target=targets[0])
+    artifact = package_code(targets, application.folder)
+    if artifact is None:
+        raise InvalidArgument(f"the code of {', '.join(targets)} is not in {application.folder}: name its folder")
+    return artifact
+
+
+def _named_artifact(sha256: str, folder: Path, **fields: Any) -> AbstractContextManager[Artifact]:
+    """It is not packed here, so its file stays."""
+    path = folder / ARTIFACTS / f"{sha256}.tar"
+    size_bytes = path.stat().st_size if path.is_file() else 0
+    return nullcontext(Artifact(path, sha256, size_bytes, **{"data": None, **fields}))
+
+
+def pack_all(wanted: Manifest, folder: Path, clipper: Clipper) -> tuple[Packed, list[Fault]]:
+    """Pack each model and each policy's code once, to know what it is; the packed files are removed again."""
+    faults: list[Fault] = []
+    versions: dict[str, dict[str, Any]] = {}
+    for version in (one for model in wanted.models or () for one in model.versions):
+        try:
+            with packed_version(version, folder) as artifact:
+                _check_is_there(artifact, clipper)
+                versions[version.path] = deployment_fields(artifact)
+        except ClipperError as error:
+            faults.append(Fault(version.place, version.path, str(error)))
+    codes: dict[str, str] = {}
+    for application in wanted.applications or ():
+        try:
+            with packed_code(application, folder) as code:
+                if code is not None:
+                    _check_is_there(code, clipper)
+                    codes[application.name] = code.digest
+        except ClipperError as error:
+            faults.append(Fault(application.place, application.path, str(error)))
+    return Packed(versions, codes), faults
+
+
+def deployment_fields(artifact: Artifact) -> dict[str, Any]:
+    """What a deployment says of its artifact."""
+    return {
+        "artifact": artifact.digest,
+        "loader": artifact.loader,
+        "target": artifact.target,
+        "data": artifact.data,
+        "framework": artifact.framework,
+        "requirements": artifact.requirements,
+        "needs": artifact.needs,
+    }
+
+
+def _check_is_there(artifact: Artifact, clipper: Clipper) -> None:
+    if not artifact.path.is_file() and not clipper.has_artifact(artifact.digest):
+        raise NotFound(
+            f"neither the server has the artifact {artifact.digest}, nor is it at {artifact.path}: name the model's "
+            "own file or code instead"
+        )
+
+
+def ask_actual(clipper: Clipper) -> Actual:
+    """What the server has."""
+    keys = clipper.keys()
+    return Actual(
+        {model.name: _actual(model, clipper.deployments(model.name)) for model in clipper.models()},
+        {application.name: application for application in clipper.applications()},
+        {key.name: key for key in keys},
+    )
+
+
+def ask_model(clipper: Clipper, name: str) -> ActualModel:
+    """
+    Raises:
+        NotFound: there is no such model.
+    """
+    return _actual(clipper.model(name), clipper.deployments(name))
+
+
+def _actual(model: Model, deployments: Mapping[str, Deployment]) -> ActualModel:
+    """A version that was made or deleted between the two calls is left out."""
+    states = {version.version: version.state for version in model.versions}
+    versions = {
+        version: ActualVersion(states[version], deployment)
+        for version, deployment in deployments.items()
+        if version in states
+    }
+    return ActualModel(model.current if model.current in versions else None, versions)
